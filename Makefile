@@ -1,0 +1,41 @@
+# Everything a newcomer types. `make install` needs Python 3.11-3.13 and nothing else.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+
+.PHONY: help install test demo lint types layers lock clean bench experiment validate
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: .venv/.installed ## .venv with all that demo and tests need
+
+.venv/.installed: requirements/all.txt pyproject.toml tools/install.sh
+	@tools/install.sh
+
+test: install ## all tests
+	@tools/system.sh
+	$(PY) -m pytest tests -n 2 --dist loadgroup
+
+demo: install ## the main job on real models, about six minutes
+	@tools/system.sh
+	$(PY) -m pipelines.demo
+
+lint: install ## style, types, layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+validate: install ## every pipeline and profile file
+	.venv/bin/ipa validate
+
+lock: install ## requirements/all.txt anew from pyproject.toml
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --extra local --extra demo --extra postgres --extra dev --override requirements/overrides.txt \
+	  --custom-compile-command "make lock" -o requirements/all.txt pyproject.toml
+
+clean: ## remove what the commands above made
+	rm -rf .venv runs .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

@@ -1,0 +1,1 @@
+"""Experiments, run with the package as it is installed."""

@@ -1,0 +1,168 @@
+"""What the engine needs of the world. Each protocol has a contract suite that every adapter passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from ipa.model.decision import Change, Decision, Mode
+from ipa.model.observation import LoadHistory, Measured, Missing
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+
+
+class Clock(Protocol):
+    """Time. Durations are taken from `monotonic_s`, never from `now`."""
+
+    def monotonic_s(self) -> float:
+        """Seconds that only grow."""
+        ...
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Return after so many seconds, or earlier when the service stops."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageSignals:
+    """What the metrics say of one stage: items a second, latency of a request in it, requests waiting."""
+
+    arrival_rate_rps: Measured[float] | Missing
+    latency_s: Measured[float] | Missing
+    queue_length: Measured[float] | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the metrics say of a pipeline: `latency_s` at the SLA's percentile, `load` one rate a second."""
+
+    arrival_rate_rps: Measured[float] | Missing
+    load: Measured[LoadHistory] | Missing
+    latency_s: Measured[float] | Missing
+    stages: Mapping[str, StageSignals] = field(default_factory=dict)
+
+
+class Metrics(Protocol):
+    """Reads load and latency. What cannot be read is Missing with its reason; nothing is raised."""
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """The signals of the pipeline now, its load over the last `window_s` seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What runs of one stage, and how many of its replicas answer."""
+
+    config: StageConfig
+    ready_replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadState:
+    """What runs, at one revision. `settled` is false while a change is still rolling out."""
+
+    revision: str
+    stages: tuple[StageState, ...]
+    settled: bool
+
+
+class RolloutPhase(StrEnum):
+    """How far a change is."""
+
+    PROGRESSING = "progressing"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a change is, and in words what it waits for or why it failed."""
+
+    phase: RolloutPhase
+    detail: str = ""
+
+
+class Workload(Protocol):
+    """The running pipeline: local processes, a SeldonDeployment, or the simulator.
+
+    Errors: NotFoundError (nothing runs under this name), ConflictError (the revision moved, or another hand
+    changed it), ForbiddenError, UnavailableError (no answer; whether a write happened is unknown: read).
+    """
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """What runs now."""
+        ...
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision, once the change is accepted (not yet ready). Writes only onto change.revision."""
+        ...
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """How far a written change is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineControl:
+    """What people have said about a pipeline: its mode; whether, until when, why and by whom it is paused."""
+
+    mode: Mode = Mode.ADVISORY
+    paused: bool = False
+    paused_until: datetime | None = None
+    paused_reason: str = ""
+    paused_by: str = ""
+
+
+class DecisionLog(Protocol):
+    """The durable record of decisions; written before anything else is."""
+
+    def record(self, decision: Decision) -> None:
+        """Return only when the decision is on disk; UnavailableError otherwise."""
+        ...
+
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        """The newest decisions first."""
+        ...
+
+    def decision(self, decision_id: str) -> Decision:
+        """That decision; NotFoundError where there is none."""
+        ...
+
+
+class ControlStore(Protocol):
+    """What people have said about pipelines, kept over restarts."""
+
+    def control(self, pipeline: str) -> PipelineControl:
+        """What was said last; the default where nothing was."""
+        ...
+
+    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+        """Keep it."""
+        ...
+
+
+class ProfileStore(Protocol):
+    """The measured profiles, every revision kept; the newest counts."""
+
+    def save_profile(self, profile: StageProfile) -> int:
+        """The revision under which it is kept; the same one again where nothing changed."""
+        ...
+
+    def profile(self, pipeline: str, stage: str) -> StageProfile:
+        """The newest profile; NotFoundError where there is none."""
+        ...
+
+    def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
+        """The newest profile of every stage of the pipeline, by stage name."""
+        ...

@@ -1,0 +1,101 @@
+"""What we will do, why, and the effects that carry it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ipa.model.forecast import Forecast
+from ipa.model.plan import Plan, StageConfig
+
+
+class Mode(StrEnum):
+    """How far a pipeline is trusted to us: advisory decides and records but writes nothing."""
+
+    ADVISORY = "advisory"
+    ACTIVE = "active"
+
+
+class Action(StrEnum):
+    """Whether a decision changes the world."""
+
+    APPLY = "apply"
+    HOLD = "hold"
+
+
+class ReasonCode(StrEnum):
+    """Why a decision was taken. The same string is in the API, the metrics, the events and the audit."""
+
+    SCALE_UP = "apply.scale_up"
+    SCALE_DOWN = "apply.scale_down"
+    SWITCH_VARIANT = "apply.switch_variant"
+    REBATCH = "apply.rebatch"
+    FIRST_PLAN = "apply.first_plan"
+    ROLLBACK = "apply.rollback"
+    REQUESTED = "apply.requested"
+    NO_CHANGE = "hold.no_change"
+    WITHIN_TOLERANCE = "hold.within_tolerance"
+    STABILISING = "hold.stabilising"
+    ADVISORY = "hold.advisory"
+    PAUSED = "hold.paused"
+    METRICS_MISSING = "hold.metrics_missing"
+    METRICS_STALE = "hold.metrics_stale"
+    METRICS_INVALID = "hold.metrics_invalid"
+    WORKLOAD_UNKNOWN = "hold.workload_unknown"
+    IN_PROGRESS = "hold.in_progress"
+    INFEASIBLE = "hold.infeasible"
+    SOLVER_FAILED = "hold.solver_failed"
+    QUARANTINED = "hold.quarantined"
+    CONFLICT = "hold.conflict"
+    DRIFT = "hold.drift"
+    RBAC = "hold.rbac"
+    AUDIT_FAILED = "hold.audit_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Apply a configuration, or hold, with the reason and the inputs it was taken from.
+
+    `configs` is what will run (for a hold: what runs now, as far as known). `plan` and `forecast` are None
+    where the tick held before it came to them. `observed_rate_rps` is None where it was not seen.
+    """
+
+    decision_id: str
+    pipeline: str
+    tick: int
+    at: str
+    action: Action
+    reason: ReasonCode
+    detail: str
+    configs: tuple[StageConfig, ...]
+    previous: tuple[StageConfig, ...]
+    mode: Mode
+    revision: str = ""
+    observed_rate_rps: float | None = None
+    observed_latency_s: float | None = None
+    forecast: Forecast | None = None
+    plan: Plan | None = None
+    inputs_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change to write: from what was read (`revision`, `previous`) to `configs`."""
+
+    decision_id: str
+    pipeline: str
+    revision: str
+    previous: tuple[StageConfig, ...]
+    configs: tuple[StageConfig, ...]
+    deadline_s: float
+    is_rollback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What one tick asks the loop to carry out, in this order: record, then write, then wait."""
+
+    decision: Decision
+    change: Change | None = None
+    next_tick_s: float = 0.0
+    events: tuple[str, ...] = field(default=())

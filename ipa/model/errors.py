@@ -1,0 +1,157 @@
+"""Every error this package raises on purpose, in one tree.
+
+    IpaError                    code, exit_code, hint, problems
+    ├── UsageError              the command line asked for something that makes no sense        (64)
+    ├── InputError              a file or a request body is wrong; lists every problem at once  (65)
+    │   └── DomainError         a question outside what was measured                            (65)
+    ├── ConfigurationError      a setting of the service is wrong                               (78)
+    ├── NotFoundError           the named thing does not exist                                  (1)
+    ├── ForbiddenError          not allowed by the other side                                   (77)
+    ├── InfeasibleError         no plan meets the constraints; says what would                  (3)
+    ├── ConflictError           the world moved since it was read                               (4)
+    ├── RolloutError            a change did not become ready and was taken back                (5)
+    ├── DeadlineError           waited long enough                                              (6)
+    ├── SolverError             a solver failed                                                 (1)
+    │   └── LicenceError        a solver is installed but not licensed for this model           (1)
+    └── UnavailableError        a metrics server, cluster or store did not answer               (1)
+
+The exit codes are those of the command line (docs/reference/exit-codes.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, where it is, and what to do about it."""
+
+    message: str
+    path: str = ""
+    line: int = 0
+    column: int = 0
+    pointer: str = ""
+
+    def __str__(self) -> str:
+        where = self.path
+        if self.line:
+            where += f":{self.line}:{self.column}"
+        return f"{where}: {self.message}" if where else self.message
+
+
+class IpaError(Exception):
+    """The root of the tree: a message for a person, a code for a program."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "", problems: Iterable[Problem] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.problems: tuple[Problem, ...] = tuple(problems)
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  {problem}" for problem in self.problems)]
+        if self.hint:
+            lines.append(f"  {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageError(IpaError):
+    """The command line asked for something that makes no sense."""
+
+    code = "usage"
+    exit_code = 64
+    status = 400
+
+
+class InputError(IpaError):
+    """A file or a request body is wrong; `problems` lists everything found in it."""
+
+    code = "input"
+    exit_code = 65
+    status = 422
+
+
+class DomainError(InputError):
+    """A question outside the batch sizes and cores that were measured."""
+
+    code = "input.domain"
+
+
+class ConfigurationError(IpaError):
+    """A setting of the service is wrong."""
+
+    code = "configuration"
+    exit_code = 78
+
+
+class NotFoundError(IpaError):
+    """The named thing does not exist."""
+
+    code = "not_found"
+    status = 404
+
+
+class ForbiddenError(IpaError):
+    """The other side does not allow it."""
+
+    code = "forbidden"
+    exit_code = 77
+    status = 403
+
+
+class InfeasibleError(IpaError):
+    """No plan meets the constraints; `hint` says what would make it feasible."""
+
+    code = "infeasible"
+    exit_code = 3
+    status = 409
+
+
+class ConflictError(IpaError):
+    """The world moved since it was read; read again and decide again."""
+
+    code = "conflict"
+    exit_code = 4
+    status = 409
+
+
+class RolloutError(IpaError):
+    """A change did not become ready in time and was taken back."""
+
+    code = "rollout"
+    exit_code = 5
+    status = 409
+
+
+class DeadlineError(IpaError):
+    """Waited as long as was allowed."""
+
+    code = "deadline"
+    exit_code = 6
+    status = 504
+
+
+class SolverError(IpaError):
+    """A solver failed or gave an answer that does not hold."""
+
+    code = "solver"
+
+
+class LicenceError(SolverError):
+    """A solver is installed but its licence does not cover this model."""
+
+    code = "solver.licence"
+
+
+class UnavailableError(IpaError):
+    """A metrics server, cluster or store did not answer."""
+
+    code = "unavailable"
+    status = 503

@@ -1,0 +1,22 @@
+"""What is expected of the load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The peak arrival rate expected over `horizon_s`: a point and an upper quantile.
+
+    `rung` is the forecaster of the ladder that made it, `steps_down` the reasons why the rungs above it did
+    not; `quality_ratio` is 1 for a full window without gaps.
+    """
+
+    point_rps: float
+    upper_rps: float
+    quantile: float
+    horizon_s: float
+    rung: str
+    quality_ratio: float
+    steps_down: tuple[str, ...] = ()

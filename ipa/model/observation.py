@@ -1,0 +1,83 @@
+"""What was seen of the world. A thing that was not seen is Missing, never zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from ipa.model.plan import StageConfig
+
+T = TypeVar("T")
+
+
+class MissingReason(StrEnum):
+    """Why a value is not there."""
+
+    UNREACHABLE = "unreachable"
+    ABSENT = "absent"
+    STALE = "stale"
+    INVALID = "invalid"
+    NOT_ASKED = "not_asked"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Generic[T]):
+    """A value that was seen `age_s` ago, by the sample's own time."""
+
+    value: T
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A value that was not seen, and why."""
+
+    reason: MissingReason
+    detail: str = ""
+    age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadHistory:
+    """Arrival rates of the pipeline, oldest first, one every `step_s`. A gap is None."""
+
+    step_s: float
+    rates_rps: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageObservation:
+    """What was seen of one stage."""
+
+    stage: str
+    running: Measured[StageConfig] | Missing
+    ready_replicas: Measured[int] | Missing
+    arrival_rate_rps: Measured[float] | Missing
+    latency_s: Measured[float] | Missing
+    queue_length: Measured[float] | Missing = Missing(MissingReason.NOT_ASKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen of a pipeline at one moment: its load, its latency, what runs and what is ready.
+
+    `revision` is the state of the workload that was read (resourceVersion on Kubernetes); a change is
+    written only against it. `settled` is false while an earlier change is still rolling out.
+    """
+
+    pipeline: str
+    at_s: float
+    arrival_rate_rps: Measured[float] | Missing
+    load: Measured[LoadHistory] | Missing
+    latency_s: Measured[float] | Missing
+    stages: tuple[StageObservation, ...]
+    revision: str = ""
+    settled: bool = True
+    problem: str = ""
+
+    def running(self) -> tuple[StageConfig, ...] | None:
+        """The configuration of every stage in order, or None where one was not seen."""
+        configs = [stage.running for stage in self.stages]
+        seen = [config.value for config in configs if isinstance(config, Measured)]
+        return tuple(seen) if len(seen) == len(configs) and seen else None

@@ -1,0 +1,163 @@
+"""What a pipeline owner writes down: a graph of stages, their variants, an SLA and what is worth what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from ipa.model.errors import NotFoundError
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+
+
+class AccuracyRule(StrEnum):
+    """How the accuracies of the stages make the accuracy term of the objective.
+
+    A rank is i/(|M|-1) by rising accuracy, 1 for a lone variant (IPA, PAS').
+    """
+
+    PRODUCT = "product"
+    SUM = "sum"
+    MEAN = "mean"
+    RANK_SUM = "rank-sum"
+    RANK_PRODUCT = "rank-product"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is worth what: α·accuracy − β·cores − δ·Σ batch sizes, and the settings that go with it."""
+
+    name: str = "default"
+    alpha: float = 1.0
+    beta: float = 0.1
+    delta: float = 1e-6
+    accuracy_rule: AccuracyRule = AccuracyRule.PRODUCT
+    # The lowest variant's rank is raised to this; without it a rank product is zeroed by one lowest variant.
+    rank_floor: float | None = None
+    # Added to measured latency and throughput before planning, as ratios: 1.0 doubles, -0.5 halves.
+    latency_margin_ratio: float = 0.0
+    throughput_margin_ratio: float = 0.0
+    # Base allocation (IPA): the least cores at which one replica carries this rate inside the stage's SLA.
+    threshold_rps: float = 1.0
+    max_batch_size: int | None = None
+    max_replicas: int | None = None
+    # Replaces the pipeline's SLA where given.
+    sla_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits that no plan may cross. None is no limit."""
+
+    cores: float | None = None
+    min_replicas: int = 1
+    max_replicas: int | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    accuracy_floor: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeldonRun:
+    """How a variant runs on Seldon: the container's image and env, and the model it loads."""
+
+    image: str | None = None
+    model_uri: str | None = None
+    implementation: str | None = None
+    env: Mapping[str, str] = field(default=EMPTY)
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """How a variant runs on this machine.
+
+    `implementation` and `parameters` fill MLServer's model-settings.json. `command` starts one replica;
+    the words {python}, {port} and {model_dir} in it are replaced. Empty means MLServer.
+    """
+
+    implementation: str
+    parameters: Mapping[str, str] = field(default=EMPTY)
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default=EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One model that can do a stage's task. Its accuracy, latency and cores are in the profile."""
+
+    name: str
+    seldon: SeldonRun | None = None
+    local: LocalRun | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One task of a pipeline. `fan_out` is how many items it sends on for each item it receives."""
+
+    name: str
+    variants: tuple[Variant, ...]
+    fan_out: float = 1.0
+    # The container's name in the SeldonDeployment; never changed, since renaming it makes a new Deployment.
+    container: str = ""
+    batch_timeout_s: float = 0.1
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name; NotFoundError names those there are."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        known = ", ".join(variant.name for variant in self.variants)
+        raise NotFoundError(f"stage {self.name!r} has no variant {name!r}", hint=f"It has: {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sla:
+    """The latency a plan must meet, at a percentile of the requests."""
+
+    latency_s: float
+    percentile: float = 99.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeldonTarget:
+    """Where the pipeline's SeldonDeployment lives."""
+
+    name: str
+    namespace: str = "default"
+    predictor: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A chain of stages in the order requests pass them, its SLA, bounds and objectives by name."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    sla: Sla
+    objectives: Mapping[str, Objective]
+    bounds: Bounds = Bounds()
+    default_objective: str = "default"
+    seldon: SeldonTarget | None = None
+    description: str = ""
+    # Requests older than this when they reach the head of a queue are dropped, one by one.
+    drop_after_s: float | None = None
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; NotFoundError names those there are."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = ", ".join(stage.name for stage in self.stages)
+        raise NotFoundError(f"pipeline {self.name!r} has no stage {name!r}", hint=f"It has: {known}")
+
+    def objective(self, name: str | None = None) -> Objective:
+        """The objective of that name (the default one for None); NotFoundError names those there are."""
+        wanted = name or self.default_objective
+        if wanted not in self.objectives:
+            known = ", ".join(self.objectives)
+            raise NotFoundError(
+                f"pipeline {self.name!r} has no objective {wanted!r}", hint=f"It has: {known}"
+            )
+        return self.objectives[wanted]

@@ -1,0 +1,97 @@
+"""What would be best: a configuration for every stage, and what it is predicted to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Termination(StrEnum):
+    """How the solver ended (the vocabulary of OR-Tools MathOpt)."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"
+    INFEASIBLE = "infeasible"
+    NO_SOLUTION_FOUND = "no_solution_found"
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """What a stage runs: the variant, its batch size, the cores of each replica and how many replicas."""
+
+    stage: str
+    variant: str
+    batch_size: int
+    cores: float
+    replicas: int
+
+    @property
+    def total_cores(self) -> float:
+        """Cores of all replicas together."""
+        return self.cores * self.replicas
+
+    def __str__(self) -> str:
+        return f"{self.stage}={self.variant} b{self.batch_size} {self.replicas}×{self.cores:g} cores"
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A stage's configuration and what it is predicted to do at its arrival rate.
+
+    `capacity_rps` is that of one replica (h), `latency_s` the service latency of what a request sends
+    through the stage, `queue_delay_s` the wait before it, `utilisation_ratio` ρ = λ/(n·h).
+    """
+
+    stage: str
+    variant: str
+    batch_size: int
+    cores: float
+    replicas: int
+    rate_rps: float
+    capacity_rps: float
+    latency_s: float
+    queue_delay_s: float
+    utilisation_ratio: float
+    accuracy: float
+
+    @property
+    def config(self) -> StageConfig:
+        """The part of it that is written to the world."""
+        return StageConfig(self.stage, self.variant, self.batch_size, self.cores, self.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The best configuration found for a rate, or why there is none.
+
+    `objective` is None exactly where there is no configuration; `pas` is the product of the stages'
+    accuracies whatever the objective used. `note` says in words what a reader should know (which solver
+    `auto` took and why); `relaxations` says, for an infeasible plan, what would make it feasible.
+    """
+
+    pipeline: str
+    rate_rps: float
+    termination: Termination
+    solver: str
+    objective: float | None
+    bound: float | None
+    gap: float | None
+    pas: float | None
+    cost_cores: float | None
+    latency_s: float | None
+    sla_s: float
+    solve_s: float
+    stages: tuple[StagePlan, ...]
+    objective_name: str = "default"
+    note: str = ""
+    relaxations: tuple[str, ...] = ()
+
+    @property
+    def configs(self) -> tuple[StageConfig, ...]:
+        """The configuration of every stage, in order; empty where there is none."""
+        return tuple(stage.config for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values, keys as documented in docs/reference."""
+        return {**asdict(self), "termination": self.termination.value}

@@ -1,0 +1,76 @@
+"""What was measured of the variants: latency and throughput over batch size and cores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from ipa.model.errors import NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class ProfilePoint:
+    """One measurement: a replica with these cores serving batches of this size.
+
+    `latency_s` is the high percentile (p99) of one batch's service time, `latency_mean_s` its mean,
+    `throughput_rps` the most items a second that were measured (None: batch_size / latency_mean_s).
+    """
+
+    cores: float
+    batch_size: int
+    latency_s: float
+    latency_mean_s: float | None = None
+    throughput_rps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantProfile:
+    """All that was measured of one variant. `accuracy` is a fraction."""
+
+    variant: str
+    accuracy: float
+    points: tuple[ProfilePoint, ...]
+    readiness_s: float | None = None
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageProfile:
+    """The profiles of one stage's variants, with where, when and how they were measured."""
+
+    pipeline: str
+    stage: str
+    variants: tuple[VariantProfile, ...]
+    hardware: str
+    measured_on: date
+    method: str
+    source: str = ""
+    # The load that was offered while measuring, where there was one.
+    load_rps: float | None = None
+
+    def variant(self, name: str) -> VariantProfile:
+        """The profile of that variant; NotFoundError names those there are."""
+        for profile in self.variants:
+            if profile.variant == name:
+                return profile
+        known = ", ".join(profile.variant for profile in self.variants)
+        raise NotFoundError(
+            f"the profile of stage {self.pipeline}/{self.stage} has no variant {name!r}",
+            hint=f"It has: {known}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What one replica does when it runs this variant with this batch size on these cores.
+
+    `latency_s` is the service latency l(b) of one batch, `capacity_rps` the throughput h(b) in items a
+    second; both already carry the objective's margins.
+    """
+
+    variant: str
+    accuracy: float
+    batch_size: int
+    cores: float
+    latency_s: float
+    capacity_rps: float

@@ -1,0 +1,1 @@
+"""Latency over batch size and cores, fitted to measured points."""

@@ -1,0 +1,93 @@
+"""Every setting of the service, once: its name with the unit, its default and the reason for it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ipa.model.errors import ConfigurationError, Problem
+
+PREFIX = "IPA_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The service's settings. Environment variables of the same name in capitals after IPA_ override them."""
+
+    # Where pipeline.yaml files are: one folder a pipeline.
+    pipelines_dir: Path = Path("pipelines")
+    # Where measured profiles are: <pipeline>/<stage>.yaml.
+    profiles_dir: Path = Path("profiles")
+    # SQLAlchemy URL of the store. SQLite needs no server; use PostgreSQL for two replicas of the service.
+    store_url: str = "sqlite:///runs/ipa.sqlite3"
+    # Only this machine, until authentication is configured.
+    host: str = "127.0.0.1"
+    port: int = 8080
+    # Base URL of Prometheus.
+    prometheus_url: str = "http://127.0.0.1:9090"
+    # A query that takes longer is treated as missing; well below the tick.
+    prometheus_timeout_s: float = 2.0
+    # IPA's adaptation interval.
+    tick_s: float = 10.0
+    # IPA's monitoring window: two minutes of per-second rates.
+    window_s: float = 120.0
+    # Pod start-up plus one tick: what is decided now must carry the load until the next decision acts.
+    horizon_s: float = 20.0
+    # The plan is made for this quantile of the forecast.
+    forecast_quantile: float = 0.95
+    # Samples older than this do not count as seen: three missed 5 s scrapes.
+    stale_after_s: float = 15.0
+    # Scale down only after the lower plan was best this many ticks in a row (InfAdapter waits four).
+    down_after_ticks: int = 4
+    # Plans closer than this to the running one in objective, relative, do not change the world.
+    tolerance_ratio: float = 0.01
+    # At most so many replicas are added or removed for a stage in one step.
+    max_step_replicas: int = 8
+    # A change not ready by then is taken back.
+    rollout_deadline_s: float = 300.0
+    # Wall time the solver may take; a plan after the next tick is of no use.
+    solver_deadline_s: float = 5.0
+    solver: str = "auto"
+    # Kubernetes or this machine.
+    target: str = "local"
+    kubeconfig: str = ""
+    # Every call to the API server ends by then.
+    kube_timeout_s: float = 10.0
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """The settings: `overrides` over environment over defaults.
+
+        ConfigurationError lists every IPA_ variable that is unknown (with the nearest name) or ill-typed.
+        """
+        env = os.environ if environ is None else environ
+        known = {field.name: field for field in fields(cls)}
+        defaults = cls()
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for key, text in env.items():
+            if not key.startswith(PREFIX) or key in IGNORED:
+                continue
+            name = key.removeprefix(PREFIX).lower()
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+                problems.append(Problem(f"unknown setting {key}{hint}"))
+                continue
+            wanted = Path if isinstance(getattr(defaults, name), Path) else type(getattr(defaults, name))
+            try:
+                values[name] = wanted(text)
+            except ValueError:
+                problems.append(Problem(f"{key}={text!r} is not a {wanted.__name__}"))
+        if problems:
+            raise ConfigurationError("the environment has settings that cannot be used", problems=problems)
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        return cls(**values)
+
+
+# Read by the tests and by make, not by the service.
+IGNORED = frozenset({"IPA_TEST_KUBECONFIG", "IPA_SHARED_DATA", "IPA_TEST_POSTGRES_URL"})

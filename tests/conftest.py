@@ -1,0 +1,25 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of published profiles and traces; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("IPA_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "ipa_profiles.json").is_file():
+        pytest.skip(f"needs the published data, which is not at {folder}; set IPA_SHARED_DATA")
+    return folder

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs by name what demo and tests use beside Python (Prometheus, Chromium), where this machine allows it.
+# Where it does not, the parts that need them are skipped, and say so.
+set -uo pipefail
+missing=()
+command -v prometheus >/dev/null || missing+=(prometheus)
+command -v chromium >/dev/null || missing+=(chromium)
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+  export DEBIAN_FRONTEND=noninteractive
+  # Debian starts a packaged server at once; these are started by the tests, on ports of their own.
+  { apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 \
+    && { echo "installed ${missing[*]}"; exit 0; }
+fi
+echo "not installed: ${missing[*]} (their parts are skipped; on Debian: apt-get install ${missing[*]})"
+exit 0
