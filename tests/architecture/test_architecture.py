@@ -1,0 +1,45 @@
+"""The walls of the house: layers, sizes of rooms, and what an import may do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIMIT_LINES = 400
+
+
+def test_no_room_imports_one_above_it(root: Path) -> None:
+    run = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_files_stay_small(root: Path) -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in (root / "ipa").rglob("*.py")}
+    assert sizes
+    assert {str(path): lines for path, lines in sizes.items() if lines > LIMIT_LINES} == {}
+
+
+@pytest.mark.parametrize("heavy", ["kubernetes", "sklearn", "gurobipy", "mlserver", "matplotlib"])
+def test_importing_the_package_and_its_command_line_stays_light(heavy: str) -> None:
+    probe = "import sys, ipa, ipa.model, ipa.settings; from ipa.cli.main import build_app; build_app()"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{probe}; print({heavy!r} in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "False"
+
+
+def test_no_file_names_a_registry(root: Path) -> None:
+    lock = (root / "requirements" / "all.txt").read_text()
+    assert "://" not in lock
