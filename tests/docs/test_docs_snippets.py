@@ -1,0 +1,80 @@
+"""Every snippet of the documentation is executed.
+
+A ```console block holds commands after `$ ` and, optionally, what they print (`...` stands for anything). A
+```python block is run. `make` commands are checked to exist as targets: they install and run for minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LONG = re.compile(r"^(make|git|cd|kubectl|helm) ")
+
+
+def snippets() -> list[tuple[str, str, str]]:
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "pipelines").rglob("*.md")]
+    return [
+        (
+            f"{file.relative_to(ROOT)}:{file.read_text()[: match.start()].count(chr(10)) + 1}",
+            match[1],
+            match[2],
+        )
+        for file in sorted(files)
+        for match in BLOCK.finditer(file.read_text())
+    ]
+
+
+def commands(block: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], ""))
+        elif found:
+            found[-1] = (found[-1][0], found[-1][1] + line + "\n")
+    return found
+
+
+def check_make(command: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [word for word in command.split()[1:] if "=" not in word and word not in targets] == []
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "COLUMNS": "110", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("where", "kind", "block"), [pytest.param(*s, id=s[0]) for s in snippets()])
+def test_snippet(where: str, kind: str, block: str, tmp_path: Path) -> None:
+    for name in ("pipelines", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    if kind == "python":
+        subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=60)
+        return
+    assert commands(block), f"{where}: a console block without a command"
+    for command, printed in commands(block):
+        if command.startswith("make "):
+            check_make(command)
+        if LONG.match(command):
+            continue
+        done = run(command, tmp_path)
+        assert done.returncode == 0, f"{where}: {command}\n{done.stdout}{done.stderr}"
+        if printed.strip():
+            pattern = re.escape(printed.strip()).replace(r"\.\.\.", ".*?")
+            assert re.search(pattern, done.stdout, re.DOTALL), f"{where}: {command} printed\n{done.stdout}"
