@@ -1,1 +1,1 @@
-
+"""Reports: plots and pages from plain values."""

@@ -1,0 +1,89 @@
+"""Plots as SVG text: one look for every report. Needs matplotlib, which comes with the `demo` extra."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Points = Sequence[tuple[float, float]]
+
+# Okabe and Ito's colours: told apart by the colour-blind, and in print.
+BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series. `style` is matplotlib's: "-" a line, "." dots, "step" steps."""
+
+    label: str
+    points: Points
+    colour: str = BLUE
+    style: str = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One plot: its series, a horizontal limit, a band between two series, and marks at moments."""
+
+    title: str
+    y_label: str
+    lines: Sequence[Line]
+    x_label: str = "seconds"
+    limit: tuple[str, float] | None = None
+    band: tuple[str, Points, Points] | None = None
+    marks: Sequence[float] = field(default=())
+    y_max: float | None = None
+
+
+def svg(plot: Plot, *, width_in: float = 8.2, height_in: float = 2.5) -> str:
+    """The plot as an <svg> element. The same input gives the same text."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(
+        {"svg.hashsalt": "ipa", "font.size": 9, "svg.fonttype": "none", "font.family": "sans-serif"}
+    ):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        axes = figure.add_subplot()
+        _draw(axes, plot)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _draw(axes, plot: Plot) -> None:  # type: ignore[no-untyped-def] # matplotlib has no types here
+    for moment in plot.marks:
+        axes.axvline(moment, color=GREY, linewidth=0.7, alpha=0.45, zorder=0)
+    if plot.band:
+        label, low, high = plot.band
+        axes.fill_between(
+            [x for x, _ in low],
+            [y for _, y in low],
+            [y for _, y in high],
+            color=ORANGE,
+            alpha=0.22,
+            linewidth=0,
+            label=label,
+        )
+    for line in plot.lines:
+        xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
+        if line.style == "step":
+            axes.step(xs, ys, where="post", color=line.colour, linewidth=1.5, label=line.label)
+        elif line.style == ".":
+            axes.plot(xs, ys, ".", color=line.colour, markersize=2.5, alpha=0.6, label=line.label)
+        else:
+            axes.plot(xs, ys, line.style, color=line.colour, linewidth=1.5, label=line.label)
+    if plot.limit:
+        label, value = plot.limit
+        axes.axhline(value, color=RED, linewidth=1.2, linestyle="--", label=label)
+    axes.set_title(plot.title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(plot.x_label)
+    axes.set_ylabel(plot.y_label)
+    axes.set_ylim(bottom=0, top=plot.y_max)
+    axes.margins(x=0.01)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
