@@ -1,0 +1,39 @@
+"""A limit on CPU time for one model server, as Kubernetes sets one with `limits.cpu`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+# The period of Linux CFS bandwidth control: a container may use cores × 100 ms in each.
+CFS_PERIOD_S = 0.1
+
+
+class CpuQuota:
+    """A token bucket of CPU seconds: filled at `cores` a second, up to one period's worth.
+
+    What was used may overdraw it; the debt is then waited off, as CFS throttles a container that has used up
+    its period. Whole cores are bound by affinity instead and never wait here.
+    """
+
+    def __init__(
+        self, cores: float, *, period_s: float = CFS_PERIOD_S, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        if cores <= 0:
+            raise ValueError(f"cores must be above 0, not {cores:g}")
+        self.cores = cores
+        self._is_limited = cores != int(cores)
+        self._capacity_s = cores * period_s
+        self._balance_s = self._capacity_s
+        self._monotonic = monotonic
+        self._filled_at_s = monotonic()
+
+    def charge(self, cpu_s: float) -> float:
+        """The seconds to wait until the debt is paid, after `cpu_s` seconds of CPU time were used."""
+        if not self._is_limited:
+            return 0.0
+        now_s = self._monotonic()
+        refill_s = (now_s - self._filled_at_s) * self.cores
+        self._filled_at_s = now_s
+        self._balance_s = min(self._capacity_s, self._balance_s + refill_s) - cpu_s
+        return max(0.0, -self._balance_s / self.cores)

@@ -1,0 +1,137 @@
+"""The base class of a stage's model: MLServer around `load_model` and `predict_batch`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from mlserver import MLModel
+from mlserver.errors import InferenceError
+from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
+
+from ipa.dataplane.quota import CpuQuota
+
+# https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
+DTYPES: Mapping[str, type[np.generic]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+BASE64 = "base64"
+
+Tensor = Sequence[bytes] | Sequence[str] | np.ndarray[Any, Any]
+
+
+class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
+    """A stage's model. Subclasses say how to load it and what it makes of one batch.
+
+    `predict_batch` runs in a thread of its own, one call at a time. Its CPU time is charged to the quota of
+    IPA_CORES; `threads` (IPA_THREADS) is how many threads the model may compute with.
+    """
+
+    cores: float
+    threads: int
+
+    def load_model(self, parameters: Mapping[str, Any]) -> None:
+        """Load the model; `parameters` are those of the variant in pipeline.yaml."""
+        raise NotImplementedError
+
+    def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The outputs of a batch by name, one row an item.
+
+        Numbers come and go as arrays of shape [items, ...], base64 BYTES as lists of bytes, other BYTES as
+        lists of str. A stage that fans out adds `fan_out`: INT64 [items], rows of the other outputs an item.
+        """
+        raise NotImplementedError
+
+    async def load(self) -> bool:
+        """True once the model is loaded."""
+        self.cores = float(os.environ.get("IPA_CORES", "1"))
+        self.threads = int(os.environ.get("IPA_THREADS", str(max(1, math.ceil(self.cores)))))
+        self._quota = CpuQuota(self.cores)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
+        settings = self.settings.parameters
+        parameters = dict(settings.extra or {}) if settings else {}
+        await self._in_thread(self.load_model, parameters)
+        return True
+
+    async def unload(self) -> bool:
+        """True once the thread has ended."""
+        self._executor.shutdown(wait=False)
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """The answer to one batch, after its CPU time is paid for."""
+        inputs = {tensor.name: decode(tensor) for tensor in payload.inputs}
+        outputs, cpu_s = await self._in_thread(self._timed_predict, inputs)
+        wait_s = self._quota.charge(cpu_s)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        return InferenceResponse(
+            model_name=self.name,
+            model_version=self.version,
+            id=payload.id,
+            outputs=[encode(name, tensor) for name, tensor in outputs.items()],
+        )
+
+    def _timed_predict(self, inputs: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], float]:
+        # Of the process, not of the thread: the model's own threads count too.
+        before_s = time.process_time()
+        outputs = self.predict_batch(inputs)
+        return outputs, time.process_time() - before_s
+
+    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def decode(tensor: RequestInput) -> Tensor:
+    """The values of a V2 input: an array of its shape, or a list of bytes (base64) or str.
+
+    InferenceError (answered as 400) where data, shape and datatype do not fit together.
+    """
+    data = tensor.data.root
+    try:
+        if tensor.datatype == "BYTES":
+            is_base64 = tensor.parameters is not None and tensor.parameters.content_type == BASE64
+            return [base64.b64decode(item) for item in data] if is_base64 else [str(item) for item in data]
+        return np.asarray(data, dtype=DTYPES[tensor.datatype]).reshape(tensor.shape)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InferenceError(
+            f"input {tensor.name!r}: its data is not {tensor.datatype} of shape {tensor.shape}: {error}"
+        ) from error
+
+
+def encode(name: str, tensor: Tensor) -> ResponseOutput:
+    """The V2 output of that name; bytes travel as base64."""
+    if isinstance(tensor, np.ndarray):
+        array = tensor
+        if array.dtype not in DATATYPES:
+            raise TypeError(f"output {name!r} has dtype {array.dtype}, which the V2 protocol does not carry")
+        return ResponseOutput(
+            name=name, shape=list(array.shape), datatype=DATATYPES[array.dtype], data=array.ravel().tolist()
+        )
+    first = tensor[0] if len(tensor) else ""
+    if isinstance(first, bytes):
+        items = [base64.b64encode(item).decode("ascii") for item in tensor]  # type: ignore[arg-type]
+        kind = Parameters(content_type=BASE64)
+    else:
+        items = [str(item) for item in tensor]
+        kind = Parameters(content_type="str")
+    return ResponseOutput(name=name, shape=[len(items)], datatype="BYTES", parameters=kind, data=items)
