@@ -65,7 +65,7 @@ class SeldonRun:
     image: str | None = None
     model_uri: str | None = None
     implementation: str | None = None
-    env: Mapping[str, str] = field(default=EMPTY)
+    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     memory_gib: float | None = None
 
 
@@ -78,9 +78,9 @@ class LocalRun:
     """
 
     implementation: str
-    parameters: Mapping[str, str] = field(default=EMPTY)
+    parameters: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     command: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default=EMPTY)
+    env: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
