@@ -40,10 +40,14 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class LoadHistory:
-    """Arrival rates of the pipeline, oldest first, one every `step_s`. A gap is None."""
+    """Arrival rates of the pipeline, oldest first, one every `step_s`. A gap is None.
+
+    Each rate is the mean over the `averaged_s` before it, where that is longer than a step.
+    """
 
     step_s: float
     rates_rps: tuple[float | None, ...]
+    averaged_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

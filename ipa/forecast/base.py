@@ -1,0 +1,123 @@
+"""What every forecaster answers, and the prepared load it answers from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.errors import DomainError
+from ipa.model.observation import LoadHistory
+
+Floats = NDArray[np.float64]
+
+# A plan must carry the rate of a few seconds, not each second's count: a queue absorbs the noise of single
+# seconds, whose Poisson peak at 5 rps would be twice the rate.
+SMOOTH_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A load without gaps, oldest first: trailing means over `smooth_s`, one every `step_s`.
+
+    `gap_ratio` is the share of steps since the first rate that were not seen and had to be filled in.
+    """
+
+    step_s: float
+    rates_rps: Floats
+    smooth_s: float
+    gap_ratio: float = 0.0
+
+    @property
+    def length_s(self) -> float:
+        """Seconds of load that are known."""
+        return len(self.rates_rps) * self.step_s
+
+    def steps(self, seconds: float) -> int:
+        """So many seconds in steps, at least one."""
+        return max(1, round(seconds / self.step_s))
+
+    def until(self, count: int) -> Series:
+        """The first `count` steps."""
+        return Series(self.step_s, self.rates_rps[:count], self.smooth_s, self.gap_ratio)
+
+    def noise_rps(self, rate_rps: float) -> float:
+        """Standard deviation of a mean over `smooth_s` of Poisson arrivals at that rate."""
+        return math.sqrt(max(rate_rps, 0.0) / self.smooth_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The highest rate over a horizon: a point and an upper quantile."""
+
+    point_rps: float
+    upper_rps: float
+
+
+class Forecaster(Protocol):
+    """One rung of the ladder. Pure: the same series gives the same peak."""
+
+    @property
+    def name(self) -> str:
+        """What the rung is called in a forecast."""
+        ...
+
+    @property
+    def max_gap_ratio(self) -> float:
+        """The largest share of gaps with which it can still be trusted."""
+        ...
+
+    def min_history_s(self, horizon_s: float) -> float:
+        """Seconds of load without which it does not answer."""
+        ...
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        """A forecaster that has learned from the series what it needs; itself where it learns nothing."""
+        ...
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        """The peak over the next `horizon_s`, at least `min_history_s` of load given."""
+        ...
+
+
+def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
+    """The load as a series: gaps filled in linearly, smoothed to means over `smooth_s`.
+
+    Rates that are not finite or negative count as gaps. Gaps before the first rate are left out (the load was
+    not yet watched), those after the last repeat it. Rates that are means over `averaged_s` already are
+    smoothed only by what is missing to `smooth_s`. DomainError where there is no rate at all.
+    """
+    raw = np.array([math.nan if rate is None else rate for rate in load.rates_rps], dtype=np.float64)
+    seen = np.isfinite(raw) & (raw >= 0)
+    if not seen.any():
+        raise DomainError("the load history has no rate", hint="Hold until the load has been seen.")
+    raw, seen = raw[int(np.argmax(seen)) :], seen[int(np.argmax(seen)) :]
+    where = np.arange(len(raw))
+    filled = np.interp(where, where[seen], raw[seen])
+    already_s = max(load.averaged_s, load.step_s)
+    width = 1 + max(0, round((smooth_s - already_s) / load.step_s))
+    return Series(
+        step_s=load.step_s,
+        rates_rps=trailing_mean(filled, width),
+        smooth_s=max(smooth_s, already_s),
+        gap_ratio=float(1 - seen.mean()),
+    )
+
+
+def trailing_mean(rates: Floats, width: int) -> Floats:
+    """The mean of each value and the `width`-1 before it; of those there are at the start."""
+    sums = np.concatenate(([0.0], np.cumsum(rates)))
+    ends = np.arange(1, len(rates) + 1)
+    starts = np.maximum(0, ends - width)
+    means: Floats = (sums[ends] - sums[starts]) / (ends - starts)
+    return np.maximum(means, 0.0)
+
+
+def sliding_max(rates: Floats, width: int) -> Floats:
+    """The maximum of every run of `width` values; of all of them where there are fewer."""
+    windows = np.lib.stride_tricks.sliding_window_view(rates, min(width, len(rates)))
+    maxima: Floats = windows.max(axis=1)
+    return maxima

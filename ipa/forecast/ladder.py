@@ -1,0 +1,99 @@
+"""The ladder: the best rung that can be trusted with the load at hand, and why the ones above it were not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
+from ipa.forecast.learned import Learned
+from ipa.forecast.quality import compare
+from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.forecast.seasonal import Seasonal
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory
+
+DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(), LastValue())
+
+# A load that quadruples within one horizon is a step, which the last value shows soon enough; a forecast
+# beyond that is a fault of the forecaster.
+CLAMP_FACTOR = 4.0
+# So much worse than the last maximum on the recent past is not noise.
+WORSE_FACTOR = 1.5
+
+
+def forecast(
+    load: LoadHistory,
+    *,
+    horizon_s: float,
+    quantile: float,
+    rungs: Sequence[Forecaster] = DEFAULT_RUNGS,
+    smooth_s: float = SMOOTH_S,
+) -> Forecast:
+    """The peak rate to plan for over the next `horizon_s`, from the first rung that holds.
+
+    Rates are means over `smooth_s`. A rung is stepped down from where there is too little history, too many
+    gaps, where it was worse than the last maximum lately, or where its answer is not a number, negative or
+    beyond CLAMP_FACTOR times the highest rate seen; each step is said in `steps_down`. The last rung answers
+    in any case, clamped. DomainError where the load has no rate at all.
+    """
+    series = prepare(load, smooth_s)
+    highest = float(series.rates_rps.max())
+    limit = CLAMP_FACTOR * (highest + series.noise_rps(highest))
+    steps_down: list[str] = []
+    for rung in rungs[:-1]:
+        peak, trouble = _try(rung, series, horizon_s, quantile, limit)
+        if peak is not None:
+            break
+        steps_down.append(f"{rung.name}: {trouble}")
+    else:
+        rung = rungs[-1]
+        peak = _clamped(rung.peak(series, horizon_s, quantile), limit, highest)
+    seen = sum(rate is not None and math.isfinite(rate) and rate >= 0 for rate in load.rates_rps)
+    return Forecast(
+        point_rps=peak.point_rps,
+        upper_rps=max(peak.point_rps, peak.upper_rps),
+        quantile=quantile,
+        horizon_s=horizon_s,
+        rung=rung.name,
+        quality_ratio=seen / len(load.rates_rps),
+        steps_down=tuple(steps_down),
+    )
+
+
+def _try(
+    rung: Forecaster, series: Series, horizon_s: float, quantile: float, limit: float
+) -> tuple[Peak | None, str]:
+    """The rung's peak, or None and why it is not to be trusted."""
+    needed_s = rung.min_history_s(horizon_s)
+    if series.length_s < needed_s:
+        return None, f"{series.length_s:g} s of load, needs {needed_s:g} s"
+    if series.gap_ratio > rung.max_gap_ratio:
+        return None, f"{series.gap_ratio:.0%} gaps, bears {rung.max_gap_ratio:.0%}"
+    comparison = compare(rung, series, horizon_s, quantile)
+    if comparison.worst_ratio > WORSE_FACTOR:
+        return None, f"lately {comparison.worst_ratio:.1f} times as wrong as the last maximum"
+    peak = comparison.rung.peak(series, horizon_s, quantile)
+    trouble = _trouble(peak, limit)
+    return (None, trouble) if trouble else (peak, "")
+
+
+def _trouble(peak: Peak, limit: float) -> str:
+    """What makes the peak unusable; empty where nothing does."""
+    for value in (peak.point_rps, peak.upper_rps):
+        if not math.isfinite(value):
+            return "its answer is not a number"
+        if value < 0:
+            return f"its answer {value:.3g} rps is negative"
+        if value > limit:
+            return f"its answer {value:.3g} rps is beyond {limit:.3g} rps"
+    return ""
+
+
+def _clamped(peak: Peak, limit: float, otherwise: float) -> Peak:
+    """The peak within [0, limit]; what is not a number becomes the highest rate seen."""
+    point, upper = (
+        min(max(value, 0.0), limit) if math.isfinite(value) else otherwise
+        for value in (peak.point_rps, peak.upper_rps)
+    )
+    return Peak(point, max(point, upper))

@@ -1,0 +1,148 @@
+"""A learned rung: linear quantile regression on lagged maxima, the input that IPA's LSTM saw."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from ipa.forecast.base import SMOOTH_S, Floats, Peak, Series, sliding_max
+from ipa.model.errors import InputError, Problem
+
+# IPA: a window of 120 s as twelve maxima over 10 s.
+BLOCK_S = 10.0
+LAGS = 12
+# With fewer windows the regression has hardly more rows than weights.
+MIN_WINDOWS = 120
+# Windows overlap: one every tick of five seconds holds nearly all there is to learn.
+STRIDE_S = 5.0
+# More rows than this change the weights by less than the noise, and training takes seconds.
+MAX_WINDOWS = 4000
+# L1 penalty of QuantileRegressor: features are near 1, so this only settles ties between the lags.
+PENALTY = 1e-4
+FORMAT = "ipa/quantile-regression/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantileWeights:
+    """A fitted model: weights of lagged maxima, noise and 1, for the median and for the quantile."""
+
+    horizon_s: float
+    quantile: float
+    point: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    def to_json(self) -> str:
+        """The model as JSON text; plain numbers, nothing to be executed on reading."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "horizon_s": self.horizon_s,
+                "quantile": self.quantile,
+                "point": self.point,
+                "upper": self.upper,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str, path: str = "") -> QuantileWeights:
+        """The model in that text; InputError says all that is wrong with it."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{path or 'the model'} is not JSON: {error}") from error
+        problems = [Problem(message, path) for message in _faults(data)]
+        if problems:
+            raise InputError("the forecasting model cannot be used", problems=problems)
+        return cls(
+            float(data["horizon_s"]), float(data["quantile"]), tuple(data["point"]), tuple(data["upper"])
+        )
+
+
+def _faults(data: Any) -> list[str]:
+    """What is wrong with a decoded model."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        return [f"format must be {FORMAT!r}"]
+    faults = []
+    for key in ("point", "upper"):
+        weights = data.get(key)
+        if not isinstance(weights, list) or len(weights) != LAGS + 2:
+            faults.append(f"{key} must be a list of {LAGS + 2} numbers")
+        elif not all(_is_number(weight) for weight in weights):
+            faults.append(f"{key} has a value that is not a finite number")
+    if not _is_number(data.get("horizon_s")) or data["horizon_s"] <= 0:
+        faults.append("horizon_s must be a number above 0")
+    if not _is_number(data.get("quantile")) or not 0 < data["quantile"] < 1:
+        faults.append("quantile must be a number between 0 and 1")
+    return faults
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Quantile regression on twelve lagged 10 s maxima, relative to their mean to fit any scale.
+
+    With no weights given it learns them from the history, once that holds MIN_WINDOWS windows.
+    """
+
+    weights: QuantileWeights | None = None
+    name: str = "learned"
+    max_gap_ratio: float = 0.2
+
+    def min_history_s(self, horizon_s: float) -> float:
+        """The lags; to learn from it, MIN_WINDOWS more windows and the minute it is then judged by."""
+        seen_s = BLOCK_S * LAGS
+        return seen_s if self.weights else seen_s + horizon_s + MIN_WINDOWS * STRIDE_S
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        """One with weights for this horizon and quantile; itself where it has them."""
+        if self.weights is not None:
+            return self
+        return replace(self, weights=learn(series, horizon_s, quantile))
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        """The median and the quantile of the peak over the horizon the weights were learned for."""
+        weights = self.weights or learn(series, horizon_s, quantile)
+        if (weights.horizon_s, weights.quantile) != (horizon_s, quantile):
+            # Answering another question than was asked would look like an answer: let the ladder step down.
+            return Peak(math.nan, math.nan)
+        features, scales = _features(series, np.array([len(series.rates_rps)]))
+        point, upper = (
+            float(scales[0] * (features[0] @ np.array(row))) for row in (weights.point, weights.upper)
+        )
+        return Peak(point, max(point, upper))
+
+
+def learn(series: Series, horizon_s: float, quantile: float) -> QuantileWeights:
+    """Weights fitted by scikit-learn's QuantileRegressor (linear program, HiGHS) on the series' windows."""
+    from sklearn.linear_model import QuantileRegressor  # 0.8 s to import, seldom needed
+
+    ahead = series.steps(horizon_s)
+    ends = np.arange(series.steps(BLOCK_S) * LAGS, len(series.rates_rps) - ahead + 1, series.steps(STRIDE_S))
+    ends = ends[-MAX_WINDOWS:]
+    features, scales = _features(series, ends)
+    targets = sliding_max(series.rates_rps, ahead)[ends] / scales
+    rows = []
+    for level in (0.5, quantile):
+        model = QuantileRegressor(quantile=level, alpha=PENALTY, solver="highs").fit(
+            features[:, :-1], targets
+        )
+        rows.append((*map(float, model.coef_), float(model.intercept_)))
+    return QuantileWeights(horizon_s, quantile, rows[0], rows[1])
+
+
+def _features(series: Series, ends: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Floats, Floats]:
+    """For each end: its lagged maxima over their mean, the relative Poisson noise, and 1; and that mean."""
+    block = series.steps(BLOCK_S)
+    maxima = sliding_max(series.rates_rps, block)
+    lags = ends[:, None] - block * np.arange(LAGS, 0, -1)[None, :]
+    rows = maxima[lags]
+    scales: Floats = np.maximum(rows.mean(axis=1), 1.0 / SMOOTH_S)
+    noise = np.sqrt(1 / (scales * series.smooth_s))
+    return np.column_stack([rows / scales[:, None], noise, np.ones(len(ends))]), scales

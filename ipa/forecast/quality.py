@@ -1,0 +1,109 @@
+"""How wrong forecasts were: the usual measures, and a rung against the last maximum on the recent past."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa.forecast.base import Floats, Forecaster, Series
+from ipa.forecast.reactive import WindowMaximum
+
+# Look back a minute, every five seconds (a tick): newer errors say more of the next forecast.
+LOOK_BACK_S = 60.0
+EVERY_S = 5.0
+# Fewer forecasts than this prove nothing.
+FEWEST = 6
+# The last maximum is never wrong under constant load: errors below these shares of the load do not count.
+LEAST_ERROR_RATIO = 0.1
+LEAST_LOSS_RATIO = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Measures over many forecasts. Ratios: 0 is perfect for `smape_ratio`, 1 for `upper_ratio`.
+
+    `coverage_ratio` is the share of peaks at or below the upper quantile; `upper_ratio` the mean of upper
+    quantile over peak, which says what the coverage costs.
+    """
+
+    count: int
+    mae_rps: float
+    smape_ratio: float
+    coverage_ratio: float
+    pinball_rps: float
+    upper_ratio: float
+
+
+def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> Score:
+    """The measures of forecasts `points` and `uppers` against the `peaks` that came, arrays of one length.
+
+    SMAPE is the mean of 2|f−a|/(f+a) (0 where both are 0); pinball loss is that of Koenker & Bassett 1978.
+    """
+    errors = np.abs(points - peaks)
+    sums = points + peaks
+    smape = np.divide(2 * errors, sums, out=np.zeros_like(errors), where=sums > 0)
+    short = peaks - uppers
+    pinball = np.maximum(quantile * short, (quantile - 1) * short)
+    busy = peaks > 0
+    return Score(
+        count=len(peaks),
+        mae_rps=float(errors.mean()),
+        smape_ratio=float(smape.mean()),
+        coverage_ratio=float((uppers >= peaks).mean()),
+        pinball_rps=float(pinball.mean()),
+        upper_ratio=float((uppers[busy] / peaks[busy]).mean()) if busy.any() else 1.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A rung, fitted, and how many times as wrong as the last maximum it was (0 where unknown)."""
+
+    rung: Forecaster
+    worst_ratio: float
+
+
+def compare(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> Comparison:
+    """The rung against the last maximum over the last minute, fitted only on what came before it.
+
+    The ratio is the larger of those of the mean error of the point and of the loss of the upper quantile.
+    """
+    ahead, total = series.steps(horizon_s), len(series.rates_rps)
+    first = total - min(series.steps(LOOK_BACK_S), total // 2)
+    counts = range(first, total - ahead + 1, series.steps(EVERY_S))
+    if len(counts) < FEWEST or first * series.step_s < rung.min_history_s(horizon_s):
+        return Comparison(rung.fitted(series, horizon_s, quantile), 0.0)
+    fitted = rung.fitted(series.until(first), horizon_s, quantile)
+    peaks = np.array([series.rates_rps[count : count + ahead].max() for count in counts])
+    own, baseline = (
+        replay(each, series, counts, peaks, horizon_s=horizon_s, quantile=quantile)
+        for each in (fitted, WindowMaximum())
+    )
+    if not np.isfinite([own.mae_rps, own.pinball_rps]).all():
+        return Comparison(fitted, 0.0)
+    scale_rps = float(peaks.mean()) or 1.0
+    return Comparison(
+        fitted,
+        max(
+            own.mae_rps / max(baseline.mae_rps, LEAST_ERROR_RATIO * scale_rps),
+            own.pinball_rps / max(baseline.pinball_rps, LEAST_LOSS_RATIO * scale_rps),
+        ),
+    )
+
+
+def replay(
+    rung: Forecaster,
+    series: Series,
+    counts: Sequence[int],
+    peaks: Floats,
+    *,
+    horizon_s: float,
+    quantile: float,
+) -> Score:
+    """The rung's score had it been asked after each of `counts` steps; `peaks` are those that then came."""
+    answers = [rung.peak(series.until(count), horizon_s, quantile) for count in counts]
+    points = np.array([answer.point_rps for answer in answers])
+    uppers = np.array([answer.upper_rps for answer in answers])
+    return score(peaks, points, uppers, quantile)

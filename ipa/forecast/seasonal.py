@@ -1,0 +1,113 @@
+"""Level, trend and, where its length is known, a season: exponential smoothing of the Holt-Winters family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Self
+
+import numpy as np
+
+from ipa.forecast.base import Floats, Peak, Series, sliding_max
+
+# Weights of the past halve over so long; the noise of the slope must not outgrow the trend it shows, so a
+# longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
+HALF_LIFE_RATIO = 0.3
+# A trend is followed for about half a minute, then levels out (damped trend, Gardner & McKenzie 1985).
+DAMPING_S = 30.0
+# A past of four half-lives carries 94 % of the weight.
+HALF_LIVES = 4
+# How much of the slope's own uncertainty goes into the spread of the forecast.
+SLOPE_SHARE = 0.6
+# Bounds of the calibrated quantile around the normal one: few past errors make it noisy. The floor is above
+# the normal quantile since the peak is the highest of several correlated means.
+CALIBRATION_FLOOR = 0.4
+CALIBRATION_CAP = 1.9
+# The mean of the highest of a few means, in standard deviations.
+PEAK_EXCESS = 0.8
+# A rate below this says nothing of its own spread.
+LEAST_RATE_RPS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Seasonal:
+    """Holt-Winters in its discounted least squares form (Brown 1963): level and slope, damped, plus a season.
+
+    The spread is Poisson noise and the slope's uncertainty, scaled by the quantile of this same forecaster's
+    past errors in the window. `season_s` adds the mean deviation by phase once two seasons were seen.
+    """
+
+    season_s: float | None = None
+    name: str = "seasonal"
+    max_gap_ratio: float = 0.2
+
+    def min_history_s(self, horizon_s: float) -> float:
+        """Four half-lives to see a trend, and a horizon to have been wrong in."""
+        return HALF_LIVES * HALF_LIFE_RATIO * horizon_s + 2 * horizon_s
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        """Itself: the smoothing runs over the series each time."""
+        return self
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        """The highest of level + damped trend + season over the horizon, and its calibrated quantile."""
+        ahead = series.steps(horizon_s)
+        half_life_s = HALF_LIFE_RATIO * horizon_s
+        width = max(3, series.steps(HALF_LIVES * half_life_s))
+        season = _season(series, self.season_s, ahead)
+        windows = np.lib.stride_tricks.sliding_window_view(series.rates_rps - season[:-ahead], width)
+        level_weights, slope_weights = _weights(width, half_life_s / series.step_s)
+        levels, slopes = windows @ level_weights, windows @ slope_weights
+        damped = DAMPING_S * (1 - np.exp(-np.arange(ahead + 1) * series.step_s / DAMPING_S)) / series.step_s
+        seasons = np.lib.stride_tricks.sliding_window_view(season, ahead + 1)[width - 1 :]
+        centres = np.maximum((levels[:, None] + slopes[:, None] * damped + seasons).max(axis=1), 0.0)
+
+        slope_noise = _slope_noise(slope_weights, series) * damped[-1]
+        spreads = np.sqrt(
+            np.maximum(centres, LEAST_RATE_RPS) / series.smooth_s
+            + (SLOPE_SHARE * slope_noise) ** 2 * np.maximum(levels, LEAST_RATE_RPS)
+        )
+        futures = sliding_max(series.rates_rps, ahead)[width:]
+        count = len(futures)
+        errors = (futures - centres[:count]) / spreads[:count]
+        normal = NormalDist().inv_cdf(quantile)
+        seen = float(np.quantile(errors, quantile)) if count > 0 else 0.0
+        calibrated = min(max(seen, normal + CALIBRATION_FLOOR), normal + CALIBRATION_CAP)
+        centre = float(centres[-1])
+        if not series.rates_rps.any():
+            return Peak(0.0, 0.0)
+        recent = float(series.rates_rps[-series.steps(series.smooth_s) :].max())
+        point = centre + PEAK_EXCESS * series.noise_rps(centre)
+        return Peak(point, max(point, centre + calibrated * float(spreads[-1]), recent))
+
+
+def _weights(width: int, half_life: float) -> tuple[Floats, Floats]:
+    """Weights whose products with a window give its discounted level now, and its slope a step."""
+    times = np.arange(1.0 - width, 1.0)
+    weights = 0.5 ** (-times / half_life)
+    weights /= weights.sum()
+    mean = float(weights @ times)
+    slope: Floats = weights * (times - mean) / float(weights @ (times - mean) ** 2)
+    level: Floats = weights - mean * slope
+    return level, slope
+
+
+def _slope_noise(slope_weights: Floats, series: Series) -> float:
+    """Standard deviation of the slope for Poisson arrivals at 1 rps, smoothed as the series is."""
+    width = series.steps(series.smooth_s)
+    kernel = np.convolve(slope_weights, np.full(width, 1 / width))
+    return float(np.sqrt((kernel**2).sum() / series.step_s))
+
+
+def _season(series: Series, season_s: float | None, ahead: int) -> Floats:
+    """The mean deviation of each step's phase from the mean, to `ahead` steps past the end; else zeros."""
+    total = len(series.rates_rps) + ahead
+    if season_s is None or series.length_s < 2 * season_s:
+        return np.zeros(total)
+    length = series.steps(season_s)
+    whole = series.rates_rps[len(series.rates_rps) // length * -length :]
+    profile = whole.reshape(-1, length).mean(axis=0)
+    # Counted back from the end, the last known step has the profile's last phase.
+    phases = (np.arange(total) - len(series.rates_rps)) % length
+    deviations: Floats = profile[phases] - profile.mean()
+    return deviations
