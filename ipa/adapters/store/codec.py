@@ -1,0 +1,49 @@
+"""Values of the model to canonical JSON text and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Decision
+from ipa.model.errors import UnavailableError
+from ipa.model.profile import StageProfile
+
+T = TypeVar("T")
+
+
+class Codec(Generic[T]):
+    """One type's way to text and back; equal values give equal text."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._name = kind.__name__
+        self._adapter: TypeAdapter[T] = TypeAdapter(kind)
+
+    def text(self, value: T) -> str:
+        """The value as JSON: keys sorted, no spaces."""
+        plain: Any = self._adapter.dump_python(value, mode="json")
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def value(self, text: str) -> T:
+        """The value of such text; UnavailableError where the text is damaged."""
+        try:
+            return self._adapter.validate_python(json.loads(text))
+        except (ValueError, ValidationError) as error:
+            raise UnavailableError(
+                f"the store holds a {self._name} that cannot be read: {error}",
+                hint="Restore the store from a backup, or name another with IPA_STORE_URL.",
+            ) from error
+
+
+DECISION = Codec(Decision)
+CONTROL = Codec(PipelineControl)
+PROFILE = Codec(StageProfile)
+
+
+def digest(*parts: str) -> str:
+    """SHA-256 over the parts, each ended by a zero byte, in hexadecimal."""
+    return hashlib.sha256(b"".join(part.encode() + b"\0" for part in parts)).hexdigest()

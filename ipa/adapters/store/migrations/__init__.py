@@ -1,0 +1,1 @@
+"""The steps of the schema, run when the store is opened."""

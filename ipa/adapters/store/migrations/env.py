@@ -1,0 +1,15 @@
+"""Alembic runs this for every command; the connection comes from `ipa.adapters.store.database`."""
+
+from alembic import context
+
+from ipa.adapters.store.database import VERSION_TABLE
+from ipa.adapters.store.schema import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
+    render_as_batch=True,  # SQLite alters tables by copying them
+)
+with context.begin_transaction():
+    context.run_migrations()

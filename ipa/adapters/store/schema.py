@@ -1,0 +1,57 @@
+"""The tables of the store. Bodies are canonical JSON text, so that their digests hold on every database."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Names of pipelines, stages and people; long enough for a Kubernetes name (253).
+NAME = String(253)
+DIGEST = String(64)
+
+
+class Base(DeclarativeBase):
+    """Root of the tables; all carry the prefix ipa_, since a PostgreSQL database may be shared."""
+
+
+class DecisionRow(Base):
+    """One decision. Rows are only ever added; `digest` chains each to the one before it of its pipeline."""
+
+    __tablename__ = "ipa_decisions"
+    __table_args__ = (
+        Index("ix_ipa_decisions_pipeline_seq", "pipeline", "seq"),
+        Index("ix_ipa_decisions_pipeline_action_seq", "pipeline", "action", "seq"),
+    )
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    decision_id: Mapped[str] = mapped_column(NAME, unique=True)
+    pipeline: Mapped[str] = mapped_column(NAME)
+    tick: Mapped[int]
+    at: Mapped[str] = mapped_column(String(40))
+    action: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(64))
+    body: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str] = mapped_column(DIGEST)
+
+
+class ControlRow(Base):
+    """What was said last about a pipeline."""
+
+    __tablename__ = "ipa_controls"
+
+    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class ProfileRow(Base):
+    """One revision of a stage's profile; the highest revision counts."""
+
+    __tablename__ = "ipa_profiles"
+    __table_args__ = (UniqueConstraint("pipeline", "stage", "revision", name="uq_ipa_profiles_revision"),)
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    pipeline: Mapped[str] = mapped_column(NAME)
+    stage: Mapped[str] = mapped_column(NAME)
+    revision: Mapped[int]
+    digest: Mapped[str] = mapped_column(DIGEST)
+    body: Mapped[str] = mapped_column(Text)

@@ -1,0 +1,195 @@
+"""What every store must do; runs on SQLite, and on PostgreSQL where IPA_TEST_POSTGRES_URL names one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from ipa.adapters.store.store import Store, open_store
+from ipa.control.ports import ControlStore, DecisionLog, PipelineControl, ProfileStore
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
+from ipa.model.forecast import Forecast
+from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+
+Reopen = Callable[[], Store]
+TABLES = ("ipa_decisions", "ipa_controls", "ipa_profiles", "ipa_schema_version")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/folder/ipa.sqlite3"
+        return
+    found = os.environ.get("IPA_TEST_POSTGRES_URL", "")
+    if not found:
+        pytest.skip("needs a PostgreSQL database; set IPA_TEST_POSTGRES_URL")
+    engine = create_engine(found.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        for table in TABLES:
+            connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
+    engine.dispose()
+    yield found
+
+
+@pytest.fixture
+def reopen(url: str) -> Iterator[Reopen]:
+    opened: list[Store] = []
+
+    def open_again() -> Store:
+        opened.append(open_store(url))
+        return opened[-1]
+
+    yield open_again
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(reopen: Reopen) -> Store:
+    return reopen()
+
+
+def a_decision(tick: int, *, pipeline: str = "ocr", action: Action = Action.HOLD) -> Decision:
+    config = StageConfig("detect", "v4-320", 4, 0.5, 2)
+    stage = StagePlan("detect", "v4-320", 4, 0.5, 2, 10.0, 40.0, 0.1, 0.2, 0.125, 0.65)
+    plan = Plan(
+        pipeline, 10.0, Termination.OPTIMAL, "highs", 0.55, 0.55, 0.0, 0.65, 1.0, 0.3, 0.9, 0.01, (stage,),
+        note="auto took highs", relaxations=("SLA ≥ 1 s",),
+    )  # fmt: skip
+    return Decision(
+        decision_id=f"{pipeline}-{tick}",
+        pipeline=pipeline,
+        tick=tick,
+        at=f"2026-11-24T10:00:{tick:02d}Z",
+        action=action,
+        reason=ReasonCode.SCALE_UP if action is Action.APPLY else ReasonCode.NO_CHANGE,
+        detail="λ 9 → 10 rps",
+        configs=(config,),
+        previous=(replace(config, replicas=1),),
+        mode=Mode.ACTIVE,
+        observed_rate_rps=9.0,
+        forecast=Forecast(9.5, 10.0, 0.95, 20.0, "holt-winters", 0.9, ("learned: too little history",)),
+        plan=plan,
+    )
+
+
+def a_profile(accuracy: float = 0.65, stage: str = "detect") -> StageProfile:
+    variant = VariantProfile("v4-320", accuracy, (ProfilePoint(1.0, 1, 0.016, 0.014, 62.0),), readiness_s=3.0)
+    return StageProfile("ocr", stage, (variant,), "2 cores", date(2026, 11, 24), "ipa profile", load_rps=20.0)
+
+
+def test_it_is_the_three_ports(store: Store) -> None:
+    log: DecisionLog = store
+    controls: ControlStore = store
+    profiles: ProfileStore = store
+    assert log.decisions("nothing") == []
+    assert controls.control("nothing") == PipelineControl()
+    assert profiles.profiles("nothing") == {}
+
+
+def test_a_decision_comes_back_as_it_was(store: Store, reopen: Reopen) -> None:
+    decision = a_decision(1, action=Action.APPLY)
+    store.record(decision)
+    assert reopen().decision(decision.decision_id) == decision
+
+
+def test_a_decision_that_saw_nothing_comes_back_as_it_was(store: Store) -> None:
+    decision = replace(
+        a_decision(1), observed_rate_rps=None, forecast=None, plan=None, configs=(), previous=()
+    )
+    store.record(decision)
+    assert store.decision(decision.decision_id) == decision
+
+
+def test_decisions_come_newest_first_by_page(store: Store) -> None:
+    for tick in range(10):
+        store.record(a_decision(tick, action=Action.APPLY if tick % 3 == 0 else Action.HOLD))
+    store.record(a_decision(3, pipeline="other"))
+    assert [d.tick for d in store.decisions("ocr", limit=4)] == [9, 8, 7, 6]
+    assert [d.tick for d in store.decisions("ocr", limit=4, before_tick=6)] == [5, 4, 3, 2]
+    assert [d.tick for d in store.decisions("ocr", applied_only=True)] == [9, 6, 3, 0]
+    assert [d.tick for d in store.decisions("ocr", applied_only=True, before_tick=6)] == [3, 0]
+
+
+def test_recording_again_is_safe_but_never_overwrites(store: Store) -> None:
+    decision = a_decision(1)
+    store.record(decision)
+    store.record(decision)
+    assert len(store.decisions("ocr")) == 1
+    with pytest.raises(ConflictError, match="ocr-1"):
+        store.record(replace(decision, detail="something else"))
+    assert store.decision("ocr-1") == decision
+
+
+def test_a_decision_that_is_not_there_is_named(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="'nope'"):
+        store.decision("nope")
+
+
+def test_a_changed_record_is_found(store: Store, url: str) -> None:
+    for tick in range(3):
+        store.record(a_decision(tick))
+    assert store.verify_decisions("ocr") == 3
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE ipa_decisions SET body = replace(body, '9.0', '8.0') WHERE decision_id = 'ocr-1'")
+        )
+    engine.dispose()
+    with pytest.raises(UnavailableError, match="ocr-1"):
+        store.verify_decisions("ocr")
+
+
+def test_threads_do_not_lose_decisions(store: Store) -> None:
+    def write(first: int) -> None:
+        for tick in range(first, first + 10):
+            store.record(a_decision(tick))
+
+    threads = [threading.Thread(target=write, args=(10 * index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.verify_decisions("ocr") == 40
+
+
+def test_control_is_kept(store: Store, reopen: Reopen) -> None:
+    said = PipelineControl(Mode.ACTIVE, True, datetime(2026, 11, 24, 12, tzinfo=UTC), "release", "kim")
+    store.set_control("ocr", PipelineControl(Mode.ACTIVE))
+    store.set_control("ocr", said)
+    assert reopen().control("ocr") == said
+    assert store.control("other") == PipelineControl()
+
+
+def test_profiles_keep_every_revision_and_the_newest_counts(store: Store, reopen: Reopen) -> None:
+    assert store.save_profile(a_profile(0.65)) == 1
+    assert store.save_profile(a_profile(0.65)) == 1
+    assert store.save_profile(a_profile(0.66)) == 2
+    assert store.save_profile(a_profile(0.65)) == 3
+    assert store.save_profile(a_profile(0.9, stage="recognise")) == 1
+    again = reopen()
+    assert again.profile("ocr", "detect") == a_profile(0.65)
+    assert again.profiles("ocr") == {"detect": a_profile(0.65), "recognise": a_profile(0.9, "recognise")}
+
+
+def test_a_profile_that_is_not_there_is_named(store: Store) -> None:
+    with pytest.raises(NotFoundError, match="'detect'"):
+        store.profile("ocr", "detect")
+
+
+def test_a_newer_schema_is_refused(store: Store, url: str) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE ipa_schema_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigurationError, match="newer"):
+        open_store(url)
