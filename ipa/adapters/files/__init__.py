@@ -1,0 +1,19 @@
+"""Pipelines and profiles in YAML files: read with every problem at its line and column, and written."""
+
+from ipa.adapters.files.pipelines import (
+    load_pipeline,
+    load_pipelines,
+    pipeline_from_mapping,
+    pipeline_to_mapping,
+)
+from ipa.adapters.files.profiles import dump_profile, load_profile, load_profiles
+
+__all__ = [
+    "dump_profile",
+    "load_pipeline",
+    "load_pipelines",
+    "load_profile",
+    "load_profiles",
+    "pipeline_from_mapping",
+    "pipeline_to_mapping",
+]

@@ -1,0 +1,190 @@
+"""What a schema cannot say: names that must exist, numbers that must agree.
+
+These checks run beside the structural ones, so that all problems come at once: each looks only at parts that
+are of the right form, and leaves the rest to the schema's message.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
+from typing import Any
+
+from ipa.adapters.files.document import Document, Pointer
+from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+
+# Quantities that must not be zero. A batch_timeout may be, and a threshold.
+_POSITIVE = {
+    **dict.fromkeys(("latency", "latency_mean", "drop_after", "sla", "readiness"), parse_duration_s),
+    **dict.fromkeys(("load", "throughput"), parse_rate_rps),
+    "memory": parse_memory_gib,
+}
+
+
+def check_pipeline(document: Document) -> None:
+    """Note every contradiction in a pipeline file."""
+    data = _mapping(document.data)
+    stages = list(_entries(data.get("stages"), ("stages",)))
+    names = _check_unique(document, stages, "name", "stage")
+    _check_graph(document, data, names)
+    containers = [
+        (pointer, {"container": stage.get("container", stage.get("name"))})
+        for pointer, stage in stages
+        if "container" in stage
+    ]
+    _check_unique(document, containers, "container", "container")
+    for pointer, stage in stages:
+        variants = list(_entries(stage.get("variants"), (*pointer, "variants")))
+        _check_unique(document, variants, "name", "variant")
+        for place, variant in variants:
+            _check_positive(document, _mapping(variant.get("seldon")), (*place, "seldon"))
+    _check_positive(document, data, ())
+    _check_positive(document, _mapping(data.get("sla")), ("sla",))
+    _check_bounds(document, _mapping(data.get("bounds")))
+    _check_objectives(document, data)
+
+
+def _check_graph(document: Document, data: dict[str, Any], names: list[str]) -> None:
+    graph = data.get("graph")
+    if not isinstance(graph, list) or not isinstance(data.get("stages"), list):
+        return
+    seen: set[str] = set()
+    for index, name in enumerate(graph):
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            document.problem(("graph", index), f"graph names stage {name!r} twice")
+        elif name not in names:
+            document.problem(("graph", index), f"graph names stage {name!r}, {_unknown(name, names)}")
+        seen.add(name)
+    for pointer, stage in _entries(data["stages"], ("stages",)):
+        name = stage.get("name")
+        if isinstance(name, str) and name not in seen:
+            document.problem((*pointer, "name"), f"stage {name!r} is not in the graph; add it or remove it")
+
+
+def _check_bounds(document: Document, bounds: dict[str, Any]) -> None:
+    least, most = bounds.get("min_replicas", 1), bounds.get("max_replicas")
+    if isinstance(least, int) and isinstance(most, int) and 1 <= most < least:
+        document.problem(("bounds", "max_replicas"), f"max_replicas {most} is below min_replicas {least}")
+
+
+def _check_objectives(document: Document, data: dict[str, Any]) -> None:
+    objectives = data.get("objectives")
+    if not isinstance(objectives, dict) or not objectives:
+        return
+    for name, objective in objectives.items():
+        _check_objective(document, _mapping(objective), ("objectives", name))
+    default = data.get("default_objective", "default")
+    if isinstance(default, str) and default not in objectives:
+        place: Pointer = ("default_objective",) if "default_objective" in data else ("objectives",)
+        document.problem(place, f"default_objective is {default!r}, {_unknown(default, objectives)}")
+
+
+def _check_objective(document: Document, objective: dict[str, Any], pointer: Pointer) -> None:
+    _check_positive(document, objective, pointer)
+    accuracy = _mapping(objective.get("accuracy"))
+    rule = accuracy.get("rule")
+    if "rank_floor" in accuracy and rule in ("product", "sum", "mean"):
+        message = f"rank_floor has no meaning for the rule {rule!r}; remove it or take rank-product"
+        document.problem((*pointer, "accuracy", "rank_floor"), message, at_key=True)
+
+
+def check_profile(document: Document) -> None:
+    """Note every contradiction in a profile file."""
+    data = _mapping(document.data)
+    _check_date(document, data.get("measured_on"))
+    _check_positive(document, data, ())
+    variants = list(_entries(data.get("variants"), ("variants",)))
+    _check_unique(document, variants, "variant", "variant")
+    for pointer, variant in variants:
+        _check_positive(document, variant, pointer)
+        _check_points(document, list(_entries(variant.get("points"), (*pointer, "points"))))
+
+
+def _check_points(document: Document, points: list[tuple[Pointer, dict[str, Any]]]) -> None:
+    seen: dict[tuple[float, int], Pointer] = {}
+    for pointer, point in points:
+        _check_positive(document, point, pointer)
+        key = (point.get("cores"), point.get("batch"))
+        if not all(_is_number(part) for part in key):
+            continue
+        if key in seen:
+            line = document.marks.get(seen[key], (0, 0))[0]
+            first = f"on line {line}" if line else "above"
+            document.problem(pointer, f"cores {key[0]} and batch {key[1]} were already measured {first}")
+        seen.setdefault(key, pointer)  # type: ignore[arg-type]
+        _check_mean(document, point, pointer)
+
+
+def _check_mean(document: Document, point: dict[str, Any], pointer: Pointer) -> None:
+    try:
+        high, mean = parse_duration_s(point["latency"]), parse_duration_s(point["latency_mean"])
+    except (KeyError, TypeError, ValueError):
+        return  # absent or malformed: the schema has said so
+    if mean > high:
+        message = (
+            f"latency_mean {point['latency_mean']} exceeds latency {point['latency']}, its 99th percentile"
+        )
+        document.problem((*pointer, "latency_mean"), message)
+
+
+def _check_date(document: Document, text: Any) -> None:
+    if not isinstance(text, str):
+        return
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        if len(text) == len("2026-11-24") and text.replace("-", "").isdigit():
+            document.problem(("measured_on",), f"measured_on is {text!r}, a day that does not exist")
+
+
+def _check_positive(document: Document, values: dict[str, Any], pointer: Pointer) -> None:
+    for key, parse in _POSITIVE.items():
+        text = values.get(key)
+        if isinstance(text, str) and _is_zero(text, parse):
+            document.problem((*pointer, key), f"{key} is {text!r}; it must be greater than zero")
+
+
+def _is_zero(text: str, parse: Callable[[str], float]) -> bool:
+    try:
+        return parse(text) == 0
+    except ValueError:
+        return False  # malformed: the schema has said so
+
+
+def _check_unique(
+    document: Document, entries: Iterable[tuple[Pointer, dict[str, Any]]], key: str, word: str
+) -> list[str]:
+    """The names under `key`; those that occur before are noted."""
+    names: list[str] = []
+    for pointer, entry in entries:
+        name = entry.get(key)
+        if not isinstance(name, str):
+            continue
+        if name in names:
+            document.problem((*pointer, key), f"{word} {name!r} occurs twice; rename or remove one")
+        names.append(name)
+    return names
+
+
+def _entries(value: Any, pointer: Pointer) -> Iterator[tuple[Pointer, dict[str, Any]]]:
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            if isinstance(entry, dict):
+                yield (*pointer, index), entry
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return "which is unknown; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}")

@@ -1,0 +1,124 @@
+"""Checks a document against the published JSON Schema and says what is wrong in words.
+
+The schemas beside this file are the one place that knows the keys of the files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from ipa.adapters.files.document import Document, Pointer
+
+KINDS = ("pipeline", "profile")
+_TYPE_NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+}
+# Keyword of the schema -> what it demands; {limit} is the keyword's value.
+_DEMANDS = {
+    "minimum": "at least {limit}",
+    "exclusiveMinimum": "greater than {limit}",
+    "maximum": "at most {limit}",
+    "exclusiveMaximum": "less than {limit}",
+    "maxLength": "at most {limit} characters long",
+    "maxItems": "no more than {limit} entries",
+    "maxProperties": "no more than {limit} keys",
+}
+
+
+def schema_text(kind: str) -> str:
+    """The published JSON Schema (draft 2020-12) of `pipeline` or `profile` files."""
+    return resources.files(__package__).joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
+
+
+@cache
+def _validator(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(schema_text(kind)))
+
+
+def check_structure(document: Document, kind: str) -> None:
+    """Note every place where the document does not follow the schema of its kind."""
+    for error in _validator(kind).iter_errors(document.data):
+        _explain(document, tuple(error.absolute_path), error)
+
+
+def shown(value: Any) -> str:
+    """The value as a message shows it: JSON, shortened."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _explain(document: Document, pointer: Pointer, error: Any) -> None:
+    keyword, schema, value = error.validator, error.schema, error.instance
+    name = _name(pointer)
+    if keyword == "additionalProperties":
+        _explain_unknown(document, pointer, schema, value)
+    elif keyword == "required":
+        for key in (key for key in error.validator_value if key not in value):
+            if f"'{key}' is a required property" == error.message:
+                document.problem(pointer, f"{name} lacks the key {key!r}")
+    elif keyword == "propertyNames" or "propertyNames" in error.absolute_schema_path:
+        place = (*pointer, value)
+        document.problem(place, f"key {value!r}: expected {schema.get('title', 'another name')}", at_key=True)
+    elif keyword in ("type", "pattern"):
+        wanted = (schema.get("title") if pointer else "") or _type_name(schema["type"])
+        document.problem(pointer, f"{name} is {shown(value)}{_remark(schema, value)}; expected {wanted}")
+    elif keyword == "enum":
+        near = difflib.get_close_matches(str(value), error.validator_value, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(map(str, error.validator_value))
+        document.problem(pointer, f"{name} is {shown(value)}; expected one of {known}{hint}")
+    elif keyword == "const":
+        document.problem(pointer, f"{name} is {shown(value)}; expected {shown(error.validator_value)}")
+    elif keyword == "uniqueItems":
+        twice = next(item for index, item in enumerate(value) if item in value[:index])
+        document.problem((*pointer, _last_index(value, twice)), f"{name} has {shown(twice)} twice")
+    elif keyword in ("minItems", "minProperties", "minLength"):
+        document.problem(pointer, f"{name} is empty; expected {schema.get('title', 'at least one entry')}")
+    else:
+        demand = _DEMANDS[keyword].format(limit=error.validator_value)
+        document.problem(pointer, f"{name} is {shown(value)}; it must be {demand}")
+
+
+def _explain_unknown(document: Document, pointer: Pointer, schema: Any, value: dict[str, Any]) -> None:
+    known = schema["properties"]
+    for key in (key for key in value if key not in known):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        document.problem((*pointer, key), f"unknown key {key!r}; {hint}", at_key=True)
+
+
+def _name(pointer: Pointer) -> str:
+    """A value's name in a message: its last key, with the index of an entry of a list."""
+    if not pointer:
+        return "the file"
+    if isinstance(pointer[-1], int):
+        return f"entry {pointer[-1] + 1} of {_name(pointer[:-1])}"
+    return str(pointer[-1])
+
+
+def _type_name(types: str | list[str]) -> str:
+    names = [types] if isinstance(types, str) else types
+    return " or ".join(_TYPE_NAMES.get(name, name) for name in names)
+
+
+def _remark(schema: Any, value: Any) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and "x-quantity" in schema:
+        return ", which has no unit"
+    if schema.get("type") == "string" and "x-quantity" not in schema and (number or isinstance(value, bool)):
+        return f", which is {'a number' if number else 'a boolean'}: put it in quotes to mean text"
+    return ""
+
+
+def _last_index(items: list[Any], item: Any) -> int:
+    return len(items) - 1 - items[::-1].index(item)
