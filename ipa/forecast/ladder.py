@@ -19,7 +19,7 @@ DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(),
 # beyond that is a fault of the forecaster.
 CLAMP_FACTOR = 4.0
 # So much worse than the last maximum on the recent past is not noise.
-WORSE_FACTOR = 1.5
+WORSE_FACTOR = 2.0
 
 
 def forecast(

@@ -12,13 +12,14 @@ from ipa.forecast.base import Floats, Peak, Series, sliding_max
 
 # Weights of the past halve over so long; the noise of the slope must not outgrow the trend it shows, so a
 # longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
-HALF_LIFE_RATIO = 0.3
+HALF_LIFE_S = 3.0
+HALF_LIFE_RATIO = 0.2
 # A trend is followed for about half a minute, then levels out (damped trend, Gardner & McKenzie 1985).
 DAMPING_S = 30.0
-# A past of four half-lives carries 94 % of the weight.
-HALF_LIVES = 4
+# A past of eight half-lives carries all of the weight but 0.4 %.
+HALF_LIVES = 8
 # How much of the slope's own uncertainty goes into the spread of the forecast.
-SLOPE_SHARE = 0.6
+SLOPE_SHARE = 0.7
 # Bounds of the calibrated quantile around the normal one: few past errors make it noisy. The floor is above
 # the normal quantile since the peak is the highest of several correlated means.
 CALIBRATION_FLOOR = 0.4
@@ -42,8 +43,8 @@ class Seasonal:
     max_gap_ratio: float = 0.2
 
     def min_history_s(self, horizon_s: float) -> float:
-        """Four half-lives to see a trend, and a horizon to have been wrong in."""
-        return HALF_LIVES * HALF_LIFE_RATIO * horizon_s + 2 * horizon_s
+        """Eight half-lives to see a trend, and two horizons to have been wrong in."""
+        return HALF_LIVES * _half_life_s(horizon_s) + 2 * horizon_s
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
         """Itself: the smoothing runs over the series each time."""
@@ -52,7 +53,7 @@ class Seasonal:
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The highest of level + damped trend + season over the horizon, and its calibrated quantile."""
         ahead = series.steps(horizon_s)
-        half_life_s = HALF_LIFE_RATIO * horizon_s
+        half_life_s = _half_life_s(horizon_s)
         width = max(3, series.steps(HALF_LIVES * half_life_s))
         season = _season(series, self.season_s, ahead)
         windows = np.lib.stride_tricks.sliding_window_view(series.rates_rps - season[:-ahead], width)
@@ -111,3 +112,7 @@ def _season(series: Series, season_s: float | None, ahead: int) -> Floats:
     phases = (np.arange(total) - len(series.rates_rps)) % length
     deviations: Floats = profile[phases] - profile.mean()
     return deviations
+
+
+def _half_life_s(horizon_s: float) -> float:
+    return max(HALF_LIFE_S, HALF_LIFE_RATIO * horizon_s)

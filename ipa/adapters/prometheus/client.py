@@ -1,0 +1,194 @@
+"""The Metrics port over Prometheus' HTTP API."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_api_client import PrometheusConnect
+from urllib3.util.retry import Retry
+
+from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
+from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
+from ipa.adapters.prometheus.transport import CheckedSession
+from ipa.control.ports import Signals, StageSignals
+from ipa.model.errors import InputError, UnavailableError
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.pipeline import Pipeline
+
+# The load is read as one rate a second.
+STEP_S = 1.0
+WHOLE = ""
+# A sample may carry a time this much after the moment for which a query is answered.
+CLOCK_GRAIN_S = 1.0
+
+Value = Measured[float] | Missing
+
+
+class PrometheusMetrics:
+    """Reads a pipeline's load and latency from Prometheus; what cannot be read is Missing, nothing is raised.
+
+    Ages are those of the samples by the server's own clock, so neither a lagging scrape nor a clock that
+    differs from ours goes unseen. After one query without an answer the others of that reading are not sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = 2.0,
+        stale_after_s: float = 15.0,
+        dialect: Dialect = Dialect.LOCAL,
+    ) -> None:
+        self._stale_after_s = stale_after_s
+        self._dialect = dialect
+        self._prometheus = PrometheusConnect(
+            url=url.rstrip("/"), session=CheckedSession(timeout_s), retry=Retry(0), timeout=timeout_s
+        )
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """The signals of the pipeline now, its load over the last `window_s` seconds."""
+        asked = queries(pipeline, self._dialect)
+        reading = _Reading(self._prometheus)
+        ages = reading.instant(asked.age)
+        stage_ages = reading.instant(asked.stage_age)
+        stage_rates = reading.instant(asked.stage_arrivals)
+        stage_latencies = reading.instant(asked.stage_latency)
+        stage_queues = reading.instant(asked.stage_queue) if asked.stage_queue else None
+        stages = {}
+        for stage in pipeline.stages:
+            label = stage_value(stage, self._dialect)
+            age = self._age(_pick(stage_ages, label))
+            stages[stage.name] = StageSignals(
+                arrival_rate_rps=_aged(_pick(stage_rates, label), age),
+                latency_s=_aged(_pick(stage_latencies, label), age),
+                queue_length=_NOT_ASKED if stage_queues is None else _aged(_pick(stage_queues, label), age),
+            )
+        age = self._age(_pick(ages, WHOLE))
+        return Signals(
+            arrival_rate_rps=_aged(_pick(reading.instant(asked.arrivals), WHOLE), age),
+            load=self._load(reading, asked, age, window_s),
+            latency_s=_aged(_pick(reading.instant(asked.latency), WHOLE), age),
+            stages=stages,
+        )
+
+    def _age(self, age: Value) -> Value:
+        """The age of the samples; Missing where they are too old to count as seen."""
+        if isinstance(age, Measured) and age.value > self._stale_after_s:
+            detail = f"the newest sample is {age.value:.0f} s old, the limit is {self._stale_after_s:g} s"
+            return Missing(MissingReason.STALE, detail, age.value)
+        return age
+
+    def _load(
+        self, reading: _Reading, asked: Queries, age: Value, window_s: float
+    ) -> Measured[LoadHistory] | Missing:
+        """The load by the second up to the server's now; a second without a rate is a gap."""
+        if isinstance(age, Missing):
+            return age
+        end_s = math.floor(reading.server_now_s)
+        points = reading.range(asked.arrivals, end_s - round(window_s) + 1, end_s)
+        if isinstance(points, Missing):
+            return points
+        rates = tuple(points.get(end_s - back) for back in reversed(range(round(window_s))))
+        return Measured(LoadHistory(STEP_S, rates, averaged_s=asked.arrivals.window_s), age.value)
+
+
+_NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this target has no queue of its own")
+
+
+class _Reading:
+    """The queries of one reading; all Missing once the server did not answer one of them."""
+
+    def __init__(self, prometheus: PrometheusConnect) -> None:
+        self._prometheus = prometheus
+        self._unreachable: Missing | None = None
+        self.server_now_s = 0.0
+
+    def instant(self, query: Query) -> Mapping[str, Value] | Missing:
+        """The values now, by the query's label (WHOLE where it has none)."""
+        result = self._ask(lambda: self._prometheus.custom_query(str(query)))
+        if isinstance(result, Missing):
+            return result
+        values: dict[str, Value] = {}
+        for series in result:
+            try:
+                label = series["metric"].get(query.by, WHOLE) if query.by else WHOLE
+                at_s, text = series["value"]
+                value, self.server_now_s = float(text), float(at_s)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                return Missing(MissingReason.INVALID, "a series that is not a label, a time and a number")
+            # Each query sums up to one series a label: two mean that something is not as we think.
+            values[label] = _several(label) if label in values else _checked(value, query)
+        return values
+
+    def range(self, query: Rate, start_s: int, end_s: int) -> Mapping[int, float] | Missing:
+        """The values by the second from start to end; seconds without one are left out."""
+        start, end = (datetime.fromtimestamp(second, UTC) for second in (start_s, end_s))
+        result = self._ask(lambda: self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
+        if isinstance(result, Missing):
+            return result
+        if not result:
+            return Missing(MissingReason.ABSENT, "no rate in the window")
+        if len(result) > 1:
+            return _several(WHOLE)
+        points: dict[int, float] = {}
+        try:
+            for at_s, text in result[0]["values"]:
+                value = _checked(float(text), query)
+                if isinstance(value, Missing):
+                    return value
+                points[round(float(at_s))] = value.value
+        except (KeyError, TypeError, ValueError):
+            return Missing(MissingReason.INVALID, "a series that is not times and numbers")
+        return points
+
+    def _ask(self, call: Any) -> list[Any] | Missing:
+        if self._unreachable is not None:
+            return self._unreachable
+        try:
+            result: list[Any] = call()
+        except UnavailableError as error:
+            self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
+            return self._unreachable
+        except InputError as error:
+            return Missing(MissingReason.INVALID, error.message)
+        return result
+
+
+def _checked(value: float, query: Query) -> Value:
+    """The value, or Missing where no rate, latency, length or age can have it.
+
+    A quantile of a histogram in which nothing was observed is NaN: that is nothing seen, not a broken number.
+    """
+    if math.isnan(value) and isinstance(query, Quantile):
+        return Missing(MissingReason.ABSENT, _IDLE)
+    if isinstance(query, Age) and -CLOCK_GRAIN_S <= value < 0:
+        value = 0.0
+    if not math.isfinite(value) or value < 0:
+        return Missing(MissingReason.INVALID, f"the value {value:g}")
+    return Measured(value)
+
+
+_IDLE = "no request was answered in the window"
+
+
+def _several(label: str) -> Missing:
+    return Missing(MissingReason.INVALID, f"several series where one was expected ({label or 'whole'})")
+
+
+def _pick(values: Mapping[str, Value] | Missing, label: str) -> Value:
+    """The value of that label; Missing where there is no such series."""
+    if isinstance(values, Missing):
+        return values
+    return values.get(label, Missing(MissingReason.ABSENT, "no such series"))
+
+
+def _aged(value: Value, age: Value) -> Value:
+    """The value with the age of the samples it was made from; Missing where those are missing or stale.
+
+    A stale age says more than the absence that follows from it, so it comes first.
+    """
+    if isinstance(age, Missing):
+        return age
+    return value if isinstance(value, Missing) else Measured(value.value, age.value)

@@ -1,0 +1,106 @@
+"""Which metrics mean what: those of our own router and queues, or those of Seldon's executor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
+from ipa.model.pipeline import Pipeline, Stage
+
+
+class Dialect(StrEnum):
+    """Whose metrics are read."""
+
+    LOCAL = "local"
+    SELDON = "seldon"
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`."""
+
+    age: Age
+    arrivals: Rate
+    latency: Quantile
+    stage_label: str
+    stage_age: Age
+    stage_arrivals: Rate
+    stage_latency: Quantile
+    stage_queue: Gauge | None
+
+
+# Five 1 s scrapes: the mean a plan is made for (forecast.SMOOTH_S). Seldon is scraped every 5 to 15 s, and a
+# rate needs two samples.
+RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0}
+# A p99 wants a hundred requests, a change should be seen within two ticks.
+LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0}
+
+
+def queries(pipeline: Pipeline, dialect: Dialect) -> Queries:
+    """The queries of that pipeline in that dialect."""
+    if dialect is Dialect.SELDON:
+        return _seldon(pipeline)
+    return _local(pipeline)
+
+
+def stage_value(stage: Stage, dialect: Dialect) -> str:
+    """What the stage is called in the metrics: its own name, or its container's (the graph node's)."""
+    return (stage.container or stage.name) if dialect is Dialect.SELDON else stage.name
+
+
+def _local(pipeline: Pipeline) -> Queries:
+    labels = {"pipeline": pipeline.name}
+    return _queries(
+        pipeline,
+        Dialect.LOCAL,
+        arrivals=Selector("ipa_router_arrivals_total", labels),
+        latency=Selector("ipa_router_request_seconds_bucket", labels),
+        stage_label="stage",
+        stage_arrivals=Selector("ipa_queue_arrivals_total", labels),
+        stage_latency=Selector("ipa_queue_stage_seconds_bucket", labels),
+        stage_queue=Selector("ipa_queue_length", labels),
+    )
+
+
+def _seldon(pipeline: Pipeline) -> Queries:
+    labels: Mapping[str, str] = {"deployment_name": pipeline.name, "predictor_name": "default"}
+    if pipeline.seldon is not None:
+        labels = {"deployment_name": pipeline.seldon.name, "predictor_name": pipeline.seldon.predictor}
+    served = {**labels, "service": "predictions"}
+    return _queries(
+        pipeline,
+        Dialect.SELDON,
+        arrivals=Selector("seldon_api_executor_server_requests_seconds_count", served),
+        latency=Selector("seldon_api_executor_server_requests_seconds_bucket", {**served, "code": "200"}),
+        stage_label="model_name",
+        stage_arrivals=Selector("seldon_api_executor_client_requests_seconds_count", labels),
+        stage_latency=Selector("seldon_api_executor_client_requests_seconds_bucket", labels),
+        stage_queue=None,
+    )
+
+
+def _queries(
+    pipeline: Pipeline,
+    dialect: Dialect,
+    *,
+    arrivals: Selector,
+    latency: Selector,
+    stage_label: str,
+    stage_arrivals: Selector,
+    stage_latency: Selector,
+    stage_queue: Selector | None,
+) -> Queries:
+    rate_s, latency_s = RATE_WINDOW_S[dialect], LATENCY_WINDOW_S[dialect]
+    quantile = pipeline.sla.percentile / 100
+    return Queries(
+        age=Age(arrivals),
+        arrivals=Rate(arrivals, rate_s),
+        latency=Quantile(quantile, latency, latency_s),
+        stage_label=stage_label,
+        stage_age=Age(stage_arrivals, stage_label),
+        stage_arrivals=Rate(stage_arrivals, rate_s, stage_label),
+        stage_latency=Quantile(quantile, stage_latency, latency_s, stage_label),
+        stage_queue=Gauge(stage_queue, stage_label) if stage_queue else None,
+    )

@@ -1,0 +1,160 @@
+"""Every PromQL text of the project: four shapes, written here and read back by the built-in server.
+
+    Rate      sum by (LABEL) (rate(METRIC{...}[5s]))
+    Quantile  histogram_quantile(0.99, sum by (le, LABEL) (rate(METRIC_bucket{...}[15s])))
+    Gauge     sum by (LABEL) (METRIC{...})
+    Age       time() - min by (LABEL) (timestamp(METRIC{...}))
+
+LABEL is left out where a single value is asked for. Sums make one of several series (replicas, terminated
+pods that were scraped till now); ages take the oldest, since a sum is as old as its oldest part. No user text
+is ever PromQL: names are fixed, label values are escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """A metric's name and the label values it must have."""
+
+    metric: str
+    labels: Mapping[str, str] = field(default=NONE)
+
+    def __str__(self) -> str:
+        inside = ",".join(f'{name}="{_escape(value)}"' for name, value in self.labels.items())
+        return f"{self.metric}{{{inside}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Events a second of a counter, the mean over `window_s`; by one label or summed."""
+
+    selector: Selector
+    window_s: float
+    by: str = ""
+
+    def __str__(self) -> str:
+        return f"sum{_by(self.by)} (rate({self.selector}[{duration(self.window_s)}]))"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """A quantile of a histogram over `window_s`; NaN where nothing was observed in it."""
+
+    quantile: float
+    selector: Selector
+    window_s: float
+    by: str = ""
+
+    def __str__(self) -> str:
+        kept = f"le, {self.by}" if self.by else "le"
+        rate = f"rate({self.selector}[{duration(self.window_s)}])"
+        return f"histogram_quantile({self.quantile!r}, sum{_by(kept)} ({rate}))"
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """The newest value of a gauge; by one label or summed."""
+
+    selector: Selector
+    by: str = ""
+
+    def __str__(self) -> str:
+        return f"sum{_by(self.by)} ({self.selector})"
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """Seconds since the oldest of the newest samples, by the server's own clock; by one label or over all."""
+
+    selector: Selector
+    by: str = ""
+
+    def __str__(self) -> str:
+        return f"time() - min{_by(self.by)} (timestamp({self.selector}))"
+
+
+Query = Rate | Quantile | Gauge | Age
+
+_UNITS_S = {"ms": 0.001, "s": 1.0}
+_SELECTOR = r"(?P<metric>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\}"
+_WINDOW = r"\[(?P<window>\d+)(?P<unit>ms|s)\]"
+_LABEL = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)="(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
+_BY = r"(?: by \((?P<by>[a-zA-Z_][a-zA-Z0-9_]*)\))?"
+_SHAPES = {
+    "rate": re.compile(rf"sum{_BY} \(rate\({_SELECTOR}{_WINDOW}\)\)"),
+    "quantile": re.compile(
+        r"histogram_quantile\((?P<quantile>[0-9.e-]+), "
+        rf"sum by \(le(?:, (?P<by>[a-zA-Z_][a-zA-Z0-9_]*))?\) \(rate\({_SELECTOR}{_WINDOW}\)\)\)"
+    ),
+    "gauge": re.compile(rf"sum{_BY} \({_SELECTOR}\)"),
+    "age": re.compile(rf"time\(\) - min{_BY} \(timestamp\({_SELECTOR}\)\)"),
+}
+
+
+def parse(text: str) -> Query | None:
+    """The query of which this is the text; None for any other PromQL."""
+    for shape, pattern in _SHAPES.items():
+        match = pattern.fullmatch(text.strip())
+        if match:
+            return _query(shape, match)
+    return None
+
+
+def duration(seconds: float) -> str:
+    """A PromQL duration: whole seconds, or milliseconds where they are not whole."""
+    return f"{seconds:.0f}s" if float(seconds).is_integer() else f"{round(seconds * 1000)}ms"
+
+
+def _query(shape: str, match: re.Match[str]) -> Query | None:
+    labels = _labels(match["labels"])
+    if labels is None:
+        return None
+    selector, by = Selector(match["metric"], labels), match["by"] or ""
+    if shape == "gauge":
+        return Gauge(selector, by)
+    if shape == "age":
+        return Age(selector, by)
+    window_s = int(match["window"]) * _UNITS_S[match["unit"]]
+    if shape == "rate":
+        return Rate(selector, window_s, by)
+    try:
+        return Quantile(float(match["quantile"]), selector, window_s, by)
+    except ValueError:
+        return None
+
+
+def _labels(text: str) -> dict[str, str] | None:
+    """The label values of a selector's inside; None where it has anything but equalities."""
+    labels: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        match = _LABEL.match(text, position)
+        if match is None:
+            return None
+        labels[match["name"]] = _unescape(match["value"])
+        position = match.end()
+    return labels
+
+
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
+
+
+def _escape(value: str) -> str:
+    return "".join(_ESCAPES.get(character, character) for character in value)
+
+
+def _unescape(value: str) -> str:
+    back = {escaped: character for character, escaped in _ESCAPES.items()}
+    return re.sub(r"\\.", lambda match: back.get(match[0], match[0]), value)
+
+
+def _by(label: str) -> str:
+    return f" by ({label})" if label else ""
