@@ -23,6 +23,8 @@ VERSION_TABLE = "ipa_schema_version"
 BUSY_TIMEOUT_S = 5.0
 # Any constant: it keeps two services from migrating the same PostgreSQL database at once.
 MIGRATION_LOCK = 0x1FA5_0001
+# "IPA1", so that `file` and other programs can tell whose database it is.
+APPLICATION_ID = 0x4950_4131
 RESTORE = "Restore it from a backup, or name another store with IPA_STORE_URL."
 
 
@@ -144,6 +146,8 @@ def _migrate(engine: Engine, url: URL) -> None:
             found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
             if found != "ok":
                 raise UnavailableError(f"the store {_shown(url)} is damaged: {found}", hint=RESTORE)
+            # Marks the file as ours, and fails now, not at the first decision, where it is read-only.
+            connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         current = context.get_current_revision()
         if current is not None and current not in known:
