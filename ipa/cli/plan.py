@@ -1,0 +1,174 @@
+"""`ipa plan` and `ipa sweep`: the best configuration for a rate, or for many."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+
+from ipa.model.errors import InfeasibleError, NotFoundError, UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, Termination
+from ipa.model.profile import StageProfile
+from ipa.settings import Settings
+
+# More rates than this in one sweep are a slip of the pen.
+MOST_RATES = 10_000
+
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Output(StrEnum):
+    """How a command prints its result."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+PIPELINE = typer.Argument(metavar="PIPELINE", help="a name under the pipelines folder, or a pipeline.yaml")
+OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
+COMPAT = typer.Option("paper", "--compat", help="queueing term: paper or ipa-artifact")
+ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")
+SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact")
+PIPELINES_DIR = typer.Option(None, "--pipelines-dir", help="folder of pipelines")
+PROFILES_DIR = typer.Option(None, "--profiles-dir", help="folder of profiles")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked on the command line, but for the rates."""
+
+    pipeline: str
+    objective: str | None
+    compat: str
+    allocation: str
+    solver: str | None
+    pipelines_dir: Path | None
+    profiles_dir: Path | None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs `plan` and `sweep`."""
+
+    @app.command()
+    def plan(
+        pipeline: str = PIPELINE,
+        *,
+        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        objective: str | None = OBJECTIVE,
+        compat: str = COMPAT,
+        allocation: str = ALLOCATION,
+        solver: str | None = SOLVER,
+        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Show the best plan for a rate. Exit code 3 where there is none, with what would allow one."""
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
+        found = plans(question, [rate], explain=True)[0]
+        if output is Output.JSON:
+            typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        else:
+            from ipa.cli.plan_text import print_plan
+
+            print_plan(found)
+        if found.termination is Termination.INFEASIBLE:
+            raise typer.Exit(InfeasibleError.exit_code)
+
+    @app.command()
+    def sweep(
+        pipeline: str = PIPELINE,
+        *,
+        rates: str = typer.Option(..., "--rates", help="1:45, 1:45:2 (first:last:step) or 1,2,5"),
+        objective: str | None = OBJECTIVE,
+        compat: str = COMPAT,
+        allocation: str = ALLOCATION,
+        solver: str | None = SOLVER,
+        output: Output = typer.Option(Output.JSON, "--output", "-o"),
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Print the best plan for each of many rates; `objective` is null where there is none."""
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
+        found = plans(question, parse_rates(rates), explain=False)
+        if output is Output.JSON:
+            typer.echo(json.dumps([each.to_json() for each in found], indent=1, ensure_ascii=False))
+        else:
+            from ipa.cli.plan_text import print_sweep
+
+            print_sweep(found)
+
+
+def plans(question: Question, rates: list[float], *, explain: bool) -> list[Plan]:
+    """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible."""
+    from ipa.optimize.problem import Compat
+    from ipa.optimize.solve import solve
+    from ipa.policies.planning import check_rate, planning_problem
+    from ipa.profiling.points import Allocation
+
+    compat = _choice("--compat", question.compat, Compat)
+    allocation = _choice("--allocation", question.allocation, Allocation)
+    for rate in rates:
+        check_rate(rate)
+    pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    problem = planning_problem(
+        pipeline, profiles, rates[0], objective=question.objective, compat=compat, allocation=allocation
+    )
+    solver = question.solver or settings.solver
+    return [
+        solve(replace(problem, rate_rps=rate), solver, settings.solver_deadline_s, explain=explain)
+        for rate in rates
+    ]
+
+
+def parse_rates(text: str) -> list[float]:
+    """The rates of `first:last[:step]` (both ends in) or of a list `1,2,5`; UsageError otherwise."""
+    try:
+        numbers = [float(part) for part in text.replace(":", ",").split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or (":" in text and ("," in text or not 2 <= len(numbers) <= 3)):
+        raise UsageError(
+            f"--rates {text!r} is not a range or list of rates", hint="Use 1:45, 1:45:2 or 1,2,5"
+        )
+    if ":" not in text:
+        return numbers
+    first, last, step = numbers if len(numbers) == 3 else (*numbers, 1.0)
+    if not (step > 0 and 0 <= last - first < MOST_RATES * step):
+        raise UsageError(f"--rates {text!r} has no rates, or more than {MOST_RATES}")
+    # A count, not a running sum: 0.1 added ten times is not 1.
+    return [first + step * index for index in range(int((last - first) / step + 1e-9) + 1)]
+
+
+def load(
+    name: str, pipelines_dir: Path | None, profiles_dir: Path | None
+) -> tuple[Pipeline, dict[str, StageProfile], Settings]:
+    """The pipeline of that name or path, its profiles by stage, and the settings.
+
+    NotFoundError names the pipelines there are.
+    """
+    from ipa.adapters.files import load_pipeline, load_profiles
+
+    settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = settings.pipelines_dir / name / "pipeline.yaml"
+        if not path.is_file():
+            known = sorted(file.parent.name for file in settings.pipelines_dir.glob("*/pipeline.yaml"))
+            raise NotFoundError(
+                f"there is no pipeline {name!r} in {settings.pipelines_dir}",
+                hint=f"There are: {', '.join(known) or 'none'}",
+            )
+    pipeline = load_pipeline(path)
+    return pipeline, load_profiles(settings.profiles_dir, pipeline.name), settings
+
+
+def _choice(option: str, text: str, kind: type[E]) -> E:
+    if text not in list(kind):
+        raise UsageError(f"{option} {text!r} is not known", hint=f"Use one of: {', '.join(kind)}")
+    return kind(text)

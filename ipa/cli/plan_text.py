@@ -1,0 +1,98 @@
+"""Plans as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipa.model.plan import Plan
+
+# Tables are as wide as they need, also in a pipe.
+WIDTH = 160
+
+
+def print_plan(plan: Plan) -> None:
+    """Print the plan's stages, what it is predicted to do, and how it was found."""
+    console = _console()
+    _line(
+        console,
+        f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s   "
+        f"objective {plan.objective_name}",
+    )
+    if not plan.stages:
+        _print_none(console, plan)
+        return
+    console.print(_stages(plan))
+    _line(console, f"  {_outcome(plan)}")
+    _line(console, f"  {_search(plan)}")
+    if plan.note:
+        _line(console, f"  Note: {plan.note}.")
+
+
+def print_sweep(plans: Sequence[Plan]) -> None:
+    """Print one line a plan."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("λ rps", "objective", "PAS", "cores", "latency", "SLA"):
+        table.add_column(heading, justify="right")
+    table.add_column("configuration")
+    for plan in plans:
+        figures = (plan.objective, plan.pas, plan.cost_cores, plan.latency_s)
+        shown = ["–" if value is None else f"{value:.4g}" for value in figures]
+        configs = "  ".join(str(config) for config in plan.configs) or plan.termination.value
+        table.add_row(f"{plan.rate_rps:g}", *shown, f"{plan.sla_s:.4g}", Text(configs))
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(width=WIDTH, highlight=False, soft_wrap=True)
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(Text(text.rstrip()))
+
+
+def _stages(plan: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("  stage")
+    table.add_column("variant")
+    for heading in ("batch", "replicas", "cores", "latency", "wait", "share of SLA", "ρ"):
+        table.add_column(heading, justify="right")
+    for stage in plan.stages:
+        table.add_row(
+            Text(f"  {stage.stage}"),
+            Text(stage.variant),
+            str(stage.batch_size),
+            str(stage.replicas),
+            f"{stage.config.total_cores:g}",
+            f"{stage.latency_s:.3f} s",
+            f"{stage.queue_delay_s:.3f} s",
+            f"{(stage.latency_s + stage.queue_delay_s) / plan.sla_s:.0%}",
+            f"{stage.utilisation_ratio:.2f}",
+        )
+    return table
+
+
+def _outcome(plan: Plan) -> str:
+    latency_s = plan.latency_s or 0.0
+    return (
+        f"PAS {plan.pas:.4f}   cost {plan.cost_cores:g} cores   latency {latency_s:.3f} s   "
+        f"headroom {1 - latency_s / plan.sla_s:.0%}"
+    )
+
+
+def _search(plan: Plan) -> str:
+    gap = "" if plan.gap is None else f"gap {plan.gap:.1%}, "
+    took = f"{gap}{plan.solver}, {plan.solve_s * 1e3:.0f} ms"
+    return f"objective {plan.objective:.6g} {plan.termination.value} ({took})"
+
+
+def _print_none(console: Console, plan: Plan) -> None:
+    words = plan.termination.value.replace("_", " ")
+    _line(console, f"  No plan: {words} ({plan.solver}, {plan.solve_s * 1e3:.0f} ms).")
+    for move in plan.relaxations:
+        _line(console, f"  Feasible with {move}.")
+    if plan.note:
+        _line(console, f"  Note: {plan.note}.")

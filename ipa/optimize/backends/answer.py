@@ -1,0 +1,24 @@
+"""What every backend gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipa.model.plan import Termination
+
+# Objectives this close (relative above 1) count as equal.
+EQUAL = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How the solver ended, the option it chose of each stage, and its bound on the best objective.
+
+    `chosen` is empty where there is no plan; `bound` is None where the solver has none. `note` says what a
+    reader should know about how it was found.
+    """
+
+    termination: Termination
+    chosen: tuple[int, ...] = ()
+    bound: float | None = None
+    note: str = ""

@@ -1,0 +1,95 @@
+"""The linear program in Gurobi."""
+
+from __future__ import annotations
+
+import functools
+from math import inf
+
+import gurobipy as gp
+from gurobipy import GRB
+
+from ipa.model.errors import LicenceError, SolverError
+from ipa.model.plan import Termination
+from ipa.optimize.backends.answer import Answer
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp, build_milp, chosen_options
+from ipa.optimize.options import Program
+
+# Silent, repeatable, and exact: the batch term δ = 1e-6 lies below Gurobi's usual gap of 1e-4.
+PARAMETERS = {
+    "Threads": 1,
+    "Seed": 0,
+    "MIPGap": 0.0,
+    "MIPGapAbs": 0.0,
+    "IntFeasTol": 1e-9,
+    "FeasibilityTol": 1e-9,
+    "OptimalityTol": 1e-9,
+}
+LICENCE_ERRORS = frozenset(
+    {GRB.Error.NO_LICENSE, GRB.Error.SIZE_LIMIT_EXCEEDED, GRB.Error.JOB_REJECTED, GRB.Error.CLOUD}
+)
+TERMINATIONS = {
+    GRB.OPTIMAL: Termination.OPTIMAL,
+    GRB.INFEASIBLE: Termination.INFEASIBLE,
+    # Every column is bounded, so the program is: what is left is infeasible.
+    GRB.INF_OR_UNBD: Termination.INFEASIBLE,
+}
+
+
+def solve(program: Program, deadline: Deadline) -> Answer:
+    """The best plan that Gurobi finds in time.
+
+    LicenceError where the licence is missing, out of date or too small for this model; SolverError otherwise.
+    """
+    if not all(program.stages):
+        return Answer(Termination.INFEASIBLE)
+    milp = build_milp(program)
+    try:
+        with _load(milp, _environment()) as model:
+            model.Params.TimeLimit = deadline.remaining_s
+            model.optimize()
+            return _answer(program, model)
+    except gp.GurobiError as error:
+        if error.errno in LICENCE_ERRORS:
+            size = f"{len(milp.costs)} variables and {len(milp.rows)} constraints"
+            raise LicenceError(f"Gurobi's licence does not cover {size}: {error}") from error
+        raise SolverError(f"Gurobi failed: {error}") from error
+
+
+@functools.cache
+def _environment() -> gp.Env:
+    """One silent environment a process: starting one asks for the licence."""
+    environment = gp.Env(empty=True)
+    environment.setParam("OutputFlag", 0)
+    environment.start()
+    for name, value in PARAMETERS.items():
+        environment.setParam(name, value)
+    return environment
+
+
+def _load(milp: Milp, environment: gp.Env) -> gp.Model:
+    model = gp.Model(env=environment)
+    kinds = [GRB.BINARY] * milp.binaries + [GRB.CONTINUOUS] * (len(milp.costs) - milp.binaries)
+    columns = model.addVars(range(len(milp.costs)), ub=milp.uppers, obj=milp.costs, vtype=kinds)
+    model.ModelSense = GRB.MAXIMIZE
+    for row in milp.rows:
+        terms = gp.LinExpr(row.coefficients, [columns[at] for at in row.columns])
+        if row.lower == -inf:
+            model.addLConstr(terms, GRB.LESS_EQUAL, row.upper)
+        else:
+            model.addLConstr(terms, GRB.EQUAL, row.upper)
+    return model
+
+
+def _answer(program: Program, model: gp.Model) -> Answer:
+    termination = TERMINATIONS.get(model.Status)
+    if termination is Termination.INFEASIBLE:
+        return Answer(termination)
+    if termination is None:
+        if model.Status != GRB.TIME_LIMIT:
+            raise SolverError(f"Gurobi ended with status {model.Status}")
+        termination = Termination.FEASIBLE if model.SolCount else Termination.NO_SOLUTION_FOUND
+    bound = float(model.ObjBound)
+    if not model.SolCount:
+        return Answer(termination, bound=bound)
+    return Answer(termination, chosen_options(program, model.getAttr("X", model.getVars())), bound)

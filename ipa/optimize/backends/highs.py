@@ -1,0 +1,86 @@
+"""The linear program in HiGHS."""
+
+from __future__ import annotations
+
+import highspy
+import numpy as np
+
+from ipa.model.errors import SolverError
+from ipa.model.plan import Termination
+from ipa.optimize.backends.answer import Answer
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp, build_milp, chosen_options
+from ipa.optimize.options import Program
+
+# Silent, repeatable, and exact: the batch term δ = 1e-6 is as small as HiGHS's usual absolute gap.
+OPTIONS = {
+    "output_flag": False,
+    "parallel": "off",
+    "random_seed": 0,
+    "mip_rel_gap": 0.0,
+    "mip_abs_gap": 0.0,
+    "mip_feasibility_tolerance": 1e-9,
+    "primal_feasibility_tolerance": 1e-9,
+    "dual_feasibility_tolerance": 1e-9,
+}
+
+
+class _Quiet(highspy.Highs):  # type: ignore[misc]
+    """HiGHS that is silent from the start: it prints its banner while callbacks are enabled, when made."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - the library's name
+        self.silent()
+        super().enableCallbacks()
+
+
+def solve(program: Program, deadline: Deadline) -> Answer:
+    """The best plan that HiGHS finds in time; SolverError where it fails."""
+    if not all(program.stages):
+        return Answer(Termination.INFEASIBLE)
+    highs = _Quiet()
+    for name, value in OPTIONS.items():
+        highs.setOptionValue(name, value)
+    highs.setOptionValue("time_limit", deadline.remaining_s)
+    if highs.passModel(_model(build_milp(program))) == highspy.HighsStatus.kError:
+        raise SolverError("HiGHS refused the model")
+    highs.run()
+    return _answer(program, highs)
+
+
+def _model(milp: Milp) -> highspy.HighsLp:
+    model = highspy.HighsLp()
+    model.num_col_ = len(milp.costs)
+    model.num_row_ = len(milp.rows)
+    model.sense_ = highspy.ObjSense.kMaximize
+    model.col_cost_ = np.array(milp.costs)
+    model.col_lower_ = np.zeros(len(milp.costs))
+    model.col_upper_ = np.array(milp.uppers)
+    model.integrality_ = [highspy.HighsVarType.kInteger] * milp.binaries + [
+        highspy.HighsVarType.kContinuous
+    ] * (len(milp.costs) - milp.binaries)
+    model.row_lower_ = np.array([row.lower for row in milp.rows])
+    model.row_upper_ = np.array([row.upper for row in milp.rows])
+    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    model.a_matrix_.start_ = np.cumsum([0, *(len(row.columns) for row in milp.rows)])
+    model.a_matrix_.index_ = np.concatenate([row.columns for row in milp.rows])
+    model.a_matrix_.value_ = np.concatenate([row.coefficients for row in milp.rows])
+    return model
+
+
+def _answer(program: Program, highs: highspy.Highs) -> Answer:
+    status, info = highs.getModelStatus(), highs.getInfo()
+    found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    match status:
+        case highspy.HighsModelStatus.kOptimal:
+            termination = Termination.OPTIMAL
+        # Every column is bounded, so the program is: what is left is infeasible.
+        case highspy.HighsModelStatus.kInfeasible | highspy.HighsModelStatus.kUnboundedOrInfeasible:
+            return Answer(Termination.INFEASIBLE)
+        case highspy.HighsModelStatus.kTimeLimit:
+            termination = Termination.FEASIBLE if found else Termination.NO_SOLUTION_FOUND
+        case _:
+            raise SolverError(f"HiGHS ended with status {highs.modelStatusToString(status)}")
+    bound = float(info.mip_dual_bound)
+    if not found:
+        return Answer(termination, bound=bound)
+    return Answer(termination, chosen_options(program, highs.getSolution().col_value), bound)

@@ -1,0 +1,76 @@
+"""From a pipeline, its profiles and a rate to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+from ipa.model.errors import NotFoundError, UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.solve import solve
+from ipa.profiling.points import Allocation, LatencySource, operating_points
+
+
+def check_rate(rate_rps: float) -> None:
+    """Return where a plan can be asked for this rate; UsageError where it is not finite and above 0."""
+    if not 0 < rate_rps < inf:
+        raise UsageError(f"the rate must be above 0 and finite, not {rate_rps:g} rps")
+
+
+def planning_problem(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    rate_rps: float,
+    *,
+    objective: str | None = None,
+    compat: Compat = Compat.PAPER,
+    allocation: Allocation = Allocation.FREE,
+) -> Problem:
+    """The problem of carrying `rate_rps` at the named objective (None: the pipeline's default).
+
+    `ipa-artifact` plans with latencies as measured, as the released program does, else they are fitted.
+    Errors: UsageError (a rate that is not above 0), NotFoundError (no such objective, no profile of a stage).
+    """
+    check_rate(rate_rps)
+    missing = [stage.name for stage in pipeline.stages if stage.name not in profiles]
+    if missing:
+        raise NotFoundError(f"pipeline {pipeline.name!r} has no profile of {', '.join(missing)}")
+    wanted = pipeline.objective(objective)
+    source = LatencySource.MEASURED if compat is Compat.IPA_ARTIFACT else LatencySource.FITTED
+    stages = tuple(
+        StageProblem(
+            name=stage.name,
+            fan_out=stage.fan_out,
+            points=operating_points(
+                profiles[stage.name], stage, wanted, pipeline.bounds, allocation=allocation, source=source
+            ),
+            batch_timeout_s=stage.batch_timeout_s,
+        )
+        for stage in pipeline.stages
+    )
+    sla_s = pipeline.sla.latency_s if wanted.sla_s is None else wanted.sla_s
+    return Problem(pipeline.name, rate_rps, sla_s, stages, wanted, pipeline.bounds, compat)
+
+
+def plan_pipeline(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    rate_rps: float,
+    *,
+    objective: str | None = None,
+    compat: Compat = Compat.PAPER,
+    allocation: Allocation = Allocation.FREE,
+    solver: str = "auto",
+    deadline_s: float = 5.0,
+) -> Plan:
+    """The best plan for the rate, checked; an infeasible one says what would make it feasible.
+
+    Errors: those of `planning_problem` and of `ipa.optimize.solve.solve`.
+    """
+    problem = planning_problem(
+        pipeline, profiles, rate_rps, objective=objective, compat=compat, allocation=allocation
+    )
+    return solve(problem, solver, deadline_s)

@@ -1,0 +1,40 @@
+"""How long an item waits until its batch is formed, and how many batches a request needs."""
+
+from __future__ import annotations
+
+from math import ceil
+
+# A ratio this close above a whole number is that number: 1.1/0.11 is 10, not 11.
+ROUNDING = 1e-9
+
+
+def ceil_ratio(amount: float, per_unit: float) -> int:
+    """The least whole number of units that hold `amount`, forgiving the last bits of the division."""
+    return ceil(amount / per_unit - ROUNDING)
+
+
+def formation_wait_s(batch_size: int, rate_rps: float, timeout_s: float | None = None) -> float:
+    """The longest an item waits at a central queue until its batch is full: (b − 1)/λ (IPA, q_s).
+
+    `rate_rps` is the items a second that reach the stage. The queue sends what it has after `timeout_s`,
+    which caps the wait; None is no cap.
+    """
+    wait_s = (batch_size - 1) / rate_rps
+    return wait_s if timeout_s is None else min(wait_s, timeout_s)
+
+
+def released_wait_s(variants: int, batch_sizes: int, rate_rps: float) -> float:
+    """The queueing term of IPA's released model for one stage: −|M|·(K − 1)/λ, never above zero.
+
+    The released program puts the binary batch selector where the batch size belongs, so that each of the
+    stage's |M| variants and K batch sizes that is *not* chosen shortens the wait. Kept for comparison only.
+    """
+    return -variants * (batch_sizes - 1) / rate_rps
+
+
+def batches_in_sequence(items: float, batch_size: int, replicas: int) -> int:
+    """How many batches pass one after the other until all items of one request are served: ⌈k/(n·b)⌉.
+
+    The n replicas take the k items of a request in batches of b side by side. 1 where k = 1.
+    """
+    return max(1, ceil_ratio(items, replicas * batch_size))
