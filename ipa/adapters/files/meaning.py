@@ -104,7 +104,7 @@ def check_profile(document: Document) -> None:
 
 
 def _check_points(document: Document, points: list[tuple[Pointer, dict[str, Any]]]) -> None:
-    seen: dict[tuple[float, int], Pointer] = {}
+    seen: dict[tuple[Any, Any], Pointer] = {}
     for pointer, point in points:
         _check_positive(document, point, pointer)
         key = (point.get("cores"), point.get("batch"))
@@ -114,20 +114,7 @@ def _check_points(document: Document, points: list[tuple[Pointer, dict[str, Any]
             line = document.marks.get(seen[key], (0, 0))[0]
             first = f"on line {line}" if line else "above"
             document.problem(pointer, f"cores {key[0]} and batch {key[1]} were already measured {first}")
-        seen.setdefault(key, pointer)  # type: ignore[arg-type]
-        _check_mean(document, point, pointer)
-
-
-def _check_mean(document: Document, point: dict[str, Any], pointer: Pointer) -> None:
-    try:
-        high, mean = parse_duration_s(point["latency"]), parse_duration_s(point["latency_mean"])
-    except (KeyError, TypeError, ValueError):
-        return  # absent or malformed: the schema has said so
-    if mean > high:
-        message = (
-            f"latency_mean {point['latency_mean']} exceeds latency {point['latency']}, its 99th percentile"
-        )
-        document.problem((*pointer, "latency_mean"), message)
+        seen.setdefault(key, pointer)
 
 
 def _check_date(document: Document, text: Any) -> None:
