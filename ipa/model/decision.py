@@ -46,6 +46,7 @@ class ReasonCode(StrEnum):
     INFEASIBLE = "hold.infeasible"
     SOLVER_FAILED = "hold.solver_failed"
     QUARANTINED = "hold.quarantined"
+    ROLLBACK_FAILED = "hold.rollback_failed"
     CONFLICT = "hold.conflict"
     DRIFT = "hold.drift"
     RBAC = "hold.rbac"
@@ -76,11 +77,16 @@ class Decision:
     forecast: Forecast | None = None
     plan: Plan | None = None
     inputs_digest: str = ""
+    # The inputs themselves as canonical JSON, so that the decision can be taken again.
+    inputs: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change to write: from what was read (`revision`, `previous`) to `configs`."""
+    """A change to write: from what was read (`revision`, `previous`) to `configs`.
+
+    It is taken back where it is not ready `deadline_s` after it was written.
+    """
 
     decision_id: str
     pipeline: str

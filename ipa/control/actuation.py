@@ -1,0 +1,187 @@
+"""Carrying one decision out, as a pure state machine: at most one change in flight for a pipeline.
+
+    IDLE ─begin▶ RECORDED ─sent▶ PATCHING ─accepted▶ WAITING_READY ─ready▶ SETTLED
+      PATCHING ─refused▶ IDLE (never sent again: the next tick reads and decides afresh)
+      PATCHING ─no answer▶ UNKNOWN ─read back▶ WAITING_READY | NOT_APPLIED
+      WAITING_READY ─failed or deadline▶ FAILED ─begin a rollback▶ RECORDED ▶ … ▶ WAITING_READY
+        WAITING_READY (rollback) ─ready▶ ROLLED_BACK    ─failed or deadline▶ ROLLBACK_FAILED
+
+SETTLED, NOT_APPLIED, FAILED, ROLLED_BACK, ROLLBACK_FAILED and MOVED (another hand changed it meanwhile)
+are verdicts of one tick; the engine answers each and goes on from IDLE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ipa.control.ports import Rollout, RolloutPhase
+from ipa.model.decision import Action, Change, Decision, ReasonCode
+from ipa.model.observation import Observation
+from ipa.model.plan import StageConfig
+
+
+class Phase(StrEnum):
+    """Where an actuation is."""
+
+    IDLE = "idle"
+    RECORDED = "recorded"
+    PATCHING = "patching"
+    UNKNOWN = "unknown"
+    WAITING_READY = "waiting_ready"
+    SETTLED = "settled"
+    NOT_APPLIED = "not_applied"
+    MOVED = "moved"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+
+
+IN_FLIGHT = frozenset({Phase.RECORDED, Phase.PATCHING, Phase.UNKNOWN, Phase.WAITING_READY})
+
+
+@dataclass(frozen=True, slots=True)
+class Actuation:
+    """A phase, the change it is about (None when idle) and since when, on the monotonic clock."""
+
+    phase: Phase = Phase.IDLE
+    change: Change | None = None
+    started_s: float = 0.0
+    detail: str = ""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a change is on its way: no other may begin."""
+        return self.phase in IN_FLIGHT
+
+    @property
+    def asks_rollout(self) -> bool:
+        """Whether the next step needs to be told how far the rollout is."""
+        return self.phase is Phase.WAITING_READY
+
+
+IDLE = Actuation()
+
+
+def begin(change: Change, now_s: float) -> Actuation:
+    """The actuation of a change whose decision is about to be recorded."""
+    return Actuation(Phase.RECORDED, change, now_s)
+
+
+def sent(actuation: Actuation) -> Actuation:
+    """The decision is durable and the write is under way."""
+    return _from(actuation, {Phase.RECORDED}, Phase.PATCHING)
+
+
+def accepted(actuation: Actuation) -> Actuation:
+    """The write was answered; the change is rolling out."""
+    return _from(actuation, {Phase.PATCHING}, Phase.WAITING_READY)
+
+
+def unanswered(actuation: Actuation, detail: str) -> Actuation:
+    """The write was not answered: whether it happened is to be read."""
+    return _from(actuation, {Phase.PATCHING}, Phase.UNKNOWN, detail)
+
+
+def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
+    """What is left when a change certainly did not happen: nothing; of a rollback, the change it was to undo.
+
+    That one is past its deadline, so the next tick takes it back anew unless it became ready after all.
+    """
+    change = _change(actuation)
+    if not change.is_rollback:
+        return IDLE
+    undone = replace(
+        change, previous=change.configs, configs=change.previous, deadline_s=0.0, is_rollback=False
+    )
+    return Actuation(Phase.WAITING_READY, undone, now_s, actuation.detail)
+
+
+def advance(
+    actuation: Actuation, observation: Observation, rollout: Rollout | None, now_s: float
+) -> Actuation:
+    """The actuation after what was just seen of the world.
+
+    A process that died between sending and hearing finds RECORDED or PATCHING: those are UNKNOWN too.
+    """
+    if not actuation.in_flight:
+        return IDLE
+    running = observation.running()
+    if running is None:
+        return actuation
+    if actuation.phase is not Phase.WAITING_READY:
+        actuation = _read_back(actuation, running)
+        if actuation.phase is not Phase.WAITING_READY:
+            return actuation
+    return _watched(actuation, running, rollout, now_s)
+
+
+def resume(last: Decision | None, observation: Observation, deadline_s: float, now_s: float) -> Actuation:
+    """The actuation that an earlier process left in flight, from the record and the world alone.
+
+    It is in flight where the last applied decision's configuration runs and is not settled yet.
+    """
+    if last is None or last.action is not Action.APPLY or observation.settled:
+        return IDLE
+    if observation.running() != last.configs:
+        return IDLE
+    change = Change(
+        decision_id=last.decision_id,
+        pipeline=last.pipeline,
+        revision=observation.revision,
+        previous=last.previous,
+        configs=last.configs,
+        deadline_s=deadline_s,
+        is_rollback=last.reason is ReasonCode.ROLLBACK,
+    )
+    return Actuation(Phase.WAITING_READY, change, now_s, "taken up again after a restart")
+
+
+def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuation:
+    change = _change(actuation)
+    if tuple(running) == change.configs:
+        return replace(actuation, phase=Phase.WAITING_READY)
+    if tuple(running) == change.previous:
+        return replace(actuation, phase=Phase.NOT_APPLIED)
+    return replace(actuation, phase=Phase.MOVED, detail=f"read back {_words(running)}")
+
+
+def _watched(
+    actuation: Actuation, running: Sequence[StageConfig], rollout: Rollout | None, now_s: float
+) -> Actuation:
+    if rollout is None:
+        return replace(actuation, detail="how far it is cannot be read")
+    change = _change(actuation)
+    if rollout.phase is RolloutPhase.FAILED:
+        return _failed(actuation, rollout.detail)
+    if rollout.phase is RolloutPhase.READY and tuple(running) == change.configs:
+        return replace(actuation, phase=Phase.ROLLED_BACK if change.is_rollback else Phase.SETTLED)
+    # Ready, yet reading `previous`, may be a list older than our own write: wait for it to catch up.
+    if rollout.phase is RolloutPhase.READY and tuple(running) != change.previous:
+        return replace(actuation, phase=Phase.MOVED, detail=f"it became {_words(running)}")
+    if now_s - actuation.started_s >= change.deadline_s:
+        waited = f"not ready after {change.deadline_s:g} s"
+        return _failed(actuation, f"{waited}: {rollout.detail}" if rollout.detail else waited)
+    return replace(actuation, detail=rollout.detail)
+
+
+def _failed(actuation: Actuation, detail: str) -> Actuation:
+    phase = Phase.ROLLBACK_FAILED if _change(actuation).is_rollback else Phase.FAILED
+    return replace(actuation, phase=phase, detail=detail)
+
+
+def _from(actuation: Actuation, allowed: set[Phase], to: Phase, detail: str = "") -> Actuation:
+    if actuation.phase not in allowed:
+        raise ValueError(f"an actuation cannot go from {actuation.phase.value} to {to.value}")
+    return replace(actuation, phase=to, detail=detail)
+
+
+def _change(actuation: Actuation) -> Change:
+    if actuation.change is None:
+        raise ValueError(f"an actuation that is {actuation.phase.value} has no change")
+    return actuation.change
+
+
+def _words(configs: Sequence[StageConfig]) -> str:
+    return ", ".join(str(config) for config in configs)

@@ -1,0 +1,228 @@
+"""One tick, as a pure function: from what was seen to what is to be done, and what to remember."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ipa.control import quarantine
+from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
+from ipa.control.canonical import canonical_json, digest, plain
+from ipa.control.choose import changes, choose
+from ipa.control.guards import Hold, bound_faults, forecast_fault, load_of, pause_of
+from ipa.control.state import Block, EngineState, TickRequest, Verdict, hold
+from ipa.model.decision import Action, Change, Decision, Effects, Mode, ReasonCode
+from ipa.model.errors import IpaError
+from ipa.model.observation import Measured, Missing
+from ipa.model.plan import StageConfig
+
+# Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
+DRIFT_WINDOW_S = 3600.0
+
+Configs = tuple[StageConfig, ...]
+
+
+def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineState]:
+    """The decision of this tick with the change to write, and the state for the next tick.
+
+    Equal requests and states give equal effects. Nothing is raised for bad data, a failing policy or a
+    failing forecast: each is a hold with its reason.
+    """
+    before = state
+    state = replace(state, tick=state.tick + 1)
+    verdict, state = _judge(request, state)
+    decision = _decision(request, before, state.tick, verdict)
+    change = None
+    if verdict.action is Action.APPLY:
+        change = Change(
+            decision_id=decision.decision_id,
+            pipeline=request.pipeline.name,
+            revision=request.observation.revision,
+            previous=decision.previous,
+            configs=verdict.configs,
+            deadline_s=request.settings.rollout_deadline_s,
+            is_rollback=verdict.reason is ReasonCode.ROLLBACK,
+        )
+        state = replace(state, actuation=begin(change, request.now_s), lower=(), planned=True)
+    return Effects(decision, change, next_tick_s=request.settings.tick_s), state
+
+
+def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Verdict) -> Decision:
+    observation = request.observation
+    running = observation.running() or ()
+    inputs = canonical_json(
+        {
+            "pipeline": digest(canonical_json(request.pipeline)),
+            "policy": request.policy.name,
+            "control": request.control,
+            "observation": observation,
+            "rollout": request.rollout,
+            "requested": request.requested,
+            "settings": request.settings,
+            "now_s": request.now_s,
+            "at": request.at,
+            "state": plain(before),
+        }
+    )
+    return Decision(
+        decision_id=f"{request.pipeline.name}-{tick}-{request.run_id}",
+        pipeline=request.pipeline.name,
+        tick=tick,
+        at=request.at.isoformat(),
+        action=verdict.action,
+        reason=verdict.reason,
+        detail=verdict.detail,
+        configs=verdict.configs or running,
+        previous=running,
+        mode=request.control.mode,
+        revision=observation.revision,
+        observed_rate_rps=_value(observation.arrival_rate_rps),
+        observed_latency_s=_value(observation.latency_s),
+        forecast=verdict.forecast,
+        plan=verdict.plan,
+        inputs_digest=digest(inputs),
+        inputs=inputs,
+    )
+
+
+def _judge(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineState]:
+    """Pause, then what is in flight, then other hands, then people's requests, then the load."""
+    pause = pause_of(request.control, request.at)
+    running = request.observation.running()
+    if running is None:
+        reset = replace(state, lower=())
+        problem = request.observation.problem or "what runs was not seen"
+        return (_said(pause) if pause else hold(ReasonCode.WORKLOAD_UNKNOWN, problem)), reset
+    if state.block and not state.block.holds(request.control, request.now_s):
+        state = replace(state, block=None, conflicts=0, drifts_s=())
+    stop = _stop(request, state, pause)
+    verdict, state = _follow(request, state, running, stop)
+    if stop is not None:
+        idle = not state.actuation.in_flight
+        return stop, replace(state, lower=(), ours=running if idle and pause else state.ours)
+    if verdict is None:
+        verdict, state = _others(request, state, running)
+    if verdict is None and request.requested is not None:
+        verdict = _on_request(request, running)
+    if verdict is not None:
+        return verdict, replace(state, lower=())
+    return _on_load(request, state, running)
+
+
+def _stop(request: TickRequest, state: EngineState, pause: Hold | None) -> Verdict | None:
+    """The hold of a pipeline that is paused or blocked: nothing at all is written."""
+    if pause is not None:
+        return _said(pause)
+    if state.block is not None:
+        return hold(state.block.reason, f"{state.block.detail}; pause and resume to go on")
+    return None
+
+
+def _follow(
+    request: TickRequest, state: EngineState, running: Configs, stop: Verdict | None
+) -> tuple[Verdict | None, EngineState]:
+    """Take the change in flight one step on; None where nothing is in flight any more."""
+    actuation = advance(state.actuation, request.observation, request.rollout, request.now_s)
+    if actuation.phase is Phase.NOT_APPLIED:
+        actuation = withdrawn(actuation, request.now_s)
+    if actuation.in_flight:
+        return _in_progress(actuation), replace(state, actuation=actuation)
+    if actuation.phase is Phase.FAILED:
+        if stop is not None or request.control.mode is Mode.ADVISORY:
+            # Kept in flight: it is judged again once writing is allowed.
+            words = f"the rollout failed and is not taken back in this mode: {actuation.detail}"
+            return hold(ReasonCode.ADVISORY, words), state
+        return _take_back(request, state, running, actuation)
+    return _landed(request, replace(state, actuation=IDLE), actuation)
+
+
+def _landed(
+    request: TickRequest, state: EngineState, actuation: Actuation
+) -> tuple[Verdict | None, EngineState]:
+    """What follows from a change that is no longer in flight, if there was one."""
+    if actuation.change is None:
+        return None, state
+    configs = actuation.change.configs
+    if actuation.phase is Phase.ROLLBACK_FAILED:
+        words = f"taking back failed, what runs needs a person: {actuation.detail}"
+        block = Block(ReasonCode.ROLLBACK_FAILED, words, request.control)
+        return hold(block.reason, words), replace(state, block=block)
+    if actuation.phase is Phase.SETTLED:
+        state = replace(state, conflicts=0, failures=quarantine.forgive(state.failures, configs))
+    # Where another hand moved it meanwhile, what runs differs from this and is seen as drift.
+    return None, replace(state, ours=configs)
+
+
+def _take_back(
+    request: TickRequest, state: EngineState, running: Configs, actuation: Actuation
+) -> tuple[Verdict, EngineState]:
+    """Return to what ran before a change that failed, and leave its variants alone for a while."""
+    change = actuation.change
+    assert change is not None
+    base_s = request.settings.quarantine_s
+    failures = quarantine.add(state.failures, change.previous, change.configs, base_s, request.now_s)
+    state = replace(state, failures=failures, actuation=IDLE)
+    words = f"the rollout failed ({actuation.detail or 'no reason given'}): "
+    if running == change.previous:
+        state = replace(state, ours=running)
+        return hold(ReasonCode.QUARANTINED, f"{words}what ran before runs again"), state
+    detail = words + changes(running, change.previous)
+    return Verdict(Action.APPLY, ReasonCode.ROLLBACK, detail, change.previous), state
+
+
+def _others(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict | None, EngineState]:
+    """The hold where another hand changed what runs, or is about to."""
+    if state.ours is not None and running != state.ours:
+        words = f"changed by another hand: {changes(state.ours, running)}"
+        recent = tuple(at_s for at_s in state.drifts_s if request.now_s - at_s < DRIFT_WINDOW_S)
+        state = replace(state, ours=running, drifts_s=(*recent, request.now_s))
+        if len(state.drifts_s) >= request.settings.max_drifts:
+            state = replace(state, block=Block(ReasonCode.DRIFT, words, request.control))
+        return hold(ReasonCode.DRIFT, words), state
+    state = replace(state, ours=running if request.control.mode is Mode.ACTIVE else None)
+    if not request.observation.settled:
+        return hold(ReasonCode.IN_PROGRESS, "a change that is not ours is rolling out"), state
+    return None, state
+
+
+def _on_request(request: TickRequest, running: Configs) -> Verdict:
+    """What a person asked for: it needs no load and no patience, yet keeps the bounds."""
+    assert request.requested is not None
+    configs, detail = request.requested.configs, request.requested.detail
+    faults = bound_faults(request.pipeline, configs)
+    if faults:
+        return hold(ReasonCode.INFEASIBLE, f"{detail}: {'; '.join(faults)}")
+    if configs == running:
+        return hold(ReasonCode.NO_CHANGE, f"{detail}: it runs already")
+    words = f"{detail}: {changes(running, configs)}"
+    if request.control.mode is Mode.ADVISORY:
+        return hold(ReasonCode.ADVISORY, f"would {words}")
+    return Verdict(Action.APPLY, ReasonCode.REQUESTED, words, configs)
+
+
+def _on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict, EngineState]:
+    """Decide by the load, where it can be trusted. Whoever was blind counts the ticks anew."""
+    reset = replace(state, lower=())
+    load = load_of(request.observation, request.settings)
+    if isinstance(load, Hold):
+        return _said(load), reset
+    try:
+        forecast = request.forecaster(load.value)
+    except IpaError as error:
+        return hold(ReasonCode.METRICS_INVALID, f"no forecast: {error}"), reset
+    fault = forecast_fault(forecast)
+    if fault is not None:
+        return _said(fault), reset
+    return choose(request, state, running, forecast)
+
+
+def _in_progress(actuation: Actuation) -> Verdict:
+    detail = f": {actuation.detail}" if actuation.detail else ""
+    return hold(ReasonCode.IN_PROGRESS, f"a change is {actuation.phase.value.replace('_', ' ')}{detail}")
+
+
+def _said(held: Hold) -> Verdict:
+    return hold(held.reason, held.detail)
+
+
+def _value(value: Measured[float] | Missing) -> float | None:
+    return value.value if isinstance(value, Measured) else None

@@ -1,0 +1,156 @@
+"""What stands between a wish and the world: data that can be trusted, bounds, steps and pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ipa.control.observe import sane
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import ReasonCode
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.plan import StageConfig
+
+# Sums of cores are sums of fractions such as 0.1.
+ROUNDING_CORES = 1e-9
+
+REASONS = {
+    MissingReason.UNREACHABLE: ReasonCode.METRICS_MISSING,
+    MissingReason.ABSENT: ReasonCode.METRICS_MISSING,
+    MissingReason.NOT_ASKED: ReasonCode.METRICS_MISSING,
+    MissingReason.STALE: ReasonCode.METRICS_STALE,
+    MissingReason.INVALID: ReasonCode.METRICS_INVALID,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """The settings the engine needs; each is explained where the service's settings are."""
+
+    tick_s: float = 10.0
+    stale_after_s: float = 15.0
+    down_after_ticks: int = 4
+    tolerance_ratio: float = 0.01
+    max_step_replicas: int = 8
+    rollout_deadline_s: float = 300.0
+    # How long a variant whose rollout failed is left alone; doubles with each further failure.
+    quarantine_s: float = 300.0
+    # So many refused writes or changes by another hand in a row end in a pause: no war, no hammering.
+    max_conflicts: int = 3
+    max_drifts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A reason not to act, in code and in words."""
+
+    reason: ReasonCode
+    detail: str
+
+
+def pause_of(control: PipelineControl, at: datetime) -> Hold | None:
+    """The hold of a pipeline that is paused at that time (until is a moment of the wall clock)."""
+    if not control.paused or (control.paused_until is not None and at >= control.paused_until):
+        return None
+    until = f" until {control.paused_until.isoformat()}" if control.paused_until else ""
+    by = f" by {control.paused_by}" if control.paused_by else ""
+    why = f": {control.paused_reason}" if control.paused_reason else ""
+    return Hold(ReasonCode.PAUSED, f"paused{by}{until}{why}")
+
+
+def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | Hold:
+    """The load to plan for, or the hold where load or present rate are missing, stale or invalid."""
+    signals: tuple[tuple[str, Measured[Any] | Missing], ...] = (
+        ("the arrival rate", observation.arrival_rate_rps),
+        ("the load", observation.load),
+    )
+    for name, value in signals:
+        if isinstance(value, Missing):
+            said = f": {value.detail}" if value.detail else ""
+            return Hold(REASONS[value.reason], f"{name} is {value.reason.value}{said}")
+        if value.age_s > settings.stale_after_s:
+            limit = f"the limit is {settings.stale_after_s:g} s"
+            return Hold(ReasonCode.METRICS_STALE, f"{name} is {value.age_s:.0f} s old, {limit}")
+    load = observation.load
+    assert isinstance(load, Measured)
+    blind_s = load.age_s + trailing_gap_s(load.value)
+    if blind_s > settings.stale_after_s:
+        return Hold(ReasonCode.METRICS_STALE, f"the newest rate of the load is {blind_s:.0f} s old")
+    return load
+
+
+def trailing_gap_s(load: LoadHistory) -> float:
+    """How long the end of the load has no rate, in seconds."""
+    gaps = 0
+    for rate in reversed(load.rates_rps):
+        if rate is not None:
+            break
+        gaps += 1
+    return gaps * load.step_s
+
+
+def forecast_fault(forecast: Forecast) -> Hold | None:
+    """The hold of a forecast that is no rate."""
+    if sane(forecast.point_rps) and sane(forecast.upper_rps):
+        return None
+    said = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
+    return Hold(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} makes no sense: {said}")
+
+
+def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
+    """Every bound the configuration breaks, in words; it is never written where there is one."""
+    wanted, named = [stage.name for stage in pipeline.stages], [config.stage for config in configs]
+    if wanted != named:
+        return [f"stages are {', '.join(named) or 'none'} instead of {', '.join(wanted)}"]
+    bounds = pipeline.bounds
+    faults = []
+    for stage, config in zip(pipeline.stages, configs, strict=True):
+        if config.variant not in {variant.name for variant in stage.variants}:
+            faults.append(f"{stage.name} has no variant {config.variant!r}")
+        if config.replicas < max(bounds.min_replicas, 1):
+            faults.append(f"{stage.name}: {config.replicas} replicas are below {max(bounds.min_replicas, 1)}")
+        if bounds.max_replicas is not None and config.replicas > bounds.max_replicas:
+            faults.append(f"{stage.name}: {config.replicas} replicas are above {bounds.max_replicas}")
+        allowed = bounds.batch_sizes
+        if config.batch_size < 1 or (allowed is not None and config.batch_size not in allowed):
+            faults.append(f"{stage.name}: batch size {config.batch_size} is not allowed")
+        if not (sane(config.cores) and config.cores > 0):
+            faults.append(f"{stage.name}: {config.cores} cores are none")
+    if over_budget(configs, bounds):
+        faults.append(f"{total_cores(configs):g} cores are above {bounds.cores:g}")
+    return faults
+
+
+def limit_steps(
+    configs: Sequence[StageConfig], running: Sequence[StageConfig], bounds: Bounds, max_step: int
+) -> tuple[StageConfig, ...]:
+    """The configs with no more than `max_step` replicas added or removed for a stage.
+
+    A new variant or size of replica is not a step. Where slower removal would break the core budget, removal
+    is not slowed.
+    """
+    now = {config.stage: config for config in running}
+
+    def stepped(config: StageConfig, slow_removal: bool) -> StageConfig:
+        old = now.get(config.stage)
+        if old is None or (old.variant, old.cores) != (config.variant, config.cores):
+            return config
+        least = old.replicas - max_step if slow_removal else config.replicas
+        return replace(config, replicas=min(max(config.replicas, least), old.replicas + max_step))
+
+    slow = tuple(stepped(config, True) for config in configs)
+    return tuple(stepped(config, False) for config in configs) if over_budget(slow, bounds) else slow
+
+
+def over_budget(configs: Sequence[StageConfig], bounds: Bounds) -> bool:
+    """Whether all replicas together have more cores than the budget."""
+    return bounds.cores is not None and total_cores(configs) > bounds.cores + ROUNDING_CORES
+
+
+def total_cores(configs: Sequence[StageConfig]) -> float:
+    """Cores of all replicas of all stages."""
+    return sum(config.total_cores for config in configs)

@@ -1,0 +1,313 @@
+"""The loop: gathers what a tick needs, asks the engine and carries it out. Side effects are here alone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from ipa.control.actuation import Phase, accepted, resume, sent
+from ipa.control.engine import on_tick
+from ipa.control.guards import GuardSettings, total_cores
+from ipa.control.observe import observe
+from ipa.control.outcome import unrecorded, unwritten
+from ipa.control.ports import (
+    Clock,
+    ControlStore,
+    DecisionLog,
+    Metrics,
+    PipelineControl,
+    Rollout,
+    Workload,
+    WorkloadState,
+)
+from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
+from ipa.model.decision import Change, Decision, Effects
+from ipa.model.errors import IpaError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.policies.base import Policy, Predictor
+
+log = logging.getLogger("ipa.control")
+
+# What the page plots.
+HISTORY_S = 900.0
+
+
+class Stop(Protocol):
+    """Says that the service is stopping, like a threading.Event."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """One tick in the plots. None is not seen; `pas` is the accuracy of what runs."""
+
+    at: str
+    t_s: float
+    rate_rps: float | None
+    point_rps: float | None
+    upper_rps: float | None
+    latency_s: float | None
+    cores: float | None
+    pas: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the loop knows now. `plan` and `forecast` are the latest there were, `tick_s` what the tick took.
+
+    `skipped_ticks` were not run since the tick before them took too long.
+    """
+
+    pipeline: str
+    tick: int
+    control: PipelineControl
+    phase: Phase
+    history: tuple[HistoryPoint, ...] = ()
+    observation: Observation | None = None
+    forecast: Forecast | None = None
+    plan: Plan | None = None
+    decision: Decision | None = None
+    next_tick_at: datetime | None = None
+    tick_s: float = 0.0
+    skipped_ticks: int = 0
+
+
+Hook = Callable[[Decision, Snapshot], None]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The ports of one loop."""
+
+    clock: Clock
+    metrics: Metrics
+    workload: Workload
+    decisions: DecisionLog
+    controls: ControlStore
+
+
+class ControlLoop:
+    """Keeps one pipeline at its best plan. Thread-safe: one tick at a time, snapshots at any time."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        world: World,
+        *,
+        policy: Policy,
+        predict: Predictor,
+        forecaster: PeakForecaster,
+        settings: GuardSettings,
+        window_s: float,
+        run_id: str,
+        on_decision: Sequence[Hook] = (),
+    ) -> None:
+        self.pipeline = pipeline
+        self._world = world
+        self._policy, self._predict, self._forecaster = policy, predict, forecaster
+        self._settings, self._window_s, self._run_id = settings, window_s, run_id
+        self._hooks = tuple(on_decision)
+        self._ticking = threading.Lock()
+        self._state = EngineState()
+        self._recovered = False
+        self._control = PipelineControl()
+        self._history: deque[HistoryPoint] = deque(maxlen=max(1, round(HISTORY_S / settings.tick_s)))
+        self._snapshot = Snapshot(pipeline.name, 0, self._control, Phase.IDLE)
+
+    def snapshot(self) -> Snapshot:
+        """What the loop knows now; a value that no later tick changes."""
+        return self._snapshot
+
+    def tick_once(self) -> Decision:
+        """One pass: observe, decide, record, write. What went wrong is in the decision, nothing is raised."""
+        return self._tick(None)
+
+    def request(self, configs: tuple[StageConfig, ...], detail: str) -> Decision:
+        """A pass that applies what a person asked for (`detail`: who and why), or holds and says why."""
+        return self._tick(Request(configs, detail))
+
+    def run(self, stop: Stop) -> None:
+        """Tick every `tick_s` until `stop` is set. A tick that takes longer skips the ticks it missed."""
+        clock, tick_s = self._world.clock, self._settings.tick_s
+        due_s = clock.monotonic_s()
+        while not stop.is_set():
+            try:
+                self.tick_once()
+            except Exception:
+                # A fault of this program must not end the control of the pipeline; the next tick sees afresh.
+                log.exception("tick of %s failed", self.pipeline.name)
+            due_s += tick_s
+            late_s = clock.monotonic_s() - due_s
+            if late_s > 0:
+                missed = int(late_s // tick_s) + 1
+                due_s += missed * tick_s
+                skipped = self._snapshot.skipped_ticks + missed
+                self._snapshot = replace(self._snapshot, skipped_ticks=skipped)
+                log.warning("tick of %s took too long, %d skipped", self.pipeline.name, missed)
+            wait_s = max(due_s - clock.monotonic_s(), 0.0)
+            self._snapshot = replace(self._snapshot, next_tick_at=clock.now() + timedelta(seconds=wait_s))
+            clock.wait(wait_s)
+
+    def _tick(self, requested: Request | None) -> Decision:
+        with self._ticking:
+            started_s = self._world.clock.monotonic_s()
+            request = self._request(requested)
+            effects, self._state = on_tick(request, self._state)
+            decision = self._carry_out(effects)
+            self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
+        return decision
+
+    def _request(self, requested: Request | None) -> TickRequest:
+        world = self._world
+        try:
+            self._control = world.controls.control(self.pipeline.name)
+        except IpaError as error:
+            # What was said last still counts; before anything was said nothing is written.
+            log.warning("control of %s cannot be read: %s", self.pipeline.name, error)
+        signals = world.metrics.read(self.pipeline, self._window_s)
+        workload, problem = self._workload()
+        now_s = world.clock.monotonic_s()
+        observation = observe(self.pipeline, signals, workload, problem=problem, at_s=now_s)
+        if not self._recovered:
+            self._recover(observation, now_s)
+        return TickRequest(
+            pipeline=self.pipeline,
+            control=self._control,
+            observation=observation,
+            forecaster=self._forecaster,
+            policy=self._policy,
+            predict=self._predict,
+            settings=self._settings,
+            now_s=now_s,
+            at=world.clock.now(),
+            run_id=self._run_id,
+            rollout=self._rollout(),
+            requested=requested,
+        )
+
+    def _workload(self) -> tuple[WorkloadState | None, str]:
+        try:
+            return self._world.workload.read(self.pipeline), ""
+        except IpaError as error:
+            return None, str(error)
+
+    def _rollout(self) -> Rollout | None:
+        actuation = self._state.actuation
+        if not actuation.asks_rollout or actuation.change is None:
+            return None
+        try:
+            return self._world.workload.rollout(self.pipeline, actuation.change)
+        except IpaError as error:
+            log.warning("rollout of %s cannot be read: %s", self.pipeline.name, error)
+            return None
+
+    def _recover(self, observation: Observation, now_s: float) -> None:
+        """Take up tick numbers and a change in flight from the record; next tick if it is not to be had."""
+        if observation.running() is None:
+            return
+        name = self.pipeline.name
+        try:
+            newest = self._world.decisions.decisions(name, limit=1)
+            applied = self._world.decisions.decisions(name, limit=1, applied_only=True)
+        except IpaError as error:
+            log.warning("decisions of %s cannot be read: %s", name, error)
+            return
+        self._recovered = True
+        last = applied[0] if applied else None
+        self._state = replace(
+            self._state,
+            tick=max(self._state.tick, newest[0].tick if newest else 0),
+            planned=last is not None,
+            actuation=resume(last, observation, self._settings.rollout_deadline_s, now_s),
+        )
+
+    def _carry_out(self, effects: Effects) -> Decision:
+        """Record, then write. The decision that says how it went."""
+        decision, change = effects.decision, effects.change
+        clock = self._world.clock
+        try:
+            self._world.decisions.record(decision)
+        except IpaError as error:
+            decision, self._state = unrecorded(decision, self._state, error, clock.monotonic_s())
+            log.error("%s: %s", self.pipeline.name, decision.detail)
+            return decision
+        if change is None:
+            return decision
+        self._state = replace(self._state, actuation=sent(self._state.actuation))
+        try:
+            self._world.workload.write(self.pipeline, change)
+        except IpaError as error:
+            return self._failed(decision, change, error)
+        self._state = replace(self._state, actuation=accepted(self._state.actuation))
+        log.info("%s: %s %s", self.pipeline.name, decision.reason.value, decision.detail)
+        return decision
+
+    def _failed(self, decision: Decision, change: Change, error: IpaError) -> Decision:
+        now_s = self._world.clock.monotonic_s()
+        outcome, self._state = unwritten(
+            decision,
+            change,
+            self._state,
+            error,
+            control=self._control,
+            settings=self._settings,
+            now_s=now_s,
+        )
+        log.warning("%s: %s %s", self.pipeline.name, outcome.reason.value, outcome.detail)
+        try:
+            self._world.decisions.record(outcome)
+        except IpaError as unrecordable:
+            log.error("%s: the outcome cannot be recorded: %s", self.pipeline.name, unrecordable)
+        return outcome
+
+    def _publish(self, request: TickRequest, decision: Decision, tick_s: float) -> None:
+        observation, before = request.observation, self._snapshot
+        running = observation.running()
+        rate_rps = _value(observation.arrival_rate_rps)
+        seen = self._predict(running, rate_rps) if running and rate_rps else None
+        forecast = decision.forecast
+        self._history.append(
+            HistoryPoint(
+                at=decision.at,
+                t_s=request.now_s,
+                rate_rps=rate_rps,
+                point_rps=forecast.point_rps if forecast else None,
+                upper_rps=forecast.upper_rps if forecast else None,
+                latency_s=_value(observation.latency_s),
+                cores=total_cores(running) if running else None,
+                pas=seen.pas if seen else None,
+                reason=decision.reason.value,
+            )
+        )
+        self._snapshot = Snapshot(
+            pipeline=self.pipeline.name,
+            tick=self._state.tick,
+            control=request.control,
+            phase=self._state.actuation.phase,
+            history=tuple(self._history),
+            observation=observation,
+            forecast=forecast or before.forecast,
+            plan=decision.plan or before.plan,
+            decision=decision,
+            next_tick_at=before.next_tick_at,
+            tick_s=tick_s,
+            skipped_ticks=before.skipped_ticks,
+        )
+        for hook in self._hooks:
+            hook(decision, self._snapshot)
+
+
+def _value(value: Measured[float] | Missing) -> float | None:
+    return value.value if isinstance(value, Measured) else None

@@ -1,0 +1,80 @@
+"""What the metrics say and what the workload says, merged into one observation.
+
+A value that makes no sense (NaN, infinite, negative) becomes Missing here: nothing further on meets it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+
+from ipa.control.ports import Signals, StageSignals, WorkloadState
+from ipa.model.observation import (
+    LoadHistory,
+    Measured,
+    Missing,
+    MissingReason,
+    Observation,
+    StageObservation,
+)
+from ipa.model.pipeline import Pipeline
+
+NOT_READ = Missing(MissingReason.ABSENT, "the metrics have no such stage")
+
+
+def observe(
+    pipeline: Pipeline, signals: Signals, workload: WorkloadState | None, *, problem: str = "", at_s: float
+) -> Observation:
+    """The observation of a pipeline; `workload` is None where it could not be read, `problem` says why."""
+    states = {state.config.stage: state for state in workload.stages} if workload else {}
+    stages = []
+    for stage in pipeline.stages:
+        state = states.get(stage.name)
+        unseen = Missing(MissingReason.UNREACHABLE if workload is None else MissingReason.ABSENT, problem)
+        seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ))
+        stages.append(
+            StageObservation(
+                stage=stage.name,
+                running=Measured(state.config) if state else unseen,
+                ready_replicas=Measured(state.ready_replicas) if state else unseen,
+                arrival_rate_rps=checked(seen.arrival_rate_rps),
+                latency_s=checked(seen.latency_s),
+                queue_length=checked(seen.queue_length),
+            )
+        )
+    return Observation(
+        pipeline=pipeline.name,
+        at_s=at_s,
+        arrival_rate_rps=checked(signals.arrival_rate_rps),
+        load=checked_load(signals.load),
+        latency_s=checked(signals.latency_s),
+        stages=tuple(stages),
+        revision=workload.revision if workload else "",
+        settled=workload.settled if workload else False,
+        problem=problem,
+    )
+
+
+def checked(value: Measured[float] | Missing) -> Measured[float] | Missing:
+    """The value, or Missing where it is not a finite number ≥ 0."""
+    if isinstance(value, Missing) or sane(value.value):
+        return value
+    return Missing(MissingReason.INVALID, f"the value is {value.value}", value.age_s)
+
+
+def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory] | Missing:
+    """The load with senseless samples as gaps; Missing where no sample makes sense."""
+    if isinstance(load, Missing):
+        return load
+    rates = load.value.rates_rps
+    cleaned = tuple(rate if rate is not None and sane(rate) else None for rate in rates)
+    if any(rate is not None for rate in cleaned):
+        return replace(load, value=replace(load.value, rates_rps=cleaned))
+    if any(rate is not None for rate in rates):
+        return Missing(MissingReason.INVALID, "no rate of the window is a finite number ≥ 0", load.age_s)
+    return Missing(MissingReason.ABSENT, "the window holds no rate", load.age_s)
+
+
+def sane(value: float) -> bool:
+    """Whether a rate, a length or a duration can be that."""
+    return isfinite(value) and value >= 0

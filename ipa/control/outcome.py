@@ -1,0 +1,91 @@
+"""A decision that could not be carried out: the hold that says why, and the state that follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ipa.control import quarantine
+from ipa.control.actuation import unanswered, withdrawn
+from ipa.control.guards import GuardSettings
+from ipa.control.ports import PipelineControl
+from ipa.control.state import Block, EngineState
+from ipa.model.decision import Action, Change, Decision, ReasonCode
+from ipa.model.errors import (
+    ConflictError,
+    DeadlineError,
+    ForbiddenError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
+
+
+def unrecorded(
+    decision: Decision, state: EngineState, error: IpaError, now_s: float
+) -> tuple[Decision, EngineState]:
+    """Where the decision could not be made durable, nothing is written."""
+    if state.actuation.change is not None and decision.action is Action.APPLY:
+        state = replace(state, actuation=withdrawn(state.actuation, now_s))
+    words = f"the decision {decision.reason.value} could not be recorded: {error}"
+    held = replace(decision, action=Action.HOLD, reason=ReasonCode.AUDIT_FAILED, detail=words)
+    return replace(held, configs=decision.previous), state
+
+
+def unwritten(
+    decision: Decision,
+    change: Change,
+    state: EngineState,
+    error: IpaError,
+    *,
+    control: PipelineControl,
+    settings: GuardSettings,
+    now_s: float,
+) -> tuple[Decision, EngineState]:
+    """A second decision, the next tick's number on it, that holds with the reason why the write failed.
+
+    A refused write is never sent again: the next tick reads and decides afresh. Refusals that repeat, and
+    those for lack of rights or validity, block the pipeline.
+    """
+    reason, words = ReasonCode.WORKLOAD_UNKNOWN, str(error)
+    left = withdrawn(state.actuation, now_s)
+    match error:
+        case UnavailableError() | DeadlineError():
+            left = unanswered(state.actuation, words)
+            words = f"the write was not answered, it will be read back: {words}"
+        case ConflictError():
+            reason = ReasonCode.CONFLICT
+            state = _conflicted(state, words, control, settings, now_s)
+        case ForbiddenError() | InputError():
+            reason = ReasonCode.RBAC
+            state = replace(state, block=Block(reason, words, control))
+        case NotFoundError():
+            pass
+        case _:
+            reason = ReasonCode.QUARANTINED
+            failures = quarantine.add(
+                state.failures, change.previous, change.configs, settings.quarantine_s, now_s
+            )
+            state = replace(state, failures=failures)
+    tick = state.tick + 1
+    held = replace(
+        decision,
+        decision_id=f"{decision.decision_id}-outcome",
+        tick=tick,
+        action=Action.HOLD,
+        reason=reason,
+        detail=words,
+        configs=decision.previous,
+    )
+    return held, replace(state, tick=tick, actuation=left)
+
+
+def _conflicted(
+    state: EngineState, words: str, control: PipelineControl, settings: GuardSettings, now_s: float
+) -> EngineState:
+    conflicts = state.conflicts + 1
+    if conflicts < settings.max_conflicts:
+        return replace(state, conflicts=conflicts)
+    said = f"{conflicts} writes in a row were refused, the last with: {words}"
+    until_s = now_s + settings.quarantine_s
+    return replace(state, conflicts=0, block=Block(ReasonCode.CONFLICT, said, control, until_s))

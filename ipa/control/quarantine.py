@@ -1,0 +1,85 @@
+"""What failed to roll out is left alone for a while, longer each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ipa.control.guards import total_cores
+from ipa.model.plan import StageConfig
+
+# 300 s doubled five times is 2.7 h: a broken variant is tried a few times a day.
+MAX_DOUBLINGS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A rollout that failed: the variants it brought in as (stage, variant), or none where it only grew.
+
+    A growth that failed is a lack of room: nothing as large as `cores` is tried before `until_s`.
+    """
+
+    variants: frozenset[tuple[str, str]]
+    cores: float
+    until_s: float
+    times: int = 1
+
+
+def add(
+    failures: Sequence[Failure],
+    previous: Sequence[StageConfig],
+    configs: Sequence[StageConfig],
+    base_s: float,
+    now_s: float,
+) -> tuple[Failure, ...]:
+    """The failures with that of going from `previous` to `configs`; a repeated one waits twice as long."""
+    variants = pairs(configs) - pairs(previous)
+    before = next((failure for failure in failures if failure.variants == variants), None)
+    if before and now_s < before.until_s:
+        return tuple(failures)
+    times = before.times + 1 if before else 1
+    until_s = now_s + base_s * 2 ** min(times - 1, MAX_DOUBLINGS)
+    others = tuple(failure for failure in failures if failure.variants != variants)
+    return (*others, Failure(variants, total_cores(configs), until_s, times))
+
+
+def forgive(failures: Sequence[Failure], settled: Sequence[StageConfig]) -> tuple[Failure, ...]:
+    """The failures without those that what settled now has disproved."""
+    return tuple(
+        failure
+        for failure in failures
+        if not (
+            failure.variants <= pairs(settled) if failure.variants else total_cores(settled) >= failure.cores
+        )
+    )
+
+
+def excluded(
+    failures: Sequence[Failure], running: Sequence[StageConfig], now_s: float
+) -> frozenset[tuple[str, str]]:
+    """The (stage, variant) pairs no plan may use now. What runs is never among them."""
+    active = (failure.variants for failure in failures if now_s < failure.until_s)
+    return frozenset().union(*active) - pairs(running)
+
+
+def objection(
+    failures: Sequence[Failure], running: Sequence[StageConfig], configs: Sequence[StageConfig], now_s: float
+) -> str:
+    """Why these configs are in quarantine, empty where they are not."""
+    banned = sorted(excluded(failures, running, now_s) & pairs(configs))
+    if banned:
+        return "left alone since its rollout failed: " + ", ".join(
+            f"{stage}={name}" for stage, name in banned
+        )
+    cores = total_cores(configs)
+    for failure in failures:
+        crowded = not failure.variants and now_s < failure.until_s and cores > total_cores(running)
+        if crowded and cores >= failure.cores:
+            left_s = failure.until_s - now_s
+            return f"{failure.cores:g} cores did not become ready; tried again in {left_s:.0f} s"
+    return ""
+
+
+def pairs(configs: Sequence[StageConfig]) -> frozenset[tuple[str, str]]:
+    """(stage, variant) of each config."""
+    return frozenset((config.stage, config.variant) for config in configs)

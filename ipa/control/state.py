@@ -1,0 +1,106 @@
+"""What a tick is given, what it remembers, and its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from ipa.control.actuation import IDLE, Actuation
+from ipa.control.guards import GuardSettings
+from ipa.control.ports import PipelineControl, Rollout
+from ipa.control.quarantine import Failure
+from ipa.model.decision import Action, ReasonCode
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory, Observation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.policies.base import Policy, Predictor
+
+
+class PeakForecaster(Protocol):
+    """Forecasts the peak of a load, with horizon and quantile already chosen. Pure."""
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The peak expected. DomainError where the load has no rate."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A change a person asked for, and the words that go with it."""
+
+    configs: tuple[StageConfig, ...]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TickRequest:
+    """Everything a tick may know. `rollout` is given where the state's actuation asks for it."""
+
+    pipeline: Pipeline
+    control: PipelineControl
+    observation: Observation
+    forecaster: PeakForecaster
+    policy: Policy
+    predict: Predictor
+    settings: GuardSettings
+    now_s: float
+    at: datetime
+    # Makes decision ids unique over restarts of the service.
+    run_id: str
+    rollout: Rollout | None = None
+    requested: Request | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stop that lasts until people touch the pipeline's control, or until `until_s` where that is given."""
+
+    reason: ReasonCode
+    detail: str
+    control: PipelineControl
+    until_s: float | None = None
+
+    def holds(self, control: PipelineControl, now_s: float) -> bool:
+        """Whether it still stands."""
+        return control == self.control and (self.until_s is None or now_s < self.until_s)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What one tick leaves to the next.
+
+    `lower` are the lower plans of the last ticks in a row, `ours` what runs by our own hand (None before it
+    is known), `planned` whether a plan was ever applied, `conflicts` refused writes in a row, `drifts_s` when
+    another hand changed what ran.
+    """
+
+    tick: int = 0
+    actuation: Actuation = IDLE
+    lower: tuple[Plan, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    ours: tuple[StageConfig, ...] | None = None
+    planned: bool = False
+    conflicts: int = 0
+    drifts_s: tuple[float, ...] = ()
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a tick came to: `configs` are to be written for APPLY."""
+
+    action: Action
+    reason: ReasonCode
+    detail: str
+    configs: tuple[StageConfig, ...] = ()
+    plan: Plan | None = None
+    forecast: Forecast | None = None
+
+
+def hold(
+    reason: ReasonCode, detail: str, *, plan: Plan | None = None, forecast: Forecast | None = None
+) -> Verdict:
+    """The verdict to leave everything as it is."""
+    return Verdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast)
