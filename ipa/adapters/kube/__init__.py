@@ -1,1 +1,1 @@
-
+"""The running pipeline as a SeldonDeployment on Kubernetes."""

@@ -1,0 +1,155 @@
+"""Where the stages of a pipeline are inside a SeldonDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import md5
+
+from ipa.adapters.kube.variants import Json
+from ipa.model.errors import DriftError, InputError, Problem
+from ipa.model.pipeline import Pipeline, SeldonTarget, Stage
+
+LABEL_PIPELINE = "ipa-serving/pipeline"
+AUTOSCALERS = ("hpaSpec", "kedaSpec")
+# The operator hashes names of Deployments that would not fit a DNS label.
+LONGEST_NAME = 63
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stage's componentSpec, container and graph node in one SeldonDeployment, and their paths in it.
+
+    `replicas` is what counts of the three levels, `deployment` the name of the Deployment made of it.
+    """
+
+    stage: Stage
+    component: Json
+    container: Json
+    node: Json
+    component_path: Path
+    container_path: Path
+    node_path: Path
+    replicas: int
+    deployment: str
+
+
+def target_of(pipeline: Pipeline) -> SeldonTarget:
+    """Where the pipeline's SeldonDeployment lives. InputError where its file does not say."""
+    if pipeline.seldon is None:
+        raise InputError(
+            f"pipeline {pipeline.name!r} does not say where it runs on Seldon",
+            hint="Give it `seldon: {name: ..., namespace: ..., predictor: ...}`.",
+        )
+    return pipeline.seldon
+
+
+def container_name(stage: Stage) -> str:
+    """The name of the stage's container and graph node."""
+    return stage.container or stage.name
+
+
+def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
+    """The name the operator gives to the Deployment of a componentSpec."""
+    containers = [container["name"] for container in component["spec"]["containers"]]
+    name = "-".join([target.name, target.predictor, str(index), *containers])
+    return (
+        name
+        if len(name) <= LONGEST_NAME
+        else f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
+    )
+
+
+def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+    """The place of every stage, in order.
+
+    DriftError lists every stage that is not where its pipeline says, or whose replicas another controller
+    owns; the object is then not written to.
+    """
+    target = target_of(pipeline)
+    problems: list[str] = []
+    owner = sdep["metadata"].get("labels", {}).get(LABEL_PIPELINE)
+    if owner not in (None, pipeline.name):
+        problems.append(f"label {LABEL_PIPELINE} says that it belongs to pipeline {owner!r}")
+    predictors = sdep["spec"]["predictors"]
+    names = [predictor["name"] for predictor in predictors]
+    if names.count(target.predictor) != 1:
+        raise drift(pipeline, [*problems, f"has predictors {', '.join(names)}, none is {target.predictor!r}"])
+    index = names.index(target.predictor)
+    nodes = list(_nodes(predictors[index]["graph"], ("spec", "predictors", index, "graph")))
+    places: list[Place] = []
+    above: Path = ()
+    for stage in pipeline.stages:
+        place, faults = _place(stage, sdep, index, nodes, target)
+        problems.extend(faults)
+        if place is None:
+            continue
+        if place.node_path[: len(above)] != above:
+            problems.append(f"graph node {container_name(stage)!r} is not below that of the stage before it")
+        if place.component_path in {other.component_path for other in places}:
+            problems.append(
+                f"container {container_name(stage)!r} shares its componentSpec with another stage"
+            )
+        above = place.node_path
+        places.append(place)
+    if problems:
+        raise drift(pipeline, problems)
+    return tuple(places)
+
+
+def _place(
+    stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[Path, Json]], target: SeldonTarget
+) -> tuple[Place | None, list[str]]:
+    name = container_name(stage)
+    whole = sdep["spec"]["predictors"][predictor]
+    found = [
+        (("spec", "predictors", predictor, "componentSpecs", component), ("spec", "containers", container))
+        for component, spec in enumerate(whole.get("componentSpecs") or ())
+        for container, one in enumerate(spec["spec"]["containers"])
+        if one["name"] == name
+    ]
+    node = [(path, value) for path, value in nodes if value["name"] == name]
+    faults = []
+    if len(found) != 1:
+        faults.append(f"stage {stage.name!r}: {len(found)} containers are named {name!r}, not one")
+    if len(node) != 1:
+        faults.append(f"stage {stage.name!r}: {len(node)} graph nodes are named {name!r}, not one")
+    if faults:
+        return None, faults
+    component_path, inside = found[0]
+    component = whole["componentSpecs"][component_path[-1]]
+    faults = [
+        f"stage {stage.name!r} has {scaler}: its replicas belong to another controller; remove it first"
+        for scaler in AUTOSCALERS
+        if component.get(scaler)
+    ]
+    levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
+    return Place(
+        stage=stage,
+        component=component,
+        container=component["spec"]["containers"][inside[-1]],
+        node=node[0][1],
+        component_path=component_path,
+        container_path=component_path + inside,
+        node_path=node[0][0],
+        replicas=next((level for level in levels if level is not None), 1),
+        deployment=deployment_name(target, component, int(component_path[-1])),
+    ), faults
+
+
+def _nodes(node: Json, path: Path) -> Iterator[tuple[Path, Json]]:
+    yield path, node
+    for index, child in enumerate(node.get("children") or ()):
+        yield from _nodes(child, (*path, "children", index))
+
+
+def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
+    """The refusal to touch an object that is not as its pipeline says."""
+    target = target_of(pipeline)
+    return DriftError(
+        f"SeldonDeployment {target.namespace}/{target.name} is not as pipeline {pipeline.name!r} says",
+        problems=[Problem(problem) for problem in problems],
+        hint="Put it back, or change the pipeline's file to match; it is not written to until then.",
+    )

@@ -1,0 +1,128 @@
+"""What Seldon sees of a variant: image, env, model URI and implementation; and which variant is running.
+
+A field of a container or graph node is ours if any variant of the stage names it. Everything else belongs
+to other people and is neither compared nor written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Pipeline, SeldonRun, Stage
+
+BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
+BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
+
+# What the operator itself gives to every MLServer container; a variant that set them would be overwritten.
+OPERATORS_ENV = frozenset(
+    {"MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_MODEL_NAME", "MLSERVER_METRICS_PORT"}
+)
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One field of a variant: where it is and what it is there. `value` None: the field is not there."""
+
+    kind: str
+    name: str
+    value: str | None
+
+    def __str__(self) -> str:
+        return f"env {self.name}" if self.kind == "env" else self.name
+
+
+def seldon_run(stage: Stage, variant: str) -> SeldonRun:
+    """How the variant runs on Seldon. InputError where its pipeline file does not say."""
+    run = stage.variant(variant).seldon
+    if run is None:
+        raise InputError(
+            f"variant {variant!r} of stage {stage.name!r} does not say how it runs on Seldon",
+            hint="Give it a `seldon:` section with image, model_uri or implementation.",
+        )
+    return run
+
+
+def _runs(stage: Stage) -> list[SeldonRun]:
+    return [variant.seldon for variant in stage.variants if variant.seldon is not None]
+
+
+def leaves(stage: Stage, variant: str) -> tuple[Leaf, ...]:
+    """The fields of the stage's container and node that are ours, with the variant's values."""
+    run, runs = seldon_run(stage, variant), _runs(stage)
+    found = []
+    if any(other.image is not None for other in runs):
+        found.append(Leaf("container", "image", run.image))
+    if any(other.implementation is not None for other in runs):
+        found.append(Leaf("node", "implementation", run.implementation))
+    if any(other.model_uri is not None for other in runs):
+        found.append(Leaf("node", "modelUri", run.model_uri))
+    names = sorted({name for other in runs for name in other.env})
+    found.extend(Leaf("env", name, run.env.get(name)) for name in names)
+    return tuple(found)
+
+
+def env_entry(container: Json, name: str) -> Json | None:
+    """The entry of that name that counts: of several, Kubernetes takes the last."""
+    entries = [entry for entry in container.get("env") or () if entry.get("name") == name]
+    return entries[-1] if entries else None
+
+
+def live_value(leaf: Leaf, container: Json, node: Json) -> object:
+    """What runs in the leaf's place; None where nothing is there."""
+    if leaf.kind == "env":
+        entry = env_entry(container, leaf.name)
+        if entry is None:
+            return None
+        return "a value from elsewhere (valueFrom)" if "valueFrom" in entry else entry.get("value", "")
+    return (container if leaf.kind == "container" else node).get(leaf.name)
+
+
+def recognise(stage: Stage, container: Json, node: Json) -> tuple[str | None, str]:
+    """The variant that runs, or None and in words how the nearest one differs from what runs."""
+    nearest: tuple[int, str] | None = None
+    for variant in stage.variants:
+        if variant.seldon is None:
+            continue
+        differing = [
+            f"{leaf} is {_shown(live_value(leaf, container, node))}, not {_shown(leaf.value)}"
+            for leaf in leaves(stage, variant.name)
+            if live_value(leaf, container, node) != leaf.value
+        ]
+        if not differing:
+            return variant.name, ""
+        if nearest is None or len(differing) < nearest[0]:
+            nearest = (len(differing), f"nearest is {variant.name!r}: {'; '.join(differing)}")
+    return None, nearest[1] if nearest else "none of its variants says how it runs on Seldon"
+
+
+def _shown(value: object) -> str:
+    return "absent" if value is None else repr(value)
+
+
+def check_variants(pipeline: Pipeline) -> None:
+    """InputError lists variants that cannot be told apart on Seldon, or that set env that is not theirs."""
+    problems = [Problem(message) for stage in pipeline.stages for message in _faults(stage)]
+    if problems:
+        raise InputError(f"pipeline {pipeline.name!r} cannot run on Seldon as written", problems=problems)
+
+
+def _faults(stage: Stage) -> Iterator[str]:
+    seen: dict[tuple[Leaf, ...], str] = {}
+    for variant in stage.variants:
+        if variant.seldon is None:
+            continue
+        for name in sorted(variant.seldon.env):
+            if name in OPERATORS_ENV or name in (BATCH_SIZE, BATCH_TIME):
+                yield f"stage {stage.name!r}, variant {variant.name!r}: env {name} is set by the service"
+        look = leaves(stage, variant.name)
+        if look in seen:
+            yield (
+                f"stage {stage.name!r}: variants {seen[look]!r} and {variant.name!r} have the same image, "
+                "env and model URI, so one cannot be told from the other; give them an env that differs"
+            )
+        seen[look] = variant.name

@@ -1,0 +1,148 @@
+"""The Workload port over a SeldonDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.locate import Place, locate, target_of
+from ipa.adapters.kube.manifest import canonical, read, render
+from ipa.adapters.kube.patch import build_patch
+from ipa.adapters.kube.rollout import judge, ready_replicas, unready
+from ipa.control.ports import Rollout, StageState, WorkloadState
+from ipa.model.decision import Change
+from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+
+
+def revision_of(sdep: Json) -> str:
+    """What a decision is bound to: which object, and which of its specs.
+
+    Not the resourceVersion, which moves with every status the operator writes while nothing of what was
+    decided on has changed. The patch itself is guarded by the resourceVersion of the read just before it.
+    """
+    metadata = sdep["metadata"]
+    return f"{metadata['uid']}/{metadata['generation']}"
+
+
+class SeldonWorkload:
+    """A pipeline that runs as one SeldonDeployment. Only the SeldonDeployment is written, never a child."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""
+        sdep = self._get(pipeline)
+        configs = read(pipeline, sdep)
+        places = locate(pipeline, sdep)
+        deployments = self._deployments(pipeline, places)
+        stages = tuple(
+            StageState(config, ready_replicas(deployments[place.deployment]))
+            for place, config in zip(places, configs, strict=True)
+        )
+        settled = not any(unready(place, deployments[place.deployment]) for place in places)
+        return WorkloadState(revision_of(sdep), stages, settled)
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """The revision of the SeldonDeployment as created. ConflictError where there is one already."""
+        namespace = target_of(pipeline).namespace
+        body = render(pipeline, configs)
+        self._client.create_seldondeployment(namespace, body, dry_run=True)
+        try:
+            created = self._client.create_seldondeployment(namespace, body)
+        except UnavailableError as error:
+            return self._read_back(pipeline, "", configs, error)
+        return revision_of(created)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision, once the one guarded patch is accepted. Nothing to change: the same revision.
+
+        ConflictError: the spec is not the one the change was decided on, or moved while it was written;
+        nothing was written. UnavailableError: nothing was written, or (it says so) that is not known.
+        """
+        target = target_of(pipeline)
+        live = self._get(pipeline)
+        if revision_of(live) != change.revision:
+            raise ConflictError(
+                f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}, "
+                f"not at {change.revision} as when it was decided on",
+                hint="Read it again and decide again.",
+            )
+        patch = build_patch(pipeline, live, change.configs)
+        if not patch:
+            return revision_of(live)
+        promised = self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=True)
+        self._check_promise(pipeline, promised, change)
+        try:
+            written = self._client.patch_seldondeployment(target.namespace, target.name, patch)
+        except UnavailableError as error:
+            return self._read_back(pipeline, change.revision, change.configs, error)
+        return revision_of(written)
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """How far a written change is. ConflictError: the SeldonDeployment asks for something else now."""
+        sdep = self._get(pipeline)
+        if not _same_object(revision_of(sdep), change.revision) or read(pipeline, sdep) != canonical(
+            change.configs
+        ):
+            raise ConflictError(
+                f"another hand changed pipeline {pipeline.name!r} after the change was written",
+                hint="Read it again and decide again.",
+            )
+        places = locate(pipeline, sdep)
+        deployments = self._deployments(pipeline, places)
+        namespace = target_of(pipeline).namespace
+        pods = {}
+        for place in places:
+            deployment = deployments[place.deployment]
+            if deployment is not None and unready(place, deployment):
+                labels = deployment["spec"]["selector"]["matchLabels"]
+                pods[place.deployment] = self._client.list_pods(namespace, labels)
+        return judge(places, deployments, pods)
+
+    def _get(self, pipeline: Pipeline) -> Json:
+        target = target_of(pipeline)
+        return self._client.get_seldondeployment(target.namespace, target.name)
+
+    def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
+        namespace = target_of(pipeline).namespace
+        return {
+            place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
+        }
+
+    def _check_promise(self, pipeline: Pipeline, promised: Json, change: Change) -> None:
+        """ConflictError where the cluster's own hands (webhooks) would make something else of the patch."""
+        if read(pipeline, promised) != canonical(change.configs):
+            raise ConflictError(
+                f"the cluster would change what is written for pipeline {pipeline.name!r}",
+                hint="Look for a mutating webhook that touches SeldonDeployments.",
+            )
+
+    def _read_back(
+        self, pipeline: Pipeline, before: str, wanted: Sequence[StageConfig], cause: UnavailableError
+    ) -> str:
+        """The revision where the unanswered write happened; it is never sent again to find out."""
+        try:
+            live = self._get(pipeline)
+            found = read(pipeline, live)
+        except NotFoundError:
+            raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
+        except IpaError as error:
+            raise UnavailableError(
+                f"{cause.message}; reading back failed too, so whether it was written is not known: "
+                f"{error.message}"
+            ) from cause
+        if revision_of(live) == before:
+            raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
+        if found != canonical(wanted):
+            raise ConflictError(
+                f"{cause.message}; reading back shows a change by another hand",
+                hint="Read it again and decide again.",
+            ) from cause
+        return revision_of(live)
+
+
+def _same_object(revision: str, other: str) -> bool:
+    return revision.rpartition("/")[0] == other.rpartition("/")[0]

@@ -1,0 +1,154 @@
+"""SeldonWorkload under the contract: on the fake API server, and on a cluster of yours."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.control.ports import Rollout, RolloutPhase, Workload
+from ipa.model.decision import Change
+from ipa.model.errors import NotFoundError
+from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant
+from ipa.model.plan import StageConfig
+from tests.fakes.kube import FakeKube
+
+TICKS = 60
+TIMEOUT_S = 10.0
+
+
+def contract_pipeline(namespace: str = "default", image: str = "registry.example/model:1") -> Pipeline:
+    """Two stages of two variants; variants differ by env alone, so that any image serves."""
+
+    def variant(name: str) -> Variant:
+        return Variant(name, seldon=SeldonRun(image=image, env={"MODEL_VARIANT": name}))
+
+    stages = tuple(Stage(name, (variant(f"{name}-s"), variant(f"{name}-l"))) for name in ("first", "second"))
+    return Pipeline(
+        "ipa-contract",
+        stages,
+        Sla(1.0),
+        {"default": Objective()},
+        seldon=SeldonTarget("ipa-contract", namespace),
+    )
+
+
+class FakeKubeHarness:
+    """On the fake: time is ticks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.kube = FakeKube()
+        self.kube.__enter__()
+        self.client = KubeClient.from_kubeconfig(str(self.kube.kubeconfig(folder)), TIMEOUT_S)
+        self.seldon = SeldonWorkload(self.client)
+        self.workload: Workload = self.seldon
+        self.pipeline = contract_pipeline()
+
+    def start(self, configs: Sequence[StageConfig]) -> None:
+        self.seldon.create(self.pipeline, configs)
+        for _ in range(TICKS):
+            self.kube.tick()
+            if self.workload.read(self.pipeline).settled:
+                return
+        raise AssertionError("the first deploy did not settle")
+
+    def settle(self, change: Change) -> Rollout:
+        for _ in range(TICKS):
+            rollout = self.workload.rollout(self.pipeline, change)
+            if rollout.phase is not RolloutPhase.PROGRESSING:
+                break
+            self.kube.tick()
+        return rollout
+
+    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
+        index = [one.name for one in self.pipeline.stages].index(stage)
+
+        def scale(sdep: dict) -> None:
+            sdep["spec"]["predictors"][0]["componentSpecs"][index]["replicas"] = replicas
+
+        self.kube.edit("default", "ipa-contract", scale)
+
+    def remove(self) -> None:
+        with self.kube.store.lock:
+            self.kube.store.delete("seldondeployments", "default", "ipa-contract")
+
+    def close(self) -> None:
+        self.client.close()
+        self.kube.__exit__()
+
+
+class ClusterHarness:
+    """On the cluster of IPA_TEST_KUBECONFIG: it has the CRD and the operator; its pods may be fake.
+
+    Environment: IPA_TEST_NAMESPACE (default ipa-test, must exist), IPA_TEST_IMAGE (any that starts and
+    stays), IPA_TEST_TIMEOUT_S (for one rollout).
+    """
+
+    def __init__(self, kubeconfig: str) -> None:
+        from kubernetes import client, config
+
+        self.namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
+        self.timeout_s = float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
+        image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+        self.pipeline = contract_pipeline(self.namespace, image)
+        self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
+        self.seldon = SeldonWorkload(self.client)
+        self.workload: Workload = self.seldon
+        configuration = client.Configuration()
+        config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        self._api = client.ApiClient(configuration)
+        self._custom = client.CustomObjectsApi(self._api)
+        self._place = ("machinelearning.seldon.io", "v1", self.namespace, "seldondeployments", "ipa-contract")
+        self._pause = threading.Event()
+        self._remove_if_there()
+
+    def start(self, configs: Sequence[StageConfig]) -> None:
+        self.seldon.create(self.pipeline, configs)
+        for _ in range(int(self.timeout_s)):
+            if self.workload.read(self.pipeline).settled:
+                return
+            self._pause.wait(1)
+        raise AssertionError("the first deploy did not settle")
+
+    def settle(self, change: Change) -> Rollout:
+        for _ in range(int(self.timeout_s)):
+            rollout = self.workload.rollout(self.pipeline, change)
+            if rollout.phase is not RolloutPhase.PROGRESSING:
+                break
+            self._pause.wait(1)
+        return rollout
+
+    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
+        index = [one.name for one in self.pipeline.stages].index(stage)
+        path = f"/spec/predictors/0/componentSpecs/{index}/replicas"
+        patch = [{"op": "replace", "path": path, "value": replicas}]
+        self._custom.patch_namespaced_custom_object(
+            *self._place, patch, _content_type="application/json-patch+json"
+        )
+
+    def remove(self) -> None:
+        self._custom.delete_namespaced_custom_object(*self._place)
+        self._wait_until_gone()
+
+    def close(self) -> None:
+        self._remove_if_there()
+        self.client.close()
+        self._api.close()
+
+    def _remove_if_there(self) -> None:
+        try:
+            self.client.get_seldondeployment(self.namespace, "ipa-contract")
+        except NotFoundError:
+            return
+        self.remove()
+
+    def _wait_until_gone(self) -> None:
+        names = [f"ipa-contract-default-{i}-{stage.name}" for i, stage in enumerate(self.pipeline.stages)]
+        for _ in range(int(self.timeout_s)):
+            if not any(self.client.get_deployment(self.namespace, name) for name in names):
+                return
+            self._pause.wait(1)
+        raise AssertionError("the children were not removed")

@@ -1,0 +1,159 @@
+"""What each request does: verbs on resources, as the API server serves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakes.kube.patching import PatchError, json_patch, merge_patch
+from tests.fakes.kube.schema import admit
+from tests.fakes.kube.store import ApiError, Json, Store
+
+LIST_KINDS = {
+    "seldondeployments": ("machinelearning.seldon.io/v1", "SeldonDeploymentList"),
+    "deployments": ("apps/v1", "DeploymentList"),
+    "pods": ("v1", "PodList"),
+    "events": ("v1", "EventList"),
+    "leases": ("coordination.k8s.io/v1", "LeaseList"),
+}
+PATCHES = {
+    "application/json-patch+json": json_patch,
+    "application/merge-patch+json": merge_patch,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, taken apart. `group` is "" for the core API."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    query: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    content_type: str = "application/json"
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether nothing may be kept."""
+        return self.query.get("dryRun") == "All"
+
+
+@dataclass
+class Api:
+    """The API server without its HTTP."""
+
+    store: Store
+    schema: Json
+    # Called with every SeldonDeployment about to be kept: a mutating webhook of somebody's.
+    mutate: Any = None
+
+    def serve(self, request: Request) -> tuple[int, Json]:
+        """Status and body; ApiError for failures."""
+        with self.store.lock:
+            if request.resource == "tokenreviews":
+                return 201, _token_review(request.body)
+            if request.resource == "subjectaccessreviews":
+                return 201, {**request.body, "status": {"allowed": True}}
+            if request.resource not in LIST_KINDS:
+                raise ApiError(404, "NotFound", "the server could not find the requested resource")
+            if request.subresource == "scale":
+                return 200, self._scale(request)
+            return self._serve_object(request)
+
+    def _serve_object(self, request: Request) -> tuple[int, Json]:
+        store, place = self.store, (request.resource, request.namespace, request.name)
+        match request.verb:
+            case "get":
+                return 200, store.get(*place)
+            case "list":
+                return 200, self._list(request)
+            case "create":
+                made = self._admit(request, request.body)
+                return 201, store.create(
+                    request.resource, request.namespace, made, dry_run=request.is_dry_run
+                )
+            case "update":
+                return 200, self._replace(request, request.body, store.get(*place))
+            case "patch":
+                live = store.get(*place)
+                return 200, self._replace(request, _patched(request, live), live)
+            case "delete":
+                return 200, store.delete(*place)
+            case _:
+                raise ApiError(405, "MethodNotAllowed", "the server does not allow this method")
+
+    def _list(self, request: Request) -> Json:
+        version, kind = LIST_KINDS[request.resource]
+        asked = request.query.get("resourceVersion", "0")
+        if asked.isdecimal() and 0 < int(asked) <= self.store.compacted:
+            raise ApiError(410, "Expired", f"too old resource version: {asked}")
+        items = self.store.find(request.resource, request.namespace, labels_of(request))
+        metadata = {"resourceVersion": str(self.store.version)}
+        return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
+
+    def _replace(self, request: Request, body: Json, live: Json) -> Json:
+        version = body["metadata"].get("resourceVersion")
+        if version not in (None, live["metadata"]["resourceVersion"]):
+            raise ApiError(
+                409,
+                "Conflict",
+                f'Operation cannot be fulfilled on {request.resource} "{request.name}": the object has been '
+                "modified; please apply your changes to the latest version and try again",
+                {"name": request.name, "kind": request.resource},
+            )
+        made = self._admit(request, body)
+        made["metadata"] = {**made["metadata"], "namespace": request.namespace, "name": request.name}
+        if request.subresource == "status":
+            made = {**live, "status": made.get("status", {})}
+        elif "status" in live:
+            made["status"] = live["status"]
+        else:
+            made.pop("status", None)
+        return self.store.replace(request.resource, made, dry_run=request.is_dry_run)
+
+    def _admit(self, request: Request, body: Json) -> Json:
+        if request.resource != "seldondeployments":
+            return dict(body)
+        kept = admit(body, self.schema, strict=request.query.get("fieldValidation") == "Strict")
+        return self.mutate(kept) if self.mutate else kept
+
+    def _scale(self, request: Request) -> Json:
+        live = self.store.get(request.resource, request.namespace, request.name)
+        replicas = live["spec"].get("replicas")
+        if replicas is None:
+            raise ApiError(500, "InternalError", 'the spec replicas field ".spec.replicas" does not exist')
+        metadata = {key: live["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+        body = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata}
+        return {**body, "spec": {"replicas": replicas}, "status": {"replicas": replicas}}
+
+
+def labels_of(request: Request) -> dict[str, str]:
+    """The equalities of the request's label selector."""
+    selector = request.query.get("labelSelector", "")
+    return dict(pair.split("=", 1) for pair in selector.split(",") if pair)
+
+
+def _patched(request: Request, live: Json) -> Json:
+    apply = PATCHES.get(request.content_type)
+    if apply is None:
+        raise ApiError(
+            415,
+            "UnsupportedMediaType",
+            f"the body of the request was in an unknown format - {request.content_type}",
+        )
+    try:
+        return dict(apply(live, request.body))
+    except PatchError:
+        # The server says no more than this, and names neither the path nor the object.
+        message = "the server rejected our request due to an error in our request"
+        raise ApiError(422, "Invalid", message) from None
+
+
+def _token_review(body: Json) -> Json:
+    token = body["spec"]["token"]
+    status = {"authenticated": True, "user": {"username": token}} if token else {"authenticated": False}
+    return {**body, "status": status}

@@ -1,0 +1,296 @@
+"""What happens behind the API server: Seldon's operator, the Deployment controller, scheduler and kubelet.
+
+Time is ticks. One tick: the operator makes Deployments what the SeldonDeployments ask for, then each
+Deployment rolls one step: maxSurge 25 %, maxUnavailable 0, a pod is ready `roll_ticks` after its making.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import md5
+from typing import Any
+
+from tests.fakes.kube.store import ApiError, Json, Store
+
+AUTOSCALERS = ("hpaSpec", "kedaSpec")
+
+
+class Trouble(StrEnum):
+    """What can be wrong with a pod."""
+
+    CRASH = "CrashLoopBackOff"
+    IMAGE = "ImagePullBackOff"
+    UNSCHEDULABLE = "Unschedulable"
+    NEVER_READY = "NeverReady"
+
+
+def cores_of(pod_spec: Json) -> float:
+    """Cores that the pod's containers request."""
+    texts = [one.get("resources", {}).get("requests", {}).get("cpu", "0") for one in pod_spec["containers"]]
+    return sum(
+        float(str(text).removesuffix("m")) / (1000 if str(text).endswith("m") else 1) for text in texts
+    )
+
+
+@dataclass
+class Cluster:
+    """The controllers. `trouble_of` says what is wrong with a pod of that spec, None where nothing is."""
+
+    store: Store
+    operator_lag_ticks: int = 1
+    roll_ticks: int = 2
+    # Cores of all nodes together; None is enough for everything.
+    capacity_cores: float | None = None
+    progress_deadline_ticks: int | None = None
+    trouble_of: Callable[[Json], Trouble | None] = lambda pod_spec: None
+    # Where true, `status.state` says Creating for ever, whatever the Deployments do (seldon-core#4224).
+    stuck_status: bool = False
+    now: int = 0
+    _seen: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _pods: int = 0
+
+    def tick(self) -> None:
+        """One step of everything."""
+        with self.store.lock:
+            self.now += 1
+            self._collect_garbage()
+            for sdep in self.store.everything("seldondeployments"):
+                self._operate(sdep)
+            for deployment in self.store.everything("deployments"):
+                self._roll(deployment)
+            for sdep in self.store.everything("seldondeployments"):
+                self._report(sdep)
+
+    def _operate(self, sdep: Json) -> None:
+        metadata = sdep["metadata"]
+        key = f"{metadata['uid']}/{metadata['generation']}"
+        if self._seen.get(metadata["uid"], ("", 0))[0] != key:
+            self._seen[metadata["uid"]] = (key, self.now + self.operator_lag_ticks - 1)
+        if self.now < self._seen[metadata["uid"]][1]:
+            return
+        made = self._wanted(sdep)
+        wanted = {one["metadata"]["name"]: one for one, _ in made}
+        for one, is_autoscaled in made:
+            name = one["metadata"]["name"]
+            try:
+                live = self.store.get("deployments", metadata["namespace"], name)
+            except ApiError:
+                self.store.create("deployments", metadata["namespace"], one)
+                continue
+            if is_autoscaled:
+                one["spec"]["replicas"] = live["spec"]["replicas"]
+            self.store.replace("deployments", {**live, "spec": one["spec"]})
+        for live in self._children(sdep):
+            name = live["metadata"]["name"]
+            if name not in wanted and all(self._is_ready(other) for other in self._named(sdep, wanted)):
+                self.store.delete("deployments", metadata["namespace"], name)
+
+    def _wanted(self, sdep: Json) -> list[tuple[Json, bool]]:
+        """The Deployments to be, and whether another controller owns their replicas."""
+        return [
+            (
+                self._deployment(sdep, predictor, index, component),
+                any(component.get(scaler) for scaler in AUTOSCALERS),
+            )
+            for predictor in sdep["spec"]["predictors"]
+            for index, component in enumerate(predictor.get("componentSpecs", []))
+        ]
+
+    def _deployment(self, sdep: Json, predictor: Json, index: int, component: Json) -> Json:
+        metadata = sdep["metadata"]
+        pod = deepcopy(component["spec"])
+        names = [container["name"] for container in pod["containers"]]
+        name = "-".join([metadata["name"], predictor["name"], str(index), *names])
+        if len(name) > 63:
+            name = f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
+        nodes = _nodes(predictor["graph"])
+        for position, container in enumerate(pod["containers"]):
+            node = nodes.get(container["name"], {})
+            container.setdefault("env", []).extend(_operators_env(container["name"], index, position))
+            if "modelUri" in node:
+                fetch = {
+                    "name": f"{node['name']}-model-initializer",
+                    "args": [node["modelUri"], "/mnt/models"],
+                }
+                pod.setdefault("initContainers", []).append(fetch)
+        if index == 0 and "seldon.io/engine-separate-pod" not in sdep["spec"].get("annotations", {}):
+            engine = {"requests": {"cpu": "500m", "memory": "512Mi"}}
+            pod["containers"].append({"name": "seldon-container-engine", "resources": engine})
+        levels = [component.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas")]
+        labels = {"seldon-deployment-id": metadata["name"], "app": name}
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {
+                "name": name,
+                "labels": labels,
+                "ownerReferences": [
+                    {"kind": "SeldonDeployment", "name": metadata["name"], "uid": metadata["uid"]}
+                ],
+            },
+            "spec": {
+                "replicas": next((level for level in levels if level is not None), 1),
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        }
+
+    def _roll(self, deployment: Json) -> None:
+        namespace = deployment["metadata"]["namespace"]
+        wanted, template = deployment["spec"]["replicas"], deployment["spec"]["template"]["spec"]
+        pods = self._pods_of(deployment)
+        for pod in pods:
+            self._live(pod)
+        new = [pod for pod in pods if pod["spec"] == template]
+        old = [pod for pod in pods if pod["spec"] != template]
+        for pod in new[wanted:]:
+            self.store.delete("pods", namespace, pod["metadata"]["name"])
+        surge = math.ceil(wanted * 0.25)
+        room = max(0, min(wanted - len(new), wanted + surge - len(new) - len(old)))
+        for _ in range(room):
+            self._make_pod(deployment)
+        ready_new = sum(_is_ready(pod) for pod in new[:wanted])
+        spare = ready_new + sum(_is_ready(pod) for pod in old) - wanted
+        for pod in sorted(old, key=_is_ready):
+            if _is_ready(pod) and spare <= 0:
+                continue
+            spare -= _is_ready(pod)
+            self.store.delete("pods", namespace, pod["metadata"]["name"])
+        self._count(deployment)
+
+    def _make_pod(self, deployment: Json) -> None:
+        self._pods += 1
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{deployment['metadata']['name']}-{self._pods}",
+                "labels": deployment["spec"]["selector"]["matchLabels"],
+                "born": self.now,
+            },
+            "spec": deepcopy(deployment["spec"]["template"]["spec"]),
+            "status": {"phase": "Pending"},
+        }
+        made = self.store.create("pods", deployment["metadata"]["namespace"], pod)
+        self._live(made)
+
+    def _live(self, pod: Json) -> None:
+        trouble = self.trouble_of(pod["spec"])
+        if trouble is None and not _is_scheduled(pod) and not self._has_room(pod):
+            trouble = Trouble.UNSCHEDULABLE
+        age = self.now - pod["metadata"]["born"]
+        pod["status"] = _pod_status(pod, trouble, is_ready=age >= self.roll_ticks)
+        self.store.replace("pods", pod)
+
+    def _has_room(self, pod: Json) -> bool:
+        if self.capacity_cores is None:
+            return True
+        used = sum(cores_of(other["spec"]) for other in self.store.everything("pods") if _is_scheduled(other))
+        return used + cores_of(pod["spec"]) <= self.capacity_cores
+
+    def _count(self, deployment: Json) -> None:
+        pods = self._pods_of(deployment)
+        template = deployment["spec"]["template"]["spec"]
+        new = [pod for pod in pods if pod["spec"] == template]
+        ready = sum(_is_ready(pod) for pod in pods)
+        status: Json = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": len(pods),
+            "updatedReplicas": len(new),
+            "readyReplicas": ready,
+            "availableReplicas": ready,
+        }
+        unready = len(new) < deployment["spec"]["replicas"] or not all(_is_ready(pod) for pod in new)
+        oldest = min((pod["metadata"]["born"] for pod in new), default=self.now)
+        deadline = self.progress_deadline_ticks
+        if deadline is not None and unready and self.now - oldest > deadline:
+            condition = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+            status["conditions"] = [condition]
+        self.store.replace("deployments", {**deployment, "status": status})
+
+    def _report(self, sdep: Json) -> None:
+        """`status.state` follows late: it is no sign that a change is done."""
+        children = self._children(sdep)
+        available = bool(children) and all(self._is_ready(child) for child in children)
+        state = "Creating" if self.stuck_status or not available else "Available"
+        self.store.replace("seldondeployments", {**sdep, "status": {"state": state}})
+
+    def _collect_garbage(self) -> None:
+        owners = {sdep["metadata"]["uid"] for sdep in self.store.everything("seldondeployments")}
+        for deployment in self.store.everything("deployments"):
+            if deployment["metadata"]["ownerReferences"][0]["uid"] not in owners:
+                self.store.delete(
+                    "deployments", deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+                )
+        apps = {deployment["metadata"]["name"] for deployment in self.store.everything("deployments")}
+        for pod in self.store.everything("pods"):
+            if pod["metadata"]["labels"]["app"] not in apps:
+                self.store.delete("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
+
+    def _children(self, sdep: Json) -> list[Json]:
+        found = self.store.find("deployments", sdep["metadata"]["namespace"])
+        uid = sdep["metadata"]["uid"]
+        return [one for one in found if one["metadata"]["ownerReferences"][0]["uid"] == uid]
+
+    def _named(self, sdep: Json, names: Any) -> list[Json]:
+        return [one for one in self._children(sdep) if one["metadata"]["name"] in names]
+
+    def _pods_of(self, deployment: Json) -> list[Json]:
+        labels = deployment["spec"]["selector"]["matchLabels"]
+        return self.store.find("pods", deployment["metadata"]["namespace"], labels)
+
+    def _is_ready(self, deployment: Json) -> bool:
+        status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
+        return status.get("readyReplicas", 0) >= wanted > 0 and status.get("updatedReplicas") == wanted
+
+
+def _nodes(node: Json) -> dict[str, Json]:
+    found = {node["name"]: node}
+    for child in node.get("children", []):
+        found.update(_nodes(child))
+    return found
+
+
+def _operators_env(name: str, index: int, position: int) -> list[Json]:
+    port = index * 10 + position
+    return [
+        {"name": "MLSERVER_HTTP_PORT", "value": str(9000 + port)},
+        {"name": "MLSERVER_GRPC_PORT", "value": str(9500 + port)},
+        {"name": "MLSERVER_MODEL_NAME", "value": name},
+        {"name": "MLSERVER_METRICS_PORT", "value": "6000"},
+    ]
+
+
+def _pod_status(pod: Json, trouble: Trouble | None, *, is_ready: bool) -> Json:
+    name = pod["spec"]["containers"][0]["name"]
+    scheduled: Json = {"type": "PodScheduled", "status": "True"}
+    waiting: Json = {}
+    if trouble is Trouble.UNSCHEDULABLE:
+        message = "0/1 nodes are available: 1 Insufficient cpu."
+        scheduled.update(status="False", reason="Unschedulable", message=message)
+    elif trouble in (Trouble.CRASH, Trouble.IMAGE):
+        waiting = {"waiting": {"reason": trouble.value}}
+    ready = is_ready and trouble is None
+    return {
+        "phase": "Running" if ready else "Pending",
+        "conditions": [scheduled, {"type": "Ready", "status": str(ready)}],
+        "containerStatuses": [{"name": name, "ready": ready, "state": waiting or {"running": {}}}],
+    }
+
+
+def _is_ready(pod: Json) -> bool:
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in pod["status"].get("conditions", [])
+    )
+
+
+def _is_scheduled(pod: Json) -> bool:
+    return any(
+        condition["type"] == "PodScheduled" and condition["status"] == "True"
+        for condition in pod["status"].get("conditions", [])
+    )

@@ -1,0 +1,82 @@
+"""JSON Patch (RFC 6902) and JSON Merge Patch (RFC 7386), written apart from the code under test."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+
+class PatchError(Exception):
+    """An operation could not be applied, or a test failed."""
+
+
+def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
+    """The document after the operations; PatchError and no change where one fails."""
+    result = deepcopy(document)
+    for operation in operations:
+        op, tokens = operation["op"], _tokens(operation["path"])
+        match op:
+            case "test":
+                if not _same(_get(result, tokens), operation["value"]):
+                    raise PatchError(f"testing value {operation['path']} failed: test failed")
+            case "add" | "replace":
+                _put(result, tokens, deepcopy(operation["value"]), insert=op == "add")
+            case "remove":
+                _get(result, tokens)
+                parent = _get(result, tokens[:-1])
+                del parent[_key(parent, tokens[-1])]
+            case _:
+                raise PatchError(f"unexpected kind: {op}")
+    return result
+
+
+def merge_patch(document: Any, patch: Any) -> Any:
+    """The document after the merge patch: objects merge, null removes, anything else replaces."""
+    if not isinstance(patch, dict):
+        return deepcopy(patch)
+    result = dict(document) if isinstance(document, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result
+
+
+def _tokens(pointer: str) -> list[str]:
+    if pointer and not pointer.startswith("/"):
+        raise PatchError(f"not a pointer: {pointer}")
+    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+
+
+def _key(parent: Any, token: str) -> Any:
+    if isinstance(parent, list):
+        if not token.isdecimal() or int(token) >= len(parent):
+            raise PatchError(f"no index {token}")
+        return int(token)
+    if not isinstance(parent, dict) or token not in parent:
+        raise PatchError(f"no key {token}")
+    return token
+
+
+def _get(value: Any, tokens: list[str]) -> Any:
+    for token in tokens:
+        value = value[_key(value, token)]
+    return value
+
+
+def _put(document: Any, tokens: list[str], value: Any, *, insert: bool) -> None:
+    parent, token = _get(document, tokens[:-1]), tokens[-1]
+    if isinstance(parent, list) and insert:
+        index = len(parent) if token == "-" else int(token)
+        if index > len(parent):
+            raise PatchError(f"no index {token}")
+        parent.insert(index, value)
+    elif isinstance(parent, dict) and insert:
+        parent[token] = value
+    else:
+        parent[_key(parent, token)] = value
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and value == other

@@ -1,0 +1,241 @@
+"""The fake API server's HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from tests.fakes.kube.api import Api, Request, labels_of
+from tests.fakes.kube.cluster import Cluster
+from tests.fakes.kube.faults import Fault, FaultKind, FaultSchedule
+from tests.fakes.kube.schema import real_schema, small_schema
+from tests.fakes.kube.store import ApiError, Json, Store
+
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+# How long a watch without news sleeps before it looks whether the server stops.
+LOOK_S = 0.05
+
+
+class FakeKube:
+    """A running fake; use as a context manager. `tick()` moves the cluster's clock."""
+
+    def __init__(self, *, crd: Path | None = None, **cluster: Any) -> None:
+        self.store = Store()
+        self.api = Api(self.store, real_schema(crd) if crd else small_schema())
+        self.cluster = Cluster(self.store, **cluster)
+        self.faults = FaultSchedule()
+        # (verb, group, resource) of every request, and the requests that wrote.
+        self.verbs: set[tuple[str, str, str]] = set()
+        self.writes: list[Request] = []
+        self.requests: list[Request] = []
+        self.stopping = threading.Event()
+        # Called, with the store's lock held, before a request is served: a hand that is faster than ours.
+        self.before: Callable[[Request], None] | None = None
+        handler = type("Handler", (_Handler,), {"kube": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http.daemon_threads = True
+        # Short polls, so that stopping takes no half second.
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def kubeconfig(self, folder: Path) -> Path:
+        """A kubeconfig file for it, written to the folder."""
+        path = folder / "kubeconfig"
+        path.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "fake",
+                    "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
+                    "users": [{"name": "fake", "user": {"token": "fake"}}],
+                    "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+                }
+            )
+        )
+        return path
+
+    def tick(self, ticks: int = 1) -> None:
+        """Let so much time pass in the cluster."""
+        for _ in range(ticks):
+            self.cluster.tick()
+
+    def fault(self, kind: FaultKind, **when: Any) -> None:
+        """Let that go wrong next."""
+        self.faults.add(Fault(kind, **when))
+
+    def edit(self, namespace: str, name: str, change: Callable[[Json], None]) -> None:
+        """Change a SeldonDeployment by another hand."""
+        with self.store.lock:
+            live = self.store.get("seldondeployments", namespace, name)
+            change(live)
+            self.store.replace("seldondeployments", live)
+
+    def __enter__(self) -> FakeKube:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    kube: FakeKube
+    protocol_version = "HTTP/1.1"
+    # Headers and body leave in one write, else Nagle and delayed acknowledgements cost 40 ms a request.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def _handle(self) -> None:
+        request = self._parse()
+        kube = self.kube
+        if request.verb == "watch":
+            self._note(request)
+            self._watch(request)
+            return
+        fault = kube.faults.take(request.verb, request.resource, is_dry_run=request.is_dry_run)
+        self._note(request)
+        if fault and fault.kind in (FaultKind.HANG, FaultKind.LOST_BEFORE, FaultKind.STATUS):
+            self._fail(fault)
+            return
+        try:
+            with kube.store.lock:
+                if kube.before:
+                    kube.before(request)
+                status, body = kube.api.serve(request)
+                if request.verb in ("create", "update", "patch", "delete") and not request.is_dry_run:
+                    kube.writes.append(request)
+        except ApiError as error:
+            status, body = error.code, error.body
+        self._answer(status, body, fault)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
+
+    def _note(self, request: Request) -> None:
+        self.kube.requests.append(request)
+        resource = request.resource + (f"/{request.subresource}" if request.subresource else "")
+        self.kube.verbs.add((request.verb, request.group, resource))
+
+    def _parse(self) -> Request:
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        length = int(self.headers.get("Content-Length") or 0)
+        raw = self.rfile.read(length) if length else b""
+        parts = [part for part in url.path.split("/") if part]
+        group = "" if parts[0] == "api" else parts[1]
+        parts = parts[2:] if parts[0] == "api" else parts[3:]
+        namespace = ""
+        if parts[0] == "namespaces" and len(parts) > 2:
+            namespace, parts = parts[1], parts[2:]
+        resource, name, subresource = (*parts, "", "")[:3]
+        verb = VERBS.get(self.command) or ("get" if name else "watch" if "watch" in query else "list")
+        content_type = (self.headers.get("Content-Type") or "").split(";")[0]
+        body = json.loads(raw) if raw else None
+        return Request(verb, group, resource, namespace, name, subresource, query, body, content_type)
+
+    def _fail(self, fault: Fault) -> None:
+        if fault.kind is FaultKind.STATUS:
+            self._send(fault.status, ApiError(fault.status, fault.reason, "secret inside").body)
+            return
+        if fault.kind is FaultKind.HANG:
+            self.kube.stopping.wait()
+        self.close_connection = True
+
+    def _answer(self, status: int, body: Json, fault: Fault | None) -> None:
+        match fault.kind if fault else None:
+            case FaultKind.LOST_AFTER:
+                self.close_connection = True
+            case FaultKind.TRUNCATED:
+                self._send_raw(status, json.dumps(body).encode()[: len(json.dumps(body)) // 2])
+            case FaultKind.HTML:
+                self._send_raw(200, b"<html><body>secret inside</body></html>")
+            case FaultKind.WRONG_KIND:
+                self._send(200, ApiError(200, "Unknown", "secret inside").body)
+            case FaultKind.DRIP:
+                self._drip(status, json.dumps(body).encode())
+            case _:
+                self._send(status, body)
+
+    def _send(self, status: int, body: Json) -> None:
+        self._send_raw(status, json.dumps(body).encode())
+
+    def _send_raw(self, status: int, body: bytes) -> None:
+        self._head(status, [("Content-Length", str(len(body)))])
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def _head(self, status: int, headers: list[tuple[str, str]]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _drip(self, status: int, body: bytes) -> None:
+        self._head(status, [("Content-Length", str(len(body)))])
+        self.close_connection = True
+        try:
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                if self.kube.stopping.wait(LOOK_S):
+                    return
+        except OSError:
+            return
+
+    def _watch(self, request: Request) -> None:
+        since = int(request.query.get("resourceVersion") or 0)
+        if 0 < since < self.kube.store.compacted:
+            self._send(410, ApiError(410, "Expired", f"too old resource version: {since}").body)
+            return
+        self._head(200, [("Transfer-Encoding", "chunked")])
+        self.close_connection = True
+        try:
+            for event in self._events(request, since or self.kube.store.version):
+                line = json.dumps(event).encode() + b"\n"
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            return
+
+    def _events(self, request: Request, since: int) -> Iterator[Json]:
+        """Events after `since`; a bookmark after each batch where asked for; ERROR once it was compacted."""
+        store, wanted = self.kube.store, labels_of(request).items()
+        bookmarks = request.query.get("allowWatchBookmarks") == "true"
+        while not self.kube.stopping.is_set():
+            with store.lock:
+                if since < store.compacted:
+                    error = ApiError(410, "Expired", f"too old resource version: {since}")
+                    yield {"type": "ERROR", "object": error.body}
+                    return
+                found = [event for event in store.log if event.version > since]
+                if not found:
+                    store.changed.wait(LOOK_S)
+                    continue
+                since = store.version
+            for event in found:
+                labels = (event.object["metadata"].get("labels") or {}).items()
+                here = event.object["metadata"]["namespace"] == request.namespace
+                if event.resource == request.resource and here and wanted <= labels:
+                    yield {"type": event.type, "object": event.object}
+            if bookmarks:
+                metadata = {"resourceVersion": str(since)}
+                yield {"type": "BOOKMARK", "object": {"kind": "Bookmark", "metadata": metadata}}

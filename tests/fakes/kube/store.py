@@ -1,0 +1,127 @@
+"""Objects with resourceVersion, generation and a log of their changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+class ApiError(Exception):
+    """An answer that is a failure."""
+
+    def __init__(self, code: int, reason: str, message: str, details: Json | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.body = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "reason": reason,
+            "details": details or {},
+            "code": code,
+        }
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of the log that a watch reads."""
+
+    version: int
+    type: str
+    resource: str
+    object: Json
+
+
+class Store:
+    """What etcd and the registry do. Every method wants `lock` held."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.version = 100
+        self.compacted = 0
+        self.log: list[Event] = []
+        self._objects: dict[tuple[str, str, str], Json] = {}
+        self._uids = 0
+
+    def get(self, resource: str, namespace: str, name: str) -> Json:
+        """A copy of the object; 404 where there is none."""
+        found = self._objects.get((resource, namespace, name))
+        if found is None:
+            raise ApiError(
+                404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource}
+            )
+        return deepcopy(found)
+
+    def find(self, resource: str, namespace: str, labels: Mapping[str, str] | None = None) -> list[Json]:
+        """Copies of the objects with those labels, by name."""
+        wanted = (labels or {}).items()
+        return [
+            deepcopy(one)
+            for (kind, place, _), one in sorted(self._objects.items(), key=lambda item: item[0])
+            if kind == resource
+            and place == namespace
+            and wanted <= (one["metadata"].get("labels") or {}).items()
+        ]
+
+    def everything(self, resource: str) -> list[Json]:
+        """Copies of the objects of every namespace."""
+        return [deepcopy(one) for (kind, _, _), one in sorted(self._objects.items()) if kind == resource]
+
+    def create(self, resource: str, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
+        """The new object; 409 where the name is taken."""
+        name = body["metadata"]["name"]
+        if (resource, namespace, name) in self._objects:
+            raise ApiError(
+                409, "AlreadyExists", f'{resource} "{name}" already exists', {"name": name, "kind": resource}
+            )
+        made = deepcopy(body)
+        made["metadata"].update(namespace=namespace, generation=1, uid=f"uid-{self._uids + 1}")
+        if dry_run:
+            return made
+        self._uids += 1
+        return self._keep("ADDED", resource, made)
+
+    def replace(self, resource: str, body: Json, *, dry_run: bool = False) -> Json:
+        """The object as it is now; nothing moves where nothing differs; generation grows with the spec."""
+        metadata = body["metadata"]
+        live = self.get(resource, metadata["namespace"], metadata["name"])
+        made = deepcopy(body)
+        for key in ("uid", "generation", "resourceVersion", "creationTimestamp"):
+            if key in live["metadata"]:
+                made["metadata"][key] = live["metadata"][key]
+        if made == live:
+            return live
+        if made.get("spec") != live.get("spec"):
+            made["metadata"]["generation"] += 1
+        return made if dry_run else self._keep("MODIFIED", resource, made)
+
+    def delete(self, resource: str, namespace: str, name: str) -> Json:
+        """The object that is gone now; 404 where there is none."""
+        gone = self.get(resource, namespace, name)
+        del self._objects[(resource, namespace, name)]
+        self._write("DELETED", resource, gone)
+        return gone
+
+    def compact(self) -> None:
+        """Forget the log: who watches from before gets 410."""
+        self.compacted = self.version
+        self.log.clear()
+
+    def _keep(self, kind: str, resource: str, made: Json) -> Json:
+        self._objects[(resource, made["metadata"]["namespace"], made["metadata"]["name"])] = made
+        self._write(kind, resource, made)
+        return deepcopy(made)
+
+    def _write(self, kind: str, resource: str, made: Json) -> None:
+        self.version += 1
+        made["metadata"]["resourceVersion"] = str(self.version)
+        self.log.append(Event(self.version, kind, resource, deepcopy(made)))
+        self.changed.notify_all()
