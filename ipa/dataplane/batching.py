@@ -1,0 +1,248 @@
+"""The queue's rules, without I/O or clock: batch forming, early drop, retry, splitting and joining.
+
+Times are seconds of any one monotonic clock and come in as arguments.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import count
+
+from ipa.dataplane.tensors import Tensors, items_of, kind_of, merge, rows, split
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    DROPPED = "dropped"
+    FAILED = "failed"
+
+
+class Request:
+    """One request in the queue. `outcome` is None until it has ended, once; `detail` says why."""
+
+    __slots__ = (
+        "answer",
+        "arrived_s",
+        "deadline_s",
+        "detail",
+        "inputs",
+        "is_refused",
+        "items",
+        "kind",
+        "outcome",
+        "parts",
+        "waiting",
+    )
+
+    def __init__(self, inputs: Tensors, arrived_s: float, deadline_s: float) -> None:
+        self.inputs = inputs
+        self.items = items_of(inputs)
+        self.kind: Hashable = kind_of(inputs)
+        self.arrived_s = arrived_s
+        self.deadline_s = deadline_s
+        self.outcome: Outcome | None = None
+        self.detail = ""
+        self.answer: Tensors = ()
+        self.is_refused = False  # dropped on arrival: the queue was full
+        self.waiting = 0  # items not in a batch now
+        self.parts: dict[int, tuple[int, Tensors]] = {}  # by first item: how many items, their outputs
+
+    def end(self, outcome: Outcome, detail: str = "") -> None:
+        """Set the outcome."""
+        if self.outcome is not None:
+            raise RuntimeError(f"the request has ended already: {self.outcome}")
+        self.outcome, self.detail = outcome, detail
+        self.parts.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Items start to stop of a request. `is_alone`: share a batch with no other request."""
+
+    request: Request
+    start: int
+    stop: int
+    is_alone: bool = False
+
+    @property
+    def items(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one replica is given at once."""
+
+    slices: tuple[Slice, ...]
+
+    @property
+    def items(self) -> int:
+        """Items of all slices."""
+        return sum(piece.items for piece in self.slices)
+
+    def inputs(self) -> Tensors:
+        """The inputs of all slices, one after the other."""
+        return merge([rows(piece.request.inputs, piece.start, piece.stop) for piece in self.slices])
+
+
+@dataclass(slots=True)
+class Batcher:
+    """The waiting requests of one stage, oldest first.
+
+    A batch is taken once `batch_size` items wait, or the oldest request has waited `batch_timeout_s`, or no
+    later request can join it. A request with more items than fit goes into several batches.
+    """
+
+    batch_size: int
+    batch_timeout_s: float
+    max_items: int
+    waiting_items: int = 0
+    _slices: deque[Slice] = field(default_factory=deque)
+    _deadlines: list[tuple[float, int, Request]] = field(default_factory=list)
+    _order: count[int] = field(default_factory=count)
+
+    def offer(self, request: Request) -> bool:
+        """Whether the request was taken in; not if that would make more than `max_items` wait."""
+        if self.waiting_items + request.items > self.max_items:
+            return False
+        self._slices.append(Slice(request, 0, request.items))
+        self._now_waiting(request, request.items)
+        return True
+
+    def drop_late(self, now_s: float, service_s: float) -> list[Request]:
+        """The waiting requests, now dropped, that cannot be answered in time if a batch takes `service_s`."""
+        dropped = []
+        while self._deadlines and self._deadlines[0][0] - service_s <= now_s:
+            request = heapq.heappop(self._deadlines)[2]
+            # One that is in a batch is left to its batch; if that has to be repeated it waits here again.
+            if request.outcome is None and request.waiting:
+                self._end(request, Outcome.DROPPED, "its time budget does not last until an answer")
+                dropped.append(request)
+        return dropped
+
+    def take(self, now_s: float) -> Batch | None:
+        """The next batch, or None while it is better to wait."""
+        self._skip_ended()
+        if not self._slices or not self._is_due(now_s):
+            return None
+        head = self._slices[0]
+        taken: list[Slice] = []
+        room = self.batch_size
+        while room and self._slices and (not taken or self._joins(head, self._slices[0])):
+            piece = self._slices.popleft()
+            if piece.request.outcome is not None:
+                continue
+            if piece.items > room:
+                cut = piece.start + room
+                self._slices.appendleft(Slice(piece.request, cut, piece.stop, piece.is_alone))
+                piece = Slice(piece.request, piece.start, cut, piece.is_alone)
+            room -= piece.items
+            piece.request.waiting -= piece.items
+            self.waiting_items -= piece.items
+            taken.append(piece)
+        return Batch(tuple(taken))
+
+    def next_batch_s(self) -> float | None:
+        """When the oldest request has waited its time; None where none waits."""
+        self._skip_ended()
+        return self._slices[0].request.arrived_s + self.batch_timeout_s if self._slices else None
+
+    def next_drop_s(self, service_s: float) -> float | None:
+        """When `drop_late` should be called next."""
+        self._skip_ended()
+        return self._deadlines[0][0] - service_s if self._deadlines else None
+
+    def answer(self, batch: Batch, outputs: Tensors) -> list[Request]:
+        """The requests that are complete with the outputs of this batch, or have failed by them."""
+        try:
+            answers = split(outputs, [piece.items for piece in batch.slices])
+        except ValueError as error:
+            return self.fail(batch, str(error))
+        ended = []
+        for piece, part in zip(batch.slices, answers, strict=True):
+            request = piece.request
+            if request.outcome is not None:
+                continue
+            request.parts[piece.start] = (piece.items, part)
+            if sum(items for items, _ in request.parts.values()) == request.items:
+                self._join(request)
+                ended.append(request)
+        return ended
+
+    def fail(self, batch: Batch, detail: str) -> list[Request]:
+        """The requests that failed with this batch.
+
+        Of several that shared it one may be to blame: each is tried once more in a batch of its own.
+        """
+        open_slices = [piece for piece in batch.slices if piece.request.outcome is None]
+        if len({id(piece.request) for piece in batch.slices}) > 1:
+            self._put_back([Slice(piece.request, piece.start, piece.stop, True) for piece in open_slices])
+            return []
+        failed = _requests(open_slices)
+        for request in failed:
+            self._end(request, Outcome.FAILED, detail)
+        return failed
+
+    def requeue(self, batch: Batch) -> None:
+        """Put a batch whose replica was lost back to the front."""
+        self._put_back([piece for piece in batch.slices if piece.request.outcome is None])
+
+    def _put_back(self, slices: Sequence[Slice]) -> None:
+        self._slices.extendleft(reversed(slices))
+        for piece in slices:
+            self._now_waiting(piece.request, piece.items)
+
+    def _now_waiting(self, request: Request, items: int) -> None:
+        request.waiting += items
+        self.waiting_items += items
+        heapq.heappush(self._deadlines, (request.deadline_s, next(self._order), request))
+
+    def _end(self, request: Request, outcome: Outcome, detail: str) -> None:
+        self.waiting_items -= request.waiting
+        request.waiting = 0
+        request.end(outcome, detail)
+
+    def _join(self, request: Request) -> None:
+        parts = [request.parts[start][1] for start in sorted(request.parts)]
+        try:
+            request.answer = merge(parts)
+        except ValueError as error:
+            self._end(request, Outcome.FAILED, str(error))
+        else:
+            self._end(request, Outcome.ANSWERED, "")
+
+    def _skip_ended(self) -> None:
+        while self._slices and self._slices[0].request.outcome is not None:
+            self._slices.popleft()
+        while self._deadlines and self._deadlines[0][2].outcome is not None:
+            heapq.heappop(self._deadlines)
+
+    def _is_due(self, now_s: float) -> bool:
+        head = self._slices[0]
+        if now_s >= head.request.arrived_s + self.batch_timeout_s:
+            return True
+        items = 0
+        for piece in self._slices:
+            if piece is not head and not self._joins(head, piece):
+                return True
+            items += piece.items if piece.request.outcome is None else 0
+            if items >= self.batch_size:
+                return True
+        return False
+
+    @staticmethod
+    def _joins(head: Slice, piece: Slice) -> bool:
+        if piece.request.outcome is not None or piece.request is head.request:
+            return True
+        return not head.is_alone and not piece.is_alone and piece.request.kind == head.request.kind
+
+
+def _requests(slices: Iterable[Slice]) -> list[Request]:
+    return list({id(piece.request): piece.request for piece in slices}.values())

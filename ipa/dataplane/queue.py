@@ -1,0 +1,155 @@
+"""A stage's queue as a process: `python -m ipa.dataplane.queue --pipeline P --stage S --port N`.
+
+    POST /v2/models/{stage}/infer   a V2 request; its answer has one row an item, or as fan_out says
+    GET  /v2/health/ready           200 once there is a replica, 503 before
+    GET  /metrics                   Prometheus
+    GET  /admin/config              the configuration, the replicas and those that still drain
+    PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."]}
+
+Every key of a PUT may be absent. The admin address answers loopback callers only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from ipa.dataplane.batching import Outcome
+from ipa.dataplane.client import Client
+from ipa.dataplane.http import Application, Call, HttpError, Response, serve
+from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
+from ipa.dataplane.tensors import dump, parse_request
+from ipa.model.errors import InputError
+
+# A request without a budget waits no longer than this.
+DEFAULT_BUDGET_S = 30.0
+MAX_BATCH_SIZE = 1024
+
+
+class QueueServer:
+    """The HTTP face of a stage's queue. Without `sender` it posts to MLServer replicas."""
+
+    def __init__(self, pipeline: str, stage: str, *, sender: Sender | None = None, **queue: Any) -> None:
+        self._stage = stage
+        self._metrics = QueueMetrics(pipeline, stage)
+        self._client: Client | None = None
+        self._infer_path = f"/v2/models/{stage}/infer"
+        self._queue = StageQueue(sender or self._post, self._metrics, **queue)
+
+    def application(self) -> Application:
+        """The ASGI application."""
+        return Application(
+            {
+                ("POST", self._infer_path): self._infer,
+                ("GET", "/v2/health/ready"): self._ready,
+                ("GET", "/v2/health/live"): self._live,
+                ("GET", "/metrics"): self._metrics.handle,
+                ("GET", "/admin/config"): self._read_config,
+                ("PUT", "/admin/config"): self._write_config,
+            },
+            start=self._start,
+            stop=self._stop,
+        )
+
+    async def _start(self) -> None:
+        self._client = Client()
+
+    async def _stop(self) -> None:
+        await self._queue.close()
+        if self._client:
+            await self._client.close()
+
+    async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
+        if self._client is None:
+            raise RuntimeError("the application was not started")
+        return await self._client.post(url + self._infer_path, body, {})
+
+    async def _infer(self, call: Call) -> Response:
+        budget_s = call.budget_s()
+        try:
+            inputs, request_id = parse_request(call.body)
+        except InputError as error:
+            raise HttpError(400, error.code, str(error)) from error
+        request = await self._queue.infer(inputs, DEFAULT_BUDGET_S if budget_s is None else budget_s)
+        if request.outcome is Outcome.DROPPED:
+            # 504: it ran out of time; 503: it was turned away.
+            raise HttpError(503 if request.is_refused else 504, "dropped", request.detail)
+        if request.outcome is Outcome.FAILED:
+            raise HttpError(502, "failed", request.detail)
+        return Response(dump("outputs", request.answer, model_name=self._stage, id=request_id))
+
+    async def _live(self, _call: Call) -> Response:
+        return Response(b"{}")
+
+    async def _ready(self, _call: Call) -> Response:
+        if not self._queue.to_json()["replicas"]:
+            raise HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
+        return Response(b"{}")
+
+    async def _read_config(self, call: Call) -> Response:
+        call.require_loopback()
+        return Response(orjson.dumps(self._queue.to_json()))
+
+    async def _write_config(self, call: Call) -> Response:
+        call.require_loopback()
+        self._queue.configure(parse_config(call.body))
+        return Response(orjson.dumps(self._queue.to_json()))
+
+
+def parse_config(body: bytes) -> QueueConfig:
+    """The configuration of a PUT; HttpError 422 says all that is wrong with it."""
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise HttpError(400, "input", f"the body is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise HttpError(422, "input", "the body must be a JSON object")
+    size, timeout_s, urls = given.get("batch_size"), given.get("batch_timeout_s"), given.get("replicas")
+    wrong = [f"unknown key {key!r}" for key in given.keys() - {"batch_size", "batch_timeout_s", "replicas"}]
+    if size is not None and not (type(size) is int and 1 <= size <= MAX_BATCH_SIZE):
+        wrong.append(f"batch_size must be a whole number from 1 to {MAX_BATCH_SIZE}")
+    if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 <= timeout_s <= DEFAULT_BUDGET_S):
+        wrong.append(f"batch_timeout_s must be a number from 0 to {DEFAULT_BUDGET_S:g}")
+    if urls is not None and not (isinstance(urls, list) and all(_is_replica(url) for url in urls)):
+        wrong.append("replicas must be a list of addresses like http://127.0.0.1:9000")
+    if wrong:
+        raise HttpError(422, "input", "; ".join(wrong))
+    return QueueConfig(size, timeout_s, tuple(urls) if urls is not None else None)
+
+
+def _is_replica(url: Any) -> bool:
+    if not isinstance(url, str):
+        return False
+    parts = urlsplit(url)
+    return parts.scheme == "http" and bool(parts.hostname) and parts.path == "" and not parts.query
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m ipa.dataplane.queue", description=__doc__.split("\n")[0])
+    parser.add_argument("--pipeline", required=True)
+    parser.add_argument("--stage", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-timeout-s", type=float, default=0.1)
+    parser.add_argument("--max-items", type=int, default=4096, help="items that may wait")
+    parser.add_argument("--replica", action="append", default=[], metavar="URL")
+    given = parser.parse_args()
+    server = QueueServer(
+        given.pipeline,
+        given.stage,
+        batch_size=given.batch_size,
+        batch_timeout_s=given.batch_timeout_s,
+        replicas=tuple(given.replica),
+        max_items=given.max_items,
+    )
+    serve(server.application(), given.host, given.port)
+
+
+if __name__ == "__main__":
+    main()
