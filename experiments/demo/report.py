@@ -1,0 +1,148 @@
+"""The one-page report of the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.demo.summary import RunRecord, rate_seen
+from ipa.report import html
+from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, RED, Line, Plot, svg
+
+# (key of the summary, what it is called, how it is shown)
+FIGURES: tuple[tuple[str, str, str], ...] = (
+    ("sent", "requests sent", "d"),
+    ("answered", "answered", "d"),
+    ("dropped", "dropped for their deadline", "d"),
+    ("failed", "failed", "d"),
+    ("latency_p50_s", "latency p50, s", ".3f"),
+    ("latency_p99_s", "latency p99, s", ".3f"),
+    ("within_sla_ratio", "share within SLA", ".1%"),
+    ("accuracy", "measured accuracy of the answers", ".3f"),
+    ("cores_mean", "cores, mean", ".2f"),
+    ("core_seconds", "core-seconds", ".0f"),
+    ("variant_switches", "variant switches", "d"),
+    ("replica_or_core_changes", "replica or core changes", "d"),
+    ("batch_changes", "batch size changes", "d"),
+)
+
+
+def render(summary: Mapping[str, Any], records: Mapping[str, RunRecord]) -> str:
+    """The report as HTML."""
+    adaptive = records["adaptive"]
+    sla_s = summary["sla_s"]
+    lead = (
+        f"Pages of text, {summary['rate_rps']['low']:g} to {summary['rate_rps']['high']:g} a second and "
+        "back, through a real two-stage OCR pipeline on "
+        f"{summary['machine']['cores']} cores ({summary['machine']['processor']}); SLA {sla_s:g} s. "
+        f"Made {summary['made_at']}."
+    )
+    parts = [
+        html.heading("The three runs"),
+        _runs_table(summary["runs"]),
+        html.paragraph(_verdict(summary["comparison"])),
+        html.heading("The adaptive run"),
+        svg(_load_plot(adaptive)),
+        svg(_latency_plot("Latency of each request", adaptive, sla_s)),
+        svg(_samples_plot("Cores", "cores", adaptive, [("allocated", "cost_cores", BLUE)])),
+        svg(
+            _samples_plot(
+                "Accuracy of what runs (PAS)", "accuracy", adaptive, [("predicted", "pas", GREEN)], y_max=1.0
+            )
+        ),
+        html.heading("The same shape under the static plans"),
+        svg(_latency_plot("Smallest plan", records["static-smallest"], sla_s)),
+        svg(_latency_plot("Largest plan", records["static-largest"], sla_s)),
+        html.heading("Decisions that changed something"),
+        _decisions_table(adaptive.decisions),
+        html.heading("All decisions by reason"),
+        html.table(
+            ("reason", "times"),
+            [
+                (reason, str(n))
+                for reason, n in sorted(summary["runs"]["adaptive"]["decisions_by_reason"].items())
+            ],
+            numeric=(1,),
+        ),
+    ]
+    return html.page("An OCR pipeline under a load that rises and falls", lead, parts)
+
+
+def runs_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """One row a figure: its name, then its value in every run."""
+    return [(label, *(shown(run[key], form) for run in runs.values())) for key, label, form in FIGURES]
+
+
+def shown(value: float | None, form: str) -> str:
+    """The value in that format, a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def _runs_table(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    return html.table(("", *runs), runs_rows(runs), numeric=range(1, len(runs) + 1))
+
+
+def _verdict(comparison: Mapping[str, Any]) -> str:
+    accuracy = shown(comparison["accuracy_above_smallest"], "+.3f")
+    within = shown(comparison["within_sla_above_largest"], "+.1%")
+    smallest = shown(comparison["cores_mean_above_smallest"], "+.2f")
+    largest = shown(comparison["cores_mean_above_largest"], "+.2f")
+    return (
+        f"Adaptive is {accuracy} in accuracy against the smallest plan and {within} in the share within the "
+        f"SLA against the largest; it used {smallest} cores against the smallest and {largest} against the "
+        "largest."
+    )
+
+
+def _load_plot(run: RunRecord) -> Plot:
+    samples = [s for s in run.samples if s["forecast_upper_rps"] is not None]
+    point = [(s["t_s"], s["forecast_rps"]) for s in samples]
+    upper = [(s["t_s"], s["forecast_upper_rps"]) for s in samples]
+    return Plot(
+        title="Load",
+        y_label="pages / s",
+        lines=[
+            Line("sent", rate_seen(run.requests, run.duration_s), BLUE),
+            Line("forecast of the peak", point, ORANGE),
+        ],
+        band=("its upper quantile", point, upper),
+        marks=[s["t_s"] for s in run.samples if s["applied"]],
+    )
+
+
+def _latency_plot(title: str, run: RunRecord, sla_s: float) -> Plot:
+    answered = [(r["at_s"], r["latency_s"]) for r in run.requests if r["outcome"] == "answered"]
+    lost = [(r["at_s"], 0.0) for r in run.requests if r["outcome"] != "answered"]
+    lines = [Line("answered", answered, BLUE, ".")]
+    if lost:
+        lines.append(Line("not answered", lost, RED, "."))
+    return Plot(title=title, y_label="seconds", lines=lines, limit=("SLA", sla_s))
+
+
+def _samples_plot(
+    title: str,
+    y_label: str,
+    run: RunRecord,
+    series: Sequence[tuple[str, str, str]],
+    y_max: float | None = None,
+) -> Plot:
+    lines = [
+        Line(label, [(s["t_s"], s[key]) for s in run.samples if s[key] is not None], colour or GREY, "step")
+        for label, key, colour in series
+    ]
+    return Plot(title=title, y_label=y_label, lines=lines, y_max=y_max)
+
+
+def _decisions_table(decisions: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        (
+            decision["at"][11:19],
+            decision["reason"],
+            shown(decision["observed_rate_rps"], ".2f"),
+            shown((decision["forecast"] or {}).get("upper_rps"), ".2f"),
+            decision["detail"],
+        )
+        for decision in decisions
+        if decision["action"] == "apply"
+    ]
+    return html.table(("time (UTC)", "reason", "seen, rps", "planned for, rps", "what"), rows, numeric=(2, 3))

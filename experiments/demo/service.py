@@ -1,0 +1,109 @@
+"""The service as its user starts it, `ipa serve`, watched over its own REST API."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+READY_WITHIN_S = 90.0
+STOP_WITHIN_S = 30.0
+PIPELINE = "ocr"
+
+
+class Service:
+    """`ipa serve` for the OCR pipeline on this machine; leaving the block stops all that it started."""
+
+    def __init__(self, folder: Path, port: int, arguments: Sequence[str]) -> None:
+        self._folder = folder
+        self._base = f"http://127.0.0.1:{port}"
+        self._client = httpx.Client(base_url=self._base, timeout=5.0)
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            "IPA_STORE_URL": f"sqlite:///{folder / 'ipa.sqlite3'}",
+            # Replicas here are ready within seconds, so the loop may run faster than on a cluster.
+            "IPA_TICK_S": "5",
+            "IPA_HORIZON_S": "10",
+            "IPA_DOWN_AFTER_TICKS": "3",
+            "IPA_ROLLOUT_DEADLINE_S": "60",
+        }
+        command = [str(Path(sys.executable).with_name("ipa")), "serve", PIPELINE]
+        command += ["--target", "local", "--port", str(port), "--folder", str(folder / "local"), *arguments]
+        self._log = (folder / "service.log").open("w")
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._client.close()
+        self._log.close()
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return self._base
+
+    def wait_ready(self) -> None:
+        """Return when the pipeline answers; RuntimeError with the end of the log where it does not."""
+        give_up = time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < give_up:
+            if self._process.poll() is not None:
+                break
+            try:
+                if self._client.get("/readyz").status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass  # it is not listening yet; the process itself is checked above
+            time.sleep(0.25)
+        tail = "\n".join((self._folder / "service.log").read_text().splitlines()[-15:])
+        raise RuntimeError(f"the service did not become ready; the end of its log:\n{tail}")
+
+    def status(self) -> dict[str, Any]:
+        """What the pipeline does now."""
+        return self._json(f"/v1/pipelines/{PIPELINE}/status")
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Every decision, oldest first."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while True:
+            page = self._json(f"/v1/pipelines/{PIPELINE}/decisions?limit=200{cursor}")
+            found += page["items"]
+            if page.get("next_before") is None:
+                return found[::-1]
+            cursor = f"&before={page['next_before']}"
+
+    def counter(self, name: str) -> float:
+        """The sum of a metric of the service over its labels."""
+        text = self._client.get("/metrics").raise_for_status().text
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(float(value) for value in values)
+
+    def router_url(self) -> str:
+        """Where requests are sent."""
+        return f"{self.status()['endpoint']}/v2/models/{PIPELINE}/infer"
+
+    def _json(self, path: str) -> Any:
+        return self._client.get(path).raise_for_status().json()
