@@ -1,0 +1,141 @@
+"""Measuring a variant: what one replica takes for batches sent back to back, and how right it answers.
+
+Nothing here starts a process or reads a clock: a `Replica` answers batches and says how long each took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from statistics import fmean
+from typing import Any, Protocol
+
+import numpy as np
+
+from ipa.model.errors import InputError
+from ipa.model.profile import ProfilePoint
+
+# A V2 request of one item: its `inputs`, each with one row.
+Item = Sequence[Mapping[str, Any]]
+# The values of one item's outputs by name; more rows than one where the stage fans out.
+Outputs = Mapping[str, Sequence[Any]]
+
+# Not counted: the first batches of a size allocate memory, and use up what a CPU quota had saved.
+WARM_UP_BATCHES = 2
+# Fewer say nothing of a high percentile.
+MIN_BATCHES = 5
+TAIL_QUANTILE = 0.99
+# Twice the items take about that many times as long: a size that would miss the limit is not tried.
+DOUBLING_RATIO = 1.8
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one batch: its service time, transport included, and the outputs of every item."""
+
+    latency_s: float
+    outputs: tuple[Outputs, ...]
+
+
+class Replica(Protocol):
+    """One running model server."""
+
+    def infer(self, items: Sequence[Item]) -> Answer:
+        """The answer to the items as one batch."""
+        ...
+
+
+class Workload(Protocol):
+    """What a stage is measured with; `pipelines/<name>/bench.py` makes one by `workload(stage, seed)`."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The requests, one item each."""
+        ...
+
+    def accuracy(self, answers: Sequence[Outputs]) -> float:
+        """How right the answers to all items are, a fraction."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure a point: until so many batches or so many seconds, but MIN_BATCHES at least."""
+
+    repeats: int = 40
+    budget_s: float = 1.2
+
+
+def measure_points(
+    replica: Replica,
+    items: Sequence[Item],
+    *,
+    cores: float,
+    batch_sizes: Sequence[int],
+    limit_s: float,
+    effort: Effort,
+) -> tuple[ProfilePoint, ...]:
+    """One point a batch size, by rising size, up to the first that would take longer than `limit_s`.
+
+    A size beyond the SLA cannot be part of a plan, and costs the most time to measure.
+    """
+    points: list[ProfilePoint] = []
+    for size in sorted(batch_sizes):
+        if points and points[-1].latency_s * DOUBLING_RATIO > limit_s:
+            break
+        points.append(measure_point(replica, items, cores=cores, batch_size=size, effort=effort))
+    return tuple(points)
+
+
+def measure_point(
+    replica: Replica, items: Sequence[Item], *, cores: float, batch_size: int, effort: Effort
+) -> ProfilePoint:
+    """The point of that batch size: batches back to back, each sent when the last is answered.
+
+    So the replica is busy all the time and its CPU quota, if it has one, is spent: latency is what it is
+    under sustained load, throughput is what it cannot exceed.
+    """
+    batches = _batches(items, batch_size)
+    for batch in islice(batches, WARM_UP_BATCHES):
+        replica.infer(batch)
+    latencies_s: list[float] = []
+    while len(latencies_s) < MIN_BATCHES or (
+        len(latencies_s) < effort.repeats and sum(latencies_s) < effort.budget_s
+    ):
+        latencies_s.append(replica.infer(next(batches)).latency_s)
+    return summarise(latencies_s, cores=cores, batch_size=batch_size)
+
+
+def summarise(latencies_s: Sequence[float], *, cores: float, batch_size: int) -> ProfilePoint:
+    """The point that these service times of batches, sent back to back, make."""
+    mean_s = fmean(latencies_s)
+    return ProfilePoint(
+        cores=cores,
+        batch_size=batch_size,
+        latency_s=float(np.quantile(latencies_s, TAIL_QUANTILE)),
+        latency_mean_s=mean_s,
+        throughput_rps=batch_size / mean_s,
+    )
+
+
+def answers(replica: Replica, items: Sequence[Item], batch_size: int) -> list[Outputs]:
+    """The outputs of every item, in order."""
+    return [
+        outputs
+        for start in range(0, len(items), batch_size)
+        for outputs in replica.infer(items[start : start + batch_size]).outputs
+    ]
+
+
+def rows(outputs: Sequence[Outputs], fan_out: str) -> float:
+    """Mean rows an item was answered with: the fan-out, 1 where there is no output of that name."""
+    return fmean(float(sum(output[fan_out])) if fan_out in output else 1.0 for output in outputs)
+
+
+def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    if not items:
+        raise InputError("there is nothing to measure with: the workload has no items")
+    endless = cycle(items)
+    while True:
+        yield list(islice(endless, size))

@@ -1,0 +1,1 @@
+"""The pipelines that ship with the project: their models, runtimes, workloads and scores."""
