@@ -1,0 +1,40 @@
+"""The two stages as model servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import joblib
+import numpy as np
+
+from ipa.dataplane.runtime import StageRuntime, Tensor
+from pipelines.digits.data import crops, profiles
+from pipelines.digits.train import model_file
+
+
+class Locate(StageRuntime):
+    """`image` FP32 [n, 256] → `crop` FP32 [n, 64]."""
+
+    def load_model(self, parameters: Mapping[str, Any]) -> None:
+        """Load the variant that `model` names."""
+        self._model = joblib.load(model_file("locate", parameters["model"]))
+
+    def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The piece of each canvas that holds the digit."""
+        images = np.asarray(inputs["image"], dtype=np.float32)
+        corners = np.rint(self._model.predict(profiles(images))).astype(np.int64)
+        return {"crop": crops(images, corners)}
+
+
+class Classify(StageRuntime):
+    """`crop` FP32 [n, 64] → `digit` INT64 [n]."""
+
+    def load_model(self, parameters: Mapping[str, Any]) -> None:
+        """Load the variant that `model` names."""
+        self._model = joblib.load(model_file("classify", parameters["model"]))
+
+    def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The digit on each piece."""
+        crop = np.asarray(inputs["crop"], dtype=np.float32)
+        return {"digit": self._model.predict(crop).astype(np.int64)}
