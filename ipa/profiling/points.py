@@ -9,7 +9,6 @@ from enum import StrEnum
 from ipa.model.pipeline import Bounds, Objective, Stage
 from ipa.model.profile import OperatingPoint, StageProfile, VariantProfile
 from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s
-from ipa.profiling.fit import fit_variant
 
 # IPA plans over powers of two.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -84,6 +83,9 @@ def _measured(variant: VariantProfile, objective: Objective, _: Bounds) -> Itera
 
 
 def _fitted(variant: VariantProfile, objective: Objective, bounds: Bounds) -> Iterator[OperatingPoint]:
+    # Here, since scikit-learn takes seconds to import and measured points do not need it.
+    from ipa.profiling.fit import fit_variant
+
     fitted = fit_variant(variant)
     for cores, fit in fitted.fits.items():
         for batch_size in bounds.batch_sizes or BATCH_SIZES:
