@@ -1,0 +1,105 @@
+"""Routes that change something: pause, resume, mode, apply, rollback."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from starlette.exceptions import HTTPException
+
+from ipa.api.bodies import ApplyBody, ModeBody, PauseBody, RollbackBody
+from ipa.api.reading import Named, Using, etag
+from ipa.api.services import Services
+from ipa.api.views import ControlView, control_view
+from ipa.model.decision import Decision
+from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+
+LOG = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/pipelines/{pipeline}")
+IfMatch = Annotated[str | None, Header(description="the ETag of the status that the change was made for")]
+
+
+@router.post("/pause", tags=["control"])
+def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
+    """Hold everything, until a moment, for a while, or until resumed; requests go on being served."""
+    now = services.clock.now()
+    control = replace(
+        services.controls.control(pipeline.name),
+        paused=True,
+        paused_until=body.end(now),
+        paused_reason=body.reason,
+        paused_by=body.by,
+    )
+    services.controls.set_control(pipeline.name, control)
+    LOG.info("pipeline %s paused by %s: %s", pipeline.name, body.by or "someone", body.reason)
+    return control_view(control, now)
+
+
+@router.post("/resume", tags=["control"])
+def resume(pipeline: Named, services: Using) -> ControlView:
+    """End the pause."""
+    control = services.controls.control(pipeline.name)
+    control = replace(control, paused=False, paused_until=None, paused_reason="", paused_by="")
+    services.controls.set_control(pipeline.name, control)
+    LOG.info("pipeline %s resumed", pipeline.name)
+    return control_view(control, services.clock.now())
+
+
+@router.put("/mode", tags=["control"])
+def set_mode(pipeline: Named, services: Using, body: ModeBody) -> ControlView:
+    """Advisory decides and records, and writes nothing; active writes."""
+    control = replace(services.controls.control(pipeline.name), mode=body.mode)
+    services.controls.set_control(pipeline.name, control)
+    LOG.info("pipeline %s is %s", pipeline.name, body.mode.value)
+    return control_view(control, services.clock.now())
+
+
+@router.post("/apply", tags=["control"])
+def apply(pipeline: Named, services: Using, body: ApplyBody, if_match: IfMatch = None) -> Decision:
+    """Run this configuration. With If-Match, only where the pipeline did not change since (else 412)."""
+    configs = body.checked(pipeline)
+    _unchanged(services, pipeline, if_match)
+    return services.apply(pipeline.name, configs, _said("requested", body.by, body.reason))
+
+
+@router.post("/rollback", tags=["control"])
+def rollback(pipeline: Named, services: Using, body: RollbackBody, if_match: IfMatch = None) -> Decision:
+    """Run again what ran before the last change, or after the decision `to`."""
+    configs = _rollback_target(pipeline, services, body.to)
+    _unchanged(services, pipeline, if_match)
+    return services.apply(pipeline.name, configs, _said("rollback", body.by, body.reason))
+
+
+def _said(what: str, by: str, why: str) -> str:
+    return f"{what} by {by or 'someone'}" + (f": {why}" if why else "")
+
+
+def _rollback_target(pipeline: Pipeline, services: Services, to: str | None) -> tuple[StageConfig, ...]:
+    if to is not None:
+        decision = services.log.decision(to)
+        if decision.pipeline != pipeline.name:
+            raise NotFoundError(
+                f"decision {to!r} is of pipeline {decision.pipeline!r}, not {pipeline.name!r}"
+            )
+        configs = decision.configs
+    else:
+        applied = services.log.decisions(pipeline.name, limit=1, applied_only=True)
+        configs = applied[0].previous if applied else ()
+    if not configs:
+        raise ConflictError(
+            f"it is not known what pipeline {pipeline.name!r} ran then, so there is nothing to go back to",
+            hint=f"`ipa history {pipeline.name}` lists its changes; `ipa apply` takes a plan.",
+        )
+    return configs
+
+
+def _unchanged(services: Services, pipeline: Pipeline, if_match: str | None) -> None:
+    if if_match is None or if_match == "*":
+        return
+    now = etag(services.live(pipeline.name).revision)
+    if now not in [tag.strip() for tag in if_match.split(",")]:
+        raise HTTPException(412, f"{pipeline.name} is at {now}, not {if_match}; read its status again")

@@ -1,0 +1,109 @@
+"""The application: routes, health, metrics, documents and the page."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+
+import ipa
+from ipa.api import acting, problems, reading
+from ipa.api.reading import Using
+from ipa.api.services import Services
+from ipa.api.shell import LOOPBACK, Shell
+from ipa.api.views import CheckView, Readiness
+from ipa.model.errors import Problem, UnavailableError
+
+PAGE = Path(__file__).parent / "page"
+router = APIRouter()
+
+
+def create_app(services: Services, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
+    """The ASGI application over those services, answering to those host names (empty: to any)."""
+    app = FastAPI(
+        title="ipa",
+        version=ipa.__version__,
+        summary="Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost.",
+        docs_url=None,  # FastAPI's page loads its script from elsewhere; ours is page/docs.html
+        redoc_url=None,
+    )
+    app.state.services = services
+    for part in (reading.router, acting.router, router):
+        app.include_router(part)
+    app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
+    problems.install(app)
+    _document(app)
+    app.add_middleware(Shell, hosts=hosts)
+    return app
+
+
+@router.get("/healthz", tags=["health"])
+async def healthz() -> dict[str, str]:
+    """Whether the process answers at all."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", tags=["health"])
+def readyz(services: Using, verbose: Annotated[str | None, Query()] = None) -> Readiness:
+    """Whether the API can serve (503 where not). `?verbose` lists what was checked."""
+    checks = services.readiness()
+    failed = [check for check in checks if check.required and not check.ok]
+    if failed:
+        named = [Problem(f"{check.name}: {check.detail or 'failed'}") for check in failed]
+        raise UnavailableError("the service is not ready", problems=named)
+    views = tuple(CheckView(check.name, check.ok, check.required, check.detail) for check in checks)
+    degraded = not all(check.ok for check in checks)
+    return Readiness(ready=True, degraded=degraded, checks=views if verbose is not None else ())
+
+
+@router.get("/metrics", tags=["health"], response_class=Response)
+def metrics(services: Using) -> Response:
+    """The service's own metrics, for Prometheus."""
+    return Response(generate_latest(services.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The page."""
+    return FileResponse(PAGE / "index.html")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The API's documentation."""
+    return FileResponse(PAGE / "docs.html")
+
+
+@router.get("/problems/{code}", include_in_schema=False)
+async def problem(code: str) -> Response:
+    """What a problem's `type` resolves to."""
+    titles = problems.known_codes()
+    if code not in titles:
+        raise HTTPException(404)
+    rows = "".join(
+        f"<tr{' class=here' if known == code else ''}><td><code>{html.escape(known)}</code></td>"
+        f"<td>{html.escape(title)}</td></tr>"
+        for known, title in sorted(titles.items())
+    )
+    return HTMLResponse(
+        (PAGE / "problem.html").read_text().replace("{{code}}", html.escape(code)).replace("{{rows}}", rows)
+    )
+
+
+def _document(app: FastAPI) -> None:
+    """Have the OpenAPI document say how errors look."""
+    plain = app.openapi
+
+    def documented() -> dict[str, Any]:
+        if not app.openapi_schema:
+            problems.document_in(plain())
+        assert app.openapi_schema
+        return app.openapi_schema
+
+    app.openapi = documented  # type: ignore[method-assign]

@@ -1,0 +1,178 @@
+"""What the API takes: request bodies, checked, and made into values of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from ipa.model.decision import Mode
+from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.plan import StageConfig
+from ipa.optimize.problem import Compat
+from ipa.profiling.points import Allocation
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Person = Annotated[str, Field(max_length=253)]
+Reason = Annotated[str, Field(max_length=1000)]
+# A year; a longer pause is one without an end.
+LONGEST_PAUSE_S = 366 * 86400
+
+
+class Body(BaseModel):
+    """A request body; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class BoundsBody(Body):
+    """Bounds that replace the pipeline's where they are given."""
+
+    cores: Positive | None = None
+    min_replicas: Count | None = None
+    max_replicas: Count | None = None
+    batch_sizes: Annotated[list[Count], Field(min_length=1)] | None = None
+    accuracy_floor: Ratio | None = None
+
+    def over(self, bounds: Bounds) -> Bounds:
+        """The pipeline's bounds with what is given here in their place."""
+        given: dict[str, Any] = self.model_dump(exclude_none=True)
+        if self.batch_sizes is not None:
+            given["batch_sizes"] = tuple(self.batch_sizes)
+        return replace(bounds, **given)
+
+
+class PlanBody(Body):
+    """A what-if: nothing is written. `rate_rps` defaults to the forecast's upper quantile now."""
+
+    rate_rps: Positive | None = None
+    objective: str | None = None
+    compat: Compat = Compat.PAPER
+    allocation: Allocation = Allocation.FREE
+    solver: Literal["auto", "gurobi", "highs", "exact"] = "auto"
+    sla_s: Positive | None = None
+    bounds: BoundsBody | None = None
+
+    def pipeline(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline with what the body replaces; NotFoundError for an unknown objective."""
+        name = self.objective or pipeline.default_objective
+        objective = pipeline.objective(name)
+        if self.sla_s is not None:
+            objective = replace(objective, sla_s=self.sla_s)
+        bounds = self.bounds.over(pipeline.bounds) if self.bounds else pipeline.bounds
+        return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
+
+
+class PauseBody(Body):
+    """A pause, until a moment, for a while, or (with neither) until someone resumes."""
+
+    until: AwareDatetime | None = None
+    for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S)] | None = None
+    reason: Reason = ""
+    by: Person = ""
+
+    def end(self, now: datetime) -> datetime | None:
+        """When the pause ends; InputError where that is in the past or said twice."""
+        if self.until is not None and self.for_s is not None:
+            problem = Problem("give until or for_s, not both", pointer="/for_s")
+            raise InputError("the pause has two ends", problems=[problem])
+        if self.for_s is not None:
+            return now + timedelta(seconds=self.for_s)
+        if self.until is not None and self.until <= now:
+            problem = Problem(f"{self.until.isoformat()} is past", pointer="/until")
+            raise InputError("the pause would be over already", problems=[problem])
+        return self.until
+
+
+class ModeBody(Body):
+    """How far the pipeline is trusted to the service."""
+
+    mode: Mode
+
+
+class ConfigBody(Body):
+    """What one stage shall run."""
+
+    stage: str
+    variant: str
+    batch_size: Count
+    cores: Positive
+    replicas: Count
+
+
+class ApplyBody(Body):
+    """A configuration for every stage of the pipeline."""
+
+    configs: Annotated[list[ConfigBody], Field(min_length=1)]
+    by: Person = ""
+    reason: Reason = ""
+
+    def checked(self, pipeline: Pipeline) -> tuple[StageConfig, ...]:
+        """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
+        configs = [StageConfig(**config.model_dump()) for config in self.configs]
+        problems = [*_misnamed(pipeline, configs), *_beyond(pipeline, configs)]
+        if problems:
+            raise InputError(
+                f"pipeline {pipeline.name!r} cannot run this configuration",
+                hint=f"GET /v1/pipelines/{pipeline.name} shows its stages, variants and bounds.",
+                problems=problems,
+            )
+        order = {stage.name: index for index, stage in enumerate(pipeline.stages)}
+        return tuple(sorted(configs, key=lambda config: order[config.stage]))
+
+
+class RollbackBody(Body):
+    """Back to what ran after the decision `to`; without it, to what ran before the last change."""
+
+    to: str | None = None
+    by: Person = ""
+    reason: Reason = ""
+
+
+def _misnamed(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
+    stages = {stage.name: stage for stage in pipeline.stages}
+    problems, seen = [], set()
+    for index, config in enumerate(configs):
+        stage = stages.get(config.stage)
+        where = f"/configs/{index}"
+        if stage is None:
+            known = ", ".join(stages)
+            problems.append(Problem(f"no stage {config.stage!r}; it has: {known}", pointer=f"{where}/stage"))
+            continue
+        if config.stage in seen:
+            problems.append(Problem(f"stage {config.stage!r} is given twice", pointer=f"{where}/stage"))
+        seen.add(config.stage)
+        known = ", ".join(variant.name for variant in stage.variants)
+        if config.variant not in [variant.name for variant in stage.variants]:
+            message = f"stage {config.stage!r} has no variant {config.variant!r}; it has: {known}"
+            problems.append(Problem(message, pointer=f"{where}/variant"))
+    problems += [
+        Problem(f"stage {name!r} is missing", pointer="/configs") for name in stages if name not in seen
+    ]
+    return problems
+
+
+def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
+    bounds, problems = pipeline.bounds, []
+    for index, config in enumerate(configs):
+        where = f"/configs/{index}"
+        most = bounds.max_replicas
+        if config.replicas < bounds.min_replicas or (most is not None and config.replicas > most):
+            message = f"{config.replicas} replicas are outside {bounds.min_replicas} to {most or 'any'}"
+            problems.append(Problem(message, pointer=f"{where}/replicas"))
+        if bounds.batch_sizes is not None and config.batch_size not in bounds.batch_sizes:
+            message = f"batch size {config.batch_size} is not one of {list(bounds.batch_sizes)}"
+            problems.append(Problem(message, pointer=f"{where}/batch_size"))
+    total = sum(config.total_cores for config in configs)
+    # A sum of fractions of cores may miss the bound by rounding.
+    if bounds.cores is not None and total > bounds.cores + 1e-9:
+        problems.append(
+            Problem(f"{total:g} cores are over the bound of {bounds.cores:g}", pointer="/configs")
+        )
+    return problems

@@ -1,0 +1,209 @@
+"""What a pipeline does now, as the page and the command line show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ipa.control.loop import HistoryPoint, Snapshot
+from ipa.model.decision import Decision, ReasonCode
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured, Missing, Observation, StageObservation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig, StagePlan
+from ipa.model.profile import StageProfile, VariantProfile
+
+
+@dataclass(frozen=True, slots=True)
+class StageLive:
+    """A stage now. None is what was not seen. `utilisation_ratio` is ρ = λ/(n·h) at the rate seen."""
+
+    stage: str
+    config: StageConfig | None = None
+    ready_replicas: int | None = None
+    arrival_rate_rps: float | None = None
+    latency_s: float | None = None
+    queue_length: float | None = None
+    utilisation_ratio: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One tick of the recent past; `at` in RFC 3339, None is what was not seen."""
+
+    at: str
+    rate_rps: float | None
+    forecast_rps: float | None
+    forecast_upper_rps: float | None
+    latency_s: float | None
+    cores: float | None
+    pas: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """A pipeline now: the loop's latest observation, forecast and decision, and its recent past.
+
+    `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
+    means healthy. `latency_s` is at the SLA's percentile. `next_tick_in_s` is None while no tick is due.
+    `reason` and `detail` are those of the latest decision.
+    """
+
+    at: str
+    tick: int
+    tick_s: float
+    next_tick_in_s: float | None = None
+    phase: str = "idle"
+    revision: str = ""
+    settled: bool = True
+    rate_rps: float | None = None
+    latency_s: float | None = None
+    forecast: Forecast | None = None
+    pas: float | None = None
+    cost_cores: float | None = None
+    stages: tuple[StageLive, ...] = ()
+    reason: ReasonCode | None = None
+    detail: str = ""
+    series: tuple[Sample, ...] = ()
+    degraded: tuple[str, ...] = ()
+
+
+def live_state(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    snapshot: Snapshot,
+    *,
+    now: datetime,
+    tick_s: float,
+) -> LiveState:
+    """The live state that the loop's snapshot shows at `now`; `tick_s` is the time between ticks."""
+    observation, decision = snapshot.observation, snapshot.decision
+    seen = {stage.stage: stage for stage in observation.stages} if observation else {}
+    planned = {stage.stage: stage for stage in snapshot.plan.stages} if snapshot.plan else {}
+    stages = tuple(
+        _stage(stage.name, seen.get(stage.name), planned.get(stage.name), profiles.get(stage.name))
+        for stage in pipeline.stages
+    )
+    due = snapshot.next_tick_at
+    return LiveState(
+        at=now.isoformat(),
+        tick=snapshot.tick,
+        tick_s=tick_s,
+        next_tick_in_s=max((due - now).total_seconds(), 0.0) if due else None,
+        phase=snapshot.phase.value,
+        revision=observation.revision if observation else "",
+        settled=observation.settled if observation else True,
+        rate_rps=_value(observation.arrival_rate_rps) if observation else None,
+        latency_s=_value(observation.latency_s) if observation else None,
+        forecast=snapshot.forecast,
+        pas=_pas(stages),
+        cost_cores=_cores(stages),
+        stages=stages,
+        reason=decision.reason if decision else None,
+        detail=decision.detail if decision else "",
+        series=tuple(_sample(point) for point in snapshot.history),
+        degraded=_degraded(observation, decision),
+    )
+
+
+def _sample(point: HistoryPoint) -> Sample:
+    return Sample(
+        at=point.at,
+        rate_rps=point.rate_rps,
+        forecast_rps=point.point_rps,
+        forecast_upper_rps=point.upper_rps,
+        latency_s=point.latency_s,
+        cores=point.cores,
+        pas=point.pas,
+        reason=point.reason,
+    )
+
+
+def _value(seen: Measured[float] | Missing) -> float | None:
+    return seen.value if isinstance(seen, Measured) else None
+
+
+def _stage(
+    name: str, seen: StageObservation | None, planned: StagePlan | None, profile: StageProfile | None
+) -> StageLive:
+    if seen is None:
+        return StageLive(name)
+    config = seen.running.value if isinstance(seen.running, Measured) else None
+    rate_rps = _value(seen.arrival_rate_rps)
+    variants = {each.variant: each for each in profile.variants} if profile else {}
+    running = variants.get(config.variant) if config else None
+    capacity_rps = _capacity_rps(config, planned, running) if config else None
+    return StageLive(
+        stage=name,
+        config=config,
+        ready_replicas=seen.ready_replicas.value if isinstance(seen.ready_replicas, Measured) else None,
+        arrival_rate_rps=rate_rps,
+        latency_s=_value(seen.latency_s),
+        queue_length=_value(seen.queue_length),
+        utilisation_ratio=rate_rps / (capacity_rps * config.replicas)
+        if rate_rps is not None and capacity_rps and config and config.replicas
+        else None,
+        accuracy=running.accuracy if running else None,
+    )
+
+
+def _capacity_rps(
+    config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None
+) -> float | None:
+    """What one replica carries: as planned where this is what was planned, else as measured."""
+    if planned and _replica(planned.config) == _replica(config):
+        return planned.capacity_rps
+    for point in profile.points if profile else ():
+        if point.batch_size == config.batch_size and point.cores == config.cores:
+            return point.throughput_rps or point.batch_size / (point.latency_mean_s or point.latency_s)
+    return None
+
+
+def _replica(config: StageConfig) -> tuple[str, int, float]:
+    return config.variant, config.batch_size, config.cores
+
+
+def _pas(stages: Sequence[StageLive]) -> float | None:
+    product = 1.0
+    for stage in stages:
+        if stage.accuracy is None:
+            return None
+        product *= stage.accuracy
+    return product if stages else None
+
+
+def _cores(stages: Sequence[StageLive]) -> float | None:
+    configs = [stage.config for stage in stages if stage.config]
+    return sum(config.total_cores for config in configs) if len(configs) == len(stages) else None
+
+
+def _degraded(observation: Observation | None, decision: Decision | None) -> tuple[str, ...]:
+    if observation is None:
+        return ("nothing was observed yet",)
+    found = [observation.problem] if observation.problem else []
+    if decision and decision.reason in UNHEALTHY:
+        found.append(
+            f"{decision.reason.value}: {decision.detail}" if decision.detail else decision.reason.value
+        )
+    return tuple(found)
+
+
+# Reasons for which a person should look; the others are the loop doing well.
+UNHEALTHY = frozenset(
+    {
+        ReasonCode.ROLLBACK,
+        ReasonCode.METRICS_MISSING,
+        ReasonCode.METRICS_STALE,
+        ReasonCode.METRICS_INVALID,
+        ReasonCode.WORKLOAD_UNKNOWN,
+        ReasonCode.INFEASIBLE,
+        ReasonCode.SOLVER_FAILED,
+        ReasonCode.QUARANTINED,
+        ReasonCode.DRIFT,
+        ReasonCode.RBAC,
+        ReasonCode.AUDIT_FAILED,
+    }
+)

@@ -1,0 +1,56 @@
+"""Pages of decisions, newest first, by cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from ipa.api.services import Services
+from ipa.api.views import DecisionPage
+from ipa.control.ports import DecisionLog
+from ipa.model.decision import Decision
+
+# Decisions of one tick share its number; a page that starts amid them reads so many more to find its place.
+SAME_TICK = 16
+
+
+class Paging:
+    """The query parameters of a list of decisions."""
+
+    def __init__(
+        self,
+        request: Request,
+        response: Response,
+        limit: Annotated[int, Query(ge=1, le=500)] = 50,
+        before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
+    ) -> None:
+        self._url = request.url
+        self._response = response
+        self._limit = limit
+        self._before = before
+
+    def page(self, services: Services, pipeline: str, *, applied_only: bool) -> DecisionPage:
+        """The page that was asked for, with a Link to the next; NotFoundError for an unknown `before`."""
+        found = _read(services.log, pipeline, self._limit + 1, self._before, applied_only)
+        page = tuple(found[: self._limit])
+        if len(found) <= self._limit:
+            return DecisionPage(page, None)
+        next_before = page[-1].decision_id
+        url = self._url.include_query_params(before=next_before)
+        self._response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        return DecisionPage(page, next_before)
+
+
+def _read(
+    log: DecisionLog, pipeline: str, limit: int, before: str | None, applied_only: bool
+) -> Sequence[Decision]:
+    if before is None:
+        return log.decisions(pipeline, limit=limit, applied_only=applied_only)
+    tick = log.decision(before).tick
+    found = log.decisions(pipeline, limit=limit + SAME_TICK, before_tick=tick + 1, applied_only=applied_only)
+    ids = [decision.decision_id for decision in found]
+    if before in ids:
+        return found[ids.index(before) + 1 :]
+    return [decision for decision in found if decision.tick < tick]

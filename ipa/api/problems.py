@@ -1,0 +1,187 @@
+"""Every answer that is not a success, as application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from ipa.model import errors
+from ipa.model.errors import IpaError, Problem
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemItem(BaseModel):
+    """One thing that is wrong, with the JSON Pointer into the part of the request it was found in."""
+
+    pointer: str = Field(examples=["/rate_rps"])
+    message: str
+    part: str = Field(default="body", description="body, query, path or header; or file for a server's file")
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457). `type` resolves to a page that explains `code`."""
+
+    type: str = Field(examples=["/problems/not_found"])
+    title: str
+    status: int
+    code: str = Field(examples=["not_found"])
+    detail: str
+    hint: str = ""
+    request_id: str
+    errors: list[ProblemItem] = Field(default_factory=list)
+
+
+# The codes that are not of the error tree: what HTTP itself can refuse.
+HTTP_CODES: Mapping[int, tuple[str, str]] = {
+    400: ("http.bad_request", "The request cannot be read"),
+    403: ("forbidden", "Not allowed"),
+    404: ("not_found", "The named thing does not exist"),
+    405: ("http.method_not_allowed", "This address does not take that method"),
+    412: ("http.precondition_failed", "It changed since you read it"),
+    413: ("http.too_large", "The request is too large"),
+    422: ("input", "The request is wrong"),
+    500: ("internal", "Our mistake"),
+}
+
+
+def known_codes() -> dict[str, str]:
+    """Every code that a problem may carry, with its title."""
+    titles = dict(HTTP_CODES.values())
+    pending: list[type[IpaError]] = [IpaError]
+    while pending:
+        kind = pending.pop()
+        titles.setdefault(kind.code, _title(kind))
+        pending.extend(kind.__subclasses__())
+    return titles
+
+
+def respond(
+    request_id: str,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    hint: str = "",
+    items: Iterable[ProblemItem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The response that carries the problem."""
+    document = ProblemDocument(
+        type=f"/problems/{code}",
+        title=title,
+        status=status,
+        code=code,
+        detail=detail,
+        hint=hint,
+        request_id=request_id,
+        errors=list(items),
+    )
+    return JSONResponse(
+        document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
+    )
+
+
+def http_problem(
+    request_id: str,
+    status: int,
+    detail: str = "",
+    *,
+    hint: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The response for a status of HTTP itself."""
+    phrase = HTTPStatus(status).phrase
+    code, title = HTTP_CODES.get(status, (f"http.{status}", phrase))
+    return respond(request_id, status, code, title, detail or phrase, hint=hint, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error that a route or the router raises a problem."""
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(IpaError, _on_ipa)
+
+
+def document_in(schema: dict[str, Any]) -> None:
+    """Say in the OpenAPI document that every operation may answer with a problem."""
+    parts = schema.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        parts.pop(unused, None)
+    item = ProblemItem.model_json_schema()
+    document = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    document.pop("$defs", None)
+    parts |= {"ProblemItem": item, "ProblemDocument": document}
+    answer = {
+        "description": "A problem (RFC 9457)",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    }
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = answer
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the outermost layer gave the request."""
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    detail, hint = error.detail, ""
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.url.path}"
+        hint = "/docs lists the addresses."
+    elif error.status_code == 405:
+        detail = f"{request.url.path} does not take {request.method}"
+        hint = f"It takes: {(error.headers or {}).get('Allow', '')}"
+    return http_problem(request_id_of(request), error.status_code, detail, hint=hint, headers=error.headers)
+
+
+async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    items = [_item(each) for each in error.errors()]
+    code, title = HTTP_CODES[422]
+    named = "; ".join(f"{item.pointer or item.part}: {item.message}" for item in items)
+    return respond(request_id_of(request), 422, code, title, named, hint="See /docs.", items=items)
+
+
+def _item(error: Mapping[str, Any]) -> ProblemItem:
+    part, *steps = error["loc"]
+    if error["type"] == "json_invalid":
+        return ProblemItem(pointer="", message=f"not JSON: {error['ctx']['error']}", part=str(part))
+    pointer = "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+    return ProblemItem(pointer=pointer, message=error["msg"], part=str(part))
+
+
+async def _on_ipa(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, IpaError)
+    headers = {"Retry-After": "1"} if error.status == 503 else None
+    return respond(
+        request_id_of(request),
+        error.status,
+        error.code,
+        _title(type(error)),
+        error.message,
+        hint=error.hint,
+        items=[_from_problem(problem) for problem in error.problems],
+        headers=headers,
+    )
+
+
+def _from_problem(problem: Problem) -> ProblemItem:
+    part = "file" if problem.path else "body"
+    return ProblemItem(pointer=problem.pointer, message=str(problem), part=part)
+
+
+def _title(kind: type[IpaError]) -> str:
+    return (kind.__doc__ or errors.IpaError.__name__).split("\n", 1)[0].split(";")[0].strip().rstrip(".")

@@ -1,0 +1,128 @@
+"""Routes that read: pipelines, status, profiles, decisions, and what-if plans."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from ipa.api.bodies import PlanBody
+from ipa.api.paging import Paging
+from ipa.api.services import Services
+from ipa.api.views import (
+    DecisionPage,
+    PipelineList,
+    PipelineView,
+    StatusView,
+    pipeline_view,
+    status_view,
+)
+from ipa.model.decision import Decision
+from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
+
+router = APIRouter(prefix="/v1")
+
+
+def services_of(request: Request) -> Services:
+    """The services that the application was created with."""
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found
+
+
+def named_pipeline(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> Pipeline:
+    """The pipeline of the path; NotFoundError names those there are."""
+    if pipeline not in services.pipelines:
+        known = ", ".join(sorted(services.pipelines)) or "none"
+        raise NotFoundError(f"there is no pipeline {pipeline!r}", hint=f"There are: {known}")
+    return services.pipelines[pipeline]
+
+
+Using = Annotated[Services, Depends(services_of)]
+Named = Annotated[Pipeline, Depends(named_pipeline)]
+Paged = Annotated[Paging, Depends()]
+
+
+@router.get("/pipelines", tags=["pipelines"])
+def list_pipelines(services: Using) -> PipelineList:
+    """Every pipeline, by name."""
+    return PipelineList(tuple(pipeline_view(services.pipelines[name]) for name in sorted(services.pipelines)))
+
+
+@router.get("/pipelines/{pipeline}", tags=["pipelines"])
+def get_pipeline(pipeline: Named) -> PipelineView:
+    """A pipeline as its owner wrote it."""
+    return pipeline_view(pipeline)
+
+
+@router.get("/pipelines/{pipeline}/status", tags=["pipelines"])
+def get_status(pipeline: Named, services: Using, response: Response) -> StatusView:
+    """A pipeline now: load, forecast, latency, what runs, and why nothing changes. ETag: its revision."""
+    live = services.live(pipeline.name)
+    response.headers["ETag"] = etag(live.revision)
+    return status_view(pipeline, services.controls.control(pipeline.name), live, services.clock.now())
+
+
+@router.get("/pipelines/{pipeline}/profiles", tags=["profiles"])
+def list_profiles(pipeline: Named, services: Using) -> dict[str, StageProfile]:
+    """The newest profile of every stage, by stage."""
+    return dict(services.profiles(pipeline.name))
+
+
+@router.get("/pipelines/{pipeline}/profiles/{stage}", tags=["profiles"])
+def get_profile(pipeline: Named, stage: str, services: Using) -> StageProfile:
+    """The newest profile of a stage."""
+    pipeline.stage(stage)
+    profiles = services.profiles(pipeline.name)
+    if stage not in profiles:
+        raise NotFoundError(
+            f"stage {stage!r} of {pipeline.name!r} has no profile", hint="`ipa profile` makes one."
+        )
+    return profiles[stage]
+
+
+@router.post("/pipelines/{pipeline}/plans", tags=["plans"])
+def make_plan(pipeline: Named, services: Using, body: PlanBody) -> Plan:
+    """What would be best (a what-if; nothing is written). Infeasible is a `termination`, not an error."""
+    rate_rps = body.rate_rps
+    if rate_rps is None:
+        live = services.live(pipeline.name)
+        rate_rps = live.forecast.upper_rps if live.forecast else live.rate_rps
+        if not rate_rps:
+            problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
+            raise InputError("there is no rate to plan for", problems=[problem])
+    changed = body.pipeline(pipeline)
+    return services.plan(
+        changed,
+        rate_rps,
+        objective=body.objective or pipeline.default_objective,
+        compat=body.compat,
+        allocation=body.allocation,
+        solver=body.solver,
+    )
+
+
+@router.get("/pipelines/{pipeline}/decisions", tags=["decisions"])
+def list_decisions(pipeline: Named, services: Using, paging: Paged) -> DecisionPage:
+    """Every decision, holds included, newest first."""
+    return paging.page(services, pipeline.name, applied_only=False)
+
+
+@router.get("/pipelines/{pipeline}/history", tags=["decisions"])
+def list_history(pipeline: Named, services: Using, paging: Paged) -> DecisionPage:
+    """The decisions that changed the pipeline, newest first."""
+    return paging.page(services, pipeline.name, applied_only=True)
+
+
+@router.get("/decisions/{decision_id}", tags=["decisions"])
+def get_decision(decision_id: str, services: Using) -> Decision:
+    """A decision with the inputs it was taken from."""
+    return services.log.decision(decision_id)
+
+
+def etag(revision: str) -> str:
+    """The entity tag of a revision."""
+    return '"' + revision.replace('"', "") + '"'

@@ -1,0 +1,69 @@
+"""What the API needs of the rest of the service; whoever starts the API hands it in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from ipa.api.live import LiveState
+from ipa.control.ports import Clock, ControlStore, DecisionLog
+from ipa.model.decision import Decision
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.profile import StageProfile
+from ipa.optimize.problem import Compat
+from ipa.profiling.points import Allocation
+
+
+class Planner(Protocol):
+    """Solves for a pipeline, whose SLA, bounds and objectives may differ from the file's."""
+
+    def __call__(
+        self,
+        pipeline: Pipeline,
+        rate_rps: float,
+        *,
+        objective: str,
+        compat: Compat,
+        allocation: Allocation,
+        solver: str,
+    ) -> Plan:
+        """The plan; INFEASIBLE is a termination, not an error."""
+        ...
+
+
+class Applier(Protocol):
+    """Carries out a configuration that a person asked for."""
+
+    def __call__(self, pipeline: str, configs: tuple[StageConfig, ...], detail: str) -> Decision:
+        """The recorded decision: applied, or a hold that says why. `detail` is who asked and why."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing the service depends on. What is not `required` may fail without making us unready."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything behind the routes. The functions take a pipeline's name, which the routes have checked."""
+
+    pipelines: Mapping[str, Pipeline]
+    profiles: Callable[[str], Mapping[str, StageProfile]]
+    log: DecisionLog
+    controls: ControlStore
+    plan: Planner
+    live: Callable[[str], LiveState]
+    apply: Applier
+    readiness: Callable[[], tuple[Check, ...]]
+    clock: Clock
+    registry: CollectorRegistry = field(default=REGISTRY)

@@ -1,0 +1,136 @@
+"""What the API answers with, beside the values of `ipa.model` and `ipa.api.live` themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ipa.api.live import LiveState
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Decision, Mode
+from ipa.model.pipeline import Bounds, Objective, Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """A stage as its owner wrote it: its variants in order, and how many items it sends on for each."""
+
+    stage: str
+    variants: tuple[str, ...]
+    fan_out: float
+    batch_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineView:
+    """A pipeline as its owner wrote it."""
+
+    pipeline: str
+    description: str
+    sla_s: float
+    sla_percentile: float
+    bounds: Bounds
+    objectives: dict[str, Objective]
+    default_objective: str
+    stages: tuple[StageView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineList:
+    """Every pipeline, by name."""
+
+    pipelines: tuple[PipelineView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlView:
+    """What people have said about a pipeline, as it holds now: an expired pause is no pause."""
+
+    mode: Mode
+    paused: bool
+    paused_until: datetime | None
+    paused_reason: str
+    paused_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """A pipeline now. `healthy` is false where `live.degraded` says why."""
+
+    pipeline: str
+    description: str
+    sla_s: float
+    sla_percentile: float
+    control: ControlView
+    healthy: bool
+    live: LiveState
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionPage:
+    """Decisions, newest first. `next_before` asks for the page after this one; null on the last."""
+
+    decisions: tuple[Decision, ...]
+    next_before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """One thing the service depends on."""
+
+    name: str
+    ok: bool
+    required: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the API can serve; `degraded` where something that is not required fails."""
+
+    ready: bool
+    degraded: bool
+    checks: tuple[CheckView, ...] = ()
+
+
+def pipeline_view(pipeline: Pipeline) -> PipelineView:
+    """The pipeline without how its containers are run."""
+    return PipelineView(
+        pipeline=pipeline.name,
+        description=pipeline.description,
+        sla_s=pipeline.sla.latency_s,
+        sla_percentile=pipeline.sla.percentile,
+        bounds=pipeline.bounds,
+        objectives=dict(pipeline.objectives),
+        default_objective=pipeline.default_objective,
+        stages=tuple(
+            StageView(
+                stage=stage.name,
+                variants=tuple(variant.name for variant in stage.variants),
+                fan_out=stage.fan_out,
+                batch_timeout_s=stage.batch_timeout_s,
+            )
+            for stage in pipeline.stages
+        ),
+    )
+
+
+def control_view(control: PipelineControl, now: datetime) -> ControlView:
+    """What was said, as it holds at `now`."""
+    until = control.paused_until
+    if control.paused and (until is None or now < until):
+        return ControlView(control.mode, True, until, control.paused_reason, control.paused_by)
+    return ControlView(control.mode, False, None, "", "")
+
+
+def status_view(pipeline: Pipeline, control: PipelineControl, live: LiveState, now: datetime) -> StatusView:
+    """All that the page shows of a pipeline but its decisions."""
+    return StatusView(
+        pipeline=pipeline.name,
+        description=pipeline.description,
+        sla_s=pipeline.sla.latency_s,
+        sla_percentile=pipeline.sla.percentile,
+        control=control_view(control, now),
+        healthy=not live.degraded,
+        live=live,
+    )

@@ -1,0 +1,367 @@
+"""Services for the API's tests: a pipeline under a day of load in five minutes, decided on as we would."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry, Counter
+
+from ipa.api.app import create_app
+from ipa.api.live import live_state
+from ipa.api.services import Check, Services
+from ipa.control.actuation import Phase
+from ipa.control.loop import HistoryPoint, Snapshot
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant
+from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.optimize.problem import Compat
+from ipa.profiling.points import Allocation
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+TICK_S = 5.0
+
+
+def _rung(rate: float, pas: float, latency_s: float, *configs: str) -> tuple[float, float, float, Configs]:
+    stages = zip(("detect", "recognise"), (config.split() for config in configs), strict=True)
+    made = (StageConfig(stage, words[0], int(words[1]), 0.5, int(words[2])) for stage, words in stages)
+    return rate, pas, latency_s, tuple(made)
+
+
+Configs = tuple[StageConfig, ...]
+# From the least to the most load: the rate carried, PAS, p99, and variant, batch and replicas of each stage.
+LADDER = (
+    _rung(4.0, 0.845, 0.46, "v4-640 1 1", "v6-320 4 1"),
+    _rung(8.0, 0.742, 0.55, "v4-480 2 1", "v6-320 4 2"),
+    _rung(14.0, 0.588, 0.62, "v6-320 4 1", "v6-240 8 2"),
+    _rung(99.0, 0.497, 0.71, "v4-320 8 2", "v6-240 8 2"),
+)
+ACCURACY = {"v4-320": 0.653, "v6-320": 0.773, "v4-480": 0.812, "v4-640": 0.928}
+READ = {"v4-160": 0.361, "v6-240": 0.761, "v6-320": 0.914}
+
+
+def a_pipeline() -> Pipeline:
+    """Text of a page, in two stages."""
+    return Pipeline(
+        name="ocr",
+        description="Text of a page: find its lines, then read each",
+        stages=(
+            Stage("detect", tuple(Variant(name) for name in ACCURACY), fan_out=6.0),
+            Stage("recognise", tuple(Variant(name) for name in READ)),
+        ),
+        sla=Sla(0.9),
+        objectives={"default": Objective(), "frugal": Objective("frugal", beta=1.0)},
+        bounds=Bounds(cores=4.0, max_replicas=8, batch_sizes=(1, 2, 4, 8)),
+    )
+
+
+def a_profile(stage: str) -> StageProfile:
+    """The profile of that stage."""
+    accuracies = ACCURACY if stage == "detect" else READ
+    points = tuple(ProfilePoint(0.5, b, 0.03 * b, 0.028 * b, 36.0) for b in (1, 2, 4, 8))
+    variants = tuple(VariantProfile(name, accuracy, points) for name, accuracy in accuracies.items())
+    return StageProfile("ocr", stage, variants, "2 cores", date(2026, 11, 24), "ipa profile")
+
+
+def rate_at(t_s: float) -> float:
+    """A load that rises and falls about six-fold, with some noise that is always the same."""
+    wave = 10.0 - 7.5 * math.cos(2 * math.pi * t_s / 290.0)
+    return max(wave + 0.9 * math.sin(t_s * 1.7) + 0.6 * math.sin(t_s * 0.61), 0.5)
+
+
+def rung_for(rate_rps: float) -> int:
+    """The rung of the ladder that carries that rate."""
+    return next(index for index, rung in enumerate(LADDER) if rate_rps <= rung[0])
+
+
+def a_plan(rate_rps: float, rung: int | None = None) -> Plan:
+    """The plan for that rate."""
+    _, pas, latency_s, configs = LADDER[rung_for(rate_rps) if rung is None else rung]
+    stages = tuple(
+        StagePlan(
+            stage=config.stage,
+            variant=config.variant,
+            batch_size=config.batch_size,
+            cores=config.cores,
+            replicas=config.replicas,
+            rate_rps=rate_rps * (6 if config.stage == "recognise" else 1),
+            capacity_rps=rate_rps * (6 if config.stage == "recognise" else 1) / config.replicas / 0.8,
+            latency_s=latency_s / 3,
+            queue_delay_s=latency_s / 6,
+            utilisation_ratio=0.8,
+            accuracy=(ACCURACY if config.stage == "detect" else READ)[config.variant],
+        )
+        for config in configs
+    )
+    cores = sum(config.total_cores for config in configs)
+    objective = pas - 0.1 * cores
+    return Plan(
+        "ocr", rate_rps, Termination.OPTIMAL, "highs", objective, objective, 0.0, pas, cores, latency_s, 0.9,
+        0.012, stages, note="auto took highs: gurobi has no licence here",
+    )  # fmt: skip
+
+
+@dataclass
+class FakeClock:
+    """A wall clock that stands still until it is moved."""
+
+    at: datetime = NOW
+
+    def monotonic_s(self) -> float:
+        """Seconds since NOW."""
+        return (self.at - NOW).total_seconds()
+
+    def now(self) -> datetime:
+        """The time it was set to."""
+        return self.at
+
+    def wait(self, seconds: float) -> None:
+        """Move on."""
+        self.at += timedelta(seconds=seconds)
+
+
+@dataclass
+class FakeWorld:
+    """Decisions, controls and a loop, in memory. `tick` moves it on; `broken` makes routes fail."""
+
+    ticks: int = 0
+    clock: FakeClock = field(default_factory=FakeClock)
+    log: list[Decision] = field(default_factory=list)
+    controls: dict[str, PipelineControl] = field(default_factory=dict)
+    history: list[HistoryPoint] = field(default_factory=list)
+    rung: int = 0
+    calm: int = 0
+    applied_tick: int = -99
+    metrics_fail: bool = False
+    broken: Exception | None = None
+    checks: tuple[Check, ...] = (Check("store", True, required=True), Check("prometheus", True))
+
+    def services(self) -> Services:
+        """This world behind the API."""
+        registry = CollectorRegistry()
+        Counter("ipa_test", "Something to scrape.", registry=registry).inc()
+        return Services(
+            pipelines={"ocr": a_pipeline()},
+            profiles=lambda _: {"detect": a_profile("detect"), "recognise": a_profile("recognise")},
+            log=self,
+            controls=self,
+            plan=self.plan,
+            live=lambda _: live_state(
+                a_pipeline(),
+                {"detect": a_profile("detect"), "recognise": a_profile("recognise")},
+                self.snapshot(),
+                now=self.clock.now(),
+                tick_s=TICK_S,
+            ),
+            apply=self.apply,
+            readiness=lambda: self.checks,
+            clock=self.clock,
+            registry=registry,
+        )
+
+    def record(self, decision: Decision) -> None:
+        """Keep it."""
+        self.log.append(decision)
+
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        """The newest first."""
+        if self.broken:
+            raise self.broken
+        found = [
+            decision
+            for decision in reversed(self.log)
+            if decision.pipeline == pipeline
+            and (before_tick is None or decision.tick < before_tick)
+            and (not applied_only or decision.action is Action.APPLY)
+        ]
+        return found[:limit]
+
+    def decision(self, decision_id: str) -> Decision:
+        """That one."""
+        for decision in self.log:
+            if decision.decision_id == decision_id:
+                return decision
+        raise NotFoundError(f"there is no decision {decision_id!r}", hint="`ipa history` lists them.")
+
+    def control(self, pipeline: str) -> PipelineControl:
+        """What was said last."""
+        return self.controls.get(pipeline, PipelineControl(mode=Mode.ACTIVE))
+
+    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+        """Keep it."""
+        self.controls[pipeline] = control
+
+    def plan(
+        self,
+        pipeline: Pipeline,
+        rate_rps: float,
+        *,
+        objective: str,
+        compat: Compat,
+        allocation: Allocation,
+        solver: str,
+    ) -> Plan:
+        """The plan of the ladder; infeasible where the SLA is under 0.2 s."""
+        assert pipeline.objective(objective) and compat and allocation and solver
+        plan = a_plan(rate_rps)
+        if (pipeline.objective(objective).sla_s or pipeline.sla.latency_s) >= 0.2:
+            return plan
+        return replace(
+            plan, termination=Termination.INFEASIBLE, objective=None, bound=None, gap=None, pas=None,
+            cost_cores=None, latency_s=None, stages=(), relaxations=("SLA ≥ 0.31 s",),
+        )  # fmt: skip
+
+    def apply(self, pipeline: str, configs: Configs, detail: str) -> Decision:
+        """What the loop does with a request."""
+        if self.broken:
+            raise self.broken
+        if pipeline != "ocr":
+            raise ConflictError("another pipeline")
+        self.rung = next((i for i, rung in enumerate(LADDER) if rung[3] == configs), self.rung)
+        return self._decide(ReasonCode.REQUESTED, detail, configs, rate=0.0)
+
+    def play(self, ticks: int) -> FakeWorld:
+        """Move on by so many ticks."""
+        for _ in range(ticks):
+            self.tick()
+        return self
+
+    def tick(self) -> None:
+        """One pass over the load: forecast, plan, decide, as the loop does."""
+        self.clock.wait(TICK_S)
+        self.ticks += 1
+        rate = rate_at(self.ticks * TICK_S)
+        forecast = self._forecast(rate)
+        wanted = rung_for(forecast.upper_rps)
+        running = LADDER[self.rung][3]
+        plan = a_plan(forecast.upper_rps)
+        self.calm = self.calm + 1 if wanted < self.rung else 0
+        control = self.control("ocr")
+        decide = partial(self._decide, rate=rate)
+        if self.metrics_fail:
+            decide(ReasonCode.METRICS_MISSING, "Prometheus did not answer", running)
+        elif control.paused:
+            decide(ReasonCode.PAUSED, f"paused: {control.paused_reason}", running)
+        elif wanted > self.rung or self.calm >= 4:
+            reason = ReasonCode.SWITCH_VARIANT
+            if self.rung == 3 or wanted == 3:
+                reason = ReasonCode.SCALE_UP if wanted > self.rung else ReasonCode.SCALE_DOWN
+            detail = f"λ {rate:.1f} → {forecast.upper_rps:.1f} rps; PAS {LADDER[self.rung][1]} → {plan.pas}"
+            self.rung, self.calm, self.applied_tick = wanted, 0, self.ticks
+            decide(reason, detail, plan.configs, plan=plan, forecast=forecast)
+        elif self.calm:
+            detail = f"a lower plan was best {self.calm} of 4 ticks"
+            decide(ReasonCode.STABILISING, detail, running, plan=plan, forecast=forecast)
+        else:
+            detail = "the running plan is best"
+            decide(ReasonCode.NO_CHANGE, detail, running, plan=plan, forecast=forecast)
+
+    def _forecast(self, rate: float) -> Forecast:
+        ahead = rate_at((self.ticks + 4) * TICK_S)
+        return Forecast(max(rate, ahead), 1.12 * max(rate, ahead) + 0.5, 0.95, 20.0, "holt-winters", 1.0)
+
+    def _decide(
+        self,
+        reason: ReasonCode,
+        detail: str,
+        configs: Configs,
+        *,
+        rate: float,
+        plan: Plan | None = None,
+        forecast: Forecast | None = None,
+    ) -> Decision:
+        before = self.log[-1].configs if self.log else configs
+        action = Action.APPLY if reason.startswith("apply.") else Action.HOLD
+        decision = Decision(
+            decision_id=f"ocr-{self.ticks:04d}-{len(self.log)}", pipeline="ocr", tick=self.ticks,
+            at=self.clock.now().isoformat(), action=action, reason=reason, detail=detail, configs=configs,
+            previous=before, mode=Mode.ACTIVE, revision=str(self.applied_tick), observed_rate_rps=rate,
+            observed_latency_s=self._latency(rate), forecast=forecast, plan=plan,
+        )  # fmt: skip
+        self.record(decision)
+        self.history.append(
+            HistoryPoint(
+                at=decision.at, t_s=self.clock.monotonic_s(), rate_rps=None if self.metrics_fail else rate,
+                point_rps=forecast.point_rps if forecast else None,
+                upper_rps=forecast.upper_rps if forecast else None,
+                latency_s=None if self.metrics_fail else self._latency(rate),
+                cores=sum(config.total_cores for config in configs), pas=LADDER[self.rung][1],
+                reason=reason.value,
+            )
+        )  # fmt: skip
+        return decision
+
+    def _latency(self, rate: float) -> float:
+        most, _, latency_s, _ = LADDER[self.rung]
+        return latency_s * (0.75 + 0.3 * min(rate / min(most, 20.0), 1.5)) + 0.03 * math.sin(self.ticks * 2.1)
+
+    def snapshot(self) -> Snapshot:
+        """What the loop would show."""
+        if self.broken:
+            raise self.broken
+        decision = self.log[-1] if self.log else None
+        rate = rate_at(self.ticks * TICK_S)
+        forecast = self._forecast(rate)
+        missing = Missing(MissingReason.UNREACHABLE, "Prometheus did not answer")
+        fresh = self.ticks - self.applied_tick < 1
+        stages = tuple(
+            StageObservation(
+                stage=config.stage,
+                running=Measured(config),
+                ready_replicas=Measured(config.replicas - (1 if fresh and config.replicas > 1 else 0)),
+                arrival_rate_rps=Measured(rate * (6 if config.stage == "recognise" else 1)),
+                latency_s=Measured(self._latency(rate) * (0.4 if config.stage == "detect" else 0.6)),
+                queue_length=Measured(float(self.ticks % 4)),
+            )
+            for config in LADDER[self.rung][3]
+        )
+        observation = Observation(
+            "ocr", self.clock.monotonic_s(), missing if self.metrics_fail else Measured(rate), missing,
+            missing if self.metrics_fail else Measured(self._latency(rate)), stages,
+            revision=str(self.applied_tick), settled=not fresh,
+        )  # fmt: skip
+        return Snapshot(
+            "ocr", self.ticks, self.control("ocr"), Phase.WAITING_READY if fresh else Phase.IDLE,
+            history=tuple(self.history[-180:]), observation=observation if self.log else None,
+            forecast=forecast if self.log else None,
+            plan=a_plan(forecast.upper_rps, self.rung) if self.log else None, decision=decision,
+            next_tick_at=self.clock.now() + timedelta(seconds=TICK_S), tick_s=0.02,
+        )  # fmt: skip
+
+
+class ApiClient:
+    """Requests to an application in this process, without a socket."""
+
+    def __init__(self, services: Services, base_url: str = "http://127.0.0.1:8080") -> None:
+        self._transport = httpx.ASGITransport(create_app(services))
+        self._base_url = base_url
+
+    def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The response."""
+
+        async def send() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._transport, base_url=self._base_url) as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """The response to GET."""
+        return self("GET", path, **options)
+
+    def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
+        """The response to POST of that JSON."""
+        return self("POST", path, json=json, **options)
