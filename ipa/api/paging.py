@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Query, Request, Response
+from starlette.datastructures import URL
 
 from ipa.api.services import Services
 from ipa.api.views import DecisionPage
@@ -16,31 +18,35 @@ from ipa.model.decision import Decision
 SAME_TICK = 16
 
 
+@dataclass(frozen=True, slots=True)
 class Paging:
-    """The query parameters of a list of decisions."""
+    """The page that a request asks for."""
 
-    def __init__(
-        self,
-        request: Request,
-        response: Response,
-        limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
-    ) -> None:
-        self._url = request.url
-        self._response = response
-        self._limit = limit
-        self._before = before
+    url: URL
+    response: Response
+    limit: int
+    before: str | None
 
     def page(self, services: Services, pipeline: str, *, applied_only: bool) -> DecisionPage:
         """The page that was asked for, with a Link to the next; NotFoundError for an unknown `before`."""
-        found = _read(services.log, pipeline, self._limit + 1, self._before, applied_only)
-        page = tuple(found[: self._limit])
-        if len(found) <= self._limit:
+        found = _read(services.log, pipeline, self.limit + 1, self.before, applied_only)
+        page = tuple(found[: self.limit])
+        if len(found) <= self.limit:
             return DecisionPage(page, None)
         next_before = page[-1].decision_id
-        url = self._url.include_query_params(before=next_before)
-        self._response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        url = self.url.include_query_params(before=next_before)
+        self.response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
         return DecisionPage(page, next_before)
+
+
+def paging(
+    request: Request,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
+) -> Paging:
+    """The query parameters of a list of decisions."""
+    return Paging(request.url, response, limit, before)
 
 
 def _read(

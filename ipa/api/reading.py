@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from ipa.api.bodies import PlanBody
-from ipa.api.paging import Paging
+from ipa.api.paging import Paging, paging
 from ipa.api.services import Services
 from ipa.api.views import (
     DecisionPage,
@@ -43,7 +43,7 @@ def named_pipeline(pipeline: str, services: Annotated[Services, Depends(services
 
 Using = Annotated[Services, Depends(services_of)]
 Named = Annotated[Pipeline, Depends(named_pipeline)]
-Paged = Annotated[Paging, Depends()]
+Paged = Annotated[Paging, Depends(paging)]
 
 
 @router.get("/pipelines", tags=["pipelines"])
@@ -106,15 +106,15 @@ def make_plan(pipeline: Named, services: Using, body: PlanBody) -> Plan:
 
 
 @router.get("/pipelines/{pipeline}/decisions", tags=["decisions"])
-def list_decisions(pipeline: Named, services: Using, paging: Paged) -> DecisionPage:
+def list_decisions(pipeline: Named, services: Using, wanted: Paged) -> DecisionPage:
     """Every decision, holds included, newest first."""
-    return paging.page(services, pipeline.name, applied_only=False)
+    return wanted.page(services, pipeline.name, applied_only=False)
 
 
 @router.get("/pipelines/{pipeline}/history", tags=["decisions"])
-def list_history(pipeline: Named, services: Using, paging: Paged) -> DecisionPage:
+def list_history(pipeline: Named, services: Using, wanted: Paged) -> DecisionPage:
     """The decisions that changed the pipeline, newest first."""
-    return paging.page(services, pipeline.name, applied_only=True)
+    return wanted.page(services, pipeline.name, applied_only=True)
 
 
 @router.get("/decisions/{decision_id}", tags=["decisions"])
