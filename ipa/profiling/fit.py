@@ -1,11 +1,14 @@
 """Latency over batch size and cores, fitted to measured points.
 
-One fit for each measured core count, as IPA fits l(b) (Ghafouri et al., JSys 2024, section 4.1): quadratic in
-the batch, linear where the quadratic would turn negative or fall, constant where the line would too. Squares
-are of *relative* errors, since what matters at batch 1 is not what matters at batch 64.
+One fit for each measured core count, as IPA fits l(b) (Ghafouri et al., JSys 2024): quadratic in the batch,
+linear where the quadratic would turn negative or fall, constant where the line would too. The squares are of
+*relative* errors, since batch 1 counts as much as batch 64.
 
-A joint regression over cores (terms in 1/c, b/c, b²/c) was compared and not taken.
-Between measured core counts there is therefore no answer, and asking is a DomainError.
+Measured on the 1056 points of IPA's five pipelines (median relative error of an inner point left out / of the
+points themselves): this 0.22 / 0.16; absolute squares 0.23 / 0.17; one non-negative regression over batch
+and cores (1, b, b², 1/c, b/c, b²/c) 0.21 / 0.19. That joint fit misses a core count left out by 0.20 in the
+median and 0.60 at the 95th percentile, which is no basis for a plan: between measured core counts there is
+no answer, and asking is a DomainError.
 """
 
 from __future__ import annotations

@@ -41,8 +41,14 @@ def load_pipeline(path: Path) -> Pipeline:
 
     InputError lists every problem with its line and column; NotFoundError where there is no such file.
     """
+    pipeline, _ = read_pipeline(path)
+    return pipeline
+
+
+def read_pipeline(path: Path) -> tuple[Pipeline, Document]:
+    """As `load_pipeline`, with the document, which knows where everything stands."""
     document = parse(read_text(path), str(path))
-    return _checked(document)
+    return _checked(document), document
 
 
 def load_pipelines(folder: Path) -> dict[str, Pipeline]:

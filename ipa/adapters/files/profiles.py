@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ipa.adapters.files.document import parse, read_text, resolve_plain
+from ipa.adapters.files.document import Document, parse, read_text, resolve_plain
 from ipa.adapters.files.meaning import check_profile
 from ipa.adapters.files.quantities import (
     format_duration,
@@ -33,11 +33,17 @@ def load_profile(path: Path) -> StageProfile:
 
     InputError lists every problem with its line and column; NotFoundError where there is no such file.
     """
+    profile, _ = read_profile(path)
+    return profile
+
+
+def read_profile(path: Path) -> tuple[StageProfile, Document]:
+    """As `load_profile`, with the document, which knows where everything stands."""
     document = parse(read_text(path), str(path))
     check_structure(document, "profile")
     check_profile(document)
     document.raise_problems()
-    return _profile(document.data)
+    return _profile(document.data), document
 
 
 def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:

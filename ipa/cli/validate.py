@@ -1,0 +1,93 @@
+"""`ipa validate` checks pipeline and profile files; `ipa schema` prints what they must look like."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.model.errors import InputError
+
+if TYPE_CHECKING:
+    from ipa.adapters.files.check import Checked
+    from ipa.model.profile import StageProfile
+
+
+class Kind(StrEnum):
+    """The two kinds of files."""
+
+    PIPELINE = "pipeline"
+    PROFILE = "profile"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs `validate` and `schema`."""
+
+    @app.command()
+    def validate(
+        paths: list[Path] = typer.Argument(
+            None, help="Files or folders; all pipelines and profiles where absent."
+        ),
+        verbose: bool = typer.Option(False, "--verbose", "-v", help="List every warning by variant."),
+    ) -> None:
+        """Check pipeline and profile files: a line for each good one, every problem of the others."""
+        from ipa.adapters.files.check import check_files
+        from ipa.settings import Settings
+
+        settings = Settings.from_env()
+        checked = check_files(paths or [], settings.pipelines_dir, settings.profiles_dir)
+        if not checked:
+            raise InputError(
+                "there is no pipeline or profile file to check",
+                hint="Give files or folders, or set IPA_PIPELINES_DIR and IPA_PROFILES_DIR.",
+            )
+        for each in checked:
+            _show(each, verbose=verbose)
+        problems = [problem for each in checked for problem in each.problems]
+        if problems:
+            bad = sum(bool(each.problems) for each in checked)
+            raise InputError(f"{bad} of {len(checked)} files cannot be used", problems=problems)
+
+    @app.command()
+    def schema(kind: Kind = typer.Argument(..., help="Which kind of file.")) -> None:
+        """Print the JSON Schema (2020-12) of pipeline or profile files."""
+        from ipa.adapters.files.structure import schema_text
+
+        typer.echo(schema_text(kind.value), nl=False)
+
+
+def _show(checked: Checked, *, verbose: bool) -> None:
+    if checked.problems:
+        return
+    if checked.pipeline is not None:
+        pipeline = checked.pipeline
+        variants = sum(len(stage.variants) for stage in pipeline.stages)
+        typer.echo(
+            f"OK {checked.path}: {_count(len(pipeline.stages), 'stage')}, {_count(variants, 'variant')}, "
+            f"SLA {pipeline.sla.latency_s:g} s at p{pipeline.sla.percentile:g}, "
+            f"objectives {', '.join(pipeline.objectives)}"
+        )
+    if checked.profile is not None:
+        _show_profile(checked.path, checked.profile, verbose=verbose)
+
+
+def _show_profile(path: Path, profile: StageProfile, *, verbose: bool) -> None:
+    from ipa.profiling.lint import lint_profile, summarise_fit
+
+    points = sum(len(variant.points) for variant in profile.variants)
+    variants = _count(len(profile.variants), "variant")
+    typer.echo(f"OK {path}: {variants}, {_count(points, 'point')}, {summarise_fit(profile)}")
+    by_topic: dict[str, list[str]] = {}
+    for remark in lint_profile(profile):
+        by_topic.setdefault(remark.topic, []).append(f"{remark.variant}: {remark.detail}")
+    for topic, places in by_topic.items():
+        typer.echo(f"warning: {path}: {topic} ({len(places)} of {variants})", err=True)
+        if verbose:
+            for place in places:
+                typer.echo(f"    {place}", err=True)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
