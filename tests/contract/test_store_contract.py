@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from ipa.adapters.store.store import Store, open_store
+from ipa.adapters.store import Store, open_store
 from ipa.control.ports import ControlStore, DecisionLog, PipelineControl, ProfileStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from ipa.adapters.store import database
+from ipa.adapters.store import database, open_store
 from ipa.adapters.store.codec import CONTROL
 from ipa.adapters.store.schema import Base
-from ipa.adapters.store.store import open_store
 from ipa.control.ports import PipelineControl
 from ipa.model.errors import ConfigurationError, UnavailableError
 

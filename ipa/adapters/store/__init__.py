@@ -1,1 +1,5 @@
 """The durable store: decisions, what people said about pipelines, and profiles, over SQLite or PostgreSQL."""
+
+from ipa.adapters.store.store import Store, open_store
+
+__all__ = ["Store", "open_store"]
