@@ -14,10 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-
-NONE: Mapping[str, str] = MappingProxyType({})
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +22,7 @@ class Selector:
     """A metric's name and the label values it must have."""
 
     metric: str
-    labels: Mapping[str, str] = field(default=NONE)
+    labels: Mapping[str, str]
 
     def __str__(self) -> str:
         inside = ",".join(f'{name}="{_escape(value)}"' for name, value in self.labels.items())

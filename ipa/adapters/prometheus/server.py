@@ -1,0 +1,187 @@
+"""A metrics server for this machine: the real Prometheus where it is installed, else the built-in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import httpx
+import yaml
+
+from ipa.adapters.prometheus.queries import duration
+from ipa.adapters.prometheus.scraper import BuiltInServer
+from ipa.model.errors import DeadlineError, UnavailableError
+
+Kind = Literal["prometheus", "built-in"]
+
+# Ready in 0.2-1 s on a free machine; much later on one that is starting model servers.
+READY_S = 30.0
+# Prometheus flushes its head on SIGTERM; the data is thrown away anyway.
+STOP_S = 5.0
+# Becomes the given command, which the kernel ends when the parent's starting thread does.
+_LAUNCH = (
+    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+class MetricsServer(Protocol):
+    """A running metrics server on 127.0.0.1."""
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """Which one it is."""
+        ...
+
+    def set_targets(self, targets: Sequence[str]) -> None:
+        """Scrape these "host:port" from now on (Prometheus takes up a change within five seconds)."""
+        ...
+
+    def stop(self) -> None:
+        """End it; nothing of it is left running."""
+        ...
+
+
+def start_metrics_server(
+    targets: Sequence[str], *, scrape_interval_s: float, folder: Path, prefer: Kind = "prometheus"
+) -> MetricsServer:
+    """A server that scrapes /metrics of the targets, ready to answer.
+
+    `folder` takes the configuration, data and log of Prometheus. Call it from a thread that lives as long as
+    the server is wanted: when that thread ends, the kernel ends Prometheus. UnavailableError with the last
+    lines of its log where Prometheus ends at start, DeadlineError where it is not ready in time.
+    """
+    binary = shutil.which("prometheus") if prefer == "prometheus" else None
+    if binary is None:
+        return _BuiltIn(targets, scrape_interval_s)
+    server = _Prometheus(binary, targets, scrape_interval_s, folder)
+    try:
+        server.wait_ready()
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+class _BuiltIn:
+    """The built-in server in threads of this process."""
+
+    kind: Kind = "built-in"
+
+    def __init__(self, targets: Sequence[str], scrape_interval_s: float) -> None:
+        self._server = BuiltInServer(targets, scrape_interval_s)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def set_targets(self, targets: Sequence[str]) -> None:
+        self._server.set_targets(targets)
+
+    def stop(self) -> None:
+        self._server.close()
+
+
+class _Prometheus:
+    """The real Prometheus as a child process, its targets in a file that it watches."""
+
+    kind: Kind = "prometheus"
+
+    def __init__(self, binary: str, targets: Sequence[str], scrape_interval_s: float, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.set_targets(targets)
+        config = self._folder / "prometheus.yml"
+        config.write_text(yaml.safe_dump(self._configuration(scrape_interval_s)))
+        port = _free_port()
+        self._url = f"http://127.0.0.1:{port}"
+        command = [
+            binary,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={self._folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--storage.tsdb.retention.time=1d",
+            "--log.level=warn",
+        ]
+        launch = [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
+        with self._log_file().open("wb") as log:
+            self._process = subprocess.Popen(launch, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    def set_targets(self, targets: Sequence[str]) -> None:
+        path = self._targets_file()
+        # Prometheus must never read half a file.
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps([{"targets": list(targets)}]))
+        part.replace(path)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait_ready(self) -> None:
+        """Return when it answers queries."""
+        deadline_s = time.monotonic() + READY_S
+        with httpx.Client(trust_env=False, timeout=1.0) as client:
+            while not _is_ready(client, self._url):
+                code = self._process.poll()
+                if code is not None:
+                    raise UnavailableError(
+                        f"prometheus ended with code {code} at start: {self._last_words()}"
+                    )
+                if time.monotonic() > deadline_s:
+                    raise DeadlineError(
+                        f"prometheus was not ready within {READY_S:g} s: {self._last_words()}"
+                    )
+                time.sleep(0.05)
+
+    def _configuration(self, scrape_interval_s: float) -> dict[str, object]:
+        interval = duration(scrape_interval_s)
+        discovery = {"files": [str(self._targets_file())], "refresh_interval": "2s"}
+        return {
+            "global": {"scrape_interval": interval, "scrape_timeout": interval},
+            "scrape_configs": [{"job_name": "ipa", "file_sd_configs": [discovery]}],
+        }
+
+    def _targets_file(self) -> Path:
+        return self._folder / "targets.json"
+
+    def _log_file(self) -> Path:
+        return self._folder / "prometheus.log"
+
+    def _last_words(self) -> str:
+        lines = self._log_file().read_text(errors="replace").splitlines()
+        return " | ".join(lines[-3:])
+
+
+def _is_ready(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/-/ready").is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,103 @@
+"""`ipa forecast`: how well the forecasters would have done on a recorded load."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.model.errors import InputError, NotFoundError, Problem, UsageError
+
+if TYPE_CHECKING:
+    from ipa.forecast.quality import Score
+
+# A file that is no trace at all need not be quoted line by line.
+MOST_PROBLEMS = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `forecast`."""
+    group = typer.Typer(help="Forecasters of the load.", no_args_is_help=True)
+
+    @group.callback()
+    def _root() -> None:
+        """Forecasters of the load."""
+
+    group.command("backtest")(backtest)
+    app.add_typer(group, name="forecast")
+
+
+def backtest(
+    trace: Path = typer.Argument(help="one whole number of requests a line, a line a second; may be .gz"),
+    *,
+    horizon_s: float = typer.Option(20.0, "--horizon", min=1, help="seconds ahead whose peak is forecast"),
+    window_s: float = typer.Option(120.0, "--window", min=120, help="seconds of load a forecaster sees"),
+    quantile: float = typer.Option(0.95, min=0.5, max=0.999, help="the upper quantile"),
+    smooth_s: float = typer.Option(5.0, "--smooth", min=1, help="peaks are those of means over so long"),
+    forecasts: int = typer.Option(2000, min=1, help="how many forecasts, spread over the rest of the trace"),
+    train_ratio: float = typer.Option(0.7, "--train", min=0, max=0.95, help="first share, to learn from"),
+    zeros_are_gaps: bool = typer.Option(False, "--zeros-are-gaps", help="a 0 is an outage of the collector"),
+    output: str = typer.Option("text", "-o", "--output", help="text or json"),
+) -> None:
+    """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile."""
+    from ipa.forecast.backtest import Backtest
+    from ipa.forecast.ladder import DEFAULT_RUNGS
+    from ipa.model.observation import LoadHistory
+
+    if output not in {"text", "json"}:
+        raise UsageError(f"-o {output}: there is text and json")
+    rates = read_trace(trace, zeros_are_gaps)
+    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s)
+    scores = replay.run(LoadHistory(1.0, rates), DEFAULT_RUNGS)
+    if output == "json":
+        typer.echo(json.dumps({name: asdict(each) for name, each in scores.items()}, indent=2))
+    else:
+        _print(scores, quantile)
+
+
+def read_trace(path: Path, zeros_are_gaps: bool) -> tuple[float | None, ...]:
+    """The rates of a trace file; InputError lists the lines that are not whole numbers from 0 on."""
+    if not path.is_file():
+        raise NotFoundError(f"there is no trace file {path}")
+    open_text = gzip.open if path.suffix == ".gz" else open
+    rates: list[float | None] = []
+    problems: list[Problem] = []
+    try:
+        with open_text(path, "rt") as lines:
+            for number, line in enumerate(lines, 1):
+                text = line.strip()
+                if text.isdecimal():
+                    count = int(text)
+                    rates.append(None if zeros_are_gaps and count == 0 else float(count))
+                elif text:
+                    problems.append(Problem(f"{text[:40]!r} is not a whole number", str(path), number, 1))
+                if len(problems) == MOST_PROBLEMS:
+                    break
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a trace: {error}") from error
+    if problems:
+        raise InputError("the trace has lines that are not requests a second", problems=problems)
+    return tuple(rates)
+
+
+def _print(scores: dict[str, Score], quantile: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{next(iter(scores.values())).count} forecasts, upper quantile {quantile:g}")
+    for column in ("forecaster", "SMAPE", "error rps", "coverage", "pinball rps", "upper ÷ peak"):
+        table.add_column(column, justify="left" if column == "forecaster" else "right")
+    for name, each in scores.items():
+        table.add_row(
+            name,
+            f"{each.smape_ratio:.1%}",
+            f"{each.mae_rps:.2f}",
+            f"{each.coverage_ratio:.1%}",
+            f"{each.pinball_rps:.3f}",
+            f"{each.upper_ratio:.2f}",
+        )
+    Console().print(table)

@@ -1,0 +1,280 @@
+"""The Metrics port over the real Prometheus and over the built-in server: one suite, the same answers."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.dialects import Dialect
+from ipa.adapters.prometheus.server import MetricsServer, start_metrics_server
+from ipa.control.ports import Signals
+from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
+
+# One worker starts the servers once.
+pytestmark = pytest.mark.xdist_group("prometheus")
+
+KINDS = ("prometheus", "built-in")
+SCRAPE_S = 0.25
+RATE = 20.0
+PATIENCE_S = 25.0
+# Cumulative shares of requests by latency: the 99th percentile is 0.2 + 0.04/0.05 * 0.3 = 0.44 s.
+SHARES = {"0.1": 0.5, "0.2": 0.95, "0.5": 1.0, "+Inf": 1.0}
+P99_S = 0.44
+
+
+class Exporter:
+    """A target whose counters grow linearly with time, so that every true rate is known."""
+
+    def __init__(self) -> None:
+        self.started_s = time.monotonic()
+        exporter = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = exporter.text().encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self._http.server_address[1]}"
+
+    def text(self) -> str:
+        count = 1000 + RATE * (time.monotonic() - self.started_s)
+        lines = ["# TYPE ipa_router_arrivals_total counter"]
+        lines += [f'ipa_router_arrivals_total{{pipeline="busy"}} {count}']
+        lines += ['ipa_router_arrivals_total{pipeline="idle"} 0']
+        lines += ["# TYPE ipa_router_request_seconds histogram"]
+        lines += self._histogram("ipa_router_request_seconds", 'pipeline="busy"', count)
+        lines += self._histogram("ipa_router_request_seconds", 'pipeline="idle"', 0)
+        lines += ["# TYPE ipa_queue_arrivals_total counter"]
+        lines += [f'ipa_queue_arrivals_total{{pipeline="busy",stage="one"}} {count}']
+        lines += [f'ipa_queue_arrivals_total{{pipeline="busy",stage="two"}} {3 * count}']
+        lines += ["# TYPE ipa_queue_stage_seconds histogram"]
+        lines += self._histogram("ipa_queue_stage_seconds", 'pipeline="busy",stage="one"', count)
+        lines += ["# TYPE ipa_queue_length gauge"]
+        lines += ['ipa_queue_length{pipeline="busy",stage="one"} 4']
+        lines += ['ipa_queue_length{pipeline="busy",stage="two"} 0']
+        lines += ["# TYPE seldon_api_executor_server_requests_seconds histogram"]
+        served = 'deployment_name="busy",predictor_name="default",service="predictions",method="post"'
+        lines += self._histogram(
+            "seldon_api_executor_server_requests_seconds", f'{served},code="200"', 0.75 * count
+        )
+        lines += self._histogram(
+            "seldon_api_executor_server_requests_seconds", f'{served},code="500"', 0.25 * count
+        )
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def _histogram(name: str, labels: str, count: float) -> list[str]:
+        buckets = [f'{name}_bucket{{{labels},le="{le}"}} {share * count}' for le, share in SHARES.items()]
+        return [*buckets, f"{name}_sum{{{labels}}} {0.15 * count}", f"{name}_count{{{labels}}} {count}"]
+
+    def reset(self) -> None:
+        """Start again from zero, as a restarted process does."""
+        self.started_s = time.monotonic() + 1000 / RATE
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+def pipeline(name: str) -> Pipeline:
+    stages = tuple(Stage(stage, (Variant("only"),)) for stage in ("one", "two"))
+    return Pipeline(name, stages, Sla(1.0, 99.0), {})
+
+
+def eventually(
+    read: Callable[[], Signals], holds: Callable[[Signals], bool], patience_s: float = PATIENCE_S
+) -> Signals:
+    """The first reading that holds; the last one where none did in time."""
+    deadline_s = time.monotonic() + patience_s
+    pause = threading.Event()
+    signals = read()
+    while not holds(signals) and time.monotonic() < deadline_s:
+        pause.wait(0.1)
+        signals = read()
+    return signals
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[Exporter]:
+    exporter = Exporter()
+    yield exporter
+    exporter.close()
+
+
+@pytest.fixture(scope="module")
+def servers(
+    exporter: Exporter, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, MetricsServer]]:
+    """Every kind there is, started together so that they fill at the same time."""
+    servers: dict[str, MetricsServer] = {}
+    try:
+        for kind in KINDS:
+            if kind == "built-in" or shutil.which("prometheus"):
+                folder = tmp_path_factory.mktemp(kind)
+                servers[kind] = start_metrics_server(
+                    [exporter.target], scrape_interval_s=SCRAPE_S, folder=folder, prefer=kind
+                )
+        yield servers
+    finally:
+        for server in servers.values():
+            server.stop()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest, servers: dict[str, MetricsServer]) -> MetricsServer:
+    if request.param not in servers:
+        pytest.skip("needs the prometheus binary, which is not installed")
+    assert servers[request.param].kind == request.param
+    return servers[request.param]
+
+
+@pytest.fixture(scope="module")
+def busy(server: MetricsServer) -> Signals:
+    """A reading after a rate window has filled."""
+    metrics = PrometheusMetrics(server.url)
+
+    def filled(signals: Signals) -> bool:
+        if isinstance(signals.load, Missing):
+            return False
+        newest = signals.load.value.rates_rps[-1]
+        return newest is not None and newest > 0.97 * RATE
+
+    return eventually(lambda: metrics.read(pipeline("busy"), 30.0), filled)
+
+
+def value(measured: Measured[float] | Missing) -> float:
+    assert isinstance(measured, Measured), measured
+    return measured.value
+
+
+def test_arrival_rates_are_those_of_the_counters(busy: Signals) -> None:
+    assert value(busy.arrival_rate_rps) == pytest.approx(RATE, rel=0.05)
+    assert value(busy.stages["one"].arrival_rate_rps) == pytest.approx(RATE, rel=0.1)
+    assert value(busy.stages["two"].arrival_rate_rps) == pytest.approx(3 * RATE, rel=0.1)
+
+
+def test_latency_is_the_percentile_of_the_histogram(busy: Signals) -> None:
+    assert value(busy.latency_s) == pytest.approx(P99_S, rel=0.02)
+    assert value(busy.stages["one"].latency_s) == pytest.approx(P99_S, rel=0.02)
+
+
+def test_queue_length_zero_is_seen_not_missing(busy: Signals) -> None:
+    assert value(busy.stages["one"].queue_length) == 4
+    assert value(busy.stages["two"].queue_length) == 0
+
+
+def test_ages_are_those_of_the_samples(busy: Signals) -> None:
+    assert isinstance(busy.arrival_rate_rps, Measured)
+    assert 0 <= busy.arrival_rate_rps.age_s < 5
+
+
+def test_load_has_one_rate_a_second_and_gaps_before_the_first(busy: Signals) -> None:
+    assert isinstance(busy.load, Measured), busy.load
+    load = busy.load.value
+    assert (load.step_s, load.averaged_s, len(load.rates_rps)) == (1.0, 5.0, 30)
+    assert load.rates_rps[0] is None
+    assert load.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
+
+
+def test_series_that_are_not_there_are_absent(busy: Signals, server: MetricsServer) -> None:
+    assert isinstance(busy.stages["two"].latency_s, Missing)
+    assert busy.stages["two"].latency_s.reason is MissingReason.ABSENT
+    for name in ("nobody", 'x"} or up{a="', "a\\", "new\nline"):
+        signals = PrometheusMetrics(server.url).read(pipeline(name), 30.0)
+        for signal in (signals.arrival_rate_rps, signals.load, signals.latency_s):
+            assert isinstance(signal, Missing)
+            assert signal.reason is MissingReason.ABSENT
+
+
+def test_no_traffic_is_a_rate_of_zero_and_no_latency(server: MetricsServer, busy: Signals) -> None:
+    signals = PrometheusMetrics(server.url).read(pipeline("idle"), 30.0)
+    assert value(signals.arrival_rate_rps) == 0
+    assert isinstance(signals.latency_s, Missing)
+    assert signals.latency_s.reason is MissingReason.ABSENT
+
+
+def test_seldon_dialect_counts_all_codes_and_times_the_answered(server: MetricsServer, busy: Signals) -> None:
+    metrics = PrometheusMetrics(server.url, dialect=Dialect.SELDON)
+    signals = metrics.read(pipeline("busy"), 60.0)
+    # The window of 30 s is not yet full: a rate is there, and at most the true one.
+    assert 0 < value(signals.arrival_rate_rps) <= 1.05 * RATE
+    assert value(signals.latency_s) == pytest.approx(P99_S, rel=0.02)
+    assert isinstance(signals.stages["one"].queue_length, Missing)
+    assert signals.stages["one"].queue_length.reason is MissingReason.NOT_ASKED
+
+
+def test_a_range_of_old_samples_is_refused_as_stale(server: MetricsServer, busy: Signals) -> None:
+    signals = PrometheusMetrics(server.url, stale_after_s=-1.0).read(pipeline("busy"), 30.0)
+    for signal in (signals.arrival_rate_rps, signals.load, signals.latency_s):
+        assert isinstance(signal, Missing)
+        assert signal.reason is MissingReason.STALE
+
+
+def test_counter_reset_is_not_a_negative_rate(
+    server: MetricsServer, exporter: Exporter, busy: Signals
+) -> None:
+    metrics = PrometheusMetrics(server.url)
+    exporter.reset()
+    readings: list[float] = []
+
+    def settled(signals: Signals) -> bool:
+        readings.append(value(signals.arrival_rate_rps))
+        return len(readings) > 15
+
+    eventually(lambda: metrics.read(pipeline("busy"), 30.0), settled)
+    # A reset loses at most what arrived between two scrapes.
+    assert min(readings) > 0.8 * RATE
+    assert max(readings) < 1.2 * RATE
+
+
+def test_targets_left_out_are_absent(
+    servers: dict[str, MetricsServer], server: MetricsServer, exporter: Exporter
+) -> None:
+    metrics = PrometheusMetrics(server.url)
+    server.set_targets([])
+    signals = eventually(
+        lambda: metrics.read(pipeline("busy"), 30.0), lambda signals: isinstance(signals.load, Missing)
+    )
+    assert isinstance(signals.arrival_rate_rps, Missing)
+    assert signals.arrival_rate_rps.reason is MissingReason.ABSENT
+    server.set_targets([exporter.target])
+    signals = eventually(
+        lambda: metrics.read(pipeline("busy"), 30.0),
+        lambda signals: isinstance(signals.arrival_rate_rps, Measured),
+    )
+    assert value(signals.arrival_rate_rps) > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stopped_server_is_unreachable_and_leaves_nothing(kind: Any, tmp_path: Path) -> None:
+    if kind == "prometheus" and not shutil.which("prometheus"):
+        pytest.skip("needs the prometheus binary, which is not installed")
+    server = start_metrics_server([], scrape_interval_s=1.0, folder=tmp_path, prefer=kind)
+    server.stop()
+    signals = PrometheusMetrics(server.url).read(pipeline("busy"), 30.0)
+    assert isinstance(signals.arrival_rate_rps, Missing)
+    assert signals.arrival_rate_rps.reason is MissingReason.UNREACHABLE

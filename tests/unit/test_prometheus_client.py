@@ -1,0 +1,244 @@
+"""What the metrics server may answer, and what is made of it: Missing with its reason, never an exception."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.transport import MAX_BYTES
+from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
+
+NOW_S = 1_000_000.25
+PIPELINE = Pipeline("p", (Stage("s", (Variant("v"),)),), Sla(1.0, 99.0), {})
+
+Answer = tuple[int, bytes]
+Script = Callable[[str, dict[str, str]], Answer]
+
+
+class Scripted:
+    """A metrics server that answers what the test's script says."""
+
+    def __init__(self) -> None:
+        self.script: Script = healthy
+        self.requests: list[str] = []
+        self.dripped = 0
+        self.stop = threading.Event()
+        scripted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                split = urlsplit(self.path)
+                parameters = {name: values[-1] for name, values in parse_qs(split.query).items()}
+                scripted.requests.append(parameters.get("query", ""))
+                status, body = scripted.script(split.path, parameters)
+                if status == 0:
+                    self.drip(body)
+                    return
+                self.send_response(status)
+                if status in {301, 302}:
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                try:
+                    self.wfile.write(body)
+                except OSError:
+                    self.close_connection = True
+
+            def drip(self, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                for scripted.dripped, byte in enumerate(body, 1):
+                    try:
+                        self.wfile.write(bytes([byte]))
+                    except OSError:
+                        break
+                    if scripted.stop.wait(0.05):
+                        break
+                self.close_connection = True
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def close(self) -> None:
+        self.stop.set()
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+def success(result: Any, **extra: Any) -> Answer:
+    data = {"resultType": "vector", "result": result}
+    return 200, json.dumps({"status": "success", "data": data, **extra}).encode()
+
+
+def sample(text: str, **labels: str) -> dict[str, Any]:
+    return {"metric": labels, "value": [NOW_S, text]}
+
+
+def healthy(path: str, parameters: dict[str, str]) -> Answer:
+    query = parameters["query"]
+    if path.endswith("query_range"):
+        start, end = int(parameters["start"]), int(parameters["end"])
+        return success([{"metric": {}, "values": [[second, "7"] for second in range(start, end + 1)]}])
+    labels = {"stage": "s"} if "stage" in query else {}
+    if query.startswith("time()"):
+        return success([sample("2", **labels)])
+    return success([sample("0.5" if "quantile" in query else "7", **labels)])
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    server = Scripted()
+    yield server
+    server.close()
+
+
+def read(server: Scripted, **options: float) -> tuple[Any, ...]:
+    """Arrival rate, load, latency and the stage's rate, as read."""
+    signals = PrometheusMetrics(server.url, **options).read(PIPELINE, 10.0)
+    return signals.arrival_rate_rps, signals.load, signals.latency_s, signals.stages["s"].arrival_rate_rps
+
+
+def reasons(signals: tuple[Any, ...]) -> list[MissingReason | None]:
+    return [signal.reason if isinstance(signal, Missing) else None for signal in signals]
+
+
+def test_whole_reading(server: Scripted) -> None:
+    rate, load, latency, stage = read(server)
+    assert rate == Measured(7.0, 2.0)
+    assert latency == Measured(0.5, 2.0)
+    assert stage == Measured(7.0, 2.0)
+    assert load.age_s == 2.0
+    assert load.value.rates_rps == (7.0,) * 10
+
+
+def everything(answer: Answer) -> Script:
+    return lambda _path, _parameters: answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (success([]), MissingReason.ABSENT),
+        (success([sample("+Inf", stage="s")]), MissingReason.INVALID),
+        (success([sample("-3", stage="s")]), MissingReason.INVALID),
+        (success([sample("1e999", stage="s")]), MissingReason.INVALID),
+        (success([sample("seven", stage="s")]), MissingReason.INVALID),
+        (success([sample("7", stage="s"), sample("8", stage="s")]), MissingReason.INVALID),
+        (success(["no object"]), MissingReason.INVALID),
+        (success([{"metric": [], "value": [NOW_S]}]), MissingReason.INVALID),
+        (success({"not": "a list"}), MissingReason.INVALID),
+        (success([sample("7", stage="s")], warnings=["partial response"]), MissingReason.INVALID),
+        ((200, b'{"status":"error","errorType":"execution","error":"boom"}'), MissingReason.INVALID),
+        ((200, b"<html>log in</html>"), MissingReason.INVALID),
+        ((200, b'["a", "list"]'), MissingReason.INVALID),
+        ((200, b'{"status":"success"}'), MissingReason.INVALID),
+        ((200, b'{"status":"succ'), MissingReason.INVALID),
+        ((422, b'{"status":"error","error":"query"}'), MissingReason.INVALID),
+        ((400, b"bad"), MissingReason.INVALID),
+        ((302, b""), MissingReason.INVALID),
+        ((401, b"who are you"), MissingReason.INVALID),
+        ((500, b'{"status":"error","error":"x"}'), MissingReason.UNREACHABLE),
+        ((503, b"busy"), MissingReason.UNREACHABLE),
+    ],
+)
+def test_bad_answers_are_missing_with_their_reason(
+    server: Scripted, answer: Answer, reason: MissingReason
+) -> None:
+    server.script = everything(answer)
+    assert reasons(read(server)) == [reason] * 4
+
+
+def test_remarks_of_promql_are_not_warnings(server: Scripted) -> None:
+    remark = "PromQL info: metric might not be a counter"
+
+    def remarked(path: str, parameters: dict[str, str]) -> Answer:
+        status, body = healthy(path, parameters)
+        return status, json.dumps({**json.loads(body), "warnings": [remark]}).encode()
+
+    server.script = remarked
+    assert reasons(read(server)) == [None] * 4
+
+
+def test_nan_is_invalid_in_a_rate_and_absent_in_a_quantile(server: Scripted) -> None:
+    def nan(path: str, parameters: dict[str, str]) -> Answer:
+        if parameters["query"].startswith("time()"):
+            return healthy(path, parameters)
+        if path.endswith("query_range"):
+            return success([{"metric": {}, "values": [[999_999, "NaN"]]}])
+        return success([sample("NaN", **({"stage": "s"} if "stage" in parameters["query"] else {}))])
+
+    server.script = nan
+    invalid, absent = MissingReason.INVALID, MissingReason.ABSENT
+    assert reasons(read(server)) == [invalid, invalid, absent, invalid]
+
+
+def test_old_samples_are_stale_with_their_age(server: Scripted) -> None:
+    rate, *others = read(server, stale_after_s=1.0)
+    assert rate.reason is MissingReason.STALE
+    assert rate.age_s == 2.0
+    assert reasons(tuple(others)) == [MissingReason.STALE] * 3
+
+
+def test_several_series_of_a_load_are_refused(server: Scripted) -> None:
+    def twice(path: str, parameters: dict[str, str]) -> Answer:
+        if path.endswith("query_range"):
+            one = {"metric": {}, "values": [[999_999, "7"]]}
+            return success([one, one])
+        return healthy(path, parameters)
+
+    server.script = twice
+    assert reasons(read(server)) == [None, MissingReason.INVALID, None, None]
+
+
+def test_seconds_without_a_rate_are_gaps(server: Scripted) -> None:
+    def gappy(path: str, parameters: dict[str, str]) -> Answer:
+        if path.endswith("query_range"):
+            return success([{"metric": {}, "values": [[999_995, "1"], [1_000_000, "2"]]}])
+        return healthy(path, parameters)
+
+    server.script = gappy
+    load = read(server)[1]
+    assert load.value.rates_rps == (None, None, None, None, 1.0, None, None, None, None, 2.0)
+
+
+def test_huge_answer_is_cut_off(server: Scripted) -> None:
+    server.script = everything((200, b" " * (MAX_BYTES + 1)))
+    assert reasons(read(server)) == [MissingReason.INVALID] * 4
+
+
+def test_slow_answer_is_unreachable_and_asked_for_once(server: Scripted) -> None:
+    def silent(_path: str, _parameters: dict[str, str]) -> Answer:
+        server.stop.wait(5.0)
+        return success([])
+
+    server.script = silent
+    assert reasons(read(server, timeout_s=0.1)) == [MissingReason.UNREACHABLE] * 4
+    assert len(server.requests) == 1
+
+
+def test_dripping_answer_ends_at_the_deadline(server: Scripted) -> None:
+    answer = success([])[1] + b" " * 200
+    server.script = everything((0, answer))
+    assert reasons(read(server, timeout_s=0.2)) == [MissingReason.UNREACHABLE] * 4
+    assert 0 < server.dripped < len(answer)
+
+
+def test_refused_connection_is_unreachable(server: Scripted) -> None:
+    server.close()
+    assert reasons(read(server)) == [MissingReason.UNREACHABLE] * 4
