@@ -1,1 +1,200 @@
 """The composition root: the only file that names concrete adapters."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.adapters.local.costs import LocalCosts
+from ipa.adapters.local.workload import LocalWorkload
+from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.dialects import Dialect
+from ipa.adapters.prometheus.server import start_metrics_server
+from ipa.adapters.store.store import Store, open_store
+from ipa.control.clock import SystemClock
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, Hook, World
+from ipa.control.ports import Metrics, Workload
+from ipa.forecast.ladder import forecast
+from ipa.model.decision import Mode
+from ipa.model.errors import InfeasibleError, NotFoundError, UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.policies.planning import plan_pipeline
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.settings import Settings
+
+SCRAPE_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `ipa serve` was asked for; a local pipeline starts with the plan for `start_rate_rps`."""
+
+    names: tuple[str, ...] = ()
+    policy: str = "ours"
+    objective: str | None = None
+    mode: Mode | None = None
+    start_rate_rps: float = 1.0
+    folder: Path = Path("runs/local")
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that runs: the loops, the store and the world they act on. `close` ends what was started."""
+
+    settings: Settings
+    pipelines: Mapping[str, Pipeline]
+    profiles: Mapping[str, Mapping[str, StageProfile]]
+    loops: Mapping[str, ControlLoop]
+    store: Store
+    registry: CollectorRegistry
+    clock: SystemClock
+    stop: threading.Event
+    resources: ExitStack
+
+    def close(self) -> None:
+        """Stop the loops, then everything they needed, in reverse order of starting."""
+        self.stop.set()
+        self.resources.close()
+
+
+def build(settings: Settings, options: ServeOptions) -> App:
+    """The service, its pipelines running and its loops not yet started.
+
+    Call it from a thread that lives as long as the service: what it starts ends with that thread. Errors:
+    InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy), InfeasibleError (the
+    start rate), ConfigurationError, UnavailableError.
+    """
+    pipelines = _chosen(load_pipelines(settings.pipelines_dir), options.names)
+    stop = threading.Event()
+    clock = SystemClock(stop)
+    registry = CollectorRegistry()
+    with ExitStack() as resources:
+        store = open_store(settings.store_url)
+        resources.callback(store.close)
+        profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
+        if options.mode is not None:
+            for name in pipelines:
+                store.set_control(name, replace(store.control(name), mode=options.mode))
+        workload, metrics = _world(settings, options, pipelines, profiles, registry, resources)
+        world = World(clock, metrics, workload, store, store)
+        publisher = Publisher(registry, pipelines.values())
+        loops = {
+            name: _loop(settings, options, pipeline, profiles[name], world, (publisher,))
+            for name, pipeline in pipelines.items()
+        }
+        return App(settings, pipelines, profiles, loops, store, registry, clock, stop, resources.pop_all())
+
+
+def _chosen(found: Mapping[str, Pipeline], names: Sequence[str]) -> dict[str, Pipeline]:
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        known = ", ".join(sorted(found)) or "none"
+        raise NotFoundError(f"there is no pipeline {', '.join(unknown)}", hint=f"There are: {known}")
+    return {name: found[name] for name in names or sorted(found)}
+
+
+def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+    """The profiles of the files, kept in the store as newest; the store's where there are no files."""
+    for profile in load_profiles(settings.profiles_dir, pipeline.name).values():
+        store.save_profile(profile)
+    return store.profiles(pipeline.name)
+
+
+def _loop(
+    settings: Settings,
+    options: ServeOptions,
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    world: World,
+    hooks: Sequence[Hook],
+) -> ControlLoop:
+    inputs = PolicyInputs(pipeline, profiles, options.objective, settings.solver, settings.solver_deadline_s)
+    return ControlLoop(
+        pipeline,
+        world,
+        policy=make_policy(options.policy, inputs),
+        predict=inputs.profiled().predict,
+        forecaster=partial(forecast, horizon_s=settings.horizon_s, quantile=settings.forecast_quantile),
+        settings=GuardSettings(
+            tick_s=settings.tick_s,
+            stale_after_s=settings.stale_after_s,
+            down_after_ticks=settings.down_after_ticks,
+            tolerance_ratio=settings.tolerance_ratio,
+            max_step_replicas=settings.max_step_replicas,
+            rollout_deadline_s=settings.rollout_deadline_s,
+        ),
+        window_s=settings.window_s,
+        run_id=uuid.uuid4().hex[:8],
+        on_decision=hooks,
+    )
+
+
+def _world(
+    settings: Settings,
+    options: ServeOptions,
+    pipelines: Mapping[str, Pipeline],
+    profiles: Mapping[str, Mapping[str, StageProfile]],
+    registry: CollectorRegistry,
+    resources: ExitStack,
+) -> tuple[Workload, Metrics]:
+    if settings.target == "kubernetes":
+        client = _kube_client(settings)
+        resources.callback(client.close)
+        url, dialect = settings.prometheus_url, Dialect.SELDON
+        workload: Workload = SeldonWorkload(client)
+    elif settings.target == "local":
+        local = LocalWorkload(options.folder)
+        resources.callback(local.stop)
+        for name, pipeline in pipelines.items():
+            local.start(pipeline, start_configs(settings, options, pipeline, profiles[name]))
+        targets = [target for name in pipelines for target in local.scrape_targets(name)]
+        server = start_metrics_server(
+            targets, scrape_interval_s=SCRAPE_INTERVAL_S, folder=options.folder / "metrics"
+        )
+        resources.callback(server.stop)
+        registry.register(LocalCosts(local, tuple(pipelines)))
+        url, dialect, workload = server.url, Dialect.LOCAL, local
+    else:
+        raise UsageError(f"target is 'local' or 'kubernetes', not {settings.target!r}")
+    metrics = PrometheusMetrics(url, settings.prometheus_timeout_s, settings.stale_after_s, dialect)
+    return workload, metrics
+
+
+def _kube_client(settings: Settings) -> KubeClient:
+    if settings.kubeconfig:
+        return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
+    return KubeClient.in_cluster(settings.kube_timeout_s)
+
+
+def start_configs(
+    settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
+) -> tuple[StageConfig, ...]:
+    """What a local pipeline starts with. InfeasibleError says what would make a plan for the start rate."""
+    plan = plan_pipeline(
+        pipeline,
+        profiles,
+        options.start_rate_rps,
+        objective=options.objective,
+        solver=settings.solver,
+        deadline_s=settings.solver_deadline_s,
+    )
+    if not plan.configs:
+        raise InfeasibleError(
+            f"no plan of {pipeline.name!r} carries {options.start_rate_rps:g} rps",
+            hint="; ".join(plan.relaxations),
+        )
+    return plan.configs

@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from experiments.demo.live import LiveTable
 from experiments.demo.report import render, runs_rows
 from experiments.demo.service import PIPELINE, Service
 from experiments.demo.summary import RunRecord, compare, read_requests, summarise
-from pipelines.ocr.client import score_answer
-from rich.console import Console
-from rich.table import Table
-
 from ipa.adapters.files import load_pipeline
+from pipelines.ocr.client import score_answer
 
 # Read the whole of a file at once; the pages and their truth come from the same seed.
 SEED, PAGES = 7, 24
@@ -103,7 +103,7 @@ def watch(
         while load.poll() is None:
             status = service.status()
             at_s = time.monotonic() - started
-            is_new = status["reason"].startswith("apply.") and status["tick"] not in applied
+            is_new = (status["reason"] or "").startswith("apply.") and status["tick"] not in applied
             if is_new:
                 applied.add(status["tick"])
             samples.append(sample(status, at_s, is_new))

@@ -77,7 +77,8 @@ def line(at_s: float, status: Mapping[str, Any]) -> str:
     )
     return (
         f"{at_s:5.0f} s  load {number(status['rate_rps'])}  forecast {number(forecast.get('upper_rps'))}  "
-        f"p99 {number(status['latency_s'], 3)} s  cores {number(status['cost_cores'])}  {configs}  {status['reason']}"
+        f"p99 {number(status['latency_s'], 3)} s  cores {number(status['cost_cores'])}  {configs}  "
+        f"{status['reason']}"
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from pipelines.ocr.client import page_bodies
 
 # The shape as (share of the duration, share of the way from the lowest to the highest rate): it rests, rises

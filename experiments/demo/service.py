@@ -82,7 +82,8 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What the pipeline does now."""
-        return self._json(f"/v1/pipelines/{PIPELINE}/status")
+        live: dict[str, Any] = self._json(f"/v1/pipelines/{PIPELINE}/status")["live"]
+        return live
 
     def decisions(self) -> list[dict[str, Any]]:
         """Every decision, oldest first."""
@@ -90,7 +91,7 @@ class Service:
         cursor = ""
         while True:
             page = self._json(f"/v1/pipelines/{PIPELINE}/decisions?limit=200{cursor}")
-            found += page["items"]
+            found += page["decisions"]
             if page.get("next_before") is None:
                 return found[::-1]
             cursor = f"&before={page['next_before']}"
@@ -103,7 +104,7 @@ class Service:
 
     def router_url(self) -> str:
         """Where requests are sent."""
-        return f"{self.status()['endpoint']}/v2/models/{PIPELINE}/infer"
+        return f"{self._json(f'/v1/pipelines/{PIPELINE}')['endpoint']}/v2/models/{PIPELINE}/infer"
 
     def _json(self, path: str) -> Any:
         return self._client.get(path).raise_for_status().json()
