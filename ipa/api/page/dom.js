@@ -1,0 +1,43 @@
+// Elements and numbers.
+
+const SVG = "http://www.w3.org/2000/svg";
+const SHAPES = new Set(["svg", "path", "line", "circle", "rect", "text", "g"]);
+
+/** An element with attributes and children; text is never read as markup. */
+export function el(tag, attributes = {}, ...children) {
+  const node = SHAPES.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  return node;
+}
+
+/** A number with so many digits after the point; a dash for what was not seen. */
+export function number(value, digits = 1) {
+  return value === null || value === undefined ? "–" : value.toFixed(digits);
+}
+
+/** Cores and other counts without trailing zeros. */
+export function plain(value) {
+  return value === null || value === undefined ? "–" : String(Math.round(value * 100) / 100);
+}
+
+/** Seconds below one as milliseconds. */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return ["–", ""];
+  return seconds < 1 ? [(seconds * 1000).toFixed(0), "ms"] : [seconds.toFixed(2), "s"];
+}
+
+/** The local time of day. */
+export function clock(at) {
+  return new Date(at).toLocaleTimeString([], { hour12: false });
+}
+
+/** A bar filled to `ratio`. */
+export function meter(ratio, kind) {
+  const width = Math.max(0, Math.min(ratio ?? 0, 1)) * 100;
+  return el("div", { class: "meter" },
+    el("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
+      el("rect", { class: `fill ${kind}`, width, height: 6 })));
+}
