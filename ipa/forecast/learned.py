@@ -19,8 +19,8 @@ LAGS = 12
 MIN_WINDOWS = 120
 # Windows overlap: one every tick of five seconds holds nearly all there is to learn.
 STRIDE_S = 5.0
-# More rows than this change the weights by less than the noise, and training takes seconds.
-MAX_WINDOWS = 4000
+# Spread over the history; more rows change the weights by less than the noise, and take many seconds.
+MAX_WINDOWS = 2000
 # L1 penalty of QuantileRegressor: features are near 1, so this only settles ties between the lags.
 PENALTY = 1e-4
 FORMAT = "ipa/quantile-regression/v1"
@@ -125,7 +125,8 @@ def learn(series: Series, horizon_s: float, quantile: float) -> QuantileWeights:
 
     ahead = series.steps(horizon_s)
     ends = np.arange(series.steps(BLOCK_S) * LAGS, len(series.rates_rps) - ahead + 1, series.steps(STRIDE_S))
-    ends = ends[-MAX_WINDOWS:]
+    if len(ends) > MAX_WINDOWS:
+        ends = ends[np.linspace(0, len(ends) - 1, MAX_WINDOWS).round().astype(int)]
     features, scales = _features(series, ends)
     targets = sliding_max(series.rates_rps, ahead)[ends] / scales
     rows = []

@@ -80,7 +80,7 @@ class Age:
 
 Query = Rate | Quantile | Gauge | Age
 
-_UNITS_S = {"ms": 0.001, "s": 1.0}
+_PER_S = {"ms": 1000, "s": 1}
 _SELECTOR = r"(?P<metric>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\}"
 _WINDOW = r"\[(?P<window>\d+)(?P<unit>ms|s)\]"
 _LABEL = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)="(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
@@ -119,7 +119,7 @@ def _query(shape: str, match: re.Match[str]) -> Query | None:
         return Gauge(selector, by)
     if shape == "age":
         return Age(selector, by)
-    window_s = int(match["window"]) * _UNITS_S[match["unit"]]
+    window_s = int(match["window"]) / _PER_S[match["unit"]]
     if shape == "rate":
         return Rate(selector, window_s, by)
     try:

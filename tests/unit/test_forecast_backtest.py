@@ -1,0 +1,112 @@
+"""`ipa forecast backtest`: scores on a trace, and traces that are none."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipa.cli.forecast import read_trace
+from ipa.cli.main import run
+from ipa.forecast.backtest import Backtest
+from ipa.forecast.learned import Learned
+from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.model.errors import InputError
+from ipa.model.observation import LoadHistory
+
+RNG = np.random.default_rng(11)
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    path = tmp_path / "trace.txt"
+    counts = RNG.poisson(20 + 15 * np.sin(np.arange(3000) / 60))
+    path.write_text("\n".join(map(str, counts)) + "\n")
+    return path
+
+
+def test_json_scores_of_every_rung(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["forecast", "backtest", str(trace), "--forecasts", "150", "-o", "json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert list(scores) == ["learned", "seasonal", "window", "last"]
+    assert {each["count"] for each in scores.values()} == {150}
+    assert scores["learned"]["smape_ratio"] < scores["last"]["smape_ratio"]
+    assert scores["learned"]["coverage_ratio"] > 0.8
+
+
+def test_table_names_every_rung(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["forecast", "backtest", str(trace), "--forecasts", "20", "--horizon", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "20 forecasts" in out
+    assert all(name in out for name in ("learned", "seasonal", "window", "last"))
+
+
+def test_moments_with_gaps_are_left_out() -> None:
+    rates = [10.0] * 600
+    rates[400:410] = [0.0] * 10
+    load = LoadHistory(1.0, tuple(None if rate == 0 else rate for rate in rates))
+    scores = Backtest(forecasts=1000, train_ratio=0.0).run(load, (LastValue(), WindowMaximum()))
+    # 600 - 120 - 20 + 1 moments, of which those from 20 before the gap to 120 after it see it.
+    assert scores["last"].count == 461 - (10 + 120 + 20 - 1)
+    assert scores["window"].mae_rps == pytest.approx(0.0)
+
+
+def test_a_trace_without_a_whole_window_is_refused() -> None:
+    with pytest.raises(InputError, match="no moment with a whole window"):
+        Backtest().run(LoadHistory(1.0, (5.0,) * 100), (LastValue(),))
+
+
+def test_zipped_traces_and_zeros_as_gaps(tmp_path: Path) -> None:
+    path = tmp_path / "trace.gz"
+    path.write_bytes(gzip.compress(b"3\n0\n\n4\n"))
+    assert read_trace(path, zeros_are_gaps=True) == (3.0, None, 4.0)
+    assert read_trace(path, zeros_are_gaps=False) == (3.0, 0.0, 4.0)
+
+
+@pytest.mark.parametrize("content", [b"1\n2.5\nmany\n-3\n", b"PK\x03\x04\xff\xfe\n"])
+def test_files_that_are_no_trace_get_a_message(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_bytes(content)
+    assert run(["forecast", "backtest", str(path)]) == 65
+    assert str(path) in capsys.readouterr().err
+
+
+def test_every_bad_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text("1\n2.5\nmany\n-3\n")
+    with pytest.raises(InputError) as caught:
+        read_trace(path, zeros_are_gaps=False)
+    assert [problem.line for problem in caught.value.problems] == [2, 3, 4]
+
+
+def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "trace.gz"
+    path.write_bytes(gzip.compress(b"3\n" * 1000)[:-12])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_trace(path, zeros_are_gaps=False)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["forecast", "backtest", str(tmp_path / "none")]) == 1
+    assert "no trace file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["-o", "xml"], ["--quantile", "2"], ["--horizon", "soon"]])
+def test_options_that_make_no_sense(trace: Path, arguments: list[str]) -> None:
+    assert run(["forecast", "backtest", str(trace), *arguments]) == 64
+
+
+def test_published_trace_beats_the_last_maximum(shared_data: Path) -> None:
+    rates = read_trace(shared_data / "twitter_days_01_19.txt.gz", zeros_are_gaps=True)
+    scores = Backtest(train_ratio=14 / 19, forecasts=600, smooth_s=1.0).run(
+        LoadHistory(1.0, rates), (Learned(), WindowMaximum())
+    )
+    # The published LSTM has 7.9 % on these days, the last maximum 10.0 %.
+    assert scores["learned"].smape_ratio < 0.079
+    assert scores["learned"].smape_ratio < scores["window"].smape_ratio
+    assert scores["learned"].coverage_ratio == pytest.approx(0.95, abs=0.025)

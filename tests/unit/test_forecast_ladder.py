@@ -1,0 +1,169 @@
+"""The fall-back ladder: which rung answers, what is said, and that nothing wild comes out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import pytest
+
+from ipa.forecast.base import Peak, Series, prepare
+from ipa.forecast.ladder import CLAMP_FACTOR, DEFAULT_RUNGS, forecast
+from ipa.forecast.learned import Learned
+from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.forecast.seasonal import Seasonal
+from ipa.model.errors import DomainError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory
+
+RNG = np.random.default_rng(7)
+NOISY = tuple(float(count) for count in RNG.poisson(20, 120))
+
+
+def ask(rates: tuple[float | None, ...], **options: object) -> Forecast:
+    return forecast(LoadHistory(1.0, rates), horizon_s=10.0, quantile=0.95, **options)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    """A rung that answers what it is told to; `lately` holds for every series but the whole one."""
+
+    answer: Peak
+    lately: Peak
+    whole: int = 120
+    name: str = "scripted"
+    max_gap_ratio: float = 0.2
+
+    def min_history_s(self, horizon_s: float) -> float:
+        return 0.0
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        return self
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        return self.answer if len(series.rates_rps) == self.whole else self.lately
+
+
+def test_full_window_is_answered_by_the_trend_and_says_why_nothing_was_learned() -> None:
+    answer = ask(NOISY)
+    assert answer.rung == "seasonal"
+    assert answer.quality_ratio == 1.0
+    assert answer.steps_down == ("learned: 120 s of load, needs 730 s",)
+    assert 15 < answer.point_rps < answer.upper_rps < 40
+
+
+@pytest.mark.parametrize(
+    ("length", "rung"), [(1, "last"), (19, "last"), (20, "window"), (43, "window"), (44, "seasonal")]
+)
+def test_too_little_history_steps_down(length: int, rung: str) -> None:
+    answer = ask((None,) * (120 - length) + NOISY[:length])
+    assert answer.rung == rung
+    assert answer.quality_ratio == pytest.approx(length / 120)
+    assert all("s of load, needs" in step for step in answer.steps_down)
+
+
+@pytest.mark.parametrize(
+    ("lost", "rung"), [(0.0, "seasonal"), (0.15, "seasonal"), (0.3, "window"), (0.7, "last")]
+)
+def test_gaps_step_down(lost: float, rung: str) -> None:
+    gaps = set(RNG.choice(np.arange(1, 120), round(lost * 120), replace=False).tolist())
+    answer = ask(tuple(None if second in gaps else rate for second, rate in enumerate(NOISY)))
+    assert answer.rung == rung
+    assert answer.quality_ratio == pytest.approx(1 - round(lost * 120) / 120)
+    if rung != "seasonal":
+        assert any("gaps" in step for step in answer.steps_down)
+
+
+@pytest.mark.parametrize(
+    ("wild", "said"),
+    [
+        (Peak(math.nan, 20.0), "not a number"),
+        (Peak(20.0, math.inf), "not a number"),
+        (Peak(-1.0, 20.0), "negative"),
+        (Peak(2000.0, 2000.0), "beyond"),
+        (Peak(20.0, 2000.0), "beyond"),
+    ],
+)
+def test_wild_answers_fall_one_rung_and_say_so(wild: Peak, said: str) -> None:
+    rung = Scripted(answer=wild, lately=WindowMaximum().peak(prepare(LoadHistory(1.0, NOISY)), 10, 0.95))
+    answer = ask(NOISY, rungs=(rung, WindowMaximum(), LastValue()))
+    assert answer.rung == "window"
+    assert len(answer.steps_down) == 1
+    assert said in answer.steps_down[0]
+
+
+def test_a_rung_that_was_wrong_lately_falls_though_its_answer_looks_fine() -> None:
+    rung = Scripted(answer=Peak(22.0, 26.0), lately=Peak(2.0, 3.0))
+    answer = ask(NOISY, rungs=(rung, LastValue()))
+    assert answer.rung == "last"
+    assert "times as wrong as the last maximum" in answer.steps_down[0]
+    right = replace(rung, lately=Peak(22.0, 26.0))
+    assert ask(NOISY, rungs=(right, LastValue())).rung == "scripted"
+
+
+@pytest.mark.parametrize("wild", [Peak(math.nan, math.nan), Peak(-5.0, math.inf), Peak(1e9, 1e9)])
+def test_the_last_rung_answers_clamped(wild: Peak) -> None:
+    answer = ask(NOISY, rungs=(Scripted(answer=wild, lately=wild),))
+    highest = float(prepare(LoadHistory(1.0, NOISY)).rates_rps.max())
+    assert 0 <= answer.point_rps <= answer.upper_rps <= CLAMP_FACTOR * (highest + 3)
+
+
+def test_no_rate_at_all_is_an_error() -> None:
+    with pytest.raises(DomainError):
+        ask((None,) * 120)
+
+
+def test_values_that_are_no_rates_count_as_gaps() -> None:
+    spoiled = (*NOISY[:-3], math.nan, -4.0, math.inf)
+    answer = ask(spoiled)
+    assert answer.quality_ratio == pytest.approx(117 / 120)
+    assert answer.upper_rps < 60
+
+
+def test_an_idle_load_forecasts_nothing() -> None:
+    answer = ask((0.0,) * 120)
+    assert (answer.point_rps, answer.upper_rps) == (0.0, 0.0)
+
+
+def test_a_constant_load_forecasts_itself() -> None:
+    answer = ask((20.0,) * 120)
+    assert answer.point_rps == pytest.approx(20.0, rel=0.15)
+    assert answer.upper_rps < 26
+
+
+def test_means_are_not_smoothed_twice() -> None:
+    sums = np.convolve(NOISY, np.full(5, 0.2), "valid")
+    averaged = LoadHistory(1.0, tuple(sums.tolist()), averaged_s=5.0)
+    assert prepare(averaged).rates_rps == pytest.approx(sums)
+    assert prepare(LoadHistory(1.0, NOISY)).rates_rps[4:] == pytest.approx(sums)
+
+
+def test_every_rung_of_the_default_ladder_answers_a_long_load() -> None:
+    load = LoadHistory(1.0, tuple(float(count) for count in RNG.poisson(20, 800)))
+    for rung in DEFAULT_RUNGS:
+        answer = forecast(load, horizon_s=10.0, quantile=0.95, rungs=(rung, LastValue()))
+        assert answer.rung == rung.name
+        assert 15 < answer.point_rps <= answer.upper_rps < 40
+
+
+def test_a_season_is_seen_before_it_comes() -> None:
+    spikes = np.where(np.arange(600) % 60 < 10, 40.0, 10.0)
+    # The next spike is ten seconds after the end.
+    load = LoadHistory(1.0, tuple(spikes[:590].tolist()))
+    blind, seeing = (
+        forecast(load, horizon_s=20.0, quantile=0.95, rungs=(rung, LastValue()), smooth_s=1.0)
+        for rung in (Seasonal(), Seasonal(season_s=60.0))
+    )
+    assert seeing.rung == "seasonal"
+    assert seeing.point_rps > 35
+    assert blind.point_rps < 25
+
+
+def test_weights_for_another_question_step_down() -> None:
+    load = LoadHistory(1.0, tuple(float(count) for count in RNG.poisson(20, 800)))
+    model = Learned().fitted(prepare(load), 20.0, 0.95)
+    answer = forecast(load, horizon_s=10.0, quantile=0.95, rungs=(model, LastValue()))
+    assert answer.rung == "last"
+    assert answer.steps_down == ("learned: its answer is not a number",)

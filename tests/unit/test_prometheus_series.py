@@ -1,0 +1,184 @@
+"""The built-in server's arithmetic, against figures that Prometheus gives, and its API's refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector, parse
+from ipa.adapters.prometheus.scraper import respond
+from ipa.adapters.prometheus.series import MAX_SAMPLES, Samples, SeriesStore, histogram_quantile
+from ipa.model.errors import InputError, NotFoundError
+
+NOW_S = 10_000.0
+
+
+def samples(*points: tuple[float, float]) -> Samples:
+    series = Samples()
+    for at_s, value in points:
+        series.add(at_s, value)
+    return series
+
+
+def test_rate_of_a_full_window_is_exact() -> None:
+    series = samples(*((second, 3.0 * second) for second in range(100)))
+    assert series.rate(50.0, 5.0) == pytest.approx(3.0)
+
+
+def test_rate_needs_two_samples() -> None:
+    assert samples((1.0, 5.0)).rate(2.0, 5.0) is None
+    assert samples((1.0, 5.0), (2.0, 6.0)).rate(100.0, 5.0) is None
+
+
+def test_rate_is_extrapolated_by_half_a_gap_where_the_series_begins_or_ends_inside() -> None:
+    # Sampled 10..20 of a window 0..30: 10 + 2.5 + 2.5 seconds of the 30, at 2 a second.
+    series = samples((10.0, 100.0), (15.0, 110.0), (20.0, 120.0))
+    assert series.rate(30.0, 30.0) == pytest.approx(2 * (10 + 2.5 + 2.5) / 30)
+
+
+def test_rate_is_not_extrapolated_below_zero() -> None:
+    # At 2 a second the counter was zero half a second before its first sample.
+    series = samples((10.0, 1.0), (11.0, 3.0), (12.0, 5.0))
+    assert series.rate(12.0, 3.0) == pytest.approx(2 * (2 + 0.5) / 3)
+
+
+def test_rate_counts_on_over_a_reset() -> None:
+    series = samples((0.0, 100.0), (1.0, 104.0), (2.0, 3.0), (3.0, 7.0))
+    assert series.rate(3.0, 3.0) == pytest.approx((4 + 3 + 4) / 3)
+
+
+def test_a_clock_set_back_adds_no_sample() -> None:
+    series = samples((10.0, 1.0), (9.0, 2.0), (10.0, 3.0), (11.0, 4.0))
+    assert series.times_s == [10.0, 11.0]
+
+
+def test_samples_are_bounded() -> None:
+    series = samples(*((float(second), 0.0) for second in range(10 * MAX_SAMPLES)))
+    assert MAX_SAMPLES <= len(series.times_s) <= 2 * MAX_SAMPLES
+    assert series.times_s[-1] == 10 * MAX_SAMPLES - 1
+
+
+@pytest.mark.parametrize(
+    ("quantile", "expected"), [(0.5, 0.1), (0.95, 0.2), (0.99, 0.44), (0.25, 0.05), (1.0, 0.5)]
+)
+def test_quantile_is_interpolated_in_its_bucket(quantile: float, expected: float) -> None:
+    buckets = {0.1: 5.0, 0.2: 9.5, 0.5: 10.0, math.inf: 10.0}
+    assert histogram_quantile(quantile, buckets) == pytest.approx(expected)
+
+
+def test_quantile_above_the_largest_bound_is_that_bound() -> None:
+    assert histogram_quantile(0.9, {0.1: 5.0, 0.5: 6.0, math.inf: 10.0}) == 0.5
+
+
+@pytest.mark.parametrize("buckets", [{}, {math.inf: 3.0}, {0.1: 0.0, math.inf: 0.0}, {0.1: 1.0, 0.2: 2.0}])
+def test_quantile_of_nothing_is_not_a_number(buckets: dict[float, float]) -> None:
+    assert math.isnan(histogram_quantile(0.9, buckets))
+
+
+@pytest.fixture
+def store() -> SeriesStore:
+    """Two targets of one pipeline, ten seconds."""
+    store = SeriesStore()
+    for second in range(11):
+        at_s = NOW_S - 10 + second
+        for target, factor in (("a", 1.0), ("b", 2.0)):
+            labels = {"pipeline": "p", "stage": target}
+            store.add(
+                target,
+                at_s - (0.5 if target == "b" else 0.0),
+                [
+                    ("arrivals", labels, 100 + factor * second),
+                    ("length", labels, factor),
+                    ("seconds_bucket", {**labels, "le": "0.1"}, 100 + factor * second / 2),
+                    ("seconds_bucket", {**labels, "le": "1"}, 100 + factor * second),
+                    ("seconds_bucket", {**labels, "le": "+Inf"}, 100 + factor * second),
+                ],
+            )
+    return store
+
+
+P = {"pipeline": "p"}
+
+
+def test_sums_over_series_and_by_label(store: SeriesStore) -> None:
+    arrivals = Selector("arrivals", P)
+    assert store.answer(Rate(arrivals, 5.0), NOW_S) == {"": pytest.approx(3.0)}
+    assert store.answer(Rate(arrivals, 5.0, "stage"), NOW_S) == {
+        "a": pytest.approx(1.0),
+        "b": pytest.approx(2.0),
+    }
+    assert store.answer(Gauge(Selector("length", P)), NOW_S) == {"": 3.0}
+    assert store.answer(Gauge(Selector("length", {"stage": "b"}), "stage"), NOW_S) == {"b": 2.0}
+    assert store.answer(Rate(Selector("arrivals", {"pipeline": "other"}), 5.0), NOW_S) == {}
+
+
+def test_age_is_that_of_the_oldest_series(store: SeriesStore) -> None:
+    assert store.answer(Age(Selector("arrivals", P)), NOW_S + 2) == {"": 2.5}
+    assert store.answer(Age(Selector("arrivals", P), "stage"), NOW_S + 2) == {"a": 2.0, "b": 2.5}
+
+
+def test_quantile_by_label(store: SeriesStore) -> None:
+    answer = store.answer(Quantile(0.75, Selector("seconds_bucket", P), 5.0, "stage"), NOW_S)
+    assert answer == {"a": pytest.approx(0.55), "b": pytest.approx(0.55)}
+
+
+def test_what_a_target_shows_no_more_is_gone(store: SeriesStore) -> None:
+    store.add("a", NOW_S + 1, [])
+    assert store.answer(Gauge(Selector("length", P), "stage"), NOW_S + 1) == {"b": 2.0}
+    assert store.answer(Gauge(Selector("length", P), "stage"), NOW_S) == {"a": 1.0, "b": 2.0}
+    store.add("b", NOW_S + 2 * MAX_SAMPLES, [])
+    assert store.answer(Gauge(Selector("length", P), "stage"), NOW_S) == {"b": 2.0}
+
+
+def test_range_steps_over_the_window(store: SeriesStore) -> None:
+    query = str(Rate(Selector("arrivals", P), 5.0))
+    parameters = {"query": query, "start": str(NOW_S - 20), "end": str(NOW_S), "step": "1"}
+    data = respond(store, "/api/v1/query_range", parameters, NOW_S)
+    assert data["resultType"] == "matrix"
+    (series,) = data["result"]
+    assert series["metric"] == {}
+    assert [at_s for at_s, _ in series["values"]] == [NOW_S - 9 + step for step in range(10)]
+    assert float(series["values"][-1][1]) == pytest.approx(3.0)
+
+
+def test_values_are_written_as_prometheus_writes_them(store: SeriesStore) -> None:
+    query = str(Quantile(0.5, Selector("seconds_bucket", P), 5.0))
+    store.add("a", NOW_S + 60, [("seconds_bucket", {**P, "stage": "a", "le": "+Inf"}, 100.0)])
+    for at_s, written in ((NOW_S, "0.1"), (NOW_S + 100, None)):
+        data = respond(store, "/api/v1/query", {"query": query, "time": str(at_s)}, 0.0)
+        values = [float(series["value"][1]) for series in data["result"]]
+        assert values == ([pytest.approx(float(written))] if written else [])
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "up",
+        "sum(arrivals)",
+        'sum (rate(arrivals{pipeline=~"p"}[5s]))',
+        'sum (rate(arrivals{pipeline="p"}[5m]))',
+        'sum (rate(arrivals{pipeline="p"}[5s])) or vector(1)',
+        'sum by (a, b) (arrivals{pipeline="p"})',
+        'histogram_quantile(0.9.9, sum by (le) (rate(arrivals{pipeline="p"}[5s])))',
+    ],
+)
+def test_other_promql_is_refused(store: SeriesStore, query: str) -> None:
+    assert parse(query) is None
+    with pytest.raises(InputError, match="does not know the query"):
+        respond(store, "/api/v1/query", {"query": query}, NOW_S)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"step": "0"}, {"step": "x"}, {"end": "1"}, {"start": "nan"}, {"step": "1e-9"}]
+)
+def test_ranges_that_make_no_sense_are_refused(store: SeriesStore, changed: dict[str, str]) -> None:
+    parameters = {"query": str(Gauge(Selector("length", P))), "start": "10", "end": "20", "step": "1"}
+    with pytest.raises(InputError):
+        respond(store, "/api/v1/query_range", {**parameters, **changed}, NOW_S)
+
+
+def test_other_paths_are_not_found(store: SeriesStore) -> None:
+    with pytest.raises(NotFoundError):
+        respond(store, "/api/v1/status", {}, NOW_S)
