@@ -1,0 +1,79 @@
+"""Every policy by name: a new one is a file beside this one and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+from ipa.policies.base import Policy
+from ipa.policies.ours import Ours
+from ipa.policies.pinned import fa2, rim
+from ipa.policies.profiled import Profiled
+from ipa.policies.static import Static
+from ipa.profiling.points import Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInputs:
+    """What a policy may be made of. `objective` None is the pipeline's default."""
+
+    pipeline: Pipeline
+    profiles: Mapping[str, StageProfile]
+    objective: str | None = None
+    solver: str = "auto"
+    deadline_s: float = 5.0
+
+    def profiled(self, allocation: Allocation = Allocation.FREE) -> Profiled:
+        """The planner and predictor over these profiles."""
+        return Profiled(
+            self.pipeline,
+            self.profiles,
+            objective=self.objective,
+            allocation=allocation,
+            solver=self.solver,
+            deadline_s=self.deadline_s,
+        )
+
+
+def _ours(inputs: PolicyInputs) -> Policy:
+    return Ours(inputs.pipeline, inputs.profiled().plan)
+
+
+def _ipa(inputs: PolicyInputs) -> Policy:
+    return Ours(inputs.pipeline, inputs.profiled(Allocation.BASE).plan, name="ipa")
+
+
+def _fa2_low(inputs: PolicyInputs) -> Policy:
+    return fa2(inputs.pipeline, inputs.profiles, inputs.profiled(Allocation.BASE).plan, heavy=False)
+
+
+def _fa2_high(inputs: PolicyInputs) -> Policy:
+    return fa2(inputs.pipeline, inputs.profiles, inputs.profiled(Allocation.BASE).plan, heavy=True)
+
+
+def _rim(inputs: PolicyInputs) -> Policy:
+    return rim(inputs.pipeline, inputs.profiled(Allocation.BASE).plan)
+
+
+def _static(inputs: PolicyInputs) -> Policy:
+    return Static(inputs.profiled())
+
+
+POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
+    "ours": _ours,
+    "ipa": _ipa,
+    "fa2-low": _fa2_low,
+    "fa2-high": _fa2_high,
+    "rim": _rim,
+    "static": _static,
+}
+
+
+def make_policy(name: str, inputs: PolicyInputs) -> Policy:
+    """The policy of that name; UsageError names those there are."""
+    if name not in POLICIES:
+        raise UsageError(f"there is no policy {name!r}", hint=f"There are: {', '.join(POLICIES)}")
+    return POLICIES[name](inputs)

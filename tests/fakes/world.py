@@ -1,0 +1,157 @@
+"""A two-stage pipeline with made-up profiles, and a control loop around it with every port in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cache
+
+from ipa.control.clock import VirtualClock
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Decision, Mode
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant
+from ipa.model.plan import StageConfig
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.policies.base import Policy
+from ipa.policies.ours import Ours
+from ipa.policies.profiled import Profiled
+from tests.fakes.clock import StopAt
+from tests.fakes.metrics import FakeMetrics, Fault
+from tests.fakes.store import FakeStore
+from tests.fakes.workload import FakeWorkload
+
+PIPELINE = Pipeline(
+    name="pages",
+    stages=tuple(
+        Stage(name, (Variant("small"), Variant("big")), batch_timeout_s=0.05) for name in ("detect", "read")
+    ),
+    sla=Sla(0.8),
+    objectives={"default": Objective(beta=0.02)},
+    bounds=Bounds(cores=12, max_replicas=8, batch_sizes=(1, 2, 4, 8)),
+)
+
+# Accuracy, and seconds of one item on one core.
+VARIANTS = {
+    "detect": {"small": (0.6, 0.05), "big": (0.9, 0.15)},
+    "read": {"small": (0.7, 0.03), "big": (0.95, 0.1)},
+}
+
+SMALLEST = (StageConfig("detect", "small", 1, 1.0, 1), StageConfig("read", "small", 1, 1.0, 1))
+
+
+def _profile(stage: str) -> StageProfile:
+    variants = tuple(
+        VariantProfile(
+            name,
+            accuracy,
+            tuple(
+                # Two fifths of a batch cost the same however large it is; cores help by their power 0.8.
+                ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / cores**0.8)
+                for cores in (1.0, 2.0)
+                for batch in (1, 2, 4, 8)
+            ),
+        )
+        for name, (accuracy, item_s) in VARIANTS[stage].items()
+    )
+    return StageProfile("pages", stage, variants, "made up", date(2026, 1, 1), "made up")
+
+
+PROFILES = {stage: _profile(stage) for stage in VARIANTS}
+
+
+@cache
+def profiled() -> Profiled:
+    """Planner and predictor of the pipeline. Without a solver, and without the time it took."""
+    return Profiled(PIPELINE, PROFILES, solver="exact")
+
+
+def planner(pipeline: Pipeline, rate_rps: float):  # type: ignore[no-untyped-def]
+    """The planner, the time it took taken out so that equal inputs give equal plans."""
+    return replace(profiled().plan(pipeline, rate_rps), solve_s=0.0)
+
+
+def ours() -> Ours:
+    return Ours(PIPELINE, planner)
+
+
+def window_max(load: LoadHistory) -> Forecast:
+    """A forecaster of one line: the maximum of the last 20 s, and a tenth on top."""
+    rates = [rate for rate in load.rates_rps[-20:] if rate is not None]
+    return Forecast(max(rates), 1.1 * max(rates), 0.95, 20.0, "window-max", 1.0)
+
+
+@dataclass
+class Scenario:
+    """A loop and all it touches."""
+
+    clock: VirtualClock
+    metrics: FakeMetrics
+    workload: FakeWorkload
+    store: FakeStore
+    loop: ControlLoop
+    settings: GuardSettings
+
+    def ticks(self, count: int) -> list[Decision]:
+        """So many ticks, a tick apart."""
+        decisions = []
+        for _ in range(count):
+            decisions.append(self.loop.tick_once())
+            self.clock.wait(self.settings.tick_s)
+        return decisions
+
+    def run(self, seconds: float) -> None:
+        """The loop's own run, for so long."""
+        self.loop.run(StopAt(self.clock, self.clock.monotonic_s() + seconds))
+
+    def say(self, **said: object) -> None:
+        """What people say about the pipeline."""
+        control = replace(self.store.control(PIPELINE.name), **said)  # type: ignore[arg-type]
+        self.store.set_control(PIPELINE.name, control)
+
+    def restarted(self, run_id: str = "again") -> Scenario:
+        """The same world under a new process, which knows nothing but the record and the world."""
+        return replace(self, loop=_loop(self, ours(), run_id))
+
+
+def _loop(scenario: Scenario, policy: Policy, run_id: str) -> ControlLoop:
+    world = World(scenario.clock, scenario.metrics, scenario.workload, scenario.store, scenario.store)
+    return ControlLoop(
+        PIPELINE,
+        world,
+        policy=policy,
+        predict=profiled().predict,
+        forecaster=window_max,
+        settings=scenario.settings,
+        window_s=60.0,
+        run_id=run_id,
+    )
+
+
+def scenario(
+    rate_rps: Callable[[float], float] | float = 5.0,
+    *,
+    mode: Mode = Mode.ACTIVE,
+    configs: tuple[StageConfig, ...] = SMALLEST,
+    policy: Policy | None = None,
+    settings: GuardSettings | None = None,
+    fault: Fault | None = None,
+    readiness_s: float = 2.0,
+) -> Scenario:
+    """A loop over the pipeline under that load, active unless told otherwise, ticking every 5 s."""
+    rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
+    clock = VirtualClock()
+    settings = settings or GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)
+    made = Scenario(
+        clock=clock,
+        metrics=FakeMetrics(clock, rate, fault),
+        workload=FakeWorkload(clock, configs, readiness_s),
+        store=FakeStore(PipelineControl(mode=mode)),
+        loop=None,  # type: ignore[arg-type]
+        settings=settings,
+    )
+    return replace(made, loop=_loop(made, policy or ours(), "run"))

@@ -1,0 +1,457 @@
+"""The loop against the world in memory: what is recorded, what is written, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from ipa.control.actuation import Phase
+from ipa.model.decision import Action, Change, Mode, ReasonCode
+from ipa.model.errors import ConflictError, ForbiddenError, InputError, IpaError, UnavailableError
+from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.plan import StageConfig
+from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario
+
+
+def reasons(made: Scenario, ticks: int) -> list[ReasonCode]:
+    return [decision.reason for decision in made.ticks(ticks)]
+
+
+def settled_at(rate_rps: float = 5.0) -> Scenario:
+    """A loop whose first plan is settled."""
+    made = scenario(rate_rps, configs=SMALLEST)
+    made.ticks(8)
+    assert made.workload.accepted
+    assert made.loop.tick_once().reason is ReasonCode.NO_CHANGE
+    made.clock.wait(5.0)
+    return made
+
+
+def test_the_first_better_plan_is_waited_for_applied_and_settles() -> None:
+    made = scenario(5.0)
+    assert reasons(made, 6) == [
+        *[ReasonCode.STABILISING] * 3,
+        ReasonCode.FIRST_PLAN,
+        ReasonCode.NO_CHANGE,
+        ReasonCode.NO_CHANGE,
+    ]
+    assert [config.variant for config in made.workload.desired] == ["big", "big"]
+
+
+def test_what_cannot_carry_the_load_is_left_at_once() -> None:
+    made = scenario(25.0)
+    decision = made.loop.tick_once()
+    assert decision.action is Action.APPLY
+    assert "27.5 rps expected" in decision.detail
+    assert made.workload.desired == decision.configs != SMALLEST
+
+
+def test_a_settled_state_makes_no_write() -> None:
+    made = settled_at(5.0)
+    writes = len(made.workload.writes)
+    assert set(reasons(made, 50)) == {ReasonCode.NO_CHANGE}
+    assert len(made.workload.writes) == writes
+
+
+def test_the_decision_is_on_disk_before_it_is_written() -> None:
+    made = scenario(25.0)
+    made.workload.before_write = lambda change: seen.append(
+        made.store.decision(change.decision_id).configs == change.configs
+    )
+    seen: list[bool] = []
+    made.ticks(4)
+    assert seen and all(seen)
+
+
+def test_what_cannot_be_recorded_is_not_written() -> None:
+    made = scenario(25.0)
+    made.store.failing = UnavailableError("disk full")
+    assert made.loop.tick_once().action is Action.HOLD
+    assert made.workload.writes == []
+
+
+def test_a_failing_record_says_so_and_the_next_tick_goes_on() -> None:
+    made = scenario(25.0)
+    made.loop.tick_once()
+    made.clock.wait(5.0)
+    made.ticks(2)
+    made.metrics.rate_rps = lambda t_s: 45.0
+    writes = len(made.workload.writes)
+    made.store.failing = UnavailableError("disk full")
+    assert reasons(made, 2) == [ReasonCode.AUDIT_FAILED] * 2
+    assert len(made.workload.writes) == writes
+    made.store.failing = None
+    assert made.loop.tick_once().action is Action.APPLY
+
+
+@pytest.mark.parametrize("what", [{"mode": Mode.ADVISORY}, {"paused": True}])
+def test_advisory_and_paused_pipelines_are_not_written(what: dict[str, object]) -> None:
+    made = scenario(25.0)
+    made.say(**what)
+    decisions = made.ticks(20)
+    assert made.workload.writes == []
+    expected = ReasonCode.PAUSED if "paused" in what else ReasonCode.ADVISORY
+    assert {decision.reason for decision in decisions} == {expected}
+
+
+def test_advice_carries_the_plan_and_what_would_be_done() -> None:
+    made = scenario(25.0, mode=Mode.ADVISORY)
+    decision = made.loop.tick_once()
+    assert decision.detail.startswith("would apply.")
+    assert decision.plan is not None and decision.plan.configs != SMALLEST
+    assert decision.configs == SMALLEST
+
+
+def test_a_pause_ends_by_the_wall_clock_and_says_who_and_why() -> None:
+    made = scenario(25.0)
+    until = made.clock.now() + timedelta(seconds=12)
+    made.say(paused=True, paused_until=until, paused_by="ann", paused_reason="load test")
+    decisions = made.ticks(4)
+    assert [decision.reason for decision in decisions[:3]] == [ReasonCode.PAUSED] * 3
+    assert decisions[3].action is Action.APPLY
+    assert decisions[0].detail == f"paused by ann until {until.isoformat()}: load test"
+
+
+def test_a_conflict_is_read_again_never_sent_again() -> None:
+    made = scenario(25.0)
+    made.workload.errors["write"] = [ConflictError("the object has been modified")]
+    first = made.loop.tick_once()
+    assert (first.action, first.reason) == (Action.HOLD, ReasonCode.CONFLICT)
+    made.clock.wait(5.0)
+    second = made.loop.tick_once()
+    assert second.action is Action.APPLY
+    refused, sent = made.workload.writes
+    assert refused.change.decision_id != sent.change.decision_id
+    assert [kept.reason for kept in made.store.kept] == [
+        ReasonCode.FIRST_PLAN,
+        ReasonCode.CONFLICT,
+        second.reason,
+    ]
+    assert len({kept.tick for kept in made.store.kept}) == 3
+
+
+def test_conflicts_without_end_are_not_fought_for_long() -> None:
+    made = scenario(25.0)
+    made.workload.errors["write"] = [ConflictError("modified")] * 100
+    assert set(reasons(made, 12)) == {ReasonCode.CONFLICT}
+    assert len(made.workload.writes) == made.settings.max_conflicts
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ForbiddenError("patch is forbidden"), InputError("the webhook refused it")],
+    ids=["403", "422"],
+)
+def test_a_refusal_is_not_tried_again_until_people_say_so(error: IpaError) -> None:
+    made = scenario(25.0)
+    made.workload.errors["write"] = [error]
+    decisions = made.ticks(10)
+    assert {decision.reason for decision in decisions} == {ReasonCode.RBAC}
+    assert error.message in decisions[-1].detail
+    assert len(made.workload.writes) == 1
+    made.say(paused=True)
+    made.ticks(1)
+    made.say(paused=False)
+    assert made.loop.tick_once().action is Action.APPLY
+
+
+def test_a_lost_answer_is_read_back_as_applied() -> None:
+    made = scenario(25.0)
+    made.workload.lose_answers = 1
+    first = made.loop.tick_once()
+    assert first.reason is ReasonCode.WORKLOAD_UNKNOWN
+    assert made.loop.snapshot().phase is Phase.UNKNOWN
+    made.clock.wait(5.0)
+    assert reasons(made, 3)[-1] is ReasonCode.NO_CHANGE
+    assert len(made.workload.accepted) == 1
+
+
+def test_a_write_that_never_arrived_is_decided_afresh() -> None:
+    made = scenario(25.0)
+    made.workload.errors["write"] = [UnavailableError("timed out")]
+    assert made.loop.tick_once().reason is ReasonCode.WORKLOAD_UNKNOWN
+    made.clock.wait(5.0)
+    assert made.loop.tick_once().action is Action.APPLY
+    assert len(made.workload.accepted) == 1
+    assert made.workload.writes[0].change.decision_id != made.workload.writes[1].change.decision_id
+
+
+def test_an_unreadable_workload_is_held_with_its_message() -> None:
+    made = scenario(25.0)
+    made.workload.errors["read"] = [UnavailableError("no route to host")]
+    decision = made.loop.tick_once()
+    assert decision.reason is ReasonCode.WORKLOAD_UNKNOWN
+    assert "no route to host" in decision.detail
+    assert made.loop.tick_once().action is Action.APPLY
+
+
+def test_a_variant_that_never_gets_ready_is_taken_back_and_left_alone() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big")}
+    decisions = made.ticks(30)
+    happened = [decision.reason for decision in decisions]
+    assert happened.index(ReasonCode.ROLLBACK) > happened.index(ReasonCode.FIRST_PLAN)
+    rollback = next(kept for kept in made.workload.accepted if kept.is_rollback)
+    assert rollback.configs == SMALLEST
+    deadline_ticks = made.settings.rollout_deadline_s / made.settings.tick_s
+    waited = happened.index(ReasonCode.ROLLBACK) - happened.index(ReasonCode.FIRST_PLAN)
+    assert waited == deadline_ticks
+    back_s = made.workload.writes[1].at_s
+    assert made.workload.writes[2].at_s >= back_s + made.settings.quarantine_s
+
+
+def test_a_stage_that_was_not_part_of_the_failure_moves_on() -> None:
+    made = scenario(5.0, configs=(SMALLEST[0], replace(SMALLEST[1], variant="big")))
+    made.workload.broken = {("detect", "big")}
+    made.ticks(11)
+    assert made.workload.accepted[-1].is_rollback
+    made.metrics.rate_rps = lambda t_s: 15.0
+    made.ticks(1)
+    assert [str(config) for config in made.workload.desired] == [
+        "detect=small b1 1×1 cores",
+        "read=big b1 1×2 cores",
+    ]
+
+
+def test_a_variant_is_tried_again_less_and_less_often() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big")}
+    made.ticks(300)
+    tried = [
+        write.at_s
+        for write in made.workload.writes
+        if any((config.stage, config.variant) == ("detect", "big") for config in write.change.configs)
+        and not write.change.is_rollback
+    ]
+    gaps = [later - earlier for earlier, later in pairwise(tried)]
+    assert len(gaps) >= 2
+    assert gaps == sorted(gaps) and gaps[-1] > 1.5 * gaps[0]
+
+
+def test_growth_that_finds_no_room_is_not_piled_up() -> None:
+    made = settled_at(5.0)
+    made.workload.readiness_s = 1e9
+    made.metrics.rate_rps = lambda t_s: 30.0
+    before = len(made.workload.accepted)
+    made.ticks(9)
+    grown = made.workload.accepted[before]
+    assert made.workload.accepted[-1].is_rollback
+    made.workload.readiness_s = 2.0
+    made.ticks(3)
+    assert made.loop.tick_once().reason is ReasonCode.QUARANTINED
+    made.clock.wait(made.settings.quarantine_s)
+    made.ticks(1)
+    assert made.workload.accepted[-1].configs == grown.configs
+
+
+def test_a_rollback_that_fails_stops_and_calls_a_person() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big"), ("detect", "small")}
+
+    def lose_the_old(change: Change) -> None:
+        if change.is_rollback:
+            made.workload.serving = change.previous
+
+    made.workload.before_write = lose_the_old
+    decisions = made.ticks(60)
+    assert decisions[-1].reason is ReasonCode.ROLLBACK_FAILED
+    assert len(made.workload.writes) == 2
+
+
+def test_a_conflict_on_the_way_back_is_not_the_end_of_it() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big")}
+    made.workload.before_write = lambda change: (
+        made.workload.errors["write"].append(ConflictError("modified"))
+        if change.is_rollback and len(made.workload.writes) == 1
+        else None
+    )
+    made.ticks(14)
+    assert [write.accepted for write in made.workload.writes][:3] == [True, False, True]
+    assert made.workload.writes[2].change.is_rollback
+
+
+def test_another_hand_is_seen_and_not_fought() -> None:
+    made = settled_at(5.0)
+    made.workload.by_another_hand("read", replicas=4)
+    seen = made.loop.tick_once()
+    assert seen.reason is ReasonCode.DRIFT
+    assert "read" in seen.detail and "4×" in seen.detail
+    for _ in range(made.settings.max_drifts):
+        made.clock.wait(5.0)
+        made.ticks(8)
+        made.workload.by_another_hand("read", replicas=4)
+    writes = len(made.workload.writes)
+    assert reasons(made, 20)[-1] is ReasonCode.DRIFT
+    assert len(made.workload.writes) == writes
+
+
+def test_hands_are_free_while_paused() -> None:
+    made = settled_at(5.0)
+    made.say(paused=True)
+    made.ticks(1)
+    made.workload.by_another_hand("read", replicas=4)
+    made.ticks(2)
+    made.say(paused=False)
+    assert ReasonCode.DRIFT not in reasons(made, 3)
+
+
+def test_a_restart_takes_up_what_is_in_flight() -> None:
+    made = scenario(25.0, readiness_s=12.0)
+    applied = made.loop.tick_once()
+    made.clock.wait(5.0)
+    again = made.restarted()
+    decisions = again.ticks(3)
+    assert [decision.reason for decision in decisions] == [
+        ReasonCode.IN_PROGRESS,
+        ReasonCode.IN_PROGRESS,
+        ReasonCode.NO_CHANGE,
+    ]
+    assert decisions[0].tick == applied.tick + 1
+    assert len(made.workload.writes) == 1
+    assert len({kept.decision_id for kept in made.store.kept}) == len(made.store.kept)
+
+
+def test_a_restart_takes_back_what_never_gets_ready() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("read", "big")}
+    made.ticks(5)
+    again = made.restarted()
+    again.ticks(8)
+    assert made.workload.accepted[-1].is_rollback
+
+
+def test_a_death_between_record_and_write_leaves_nothing_behind() -> None:
+    made = scenario(25.0)
+
+    def die(change: object) -> None:
+        raise KeyboardInterrupt
+
+    made.workload.before_write = die  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        made.loop.tick_once()
+    made.workload.before_write = lambda change: None
+    assert made.restarted().loop.tick_once().action is Action.APPLY
+    assert len(made.workload.writes) == 1
+
+
+def test_a_person_may_ask_for_a_configuration() -> None:
+    made = settled_at(5.0)
+    wanted = tuple(replace(config, replicas=2) for config in SMALLEST)
+    decision = made.loop.request(wanted, "asked for by ann")
+    assert decision.reason is ReasonCode.REQUESTED
+    assert made.workload.desired == wanted
+    assert decision.detail.startswith("asked for by ann: ")
+
+
+def test_what_a_person_asks_for_keeps_the_bounds() -> None:
+    made = settled_at(5.0)
+    wanted = (replace(SMALLEST[0], replicas=9), replace(SMALLEST[1], variant="huge"))
+    decision = made.loop.request(wanted, "asked for by ann")
+    assert decision.action is Action.HOLD
+    assert "9 replicas are above 8" in decision.detail
+    assert "no variant 'huge'" in decision.detail
+
+
+def test_a_request_is_declined_while_paused() -> None:
+    made = settled_at(5.0)
+    made.say(paused=True)
+    writes = len(made.workload.writes)
+    assert made.loop.request(SMALLEST, "asked for").reason is ReasonCode.PAUSED
+    assert len(made.workload.writes) == writes
+
+
+def test_the_snapshot_shows_the_last_quarter_of_an_hour() -> None:
+    made = scenario(5.0)
+    made.ticks(250)
+    snapshot = made.loop.snapshot()
+    assert len(snapshot.history) == 180
+    newest = snapshot.history[-1]
+    assert newest.rate_rps == 5.0 and newest.upper_rps == pytest.approx(5.5)
+    assert newest.cores == 2.0 and newest.pas == pytest.approx(0.9 * 0.95)
+    assert snapshot.decision is not None and snapshot.plan is not None
+    assert snapshot.control.mode is Mode.ACTIVE
+    blind = replace(snapshot.decision, reason=ReasonCode.METRICS_MISSING)
+    assert made.loop.snapshot() is snapshot and snapshot.decision != blind
+
+
+def test_hooks_are_told_of_every_decision() -> None:
+    made = scenario(5.0)
+    told: list[str] = []
+    made.loop._hooks = (lambda decision, snapshot: told.append(f"{decision.tick} {snapshot.tick}"),)
+    made.ticks(3)
+    assert told == ["1 1", "2 2", "3 3"]
+
+
+def test_a_tick_that_overruns_skips_and_does_not_queue() -> None:
+    made = scenario(5.0)
+    began: list[float] = []
+
+    def slow(t_s: float) -> float:
+        return 5.0
+
+    def hook(decision: object, snapshot: object) -> None:
+        began.append(made.clock.monotonic_s())
+        made.clock.wait(12.0 if len(began) == 2 else 0.0)
+
+    made.metrics.rate_rps = slow
+    made.loop._hooks = (hook,)
+    made.run(40.0)
+    assert began == [0.0, 5.0, 20.0, 25.0, 30.0, 35.0]
+    assert made.loop.snapshot().skipped_ticks == 2
+
+
+def test_the_wall_clock_may_jump_without_moving_a_deadline() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big")}
+    made.ticks(4)
+    assert made.workload.writes
+    for hours in (5, -7, 3, -1, 9):
+        made.clock.set_wall(made.clock.now() + timedelta(hours=hours))
+        assert made.loop.tick_once().reason is ReasonCode.IN_PROGRESS
+        made.clock.wait(5.0)
+    assert made.loop.tick_once().reason is ReasonCode.ROLLBACK
+
+
+def test_a_fault_of_the_program_does_not_end_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    made = scenario(5.0)
+    calls: list[float] = []
+
+    def breaks(t_s: float) -> float:
+        calls.append(t_s)
+        raise ZeroDivisionError
+
+    made.metrics.rate_rps = breaks
+    made.run(20.0)
+    assert len(calls) == 4
+    assert "tick of pages failed" in caplog.text
+
+
+def test_the_running_load_is_never_guessed() -> None:
+    made = settled_at(5.0)
+    made.metrics.fault = lambda now_s, signals: replace(
+        signals, arrival_rate_rps=Missing(MissingReason.ABSENT, "empty vector")
+    )
+    decision = made.loop.tick_once()
+    assert decision.reason is ReasonCode.METRICS_MISSING
+    assert decision.observed_rate_rps is None
+    assert decision.configs == made.workload.desired
+
+
+def test_stale_and_invalid_are_told_apart() -> None:
+    made = settled_at(5.0)
+    made.metrics.fault = lambda now_s, signals: replace(signals, arrival_rate_rps=Measured(5.0, age_s=16.0))
+    assert made.loop.tick_once().reason is ReasonCode.METRICS_STALE
+    made.metrics.fault = lambda now_s, signals: replace(signals, arrival_rate_rps=Measured(float("nan")))
+    assert made.loop.tick_once().reason is ReasonCode.METRICS_INVALID
+
+
+def test_an_unknown_running_configuration_is_replaced() -> None:
+    odd = (StageConfig("detect", "small", 1, 3.0, 1), SMALLEST[1])
+    made = scenario(5.0, configs=odd)
+    assert made.loop.tick_once().reason is ReasonCode.FIRST_PLAN
+    assert [config.cores for config in made.workload.desired] == [1.0, 1.0]
+    assert PIPELINE.name in made.store.kept[0].decision_id
