@@ -68,11 +68,12 @@ class KubeClient:
     def from_kubeconfig(cls, path: str, timeout_s: float, context: str | None = None) -> KubeClient:
         """A client with the file's (current) context. ConfigurationError where it cannot be used."""
         from kubernetes import client, config
+        from yaml import YAMLError
 
         configuration = client.Configuration()
         try:
             config.load_kube_config(config_file=path, context=context, client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, YAMLError, TypeError, ValueError) as error:
             raise ConfigurationError(f"kubeconfig {path!r} cannot be used: {error}") from error
         return cls(configuration, timeout_s)
 

@@ -89,9 +89,7 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
         if place.node_path[: len(above)] != above:
             problems.append(f"graph node {container_name(stage)!r} is not below that of the stage before it")
         if place.component_path in {other.component_path for other in places}:
-            problems.append(
-                f"container {container_name(stage)!r} shares its componentSpec with another stage"
-            )
+            problems.append(f"stage {stage.name!r} shares its componentSpec with another stage")
         above = place.node_path
         places.append(place)
     if problems:

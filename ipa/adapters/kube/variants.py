@@ -16,6 +16,9 @@ from ipa.model.pipeline import Pipeline, SeldonRun, Stage
 BATCH_SIZE = "MLSERVER_MODEL_MAX_BATCH_SIZE"
 BATCH_TIME = "MLSERVER_MODEL_MAX_BATCH_TIME"
 
+# Which Python class MLServer runs in a container of ours.
+IMPLEMENTATION = "MLSERVER_MODEL_IMPLEMENTATION"
+
 # What the operator itself gives to every MLServer container; a variant that set them would be overwritten.
 OPERATORS_ENV = frozenset(
     {"MLSERVER_HTTP_PORT", "MLSERVER_GRPC_PORT", "MLSERVER_MODEL_NAME", "MLSERVER_METRICS_PORT"}
@@ -51,18 +54,28 @@ def _runs(stage: Stage) -> list[SeldonRun]:
     return [variant.seldon for variant in stage.variants if variant.seldon is not None]
 
 
+def _server(run: SeldonRun) -> str | None:
+    """The prepackaged server (MLFLOW_SERVER) of the graph node; a class in an image of ours has a dot."""
+    return None if run.implementation is None or "." in run.implementation else run.implementation
+
+
+def _env(run: SeldonRun) -> dict[str, str]:
+    own = {} if run.implementation is None or _server(run) else {IMPLEMENTATION: run.implementation}
+    return {**own, **run.env}
+
+
 def leaves(stage: Stage, variant: str) -> tuple[Leaf, ...]:
     """The fields of the stage's container and node that are ours, with the variant's values."""
     run, runs = seldon_run(stage, variant), _runs(stage)
     found = []
     if any(other.image is not None for other in runs):
         found.append(Leaf("container", "image", run.image))
-    if any(other.implementation is not None for other in runs):
-        found.append(Leaf("node", "implementation", run.implementation))
+    if any(_server(other) is not None for other in runs):
+        found.append(Leaf("node", "implementation", _server(run)))
     if any(other.model_uri is not None for other in runs):
         found.append(Leaf("node", "modelUri", run.model_uri))
-    names = sorted({name for other in runs for name in other.env})
-    found.extend(Leaf("env", name, run.env.get(name)) for name in names)
+    names = sorted({name for other in runs for name in _env(other)})
+    found.extend(Leaf("env", name, _env(run).get(name)) for name in names)
     return tuple(found)
 
 

@@ -11,6 +11,8 @@ import yaml
 
 from tests.fakes.kube.store import ApiError, Json
 
+# Prepackaged servers of the operator's configuration.
+SERVERS = ("MLFLOW_SERVER", "SKLEARN_SERVER", "TENSORFLOW_SERVER", "TRITON_SERVER", "XGBOOST_SERVER")
 QUANTITY = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 AMOUNTS = {"type": "object", "additionalProperties": QUANTITY}
@@ -140,7 +142,12 @@ def _webhook(name: str, spec: Json) -> None:
         while nodes:
             node = nodes.pop()
             nodes.extend(node.get("children", []))
-            if node["name"] not in containers and "implementation" not in node:
+            server = node.get("implementation")
+            if server is not None and server not in SERVERS:
+                faults.append(("spec.predictors.graph", f"No entry in predictors map for {server}"))
+            elif server is not None and "modelUri" not in node:
+                faults.append(("spec.predictors.graph", f"modelUri required for {node['name']}"))
+            elif server is None and node["name"] not in containers:
                 faults.append(("spec.predictors.graph", f"Can't find container for node {node['name']}"))
     if faults:
         _refuse(name, faults)

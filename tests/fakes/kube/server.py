@@ -82,6 +82,13 @@ class FakeKube:
             change(live)
             self.store.replace("seldondeployments", live)
 
+    def expire_watches(self) -> None:
+        """Let compaction overtake every running watch."""
+        with self.store.lock:
+            self.store.version += 1
+            self.store.compact()
+            self.store.changed.notify_all()
+
     def __enter__(self) -> FakeKube:
         self._thread.start()
         return self
@@ -206,6 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(410, ApiError(410, "Expired", f"too old resource version: {since}").body)
             return
         self._head(200, [("Transfer-Encoding", "chunked")])
+        self.wfile.flush()
         self.close_connection = True
         try:
             for event in self._events(request, since or self.kube.store.version):

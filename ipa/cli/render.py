@@ -1,0 +1,104 @@
+"""`ipa render`: the SeldonDeployment of a pipeline, as YAML."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, Question, find_pipeline, plans
+from ipa.model.errors import InfeasibleError, InputError, Problem, UsageError
+from ipa.model.plan import StageConfig
+from ipa.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `render`."""
+
+    @app.command()
+    def render(
+        pipeline: str = PIPELINE,
+        *,
+        rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
+        plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
+        objective: str | None = OBJECTIVE,
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Print the SeldonDeployment that runs the pipeline: as planned, or else at its smallest."""
+        import yaml
+
+        from ipa.adapters.kube.manifest import render as manifest
+        from ipa.adapters.kube.manifest import smallest_configs
+
+        if rate is not None and plan is not None:
+            raise UsageError("--rate and --plan cannot both be given")
+        if plan is None and rate is None and objective is not None:
+            raise UsageError("--objective needs --rate")
+        found = find_pipeline(pipeline, Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir)
+        if plan is not None:
+            configs = read_plan(plan)
+        elif rate is not None:
+            question = Question(pipeline, objective, "paper", "free", None, pipelines_dir, profiles_dir)
+            configs = planned_configs(question, rate)
+        else:
+            configs = smallest_configs(found)
+        typer.echo(yaml.safe_dump(manifest(found, configs), sort_keys=False), nl=False)
+
+
+def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:
+    """What the best plan for the rate runs; InfeasibleError where there is none."""
+    best = plans(question, [rate_rps], explain=True)[0]
+    if not best.configs:
+        raise InfeasibleError(
+            f"no plan for {question.pipeline!r} carries {rate_rps:g} requests a second",
+            hint="; ".join(best.relaxations),
+        )
+    return best.configs
+
+
+def read_plan(path: Path) -> tuple[StageConfig, ...]:
+    """The configurations in a plan's JSON; InputError lists what is wrong with it."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    stages = data.get("stages") if isinstance(data, dict) else None
+    if not isinstance(stages, list) or not stages:
+        raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")
+    problems = [
+        Problem(f"stages[{index}]: {fault}", str(path))
+        for index, stage in enumerate(stages)
+        for fault in _faults(stage)
+    ]
+    if problems:
+        raise InputError(f"{path} is not a plan", problems=problems)
+    return tuple(
+        StageConfig(
+            stage["stage"], stage["variant"], stage["batch_size"], float(stage["cores"]), stage["replicas"]
+        )
+        for stage in stages
+    )
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "stage": str,
+    "variant": str,
+    "batch_size": int,
+    "cores": (int, float),
+    "replicas": int,
+}
+
+
+def _faults(stage: Any) -> list[str]:
+    if not isinstance(stage, dict):
+        return ["is not an object"]
+    return [
+        f"{key} is {stage.get(key)!r}, not {'a text' if kind is str else 'a number'}"
+        for key, kind in _KINDS.items()
+        if not isinstance(stage.get(key), kind) or isinstance(stage.get(key), bool)
+    ]

@@ -1,0 +1,47 @@
+"""A pipeline whose variants differ in every way that variants can."""
+
+from __future__ import annotations
+
+from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant
+from ipa.model.plan import StageConfig
+
+
+def sample_pipeline() -> Pipeline:
+    """Three stages: by image and memory; by env keys that not all have; by model URI of a shared server."""
+
+    def variant(name: str, **run: object) -> Variant:
+        return Variant(name, seldon=SeldonRun(**run))  # type: ignore[arg-type]
+
+    detect = (
+        variant("d-s", image="registry.example/detect:s", memory_gib=1.0),
+        variant("d-l", image="registry.example/detect:l", memory_gib=2.0),
+    )
+    read = (
+        variant("r-s", image="registry.example/read:1", env={"MODEL": "s"}),
+        variant("r-m", image="registry.example/read:1", env={"MODEL": "m", "PRECISION": "int8"}),
+        variant("r-l", image="registry.example/read:1", env={"MODEL": "l", "TILES": "4", "A_FLAG": "1"}),
+    )
+    sort = (
+        variant("c-s", implementation="SKLEARN_SERVER", model_uri="s3://models/sort/s"),
+        variant("c-l", implementation="SKLEARN_SERVER", model_uri="s3://models/sort/l"),
+    )
+    return Pipeline(
+        "sample",
+        (
+            Stage("detect", detect, fan_out=3, batch_timeout_s=0.02),
+            Stage("read", read, container="reader"),
+            Stage("sort", sort),
+        ),
+        Sla(1.0),
+        {"default": Objective()},
+        seldon=SeldonTarget("sample", "models", "main"),
+    )
+
+
+def sample_configs() -> tuple[StageConfig, ...]:
+    """Its smallest variants, one replica each."""
+    return (
+        StageConfig("detect", "d-s", 1, 1.0, 1),
+        StageConfig("read", "r-s", 1, 0.5, 2),
+        StageConfig("sort", "c-s", 4, 0.25, 1),
+    )

@@ -1,0 +1,200 @@
+"""What a failing API server becomes: errors of ours, in time, with no body leaked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.manifest import render
+from ipa.model.errors import (
+    ConfigurationError,
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    UnavailableError,
+)
+from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+
+Json = dict[str, Any]
+NAME = ("models", "sample")
+
+
+@pytest.fixture
+def kube() -> Iterator[FakeKube]:
+    with FakeKube() as fake:
+        with fake.store.lock:
+            fake.store.create("seldondeployments", "models", body())
+        yield fake
+
+
+@pytest.fixture
+def connect(kube: FakeKube, tmp_path: Path) -> Iterator[Callable[[float], KubeClient]]:
+    made = []
+
+    def build(timeout_s: float) -> KubeClient:
+        made.append(KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), timeout_s))
+        return made[-1]
+
+    yield build
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(connect: Callable[[float], KubeClient]) -> KubeClient:
+    return connect(10.0)
+
+
+def body() -> Json:
+    return render(sample_pipeline(), sample_configs())
+
+
+def replicas(count: int, version: str = "") -> list[Json]:
+    test = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}] if version else []
+    return [*test, {"op": "replace", "path": "/spec/predictors/0/componentSpecs/0/replicas", "value": count}]
+
+
+def test_a_patch_goes_as_json_patch_and_is_applied(kube: FakeKube, client: KubeClient) -> None:
+    live = client.get_seldondeployment(*NAME)
+    patched = client.patch_seldondeployment(*NAME, replicas(3, live["metadata"]["resourceVersion"]))
+    assert patched["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] == 3
+    assert patched["metadata"]["generation"] == live["metadata"]["generation"] + 1
+    sent = kube.writes[-1]
+    assert sent.content_type == "application/json-patch+json"
+    assert sent.query == {"fieldManager": "ipa-serving", "fieldValidation": "Strict"}
+
+
+def test_a_dry_run_keeps_nothing(kube: FakeKube, client: KubeClient) -> None:
+    live = client.get_seldondeployment(*NAME)
+    promised = client.patch_seldondeployment(*NAME, replicas(3), dry_run=True)
+    assert promised["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] == 3
+    assert client.get_seldondeployment(*NAME) == live
+    assert kube.writes == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, ForbiddenError),
+        (403, ForbiddenError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (429, UnavailableError),
+        (500, UnavailableError),
+        (503, UnavailableError),
+        (504, UnavailableError),
+    ],
+)
+def test_statuses_become_errors_of_ours_once_and_quote_no_body(
+    kube: FakeKube, client: KubeClient, status: int, kind: type[IpaError]
+) -> None:
+    kube.fault(FaultKind.STATUS, status=status, times=5)
+    with pytest.raises(IpaError) as failure:
+        client.get_seldondeployment(*NAME)
+    assert type(failure.value) is kind
+    assert "models/sample" in failure.value.message
+    assert "secret" not in str(failure.value)
+    # Not sent again behind our back.
+    assert len(kube.requests) == 1
+
+
+@pytest.mark.parametrize("kind", [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND])
+def test_garbage_is_no_answer_and_is_not_quoted(kube: FakeKube, client: KubeClient, kind: FaultKind) -> None:
+    kube.fault(kind)
+    with pytest.raises(UnavailableError) as failure:
+        client.get_seldondeployment(*NAME)
+    assert "secret" not in str(failure.value)
+    assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.LOST_AFTER])
+@pytest.mark.parametrize("verb", ["get", "patch", "create"])
+def test_a_lost_answer_is_unavailable_and_nothing_is_sent_twice(
+    kube: FakeKube, client: KubeClient, kind: FaultKind, verb: str
+) -> None:
+    kube.fault(kind, verb=verb)
+    other = body()
+    other["metadata"]["name"] = "other"
+    acts: dict[str, Callable[[], object]] = {
+        "get": lambda: client.get_seldondeployment(*NAME),
+        "patch": lambda: client.patch_seldondeployment(*NAME, replicas(2)),
+        "create": lambda: client.create_seldondeployment("models", other),
+    }
+    with pytest.raises(UnavailableError):
+        acts[verb]()
+    assert [request.verb for request in kube.requests] == [verb]
+
+
+@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP])
+def test_every_call_ends_by_its_deadline(
+    kube: FakeKube, connect: Callable[[float], KubeClient], kind: FaultKind
+) -> None:
+    kube.fault(kind)
+    client = connect(0.3)
+    started_s = time.monotonic()
+    with pytest.raises(UnavailableError, match=r"within 0\.3 s"):
+        client.get_seldondeployment(*NAME)
+    # A wide bound: without a deadline the fake would keep it until the test's own time-out.
+    assert time.monotonic() - started_s < 30
+
+
+def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    with FakeKube() as gone:
+        config = gone.kubeconfig(tmp_path)
+    client = KubeClient.from_kubeconfig(str(config), 5.0)
+    with pytest.raises(UnavailableError, match="no answer"):
+        client.get_seldondeployment(*NAME)
+    client.close()
+
+
+def test_a_failed_test_of_the_patch_is_a_conflict_though_the_server_says_422(client: KubeClient) -> None:
+    with pytest.raises(ConflictError):
+        client.patch_seldondeployment(*NAME, replicas(2, "1"))
+
+
+def test_a_refusal_by_the_webhook_is_our_input_and_says_why(client: KubeClient) -> None:
+    rename = [{"op": "replace", "path": "/spec/predictors/0/graph/name", "value": "nobody"}]
+    with pytest.raises(InputError, match="Can't find container for node nobody"):
+        client.patch_seldondeployment(*NAME, rename)
+
+
+def test_an_unknown_field_is_refused_and_not_pruned(client: KubeClient) -> None:
+    other = body()
+    other["metadata"]["name"] = "other"
+    other["spec"]["nonsense"] = 1
+    with pytest.raises(InputError, match=r'unknown field "spec\.nonsense"'):
+        client.create_seldondeployment("models", other)
+
+
+def test_creating_what_is_there_is_a_conflict(client: KubeClient) -> None:
+    with pytest.raises(ConflictError):
+        client.create_seldondeployment("models", body())
+
+
+def test_deployments_and_pods_are_read(kube: FakeKube, client: KubeClient) -> None:
+    assert client.get_deployment("models", "sample-main-0-detect") is None
+    kube.tick(3)
+    deployment = client.get_deployment("models", "sample-main-1-reader")
+    assert deployment is not None
+    pods = client.list_pods("models", deployment["spec"]["selector"]["matchLabels"])
+    assert [pod["metadata"]["name"].startswith("sample-main-1-reader-") for pod in pods] == [True, True]
+
+
+def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(ConfigurationError, match="not in a pod of a cluster"):
+        KubeClient.in_cluster(1.0)
+    for content in (None, "", "{}", "a: [", "\x00", "[]", "text", "contexts: 1"):
+        path = tmp_path / "config"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ConfigurationError, match="cannot be used"):
+            KubeClient.from_kubeconfig(str(path), 1.0)

@@ -1,0 +1,313 @@
+"""The fake API server answers as the genuine one was seen to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ipa.adapters.kube.manifest import render
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.schema import real_schema
+
+Json = dict[str, Any]
+SDEPS = "/apis/machinelearning.seldon.io/v1/namespaces/models/seldondeployments"
+ONE = f"{SDEPS}/sample"
+JSON_PATCH = {"Content-Type": "application/json-patch+json"}
+MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
+
+
+@pytest.fixture
+def kube() -> Iterator[FakeKube]:
+    with FakeKube() as fake:
+        yield fake
+
+
+@pytest.fixture
+def http(kube: FakeKube) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=kube.url, timeout=10) as client:
+        client.post(SDEPS, json=body()).raise_for_status()
+        yield client
+
+
+def body() -> Json:
+    return render(sample_pipeline(), sample_configs())
+
+
+def patch(http: httpx.Client, operations: Any, headers: dict[str, str] = JSON_PATCH) -> httpx.Response:
+    return http.patch(ONE, content=json.dumps(operations), headers=headers)
+
+
+def message(response: httpx.Response) -> str:
+    return str(response.json()["message"])
+
+
+def deployment(http: httpx.Client, name: str) -> httpx.Response:
+    return http.get(f"/apis/apps/v1/namespaces/models/deployments/{name}")
+
+
+def names(http: httpx.Client) -> list[str]:
+    found = http.get("/apis/apps/v1/namespaces/models/deployments").json()["items"]
+    return [one["metadata"]["name"] for one in found]
+
+
+def test_versions_move_with_every_write_and_generation_with_the_spec_only(http: httpx.Client) -> None:
+    first = http.get(ONE).json()["metadata"]
+    label = [{"op": "add", "path": "/metadata/labels/theirs", "value": "1"}]
+    second = patch(http, label).json()["metadata"]
+    assert int(second["resourceVersion"]) > int(first["resourceVersion"])
+    assert second["generation"] == first["generation"]
+    third = patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}]).json()["metadata"]
+    assert third["generation"] == first["generation"] + 1
+    # A patch that changes nothing moves nothing.
+    assert patch(http, label).json()["metadata"] == third
+
+
+def test_a_stale_put_is_409_and_a_failed_test_422(http: httpx.Client) -> None:
+    stale = http.get(ONE).json()
+    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
+    response = http.put(ONE, json=stale)
+    assert (response.status_code, response.json()["reason"]) == (409, "Conflict")
+    response = patch(http, [{"op": "test", "path": "/metadata/resourceVersion", "value": "1"}])
+    assert (response.status_code, response.json()["reason"]) == (422, "Invalid")
+    assert message(response) == "the server rejected our request due to an error in our request"
+
+
+def test_a_patch_with_one_failed_test_changes_nothing(http: httpx.Client) -> None:
+    before = http.get(ONE).json()
+    operations = [
+        {"op": "add", "path": "/spec/replicas", "value": 2},
+        {"op": "test", "path": "/spec/protocol", "value": "seldon"},
+    ]
+    assert patch(http, operations).status_code == 422
+    assert http.get(ONE).json() == before
+
+
+def test_a_merge_patch_of_predictors_replaces_the_list_and_is_refused(http: httpx.Client) -> None:
+    merge = {"spec": {"predictors": [{"name": "main", "replicas": 3}]}}
+    response = patch(http, merge, MERGE_PATCH)
+    assert response.status_code == 422
+    assert "graph" in message(response)
+    assert patch(http, {"metadata": {"labels": {"theirs": "1"}}}, MERGE_PATCH).status_code == 200
+
+
+def test_a_strategic_merge_patch_of_a_custom_resource_is_415(http: httpx.Client) -> None:
+    headers = {"Content-Type": "application/strategic-merge-patch+json"}
+    assert patch(http, {"spec": {}}, headers).status_code == 415
+
+
+def test_unknown_fields_are_pruned_or_with_strict_refused(http: httpx.Client) -> None:
+    extra = [{"op": "add", "path": "/spec/nonsense", "value": 1}]
+    assert "nonsense" not in patch(http, extra).json()["spec"]
+    response = http.patch(
+        ONE, params={"fieldValidation": "Strict"}, content=json.dumps(extra), headers=JSON_PATCH
+    )
+    assert response.status_code == 400
+    assert message(response) == 'strict decoding error: unknown field "spec.nonsense"'
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        ({"op": "add", "path": "/spec/predictors/0/traffic", "value": 50}, "Traffic must sum to 100"),
+        ({"op": "replace", "path": "/spec/predictors/0/graph/name", "value": "x"}, "Can't find container"),
+        ({"op": "add", "path": "/spec/predictors/0/graph/implementation", "value": "a.B"}, "No entry"),
+        ({"op": "add", "path": "/spec/predictors/0/replicas", "value": "three"}, "is not of type 'integer'"),
+    ],
+)
+def test_schema_and_webhook_refuse_with_422_and_the_cause(
+    http: httpx.Client, operation: Json, words: str
+) -> None:
+    response = patch(http, [operation])
+    assert response.status_code == 422
+    assert words in message(response)
+    assert response.json()["details"]["causes"]
+
+
+def test_a_dry_run_answers_as_the_write_would_and_keeps_nothing(http: httpx.Client) -> None:
+    before = http.get(ONE).json()
+    content = json.dumps([{"op": "add", "path": "/spec/replicas", "value": 2}])
+    response = http.patch(ONE, params={"dryRun": "All"}, content=content, headers=JSON_PATCH)
+    assert response.json()["spec"]["replicas"] == 2
+    assert http.get(ONE).json() == before
+    other = body()
+    other["metadata"]["name"] = "other"
+    assert http.post(SDEPS, params={"dryRun": "All"}, json=other).status_code == 201
+    assert http.get(f"{SDEPS}/other").status_code == 404
+
+
+def test_scale_needs_replicas_in_the_spec(http: httpx.Client) -> None:
+    assert http.get(f"{ONE}/scale").status_code == 500
+    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
+    assert http.get(f"{ONE}/scale").json()["spec"] == {"replicas": 2}
+
+
+def test_status_is_written_at_its_own_path_only(http: httpx.Client) -> None:
+    live = http.get(ONE).json()
+    assert "status" not in http.put(ONE, json={**live, "status": {"state": "Failed"}}).json()
+    done = http.put(f"{ONE}/status", json={**live, "status": {"state": "Failed"}}).json()
+    assert done["status"] == {"state": "Failed"}
+    assert done["metadata"]["generation"] == live["metadata"]["generation"]
+
+
+def test_names_are_taken_once_and_gone_after_deletion(kube: FakeKube, http: httpx.Client) -> None:
+    assert http.post(SDEPS, json=body()).status_code == 409
+    kube.tick(3)
+    assert len(names(http)) == 3
+    assert http.delete(ONE).status_code == 200
+    assert http.get(ONE).status_code == 404
+    # Children go by their owner reference, some time later.
+    assert len(names(http)) == 3
+    kube.tick()
+    assert names(http) == []
+    assert http.get("/api/v1/namespaces/models/pods").json()["items"] == []
+
+
+def test_the_operator_makes_deployments_with_its_env_and_its_engine(
+    kube: FakeKube, http: httpx.Client
+) -> None:
+    kube.tick()
+    assert names(http) == ["sample-main-0-detect", "sample-main-1-reader", "sample-main-2-sort"]
+    pod = deployment(http, "sample-main-1-reader").json()["spec"]["template"]["spec"]
+    env = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    assert env["MLSERVER_MODEL_NAME"] == "reader"
+    assert (env["MLSERVER_HTTP_PORT"], env["MLSERVER_METRICS_PORT"]) == ("9010", "6000")
+    assert len(pod["containers"]) == 1
+    patch(http, [{"op": "remove", "path": "/spec/annotations"}])
+    kube.tick()
+    first = deployment(http, "sample-main-0-detect").json()["spec"]["template"]["spec"]["containers"]
+    assert [one["name"] for one in first] == ["detect", "seldon-container-engine"]
+
+
+def test_a_roll_surges_and_never_falls_below_what_was_ready(kube: FakeKube, http: httpx.Client) -> None:
+    base = "/spec/predictors/0/componentSpecs/0"
+    patch(http, [{"op": "replace", "path": f"{base}/replicas", "value": 4}])
+    kube.tick(6)
+    patch(http, [{"op": "replace", "path": f"{base}/spec/containers/0/image", "value": "new:1"}])
+    seen = []
+    for _ in range(20):
+        kube.tick()
+        status = deployment(http, "sample-main-0-detect").json()["status"]
+        seen.append((status["readyReplicas"], status["updatedReplicas"], status["replicas"]))
+    assert min(ready for ready, _, _ in seen) >= 4
+    assert max(total for _, _, total in seen) == 5
+    assert seen[-1] == (4, 4, 4)
+
+
+def test_renaming_a_container_makes_a_new_deployment_and_the_old_goes_when_it_is_ready(
+    kube: FakeKube, http: httpx.Client
+) -> None:
+    kube.tick(4)
+    rename = [
+        {"op": "replace", "path": "/spec/predictors/0/graph/name", "value": "found"},
+        {
+            "op": "replace",
+            "path": "/spec/predictors/0/componentSpecs/0/spec/containers/0/name",
+            "value": "found",
+        },
+    ]
+    assert patch(http, rename).status_code == 200
+    kube.tick()
+    assert {"sample-main-0-detect", "sample-main-0-found"} < set(names(http))
+    kube.tick(4)
+    assert "sample-main-0-detect" not in names(http)
+
+
+def test_a_hand_edit_of_a_deployment_is_reverted_unless_an_autoscaler_owns_it(
+    kube: FakeKube, http: httpx.Client
+) -> None:
+    kube.tick(3)
+    url = "/apis/apps/v1/namespaces/models/deployments/sample-main-0-detect"
+
+    def scale_by_hand() -> int:
+        content = json.dumps([{"op": "replace", "path": "/spec/replicas", "value": 9}])
+        assert http.patch(url, content=content, headers=JSON_PATCH).status_code == 200
+        kube.tick()
+        return int(http.get(url).json()["spec"]["replicas"])
+
+    assert scale_by_hand() == 1
+    hpa = {"op": "add", "path": "/spec/predictors/0/componentSpecs/0/hpaSpec", "value": {"maxReplicas": 9}}
+    assert patch(http, [hpa]).status_code == 200
+    assert scale_by_hand() == 9
+
+
+def test_no_replicas_leave_the_stage_creating(kube: FakeKube, http: httpx.Client) -> None:
+    kube.tick(5)
+    assert http.get(ONE).json()["status"] == {"state": "Available"}
+    patch(http, [{"op": "replace", "path": "/spec/predictors/0/componentSpecs/0/replicas", "value": 0}])
+    kube.tick(10)
+    assert http.get(ONE).json()["status"] == {"state": "Creating"}
+
+
+def watch(http: httpx.Client, version: str, count: int) -> list[Json]:
+    """The first `count` events after that version."""
+    query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
+    found: list[Json] = []
+    with http.stream("GET", SDEPS, params=query) as stream:
+        for line in stream.iter_lines():
+            found.append(json.loads(line))
+            if len(found) == count:
+                break
+    return found
+
+
+def test_a_watch_tells_what_happened_since_and_bookmarks_how_far(http: httpx.Client) -> None:
+    version = http.get(SDEPS).json()["metadata"]["resourceVersion"]
+    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
+    http.delete(ONE)
+    events = watch(http, version, 3)
+    assert [event["type"] for event in events] == ["MODIFIED", "DELETED", "BOOKMARK"]
+    assert int(events[2]["object"]["metadata"]["resourceVersion"]) > int(version)
+
+
+def test_a_compacted_version_is_410_for_lists_and_watches(kube: FakeKube, http: httpx.Client) -> None:
+    version = http.get(ONE).json()["metadata"]["resourceVersion"]
+    patch(http, [{"op": "add", "path": "/spec/replicas", "value": 2}])
+    with kube.store.lock:
+        kube.store.compact()
+    for query in ({}, {"watch": "true"}):
+        response = http.get(SDEPS, params={**query, "resourceVersion": version})
+        assert (response.status_code, response.json()["reason"]) == (410, "Expired")
+
+
+def test_a_running_watch_that_falls_behind_gets_an_error_event(kube: FakeKube, http: httpx.Client) -> None:
+    with http.stream("GET", SDEPS, params={"watch": "true"}) as stream:
+        kube.expire_watches()
+        event = json.loads(next(stream.iter_lines()))
+    assert event["type"] == "ERROR"
+    assert event["object"]["code"] == 410
+
+
+def test_leases_events_and_reviews(http: httpx.Client) -> None:
+    leases = "/apis/coordination.k8s.io/v1/namespaces/models/leases"
+    lease = {"metadata": {"name": "ipa"}, "spec": {"holderIdentity": "a"}}
+    made = http.post(leases, json=lease).json()
+    stolen = http.put(f"{leases}/ipa", json={**made, "spec": {"holderIdentity": "b"}})
+    assert stolen.status_code == 200
+    assert http.put(f"{leases}/ipa", json=made).status_code == 409
+    assert http.post("/api/v1/namespaces/models/events", json={"metadata": {"name": "e"}}).status_code == 201
+    review = http.post("/apis/authentication.k8s.io/v1/tokenreviews", json={"spec": {"token": "someone"}})
+    assert review.json()["status"]["authenticated"]
+    access = http.post(
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews", json={"spec": {"user": "someone"}}
+    )
+    assert access.json()["status"] == {"allowed": True}
+
+
+def test_what_the_small_schema_refuses_the_published_one_refuses_too(
+    kube: FakeKube, http: httpx.Client, shared_data: Path
+) -> None:
+    wrong = [
+        {"op": "add", "path": "/spec/predictors/0/replicas", "value": "three"},
+        {"op": "remove", "path": "/spec/predictors/0/graph"},
+        {"op": "add", "path": "/spec/predictors/0/componentSpecs/0/hpaSpec", "value": {}},
+        {"op": "remove", "path": "/spec/predictors/0/name"},
+    ]
+    small = [patch(http, [operation]).status_code for operation in wrong]
+    kube.api.schema = real_schema(shared_data / "seldondeployment-crd-v1.17.1.yaml.gz")
+    assert [patch(http, [operation]).status_code for operation in wrong] == small == [422] * 4

@@ -1,0 +1,293 @@
+"""A pipeline as a SeldonDeployment, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.locate import deployment_name, locate, target_of
+from ipa.adapters.kube.manifest import read, render
+from ipa.adapters.kube.quantity import parse_quantity
+from ipa.model.errors import DriftError, InputError
+from ipa.model.pipeline import SeldonRun, Variant
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.schema import admit, prune, real_schema, small_schema
+
+Json = dict[str, Any]
+PIPELINE = sample_pipeline()
+CONFIGS = sample_configs()
+
+
+def rendered() -> Json:
+    return render(PIPELINE, CONFIGS)
+
+
+def component(sdep: Json, index: int) -> Json:
+    return sdep["spec"]["predictors"][0]["componentSpecs"][index]
+
+
+def container(sdep: Json, index: int) -> Json:
+    return component(sdep, index)["spec"]["containers"][0]
+
+
+def test_one_component_for_each_stage_and_a_chain_of_nodes() -> None:
+    sdep = rendered()
+    predictor = sdep["spec"]["predictors"][0]
+    names = [one["spec"]["containers"][0]["name"] for one in predictor["componentSpecs"]]
+    assert names == ["detect", "reader", "sort"]
+    graph = predictor["graph"]
+    chain = [graph["name"], graph["children"][0]["name"], graph["children"][0]["children"][0]["name"]]
+    assert chain == names
+    assert graph["children"][0]["children"][0]["modelUri"] == "s3://models/sort/s"
+    assert [one["replicas"] for one in predictor["componentSpecs"]] == [1, 2, 1]
+    assert sdep["spec"]["protocol"] == "v2"
+    assert sdep["spec"]["annotations"] == {"seldon.io/engine-separate-pod": "true"}
+    assert sdep["metadata"]["labels"]["ipa-serving/pipeline"] == "sample"
+
+
+def test_the_container_carries_batch_variant_and_equal_requests_and_limits() -> None:
+    one = container(rendered(), 0)
+    assert one["image"] == "registry.example/detect:s"
+    assert {entry["name"]: entry["value"] for entry in one["env"]} == {
+        "MLSERVER_MODEL_MAX_BATCH_SIZE": "1",
+        "MLSERVER_MODEL_MAX_BATCH_TIME": "0.02",
+    }
+    assert one["resources"]["requests"] == one["resources"]["limits"] == {"cpu": "1000m", "memory": "1024Mi"}
+    assert container(rendered(), 1)["resources"]["limits"] == {"cpu": "500m"}
+
+
+def test_a_class_of_ours_is_mlservers_and_a_server_of_seldons_is_the_nodes() -> None:
+    ours = Variant("d", seldon=SeldonRun(image="registry.example/d:1", implementation="ours.Detect"))
+    stages = (replace(PIPELINE.stages[0], variants=(ours,)), *PIPELINE.stages[1:])
+    sdep = render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="d"), *CONFIGS[1:]))
+    assert {"name": "MLSERVER_MODEL_IMPLEMENTATION", "value": "ours.Detect"} in container(sdep, 0)["env"]
+    graph = sdep["spec"]["predictors"][0]["graph"]
+    assert "implementation" not in graph
+    assert graph["children"][0]["children"][0]["implementation"] == "SKLEARN_SERVER"
+
+
+def test_what_was_rendered_reads_back() -> None:
+    assert read(PIPELINE, rendered()) == CONFIGS
+
+
+def test_it_is_valid_under_the_small_schema_with_nothing_pruned() -> None:
+    admit(rendered(), small_schema(), strict=True)
+
+
+def test_it_is_valid_under_the_published_schema_with_nothing_pruned(shared_data: Path) -> None:
+    schema = real_schema(shared_data / "seldondeployment-crd-v1.17.1.yaml.gz")
+    admit(rendered(), schema, strict=True)
+    # The small schema must know nothing that the real one does not.
+    unknown = deepcopy(rendered())
+    unknown["spec"]["predictors"][0]["graph"]["nonsense"] = 1
+    assert prune(unknown, schema)[1] == ["spec.predictors[0].graph.nonsense"]
+    assert prune(unknown, small_schema())[1] == ["spec.predictors[0].graph.nonsense"]
+
+
+@pytest.mark.parametrize(
+    ("at_component", "at_predictor", "at_spec", "effective"),
+    [
+        (3, 5, 7, 3),
+        (None, 5, 7, 5),
+        (None, None, 7, 7),
+        (None, None, None, 1),
+        (3, None, 7, 3),
+        (3, 5, None, 3),
+    ],
+)
+def test_replicas_of_the_nearest_level_count(
+    at_component: int | None, at_predictor: int | None, at_spec: int | None, effective: int
+) -> None:
+    sdep = rendered()
+    levels = (
+        (component(sdep, 0), at_component),
+        (sdep["spec"]["predictors"][0], at_predictor),
+        (
+            sdep["spec"],
+            at_spec,
+        ),
+    )
+    for place, value in levels:
+        place.pop("replicas", None)
+        if value is not None:
+            place["replicas"] = value
+    assert read(PIPELINE, sdep)[0].replicas == effective
+
+
+@pytest.mark.parametrize(
+    ("requests", "limits", "cores"),
+    [("500m", "500m", 0.5), ("0.5", "500m", 0.5), (2, "2", 2.0), (None, "1500m", 1.5), ("250m", None, 0.25)],
+)
+def test_cores_in_any_notation(requests: object, limits: object, cores: float) -> None:
+    sdep = rendered()
+    given = {"requests": requests, "limits": limits}
+    container(sdep, 0)["resources"] = {kind: {"cpu": v} for kind, v in given.items() if v is not None}
+    assert read(PIPELINE, sdep)[0].cores == cores
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("500m", 0.5), ("1Gi", 2**30), ("1e3", 1000), ("2k", 2000), (".5", 0.5), ("12", 12), (3, 3)],
+)
+def test_quantities(text: object, value: float) -> None:
+    assert parse_quantity(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "m", "1.2.3", "10 Mi", "Ki", "-", None, True, "1KiB"])
+def test_what_is_no_quantity(text: object) -> None:
+    assert parse_quantity(text) is None
+
+
+def test_batching_off_is_a_batch_of_one() -> None:
+    for value in ("0", "1"):
+        sdep = rendered()
+        entry = next(e for e in container(sdep, 2)["env"] if e["name"] == "MLSERVER_MODEL_MAX_BATCH_SIZE")
+        entry["value"] = value
+        assert read(PIPELINE, sdep)[2].batch_size == 1
+    container(sdep, 2)["env"] = []
+    assert read(PIPELINE, sdep)[2].batch_size == 1
+
+
+def test_of_two_entries_of_one_name_the_last_counts_as_in_kubernetes() -> None:
+    sdep = rendered()
+    container(sdep, 1)["env"].insert(0, {"name": "MODEL", "value": "m"})
+    assert read(PIPELINE, sdep)[1].variant == "r-s"
+
+
+def _set(path: list[Any], value: Any) -> Callable[[Json], None]:
+    def change(sdep: Json) -> None:
+        place: Any = sdep["spec"]["predictors"][0]
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+FIRST = ["componentSpecs", 0, "spec", "containers", 0]
+SECOND = ["componentSpecs", 1, "spec", "containers", 0]
+
+
+def _share(sdep: Json) -> None:
+    moved = component(sdep, 1)["spec"]["containers"].pop()
+    component(sdep, 0)["spec"]["containers"].append(moved)
+    del sdep["spec"]["predictors"][0]["componentSpecs"][1]
+
+
+def _reorder(sdep: Json) -> None:
+    graph = sdep["spec"]["predictors"][0]["graph"]
+    graph["name"], graph["children"][0]["name"] = graph["children"][0]["name"], graph["name"]
+
+
+def _foreign(sdep: Json) -> None:
+    sdep["metadata"]["labels"]["ipa-serving/pipeline"] = "other"
+
+
+DRIFTS = {
+    "image": (_set([*FIRST, "image"], "evil:1"), "image is 'evil:1', not 'registry.example/detect:s'"),
+    "env": (_set([*SECOND, "env", 0, "value"], "xxl"), "stage 'read' runs no variant of its own"),
+    "valueFrom": (
+        _set([*SECOND, "env"], [{"name": "MODEL", "valueFrom": {}}]),
+        "env MODEL is 'a value from elsewhere (valueFrom)'",
+    ),
+    "model URI": (
+        _set(["graph", "children", 0, "children", 0, "modelUri"], "s3://x"),
+        "modelUri is 's3://x', not 's3://models/sort/s'",
+    ),
+    "batch": (
+        _set([*FIRST, "env"], [{"name": "MLSERVER_MODEL_MAX_BATCH_SIZE", "value": "many"}]),
+        "env MLSERVER_MODEL_MAX_BATCH_SIZE is 'many', not a whole number",
+    ),
+    "unequal cores": (
+        _set([*FIRST, "resources", "limits", "cpu"], "2"),
+        "resources.requests.cpu is '1000m', resources.limits.cpu is '2'; they must be equal",
+    ),
+    "no cores": (
+        _set([*FIRST, "resources"], {}),
+        "has no resources.requests.cpu and no resources.limits.cpu",
+    ),
+    "renamed container": (_set([*FIRST, "name"], "detector"), "0 containers are named 'detect', not one"),
+    "renamed node": (_set(["graph", "name"], "root"), "0 graph nodes are named 'detect', not one"),
+    "renamed predictor": (_set(["name"], "blue"), "has predictors blue, none is 'main'"),
+    "hpaSpec": (_set(["componentSpecs", 0, "hpaSpec"], {"maxReplicas": 3}), "stage 'detect' has hpaSpec"),
+    "kedaSpec": (_set(["componentSpecs", 1, "kedaSpec"], {"triggers": [{}]}), "stage 'read' has kedaSpec"),
+    "shared component": (_share, "stage 'read' shares its componentSpec with another stage"),
+    "order": (_reorder, "graph node 'reader' is not below that of the stage before it"),
+    "another owner": (_foreign, "label ipa-serving/pipeline says that it belongs to pipeline 'other'"),
+}
+
+
+@pytest.mark.parametrize("name", DRIFTS)
+def test_what_no_plan_of_ours_would_be_is_refused_and_named(name: str) -> None:
+    change, words = DRIFTS[name]
+    sdep = rendered()
+    change(sdep)
+    with pytest.raises(DriftError) as refusal:
+        read(PIPELINE, sdep)
+    assert words in str(refusal.value)
+    assert "models/sample" in refusal.value.message
+
+
+def test_all_drifts_are_told_at_once() -> None:
+    sdep = rendered()
+    for name in ("image", "batch", "env"):
+        DRIFTS[name][0](sdep)
+    with pytest.raises(DriftError) as refusal:
+        read(PIPELINE, sdep)
+    assert len(refusal.value.problems) == 3
+
+
+def test_other_predictors_sidecars_and_fields_are_not_ours() -> None:
+    sdep = rendered()
+    sdep["spec"]["predictors"].insert(0, {"name": "canary", "graph": {"name": "detect"}, "traffic": 10})
+    main = sdep["spec"]["predictors"][1]
+    main["componentSpecs"][0]["spec"]["containers"].append({"name": "sidecar"})
+    main["componentSpecs"][0]["spec"]["containers"][0]["env"].append({"name": "THEIRS", "value": "1"})
+    assert read(PIPELINE, sdep) == CONFIGS
+
+
+def test_names_of_deployments() -> None:
+    places = locate(PIPELINE, rendered())
+    assert [place.deployment for place in places] == [
+        "sample-main-0-detect",
+        "sample-main-1-reader",
+        "sample-main-2-sort",
+    ]
+    long = {"spec": {"containers": [{"name": "detect"}, {"name": "x" * 60}]}}
+    name = deployment_name(target_of(PIPELINE), long, 0)
+    assert name.startswith("seldon-")
+    assert len(name) < 63
+
+
+def test_configs_that_do_not_fit_are_all_told() -> None:
+    bad = (replace(CONFIGS[0], replicas=0, batch_size=0, cores=0.0001), *CONFIGS[1:])
+    with pytest.raises(InputError) as refusal:
+        render(PIPELINE, bad)
+    assert len(refusal.value.problems) == 3
+    with pytest.raises(InputError, match="do not fit"):
+        render(PIPELINE, CONFIGS[:2])
+
+
+def test_variants_that_look_the_same_or_take_the_services_env_are_refused() -> None:
+    same = SeldonRun(image="registry.example/detect:s", env={"MLSERVER_HTTP_PORT": "1"})
+    twins = (Variant("a", seldon=same), Variant("b", seldon=same), Variant("local only"))
+    stages = (replace(PIPELINE.stages[0], variants=twins), *PIPELINE.stages[1:])
+    with pytest.raises(InputError) as refusal:
+        render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="a"), *CONFIGS[1:]))
+    words = str(refusal.value)
+    assert "variants 'a' and 'b' have the same image" in words
+    assert "env MLSERVER_HTTP_PORT is set by the service" in words
+
+
+def test_a_variant_or_pipeline_without_seldon_says_so() -> None:
+    bare = (*PIPELINE.stages[0].variants, Variant("local only"))
+    stages = (replace(PIPELINE.stages[0], variants=bare), *PIPELINE.stages[1:])
+    with pytest.raises(InputError, match="'local only' of stage 'detect' does not say how it runs"):
+        render(replace(PIPELINE, stages=stages), (replace(CONFIGS[0], variant="local only"), *CONFIGS[1:]))
+    with pytest.raises(InputError, match="does not say where it runs on Seldon"):
+        render(replace(PIPELINE, seldon=None), CONFIGS)

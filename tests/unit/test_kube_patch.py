@@ -1,0 +1,147 @@
+"""The one guarded JSON Patch, by example."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.manifest import read, render
+from ipa.adapters.kube.patch import build_patch
+from ipa.model.errors import DriftError
+from tests.fakes.kube.patching import PatchError, json_patch
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+
+PIPELINE = sample_pipeline()
+DETECT, READ, SORT = sample_configs()
+CONFIGS = (DETECT, READ, SORT)
+BASE = "/spec/predictors/0/componentSpecs"
+
+
+def live() -> dict[str, Any]:
+    sdep = render(PIPELINE, CONFIGS)
+    sdep["metadata"].update(resourceVersion="41", uid="u", generation=3)
+    return sdep
+
+
+def changes(patch: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(one["op"], one["path"]) for one in patch if one["op"] != "test"]
+
+
+def test_no_change_is_an_empty_patch() -> None:
+    assert build_patch(PIPELINE, live(), CONFIGS) == []
+
+
+def test_a_replica_only_change_touches_replicas_only() -> None:
+    patch = build_patch(PIPELINE, live(), (replace(DETECT, replicas=4), READ, SORT))
+    assert patch == [
+        {"op": "test", "path": "/metadata/resourceVersion", "value": "41"},
+        {"op": "test", "path": f"{BASE}/0/spec/containers/0/name", "value": "detect"},
+        {"op": "replace", "path": f"{BASE}/0/replicas", "value": 4},
+    ]
+
+
+def test_replicas_that_came_from_another_level_are_added_at_the_component() -> None:
+    sdep = live()
+    del sdep["spec"]["predictors"][0]["componentSpecs"][1]["replicas"]
+    sdep["spec"]["replicas"] = 5
+    patch = build_patch(PIPELINE, sdep, (DETECT, replace(READ, replicas=3), SORT))
+    assert changes(patch) == [("add", f"{BASE}/1/replicas")]
+    assert json_patch(sdep, patch)["spec"]["replicas"] == 5
+
+
+def test_cores_change_in_requests_and_limits() -> None:
+    patch = build_patch(PIPELINE, live(), (replace(DETECT, cores=2), READ, SORT))
+    where = f"{BASE}/0/spec/containers/0/resources"
+    assert changes(patch) == [("replace", f"{where}/requests/cpu"), ("replace", f"{where}/limits/cpu")]
+    assert patch[-1]["value"] == "2000m"
+
+
+def test_resources_that_are_not_there_are_made() -> None:
+    sdep = live()
+    sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["resources"] = {
+        "requests": {"cpu": "1"}
+    }
+    wanted = (replace(DETECT, cores=0.5), READ, SORT)
+    patched = json_patch(sdep, build_patch(PIPELINE, sdep, wanted))
+    assert read(PIPELINE, patched) == wanted
+
+
+def test_a_batch_change_touches_its_env_value_by_tested_name() -> None:
+    patch = build_patch(PIPELINE, live(), (replace(DETECT, batch_size=8), READ, SORT))
+    where = f"{BASE}/0/spec/containers/0/env/0"
+    assert {"op": "test", "path": f"{where}/name", "value": "MLSERVER_MODEL_MAX_BATCH_SIZE"} in patch
+    assert changes(patch) == [("replace", f"{where}/value")]
+    assert patch[-1]["value"] == "8"
+
+
+def test_a_variant_brings_its_image_and_memory() -> None:
+    patch = build_patch(PIPELINE, live(), (replace(DETECT, variant="d-l"), READ, SORT))
+    where = f"{BASE}/0/spec/containers/0"
+    assert changes(patch) == [
+        ("replace", f"{where}/resources/requests/memory"),
+        ("replace", f"{where}/resources/limits/memory"),
+        ("replace", f"{where}/image"),
+    ]
+
+
+def test_a_variant_brings_its_env_and_takes_the_other_ones_away() -> None:
+    wanted = (DETECT, replace(READ, variant="r-l"), SORT)
+    patched = json_patch(live(), build_patch(PIPELINE, live(), wanted))
+    assert read(PIPELINE, patched) == wanted
+    patched["metadata"]["resourceVersion"] = "42"
+    last = (DETECT, replace(READ, variant="r-m"), SORT)
+    again = json_patch(patched, build_patch(PIPELINE, patched, last))
+    env = again["spec"]["predictors"][0]["componentSpecs"][1]["spec"]["containers"][0]["env"]
+    assert {entry["name"] for entry in env} == {
+        "MODEL",
+        "PRECISION",
+        "MLSERVER_MODEL_MAX_BATCH_SIZE",
+        "MLSERVER_MODEL_MAX_BATCH_TIME",
+    }
+
+
+def test_a_variant_brings_its_model_uri_on_a_node_tested_by_name() -> None:
+    patch = build_patch(PIPELINE, live(), (DETECT, READ, replace(SORT, variant="c-l")))
+    node = "/spec/predictors/0/graph/children/0/children/0"
+    assert {"op": "test", "path": f"{node}/name", "value": "sort"} in patch
+    assert changes(patch) == [("replace", f"{node}/modelUri")]
+
+
+def test_every_test_comes_before_every_change() -> None:
+    wanted = (replace(DETECT, variant="d-l", replicas=2), replace(READ, batch_size=2), replace(SORT, cores=1))
+    kinds = [one["op"] == "test" for one in build_patch(PIPELINE, live(), wanted)]
+    assert kinds == sorted(kinds, reverse=True)
+
+
+@pytest.mark.parametrize("broken", ["resourceVersion", "container", "env", "node"])
+def test_on_an_object_that_moved_the_patch_does_nothing(broken: str) -> None:
+    wanted = (DETECT, replace(READ, variant="r-m"), replace(SORT, variant="c-l"))
+    patch = build_patch(PIPELINE, live(), wanted)
+    moved = live()
+    predictor = moved["spec"]["predictors"][0]
+    reader = predictor["componentSpecs"][1]["spec"]["containers"]
+    if broken == "resourceVersion":
+        moved["metadata"]["resourceVersion"] = "42"
+    elif broken == "container":
+        reader.insert(0, {"name": "sidecar", "env": reader[0]["env"]})
+    elif broken == "env":
+        reader[0]["env"].insert(0, {"name": "THEIRS", "value": "1"})
+    else:
+        predictor["graph"]["children"][0]["children"][0]["name"] = "other"
+    with pytest.raises(PatchError):
+        json_patch(moved, patch)
+
+
+def test_cores_finer_than_a_millicore_are_no_change_for_ever() -> None:
+    third = (replace(DETECT, cores=1 / 3), READ, SORT)
+    patched = json_patch(live(), build_patch(PIPELINE, live(), third))
+    assert build_patch(PIPELINE, patched, third) == []
+
+
+def test_a_drifted_object_is_not_patched() -> None:
+    sdep = live()
+    sdep["spec"]["predictors"][0]["componentSpecs"][0]["hpaSpec"] = {"maxReplicas": 2}
+    with pytest.raises(DriftError):
+        build_patch(PIPELINE, sdep, CONFIGS)

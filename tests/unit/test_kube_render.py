@@ -1,0 +1,113 @@
+"""`ipa render`, and the rendered examples beside the shipped pipelines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ipa.adapters.files import load_pipelines
+from ipa.adapters.kube.manifest import read
+from ipa.cli.main import run
+from tests.fakes.kube.schema import admit, real_schema, small_schema
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = {
+    name: pipeline
+    for name, pipeline in load_pipelines(ROOT / "pipelines").items()
+    if pipeline.seldon is not None
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    monkeypatch.chdir(root)
+
+
+def rendered(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert run(["render", *arguments]) == 0
+    sdep: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return sdep
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_example_is_what_render_prints_and_is_valid(
+    name: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["render", name]) == 0
+    text = capsys.readouterr().out
+    example = root / "pipelines" / name / "seldondeployment.yaml"
+    assert example.read_text() == text, f"make it anew: ipa render {name} > {example}"
+    admit(yaml.safe_load(text), small_schema(), strict=True)
+
+
+def test_the_examples_are_valid_under_the_published_schema(root: Path, shared_data: Path) -> None:
+    schema = real_schema(shared_data / "seldondeployment-crd-v1.17.1.yaml.gz")
+    examples = sorted((root / "pipelines").glob("*/seldondeployment.yaml"))
+    assert len(examples) == len(SHIPPED)
+    for example in examples:
+        admit(yaml.safe_load(example.read_text()), schema, strict=True)
+
+
+def test_render_for_a_rate_and_of_its_plan_run_that_plan(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["plan", "video", "--rate", "10", "-o", "json"]) == 0
+    path = tmp_path / "plan.json"
+    path.write_text(capsys.readouterr().out)
+    plan = json.loads(path.read_text())
+    by_rate = rendered(capsys, "video", "--rate", "10")
+    assert rendered(capsys, "video", "--plan", str(path)) == by_rate
+    assert [
+        (one.variant, one.batch_size, one.cores, one.replicas) for one in read(SHIPPED["video"], by_rate)
+    ] == [(one["variant"], one["batch_size"], one["cores"], one["replicas"]) for one in plan["stages"]]
+
+
+STAGE = {"stage": "crop", "variant": "yolov5n", "batch_size": 1, "cores": 1, "replicas": 1}
+OTHER = {**STAGE, "stage": "classification", "variant": "resnet18"}
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        (None, 65, "cannot be read"),
+        ("{", 65, "is not JSON"),
+        ("[]", 65, "has no stages"),
+        ('{"stages": [1]}', 65, "stages[0]: is not an object"),
+        (
+            json.dumps({"stages": [{**STAGE, "replicas": True}]}),
+            65,
+            "stages[0]: replicas is True, not a number",
+        ),
+        (json.dumps({"stages": [STAGE]}), 65, "one configuration for every stage"),
+        (json.dumps({"stages": [STAGE, {**OTHER, "replicas": 0}]}), 65, "replicas 0 must be 1 or more"),
+        (json.dumps({"stages": [{**STAGE, "variant": "x"}, OTHER]}), 1, "It has: yolov5n"),
+    ],
+)
+def test_a_plan_that_cannot_be_used_says_why(
+    content: str | None, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.json"
+    if content is not None:
+        path.write_text(content)
+    assert run(["render", "video", "--plan", str(path)]) == code
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nothing"], 1, "There are:"),
+        (["video", "--rate", "10", "--plan", "x"], 64, "cannot both be given"),
+        (["video", "--objective", "default"], 64, "--objective needs --rate"),
+        (["video", "--rate", "1000000"], 3, "no plan for 'video' carries"),
+    ],
+)
+def test_questions_without_an_answer(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["render", *arguments]) == code
+    assert words in capsys.readouterr().err

@@ -1,0 +1,353 @@
+"""SeldonWorkload where things go wrong: lost answers, faster hands, pods that do not come up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.control.ports import Rollout, RolloutPhase
+from ipa.model.decision import Change
+from ipa.model.errors import ConflictError, DriftError, InputError, UnavailableError
+from ipa.model.plan import StageConfig
+from tests.fakes.kube import FakeKube, FaultKind, Trouble
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+
+Json = dict[str, Any]
+PIPELINE = sample_pipeline()
+CONFIGS = sample_configs()
+DETECT, READ, SORT = CONFIGS
+LARGE = (replace(DETECT, variant="d-l"), READ, SORT)
+MORE = (replace(DETECT, replicas=3), READ, SORT)
+
+
+class World:
+    """The fake with the sample pipeline running on it."""
+
+    def __init__(self, kube: FakeKube, workload: SeldonWorkload) -> None:
+        self.kube, self.workload = kube, workload
+        workload.create(PIPELINE, CONFIGS)
+        kube.tick(6)
+        kube.writes.clear()
+
+    def change(self, configs: tuple[StageConfig, ...], *, is_rollback: bool = False) -> Change:
+        state = self.workload.read(PIPELINE)
+        previous = tuple(stage.config for stage in state.stages)
+        return Change("d-1", "sample", state.revision, previous, configs, 60.0, is_rollback)
+
+    def write(self, configs: tuple[StageConfig, ...]) -> Change:
+        change = self.change(configs)
+        self.workload.write(PIPELINE, change)
+        return change
+
+    def watch(self, change: Change, ticks: int) -> list[Rollout]:
+        """How far it is, before each tick."""
+        seen = []
+        for _ in range(ticks):
+            seen.append(self.workload.rollout(PIPELINE, change))
+            self.kube.tick()
+        return seen
+
+    def running(self) -> tuple[StageConfig, ...]:
+        return tuple(stage.config for stage in self.workload.read(PIPELINE).stages)
+
+    def edit(self, change: Callable[[Json], None]) -> None:
+        self.kube.edit("models", "sample", change)
+
+    def pods(self) -> set[str]:
+        with self.kube.store.lock:
+            return {pod["metadata"]["name"] for pod in self.kube.store.everything("pods")}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with FakeKube() as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        yield World(kube, SeldonWorkload(client))
+        client.close()
+
+
+def label(sdep: Json) -> None:
+    sdep["metadata"]["labels"]["theirs"] = "1"
+
+
+def rescale(sdep: Json) -> None:
+    sdep["spec"]["predictors"][0]["componentSpecs"][1]["replicas"] = 7
+
+
+def test_a_write_is_one_dry_run_and_one_patch(world: World) -> None:
+    change = world.change(MORE)
+    world.kube.requests.clear()
+    revision = world.workload.write(PIPELINE, change)
+    sent = [(one.verb, one.is_dry_run) for one in world.kube.requests]
+    assert sent == [("get", False), ("patch", True), ("patch", False)]
+    assert world.kube.requests[1].body == world.kube.requests[2].body
+    assert revision == world.workload.read(PIPELINE).revision != change.revision
+
+
+def test_it_is_not_settled_from_the_write_until_the_last_old_pod_is_gone(world: World) -> None:
+    assert world.workload.read(PIPELINE).settled
+    change = world.write(LARGE)
+    seen = []
+    for _ in range(8):
+        state = world.workload.read(PIPELINE)
+        seen.append((world.workload.rollout(PIPELINE, change).phase, state.settled))
+        # maxUnavailable 0: capacity never falls.
+        assert state.stages[0].ready_replicas >= 1
+        world.kube.tick()
+    ready = seen.index((RolloutPhase.READY, True))
+    assert ready > 2
+    assert set(seen[:ready]) == {(RolloutPhase.PROGRESSING, False)}
+    assert set(seen[ready:]) == {(RolloutPhase.READY, True)}
+
+
+def test_right_after_the_write_it_is_progressing_though_the_status_still_says_available(world: World) -> None:
+    change = world.write(LARGE)
+    with world.kube.store.lock:
+        status = world.kube.store.get("seldondeployments", "models", "sample")["status"]
+    assert status == {"state": "Available"}
+    rollout = world.workload.rollout(PIPELINE, change)
+    assert rollout.phase is RolloutPhase.PROGRESSING
+    assert "does not carry the change yet" in rollout.detail
+    assert not world.workload.read(PIPELINE).settled
+
+
+def test_a_status_that_says_creating_for_ever_is_not_believed(world: World) -> None:
+    world.kube.cluster.stuck_status = True
+    change = world.write(LARGE)
+    assert world.watch(change, 8)[-1].phase is RolloutPhase.READY
+
+
+def test_a_status_write_between_decision_and_write_is_no_conflict(world: World) -> None:
+    change = world.change(MORE)
+    world.kube.cluster.stuck_status = True
+    world.kube.tick()
+    world.workload.write(PIPELINE, change)
+    assert world.running() == MORE
+
+
+def test_a_replica_only_change_restarts_no_pod(world: World) -> None:
+    before = world.pods()
+    change = world.write(MORE)
+    assert world.watch(change, 8)[-1].phase is RolloutPhase.READY
+    assert before < world.pods()
+
+
+def test_an_empty_change_writes_nothing(world: World) -> None:
+    change = world.change(CONFIGS)
+    assert world.workload.write(PIPELINE, change) == change.revision
+    assert world.kube.writes == []
+
+
+def test_a_hand_that_is_faster_than_the_patch_wins(world: World) -> None:
+    """Between our read and our patch: the test of resourceVersion fails, and nothing is sent again."""
+    change = world.change(MORE)
+
+    def faster(request: Request) -> None:
+        if request.verb == "patch" and not request.is_dry_run:
+            world.kube.before = None
+            world.edit(label)
+
+    world.kube.before = faster
+    with pytest.raises(ConflictError):
+        world.workload.write(PIPELINE, change)
+    assert world.running() == CONFIGS
+    assert [one.is_dry_run for one in world.kube.requests if one.verb == "patch"] == [True, False]
+    world.workload.write(PIPELINE, change)
+    assert world.running() == MORE
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_AFTER, FaultKind.TRUNCATED, FaultKind.HTML])
+def test_a_patch_that_was_applied_but_not_answered_is_found_applied(world: World, kind: FaultKind) -> None:
+    change = world.change(MORE)
+    world.kube.fault(kind, verb="patch", is_dry_run=False)
+    assert world.workload.write(PIPELINE, change) == world.workload.read(PIPELINE).revision
+    assert world.running() == MORE
+    assert len(world.kube.writes) == 1
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.STATUS])
+def test_a_patch_that_was_not_applied_is_found_so_and_not_sent_again(world: World, kind: FaultKind) -> None:
+    change = world.change(MORE)
+    world.kube.fault(kind, verb="patch", is_dry_run=False)
+    with pytest.raises(UnavailableError, match="nothing was written"):
+        world.workload.write(PIPELINE, change)
+    assert world.running() == CONFIGS
+    assert world.kube.writes == []
+
+
+def test_where_reading_back_fails_too_the_outcome_is_said_to_be_unknown(world: World) -> None:
+    change = world.change(MORE)
+    world.kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
+
+    def then_dark(request: Request) -> None:
+        if request.verb == "patch" and not request.is_dry_run:
+            world.kube.fault(FaultKind.STATUS, status=503)
+
+    world.kube.before = then_dark
+    with pytest.raises(UnavailableError, match="whether it was written is not known"):
+        world.workload.write(PIPELINE, change)
+    assert len(world.kube.writes) == 1
+
+
+def test_an_unanswered_patch_and_another_hand_make_a_conflict(world: World) -> None:
+    change = world.change(MORE)
+    world.kube.fault(FaultKind.LOST_BEFORE, verb="patch", is_dry_run=False)
+
+    def meanwhile(request: Request) -> None:
+        if request.verb == "get" and any(not one.is_dry_run for one in patches()):
+            world.kube.before = None
+            world.edit(rescale)
+
+    def patches() -> list[Request]:
+        return [one for one in world.kube.requests if one.verb == "patch"]
+
+    world.kube.before = meanwhile
+    with pytest.raises(ConflictError, match="by another hand"):
+        world.workload.write(PIPELINE, change)
+
+
+def test_a_failed_dry_run_writes_nothing(world: World) -> None:
+    change = world.change(MORE)
+    world.kube.fault(FaultKind.STATUS, verb="patch", is_dry_run=True, status=503)
+    with pytest.raises(UnavailableError):
+        world.workload.write(PIPELINE, change)
+    assert world.kube.writes == []
+
+
+def test_a_webhook_that_would_change_what_is_written_is_found_by_the_dry_run(world: World) -> None:
+    def cap(sdep: Json) -> Json:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 1
+        return sdep
+
+    change = world.change(MORE)
+    world.kube.api.mutate = cap
+    with pytest.raises(ConflictError, match="mutating webhook"):
+        world.workload.write(PIPELINE, change)
+    assert world.kube.writes == []
+
+
+def test_a_webhook_that_adds_what_is_not_ours_is_no_drift(world: World) -> None:
+    def annotate(sdep: Json) -> Json:
+        sdep["metadata"].setdefault("annotations", {})["theirs"] = "1"
+        return sdep
+
+    world.kube.api.mutate = annotate
+    change = world.write(MORE)
+    assert world.watch(change, 8)[-1].phase is RolloutPhase.READY
+
+
+def test_an_object_made_anew_is_not_written_under_the_old_plan(world: World) -> None:
+    change = world.change(MORE)
+    with world.kube.store.lock:
+        world.kube.store.delete("seldondeployments", "models", "sample")
+    world.workload.create(PIPELINE, CONFIGS)
+    with pytest.raises(ConflictError):
+        world.workload.write(PIPELINE, change)
+    with pytest.raises(ConflictError):
+        world.workload.rollout(PIPELINE, replace(change, configs=CONFIGS))
+
+
+def test_an_autoscaler_is_refused_with_its_name_and_nothing_is_written(world: World) -> None:
+    world.edit(
+        lambda sdep: sdep["spec"]["predictors"][0]["componentSpecs"][0].update(hpaSpec={"maxReplicas": 3})
+    )
+    with pytest.raises(DriftError, match="hpaSpec"):
+        world.workload.read(PIPELINE)
+    assert world.kube.writes == []
+
+
+def _is_large(pod: Json) -> bool:
+    return any(one.get("image") == "registry.example/detect:l" for one in pod["containers"])
+
+
+@pytest.mark.parametrize("trouble", [Trouble.CRASH, Trouble.IMAGE])
+def test_new_pods_that_cannot_run_fail_the_change_and_it_can_be_taken_back(
+    world: World, trouble: Trouble
+) -> None:
+    world.kube.cluster.trouble_of = lambda pod: trouble if _is_large(pod) else None
+    change = world.write(LARGE)
+    rollout = world.watch(change, 4)[-1]
+    assert rollout.phase is RolloutPhase.FAILED
+    assert f"stage 'detect': container detect of a new pod is in {trouble.value}" in rollout.detail
+    # maxUnavailable 0: the old pod still serves.
+    assert world.workload.read(PIPELINE).stages[0].ready_replicas == 1
+    back = world.change(CONFIGS, is_rollback=True)
+    world.workload.write(PIPELINE, back)
+    assert world.watch(back, 8)[-1].phase is RolloutPhase.READY
+    assert world.workload.read(PIPELINE).settled
+
+
+def test_old_pods_in_trouble_do_not_fail_the_change_that_replaces_them(world: World) -> None:
+    def crash_small(pod: Json) -> Trouble | None:
+        images = [one.get("image") for one in pod["containers"]]
+        return Trouble.CRASH if "registry.example/detect:s" in images else None
+
+    world.kube.cluster.trouble_of = crash_small
+    world.kube.tick()
+    assert world.workload.read(PIPELINE).stages[0].ready_replicas == 0
+    change = world.write(LARGE)
+    phases = [rollout.phase for rollout in world.watch(change, 8)]
+    assert RolloutPhase.FAILED not in phases
+    assert phases[-1] is RolloutPhase.READY
+
+
+def test_pods_without_room_keep_it_progressing_and_say_so(world: World) -> None:
+    world.kube.cluster.capacity_cores = 3.0
+    change = world.write((replace(DETECT, replicas=4), READ, SORT))
+    rollout = world.watch(change, 12)[-1]
+    assert rollout.phase is RolloutPhase.PROGRESSING
+    assert "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu." in rollout.detail
+    assert world.workload.read(PIPELINE).stages[0].ready_replicas < 4
+    world.kube.cluster.capacity_cores = None
+    world.kube.tick(4)
+    assert world.workload.rollout(PIPELINE, change).phase is RolloutPhase.READY
+
+
+def test_a_deployment_past_its_progress_deadline_fails_the_change(world: World) -> None:
+    world.kube.cluster.progress_deadline_ticks = 3
+    world.kube.cluster.trouble_of = lambda pod: Trouble.NEVER_READY if _is_large(pod) else None
+    change = world.write(LARGE)
+    phases = [rollout.phase for rollout in world.watch(change, 9)]
+    assert phases[3] is RolloutPhase.PROGRESSING
+    assert phases[-1] is RolloutPhase.FAILED
+
+
+def test_a_first_deploy_whose_answer_was_lost_is_found_created(tmp_path: Path) -> None:
+    with FakeKube() as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        workload = SeldonWorkload(client)
+        kube.fault(FaultKind.LOST_AFTER, verb="create", is_dry_run=False)
+        revision = workload.create(PIPELINE, CONFIGS)
+        assert revision == workload.read(PIPELINE).revision
+        change = Change("d-0", "sample", revision, (), CONFIGS, 60.0)
+        first = workload.rollout(PIPELINE, change)
+        assert first.phase is RolloutPhase.PROGRESSING
+        assert "is not there yet" in first.detail
+        kube.tick(6)
+        assert workload.rollout(PIPELINE, change).phase is RolloutPhase.READY
+        assert len(kube.writes) == 1
+        client.close()
+
+
+def test_a_first_deploy_that_was_not_made_is_found_so(tmp_path: Path) -> None:
+    with FakeKube() as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        kube.fault(FaultKind.LOST_BEFORE, verb="create", is_dry_run=False)
+        with pytest.raises(UnavailableError, match="nothing was written"):
+            SeldonWorkload(client).create(PIPELINE, CONFIGS)
+        assert kube.writes == []
+        client.close()
+
+
+def test_configs_of_another_pipeline_are_refused_before_anything_is_sent(world: World) -> None:
+    change = world.change((replace(DETECT, replicas=0), READ, SORT))
+    with pytest.raises(InputError):
+        world.workload.write(PIPELINE, change)
+    assert world.kube.writes == []
