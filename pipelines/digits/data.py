@@ -45,6 +45,11 @@ def profiles(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.hstack([square.sum(axis=1), square.sum(axis=2)]) / (DIGIT * DIGIT)
 
 
+def profiles_and_pixels(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The profiles and every pixel [n, 288]."""
+    return np.hstack([profiles(images), images / BRIGHTEST])
+
+
 def crops(images: NDArray[np.float32], corners: NDArray[np.int64]) -> NDArray[np.float32]:
     """The 8×8 pieces [n, 64] at the corners, which are moved inside the canvas where they are not."""
     windows = np.lib.stride_tricks.sliding_window_view(

@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 
 from ipa.dataplane.runtime import StageRuntime, Tensor
-from pipelines.digits.data import crops, profiles
+from pipelines.digits.data import crops
 from pipelines.digits.train import model_file
 
 
@@ -23,7 +23,7 @@ class Locate(StageRuntime):
     def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The piece of each canvas that holds the digit."""
         images = np.asarray(inputs["image"], dtype=np.float32)
-        corners = np.rint(self._model.predict(profiles(images))).astype(np.int64)
+        corners = np.rint(self._model.predict(images)).astype(np.int64)
         return {"crop": crops(images, corners)}
 
 

@@ -12,21 +12,38 @@ from typing import Any
 
 import joblib
 import numpy as np
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.ensemble import ExtraTreesClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
-from pipelines.digits.data import SEED, canvases, crops, profiles
+from pipelines.digits.data import SEED, canvases, crops, profiles, profiles_and_pixels
 
 MODELS = Path(__file__).resolve().parents[2] / "runs" / "models" / "digits"
 SCORES = "scores.json"
 
 LOCATE: dict[str, Callable[[], Any]] = {
-    "ridge": lambda: Ridge(1.0),
-    "logistic": lambda: MultiOutputClassifier(LogisticRegression(C=10, max_iter=150)),
-    "forest": lambda: ExtraTreesClassifier(150, random_state=SEED),
+    "ridge": lambda: make_pipeline(FunctionTransformer(profiles), Ridge(1.0)),
+    "logistic": lambda: make_pipeline(
+        FunctionTransformer(profiles), MultiOutputClassifier(LogisticRegression(C=10, max_iter=150))
+    ),
+    "ensemble": lambda: make_pipeline(
+        FunctionTransformer(profiles_and_pixels),
+        MultiOutputClassifier(
+            VotingClassifier(
+                [
+                    ("forest", ExtraTreesClassifier(60, random_state=SEED)),
+                    ("logistic", LogisticRegression(max_iter=60)),
+                    ("network", MLPClassifier((64,), max_iter=15, random_state=SEED)),
+                ],
+                voting="soft",
+            )
+        ),
+    ),
 }
 CLASSIFY: dict[str, Callable[[], Any]] = {
     "tree": lambda: DecisionTreeClassifier(max_depth=6, random_state=SEED),
@@ -56,8 +73,8 @@ def train(folder: Path = MODELS) -> dict[str, dict[str, float]]:
         # Fewer steps than to full convergence score the same within 0.2 %.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for variant, make in LOCATE.items():
-            model = make().fit(profiles(training.images), training.corners)
-            found = np.rint(model.predict(profiles(test.images)))
+            model = make().fit(training.images, training.corners)
+            found = np.rint(model.predict(test.images))
             scores["locate"][variant] = float((found == test.corners).all(axis=1).mean())
             joblib.dump(model, folder / f"locate-{variant}.joblib")
         exact = canvases(training=True, placements=1)

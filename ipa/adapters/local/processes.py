@@ -1,0 +1,143 @@
+"""Starting and watching processes through a nursery (ipa.dataplane.nursery)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ipa.model.errors import UnavailableError
+
+# The nursery imports MLServer and the models' libraries first: seconds, more on a busy machine.
+START_TIMEOUT_S = 120.0
+# Model libraries start one thread a core at import, before a replica's cores are known.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class Processes:
+    """The processes of one pipeline. All end when `close` is called or when this process dies."""
+
+    def __init__(self, folder: Path, preload: Sequence[str], on_exit: Callable[[int, int], None]) -> None:
+        self._on_exit = on_exit
+        self._alive: set[int] = set()
+        self._started: dict[int, int] = {}
+        self._changed = threading.Condition()
+        self._orders = count(1)
+        self._is_open = True
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "nursery.log").open("ab") as log:
+            self._nursery = subprocess.Popen(
+                [sys.executable, "-m", "ipa.dataplane.nursery", "--preload", *preload],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **ONE_THREAD},
+                start_new_session=True,
+            )
+        self._log = folder / "nursery.log"
+        self._reader = threading.Thread(target=self._read, name="nursery", daemon=True)
+        self._reader.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether processes can be started."""
+        return self._is_open
+
+    def start_module(
+        self, module: str, arguments: Sequence[str], *, env: Mapping[str, str], cpus: Sequence[int], log: Path
+    ) -> int:
+        """The pid of a fork that runs `module.main()`; UnavailableError where the nursery is gone."""
+        return self._order({"module": module, "arguments": [*arguments]}, env, cpus, log)
+
+    def start_command(
+        self, command: Sequence[str], *, env: Mapping[str, str], cpus: Sequence[int], log: Path
+    ) -> int:
+        """The pid of a process that runs the command; UnavailableError where the nursery is gone."""
+        return self._order({"command": [*command]}, env, cpus, log)
+
+    def kill(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal to the process, if it still runs."""
+        with self._changed:
+            self._write({"kill": pid, "signal": int(number)})
+
+    def close(self) -> None:
+        """End every process."""
+        if self._nursery.stdin:
+            with suppress(BrokenPipeError):
+                self._nursery.stdin.close()
+        try:
+            self._nursery.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._nursery.kill()
+            self._nursery.wait()
+        self._reader.join()
+        if self._nursery.stdout:
+            self._nursery.stdout.close()
+
+    def _order(self, what: dict[str, Any], env: Mapping[str, str], cpus: Sequence[int], log: Path) -> int:
+        number = next(self._orders)
+        order = {"order": number, **what, "env": dict(env), "cpus": list(cpus), "log": str(log)}
+        with self._changed:
+            self._write(order)
+            self._changed.wait_for(
+                lambda: number in self._started or not self._is_open, timeout=START_TIMEOUT_S
+            )
+            if number not in self._started:
+                raise UnavailableError(
+                    "the process that starts model servers has ended", hint=f"See {self._log}"
+                )
+            return self._started.pop(number)
+
+    def _write(self, order: dict[str, Any]) -> None:
+        if self._is_open and self._nursery.stdin and not self._nursery.stdin.closed:
+            # Where the nursery is gone, the reader says so.
+            with suppress(BrokenPipeError):
+                self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
+                self._nursery.stdin.flush()
+
+    def _read(self) -> None:
+        for line in self._nursery.stdout or ():
+            message = json.loads(line)
+            if "started" in message:
+                with self._changed:
+                    self._alive.add(message["pid"])
+                    self._started[message["started"]] = message["pid"]
+                    self._changed.notify_all()
+            else:
+                self._forget(message["exited"], message["code"])
+        # The nursery is gone, and with it all its children: they are killed when it ends.
+        with self._changed:
+            self._is_open = False
+            self._changed.notify_all()
+        for pid in list(self._alive):
+            self._forget(pid, -signal.SIGKILL)
+
+    def _forget(self, pid: int, code: int) -> None:
+        with self._changed:
+            self._alive.discard(pid)
+        self._on_exit(pid, code)
+
+
+_given_ports: set[int] = set()
+_given_lock = threading.Lock()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free now and was not handed out before."""
+    with _given_lock:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port

@@ -1,0 +1,145 @@
+"""One model server on this machine: its folder, its start and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import httpx
+
+from ipa.adapters.local.affinity import CpuMap
+from ipa.adapters.local.processes import Processes, free_port
+from ipa.model.errors import ConfigurationError
+from ipa.model.pipeline import LocalRun, Pipeline, Variant
+from ipa.model.plan import StageConfig
+
+HOST = "127.0.0.1"
+SERVER = "mlserver.cli.main"
+# Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.
+HUNG_AFTER = 3
+
+
+class Phase(StrEnum):
+    """The life of a replica."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True)
+class Replica:
+    """One model server: what it runs, where, and how far it is."""
+
+    key: str
+    stage: str
+    variant: str
+    cores: float
+    url: str
+    pid: int
+    log: Path
+    started_s: float
+    phase: Phase = Phase.STARTING
+    failed_checks: int = 0
+
+    def serves(self, config: StageConfig) -> bool:
+        """Whether it runs the configuration's variant on its cores."""
+        return (self.variant, self.cores) == (config.variant, config.cores)
+
+    def is_ready(self, client: httpx.Client) -> bool:
+        """Whether its model is loaded and answers."""
+        try:
+            return client.get(f"{self.url}/v2/models/{self.stage}/ready").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
+        return lines[-1] if lines else "nothing in its log"
+
+
+def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
+    """How the variant runs here; NotFoundError, or ConfigurationError where it does not say."""
+    run = pipeline.stage(stage).variant(variant).local
+    if run is None:
+        raise ConfigurationError(
+            f"variant {variant!r} of stage {pipeline.name}/{stage} cannot run on this machine",
+            hint="Give it `local: {implementation: ..., parameters: {...}}` in the pipeline file",
+        )
+    return run
+
+
+def preloads(pipeline: Pipeline) -> list[str]:
+    """The modules that every replica of the pipeline would import."""
+    variants: list[Variant] = [variant for stage in pipeline.stages for variant in stage.variants]
+    runs = [variant.local for variant in variants if variant.local and not variant.local.command]
+    modules = {run.implementation.rpartition(".")[0] for run in runs}
+    return [SERVER, "ipa.dataplane.queue", "ipa.dataplane.router", *sorted(modules)]
+
+
+def launch(
+    processes: Processes,
+    cpus: CpuMap,
+    folder: Path,
+    pipeline: Pipeline,
+    config: StageConfig,
+    number: int,
+    now_s: float,
+) -> Replica:
+    """Start a replica of the configuration; it is not ready yet."""
+    run = local_run(pipeline, config.stage, config.variant)
+    key = f"{config.stage}-{number}"
+    place = cpus.place(key, config.cores)
+    port = free_port()
+    model_dir = folder / key
+    log = folder / f"{key}.log"
+    env = {**_compute_env(config.cores), **run.env}
+    if run.command:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        words = {"python": sys.executable, "port": str(port), "model_dir": str(model_dir)}
+        command = [_replaced(word, words) for word in run.command]
+        pid = processes.start_command(command, env=env, cpus=place, log=log)
+    else:
+        write_settings(model_dir, config.stage, run, port)
+        pid = processes.start_module(SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log)
+    url = f"http://{HOST}:{port}"
+    return Replica(key, config.stage, config.variant, config.cores, url, pid, log, now_s)
+
+
+def write_settings(model_dir: Path, stage: str, run: LocalRun, port: int) -> None:
+    """Write MLServer's settings.json and model-settings.json into the folder."""
+    model_dir.mkdir(parents=True, exist_ok=True)
+    server = {
+        "debug": False,  # no access log
+        "host": HOST,
+        "http_port": port,
+        "grpc_port": 0,  # any; nobody calls it
+        "metrics_endpoint": None,  # the queue measures
+        "parallel_workers": 0,  # a pool of processes of its own would escape quota and affinity
+        "gzip_enabled": False,
+    }
+    model = {
+        "name": stage,
+        "implementation": run.implementation,
+        "parameters": {"extra": dict(run.parameters)},
+    }
+    (model_dir / "settings.json").write_text(json.dumps(server, indent=1))
+    (model_dir / "model-settings.json").write_text(json.dumps(model, indent=1))
+
+
+def _compute_env(cores: float) -> dict[str, str]:
+    threads = str(max(1, math.ceil(cores)))
+    return {"IPA_CORES": f"{cores:g}", "IPA_THREADS": threads, "OMP_NUM_THREADS": threads}
+
+
+def _replaced(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
