@@ -152,20 +152,30 @@ def load(
 
     NotFoundError names the pipelines there are.
     """
-    from ipa.adapters.files import load_pipeline, load_profiles
+    from ipa.adapters.files import load_profiles
 
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+    pipeline = find_pipeline(name, settings.pipelines_dir)
+    return pipeline, load_profiles(settings.profiles_dir, pipeline.name), settings
+
+
+def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
+    """The pipeline of that name in the folder, or in the file of that path.
+
+    NotFoundError names the pipelines there are.
+    """
+    from ipa.adapters.files import load_pipeline
+
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = settings.pipelines_dir / name / "pipeline.yaml"
+        path = pipelines_dir / name / "pipeline.yaml"
         if not path.is_file():
-            known = sorted(file.parent.name for file in settings.pipelines_dir.glob("*/pipeline.yaml"))
+            known = sorted(file.parent.name for file in pipelines_dir.glob("*/pipeline.yaml"))
             raise NotFoundError(
-                f"there is no pipeline {name!r} in {settings.pipelines_dir}",
+                f"there is no pipeline {name!r} in {pipelines_dir}",
                 hint=f"There are: {', '.join(known) or 'none'}",
             )
-    pipeline = load_pipeline(path)
-    return pipeline, load_profiles(settings.profiles_dir, pipeline.name), settings
+    return load_pipeline(path)
 
 
 def _choice(option: str, text: str, kind: type[E]) -> E:
