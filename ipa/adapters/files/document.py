@@ -7,6 +7,7 @@ tags are refused, and aliases cannot blow the document up.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 # Values counted after aliases are followed: what a "billion laughs" document multiplies.
 MAX_VALUES = 100_000
+# Characters of a value in a message.
+MAX_SHOWN = 60
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WORDS: Mapping[str, bool | None] = {
@@ -53,10 +56,19 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, pointer: Pointer, message: str, *, at_key: bool = False) -> None:
-        """Note a problem at a value, or at its key."""
-        marks = self.key_marks if at_key else self.marks
-        line, column = marks.get(pointer, self.marks.get(pointer, (0, 0)))
+        """Note a problem at a value, or at its key; of what is absent, at what should hold it."""
+        mark = self.key_marks.get(pointer) if at_key else None
+        near = pointer
+        while mark is None:
+            mark = self.marks.get(near) if near else self.marks.get(near, (0, 0))
+            near = near[:-1]
+        line, column = mark
         self.problems.append(Problem(message, self.path, line, column, to_json_pointer(pointer)))
+
+    def shown(self, pointer: Pointer, value: Any) -> str:
+        """The value as a message shows it: as it was written, shortened."""
+        text = self.texts.get(pointer) or json.dumps(value, ensure_ascii=False, default=str)
+        return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
     def raise_problems(self) -> None:
         """InputError with all problems in the order of the file, if there are any."""
@@ -147,7 +159,8 @@ def _check_events(text: str, document: Document) -> None:
                     break
             tag = getattr(event, "tag", None)
             if tag is not None:
-                document.problem((), f"tag {tag} is not allowed; write plain values")
+                short = tag.replace("tag:yaml.org,2002:", "!!")
+                document.problem((), f"tag {short} is not allowed; write plain values")
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:

@@ -28,12 +28,9 @@ def check_pipeline(document: Document) -> None:
     stages = list(_entries(data.get("stages"), ("stages",)))
     names = _check_unique(document, stages, "name", "stage")
     _check_graph(document, data, names)
-    containers = [
-        (pointer, {"container": stage.get("container", stage.get("name"))})
-        for pointer, stage in stages
-        if "container" in stage
-    ]
-    _check_unique(document, containers, "container", "container")
+    if len(set(names)) == len(names):
+        containers = [(pointer, {"container": stage.get("name"), **stage}) for pointer, stage in stages]
+        _check_unique(document, containers, "container", "container")
     for pointer, stage in stages:
         variants = list(_entries(stage.get("variants"), (*pointer, "variants")))
         _check_unique(document, variants, "name", "variant")
@@ -124,14 +121,14 @@ def _check_date(document: Document, text: Any) -> None:
         date.fromisoformat(text)
     except ValueError:
         if len(text) == len("2026-11-24") and text.replace("-", "").isdigit():
-            document.problem(("measured_on",), f"measured_on is {text!r}, a day that does not exist")
+            document.problem(("measured_on",), f'measured_on is "{text}", a day that does not exist')
 
 
 def _check_positive(document: Document, values: dict[str, Any], pointer: Pointer) -> None:
     for key, parse in _POSITIVE.items():
         text = values.get(key)
         if isinstance(text, str) and _is_zero(text, parse):
-            document.problem((*pointer, key), f"{key} is {text!r}; it must be greater than zero")
+            document.problem((*pointer, key), f'{key} is "{text}"; it must be greater than zero')
 
 
 def _is_zero(text: str, parse: Callable[[str], float]) -> bool:

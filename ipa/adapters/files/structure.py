@@ -51,14 +51,9 @@ def check_structure(document: Document, kind: str) -> None:
         _explain(document, tuple(error.absolute_path), error)
 
 
-def shown(value: Any) -> str:
-    """The value as a message shows it: JSON, shortened."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _explain(document: Document, pointer: Pointer, error: Any) -> None:
     keyword, schema, value = error.validator, error.schema, error.instance
+    shown = document.shown(pointer, value)
     name = _name(pointer)
     if keyword == "additionalProperties":
         _explain_unknown(document, pointer, schema, value)
@@ -71,22 +66,23 @@ def _explain(document: Document, pointer: Pointer, error: Any) -> None:
         document.problem(place, f"key {value!r}: expected {schema.get('title', 'another name')}", at_key=True)
     elif keyword in ("type", "pattern"):
         wanted = (schema.get("title") if pointer else "") or _type_name(schema["type"])
-        document.problem(pointer, f"{name} is {shown(value)}{_remark(schema, value)}; expected {wanted}")
+        document.problem(pointer, f"{name} is {shown}{_remark(schema, value)}; expected {wanted}")
     elif keyword == "enum":
         near = difflib.get_close_matches(str(value), error.validator_value, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(map(str, error.validator_value))
-        document.problem(pointer, f"{name} is {shown(value)}; expected one of {known}{hint}")
+        document.problem(pointer, f"{name} is {shown}; expected one of {known}{hint}")
     elif keyword == "const":
-        document.problem(pointer, f"{name} is {shown(value)}; expected {shown(error.validator_value)}")
+        document.problem(pointer, f"{name} is {shown}; expected {json.dumps(error.validator_value)}")
     elif keyword == "uniqueItems":
         twice = next(item for index, item in enumerate(value) if item in value[:index])
-        document.problem((*pointer, _last_index(value, twice)), f"{name} has {shown(twice)} twice")
+        document.problem((*pointer, _last_index(value, twice)), f"{name} has {json.dumps(twice)} twice")
     elif keyword in ("minItems", "minProperties", "minLength"):
         document.problem(pointer, f"{name} is empty; expected {schema.get('title', 'at least one entry')}")
     else:
         demand = _DEMANDS[keyword].format(limit=error.validator_value)
-        document.problem(pointer, f"{name} is {shown(value)}; it must be {demand}")
+        title = f": {schema['title']}" if "title" in schema else ""
+        document.problem(pointer, f"{name} is {shown}; it must be {demand}{title}")
 
 
 def _explain_unknown(document: Document, pointer: Pointer, schema: Any, value: dict[str, Any]) -> None:

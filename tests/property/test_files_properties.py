@@ -1,0 +1,248 @@
+"""Whatever is done to a good file, it is either good or an InputError that says where."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipa.adapters.files import dump_profile, load_pipeline, load_profile
+from ipa.adapters.files.document import parse, to_json_pointer
+from ipa.adapters.files.quantities import (
+    format_duration,
+    format_memory,
+    format_rate,
+    parse_duration_s,
+    parse_memory_gib,
+    parse_rate_rps,
+)
+from ipa.model.errors import InputError
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+
+PIPELINE: dict[str, Any] = {
+    "apiVersion": "ipa/v1",
+    "kind": "Pipeline",
+    "name": "shop",
+    "description": "words",
+    "sla": {"latency": "900ms", "percentile": 95},
+    "drop_after": "2s",
+    "graph": ["detect", "classify"],
+    "bounds": {
+        "cores": 2,
+        "min_replicas": 1,
+        "max_replicas": 8,
+        "batch_sizes": [1, 2],
+        "accuracy_floor": 0.2,
+    },
+    "default_objective": "cheap",
+    "objectives": {
+        "cheap": {
+            "alpha": 1,
+            "beta": 0.5,
+            "delta": 0.001,
+            "accuracy": {"rule": "rank-product", "rank_floor": 0.05},
+            "latency_margin_ratio": 1,
+            "throughput_margin_ratio": -0.3,
+            "threshold": "4rps",
+            "max_batch_size": 8,
+            "max_replicas": 9,
+            "sla": "4s",
+        }
+    },
+    "seldon": {"name": "shop", "namespace": "prod", "predictor": "main"},
+    "stages": [
+        {
+            "name": "detect",
+            "container": "det",
+            "fan_out": 2.6,
+            "batch_timeout": "10ms",
+            "variants": [
+                {
+                    "name": "small",
+                    "seldon": {"image": "i", "implementation": "x.Y", "model_uri": "m", "memory": "1GiB"},
+                    "local": {"implementation": "x.Y", "command": ["run"]},
+                }
+            ],
+        },
+        {"name": "classify", "variants": [{"name": "small"}]},
+    ],
+}
+PROFILE: dict[str, Any] = {
+    "apiVersion": "ipa/v1",
+    "kind": "Profile",
+    "pipeline": "shop",
+    "stage": "detect",
+    "hardware": "2 cores",
+    "measured_on": "2026-11-24",
+    "method": "by hand",
+    "source": "nobody",
+    "load": "20rps",
+    "variants": [
+        {
+            "variant": "small",
+            "accuracy": 0.6,
+            "readiness": "3s",
+            "memory": "1GiB",
+            "points": [
+                {"cores": 1, "batch": 1, "latency": "16ms", "latency_mean": "14ms", "throughput": "62rps"},
+                {"cores": 1, "batch": 2, "latency": "26ms"},
+            ],
+        }
+    ],
+}
+GOOD = {"pipeline": (PIPELINE, load_pipeline), "profile": (PROFILE, load_profile)}
+REPLACEMENTS: list[Any] = [None, [], {}, -1, 0, 10**20, True, "", "../x", "5ms", "5rps", [[]], {"a": {}}, 0.5]
+
+Place = tuple[str | int, ...]
+
+
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, child in children:
+        yield (*at, key)
+        yield from places(child, (*at, key))
+
+
+# Keys that the writer chose, and where else in the file a change of a part may show.
+USER_KEYS = {("objectives", "cheap")}
+ECHOES = {
+    "stages": "/graph",
+    "graph": "/stages",
+    "objectives": "/default_objective",
+    "default_objective": "/objectives",
+    "bounds": "/bounds/max_replicas",
+}
+ALL_PLACES = [(kind, place) for kind, (data, _) in GOOD.items() for place in places(data)]
+
+SCHEMA_KEYS = [
+    (kind, place) for kind, place in ALL_PLACES if isinstance(place[-1], str) and place not in USER_KEYS
+]
+
+
+def parent_of(data: Any, place: Place) -> Any:
+    for key in place[:-1]:
+        data = data[key]
+    return data
+
+
+def problems_of(kind: str, data: Any, folder: Path) -> tuple[Any, ...]:
+    path = folder / f"{kind}.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    try:
+        GOOD[kind][1](path)
+    except InputError as error:
+        assert error.problems, "an InputError of a file always lists what is wrong"
+        return error.problems
+    return ()
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_the_files_that_are_altered_below_are_good(kind: str, tmp_path: Path) -> None:
+    assert problems_of(kind, GOOD[kind][0], tmp_path) == ()
+
+
+@pytest.mark.parametrize(("kind", "place"), SCHEMA_KEYS, ids=str)
+def test_a_deleted_key_is_no_loss_or_named(kind: str, place: Place, tmp_path: Path) -> None:
+    data = copy.deepcopy(GOOD[kind][0])
+    del parent_of(data, place)[place[-1]]
+    problems = problems_of(kind, data, tmp_path)
+    assert not problems or any(str(place[-1]) in problem.message for problem in problems), problems
+    assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
+
+
+@pytest.mark.parametrize(("kind", "place"), SCHEMA_KEYS, ids=str)
+def test_a_misspelt_key_is_named_with_the_nearest(kind: str, place: Place, tmp_path: Path) -> None:
+    data = copy.deepcopy(GOOD[kind][0])
+    holder = parent_of(data, place)
+    holder[f"{place[-1]}z"] = holder.pop(place[-1])
+    messages = [problem.message for problem in problems_of(kind, data, tmp_path)]
+    assert f"unknown key '{place[-1]}z'; did you mean '{place[-1]}'?" in messages
+
+
+@pytest.mark.parametrize(("kind", "place"), ALL_PLACES, ids=str)
+def test_an_altered_value_is_good_or_has_problems_there(kind: str, place: Place, tmp_path: Path) -> None:
+    here, holder = to_json_pointer(place), to_json_pointer(place[:-1])
+    for replacement in REPLACEMENTS:
+        data = copy.deepcopy(GOOD[kind][0])
+        parent_of(data, place)[place[-1]] = replacement
+        for problem in problems_of(kind, data, tmp_path):
+            echo = ECHOES.get(str(place[0]), here)
+            assert problem.pointer == holder or problem.pointer.startswith((here, echo)), replacement
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_good_or_an_input_error(text: str) -> None:
+    try:
+        document = parse(text, "x")
+    except InputError as error:
+        assert error.problems
+    else:
+        assert document.data is not None or document.texts or text.strip()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_input_error(raw: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pipeline.yaml"
+        path.write_bytes(raw)
+        with pytest.raises(InputError):
+            load_pipeline(path)
+
+
+AMOUNTS = st.floats(min_value=1e-9, max_value=1e9, allow_nan=False)
+
+
+@given(AMOUNTS)
+def test_quantities_read_back_to_the_last_bit(value: float) -> None:
+    assert parse_duration_s(format_duration(value)) == value
+    assert parse_rate_rps(format_rate(value)) == value
+    assert parse_memory_gib(format_memory(value)) == value
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=20)
+NAMES = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,10}[A-Za-z0-9])?", fullmatch=True)
+POINTS = st.builds(
+    ProfilePoint,
+    cores=st.floats(min_value=0.01, max_value=64),
+    batch_size=st.integers(1, 4096),
+    latency_s=AMOUNTS,
+    latency_mean_s=st.none() | AMOUNTS,
+    throughput_rps=st.none() | AMOUNTS,
+)
+VARIANTS = st.builds(
+    VariantProfile,
+    variant=NAMES,
+    accuracy=st.floats(min_value=1e-6, max_value=1),
+    points=st.lists(POINTS, min_size=1, max_size=4, unique_by=lambda p: (p.cores, p.batch_size)).map(tuple),
+    readiness_s=st.none() | AMOUNTS,
+    memory_gib=st.none() | AMOUNTS,
+)
+PROFILES = st.builds(
+    StageProfile,
+    pipeline=st.just("shop"),
+    stage=st.sampled_from(["detect", "no", "1", "1e3", "0o7"]),
+    variants=st.lists(VARIANTS, min_size=1, max_size=3, unique_by=lambda v: v.variant).map(tuple),
+    hardware=WORDS,
+    measured_on=st.dates(date(1000, 1, 1)),
+    method=WORDS,
+    source=st.just("") | WORDS,
+    load_rps=st.none() | AMOUNTS,
+)
+
+
+@given(PROFILES)
+def test_a_profile_reads_back_to_the_last_bit(profile: StageProfile) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "detect.yaml"
+        path.write_text(dump_profile(profile), encoding="utf-8")
+        assert load_profile(path) == profile

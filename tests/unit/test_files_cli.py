@@ -1,0 +1,149 @@
+"""`ipa validate` and `ipa schema`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ipa.cli.main import run
+
+PIPELINE = """\
+apiVersion: ipa/v1
+kind: Pipeline
+name: shop
+sla: {latency: 1s}
+graph: [detect]
+objectives: {default: {}}
+stages:
+  - name: detect
+    variants: [{name: small}, {name: large}]
+"""
+PROFILE = """\
+apiVersion: ipa/v1
+kind: Profile
+pipeline: shop
+stage: detect
+hardware: a machine
+measured_on: 2026-11-24
+method: by hand
+load: 20rps
+variants:
+  - variant: small
+    accuracy: 0.5
+    points:
+      - {cores: 1, batch: 1, latency: 50ms, latency_mean: 60ms, throughput: 20rps}
+      - {cores: 1, batch: 2, latency: 10ms, throughput: 19.5rps}
+      - {cores: 1, batch: 4, latency: 40ms, throughput: 12rps}
+  - variant: large
+    accuracy: 0.9
+    points: [{cores: 1, batch: 1, latency: 50ms}]
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two folders with one pipeline and its profile; the working folder."""
+    for name, text in (("pipelines/shop/pipeline.yaml", PIPELINE), ("profiles/shop/detect.yaml", PROFILE)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_good_files_get_a_line_each_and_their_warnings(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["validate"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "OK pipelines/shop/pipeline.yaml: 1 stage, 2 variants, SLA 1 s at p99, objectives default",
+        "OK profiles/shop/detect.yaml: 2 variants, 4 points, "
+        "2 fits, R² -0.24, error up to 88%, 350% left out",
+    ]
+    where = "warning: profiles/shop/detect.yaml:"
+    assert err.splitlines() == [
+        f"{where} latency falls as the batch grows: the larger batch may never have filled (1 of 2 variants)",
+        f"{where} poor fit of latency (1 of 2 variants)",
+        f"{where} mean latency above the p99: too few batches were measured (1 of 2 variants)",
+        f"{where} throughput is censored at the offered load of 20 rps (1 of 2 variants)",
+    ]
+
+
+def test_verbose_says_which_variants(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", "-v", "profiles"]) == 0
+    err = capsys.readouterr().err
+    assert "    small: 2 of 3 points\n" in err
+    assert "    small: 1 cores batch 1→2\n" in err
+
+
+def test_a_variant_without_a_profile_is_a_problem_at_its_line(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(house / "profiles/shop/detect.yaml", "variant: large", "variant: huge")
+    assert run(["validate", "pipelines/shop/pipeline.yaml"]) == 65
+    assert (
+        "pipelines/shop/pipeline.yaml:9:38: variant 'large' is not in the profile profiles/shop/detect.yaml"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_stage_without_a_profile_is_a_problem(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (house / "profiles/shop/detect.yaml").unlink()
+    assert run(["validate"]) == 65
+    expected = (
+        "pipelines/shop/pipeline.yaml:8:11: stage 'detect' has no profile; expected profiles/shop/detect.yaml"
+    )
+    assert expected in capsys.readouterr().err
+
+
+def test_a_broken_profile_shows_once(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(house / "profiles/shop/detect.yaml", "accuracy: 0.9", "accuracy: 9")
+    for arguments in ([], ["pipelines"], ["."]):
+        assert run(["validate", *arguments]) == 65
+        assert capsys.readouterr().err.count("profiles/shop/detect.yaml:17:15: accuracy is 9") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("pipelines/shop/pipeline.yaml", "name: shop"), ("profiles/shop/detect.yaml", "stage: detect")],
+)
+def test_a_file_in_the_wrong_place_is_a_problem(
+    house: Path, path: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(house / path, line, line.partition(":")[0] + ": other")
+    assert run(["validate"]) == 65
+    assert f"{path}:1:1: this file belongs at" in capsys.readouterr().err
+
+
+def test_other_yaml_in_a_folder_is_left_alone(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (house / "pipelines/shop/seldondeployment.yaml").write_text("apiVersion: v1\nkind: List\n", "utf-8")
+    assert run(["validate", "."]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_nothing_to_check_is_an_error(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (house / "empty").mkdir()
+    assert run(["validate", "empty"]) == 65
+    assert run(["validate", "absent.yaml"]) == 65
+    assert "absent.yaml does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "profile"])
+def test_the_schema_is_printed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schema", kind]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == kind.capitalize()
+
+
+def test_an_unknown_kind_of_schema_is_a_usage_error() -> None:
+    assert run(["schema", "policy"]) == 64

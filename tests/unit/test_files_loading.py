@@ -1,0 +1,245 @@
+"""What good files mean, how they are written, and how folders of them are read."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from ipa.adapters.files import (
+    dump_profile,
+    load_pipeline,
+    load_pipelines,
+    load_profile,
+    load_profiles,
+    pipeline_from_mapping,
+    pipeline_to_mapping,
+)
+from ipa.adapters.files.document import parse
+from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.adapters.files.structure import KINDS, schema_text
+from ipa.model.errors import InputError, NotFoundError
+from ipa.model.pipeline import AccuracyRule, Pipeline
+
+FULL = """\
+apiVersion: ipa/v1
+kind: Pipeline
+name: shop
+description: "finds: goods"
+sla: {latency: 900ms, percentile: 95}
+drop_after: 1.5min
+graph: [classify, detect]
+bounds: {cores: 2.5, min_replicas: 1, max_replicas: 8, batch_sizes: [4, 1, 2], accuracy_floor: 0.2}
+default_objective: cheap
+objectives:
+  cheap:
+    alpha: 1e1
+    beta: 0.5
+    delta: 1e-6
+    accuracy: {rule: rank-product, rank_floor: 0.05}
+    latency_margin_ratio: 1
+    throughput_margin_ratio: -0.3
+    threshold: 4rps
+    max_batch_size: 8
+    max_replicas: 100
+    sla: 4.598s
+seldon: {name: shop, namespace: prod, predictor: main}
+stages:
+  - name: detect
+    container: det
+    fan_out: 2.6
+    batch_timeout: 0ms
+    variants:
+      - name: no
+        seldon: {image: a/b:1, implementation: Y, model_uri: "s3://m", memory: 512MiB, env: {A: 0.50, B: no}}
+        local: {implementation: x.Y, parameters: {size: 320, fast: true}, command: ["run"], env: {C: 1e3}}
+  - name: classify
+    variants: [{name: "1"}]
+"""
+
+
+def write(folder: Path, text: str = FULL, name: str = "pipeline.yaml") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Pipeline:
+    return load_pipeline(write(tmp_path))
+
+
+def test_every_key_of_a_pipeline_is_read(full: Pipeline) -> None:
+    assert (full.name, full.description, full.drop_after_s) == ("shop", "finds: goods", 90)
+    assert (full.sla.latency_s, full.sla.percentile) == (0.9, 95)
+    assert [stage.name for stage in full.stages] == ["classify", "detect"], "in the order of the graph"
+    bounds = full.bounds
+    assert (bounds.cores, bounds.min_replicas, bounds.max_replicas) == (2.5, 1, 8)
+    assert (bounds.batch_sizes, bounds.accuracy_floor) == ((1, 2, 4), 0.2)
+    objective = full.objective()
+    assert (objective.name, objective.alpha, objective.beta, objective.delta) == ("cheap", 10, 0.5, 1e-6)
+    assert (objective.accuracy_rule, objective.rank_floor) == (AccuracyRule.RANK_PRODUCT, 0.05)
+    assert (objective.latency_margin_ratio, objective.throughput_margin_ratio) == (1, -0.3)
+    assert (objective.threshold_rps, objective.sla_s) == (4, 4.598)
+    assert (objective.max_batch_size, objective.max_replicas) == (8, 100)
+    assert full.seldon is not None
+    assert (full.seldon.name, full.seldon.namespace, full.seldon.predictor) == ("shop", "prod", "main")
+    detect = full.stage("detect")
+    assert (detect.container, detect.fan_out, detect.batch_timeout_s) == ("det", 2.6, 0)
+
+
+def test_what_is_absent_has_its_default(full: Pipeline) -> None:
+    classify = full.stage("classify")
+    assert (classify.container, classify.fan_out, classify.batch_timeout_s) == ("classify", 1, 0.1)
+    assert (classify.variants[0].seldon, classify.variants[0].local) == (None, None)
+
+
+def test_yaml_does_not_surprise(full: Pipeline) -> None:
+    variant = full.stage("detect").variant("no")
+    assert variant.seldon is not None
+    assert variant.local is not None
+    assert dict(variant.seldon.env) == {"A": "0.50", "B": "no"}, "as written"
+    assert dict(variant.local.parameters) == {"size": "320", "fast": "true"}
+    assert dict(variant.local.env) == {"C": "1e3"}
+    assert variant.seldon.memory_gib == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("no", "no"),
+        ("1e3", 1000.0),
+        ("0o7", "0o7"),
+        ("012", "012"),
+        ("1:30", "1:30"),
+        ("2026-11-24", "2026-11-24"),
+        (".5", 0.5),
+        ("-1.", -1.0),
+        (".inf", ".inf"),
+        (".nan", ".nan"),
+        ("1_000", "1_000"),
+        ("~", None),
+        ("", None),
+        ("'5'", "5"),
+        ("true", True),
+        ("9" * 5000, "9" * 5000),
+    ],
+)
+def test_scalars_follow_yaml_1_2_in_decimal(text: str, value: Any) -> None:
+    read = parse(f"a: {text}", "x").data["a"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_pipeline_survives_writing(full: Pipeline) -> None:
+    assert pipeline_from_mapping(pipeline_to_mapping(full)) == full
+    assert pipeline_from_mapping(json.loads(json.dumps(pipeline_to_mapping(full)))) == full
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_bytes(FULL.encode("utf-8-sig"))
+    assert load_pipeline(path).name == "shop"
+
+
+PROFILE = """\
+apiVersion: ipa/v1
+kind: Profile
+pipeline: shop
+stage: detect
+hardware: 2 cores
+measured_on: 2026-11-24
+method: by hand
+source: nobody
+load: 20rps
+variants:
+  - variant: "1e3"
+    accuracy: 0.653
+    readiness: 3s
+    memory: 0.5GiB
+    points:
+      - {cores: 0.5, batch: 1, latency: 16ms, latency_mean: 14ms, throughput: 62rps}
+      - {cores: 1, batch: 2, latency: 227.1ms}
+"""
+
+
+def test_a_profile_survives_writing(tmp_path: Path) -> None:
+    profile = load_profile(write(tmp_path, PROFILE))
+    assert profile.measured_on == date(2026, 11, 24)
+    assert (profile.variants[0].variant, profile.variants[0].readiness_s) == ("1e3", 3)
+    assert profile.variants[0].points[1].latency_s == 0.2271
+    assert load_profile(write(tmp_path, dump_profile(profile))) == profile
+    assert dump_profile(profile) == PROFILE
+
+
+@pytest.mark.parametrize(
+    ("parse_quantity", "text", "value"),
+    [
+        (parse_duration_s, "500ms", 0.5),
+        (parse_duration_s, "2 s", 2),
+        (parse_duration_s, "1.5min", 90),
+        (parse_duration_s, "1e-3s", 0.001),
+        (parse_rate_rps, "20rps", 20),
+        (parse_memory_gib, "512MiB", 0.5),
+    ],
+)
+def test_quantities(parse_quantity: Any, text: str, value: float) -> None:
+    assert parse_quantity(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["500", "-5ms", "ms", "5MS", "5h", "5ms\n", "٥ms", "1e999s", "0x5s", "5rps", ""]
+)
+def test_other_text_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a number with one of the units ms, s, min"):
+        parse_duration_s(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_published_schemas_are_valid(kind: str) -> None:
+    schema = json.loads(schema_text(kind))
+    Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_a_folder_of_pipelines(tmp_path: Path) -> None:
+    write(tmp_path / "shop")
+    (tmp_path / "notes").mkdir()
+    assert list(load_pipelines(tmp_path)) == ["shop"]
+
+
+def test_problems_of_all_files_in_a_folder_come_together(tmp_path: Path) -> None:
+    write(tmp_path / "shop", FULL.replace("900ms", "900"))
+    write(tmp_path / "other")
+    with pytest.raises(InputError) as caught:
+        load_pipelines(tmp_path)
+    messages = [str(problem) for problem in caught.value.problems]
+    assert len(messages) == 2
+    assert "pipeline 'shop' lies in folder 'other'" in messages[0]
+    assert "shop/pipeline.yaml:5:16: latency is 900, which has no unit" in messages[1]
+
+
+def test_a_folder_of_profiles(tmp_path: Path) -> None:
+    write(tmp_path / "shop", PROFILE, "detect.yaml")
+    assert list(load_profiles(tmp_path, "shop")) == ["detect"]
+    write(tmp_path / "shop", PROFILE, "classify.yaml")
+    with pytest.raises(InputError, match=r"classify.yaml: this is the profile of shop/detect.yaml"):
+        load_profiles(tmp_path, "shop")
+
+
+def test_folders_that_are_absent(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="pipelines_dir"):
+        load_pipelines(tmp_path / "absent")
+    with pytest.raises(NotFoundError, match="no profiles of 'shop'"):
+        load_profiles(tmp_path, "shop")
+
+
+@pytest.mark.parametrize("name", ["..", "../shop", "a/b", "", "shop\n", "/etc"])
+def test_a_name_never_leaves_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="not the name of a pipeline"):
+        load_profiles(tmp_path / "inner", name)
