@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import typer
 
-from ipa.model.errors import InfeasibleError, NotFoundError, UsageError
+from ipa.model.errors import DeadlineError, InfeasibleError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
@@ -18,6 +18,10 @@ from ipa.settings import Settings
 
 # More rates than this in one sweep are a slip of the pen.
 MOST_RATES = 10_000
+EXIT_CODES = {
+    Termination.INFEASIBLE: InfeasibleError.exit_code,
+    Termination.NO_SOLUTION_FOUND: DeadlineError.exit_code,
+}
 
 
 E = TypeVar("E", bound=StrEnum)
@@ -68,7 +72,7 @@ def register(app: typer.Typer) -> None:
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Show the best plan for a rate. Exit code 3 where there is none, with what would allow one."""
+        """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time."""
         question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
         found = plans(question, [rate], explain=True)[0]
         if output is Output.JSON:
@@ -77,8 +81,8 @@ def register(app: typer.Typer) -> None:
             from ipa.cli.plan_text import print_plan
 
             print_plan(found)
-        if found.termination is Termination.INFEASIBLE:
-            raise typer.Exit(InfeasibleError.exit_code)
+        if found.termination in EXIT_CODES:
+            raise typer.Exit(EXIT_CODES[found.termination])
 
     @app.command()
     def sweep(

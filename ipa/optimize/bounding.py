@@ -82,7 +82,7 @@ class Bounding:
         return cell, at - cell
 
     def _tabulate(self, multipliers: Array) -> list[Array]:
-        """tables[s][i, g]: the most that completions from stage s make of α·P·Π factor + Σ (value − use·m)."""
+        """tables[s][i, g]: the most that completions from s on make of α·P·Π factor + Σ (value − use·m)."""
         grid = np.linspace(0.0, 1.0, GRID)
         last = np.tile(self._alpha * self._largest[-1] * grid, (len(multipliers), 1))
         tables = [last]

@@ -106,7 +106,7 @@ def _options(problem: Problem, index: int) -> Iterator[Option]:
     rate_rps = problem.rate_rps * items
     terms = variant_terms(stage, problem.objective)
     variants = len({point.variant for point in stage.points})
-    for point in stage.points:
+    for point in filter(problem.allows, stage.points):
         if problem.compat is Compat.IPA_ARTIFACT:
             wait_s = released_wait_s(variants, problem.batch_sizes, rate_rps)
         else:

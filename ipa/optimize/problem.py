@@ -62,7 +62,14 @@ class Problem:
     @property
     def batch_sizes(self) -> int:
         """K, the number of different batch sizes over all stages together."""
-        return len({point.batch_size for stage in self.stages for point in stage.points})
+        return len({p.batch_size for stage in self.stages for p in stage.points if self.allows(p)})
+
+    def allows(self, point: OperatingPoint) -> bool:
+        """Whether the point's batch size is one that objective and bounds allow."""
+        largest, listed = self.objective.max_batch_size, self.bounds.batch_sizes
+        return (largest is None or point.batch_size <= largest) and (
+            listed is None or point.batch_size in listed
+        )
 
     @property
     def max_replicas(self) -> int | None:

@@ -29,6 +29,7 @@ SOLVERS = (AUTO, *BACKENDS)
 
 # Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
 CONTRADICTION = 1e-6
+NO_BOUND = 1e100
 
 
 def solve(problem: Problem, solver: str = AUTO, deadline_s: float = 5.0, *, explain: bool = True) -> Plan:
@@ -52,9 +53,11 @@ def solve(problem: Problem, solver: str = AUTO, deadline_s: float = 5.0, *, expl
     notes = [note for note in (*notes, answer.note) if note]
     plan = _plan(problem, program, used, answer)
     if plan.termination is Termination.INFEASIBLE and explain:
-        moves = relaxations(problem, Deadline(deadline_s))
+        moves = relaxations(problem, deadline)
         plan = replace(plan, relaxations=tuple(move.text for move in moves))
-        if not moves:
+        if deadline.passed:
+            notes.append("the time was up before all was tried that could make it feasible")
+        elif not moves:
             notes.append("no single limit moved alone makes it feasible")
     if problem.compat is Compat.IPA_ARTIFACT and plan.stages:
         notes.append(_released_note(problem, plan))
@@ -91,6 +94,7 @@ def _break_ties(program: Program, solver: str, answer: Answer, deadline: Deadlin
         return answer
     objective = evaluate(program, answer.chosen)[0]
     try:
+        # It may find none where the solver's plan uses a limit to the last bit; `verify` judges that plan.
         chosen = exact.best_at_least(program, objective, deadline) or answer.chosen
     except DeadlineError:
         return replace(answer, note="the time was up before ties were broken")
@@ -107,7 +111,7 @@ def _plan(problem: Problem, program: Program, solver: str, answer: Answer) -> Pl
         termination=answer.termination,
         solver=solver,
         objective=None,
-        bound=answer.bound,
+        bound=_known(answer.bound),
         gap=None,
         pas=None,
         cost_cores=None,
@@ -137,14 +141,20 @@ def _plan(problem: Problem, program: Program, solver: str, answer: Answer) -> Pl
 
 def _bound_and_gap(answer: Answer, objective: float) -> tuple[float | None, float | None]:
     """The bound, never below what was reached, and its distance to it (relative above 1)."""
-    if answer.bound is None:
+    known = _known(answer.bound)
+    if known is None:
         return None, None
-    bound = max(answer.bound, objective)
+    bound = max(known, objective)
     if answer.termination is Termination.OPTIMAL and bound - objective <= CONTRADICTION * max(
         1.0, abs(objective)
     ):
         bound = objective
     return bound, (bound - objective) / max(1.0, abs(objective))
+
+
+def _known(bound: float | None) -> float | None:
+    """The bound, None where the solver only says that it has none yet (infinity, 1e100 in Gurobi)."""
+    return bound if bound is not None and abs(bound) < NO_BOUND else None
 
 
 def _stage_plan(problem: Problem, index: int, option: Option) -> StagePlan:

@@ -53,6 +53,8 @@ def _faults_of_plan(problem: Problem, plan: Plan) -> Iterator[str]:
             yield f"{stage.config}: {stage.replicas!r} replicas is not a whole number"
             return
         points.append(point)
+        if not problem.allows(point):
+            yield f"{stage.config}: that batch size is not allowed"
         yield from _faults_of_stage(problem, index, stage, point)
     yield from _faults_of_sums(problem, plan, points)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-# A ratio this close above a whole number is that number: 1.1/0.11 is 10, not 11.
+# A ratio this close above a whole number is that number: 2.1/0.7 is 3, not 4.
 ROUNDING = 1e-9
 
 

@@ -1,4 +1,4 @@
-"""Our objectives against the released optimiser's semantics, written out again from the published profiles."""
+"""Our objectives against the released optimiser's semantics, written out anew from the published profiles."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def fraction(stage: str, percent: float) -> float:
     return 1 + percent / 100 if stage == "audio" else percent / 100
 
 
-def stages_of(published: dict[str, Any], pipeline: str, settings: dict[str, Any]) -> list[list[dict[str, float]]]:
+def stages_of(
+    published: dict[str, Any], pipeline: str, settings: dict[str, Any]
+) -> list[list[dict[str, float]]]:
     """Each stage's (variant, batch) pairs: accuracy term, latency, throughput, cores."""
     loads = settings["profiling_load"]
     names = list(settings["base_allocation"])
@@ -58,7 +60,11 @@ def stages_of(published: dict[str, Any], pipeline: str, settings: dict[str, Any]
         ]
         assert {row["variant"] for row in rows} == set(allocation)
         accuracies = {row["variant"]: fraction(name, row["accuracy"]) for row in rows}
-        terms = ranked(accuracies, settings["lowest_model_accuracy"]) if settings["normalize_accuracy"] else accuracies
+        terms = (
+            ranked(accuracies, settings["lowest_model_accuracy"])
+            if settings["normalize_accuracy"]
+            else accuracies
+        )
         stages.append(
             [
                 {

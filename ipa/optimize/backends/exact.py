@@ -75,10 +75,10 @@ class _Search:
         self._rest = np.vstack([np.cumsum(least[::-1], axis=0)[::-1], np.zeros(3)])
         limits = (program.sla_s, program.cores, -program.log_floor)
         self._allowed = np.array([limit + tolerance(abs(limit)) for limit in limits])
-        factor_is_accuracy = all(
+        product_is_pas = program.alpha > 0 and all(
             option.factor == option.point.accuracy for stage in program.stages for option in stage
         )
-        self._floor_counts = program.log_floor > -inf and not factor_is_accuracy
+        self._floor_counts = program.log_floor > -inf and not product_is_pas
 
     @property
     def root_bound(self) -> float:

@@ -1,0 +1,123 @@
+"""What an infeasible plan says would help does help, and less would not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from ipa.model.pipeline import Bounds, Objective
+from ipa.model.plan import Termination
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.relaxations import Relaxation, relaxations
+from ipa.optimize.solve import solve
+from tests.fakes.planner_instances import brute_force, random_problem
+
+SLOW = OperatingPoint("slow", 0.9, 1, 2.0, 0.2, 5.0)
+FAST = OperatingPoint("fast", 0.6, 1, 1.0, 0.1, 10.0)
+PROBLEM = Problem(
+    "p",
+    20.0,
+    1.0,
+    (StageProblem("first", 1.0, (SLOW, FAST)), StageProblem("second", 1.0, (SLOW, FAST))),
+    Objective(max_replicas=100),
+)
+
+
+def moves_of(problem: Problem) -> dict[str, Relaxation]:
+    return {move.kind: move for move in relaxations(problem, Deadline(60.0))}
+
+
+def loosened(move: Relaxation, ratio: float) -> Problem:
+    """The relaxed problem with its value moved back by a ratio, to the side that was infeasible."""
+    match move.kind:
+        case "sla":
+            return replace(move.problem, sla_s=move.value * (1 - ratio))
+        case "cores":
+            return replace(move.problem, bounds=replace(move.problem.bounds, cores=move.value * (1 - ratio)))
+        case "accuracy_floor":
+            bounds = replace(move.problem.bounds, accuracy_floor=move.value * (1 + ratio))
+            return replace(move.problem, bounds=bounds)
+        case _:
+            return replace(move.problem, rate_rps=move.value * (1 + ratio))
+
+
+def test_each_limit_that_alone_is_too_tight_is_named_with_the_least_value() -> None:
+    assert moves_of(replace(PROBLEM, sla_s=0.15))["sla"].value == pytest.approx(0.2)
+    scarce = replace(PROBLEM, bounds=Bounds(cores=3.0))
+    moves = moves_of(scarce)
+    assert moves["cores"].value == pytest.approx(4.0)
+    # 3 cores hold one stage of two replicas and one of a single one: not both above 10 rps.
+    assert moves["rate"].value == pytest.approx(10.0)
+    exacting = replace(PROBLEM, bounds=Bounds(accuracy_floor=0.95))
+    assert moves_of(exacting)["accuracy_floor"].value == pytest.approx(0.81)
+
+
+def test_the_plan_says_it_in_words() -> None:
+    plan = solve(replace(PROBLEM, bounds=Bounds(cores=3.0)), "exact")
+    assert plan.termination is Termination.INFEASIBLE
+    assert plan.objective is None and plan.stages == ()
+    assert plan.relaxations == ("cores ≥ 4 instead of 3", "rate ≤ 10 rps instead of 20 rps")
+
+
+def test_where_two_limits_bind_no_single_move_is_promised() -> None:
+    plan = solve(replace(PROBLEM, sla_s=0.15, bounds=Bounds(accuracy_floor=0.95)), "exact")
+    assert plan.relaxations == ()
+    assert "no single limit" in plan.note
+
+
+def test_a_stage_without_options_is_infeasible_at_any_limit() -> None:
+    empty = replace(PROBLEM, stages=(*PROBLEM.stages, StageProblem("third", 1.0, ())))
+    for solver in ("gurobi", "highs", "exact"):
+        plan = solve(empty, solver)
+        assert plan.termination is Termination.INFEASIBLE
+        assert plan.relaxations == ()
+
+
+def test_time_that_is_up_leaves_moves_out() -> None:
+    assert relaxations(replace(PROBLEM, sla_s=0.15), Deadline(0.0)) == ()
+
+
+def infeasible_seeds(count: int) -> list[int]:
+    seeds = [seed for seed in range(1000) if brute_force(small(seed)) is None]
+    return seeds[:count]
+
+
+def small(seed: int) -> Problem:
+    problem = random_problem(Random(seed), stages=(1, 3), variants=(1, 2), batches=2)
+    if seed % 3:
+        return problem
+    return replace(problem, bounds=replace(problem.bounds, cores=0.5 + seed % 7 * len(problem.stages)))
+
+
+def test_moves_on_random_problems_are_feasible_and_least() -> None:
+    kinds = set()
+    for seed in infeasible_seeds(50):
+        for move in relaxations(small(seed), Deadline(60.0)):
+            kinds.add(move.kind)
+            assert brute_force(move.problem) is not None, (seed, move.text)
+            assert brute_force(loosened(move, 2e-3)) is None, (seed, move.text)
+            assert move.text.split(" ")[0] in ("SLA", "cores", "accuracy", "rate")
+    assert kinds == {"sla", "cores", "accuracy_floor", "rate"}
+
+
+def test_a_limit_without_a_move_is_not_what_stands_in_the_way() -> None:
+    for seed in infeasible_seeds(25):
+        problem = small(seed)
+        kinds = {move.kind for move in relaxations(problem, Deadline(60.0))}
+        if "sla" not in kinds:
+            assert brute_force(replace(problem, sla_s=1e9)) is None, seed
+        if "cores" not in kinds and problem.bounds.cores is not None:
+            free = replace(problem.bounds, cores=None)
+            assert brute_force(replace(problem, bounds=free)) is None, seed
+        if "accuracy_floor" not in kinds and problem.bounds.accuracy_floor is not None:
+            free = replace(problem.bounds, accuracy_floor=None)
+            assert brute_force(replace(problem, bounds=free)) is None, seed
+
+
+def test_relaxations_hold_under_the_released_semantics_too() -> None:
+    tight = replace(PROBLEM, sla_s=0.15, compat=Compat.IPA_ARTIFACT)
+    assert moves_of(tight)["sla"].value == pytest.approx(0.2)

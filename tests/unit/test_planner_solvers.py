@@ -1,0 +1,230 @@
+"""Choice of the solver, ties, time limits, and what a plan says of itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from ipa.model.errors import LicenceError, SolverError, UsageError
+from ipa.model.pipeline import AccuracyRule, Bounds, Objective
+from ipa.model.plan import Termination
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.backends import exact
+from ipa.optimize.backends.answer import Answer
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import build_milp, chosen_options
+from ipa.optimize.options import build_program
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.solve import BACKENDS, solve
+from tests.fakes.planner_instances import random_problem
+
+# The licence that comes with pip covers so many variables.
+PIP_LICENCE_VARIABLES = 2000
+
+
+def trading_stage(name: str, options: int) -> StageProblem:
+    """A stage with so many variants, each dearer and better than the last: none is dominated."""
+    return StageProblem(
+        name,
+        1.0,
+        tuple(
+            OperatingPoint(f"v{rank:04}", 0.5 + 0.4 * rank / options, 1, 1.0 + rank / 64, 0.1, 100.0)
+            for rank in range(options)
+        ),
+    )
+
+
+def large_problem() -> Problem:
+    """More variables than the pip licence covers, yet easy: sums of accuracies."""
+    stages = tuple(trading_stage(f"s{index}", 800) for index in range(3))
+    objective = Objective(alpha=20.0, beta=0.5, accuracy_rule=AccuracyRule.SUM)
+    return Problem("large", 10.0, 5.0, stages, objective)
+
+
+def tied_problem(*, beta: float = 0.5) -> Problem:
+    """Each step in rank is worth what it costs: 2·(1/4) = 0.5·1 core. Every choice is equally good."""
+    points = tuple(
+        OperatingPoint(f"v{rank}", 0.5 + rank / 10, 1, 1.0 + rank, 0.3 - rank / 20, 100.0)
+        for rank in range(5)
+    )
+    stages = (StageProblem("a", 1.0, points), StageProblem("b", 1.0, points))
+    objective = Objective(alpha=2.0, beta=beta, delta=0.0, accuracy_rule=AccuracyRule.RANK_SUM)
+    return Problem("tied", 10.0, 5.0, stages, objective)
+
+
+def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
+    plan = solve(tied_problem())
+    assert plan.solver == "gurobi"
+    assert plan.note == "auto: gurobi, its licence covers the model"
+
+
+def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
+    problem = large_problem()
+    assert len(build_milp(build_program(problem)).costs) > PIP_LICENCE_VARIABLES
+    plan = solve(problem, deadline_s=60.0)
+    assert plan.termination is Termination.OPTIMAL
+    if plan.solver == "gurobi":
+        pytest.skip("this machine's Gurobi licence covers large models")
+    assert plan.solver == "highs"
+    assert "licence does not cover 2400 variables" in plan.note
+    assert plan.configs == solve(problem, "exact", 60.0).configs
+
+
+def test_gurobi_asked_for_by_name_above_its_licence_is_refused() -> None:
+    program = build_program(large_problem())
+    try:
+        solve(large_problem(), "gurobi", 60.0)
+    except LicenceError as error:
+        assert f"{len(build_milp(program).costs)} variables" in str(error)
+    else:
+        pytest.skip("this machine's Gurobi licence covers large models")
+
+
+def test_an_unknown_solver_names_those_there_are() -> None:
+    with pytest.raises(UsageError, match="auto, gurobi, highs, exact"):
+        solve(tied_problem(), "cplex")
+
+
+@pytest.mark.parametrize("solver", BACKENDS)
+def test_ties_go_to_the_lowest_cost(solver: str) -> None:
+    plan = solve(tied_problem(), solver)
+    assert [config.variant for config in plan.configs] == ["v0", "v0"]
+    assert plan.cost_cores == 2.0
+
+
+@pytest.mark.parametrize("solver", BACKENDS)
+def test_ties_of_equal_cost_go_to_the_lowest_latency_then_to_the_first_name(solver: str) -> None:
+    slow = OperatingPoint("a-slow", 0.7, 1, 1.0, 0.2, 100.0)
+    quick = OperatingPoint("b-quick", 0.7, 1, 1.0, 0.1, 100.0)
+    twin = replace(quick, variant="c-quick")
+    stage = StageProblem("only", 1.0, (slow, twin, quick))
+    plan = solve(Problem("p", 10.0, 1.0, (stage,), Objective()), solver)
+    assert plan.configs[0].variant == "b-quick"
+
+
+@pytest.mark.parametrize("solver", BACKENDS)
+def test_swapped_choices_of_twin_stages_go_to_the_first_name(solver: str) -> None:
+    cheap = OperatingPoint("cheap", 0.5, 1, 1.0, 0.1, 100.0)
+    dear = OperatingPoint("dear", 0.9, 1, 2.0, 0.3, 100.0)
+    stages = (StageProblem("a", 1.0, (dear, cheap)), StageProblem("b", 1.0, (dear, cheap)))
+    objective = Objective(alpha=10.0, beta=0.1, accuracy_rule=AccuracyRule.SUM)
+    # Room for one of the two stages to take the dear variant.
+    plan = solve(Problem("p", 10.0, 0.4, stages, objective), solver)
+    assert [config.variant for config in plan.configs] == ["cheap", "dear"]
+
+
+@pytest.mark.parametrize("solver", BACKENDS)
+def test_the_batch_term_decides_though_it_is_tiny(solver: str) -> None:
+    points = tuple(OperatingPoint("v", 0.9, batch, 1.0, 0.1 - batch / 1000, 100.0) for batch in (1, 2, 4))
+    plan = solve(Problem("p", 50.0, 1.0, (StageProblem("a", 1.0, points),), Objective(alpha=100.0)), solver)
+    assert plan.configs[0].batch_size == 1
+
+
+def test_no_time_gives_no_solution_and_no_invention() -> None:
+    plan = solve(tied_problem(), "exact", 0.0)
+    assert plan.termination is Termination.NO_SOLUTION_FOUND
+    assert plan.objective is None and plan.stages == ()
+    assert "time" in plan.note
+
+
+class Countdown(Deadline):
+    """Time that is up after so many looks at it."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__(60.0)
+        self.looks = looks
+
+    @property
+    def passed(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_time_up_in_the_second_pass_leaves_the_plan_of_the_first_with_its_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exact, "BEAM", 1)
+    problem = random_problem(Random(0), stages=(4, 4), variants=(5, 5))
+    best = solve(problem, "exact", 60.0)
+    monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(2 * len(problem.stages)))
+    plan = solve(problem, "exact")
+    assert plan.termination is Termination.FEASIBLE
+    assert best.objective is not None and plan.objective is not None and plan.bound is not None
+    assert plan.objective <= best.objective <= plan.bound + 1e-9
+    assert plan.gap is not None and plan.gap >= 0
+    assert "before it was proved best" in plan.note
+
+
+@pytest.mark.parametrize("solver", ["gurobi", "highs"])
+def test_a_solver_out_of_time_gives_a_plan_that_holds_or_none(solver: str) -> None:
+    plan = solve(random_problem(Random(0), stages=(6, 6), variants=(8, 8)), solver, 0.0)
+    assert plan.termination in (Termination.NO_SOLUTION_FOUND, Termination.FEASIBLE, Termination.OPTIMAL)
+    assert (plan.objective is None) == (plan.termination is Termination.NO_SOLUTION_FOUND)
+    json.dumps(plan.to_json(), allow_nan=False)
+
+
+def test_ties_unbroken_for_lack_of_time_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = tied_problem()
+    answer = exact.solve(build_program(problem), Deadline(5.0))
+    monkeypatch.setattr("ipa.optimize.backends.highs.solve", lambda program, deadline: answer)
+    plan = solve(problem, "highs", 0.0)
+    assert plan.termination is Termination.OPTIMAL
+    assert "ties" in plan.note
+
+
+def test_a_solver_that_stops_short_of_the_best_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = tied_problem(beta=1.0)
+    program = build_program(problem)
+    worst = tuple(len(stage) - 1 for stage in program.stages)
+    monkeypatch.setattr(
+        "ipa.optimize.backends.highs.solve", lambda *_: Answer(Termination.OPTIMAL, worst, None)
+    )
+    with pytest.raises(SolverError, match="is feasible"):
+        solve(problem, "highs")
+
+
+def test_a_choice_that_is_not_integral_is_refused() -> None:
+    program = build_program(tied_problem())
+    halves = [0.5, 0.5, 0.0, 0.0, 0.0] * 2
+    with pytest.raises(SolverError, match="not integral"):
+        chosen_options(program, halves)
+
+
+def test_the_linear_program_grows_with_options_not_with_their_products() -> None:
+    points = [trading_stage(f"s{index}", 70) for index in range(10)]
+    problem = Problem("p", 10.0, 50.0, tuple(points), Objective(alpha=5.0, beta=0.01), Bounds(cores=1e3))
+    milp = build_milp(build_program(problem))
+    assert len(milp.costs) <= 2 * 700
+    assert len(milp.rows) <= 700 + 2 * 10 + 2
+
+
+@pytest.mark.parametrize("solver", BACKENDS)
+def test_a_plan_under_the_released_semantics_says_what_its_latency_is(solver: str) -> None:
+    point = OperatingPoint("v", 0.9, 4, 1.0, 0.1, 100.0)
+    stage = StageProblem("a", 1.0, (point, replace(point, batch_size=2, cores=2.0)))
+    problem = Problem("p", 10.0, 1.0, (stage,), Objective(), compat=Compat.IPA_ARTIFACT)
+    plan = solve(problem, solver)
+    assert plan.stages[0].queue_delay_s == pytest.approx(-0.1)
+    assert plan.latency_s == pytest.approx(0.0)
+    assert "as the paper charges it: 0.4 s" in plan.note
+
+
+def test_the_first_pass_alone_would_miss_plans_that_the_second_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [random_problem(Random(seed), stages=(4, 6), variants=(4, 8)) for seed in range(30)]
+    expected = [solve(problem, "exact", 60.0, explain=False).objective for problem in problems]
+    monkeypatch.setattr(exact, "BEAM", 1)
+    assert [solve(problem, "exact", 60.0, explain=False).objective for problem in problems] == expected
+
+
+def test_a_plan_is_plain_json() -> None:
+    data = solve(tied_problem()).to_json()
+    assert {"pipeline", "rate_rps", "termination", "solver", "objective", "bound", "gap", "pas"} <= set(data)
+    assert {"cost_cores", "latency_s", "sla_s", "solve_s", "stages"} <= set(data)
+    assert {"stage", "variant", "batch_size", "cores", "replicas", "rate_rps", "capacity_rps"} <= set(
+        data["stages"][0]
+    )
+    assert data["termination"] == "optimal"
+    assert data["gap"] == 0.0 and data["bound"] == data["objective"]
