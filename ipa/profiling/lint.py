@@ -38,7 +38,8 @@ class FitSummary:
 
     def __str__(self) -> str:
         left_out = "" if self.loo_error_ratio is None else f", {self.loo_error_ratio:.0%} left out"
-        return f"{self.fits} fits, R² {self.r2_ratio:.2f}, error up to {self.max_error_ratio:.0%}{left_out}"
+        fits = "1 fit" if self.fits == 1 else f"{self.fits} fits"
+        return f"{fits}, R² {self.r2_ratio:.2f}, error up to {self.max_error_ratio:.0%}{left_out}"
 
 
 def summarise_fit(profile: StageProfile) -> FitSummary:
