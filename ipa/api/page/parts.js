@@ -41,7 +41,7 @@ export function figures(status) {
   const ahead = live.forecast;
   return [
     figure("Load", number(live.rate_rps), "rps", ahead
-      ? ["forecast ", el("b", {}, number(ahead.point_rps)), ` · up to ${number(ahead.upper_rps)} in ${plain(ahead.horizon_s)} s`]
+      ? ["forecast ", el("b", {}, number(ahead.point_rps)), ` · up to ${number(ahead.upper_rps)} within ${plain(ahead.horizon_s)} s`]
       : ["no forecast yet"]),
     figure(`Latency p${plain(status.sla_percentile)}`, latency, unit,
       [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),

@@ -1,0 +1,97 @@
+"""The difference between what runs and what a plan would run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipa.cli.render import read_plan
+from ipa.model.errors import InputError
+from ipa.model.plan import StageConfig
+
+FIELDS = ("variant", "batch_size", "replicas", "cores")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What shall run. `pas` and `rate_rps` are None where the plan does not say."""
+
+    configs: tuple[StageConfig, ...]
+    pas: float | None
+    rate_rps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageDifference:
+    """One stage: what runs (None where it was not seen), what shall, and the fields that differ."""
+
+    stage: str
+    running: dict[str, Any] | None
+    wanted: dict[str, Any]
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """All stages, and what the change costs and gains. None where either side was not seen."""
+
+    pipeline: str
+    revision: str
+    rate_rps: float | None
+    changed: bool
+    stages: tuple[StageDifference, ...]
+    cost_cores: float | None
+    wanted_cost_cores: float
+    pas: float | None
+    wanted_pas: float | None
+
+
+def target_of(plan: dict[str, Any]) -> Target:
+    """What a plan of the service would run; empty where it is infeasible."""
+    configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
+    return Target(configs, plan["pas"], plan["rate_rps"])
+
+
+def target_in(path: Path, pipeline: str) -> Target:
+    """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
+    configs = read_plan(path)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.get("pipeline", pipeline) != pipeline:
+        raise InputError(f"{path} is a plan of pipeline {data['pipeline']!r}, not of {pipeline!r}")
+    pas, rate = data.get("pas"), data.get("rate_rps")
+    return Target(configs, _number(pas), _number(rate))
+
+
+def difference(status: dict[str, Any], target: Target) -> Difference:
+    """What would change if the target ran in place of what the status shows."""
+    live = status["live"]
+    running = {stage["stage"]: stage["config"] for stage in live["stages"]}
+    stages = tuple(_stage(running.get(config.stage), config) for config in target.configs)
+    return Difference(
+        pipeline=status["pipeline"],
+        revision=live["revision"],
+        rate_rps=target.rate_rps,
+        changed=any(stage.changed for stage in stages),
+        stages=stages,
+        cost_cores=live["cost_cores"],
+        wanted_cost_cores=sum(config.total_cores for config in target.configs),
+        pas=live["pas"],
+        wanted_pas=target.pas,
+    )
+
+
+def _stage(running: dict[str, Any] | None, config: StageConfig) -> StageDifference:
+    wanted = {name: getattr(config, name) for name in FIELDS}
+    before = _fields(running) if running else None
+    changed = tuple(name for name in FIELDS if before is None or before[name] != wanted[name])
+    return StageDifference(config.stage, before, wanted, changed)
+
+
+def _fields(stage: dict[str, Any]) -> dict[str, Any]:
+    return {name: stage[name] for name in FIELDS}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

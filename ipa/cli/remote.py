@@ -1,0 +1,247 @@
+"""The verbs that talk to a running service: status, watch, history, diff, apply, rollback, pause, resume."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli.plan import Output
+from ipa.model.errors import ConflictError, ForbiddenError, InfeasibleError, RolloutError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ipa.cli.difference import Target
+    from ipa.cli.source import Source
+
+PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name")
+AT = typer.Option("http://127.0.0.1:8080", "--at", metavar="URL", help="where the service is")
+OUTPUT = typer.Option(Output.TEXT, "--output", "-o")
+BY = typer.Option(None, "--by", help="who asks; you without")
+REASON = typer.Option("", "--reason", help="why; it is kept with the decision")
+RATE = typer.Option(None, "--rate", help="requests a second to plan for; the forecast without")
+OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
+PLAN = typer.Option(None, "--plan", metavar="FILE", help="a plan, as `ipa plan -o json` prints it")
+CHANGED = 2
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (status, history, diff, apply, rollback, pause, resume):
+        app.command()(verb)
+    app.command(name="watch")(watch_)
+
+
+def status(pipeline: str | None = typer.Argument(None), *, output: Output = OUTPUT, at: str = AT) -> None:
+    """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
+    from ipa.cli.source import of, source
+    from ipa.cli.status_text import status_table
+
+    with source(at) as service:
+        names = (
+            [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
+        )
+        found = [service.get(of(name, "status")) for name in names]
+    _show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
+    if not all(each["healthy"] for each in found):
+        raise typer.Exit(RolloutError.exit_code)
+
+
+def watch_(
+    pipeline: str = PIPELINE,
+    *,
+    until: str | None = typer.Option(None, "--until", help="settled: end once the last change is"),
+    timeout: str | None = typer.Option(
+        None, "--timeout", help="give up after this long, as 90s; exit code 6"
+    ),
+    at: str = AT,
+) -> None:
+    """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out."""
+    from ipa.cli.source import source
+    from ipa.cli.status_text import printer
+    from ipa.cli.watch import Until, watch
+    from ipa.control.clock import SystemClock
+
+    if until is not None and until not in list(Until):
+        raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
+    limit_s = None if timeout is None else _duration_s("--timeout", timeout)
+    goal = Until(until) if until else None
+    with source(at) as service:
+        watch(service, pipeline, SystemClock(), printer(), until=goal, timeout_s=limit_s)
+
+
+def history(
+    pipeline: str = PIPELINE,
+    *,
+    limit: int = typer.Option(20, "--limit", min=1, max=500),
+    all_: bool = typer.Option(False, "--all", help="holds too, not only changes"),
+    before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """List what was changed and why, newest first."""
+    from ipa.cli.source import of, source
+    from ipa.cli.status_text import history_table
+
+    with source(at) as service:
+        page = service.get(of(pipeline, "decisions" if all_ else "history"), limit=limit, before=before)
+    _show(output, page, history_table(page["decisions"]))
+
+
+def diff(
+    pipeline: str = PIPELINE,
+    *,
+    plan: Path | None = PLAN,
+    rate: float | None = RATE,
+    objective: str | None = OBJECTIVE,
+    detailed: bool = typer.Option(False, "--detailed-exitcode", help="2 where there is a change"),
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
+    from ipa.cli.difference import difference
+    from ipa.cli.source import of, source
+    from ipa.cli.status_text import difference_table
+
+    with source(at) as service:
+        running = service.get(of(pipeline, "status"))
+        found = difference(running, _target(service, pipeline, plan, rate, objective))
+    _show(output, asdict(found), difference_table(found))
+    if detailed and found.changed:
+        raise typer.Exit(CHANGED)
+
+
+def apply(
+    pipeline: str = PIPELINE,
+    *,
+    plan: Path | None = PLAN,
+    rate: float | None = RATE,
+    objective: str | None = OBJECTIVE,
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved."""
+    from ipa.cli.difference import difference
+    from ipa.cli.source import entity_tag, of, source
+    from ipa.cli.status_text import difference_table
+
+    with source(at) as service:
+        running = service.get(of(pipeline, "status"))
+        target = _target(service, pipeline, plan, rate, objective)
+        if output is Output.TEXT:
+            _show(output, None, difference_table(difference(running, target)))
+        body = {"configs": [asdict(config) for config in target.configs], "by": by or _me(), "reason": reason}
+        decision = service.send("POST", of(pipeline, "apply"), body, if_match=entity_tag(running))
+    _report(output, decision)
+
+
+def rollback(
+    pipeline: str = PIPELINE,
+    *,
+    to: str | None = typer.Option(None, "--to", metavar="ID", help="what ran after this decision"),
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Run again what ran before the last change. Exit codes: 3 held back, 4 the world moved."""
+    from ipa.cli.source import of, source
+
+    with source(at) as service:
+        body = {"to": to, "by": by or _me(), "reason": reason}
+        _report(output, service.send("POST", of(pipeline, "rollback"), body))
+
+
+def pause(
+    pipeline: str = PIPELINE,
+    *,
+    for_: str | None = typer.Option(None, "--for", help="how long, as 30min; until resumed without"),
+    until: str | None = typer.Option(None, "--until", help="a moment with its offset, as 2026-01-31T18:00Z"),
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Change nothing for a while; requests go on being served."""
+    from ipa.cli.source import of, source
+
+    body: dict[str, Any] = {"reason": reason, "by": by or _me()}
+    if for_ is not None:
+        body["for_s"] = _duration_s("--for", for_)
+    if until is not None:
+        body["until"] = until
+    with source(at) as service:
+        control = service.send("POST", of(pipeline, "pause"), body)
+    end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
+    _show(output, control, f"{pipeline} is paused {end}")
+
+
+def resume(pipeline: str = PIPELINE, *, output: Output = OUTPUT, at: str = AT) -> None:
+    """End a pause."""
+    from ipa.cli.source import of, source
+
+    with source(at) as service:
+        control = service.send("POST", of(pipeline, "resume"), {})
+    _show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
+
+
+def _target(
+    service: Source, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
+) -> Target:
+    """What shall run: the plan in the file, else the service's best; InfeasibleError where there is none."""
+    from ipa.cli.difference import target_in, target_of
+    from ipa.cli.source import of
+
+    if plan is not None:
+        if rate is not None or objective is not None:
+            raise UsageError("--plan cannot be given with --rate or --objective")
+        return target_in(plan, pipeline)
+    found = service.send("POST", of(pipeline, "plans"), {"rate_rps": rate, "objective": objective})
+    target = target_of(found)
+    if not target.configs:
+        raise InfeasibleError(
+            f"no plan for {pipeline!r} carries {found['rate_rps']:g} rps ({found['termination']})",
+            hint="; ".join(f"Feasible with {move}" for move in found["relaxations"]),
+        )
+    return target
+
+
+def _report(output: Output, decision: dict[str, Any]) -> None:
+    """Print the decision; exit with the code of a hold that kept it from being carried out."""
+    text = f"{decision['reason']}: {decision['detail']}   ({decision['decision_id']})"
+    _show(output, decision, text)
+    if decision["action"] == "apply" or decision["reason"] == "hold.no_change":
+        return
+    codes = {"hold.conflict": ConflictError, "hold.in_progress": ConflictError, "hold.rbac": ForbiddenError}
+    raise typer.Exit(codes.get(decision["reason"], InfeasibleError).exit_code)
+
+
+def _show(output: Output, data: Any, *renderables: RenderableType) -> None:
+    if output is Output.JSON:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    from ipa.cli.status_text import printer
+
+    console = printer()
+    for renderable in renderables:
+        console.print(renderable, markup=False)
+
+
+def _duration_s(option: str, text: str) -> float:
+    from ipa.adapters.files.quantities import parse_duration_s
+
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
+
+
+def _me() -> str:
+    return getpass.getuser()

@@ -1,0 +1,132 @@
+"""Where the verbs read and change a pipeline's state: the service, over its API."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import httpx
+
+from ipa.model.errors import (
+    ConflictError,
+    ForbiddenError,
+    InputError,
+    IpaError,
+    NotFoundError,
+    Problem,
+    UnavailableError,
+    UsageError,
+)
+
+# A plan may take the solver's whole deadline; a change waits for its record and one write.
+TIMEOUT_S = 30.0
+
+
+class Source(Protocol):
+    """What the verbs need: answers about pipelines, as JSON values. Errors: those of IpaError."""
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The answer at that address below /v1."""
+        ...
+
+    def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:
+        """The answer to that request; ConflictError where `if_match` no longer holds."""
+        ...
+
+
+class Service:
+    """A running service, named by its base URL."""
+
+    def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._at = at
+        # Proxies of the environment are for the way out of a house; the service is inside it.
+        self._client = httpx.Client(base_url=at, timeout=TIMEOUT_S, trust_env=False, transport=transport)
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The answer at that address below /v1."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._ask("GET", path, params=given)
+
+    def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:
+        """The answer to that request; ConflictError where `if_match` no longer holds."""
+        headers = {"If-Match": if_match} if if_match else {}
+        return self._ask(method, path, json=body, headers=headers)
+
+    def _ask(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = self._client.request(method, f"/v1/{path}", **options)
+        except httpx.HTTPError as error:
+            raise UnavailableError(
+                f"the service at {self._at} does not answer: {error}",
+                hint="Start it with `ipa serve`, or say where it is with --at URL.",
+            ) from error
+        try:
+            body = answer.json()
+        except ValueError as error:
+            raise UnavailableError(
+                f"what answers at {self._at} is not ipa (HTTP {answer.status_code}, not JSON)",
+                hint="Say where the service is with --at URL.",
+            ) from error
+        if answer.is_success:
+            return body
+        raise _error(answer.status_code, body if isinstance(body, dict) else {})
+
+
+def source(at: str) -> Service:
+    """The state at `at`: today the URL of a service. UsageError for anything else."""
+    try:
+        url = httpx.URL(at)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"--at {at!r} is not the URL of a service", hint="For example http://127.0.0.1:8080")
+    return Service(at)
+
+
+def of(pipeline: str, *rest: str) -> str:
+    """The address of something of that pipeline."""
+    return "/".join(["pipelines", quote(pipeline, safe=""), *rest])
+
+
+def entity_tag(status: dict[str, Any]) -> str | None:
+    """What to send as If-Match to be refused once the pipeline has moved; None where unknown."""
+    revision = str(status["live"]["revision"]).replace('"', "")
+    return f'"{revision}"' if revision else None
+
+
+def _error(status: int, problem: dict[str, Any]) -> IpaError:
+    """The problem as the error it was made from; by its status where its code is unknown here."""
+    message = str(problem.get("detail") or f"the service answered HTTP {status}")
+    problems = [_problem(item) for item in problem.get("errors", [])]
+    kinds: list[type[IpaError]] = [IpaError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    by_code = {kind.code: kind for kind in kinds}
+    kind = by_code.get(str(problem.get("code")), BY_STATUS.get(status, IpaError))
+    return kind(message, hint=str(problem.get("hint", "")), problems=problems)
+
+
+def _problem(item: dict[str, Any]) -> Problem:
+    pointer, message = str(item.get("pointer", "")), str(item.get("message", ""))
+    return Problem(f"{pointer}: {message}" if pointer else message, pointer=pointer)
+
+
+BY_STATUS: dict[int, type[IpaError]] = {
+    400: InputError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    412: ConflictError,
+    413: InputError,
+    422: InputError,
+    503: UnavailableError,
+}

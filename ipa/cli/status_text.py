@@ -1,0 +1,207 @@
+"""Status, history and differences for people: tables on a terminal, lines in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ipa.cli.difference import Difference, StageDifference
+
+# Tables are as wide as they need, also in a pipe.
+WIDTH = 160
+SIGN = {True: "~", False: "="}
+
+
+def printer() -> Console:
+    """A console for tables; colours follow NO_COLOR and the terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
+
+
+def status_table(status: dict[str, Any]) -> RenderableType:
+    """A pipeline now."""
+    live = status["live"]
+    table = _table("  stage", "variant")
+    for heading in ("batch", "ready", "cores", "arrivals", "latency", "share of SLA", "ρ", "waiting"):
+        table.add_column(heading, justify="right")
+    for stage in live["stages"]:
+        table.add_row(*_stage_row(stage, status["sla_s"]))
+    lines: list[RenderableType] = [
+        Text(head(status)),
+        table,
+        Text(f"  PAS {_n(live['pas'], 3)}   cost {_plain(live['cost_cores'])} cores"),
+    ]
+    lines.append(Text(f"  {why(status)}", style="" if status["healthy"] else "bold red"))
+    lines += [Text(f"  Paused{text}", style="bold yellow") for text in _pause(status["control"])]
+    lines += [Text(f"  Degraded: {text}", style="red") for text in live["degraded"]]
+    return Group(*lines)
+
+
+def head(status: dict[str, Any]) -> str:
+    """The pipeline, its load, latency and mode in one line."""
+    live = status["live"]
+    forecast = live["forecast"]
+    ahead = ""
+    if forecast:
+        quantile = f"q{100 * forecast['quantile']:g}"
+        ahead = f" → {forecast['upper_rps']:.1f} (forecast, {forecast['horizon_s']:g} s, {quantile})"
+    return (
+        f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
+        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s   "
+        f"mode {status['control']['mode']}   tick {live['tick']}"
+    )
+
+
+def why(status: dict[str, Any]) -> str:
+    """The latest decision, and when the next is due."""
+    live = status["live"]
+    said = ": ".join(part for part in (live["reason"], live["detail"]) if part) or "no decision yet"
+    due = live["next_tick_in_s"]
+    return said if due is None else f"{said}   (next tick in {due:.0f} s)"
+
+
+def status_line(status: dict[str, Any]) -> str:
+    """A pipeline now in one line, for logs and pipes."""
+    live = status["live"]
+    forecast = live["forecast"]
+    stages = "  ".join(_short(stage) for stage in live["stages"])
+    ahead = f"→{forecast['upper_rps']:.1f}" if forecast else ""
+    parts = [
+        f"{live['at'][11:19]} {status['pipeline']} tick {live['tick']}",
+        f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
+        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s",
+        f"PAS {_n(live['pas'], 3)}",
+        f"{_plain(live['cost_cores'])} cores",
+        stages,
+        ": ".join(part for part in (live["reason"], live["detail"]) if part),
+    ]
+    parts += [f"paused{text}" for text in _pause(status["control"])]
+    return "   ".join(part for part in parts if part)
+
+
+def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
+    """Decisions, newest first."""
+    if not decisions:
+        return Text("no decisions yet")
+    table = _table("at", "tick", "reason", "configuration", "detail", "id")
+    for each in decisions:
+        configs = "  ".join(_words(config) for config in each["configs"])
+        row = (
+            each["at"][:19],
+            str(each["tick"]),
+            each["reason"],
+            configs,
+            each["detail"],
+            each["decision_id"],
+        )
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def difference_table(found: Difference) -> RenderableType:
+    """What would change: ~ changes, = stays."""
+    rate = "" if found.rate_rps is None else f"   λ {found.rate_rps:.4g} rps"
+    table = _table("  stage", "variant")
+    for heading in ("batch", "replicas", "cores each", "cores"):
+        table.add_column(heading, justify="right")
+    for stage in found.stages:
+        table.add_row(*_difference_row(stage))
+    total = _delta(found.cost_cores, found.wanted_cost_cores, "g", relative=True)
+    pas = _delta(found.pas, found.wanted_pas, ".3f")
+    changes = sum(bool(stage.changed) for stage in found.stages)
+    end = f"  {changes} of {len(found.stages)} stages would change." if found.changed else "  No change."
+    return Group(
+        Text(f"Pipeline {found.pipeline}{rate}   at revision {found.revision or 'unknown'}"),
+        table,
+        Text(f"  PAS {pas}   cost {total} cores"),
+        Text(end),
+    )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def _stage_row(stage: dict[str, Any], sla_s: float) -> list[Text]:
+    config = stage["config"]
+    if config is None:
+        return [Text(f"  {stage['stage']}"), Text("not seen")]
+    latency, busy = stage["latency_s"], stage["utilisation_ratio"]
+    ready = "–" if stage["ready_replicas"] is None else stage["ready_replicas"]
+    is_waiting = stage["ready_replicas"] != config["replicas"]
+    return [
+        Text(f"  {stage['stage']}"),
+        Text(config["variant"]),
+        Text(str(config["batch_size"])),
+        Text(f"{ready}/{config['replicas']}", style="yellow" if is_waiting else ""),
+        Text(f"{config['cores'] * config['replicas']:g}"),
+        Text(f"{_n(stage['arrival_rate_rps'], 1)}/s"),
+        Text(f"{_n(latency, 3)} s"),
+        Text("–" if latency is None else f"{latency / sla_s:.0%}"),
+        Text(_n(busy, 2), style="red" if busy is not None and busy > 1 else ""),
+        Text(_plain(stage["queue_length"])),
+    ]
+
+
+def _difference_row(stage: StageDifference) -> list[Text]:
+    before = stage.running or {}
+    cells = [Text(f"{SIGN[bool(stage.changed)]} {stage.stage}")]
+    for name in ("variant", "batch_size", "replicas", "cores"):
+        old, new = before.get(name, "?"), stage.wanted[name]
+        is_new = name in stage.changed
+        cells.append(
+            Text(f"{_show(old)} → {_show(new)}" if is_new else _show(new), style="bold" if is_new else "")
+        )
+    wanted = stage.wanted["cores"] * stage.wanted["replicas"]
+    cells.append(Text(_delta(before["cores"] * before["replicas"] if before else None, wanted, "g")))
+    return cells
+
+
+def _delta(old: float | None, new: float | None, form: str, *, relative: bool = False) -> str:
+    """old → new (+difference, +percent), as far as it is known."""
+    shown = "–" if new is None else f"{new:{form}}"
+    if old is None:
+        return shown
+    if new is None or f"{old:{form}}" == shown:
+        return f"{old:{form}}"
+    share = f", {(new - old) / old:+.0%}" if relative and old else ""
+    return f"{old:{form}} → {shown} ({new - old:+{form}}{share})"
+
+
+def _pause(control: dict[str, Any]) -> list[str]:
+    if not control["paused"]:
+        return []
+    until = f" until {control['paused_until']}" if control["paused_until"] else ""
+    by = f" by {control['paused_by']}" if control["paused_by"] else ""
+    return [until + by + (f": {control['paused_reason']}" if control["paused_reason"] else "")]
+
+
+def _short(stage: dict[str, Any]) -> str:
+    if stage["config"] is None:
+        return f"{stage['stage']}=?"
+    ready = "?" if stage["ready_replicas"] is None else stage["ready_replicas"]
+    return _words(stage["config"], f"{ready}/")
+
+
+def _words(config: dict[str, Any], ready: str = "") -> str:
+    replicas = f"{ready}{config['replicas']}×{config['cores']:g}"
+    return f"{config['stage']}={config['variant']} b{config['batch_size']} {replicas}"
+
+
+def _show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _n(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"

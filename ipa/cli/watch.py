@@ -1,0 +1,79 @@
+"""`ipa watch`: a pipeline as it changes, until someone stops it or it has settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from ipa.cli.source import Source, of
+from ipa.cli.status_text import status_line, status_table
+from ipa.control.ports import Clock
+from ipa.model.errors import DeadlineError, RolloutError
+
+INTERVAL_S = 1.0
+# A change that ended badly; waiting on would not mend it.
+FAILED = frozenset({"failed", "rolled_back", "rollback_failed"})
+
+
+class Until(StrEnum):
+    """What a watch waits for."""
+
+    SETTLED = "settled"
+
+
+def watch(
+    source: Source,
+    pipeline: str,
+    clock: Clock,
+    console: Console,
+    *,
+    until: Until | None = None,
+    timeout_s: float | None = None,
+) -> None:
+    """Show the pipeline every second; return once it is as `until` says.
+
+    Errors: DeadlineError after `timeout_s`; RolloutError where it settled badly (degraded, or rolled back).
+    """
+    started_s = clock.monotonic_s()
+    with ExitStack() as screen:
+        show = _shower(console, screen)
+        while True:
+            status = source.get(of(pipeline, "status"))
+            show(status)
+            if until is Until.SETTLED and _settled(status):
+                return
+            if timeout_s is not None and clock.monotonic_s() - started_s + INTERVAL_S > timeout_s:
+                raise DeadlineError(f"{pipeline} did not settle within {timeout_s:g} s")
+            clock.wait(INTERVAL_S)
+
+
+def _settled(status: dict[str, Any]) -> bool:
+    live = status["live"]
+    if live["phase"] in FAILED:
+        raise RolloutError(f"the last change of {status['pipeline']} ended {live['phase']}: {live['detail']}")
+    if not live["settled"] or live["phase"] not in ("idle", "settled"):
+        return False
+    if not status["healthy"]:
+        raise RolloutError(f"{status['pipeline']} settled but is degraded: {'; '.join(live['degraded'])}")
+    return True
+
+
+def _shower(console: Console, screen: ExitStack) -> Callable[[dict[str, Any]], None]:
+    """How to show a status: in place on a terminal, else one line a tick."""
+    if console.is_terminal:
+        live = screen.enter_context(Live(console=console, auto_refresh=False))
+        return lambda status: live.update(status_table(status), refresh=True)
+    shown: list[tuple[int, bool]] = []
+
+    def show(status: dict[str, Any]) -> None:
+        now = (status["live"]["tick"], status["live"]["settled"])
+        if not shown or shown[-1] != now:
+            shown[:] = [now]
+            console.print(status_line(status), markup=False)
+
+    return show
