@@ -12,8 +12,8 @@ from ipa.forecast.base import Floats, Peak, Series, sliding_max
 
 # Weights of the past halve over so long; the noise of the slope must not outgrow the trend it shows, so a
 # longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
-HALF_LIFE_S = 3.0
-HALF_LIFE_RATIO = 0.2
+HALF_LIFE_S = 2.5
+HALF_LIFE_RATIO = 0.125
 # A trend is followed for about half a minute, then levels out (damped trend, Gardner & McKenzie 1985).
 DAMPING_S = 30.0
 # A past of eight half-lives carries all of the weight but 0.4 %.
@@ -23,7 +23,7 @@ SLOPE_SHARE = 0.7
 # Bounds of the calibrated quantile around the normal one: few past errors make it noisy. The floor is above
 # the normal quantile since the peak is the highest of several correlated means.
 CALIBRATION_FLOOR = 0.4
-CALIBRATION_CAP = 1.9
+CALIBRATION_CAP = 1.6
 # The mean of the highest of a few means, in standard deviations.
 PEAK_EXCESS = 0.8
 # A rate below this says nothing of its own spread.

@@ -75,7 +75,8 @@ class Scraper:
             response = self._client.get(f"http://{target}/metrics")
             response.raise_for_status()
             return at_s, list(_samples(response.text))
-        except (httpx.HTTPError, ValueError) as error:
+        except Exception as error:
+            # Whatever a target sends (the parser raises many things on text that is none), the others go on.
             log.warning("scrape of %s failed: %s", target, type(error).__name__)
             return at_s, []
 

@@ -1,0 +1,51 @@
+"""On loads that rise and fall four-fold the upper quantile leads the load, at a bounded price."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ipa.forecast.ladder import forecast
+from ipa.model.observation import LoadHistory
+
+WINDOW_S, HORIZON_S, TICK_S, SMOOTH = 120, 10, 5, 5
+
+
+def ramp(low: float, high: float) -> np.ndarray:
+    """Two quiet minutes, up within 30 s, high for 50 s, down within 30 s, quiet again."""
+    return np.interp(np.arange(280), [0, 140, 170, 220, 250, 280], [low, low, high, high, low, low])
+
+
+def replay(rates: np.ndarray, seeds: range, averaged: bool) -> tuple[float, float]:
+    """Share of ticks whose upper quantile covers the peak, and mean upper quantile over mean peak."""
+    uppers, peaks = [], []
+    for seed in seeds:
+        counts = np.random.default_rng(seed).poisson(rates).astype(float)
+        means = np.convolve(counts, np.full(SMOOTH, 1 / SMOOTH))[: len(counts)]
+        seen = means if averaged else counts
+        for now in range(WINDOW_S + SMOOTH, len(counts) - HORIZON_S, TICK_S):
+            load = LoadHistory(1.0, tuple(seen[now - WINDOW_S : now].tolist()), SMOOTH if averaged else 0.0)
+            uppers.append(forecast(load, horizon_s=HORIZON_S, quantile=0.95).upper_rps)
+            peaks.append(means[now : now + HORIZON_S].max())
+    covered = np.array(uppers) >= np.array(peaks)
+    return float(covered.mean()), float(np.mean(uppers) / np.mean(peaks))
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize(
+    ("low", "high", "price_bound"), [(2.0, 8.0, 1.5), (5.0, 25.0, 1.35), (20.0, 90.0, 1.25)]
+)
+def test_upper_quantile_leads_a_ramp(low: float, high: float, price_bound: float, averaged: bool) -> None:
+    """The price is mostly the arrivals' own noise, so it falls with the rate; its mean is below 1.4."""
+    coverage_ratio, price_ratio = replay(ramp(low, high), range(6), averaged)
+    assert coverage_ratio >= 0.86
+    assert 1.0 < price_ratio <= price_bound
+
+
+def test_the_last_value_would_not() -> None:
+    """The measure can fail: a ladder of the last value alone covers far less."""
+    counts = np.random.default_rng(1).poisson(ramp(5.0, 25.0)).astype(float)
+    rising = LoadHistory(1.0, tuple(counts[35:155].tolist()))
+    peak = np.convolve(counts, np.full(SMOOTH, 1 / SMOOTH))[155:165].max()
+    led = forecast(rising, horizon_s=HORIZON_S, quantile=0.95)
+    assert counts[150:155].mean() * 1.1 < peak <= led.upper_rps
