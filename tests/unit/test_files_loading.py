@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def test_yaml_does_not_surprise(full: Pipeline) -> None:
         (".5", 0.5),
         ("-1.", -1.0),
         (".inf", ".inf"),
+        ("1e400", "1e400"),
         (".nan", ".nan"),
         ("1_000", "1_000"),
         ("~", None),
@@ -139,6 +141,23 @@ def test_scalars_follow_yaml_1_2_in_decimal(text: str, value: Any) -> None:
 def test_a_pipeline_survives_writing(full: Pipeline) -> None:
     assert pipeline_from_mapping(pipeline_to_mapping(full)) == full
     assert pipeline_from_mapping(json.loads(json.dumps(pipeline_to_mapping(full)))) == full
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_mapping_has_no_infinite_numbers(full: Pipeline, value: float) -> None:
+    data = pipeline_to_mapping(full)
+    data["objectives"]["cheap"]["alpha"] = value
+    with pytest.raises(InputError, match="expected a number"):
+        pipeline_from_mapping(data)
+
+
+def test_whole_numbers_may_be_written_as_floats(full: Pipeline) -> None:
+    data = pipeline_to_mapping(full)
+    data["bounds"] |= {"min_replicas": 1.0, "max_replicas": 8.0, "batch_sizes": [1.0, 2.0, 4.0]}
+    data["objectives"]["cheap"]["max_batch_size"] = 8.0
+    read = pipeline_from_mapping(data)
+    assert read == full
+    assert type(read.bounds.max_replicas) is int
 
 
 def test_a_byte_order_mark_is_no_problem(tmp_path: Path) -> None:
@@ -243,3 +262,23 @@ def test_folders_that_are_absent(tmp_path: Path) -> None:
 def test_a_name_never_leaves_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="not the name of a pipeline"):
         load_profiles(tmp_path / "inner", name)
+
+
+def keys_of(schema: Any) -> set[str]:
+    """All keys that the schema allows, at any depth."""
+    if isinstance(schema, list):
+        return set().union(*map(keys_of, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = set(schema.get("properties", {}))
+    return own.union(*map(keys_of, schema.values()))
+
+
+def test_the_examples_of_the_reference_are_good(root: Path, tmp_path: Path) -> None:
+    text = (root / "docs" / "reference" / "files.md").read_text("utf-8")
+    pipeline, profile = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert load_pipeline(write(tmp_path, pipeline)).name == "shop"
+    assert load_profile(write(tmp_path, profile)).stage == "detect"
+    for kind, example in (("pipeline", pipeline), ("profile", profile)):
+        missing = {key for key in keys_of(json.loads(schema_text(kind))) if f"{key}:" not in example}
+        assert missing == set(), "keys without an example"

@@ -8,6 +8,7 @@ tags are refused, and aliases cannot blow the document up.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def resolve_plain(text: str) -> Any:
         return _WORDS[text]
     if _INTEGER.fullmatch(text) and len(text) <= _MAX_DIGITS:
         return int(text)
-    if _FLOAT.fullmatch(text) and len(text) <= _MAX_DIGITS:
+    if _FLOAT.fullmatch(text) and len(text) <= _MAX_DIGITS and math.isfinite(float(text)):
         return float(text)
     return text
 

@@ -109,6 +109,7 @@ def _bounds(data: Mapping[str, Any]) -> Bounds:
     values = dict(data)
     if "cores" in values:
         values["cores"] = float(values["cores"])
+    values |= {key: int(values[key]) for key in ("min_replicas", "max_replicas") if key in values}
     if "batch_sizes" in values:
         values["batch_sizes"] = tuple(sorted(int(size) for size in values["batch_sizes"]))
     return Bounds(**values)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 
 from ipa.adapters.files.document import Document, Pointer
 
@@ -40,9 +41,19 @@ def schema_text(kind: str) -> str:
     return resources.files(__package__).joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
 
 
+def _is_finite(_: Any, value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# JSON as Python reads it has NaN and infinities, which every comparison of a schema lets pass.
+_Validator = validators.extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_finite)
+)
+
+
 @cache
-def _validator(kind: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads(schema_text(kind)))
+def _validator(kind: str) -> Any:
+    return _Validator(json.loads(schema_text(kind)))
 
 
 def check_structure(document: Document, kind: str) -> None:
