@@ -16,7 +16,7 @@ from ipa.optimize.backends import exact
 from ipa.optimize.backends.answer import Answer
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import build_milp, chosen_options
-from ipa.optimize.options import build_program
+from ipa.optimize.options import Program, build_program
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import BACKENDS, solve
 from tests.fakes.planner_instances import random_problem
@@ -81,6 +81,27 @@ def test_gurobi_asked_for_by_name_above_its_licence_is_refused() -> None:
         assert f"{len(build_milp(program).costs)} variables" in str(error)
     else:
         pytest.skip("this machine's Gurobi licence covers large models")
+
+
+def out_of_time(program: Program, deadline: Deadline) -> Answer:
+    """A solver that found the dearest plan before its time was up."""
+    return Answer(Termination.FEASIBLE, tuple(len(stage) - 1 for stage in program.stages), 99.0)
+
+
+def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ipa.optimize.backends.gurobi.solve", out_of_time)
+    plan = solve(tied_problem(beta=1.0))
+    assert (plan.solver, plan.termination) == ("exact", Termination.OPTIMAL)
+    assert "then exact, since gurobi was not done" in plan.note
+
+
+def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipa.optimize.backends.gurobi.solve", out_of_time)
+    plan = solve(tied_problem(beta=1.0), deadline_s=0.0)
+    assert (plan.solver, plan.termination, plan.bound) == ("gurobi", Termination.FEASIBLE, 99.0)
+    assert "the time was up" in plan.note
 
 
 def test_an_unknown_solver_names_those_there_are() -> None:
