@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pipelines.ocr.pages import Page, make_pages
@@ -62,6 +63,11 @@ def lines(texts: Sequence[str], boxes: Sequence[Any]) -> list[Answer]:
     ]
 
 
-def answer_accuracy(page: Page, answer: Mapping[str, Any]) -> float:
-    """The accuracy of a V2 answer to that page, 0 .. 1 (pipelines/ocr/score.py)."""
-    return page_accuracy(page.lines, read_answer(answer))
+def score_answer(seed: int, count: int, number: int, answer: Mapping[str, Any]) -> float:
+    """The accuracy, 0 .. 1, of a V2 answer to page `number` of `make_pages(seed, count)`."""
+    return page_accuracy(_pool(seed, count)[number].lines, read_answer(answer))
+
+
+@cache
+def _pool(seed: int, count: int) -> list[Page]:
+    return make_pages(seed, count)
