@@ -77,11 +77,11 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
 
 
 def preloads(pipeline: Pipeline) -> list[str]:
-    """The modules that every replica of the pipeline would import."""
+    """The modules that every process of the pipeline would import."""
     variants: list[Variant] = [variant for stage in pipeline.stages for variant in stage.variants]
     runs = [variant.local for variant in variants if variant.local and not variant.local.command]
     modules = {run.implementation.rpartition(".")[0] for run in runs}
-    return [SERVER, "ipa.dataplane.queue", "ipa.dataplane.router", *sorted(modules)]
+    return ["ipa.dataplane.queue", "ipa.dataplane.router", *([SERVER] if runs else []), *sorted(modules)]
 
 
 def launch(

@@ -1,0 +1,239 @@
+"""Queue and router over ASGI, wired to each other without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from ipa.dataplane.client import ConnectionLostError
+from ipa.dataplane.http import Application
+from ipa.dataplane.queue import QueueServer, parse_config
+from ipa.dataplane.router import RouterServer
+from ipa.dataplane.tensors import FAN_OUT
+
+REPLICA = "http://127.0.0.1:1"
+
+
+def request(*values: float) -> dict[str, Any]:
+    return {"id": "r7", "inputs": [tensor("x", values)]}
+
+
+def tensor(name: str, values: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": "FP32", "shape": [len(values)], "data": list(values)}
+
+
+def client(application: Application, address: str = "127.0.0.1") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(application, client=(address, 1))  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=transport, base_url="http://testserver")
+
+
+async def repeat(url: str, body: bytes) -> tuple[int, bytes]:
+    """A model that repeats every row as often as its value says."""
+    data = orjson.loads(body)["inputs"][0]["data"]
+    counts = {"name": FAN_OUT, "datatype": "INT64", "shape": [len(data)], "data": [int(x) for x in data]}
+    rows = [x for x in data for _ in range(int(x))]
+    return 200, orjson.dumps({"outputs": [counts, tensor("x", rows)]})
+
+
+def queue(stage: str = "s", **options: Any) -> Application:
+    given = {"sender": repeat, "replicas": (REPLICA,), "batch_timeout_s": 0, **options}
+    return QueueServer("p", stage, **given).application()
+
+
+class Wire:
+    """Takes the router's posts to the queues; keeps what it was sent."""
+
+    def __init__(self, **queues: Application) -> None:
+        self._clients = {name: client(application) for name, application in queues.items()}
+        self.sent: list[tuple[str, dict[str, Any], Mapping[str, str]]] = []
+
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        name = url.split("/")[2]
+        self.sent.append((name, orjson.loads(body), headers))
+        if name not in self._clients:
+            raise ConnectionLostError(url)
+        answer = await self._clients[name].post("/" + url.split("/", 3)[3], content=body, headers=headers)
+        return answer.status_code, answer.content
+
+
+def router(wire: Wire, *stages: str, **options: Any) -> httpx.AsyncClient:
+    server = RouterServer("p", [(name, f"http://{name}") for name in stages], post=wire, **options)
+    return client(server.application())
+
+
+def test_a_queue_answers_with_the_requests_id_and_counts() -> None:
+    async def scenario() -> None:
+        async with client(queue()) as http:
+            answer = await http.post("/v2/models/s/infer", json=request(2, 1))
+            assert answer.status_code == 200
+            assert answer.json() == {
+                "model_name": "s",
+                "id": "r7",
+                "outputs": [
+                    {"name": FAN_OUT, "datatype": "INT64", "shape": [2], "data": [2, 1]},
+                    tensor("x", [2, 2, 1]),
+                ],
+            }
+            text = (await http.get("/metrics")).text
+            assert 'ipa_queue_items_total{outcome="answered",pipeline="p",stage="s"} 2.0' in text
+            assert 'ipa_queue_items_total{outcome="dropped",pipeline="p",stage="s"} 0.0' in text
+            assert 'ipa_queue_arrivals_total{pipeline="p",stage="s"} 2.0' in text
+            assert 'ipa_queue_retries_total{pipeline="p",stage="s"} 0.0' in text
+            assert 'ipa_queue_stage_seconds_count{pipeline="p",stage="s"} 1.0' in text
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "object"),
+        (b"{}", "list of tensors"),
+        (b'{"inputs": [{"name": "x"}, 3]}', "inputs[1]"),
+        (orjson.dumps({"inputs": [{**tensor("x", [1]), "shape": [3]}]}), "shape"),
+        (orjson.dumps({"inputs": [{**tensor("x", [1]), "shape": [-1]}]}), "shape"),
+        (orjson.dumps({"inputs": [tensor("x", [1]), tensor("y", [1, 2])]}), "differ"),
+    ],
+)
+def test_a_body_that_is_no_request_is_a_400_that_says_why(body: bytes, says: str) -> None:
+    async def scenario() -> None:
+        async with client(queue()) as http:
+            answer = await http.post("/v2/models/s/infer", content=body)
+            assert answer.status_code == 400
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert says in answer.json()["detail"]
+
+    asyncio.run(scenario())
+
+
+def test_a_body_over_the_bound_is_a_413_and_unknown_paths_are_404_and_405() -> None:
+    async def nothing() -> None:
+        return None
+
+    async def scenario() -> None:
+        small = Application(
+            {("POST", "/x"): lambda call: nothing()}, start=nothing, stop=nothing, max_body_bytes=9
+        )  # type: ignore[dict-item,return-value]
+        async with client(small) as http:
+            assert (await http.post("/x", content=b"0123456789")).status_code == 413
+            assert (await http.get("/x")).status_code == 405
+            assert (await http.get("/y")).json()["code"] == "not_found"
+
+    asyncio.run(scenario())
+
+
+def test_the_admin_address_changes_the_configuration_for_this_machine_only() -> None:
+    async def scenario() -> None:
+        application = queue(replicas=())
+        async with client(application) as http:
+            assert (await http.get("/v2/health/ready")).status_code == 503
+            answer = await http.put("/admin/config", json={"batch_size": 8, "replicas": [REPLICA]})
+            assert answer.json() == {
+                "batch_size": 8,
+                "batch_timeout_s": 0,
+                "waiting_items": 0,
+                "replicas": [{"url": REPLICA, "in_flight": 0}],
+                "draining": [],
+            }
+            assert (await http.get("/v2/health/ready")).status_code == 200
+        async with client(application, "192.0.2.1") as http:
+            assert (await http.put("/admin/config", json={"batch_size": 1})).status_code == 403
+            assert (await http.get("/admin/config")).status_code == 403
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"batch_size": 0},
+        {"batch_size": True},
+        {"batch_size": 2.5},
+        {"batch_timeout_s": -1},
+        {"batch_timeout_s": "1"},
+        {"replicas": "http://127.0.0.1:1"},
+        {"replicas": ["file:///etc/passwd"]},
+        {"replicas": ["http://127.0.0.1:1/path"]},
+        {"batchsize": 3},
+        [],
+    ],
+)
+def test_a_wrong_configuration_is_refused(config: Any) -> None:
+    with pytest.raises(Exception, match=r"must be|unknown key") as refusal:
+        parse_config(orjson.dumps(config))
+    assert getattr(refusal.value, "status", None) == 422
+
+
+def test_the_router_chains_stages_without_fan_out_and_passes_the_budget() -> None:
+    async def scenario() -> None:
+        wire = Wire(a=queue("a"), b=queue("b"))
+        async with router(wire, "a", "b", drop_after_s=5) as http:
+            answer = await http.post("/v2/models/p/infer", json=request(2, 1), headers={"seldon-puid": "me"})
+            assert answer.json()["outputs"][1] == tensor("x", [2, 2, 2, 2, 1])
+            assert answer.headers["seldon-puid"] == "me"
+            text = (await http.get("/metrics")).text
+        (_, first, first_headers), (_, second, second_headers) = wire.sent
+        assert first == request(2, 1)
+        assert second == {"id": "r7", "inputs": [tensor("x", [2, 2, 1])]}
+        budgets = [float(headers["ipa-budget-ms"]) for headers in (first_headers, second_headers)]
+        assert 5000 >= budgets[0] > budgets[1] > 0
+        assert second_headers["seldon-puid"] == "me"
+        assert 'ipa_router_requests_total{outcome="answered",pipeline="p"} 1.0' in text
+        assert 'ipa_router_requests_total{outcome="failed",pipeline="p"} 0.0' in text
+
+    asyncio.run(scenario())
+
+
+def test_zero_rows_are_answered_without_asking_the_next_stage() -> None:
+    async def scenario() -> None:
+        wire = Wire(a=queue("a"))
+        async with router(wire, "a", "b") as http:
+            answer = await http.post("/v2/models/p/infer", json=request(0))
+            assert (answer.status_code, answer.json()["outputs"]) == (200, [])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("stages", "headers", "body", "status", "outcome"),
+    [
+        (["a"], {"ipa-budget-ms": "0"}, request(1), 504, "dropped"),
+        (["full"], {}, request(1), 503, "dropped"),
+        (["idle"], {"ipa-budget-ms": "5"}, request(1), 504, "dropped"),
+        (["gone"], {}, request(1), 502, "failed"),
+        (["broken"], {}, request(1), 502, "failed"),
+        (["a"], {}, {"inputs": 3}, 400, "failed"),
+        (["a"], {"ipa-budget-ms": "soon"}, request(1), 400, "failed"),
+        (["a", "other"], {}, request(1), 502, "failed"),
+    ],
+)
+def test_what_is_not_answered_says_why_and_is_counted(
+    stages: list[str], headers: dict[str, str], body: Any, status: int, outcome: str
+) -> None:
+    async def broken(url: str, body: bytes) -> tuple[int, bytes]:
+        return 500, b"no"
+
+    async def scenario() -> None:
+        wire = Wire(
+            a=queue("a"),
+            full=queue("full", max_items=0),
+            idle=queue("idle", replicas=()),
+            broken=queue("broken", sender=broken),
+            other=queue("not-other"),
+        )
+        async with router(wire, *stages) as http:
+            answer = await http.post("/v2/models/p/infer", json=body, headers=headers)
+            assert answer.status_code == status, answer.text
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert (answer.json()["code"] == "dropped") is (outcome == "dropped")
+            text = (await http.get("/metrics")).text
+            assert f'ipa_router_requests_total{{outcome="{outcome}",pipeline="p"}} 1.0' in text
+            assert 'ipa_router_arrivals_total{pipeline="p"} 1.0' in text
+
+    asyncio.run(scenario())

@@ -1,0 +1,274 @@
+"""The stage queue on a virtual clock, with replicas in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import orjson
+import pytest
+
+from ipa.dataplane.batching import Outcome, Request
+from ipa.dataplane.client import ConnectionLostError
+from ipa.dataplane.metrics import QueueMetrics
+from ipa.dataplane.stagequeue import QueueConfig, StageQueue
+from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors
+
+A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Instead of waiting, moves the loop's clock on."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError("nothing is going to happen any more, and the test still waits")
+        self.loop.now_s += max(0.0, timeout)
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on which time passes only while everything waits, and then at once."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        selector = _JumpingSelector()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now_s
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(coroutine)
+
+
+class FakeReplicas:
+    """Answers y = 10·x after `service_s`; keeps what it was sent. `dead` ones refuse."""
+
+    def __init__(self, service_s: float = 0.1) -> None:
+        self.service_s = service_s
+        self.sent: list[tuple[float, str, list[int]]] = []
+        self.dead: set[str] = set()
+        self.in_flight: dict[str, int] = {}
+        self.answer: Callable[[list[int]], tuple[int, Any]] = lambda data: (200, {"outputs": [_y(data)]})
+
+    async def __call__(self, url: str, body: bytes) -> tuple[int, bytes]:
+        data = orjson.loads(body)["inputs"][0]["data"]
+        self.sent.append((now_s(), url, data))
+        if url in self.dead:
+            raise ConnectionLostError(url)
+        self.in_flight[url] = self.in_flight.get(url, 0) + 1
+        assert self.in_flight[url] == 1, "a replica serves one batch at a time"
+        await asyncio.sleep(self.service_s)
+        self.in_flight[url] -= 1
+        if url in self.dead:
+            raise ConnectionLostError(url)
+        status, answer = self.answer(data)
+        return status, orjson.dumps(answer)
+
+
+def now_s() -> float:
+    return round(asyncio.get_running_loop().time(), 6)
+
+
+def _y(data: list[int]) -> dict[str, Any]:
+    return {"name": "y", "datatype": "INT64", "shape": [len(data)], "data": [10 * x for x in data]}
+
+
+def xs(*values: int, datatype: str = "INT64") -> Tensors:
+    return (Tensor("x", datatype, (len(values),), list(values)),)
+
+
+def values(request: Request) -> list[int]:
+    assert request.outcome is Outcome.ANSWERED, (request.outcome, request.detail)
+    return request.answer[0].data
+
+
+def stage_queue(send: Callable[[str, bytes], Awaitable[tuple[int, bytes]]], **options: Any) -> StageQueue:
+    return StageQueue(send, QueueMetrics("p", "s"), **{"replicas": (A,), **options})
+
+
+def test_a_full_batch_goes_at_once_and_a_partial_one_at_its_timeout() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, batch_size=2, batch_timeout_s=0.5, replicas=(A, B))
+        ended = await asyncio.gather(*(queue.infer(xs(x), 9) for x in (1, 2, 3)))
+        assert [values(request) for request in ended] == [[10], [20], [30]]
+        assert send.sent == [(0.0, A, [1, 2]), (0.5, B, [3])]
+
+    run(scenario())
+
+
+def test_the_longest_unused_of_the_idle_replicas_is_next() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, replicas=(A, B))
+        for x in (1, 2, 3):
+            await queue.infer(xs(x), 9)
+        assert [url for _, url, _ in send.sent] == [A, B, A]
+
+    run(scenario())
+
+
+def test_only_the_late_request_of_a_batch_is_dropped() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas(service_s=1.0)
+        queue = stage_queue(send, batch_size=4, batch_timeout_s=0)
+        first = asyncio.ensure_future(queue.infer(xs(1), 9))
+        await asyncio.sleep(0.1)
+        late, kept = await asyncio.gather(queue.infer(xs(2), 0.5), queue.infer(xs(3), 5))
+        assert (late.outcome, late.is_refused) == (Outcome.DROPPED, False)
+        assert values(kept) == [30]
+        assert values(await first) == [10]
+        assert [data for _, _, data in send.sent] == [[1], [3]]
+
+    run(scenario())
+
+
+def test_a_request_is_dropped_as_soon_as_no_batch_could_answer_it_in_time() -> None:
+    async def scenario() -> None:
+        queue = stage_queue(FakeReplicas(service_s=1.0), batch_size=1)
+        await queue.infer(xs(1), 9)  # a batch takes one second: now known
+        busy = asyncio.ensure_future(queue.infer(xs(2), 9))
+        await asyncio.sleep(0)
+        began_s = now_s()
+        dropped = await queue.infer(xs(3), 1.4)
+        assert dropped.outcome is Outcome.DROPPED
+        assert now_s() - began_s == pytest.approx(0.4)
+        assert values(await busy) == [20]
+
+    run(scenario())
+
+
+def test_a_full_queue_refuses() -> None:
+    async def scenario() -> None:
+        queue = stage_queue(FakeReplicas(), batch_size=1, max_items=2, replicas=())
+        waiting = asyncio.ensure_future(queue.infer(xs(1, 2), 9))
+        await asyncio.sleep(0)
+        refused = await queue.infer(xs(3), 9)
+        assert (refused.outcome, refused.is_refused) == (Outcome.DROPPED, True)
+        queue.configure(QueueConfig(replicas=(A,)))
+        assert values(await waiting) == [10, 20]
+
+    run(scenario())
+
+
+def test_many_items_are_split_over_replicas_and_joined_in_order() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, batch_size=4, batch_timeout_s=0.01, replicas=(A, B))
+        request = await queue.infer(xs(*range(10)), 9)
+        assert values(request) == [10 * x for x in range(10)]
+        assert [data for _, _, data in send.sent] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert {url for _, url, _ in send.sent} == {A, B}
+
+    run(scenario())
+
+
+def test_fan_out_rows_go_back_to_the_item_they_came_from() -> None:
+    def crops(data: list[int]) -> tuple[int, Any]:
+        rows = [x for x in data for _ in range(x)]
+        counts = {"name": FAN_OUT, "datatype": "INT64", "shape": [len(data)], "data": data}
+        return 200, {"outputs": [counts, _y(rows)]}
+
+    async def scenario() -> None:
+        send = FakeReplicas()
+        send.answer = crops
+        queue = stage_queue(send, batch_size=3, batch_timeout_s=0.01)
+        some, none = await asyncio.gather(queue.infer(xs(2, 1), 9), queue.infer(xs(0), 9))
+        assert {t.name: t.data for t in some.answer} == {FAN_OUT: [2, 1], "y": [20, 20, 10]}
+        assert {t.name: t.data for t in none.answer} == {FAN_OUT: [0], "y": []}
+        assert len(send.sent) == 1
+
+    run(scenario())
+
+
+def test_a_batch_whose_replica_dies_is_served_by_another() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, batch_size=2, batch_timeout_s=0, replicas=(A, B))
+        pending = asyncio.gather(queue.infer(xs(1), 9), queue.infer(xs(2), 9))
+        await asyncio.sleep(0.05)
+        send.dead.add(A)
+        assert [values(request) for request in await pending] == [[10], [20]]
+        assert {url for _, url, _ in send.sent} == {A, B}
+
+    run(scenario())
+
+
+def test_requests_wait_for_the_replacement_and_no_longer_than_their_budget() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        send.dead.add(A)
+        queue = stage_queue(send, batch_timeout_s=0)
+        patient = asyncio.ensure_future(queue.infer(xs(1), 9))
+        hasty = await queue.infer(xs(2), 1)
+        assert hasty.outcome is Outcome.DROPPED
+        assert now_s() == pytest.approx(1)
+        queue.configure(QueueConfig(replicas=(B,)))
+        assert values(await patient) == [10]
+
+    run(scenario())
+
+
+def test_a_removed_replica_drains_and_batch_size_changes_while_running() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, batch_size=1)
+        first = asyncio.ensure_future(queue.infer(xs(1), 9))
+        await asyncio.sleep(0.05)
+        queue.configure(QueueConfig(replicas=(B,), batch_size=2, batch_timeout_s=1.0))
+        assert queue.to_json()["draining"] == [A]
+        others = await asyncio.gather(queue.infer(xs(2), 9), queue.infer(xs(3), 9))
+        assert values(await first) == [10]
+        assert [values(request) for request in others] == [[20], [30]]
+        assert queue.to_json()["draining"] == []
+        assert send.sent[1][1:] == (B, [2, 3])
+
+    run(scenario())
+
+
+def test_one_bad_request_does_not_take_its_batch_along() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        healthy = send.answer
+        send.answer = lambda data: (400, {"error": "13!"}) if 13 in data else healthy(data)
+        queue = stage_queue(send, batch_size=3, batch_timeout_s=0)
+        occupied = asyncio.ensure_future(queue.infer(xs(0), 9))
+        await asyncio.sleep(0.01)
+        good, bad, fine = await asyncio.gather(*(queue.infer(xs(x), 9) for x in (1, 13, 2)))
+        assert (values(good), values(fine), bad.outcome) == ([10], [20], Outcome.FAILED)
+        assert "13!" in bad.detail
+        await occupied
+
+    run(scenario())
+
+
+def test_requests_of_another_kind_are_not_merged() -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        queue = stage_queue(send, batch_size=4, batch_timeout_s=0.2, replicas=(A, B))
+        await asyncio.gather(queue.infer(xs(1), 9), queue.infer(xs(2, datatype="INT32"), 9))
+        # The first cannot grow any more once another kind waits behind it.
+        assert [(at, data) for at, _, data in send.sent] == [(0.0, [1]), (0.2, [2])]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answer", [{"outputs": [_y([1, 2, 3])]}, {"outputs": "no"}, {}, []])
+def test_an_answer_that_does_not_fit_fails_the_request(answer: Any) -> None:
+    async def scenario() -> None:
+        send = FakeReplicas()
+        send.answer = lambda data: (200, answer)
+        request = await stage_queue(send).infer(xs(1), 9)
+        assert request.outcome is Outcome.FAILED
+        assert request.detail
+
+    run(scenario())

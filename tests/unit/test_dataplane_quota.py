@@ -1,0 +1,59 @@
+"""The CPU quota as CFS bandwidth control: on average its cores, in bursts of a period at most."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipa.dataplane.quota import CpuQuota
+
+
+class Time:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_what_fits_a_period_does_not_wait_and_the_rest_is_paid_off() -> None:
+    quota = CpuQuota(0.25, monotonic=Time())
+    assert quota.charge(0.025) == 0
+    assert quota.charge(0.010) == pytest.approx(0.040)
+
+
+def test_idle_time_refills_no_more_than_a_period() -> None:
+    time = Time()
+    quota = CpuQuota(0.5, monotonic=time)
+    time.now_s = 1000
+    assert quota.charge(0.15) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4.0])
+def test_whole_cores_never_wait(cores: float) -> None:
+    assert CpuQuota(cores, monotonic=Time()).charge(100) == 0
+
+
+@pytest.mark.parametrize("cores", [0, -1])
+def test_no_cores_are_refused(cores: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        CpuQuota(cores)
+
+
+@given(
+    cores=st.sampled_from([0.1, 0.25, 0.5, 1.5]),
+    calls=st.lists(st.tuples(st.floats(0.001, 0.3), st.floats(0, 0.2)), min_size=1, max_size=30),
+)
+def test_usage_never_exceeds_the_quota_and_one_period(cores: float, calls: list[tuple[float, float]]) -> None:
+    time = Time()
+    quota = CpuQuota(cores, monotonic=time)
+    used_s = 0.0
+    for cpu_s, idle_s in calls:
+        time.now_s += cpu_s  # one thread: the call takes as long as its CPU time
+        used_s += cpu_s
+        time.now_s += quota.charge(cpu_s)
+        assert used_s <= cores * (time.now_s + 0.1) + 1e-9
+        time.now_s += idle_s
