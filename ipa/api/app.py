@@ -32,6 +32,7 @@ def create_app(services: Services, *, hosts: tuple[str, ...] = LOOPBACK) -> Fast
         summary="Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost.",
         docs_url=None,  # FastAPI's page loads its script from elsewhere; ours is page/docs.html
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.services = services
     for part in (reading.router, acting.router, router):

@@ -26,7 +26,7 @@ def status_table(status: dict[str, Any]) -> RenderableType:
     """A pipeline now."""
     live = status["live"]
     table = _table("  stage", "variant")
-    for heading in ("batch", "ready", "cores", "arrivals", "latency", "share of SLA", "ρ", "waiting"):
+    for heading in ("batch", "ready", "cores", "λ", "latency", "SLA", "ρ", "queue"):
         table.add_column(heading, justify="right")
     for stage in live["stages"]:
         table.add_row(*_stage_row(stage, status["sla_s"]))

@@ -342,21 +342,32 @@ class FakeWorld:
         )  # fmt: skip
 
 
+class InProcess(httpx.BaseTransport):
+    """Carries requests to an application in this process, without a socket."""
+
+    def __init__(self, services: Services) -> None:
+        self._transport = httpx.ASGITransport(create_app(services))
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The application's response."""
+
+        async def send() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._transport) as client:
+                return await client.send(request)
+
+        answer = asyncio.run(send())
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
 class ApiClient:
-    """Requests to an application in this process, without a socket."""
+    """Requests to an application in this process."""
 
     def __init__(self, services: Services, base_url: str = "http://127.0.0.1:8080") -> None:
-        self._transport = httpx.ASGITransport(create_app(services))
-        self._base_url = base_url
+        self._client = httpx.Client(transport=InProcess(services), base_url=base_url)
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The response."""
-
-        async def send() -> httpx.Response:
-            async with httpx.AsyncClient(transport=self._transport, base_url=self._base_url) as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
+        return self._client.request(method, path, **options)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """The response to GET."""

@@ -1,0 +1,102 @@
+"""The OpenAPI document: valid, whole, and honest about errors and units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.fakes.services import ApiClient, FakeWorld
+
+PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"
+
+
+@pytest.fixture(scope="module")
+def api() -> ApiClient:
+    return ApiClient(FakeWorld().play(30).services())
+
+
+@pytest.fixture(scope="module")
+def document(api: ApiClient) -> dict[str, Any]:
+    found: dict[str, Any] = api.get("/openapi.json").json()
+    return found
+
+
+def within(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in the document."""
+    if isinstance(value, dict):
+        yield value
+        for part in value.values():
+            yield from within(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from within(part)
+
+
+def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert set(document) >= {"info", "paths", "components"}
+    assert document["info"]["title"] == "ipa"
+
+
+def test_every_reference_resolves_and_every_schema_is_one(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    references = {part["$ref"] for part in within(document) if "$ref" in part}
+    assert references
+    assert {reference.rsplit("/", 1)[1] for reference in references} <= set(schemas)
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_operation_is_named_described_and_may_fail(document: dict[str, Any]) -> None:
+    operations = [part for methods in document["paths"].values() for part in methods.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(ids) == len(set(ids))
+    for operation in operations:
+        assert operation["description"] and operation["tags"]
+        assert "422" not in operation["responses"]
+        assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/ocr", "/ocr/status", "/ocr/profiles", "/ocr/profiles/detect", "/ocr/decisions", "/ocr/history"],
+)
+def test_answers_are_what_the_document_says(api: ApiClient, document: dict[str, Any], path: str) -> None:
+    template = f"/v1/pipelines{path}".replace("/ocr", "/{pipeline}").replace("/detect", "/{stage}")
+    content = document["paths"][template]["get"]["responses"]["200"]["content"]
+    schema = {**content["application/json"]["schema"], "components": document["components"]}
+    answer = api.get(f"/v1/pipelines{path}").json()
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(answer)] == []
+
+
+def test_problems_are_what_the_document_says(api: ApiClient, document: dict[str, Any]) -> None:
+    schema = {"$ref": "#/components/schemas/ProblemDocument", "components": document["components"]}
+    for answer in (api.get("/v1/pipelines/nope"), api.post("/v1/pipelines/ocr/plans", {"x": 1})):
+        assert [error.message for error in Draft202012Validator(schema).iter_errors(answer.json())] == []
+
+
+def test_quantities_carry_their_unit(document: dict[str, Any]) -> None:
+    bare = re.compile(r"(^|_)(latency|delay|time|timeout|rate|throughput|capacity|memory)$")
+    for schema in document["components"]["schemas"].values():
+        for name, part in schema.get("properties", {}).items():
+            kinds = {part.get("type")} | {each.get("type") for each in part.get("anyOf", [])}
+            assert not ({"number", "integer"} & kinds and bare.search(name)), name
+
+
+def test_the_page_asks_nobody_else_and_has_no_inline_script() -> None:
+    pages = sorted(PAGE.glob("*.html"))
+    assert len(pages) == 3
+    for path in PAGE.iterdir():
+        addresses = set(re.findall(r"https?://[^\s\"')>]+", path.read_text()))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, path
+    for path in pages:
+        text = path.read_text()
+        assert re.findall(r"<script(?![^>]*\bsrc=)", text) == []
+        assert re.findall(r"\son\w+=|style=", text) == []
+        for asset in re.findall(r"(?:src|href)=\"/assets/([^\"]+)\"", text):
+            assert (PAGE / asset).is_file()

@@ -1,0 +1,253 @@
+"""The verbs that talk to a service: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ipa.cli.main import run
+from ipa.cli.source import Service
+from ipa.model.decision import Action, ReasonCode
+from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
+from ipa.model.plan import Plan, Termination
+from tests.fakes.services import LADDER, FakeWorld, InProcess, a_plan
+
+Ipa = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return FakeWorld().play(60)
+
+
+@pytest.fixture
+def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
+    """Run the command against the world; its exit code, output and complaints."""
+    monkeypatch.setattr("ipa.cli.source.source", lambda at: Service(at, InProcess(world.services())))
+    monkeypatch.setattr("getpass.getuser", lambda: "kim")
+
+    def command(*words: str) -> tuple[int, str, str]:
+        code = run(list(words))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return command
+
+
+def test_status_shows_the_pipeline(ipa: Ipa) -> None:
+    code, out, _ = ipa("status", "ocr")
+    assert code == 0
+    for word in ("v4-480", "v6-320", "1/1", "λ", "q95", "mode active", "PAS 0.742", "1.5 cores", "next tick"):
+        assert word in out
+    assert "\x1b" not in out
+
+
+def test_status_of_all_is_a_list(ipa: Ipa) -> None:
+    code, out, _ = ipa("status", "-o", "json")
+    assert code == 0
+    assert [each["pipeline"] for each in json.loads(out)] == ["ocr"]
+
+
+def test_status_of_a_degraded_pipeline_is_5(ipa: Ipa, world: FakeWorld) -> None:
+    world.metrics_fail = True
+    world.tick()
+    code, out, _ = ipa("status", "ocr")
+    assert code == 5
+    assert "Degraded: hold.metrics_missing: Prometheus did not answer" in out
+    assert ipa("status", "ocr", "-o", "json")[0] == 5
+
+
+def test_history_lists_changes_and_with_all_holds_too(ipa: Ipa, world: FakeWorld) -> None:
+    changes = [decision for decision in world.log if decision.action is Action.APPLY]
+    code, out, _ = ipa("history", "ocr")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 1 + len(changes)
+    assert changes[-1].decision_id in lines[1] and changes[-1].reason.value in lines[1]
+    code, out, _ = ipa("history", "ocr", "--all", "--limit", "7", "-o", "json")
+    page = json.loads(out)
+    assert len(page["decisions"]) == 7
+    older = json.loads(ipa("history", "ocr", "--all", "--before", page["next_before"], "-o", "json")[1])
+    assert older["decisions"][0]["tick"] == page["decisions"][-1]["tick"] - 1
+
+
+def test_diff_without_a_change(ipa: Ipa) -> None:
+    code, out, _ = ipa("diff", "ocr", "--rate", "5", "--detailed-exitcode")
+    assert code == 0
+    assert "No change." in out
+
+
+def test_diff_with_a_change_says_what_it_costs_and_gains(ipa: Ipa) -> None:
+    assert ipa("diff", "ocr", "--rate", "30")[0] == 0
+    code, out, _ = ipa("diff", "ocr", "--rate", "30", "--detailed-exitcode")
+    assert code == 2
+    for word in (
+        "~ detect",
+        "v4-480 → v4-320",
+        "2 → 8",
+        "0.742 → 0.497 (-0.245)",
+        "1.5 → 2 (+0.5, +33%) cores",
+    ):
+        assert word in out
+    found = json.loads(ipa("diff", "ocr", "--rate", "30", "-o", "json")[1])
+    assert found["changed"] and found["stages"][1]["changed"] == ["variant", "batch_size"]
+
+
+def test_diff_without_a_feasible_plan_is_3_and_says_what_would_help(
+    ipa: Ipa, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeWorld, "plan", infeasible)
+    code, _, err = ipa("diff", "ocr", "--rate", "5")
+    assert code == 3
+    assert "Feasible with cores ≥ 7" in err
+
+
+def test_diff_and_apply_take_a_plan_from_a_file(ipa: Ipa, world: FakeWorld, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(a_plan(30.0).to_json()))
+    assert ipa("diff", "ocr", "--plan", str(path), "--detailed-exitcode")[0] == 2
+    code, out, _ = ipa("apply", "ocr", "--plan", str(path), "--reason", "trial")
+    assert code == 0
+    assert "apply.requested: requested by kim: trial" in out
+    assert world.log[-1].configs == LADDER[3][3]
+
+
+def test_a_plan_of_another_pipeline_is_refused(ipa: Ipa, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**a_plan(30.0).to_json(), "pipeline": "video"}))
+    code, _, err = ipa("apply", "ocr", "--plan", str(path))
+    assert code == 65
+    assert "'video'" in err
+
+
+def test_a_plan_the_pipeline_cannot_run_is_refused_with_every_fault(ipa: Ipa, tmp_path: Path) -> None:
+    plan = a_plan(30.0).to_json()
+    plan["stages"] = [{**stage, "variant": "v9", "batch_size": 3} for stage in plan["stages"]]
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    code, _, err = ipa("apply", "ocr", "--plan", str(path))
+    assert code == 65
+    assert err.count("'v9'") == 2 and err.count("batch size 3") == 2
+
+
+def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
+    ipa: Ipa, world: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = FakeWorld.plan
+
+    def plan_slowly(self: FakeWorld, *arguments: Any, **options: Any) -> Any:
+        self.applied_tick = 1000
+        return planned(self, *arguments, **options)
+
+    monkeypatch.setattr(FakeWorld, "plan", plan_slowly)
+    before = len(world.log)
+    code, _, err = ipa("apply", "ocr", "--rate", "30")
+    assert code == 4
+    assert '"1000"' in err
+    assert len(world.log) == before
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (ReasonCode.PAUSED, 3),
+        (ReasonCode.ADVISORY, 3),
+        (ReasonCode.CONFLICT, 4),
+        (ReasonCode.IN_PROGRESS, 4),
+        (ReasonCode.RBAC, 77),
+        (ReasonCode.NO_CHANGE, 0),
+    ],
+)
+def test_a_request_that_was_held_back_is_not_success(
+    ipa: Ipa, monkeypatch: pytest.MonkeyPatch, reason: ReasonCode, code: int
+) -> None:
+    def hold(self: FakeWorld, pipeline: str, configs: Any, detail: str) -> Any:
+        return self._decide(reason, "not now", configs, rate=1.0)
+
+    monkeypatch.setattr(FakeWorld, "apply", hold)
+    assert ipa("rollback", "ocr")[:1] == (code,)
+    found, out, _ = ipa("rollback", "ocr", "-o", "json")
+    assert (found, json.loads(out)["reason"]) == (code, reason.value)
+
+
+def test_rollback_goes_back(ipa: Ipa, world: FakeWorld) -> None:
+    previous = [decision for decision in world.log if decision.action is Action.APPLY][-1].previous
+    assert ipa("rollback", "ocr", "--by", "ann", "--reason", "slow")[0] == 0
+    assert world.log[-1].configs == previous
+    assert world.log[-1].detail == "rollback by ann: slow"
+    assert ipa("rollback", "ocr", "--to", "nope")[0] == 1
+
+
+def test_pause_and_resume(ipa: Ipa, world: FakeWorld) -> None:
+    code, out, _ = ipa("pause", "ocr", "--for", "30min", "--reason", "release")
+    assert code == 0 and "paused until 2026-11-24T12:35:00Z" in out
+    control = world.control("ocr")
+    assert (control.paused_by, control.paused_reason) == ("kim", "release")
+    assert "Paused until" in ipa("status", "ocr")[1]
+    code, out, _ = ipa("resume", "ocr")
+    assert code == 0 and "no longer paused" in out
+    assert "until `ipa resume`" in ipa("pause", "ocr")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["status", "nope"], 1, "There are: ocr"),
+        (["pause", "ocr", "--for", "soon"], 64, "'soon'"),
+        (["pause", "ocr", "--until", "2020-01-01T00:00Z"], 65, "/until"),
+        (["pause", "ocr", "--until", "later"], 65, "/until"),
+        (["watch", "ocr", "--until", "bored"], 64, "settled"),
+        (["apply", "ocr", "--plan", "/nope.json"], 65, "/nope.json"),
+        (["diff", "ocr", "--plan", "/nope.json", "--rate", "3"], 64, "--rate"),
+        (["diff", "ocr", "--objective", "nope"], 1, "default, frugal"),
+        (["diff", "ocr", "--rate", "-1"], 65, "/rate_rps"),
+        (["history", "ocr", "--limit", "0"], 64, "limit"),
+        (["status"] + ["ocr"] * 2, 64, "ocr"),
+    ],
+)
+def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
+    found, _, err = ipa(*words)
+    assert (found, said in err) == (code, True), err
+    assert "Traceback" not in err
+
+
+def test_a_service_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--at", "http://127.0.0.1:9"]) == 1
+    assert "ipa serve" in capfd.readouterr().err
+    assert run(["status", "--at", "somewhere"]) == 64
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.Response(502, text="gateway")])
+def test_something_else_at_that_address(answer: httpx.Response) -> None:
+    with (
+        Service("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
+        pytest.raises(UnavailableError, match="not ipa"),
+    ):
+        service.get("pipelines")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(403, ForbiddenError), (412, ConflictError), (409, ConflictError), (503, UnavailableError)],
+)
+def test_a_problem_with_a_code_from_tomorrow_goes_by_its_status(status: int, kind: type[Exception]) -> None:
+    answer = httpx.Response(status, json={"code": "new.code", "detail": "so", "errors": []})
+    with (
+        Service("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
+        pytest.raises(kind, match="so"),
+    ):
+        service.get("pipelines")
+
+
+def infeasible(self: FakeWorld, *_: Any, **__: Any) -> Plan:
+    """A plan that nothing can run."""
+    none = {"objective": None, "bound": None, "pas": None, "cost_cores": None, "latency_s": None}
+    return replace(
+        a_plan(5.0), termination=Termination.INFEASIBLE, stages=(), relaxations=("cores ≥ 7",), **none
+    )
