@@ -122,6 +122,7 @@ class ControlLoop:
         self._ticking = threading.Lock()
         self._state = EngineState()
         self._recovered = False
+        self._unread: IpaError | None = None
         self._control = PipelineControl()
         self._history: deque[HistoryPoint] = deque(maxlen=max(1, round(HISTORY_S / settings.tick_s)))
         self._snapshot = Snapshot(pipeline.name, 0, self._control, Phase.IDLE)
@@ -214,33 +215,37 @@ class ControlLoop:
             return None
 
     def _recover(self, observation: Observation, now_s: float) -> None:
-        """Take up tick numbers and a change in flight from the record; next tick if it is not to be had."""
-        if observation.running() is None:
-            return
+        """Take up tick numbers and a change in flight from the record and the world; next tick if not now."""
         name = self.pipeline.name
         try:
             newest = self._world.decisions.decisions(name, limit=1)
             applied = self._world.decisions.decisions(name, limit=1, applied_only=True)
         except IpaError as error:
-            log.warning("decisions of %s cannot be read: %s", name, error)
+            self._unread = error
             return
-        self._recovered = True
+        self._unread = None
         last = applied[0] if applied else None
         self._state = replace(
             self._state,
             tick=max(self._state.tick, newest[0].tick if newest else 0),
             planned=last is not None,
-            actuation=resume(last, observation, self._settings.rollout_deadline_s, now_s),
         )
+        if observation.running() is not None:
+            actuation = resume(last, observation, self._settings.rollout_deadline_s, now_s)
+            self._state = replace(self._state, actuation=actuation)
+            self._recovered = True
 
     def _carry_out(self, effects: Effects) -> Decision:
         """Record, then write. The decision that says how it went."""
         decision, change = effects.decision, effects.change
-        clock = self._world.clock
         try:
+            if self._unread is not None:
+                # Without the record its numbers cannot be continued.
+                raise self._unread
             self._world.decisions.record(decision)
         except IpaError as error:
-            decision, self._state = unrecorded(decision, self._state, error, clock.monotonic_s())
+            now_s = self._world.clock.monotonic_s()
+            decision, self._state = unrecorded(decision, self._state, error, now_s)
             log.error("%s: %s", self.pipeline.name, decision.detail)
             return decision
         if change is None:
