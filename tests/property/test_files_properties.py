@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.adapters.files import dump_profile, load_pipeline, load_profile
@@ -26,6 +26,9 @@ from ipa.adapters.files.quantities import (
 )
 from ipa.model.errors import InputError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+
+# No time limit on a busy machine, and the same examples on every one.
+STEADY = settings(deadline=None, derandomize=True, max_examples=100)
 
 PIPELINE: dict[str, Any] = {
     "apiVersion": "ipa/v1",
@@ -180,6 +183,7 @@ def test_an_altered_value_is_good_or_has_problems_there(kind: str, place: Place,
             assert problem.pointer == holder or problem.pointer.startswith((here, echo)), replacement
 
 
+@STEADY
 @given(st.text(max_size=200))
 def test_any_text_is_good_or_an_input_error(text: str) -> None:
     try:
@@ -190,6 +194,7 @@ def test_any_text_is_good_or_an_input_error(text: str) -> None:
         assert document.data is not None or document.texts or text.strip()
 
 
+@STEADY
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_input_error(raw: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -202,6 +207,7 @@ def test_any_bytes_are_an_input_error(raw: bytes) -> None:
 AMOUNTS = st.floats(min_value=1e-9, max_value=1e9, allow_nan=False)
 
 
+@STEADY
 @given(AMOUNTS)
 def test_quantities_read_back_to_the_last_bit(value: float) -> None:
     assert parse_duration_s(format_duration(value)) == value
@@ -240,6 +246,7 @@ PROFILES = st.builds(
 )
 
 
+@STEADY
 @given(PROFILES)
 def test_a_profile_reads_back_to_the_last_bit(profile: StageProfile) -> None:
     with tempfile.TemporaryDirectory() as folder:

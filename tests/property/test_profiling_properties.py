@@ -1,0 +1,105 @@
+"""What holds of fits, base allocations and operating points whatever was measured."""
+
+from __future__ import annotations
+
+from datetime import date
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipa.model.pipeline import Bounds, Objective, Stage, Variant
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s, stage_sla_s
+from ipa.profiling.fit import Form, fit_variant
+from ipa.profiling.points import Allocation, LatencySource, operating_points
+
+# No time limit on a busy machine, and the same examples on every one.
+STEADY = settings(deadline=None, derandomize=True, max_examples=60)
+
+LATENCIES = st.floats(min_value=1e-4, max_value=100)
+RATES = st.none() | st.floats(min_value=0.01, max_value=1000)
+
+
+@st.composite
+def variants(draw: st.DrawFn, name: str = "small") -> VariantProfile:
+    """Any figures at all, on one to three core counts, with a batch of 1 always among them."""
+    sizes = draw(st.sets(st.sampled_from([0.5, 1.0, 2.0, 4.0]), min_size=1, max_size=3))
+    batches = {1, *draw(st.sets(st.sampled_from([2, 4, 8, 16, 64]), max_size=4))}
+    points = tuple(
+        ProfilePoint(cores, batch, draw(LATENCIES), throughput_rps=draw(RATES))
+        for cores in sorted(sizes)
+        for batch in sorted(batches)
+    )
+    return VariantProfile(name, draw(st.floats(min_value=0.01, max_value=1)), points)
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> StageProfile:
+    names = ["a", "b", "c"][: draw(st.integers(1, 3))]
+    measured = tuple(draw(variants(name)) for name in names)
+    return StageProfile("shop", "detect", measured, "none", date(2026, 11, 24), "made up")
+
+
+OBJECTIVES = st.builds(
+    Objective,
+    latency_margin_ratio=st.floats(min_value=-0.5, max_value=1),
+    throughput_margin_ratio=st.floats(min_value=-0.5, max_value=1),
+    threshold_rps=st.floats(min_value=0.01, max_value=50),
+    max_batch_size=st.none() | st.integers(1, 64),
+)
+
+
+@STEADY
+@given(variants())
+def test_a_fitted_latency_is_positive_and_never_falls(variant: VariantProfile) -> None:
+    for fit in fit_variant(variant).fits.values():
+        values = [fit.latency_s(batch) for batch in range(fit.batch_min, fit.batch_max + 1)]
+        assert min(values) > 0
+        assert all(later >= earlier * (1 - 1e-9) for earlier, later in pairwise(values))
+        assert fit.r2_ratio <= 1
+        assert fit.max_error_ratio >= 0
+        if fit.form is Form.CONSTANT:
+            assert fit.coefficients[1:] == (0, 0)
+
+
+@STEADY
+@given(profiles(), OBJECTIVES)
+def test_base_cores_rise_with_accuracy_and_carry_the_threshold(
+    profile: StageProfile, objective: Objective
+) -> None:
+    allocation = base_allocation(profile, objective)
+    limit_s = stage_sla_s(profile, objective)
+    order = [
+        each for each in sorted(profile.variants, key=lambda v: v.accuracy) if each.variant in allocation
+    ]
+    cores = [allocation[each.variant] for each in order]
+    assert cores == sorted(cores)
+    for variant in order:
+        assert any(
+            point.cores == allocation[variant.variant]
+            and point_capacity_rps(point, objective) >= objective.threshold_rps
+            and point_latency_s(point, objective) <= limit_s
+            for point in variant.points
+        )
+
+
+@pytest.mark.parametrize("source", LatencySource)
+@STEADY
+@given(profile=profiles(), objective=OBJECTIVES)
+def test_operating_points_are_usable_and_those_of_base_a_part_of_all(
+    source: LatencySource, profile: StageProfile, objective: Objective
+) -> None:
+    stage = Stage("detect", tuple(Variant(each.variant) for each in profile.variants))
+    free, base = (
+        operating_points(profile, stage, objective, Bounds(), allocation=allocation, source=source)
+        for allocation in (Allocation.FREE, Allocation.BASE)
+    )
+    assert set(base) <= set(free)
+    assert len({(p.variant, p.batch_size, p.cores) for p in free}) == len(free)
+    for point in free:
+        assert point.latency_s > 0
+        assert point.capacity_rps > 0
+        assert objective.max_batch_size is None or point.batch_size <= objective.max_batch_size
+        assert point.accuracy == profile.variant(point.variant).accuracy
