@@ -11,7 +11,7 @@ function resolve(schema) {
 /** A schema in a line a person reads: the type, or the name of the object. */
 function short(schema) {
   if (!schema) return "nothing";
-  if (schema.$ref) return schema.$ref.split("/").pop();
+  if (schema.$ref) return resolve(schema).enum ? short(resolve(schema)) : schema.$ref.split("/").pop();
   if (schema.anyOf) return schema.anyOf.map(short).join(" | ");
   if (schema.type === "array") return `${short(schema.items ?? {})}[]`;
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
