@@ -213,7 +213,7 @@ DRIFTS = {
     ),
     "renamed container": (_set([*FIRST, "name"], "detector"), "0 containers are named 'detect', not one"),
     "renamed node": (_set(["graph", "name"], "root"), "0 graph nodes are named 'detect', not one"),
-    "renamed predictor": (_set(["name"], "blue"), "has predictors blue, none is 'main'"),
+    "renamed predictor": (_set(["name"], "blue"), "has predictors blue, not one 'main'"),
     "hpaSpec": (_set(["componentSpecs", 0, "hpaSpec"], {"maxReplicas": 3}), "stage 'detect' has hpaSpec"),
     "kedaSpec": (_set(["componentSpecs", 1, "kedaSpec"], {"triggers": [{}]}), "stage 'read' has kedaSpec"),
     "shared component": (_share, "stage 'read' shares its componentSpec with another stage"),

@@ -250,8 +250,8 @@ def test_an_object_made_anew_is_not_written_under_the_old_plan(world: World) -> 
     world.workload.create(PIPELINE, CONFIGS)
     with pytest.raises(ConflictError):
         world.workload.write(PIPELINE, change)
-    with pytest.raises(ConflictError):
-        world.workload.rollout(PIPELINE, replace(change, configs=CONFIGS))
+    rollout = world.workload.rollout(PIPELINE, replace(change, configs=CONFIGS))
+    assert rollout == Rollout(RolloutPhase.READY, "another hand has replaced the change")
 
 
 def test_an_autoscaler_is_refused_with_its_name_and_nothing_is_written(world: World) -> None:
@@ -296,6 +296,19 @@ def test_old_pods_in_trouble_do_not_fail_the_change_that_replaces_them(world: Wo
     phases = [rollout.phase for rollout in world.watch(change, 8)]
     assert RolloutPhase.FAILED not in phases
     assert phases[-1] is RolloutPhase.READY
+
+
+def test_another_hands_failure_is_not_this_changes(world: World) -> None:
+    world.kube.cluster.trouble_of = lambda pod: Trouble.CRASH if _is_large(pod) else None
+    change = world.write(MORE)
+
+    def switch(sdep: Json) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = (
+            "registry.example/detect:l"
+        )
+
+    world.edit(switch)
+    assert {rollout.phase for rollout in world.watch(change, 4)} == {RolloutPhase.READY}
 
 
 def test_pods_without_room_keep_it_progressing_and_say_so(world: World) -> None:

@@ -36,6 +36,11 @@ class Place:
     deployment: str
 
 
+def _containers(component: Json) -> list[Json]:
+    """Its containers; the schema lets a componentSpec be without them."""
+    return (component.get("spec") or {}).get("containers") or []
+
+
 def target_of(pipeline: Pipeline) -> SeldonTarget:
     """Where the pipeline's SeldonDeployment lives. InputError where its file does not say."""
     if pipeline.seldon is None:
@@ -53,7 +58,7 @@ def container_name(stage: Stage) -> str:
 
 def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
     """The name the operator gives to the Deployment of a componentSpec."""
-    containers = [container["name"] for container in component["spec"]["containers"]]
+    containers = [container["name"] for container in _containers(component)]
     name = "-".join([target.name, target.predictor, str(index), *containers])
     return (
         name
@@ -70,13 +75,16 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
     """
     target = target_of(pipeline)
     problems: list[str] = []
-    owner = sdep["metadata"].get("labels", {}).get(LABEL_PIPELINE)
+    owner = (sdep["metadata"].get("labels") or {}).get(LABEL_PIPELINE)
     if owner not in (None, pipeline.name):
         problems.append(f"label {LABEL_PIPELINE} says that it belongs to pipeline {owner!r}")
-    predictors = sdep["spec"]["predictors"]
+    predictors = (sdep.get("spec") or {}).get("predictors") or []
     names = [predictor["name"] for predictor in predictors]
     if names.count(target.predictor) != 1:
-        raise drift(pipeline, [*problems, f"has predictors {', '.join(names)}, none is {target.predictor!r}"])
+        raise drift(
+            pipeline,
+            [*problems, f"has predictors {', '.join(names) or '(none)'}, not one {target.predictor!r}"],
+        )
     index = names.index(target.predictor)
     nodes = list(_nodes(predictors[index]["graph"], ("spec", "predictors", index, "graph")))
     places: list[Place] = []
@@ -105,7 +113,7 @@ def _place(
     found = [
         (("spec", "predictors", predictor, "componentSpecs", component), ("spec", "containers", container))
         for component, spec in enumerate(whole.get("componentSpecs") or ())
-        for container, one in enumerate(spec["spec"]["containers"])
+        for container, one in enumerate(_containers(spec))
         if one["name"] == name
     ]
     node = [(path, value) for path, value in nodes if value["name"] == name]
@@ -127,7 +135,7 @@ def _place(
     return Place(
         stage=stage,
         component=component,
-        container=component["spec"]["containers"][inside[-1]],
+        container=_containers(component)[int(inside[-1])],
         node=node[0][1],
         component_path=component_path,
         container_path=component_path + inside,

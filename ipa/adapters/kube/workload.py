@@ -9,7 +9,7 @@ from ipa.adapters.kube.locate import Place, locate, target_of
 from ipa.adapters.kube.manifest import canonical, read, render
 from ipa.adapters.kube.patch import build_patch
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
-from ipa.control.ports import Rollout, StageState, WorkloadState
+from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
@@ -82,15 +82,15 @@ class SeldonWorkload:
         return revision_of(written)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is. ConflictError: the SeldonDeployment asks for something else now."""
+        """How far a written change is.
+
+        Where another hand has made the SeldonDeployment ask for something else, or made it anew, it is READY:
+        nothing of the change is left to wait for, and what runs is told by `read`. Never FAILED then, since
+        taking the change back would overwrite that hand.
+        """
         sdep = self._get(pipeline)
-        if not _same_object(revision_of(sdep), change.revision) or read(pipeline, sdep) != canonical(
-            change.configs
-        ):
-            raise ConflictError(
-                f"another hand changed pipeline {pipeline.name!r} after the change was written",
-                hint="Read it again and decide again.",
-            )
+        if not _same_object(revision_of(sdep), change.revision) or not _asks_for(pipeline, sdep, change):
+            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
         places = locate(pipeline, sdep)
         deployments = self._deployments(pipeline, places)
         namespace = target_of(pipeline).namespace
@@ -114,7 +114,7 @@ class SeldonWorkload:
 
     def _check_promise(self, pipeline: Pipeline, promised: Json, change: Change) -> None:
         """ConflictError where the cluster's own hands (webhooks) would make something else of the patch."""
-        if read(pipeline, promised) != canonical(change.configs):
+        if not _asks_for(pipeline, promised, change):
             raise ConflictError(
                 f"the cluster would change what is written for pipeline {pipeline.name!r}",
                 hint="Look for a mutating webhook that touches SeldonDeployments.",
@@ -142,6 +142,10 @@ class SeldonWorkload:
                 hint="Read it again and decide again.",
             ) from cause
         return revision_of(live)
+
+
+def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
+    return read(pipeline, sdep) == canonical(change.configs)
 
 
 def _same_object(revision: str, other: str) -> bool:

@@ -125,19 +125,19 @@ def admit(body: Json, schema: Json, *, strict: bool) -> Json:
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(kept), key=lambda e: e.json_path)
     if errors:
         _refuse(name, [(error.json_path.removeprefix("$."), error.message) for error in errors])
-    _webhook(name, kept["spec"])
+    _webhook(name, kept.get("spec", {}))
     return kept
 
 
 def _webhook(name: str, spec: Json) -> None:
-    predictors = spec["predictors"]
+    predictors = spec.get("predictors", [])
     faults = []
     traffic = [predictor.get("traffic", 0) for predictor in predictors if not predictor.get("shadow")]
     if sum(traffic) not in (0, 100) or (len(traffic) > 1 and sum(traffic) != 100):
         faults.append(("spec", f"Traffic must sum to 100 for predictors: it is {sum(traffic)}"))
     for predictor in predictors:
         specs = predictor.get("componentSpecs", [])
-        containers = {one["name"] for spec in specs for one in spec["spec"]["containers"]}
+        containers = {one["name"] for spec in specs for one in spec.get("spec", {}).get("containers", [])}
         nodes = [predictor["graph"]]
         while nodes:
             node = nodes.pop()
