@@ -18,6 +18,8 @@ DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(),
 # A load that quadruples within one horizon is a step, which the last value shows soon enough; a forecast
 # beyond that is a fault of the forecaster.
 CLAMP_FACTOR = 4.0
+# Coarser rates show neither a trend nor the maxima over 10 s that the rungs look at.
+COARSEST_S = 5.0
 # So much worse than the last maximum on the recent past is not noise.
 WORSE_FACTOR = 2.0
 
@@ -32,10 +34,10 @@ def forecast(
 ) -> Forecast:
     """The peak rate to plan for over the next `horizon_s`, from the first rung that holds.
 
-    Rates are means over `smooth_s`. A rung is stepped down from where there is too little history, too many
-    gaps, where it was worse than the last maximum lately, or where its answer is not a number, negative or
-    beyond CLAMP_FACTOR times the highest rate seen; each step is said in `steps_down`. The last rung answers
-    in any case, clamped. DomainError where the load has no rate at all.
+    Rates are means over `smooth_s`. A rung is stepped down from where there is too little history, too coarse
+    rates or too many gaps, where it was worse than the last maximum lately, or where its answer is not a
+    number, negative or beyond CLAMP_FACTOR times the highest rate seen; each step is said in `steps_down`.
+    The last rung answers in any case, clamped. DomainError where the load has no rate at all.
     """
     series = prepare(load, smooth_s)
     highest = float(series.rates_rps.max())
@@ -65,6 +67,8 @@ def _try(
     rung: Forecaster, series: Series, horizon_s: float, quantile: float, limit: float
 ) -> tuple[Peak | None, str]:
     """The rung's peak, or None and why it is not to be trusted."""
+    if series.step_s > min(COARSEST_S, horizon_s / 2):
+        return None, f"one rate in {series.step_s:g} s is too coarse for the next {horizon_s:g} s"
     needed_s = rung.min_history_s(horizon_s)
     if series.length_s < needed_s:
         return None, f"{series.length_s:g} s of load, needs {needed_s:g} s"
