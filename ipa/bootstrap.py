@@ -17,6 +17,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.local.workload import LocalWorkload
+from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
@@ -59,6 +60,7 @@ class App:
     pipelines: Mapping[str, Pipeline]
     profiles: Mapping[str, Mapping[str, StageProfile]]
     loops: Mapping[str, ControlLoop]
+    endpoints: Mapping[str, str]
     store: Store
     registry: CollectorRegistry
     clock: SystemClock
@@ -89,14 +91,25 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if options.mode is not None:
             for name in pipelines:
                 store.set_control(name, replace(store.control(name), mode=options.mode))
-        workload, metrics = _world(settings, options, pipelines, profiles, registry, resources)
+        workload, metrics, endpoints = _world(settings, options, pipelines, profiles, registry, resources)
         world = World(clock, metrics, workload, store, store)
-        publisher = Publisher(registry, pipelines.values())
+        publisher = Publisher(Catalogue(registry, tuple(pipelines.values())))
         loops = {
             name: _loop(settings, options, pipeline, profiles[name], world, (publisher,))
             for name, pipeline in pipelines.items()
         }
-        return App(settings, pipelines, profiles, loops, store, registry, clock, stop, resources.pop_all())
+        return App(
+            settings=settings,
+            pipelines=pipelines,
+            profiles=profiles,
+            loops=loops,
+            endpoints=endpoints,
+            store=store,
+            registry=registry,
+            clock=clock,
+            stop=stop,
+            resources=resources.pop_all(),
+        )
 
 
 def _chosen(found: Mapping[str, Pipeline], names: Sequence[str]) -> dict[str, Pipeline]:
@@ -150,12 +163,14 @@ def _world(
     profiles: Mapping[str, Mapping[str, StageProfile]],
     registry: CollectorRegistry,
     resources: ExitStack,
-) -> tuple[Workload, Metrics]:
+) -> tuple[Workload, Metrics, Mapping[str, str]]:
+    """What runs, what measures it, and where requests go (local pipelines only)."""
     if settings.target == "kubernetes":
         client = _kube_client(settings)
         resources.callback(client.close)
         url, dialect = settings.prometheus_url, Dialect.SELDON
         workload: Workload = SeldonWorkload(client)
+        endpoints: dict[str, str] = {}
     elif settings.target == "local":
         local = LocalWorkload(options.folder)
         resources.callback(local.stop)
@@ -168,10 +183,11 @@ def _world(
         resources.callback(server.stop)
         registry.register(LocalCosts(local, tuple(pipelines)))
         url, dialect, workload = server.url, Dialect.LOCAL, local
+        endpoints = {name: local.endpoint(name) for name in pipelines}
     else:
         raise UsageError(f"target is 'local' or 'kubernetes', not {settings.target!r}")
     metrics = PrometheusMetrics(url, settings.prometheus_timeout_s, settings.stale_after_s, dialect)
-    return workload, metrics
+    return workload, metrics, endpoints
 
 
 def _kube_client(settings: Settings) -> KubeClient:

@@ -49,13 +49,19 @@ Paged = Annotated[Paging, Depends(paging)]
 @router.get("/pipelines", tags=["pipelines"])
 def list_pipelines(services: Using) -> PipelineList:
     """Every pipeline, by name."""
-    return PipelineList(tuple(pipeline_view(services.pipelines[name]) for name in sorted(services.pipelines)))
+    return PipelineList(
+        tuple(_view(services.pipelines[name], services) for name in sorted(services.pipelines))
+    )
 
 
 @router.get("/pipelines/{pipeline}", tags=["pipelines"])
-def get_pipeline(pipeline: Named) -> PipelineView:
+def get_pipeline(pipeline: Named, services: Using) -> PipelineView:
     """A pipeline as its owner wrote it."""
-    return pipeline_view(pipeline)
+    return _view(pipeline, services)
+
+
+def _view(pipeline: Pipeline, services: Services) -> PipelineView:
+    return pipeline_view(pipeline, services.endpoints.get(pipeline.name))
 
 
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])

@@ -67,3 +67,5 @@ class Services:
     readiness: Callable[[], tuple[Check, ...]]
     clock: Clock
     registry: CollectorRegistry = field(default=REGISTRY)
+    # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
+    endpoints: Mapping[str, str] = field(default_factory=dict)

@@ -33,6 +33,7 @@ class PipelineView:
     objectives: dict[str, Objective]
     default_objective: str
     stages: tuple[StageView, ...]
+    endpoint: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Readiness:
     checks: tuple[CheckView, ...] = ()
 
 
-def pipeline_view(pipeline: Pipeline) -> PipelineView:
+def pipeline_view(pipeline: Pipeline, endpoint: str | None) -> PipelineView:
     """The pipeline without how its containers are run."""
     return PipelineView(
         pipeline=pipeline.name,
@@ -112,6 +113,7 @@ def pipeline_view(pipeline: Pipeline) -> PipelineView:
             )
             for stage in pipeline.stages
         ),
+        endpoint=endpoint,
     )
 
 

@@ -27,6 +27,7 @@ def services_of(app: App) -> Services:
         readiness=lambda: _readiness(app),
         clock=app.clock,
         registry=app.registry,
+        endpoints=app.endpoints,
     )
 
 
