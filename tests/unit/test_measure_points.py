@@ -1,0 +1,97 @@
+"""What the measuring of a variant makes of the answers of a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from ipa.model.errors import InputError
+from ipa.profiling.measure import (
+    MIN_BATCHES,
+    WARM_UP_BATCHES,
+    Answer,
+    Effort,
+    Item,
+    answers,
+    measure_point,
+    measure_points,
+    rows,
+    summarise,
+)
+
+ITEMS: list[Item] = [[{"name": "x", "data": [number]}] for number in range(5)]
+
+
+@dataclass
+class FakeReplica:
+    """Takes `item_s` an item, `first_s` longer for the first batches of a size."""
+
+    item_s: float = 0.01
+    first_s: float = 0.0
+    batches: list[Sequence[Item]] = field(default_factory=list)
+
+    def infer(self, items: Sequence[Item]) -> Answer:
+        seen = sum(len(batch) == len(items) for batch in self.batches)
+        self.batches.append(items)
+        extra_s = self.first_s if seen < WARM_UP_BATCHES else 0.0
+        outputs = tuple({"x": item[0]["data"], "fan_out": [item[0]["data"][0]]} for item in items)
+        return Answer(len(items) * self.item_s + extra_s, outputs)
+
+
+def test_a_point_has_the_tail_the_mean_and_the_throughput_of_its_batches() -> None:
+    point = summarise([0.1] * 99 + [0.3], cores=0.5, batch_size=4)
+    assert (point.cores, point.batch_size) == (0.5, 4)
+    assert 0.1 < point.latency_s < 0.3
+    assert point.latency_mean_s == pytest.approx(0.102)
+    assert point.throughput_rps == pytest.approx(4 / 0.102)
+
+
+def test_the_first_batches_of_a_size_do_not_count() -> None:
+    replica = FakeReplica(first_s=9.0)
+    point = measure_point(replica, ITEMS, cores=1, batch_size=2, effort=Effort(repeats=10, budget_s=60))
+    assert point.latency_s == pytest.approx(0.02)
+    assert len(replica.batches) == WARM_UP_BATCHES + 10
+
+
+@pytest.mark.parametrize(
+    ("effort", "measured"),
+    [
+        (Effort(repeats=40, budget_s=0.1), 10),
+        (Effort(repeats=7, budget_s=60), 7),
+        (Effort(1, 0.0), MIN_BATCHES),
+    ],
+)
+def test_a_point_ends_with_its_batches_or_its_seconds_but_not_before_the_least(
+    effort: Effort, measured: int
+) -> None:
+    replica = FakeReplica(item_s=0.0101)
+    measure_point(replica, ITEMS, cores=1, batch_size=1, effort=effort)
+    assert len(replica.batches) == WARM_UP_BATCHES + measured
+
+
+def test_batches_go_round_the_items_and_are_always_full() -> None:
+    replica = FakeReplica()
+    measure_point(replica, ITEMS, cores=1, batch_size=8, effort=Effort())
+    assert {len(batch) for batch in replica.batches} == {8}
+    assert list(replica.batches[0]) == [*ITEMS, *ITEMS[:3]]
+
+
+def test_sizes_that_would_take_longer_than_the_limit_are_not_tried() -> None:
+    points = measure_points(
+        FakeReplica(item_s=0.1), ITEMS, cores=1, batch_sizes=[8, 1, 4, 2], limit_s=0.5, effort=Effort(5, 0.1)
+    )
+    assert [point.batch_size for point in points] == [1, 2, 4]
+
+
+def test_every_item_is_answered_once_in_order_and_the_fan_out_is_counted() -> None:
+    outputs = answers(FakeReplica(), ITEMS, 2)
+    assert [list(output["x"]) for output in outputs] == [[0], [1], [2], [3], [4]]
+    assert rows(outputs, "fan_out") == pytest.approx(2.0)
+    assert rows(outputs, "absent") == 1.0
+
+
+def test_a_workload_without_items_is_refused() -> None:
+    with pytest.raises(InputError, match="no items"):
+        measure_point(FakeReplica(), [], cores=1, batch_size=1, effort=Effort())
