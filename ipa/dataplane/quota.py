@@ -28,12 +28,20 @@ class CpuQuota:
         self._monotonic = monotonic
         self._filled_at_s = monotonic()
 
+    def settle(self, cpu_s: float) -> None:
+        """Account for `cpu_s` seconds of CPU time used since the last call, spread over that time.
+
+        HTTP and JSON count too, as in a container, but a trickle while idle is covered by what comes in.
+        """
+        self._balance_s = min(self._capacity_s, self._balance_s + self._income_s() - cpu_s)
+
     def charge(self, cpu_s: float) -> float:
-        """The seconds to wait until the debt is paid, after `cpu_s` seconds of CPU time were used."""
-        if not self._is_limited:
-            return 0.0
+        """The seconds to wait until the debt is paid, after `cpu_s` seconds of CPU time were used at once."""
+        self._balance_s = min(self._capacity_s, self._balance_s + self._income_s()) - cpu_s
+        return max(0.0, -self._balance_s / self.cores) if self._is_limited else 0.0
+
+    def _income_s(self) -> float:
         now_s = self._monotonic()
-        refill_s = (now_s - self._filled_at_s) * self.cores
+        income_s = (now_s - self._filled_at_s) * self.cores
         self._filled_at_s = now_s
-        self._balance_s = min(self._capacity_s, self._balance_s + refill_s) - cpu_s
-        return max(0.0, -self._balance_s / self.cores)
+        return income_s

@@ -42,8 +42,8 @@ Tensor = Sequence[bytes] | Sequence[str] | np.ndarray[Any, Any]
 class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     """A stage's model. Subclasses say how to load it and what it makes of one batch.
 
-    `predict_batch` runs in a thread of its own, one call at a time. Its CPU time is charged to the quota of
-    IPA_CORES; `threads` (IPA_THREADS) is how many threads the model may compute with.
+    `predict_batch` runs in a thread of its own, one call at a time. All CPU time of the process is charged to
+    the quota of IPA_CORES; `threads` (IPA_THREADS) is how many threads the model may compute with.
     """
 
     cores: float
@@ -66,10 +66,12 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
         self.cores = float(os.environ.get("IPA_CORES", "1"))
         self.threads = int(os.environ.get("IPA_THREADS", str(max(1, math.ceil(self.cores)))))
         self._quota = CpuQuota(self.cores)
+        self._cpu_seen_s = time.process_time()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
         settings = self.settings.parameters
         parameters = dict(settings.extra or {}) if settings else {}
         await self._in_thread(self.load_model, parameters)
+        self._cpu_since_s()  # loading is not charged
         return True
 
     async def unload(self) -> bool:
@@ -79,9 +81,10 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """The answer to one batch, after its CPU time is paid for."""
+        self._quota.settle(self._cpu_since_s())
         inputs = {tensor.name: decode(tensor) for tensor in payload.inputs}
-        outputs, cpu_s = await self._in_thread(self._timed_predict, inputs)
-        wait_s = self._quota.charge(cpu_s)
+        outputs = await self._in_thread(self.predict_batch, inputs)
+        wait_s = self._quota.charge(self._cpu_since_s())
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         return InferenceResponse(
@@ -91,11 +94,10 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
             outputs=[encode(name, tensor) for name, tensor in outputs.items()],
         )
 
-    def _timed_predict(self, inputs: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], float]:
-        # Of the process, not of the thread: the model's own threads count too.
-        before_s = time.process_time()
-        outputs = self.predict_batch(inputs)
-        return outputs, time.process_time() - before_s
+    def _cpu_since_s(self) -> float:
+        # Of the process, not of the thread: the model's own threads and the HTTP server count too.
+        before_s, self._cpu_seen_s = self._cpu_seen_s, time.process_time()
+        return self._cpu_seen_s - before_s
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)

@@ -25,11 +25,12 @@ class Canvases:
     labels: NDArray[np.int64]
 
 
-def canvases(*, training: bool, placements: int) -> Canvases:
+def canvases(*, training: bool, placements: int, seed: int = SEED) -> Canvases:
     """Every digit of the training or the test part at so many random places. The parts share no digit."""
     digits, labels = load_digits(return_X_y=True)
-    random = np.random.default_rng(SEED)
-    order = random.permutation(len(digits))
+    # Which digit is in which part does not depend on the seed.
+    order = np.random.default_rng(SEED).permutation(len(digits))
+    random = np.random.default_rng(seed)
     part = order[:TRAINING_DIGITS] if training else order[TRAINING_DIGITS:]
     chosen = np.repeat(part, placements)
     images = random.uniform(0, NOISE, (len(chosen), CANVAS, CANVAS)).astype(np.float32)

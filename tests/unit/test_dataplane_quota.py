@@ -32,6 +32,16 @@ def test_idle_time_refills_no_more_than_a_period() -> None:
     assert quota.charge(0.15) == pytest.approx(0.2)
 
 
+def test_a_trickle_while_idle_is_covered_by_what_comes_in() -> None:
+    time = Time()
+    quota = CpuQuota(0.25, monotonic=time)
+    time.now_s = 60
+    quota.settle(5)
+    assert quota.charge(0.025) == pytest.approx(0)
+    quota.settle(0.025)
+    assert quota.charge(0) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("cores", [1, 2, 4.0])
 def test_whole_cores_never_wait(cores: float) -> None:
     assert CpuQuota(cores, monotonic=Time()).charge(100) == 0
@@ -57,3 +67,6 @@ def test_usage_never_exceeds_the_quota_and_one_period(cores: float, calls: list[
         time.now_s += quota.charge(cpu_s)
         assert used_s <= cores * (time.now_s + 0.1) + 1e-9
         time.now_s += idle_s
+        # Some of it was used meanwhile, by the server around the model.
+        used_s += idle_s / 4
+        quota.settle(idle_s / 4)
