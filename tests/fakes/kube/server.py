@@ -212,11 +212,12 @@ class _Handler(BaseHTTPRequestHandler):
         if 0 < since < self.kube.store.compacted:
             self._send(410, ApiError(410, "Expired", f"too old resource version: {since}").body)
             return
+        since = since or self.kube.store.version
         self._head(200, [("Transfer-Encoding", "chunked")])
         self.wfile.flush()
         self.close_connection = True
         try:
-            for event in self._events(request, since or self.kube.store.version):
+            for event in self._events(request, since):
                 line = json.dumps(event).encode() + b"\n"
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
