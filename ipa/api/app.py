@@ -26,6 +26,17 @@ router = APIRouter()
 
 def create_app(services: Services, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     """The ASGI application over those services, answering to those host names (empty: to any)."""
+    app = _application(hosts)
+    app.state.services = services
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document of the API, which depends on no services."""
+    return _application(()).openapi()
+
+
+def _application(hosts: tuple[str, ...]) -> FastAPI:
     app = FastAPI(
         title="ipa",
         version=ipa.__version__,
@@ -34,7 +45,6 @@ def create_app(services: Services, *, hosts: tuple[str, ...] = LOOPBACK) -> Fast
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.services = services
     for part in (reading.router, acting.router, router):
         app.include_router(part)
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")

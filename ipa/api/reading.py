@@ -13,6 +13,7 @@ from ipa.api.views import (
     DecisionPage,
     PipelineList,
     PipelineView,
+    RecordView,
     StatusView,
     pipeline_view,
     status_view,
@@ -121,6 +122,12 @@ def list_decisions(pipeline: Named, services: Using, wanted: Paged) -> DecisionP
 def list_history(pipeline: Named, services: Using, wanted: Paged) -> DecisionPage:
     """The decisions that changed the pipeline, newest first."""
     return wanted.page(services, pipeline.name, applied_only=True)
+
+
+@router.get("/pipelines/{pipeline}/record", tags=["decisions"])
+def verify_record(pipeline: Named, services: Using) -> RecordView:
+    """Recompute the chain of digests over every decision; a problem names the first that was changed."""
+    return RecordView(pipeline.name, services.verify(pipeline.name))
 
 
 @router.get("/decisions/{decision_id}", tags=["decisions"])

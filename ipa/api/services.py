@@ -65,6 +65,8 @@ class Services:
     live: Callable[[str], LiveState]
     apply: Applier
     readiness: Callable[[], tuple[Check, ...]]
+    # How many decisions a pipeline has; UnavailableError names the first one changed after it was recorded.
+    verify: Callable[[str], int]
     clock: Clock
     registry: CollectorRegistry = field(default=REGISTRY)
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.

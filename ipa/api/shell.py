@@ -51,8 +51,8 @@ class Shell:
                 answer["X-Request-Id"] = request_id
                 for name, value in HEADERS.items():
                     answer.setdefault(name, value)
-                if scope["path"].startswith("/v1"):
-                    answer.setdefault("Cache-Control", "no-store")
+                is_asset = not scope["path"].startswith("/v1")
+                answer.setdefault("Cache-Control", "no-cache" if is_asset else "no-store")
             await send(message)
 
         refused = self._refusal(scope["method"], headers)

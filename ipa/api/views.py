@@ -76,6 +76,14 @@ class DecisionPage:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordView:
+    """How many decisions are in the record, every one as it was written."""
+
+    pipeline: str
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True)
 class CheckView:
     """One thing the service depends on."""
 

@@ -25,6 +25,7 @@ def services_of(app: App) -> Services:
         live=lambda name: _live(app, name),
         apply=lambda name, configs, detail: app.loops[name].request(configs, detail),
         readiness=lambda: _readiness(app),
+        verify=app.store.verify_decisions,
         clock=app.clock,
         registry=app.registry,
         endpoints=app.endpoints,

@@ -81,6 +81,7 @@ def history(
     limit: int = typer.Option(20, "--limit", min=1, max=500),
     all_: bool = typer.Option(False, "--all", help="holds too, not only changes"),
     before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
+    verify: bool = typer.Option(False, "--verify", help="check that no recorded decision was changed since"),
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
@@ -89,6 +90,10 @@ def history(
     from ipa.cli.status_text import history_table
 
     with source(at) as service:
+        if verify:
+            record = service.get(of(pipeline, "record"))
+            _show(output, record, f"{record['decisions']} decisions of {pipeline}, each as it was recorded")
+            return
         page = service.get(of(pipeline, "decisions" if all_ else "history"), limit=limit, before=before)
     _show(output, page, history_table(page["decisions"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from ipa.api.app import openapi_document
 from tests.fakes.services import ApiClient, FakeWorld
 
 PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"
@@ -35,6 +37,11 @@ def within(value: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(value, list):
         for part in value:
             yield from within(part)
+
+
+def test_the_published_document_is_that_of_the_code(root: Path) -> None:
+    published = json.loads((root / "docs" / "reference" / "openapi.json").read_text())
+    assert published == openapi_document(), "run tools/openapi.py"
 
 
 def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:

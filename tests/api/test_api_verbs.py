@@ -77,6 +77,10 @@ def test_history_lists_changes_and_with_all_holds_too(ipa: Ipa, world: FakeWorld
     assert older["decisions"][0]["tick"] == page["decisions"][-1]["tick"] - 1
 
 
+def test_history_can_be_verified(ipa: Ipa) -> None:
+    assert ipa("history", "ocr", "--verify")[:2] == (0, "60 decisions of ocr, each as it was recorded\n")
+
+
 def test_diff_without_a_change(ipa: Ipa) -> None:
     code, out, _ = ipa("diff", "ocr", "--rate", "5", "--detailed-exitcode")
     assert code == 0

@@ -166,6 +166,7 @@ class FakeWorld:
             ),
             apply=self.apply,
             readiness=lambda: self.checks,
+            verify=lambda name: len([decision for decision in self.log if decision.pipeline == name]),
             clock=self.clock,
             registry=registry,
         )
