@@ -90,4 +90,13 @@ class Settings:
 
 
 # Read by the tests and by make, not by the service.
-IGNORED = frozenset({"IPA_TEST_KUBECONFIG", "IPA_SHARED_DATA", "IPA_TEST_POSTGRES_URL"})
+IGNORED = frozenset(
+    {
+        "IPA_TEST_KUBECONFIG",
+        "IPA_SHARED_DATA",
+        "IPA_TEST_POSTGRES_URL",
+        "IPA_TEST_NAMESPACE",
+        "IPA_TEST_IMAGE",
+        "IPA_TEST_TIMEOUT_S",
+    }
+)
