@@ -1,0 +1,208 @@
+"""The parts of the engine, one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from ipa.control import quarantine
+from ipa.control.actuation import (
+    IDLE,
+    Actuation,
+    Phase,
+    accepted,
+    advance,
+    begin,
+    sent,
+    unanswered,
+    withdrawn,
+)
+from ipa.control.canonical import canonical_json, digest
+from ipa.control.choose import classify
+from ipa.control.clock import SystemClock, VirtualClock
+from ipa.control.guards import limit_steps, trailing_gap_s
+from ipa.control.observe import checked_load, observe
+from ipa.control.ports import Rollout, RolloutPhase, Signals, StageState, WorkloadState
+from ipa.control.stabiliser import remember, ripe
+from ipa.model.decision import Change, Mode, ReasonCode
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.pipeline import Bounds
+from ipa.model.plan import StageConfig
+from tests.fakes.world import PIPELINE, SMALLEST, planner
+
+UNSEEN = Missing(MissingReason.NOT_ASKED)
+GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
+OTHER = tuple(replace(config, replicas=2) for config in SMALLEST)
+CHANGE = Change("pages-1-run", "pages", "1", SMALLEST, GROWN, deadline_s=30.0)
+READY, WAITING = Rollout(RolloutPhase.READY), Rollout(RolloutPhase.PROGRESSING, "1 of 3 ready")
+FAILED = Rollout(RolloutPhase.FAILED, "crash loop")
+
+
+def seen(configs: tuple[StageConfig, ...] | None) -> Observation:
+    stages = tuple(StageState(config, config.replicas) for config in configs or ())
+    state = WorkloadState("2", stages, settled=True) if configs else None
+    return observe(PIPELINE, Signals(UNSEEN, UNSEEN, UNSEEN), state, at_s=0.0)
+
+
+def waiting(change: Change = CHANGE) -> Actuation:
+    return accepted(sent(begin(change, 0.0)))
+
+
+@pytest.mark.parametrize(
+    ("rollout", "running", "now_s", "phase"),
+    [
+        (WAITING, GROWN, 10.0, Phase.WAITING_READY),
+        (WAITING, GROWN, 30.0, Phase.FAILED),
+        (FAILED, GROWN, 1.0, Phase.FAILED),
+        (READY, GROWN, 10.0, Phase.SETTLED),
+        (READY, SMALLEST, 10.0, Phase.WAITING_READY),
+        (READY, OTHER, 10.0, Phase.MOVED),
+        (None, GROWN, 99.0, Phase.WAITING_READY),
+        (READY, None, 99.0, Phase.WAITING_READY),
+    ],
+    ids=["waits", "overdue", "failed", "settled", "stale read", "moved", "no rollout", "no workload"],
+)
+def test_a_change_in_flight_follows_what_is_seen(
+    rollout: Rollout | None, running: tuple[StageConfig, ...] | None, now_s: float, phase: Phase
+) -> None:
+    assert advance(waiting(), seen(running), rollout, now_s).phase is phase
+
+
+@pytest.mark.parametrize(
+    ("running", "phase"),
+    [
+        (GROWN, Phase.WAITING_READY),
+        (SMALLEST, Phase.NOT_APPLIED),
+        (OTHER, Phase.MOVED),
+        (None, Phase.UNKNOWN),
+    ],
+    ids=["applied", "not applied", "moved", "not read"],
+)
+def test_an_unanswered_write_is_read_back(running: tuple[StageConfig, ...] | None, phase: Phase) -> None:
+    lost = unanswered(sent(begin(CHANGE, 0.0)), "timed out")
+    assert lost.in_flight
+    assert advance(lost, seen(running), None, 5.0).phase is phase
+
+
+def test_a_rollback_ends_rolled_back_or_for_a_person() -> None:
+    back = waiting(replace(CHANGE, previous=GROWN, configs=SMALLEST, is_rollback=True))
+    assert advance(back, seen(SMALLEST), READY, 5.0).phase is Phase.ROLLED_BACK
+    assert advance(back, seen(SMALLEST), FAILED, 5.0).phase is Phase.ROLLBACK_FAILED
+
+
+def test_a_rollback_that_did_not_happen_leaves_what_it_was_to_undo() -> None:
+    back = waiting(replace(CHANGE, previous=GROWN, configs=SMALLEST, is_rollback=True))
+    left = withdrawn(back, 40.0)
+    assert left.change is not None and not left.change.is_rollback
+    assert (left.change.previous, left.change.configs) == (SMALLEST, GROWN)
+    assert advance(left, seen(GROWN), WAITING, 45.0).phase is Phase.FAILED
+    assert withdrawn(waiting(), 40.0) == IDLE
+
+
+def test_an_actuation_takes_no_step_that_is_not_drawn() -> None:
+    with pytest.raises(ValueError, match="from recorded to waiting_ready"):
+        accepted(begin(CHANGE, 0.0))
+    with pytest.raises(ValueError, match="from idle to patching"):
+        sent(IDLE)
+
+
+def test_the_most_careful_of_the_lower_plans_is_taken_once_it_is_time() -> None:
+    window = ()
+    for rate_rps in (5.0, 9.0, 3.0):
+        window = remember(window, planner(PIPELINE, rate_rps), 3)
+    assert ripe(window[:2], 3) is None
+    chosen = ripe(window, 3)
+    assert chosen is not None and chosen.rate_rps == 9.0
+    later = ripe(remember(remember(window, window[2], 3), window[2], 3), 3)
+    assert later is not None and later.rate_rps == 3.0
+
+
+def test_a_failure_waits_twice_as_long_each_time_and_no_longer_than_five_doublings() -> None:
+    big = tuple(replace(config, variant="big") for config in SMALLEST)
+    failures: tuple[quarantine.Failure, ...] = ()
+    now_s, waits = 0.0, []
+    for _ in range(8):
+        failures = quarantine.add(failures, SMALLEST, big, 60.0, now_s)
+        waits.append(failures[0].until_s - now_s)
+        now_s = failures[0].until_s
+    assert waits == [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 1920.0, 1920.0]
+    assert quarantine.excluded(failures, SMALLEST, now_s - 1) == {("detect", "big"), ("read", "big")}
+    assert quarantine.excluded(failures, SMALLEST, now_s) == frozenset()
+    assert quarantine.forgive(failures, big) == ()
+
+
+def test_a_variant_that_runs_is_never_excluded() -> None:
+    big = (replace(SMALLEST[0], variant="big"), SMALLEST[1])
+    failures = quarantine.add((), SMALLEST, big, 60.0, 0.0)
+    assert quarantine.excluded(failures, big, 1.0) == frozenset()
+
+
+def test_steps_are_limited_but_never_over_the_budget() -> None:
+    many = (replace(SMALLEST[0], replicas=8), SMALLEST[1])
+    wanted = (SMALLEST[0], replace(SMALLEST[1], replicas=8))
+    loose = limit_steps(wanted, many, Bounds(), 3)
+    assert [config.replicas for config in loose] == [5, 4]
+    tight = limit_steps(wanted, many, Bounds(cores=8), 3)
+    assert [config.replicas for config in tight] == [1, 4]
+    switched = (replace(wanted[0], variant="big", replicas=8), wanted[1])
+    assert limit_steps(switched, SMALLEST, Bounds(), 3)[0].replicas == 8
+
+
+@pytest.mark.parametrize(
+    ("changed", "urgent", "reason"),
+    [
+        ({"variant": "big", "replicas": 9}, True, ReasonCode.SWITCH_VARIANT),
+        ({"replicas": 2}, True, ReasonCode.SCALE_UP),
+        ({"cores": 0.5}, False, ReasonCode.SCALE_DOWN),
+        ({"cores": 0.5, "replicas": 2}, True, ReasonCode.SCALE_UP),
+        ({"cores": 0.5, "replicas": 2}, False, ReasonCode.SCALE_DOWN),
+        ({"batch_size": 4}, True, ReasonCode.REBATCH),
+    ],
+)
+def test_the_reason_is_the_gravest_of_the_changes(
+    changed: dict[str, object], urgent: bool, reason: ReasonCode
+) -> None:
+    configs = (replace(SMALLEST[0], **changed), SMALLEST[1])  # type: ignore[arg-type]
+    assert classify(SMALLEST, configs, urgent) is reason
+
+
+def test_senseless_samples_become_gaps_and_a_load_of_nothing_else_is_invalid() -> None:
+    rates = (1.0, float("nan"), None, -2.0, float("inf"), 3.0)
+    cleaned = checked_load(Measured(LoadHistory(1.0, rates, averaged_s=5.0), age_s=2.0))
+    assert cleaned == Measured(
+        LoadHistory(1.0, (1.0, None, None, None, None, 3.0), averaged_s=5.0), age_s=2.0
+    )
+    nothing = checked_load(Measured(LoadHistory(1.0, (float("nan"), None))))
+    assert isinstance(nothing, Missing) and nothing.reason is MissingReason.INVALID
+    gaps = checked_load(Measured(LoadHistory(1.0, (None, None))))
+    assert isinstance(gaps, Missing) and gaps.reason is MissingReason.ABSENT
+    assert trailing_gap_s(LoadHistory(2.0, (1.0, None, None))) == 4.0
+
+
+def test_a_stage_that_was_not_read_is_missing_not_empty() -> None:
+    half = WorkloadState("1", (StageState(SMALLEST[0], 1),), settled=True)
+    observation = observe(PIPELINE, Signals(UNSEEN, UNSEEN, UNSEEN), half, at_s=0.0)
+    assert observation.running() is None
+    assert isinstance(observation.stages[1].running, Missing)
+    assert seen(SMALLEST).running() == SMALLEST
+
+
+def test_equal_values_have_one_text() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    one = {"b": frozenset({"y", "x"}), "a": (Mode.ACTIVE, at, None, 1.5), "c": SMALLEST[0]}
+    two = {"c": SMALLEST[0], "a": [Mode.ACTIVE, at, None, 1.5], "b": frozenset({"x", "y"})}
+    assert canonical_json(one) == canonical_json(two)
+    assert digest(canonical_json(one)) != digest(canonical_json({**one, "a": None}))
+    with pytest.raises(TypeError, match="object"):
+        canonical_json(object())
+
+
+def test_clocks_only_grow() -> None:
+    for clock in (SystemClock(), VirtualClock()):
+        before = clock.monotonic_s()
+        clock.wait(0.0)
+        clock.wait(-1.0)
+        assert clock.monotonic_s() >= before
+        assert clock.now().tzinfo is UTC

@@ -1,0 +1,125 @@
+"""Policies over measured profiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ipa.model.errors import InputError, UsageError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.policies.base import PolicyState, without
+from ipa.policies.ours import MIN_RATE_RPS, Ours
+from ipa.policies.static import Static
+from ipa.policies.table import POLICIES, PolicyInputs, make_policy
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, planner, profiled
+
+UNSEEN = Missing(MissingReason.NOT_ASKED)
+SEEN = Observation("pages", 0.0, UNSEEN, UNSEEN, UNSEEN, ())
+STATE = PolicyState(SMALLEST)
+
+
+def expected(rate_rps: float) -> Forecast:
+    return Forecast(rate_rps, rate_rps, 0.95, 20.0, "given", 1.0)
+
+
+def decide(name: str, rate_rps: float) -> Plan:
+    policy = make_policy(name, PolicyInputs(PIPELINE, PROFILES, solver="exact"))
+    assert policy.name == name
+    return policy.decide(SEEN, expected(rate_rps), STATE)
+
+
+@pytest.mark.parametrize("rate_rps", [0.5, 10.0, 60.0])
+@pytest.mark.parametrize("name", [name for name in POLICIES if name != "static"])
+def test_no_rival_beats_ours_on_the_objective_where_it_has_a_plan(name: str, rate_rps: float) -> None:
+    best, other = decide("ours", rate_rps), decide(name, rate_rps)
+    assert best.objective is not None and other.objective is not None
+    assert best.rate_rps == rate_rps
+    if other.rate_rps == rate_rps:
+        assert other.objective <= best.objective + 1e-9
+
+
+def test_what_is_pinned_stays() -> None:
+    assert {stage.variant for stage in decide("fa2-low", 10.0).stages} == {"small"}
+    assert {stage.variant for stage in decide("fa2-high", 10.0).stages} == {"big"}
+    assert {stage.replicas for stage in decide("rim", 3.0).stages} == {4}
+    assert decide("static", 3.0).configs == SMALLEST
+
+
+def test_an_unknown_policy_names_those_there_are() -> None:
+    with pytest.raises(UsageError, match="fa2-low"):
+        decide("nobody", 1.0)
+
+
+def test_the_largest_rate_that_can_be_carried_does_not_depend_on_the_load() -> None:
+    plans = [
+        Ours(PIPELINE, planner).decide(SEEN, expected(rate_rps), STATE) for rate_rps in (900.0, 4e3, 1e6)
+    ]
+    assert len({plan.configs for plan in plans}) == 1
+    carried = plans[0]
+    assert carried.termination is Termination.OPTIMAL and carried.relaxations
+    assert planner(PIPELINE, carried.rate_rps * 1.06).termination is Termination.INFEASIBLE
+
+
+def test_nothing_feasible_at_any_rate_is_infeasible() -> None:
+    tight = replace(PIPELINE, bounds=replace(PIPELINE.bounds, accuracy_floor=0.99))
+    plan = Ours(tight, planner).decide(SEEN, expected(5.0), STATE)
+    assert plan.termination is Termination.INFEASIBLE and plan.relaxations
+
+
+def test_no_load_is_planned_as_the_least_rate() -> None:
+    assert Ours(PIPELINE, planner).decide(SEEN, expected(0.0), STATE).rate_rps == MIN_RATE_RPS
+
+
+def test_excluded_variants_are_left_out_but_never_all_of_a_stage() -> None:
+    excluded = frozenset({("detect", "big"), ("read", "big"), ("read", "small")})
+    left = without(PIPELINE, excluded)
+    assert [[variant.name for variant in stage.variants] for stage in left.stages] == [
+        ["small"],
+        ["small", "big"],
+    ]
+    plan = Ours(PIPELINE, planner).decide(SEEN, expected(5.0), replace(STATE, excluded=excluded))
+    assert [stage.variant for stage in plan.stages] == ["small", "big"]
+
+
+@pytest.mark.parametrize("rate_rps", [0.3, 4.0, 33.0, 120.0])
+def test_what_is_predicted_of_a_plan_is_what_the_planner_says(rate_rps: float) -> None:
+    plan = planner(PIPELINE, rate_rps)
+    seen = profiled().predict(plan.configs, rate_rps)
+    assert seen is not None and seen.feasible
+    assert seen.objective == pytest.approx(plan.objective, abs=1e-12)
+    assert seen.latency_s == pytest.approx(plan.latency_s)
+    assert seen.pas == pytest.approx(plan.pas)
+    described = profiled().describe(plan.configs, rate_rps)
+    assert described is not None and described.stages == plan.stages
+
+
+def test_a_prediction_says_what_cannot_be_carried() -> None:
+    seen = profiled().predict(SMALLEST, 1e3)
+    assert seen is not None and not seen.carries
+    # One item takes 50 ms on the slower stage.
+    assert seen.capacity_rps == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(
+    "configs",
+    [
+        (),
+        SMALLEST[:1],
+        (replace(SMALLEST[0], cores=3.0), SMALLEST[1]),
+        (SMALLEST[0], replace(SMALLEST[1], variant="x")),
+    ],
+    ids=["none", "one stage", "size never measured", "unknown variant"],
+)
+def test_what_was_not_measured_is_not_predicted(configs: tuple[StageConfig, ...]) -> None:
+    assert profiled().predict(configs, 1.0) is None
+    with pytest.raises(InputError, match="not measured"):
+        Static(profiled()).decide(SEEN, expected(1.0), PolicyState(configs))
+
+
+def test_static_says_how_much_it_carries() -> None:
+    plan = Static(profiled(), SMALLEST).decide(SEEN, expected(100.0), STATE)
+    assert plan.rate_rps == pytest.approx(20.0)
+    assert plan.note == "the static plan carries 20 rps"
