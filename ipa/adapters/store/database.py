@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from ipa.model.errors import ConfigurationError, IpaError, UnavailableError
 
+LOG = logging.getLogger(__name__)
+# It tells of every look at the schema; what changes is told below.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 # Not alembic's own name: a PostgreSQL database may be shared with another program that uses alembic.
 VERSION_TABLE = "ipa_schema_version"
 # A writer waits this long for another process's transaction; ours take milliseconds.
@@ -155,7 +159,9 @@ def _migrate(engine: Engine, url: URL) -> None:
                 f"the store {_shown(url)} has schema {current!r}, which is newer than this version of ipa",
                 hint="Install the version of ipa that wrote it, or name another store with IPA_STORE_URL.",
             )
-        if current != scripts.get_current_head():
+        newest = scripts.get_current_head()
+        if current != newest:
+            LOG.info("store %s: schema %s to %s", _shown(url), current or "none", newest)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
