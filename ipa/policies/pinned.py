@@ -10,7 +10,7 @@ from ipa.model.profile import StageProfile
 from ipa.policies.base import Planner
 from ipa.policies.ours import Ours
 
-# RIM over-provisions statically; IPA's evaluation gives it as many replicas as the heaviest load asks for.
+# RIM over-provisions statically; four of each is our choice, no published figure.
 RIM_REPLICAS = 4
 
 
