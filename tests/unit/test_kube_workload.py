@@ -132,6 +132,19 @@ def test_a_status_write_between_decision_and_write_is_no_conflict(world: World) 
     assert world.running() == MORE
 
 
+def test_env_that_the_operator_overrides_or_that_is_there_twice_does_not_keep_it_unready(
+    world: World,
+) -> None:
+    def add(sdep: Json) -> None:
+        env = sdep["spec"]["predictors"][0]["componentSpecs"][1]["spec"]["containers"][0]["env"]
+        env.insert(0, {"name": "MODEL", "value": "not what counts"})
+        env.append({"name": "MLSERVER_HTTP_PORT", "value": "1"})
+
+    world.edit(add)
+    change = world.write((DETECT, replace(READ, batch_size=2), SORT))
+    assert world.watch(change, 9)[-1].phase is RolloutPhase.READY
+
+
 def test_a_replica_only_change_restarts_no_pod(world: World) -> None:
     before = world.pods()
     change = world.write(MORE)

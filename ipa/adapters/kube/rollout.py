@@ -10,7 +10,7 @@ from typing import Any
 
 from ipa.adapters.kube.locate import Place
 from ipa.adapters.kube.quantity import parse_quantity
-from ipa.adapters.kube.variants import Json, env_entry
+from ipa.adapters.kube.variants import Json, env_entry, owned_env
 from ipa.control.ports import Rollout, RolloutPhase
 
 # A container that waits for one of these will not start by itself.
@@ -66,9 +66,10 @@ def carries(place: Place, pod: Json) -> bool:
     there = found[0]
     if "image" in wanted and there.get("image") != wanted["image"]:
         return False
-    for entry in wanted.get("env") or ():
-        got = env_entry(there, entry["name"]) or {}
-        if "valueFrom" not in entry and got.get("value", "") != entry.get("value", ""):
+    # Ours alone: the operator sets env of its own over what others have put there.
+    for name in owned_env(place.stage):
+        entry, got = env_entry(wanted, name), env_entry(there, name)
+        if entry is not None and (got is None or got.get("value", "") != entry.get("value", "")):
             return False
     return _same_resources(wanted, there) and _same_model(place.node, pod)
 

@@ -74,9 +74,17 @@ def leaves(stage: Stage, variant: str) -> tuple[Leaf, ...]:
         found.append(Leaf("node", "implementation", _server(run)))
     if any(other.model_uri is not None for other in runs):
         found.append(Leaf("node", "modelUri", run.model_uri))
-    names = sorted({name for other in runs for name in _env(other)})
-    found.extend(Leaf("env", name, _env(run).get(name)) for name in names)
+    found.extend(Leaf("env", name, _env(run).get(name)) for name in sorted(_env_names(stage)))
     return tuple(found)
+
+
+def _env_names(stage: Stage) -> set[str]:
+    return {name for run in _runs(stage) for name in _env(run)}
+
+
+def owned_env(stage: Stage) -> frozenset[str]:
+    """The names of the stage's env that are ours: those of its variants, and those of batching."""
+    return frozenset({BATCH_SIZE, BATCH_TIME, *_env_names(stage)})
 
 
 def env_entry(container: Json, name: str) -> Json | None:
