@@ -211,7 +211,7 @@ def test_apply_hands_the_loop_what_was_asked_in_order(api: ApiClient, world: Fak
     body = {"configs": as_body(LADDER[3][3])[::-1], "by": "kim", "reason": "trial"}
     decision = api.post(f"{OCR}/apply", body).json()
     assert decision["reason"] == "apply.requested"
-    assert decision["detail"] == "requested by kim: trial"
+    assert decision["detail"].startswith("requested by kim: trial: detect=")
     assert world.log[-1].configs == LADDER[3][3]
 
 
@@ -246,7 +246,7 @@ def test_rollback_goes_back_to_what_ran_before(api: ApiClient, world: FakeWorld)
     applied = [decision for decision in world.log if decision.action is Action.APPLY]
     decision = api.post(f"{OCR}/rollback", {"by": "kim"}).json()
     assert decision["configs"] == as_body(applied[-1].previous)
-    assert decision["detail"] == "rollback by kim"
+    assert decision["detail"].startswith("rollback by kim: ")
     first = api.post(f"{OCR}/rollback", {"to": applied[0].decision_id}).json()
     assert first["configs"] == as_body(applied[0].configs)
 

@@ -19,7 +19,7 @@ from ipa.api.app import create_app
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
-from tests.fakes.services import NOW, FakeWorld
+from tests.fakes.services import LADDER, NOW, FakeWorld
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"] + [
@@ -149,6 +149,15 @@ def test_decisions_are_changes_first_and_holds_on_request(page: Page, world: Fak
     page.get_by_label("show holds").check()
     expect(page.locator("#decisions")).to_contain_text("no change")
     shoot(page, "holds")
+
+
+def test_a_change_is_told_once(page: Page, world: FakeWorld) -> None:
+    world.apply("ocr", LADDER[0][3], "requested by kim: trial")
+    world.ticks += 1  # the page asks for decisions once a tick
+    row = page.locator("#decisions li").first
+    expect(row).to_contain_text("requested by kim: trial")
+    expect(row.locator(".detail")).to_have_text("requested by kim: trial")
+    expect(row.locator("ins").first).to_have_text("v4-640")
 
 
 def test_a_service_that_fails_is_said_and_comes_back(page: Page, world: FakeWorld) -> None:

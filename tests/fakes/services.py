@@ -227,6 +227,9 @@ class FakeWorld:
 
     def apply(self, pipeline: str, configs: Configs, detail: str) -> Decision:
         """What the loop does with a request."""
+        if self.log:
+            changes = zip(self.log[-1].configs, configs, strict=True)
+            detail += ": " + ", ".join(f"{old} → {new}" for old, new in changes if old != new)
         if self.broken:
             raise self.broken
         if pipeline != "ocr":

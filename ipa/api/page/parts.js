@@ -123,7 +123,16 @@ function row(decision, count) {
   return el("li", {},
     el("time", { datetime: decision.at }, clock(decision.at), el("span", { class: "tick" }, `tick ${decision.tick}`)),
     el("div", {}, chip(kind, `${word.replaceAll("_", " ")}${count > 1 ? ` ×${count}` : ""}`, decision.reason)),
-    el("div", {}, changes.length ? el("div", { class: "change" }, changes) : "", el("div", { class: "detail" }, decision.detail)));
+    el("div", {}, changes.length ? el("div", { class: "change" }, changes) : "", el("div", { class: "detail" }, remark(decision))));
+}
+
+/** The detail without the changes that are shown above it. */
+function remark({ detail, configs, previous, action }) {
+  if (action !== "apply") return detail;
+  const text = (config) => (config ? `${config.stage}=${words(config).join(" ")}` : "nothing");
+  const told = configs.map((config) => `${text(previous.find((other) => other.stage === config.stage))} → ${text(config)}`)
+    .filter((line) => detail.includes(line)).join(", ");
+  return (told ? detail.replace(told, "") : detail).replace(/[\s:;,]+$/, "");
 }
 
 function change(config, previous) {
