@@ -25,7 +25,9 @@ if [ ! -x .venv/bin/python ] || ! fits .venv/bin/python; then
 fi
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 # sync would remove uv itself: it is not in the lock, so install instead of sync.
-.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r requirements/all.txt
+# Compiled now, since every process that imports scikit-learn uncompiled pays seconds for it.
+.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes --no-deps \
+  -r requirements/all.txt
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 touch .venv/.installed
 echo "installed into .venv with $(.venv/bin/python --version) in $((SECONDS - started)) s"
