@@ -95,6 +95,7 @@ IGNORED = frozenset(
         "IPA_TEST_KUBECONFIG",
         "IPA_SHARED_DATA",
         "IPA_TEST_POSTGRES_URL",
+        "IPA_SCREENSHOTS",
         "IPA_TEST_NAMESPACE",
         "IPA_TEST_IMAGE",
         "IPA_TEST_TIMEOUT_S",

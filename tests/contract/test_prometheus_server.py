@@ -132,6 +132,14 @@ def test_a_prometheus_that_ends_at_start_says_why(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.xdist_group("prometheus")
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs the prometheus binary")
+def test_prometheus_begins_without_the_series_of_an_earlier_run(tmp_path: Path) -> None:
+    earlier = tmp_path / "data" / "left-over"
+    earlier.mkdir(parents=True)
+    start_metrics_server([], scrape_interval_s=1.0, folder=tmp_path).stop()
+    assert not earlier.exists()
+
+
 def test_prometheus_dies_with_its_parent(tmp_path: Path) -> None:
     if not shutil.which("prometheus"):
         pytest.skip("needs the prometheus binary, which is not installed")

@@ -103,6 +103,8 @@ class _Prometheus:
     def __init__(self, binary: str, targets: Sequence[str], scrape_interval_s: float, folder: Path) -> None:
         self._folder = folder.resolve()
         self._folder.mkdir(parents=True, exist_ok=True)
+        # Series of an earlier run, on ports where nobody answers any more, would be seen as stale.
+        shutil.rmtree(self._folder / "data", ignore_errors=True)
         self.set_targets(targets)
         config = self._folder / "prometheus.yml"
         config.write_text(yaml.safe_dump(self._configuration(scrape_interval_s)))
