@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test demo lint types layers lock clean bench experiment validate
+.PHONY: help install test demo lint lock clean validate reference
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,9 +19,9 @@ test: install ## all tests
 	@tools/system.sh
 	$(PY) -m pytest tests -n 2 --dist loadgroup
 
-demo: install ## the main job on real models, about six minutes
+demo: install ## the main job on real models, about six minutes (SCREENSHOT=file for a picture of the page)
 	@tools/system.sh
-	$(PY) -m pipelines.demo
+	$(PY) -m experiments.demo $(if $(SCREENSHOT),--screenshot $(SCREENSHOT))
 
 lint: install ## style, types, layers
 	.venv/bin/ruff check .
@@ -36,6 +36,10 @@ lock: install ## requirements/all.txt anew from pyproject.toml
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --extra local --extra demo --extra postgres --extra dev --override requirements/overrides.txt \
 	  --custom-compile-command "make lock" -o requirements/all.txt pyproject.toml
+
+reference: install ## docs/reference anew from the code
+	$(PY) tools/reference.py
+	$(PY) tools/openapi.py
 
 clean: ## remove what the commands above made
 	rm -rf .venv runs .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

@@ -141,7 +141,12 @@ def _loop(
         world,
         policy=make_policy(options.policy, inputs),
         predict=inputs.profiled().predict,
-        forecaster=partial(forecast, horizon_s=settings.horizon_s, quantile=settings.forecast_quantile),
+        forecaster=partial(
+            forecast,
+            horizon_s=settings.horizon_s,
+            quantile=settings.forecast_quantile,
+            smooth_s=settings.smooth_s,
+        ),
         settings=GuardSettings(
             tick_s=settings.tick_s,
             stale_after_s=settings.stale_after_s,
@@ -149,6 +154,7 @@ def _loop(
             tolerance_ratio=settings.tolerance_ratio,
             max_step_replicas=settings.max_step_replicas,
             rollout_deadline_s=settings.rollout_deadline_s,
+            quarantine_s=settings.quarantine_s,
         ),
         window_s=settings.window_s,
         run_id=uuid.uuid4().hex[:8],

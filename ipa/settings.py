@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -26,6 +27,7 @@ class Settings:
     store_url: str = "sqlite:///runs/ipa.sqlite3"
     # Only this machine, until authentication is configured.
     host: str = "127.0.0.1"
+    # Where the API and the page listen.
     port: int = 8080
     # Base URL of Prometheus.
     prometheus_url: str = "http://127.0.0.1:9090"
@@ -37,6 +39,8 @@ class Settings:
     window_s: float = 120.0
     # Pod start-up plus one tick: what is decided now must carry the load until the next decision acts.
     horizon_s: float = 20.0
+    # What is forecast are means over this long: a queue and an objective's margins absorb shorter bursts.
+    smooth_s: float = 5.0
     # The plan is made for this quantile of the forecast.
     forecast_quantile: float = 0.95
     # Samples older than this do not count as seen: three missed 5 s scrapes.
@@ -49,11 +53,15 @@ class Settings:
     max_step_replicas: int = 8
     # A change not ready by then is taken back.
     rollout_deadline_s: float = 300.0
+    # A variant whose rollout failed is left alone this long; each further failure doubles it.
+    quarantine_s: float = 300.0
     # Wall time the solver may take; a plan after the next tick is of no use.
     solver_deadline_s: float = 5.0
+    # auto, gurobi, highs or exact; auto says which it took and why.
     solver: str = "auto"
     # Kubernetes or this machine.
     target: str = "local"
+    # A kubeconfig file; empty for the service account of the pod.
     kubeconfig: str = ""
     # Every call to the API server ends by then.
     kube_timeout_s: float = 10.0
@@ -82,11 +90,31 @@ class Settings:
             try:
                 values[name] = wanted(text)
             except ValueError:
-                problems.append(Problem(f"{key}={text!r} is not a {wanted.__name__}"))
+                problems.append(Problem(f"{key}={text!r} is not {KINDS[wanted]}"))
+                continue
+            fault = _fault(name, values[name])
+            if fault:
+                problems.append(Problem(f"{key}={text!r} {fault}"))
         if problems:
             raise ConfigurationError("the environment has settings that cannot be used", problems=problems)
         values.update({name: value for name, value in overrides.items() if value is not None})
         return cls(**values)
+
+
+KINDS = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
+
+
+def _fault(name: str, value: Any) -> str:
+    """What is wrong with the value, empty for nothing."""
+    if not isinstance(value, int | float):
+        return ""
+    if not math.isfinite(value):
+        return "is not finite"
+    if name == "tolerance_ratio":
+        return "" if value >= 0 else "is below 0"
+    if value <= 0:
+        return "is not above 0"
+    return "is not below 1" if name == "forecast_quantile" and value >= 1 else ""
 
 
 # Read by the tests and by make, not by the service.

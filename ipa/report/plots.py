@@ -86,4 +86,5 @@ def _draw(axes, plot: Plot) -> None:  # type: ignore[no-untyped-def] # matplotli
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    # Above the axes, so that all plots of a page have the same width and their times line up.
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, frameon=False, fontsize=8)

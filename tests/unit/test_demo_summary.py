@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from experiments.demo.load import arrivals, rate_at
 from experiments.demo.report import render
 from experiments.demo.summary import RunRecord, changes, compare, rate_seen, summarise
