@@ -9,7 +9,9 @@ command -v chromium >/dev/null || missing+=(chromium)
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive
   # Debian starts a packaged server at once; these are started by the tests, on ports of their own.
-  { apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 \
+  # An update that fails for one source of several is no reason not to try.
+  apt-get update -qq >/dev/null 2>&1
+  RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 \
     && { echo "installed ${missing[*]}"; exit 0; }
 fi
 echo "not installed: ${missing[*]} (their parts are skipped; on Debian: apt-get install ${missing[*]})"
