@@ -12,7 +12,7 @@ from ipa.control.guards import Hold, bound_faults, forecast_fault, load_of, paus
 from ipa.control.state import Block, EngineState, TickRequest, Verdict, hold
 from ipa.model.decision import Action, Change, Decision, Effects, Mode, ReasonCode
 from ipa.model.errors import IpaError
-from ipa.model.observation import Measured, Missing
+from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
@@ -91,7 +91,8 @@ def _judge(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineSta
     if running is None:
         reset = replace(state, lower=())
         problem = request.observation.problem or "what runs was not seen"
-        return (_said(pause) if pause else hold(ReasonCode.WORKLOAD_UNKNOWN, problem)), reset
+        reason = ReasonCode.DRIFT if _is_foreign(request.observation) else ReasonCode.WORKLOAD_UNKNOWN
+        return (_said(pause) if pause else hold(reason, problem)), reset
     if state.block and not state.block.holds(request.control, request.now_s):
         state = replace(state, block=None, conflicts=0, drifts_s=())
     stop = _stop(request, state, pause)
@@ -106,6 +107,14 @@ def _judge(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineSta
     if verdict is not None:
         return verdict, replace(state, lower=())
     return _on_load(request, state, running)
+
+
+def _is_foreign(observation: Observation) -> bool:
+    """Whether what runs was read, and is no configuration of the pipeline."""
+    return any(
+        isinstance(stage.running, Missing) and stage.running.reason is MissingReason.INVALID
+        for stage in observation.stages
+    )
 
 
 def _stop(request: TickRequest, state: EngineState, pause: Hold | None) -> Verdict | None:

@@ -27,9 +27,9 @@ from ipa.control.ports import (
 )
 from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
 from ipa.model.decision import Change, Decision, Effects
-from ipa.model.errors import IpaError
+from ipa.model.errors import DriftError, IpaError
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import Policy, Predictor
@@ -178,9 +178,9 @@ class ControlLoop:
             # What was said last still counts; before anything was said nothing is written.
             log.warning("control of %s cannot be read: %s", self.pipeline.name, error)
         signals = world.metrics.read(self.pipeline, self._window_s)
-        workload, problem = self._workload()
+        workload, problem, unseen = self._workload()
         now_s = world.clock.monotonic_s()
-        observation = observe(self.pipeline, signals, workload, problem=problem, at_s=now_s)
+        observation = observe(self.pipeline, signals, workload, problem=problem, unseen=unseen, at_s=now_s)
         if not self._recovered:
             self._recover(observation, now_s)
         return TickRequest(
@@ -198,11 +198,14 @@ class ControlLoop:
             requested=requested,
         )
 
-    def _workload(self) -> tuple[WorkloadState | None, str]:
+    def _workload(self) -> tuple[WorkloadState | None, str, MissingReason]:
+        """What runs; else in words why that is not known, and whether it is no plan of ours (INVALID)."""
         try:
-            return self._world.workload.read(self.pipeline), ""
+            return self._world.workload.read(self.pipeline), "", MissingReason.ABSENT
+        except DriftError as error:
+            return None, str(error), MissingReason.INVALID
         except IpaError as error:
-            return None, str(error)
+            return None, str(error), MissingReason.UNREACHABLE
 
     def _rollout(self) -> Rollout | None:
         actuation = self._state.actuation

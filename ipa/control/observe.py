@@ -23,20 +23,29 @@ NOT_READ = Missing(MissingReason.ABSENT, "the metrics have no such stage")
 
 
 def observe(
-    pipeline: Pipeline, signals: Signals, workload: WorkloadState | None, *, problem: str = "", at_s: float
+    pipeline: Pipeline,
+    signals: Signals,
+    workload: WorkloadState | None,
+    *,
+    problem: str = "",
+    unseen: MissingReason = MissingReason.UNREACHABLE,
+    at_s: float,
 ) -> Observation:
-    """The observation of a pipeline; `workload` is None where it could not be read, `problem` says why."""
+    """The observation of a pipeline; `workload` is None where it could not be read, `problem` says why.
+
+    `unseen` is then UNREACHABLE, or INVALID where what runs is none of the pipeline's configurations.
+    """
     states = {state.config.stage: state for state in workload.stages} if workload else {}
     stages = []
     for stage in pipeline.stages:
         state = states.get(stage.name)
-        unseen = Missing(MissingReason.UNREACHABLE if workload is None else MissingReason.ABSENT, problem)
+        missing = Missing(unseen if workload is None else MissingReason.ABSENT, problem)
         seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ))
         stages.append(
             StageObservation(
                 stage=stage.name,
-                running=Measured(state.config) if state else unseen,
-                ready_replicas=Measured(state.ready_replicas) if state else unseen,
+                running=Measured(state.config) if state else missing,
+                ready_replicas=Measured(state.ready_replicas) if state else missing,
                 arrival_rate_rps=checked(seen.arrival_rate_rps),
                 latency_s=checked(seen.latency_s),
                 queue_length=checked(seen.queue_length),

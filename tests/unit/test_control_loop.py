@@ -10,7 +10,7 @@ import pytest
 
 from ipa.control.actuation import Phase
 from ipa.model.decision import Action, Change, Mode, ReasonCode
-from ipa.model.errors import ConflictError, ForbiddenError, InputError, IpaError, UnavailableError
+from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputError, IpaError, UnavailableError
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.plan import StageConfig
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario
@@ -185,6 +185,16 @@ def test_an_unreadable_workload_is_held_with_its_message() -> None:
     decision = made.loop.tick_once()
     assert decision.reason is ReasonCode.WORKLOAD_UNKNOWN
     assert "no route to host" in decision.detail
+    assert made.loop.tick_once().action is Action.APPLY
+
+
+def test_a_workload_that_is_no_plan_of_ours_is_held_as_drift() -> None:
+    made = scenario(25.0)
+    made.workload.errors["read"] = [DriftError("stage 'read' runs no variant of its own")]
+    decision = made.loop.tick_once()
+    assert decision.reason is ReasonCode.DRIFT
+    assert "no variant of its own" in decision.detail
+    assert not made.workload.writes
     assert made.loop.tick_once().action is Action.APPLY
 
 
