@@ -30,6 +30,8 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
+from setproctitle import setproctitle
+
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -104,6 +106,7 @@ class Nursery:
             if "command" in order:
                 os.execvp(order["command"][0], order["command"])  # noqa: S606
             sys.argv = [order["module"], *order["arguments"]]
+            setproctitle(" ".join(sys.argv))
             importlib.import_module(order["module"]).main()
             code = 0
         except SystemExit as stop:
@@ -144,6 +147,8 @@ def main() -> None:
     os.dup2(2, 1)
     for module in parser.parse_args().preload:
         importlib.import_module(module)
+    # Without what it preloads: whoever looks for a model server by name must not find all of them here.
+    setproctitle("ipa.dataplane.nursery")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()
     Nursery(0, answers).run()

@@ -192,3 +192,13 @@ def test_a_variant_without_local_cannot_run_here(root: Path, tmp_path: Path) -> 
     configs = [StageConfig(it.name, it.variants[0].name, 1, 1, 1) for it in video.stages]
     with pytest.raises(ConfigurationError, match="cannot run on this machine"):
         LocalWorkload(tmp_path).start(video, configs)
+
+
+def test_processes_are_called_by_what_they_are(workload: LocalWorkload) -> None:
+    (nursery,) = psutil.Process().children()
+    called = {child.pid: " ".join(child.cmdline()) for child in nursery.children()}
+    servers = {pid for stage in ("locate", "classify") for pid in workload.replica_pids("digits", stage)}
+    assert {pid for pid, name in called.items() if "mlserver" in name} == servers
+    assert "mlserver" not in " ".join(nursery.cmdline())
+    assert sum("ipa.dataplane.queue" in name for name in called.values()) == 2
+    assert sum("ipa.dataplane.router" in name for name in called.values()) == 1
