@@ -33,6 +33,7 @@ from ipa.model.errors import InfeasibleError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.policies.base import Policy
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
@@ -91,11 +92,14 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if options.mode is not None:
             for name in pipelines:
                 store.set_control(name, replace(store.control(name), mode=options.mode))
+        # Before anything is started: a name that is wrong is said at once.
+        inputs = {name: _inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
+        policies = {name: make_policy(options.policy, it) for name, it in inputs.items()}
         workload, metrics, endpoints = _world(settings, options, pipelines, profiles, registry, resources)
         world = World(clock, metrics, workload, store, store)
         publisher = Publisher(Catalogue(registry, tuple(pipelines.values())))
         loops = {
-            name: _loop(settings, options, pipeline, profiles[name], world, (publisher,))
+            name: _loop(settings, inputs[name], policies[name], world, (publisher,))
             for name, pipeline in pipelines.items()
         }
         return App(
@@ -127,19 +131,19 @@ def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[s
     return store.profiles(pipeline.name)
 
 
+def _inputs(
+    settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
+) -> PolicyInputs:
+    return PolicyInputs(pipeline, profiles, options.objective, settings.solver, settings.solver_deadline_s)
+
+
 def _loop(
-    settings: Settings,
-    options: ServeOptions,
-    pipeline: Pipeline,
-    profiles: Mapping[str, StageProfile],
-    world: World,
-    hooks: Sequence[Hook],
+    settings: Settings, inputs: PolicyInputs, policy: Policy, world: World, hooks: Sequence[Hook]
 ) -> ControlLoop:
-    inputs = PolicyInputs(pipeline, profiles, options.objective, settings.solver, settings.solver_deadline_s)
     return ControlLoop(
-        pipeline,
+        inputs.pipeline,
         world,
-        policy=make_policy(options.policy, inputs),
+        policy=policy,
         predict=inputs.profiled().predict,
         forecaster=partial(
             forecast,
@@ -172,7 +176,7 @@ def _world(
 ) -> tuple[Workload, Metrics, Mapping[str, str]]:
     """What runs, what measures it, and where requests go (local pipelines only)."""
     if settings.target == "kubernetes":
-        client = _kube_client(settings)
+        client = kube_client(settings)
         resources.callback(client.close)
         url, dialect = settings.prometheus_url, Dialect.SELDON
         workload: Workload = SeldonWorkload(client)
@@ -196,7 +200,8 @@ def _world(
     return workload, metrics, endpoints
 
 
-def _kube_client(settings: Settings) -> KubeClient:
+def kube_client(settings: Settings) -> KubeClient:
+    """The client of the settings' cluster; ConfigurationError where it cannot be made."""
     if settings.kubeconfig:
         return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
     return KubeClient.in_cluster(settings.kube_timeout_s)

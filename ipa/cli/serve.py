@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ipa.model.decision import Mode
-from ipa.model.errors import UsageError
+from ipa.model.errors import UnavailableError, UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,34 +54,65 @@ def serve(
             hint="Use 127.0.0.1 and a tunnel or a proxy that authenticates.",
         )
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder)
-    running = build(settings, options)
+    # Before anything is started, so that a port that is taken is said at once.
+    with _bound(settings.host, settings.port) as listener:
+        running = build(settings, options)
+        try:
+            _serve(running, listener)
+        finally:
+            running.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound there that does not listen yet. UnavailableError where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        threads = [
-            threading.Thread(target=loop.run, args=(running.stop,), name=f"loop-{name}", daemon=True)
-            for name, loop in running.loops.items()
-        ]
-        for thread in threads:
-            thread.start()
-        _listen(settings, running)
-        running.stop.set()
-        for thread in threads:
-            thread.join(JOIN_S)
-    finally:
-        running.close()
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="Choose another port with --port."
+        ) from error
+    return listener
 
 
-def _listen(settings: Settings, running: App) -> None:
-    """Serve until a signal; uvicorn installs its own handlers, since this is the main thread."""
+def _serve(running: App, listener: socket.socket) -> None:
+    """Run the loops and the API until a signal says to stop."""
+    threads = [
+        threading.Thread(target=loop.run, args=(running.stop,), name=f"loop-{name}", daemon=True)
+        for name, loop in running.loops.items()
+    ]
+    for thread in threads:
+        thread.start()
+    _listen(running, listener)
+    running.stop.set()
+    for thread in threads:
+        thread.join(JOIN_S)
+
+
+def _listen(running: App, listener: socket.socket) -> None:
     import uvicorn
 
     from ipa.api.app import create_app
     from ipa.api.wiring import services_of
 
-    typer.echo(f"ipa: page and API at http://{settings.host}:{settings.port}")
-    uvicorn.run(
-        create_app(services_of(running)),
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        timeout_graceful_shutdown=5,
+    class Server(uvicorn.Server):
+        """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    server = Server(
+        uvicorn.Config(create_app(services_of(running)), log_level="warning", timeout_graceful_shutdown=5)
     )
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
+    server.run(sockets=[listener])

@@ -14,7 +14,7 @@ p.lead { color: #4b5563; margin: 0 0 1rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e5e7eb; vertical-align: top; }
 th { font-weight: 600; color: #374151; } td.n, th.n { text-align: right; } tr.best td { background: #ecfdf5; }
-svg { max-width: 100%; height: auto; } code { font-size: .92em; }
+svg { width: 100%; height: auto; } code { font-size: .92em; }
 @media print { body { margin: 0; max-width: none; }
   h2 { break-after: avoid; } svg, table { break-inside: avoid; } }
 """

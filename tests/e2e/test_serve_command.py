@@ -1,0 +1,89 @@
+"""`ipa serve` as its user starts and stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from ipa.cli.main import run
+
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("pipelines", "profiles"):
+        (tmp_path / name).symlink_to(root / name)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_taken_port_is_said_at_once(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "digits", "--port", str(taken)]) == 1
+    assert f"cannot listen on 127.0.0.1:{taken}" in capsys.readouterr().err
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["nope"], 1, "there is no pipeline nope"),
+        (["digits", "--policy", "x"], 64, "there is no policy 'x'"),
+        (["digits", "--objective", "x"], 1, "has no objective 'x'"),
+        (["digits", "--target", "x"], 64, "target is 'local' or 'kubernetes'"),
+        (["digits", "--host", "0.0.0.0"], 64, "does not listen on 0.0.0.0"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_anything_starts(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["serve", *arguments, "--port", "0"]) == code
+    assert words in capsys.readouterr().err
+    assert psutil.Process().children() == []
+
+
+def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from ipa.cli.main import main; main()",
+        "serve",
+        "digits",
+        "--port",
+        "0",
+    ]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    # Trained models are found again where they were trained.
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        url = next(line for line in service.stdout if "http://" in line).split()[-1]
+        children = psutil.Process(service.pid).children(recursive=True)
+        assert len(children) >= 6  # nursery, router, two queues, two model servers
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            assert client.get("/readyz").json()["ready"] is True
+            status = client.get("/v1/pipelines/digits/status").json()
+            assert status["control"]["mode"] == "advisory"
+            assert client.get("/v1/pipelines/digits").json()["endpoint"].startswith("http://127.0.0.1:")
+            assert 'ipa_allocated_core_seconds_total{pipeline="digits"}' in client.get("/metrics").text
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(30) == 0
+    assert [child for child in children if child.is_running()] == []
