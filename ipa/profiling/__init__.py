@@ -1,1 +1,1 @@
-
+"""From measurements to operating points: measuring, fitting, base allocation."""

@@ -1,1 +1,1 @@
-
+"""Capacity and latency of stages and of chains. Pure."""

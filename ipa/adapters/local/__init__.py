@@ -1,1 +1,1 @@
-
+"""Pipelines as processes of this machine."""

@@ -1,1 +1,1 @@
-
+"""The service's own metrics."""
