@@ -13,6 +13,7 @@ from ipa.api.bodies import ApplyBody, ModeBody, PauseBody, RollbackBody
 from ipa.api.reading import Named, Using, etag
 from ipa.api.services import Services
 from ipa.api.views import ControlView, control_view
+from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
@@ -63,31 +64,33 @@ def apply(pipeline: Named, services: Using, body: ApplyBody, if_match: IfMatch =
     """Run this configuration. With If-Match, only where the pipeline did not change since (else 412)."""
     configs = body.checked(pipeline)
     _unchanged(services, pipeline, if_match)
-    return services.apply(pipeline.name, configs, _said("requested", body.by, body.reason))
+    return services.apply(pipeline.name, configs, said("requested", body.by, body.reason))
 
 
 @router.post("/rollback", tags=["control"])
 def rollback(pipeline: Named, services: Using, body: RollbackBody, if_match: IfMatch = None) -> Decision:
     """Run again what ran before the last change, or after the decision `to`."""
-    configs = _rollback_target(pipeline, services, body.to)
+    configs = rollback_target(pipeline, services.log, body.to)
     _unchanged(services, pipeline, if_match)
-    return services.apply(pipeline.name, configs, _said("rollback", body.by, body.reason))
+    return services.apply(pipeline.name, configs, said("rollback", body.by, body.reason))
 
 
-def _said(what: str, by: str, why: str) -> str:
+def said(what: str, by: str, why: str) -> str:
+    """Who asked for it, and why, as a decision's detail."""
     return f"{what} by {by or 'someone'}" + (f": {why}" if why else "")
 
 
-def _rollback_target(pipeline: Pipeline, services: Services, to: str | None) -> tuple[StageConfig, ...]:
+def rollback_target(pipeline: Pipeline, log: DecisionLog, to: str | None) -> tuple[StageConfig, ...]:
+    """What ran before the last change, or after the decision `to`; ConflictError where that is not known."""
     if to is not None:
-        decision = services.log.decision(to)
+        decision = log.decision(to)
         if decision.pipeline != pipeline.name:
             raise NotFoundError(
                 f"decision {to!r} is of pipeline {decision.pipeline!r}, not {pipeline.name!r}"
             )
         configs = decision.configs
     else:
-        applied = services.log.decisions(pipeline.name, limit=1, applied_only=True)
+        applied = log.decisions(pipeline.name, limit=1, applied_only=True)
         configs = applied[0].previous if applied else ()
     if not configs:
         raise ConflictError(

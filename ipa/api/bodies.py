@@ -115,16 +115,7 @@ class ApplyBody(Body):
 
     def checked(self, pipeline: Pipeline) -> tuple[StageConfig, ...]:
         """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
-        configs = [StageConfig(**config.model_dump()) for config in self.configs]
-        problems = [*_misnamed(pipeline, configs), *_beyond(pipeline, configs)]
-        if problems:
-            raise InputError(
-                f"pipeline {pipeline.name!r} cannot run this configuration",
-                hint=f"GET /v1/pipelines/{pipeline.name} shows its stages, variants and bounds.",
-                problems=problems,
-            )
-        order = {stage.name: index for index, stage in enumerate(pipeline.stages)}
-        return tuple(sorted(configs, key=lambda config: order[config.stage]))
+        return checked_configs(pipeline, [StageConfig(**config.model_dump()) for config in self.configs])
 
 
 class RollbackBody(Body):
@@ -133,6 +124,19 @@ class RollbackBody(Body):
     to: str | None = None
     by: Person = ""
     reason: Reason = ""
+
+
+def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+    """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
+    problems = [*_misnamed(pipeline, configs), *_beyond(pipeline, configs)]
+    if problems:
+        raise InputError(
+            f"pipeline {pipeline.name!r} cannot run this configuration",
+            hint=f"GET /v1/pipelines/{pipeline.name} shows its stages, variants and bounds.",
+            problems=problems,
+        )
+    order = {stage.name: index for index, stage in enumerate(pipeline.stages)}
+    return tuple(sorted(configs, key=lambda config: order[config.stage]))
 
 
 def _misnamed(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:

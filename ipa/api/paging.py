@@ -29,14 +29,11 @@ class Paging:
 
     def page(self, services: Services, pipeline: str, *, applied_only: bool) -> DecisionPage:
         """The page that was asked for, with a Link to the next; NotFoundError for an unknown `before`."""
-        found = _read(services.log, pipeline, self.limit + 1, self.before, applied_only)
-        page = tuple(found[: self.limit])
-        if len(found) <= self.limit:
-            return DecisionPage(page, None)
-        next_before = page[-1].decision_id
-        url = self.url.include_query_params(before=next_before)
-        self.response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
-        return DecisionPage(page, next_before)
+        page = page_of(services.log, pipeline, self.limit, self.before, applied_only=applied_only)
+        if page.next_before is not None:
+            url = self.url.include_query_params(before=page.next_before)
+            self.response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        return page
 
 
 def paging(
@@ -47,6 +44,15 @@ def paging(
 ) -> Paging:
     """The query parameters of a list of decisions."""
     return Paging(request.url, response, limit, before)
+
+
+def page_of(
+    log: DecisionLog, pipeline: str, limit: int, before: str | None, *, applied_only: bool
+) -> DecisionPage:
+    """The `limit` decisions before that one, newest first; NotFoundError for an unknown `before`."""
+    found = _read(log, pipeline, limit + 1, before, applied_only)
+    page = tuple(found[:limit])
+    return DecisionPage(page, page[-1].decision_id if len(found) > limit else None)
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""The verbs that talk to a running service: status, watch, history, diff, apply, rollback, pause, resume."""
+"""The verbs about what runs, at a service, on a cluster or in a manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipa.cli.plan import Output
-from ipa.model.errors import ConflictError, ForbiddenError, InfeasibleError, RolloutError, UsageError
+from ipa.model.errors import (
+    ConflictError,
+    ForbiddenError,
+    InfeasibleError,
+    IpaError,
+    RolloutError,
+    UnavailableError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,14 +28,28 @@ if TYPE_CHECKING:
     from ipa.cli.source import Source
 
 PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name")
-AT = typer.Option("http://127.0.0.1:8080", "--at", metavar="URL", help="where the service is")
+AT = typer.Option(
+    "http://127.0.0.1:8080",
+    "--at",
+    metavar="WHERE",
+    help="a service's URL, kubernetes[:KUBECONFIG], or a SeldonDeployment's FILE.yaml",
+)
 OUTPUT = typer.Option(Output.TEXT, "--output", "-o")
 BY = typer.Option(None, "--by", help="who asks; you without")
 REASON = typer.Option("", "--reason", help="why; it is kept with the decision")
-RATE = typer.Option(None, "--rate", help="requests a second to plan for; the forecast without")
+RATE = typer.Option(None, "--rate", help="requests a second to plan for; a service's forecast without")
 OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
 PLAN = typer.Option(None, "--plan", metavar="FILE", help="a plan, as `ipa plan -o json` prints it")
 CHANGED = 2
+# What exit code a hold has; 3 for all others, which guards made.
+HELD: dict[str, type[IpaError]] = {
+    "hold.conflict": ConflictError,
+    "hold.drift": ConflictError,
+    "hold.in_progress": ConflictError,
+    "hold.rbac": ForbiddenError,
+    "hold.audit_failed": UnavailableError,
+    "hold.workload_unknown": UnavailableError,
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -65,14 +87,16 @@ def watch_(
     from ipa.cli.source import source
     from ipa.cli.status_text import printer
     from ipa.cli.watch import Until, watch
-    from ipa.control.clock import SystemClock
+    from ipa.control import clock
 
     if until is not None and until not in list(Until):
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
     limit_s = None if timeout is None else _duration_s("--timeout", timeout)
     goal = Until(until) if until else None
     with source(at) as service:
-        watch(service, pipeline, SystemClock(), printer(), until=goal, timeout_s=limit_s)
+        if service.interval_s is None:
+            raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
+        watch(service, pipeline, clock.SystemClock(), printer(), until=goal, timeout_s=limit_s)
 
 
 def history(
@@ -132,7 +156,11 @@ def apply(
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved."""
+    """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved.
+
+    On a cluster it waits until what it wrote is ready, else writes back what ran before (5, after the
+    deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit.
+    """
     from ipa.cli.difference import difference
     from ipa.cli.source import entity_tag, of, source
     from ipa.cli.status_text import difference_table
@@ -156,7 +184,10 @@ def rollback(
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
-    """Run again what ran before the last change. Exit codes: 3 held back, 4 the world moved."""
+    """Run again what ran before the last change. Exit codes: 3 held back, 4 the world moved.
+
+    On a cluster it waits as `apply` does, and also takes back a change that does not get ready.
+    """
     from ipa.cli.source import of, source
 
     with source(at) as service:
@@ -220,12 +251,13 @@ def _target(
 
 def _report(output: Output, decision: dict[str, Any]) -> None:
     """Print the decision; exit with the code of a hold that kept it from being carried out."""
-    text = f"{decision['reason']}: {decision['detail']}   ({decision['decision_id']})"
+    text = f"{decision['reason']}: {decision['detail']}"
+    if decision["decision_id"]:
+        text += f"   ({decision['decision_id']})"
     _show(output, decision, text)
     if decision["action"] == "apply" or decision["reason"] == "hold.no_change":
         return
-    codes = {"hold.conflict": ConflictError, "hold.in_progress": ConflictError, "hold.rbac": ForbiddenError}
-    raise typer.Exit(codes.get(decision["reason"], InfeasibleError).exit_code)
+    raise typer.Exit(HELD.get(decision["reason"], InfeasibleError).exit_code)
 
 
 def _show(output: Output, data: Any, *renderables: RenderableType) -> None:

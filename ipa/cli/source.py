@@ -1,4 +1,4 @@
-"""Where the verbs read and change a pipeline's state: the service, over its API."""
+"""Where the verbs read and change a pipeline's state: the service over its API, a cluster, or a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
+from ipa.control import clock
 from ipa.model.errors import (
     ConflictError,
     ForbiddenError,
@@ -18,13 +19,32 @@ from ipa.model.errors import (
     UnavailableError,
     UsageError,
 )
+from ipa.settings import Settings
 
 # A plan may take the solver's whole deadline; a change waits for its record and one write.
 TIMEOUT_S = 30.0
 
 
 class Source(Protocol):
-    """What the verbs need: answers about pipelines, as JSON values. Errors: those of IpaError."""
+    """What the verbs need: answers about pipelines, as JSON values. Errors: those of IpaError.
+
+    A watch reads it every `interval_s`; None where nothing changes by itself.
+    """
+
+    @property
+    def interval_s(self) -> float | None:
+        """Seconds between two reads of a watch."""
+        ...
+
+    def __enter__(self) -> Source:
+        """Leaving closes what is open."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what is open."""
+        ...
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer at that address below /v1."""
@@ -37,6 +57,8 @@ class Source(Protocol):
 
 class Service:
     """A running service, named by its base URL."""
+
+    interval_s = 1.0
 
     def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
         self._at = at
@@ -81,15 +103,29 @@ class Service:
         raise _error(answer.status_code, body if isinstance(body, dict) else {})
 
 
-def source(at: str) -> Service:
-    """The state at `at`: today the URL of a service. UsageError for anything else."""
+def source(at: str) -> Source:
+    """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
+
+    UsageError for anything else; ConfigurationError where the cluster cannot be used.
+    """
     try:
         url = httpx.URL(at)
     except httpx.InvalidURL:
         url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"--at {at!r} is not the URL of a service", hint="For example http://127.0.0.1:8080")
-    return Service(at)
+    if url.scheme in ("http", "https") and url.host:
+        return Service(at)
+    if at.partition(":")[0] == "kubernetes":
+        from ipa.cli.cluster import Cluster
+
+        return Cluster(at, Settings.from_env(), clock.SystemClock())
+    if at.endswith((".yaml", ".yml")):
+        from ipa.cli.manifest import ManifestFile
+
+        return ManifestFile(at, Settings.from_env(), clock.SystemClock())
+    raise UsageError(
+        f"--at {at!r} is no URL of a service, no cluster and no manifest",
+        hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
+    )
 
 
 def of(pipeline: str, *rest: str) -> str:

@@ -52,8 +52,16 @@ def head(status: dict[str, Any]) -> str:
     return (
         f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
         f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s   "
-        f"mode {status['control']['mode']}   tick {live['tick']}"
+        f"{_mode(status)}"
     )
+
+
+def _mode(status: dict[str, Any]) -> str:
+    """The loop's mode and tick; where no loop was asked, the revision."""
+    live, control = status["live"], status["control"]
+    if control is None:
+        return f"at revision {live['revision'] or 'unknown'}"
+    return f"mode {control['mode']}   tick {live['tick']}"
 
 
 def why(status: dict[str, Any]) -> str:
@@ -71,7 +79,7 @@ def status_line(status: dict[str, Any]) -> str:
     stages = "  ".join(_short(stage) for stage in live["stages"])
     ahead = f"→{forecast['upper_rps']:.1f}" if forecast else ""
     parts = [
-        f"{live['at'][11:19]} {status['pipeline']} tick {live['tick']}",
+        f"{live['at'][11:19]} {status['pipeline']}" + (f" tick {live['tick']}" if status["control"] else ""),
         f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
         f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s",
         f"PAS {_n(live['pas'], 3)}",
@@ -175,8 +183,8 @@ def _delta(old: float | None, new: float | None, form: str, *, relative: bool = 
     return f"{old:{form}} → {shown} ({new - old:+{form}}{share})"
 
 
-def _pause(control: dict[str, Any]) -> list[str]:
-    if not control["paused"]:
+def _pause(control: dict[str, Any] | None) -> list[str]:
+    if control is None or not control["paused"]:
         return []
     until = f" until {control['paused_until']}" if control["paused_until"] else ""
     by = f" by {control['paused_by']}" if control["paused_by"] else ""

@@ -35,10 +35,11 @@ def watch(
     until: Until | None = None,
     timeout_s: float | None = None,
 ) -> None:
-    """Show the pipeline every second; return once it is as `until` says.
+    """Show the pipeline as often as its source moves; return once it is as `until` says.
 
     Errors: DeadlineError after `timeout_s`; RolloutError where it settled badly (degraded, or rolled back).
     """
+    interval_s = source.interval_s or INTERVAL_S
     started_s = clock.monotonic_s()
     with ExitStack() as screen:
         show = _shower(console, screen)
@@ -47,9 +48,9 @@ def watch(
             show(status)
             if until is Until.SETTLED and _settled(status):
                 return
-            if timeout_s is not None and clock.monotonic_s() - started_s + INTERVAL_S > timeout_s:
+            if timeout_s is not None and clock.monotonic_s() - started_s + interval_s > timeout_s:
                 raise DeadlineError(f"{pipeline} did not settle within {timeout_s:g} s")
-            clock.wait(INTERVAL_S)
+            clock.wait(interval_s)
 
 
 def _settled(status: dict[str, Any]) -> bool:
@@ -68,10 +69,12 @@ def _shower(console: Console, screen: ExitStack) -> Callable[[dict[str, Any]], N
     if console.is_terminal:
         live = screen.enter_context(Live(console=console, auto_refresh=False))
         return lambda status: live.update(status_table(status), refresh=True)
-    shown: list[tuple[int, bool]] = []
+    shown: list[tuple[Any, ...]] = []
 
     def show(status: dict[str, Any]) -> None:
-        now = (status["live"]["tick"], status["live"]["settled"])
+        live = status["live"]
+        ready = [stage["ready_replicas"] for stage in live["stages"]]
+        now = (live["tick"], live["settled"], live["detail"], ready)
         if not shown or shown[-1] != now:
             shown[:] = [now]
             console.print(status_line(status), markup=False)

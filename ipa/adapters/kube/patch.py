@@ -22,16 +22,29 @@ def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -
     It first tests the resourceVersion and the names of all it touches, then changes only fields that are
     ours and differ: replicas alone touch no pod template. DriftError, InputError: as `read` and `render`.
     """
+    draft = _draft(pipeline, live, wanted)
+    if not draft.changes:
+        return []
+    revision = _operation("test", ("metadata", "resourceVersion"), live["metadata"]["resourceVersion"])
+    return [revision, *draft.tests, *draft.changes]
+
+
+def rewrite(
+    pipeline: Pipeline, manifest: Json, wanted: Sequence[StageConfig]
+) -> tuple[list[Operation], Json]:
+    """The same changes to an object that no server has yet: each operation, and the object after them."""
+    draft = _draft(pipeline, manifest, wanted)
+    return draft.changes, draft.object
+
+
+def _draft(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> _Draft:
     check_variants(pipeline)
     check_configs(pipeline, wanted)
     running = read(pipeline, live)
     draft = _Draft(live)
     for place, now, then in zip(locate(pipeline, live), running, canonical(wanted), strict=True):
         _change_stage(draft, place, now, then)
-    if not draft.changes:
-        return []
-    revision = _operation("test", ("metadata", "resourceVersion"), live["metadata"]["resourceVersion"])
-    return [revision, *draft.tests, *draft.changes]
+    return draft
 
 
 def _change_stage(draft: _Draft, place: Place, now: StageConfig, then: StageConfig) -> None:
@@ -99,13 +112,13 @@ class _Draft:
     """A copy of the live object that writes down what is done to it."""
 
     def __init__(self, live: Json) -> None:
-        self._object = deepcopy(dict(live))
+        self.object = deepcopy(dict(live))
         self.tests: list[Operation] = []
         self.changes: list[Operation] = []
 
     def value(self, path: Path) -> Any:
         """What is at the path, None where nothing is."""
-        value: Any = self._object
+        value: Any = self.object
         for token in path:
             if isinstance(value, dict):
                 value = value.get(str(token))

@@ -1,0 +1,189 @@
+"""The verbs' answers where no service runs: from a cluster or a file, and the files of the pipelines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+from ipa.api.bodies import checked_configs
+from ipa.api.live import live_state
+from ipa.api.views import DecisionPage, RecordView, status_view
+from ipa.control.actuation import Phase
+from ipa.control.canonical import plain
+from ipa.control.loop import Snapshot
+from ipa.control.ports import Clock, PipelineControl, Signals
+from ipa.model.decision import Decision
+from ipa.model.errors import NotFoundError, UsageError
+from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.settings import Settings
+
+_NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
+NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What runs, how far its last change is, and in words what that waits for or why it failed."""
+
+    observation: Observation
+    phase: Phase = Phase.IDLE
+    detail: str = ""
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person asked for: `detail` says who and why, `revision` what it was decided on ("" unknown)."""
+
+    configs: tuple[StageConfig, ...]
+    detail: str
+    revision: str = ""
+
+
+class Direct(ABC):
+    """A source that reads and writes by itself what the service would; see `Source` for its two methods."""
+
+    interval_s: ClassVar[float | None]
+
+    def __init__(self, at: str, settings: Settings, clock: Clock) -> None:
+        self.at, self.settings, self.clock = at, settings, clock
+
+    def __enter__(self) -> Direct:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The pipelines that may be found here."""
+
+    @abstractmethod
+    def seen(self, pipeline: Pipeline) -> Seen:
+        """What runs now."""
+
+    @abstractmethod
+    def apply(self, pipeline: Pipeline, wanted: Wanted) -> Decision:
+        """Make it run; the decision, applied or a hold that says why. ConflictError: the revision moved."""
+
+    @abstractmethod
+    def rollback(self, pipeline: Pipeline, to: str | None, detail: str) -> Decision:
+        """Make run what ran before the last change, or after the decision `to`."""
+
+    @abstractmethod
+    def page(self, pipeline: Pipeline, limit: int, before: str | None, *, applied_only: bool) -> DecisionPage:
+        """Decisions, newest first."""
+
+    @abstractmethod
+    def verify(self, pipeline: Pipeline) -> int:
+        """How many decisions there are, each as it was recorded."""
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The answer at that address below /v1."""
+        match path.split("/"):
+            case ["pipelines"]:
+                return {"pipelines": [{"pipeline": name} for name in self.names()]}
+            case ["pipelines", name, "status"]:
+                return self._status(self._pipeline(name))
+            case ["pipelines", name, "record"]:
+                pipeline = self._pipeline(name)
+                return plain(RecordView(pipeline.name, self.verify(pipeline)))
+            case ["pipelines", name, ("history" | "decisions") as kind]:
+                found = self.page(
+                    self._pipeline(name), query["limit"], query["before"], applied_only=kind == "history"
+                )
+                return plain(found)
+        raise UsageError(f"{path} is asked of a service only", hint="Say where it is with --at URL.")
+
+    def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:
+        """The answer to that request; ConflictError where `if_match` no longer holds."""
+        from ipa.api.acting import said
+
+        match path.split("/"):
+            case ["pipelines", name, "plans"]:
+                return self._plan(self._pipeline(name), body["rate_rps"], body["objective"])
+            case ["pipelines", name, "apply"]:
+                pipeline = self._pipeline(name)
+                configs = self._checked(pipeline, [StageConfig(**config) for config in body["configs"]])
+                detail = said("requested", body["by"], body["reason"])
+                revision = (if_match or "").strip('"')
+                return plain(self.apply(pipeline, Wanted(configs, detail, revision)))
+            case ["pipelines", name, "rollback"]:
+                detail = said("rollback", body["by"], body["reason"])
+                return plain(self.rollback(self._pipeline(name), body["to"], detail))
+        verb = path.rpartition("/")[2]
+        raise UsageError(
+            f"{verb} is for a service, and {self.at} is none: nothing there changes by itself",
+            hint="Say where the service is with --at URL.",
+        )
+
+    def _pipeline(self, name: str) -> Pipeline:
+        from ipa.cli.plan import find_pipeline
+
+        return find_pipeline(unquote(name), self.settings.pipelines_dir)
+
+    def _checked(self, pipeline: Pipeline, configs: list[StageConfig]) -> tuple[StageConfig, ...]:
+        from ipa.adapters.kube.manifest import canonical, check_configs
+
+        ordered = checked_configs(pipeline, configs)
+        check_configs(pipeline, ordered)
+        # As they read back; else what runs would seem to differ from what was asked.
+        return canonical(ordered)
+
+    def _status(self, pipeline: Pipeline) -> dict[str, Any]:
+        seen, now = self.seen(pipeline), self.clock.now()
+        snapshot = Snapshot(pipeline.name, 0, PipelineControl(), seen.phase, observation=seen.observation)
+        live = live_state(pipeline, self._profiles(pipeline), snapshot, now=now, tick_s=0.0)
+        live = replace(live, detail=seen.detail, degraded=live.degraded + seen.degraded)
+        view = status_view(pipeline, PipelineControl(), live, now)
+        # There is no loop here whose mode or pause could be told.
+        return {**plain(view), "control": None}
+
+    def _profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+        """Without profiles only the accuracy of what runs is not known."""
+        from ipa.adapters.files import load_profiles
+
+        try:
+            return load_profiles(self.settings.profiles_dir, pipeline.name)
+        except NotFoundError:
+            return {}
+
+    def _plan(self, pipeline: Pipeline, rate_rps: float | None, objective: str | None) -> dict[str, Any]:
+        from ipa.adapters.files import load_profiles
+        from ipa.policies.planning import plan_pipeline
+
+        if rate_rps is None:
+            raise UsageError(
+                f"--rate is needed: nothing at {self.at} tells the load to plan for",
+                hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
+            )
+        plan = plan_pipeline(
+            pipeline,
+            load_profiles(self.settings.profiles_dir, pipeline.name),
+            rate_rps,
+            objective=objective,
+            solver=self.settings.solver,
+            deadline_s=self.settings.solver_deadline_s,
+        )
+        return plan.to_json()
+
+
+def seldon_names(settings: Settings) -> list[str]:
+    """The pipelines whose files say where they run on Seldon; InputError where a file is wrong."""
+    from ipa.adapters.files import load_pipelines
+
+    found = load_pipelines(settings.pipelines_dir)
+    return sorted(name for name, pipeline in found.items() if pipeline.seldon is not None)
