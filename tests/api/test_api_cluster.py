@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ def ipa(
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
     with FakeKube() as kube:
         clock = ClusterClock(kube)
+        # Imported first, or it would keep the clock that is put in here for all later tests.
+        importlib.import_module("ipa.bootstrap")
         monkeypatch.setattr("ipa.control.clock.SystemClock", lambda: clock)
         store = open_store(url)
         yield Cli(kube, clock, store, capfd, f"kubernetes:{kube.kubeconfig(tmp_path)}")
