@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from ipa.api.reading import Named, Using, etag
 from ipa.api.services import Services
 from ipa.api.views import ControlView, control_view
 from ipa.control.ports import DecisionLog
-from ipa.model.decision import Decision
+from ipa.model.decision import Decision, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -90,14 +91,27 @@ def rollback_target(pipeline: Pipeline, log: DecisionLog, to: str | None) -> tup
             )
         configs = decision.configs
     else:
-        applied = log.decisions(pipeline.name, limit=1, applied_only=True)
-        configs = applied[0].previous if applied else ()
+        change = _last_that_stayed(log.decisions(pipeline.name, applied_only=True))
+        configs = change.previous if change else ()
     if not configs:
         raise ConflictError(
             f"it is not known what pipeline {pipeline.name!r} ran then, so there is nothing to go back to",
             hint=f"`ipa history {pipeline.name}` lists its changes; `ipa apply` takes a plan.",
         )
     return configs
+
+
+def _last_that_stayed(applied: Sequence[Decision]) -> Decision | None:
+    """The newest of these (newest first) that was not taken back; going back to a failure helps nobody."""
+    was_taken_back = False
+    for decision in applied:
+        if decision.reason is ReasonCode.ROLLBACK:
+            was_taken_back = True
+        elif was_taken_back:
+            was_taken_back = False
+        else:
+            return decision
+    return None
 
 
 def _unchanged(services: Services, pipeline: Pipeline, if_match: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ipa.api.services import Check
-from ipa.model.decision import Action, Mode
+from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.plan import StageConfig
 from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile
 
@@ -249,6 +249,18 @@ def test_rollback_goes_back_to_what_ran_before(api: ApiClient, world: FakeWorld)
     assert decision["detail"].startswith("rollback by kim: ")
     first = api.post(f"{OCR}/rollback", {"to": applied[0].decision_id}).json()
     assert first["configs"] == as_body(applied[0].configs)
+
+
+def test_rollback_passes_over_a_change_that_was_taken_back(api: ApiClient, world: FakeWorld) -> None:
+    stayed = [decision for decision in world.log if decision.action is Action.APPLY][-1]
+    broken = tuple(replace(config, replicas=config.replicas + 1) for config in stayed.configs)
+    failed = replace(stayed, decision_id="failed", previous=stayed.configs, configs=broken)
+    back = replace(
+        stayed, decision_id="back", reason=ReasonCode.ROLLBACK, previous=broken, configs=stayed.configs
+    )
+    world.log += [failed, back]
+    decision = api.post(f"{OCR}/rollback", {"by": "kim"}).json()
+    assert decision["configs"] == as_body(stayed.previous)
 
 
 def test_rollback_without_anything_to_go_back_to() -> None:
