@@ -99,8 +99,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         world = World(clock, metrics, workload, store, store)
         publisher = Publisher(Catalogue(registry, tuple(pipelines.values())))
         loops = {
-            name: _loop(settings, inputs[name], policies[name], world, (publisher,))
-            for name, pipeline in pipelines.items()
+            name: _loop(settings, inputs[name], policies[name], world, (publisher,)) for name in pipelines
         }
         return App(
             settings=settings,

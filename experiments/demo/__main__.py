@@ -25,7 +25,7 @@ from experiments.demo.summary import RunRecord, compare, read_requests, summaris
 from ipa.adapters.files import load_pipeline
 from pipelines.ocr.client import score_answer
 
-# Read the whole of a file at once; the pages and their truth come from the same seed.
+# The pages that are sent and the truth they are scored by come from the same seed.
 SEED, PAGES = 7, 24
 SAMPLE_EVERY_S = 1.0
 

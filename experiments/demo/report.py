@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.demo.summary import RunRecord, rate_seen
 from ipa.report import html
-from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, RED, Line, Plot, svg
+from ipa.report.plots import BLUE, GREEN, ORANGE, RED, Line, Plot, svg
 
 # (key of the summary, what it is called, how it is shown)
 FIGURES: tuple[tuple[str, str, str], ...] = (
@@ -44,10 +44,13 @@ def render(summary: Mapping[str, Any], records: Mapping[str, RunRecord]) -> str:
         html.heading("The adaptive run"),
         svg(_load_plot(adaptive)),
         svg(_latency_plot("Latency of each request", adaptive, sla_s)),
-        svg(_samples_plot("Cores", "cores", adaptive, [("allocated", "cost_cores", BLUE)])),
+        svg(Plot("Cores", "cores", [_steps("allocated", adaptive, "cost_cores", BLUE)])),
         svg(
-            _samples_plot(
-                "Accuracy of what runs (PAS)", "accuracy", adaptive, [("predicted", "pas", GREEN)], y_max=1.0
+            Plot(
+                "Accuracy of what runs (PAS)",
+                "accuracy",
+                [_steps("predicted", adaptive, "pas", GREEN)],
+                y_max=1.0,
             )
         ),
         html.heading("The same shape under the static plans"),
@@ -119,18 +122,9 @@ def _latency_plot(title: str, run: RunRecord, sla_s: float) -> Plot:
     return Plot(title=title, y_label="seconds", lines=lines, limit=("SLA", sla_s))
 
 
-def _samples_plot(
-    title: str,
-    y_label: str,
-    run: RunRecord,
-    series: Sequence[tuple[str, str, str]],
-    y_max: float | None = None,
-) -> Plot:
-    lines = [
-        Line(label, [(s["t_s"], s[key]) for s in run.samples if s[key] is not None], colour or GREY, "step")
-        for label, key, colour in series
-    ]
-    return Plot(title=title, y_label=y_label, lines=lines, y_max=y_max)
+def _steps(label: str, run: RunRecord, key: str, colour: str) -> Line:
+    points = [(sample["t_s"], sample[key]) for sample in run.samples if sample[key] is not None]
+    return Line(label, points, colour, "step")
 
 
 def _decisions_table(decisions: Sequence[Mapping[str, Any]]) -> str:
