@@ -105,6 +105,11 @@ def _listen(running: App, listener: socket.socket) -> None:
         def capture_signals(self) -> Iterator[None]:
             yield
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            # Only now: whoever reads the address may call it at once.
+            typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
+
     server = Server(
         uvicorn.Config(create_app(services_of(running)), log_level="warning", timeout_graceful_shutdown=5)
     )
@@ -114,5 +119,4 @@ def _listen(running: App, listener: socket.socket) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
     server.run(sockets=[listener])

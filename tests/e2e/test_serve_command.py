@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -32,6 +33,16 @@ def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
+
+
+@contextmanager
+def _ended(service: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """The service, told to stop at the end also where the test fails: nothing else would stop it."""
+    with service:
+        try:
+            yield service
+        finally:
+            service.terminate()
 
 
 @pytest.mark.usefixtures("folder")
@@ -73,7 +84,9 @@ def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     # Trained models are found again where they were trained.
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as service:
+    with _ended(
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    ) as service:
         assert service.stdout is not None
         url = next(line for line in service.stdout if "http://" in line).split()[-1]
         children = psutil.Process(service.pid).children(recursive=True)
