@@ -25,11 +25,25 @@ class AccuracyRule(StrEnum):
     RANK_PRODUCT = "rank-product"
 
 
+class Goal(StrEnum):
+    """What the best plan is.
+
+    `weighted`: most α·accuracy − β·cores − δ·Σ batch sizes. `lexicographic`: most accuracy, of those the fewest
+    cores, of those the smallest batches. `cheapest-at-accuracy`: the fewest cores at the accuracy floor, of
+    those the most accuracy.
+    """
+
+    WEIGHTED = "weighted"
+    LEXICOGRAPHIC = "lexicographic"
+    CHEAPEST = "cheapest-at-accuracy"
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What is worth what: α·accuracy − β·cores − δ·Σ batch sizes, and the settings that go with it."""
 
     name: str = "default"
+    goal: Goal = Goal.WEIGHTED
     alpha: float = 1.0
     beta: float = 0.1
     delta: float = 1e-6
@@ -45,13 +59,40 @@ class Objective:
     max_replicas: int | None = None
     # Replaces the pipeline's SLA where given.
     sla_s: float | None = None
+    # What a plan may cost at most; unlike `bounds.cores`, a change to it may cost more for a while.
+    max_cost_cores: float | None = None
+    # Lost for each core of a pod that a change would start: worth is lost while old and new run side by side.
+    transition_per_core: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What an owner has fixed of a stage's configuration; None is free."""
+
+    variant: str | None = None
+    batch_size: int | None = None
+    cores: float | None = None
+    replicas: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageBounds:
+    """Limits of one stage, beside those of the pipeline. None is no limit of its own."""
+
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    batch_sizes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits that no plan may cross. None is no limit."""
+    """Limits that no plan may cross. None is no limit.
+
+    `cores` and `memory_gib` hold at every moment, old and new replicas of a change together.
+    """
 
     cores: float | None = None
+    memory_gib: float | None = None
     min_replicas: int = 1
     max_replicas: int | None = None
     batch_sizes: tuple[int, ...] | None = None
@@ -92,13 +133,56 @@ class Variant:
     local: LocalRun | None = None
 
 
+class StageKind(StrEnum):
+    """What a stage is in Seldon's graph.
+
+    A router sends each request to one of the stages after it, a combiner answers with what it makes of all
+    stages before it; either may be without variants where the pipeline's own router does it.
+    """
+
+    MODEL = "model"
+    TRANSFORMER = "transformer"
+    OUTPUT_TRANSFORMER = "output-transformer"
+    ROUTER = "router"
+    COMBINER = "combiner"
+
+
+class CombineRule(StrEnum):
+    """What the accuracy of a combiner's input is, from the accuracies of what it combines."""
+
+    PRODUCT = "product"
+    MEAN = "mean"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Where a stage's input comes from.
+
+    `fan_out` is how many items it receives for each item that the parent handles, by the parent's variant
+    where it is a mapping; `share` the share of a router's requests.
+    """
+
+    parent: str
+    fan_out: float | Mapping[str, float] = 1.0
+    share: float = 1.0
+
+    def items(self, variant: str) -> float:
+        """Items for each one that the parent handles with that variant."""
+        return self.fan_out[variant] if isinstance(self.fan_out, Mapping) else self.fan_out
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One task of a pipeline. `fan_out` is how many items it sends on for each item it receives."""
+    """One task of a pipeline. Without `after` its input is the request itself."""
 
     name: str
     variants: tuple[Variant, ...]
-    fan_out: float = 1.0
+    after: tuple[Edge, ...] = ()
+    kind: StageKind = StageKind.MODEL
+    combine: CombineRule = CombineRule.PRODUCT
+    bounds: StageBounds = StageBounds()
+    pin: Pin = Pin()
     # The container's name in the SeldonDeployment; never changed, since renaming it makes a new Deployment.
     container: str = ""
     batch_timeout_s: float = 0.1
@@ -131,7 +215,11 @@ class SeldonTarget:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A chain of stages in the order requests pass them, its SLA, bounds and objectives by name."""
+    """A graph of stages, each after those it receives from, its SLA, bounds and objectives by name.
+
+    `sets`: several variants of its one stage may run at once, each with a share of the load (InfAdapter).
+    `max_predictors`: how many configurations of the whole graph may run at once, each with a share.
+    """
 
     name: str
     stages: tuple[Stage, ...]
@@ -141,6 +229,8 @@ class Pipeline:
     default_objective: str = "default"
     seldon: SeldonTarget | None = None
     description: str = ""
+    sets: bool = False
+    max_predictors: int = 1
     # Requests older than this when they reach the head of a queue are dropped, one by one.
     drop_after_s: float | None = None
 
