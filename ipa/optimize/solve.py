@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from math import exp, inf
 
@@ -11,6 +12,7 @@ from ipa.model.errors import DeadlineError, LicenceError, SolverError, UsageErro
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.optimize.backends import exact
 from ipa.optimize.backends.answer import Answer
+from ipa.optimize.bymilp import Maximise, by_milp
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.options import Option, Program, build_program, evaluate
 from ipa.optimize.problem import Compat, Problem
@@ -96,8 +98,8 @@ def _backend(name: str) -> Backend:
     """The solver's module is imported only when it is used."""
     if name == "exact":
         return exact.solve
-    backend: Backend = import_module(f"ipa.optimize.backends.{name}").solve
-    return backend
+    maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
+    return partial(by_milp, maximise)
 
 
 def _break_ties(program: Program, solver: str, answer: Answer, deadline: Deadline) -> Answer:

@@ -22,3 +22,15 @@ class Answer:
     chosen: tuple[int, ...] = ()
     bound: float | None = None
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """How a MILP solver ended, the value of every column, and its bound on the best objective.
+
+    `values` is empty where there is no solution; `bound` is None where the solver has none.
+    """
+
+    termination: Termination
+    values: tuple[float, ...] = ()
+    bound: float | None = None

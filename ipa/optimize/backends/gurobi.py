@@ -9,10 +9,9 @@ from gurobipy import GRB
 
 from ipa.model.errors import LicenceError, SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import Answer
+from ipa.optimize.backends.answer import Solution
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp, build_milp, chosen_options
-from ipa.optimize.options import Program
+from ipa.optimize.milp import Milp
 
 # Silent, repeatable, and exact: the batch term δ = 1e-6 lies below Gurobi's usual gap of 1e-4.
 PARAMETERS = {
@@ -33,19 +32,16 @@ TERMINATIONS = {
 }
 
 
-def solve(program: Program, deadline: Deadline) -> Answer:
-    """The best plan that Gurobi finds in time.
+def maximise(milp: Milp, deadline: Deadline) -> Solution:
+    """The best columns that Gurobi finds in time.
 
     LicenceError where the licence is missing, out of date or too small for this model; SolverError otherwise.
     """
-    if not all(program.stages):
-        return Answer(Termination.INFEASIBLE)
-    milp = build_milp(program)
     try:
         with _environment() as environment, _load(milp, environment) as model:
             model.Params.TimeLimit = deadline.remaining_s
             model.optimize()
-            return _answer(program, model)
+            return _solution(model)
     except gp.GurobiError as error:
         if error.errno in LICENCE_ERRORS:
             size = f"{len(milp.costs)} variables and {len(milp.rows)} constraints"
@@ -77,15 +73,15 @@ def _load(milp: Milp, environment: gp.Env) -> gp.Model:
     return model
 
 
-def _answer(program: Program, model: gp.Model) -> Answer:
+def _solution(model: gp.Model) -> Solution:
     termination = TERMINATIONS.get(model.Status)
     if termination is Termination.INFEASIBLE:
-        return Answer(termination)
+        return Solution(termination)
     if termination is None:
         if model.Status != GRB.TIME_LIMIT:
             raise SolverError(f"Gurobi ended with status {model.Status}")
         termination = Termination.FEASIBLE if model.SolCount else Termination.NO_SOLUTION_FOUND
     bound = float(model.ObjBound)
     if not model.SolCount:
-        return Answer(termination, bound=bound)
-    return Answer(termination, chosen_options(program, model.getAttr("X", model.getVars())), bound)
+        return Solution(termination, bound=bound)
+    return Solution(termination, tuple(model.getAttr("X", model.getVars())), bound)

@@ -7,10 +7,9 @@ import numpy as np
 
 from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import Answer
+from ipa.optimize.backends.answer import Solution
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp, build_milp, chosen_options
-from ipa.optimize.options import Program
+from ipa.optimize.milp import Milp
 
 # Silent, repeatable, and exact: the batch term δ = 1e-6 is as small as HiGHS's usual absolute gap.
 OPTIONS = {
@@ -33,18 +32,16 @@ class _Quiet(highspy.Highs):  # type: ignore[misc]
         super().enableCallbacks()
 
 
-def solve(program: Program, deadline: Deadline) -> Answer:
-    """The best plan that HiGHS finds in time; SolverError where it fails."""
-    if not all(program.stages):
-        return Answer(Termination.INFEASIBLE)
+def maximise(milp: Milp, deadline: Deadline) -> Solution:
+    """The best columns that HiGHS finds in time; SolverError where it fails."""
     highs = _Quiet()
     for name, value in OPTIONS.items():
         highs.setOptionValue(name, value)
     highs.setOptionValue("time_limit", deadline.remaining_s)
-    if highs.passModel(_model(build_milp(program))) == highspy.HighsStatus.kError:
+    if highs.passModel(_model(milp)) == highspy.HighsStatus.kError:
         raise SolverError("HiGHS refused the model")
     highs.run()
-    return _answer(program, highs)
+    return _solution(highs)
 
 
 def _model(milp: Milp) -> highspy.HighsLp:
@@ -67,7 +64,7 @@ def _model(milp: Milp) -> highspy.HighsLp:
     return model
 
 
-def _answer(program: Program, highs: highspy.Highs) -> Answer:
+def _solution(highs: highspy.Highs) -> Solution:
     status, info = highs.getModelStatus(), highs.getInfo()
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     match status:
@@ -75,12 +72,12 @@ def _answer(program: Program, highs: highspy.Highs) -> Answer:
             termination = Termination.OPTIMAL
         # Every column is bounded, so the program is: what is left is infeasible.
         case highspy.HighsModelStatus.kInfeasible | highspy.HighsModelStatus.kUnboundedOrInfeasible:
-            return Answer(Termination.INFEASIBLE)
+            return Solution(Termination.INFEASIBLE)
         case highspy.HighsModelStatus.kTimeLimit:
             termination = Termination.FEASIBLE if found else Termination.NO_SOLUTION_FOUND
         case _:
             raise SolverError(f"HiGHS ended with status {highs.modelStatusToString(status)}")
     bound = float(info.mip_dual_bound)
     if not found:
-        return Answer(termination, bound=bound)
-    return Answer(termination, chosen_options(program, highs.getSolution().col_value), bound)
+        return Solution(termination, bound=bound)
+    return Solution(termination, tuple(highs.getSolution().col_value), bound)
