@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from ipa.api.live import LiveState
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
-from ipa.model.pipeline import Bounds, Objective, Pipeline
+from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeView:
+    """Where a stage's input comes from.
+
+    `fan_out` is how many items for each one that the parent handles, by its variant where it is a mapping;
+    `share` is the share of a router's requests that come this way.
+    """
+
+    parent: str
+    fan_out: float | dict[str, float]
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """A stage as its owner wrote it: its variants in order, and how many items it sends on for each."""
+    """A stage as its owner wrote it: what it is, its variants in order, and the stages it comes after."""
 
     stage: str
+    kind: StageKind
     variants: tuple[str, ...]
-    fan_out: float
+    after: tuple[EdgeView, ...]
+    combine: CombineRule
+    bounds: StageBounds
+    pin: Pin
     batch_timeout_s: float
 
 
@@ -115,14 +133,23 @@ def pipeline_view(pipeline: Pipeline, endpoint: str | None) -> PipelineView:
         stages=tuple(
             StageView(
                 stage=stage.name,
+                kind=stage.kind,
                 variants=tuple(variant.name for variant in stage.variants),
-                fan_out=stage.fan_out,
+                after=tuple(_edge_view(edge) for edge in stage.after),
+                combine=stage.combine,
+                bounds=stage.bounds,
+                pin=stage.pin,
                 batch_timeout_s=stage.batch_timeout_s,
             )
             for stage in pipeline.stages
         ),
         endpoint=endpoint,
     )
+
+
+def _edge_view(edge: Edge) -> EdgeView:
+    fan_out = dict(edge.fan_out) if isinstance(edge.fan_out, Mapping) else edge.fan_out
+    return EdgeView(edge.parent, fan_out, edge.share)
 
 
 def control_view(control: PipelineControl, now: datetime) -> ControlView:

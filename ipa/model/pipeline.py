@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import zip_longest
 from types import MappingProxyType
 
 from ipa.model.errors import NotFoundError
@@ -28,9 +29,9 @@ class AccuracyRule(StrEnum):
 class Goal(StrEnum):
     """What the best plan is.
 
-    `weighted`: most α·accuracy − β·cores − δ·Σ batch sizes. `lexicographic`: most accuracy, of those the fewest
-    cores, of those the smallest batches. `cheapest-at-accuracy`: the fewest cores at the accuracy floor, of
-    those the most accuracy.
+    `weighted`: most α·accuracy − β·cores − δ·Σ batch sizes. `lexicographic`: most accuracy, of those the
+    fewest cores, of those the smallest batches. `cheapest-at-accuracy`: the fewest cores at the accuracy
+    floor, of those the most accuracy.
     """
 
     WEIGHTED = "weighted"
@@ -194,6 +195,19 @@ class Stage:
                 return variant
         known = ", ".join(variant.name for variant in self.variants)
         raise NotFoundError(f"stage {self.name!r} has no variant {name!r}", hint=f"It has: {known}")
+
+
+def chain(stages: Sequence[Stage], fan_outs: Sequence[float | Mapping[str, float]] = ()) -> tuple[Stage, ...]:
+    """The stages, each after the one before it alone.
+
+    `fan_outs` are those of the stages in order, as far as given: what each sends on for an item it handles.
+    """
+    first, *others = stages
+    edges = (Edge(before.name, 1.0 if k is None else k) for before, k in zip_longest(stages, fan_outs))
+    return (
+        replace(first, after=()),
+        *(replace(it, after=(e,)) for it, e in zip(others, edges, strict=False)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

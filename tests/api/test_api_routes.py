@@ -30,7 +30,7 @@ def test_pipelines_are_listed_without_how_they_are_run(api: ApiClient) -> None:
     (found,) = api.get("/v1/pipelines").json()["pipelines"]
     assert found == api.get(OCR).json()
     assert (found["pipeline"], found["sla_s"], found["sla_percentile"]) == ("ocr", 0.9, 99.0)
-    assert found["stages"][0]["fan_out"] == 6.0
+    assert found["stages"][1]["after"] == [{"parent": "detect", "fan_out": 6.0, "share": 1.0}]
     assert "local" not in str(found)
 
 

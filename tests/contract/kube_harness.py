@@ -12,7 +12,7 @@ from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.ports import Rollout, RolloutPhase, Workload
 from ipa.model.decision import Change
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant
+from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from tests.fakes.kube import FakeKube
 
@@ -26,7 +26,9 @@ def contract_pipeline(namespace: str = "default", image: str = "registry.example
     def variant(name: str) -> Variant:
         return Variant(name, seldon=SeldonRun(image=image, env={"MODEL_VARIANT": name}))
 
-    stages = tuple(Stage(name, (variant(f"{name}-s"), variant(f"{name}-l"))) for name in ("first", "second"))
+    stages = chain(
+        [Stage(name, (variant(f"{name}-s"), variant(f"{name}-l"))) for name in ("first", "second")]
+    )
     return Pipeline(
         "ipa-contract",
         stages,

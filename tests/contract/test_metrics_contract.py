@@ -17,7 +17,7 @@ from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.server import MetricsServer, start_metrics_server
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason
-from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
 
 # One worker starts the servers once.
 pytestmark = pytest.mark.xdist_group("prometheus")
@@ -101,7 +101,7 @@ class Exporter:
 
 
 def pipeline(name: str) -> Pipeline:
-    stages = tuple(Stage(stage, (Variant("only"),)) for stage in ("one", "two"))
+    stages = chain([Stage(stage, (Variant("only"),)) for stage in ("one", "two")])
     return Pipeline(name, stages, Sla(1.0, 99.0), {})
 
 

@@ -23,7 +23,7 @@ from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
-from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
@@ -56,9 +56,12 @@ def a_pipeline() -> Pipeline:
     return Pipeline(
         name="ocr",
         description="Text of a page: find its lines, then read each",
-        stages=(
-            Stage("detect", tuple(Variant(name) for name in ACCURACY), fan_out=6.0),
-            Stage("recognise", tuple(Variant(name) for name in READ)),
+        stages=chain(
+            [
+                Stage("detect", tuple(Variant(name) for name in ACCURACY)),
+                Stage("recognise", tuple(Variant(name) for name in READ)),
+            ],
+            [6.0],
         ),
         sla=Sla(0.9),
         objectives={"default": Objective(), "frugal": Objective("frugal", beta=1.0)},

@@ -14,7 +14,7 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
-from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.base import Policy
@@ -27,8 +27,8 @@ from tests.fakes.workload import FakeWorkload
 
 PIPELINE = Pipeline(
     name="pages",
-    stages=tuple(
-        Stage(name, (Variant("small"), Variant("big")), batch_timeout_s=0.05) for name in ("detect", "read")
+    stages=chain(
+        [Stage(name, (Variant("small"), Variant("big")), batch_timeout_s=0.05) for name in ("detect", "read")]
     ),
     sla=Sla(0.8),
     objectives={"default": Objective(beta=0.02)},

@@ -24,7 +24,7 @@ from ipa.adapters.files.document import parse
 from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.adapters.files.structure import KINDS, schema_text
 from ipa.model.errors import InputError, NotFoundError
-from ipa.model.pipeline import AccuracyRule, Pipeline
+from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
 
 FULL = """\
 apiVersion: ipa/v1
@@ -52,13 +52,13 @@ seldon: {name: shop, namespace: prod, predictor: main}
 stages:
   - name: detect
     container: det
-    fan_out: 2.6
     batch_timeout: 0ms
     variants:
       - name: no
         seldon: {image: a/b:1, implementation: Y, model_uri: "s3://m", memory: 512MiB, env: {A: 0.50, B: no}}
         local: {implementation: x.Y, parameters: {size: 320, fast: true}, command: ["run"], env: {C: 1e3}}
   - name: classify
+    fan_out: 0.5
     variants: [{name: "1"}]
 """
 
@@ -91,12 +91,12 @@ def test_every_key_of_a_pipeline_is_read(full: Pipeline) -> None:
     assert full.seldon is not None
     assert (full.seldon.name, full.seldon.namespace, full.seldon.predictor) == ("shop", "prod", "main")
     detect = full.stage("detect")
-    assert (detect.container, detect.fan_out, detect.batch_timeout_s) == ("det", 2.6, 0)
+    assert (detect.container, detect.after, detect.batch_timeout_s) == ("det", (Edge("classify", 0.5),), 0)
 
 
 def test_what_is_absent_has_its_default(full: Pipeline) -> None:
     classify = full.stage("classify")
-    assert (classify.container, classify.fan_out, classify.batch_timeout_s) == ("classify", 1, 0.1)
+    assert (classify.container, classify.after, classify.batch_timeout_s) == ("classify", (), 0.1)
     assert (classify.variants[0].seldon, classify.variants[0].local) == (None, None)
 
 

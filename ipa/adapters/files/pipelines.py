@@ -31,6 +31,7 @@ from ipa.model.pipeline import (
     Sla,
     Stage,
     Variant,
+    chain,
 )
 
 FILE_NAME = "pipeline.yaml"
@@ -90,9 +91,12 @@ def _pipeline(document: Document) -> Pipeline:
         stage["name"]: _stage(document, stage, ("stages", index))
         for index, stage in enumerate(data["stages"])
     }
+    fan_outs = {stage["name"]: float(stage["fan_out"]) for stage in data["stages"] if "fan_out" in stage}
     return Pipeline(
         name=data["name"],
-        stages=tuple(stages[name] for name in data["graph"]),
+        stages=chain(
+            [stages[name] for name in data["graph"]], [fan_outs.get(name, 1.0) for name in data["graph"]]
+        ),
         sla=Sla(parse_duration_s(data["sla"]["latency"]), float(data["sla"].get("percentile", 99))),
         objectives=MappingProxyType(
             {name: _objective(name, objective) for name, objective in data["objectives"].items()}
@@ -131,8 +135,6 @@ def _objective(name: str, data: Mapping[str, Any]) -> Objective:
 
 def _stage(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Stage:
     values: dict[str, Any] = {"container": data.get("container", data["name"])}
-    if "fan_out" in data:
-        values["fan_out"] = float(data["fan_out"])
     if "batch_timeout" in data:
         values["batch_timeout_s"] = parse_duration_s(data["batch_timeout"])
     variants = tuple(
@@ -172,6 +174,7 @@ def _texts(document: Document, values: Mapping[str, Any], pointer: Pointer) -> M
 def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
     """The pipeline as a mapping with the keys of a pipeline file; `pipeline_from_mapping` gives it back."""
     sla, bounds = pipeline.sla, pipeline.bounds
+    fan_outs = {edge.parent: edge.items("") for stage in pipeline.stages for edge in stage.after}
     return _present(
         {
             "apiVersion": "ipa/v1",
@@ -193,7 +196,7 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
             "default_objective": pipeline.default_objective,
             "objectives": {name: _objective_mapping(each) for name, each in pipeline.objectives.items()},
             "seldon": _optional(_target_mapping, pipeline.seldon),
-            "stages": [_stage_mapping(stage) for stage in pipeline.stages],
+            "stages": [_stage_mapping(stage, fan_outs.get(stage.name, 1.0)) for stage in pipeline.stages],
         }
     )
 
@@ -216,11 +219,11 @@ def _objective_mapping(objective: Objective) -> dict[str, Any]:
     )
 
 
-def _stage_mapping(stage: Stage) -> dict[str, Any]:
+def _stage_mapping(stage: Stage, fan_out: float) -> dict[str, Any]:
     return {
         "name": stage.name,
         "container": stage.container or stage.name,
-        "fan_out": format_number(stage.fan_out),
+        "fan_out": format_number(fan_out),
         "batch_timeout": format_duration(stage.batch_timeout_s),
         "variants": [
             _present(

@@ -55,20 +55,26 @@ function figure(title, value, unit, note, bar) {
     el("div", { class: "value" }, value, el("small", {}, unit)), bar ?? "", el("div", { class: "note" }, ...note));
 }
 
-/** The chain of stages, with the fan-out on the arrows. */
+/** The stages in the order of the graph, with the fan-out on the arrows. */
 export function stages(status, pipeline) {
   const found = [];
   status.live.stages.forEach((stage, index) => {
-    if (index) found.push(arrow(pipeline.stages[index - 1]?.fan_out));
+    const after = pipeline.stages.find((other) => other.stage === stage.stage)?.after ?? [];
+    if (index) found.push(...after.map((edge) => arrow(edge, status.live.stages, status.live.stages[index - 1].stage)));
     found.push(card(stage));
   });
   return found;
 }
 
-function arrow(fanOut) {
+/** From the stage to the left, or, with its name, from one further away. */
+function arrow(edge, running, left) {
+  const variant = running.find((stage) => stage.stage === edge.parent)?.config?.variant;
+  const items = typeof edge.fan_out === "number" ? edge.fan_out : edge.fan_out[variant];
+  const notes = [edge.parent === left ? "" : edge.parent, items && items !== 1 ? `×${plain(items)}` : "",
+    edge.share === 1 ? "" : `${plain(100 * edge.share)} %`];
   return el("div", { class: "arrow" },
     el("svg", { viewBox: "0 0 34 12", "aria-hidden": "true" }, el("path", { d: "M1 6H32M27 1.5L32 6L27 10.5" })),
-    fanOut && fanOut !== 1 ? `×${plain(fanOut)}` : "");
+    notes.filter(Boolean).join(" "));
 }
 
 function card(stage) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant
+from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 
 
@@ -27,10 +27,13 @@ def sample_pipeline() -> Pipeline:
     )
     return Pipeline(
         "sample",
-        (
-            Stage("detect", detect, fan_out=3, batch_timeout_s=0.02),
-            Stage("read", read, container="reader"),
-            Stage("sort", sort),
+        chain(
+            [
+                Stage("detect", detect, batch_timeout_s=0.02),
+                Stage("read", read, container="reader"),
+                Stage("sort", sort),
+            ],
+            [3.0],
         ),
         Sla(1.0),
         {"default": Objective()},
