@@ -1,0 +1,1 @@
+"""Many pipelines under one budget of cores."""
