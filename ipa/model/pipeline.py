@@ -248,6 +248,16 @@ class Pipeline:
     # Requests older than this when they reach the head of a queue are dropped, one by one.
     drop_after_s: float | None = None
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether each stage passes all that it makes to the next alone: no fork, join, router, combiner."""
+        befores = (None, *(stage.name for stage in self.stages))
+        return all(
+            [edge.parent for edge in stage.after] == ([] if before is None else [before])
+            and stage.kind not in {StageKind.ROUTER, StageKind.COMBINER}
+            for before, stage in zip(befores, self.stages, strict=False)
+        )
+
     def stage(self, name: str) -> Stage:
         """The stage of that name; NotFoundError names those there are."""
         for stage in self.stages:

@@ -1,12 +1,8 @@
 """Pipelines and profiles in YAML files: read with every problem at its line and column, and written."""
 
-from ipa.adapters.files.pipelines import (
-    load_pipeline,
-    load_pipelines,
-    pipeline_from_mapping,
-    pipeline_to_mapping,
-)
+from ipa.adapters.files.pipelines import load_pipeline, load_pipelines, pipeline_from_mapping
 from ipa.adapters.files.profiles import dump_profile, load_profile, load_profiles
+from ipa.adapters.files.written import pipeline_to_mapping
 
 __all__ = [
     "dump_profile",

@@ -6,13 +6,16 @@ are of the right form, and leaves the rest to the schema's message.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from typing import Any
 
 from ipa.adapters.files.document import Document, Pointer
+from ipa.adapters.files.limits import check_limits
+from ipa.adapters.files.naming import check_fan_out, check_graph
 from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.adapters.files.words import unknown
+from ipa.model.pipeline import Goal
 
 # Quantities that must not be zero. A batch_timeout may be, and a threshold.
 _POSITIVE = {
@@ -27,7 +30,7 @@ def check_pipeline(document: Document) -> None:
     data = _mapping(document.data)
     stages = list(_entries(data.get("stages"), ("stages",)))
     names = _check_unique(document, stages, "name", "stage")
-    _check_graph(document, data, names)
+    check_graph(document, data.get("graph"), stages)
     if len(set(names)) == len(names):
         containers = [(pointer, {"container": stage.get("name"), **stage}) for pointer, stage in stages]
         _check_unique(document, containers, "container", "container")
@@ -36,51 +39,36 @@ def check_pipeline(document: Document) -> None:
         _check_unique(document, variants, "name", "variant")
         for place, variant in variants:
             _check_positive(document, _mapping(variant.get("seldon")), (*place, "seldon"))
+        check_fan_out(document, stage.get("fan_out"), (*pointer, "fan_out"), stage)
     _check_positive(document, data, ())
     _check_positive(document, _mapping(data.get("sla")), ("sla",))
-    _check_bounds(document, _mapping(data.get("bounds")))
+    _check_positive(document, _mapping(data.get("bounds")), ("bounds",))
+    check_limits(document, data, stages)
     _check_objectives(document, data)
-
-
-def _check_graph(document: Document, data: dict[str, Any], names: list[str]) -> None:
-    graph = data.get("graph")
-    if not isinstance(graph, list) or not isinstance(data.get("stages"), list):
-        return
-    seen: set[str] = set()
-    for index, name in enumerate(graph):
-        if not isinstance(name, str):
-            continue
-        if name in seen:
-            document.problem(("graph", index), f"graph names stage {name!r} twice")
-        elif name not in names:
-            document.problem(("graph", index), f"graph names stage {name!r}, {_unknown(name, names)}")
-        seen.add(name)
-    for pointer, stage in _entries(data["stages"], ("stages",)):
-        name = stage.get("name")
-        if isinstance(name, str) and name not in seen:
-            document.problem((*pointer, "name"), f"stage {name!r} is not in the graph; add it or remove it")
-
-
-def _check_bounds(document: Document, bounds: dict[str, Any]) -> None:
-    least, most = bounds.get("min_replicas", 1), bounds.get("max_replicas")
-    if isinstance(least, int) and isinstance(most, int) and 1 <= most < least:
-        document.problem(("bounds", "max_replicas"), f"max_replicas {most} is below min_replicas {least}")
 
 
 def _check_objectives(document: Document, data: dict[str, Any]) -> None:
     objectives = data.get("objectives")
     if not isinstance(objectives, dict) or not objectives:
         return
+    has_floor = "accuracy_floor" in _mapping(data.get("bounds"))
     for name, objective in objectives.items():
-        _check_objective(document, _mapping(objective), ("objectives", name))
+        _check_objective(document, _mapping(objective), ("objectives", name), has_floor=has_floor)
     default = data.get("default_objective", "default")
     if isinstance(default, str) and default not in objectives:
         place: Pointer = ("default_objective",) if "default_objective" in data else ("objectives",)
-        document.problem(place, f"default_objective is {default!r}, {_unknown(default, objectives)}")
+        document.problem(
+            place, f"default_objective is {default!r}, which is unknown; {unknown(default, objectives)}"
+        )
 
 
-def _check_objective(document: Document, objective: dict[str, Any], pointer: Pointer) -> None:
+def _check_objective(
+    document: Document, objective: dict[str, Any], pointer: Pointer, *, has_floor: bool
+) -> None:
     _check_positive(document, objective, pointer)
+    if objective.get("goal") == Goal.CHEAPEST and not has_floor:
+        message = f"goal {Goal.CHEAPEST} needs a floor; add bounds.accuracy_floor, such as 0.7"
+        document.problem((*pointer, "goal"), message)
     accuracy = _mapping(objective.get("accuracy"))
     rule = accuracy.get("rule")
     if "rank_floor" in accuracy and rule in ("product", "sum", "mean"):
@@ -166,9 +154,3 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return "which is unknown; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}")

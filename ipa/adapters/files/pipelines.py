@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ipa.adapters.files.document import Document, Pointer, parse, read_text
+from ipa.adapters.files.graph import as_fan_out, edges_of, in_order, read_nodes
 from ipa.adapters.files.meaning import check_pipeline
-from ipa.adapters.files.quantities import (
-    format_duration,
-    format_memory,
-    format_number,
-    format_rate,
-    parse_duration_s,
-    parse_memory_gib,
-    parse_rate_rps,
-)
+from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.adapters.files.structure import check_structure
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import (
     AccuracyRule,
     Bounds,
+    CombineRule,
+    Goal,
     LocalRun,
     Objective,
+    Pin,
     Pipeline,
     SeldonRun,
     SeldonTarget,
     Sla,
     Stage,
+    StageBounds,
     Variant,
-    chain,
 )
 
 FILE_NAME = "pipeline.yaml"
@@ -87,16 +84,9 @@ def _checked(document: Document) -> Pipeline:
 
 def _pipeline(document: Document) -> Pipeline:
     data = document.data
-    stages = {
-        stage["name"]: _stage(document, stage, ("stages", index))
-        for index, stage in enumerate(data["stages"])
-    }
-    fan_outs = {stage["name"]: float(stage["fan_out"]) for stage in data["stages"] if "fan_out" in stage}
     return Pipeline(
         name=data["name"],
-        stages=chain(
-            [stages[name] for name in data["graph"]], [fan_outs.get(name, 1.0) for name in data["graph"]]
-        ),
+        stages=_stages(document),
         sla=Sla(parse_duration_s(data["sla"]["latency"]), float(data["sla"].get("percentile", 99))),
         objectives=MappingProxyType(
             {name: _objective(name, objective) for name, objective in data["objectives"].items()}
@@ -105,24 +95,58 @@ def _pipeline(document: Document) -> Pipeline:
         default_objective=data.get("default_objective", "default"),
         seldon=SeldonTarget(**data["seldon"]) if "seldon" in data else None,
         description=data.get("description", ""),
+        sets=data.get("sets", False),
+        max_predictors=int(data.get("max_predictors", 1)),
         drop_after_s=parse_duration_s(data["drop_after"]) if "drop_after" in data else None,
     )
 
 
+def _stages(document: Document) -> tuple[Stage, ...]:
+    """The stages, each behind those that it comes after; in the order of the graph where that is open."""
+    listed = document.data["stages"]
+    stages = {stage["name"]: _stage(document, stage, ("stages", at)) for at, stage in enumerate(listed)}
+    fan_outs = {stage["name"]: as_fan_out(stage["fan_out"]) for stage in listed if "fan_out" in stage}
+    nodes, _ = read_nodes(document.data["graph"])
+    by_name = {node.name: node for node in nodes}
+    return tuple(
+        replace(
+            stages.get(node.name, Stage(node.name, (), container=node.name)),
+            after=edges_of(node, by_name, fan_outs),
+            kind=node.kind,
+            combine=node.combine or CombineRule.PRODUCT,
+        )
+        for node in in_order(nodes)
+    )
+
+
 def _bounds(data: Mapping[str, Any]) -> Bounds:
-    values = dict(data)
-    if "cores" in values:
-        values["cores"] = float(values["cores"])
-    values |= {key: int(values[key]) for key in ("min_replicas", "max_replicas") if key in values}
-    if "batch_sizes" in values:
-        values["batch_sizes"] = tuple(sorted(int(size) for size in values["batch_sizes"]))
+    values = _limits(data)
+    if "cores" in data:
+        values["cores"] = float(data["cores"])
+    if "memory" in data:
+        values["memory_gib"] = parse_memory_gib(data["memory"])
+    if "accuracy_floor" in data:
+        values["accuracy_floor"] = data["accuracy_floor"]
     return Bounds(**values)
 
 
+def _limits(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bounds of a pipeline and of a stage have in common."""
+    values: dict[str, Any] = {key: int(data[key]) for key in ("min_replicas", "max_replicas") if key in data}
+    if "batch_sizes" in data:
+        values["batch_sizes"] = tuple(sorted(int(size) for size in data["batch_sizes"]))
+    return values
+
+
 def _objective(name: str, data: Mapping[str, Any]) -> Objective:
-    numbers = ("alpha", "beta", "delta", "latency_margin_ratio", "throughput_margin_ratio")
+    numbers = (
+        *("alpha", "beta", "delta", "latency_margin_ratio", "throughput_margin_ratio"),
+        *("max_cost_cores", "transition_per_core"),
+    )
     values: dict[str, Any] = {key: float(data[key]) for key in numbers if key in data}
     values |= {key: int(data[key]) for key in ("max_batch_size", "max_replicas") if key in data}
+    if "goal" in data:
+        values["goal"] = Goal(data["goal"])
     if "accuracy" in data:
         values["accuracy_rule"] = AccuracyRule(data["accuracy"]["rule"])
         values["rank_floor"] = data["accuracy"].get("rank_floor")
@@ -137,11 +161,22 @@ def _stage(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Sta
     values: dict[str, Any] = {"container": data.get("container", data["name"])}
     if "batch_timeout" in data:
         values["batch_timeout_s"] = parse_duration_s(data["batch_timeout"])
+    if "bounds" in data:
+        values["bounds"] = StageBounds(**_limits(data["bounds"]))
+    if "pin" in data:
+        values["pin"] = _pin(data["pin"])
     variants = tuple(
         _variant(document, variant, (*pointer, "variants", index))
         for index, variant in enumerate(data["variants"])
     )
     return Stage(name=data["name"], variants=variants, **values)
+
+
+def _pin(data: Mapping[str, Any]) -> Pin:
+    values: dict[str, Any] = {key: int(data[key]) for key in ("batch_size", "replicas") if key in data}
+    if "cores" in data:
+        values["cores"] = float(data["cores"])
+    return Pin(variant=data.get("variant"), **values)
 
 
 def _variant(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Variant:
@@ -169,105 +204,3 @@ def _texts(document: Document, values: Mapping[str, Any], pointer: Pointer) -> M
             for key, value in values.items()
         }
     )
-
-
-def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
-    """The pipeline as a mapping with the keys of a pipeline file; `pipeline_from_mapping` gives it back."""
-    sla, bounds = pipeline.sla, pipeline.bounds
-    fan_outs = {edge.parent: edge.items("") for stage in pipeline.stages for edge in stage.after}
-    return _present(
-        {
-            "apiVersion": "ipa/v1",
-            "kind": "Pipeline",
-            "name": pipeline.name,
-            "description": pipeline.description or None,
-            "sla": {"latency": format_duration(sla.latency_s), "percentile": format_number(sla.percentile)},
-            "drop_after": _optional(format_duration, pipeline.drop_after_s),
-            "graph": [stage.name for stage in pipeline.stages],
-            "bounds": _present(
-                {
-                    "cores": _optional(format_number, bounds.cores),
-                    "min_replicas": bounds.min_replicas,
-                    "max_replicas": bounds.max_replicas,
-                    "batch_sizes": _optional(list, bounds.batch_sizes),
-                    "accuracy_floor": bounds.accuracy_floor,
-                }
-            ),
-            "default_objective": pipeline.default_objective,
-            "objectives": {name: _objective_mapping(each) for name, each in pipeline.objectives.items()},
-            "seldon": _optional(_target_mapping, pipeline.seldon),
-            "stages": [_stage_mapping(stage, fan_outs.get(stage.name, 1.0)) for stage in pipeline.stages],
-        }
-    )
-
-
-def _objective_mapping(objective: Objective) -> dict[str, Any]:
-    accuracy = {"rule": str(objective.accuracy_rule), "rank_floor": objective.rank_floor}
-    return _present(
-        {
-            "alpha": format_number(objective.alpha),
-            "beta": format_number(objective.beta),
-            "delta": format_number(objective.delta),
-            "accuracy": _present(accuracy),
-            "latency_margin_ratio": format_number(objective.latency_margin_ratio),
-            "throughput_margin_ratio": format_number(objective.throughput_margin_ratio),
-            "threshold": format_rate(objective.threshold_rps),
-            "max_batch_size": objective.max_batch_size,
-            "max_replicas": objective.max_replicas,
-            "sla": _optional(format_duration, objective.sla_s),
-        }
-    )
-
-
-def _stage_mapping(stage: Stage, fan_out: float) -> dict[str, Any]:
-    return {
-        "name": stage.name,
-        "container": stage.container or stage.name,
-        "fan_out": format_number(fan_out),
-        "batch_timeout": format_duration(stage.batch_timeout_s),
-        "variants": [
-            _present(
-                {
-                    "name": variant.name,
-                    "seldon": _optional(_seldon_mapping, variant.seldon),
-                    "local": _optional(_local_mapping, variant.local),
-                }
-            )
-            for variant in stage.variants
-        ],
-    }
-
-
-def _target_mapping(target: SeldonTarget) -> dict[str, Any]:
-    return {"name": target.name, "namespace": target.namespace, "predictor": target.predictor}
-
-
-def _seldon_mapping(run: SeldonRun) -> dict[str, Any]:
-    return _present(
-        {
-            "image": run.image,
-            "implementation": run.implementation,
-            "model_uri": run.model_uri,
-            "env": dict(run.env) or None,
-            "memory": _optional(format_memory, run.memory_gib),
-        }
-    )
-
-
-def _local_mapping(run: LocalRun) -> dict[str, Any]:
-    return _present(
-        {
-            "implementation": run.implementation,
-            "parameters": dict(run.parameters) or None,
-            "command": list(run.command) or None,
-            "env": dict(run.env) or None,
-        }
-    )
-
-
-def _optional(convert: Any, value: Any) -> Any:
-    return None if value is None else convert(value)
-
-
-def _present(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}

@@ -23,6 +23,7 @@ _TYPE_NAMES = {
     "string": "text",
     "number": "a number",
     "integer": "a whole number",
+    "boolean": "true or false",
 }
 # Keyword of the schema -> what it demands; {limit} is the keyword's value.
 _DEMANDS = {
