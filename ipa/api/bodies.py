@@ -53,7 +53,7 @@ class PlanBody(Body):
 
     rate_rps: Positive | None = None
     objective: str | None = None
-    compat: Compat = Compat.PAPER
+    compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
     solver: Literal["auto", "gurobi", "highs", "exact"] = "auto"
     sla_s: Positive | None = None

@@ -36,7 +36,7 @@ class Output(StrEnum):
 
 PIPELINE = typer.Argument(metavar="PIPELINE", help="a name under the pipelines folder, or a pipeline.yaml")
 OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
-COMPAT = typer.Option("paper", "--compat", help="queueing term: paper or ipa-artifact")
+COMPAT = typer.Option("tail", "--compat", help="latency: tail (the SLA's percentile), paper or ipa-artifact")
 ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")
 SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact")
 PIPELINES_DIR = typer.Option(None, "--pipelines-dir", help="folder of pipelines")

@@ -40,7 +40,9 @@ class StagePlan:
     """A stage's configuration and what it is predicted to do at its arrival rate.
 
     `capacity_rps` is that of one replica (h), `latency_s` the service latency of what a request sends
-    through the stage, `queue_delay_s` the wait before it, `utilisation_ratio` ρ = λ/(n·h).
+    through the stage, `queue_delay_s` the wait before it, `utilisation_ratio` ρ = λ/(n·h). `items` are those
+    of one request. The mean time at the stage is `mean_s`, its quantile at the SLA's percentile lies
+    `excess_s` above: along a path means add, and so do the squares of the excesses.
     """
 
     stage: str
@@ -54,6 +56,9 @@ class StagePlan:
     queue_delay_s: float
     utilisation_ratio: float
     accuracy: float
+    items: float = 1.0
+    mean_s: float = 0.0
+    excess_s: float = 0.0
 
     @property
     def config(self) -> StageConfig:
@@ -67,7 +72,9 @@ class Plan:
 
     `objective` is None exactly where there is no configuration; `pas` is the product of the stages'
     accuracies whatever the objective used. `note` says in words what a reader should know (which solver
-    `auto` took and why); `relaxations` says, for an infeasible plan, what would make it feasible.
+    `auto` took and why); `relaxations` says, for an infeasible plan, what would make it feasible. `prices`
+    holds what one unit more of each limit would be worth (Lagrange multipliers), where label setting found
+    it.
     """
 
     pipeline: str
@@ -86,6 +93,7 @@ class Plan:
     objective_name: str = "default"
     note: str = ""
     relaxations: tuple[str, ...] = ()
+    prices: tuple[tuple[str, float], ...] = ()
 
     @property
     def configs(self) -> tuple[StageConfig, ...]:

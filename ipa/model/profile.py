@@ -64,8 +64,8 @@ class StageProfile:
 class OperatingPoint:
     """What one replica does when it runs this variant with this batch size on these cores.
 
-    `latency_s` is the service latency l(b) of one batch at the high percentile, `latency_mean_s` its mean (None:
-    as the percentile), `capacity_rps` the throughput h(b) in items a second; all already carry the
+    `latency_s` is the service latency l(b) of one batch at the high percentile, `latency_mean_s` its mean
+    (None: as the percentile), `capacity_rps` the throughput h(b) in items a second; all already carry the
     objective's margins. `readiness_s` is how long a new replica takes until it serves.
     """
 

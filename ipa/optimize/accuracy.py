@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ipa.model.pipeline import AccuracyRule, Objective
-from ipa.optimize.problem import StageProblem
+from ipa.optimize.problem import Problem, StageProblem
 
 PRODUCTS = frozenset({AccuracyRule.PRODUCT, AccuracyRule.RANK_PRODUCT})
 RANKS = frozenset({AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT})
@@ -33,12 +33,14 @@ def ranks(accuracies: Mapping[str, float], floor: float | None = None) -> dict[s
     return terms
 
 
-def accuracy_of_chain(terms: list[float], rule: AccuracyRule) -> float:
-    """The accuracy term ACC of the objective, from one term a stage."""
+def accuracy_term(problem: Problem, terms: Sequence[float]) -> float:
+    """The accuracy term ACC of the objective, from one term a stage (1 where the pipeline's router works).
+
+    Sums and means count each stage by the share of the requests that visit it.
+    """
+    rule = problem.objective.accuracy_rule
     if rule in PRODUCTS:
-        product = 1.0
-        for term in terms:
-            product *= term
-        return product
-    total = sum(terms)
-    return total / len(terms) if rule is AccuracyRule.MEAN else total
+        return problem.graph.accuracy(terms)
+    shares = problem.shares
+    total = sum(share * term for share, term in zip(shares, terms, strict=True))
+    return total / sum(shares) if rule is AccuracyRule.MEAN else total

@@ -3,125 +3,182 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.optimize.options import Program
-
-Array = NDArray[np.float64]
+from ipa.optimize.columns import Array
+from ipa.optimize.program import Program
 
 # Points at which the bound is tabulated over the product so far; between them it is read off the chord,
-# which lies above, since the bound is convex in the product.
+# which lies above, since the bound is convex in the product. The coarse one is for seeking multipliers.
 GRID = 129
+COARSE = 17
 # Multipliers tried: this many powers of two around the natural scale of each limit.
 POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-12, 9)])
 FINER = np.linspace(0.55, 1.45, 19)
+FINEST = np.linspace(0.96, 1.04, 9)
 
 
 @dataclass(frozen=True, slots=True)
-class StageArrays:
-    """A stage's options as columns. `use` is (limits × options): what each takes of each limit."""
+class Surrogates:
+    """The limits as linear rows: `use` is, a stage, (rows × options); `most` one number a row.
 
-    factor: Array
-    value: Array
-    use: Array
+    The limit of a path, Σ mean + sqrt(Σ spread²) ≤ sla, is weakened to the chord of the root over what
+    Σ spread² can be.
+    """
+
+    use: tuple[Array, ...]
+    most: Array
 
 
-def stage_arrays(program: Program) -> list[StageArrays]:
-    """The options of each stage as arrays, limits in the order latency, cores, −ln accuracy."""
-    return [
-        StageArrays(
-            factor=np.array([option.factor for option in stage]),
-            value=np.array([option.value for option in stage]),
-            use=np.array(
-                [
-                    [option.latency_s for option in stage],
-                    [option.cost_cores for option in stage],
-                    [-option.log_accuracy for option in stage],
-                ]
-            ),
+def surrogates(program: Program) -> Surrogates:
+    """The linear rows of the program, those of the paths first."""
+    rows: list[list[Array]] = []
+    most: list[float] = []
+    for path in program.graph.paths:
+        slope, start = chord(*spread_range(program, path))
+        rows.append(
+            [
+                stage.mean_s + slope * stage.spread_s2 if at in path else np.zeros(len(stage))
+                for at, stage in enumerate(program.stages)
+            ]
         )
-        for stage in program.stages
-    ]
+        most.append(program.sla_s - start)
+    for limit in program.limits():
+        rows.append(list(limit.use))
+        most.append(limit.most)
+    use = tuple(np.array([row[at] for row in rows]) for at in range(len(program.stages)))
+    return Surrogates(use, np.array(most))
+
+
+def spread_range(program: Program, path: tuple[int, ...]) -> tuple[float, float]:
+    """The least and the largest Σ spread² that a plan within the SLA can have along the path."""
+    low = sum(float(program.stages[at].spread_s2.min()) for at in path)
+    high = sum(float(program.stages[at].spread_s2.max()) for at in path)
+    room_s = max(0.0, program.sla_s - sum(float(program.stages[at].mean_s.min()) for at in path))
+    return low, max(low, min(high, room_s**2))
+
+
+def chord(low: float, high: float) -> tuple[float, float]:
+    """Slope and intercept of the line that lies below the square root from `low` to `high`."""
+    if high <= low:
+        return 0.0, sqrt(low)
+    slope = (sqrt(high) - sqrt(low)) / (high - low)
+    return slope, sqrt(low) - slope * low
 
 
 class Bounding:
-    """Tables of the bound for each stage, for a handful of good multiplier vectors."""
+    """Tables of the bound for each stage, for a handful of good multiplier vectors.
 
-    def __init__(self, program: Program, stages: list[StageArrays]) -> None:
-        self._stages = stages
-        self._alpha = program.alpha
-        self._limits = np.array([program.sla_s, program.cores, -program.log_floor])
-        self._active = np.isfinite(self._limits)
-        self._largest = np.cumprod([1.0, *(stage.factor.max() for stage in stages)])
-        multipliers = self._good_multipliers()
-        self._tables = self._tabulate(multipliers)
-        # Multipliers of limits that are not there are 0: such limits may be infinite, so they are left out.
-        self._multipliers = multipliers[:, self._active]
+    Where the accuracy is a plain product the tables run over the product so far; elsewhere the accuracy that
+    can still be reached is bounded by itself (`reachable`, from the caller) and the tables are numbers.
+    """
+
+    def __init__(self, program: Program, prices: Array | None = None) -> None:
+        self._stages = program.stages
+        self._alpha = program.alpha if program.graph.is_product else 0.0
+        self._rows = surrogates(program)
+        self.free_alpha = program.alpha - self._alpha
+        grid = GRID if self._alpha else 2
+        coarse = COARSE if self._alpha else 2
+        self._largest = np.cumprod([1.0, *(float(stage.factor.max()) for stage in program.stages)])
+        self._groups = [_groups(stage.factor) for stage in program.stages]
+        best = self._search(coarse) if prices is None else prices
+        self.prices = best
+        self._multipliers = self._around(best)
+        self._tables = self._tabulate(self._multipliers, grid)
+        self._grid = grid
+
+    @property
+    def most(self) -> Array:
+        """The limits of the rows."""
+        return self._rows.most
+
+    def use(self, stage: int) -> Array:
+        """What each option of the stage takes of each row."""
+        return self._rows.use[stage]
 
     @property
     def root(self) -> float:
-        """The bound on the whole program."""
-        return float(self.upper(0, np.ones(1), np.zeros(1), np.zeros((3, 1)))[0])
+        """The bound on the whole program, without what `free_alpha` weighs."""
+        nothing = np.zeros((len(self._rows.most), 1))
+        return float(self.upper(0, np.ones(1), np.zeros(1), nothing)[0])
 
     def upper(self, depth: int, product: Array, value: Array, use: Array) -> Array:
         """For partial plans of the first `depth` stages, the most their completions can reach."""
-        cell, share = self._cell(depth, product)
         table = self._tables[depth]
-        rest = table[:, cell] * (1 - share) + table[:, cell + 1] * share
-        slack = self._limits[self._active, None] - use[self._active]
-        bound: Array = (rest + self._multipliers @ slack).min(axis=0) + value
+        cell, share = self._cell(depth, product, self._grid)
+        rest = table[:, cell]
+        rest += (table[:, cell + 1] - rest) * share
+        rest += self._multipliers @ (self._rows.most[:, None] - use)
+        bound: Array = rest.min(axis=0)
+        bound += value
         return bound
 
-    def _cell(self, depth: int, product: Array) -> tuple[NDArray[np.intp], Array]:
-        width = self._largest[depth] / (GRID - 1) or 1.0
-        at = product / width
-        cell = np.clip(at.astype(np.intp), 0, GRID - 2)
+    def _cell(self, depth: int, product: Array, grid: int) -> tuple[NDArray[np.intp], Array]:
+        at = product * ((grid - 1) / self._largest[depth] if self._largest[depth] > 0 else 0.0)
+        cell = np.minimum(at.astype(np.intp), grid - 2)
         return cell, at - cell
 
-    def _tabulate(self, multipliers: Array) -> list[Array]:
+    def _tabulate(self, multipliers: Array, grid: int) -> list[Array]:
         """tables[s][i, g]: the most that completions from s on make of α·P·Π factor + Σ (value − use·m)."""
-        grid = np.linspace(0.0, 1.0, GRID)
-        last = np.tile(self._alpha * self._largest[-1] * grid, (len(multipliers), 1))
-        tables = [last]
+        steps = np.linspace(0.0, 1.0, grid)
+        tables = [np.tile(self._alpha * self._largest[-1] * steps, (len(multipliers), 1))]
         for depth in range(len(self._stages) - 1, -1, -1):
-            stage = self._stages[depth]
-            active = self._active
-            reward = stage.value - multipliers[:, active] @ stage.use[active]
-            table = np.full((len(multipliers), GRID), -inf)
-            for factor in np.unique(stage.factor):
-                best = reward[:, stage.factor == factor].max(axis=1)
-                cell, share = self._cell(depth + 1, grid * self._largest[depth] * factor)
-                after = tables[-1]
-                onward = after[:, cell] * (1 - share) + after[:, cell + 1] * share
-                np.maximum(table, onward + best[:, None], out=table)
-            tables.append(table)
+            order, starts, factors = self._groups[depth]
+            reward = self._stages[depth].value - multipliers @ self._rows.use[depth]
+            best = np.maximum.reduceat(reward[:, order], starts, axis=1)
+            if not self._alpha:
+                tables.append(tables[-1] + best.max(axis=1)[:, None])
+                continue
+            cell, share = self._cell(depth + 1, (self._largest[depth] * factors)[:, None] * steps, grid)
+            after = tables[-1]
+            onward = after[:, cell]
+            onward += (after[:, cell + 1] - onward) * share
+            onward += best[:, :, None]
+            tables.append(onward.max(axis=1))
         return tables[::-1]
 
-    def _dual(self, multipliers: Array) -> Array:
+    def _dual(self, multipliers: Array, grid: int) -> Array:
         """The bound on the whole program under each multiplier vector."""
-        active = self._active
-        dual: Array = self._tabulate(multipliers)[0][:, -1] + multipliers[:, active] @ self._limits[active]
+        dual: Array = self._tabulate(multipliers, grid)[0][:, -1] + multipliers @ self._rows.most
         return dual
 
-    def _good_multipliers(self) -> Array:
-        """No multiplier at all, the best found by a coordinate search, and its halves and doubles."""
-        spread = self._alpha * self._largest[-1] + sum(float(np.ptp(stage.value)) for stage in self._stages)
-        best = np.zeros(3)
-        steps = [POWERS, POWERS, FINER]
-        for axis in np.flatnonzero(self._active).tolist() * 2:
-            scale = spread / max(abs(float(self._limits[axis])), 1e-9)
+    def _search(self, grid: int) -> Array:
+        """The best multipliers found by a coordinate search."""
+        ranges = [float(np.ptp(stage.value)) for stage in self._stages]
+        spread = self._alpha * self._largest[-1] + sum(ranges)
+        best, reached = np.zeros(len(self._rows.most)), inf
+        steps = [POWERS, FINER, FINEST]
+        for axis in list(range(len(best))) * (2 if len(best) > 1 else 1):
+            scale = spread / max(abs(float(self._rows.most[axis])), 1e-9)
             for step in steps:
                 tries = np.tile(best, (len(step) + 1, 1))
-                tries[1:, axis] = step * (best[axis] if step is FINER else scale)
-                best = tries[int(np.argmin(self._dual(tries)))]
-            steps = [FINER]
-        around = [np.zeros(3), best]
-        for axis in np.flatnonzero(self._active & (best > 0)).tolist():
+                tries[1:, axis] = step * (scale if step is POWERS else best[axis])
+                dual = self._dual(tries, grid)
+                if float(dual.min()) >= reached and step is POWERS:
+                    break
+                best, reached = tries[int(np.argmin(dual))], float(dual.min())
+                if not best[axis]:
+                    break
+        return best
+
+    def _around(self, best: Array) -> Array:
+        """No multiplier at all, the given ones, and their halves and doubles."""
+        around = [np.zeros(len(best)), best]
+        for axis in np.flatnonzero(best > 0).tolist():
             for ratio in (0.5, 2.0):
                 other = best.copy()
                 other[axis] *= ratio
                 around.append(other)
-        return np.array(around)
+        return np.unique(np.array(around), axis=0)
+
+
+def _groups(factor: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """An order by factor, where each group of equal factors starts in it, and their factors."""
+    order = np.argsort(factor, kind="stable")
+    ranked = factor[order]
+    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] > ranked[:-1]]))
+    return order, starts, ranked[starts]

@@ -1,77 +1,24 @@
-"""What each stage can do at the rate: its options, without those that can never be in a best plan."""
+"""What each stage can do at the rate: the options that a plan chooses from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf, log
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ipa.model.errors import DeadlineError
-from ipa.model.pipeline import AccuracyRule, Objective
-from ipa.model.profile import OperatingPoint
+from ipa.model.pipeline import AccuracyRule
+from ipa.model.plan import StageConfig
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
-from ipa.optimize.deadline import Deadline
-from ipa.optimize.problem import Compat, Problem
-from ipa.queueing.capacity import replicas_to_carry
-from ipa.queueing.formation import batches_in_sequence, ceil_ratio, formation_wait_s, released_wait_s
+from ipa.optimize.columns import Array, Index
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.program import Options, Program, Weights, value_of
+from ipa.optimize.reduce import reduce_program
+from ipa.optimize.timing import option_times
+from ipa.queueing.formation import ROUNDING, ceil_up
 
-# Candidates compared at once: large enough for NumPy, small enough for the cache.
-CHUNK = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One way to run a stage, replicas already fixed.
-
-    `factor` multiplies along the chain and `value` adds up: the objective of a plan is
-    Program.alpha · Π factor + Σ value. `service_s` is the time of the batches that a request needs one after
-    the other, `wait_s` the queueing term.
-    """
-
-    point: OperatingPoint
-    replicas: int
-    service_s: float
-    wait_s: float
-    factor: float
-    value: float
-
-    @property
-    def latency_s(self) -> float:
-        """What the option takes of the SLA."""
-        return self.service_s + self.wait_s
-
-    @property
-    def cost_cores(self) -> float:
-        """Cores of all replicas."""
-        return self.replicas * self.point.cores
-
-    @property
-    def log_accuracy(self) -> float:
-        """ln of the accuracy, −inf for 0: adds up to ln PAS."""
-        return log(self.point.accuracy) if self.point.accuracy > 0 else -inf
-
-    @property
-    def order(self) -> tuple[str, int, float, int]:
-        """Where it stands among its stage's options: by names, then batch size, cores and replicas."""
-        return (self.point.variant, self.point.batch_size, self.point.cores, self.replicas)
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """The optimisation in plain numbers: choose one option of each stage.
-
-    max alpha · Π factor + Σ value
-    s.t. Σ latency_s ≤ sla_s, Σ cost_cores ≤ cores, Σ ln accuracy ≥ log_floor
-    """
-
-    stages: tuple[tuple[Option, ...], ...]
-    alpha: float
-    sla_s: float
-    cores: float
-    log_floor: float
+# More numbers of items than this at one stage are not planned.
+MOST_LEVELS = 512
 
 
 def build_program(problem: Problem) -> Program:
@@ -79,158 +26,288 @@ def build_program(problem: Problem) -> Program:
 
     A stage may be left without options: then nothing is feasible.
     """
-    floor = problem.bounds.accuracy_floor or 0.0
-    program = Program(
+    return reduce_program(full_program(problem))
+
+
+def full_program(problem: Problem) -> Program:
+    """The program of a problem with all its options."""
+    objective, bounds = problem.objective, problem.bounds
+    uses_product = objective.accuracy_rule in PRODUCTS
+    transition = objective.transition_per_core if problem.running else 0.0
+    weights = Weights(objective.alpha, objective.beta, objective.delta, transition)
+    floor = bounds.accuracy_floor or 0.0
+    now = [_running_use(problem, stage) for stage in problem.stages]
+    levels = _levels(problem)
+    return Program(
+        graph=problem.graph,
         stages=tuple(
-            tuple(sorted(_options(problem, index), key=lambda option: option.order))
+            _stage_options(problem, index, levels, weights, now[index])
             for index in range(len(problem.stages))
         ),
-        alpha=problem.objective.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0,
+        weights=weights,
+        uses_product=uses_product,
         sla_s=problem.sla_s,
-        cores=inf if problem.bounds.cores is None else problem.bounds.cores,
+        # What runs already may go on even where the budget has shrunk below it.
+        cores=inf if bounds.cores is None else max(bounds.cores, sum(cores for cores, _ in now)),
+        memory_gib=inf if bounds.memory_gib is None else max(bounds.memory_gib, sum(gib for _, gib in now)),
+        max_cost=min(
+            inf if bounds.cores is None or not problem.running else bounds.cores,
+            inf if objective.max_cost_cores is None else objective.max_cost_cores,
+        ),
         log_floor=log(floor) if floor > 0 else -inf,
     )
-    return reduce_program(program)
 
 
-def reduce_program(program: Program) -> Program:
-    """The same program without options that cannot be in a plan, or need not be in a best one."""
-    fitting = _without_hopeless(program)
-    keep_accuracy = program.log_floor > -inf
-    stages = tuple(_without_dominated(stage, keep_accuracy) for stage in fitting)
-    return Program(stages, program.alpha, program.sla_s, program.cores, program.log_floor)
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One number of items that a request may bring to a stage, and the numbers its children get for it."""
+
+    number: int
+    items: float
+    # For each child, by the stage's variant.
+    onward: tuple[tuple[int, ...], ...]
 
 
-def _options(problem: Problem, index: int) -> Iterator[Option]:
-    stage, items = problem.stages[index], problem.items[index]
-    rate_rps = problem.rate_rps * items
-    terms = variant_terms(stage, problem.objective)
-    variants = len({point.variant for point in stage.points})
-    for point in filter(problem.allows, stage.points):
-        if problem.compat is Compat.IPA_ARTIFACT:
-            wait_s = released_wait_s(variants, problem.batch_sizes, rate_rps)
-        else:
-            wait_s = formation_wait_s(point.batch_size, rate_rps, stage.batch_timeout_s)
-        for replicas in _replica_counts(problem, point, rate_rps, items):
-            factor, value = _worth(problem, terms[point.variant], point, replicas)
-            service_s = point.latency_s * batches_in_sequence(items, point.batch_size, replicas)
-            yield Option(point, replicas, service_s, wait_s, factor, value)
-
-
-def _replica_counts(problem: Problem, point: OperatingPoint, rate_rps: float, items: float) -> Iterator[int]:
-    """The least n that carries the rate, and each larger n that takes one batch less in sequence.
-
-    Between those n nothing but the cost changes. With one item a request there is only the least.
-    """
-    limit = inf if problem.max_replicas is None else float(problem.max_replicas)
-    if problem.bounds.cores is not None:
-        limit = min(limit, problem.bounds.cores / point.cores + 1e-9)
-    least = replicas_to_carry(rate_rps, point.capacity_rps, problem.bounds.min_replicas)
-    sequence = batches_in_sequence(items, point.batch_size, least)
-    counts = {least} | {
-        max(least, ceil_ratio(items, shorter * point.batch_size)) for shorter in range(1, sequence)
-    }
-    return (count for count in sorted(counts) if count <= limit)
-
-
-def _worth(problem: Problem, term: float, point: OperatingPoint, replicas: int) -> tuple[float, float]:
-    """The option's factor and value: the accuracy is in the factor under a product, else in the value."""
-    objective: Objective = problem.objective
-    value = -objective.beta * replicas * point.cores - objective.delta * point.batch_size
-    if objective.accuracy_rule in PRODUCTS:
-        return term, value
-    share = len(problem.stages) if objective.accuracy_rule is AccuracyRule.MEAN else 1
-    return 1.0, objective.alpha * term / share + value
-
-
-def _without_hopeless(program: Program) -> list[tuple[Option, ...]]:
-    """Drop what breaks a limit even beside the other stages' lightest options."""
-    latency = [min((option.latency_s for option in stage), default=inf) for stage in program.stages]
-    cost = [min((option.cost_cores for option in stage), default=inf) for stage in program.stages]
-    log_accuracy = [max((option.log_accuracy for option in stage), default=-inf) for stage in program.stages]
-    kept = []
-    for index, stage in enumerate(program.stages):
-        rest_s = sum(latency[:index]) + sum(latency[index + 1 :])
-        rest_cores = sum(cost[:index]) + sum(cost[index + 1 :])
-        rest_log = sum(log_accuracy[:index]) + sum(log_accuracy[index + 1 :])
-        kept.append(
-            tuple(
-                option
-                for option in stage
-                if option.latency_s + rest_s <= program.sla_s + tolerance(program.sla_s)
-                and option.cost_cores + rest_cores <= program.cores + tolerance(program.cores)
-                and option.log_accuracy + rest_log >= program.log_floor - tolerance(1.0)
-            )
-        )
-    return kept
-
-
-def _without_dominated(stage: tuple[Option, ...], keep_accuracy: bool) -> tuple[Option, ...]:
-    """Drop an option where another is as good in factor, value, cost, latency (and accuracy if it counts).
-
-    Of equal ones the first stays. The value holds the batch term, and the accuracy term of additive rules.
-    """
-    if not stage:
-        return stage
-    columns = [
-        [-option.factor for option in stage],
-        [-option.value for option in stage],
-        [option.cost_cores for option in stage],
-        [option.latency_s for option in stage],
+def _levels(problem: Problem) -> list[list[_Level]]:
+    """For each stage the numbers of items that it may see; one where no fan-out depends on a variant."""
+    stages, graph = problem.stages, problem.graph
+    numbers: list[dict[str, int]] = [{} for _ in stages]
+    items: list[list[float]] = [[] for _ in stages]
+    numbers[0], items[0] = {_key(1.0): 0}, [1.0]
+    onward: list[list[list[tuple[int, ...]]]] = [[] for _ in stages]
+    for at, stage in enumerate(stages):
+        names = stage.columns.variants or ("",)
+        for value in items[at]:
+            by_child = []
+            for child in graph.children[at]:
+                edge = next(edge for edge in stages[child].after if edge.parent == stage.name)
+                reached = [value * edge.items(name) for name in names]
+                for each in reached:
+                    if numbers[child].setdefault(_key(each), len(items[child])) == len(items[child]):
+                        items[child].append(each)
+                by_child.append(tuple(numbers[child][_key(each)] for each in reached))
+            onward[at].append(by_child)
+        if len(items[at]) > MOST_LEVELS:
+            raise ValueError(f"stage {stage.name!r} may see more than {MOST_LEVELS} numbers of items")
+    return [
+        [_Level(number, value, tuple(onward[at][number])) for number, value in enumerate(items[at])]
+        for at in range(len(stages))
     ]
-    if keep_accuracy:
-        columns.append([-option.log_accuracy for option in stage])
-    return tuple(stage[index] for index in undominated(np.array(columns)))
 
 
-def undominated(columns: NDArray[np.float64], deadline: Deadline | None = None) -> list[int]:
-    """The indices of the columns that no other column equals or undercuts in every row, ascending.
-
-    `columns` is (criteria × candidates), all to be small. Of equal candidates the first stays.
-    DeadlineError where the time is up before.
-    """
-    order = np.lexsort(columns[::-1])
-    ranked = columns[:, order]
-    kept = np.empty((len(columns), 0))
-    kept_at: list[int] = []
-    for start in range(0, ranked.shape[1], CHUNK):
-        if deadline is not None and deadline.passed:
-            raise DeadlineError("the solver's time is up")
-        block, at = ranked[:, start : start + CHUNK], order[start : start + CHUNK]
-        free = ~_covered(kept, block)
-        block, at = block[:, free], at[free]
-        within = np.ones((block.shape[1], block.shape[1]), dtype=bool)
-        for row in block:
-            np.logical_and(within, row[:, None] <= row[None, :], out=within)
-        free = ~np.logical_or.reduce(np.triu(within, 1), axis=0)
-        kept = np.hstack([kept, block[:, free]])
-        kept_at.extend(int(index) for index in at[free])
-    return sorted(kept_at)
+def _key(items: float) -> str:
+    """Equal for numbers of items that differ by rounding only."""
+    return f"{items:.10g}"
 
 
-def _covered(kept: NDArray[np.float64], block: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which candidates of the block some kept one equals or undercuts."""
-    covering = np.ones((kept.shape[1], block.shape[1]), dtype=bool)
-    for kept_row, row in zip(kept, block, strict=True):
-        np.logical_and(covering, kept_row[:, None] <= row[None, :], out=covering)
-    covered: NDArray[np.bool_] = np.logical_or.reduce(covering, axis=0)
-    return covered
+def _running_use(problem: Problem, stage: StageProblem) -> tuple[float, float]:
+    """Cores and memory that the stage's replicas take now."""
+    config = problem.running_config(stage)
+    if config is None:
+        return 0.0, 0.0
+    gib = next((p.memory_gib for p in stage.points if p.variant == config.variant), 0.0)
+    return config.total_cores, gib * config.replicas
 
 
-def tolerance(limit: float) -> float:
-    """How far a sum may pass a limit by rounding alone: 1e-9, relative above 1."""
-    return 1e-9 * max(1.0, limit) if limit < inf else 0.0
-
-
-def evaluate(program: Program, chosen: Sequence[int]) -> tuple[float, float, float, float]:
-    """Objective, latency, cores and ln PAS of the plan that takes option chosen[s] of each stage s."""
-    options = [stage[index] for stage, index in zip(program.stages, chosen, strict=True)]
-    product = 1.0
-    for option in options:
-        product *= option.factor
-    return (
-        program.alpha * product + sum(option.value for option in options),
-        sum(option.latency_s for option in options),
-        sum(option.cost_cores for option in options),
-        sum(option.log_accuracy for option in options),
+def _stage_options(
+    problem: Problem, index: int, levels: list[list[_Level]], weights: Weights, now: tuple[float, float]
+) -> Options:
+    stage = problem.stages[index]
+    parts = [_level_options(problem, index, level, weights, now) for level in levels[index]]
+    joined = parts[0] if len(parts) == 1 else _joined(parts)
+    if stage.is_free:
+        return joined
+    columns = stage.columns
+    rank = np.argsort(np.argsort(np.array(columns.variants)))[columns.variant]
+    order = np.lexsort(
+        (
+            joined.enter,
+            joined.replicas,
+            columns.cores[joined.point],
+            joined.batch_size,
+            rank[joined.point],
+        )
     )
+    return joined.take(order)
+
+
+def _joined(parts: list[Options]) -> Options:
+    return Options(
+        **{
+            column.name: np.concatenate([getattr(part, column.name) for part in parts], axis=-1)
+            for column in fields(Options)
+        }
+    )
+
+
+def _level_options(
+    problem: Problem, index: int, level: _Level, weights: Weights, now: tuple[float, float]
+) -> Options:
+    stage = problem.stages[index]
+    if stage.is_free:
+        return _free_option(level)
+    columns = stage.columns
+    allowed = _allowed(problem, stage)
+    rate_rps = problem.rate_rps * problem.graph.reach[index] * level.items
+    point, replicas = _replica_counts(problem, stage, allowed, rate_rps, level.items)
+    service_s, wait_s, mean_s, spread_s2 = option_times(
+        problem, stage, point, replicas, level.items, rate_rps
+    )
+    factor, gain = _worth(problem, stage, index, point)
+    started, changes, (peak_cores, peak_gib) = _change(problem, stage, point, replicas, now)
+    options = Options(
+        point=point,
+        replicas=replicas,
+        items=np.full(len(point), level.items),
+        enter=np.full(len(point), level.number, dtype=np.intp),
+        leave=np.array(level.onward, dtype=np.intp).reshape(len(level.onward), len(columns.variants))[
+            :, columns.variant[point]
+        ],
+        service_s=service_s,
+        wait_s=wait_s,
+        mean_s=mean_s,
+        spread_s2=spread_s2,
+        accuracy=columns.accuracy[point],
+        factor=factor,
+        gain=gain,
+        value=gain,
+        batch_size=columns.batch_size[point],
+        cost_cores=replicas * columns.cores[point],
+        memory_gib=replicas * columns.memory_gib[point],
+        peak_cores=peak_cores,
+        peak_gib=peak_gib,
+        started_cores=started,
+        changes=changes,
+    )
+    options.value[:] = value_of(weights, options, problem.objective.accuracy_rule in PRODUCTS)
+    return options
+
+
+def _allowed(problem: Problem, stage: StageProblem) -> Index:
+    """The points that objective, bounds and pin allow (`Problem.allows`, all at once)."""
+    columns, pin = stage.columns, stage.pin
+    allowed = np.ones(len(columns), dtype=bool)
+    if problem.objective.max_batch_size is not None:
+        allowed &= columns.batch_size <= problem.objective.max_batch_size
+    for listed in (problem.bounds.batch_sizes, stage.bounds.batch_sizes):
+        if listed is not None:
+            allowed &= np.isin(columns.batch_size, listed)
+    if pin.variant is not None:
+        allowed &= np.array([name == pin.variant for name in columns.variants], dtype=bool)[columns.variant]
+    if pin.batch_size is not None:
+        allowed &= columns.batch_size == pin.batch_size
+    if pin.cores is not None:
+        allowed &= columns.cores == pin.cores
+    return np.flatnonzero(allowed)
+
+
+def _free_option(level: _Level) -> Options:
+    """What the pipeline's own router does, at no cost."""
+    zero, one = np.zeros(1), np.ones(1)
+    return Options(
+        point=np.array([-1], dtype=np.intp),
+        replicas=np.zeros(1, dtype=np.intp),
+        items=np.array([level.items]),
+        enter=np.array([level.number], dtype=np.intp),
+        leave=np.array(level.onward, dtype=np.intp).reshape(len(level.onward), 1),
+        service_s=zero,
+        wait_s=zero,
+        mean_s=zero,
+        spread_s2=zero,
+        accuracy=one,
+        factor=one,
+        gain=zero,
+        value=zero,
+        batch_size=zero,
+        cost_cores=zero,
+        memory_gib=zero,
+        peak_cores=zero,
+        peak_gib=zero,
+        started_cores=zero,
+        changes=zero,
+    )
+
+
+def _replica_counts(
+    problem: Problem, stage: StageProblem, at: Index, rate_rps: float, items: float
+) -> tuple[Index, Index]:
+    """Points and the replicas each may run with: (point, replicas) pairs.
+
+    Formulas of the papers: the least n that carries the rate, and each larger n that takes one batch less in
+    sequence; between those n nothing but the cost changes. Under random arrivals every n from the least on
+    shortens the wait, until by the square-root rule of staffing none is left: n ≤ least + 3·√least + 3.
+    """
+    columns = stage.columns
+    fewest, most = problem.replica_limits(stage)
+    least = ceil_up(np.maximum(rate_rps / columns.capacity_rps[at], 1.0))
+    batches = ceil_up(items / columns.batch_size[at])
+    if problem.compat is Compat.TAIL:
+        # A replica busy to the last moment would let its queue grow for ever.
+        least += rate_rps / columns.capacity_rps[at] > least - ROUNDING
+    least = np.maximum(least, fewest)
+    limit = np.full(len(at), inf if most is None else float(most))
+    if problem.bounds.cores is not None and not problem.running:
+        limit = np.minimum(limit, problem.bounds.cores / columns.cores[at] + ROUNDING)
+    extra = _extra_replicas(problem.compat, least, batches)
+    if stage.pin.replicas is not None:
+        extra = np.zeros((len(at), 1))
+    counts = least[:, None] + extra
+    fresh = np.ones(counts.shape, dtype=bool)
+    fresh[:, 1:] = counts[:, 1:] > counts[:, :-1]
+    row, column = np.nonzero(fresh & (counts <= limit[:, None]))
+    return at[row], counts[row, column].astype(np.intp)
+
+
+def _extra_replicas(compat: Compat, least: Array, batches: Array) -> Array:
+    """What may be added to the least replicas: (points × choices), ascending, repeated where fewer."""
+    if not len(least):
+        return np.zeros((0, 1))
+    if compat is Compat.TAIL:
+        most = np.maximum(np.ceil(3 * np.sqrt(least)) + 3, batches - least)
+        counts: Array = np.minimum(np.arange(most.max() + 1)[None, :], most[:, None])
+        return counts
+    sequence = np.maximum(1, ceil_up(batches / least))
+    shorter = np.arange(sequence.max(), 0, -1)[None, :]
+    enough = ceil_up(batches[:, None] / np.minimum(shorter, sequence[:, None]))
+    extra: Array = np.maximum(enough - least[:, None], 0)
+    return extra
+
+
+def _worth(problem: Problem, stage: StageProblem, index: int, point: Index) -> tuple[Array, Array]:
+    """Each option's factor and gain: the accuracy is in the factor under a product, else in the gain."""
+    terms = variant_terms(stage, problem.objective)
+    columns = stage.columns
+    term = np.array([terms[name] for name in columns.variants])[columns.variant[point]]
+    rule = problem.objective.accuracy_rule
+    if rule in PRODUCTS:
+        return term, np.zeros(len(point))
+    shares = problem.shares
+    whole = sum(shares) if rule is AccuracyRule.MEAN else 1.0
+    return np.ones(len(point)), shares[index] * term / whole
+
+
+def _change(
+    problem: Problem, stage: StageProblem, point: Index, replicas: Index, now: tuple[float, float]
+) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Cores that a change to each option starts, how much it changes, and the peak of cores and memory.
+
+    New replicas start before old ones stop: both are paid and held for a while. Where only the number of
+    replicas changes the larger number is.
+    """
+    columns = stage.columns
+    cores, gib = replicas * columns.cores[point], replicas * columns.memory_gib[point]
+    config: StageConfig | None = problem.running_config(stage)
+    if config is None:
+        return np.zeros(len(point)), np.zeros(len(point)), (cores, gib)
+    variant = columns.variants.index(config.variant) if config.variant in columns.variants else -1
+    same = (
+        (columns.variant == variant)
+        & (columns.batch_size == config.batch_size)
+        & (columns.cores == config.cores)
+    )[point]
+    more = np.maximum(replicas - config.replicas, 0)
+    started = np.where(same, more * columns.cores[point], cores)
+    changes = np.where(same, (replicas != config.replicas).astype(np.float64), 2.0)
+    peak_cores = np.where(same, np.maximum(cores, now[0]), cores + now[0])
+    peak_gib = np.where(same, np.maximum(gib, now[1]), gib + now[1])
+    return started, changes, (peak_cores, peak_gib)

@@ -2,43 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
 
 from ipa.model.errors import InputError
 from ipa.model.errors import Problem as Fault
-from ipa.model.pipeline import Bounds, Objective
+from ipa.model.pipeline import (
+    Bounds,
+    CombineRule,
+    Edge,
+    Goal,
+    Objective,
+    Pin,
+    StageBounds,
+    StageKind,
+)
+from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
-from ipa.queueing.chain import items_per_request
+from ipa.optimize.columns import PointColumns, columns_of
+from ipa.optimize.graph import Graph, Node, build_graph
 
 
 class Compat(StrEnum):
-    """Whose queueing term is charged.
+    """Whose latency is charged.
 
-    `paper`: the formula of the IPA paper. `ipa-artifact`: that of the authors' released program, which is
-    negative (see `ipa.queueing.formation.released_wait_s`); for comparing decisions with theirs.
+    `tail`: the quantile of the time at each stage under random arrivals, composed along each path. `paper`:
+    the formula of the IPA paper, worst-case batch forming and service time added up. `ipa-artifact`: that of
+    the authors' released program, whose queueing term is negative (see
+    `ipa.queueing.formation.released_wait_s`); for comparing decisions with theirs.
     """
 
+    TAIL = "tail"
     PAPER = "paper"
     IPA_ARTIFACT = "ipa-artifact"
 
 
 @dataclass(frozen=True, slots=True)
 class StageProblem:
-    """A stage and everything one of its replicas can do. `batch_timeout_s` None: batches wait until full."""
+    """A stage and everything one of its replicas can do. `batch_timeout_s` None: batches wait until full.
+
+    A router or combiner without points takes neither time nor cores.
+    """
 
     name: str
-    fan_out: float
     points: tuple[OperatingPoint, ...]
+    after: tuple[Edge, ...] = ()
     batch_timeout_s: float | None = None
+    kind: StageKind = StageKind.MODEL
+    combine: CombineRule = CombineRule.PRODUCT
+    bounds: StageBounds = field(default_factory=StageBounds)
+    pin: Pin = field(default_factory=Pin)
+    columns: PointColumns = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", columns_of(self.points))
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the pipeline's own router does its work."""
+        return not self.points and self.kind in (StageKind.ROUTER, StageKind.COMBINER)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A chain of stages, the rate it must carry, and what is worth what.
+    """A graph of stages in topological order, the rate it must carry, and what is worth what.
 
-    InputError lists everything that makes no sense in it.
+    `running` is what runs now, empty where nothing does or a change is free. InputError lists everything
+    that makes no sense.
     """
 
     pipeline: str
@@ -48,34 +80,71 @@ class Problem:
     objective: Objective
     bounds: Bounds = field(default_factory=Bounds)
     compat: Compat = Compat.PAPER
+    percentile: float = 99.0
+    running: tuple[StageConfig, ...] = ()
+    graph: Graph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        faults = [*_faults_of_numbers(self), *_faults_of_stages(self)]
+        faults = [*_faults_of_numbers(self), *_faults_of_stages(self), *_faults_of_edges(self)]
+        if not faults:
+            try:
+                object.__setattr__(self, "graph", _graph(self.stages))
+            except ValueError as error:
+                faults.append(Fault(str(error)))
         if faults:
             raise InputError(f"pipeline {self.pipeline!r} cannot be planned", problems=faults)
 
     @property
-    def items(self) -> tuple[float, ...]:
-        """Items of one request at each stage."""
-        return items_per_request([stage.fan_out for stage in self.stages])
+    def shares(self) -> tuple[float, ...]:
+        """The share of the requests that visit each stage; 0 where the pipeline's own router works."""
+        return tuple(
+            0.0 if stage.is_free else share
+            for stage, share in zip(self.stages, self.graph.reach, strict=True)
+        )
 
     @property
     def batch_sizes(self) -> int:
         """K, the number of different batch sizes over all stages together."""
-        return len({p.batch_size for stage in self.stages for p in stage.points if self.allows(p)})
+        return len({p.batch_size for stage in self.stages for p in stage.points if self.allows(stage, p)})
 
-    def allows(self, point: OperatingPoint) -> bool:
-        """Whether the point's batch size is one that objective and bounds allow."""
-        largest, listed = self.objective.max_batch_size, self.bounds.batch_sizes
-        return (largest is None or point.batch_size <= largest) and (
-            listed is None or point.batch_size in listed
+    def allows(self, stage: StageProblem, point: OperatingPoint) -> bool:
+        """Whether objective, bounds and pin allow the point."""
+        lists = (self.bounds.batch_sizes, stage.bounds.batch_sizes)
+        largest, pin = self.objective.max_batch_size, stage.pin
+        return (
+            (largest is None or point.batch_size <= largest)
+            and all(listed is None or point.batch_size in listed for listed in lists)
+            and pin.variant in (None, point.variant)
+            and pin.batch_size in (None, point.batch_size)
+            and pin.cores in (None, point.cores)
         )
 
-    @property
-    def max_replicas(self) -> int | None:
-        """The tighter of the bounds' and the objective's replica limits; None is no limit."""
-        limits = [self.bounds.max_replicas, self.objective.max_replicas]
-        return min((limit for limit in limits if limit is not None), default=None)
+    def replica_limits(self, stage: StageProblem) -> tuple[int, int | None]:
+        """The fewest and the most replicas of the stage (None: no limit); a pin is both."""
+        if stage.pin.replicas is not None:
+            return stage.pin.replicas, stage.pin.replicas
+        least = max(1, self.bounds.min_replicas, stage.bounds.min_replicas or 1)
+        limits = (self.bounds.max_replicas, self.objective.max_replicas, stage.bounds.max_replicas)
+        return least, min((limit for limit in limits if limit is not None), default=None)
+
+    def running_config(self, stage: StageProblem) -> StageConfig | None:
+        """What the stage runs now, None where unknown."""
+        return next((config for config in self.running if config.stage == stage.name), None)
+
+
+def _graph(stages: tuple[StageProblem, ...]) -> Graph:
+    at = {stage.name: index for index, stage in enumerate(stages)}
+    return build_graph(
+        tuple(
+            Node(
+                tuple(at[edge.parent] for edge in stage.after),
+                tuple(edge.share for edge in stage.after),
+                stage.kind,
+                stage.combine,
+            )
+            for stage in stages
+        )
+    )
 
 
 def _faults_of_numbers(problem: Problem) -> list[Fault]:
@@ -84,28 +153,30 @@ def _faults_of_numbers(problem: Problem) -> list[Fault]:
         for name, value in (("rate_rps", problem.rate_rps), ("sla_s", problem.sla_s))
         if not (isfinite(value) and value > 0)
     ]
+    if not 0 < problem.percentile < 100:
+        faults.append(Fault(f"percentile must lie between 0 and 100, not {problem.percentile!r}"))
     weights = {
         "alpha": problem.objective.alpha,
         "beta": problem.objective.beta,
         "delta": problem.objective.delta,
+        "transition_per_core": problem.objective.transition_per_core,
     }
     faults += [
         Fault(f"weight {name} of objective {problem.objective.name!r} must be finite and ≥ 0, not {value!r}")
         for name, value in weights.items()
         if not (isfinite(value) and value >= 0)
     ]
+    if problem.objective.goal is Goal.CHEAPEST and problem.bounds.accuracy_floor is None:
+        faults.append(
+            Fault(f"objective {problem.objective.name!r} is cheapest-at-accuracy and needs an accuracy_floor")
+        )
     return faults
 
 
 def _faults_of_stages(problem: Problem) -> list[Fault]:
     if not problem.stages:
         return [Fault("it has no stages")]
-    faults = [
-        Fault(f"stage {stage.name!r}: fan_out must be above 0, not {stage.fan_out!r}")
-        for stage in problem.stages
-        if not stage.fan_out > 0
-    ]
-    faults += [
+    return [
         Fault(
             f"stage {stage.name!r}: {point} needs a latency, capacity, batch size and cores above 0 and an "
             f"accuracy ≥ 0"
@@ -114,9 +185,41 @@ def _faults_of_stages(problem: Problem) -> list[Fault]:
         for point in stage.points
         if not _makes_sense(point)
     ]
-    return faults
 
 
 def _makes_sense(point: OperatingPoint) -> bool:
     positive = (point.latency_s, point.capacity_rps, point.cores, point.batch_size)
     return all(isfinite(value) and value > 0 for value in positive) and point.accuracy >= 0
+
+
+def _faults_of_edges(problem: Problem) -> list[Fault]:
+    faults: list[Fault] = []
+    before: dict[str, StageProblem] = {}
+    for stage in problem.stages:
+        if stage.name in before:
+            faults.append(Fault(f"there are two stages {stage.name!r}"))
+        if before and not stage.after:
+            faults.append(Fault(f"stage {stage.name!r} is after no other; only the first may be"))
+        for edge in stage.after:
+            if edge.parent not in before:
+                faults.append(Fault(f"stage {stage.name!r} is after {edge.parent!r}, which is not before it"))
+            else:
+                faults += _faults_of_edge(stage, edge, before[edge.parent])
+        before[stage.name] = stage
+    return faults
+
+
+def _faults_of_edge(stage: StageProblem, edge: Edge, parent: StageProblem) -> list[Fault]:
+    given = edge.fan_out if isinstance(edge.fan_out, Mapping) else {"": edge.fan_out}
+    name = f"stage {stage.name!r} after {edge.parent!r}"
+    faults = [
+        Fault(f"{name}: fan_out must be above 0, not {value!r}")
+        for value in given.values()
+        if not (isfinite(value) and value > 0)
+    ]
+    if not 0 < edge.share <= 1:
+        faults.append(Fault(f"{name}: share must be above 0 and at most 1, not {edge.share!r}"))
+    if isinstance(edge.fan_out, Mapping):
+        missing = {point.variant for point in parent.points} - set(given)
+        faults += [Fault(f"{name}: fan_out names no {variant!r}") for variant in sorted(missing)]
+    return faults

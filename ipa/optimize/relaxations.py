@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import exp, floor, inf, log10
+from math import floor, inf, log10
+
+import numpy as np
 
 from ipa.model.errors import DeadlineError
+from ipa.model.pipeline import Pin
 from ipa.model.plan import Termination
 from ipa.optimize.backends import exact
+from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.options import Option, Program, build_program, evaluate
+from ipa.optimize.options import full_program
 from ipa.optimize.problem import Problem
+from ipa.optimize.program import Options, Program, Totals, Weights, evaluate
+from ipa.optimize.reduce import reduce_program
 
 # Figures in the answer have so many digits, rounded to the side that is feasible.
 DIGITS = 4
@@ -19,6 +25,8 @@ DIGITS = 4
 HALVINGS = 20
 # The largest rate is found this closely, relative.
 RATE_PRECISION = 1e-5
+# As is the lowest latency, where it is no sum.
+LATENCY_PRECISION = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,8 @@ class Relaxation:
 
 
 def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
-    """The single moves that help, each checked: SLA, cores, accuracy floor and rate, in this order.
+    """The single moves that help, each checked: SLA, cores, memory, cost ceiling, accuracy floor, pins and
+    rate, in this order.
 
     SLA and cores are the least, the floor is the highest that is feasible with all else as it is. The rate
     is the largest below the asked one as far as feasibility falls with the rate; it may not where every
@@ -40,7 +49,7 @@ def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
     """
     found: list[Relaxation] = []
     try:
-        for search in (_sla, _cores, _floor, _rate):
+        for search in (_sla, _cores, _memory, _cost, _floor, _pins, _rate):
             found.extend(move for move in search(problem, deadline) if is_feasible(move.problem, deadline))
     except DeadlineError:
         return tuple(found)
@@ -49,40 +58,103 @@ def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
 
 def is_feasible(problem: Problem, deadline: Deadline) -> bool:
     """Whether any plan meets the limits. DeadlineError where the time is too short to know."""
-    program = build_program(problem)
-    return _least(program, lambda option: option.latency_s, deadline) is not None
+    return _least(full_program(problem), lambda stage: stage.cost_cores, deadline) is not None
 
 
 def _sla(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
-    program = replace(build_program(_with_sla(problem, LOOSE_SLA_S)), sla_s=inf)
-    chosen = _least(program, lambda option: option.latency_s, deadline)
-    if chosen is not None:
-        value = max(_round(evaluate(program, chosen)[1], up=True), 10.0**-DIGITS)
+    program = full_program(_with_sla(problem, LOOSE_SLA_S))
+    value_s = _least_latency_s(program, deadline)
+    if value_s is not None:
+        value = max(_round(value_s, up=True), 10.0**-DIGITS)
         if value > problem.sla_s:
             text = f"SLA ≥ {value:g} s instead of {problem.sla_s:g} s"
             yield Relaxation("sla", value, text, _with_sla(problem, value))
 
 
+def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
+    """The lowest latency of a plan, None where there is none.
+
+    One path without spread: the plan of the least mean. Else by halving, since the latency is no sum.
+    """
+    if not program.has_spread and len(program.graph.paths) == 1:
+        totals = _least(program, lambda stage: stage.mean_s, deadline)
+        return None if totals is None else totals.latency_s
+    totals = _least(program, lambda stage: stage.mean_s + np.sqrt(stage.spread_s2), deadline)
+    if totals is None:
+        return None
+    low_s, high_s = 0.0, totals.latency_s
+    while high_s - low_s > LATENCY_PRECISION * high_s:
+        middle_s = (low_s + high_s) / 2
+        sooner = _least(replace(program, sla_s=middle_s), lambda stage: stage.cost_cores, deadline)
+        if sooner is None:
+            low_s = middle_s
+        else:
+            high_s = sooner.latency_s
+    return high_s
+
+
 def _cores(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
     if problem.bounds.cores is None:
         return
-    program = build_program(_with_bounds(problem, cores=None))
-    chosen = _least(program, lambda option: option.cost_cores, deadline)
-    if chosen is not None:
-        value = _round(evaluate(program, chosen)[2], up=True)
-        text = f"cores ≥ {value:g} instead of {problem.bounds.cores:g}"
-        yield Relaxation("cores", value, text, _with_bounds(problem, cores=value))
+    program = full_program(_with_bounds(problem, cores=None))
+    totals = _least(program, lambda stage: stage.peak_cores, deadline)
+    if totals is not None:
+        value = _round(totals.peak_cores, up=True)
+        if value > problem.bounds.cores:
+            text = f"cores ≥ {value:g} instead of {problem.bounds.cores:g}"
+            yield Relaxation("cores", value, text, _with_bounds(problem, cores=value))
+
+
+def _memory(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+    if problem.bounds.memory_gib is None:
+        return
+    program = full_program(_with_bounds(problem, memory_gib=None))
+    totals = _least(program, lambda stage: stage.peak_gib, deadline)
+    if totals is not None:
+        value = _round(totals.peak_gib, up=True)
+        if value > problem.bounds.memory_gib:
+            text = f"memory ≥ {value:g} GiB instead of {problem.bounds.memory_gib:g} GiB"
+            yield Relaxation("memory", value, text, _with_bounds(problem, memory_gib=value))
+
+
+def _cost(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+    ceiling = problem.objective.max_cost_cores
+    if ceiling is None:
+        return
+    program = full_program(_with_ceiling(problem, None))
+    totals = _least(program, lambda stage: stage.cost_cores, deadline)
+    if totals is not None:
+        value = _round(totals.cost_cores, up=True)
+        if value > ceiling:
+            text = f"cost ceiling ≥ {value:g} cores instead of {ceiling:g}"
+            yield Relaxation("max_cost_cores", value, text, _with_ceiling(problem, value))
 
 
 def _floor(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
     if problem.bounds.accuracy_floor is None:
         return
-    program = build_program(_with_bounds(problem, accuracy_floor=TINY_FLOOR))
-    chosen = _least(program, lambda option: -option.log_accuracy, deadline)
-    if chosen is not None:
-        value = _round(exp(evaluate(program, chosen)[3]), up=False)
-        text = f"accuracy floor ≤ {value:g} instead of {problem.bounds.accuracy_floor:g}"
-        yield Relaxation("accuracy_floor", value, text, _with_bounds(problem, accuracy_floor=value))
+    program = full_program(_with_bounds(problem, accuracy_floor=TINY_FLOOR))
+    # PAS as the objective: the accuracies are the factors.
+    by_pas = replace(
+        program,
+        uses_product=True,
+        term_floor=-inf,
+        stages=tuple(replace(stage, factor=stage.accuracy) for stage in program.stages),
+    )
+    totals = _best(by_pas.weighed(Weights(1.0, 0.0, 0.0)), deadline)
+    if totals is not None:
+        value = _round(totals.pas, up=False)
+        if value < problem.bounds.accuracy_floor:
+            text = f"accuracy floor ≤ {value:g} instead of {problem.bounds.accuracy_floor:g}"
+            yield Relaxation("accuracy_floor", value, text, _with_bounds(problem, accuracy_floor=value))
+
+
+def _pins(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+    for index, stage in enumerate(problem.stages):
+        if stage.pin != Pin():
+            free = replace(stage, pin=Pin())
+            moved = replace(problem, stages=(*problem.stages[:index], free, *problem.stages[index + 1 :]))
+            yield Relaxation("pin", 0.0, f"stage {stage.name!r} without its pin", moved)
 
 
 def _rate(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
@@ -124,15 +196,24 @@ def _with_bounds(problem: Problem, **changes: float | None) -> Problem:
     return replace(problem, bounds=replace(problem.bounds, **changes))  # type: ignore[arg-type]
 
 
-def _least(program: Program, use: Callable[[Option], float], deadline: Deadline) -> tuple[int, ...] | None:
-    """The plan that takes least of something; None where there is no plan."""
-    stages = tuple(
-        tuple(replace(option, factor=1.0, value=-use(option)) for option in stage) for stage in program.stages
-    )
-    answer = exact.solve(replace(program, stages=stages, alpha=0.0), deadline)
+def _with_ceiling(problem: Problem, cores: float | None) -> Problem:
+    return replace(problem, objective=replace(problem.objective, max_cost_cores=cores))
+
+
+def _least(program: Program, use: Callable[[Options], Array], deadline: Deadline) -> Totals | None:
+    """What the plan comes to that takes least of something that adds up; None where there is no plan."""
+    stages = tuple(replace(stage, value=-use(stage)) for stage in program.stages)
+    plain = replace(program, stages=stages, weights=Weights(0.0, 0.0, 0.0))
+    return _best(plain, deadline)
+
+
+def _best(program: Program, deadline: Deadline) -> Totals | None:
+    """What the best plan comes to; None where there is none."""
+    reduced = reduce_program(program)
+    answer = exact.solve(reduced, deadline)
     if answer.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND):
         raise DeadlineError("the time was too short to find what would be feasible")
-    return answer.chosen or None
+    return evaluate(reduced, answer.chosen) if answer.chosen else None
 
 
 def _round(value: float, *, up: bool) -> float:

@@ -5,18 +5,18 @@ It goes back to the operating points and shares only the formulas with what the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import isclose, isfinite
+from collections.abc import Iterator, Mapping
+from math import inf, isclose, isfinite, sqrt
 
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import SolverError
+from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.accuracy import accuracy_of_chain, variant_terms
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.accuracy import accuracy_term, variant_terms
+from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.timing import stage_times
 from ipa.queueing.capacity import utilisation_ratio
-from ipa.queueing.chain import chain_latency_s
-from ipa.queueing.formation import batches_in_sequence, formation_wait_s, released_wait_s
 
 # Relative above 1: sums of a few dozen floats agree to far less.
 AGREE = 1e-7
@@ -39,44 +39,70 @@ def _faults_of_none(plan: Plan) -> Iterator[str]:
 
 
 def _faults_of_plan(problem: Problem, plan: Plan) -> Iterator[str]:
-    names = [stage.name for stage in problem.stages]
+    planned = [stage for stage in problem.stages if not stage.is_free]
+    names = [stage.name for stage in planned]
     if [stage.stage for stage in plan.stages] != names:
         yield f"its stages are {[stage.stage for stage in plan.stages]}, not {names}"
         return
-    points: list[OperatingPoint] = []
-    for index, stage in enumerate(plan.stages):
-        point = _point(problem.stages[index], stage)
+    points: dict[str, OperatingPoint] = {}
+    for stage, given in zip(planned, plan.stages, strict=True):
+        point = point_of(stage, given)
         if point is None:
-            yield f"{stage.config} is not among the stage's operating points"
+            yield f"{given.config} is not among the stage's operating points"
             return
-        if not _is_whole(stage.replicas):
-            yield f"{stage.config}: {stage.replicas!r} replicas is not a whole number"
+        if not _is_whole(given.replicas):
+            yield f"{given.config}: {given.replicas!r} replicas is not a whole number"
             return
-        points.append(point)
-        if not problem.allows(point):
-            yield f"{stage.config}: that batch size is not allowed"
-        yield from _faults_of_stage(problem, index, stage, point)
+        points[stage.name] = point
+        if not problem.allows(stage, point):
+            yield f"{given.config}: the objective, the bounds or a pin does not allow that point"
+    variants = {name: point.variant for name, point in points.items()}
+    items, faults = items_of(problem, variants)
+    yield from faults
+    by_name = {given.stage: given for given in plan.stages}
+    for index, stage in enumerate(problem.stages):
+        if stage.name in points:
+            yield from _faults_of_stage(
+                problem, index, by_name[stage.name], points[stage.name], items[stage.name]
+            )
     yield from _faults_of_sums(problem, plan, points)
 
 
-def _point(stage: StageProblem, planned: StagePlan) -> OperatingPoint | None:
+def point_of(stage: StageProblem, planned: StagePlan) -> OperatingPoint | None:
+    """The operating point that the plan names, None where the stage has none such."""
     wanted = (planned.variant, planned.batch_size, planned.cores)
     return next((p for p in stage.points if (p.variant, p.batch_size, p.cores) == wanted), None)
+
+
+def items_of(problem: Problem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
+    """The items of a request at each stage with those variants, and where two parents disagree."""
+    items: dict[str, float] = {}
+    faults = []
+    for stage in problem.stages:
+        sent = [items[edge.parent] * edge.items(variants.get(edge.parent, "")) for edge in stage.after]
+        items[stage.name] = sent[0] if sent else 1.0
+        if any(not isclose(each, sent[0], rel_tol=AGREE) for each in sent):
+            faults.append(f"stage {stage.name!r} gets {sent} items from those before it, which must be equal")
+    return items, faults
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _faults_of_stage(problem: Problem, index: int, stage: StagePlan, point: OperatingPoint) -> Iterator[str]:
-    items = problem.items[index]
-    rate_rps = problem.rate_rps * items
-    sequence = batches_in_sequence(items, point.batch_size, stage.replicas)
+def _faults_of_stage(
+    problem: Problem, index: int, stage: StagePlan, point: OperatingPoint, items: float
+) -> Iterator[str]:
+    rate_rps = problem.rate_rps * problem.graph.reach[index] * items
+    service_s, wait_s, mean_s, excess_s = stage_times(problem, index, point, stage.replicas, items)
     expected = {
         "rate_rps": rate_rps,
         "capacity_rps": point.capacity_rps,
-        "latency_s": point.latency_s * sequence,
-        "queue_delay_s": _wait_s(problem, index, point, rate_rps),
+        "latency_s": service_s,
+        "queue_delay_s": wait_s,
+        "mean_s": mean_s,
+        "excess_s": excess_s,
+        "items": items,
         "utilisation_ratio": utilisation_ratio(rate_rps, point.capacity_rps, stage.replicas),
         "accuracy": point.accuracy,
     }
@@ -84,35 +110,34 @@ def _faults_of_stage(problem: Problem, index: int, stage: StagePlan, point: Oper
         yield from _differs(f"{stage.stage}: {name}", getattr(stage, name), value)
     if stage.replicas * point.capacity_rps < rate_rps * (1 - AGREE):
         yield f"{stage.config} carries {stage.replicas * point.capacity_rps:g} of {rate_rps:g} items a second"
-    least, most = max(1, problem.bounds.min_replicas), problem.max_replicas
+    least, most = problem.replica_limits(problem.stages[index])
     if stage.replicas < least or (most is not None and stage.replicas > most):
         yield f"{stage.config} has replicas outside {least}..{most}"
 
 
-def _wait_s(problem: Problem, index: int, point: OperatingPoint, rate_rps: float) -> float:
-    stage = problem.stages[index]
-    if problem.compat is Compat.IPA_ARTIFACT:
-        variants = len({p.variant for p in stage.points})
-        return released_wait_s(variants, problem.batch_sizes, rate_rps)
-    return formation_wait_s(point.batch_size, rate_rps, stage.batch_timeout_s)
-
-
-def _faults_of_sums(problem: Problem, plan: Plan, points: list[OperatingPoint]) -> Iterator[str]:
+def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, OperatingPoint]) -> Iterator[str]:
     objective, bounds = problem.objective, problem.bounds
-    latency_s = chain_latency_s((stage.latency_s, stage.queue_delay_s) for stage in plan.stages)
-    cores = sum(stage.replicas * point.cores for stage, point in zip(plan.stages, points, strict=True))
-    pas = 1.0
-    for point in points:
-        pas *= point.accuracy
-    terms = [
-        variant_terms(stage, objective)[point.variant]
-        for stage, point in zip(problem.stages, points, strict=True)
-    ]
-    worth = (
-        objective.alpha * accuracy_of_chain(terms, objective.accuracy_rule)
-        - objective.beta * cores
-        - objective.delta * sum(point.batch_size for point in points)
+    given = {stage.stage: stage for stage in plan.stages}
+    latency_s = _latency_s(problem, given)
+    cores = sum(stage.replicas * points[stage.stage].cores for stage in plan.stages)
+    pas = problem.graph.accuracy(
+        [points[stage.name].accuracy if stage.name in points else 1.0 for stage in problem.stages]
     )
+    term = accuracy_term(
+        problem,
+        [
+            variant_terms(stage, objective)[points[stage.name].variant] if stage.name in points else 1.0
+            for stage in problem.stages
+        ],
+    )
+    peak_cores, peak_gib, started_cores = _peak(problem, given, points)
+    worth = (
+        objective.alpha * term
+        - objective.beta * cores
+        - objective.delta * sum(point.batch_size for point in points.values())
+        - objective.transition_per_core * started_cores
+    )
+    worth = {Goal.WEIGHTED: worth, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cores}[objective.goal]
     yield from _differs("objective", plan.objective, worth)
     yield from _differs("pas", plan.pas, pas)
     yield from _differs("cost_cores", plan.cost_cores, cores)
@@ -120,12 +145,70 @@ def _faults_of_sums(problem: Problem, plan: Plan, points: list[OperatingPoint]) 
     yield from _differs("sla_s", plan.sla_s, problem.sla_s)
     if _exceeds(latency_s, problem.sla_s):
         yield f"latency {latency_s:g} s is above the SLA of {problem.sla_s:g} s"
-    if bounds.cores is not None and _exceeds(cores, bounds.cores):
-        yield f"{cores:g} cores are above the bound of {bounds.cores:g}"
+    now = {config.stage: config.total_cores for config in problem.running}
+    for words, value, limit in (
+        ("cores are above the bound", cores, bounds.cores),
+        ("cores of old and new together are above the bound", peak_cores, _at_least(bounds.cores, now)),
+        ("GiB of old and new together are above the bound", peak_gib, _memory_limit(problem)),
+        ("cores are above the cost ceiling", cores, objective.max_cost_cores),
+    ):
+        if limit is not None and _exceeds(value, limit):
+            yield f"{value:g} {words} of {limit:g}"
     if bounds.accuracy_floor is not None and _exceeds(bounds.accuracy_floor, pas):
         yield f"PAS {pas:g} is below the floor of {bounds.accuracy_floor:g}"
     if plan.bound is not None and _exceeds(worth, plan.bound):
         yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
+
+
+def _latency_s(problem: Problem, given: Mapping[str, StagePlan]) -> float:
+    paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
+    return max(
+        sum(given[name].mean_s for name in path if name in given)
+        + sqrt(sum(given[name].excess_s ** 2 for name in path if name in given))
+        for path in paths
+    )
+
+
+def _peak(
+    problem: Problem, given: Mapping[str, StagePlan], points: Mapping[str, OperatingPoint]
+) -> tuple[float, float, float]:
+    """Cores and memory of old and new replicas together, and the cores of replicas that start."""
+    peak_cores = peak_gib = started = 0.0
+    before = {config.stage: config for config in problem.running}
+    for stage in problem.stages:
+        if stage.name not in given:
+            continue
+        new, point = given[stage.name].config, points[stage.name]
+        gib = point.memory_gib * new.replicas
+        old = before.get(stage.name)
+        if old is None:
+            peak_cores, peak_gib = peak_cores + new.total_cores, peak_gib + gib
+            continue
+        old_gib = next((p.memory_gib for p in stage.points if p.variant == old.variant), 0.0) * old.replicas
+        if (new.variant, new.batch_size, new.cores) == (old.variant, old.batch_size, old.cores):
+            peak_cores += max(new.total_cores, old.total_cores)
+            peak_gib += max(gib, old_gib)
+            started += max(0, new.replicas - old.replicas) * new.cores
+        else:
+            peak_cores += new.total_cores + old.total_cores
+            peak_gib += gib + old_gib
+            started += new.total_cores
+    return peak_cores, peak_gib, started
+
+
+def _at_least(limit: float | None, now: Mapping[str, float]) -> float | None:
+    return None if limit is None else max(limit, sum(now.values()))
+
+
+def _memory_limit(problem: Problem) -> float | None:
+    """The bound on memory; what runs already may go on above it."""
+    now = {
+        stage.name: next((p.memory_gib for p in stage.points if p.variant == config.variant), 0.0)
+        * config.replicas
+        for stage in problem.stages
+        if (config := problem.running_config(stage)) is not None
+    }
+    return _at_least(problem.bounds.memory_gib, now)
 
 
 def _differs(name: str, given: float | None, expected: float) -> Iterator[str]:
@@ -134,4 +217,4 @@ def _differs(name: str, given: float | None, expected: float) -> Iterator[str]:
 
 
 def _exceeds(value: float, limit: float) -> bool:
-    return value > limit + AGREE * max(1.0, abs(limit))
+    return value > limit + AGREE * max(1.0, abs(limit)) if limit < inf else False

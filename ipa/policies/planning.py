@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import solve
@@ -26,16 +26,18 @@ def planning_problem(
     rate_rps: float,
     *,
     objective: str | None = None,
-    compat: Compat = Compat.PAPER,
+    compat: Compat = Compat.TAIL,
     allocation: Allocation = Allocation.FREE,
+    running: Sequence[StageConfig] = (),
 ) -> Problem:
     """The problem of carrying `rate_rps` at the named objective (None: the pipeline's default).
 
+    `running` is what runs now, where a change to it counts.
     `ipa-artifact` plans with latencies as measured, as the released program does, else they are fitted.
     Errors: UsageError (a rate that is not above 0), NotFoundError (no such objective, no profile of a stage).
     """
     check_rate(rate_rps)
-    missing = [stage.name for stage in pipeline.stages if stage.name not in profiles]
+    missing = [stage.name for stage in pipeline.stages if stage.variants and stage.name not in profiles]
     if missing:
         raise NotFoundError(f"pipeline {pipeline.name!r} has no profile of {', '.join(missing)}")
     wanted = pipeline.objective(objective)
@@ -43,16 +45,32 @@ def planning_problem(
     stages = tuple(
         StageProblem(
             name=stage.name,
-            fan_out=stage.fan_out,
             points=operating_points(
                 profiles[stage.name], stage, wanted, pipeline.bounds, allocation=allocation, source=source
-            ),
+            )
+            if stage.variants
+            else (),
+            after=stage.after,
             batch_timeout_s=stage.batch_timeout_s,
+            kind=stage.kind,
+            combine=stage.combine,
+            bounds=stage.bounds,
+            pin=stage.pin,
         )
         for stage in pipeline.stages
     )
     sla_s = pipeline.sla.latency_s if wanted.sla_s is None else wanted.sla_s
-    return Problem(pipeline.name, rate_rps, sla_s, stages, wanted, pipeline.bounds, compat)
+    return Problem(
+        pipeline.name,
+        rate_rps,
+        sla_s,
+        stages,
+        wanted,
+        pipeline.bounds,
+        compat,
+        pipeline.sla.percentile,
+        tuple(running),
+    )
 
 
 def plan_pipeline(
@@ -61,7 +79,7 @@ def plan_pipeline(
     rate_rps: float,
     *,
     objective: str | None = None,
-    compat: Compat = Compat.PAPER,
+    compat: Compat = Compat.TAIL,
     allocation: Allocation = Allocation.FREE,
     solver: str = "auto",
     deadline_s: float = 5.0,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.pinned import fa2, rim
@@ -26,12 +27,20 @@ class PolicyInputs:
     solver: str = "auto"
     deadline_s: float = 5.0
 
-    def profiled(self, allocation: Allocation = Allocation.FREE) -> Profiled:
-        """The planner and predictor over these profiles."""
+    def profiled(self) -> Profiled:
+        """Our planner and predictor over these profiles."""
+        return self._profiled(Allocation.FREE, Compat.TAIL)
+
+    def published(self) -> Profiled:
+        """The planner of the papers: base allocation, their formulas of latency."""
+        return self._profiled(Allocation.BASE, Compat.PAPER)
+
+    def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
         return Profiled(
             self.pipeline,
             self.profiles,
             objective=self.objective,
+            compat=compat,
             allocation=allocation,
             solver=self.solver,
             deadline_s=self.deadline_s,
@@ -43,19 +52,19 @@ def _ours(inputs: PolicyInputs) -> Policy:
 
 
 def _ipa(inputs: PolicyInputs) -> Policy:
-    return Ours(inputs.pipeline, inputs.profiled(Allocation.BASE).plan, name="ipa")
+    return Ours(inputs.pipeline, inputs.published().plan, name="ipa")
 
 
 def _fa2_low(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.profiles, inputs.profiled(Allocation.BASE).plan, heavy=False)
+    return fa2(inputs.pipeline, inputs.profiles, inputs.published().plan, heavy=False)
 
 
 def _fa2_high(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.profiles, inputs.profiled(Allocation.BASE).plan, heavy=True)
+    return fa2(inputs.pipeline, inputs.profiles, inputs.published().plan, heavy=True)
 
 
 def _rim(inputs: PolicyInputs) -> Policy:
-    return rim(inputs.pipeline, inputs.profiled(Allocation.BASE).plan)
+    return rim(inputs.pipeline, inputs.published().plan)
 
 
 def _static(inputs: PolicyInputs) -> Policy:

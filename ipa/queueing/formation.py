@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from math import ceil
 
+import numpy as np
+from numpy.typing import NDArray
+
 # A ratio this close above a whole number is that number: 2.1/0.7 is 3, not 4.
 ROUNDING = 1e-9
 
@@ -11,6 +14,12 @@ ROUNDING = 1e-9
 def ceil_ratio(amount: float, per_unit: float) -> int:
     """The least whole number of units that hold `amount`, forgiving the last bits of the division."""
     return ceil(amount / per_unit - ROUNDING)
+
+
+def ceil_up(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least whole numbers at or above each ratio, forgiving as `ceil_ratio` does."""
+    rounded: NDArray[np.float64] = np.ceil(ratio - ROUNDING)
+    return rounded
 
 
 def formation_wait_s(batch_size: int, rate_rps: float, timeout_s: float | None = None) -> float:

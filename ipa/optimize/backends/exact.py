@@ -1,14 +1,14 @@
 """Label setting: exact, in NumPy, without a solver.
 
 Partial plans (labels) grow stage by stage. A label is dropped where another of the same stages is as good in
-everything that counts (product, value, cores, latency, accuracy where there is a floor), where a limit cannot
-be met any more, or where the Lagrange bound of its completions lies below the best plan known. A first pass
-that keeps only the most promising labels finds that plan; if it kept all, it was already exact.
+everything that counts, where a limit cannot be met any more, or where the bound of its completions lies
+below the best plan known. A first pass that keeps only the most promising labels finds that plan; if it kept
+all, it was already exact.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -17,43 +17,44 @@ from numpy.typing import NDArray
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Termination
 from ipa.optimize.backends.answer import EQUAL, Answer
-from ipa.optimize.bounding import Array, Bounding, StageArrays, stage_arrays
+from ipa.optimize.backends.labels import Growth, Labels
+from ipa.optimize.bounding import Bounding
+from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.options import Program, evaluate, tolerance, undominated
+from ipa.optimize.dominance import undominated
+from ipa.optimize.program import Program, evaluate
 
 # Labels kept in the first pass.
-BEAM = 128
+BEAM = 48
 
 
-@dataclass(frozen=True, slots=True)
-class _Labels:
-    """Partial plans as columns; `chosen` is (labels × stages so far), rows in lexicographic order."""
+def solve(
+    program: Program, deadline: Deadline, start: Sequence[int] = (), prices: Array | None = None
+) -> Answer:
+    """The best plan; of equally good ones that of the fewest changes, lowest cost, latency, then names.
 
-    product: Array
-    value: Array
-    use: Array
-    chosen: NDArray[np.int32]
-
-    def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | list[int]) -> _Labels:
-        return _Labels(self.product[at], self.value[at], self.use[:, at], self.chosen[at])
-
-
-def solve(program: Program, deadline: Deadline) -> Answer:
-    """The best plan; of equally good ones that of the lowest cost, then latency, then order of names."""
-    if not all(program.stages):
+    `start` is a plan within the limits and `prices` the multipliers of an earlier search: with both the first
+    pass is not needed.
+    """
+    if not all(len(stage) for stage in program.stages):
         return Answer(Termination.INFEASIBLE)
-    search = _Search(program, deadline)
-    chosen: tuple[int, ...] = ()
+    search = Search(program, deadline, prices)
+    chosen = tuple(start)
     try:
-        chosen, complete = search.run(-inf, BEAM)
+        known = evaluate(program, chosen).objective if chosen else -inf
+        complete = False
+        if not chosen:
+            chosen, complete = search.run(known, BEAM)
         if not complete:
-            chosen, _ = search.run(evaluate(program, chosen)[0] if chosen else -inf, None)
+            known = evaluate(program, chosen).objective if chosen else -inf
+            chosen = search.run(known, None)[0] or chosen
     except DeadlineError:
         termination = Termination.FEASIBLE if chosen else Termination.NO_SOLUTION_FOUND
-        return Answer(termination, chosen, search.root_bound, "the time was up before it was proved best")
+        note = "the time was up before it was proved best"
+        return Answer(termination, chosen, search.root_bound, note, search.prices)
     if not chosen:
         return Answer(Termination.INFEASIBLE)
-    return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen)[0])
+    return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective, prices=search.prices)
 
 
 def best_at_least(program: Program, objective: float, deadline: Deadline) -> tuple[int, ...]:
@@ -61,75 +62,127 @@ def best_at_least(program: Program, objective: float, deadline: Deadline) -> tup
 
     Empty where there is none. DeadlineError where the time is too short to know.
     """
-    return _Search(program, deadline).run(objective, None)[0]
+    return Search(program, deadline).run(objective, None)[0]
 
 
-class _Search:
-    def __init__(self, program: Program, deadline: Deadline) -> None:
+class Search:
+    """One program's bounds and label search."""
+
+    def __init__(self, program: Program, deadline: Deadline, prices: Array | None = None) -> None:
         self._program = program
         self._deadline = deadline
-        self._stages = stage_arrays(program)
-        self._bounding = Bounding(program, self._stages)
-        least = np.array([stage.use.min(axis=1) for stage in self._stages])
-        # What the stages after each depth take of each limit at the least.
-        self._rest = np.vstack([np.cumsum(least[::-1], axis=0)[::-1], np.zeros(3)])
-        limits = (program.sla_s, program.cores, -program.log_floor)
-        self._allowed = np.array([limit + tolerance(abs(limit)) for limit in limits])
-        product_is_pas = program.alpha > 0 and all(
-            option.factor == option.point.accuracy for stage in program.stages for option in stage
+        self._bounding = Bounding(program, prices)
+        self._growth = Growth(
+            program,
+            tuple(self._bounding.use(at) for at in range(len(program.stages))),
+            len(self._bounding.most),
         )
-        self._floor_counts = program.log_floor > -inf and not product_is_pas
+
+    @property
+    def prices(self) -> Array:
+        """The multipliers of the limits, those of the paths first."""
+        return self._bounding.prices
 
     @property
     def root_bound(self) -> float:
-        return self._bounding.root
+        """The bound on the best objective."""
+        start = self._growth.start()
+        return float(self._upper(0, start)[0])
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
         """The best plan not worse than `known`, and whether every label was kept (then it is exact)."""
-        labels = _Labels(np.ones(1), np.zeros(1), np.zeros((3, 1)), np.zeros((1, 0), dtype=np.int32))
+        labels = self._growth.start()
+        history: list[tuple[Index, Index]] = []
         complete = True
-        for depth, stage in enumerate(self._stages, start=1):
-            labels, bound = self._grow(labels, stage, depth, known)
-            labels, bound = self._without_dominated(labels, bound)
-            if width is not None and len(bound) > width:
-                labels = labels.take(np.sort(np.argsort(-bound, kind="stable")[:width]))
+        least = known - EQUAL * max(1.0, abs(known)) if known > -inf else -inf
+        for at in range(len(self._program.stages)):
+            if self._deadline.passed:
+                raise DeadlineError("the solver's time is up")
+            labels = self._growth.grow(labels, at)
+            bound = self._upper(at + 1, labels)
+            good = bound >= least
+            good &= self._above_floors(at + 1, labels)
+            if width is not None and np.count_nonzero(good) > 2 * width:
+                good &= bound >= np.partition(bound[good], -2 * width)[-2 * width]
                 complete = False
-        return self._best(labels), complete
+            labels, bound = labels.take(good), bound[good]
+            kept = undominated(self._criteria(labels), self._deadline)
+            if width is not None and len(kept) > width:
+                kept = np.sort(kept[np.argsort(-bound[kept], kind="stable")[:width]])
+                complete = False
+            labels = labels.take(kept)
+            if not len(labels):
+                return (), complete
+            history.append((labels.parent, labels.option))
+        return _trace(history, self._best(labels)), complete
 
-    def _grow(self, labels: _Labels, stage: StageArrays, depth: int, known: float) -> tuple[_Labels, Array]:
-        if self._deadline.passed:
-            raise DeadlineError("the solver's time is up")
-        count = len(stage.value)
-        use = (labels.use[:, :, None] + stage.use[:, None, :]).reshape(3, -1)
-        fits = np.flatnonzero((use + self._rest[depth][:, None] <= self._allowed[:, None]).all(axis=0))
-        parent, option = fits // count, fits % count
-        product = labels.product[parent] * stage.factor[option]
-        value = labels.value[parent] + stage.value[option]
-        use = use[:, fits]
-        bound = self._bounding.upper(depth, product, value, use)
-        good = (
-            np.flatnonzero(bound >= known - EQUAL * max(1.0, abs(known)))
-            if known > -inf
-            else np.arange(len(fits))
+    def _upper(self, depth: int, labels: Labels) -> Array:
+        product = np.ones(len(labels))
+        bounding = self._bounding
+        if bounding.free_alpha or not self._growth.accuracies or not self._program.alpha:
+            bound = bounding.upper(depth, product, labels.value, labels.rows)
+            if bounding.free_alpha:
+                accuracy = self._growth.accuracies[0]
+                reach = accuracy.could_reach(depth, labels.products[0], labels.reached[0])
+                bound = bound + bounding.free_alpha * reach
+            return bound
+        done = depth == len(self._program.stages)
+        product = labels.reached[0] if done else labels.products[0][0]
+        return bounding.upper(depth, product, labels.value, labels.rows)
+
+    def _above_floors(self, depth: int, labels: Labels) -> NDArray[np.bool_]:
+        good = np.ones(len(labels), dtype=bool)
+        for accuracy, products, reached in zip(
+            self._growth.accuracies, labels.products, labels.reached, strict=True
+        ):
+            if accuracy.floor > -inf:
+                most = accuracy.could_reach(depth, products, reached)
+                good &= most >= accuracy.floor - EQUAL * max(1.0, abs(accuracy.floor))
+        return good
+
+    def _criteria(self, labels: Labels) -> Array:
+        """What counts of each label, a row a criterion, all to be small."""
+        rows = [-labels.value, *labels.ties[1:], *labels.means]
+        if self._program.has_spread:
+            rows.extend(labels.spreads)
+        for product, reached in zip(labels.products, labels.reached, strict=True):
+            rows = [*(-each for each in product), *rows]
+            if reached.any():
+                rows.append(-reached)
+        if labels.ties[0].any():
+            rows.append(labels.ties[0])
+        rows.extend(labels.use[at] for at in self._counting)
+        for number in labels.due.values():
+            rows.extend([number.astype(np.float64), -number.astype(np.float64)])
+        return np.array(rows)
+
+    @property
+    def _counting(self) -> list[int]:
+        """The linear limits that no other criterion stands for: cost does where nothing runs yet."""
+        program = self._program
+        stages = program.stages
+        same_cores = all(np.array_equal(stage.peak_cores, stage.cost_cores) for stage in stages)
+        same_accuracy = program.alpha > 0 and all(
+            np.array_equal(stage.factor, stage.accuracy) for stage in stages
         )
-        chosen = np.hstack([labels.chosen[parent[good]], option[good, None].astype(np.int32)])
-        return _Labels(product[good], value[good], use[:, good], chosen), bound[good]
+        covered = {"cost": True, "cores": same_cores, "accuracy": same_accuracy}
+        return [at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
 
-    def _without_dominated(self, labels: _Labels, bound: Array) -> tuple[_Labels, Array]:
-        rows = [-labels.value, labels.use[1], labels.use[0]]
-        if self._program.alpha > 0:
-            rows.insert(0, -labels.product)
-        if self._floor_counts:
-            rows.append(labels.use[2])
-        at = undominated(np.array(rows), self._deadline)
-        return labels.take(at), bound[at]
-
-    def _best(self, labels: _Labels) -> tuple[int, ...]:
-        if not len(labels.value):
-            return ()
-        objective = self._program.alpha * labels.product + labels.value
+    def _best(self, labels: Labels) -> int:
+        objective = labels.value
+        if self._program.alpha:
+            objective = objective + self._program.alpha * labels.reached[0]
         best = float(objective.max())
         equal = np.flatnonzero(objective >= best - EQUAL * max(1.0, abs(best)))
-        latency, cores = (np.round(labels.use[row, equal], 9) for row in (0, 1))
-        first = equal[np.lexsort((latency, cores))[0]]
-        return tuple(int(index) for index in labels.chosen[first])
+        changes, cores = np.round(labels.ties[:, equal], 9)
+        latency = np.round(labels.latest[equal], 9)
+        return int(equal[np.lexsort((latency, cores, changes))[0]])
+
+
+def _trace(history: list[tuple[Index, Index]], at: int) -> tuple[int, ...]:
+    """The options by which the label was made, first stage first."""
+    chosen = []
+    for parent, option in reversed(history):
+        chosen.append(int(option[at]))
+        at = int(parent[at])
+    return tuple(reversed(chosen))

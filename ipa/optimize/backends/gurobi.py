@@ -61,15 +61,19 @@ def _environment() -> gp.Env:
 
 def _load(milp: Milp, environment: gp.Env) -> gp.Model:
     model = gp.Model(env=environment)
-    kinds = [GRB.BINARY] * milp.binaries + [GRB.CONTINUOUS] * (len(milp.costs) - milp.binaries)
+    kinds = [GRB.BINARY if is_binary else GRB.CONTINUOUS for is_binary in milp.is_binary]
     columns = model.addVars(range(len(milp.costs)), ub=milp.uppers, obj=milp.costs, vtype=kinds)
     model.ModelSense = GRB.MAXIMIZE
     for row in milp.rows:
         terms = gp.LinExpr(row.coefficients, [columns[at] for at in row.columns])
-        if row.lower == -inf:
-            model.addLConstr(terms, GRB.LESS_EQUAL, row.upper)
-        else:
+        if row.lower == row.upper:
             model.addLConstr(terms, GRB.EQUAL, row.upper)
+            continue
+        # Not addRange: it adds a column, and the licence counts columns.
+        if row.upper < inf:
+            model.addLConstr(terms, GRB.LESS_EQUAL, row.upper)
+        if row.lower > -inf:
+            model.addLConstr(terms, GRB.GREATER_EQUAL, row.lower)
     return model
 
 

@@ -52,9 +52,10 @@ def _model(milp: Milp) -> highspy.HighsLp:
     model.col_cost_ = np.array(milp.costs)
     model.col_lower_ = np.zeros(len(milp.costs))
     model.col_upper_ = np.array(milp.uppers)
-    model.integrality_ = [highspy.HighsVarType.kInteger] * milp.binaries + [
-        highspy.HighsVarType.kContinuous
-    ] * (len(milp.costs) - milp.binaries)
+    model.integrality_ = [
+        highspy.HighsVarType.kInteger if is_binary else highspy.HighsVarType.kContinuous
+        for is_binary in milp.is_binary
+    ]
     model.row_lower_ = np.array([row.lower for row in milp.rows])
     model.row_upper_ = np.array([row.upper for row in milp.rows])
     model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise

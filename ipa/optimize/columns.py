@@ -1,0 +1,78 @@
+"""A stage's operating points as columns, for arithmetic on all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.profile import OperatingPoint
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointColumns:
+    """One entry a point, in the order of the points; `variant` is an index into `variants`."""
+
+    variants: tuple[str, ...]
+    variant: Index
+    accuracy: Array
+    batch_size: Array
+    cores: Array
+    latency_s: Array
+    mean_s: Array
+    capacity_rps: Array
+    memory_gib: Array
+    # Mean service time of a batch of one, of the same variant and cores.
+    single_s: Array
+
+    def __len__(self) -> int:
+        return len(self.variant)
+
+
+def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
+    """The columns of the points."""
+    variants = tuple(dict.fromkeys(point.variant for point in points))
+    number = {name: at for at, name in enumerate(variants)}
+    rows = np.array(
+        [
+            (
+                point.accuracy,
+                point.batch_size,
+                point.cores,
+                point.latency_s,
+                point.latency_s if point.latency_mean_s is None else point.latency_mean_s,
+                point.capacity_rps,
+                point.memory_gib,
+            )
+            for point in points
+        ],
+        dtype=np.float64,
+    ).reshape(len(points), 7)
+    smallest: dict[tuple[str, float], tuple[int, float]] = {}
+    for point, mean_s in zip(points, rows[:, 4].tolist(), strict=True):
+        key = (point.variant, point.cores)
+        if key not in smallest or point.batch_size < smallest[key][0]:
+            smallest[key] = (point.batch_size, mean_s)
+    accuracy, batch_size, cores, latency_s, mean_s, capacity_rps, memory_gib = np.ascontiguousarray(rows.T)
+    return PointColumns(
+        variants,
+        np.array([number[point.variant] for point in points], dtype=np.intp),
+        accuracy,
+        batch_size,
+        cores,
+        latency_s,
+        mean_s,
+        capacity_rps,
+        memory_gib,
+        np.array([_single_s(*smallest[point.variant, point.cores]) for point in points], dtype=np.float64),
+    )
+
+
+def _single_s(batch_size: int, mean_s: float) -> float:
+    """The time of a batch of one from that of the smallest batch known: half of it taken as fixed."""
+    return mean_s * (0.5 + 0.5 / batch_size)

@@ -1,0 +1,112 @@
+"""What a given configuration would do, whether it is within the limits or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+from ipa.model.pipeline import Goal
+from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.accuracy import accuracy_term, variant_terms
+from ipa.optimize.problem import Problem
+from ipa.optimize.timing import stage_times
+from ipa.optimize.verify import items_of
+from ipa.queueing.capacity import utilisation_ratio
+
+
+def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
+    """The configuration as a plan of solver "given"; None where it was not measured.
+
+    A stage that cannot carry its load has an infinite time under `Compat.TAIL`.
+    """
+    points = _points(problem, configs)
+    if points is None:
+        return None
+    by_name = {config.stage: config for config in configs}
+    items, _ = items_of(problem, {name: point.variant for name, point in points.items()})
+    stages = tuple(
+        _stage_plan(problem, index, points[stage.name], by_name[stage.name].replicas, items[stage.name])
+        for index, stage in enumerate(problem.stages)
+        if stage.name in points
+    )
+    objective = problem.objective
+    term = accuracy_term(
+        problem,
+        [
+            variant_terms(stage, objective)[points[stage.name].variant] if stage.name in points else 1.0
+            for stage in problem.stages
+        ],
+    )
+    cores = sum(stage.config.total_cores for stage in stages)
+    weighted = (
+        objective.alpha * term
+        - objective.beta * cores
+        - objective.delta * sum(stage.batch_size for stage in stages)
+    )
+    given = {stage.stage: stage for stage in stages}
+    return Plan(
+        pipeline=problem.pipeline,
+        rate_rps=problem.rate_rps,
+        termination=Termination.FEASIBLE,
+        solver="given",
+        objective={Goal.WEIGHTED: weighted, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cores}[objective.goal],
+        bound=None,
+        gap=None,
+        pas=problem.graph.accuracy(
+            [points[stage.name].accuracy if stage.name in points else 1.0 for stage in problem.stages]
+        ),
+        cost_cores=cores,
+        latency_s=latency_of(problem, given),
+        sla_s=problem.sla_s,
+        solve_s=0.0,
+        stages=stages,
+        objective_name=objective.name,
+    )
+
+
+def latency_of(problem: Problem, given: dict[str, StagePlan]) -> float:
+    """The latency of the slowest path: Σ means plus the root of Σ squared excesses."""
+    paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
+    return max(
+        sum(given[name].mean_s for name in path if name in given)
+        + sqrt(sum(given[name].excess_s ** 2 for name in path if name in given))
+        for path in paths
+    )
+
+
+def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, OperatingPoint] | None:
+    planned = [stage for stage in problem.stages if not stage.is_free]
+    if [config.stage for config in configs] != [stage.name for stage in planned]:
+        return None
+    found: dict[str, OperatingPoint] = {}
+    for stage, config in zip(planned, configs, strict=True):
+        wanted = (config.variant, config.batch_size, config.cores)
+        match = next((p for p in stage.points if (p.variant, p.batch_size, p.cores) == wanted), None)
+        if match is None or config.replicas < 1:
+            return None
+        found[stage.name] = match
+    return found
+
+
+def _stage_plan(
+    problem: Problem, index: int, point: OperatingPoint, replicas: int, items: float
+) -> StagePlan:
+    rate_rps = problem.rate_rps * problem.graph.reach[index] * items
+    service_s, wait_s, mean_s, excess_s = stage_times(problem, index, point, replicas, items)
+    return StagePlan(
+        stage=problem.stages[index].name,
+        variant=point.variant,
+        batch_size=point.batch_size,
+        cores=point.cores,
+        replicas=replicas,
+        rate_rps=rate_rps,
+        capacity_rps=point.capacity_rps,
+        latency_s=service_s,
+        queue_delay_s=wait_s,
+        utilisation_ratio=utilisation_ratio(rate_rps, point.capacity_rps, replicas),
+        accuracy=point.accuracy,
+        items=items,
+        mean_s=mean_s,
+        excess_s=excess_s,
+    )

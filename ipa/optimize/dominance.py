@@ -1,0 +1,55 @@
+"""Which of many candidates no other makes needless."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.errors import DeadlineError
+from ipa.optimize.columns import Array
+from ipa.optimize.deadline import Deadline
+
+# Candidates compared at once: large enough for NumPy, small enough for the cache.
+CHUNK = 256
+
+
+def undominated(columns: Array, deadline: Deadline | None = None) -> NDArray[np.intp]:
+    """The indices of the columns that no other column equals or undercuts in every row, ascending.
+
+    `columns` is (criteria × candidates), all to be small. Of equal candidates the first stays.
+    DeadlineError where the time is up before.
+    """
+    order = np.lexsort(columns[::-1])
+    ranked = columns[:, order]
+    kept = np.empty((len(columns), 0))
+    kept_at: list[NDArray[np.intp]] = []
+    for start in range(0, ranked.shape[1], CHUNK):
+        if deadline is not None and deadline.passed:
+            raise DeadlineError("the solver's time is up")
+        block, at = ranked[:, start : start + CHUNK], order[start : start + CHUNK]
+        if kept.shape[1]:
+            free = ~_covered(kept, block)
+            block, at = block[:, free], at[free]
+        free = ~_covered_before(block)
+        kept = np.hstack([kept, block[:, free]])
+        kept_at.append(at[free])
+    return np.sort(np.concatenate(kept_at)) if kept_at else np.zeros(0, dtype=np.intp)
+
+
+def _covered_before(block: Array) -> NDArray[np.bool_]:
+    """Which candidates of the block an earlier one equals or undercuts; the first row is ascending."""
+    count = block.shape[1]
+    within: NDArray[np.bool_] = np.tri(count, count, -1, dtype=bool).T
+    for row in block[1:]:
+        np.logical_and(within, row[:, None] <= row[None, :], out=within)
+    covered: NDArray[np.bool_] = np.logical_or.reduce(within, axis=0)
+    return covered
+
+
+def _covered(kept: Array, block: Array) -> NDArray[np.bool_]:
+    """Which candidates of the block some kept one equals or undercuts; it comes before in the first row."""
+    covering = np.ones((kept.shape[1], block.shape[1]), dtype=bool)
+    for kept_row, row in zip(kept[1:], block[1:], strict=True):
+        np.logical_and(covering, kept_row[:, None] <= row[None, :], out=covering)
+    covered: NDArray[np.bool_] = np.logical_or.reduce(covering, axis=0)
+    return covered

@@ -1,0 +1,99 @@
+"""Which solver answers, and what is done with its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from math import inf
+
+from ipa.model.errors import DeadlineError, LicenceError, SolverError
+from ipa.model.plan import Termination
+from ipa.optimize.backends import exact
+from ipa.optimize.backends.answer import Answer
+from ipa.optimize.bymilp import Maximise, by_milp
+from ipa.optimize.columns import Array
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.program import Program, evaluate
+
+# A new solver is one file in backends/ and one word here.
+BACKENDS = ("gurobi", "highs", "exact")
+AUTO = "auto"
+SOLVERS = (AUTO, *BACKENDS)
+
+# Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
+CONTRADICTION = 1e-6
+
+PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Warm:
+    """What is known from an earlier solve: a plan within the limits, and the multipliers."""
+
+    chosen: tuple[int, ...] = ()
+    prices: Array | None = None
+
+
+def answer(
+    program: Program, solver: str, deadline: Deadline, warm: Warm | None = None
+) -> tuple[str, Answer, list[str]]:
+    """The solver that answered, its answer with ties broken, and the reasons for the choice.
+
+    Errors: LicenceError (Gurobi asked for by name and refused), SolverError.
+    """
+    used, found, notes = _run(program, solver, deadline, warm or Warm())
+    if used != "exact":
+        found = _break_ties(program, used, found, deadline)
+    return used, found, [note for note in (*notes, found.note) if note]
+
+
+def _run(program: Program, solver: str, deadline: Deadline, warm: Warm) -> tuple[str, Answer, list[str]]:
+    if solver == "exact":
+        return solver, exact.solve(program, deadline, warm.chosen, warm.prices), []
+    if solver != AUTO:
+        return solver, _milp(solver)(program, deadline), []
+    share = Deadline(deadline.remaining_s / 2)
+    try:
+        used, why = "gurobi", "auto: gurobi, its licence covers the model"
+        found = _milp(used)(program, share)
+    except LicenceError as refusal:
+        used, why = "highs", f"auto: highs, since {refusal.message}"
+        found = _milp(used)(program, share)
+    if found.termination in PROVED:
+        return used, found, [why]
+    second = exact.solve(program, deadline, warm.chosen, warm.prices)
+    if second.termination in PROVED or _reached(program, second) > _reached(program, found):
+        return "exact", second, [why, f"then exact, since {used} was not done in half of the time"]
+    return used, found, [why, "the time was up before it was proved best"]
+
+
+def _reached(program: Program, found: Answer) -> float:
+    return evaluate(program, found.chosen).objective if found.chosen else -inf
+
+
+def _milp(name: str) -> Callable[[Program, Deadline], Answer]:
+    """The solver's module is imported only when it is used."""
+    maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
+    return partial(by_milp, maximise)
+
+
+def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline) -> Answer:
+    """The same answer with the first of the equally good plans.
+
+    The solver's objective is so sharp a bound that label setting needs little beside it. It also looks over
+    the solver's shoulder: SolverError where a plan is better than the solver's bound allows.
+    """
+    if found.termination is not Termination.OPTIMAL:
+        return found
+    objective = evaluate(program, found.chosen).objective
+    try:
+        # It may find none where the solver's plan uses a limit to the last bit; `verify` judges that plan.
+        chosen: Sequence[int] = exact.best_at_least(program, objective, deadline) or found.chosen
+    except DeadlineError:
+        return replace(found, note="the time was up before ties were broken")
+    better = evaluate(program, chosen).objective
+    if better - objective > CONTRADICTION * max(1.0, abs(objective)):
+        raise SolverError(f"{solver} calls {objective!r} optimal, but {better!r} is feasible")
+    return replace(found, chosen=tuple(chosen))

@@ -1,0 +1,192 @@
+"""A program as a mixed-integer linear one, its products of accuracies made linear without error.
+
+With x[s,o] ∈ {0,1} (stage s takes option o), factors a[s,v] (options of equal factor form one group v), U the
+largest product so far and P the product so far, P = 1 at first, one column y[s,v] a group:
+
+    Σ_o x[s,o] = 1      Σ_v y[s,v] = P before     0 ≤ y[s,v] ≤ U · Σ_{o of v} x[s,o]     P = Σ_v a[s,v]·y[s,v]
+
+Exactly one group of a stage has x = 1, so its y alone can be positive and equals P before, whence P is the
+product. Products that share their first stages share those columns. A max combiner adds one binary for each
+of its inputs. Where a fan-out depends on the variant, the options of a stage are those for every number of
+items it may get, and rows make the number that is chosen the one that is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, inf
+
+import numpy as np
+
+from ipa.model.errors import SolverError
+from ipa.optimize.bounding import chord
+from ipa.optimize.columns import Array
+from ipa.optimize.milp import Milp
+from ipa.optimize.program import Program
+
+# An x this far from 0 or 1 is no choice.
+INTEGRAL = 1e-5
+
+# For each path, the least and the largest Σ spread² that is looked at.
+Ranges = Sequence[tuple[float, float]]
+# Columns with their coefficients.
+Expression = list[tuple[int, float]]
+
+
+def build_milp(program: Program, ranges: Ranges) -> Milp:
+    """The linear program; columns are the stages' options in order, then what the products need.
+
+    The root of Σ spread² along a path is replaced by its chord over the path's range, so a solution may be
+    later than the SLA allows by what the chord lies below the root, and none is missed.
+    """
+    firsts = first_columns(program)
+    options = sum(len(stage) for stage in program.stages)
+    milp = Milp(options, [float(value) for stage in program.stages for value in stage.value], [1.0] * options)
+    for first, stage in zip(firsts, program.stages, strict=True):
+        milp.add_row([(first + at, 1.0) for at in range(len(stage))], 1.0, 1.0)
+    _add_levels(milp, program, firsts)
+    _add_limits(milp, program, firsts)
+    _add_paths(milp, program, firsts, ranges)
+    _add_accuracies(milp, program, firsts)
+    return milp
+
+
+def chosen_options(program: Program, values: Sequence[float]) -> tuple[int, ...]:
+    """The option of each stage whose x is 1; SolverError where the x are not integral."""
+    chosen = []
+    for name, (first, stage) in enumerate(zip(first_columns(program), program.stages, strict=True)):
+        part = [float(value) for value in values[first : first + len(stage)]]
+        best = max(range(len(part)), key=part.__getitem__)
+        if abs(part[best] - 1) > INTEGRAL or sum(part) - part[best] > INTEGRAL:
+            raise SolverError(f"the solver's choice for stage {name} is not integral: {part}")
+        chosen.append(best)
+    return tuple(chosen)
+
+
+def first_columns(program: Program) -> list[int]:
+    """The column of each stage's first option."""
+    return [int(first) for first in np.cumsum([0, *(len(stage) for stage in program.stages[:-1])])]
+
+
+def _terms(program: Program, firsts: list[int], uses: Sequence[Array], scale: float) -> Expression:
+    return [
+        (first + at, value / scale)
+        for first, use in zip(firsts, uses, strict=True)
+        for at, value in enumerate(use.tolist())
+        if value
+    ]
+
+
+def _add_levels(milp: Milp, program: Program, firsts: list[int]) -> None:
+    """Each stage is planned for the number of items that the stages before it send."""
+    for at, children in enumerate(program.graph.children):
+        for place, child in enumerate(children):
+            sent, due = program.stages[at].leave[place], program.stages[child].enter
+            numbers = sorted({*sent.tolist(), *due.tolist()})
+            for number in numbers[1:]:
+                row = [(firsts[at] + int(o), 1.0) for o in np.flatnonzero(sent == number)]
+                row += [(firsts[child] + int(o), -1.0) for o in np.flatnonzero(due == number)]
+                milp.add_row(row, 0.0, 0.0)
+
+
+def _add_limits(milp: Milp, program: Program, firsts: list[int]) -> None:
+    """The linear limits, each divided by its size to keep the numbers near 1."""
+    for limit in program.limits():
+        scale = max(abs(limit.most), 1e-3)
+        row = _terms(program, firsts, limit.use, scale)
+        if row:
+            milp.add_row(row, -inf, limit.most / scale)
+
+
+def _add_paths(milp: Milp, program: Program, firsts: list[int], ranges: Ranges) -> None:
+    """Σ mean + slope · Σ spread² ≤ SLA − intercept, and Σ spread² within the range."""
+    for path, (low, high) in zip(program.graph.paths, ranges, strict=True):
+        slope, start = chord(low, high)
+        stages = [program.stages[at] for at in path]
+        columns = [firsts[at] for at in path]
+        uses = [stage.mean_s + slope * stage.spread_s2 for stage in stages]
+        row = _terms(program, columns, uses, program.sla_s)
+        if row:
+            milp.add_row(row, -inf, 1.0 - start / program.sla_s)
+        if program.has_spread:
+            square = program.sla_s**2
+            spreads = _terms(program, columns, [stage.spread_s2 for stage in stages], square)
+            if spreads:
+                milp.add_row(spreads, low / square, high / square)
+
+
+def _add_accuracies(milp: Milp, program: Program, firsts: list[int]) -> None:
+    if program.uses_product and (program.alpha > 0 or program.term_floor > -inf):
+        factors = [stage.factor for stage in program.stages]
+        whole = _Products(milp, firsts, factors).accuracy(program)
+        for column, weight in whole:
+            milp.costs[column] += program.alpha * weight
+        if program.term_floor > -inf:
+            milp.add_row(whole, program.term_floor, inf)
+    if program.log_floor > -inf and not program.graph.is_product:
+        accuracies = [stage.accuracy for stage in program.stages]
+        whole = _Products(milp, firsts, accuracies).accuracy(program)
+        milp.add_row(whole, exp(program.log_floor), inf)
+
+
+class _Products:
+    """The columns of products of one factor a stage, shared where products begin alike."""
+
+    def __init__(self, milp: Milp, firsts: list[int], factors: Sequence[Array]) -> None:
+        self._milp = milp
+        self._firsts = firsts
+        self._factors = factors
+        self._made: dict[tuple[int, ...], tuple[Expression, float]] = {}
+
+    def accuracy(self, program: Program) -> Expression:
+        """The accuracy of the graph as a linear expression."""
+        whole: dict[int, float] = {}
+        for term in program.graph.terms:
+            parts = [self._product(stages) for stages in term.alternatives]
+            best = parts[0][0] if len(parts) == 1 else self._largest(parts)
+            for column, coefficient in best:
+                whole[column] = whole.get(column, 0.0) + term.weight * coefficient
+        return list(whole.items())
+
+    def _product(self, stages: tuple[int, ...]) -> tuple[Expression, float]:
+        """The product over the stages, and the largest that it can be."""
+        if stages in self._made:
+            return self._made[stages]
+        before, largest = self._product(stages[:-1]) if len(stages) > 1 else ([], 1.0)
+        at = stages[-1]
+        factors, group = np.unique(self._factors[at], return_inverse=True)
+        product: Expression = []
+        for number, factor in enumerate(factors.tolist()):
+            column = self._column(largest)
+            members = np.flatnonzero(group == number).tolist()
+            shares = [(self._firsts[at] + member, -largest) for member in members]
+            self._milp.add_row([(column, 1.0), *shares], -inf, 0.0)
+            product.append((column, factor))
+        source = 0.0 if before else 1.0
+        self._milp.add_row(
+            [*((column, 1.0) for column, _ in product), *((column, -a) for column, a in before)],
+            source,
+            source,
+        )
+        self._made[stages] = (product, largest * float(factors[-1]))
+        return self._made[stages]
+
+    def _column(self, upper: float, kind_is_choice: bool = False) -> int:
+        self._milp.costs.append(0.0)
+        self._milp.uppers.append(upper)
+        if kind_is_choice:
+            self._milp.choices.append(len(self._milp.costs) - 1)
+        return len(self._milp.costs) - 1
+
+    def _largest(self, parts: list[tuple[Expression, float]]) -> Expression:
+        """The largest of the products: Σ of columns of which one, the chosen, may reach its product."""
+        chosen: Expression = []
+        total: Expression = []
+        for product, most in parts:
+            choice, column = self._column(1.0, kind_is_choice=True), self._column(most)
+            self._milp.add_row([(column, 1.0), (choice, -most)], -inf, 0.0)
+            self._milp.add_row([(column, 1.0), *((at, -a) for at, a in product)], -inf, 0.0)
+            chosen.append((choice, 1.0))
+            total.append((column, 1.0))
+        self._milp.add_row(chosen, 1.0, 1.0)
+        return total

@@ -1,0 +1,145 @@
+"""A plan in words and numbers from the options that were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ipa.model.pipeline import Goal
+from ipa.model.plan import Plan, StagePlan, Termination
+from ipa.optimize.backends.answer import Answer
+from ipa.optimize.engine import CONTRADICTION
+from ipa.optimize.problem import Problem
+from ipa.optimize.program import Options, Program, Totals, evaluate
+from ipa.queueing.capacity import utilisation_ratio
+from ipa.queueing.formation import formation_wait_s
+
+NO_BOUND = 1e100
+
+
+def plan_of(problem: Problem, program: Program, solver: str, found: Answer) -> Plan:
+    """The plan of a solver's answer; without configuration where it chose none."""
+    plan = Plan(
+        pipeline=problem.pipeline,
+        rate_rps=problem.rate_rps,
+        termination=found.termination,
+        solver=solver,
+        objective=None,
+        bound=_known(found.bound),
+        gap=None,
+        pas=None,
+        cost_cores=None,
+        latency_s=None,
+        sla_s=problem.sla_s,
+        solve_s=0.0,
+        stages=(),
+        objective_name=problem.objective.name,
+        prices=_prices(problem, program, found),
+    )
+    if not found.chosen:
+        return plan
+    totals = evaluate(program, found.chosen)
+    objective = worth(problem, totals)
+    weighted = problem.objective.goal is Goal.WEIGHTED
+    bound, gap = _bound_and_gap(found if weighted else replace(found, bound=objective), objective)
+    return replace(
+        plan,
+        objective=objective,
+        bound=bound,
+        gap=gap,
+        pas=totals.pas,
+        cost_cores=totals.cost_cores,
+        latency_s=totals.latency_s,
+        stages=stage_plans(problem, program, found.chosen),
+    )
+
+
+def worth(problem: Problem, totals: Totals) -> float:
+    """The objective of a plan: the weighted sum, or the first criterion of an order."""
+    goal = problem.objective.goal
+    if goal is Goal.LEXICOGRAPHIC:
+        return totals.term
+    return -totals.cost_cores if goal is Goal.CHEAPEST else totals.objective
+
+
+def stage_plans(problem: Problem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
+    """What each stage runs, in order; stages that the pipeline's own router does are left out."""
+    return tuple(
+        _stage_plan(problem, index, options, at)
+        for index, (options, at) in enumerate(zip(program.stages, chosen, strict=True))
+        if not problem.stages[index].is_free
+    )
+
+
+def _stage_plan(problem: Problem, index: int, options: Options, at: int) -> StagePlan:
+    stage = problem.stages[index]
+    point = stage.points[int(options.point[at])]
+    rate_rps = problem.rate_rps * problem.graph.reach[index] * float(options.items[at])
+    replicas = int(options.replicas[at])
+    mean_s, spread_s2 = float(options.mean_s[at]), float(options.spread_s2[at])
+    return StagePlan(
+        stage=stage.name,
+        variant=point.variant,
+        batch_size=point.batch_size,
+        cores=point.cores,
+        replicas=replicas,
+        rate_rps=rate_rps,
+        capacity_rps=point.capacity_rps,
+        latency_s=float(options.service_s[at]),
+        queue_delay_s=float(options.wait_s[at]),
+        utilisation_ratio=utilisation_ratio(rate_rps, point.capacity_rps, replicas),
+        accuracy=point.accuracy,
+        items=float(options.items[at]),
+        mean_s=mean_s,
+        excess_s=spread_s2**0.5,
+    )
+
+
+def _bound_and_gap(found: Answer, objective: float) -> tuple[float | None, float | None]:
+    """The bound, never below what was reached, and its distance to it (relative above 1)."""
+    known = _known(found.bound)
+    if known is None:
+        return None, None
+    bound = max(known, objective)
+    if found.termination is Termination.OPTIMAL and bound - objective <= CONTRADICTION * max(
+        1.0, abs(objective)
+    ):
+        bound = objective
+    return bound, (bound - objective) / max(1.0, abs(objective))
+
+
+def _known(bound: float | None) -> float | None:
+    """The bound, None where the solver only says that it has none yet (infinity, 1e100 in Gurobi)."""
+    return bound if bound is not None and abs(bound) < NO_BOUND else None
+
+
+def _prices(problem: Problem, program: Program, found: Answer) -> tuple[tuple[str, float], ...]:
+    if found.prices is None:
+        return ()
+    graph = program.graph
+    names = ["sla"]
+    if len(graph.paths) > 1:
+        names = ["sla " + " > ".join(problem.stages[at].name for at in path) for path in graph.paths]
+    names += [limit.name for limit in program.limits()]
+    return tuple(zip(names, (float(price) for price in found.prices), strict=True))
+
+
+def released_note(problem: Problem, plan: Plan) -> str:
+    """What the latency of a plan under the released semantics is, and what it would be by the paper."""
+    waits = {stage.name: stage.batch_timeout_s for stage in problem.stages}
+    at = {stage.stage: number for number, stage in enumerate(plan.stages)}
+    paper_s = max(
+        sum(
+            planned.latency_s + formation_wait_s(planned.batch_size, planned.rate_rps, waits[planned.stage])
+            for planned in (
+                plan.stages[at[problem.stages[index].name]]
+                for index in path
+                if problem.stages[index].name in at
+            )
+        )
+        for path in problem.graph.paths
+    )
+    return (
+        "ipa-artifact: queue_delay_s is the released term, never above 0, and latency_s the sum that "
+        f"the released constraint holds below the SLA; with the wait as the paper charges it: {paper_s:.4g} s"
+    )

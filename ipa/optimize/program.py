@@ -1,0 +1,226 @@
+"""The optimisation in plain numbers: choose one option of each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from math import inf, log, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.optimize.columns import Array, Index
+from ipa.optimize.graph import Graph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Options:
+    """The ways to run a stage, replicas already fixed, as columns in the order of names.
+
+    `point` is an index into the stage's operating points, −1 where the pipeline's router does the work.
+    `enter` numbers the items a request brings; `leave` holds, for each stage after this one, the number that
+    its `enter` must have. `service_s` and `wait_s` are for people: what counts is the mean time `mean_s` and
+    `spread_s2`, the square of what the stage's quantile lies above it. `factor` multiplies and `gain` adds up
+    to the accuracy term; `value` is what adds up to the objective. `peak_cores` and `peak_gib` are what old
+    and new replicas take together, `started_cores` those of replicas that a change would start, `changes` how
+    much differs from what runs (1: replicas, 2: more).
+    """
+
+    point: Index
+    replicas: Index
+    items: Array
+    enter: Index
+    leave: NDArray[np.intp]
+    service_s: Array
+    wait_s: Array
+    mean_s: Array
+    spread_s2: Array
+    accuracy: Array
+    factor: Array
+    gain: Array
+    value: Array
+    batch_size: Array
+    cost_cores: Array
+    memory_gib: Array
+    peak_cores: Array
+    peak_gib: Array
+    started_cores: Array
+    changes: Array
+
+    def __len__(self) -> int:
+        return len(self.point)
+
+    @property
+    def log_accuracy(self) -> Array:
+        """ln of the accuracy, −inf for 0: adds up to ln PAS."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.accuracy)
+
+    def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | list[int]) -> Options:
+        """Those options only."""
+        columns: dict[str, Any] = {each.name: getattr(self, each.name)[..., at] for each in fields(self)}
+        return Options(**columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The objective alpha · accuracy − beta · cores − delta · Σ batch sizes − transition · cores started."""
+
+    alpha: float
+    beta: float
+    delta: float
+    transition: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Σ over the stages of what the chosen options take (`use`, one array a stage) ≤ `most`."""
+
+    name: str
+    use: tuple[Array, ...]
+    most: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """max alpha · accuracy(factors) + Σ value, within limits.
+
+    For each path: Σ mean_s + sqrt(Σ spread_s2) ≤ sla_s. Σ cost_cores ≤ max_cost, Σ peak_cores ≤ cores,
+    Σ peak_gib ≤ memory_gib, ln PAS ≥ log_floor. Accuracy term ≥ term_floor, Σ batch sizes ≤ max_batch.
+    `levels` is how many numbers of items each stage may see, `uses_product` whether factors count.
+    """
+
+    graph: Graph
+    stages: tuple[Options, ...]
+    weights: Weights
+    uses_product: bool
+    sla_s: float
+    cores: float = inf
+    memory_gib: float = inf
+    max_cost: float = inf
+    log_floor: float = -inf
+    term_floor: float = -inf
+    max_batch: float = inf
+
+    @property
+    def alpha(self) -> float:
+        """The weight of the product of factors; 0 where the accuracy term is a sum."""
+        return self.weights.alpha if self.uses_product else 0.0
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether any option's time varies."""
+        return any(bool(stage.spread_s2.any()) for stage in self.stages)
+
+    def limits(self) -> tuple[Limit, ...]:
+        """The linear limits that there are, other than those of the paths."""
+        names: list[tuple[str, float, Callable[[Options], Array]]] = [
+            ("cores", self.cores, lambda stage: stage.peak_cores),
+            ("memory", self.memory_gib, lambda stage: stage.peak_gib),
+            ("cost", self.max_cost, lambda stage: stage.cost_cores),
+            ("batch", self.max_batch, lambda stage: stage.batch_size),
+        ]
+        if self.graph.is_product:
+            names.append(("accuracy", -self.log_floor, lambda stage: -stage.log_accuracy))
+        if self.term_floor > -inf and not self.uses_product:
+            names.append(("term", -self.term_floor, lambda stage: -stage.gain))
+        return tuple(
+            Limit(name, tuple(use(stage) for stage in self.stages), most)
+            for name, most, use in names
+            if most < inf
+        )
+
+    def weighed(self, weights: Weights) -> Program:
+        """The same program with other weights."""
+        return replace(
+            self,
+            weights=weights,
+            stages=tuple(
+                replace(stage, value=value_of(weights, stage, self.uses_product)) for stage in self.stages
+            ),
+        )
+
+
+def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
+    """What each option adds to the objective beside the product."""
+    value = -weights.beta * stage.cost_cores - weights.delta * stage.batch_size
+    if weights.transition:
+        value = value - weights.transition * stage.started_cores
+    return value if uses_product else weights.alpha * stage.gain + value
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a choice of one option a stage comes to."""
+
+    objective: float
+    term: float
+    pas: float
+    latency_s: float
+    cost_cores: float
+    peak_cores: float
+    peak_gib: float
+    batch: float
+    changes: float
+
+
+def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
+    """The totals of the plan that takes option chosen[s] of each stage s."""
+    stages, graph = program.stages, program.graph
+
+    def column(name: str) -> list[float]:
+        return [float(getattr(stage, name)[at]) for stage, at in zip(stages, chosen, strict=True)]
+
+    accuracy = column("accuracy")
+    gain = sum(column("gain"))
+    term = graph.accuracy(column("factor")) if program.uses_product else gain
+    return Totals(
+        objective=(program.alpha * term if program.uses_product else 0.0) + sum(column("value")),
+        term=term,
+        pas=graph.accuracy(accuracy),
+        latency_s=path_latency_s(graph, column("mean_s"), column("spread_s2")),
+        cost_cores=sum(column("cost_cores")),
+        peak_cores=sum(column("peak_cores")),
+        peak_gib=sum(column("peak_gib")),
+        batch=sum(column("batch_size")),
+        changes=sum(column("changes")),
+    )
+
+
+def path_latency_s(graph: Graph, means_s: Sequence[float], spreads_s2: Sequence[float]) -> float:
+    """The largest quantile of a path: Σ means plus the root of Σ squared excesses."""
+    return max(
+        sum(means_s[at] for at in path) + sqrt(sum(spreads_s2[at] for at in path)) for path in graph.paths
+    )
+
+
+def fits(program: Program, chosen: Sequence[int]) -> bool:
+    """Whether the choice is within all limits."""
+    totals = evaluate(program, chosen)
+    floor = program.log_floor
+    return (
+        levels_agree(program, chosen)
+        and totals.latency_s <= program.sla_s + tolerance(program.sla_s)
+        and (floor == -inf or (totals.pas > 0 and log(totals.pas) >= floor - tolerance(1.0)))
+        and totals.term >= program.term_floor - tolerance(abs(program.term_floor))
+        and all(
+            sum(float(use[at]) for use, at in zip(limit.use, chosen, strict=True))
+            <= limit.most + tolerance(abs(limit.most))
+            for limit in program.limits()
+        )
+    )
+
+
+def levels_agree(program: Program, chosen: Sequence[int]) -> bool:
+    """Whether every stage is planned for the items that the stages before it send on."""
+    return all(
+        program.stages[stage].leave[place, chosen[stage]] == program.stages[child].enter[chosen[child]]
+        for stage, children in enumerate(program.graph.children)
+        for place, child in enumerate(children)
+    )
+
+
+def tolerance(limit: float) -> float:
+    """How far a sum may pass a limit by rounding alone: 1e-9, relative above 1."""
+    return 1e-9 * max(1.0, limit) if limit < inf else 0.0

@@ -1,0 +1,103 @@
+"""A program without options that cannot be in a plan, or need not be in a best one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.optimize.columns import Array
+from ipa.optimize.dominance import undominated
+from ipa.optimize.program import Options, Program, tolerance
+
+
+def reduce_program(program: Program) -> Program:
+    """The same program, smaller; no best plan is lost, nor the first of equally good ones."""
+    fitting = without_hopeless(program)
+    return replace(fitting, stages=tuple(_without_dominated(fitting, stage) for stage in fitting.stages))
+
+
+def without_hopeless(program: Program) -> Program:
+    """Drop what breaks a limit even beside the other stages' lightest options, or fits no neighbour."""
+    kept = [np.ones(len(stage), dtype=bool) for stage in program.stages]
+    _drop_late(program, kept)
+    for limit in program.limits():
+        least = np.array([use.min(initial=inf) for use in limit.use])
+        most = limit.most + tolerance(abs(limit.most))
+        for at, use in enumerate(limit.use):
+            kept[at] &= use + (least[:at].sum() + least[at + 1 :].sum()) <= most
+    _drop_unmatched(program, kept)
+    if all(bool(each.all()) for each in kept):
+        return program
+    return replace(
+        program, stages=tuple(stage.take(each) for stage, each in zip(program.stages, kept, strict=True))
+    )
+
+
+def _drop_late(program: Program, kept: list[NDArray[np.bool_]]) -> None:
+    mean = np.array([stage.mean_s.min(initial=inf) for stage in program.stages])
+    spread = np.array([stage.spread_s2.min(initial=inf) for stage in program.stages])
+    if not np.isfinite(mean).all():
+        for each in kept:
+            each[:] = False
+        return
+    most = program.sla_s + tolerance(program.sla_s)
+    for path in program.graph.paths:
+        for at in path:
+            others = [other for other in path if other != at]
+            stage = program.stages[at]
+            least_s = stage.mean_s + mean[others].sum()
+            least_s = least_s + np.sqrt(stage.spread_s2 + spread[others].sum())
+            kept[at] &= least_s <= most
+
+
+def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
+    """Options for numbers of items that no kept option of a stage before sends, and the other way round."""
+    if all(not stage.enter.any() for stage in program.stages):
+        return
+    changed = True
+    while changed:
+        changed = False
+        for at, children in enumerate(program.graph.children):
+            for place, child in enumerate(children):
+                leave, enter = program.stages[at].leave[place], program.stages[child].enter
+                for mine, theirs, stage in ((leave, enter, at), (enter, leave, child)):
+                    other = child if stage == at else at
+                    matched = np.isin(mine, theirs[kept[other]])
+                    if (kept[stage] & ~matched).any():
+                        kept[stage] &= matched
+                        changed = True
+
+
+def _without_dominated(program: Program, stage: Options) -> Options:
+    """Drop an option where another is as good in everything that counts. Of equal ones the first stays."""
+    if len(stage) < 2:
+        return stage
+    return stage.take(undominated(criteria(program, stage)))
+
+
+def criteria(program: Program, stage: Options) -> Array:
+    """What counts of each option, a row a criterion, all to be small; numbers of items must be equal."""
+    rows = [-stage.value, stage.cost_cores, stage.mean_s]
+    if program.uses_product:
+        rows.insert(0, -stage.factor)
+    if program.has_spread:
+        rows.append(stage.spread_s2)
+    if program.cores < inf and (stage.peak_cores != stage.cost_cores).any():
+        rows.append(stage.peak_cores)
+    if program.memory_gib < inf:
+        rows.append(stage.peak_gib)
+    if program.max_batch < inf:
+        rows.append(stage.batch_size)
+    if program.log_floor > -inf:
+        rows.append(-stage.accuracy)
+    if program.term_floor > -inf and not program.uses_product:
+        rows.append(-stage.gain)
+    if stage.changes.any():
+        rows.append(stage.changes)
+    for number in (stage.enter, *stage.leave):
+        if (number != number[0]).any():
+            rows.extend([number.astype(np.float64), -number.astype(np.float64)])
+    return np.array(rows)
