@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 # Profiles give the service time's high percentile as its 99th.
 TAIL_Z = NormalDist().inv_cdf(0.99)
 # Below this spread a service time counts as constant; keeps the divisions by the spread finite.
-LEAST_SPREAD = 1e-6
+LEAST_SPREAD = 1e-9
 NEWTON_STEPS = 4
 
 
