@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from math import log
 
-from ipa.model.pipeline import Bounds, Objective, Stage
-from ipa.model.profile import OperatingPoint, StageProfile, VariantProfile
+from ipa.model.pipeline import Bounds, Objective, Stage, Variant
+from ipa.model.profile import OperatingPoint, ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s
 
 # IPA plans over powers of two.
@@ -39,63 +40,111 @@ def operating_points(
 ) -> tuple[OperatingPoint, ...]:
     """Every point at which a replica of the stage may run, variants in the order of the pipeline.
 
-    MEASURED: the measured batch sizes; latency and throughput as measured. FITTED: `bounds.batch_sizes`, by
-    default powers of two to 64, inside the measured range; latency l(b) from the fit, throughput the measured
-    maximum where that batch was measured, else b / l(b). Latency is multiplied by 1 + latency margin and
-    throughput by 1 + throughput margin of the objective; for a fitted throughput the latency in it carries no
-    margin. `objective.max_batch_size` and `bounds.batch_sizes` hold in both.
+    MEASURED: the measured batch sizes; latency and throughput as measured. FITTED: the `batch_sizes` of both
+    bounds, by default powers of two to 64 and a pinned one, inside the measured range; latency l(b) from the
+    fit, throughput the measured maximum where that batch was measured, else b / l(b). Latency is multiplied
+    by 1 + latency margin and throughput by 1 + throughput margin of the objective; for a fitted throughput
+    the latency in it carries no margin. `objective.max_batch_size` and the `batch_sizes` of pipeline and
+    stage hold in both.
+
+    The mean latency is as far below the high percentile as at the measured point (FITTED: of the same cores,
+    the batch size nearest in ratio), and None where no mean was measured. Memory is that of the profile, else
+    of the variant's `seldon.memory`, else 0; readiness that of the profile, else 0.
 
     Base allocation is always taken from the measured points. A variant that has none is left out, so the
     result may be empty. NotFoundError where the profile lacks a variant of the stage.
     """
-    variants = tuple(profile.variant(variant.name) for variant in stage.variants)
-    used = replace(profile, variants=variants)
+    profiles = tuple(profile.variant(variant.name) for variant in stage.variants)
+    used = replace(profile, variants=profiles)
     cores = base_allocation(used, objective) if allocation is Allocation.BASE else None
     generate = _measured if source is LatencySource.MEASURED else _fitted
+    sizes = _batch_sizes(stage, bounds)
     return tuple(
-        point
-        for variant in variants
-        for point in generate(variant, objective, bounds)
-        if _allowed(point, objective, bounds) and (cores is None or _is_base(point, cores))
+        replace(point, memory_gib=_memory_gib(variant, measured), readiness_s=measured.readiness_s or 0.0)
+        for variant, measured in zip(stage.variants, profiles, strict=True)
+        for point in generate(measured, objective, sizes or _candidates(stage))
+        if _allowed(point, objective, sizes) and (cores is None or _is_base(point, cores))
     )
+
+
+def _memory_gib(variant: Variant, measured: VariantProfile) -> float:
+    """What a replica needs: as measured, else as it asks for on Seldon, else 0 for unknown."""
+    if measured.memory_gib is not None:
+        return measured.memory_gib
+    return (variant.seldon.memory_gib or 0.0) if variant.seldon is not None else 0.0
 
 
 def _is_base(point: OperatingPoint, cores: Mapping[str, float]) -> bool:
     return cores.get(point.variant) == point.cores
 
 
-def _allowed(point: OperatingPoint, objective: Objective, bounds: Bounds) -> bool:
+def _batch_sizes(stage: Stage, bounds: Bounds) -> tuple[int, ...] | None:
+    """The batch sizes that both pipeline and stage allow; None where neither names any."""
+    whole, own = bounds.batch_sizes, stage.bounds.batch_sizes
+    if whole is None or own is None:
+        return own if whole is None else whole
+    return tuple(size for size in whole if size in own)
+
+
+def _candidates(stage: Stage) -> tuple[int, ...]:
+    pinned = stage.pin.batch_size
+    return BATCH_SIZES if pinned is None else tuple(sorted({*BATCH_SIZES, pinned}))
+
+
+def _allowed(point: OperatingPoint, objective: Objective, sizes: tuple[int, ...] | None) -> bool:
     if objective.max_batch_size is not None and point.batch_size > objective.max_batch_size:
         return False
-    return bounds.batch_sizes is None or point.batch_size in bounds.batch_sizes
+    return sizes is None or point.batch_size in sizes
 
 
-def _measured(variant: VariantProfile, objective: Objective, _: Bounds) -> Iterator[OperatingPoint]:
+def _measured(variant: VariantProfile, objective: Objective, _: Sequence[int]) -> Iterator[OperatingPoint]:
     for point in sorted(variant.points, key=lambda each: (each.cores, each.batch_size)):
+        latency_s = point_latency_s(point, objective)
         yield OperatingPoint(
             variant=variant.variant,
             accuracy=variant.accuracy,
             batch_size=point.batch_size,
             cores=point.cores,
-            latency_s=point_latency_s(point, objective),
+            latency_s=latency_s,
             capacity_rps=point_capacity_rps(point, objective),
+            latency_mean_s=_mean_s(latency_s, _mean_ratio([point], point.batch_size)),
         )
 
 
-def _fitted(variant: VariantProfile, objective: Objective, bounds: Bounds) -> Iterator[OperatingPoint]:
+def _fitted(variant: VariantProfile, objective: Objective, sizes: Sequence[int]) -> Iterator[OperatingPoint]:
     # Here, since scikit-learn takes seconds to import and measured points do not need it.
     from ipa.profiling.fit import fit_variant
 
     fitted = fit_variant(variant)
     for cores, fit in fitted.fits.items():
-        for batch_size in bounds.batch_sizes or BATCH_SIZES:
+        near = [point for point in variant.points if point.cores == cores]
+        for batch_size in sizes:
             if fit.batch_min <= batch_size <= fit.batch_max:
+                latency_s = fit.latency_s(batch_size) * (1 + objective.latency_margin_ratio)
                 yield OperatingPoint(
                     variant=variant.variant,
                     accuracy=variant.accuracy,
                     batch_size=batch_size,
                     cores=cores,
-                    latency_s=fit.latency_s(batch_size) * (1 + objective.latency_margin_ratio),
+                    latency_s=latency_s,
                     capacity_rps=fitted.capacity_rps(batch_size, cores)
                     * (1 + objective.throughput_margin_ratio),
+                    latency_mean_s=_mean_s(latency_s, _mean_ratio(near, batch_size)),
                 )
+
+
+def _mean_ratio(points: Sequence[ProfilePoint], batch_size: int) -> float | None:
+    """Mean over high percentile at the batch size nearest in ratio that has a mean; None where none has.
+
+    Not above 1: a mean above the p99 shows a p99 of too few batches, and planning takes it as no spread.
+    """
+    with_mean = [point for point in points if point.latency_mean_s is not None]
+    if not with_mean:
+        return None
+    nearest = min(with_mean, key=lambda point: (abs(log(point.batch_size / batch_size)), point.batch_size))
+    assert nearest.latency_mean_s is not None
+    return min(1.0, nearest.latency_mean_s / nearest.latency_s)
+
+
+def _mean_s(latency_s: float, ratio: float | None) -> float | None:
+    return None if ratio is None else latency_s * ratio

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Bounds, Objective, Stage, Variant
+from ipa.model.pipeline import Bounds, Objective, Pin, SeldonRun, Stage, StageBounds, Variant
 from ipa.model.profile import OperatingPoint, ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
@@ -62,6 +63,64 @@ def test_fitted_points_are_powers_of_two_in_the_measured_range() -> None:
     assert eight.capacity_rps == pytest.approx(9), "the measured maximum"
 
 
+def measured(
+    points: tuple[ProfilePoint, ...], source: LatencySource, margin: float = 0.0
+) -> list[float | None]:
+    """The mean latencies of the points that are offered of one variant, batches 1 to 8."""
+    profile = replace(PROFILE, variants=(VariantProfile("small", 0.5, points),))
+    offer = operating_points(
+        profile,
+        Stage("detect", (Variant("small"),)),
+        Objective(latency_margin_ratio=margin),
+        Bounds(),
+        allocation=Allocation.FREE,
+        source=source,
+    )
+    return [point.latency_mean_s for point in offer]
+
+
+def test_a_measured_mean_carries_the_latency_s_margin() -> None:
+    points = (ProfilePoint(1.0, 1, 0.2, 0.1), ProfilePoint(1.0, 8, 0.8), ProfilePoint(1.0, 16, 0.8, 0.9))
+    expected = [pytest.approx(0.2), None, pytest.approx(1.6)]
+    assert measured(points, LatencySource.MEASURED, margin=1.0) == expected, "and is not above the percentile"
+
+
+def test_a_fitted_mean_is_as_far_below_as_at_the_nearest_measured_batch_of_these_cores() -> None:
+    points = (
+        ProfilePoint(1.0, 1, 0.1, 0.05),
+        ProfilePoint(1.0, 2, 0.2),
+        ProfilePoint(1.0, 8, 0.8, 0.6),
+        ProfilePoint(2.0, 8, 0.4, 0.1),
+    )
+    # Batch 2 is nearer to 1 than to 8, batch 4 nearer to 8.
+    expected = [0.05, 0.1, 0.3, 0.6, 0.1]
+    assert measured(points, LatencySource.FITTED) == pytest.approx(expected)
+    assert measured(points, LatencySource.FITTED, margin=1.0) == pytest.approx([2 * it for it in expected])
+
+
+@pytest.mark.parametrize("source", LatencySource)
+def test_without_any_mean_there_is_none(source: LatencySource) -> None:
+    assert {point.latency_mean_s for point in offered(source=source)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("profiled", "asked", "expected"),
+    [(1.5, 2.0, 1.5), (None, 2.0, 2.0), (None, None, 0.0), (0.25, None, 0.25)],
+)
+@pytest.mark.parametrize("source", LatencySource)
+def test_memory_and_readiness_come_along(
+    source: LatencySource, profiled: float | None, asked: float | None, expected: float
+) -> None:
+    profile = replace(
+        PROFILE, variants=(replace(PROFILE.variant("small"), memory_gib=profiled, readiness_s=profiled),)
+    )
+    stage = Stage("detect", (Variant("small", seldon=SeldonRun(memory_gib=asked)),))
+    points = operating_points(
+        profile, stage, Objective(), Bounds(), allocation=Allocation.FREE, source=source
+    )
+    assert {(point.memory_gib, point.readiness_s) for point in points} == {(expected, profiled or 0.0)}
+
+
 @pytest.mark.parametrize("source", LatencySource)
 def test_margins_apply_to_every_point(source: LatencySource) -> None:
     objective = Objective(latency_margin_ratio=1.0, throughput_margin_ratio=-0.5)
@@ -80,6 +139,31 @@ def test_the_bounds_name_other_fitted_batch_sizes_within_the_measured_range() ->
     points = offered(bounds=Bounds(batch_sizes=(3, 6, 12)), source=LatencySource.FITTED)
     assert {p.batch_size for p in points} == {3, 6}
     assert offered(bounds=Bounds(batch_sizes=(3, 6, 12))) == ()
+
+
+@pytest.mark.parametrize(
+    ("whole", "own", "pinned", "expected"),
+    [
+        (None, (3, 6), None, {3, 6}),
+        ((2, 3), (3, 6), None, {3}),
+        ((2, 4), (3, 6), None, set()),
+        (None, None, 5, {1, 2, 4, 5, 8}),
+        ((2, 3), None, 5, {2, 3}),
+    ],
+)
+def test_fitted_batch_sizes_are_those_of_both_bounds_else_the_powers_and_the_pinned_one(
+    whole: tuple[int, ...] | None, own: tuple[int, ...] | None, pinned: int | None, expected: set[int]
+) -> None:
+    stage = replace(STAGE, bounds=StageBounds(batch_sizes=own), pin=Pin(batch_size=pinned))
+    points = operating_points(
+        PROFILE,
+        stage,
+        Objective(),
+        Bounds(batch_sizes=whole),
+        allocation=Allocation.FREE,
+        source=LatencySource.FITTED,
+    )
+    assert {point.batch_size for point in points} == expected
 
 
 @pytest.mark.parametrize("source", LatencySource)
