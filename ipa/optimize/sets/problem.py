@@ -1,0 +1,120 @@
+"""The question: on how many cores does each variant of one task run, and which part of the load does it take.
+
+InfAdapter (Salmani et al., EuroMLSys 2023), for a rate λ and a budget of cores:
+
+    max  α·AA − β·RC − γ·LC     AA = Σ_m (λ_m/λ)·a_m,  RC = Σ_m c_m,  LC = max readiness over those to load
+    s.t. Σ_m λ_m = λ,  λ_m ≤ th_m(c_m),  RC ≤ budget,  c_m = 0 (off) or an allowed number of cores
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+from ipa.model.errors import InputError
+from ipa.model.errors import Problem as Fault
+
+
+@dataclass(frozen=True, slots=True)
+class CoreLevel:
+    """A number of cores that a variant may run on, and th_m(c): the rate it then carries within the SLO."""
+
+    cores: float
+    capacity_rps: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetVariant:
+    """A variant and where it may run. Numbers of cores that break the SLO are absent, or carry 0.
+
+    `loaded` says that it runs already and need not be loaded; whether one that runs on other cores counts
+    as loaded is for the caller to say (InfAdapter replaces its pod, so there it does not). `min_cores` is
+    the least it may run on.
+    """
+
+    name: str
+    accuracy: float
+    levels: tuple[CoreLevel, ...]
+    readiness_s: float = 0.0
+    loaded: bool = False
+    min_cores: float = 0.0
+
+    @property
+    def loading_s(self) -> float:
+        """What switching it on adds to the loading cost: its readiness time, 0 where it is loaded."""
+        return 0.0 if self.loaded else self.readiness_s
+
+    @property
+    def usable(self) -> tuple[CoreLevel, ...]:
+        """The levels worth choosing, by rising cores: each carries more than every one with fewer cores."""
+        kept: list[CoreLevel] = []
+        for level in sorted(self.levels, key=lambda level: (level.cores, -level.capacity_rps)):
+            if level.cores >= self.min_cores and level.capacity_rps > (kept[-1].capacity_rps if kept else 0):
+                kept.append(level)
+        return tuple(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class SetWeights:
+    """What is worth what: α for the mean accuracy, β for a core, γ for a second of loading."""
+
+    alpha: float = 1.0
+    beta: float = 0.05
+    gamma: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class SetProblem:
+    """One task, the rate it must carry, the budget, and its variants. InputError lists all that is wrong."""
+
+    task: str
+    rate_rps: float
+    budget_cores: float
+    weights: SetWeights
+    variants: tuple[SetVariant, ...]
+
+    def __post_init__(self) -> None:
+        faults = [Fault(fault) for fault in _faults(self)]
+        if faults:
+            raise InputError(f"task {self.task!r} cannot be planned", problems=faults)
+
+    @property
+    def by_accuracy(self) -> tuple[SetVariant, ...]:
+        """The variants by falling accuracy, equal ones by name: the order in which they are filled."""
+        return tuple(sorted(self.variants, key=lambda variant: (-variant.accuracy, variant.name)))
+
+    def variant(self, name: str) -> SetVariant | None:
+        """The variant of that name, None where there is none."""
+        return next((variant for variant in self.variants if variant.name == name), None)
+
+
+def _faults(problem: SetProblem) -> Iterator[str]:
+    for name, value in (("rate_rps", problem.rate_rps), ("budget_cores", problem.budget_cores)):
+        if not (isfinite(value) and value > 0):
+            yield f"{name} must be a finite number above 0, not {value!r}"
+    for name in ("alpha", "beta", "gamma"):
+        value = getattr(problem.weights, name)
+        if not (isfinite(value) and value >= 0):
+            yield f"weight {name} must be a finite number, 0 or above, not {value!r}"
+    if not problem.variants:
+        yield "it has no variants: name one at least"
+    for name, count in Counter(variant.name for variant in problem.variants).items():
+        if count > 1:
+            yield f"variant {name!r} is named {count} times: name each once"
+    for variant in problem.variants:
+        yield from _faults_of_variant(variant)
+
+
+def _faults_of_variant(variant: SetVariant) -> Iterator[str]:
+    for name in ("accuracy", "readiness_s", "min_cores"):
+        value = getattr(variant, name)
+        if not (isfinite(value) and value >= 0):
+            yield f"variant {variant.name!r}: {name} must be a finite number, 0 or above, not {value!r}"
+    for level in variant.levels:
+        if not (isfinite(level.cores) and level.cores > 0 and isfinite(level.capacity_rps)):
+            yield f"variant {variant.name!r}: {level} needs cores above 0 and a finite capacity"
+    for cores, count in Counter(level.cores for level in variant.levels).items():
+        if count > 1:
+            yield f"variant {variant.name!r} has {count} capacities for {cores:g} cores: give one"

@@ -1,0 +1,138 @@
+"""From a set problem to a plan: solve, share the load out, say what binds, check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+
+from ipa.model.errors import SolverError, UsageError
+from ipa.model.plan import Termination
+from ipa.optimize.bymilp import Maximise
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.sets.binding import binding_limits
+from ipa.optimize.sets.exact import SetAnswer, best_set
+from ipa.optimize.sets.fill import ROUNDING, fill, in_whole_percents, whole_shares
+from ipa.optimize.sets.milp import build_set_milp, chosen_cores
+from ipa.optimize.sets.plan import SetPart, SetPlan
+from ipa.optimize.sets.problem import SetProblem, SetVariant
+from ipa.optimize.sets.tables import Capacity, variant_arrays
+from ipa.optimize.sets.verify import verify_set
+
+EXACT = "exact"
+SET_SOLVERS = (EXACT, "gurobi", "highs")
+
+# Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
+CONTRADICTION = 1e-6
+_NO_SHARES = "no shares in whole percents fit these capacities; ask for the best set in whole percents"
+
+
+def solve_set(
+    problem: SetProblem, solver: str = EXACT, deadline_s: float = 5.0, *, whole_percents: bool = False
+) -> SetPlan:
+    """The best set for the problem, checked by `verify_set`.
+
+    With `whole_percents` it is the best of the sets whose shares are whole percents, as Seldon's predictors
+    take them: each share times the rate is within its variant's capacity. Without, quotas are any numbers
+    (InfAdapter); the plan then has the best whole percents for its cores where there are any, and its note
+    says where not.
+
+    Errors: UsageError (no such solver), LicenceError (Gurobi refused), SolverError (the answer does not
+    hold).
+    """
+    if solver not in SET_SOLVERS:
+        raise UsageError(
+            f"there is no solver {solver!r} for sets", hint=f"Use one of: {', '.join(SET_SOLVERS)}"
+        )
+    deadline = Deadline(deadline_s)
+    asked = in_whole_percents(problem) if whole_percents else problem
+    if solver == EXACT:
+        answer = best_set(asked, deadline)
+        termination = _termination(answer)
+    else:
+        termination, answer = _by_milp(asked, solver, deadline)
+    plan = SetPlan(problem.task, problem.rate_rps, termination, solver, bound=answer.bound)
+    if answer.cores:
+        plan = _filled(problem, asked, plan, answer.cores)
+    elif termination is Termination.INFEASIBLE:
+        missing_rps = answer.missing * problem.rate_rps
+        words = f"budget: {problem.budget_cores:g} cores leave {missing_rps:g} rps unserved"
+        plan = replace(plan, missing_rps=missing_rps, binding=(words,))
+    plan = replace(plan, solve_s=deadline.elapsed_s)
+    verify_set(problem, plan)
+    return plan
+
+
+def _termination(answer: SetAnswer) -> Termination:
+    if answer.missing > 0:
+        return Termination.INFEASIBLE
+    if answer.proved:
+        return Termination.OPTIMAL
+    return Termination.FEASIBLE if answer.cores else Termination.NO_SOLUTION_FOUND
+
+
+def _by_milp(problem: SetProblem, solver: str, deadline: Deadline) -> tuple[Termination, SetAnswer]:
+    """What the MILP solver finds; a problem without a usable level is infeasible without asking it."""
+    if not variant_arrays(problem):
+        return Termination.INFEASIBLE, SetAnswer(missing=1.0)
+    maximise: Maximise = import_module(f"ipa.optimize.backends.{solver}").maximise
+    solution = maximise(build_set_milp(problem), deadline)
+    if solution.termination is Termination.INFEASIBLE:
+        return solution.termination, SetAnswer(missing=missing_part(problem))
+    proved = solution.termination is Termination.OPTIMAL
+    cores = chosen_cores(problem, solution.values) if solution.values else {}
+    return solution.termination, SetAnswer(cores, proved, solution.bound)
+
+
+def missing_part(problem: SetProblem) -> float:
+    """The part of the rate that no set within the budget carries."""
+    most = Capacity(variant_arrays(problem), problem.budget_cores).total
+    return max(0.0, 1.0 - most)
+
+
+def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mapping[str, float]) -> SetPlan:
+    """The plan with its parts. `asked` has the capacities that the quotas are filled by."""
+    on = [variant for variant in problem.by_accuracy if variant.name in cores]
+    real = [_capacity(variant, cores[variant.name]) for variant in on]
+    rounded = [_capacity(asked.variant(variant.name), cores[variant.name]) for variant in on]
+    quotas = fill(problem.rate_rps, rounded)
+    # A variant without load would only cost: solvers leave one on where that is free.
+    used = [at for at, quota in enumerate(quotas) if quota > ROUNDING * problem.rate_rps]
+    on, real, quotas = [on[at] for at in used], [real[at] for at in used], tuple(quotas[at] for at in used)
+    shares = whole_shares(problem.rate_rps, real)
+    parts = tuple(
+        SetPart(v.name, v.accuracy, cores[v.name], capacity, quota, share, v.loading_s)
+        for v, capacity, quota, share in zip(on, real, quotas, shares or [None] * len(on), strict=True)
+    )
+    mean = sum(part.accuracy * part.quota_rps for part in parts) / problem.rate_rps
+    by_share = sum(v.accuracy * share for v, share in zip(on, shares, strict=True)) / 100 if shares else None
+    cost = sum(part.cores for part in parts)
+    loading_s = max(part.loading_s for part in parts)
+    weights = problem.weights
+    objective = weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
+    bound = objective if plan.bound is None else max(plan.bound, objective)
+    if plan.termination is Termination.OPTIMAL and bound - objective <= CONTRADICTION * max(
+        1.0, abs(objective)
+    ):
+        bound = objective
+    return replace(
+        plan,
+        parts=parts,
+        mean_accuracy=mean,
+        share_accuracy=by_share,
+        cost_cores=cost,
+        loading_s=loading_s,
+        objective=objective,
+        bound=bound,
+        gap=(bound - objective) / max(1.0, abs(objective)),
+        binding=tuple(binding_limits(problem, parts)),
+        note="" if shares else _NO_SHARES,
+    )
+
+
+def _capacity(variant: SetVariant | None, cores: float) -> float:
+    levels = variant.usable if variant else ()
+    for level in levels:
+        if level.cores == cores:
+            return level.capacity_rps
+    raise SolverError(f"{cores:g} cores is no level of variant {variant.name if variant else '?'!r}")

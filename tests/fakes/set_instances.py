@@ -1,0 +1,97 @@
+"""Random set problems, and every split of the cores tried in turn, sharing nothing with the solvers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from math import floor
+from random import Random
+
+from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+
+SLACK = 1e-9
+
+
+def random_set(random: Random, variants: int = 5, most_cores: int = 6) -> SetProblem:
+    """A task from easy to impossible, with ties, and with gaps and kinks in its capacities."""
+    sizes = [0.5, 1.0, 1.5, 2.0, 3.0] if random.random() < 0.3 else list(range(1, most_cores + 1))
+    made = tuple(
+        random_variant(random, f"v{rank}", rank, sizes) for rank in range(random.randint(1, variants))
+    )
+    largest = sum(max((level.capacity_rps for level in v.levels), default=0.0) for v in made)
+    rate_rps = random.choice(
+        [
+            float(max(1, round(largest * random.uniform(0.05, 1.1)))),
+            max(0.1, largest * random.uniform(0.02, 0.9)),
+            random.choice(
+                [level.capacity_rps for v in made for level in v.levels if level.capacity_rps > 0] or [1.0]
+            ),
+        ]
+    )
+    weights = SetWeights(
+        alpha=random.choice([1.0, 1.0, 100.0, 0.0]),
+        beta=random.choice([0.0, 0.0025, 0.0125, 0.05, 0.2]),
+        gamma=random.choice([0.0, 0.001, 0.05]),
+    )
+    budget = random.choice([2.0, 4.0, 7.0, 7.5, 10.0, 30.0])
+    return SetProblem("random", rate_rps, budget, weights, made)
+
+
+def random_variant(random: Random, name: str, rank: int, sizes: list[float]) -> SetVariant:
+    """Later ranks are slower, and mostly more accurate."""
+    slope = random.uniform(0.6, 1.4) * 30 / (1 + rank) ** 1.2
+    start = random.choice([0.0, random.uniform(-0.5, 0.2) * slope])
+    noise = random.choice([0.0, 0.0, 0.3])
+    levels = tuple(
+        CoreLevel(cores, max(0.0, (slope * cores + start) * random.uniform(1 - noise, 1 + noise)))
+        for cores in sizes
+        if random.random() < 0.9
+    )
+    if random.random() < 0.3:
+        levels = tuple(CoreLevel(level.cores, float(round(level.capacity_rps))) for level in levels)
+    accuracy = random.choice([0.7, 0.6 + 0.05 * rank, 0.6 + 0.05 * rank + 0.04 * random.random()])
+    readiness_s = random.choice([0.0, 6.0, random.uniform(3, 9)])
+    return SetVariant(
+        name, accuracy, levels, readiness_s, random.random() < 0.4, random.choice([0.0, 0.0, 2.0])
+    )
+
+
+def splits(problem: SetProblem) -> Iterator[list[tuple[SetVariant, CoreLevel]]]:
+    """Every way to switch variants on at allowed cores within the budget."""
+    choices = [
+        [None, *(level for level in variant.levels if level.cores >= variant.min_cores)]
+        for variant in problem.variants
+    ]
+    for split in itertools.product(*choices):
+        on = [(v, level) for v, level in zip(problem.variants, split, strict=True) if level is not None]
+        if on and sum(level.cores for _, level in on) <= problem.budget_cores + SLACK:
+            yield on
+
+
+def worth(problem: SetProblem, on: list[tuple[SetVariant, CoreLevel]], percents: bool) -> float | None:
+    """The objective of a split, the most accurate filled first; None where it cannot carry the load."""
+    left, mean = 1.0, 0.0
+    for variant, level in sorted(on, key=lambda pair: -pair[0].accuracy):
+        part = level.capacity_rps / problem.rate_rps
+        if percents:
+            part = floor(100 * part + 1e-7) / 100
+        part = min(part, left)
+        left -= part
+        mean += part * variant.accuracy
+    if left > SLACK:
+        return None
+    loading_s = max(0.0 if variant.loaded else variant.readiness_s for variant, _ in on)
+    cores = sum(level.cores for _, level in on)
+    weights = problem.weights
+    return weights.alpha * mean - weights.beta * cores - weights.gamma * loading_s
+
+
+def enumerate_sets(problem: SetProblem, percents: bool = False) -> tuple[float | None, float]:
+    """The best objective of all splits (None: infeasible), and the rate that no split carries."""
+    best, most_rps = None, 0.0
+    for on in splits(problem):
+        most_rps = max(most_rps, sum(level.capacity_rps for _, level in on))
+        found = worth(problem, on, percents)
+        if found is not None:
+            best = found if best is None else max(best, found)
+    return best, max(0.0, problem.rate_rps - most_rps)

@@ -1,0 +1,52 @@
+"""The solvers of sets agree with each other and with every split of the cores tried in turn."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from ipa.model.plan import Termination
+from ipa.optimize.sets.solve import SET_SOLVERS, solve_set
+from tests.fakes.set_instances import enumerate_sets, random_set
+
+DEADLINE_S = 60.0
+GROUPS, GROUP = 20, 25
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize("whole_percents", [False, True])
+def test_solvers_and_enumeration_agree(group: int, whole_percents: bool) -> None:
+    for seed in range(group * GROUP, (group + 1) * GROUP):
+        problem = random_set(Random(seed), variants=4)
+        expected, missing_rps = enumerate_sets(problem, whole_percents)
+        for solver in SET_SOLVERS:
+            plan = solve_set(problem, solver, DEADLINE_S, whole_percents=whole_percents)
+            where = (seed, solver)
+            if expected is None:
+                assert plan.termination is Termination.INFEASIBLE, where
+                if not whole_percents:
+                    assert plan.missing_rps == pytest.approx(missing_rps, rel=1e-9), where
+            else:
+                assert plan.termination is Termination.OPTIMAL, where
+                assert plan.objective == pytest.approx(expected, abs=1e-9, rel=1e-9), where
+
+
+def test_larger_tasks_are_solved_alike_by_all() -> None:
+    for seed in range(1000, 1040):
+        problem = random_set(Random(seed), variants=8, most_cores=12)
+        first, *others = [solve_set(problem, solver, DEADLINE_S) for solver in SET_SOLVERS]
+        for other in others:
+            assert other.termination is first.termination, seed
+            if first.objective is not None:
+                assert other.objective == pytest.approx(first.objective, abs=1e-9, rel=1e-9), seed
+
+
+def test_the_instances_are_of_every_kind() -> None:
+    plans = [solve_set(random_set(Random(seed), variants=4)) for seed in range(GROUPS * GROUP)]
+    infeasible = sum(plan.termination is Termination.INFEASIBLE for plan in plans)
+    assert 100 < infeasible < 300
+    assert sum(len(plan.parts) > 1 for plan in plans) > 80
+    assert sum(len(plan.parts) > 2 for plan in plans) > 10
+    assert sum(bool(plan.parts) and not plan.shares for plan in plans) > 5
+    assert sum(any("budget" in words for words in plan.binding) for plan in plans) > 100

@@ -1,0 +1,198 @@
+"""Sets of variants: filling, shares, what binds, and what the check of a set refuses."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from ipa.model.errors import InputError, SolverError, UsageError
+from ipa.model.plan import Termination
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.sets.exact import best_set
+from ipa.optimize.sets.fill import fill, percent_capacity, whole_shares
+from ipa.optimize.sets.plan import SetPlan
+from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.sets.solve import solve_set
+from ipa.optimize.sets.verify import verify_set
+
+
+def levels(*capacities_rps: float) -> tuple[CoreLevel, ...]:
+    """Capacities on 1, 2, … cores."""
+    return tuple(CoreLevel(float(at), capacity) for at, capacity in enumerate(capacities_rps, start=1))
+
+
+SMALL = SetVariant("small", 0.70, levels(20.0, 40.0, 60.0, 80.0), readiness_s=6.0)
+LARGE = SetVariant("large", 0.80, levels(5.0, 10.0, 15.0, 20.0), readiness_s=9.0)
+
+
+def task(rate_rps: float, budget: float = 4.0, **more: object) -> SetProblem:
+    weights = SetWeights(alpha=1.0, beta=0.001, gamma=0.0)
+    values = {"weights": weights, "variants": (SMALL, LARGE), **more}
+    return SetProblem("classify", rate_rps, budget, **values)  # type: ignore[arg-type]
+
+
+def test_the_most_accurate_takes_what_it_carries_and_the_rest_goes_on() -> None:
+    plan = solve_set(task(30.0))
+    assert plan.termination is Termination.OPTIMAL
+    assert plan.cores == {"large": 3.0, "small": 1.0}
+    assert [part.quota_rps for part in plan.parts] == pytest.approx([15.0, 15.0])
+    assert plan.mean_accuracy == plan.share_accuracy == pytest.approx(0.75)
+    assert plan.shares == {"large": 50, "small": 50}
+
+
+def test_what_binds_is_said_in_words() -> None:
+    plan = solve_set(task(30.0, budget=3.0))
+    assert plan.cores == {"large": 2.0, "small": 1.0}
+    assert any(words.startswith("budget: 3 of 3 cores used") for words in plan.binding)
+    assert "capacity of large: 10 rps on 2 cores, all used" in plan.binding
+    least = SetProblem("t", 5.0, 9.0, SetWeights(), (replace(SMALL, min_cores=2.0),))
+    assert solve_set(least).binding == ("min_cores of small: 2, 1 would carry its load",)
+
+
+def test_too_much_load_names_what_is_missing() -> None:
+    plan = solve_set(task(100.0))
+    assert plan.termination is Termination.INFEASIBLE
+    assert plan.missing_rps == pytest.approx(20.0)
+    assert plan.binding == ("budget: 4 cores leave 20 rps unserved",)
+    assert solve_set(task(80.0)).objective is not None
+    nothing = SetProblem("t", 5.0, 9.0, SetWeights(), (replace(SMALL, levels=()),))
+    for solver in ("exact", "highs"):
+        assert solve_set(nothing, solver).missing_rps == pytest.approx(5.0)
+
+
+def test_loading_is_paid_once_and_by_the_slowest_to_load_alone() -> None:
+    weights = SetWeights(alpha=1.0, beta=0.0, gamma=0.05)
+    both = solve_set(task(30.0, budget=3.0, weights=weights))
+    assert both.loading_s in (0.0, 6.0, 9.0)
+    loaded = (replace(SMALL, loaded=True), LARGE)
+    plan = solve_set(task(30.0, budget=3.0, weights=weights, variants=loaded))
+    # 0.05 a second: no accuracy is worth the nine seconds of the large one.
+    assert plan.cores == {"small": 2.0}
+    assert plan.loading_s == 0.0
+    ready = (replace(SMALL, loaded=True), replace(LARGE, loaded=True))
+    assert set(solve_set(task(30.0, budget=3.0, weights=weights, variants=ready)).cores) == {"small", "large"}
+
+
+def test_whole_percents_are_solved_for_where_rounding_breaks_a_capacity() -> None:
+    # 10 of 30 rps are 33.3 %, 20 of 30 are 66.7 %: no whole percents fit capacities of 10 and 20.
+    problem = task(30.0, budget=3.0)
+    fluid = solve_set(problem)
+    assert fluid.shares == {} and "whole percents" in fluid.note and fluid.share_accuracy is None
+    whole = solve_set(problem, whole_percents=True)
+    assert whole.shares == {"large": 16, "small": 84} and whole.cores == {"large": 1.0, "small": 2.0}
+    assert sum(whole.shares.values()) == 100
+    assert whole.objective is not None and fluid.objective is not None and whole.objective < fluid.objective
+
+
+def test_whole_shares_are_the_best_and_the_largest_remainder_where_that_fits() -> None:
+    random = Random(5)
+    fitted = 0
+    for _ in range(300):
+        rate_rps = random.uniform(5, 50)
+        capacities = [random.uniform(0, 0.6) * rate_rps for _ in range(3)]
+        accuracies = sorted((random.random() for _ in range(3)), reverse=True)
+        caps = [percent_capacity(rate_rps, capacity) for capacity in capacities]
+        allowed = [
+            (a, b, 100 - a - b)
+            for a, b in itertools.product(range(caps[0] + 1), range(caps[1] + 1))
+            if 0 <= 100 - a - b <= caps[2]
+        ]
+        shares = whole_shares(rate_rps, capacities)
+        assert (shares is None) == (not allowed)
+        if shares is None:
+            continue
+        best = max(sum(a * s for a, s in zip(accuracies, each, strict=True)) for each in allowed)
+        assert sum(a * s for a, s in zip(accuracies, shares, strict=True)) == pytest.approx(best)
+        rounded = largest_remainder([100 * quota / rate_rps for quota in fill(rate_rps, capacities)])
+        if all(share <= cap for share, cap in zip(rounded, caps, strict=True)):
+            fitted += 1
+            assert tuple(rounded) == shares
+    assert fitted > 10
+
+
+def largest_remainder(parts: list[float]) -> list[int]:
+    floors = [int(part + 1e-9) for part in parts]
+    order = sorted(range(len(parts)), key=lambda at: floors[at] - parts[at])
+    for at in order[: 100 - sum(floors)]:
+        floors[at] += 1
+    return floors
+
+
+def test_filling_gives_back_the_whole_rate() -> None:
+    assert fill(10.0, [4.0, 7.0, 5.0]) == (4.0, 6.0, 0.0)
+    assert sum(fill(0.3, [0.1, 0.2])) == pytest.approx(0.3, abs=1e-15)
+    assert fill(10.0, [4.0]) == (4.0,)
+
+
+def test_a_deadline_gives_the_best_known_with_a_bound() -> None:
+    slow = [replace(LARGE, name=f"v{at}", accuracy=0.7 + at / 100) for at in range(6)]
+    problem = task(60.0, budget=14.0, variants=(SMALL, *slow))
+    answer = best_set(problem, Deadline(0.0))
+    proved = solve_set(problem)
+    assert not answer.proved and answer.cores and answer.bound is not None
+    assert proved.objective is not None and answer.bound >= proved.objective - 1e-9
+    plan = solve_set(problem, deadline_s=0.0)
+    assert plan.termination is Termination.FEASIBLE
+    assert plan.gap is not None and plan.gap >= 0
+
+
+def test_nonsense_is_refused_all_at_once() -> None:
+    bad = replace(
+        SMALL, accuracy=-1.0, levels=(CoreLevel(0.0, 1.0), CoreLevel(2.0, 1.0), CoreLevel(2.0, 3.0))
+    )
+    with pytest.raises(InputError) as caught:
+        SetProblem("t", 0.0, float("nan"), SetWeights(beta=-1.0), (bad, bad))
+    words = str(caught.value)
+    for part in (
+        "rate_rps",
+        "budget_cores",
+        "weight beta",
+        "named 2 times",
+        "accuracy",
+        "cores above 0",
+        "give one",
+    ):
+        assert part in words
+    with pytest.raises(InputError, match="no variants"):
+        SetProblem("t", 1.0, 1.0, SetWeights(), ())
+    with pytest.raises(UsageError, match="Use one of: exact, gurobi, highs"):
+        solve_set(task(30.0), "simplex")
+
+
+def spoilt(plan: SetPlan, **part: object) -> SetPlan:
+    return replace(plan, parts=(replace(plan.parts[0], **part), *plan.parts[1:]))  # type: ignore[arg-type]
+
+
+def test_a_set_that_does_not_hold_is_refused() -> None:
+    problem = task(30.0, budget=3.0)
+    plan = solve_set(problem, whole_percents=True)
+    verify_set(problem, plan)
+    broken = {
+        "cores is not allowed": spoilt(plan, cores=7.0),
+        "no variant": spoilt(plan, variant="huge"),
+        "runs twice": spoilt(plan, variant="small"),
+        "outside 0": spoilt(plan, quota_rps=25.0),
+        "sum of quotas": spoilt(plan, quota_rps=1.0),
+        "capacity_rps": spoilt(plan, capacity_rps=99.0),
+        "loading_s": spoilt(plan, loading_s=1.0),
+        "90 %": spoilt(plan, share_percent=90),
+        "sum to 100": spoilt(plan, share_percent=15),
+        "objective": replace(plan, objective=9.0, bound=9.0),
+        "mean_accuracy": replace(plan, mean_accuracy=0.99),
+        "share_accuracy": replace(plan, share_accuracy=0.99),
+        "cost_cores": replace(plan, cost_cores=1.0),
+        "own bound": replace(plan, bound=-1.0),
+        "calls": replace(plan, bound=5.0),
+        "no variant runs": replace(plan, parts=()),
+        "yet there is a set": replace(plan, termination=Termination.INFEASIBLE, missing_rps=1.0),
+        "missing_rps": replace(plan, termination=Termination.INFEASIBLE, parts=(), objective=None),
+    }
+    for words, wrong in broken.items():
+        with pytest.raises(SolverError, match=words):
+            verify_set(problem, wrong)
+    with pytest.raises(SolverError, match="above the budget"):
+        verify_set(replace(problem, budget_cores=2.0), plan)
+    assert plan.to_json()["termination"] == "optimal"

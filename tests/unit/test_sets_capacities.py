@@ -1,0 +1,73 @@
+"""Which rate a variant carries on c cores: from lines, tables and operating points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.sets.capacities import (
+    fit_line,
+    largest_rate,
+    line_levels,
+    point_levels,
+    stage_tail,
+    table_levels,
+)
+from ipa.optimize.sets.problem import SetVariant
+
+POINTS = tuple(
+    OperatingPoint("v", 0.8, batch, cores, latency_s=0.1 * batch / cores, capacity_rps=12.0 * cores)
+    for cores in (1.0, 2.0)
+    for batch in (1, 4)
+)
+
+
+def test_a_line_is_fitted_at_the_measured_cores_and_planned_with_a_margin() -> None:
+    measured = {float(cores): 10.0 * cores - 3.0 for cores in range(1, 21)} | {3.0: 500.0}
+    slope, intercept = fit_line(measured)
+    assert (slope, intercept) == (pytest.approx(10.0), pytest.approx(-3.0))
+    levels = line_levels(10.0, -13.7, range(1, 4), coefficient=0.5, whole_intercept=True)
+    assert [(level.cores, level.capacity_rps) for level in levels] == [(2, 3.5), (3, 8.5)]
+
+
+def test_cores_whose_tail_breaks_the_slo_are_left_out() -> None:
+    levels = table_levels({1.0: 4.0, 2.0: 10.0, 4.0: 20.0}, {1.0: None, 2.0: 0.8, 4.0: 0.7}, 0.75)
+    assert [(level.cores, level.capacity_rps) for level in levels] == [(4.0, 16.0)]
+
+
+def test_points_without_a_tail_carry_their_capacity_less_the_margin() -> None:
+    levels = point_levels(POINTS, slo_s=0.3)
+    # A batch of four meets 0.3 s on two cores only.
+    assert [(level.cores, level.capacity_rps) for level in levels] == [
+        (1.0, pytest.approx(9.6)),
+        (2.0, pytest.approx(19.2)),
+    ]
+    assert point_levels(POINTS, slo_s=0.01) == ()
+
+
+def test_points_with_a_tail_carry_what_meets_the_slo() -> None:
+    point = OperatingPoint("v", 0.8, 1, 1.0, latency_s=0.12, capacity_rps=10.0, latency_mean_s=0.1)
+    tail = stage_tail()
+    rate_rps = largest_rate(point, 0.5, tail)
+    assert 0 < rate_rps < 10
+    below, above = tail(point, np.array([rate_rps, rate_rps + 2e-4]))
+    assert below <= 0.5 < above
+    assert largest_rate(point, 0.05, tail) == 0.0
+    loose, tight = (point_levels([point], slo_s, tail_latency_s=tail) for slo_s in (2.0, 0.3))
+    assert loose[0].capacity_rps > tight[0].capacity_rps
+
+
+def test_a_rate_counts_only_where_every_smaller_one_meets_the_slo_too() -> None:
+    point = POINTS[1]
+    # Full batches of four form too slowly at low rates unless a timeout sends them.
+    assert largest_rate(point, 1.0, stage_tail(None)) == 0.0
+    assert largest_rate(point, 1.0, stage_tail(0.05)) > 0.0
+
+
+def test_levels_without_more_capacity_are_not_worth_choosing() -> None:
+    levels = table_levels(
+        {1.0: 5.0, 2.0: 4.0, 3.0: 8.0, 4.0: 8.0}, dict.fromkeys((1.0, 2.0, 3.0, 4.0), 0.1), 1.0
+    )
+    variant = SetVariant("v", 0.5, levels, min_cores=2.0)
+    assert [level.cores for level in variant.usable] == [2.0, 3.0]
