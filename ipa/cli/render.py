@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         if plan is not None:
             configs = read_plan(plan)
         elif rate is not None:
-            question = Question(pipeline, objective, "paper", "free", None, pipelines_dir, profiles_dir)
+            question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir)
             configs = planned_configs(question, rate)
         else:
             configs = smallest_configs(found)

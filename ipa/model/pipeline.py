@@ -249,6 +249,11 @@ class Pipeline:
     drop_after_s: float | None = None
 
     @property
+    def served(self) -> tuple[Stage, ...]:
+        """The stages that run as replicas: all but routers and combiners without variants."""
+        return tuple(stage for stage in self.stages if stage.variants)
+
+    @property
     def is_chain(self) -> bool:
         """Whether each stage passes all that it makes to the next alone: no fork, join, router, combiner."""
         befores = (None, *(stage.name for stage in self.stages))

@@ -217,7 +217,7 @@ DRIFTS = {
     "hpaSpec": (_set(["componentSpecs", 0, "hpaSpec"], {"maxReplicas": 3}), "stage 'detect' has hpaSpec"),
     "kedaSpec": (_set(["componentSpecs", 1, "kedaSpec"], {"triggers": [{}]}), "stage 'read' has kedaSpec"),
     "shared component": (_share, "stage 'read' shares its componentSpec with another stage"),
-    "order": (_reorder, "graph node 'reader' is not below that of the stage before it"),
+    "order": (_reorder, "graph node 'reader' is not below 'detect'"),
     "another owner": (_foreign, "label ipa-serving/pipeline says that it belongs to pipeline 'other'"),
 }
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import md5
 
+from ipa.adapters.kube.nest import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
 from ipa.adapters.kube.variants import Json
 from ipa.model.errors import DriftError, InputError, Problem
-from ipa.model.pipeline import Pipeline, SeldonTarget, Stage
+from ipa.model.pipeline import Pipeline, SeldonTarget, Stage, StageKind
 
 LABEL_PIPELINE = "ipa-serving/pipeline"
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
@@ -56,6 +57,11 @@ def container_name(stage: Stage) -> str:
     return stage.container or stage.name
 
 
+def node_type(stage: Stage) -> str:
+    """The type of the stage's graph node."""
+    return stage.kind.upper().replace("-", "_")
+
+
 def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
     """The name the operator gives to the Deployment of a componentSpec."""
     containers = [container["name"] for container in _containers(component)]
@@ -87,22 +93,57 @@ def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
         )
     index = names.index(target.predictor)
     nodes = list(_nodes(predictors[index]["graph"], ("spec", "predictors", index, "graph")))
+    problems.extend(_misplaced(nest(pipeline), nodes))
     places: list[Place] = []
-    above: Path = ()
-    for stage in pipeline.stages:
+    for stage in pipeline.served:
         place, faults = _place(stage, sdep, index, nodes, target)
         problems.extend(faults)
         if place is None:
             continue
-        if place.node_path[: len(above)] != above:
-            problems.append(f"graph node {container_name(stage)!r} is not below that of the stage before it")
         if place.component_path in {other.component_path for other in places}:
             problems.append(f"stage {stage.name!r} shares its componentSpec with another stage")
-        above = place.node_path
         places.append(place)
     if problems:
         raise drift(pipeline, problems)
     return tuple(places)
+
+
+def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:
+    """Every node of a stage that is of another type, or not right inside the node it should be in.
+
+    Nodes of other people may be between them. Where a node is not there once, `_place` says so.
+    """
+    wanted = {container_name(each.stage): (each, above) for each, above in nested.walk()}
+    paths = {node["name"]: path for path, node in nodes if node["name"] in wanted}
+    faults = []
+    for path, node in nodes:
+        name = node["name"]
+        if name not in wanted:
+            continue
+        each, parent = wanted[name]
+        inside = [other for other, place in paths.items() if place != path and path[: len(place)] == place]
+        nearest = max(inside, key=lambda other: len(paths[other]), default=None)
+        if nearest != (None if parent is None else container_name(parent)):
+            where = "the outermost" if parent is None else f"below {container_name(parent)!r}"
+            faults.append(f"graph node {name!r} is not {where}")
+        faults.extend(_wrong_node(each, node))
+    missing = [name for name, (each, _) in wanted.items() if not each.stage.variants and name not in paths]
+    return faults + [f"there is no graph node {name!r}" for name in missing]
+
+
+def _wrong_node(nested: Nested, node: Json) -> list[str]:
+    """What of a node makes the executor call it in another way than the pipeline's file says."""
+    stage, name = nested.stage, node["name"]
+    if not stage.variants:
+        wanted = split_ratio(nested)
+        if node.get("implementation") == SPLIT and list(node.get("parameters") or ()) == [wanted]:
+            return []
+        return [f"graph node {name!r} is not a {SPLIT} with {wanted['name']} {wanted['value']} alone"]
+    # A model may be run as any type that is called before its children: that is its owner's affair.
+    strict = stage.kind in (*INSIDE_OUT, StageKind.ROUTER)
+    if strict and node.get("type") != node_type(stage):
+        return [f"graph node {name!r} is of type {node.get('type')}, not {node_type(stage)}"]
+    return []
 
 
 def _place(

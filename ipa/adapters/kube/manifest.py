@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ipa.adapters.kube.locate import LABEL_PIPELINE, Place, container_name, drift, locate, target_of
+from ipa.adapters.kube.locate import (
+    LABEL_PIPELINE,
+    Place,
+    container_name,
+    drift,
+    locate,
+    node_type,
+    target_of,
+)
+from ipa.adapters.kube.nest import SPLIT, Nested, nest, split_ratio
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, memory_quantity, parse_quantity
 from ipa.adapters.kube.variants import (
     BATCH_SIZE,
@@ -19,7 +28,7 @@ from ipa.adapters.kube.variants import (
     seldon_run,
 )
 from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
 
 GROUP = "machinelearning.seldon.io"
@@ -30,17 +39,30 @@ KIND = "SeldonDeployment"
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
     """What to start with where nothing is planned: each stage's first variant on one core, unbatched."""
-    replicas = max(1, pipeline.bounds.min_replicas)
-    batch = min(pipeline.bounds.batch_sizes or (1,))
-    return tuple(
-        StageConfig(stage.name, stage.variants[0].name, batch, 1.0, replicas) for stage in pipeline.stages
+    return tuple(_smallest(stage, pipeline.bounds) for stage in pipeline.served)
+
+
+def _smallest(stage: Stage, bounds: Bounds) -> StageConfig:
+    """The least that bounds and pin allow."""
+    pin, own = stage.pin, stage.bounds
+    sizes = [size for size in own.batch_sizes or bounds.batch_sizes or (1,) if _allows(bounds, size)]
+    return StageConfig(
+        stage.name,
+        pin.variant or stage.variants[0].name,
+        pin.batch_size or min(sizes),
+        pin.cores or 1.0,
+        pin.replicas or max(1, bounds.min_replicas, own.min_replicas or 1),
     )
+
+
+def _allows(bounds: Bounds, batch_size: int) -> bool:
+    return bounds.batch_sizes is None or batch_size in bounds.batch_sizes
 
 
 def check_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
     """InputError lists what in the configs cannot be written: stages, variants, numbers below one."""
     problems = []
-    if [config.stage for config in configs] != [stage.name for stage in pipeline.stages]:
+    if [config.stage for config in configs] != [stage.name for stage in pipeline.served]:
         problems.append("there must be one configuration for every stage, in the order of the stages")
     for config in configs:
         if config.replicas < 1:
@@ -70,16 +92,14 @@ def batch_time(stage: Stage) -> str:
 def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
     """The SeldonDeployment that runs the pipeline so: one predictor, one componentSpec for every stage.
 
-    InputError where the pipeline does not say how it runs on Seldon, or the configs do not fit it.
+    InputError where the pipeline does not say how it runs on Seldon, its graph cannot be nested as Seldon
+    does, or the configs do not fit it.
     """
     target = target_of(pipeline)
     check_variants(pipeline)
     check_configs(pipeline, configs)
-    pairs = list(zip(pipeline.stages, configs, strict=True))
-    graph: dict[str, Any] = {}
-    for stage, config in reversed(pairs):
-        node = {"name": container_name(stage), "type": "MODEL", **_variant_fields(stage, config, "node")}
-        graph = {**node, "children": [graph]} if graph else node
+    pairs = list(zip(pipeline.served, configs, strict=True))
+    graph = _node(nest(pipeline), {config.stage: config for config in configs})
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
@@ -101,6 +121,18 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
             ],
         },
     }
+
+
+def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
+    stage = nested.stage
+    node: dict[str, Any] = {"name": container_name(stage)}
+    if stage.variants:
+        node |= {"type": node_type(stage), **_variant_fields(stage, configs[stage.name], "node")}
+    else:
+        node |= {"implementation": SPLIT, "parameters": [split_ratio(nested)]}
+    if nested.children:
+        node["children"] = [_node(child, configs) for child in nested.children]
+    return node
 
 
 def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, str]:

@@ -13,6 +13,8 @@ from tests.fakes.kube.store import ApiError, Json
 
 # Prepackaged servers of the operator's configuration.
 SERVERS = ("MLFLOW_SERVER", "SKLEARN_SERVER", "TENSORFLOW_SERVER", "TRITON_SERVER", "XGBOOST_SERVER")
+# What the executor does by itself: no server, no container.
+BUILT_IN = ("SIMPLE_MODEL", "SIMPLE_ROUTER", "RANDOM_ABTEST", "AVERAGE_COMBINER")
 QUANTITY = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 AMOUNTS = {"type": "object", "additionalProperties": QUANTITY}
@@ -143,6 +145,8 @@ def _webhook(name: str, spec: Json) -> None:
             node = nodes.pop()
             nodes.extend(node.get("children", []))
             server = node.get("implementation")
+            if server in BUILT_IN:
+                continue
             if server is not None and server not in SERVERS:
                 faults.append(("spec.predictors.graph", f"No entry in predictors map for {server}"))
             elif server is not None and "modelUri" not in node:
