@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ipa.model.decision import Mode
 from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.pipeline import Bounds, Pipeline, StageBounds
 from ipa.model.plan import StageConfig
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
@@ -135,12 +135,12 @@ def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple
             hint=f"GET /v1/pipelines/{pipeline.name} shows its stages, variants and bounds.",
             problems=problems,
         )
-    order = {stage.name: index for index, stage in enumerate(pipeline.stages)}
+    order = {stage.name: index for index, stage in enumerate(pipeline.served)}
     return tuple(sorted(configs, key=lambda config: order[config.stage]))
 
 
 def _misnamed(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
-    stages = {stage.name: stage for stage in pipeline.stages}
+    stages = {stage.name: stage for stage in pipeline.served}
     problems, seen = [], set()
     for index, config in enumerate(configs):
         stage = stages.get(config.stage)
@@ -164,14 +164,16 @@ def _misnamed(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Proble
 
 def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
     bounds, problems = pipeline.bounds, []
+    limits_of = {stage.name: stage.limits(bounds) for stage in pipeline.served}
     for index, config in enumerate(configs):
         where = f"/configs/{index}"
-        most = bounds.max_replicas
-        if config.replicas < bounds.min_replicas or (most is not None and config.replicas > most):
-            message = f"{config.replicas} replicas are outside {bounds.min_replicas} to {most or 'any'}"
+        limits = limits_of.get(config.stage, StageBounds())
+        least, most, sizes = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
+        if config.replicas < least or (most is not None and config.replicas > most):
+            message = f"{config.replicas} replicas are outside {least} to {most or 'any'}"
             problems.append(Problem(message, pointer=f"{where}/replicas"))
-        if bounds.batch_sizes is not None and config.batch_size not in bounds.batch_sizes:
-            message = f"batch size {config.batch_size} is not one of {list(bounds.batch_sizes)}"
+        if sizes is not None and config.batch_size not in sizes:
+            message = f"batch size {config.batch_size} is not one of {list(sizes)}"
             problems.append(Problem(message, pointer=f"{where}/batch_size"))
     total = sum(config.total_cores for config in configs)
     # A sum of fractions of cores may miss the bound by rounding.

@@ -85,7 +85,7 @@ def live_state(
     planned = {stage.stage: stage for stage in snapshot.plan.stages} if snapshot.plan else {}
     stages = tuple(
         _stage(stage.name, seen.get(stage.name), planned.get(stage.name), profiles.get(stage.name))
-        for stage in pipeline.stages
+        for stage in pipeline.served
     )
     due = snapshot.next_tick_at
     return LiveState(

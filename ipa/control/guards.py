@@ -103,19 +103,20 @@ def forecast_fault(forecast: Forecast) -> Hold | None:
 
 def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
     """Every bound the configuration breaks, in words; it is never written where there is one."""
-    wanted, named = [stage.name for stage in pipeline.stages], [config.stage for config in configs]
+    wanted, named = [stage.name for stage in pipeline.served], [config.stage for config in configs]
     if wanted != named:
         return [f"stages are {', '.join(named) or 'none'} instead of {', '.join(wanted)}"]
     bounds = pipeline.bounds
     faults = []
-    for stage, config in zip(pipeline.stages, configs, strict=True):
+    for stage, config in zip(pipeline.served, configs, strict=True):
         if config.variant not in {variant.name for variant in stage.variants}:
             faults.append(f"{stage.name} has no variant {config.variant!r}")
-        if config.replicas < max(bounds.min_replicas, 1):
-            faults.append(f"{stage.name}: {config.replicas} replicas are below {max(bounds.min_replicas, 1)}")
-        if bounds.max_replicas is not None and config.replicas > bounds.max_replicas:
-            faults.append(f"{stage.name}: {config.replicas} replicas are above {bounds.max_replicas}")
-        allowed = bounds.batch_sizes
+        limits = stage.limits(bounds)
+        least, most, allowed = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
+        if config.replicas < least:
+            faults.append(f"{stage.name}: {config.replicas} replicas are below {least}")
+        if most is not None and config.replicas > most:
+            faults.append(f"{stage.name}: {config.replicas} replicas are above {most}")
         if config.batch_size < 1 or (allowed is not None and config.batch_size not in allowed):
             faults.append(f"{stage.name}: batch size {config.batch_size} is not allowed")
         if not (sane(config.cores) and config.cores > 0):

@@ -37,7 +37,7 @@ def observe(
     """
     states = {state.config.stage: state for state in workload.stages} if workload else {}
     stages = []
-    for stage in pipeline.stages:
+    for stage in pipeline.served:
         state = states.get(stage.name)
         missing = Missing(unseen if workload is None else MissingReason.ABSENT, problem)
         seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ))

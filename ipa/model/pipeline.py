@@ -188,6 +188,15 @@ class Stage:
     container: str = ""
     batch_timeout_s: float = 0.1
 
+    def limits(self, bounds: Bounds) -> StageBounds:
+        """What holds for this stage: the tighter of its own bounds and those of the pipeline."""
+        own = self.bounds
+        most = [limit for limit in (bounds.max_replicas, own.max_replicas) if limit is not None]
+        sizes = bounds.batch_sizes if own.batch_sizes is None else own.batch_sizes
+        if sizes is not None and bounds.batch_sizes is not None:
+            sizes = tuple(size for size in sizes if size in bounds.batch_sizes)
+        return StageBounds(max(1, bounds.min_replicas, own.min_replicas or 1), min(most, default=None), sizes)
+
     def variant(self, name: str) -> Variant:
         """The variant of that name; NotFoundError names those there are."""
         for variant in self.variants:

@@ -18,6 +18,9 @@ def fa2(pipeline: Pipeline, profiles: Mapping[str, StageProfile], planner: Plann
     """FA2: batch and replicas are decided, every stage's variant is its least or its most accurate one."""
     stages = []
     for stage in pipeline.stages:
+        if not stage.variants:
+            stages.append(stage)
+            continue
         profile = profiles[stage.name]
         ranked = sorted(stage.variants, key=lambda variant: profile.variant(variant.name).accuracy)
         stages.append(replace(stage, variants=(ranked[-1] if heavy else ranked[0],)))

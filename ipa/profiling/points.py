@@ -58,7 +58,7 @@ def operating_points(
     used = replace(profile, variants=profiles)
     cores = base_allocation(used, objective) if allocation is Allocation.BASE else None
     generate = _measured if source is LatencySource.MEASURED else _fitted
-    sizes = _batch_sizes(stage, bounds)
+    sizes = stage.limits(bounds).batch_sizes
     return tuple(
         replace(point, memory_gib=_memory_gib(variant, measured), readiness_s=measured.readiness_s or 0.0)
         for variant, measured in zip(stage.variants, profiles, strict=True)
@@ -76,14 +76,6 @@ def _memory_gib(variant: Variant, measured: VariantProfile) -> float:
 
 def _is_base(point: OperatingPoint, cores: Mapping[str, float]) -> bool:
     return cores.get(point.variant) == point.cores
-
-
-def _batch_sizes(stage: Stage, bounds: Bounds) -> tuple[int, ...] | None:
-    """The batch sizes that both pipeline and stage allow; None where neither names any."""
-    whole, own = bounds.batch_sizes, stage.bounds.batch_sizes
-    if whole is None or own is None:
-        return own if whole is None else whole
-    return tuple(size for size in whole if size in own)
 
 
 def _candidates(stage: Stage) -> tuple[int, ...]:

@@ -44,19 +44,14 @@ def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
 
 def _smallest(stage: Stage, bounds: Bounds) -> StageConfig:
     """The least that bounds and pin allow."""
-    pin, own = stage.pin, stage.bounds
-    sizes = [size for size in own.batch_sizes or bounds.batch_sizes or (1,) if _allows(bounds, size)]
+    pin, limits = stage.pin, stage.limits(bounds)
     return StageConfig(
         stage.name,
         pin.variant or stage.variants[0].name,
-        pin.batch_size or min(sizes),
+        pin.batch_size or min(limits.batch_sizes or (1,)),
         pin.cores or 1.0,
-        pin.replicas or max(1, bounds.min_replicas, own.min_replicas or 1),
+        pin.replicas or limits.min_replicas or 1,
     )
-
-
-def _allows(bounds: Bounds, batch_size: int) -> bool:
-    return bounds.batch_sizes is None or batch_size in bounds.batch_sizes
 
 
 def check_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:

@@ -17,7 +17,7 @@ import httpx
 from ipa.adapters.local.affinity import CoreMeter, CpuMap
 from ipa.adapters.local.processes import Processes, free_port
 from ipa.adapters.local.replica import HOST, HUNG_AFTER, Phase, Replica, launch, local_run, preloads
-from ipa.model.errors import ConflictError, UnavailableError
+from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 
@@ -351,8 +351,14 @@ class PipelineRunner:
 def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageConfig]:
     """One configuration a stage in the pipeline's order, all of them runnable here.
 
-    ConflictError where stages are missing or unknown; NotFoundError and ConfigurationError for variants.
+    ConflictError where stages are missing or unknown; NotFoundError and ConfigurationError for variants;
+    ConfigurationError for a graph that is no chain.
     """
+    if not pipeline.is_chain:
+        raise ConfigurationError(
+            f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
+            hint="Run it on Seldon (`--target kubernetes`), or give it a graph such as [a, b].",
+        )
     by_stage = {config.stage: config for config in configs}
     names = [stage.name for stage in pipeline.stages]
     if sorted(by_stage) != sorted(names):

@@ -57,7 +57,7 @@ class PrometheusMetrics:
         stage_latencies = reading.instant(asked.stage_latency)
         stage_queues = reading.instant(asked.stage_queue) if asked.stage_queue else None
         stages = {}
-        for stage in pipeline.stages:
+        for stage in pipeline.served:
             label = stage_value(stage, self._dialect)
             age = self._age(_pick(stage_ages, label))
             stages[stage.name] = StageSignals(
