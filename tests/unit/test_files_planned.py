@@ -1,0 +1,69 @@
+"""Pipelines with other graphs than chains, from their files to a plan and its SeldonDeployment."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
+from ipa.adapters.kube.manifest import read, render
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, Termination
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.policies.planning import plan_pipeline
+
+GRAPHS = sorted((Path(__file__).parent.parent / "fixtures" / "graphs").glob("*.yaml"))
+# Made up: accuracy, and seconds of one item on one core.
+SPEEDS = {"light": (0.6, 0.02), "heavy": (0.9, 0.05)}
+
+
+def profile_of(pipeline: Pipeline, stage: str, names: list[str]) -> StageProfile:
+    variants = []
+    for name in names:
+        accuracy, one_s = SPEEDS[name]
+        points = tuple(
+            ProfilePoint(1.0, b, one_s * (0.5 + 0.5 * b), one_s * (0.4 + 0.4 * b)) for b in (1, 2, 4, 8)
+        )
+        variants.append(VariantProfile(name, accuracy, points, readiness_s=1.0))
+    return StageProfile(pipeline.name, stage, tuple(variants), "none", date(2026, 11, 24), "made up")
+
+
+def planned(pipeline: Pipeline, rate_rps: float, objective: str | None = None) -> Plan:
+    profiles = {
+        stage.name: profile_of(pipeline, stage.name, [variant.name for variant in stage.variants])
+        for stage in pipeline.served
+    }
+    return plan_pipeline(pipeline, profiles, rate_rps, objective=objective)
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=[path.stem for path in GRAPHS])
+def test_every_objective_s_plan_runs_on_seldon(path: Path) -> None:
+    pipeline = load_pipeline(path)
+    assert pipeline_from_mapping(pipeline_to_mapping(pipeline)) == pipeline
+    for objective in pipeline.objectives:
+        plan = planned(pipeline, 5.0, objective)
+        assert plan.termination is Termination.OPTIMAL
+        assert [config.stage for config in plan.configs] == [stage.name for stage in pipeline.served]
+        assert read(pipeline, render(pipeline, plan.configs)) == plan.configs
+
+
+def test_rates_follow_the_variant_s_fan_out_and_the_router_s_shares() -> None:
+    pipeline = load_pipeline(next(path for path in GRAPHS if path.stem == "traffic"))
+    for objective in pipeline.objectives:
+        plan = planned(pipeline, 5.0, objective)
+        detect, plates, people = plan.stages
+        crops_rps = 5.0 * {"light": 2, "heavy": 8}[detect.variant]
+        assert (plates.rate_rps, people.rate_rps) == pytest.approx((0.25 * crops_rps, 0.75 * crops_rps))
+        assert people.variant == "heavy", "pinned"
+        assert 2 <= plates.replicas <= 16
+        assert plates.batch_size <= 4
+
+
+def test_a_mean_combiner_averages_the_accuracies_of_its_stages() -> None:
+    pipeline = load_pipeline(next(path for path in GRAPHS if path.stem == "ensemble"))
+    plan = planned(pipeline, 5.0)
+    scale, first, second, mean, words = (stage.accuracy for stage in plan.stages)
+    assert plan.pas == pytest.approx(scale * (first + second) / 2 * mean * words)
+    assert (first, second) == (0.9, 0.9), "the most accurate, whatever it costs"
