@@ -13,6 +13,7 @@ from ipa.model.observation import Measured, Missing, Observation, StageObservati
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
+from ipa.optimize.graph import Node, build_graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def live_state(
         rate_rps=_value(observation.arrival_rate_rps) if observation else None,
         latency_s=_value(observation.latency_s) if observation else None,
         forecast=snapshot.forecast,
-        pas=_pas(stages),
+        pas=_pas(pipeline, stages),
         cost_cores=_cores(stages),
         stages=stages,
         reason=decision.reason if decision else None,
@@ -166,13 +167,24 @@ def _replica(config: StageConfig) -> tuple[str, int, float]:
     return config.variant, config.batch_size, config.cores
 
 
-def _pas(stages: Sequence[StageLive]) -> float | None:
-    product = 1.0
-    for stage in stages:
-        if stage.accuracy is None:
-            return None
-        product *= stage.accuracy
-    return product if stages else None
+def _pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The accuracy of the whole graph: the product of all stages where it has no routers and combiners."""
+    seen = {stage.stage: stage.accuracy for stage in stages}
+    terms = [seen[stage.name] if stage.variants else 1.0 for stage in pipeline.stages]
+    known = [term for term in terms if term is not None]
+    if not stages or len(known) < len(terms):
+        return None
+    at = {stage.name: index for index, stage in enumerate(pipeline.stages)}
+    nodes = [
+        Node(
+            tuple(at[edge.parent] for edge in stage.after),
+            tuple(edge.share for edge in stage.after),
+            stage.kind,
+            stage.combine,
+        )
+        for stage in pipeline.stages
+    ]
+    return build_graph(tuple(nodes)).accuracy(known)
 
 
 def _cores(stages: Sequence[StageLive]) -> float | None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
 from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.adapters.kube.manifest import read, render
+from ipa.api.live import live_state
+from ipa.control.actuation import Phase
+from ipa.control.loop import Snapshot
+from ipa.control.observe import NOT_READ, observe
+from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
@@ -67,3 +72,22 @@ def test_a_mean_combiner_averages_the_accuracies_of_its_stages() -> None:
     scale, first, second, mean, words = (stage.accuracy for stage in plan.stages)
     assert plan.pas == pytest.approx(scale * (first + second) / 2 * mean * words)
     assert (first, second) == (0.9, 0.9), "the most accurate, whatever it costs"
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=[path.stem for path in GRAPHS])
+def test_what_runs_has_the_accuracy_that_was_planned(path: Path) -> None:
+    pipeline = load_pipeline(path)
+    plan = planned(pipeline, 5.0)
+    running = WorkloadState("1", tuple(StageState(config, config.replicas) for config in plan.configs), True)
+    signals = Signals(NOT_READ, NOT_READ, NOT_READ, {})
+    profiles = {
+        stage.name: profile_of(pipeline, stage.name, [variant.name for variant in stage.variants])
+        for stage in pipeline.served
+    }
+    observation = observe(pipeline, signals, running, at_s=0.0)
+    snapshot = Snapshot(pipeline.name, 1, PipelineControl(), Phase.IDLE, observation=observation)
+    live = live_state(pipeline, profiles, snapshot, now=datetime(2026, 11, 24, tzinfo=UTC), tick_s=5.0)
+    assert live.pas == pytest.approx(plan.pas)
+    assert live.cost_cores == pytest.approx(plan.cost_cores)
+    unseen = live_state(pipeline, {}, snapshot, now=datetime(2026, 11, 24, tzinfo=UTC), tick_s=5.0)
+    assert unseen.pas is None

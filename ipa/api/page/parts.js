@@ -45,7 +45,7 @@ export function figures(status) {
       : ["no forecast yet"]),
     figure(`Latency p${plain(status.sla_percentile)}`, latency, unit,
       [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
-    figure("Accuracy (PAS)", number(live.pas, 3), "", [`product of ${live.stages.length} stages`]),
+    figure("Accuracy (PAS)", number(live.pas, 3), "", [`of ${live.stages.length} stages`]),
     figure("Cost", plain(live.cost_cores), "cores", [`${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`]),
   ];
 }
