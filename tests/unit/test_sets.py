@@ -11,6 +11,7 @@ import pytest
 from ipa.model.errors import InputError, SolverError, UsageError
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.sets.capacities import line_levels
 from ipa.optimize.sets.exact import best_set
 from ipa.optimize.sets.fill import fill, percent_capacity, whole_shares
 from ipa.optimize.sets.plan import SetPlan
@@ -196,3 +197,19 @@ def test_a_set_that_does_not_hold_is_refused() -> None:
     with pytest.raises(SolverError, match="above the budget"):
         verify_set(replace(problem, budget_cores=2.0), plan)
     assert plan.to_json()["termination"] == "optimal"
+
+
+def test_highs_proves_the_true_best_of_sets_it_once_got_wrong() -> None:
+    # With a tolerance of 1e-9 HiGHS 1.16 called a set optimal that is worse by 0.36.
+    lines = {"r18": (24.4462, -6, 0.69758, 6.44), "r34": (13.0444, -1, 0.73314, 6.79)}
+    lines |= {"r50": (10.3212, -3, 0.7613, 6.82), "r101": (5.0901, 0, 0.77374, 7.77)}
+    lines |= {"r152": (3.8145, -2, 0.78312, 8.52)}
+    variants = tuple(
+        SetVariant(name, accuracy, line_levels(slope, start, range(1, 21)), readiness_s, False, 2.0)
+        for name, (slope, start, accuracy, readiness_s) in lines.items()
+    )
+    problem = SetProblem("resnet", 340.0, 20.0, SetWeights(100.0, 0.0125, 0.001), variants)
+    expected = solve_set(problem).objective
+    assert expected == pytest.approx(69.97561093, abs=1e-8)
+    for solver in ("highs", "gurobi"):
+        assert solve_set(problem, solver).objective == pytest.approx(expected, abs=1e-9)
