@@ -1,7 +1,8 @@
 """A fast event loop of one stage: central queue, batches by size or timeout, n replicas. For tests only.
 
-The rules are those of `ipa.dataplane.batching`, without drops and failures. Since the queue is first in, first out, a
-batch is one step of the loop: it starts at the later of the moment it is due and the moment a replica is free.
+The rules are those of `ipa.dataplane.batching`, without drops and failures. Since the queue is first in,
+first out, a batch is one step of the loop: it starts at the later of the moment it is due and the moment a
+replica is free.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class StageRules:
-    """One stage: full batches take `service_s`, single items `service_one_s` on the mean, `spread` is the SCV."""
+    """One stage: a full batch takes `service_s` on the mean, a single item `service_one_s`.
+
+    `spread` is the squared coefficient of variation of either.
+    """
 
     batch_size: int
     replicas: int

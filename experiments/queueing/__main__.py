@@ -1,0 +1,112 @@
+"""Compares the formula with the event loop at fresh random stages and paths."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments.queueing.paths import MeasuredPath, draw_path, measure_path
+from experiments.queueing.points import NEVER_S, Measured, columns, draw, measure
+from ipa.queueing.tail import sojourn
+from tests.fakes.queue_loop import Floats
+
+# No point of the fit comes from these seeds.
+SEED = 2026
+NEAR = 0.1
+GROUPS = {
+    "all": lambda c: c["items"] > 0,
+    "one item a request": lambda c: c["items"] == 1,
+    "several items": lambda c: c["items"] > 1,
+    "no timeout": lambda c: c["timeout_s"] == NEVER_S,
+    "timeout 0": lambda c: c["timeout_s"] == 0,
+    "one replica": lambda c: c["replicas"] == 1,
+    "over 8 replicas": lambda c: c["replicas"] > 8,
+    "load under 0.5": lambda c: c["rate_rps"] < 0.5 * c["batch_size"] * c["replicas"],
+    "load over 0.8": lambda c: c["rate_rps"] > 0.8 * c["batch_size"] * c["replicas"],
+}
+
+
+def one_point(seed: int, effort: float, index: int) -> Measured:
+    """The index-th random stage, measured."""
+    return measure(draw(np.random.default_rng([seed, index])), seed * 100_000 + index, effort)
+
+
+def one_path(seed: int, requests: int, index: int) -> MeasuredPath:
+    """The index-th random path, measured and predicted."""
+    return measure_path(draw_path(np.random.default_rng([seed, 1, index])), seed + index, requests)
+
+
+def errors(made: list[Measured]) -> Floats:
+    """How much too high the predicted 99th percentile is, as a share of the measured one."""
+    predicted = sojourn(**columns([each.point for each in made])).quantile_s
+    return np.asarray(predicted / np.array([each.quantiles[3] for each in made]) - 1.0)
+
+
+def table(groups: dict[str, Floats], title: str) -> Table:
+    """How far off the predictions of each group are."""
+    shown = Table(title=title)
+    for name in (
+        "",
+        "number",
+        "within 10 %",
+        "over 10 % too low",
+        "lowest",
+        "5 %",
+        "median",
+        "95 %",
+        "highest",
+    ):
+        shown.add_column(name, justify="left" if not name else "right")
+    for name, error in groups.items():
+        if len(error):
+            marks = [f"{100 * each:+.1f} %" for each in np.quantile(error, [0.0, 0.05, 0.5, 0.95, 1.0])]
+            near, low = np.mean(np.abs(error) <= NEAR), int(np.sum(error < -NEAR))
+            shown.add_row(name, str(len(error)), f"{100 * near:.1f} %", str(low), *marks)
+    return shown
+
+
+def main() -> None:
+    """Measure, print the tables, write all points."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.queueing", description=__doc__)
+    parser.add_argument("--points", type=int, default=500)
+    parser.add_argument("--paths", type=int, default=60)
+    parser.add_argument("--effort", type=float, default=1.0, help="share of the usual number of requests")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("runs/queueing"))
+    options = parser.parse_args()
+    with ProcessPoolExecutor(options.workers) as pool:
+        made = list(pool.map(partial(one_point, options.seed, options.effort), range(options.points)))
+        requests = int(500_000 * options.effort)
+        paths = list(pool.map(partial(one_path, options.seed, requests), range(options.paths)))
+    error = errors(made)
+    given = columns([each.point for each in made])
+    console = Console()
+    console.print(
+        table({name: error[of(given)] for name, of in GROUPS.items()}, "Stages: predicted p99 off by")
+    )
+    lengths = np.array([len(path.stages) for path in paths])
+    off = np.array([path.error_ratio for path in paths])
+    by_length = {f"{length} stages": off[lengths == length] for length in (2, 3, 4)}
+    console.print(table({"all": off, **by_length}, "Paths: predicted p99 off by"))
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = [each.to_json() | {"error_ratio": float(at)} for each, at in zip(made, error, strict=True)]
+    tandems = [
+        {"stages": [columns([stage]) for stage in path.stages], "error_ratio": path.error_ratio}
+        for path in paths
+    ]
+    target = options.out / "points.json"
+    written = {"seed": options.seed, "stages": rows, "paths": tandems}
+    target.write_text(json.dumps(written, indent=1, default=lambda array: array.tolist()), encoding="utf-8")
+    console.print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Random paths of stages in a row, measured by the event loop and predicted from their stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from experiments.queueing.points import NEVER_S, Point, columns, draw
+from ipa.queueing.tail import path_quantile_s, sojourn
+from tests.fakes.queue_loop import item_counts, run_stage, service_factors
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPath:
+    """The 99th percentile of a path, predicted and measured, in mean times between requests."""
+
+    stages: tuple[Point, ...]
+    predicted: float
+    measured: float
+
+    @property
+    def error_ratio(self) -> float:
+        """How much too high the prediction is, as a share of what was measured."""
+        return self.predicted / self.measured - 1.0
+
+
+def draw_path(rng: np.random.Generator) -> tuple[Point, ...]:
+    """Two to four stages; the first gets one item a request, the others one or, after a fan-out, several."""
+    stages = [draw(rng) for _ in range(int(rng.integers(2, 5)))]
+    first = stages[0]
+    return replace(first, items=1.0), *stages[1:]
+
+
+def predict(stages: tuple[Point, ...]) -> float:
+    """The path's 99th percentile by the formula."""
+    given = columns(list(stages))
+    stage = sojourn(**given)
+    # One unit of time for all: the mean time between requests.
+    unit = given["rate_rps"] / given["items"]
+    return float(path_quantile_s(stage.mean_s * unit, stage.excess_s * unit))
+
+
+def measure_path(stages: tuple[Point, ...], seed: int, requests: int, loop: Any = None) -> MeasuredPath:
+    """The path's 99th percentile in two replications: what leaves a stage arrives at the next."""
+    quantiles = []
+    for replication in range(2):
+        rng = np.random.default_rng([seed, replication])
+        came = np.cumsum(rng.exponential(1.0, requests))
+        at = came
+        for point in stages:
+            unit, rules = point.rate / point.items, point.rules
+            rules = replace(
+                rules,
+                service_s=unit,
+                service_one_s=unit * point.one,
+                timeout_s=NEVER_S if point.timeout == NEVER_S else unit * point.timeout,
+            )
+            counts = item_counts(rng, point.items, requests)
+            factors = service_factors(rng, point.spread, int(counts.sum()))
+            order = np.argsort(at, kind="stable")
+            left = np.empty(requests)
+            left[order] = run_stage(at[order], counts[order], rules, factors, loop)
+            at = left
+        times = (at - came)[requests // 10 : -(requests // 10)]
+        quantiles.append(np.quantile(times, 0.99))
+    return MeasuredPath(stages, predict(stages), float(np.mean(quantiles)))
