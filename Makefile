@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test test-cluster demo lint lock clean validate reference
+.PHONY: help install test test-cluster demo bench bench-planner lint lock clean validate reference
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,12 @@ test-cluster: install ## the contract suite on the cluster that IPA_TEST_KUBECON
 demo: install ## the main job on real models, about six minutes (SCREENSHOT=file for a picture of the page)
 	@tools/system.sh
 	$(PY) -m experiments.demo $(if $(SCREENSHOT),--screenshot $(SCREENSHOT))
+
+bench: install ## all benchmarks, side by side (QUICK=1: do they work)
+	$(PY) -m experiments.bench $(if $(QUICK),--quick)
+
+bench-planner: install ## the planner's engines: time, memory, failures; about 15 minutes (QUICK=1: half a minute)
+	$(PY) -m experiments.bench planner $(if $(QUICK),--quick)
 
 lint: install ## style, types, layers
 	.venv/bin/ruff check .

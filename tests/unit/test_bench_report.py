@@ -1,0 +1,145 @@
+"""Rows, goals, tables, and the command that makes them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments.bench import ONE_THREAD, planner
+from experiments.bench.__main__ import main
+from experiments.bench.again import again_row
+from experiments.bench.cell import Cell
+from experiments.bench.goals import GOALS, Goal, verdicts
+from experiments.bench.pipelines import NAMES, pipeline_rows
+from experiments.bench.race import Effort
+from experiments.bench.render import aligned, goal_lines, part_lines
+from experiments.bench.rows import HEAD, Row, cell_row, row_of
+from experiments.bench.worker import answered
+
+
+def test_every_row_starts_with_the_same_keys() -> None:
+    row = row_of("exact", (2, 5, 7, 1), "sum", 3, [1.0, 2.0, 9.0], 1, extra=4)
+    assert tuple(row)[: len(HEAD)] == HEAD
+    assert list(row.values()) == ["exact", 2, 5, 7, 1, "sum", 3, 2.0, 9.0, 1, 4]
+    assert cell_row("highs", Cell(2, 5), 0, [], 2)["median_ms"] is None
+
+
+FAST = Goal("fast", {"engine": "a"}, "median_ms", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("medians", "measured", "met"),
+    [([4.0, 5.0], 5.0, True), ([4.0, 6.0], 6.0, False), ([4.0, None], 4.0, False), ([], None, False)],
+)
+def test_a_goal_is_met_where_all_its_rows_hold_it(
+    medians: list[float | None], measured: float | None, met: bool
+) -> None:
+    rows: list[Row] = [{"engine": "a", "median_ms": median} for median in medians]
+    rows.append({"engine": "b", "median_ms": 99.0})
+    (found,) = verdicts(rows, [FAST])
+    assert (found.measured, found.met) == (measured, met)
+
+
+def test_a_goal_may_be_a_ratio() -> None:
+    half = Goal("half", {}, "median_ms", 0.5, "first_ms")
+    assert verdicts([{"median_ms": 2.0, "first_ms": 4.0}], [half])[0].met
+    assert not verdicts([{"median_ms": 2.1, "first_ms": 4.0}], [half])[0].met
+    assert not verdicts([{"median_ms": 2.1, "first_ms": None}], [half])[0].met
+
+
+def test_goals_name_sizes_that_the_full_run_measures() -> None:
+    sizes = {(cell.stages, cell.variants, cell.cores) for cell in planner.full_scope().sizes}
+    named = [goal.where for goal in GOALS if goal.where["part"] == "sizes"]
+    assert len(named) == 5
+    assert {(where["stages"], where["variants"], where["cores"]) for where in named} <= sizes
+
+
+def test_tables_line_up_and_say_what_failed() -> None:
+    assert aligned([["a", "bbb"], ["1", "2"]]) == ["| a | bbb |", "|---|-----|", "| 1 | 2   |"]
+    row = {**cell_row("highs", Cell(2, 5), 1, [1234.5], 1, deadline=1), "messages": ["too slow"]}
+    text = part_lines("growth", [row])
+    assert text[0].startswith("## How time grows")
+    assert any("| 1234 " in line for line in text)
+    assert "- highs: too slow" in text
+
+
+def test_goals_are_met_missed_or_not_measured() -> None:
+    rows: list[Row] = [{"engine": "a", "median_ms": 7.0}]
+    lines = goal_lines(verdicts(rows, [FAST, replace(FAST, most=8.0), replace(FAST, where={"engine": "c"})]))
+    assert [line.split("|")[3].strip() for line in lines[4:7]] == ["missed", "met", "not measured"]
+
+
+def test_the_pipelines_are_planned_over_the_rates(root: Path) -> None:
+    rows = list(pipeline_rows((2.0, 10.0), root))
+    assert [row["pipeline"] for row in rows[::3]] == list(NAMES)
+    assert {row["compat"] for row in rows} == {"ipa-artifact", "paper", "tail"}
+    assert all(row["failures"] == 0 and row["instances"] == 2 for row in rows)
+    assert all(0 < row["points_median_ms"] < row["median_ms"] for row in rows)
+
+
+def test_a_second_solve_has_the_same_optimum_as_one_told_nothing() -> None:
+    row = again_row(Cell(3, 5), 6, 5.0)
+    assert (row["failures"], row["disagreement"]) == (0, 0)
+    assert 0 < row["instances"] <= 6
+    assert row["first_ms"] > 0 and row["cold_ms"] > 0 and row["median_ms"] > 0
+
+
+class Inside:
+    """An engine of this process; `lie` is added to what it says is the optimum."""
+
+    lie = 0.0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def solve(
+        self, cell: Cell, seed: int, deadline_s: float, *, without_sla: bool = False
+    ) -> dict[str, object]:
+        request = {"cell": cell.to_json(), "seed": seed, "deadline_s": deadline_s, "without_sla": without_sla}
+        found = answered("exact", request)
+        if self.name == "highs" and found["objective"] is not None:
+            found["objective"] -= self.lie
+        return found
+
+
+@pytest.mark.parametrize(("lie", "code"), [(0.0, 0), (1e-3, 1)])
+def test_the_command_writes_both_files_and_fails_on_a_wrong_optimum(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: float, code: int
+) -> None:
+    effort = Effort(instances=2, deadline_s=5.0, budget_s=5.0)
+    tiny = planner.Scope((Cell(2, 3),), (), (("stages", Cell(1, 3)),), (Cell(2, 3),), effort, effort, (3.0,))
+    monkeypatch.setattr(planner, "quick_scope", lambda: tiny)
+    monkeypatch.setattr(planner, "Engine", Inside)
+    monkeypatch.setattr(Inside, "lie", lie)
+    monkeypatch.setattr("sys.argv", ["bench", "planner", "--quick", "--out", str(tmp_path)])
+    for name, value in ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+    assert main() == code
+    rows = json.loads((tmp_path / "planner.json").read_text())
+    assert all(tuple(row)[: len(HEAD)] == HEAD for row in rows)
+    assert {row["part"] for row in rows} == {"sizes", "growth", "pipelines", "second solve"}
+    assert [row["engine"] for row in rows[:3]] == ["exact", "highs", "gurobi"]
+    assert "## Goals" in (tmp_path / "planner.md").read_text()
+    assert ("all proved optima agree" in capsys.readouterr().out) is (code == 0)
+
+
+def test_an_unknown_benchmark_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "nothing"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "no benchmark nothing; there are: planner" in capsys.readouterr().err
