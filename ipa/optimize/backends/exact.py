@@ -91,6 +91,25 @@ class Search:
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
         """The best plan not worse than `known`, and whether every label was kept (then it is exact)."""
+        labels, history, complete = self._grown(known, width)
+        return (_trace(history, self._best(labels)) if len(labels) else ()), complete
+
+    def frontier(self, least: float = -inf) -> list[tuple[float, float, tuple[int, ...]]]:
+        """Cost in cores, objective and plan of every plan that none of no more cores equals or betters.
+
+        By rising cost; only those of an objective of at least `least`. DeadlineError where the time is up.
+        """
+        labels, history, _ = self._grown(least, None)
+        if not len(labels):
+            return []
+        cost, objective = labels.ties[1], self._objective(labels)
+        order = np.lexsort((-objective, np.round(cost, 9)))
+        before = np.maximum.accumulate(np.append(-inf, objective[order][:-1]))
+        better = order[objective[order] > before]
+        return [(float(cost[at]), float(objective[at]), _trace(history, at)) for at in better.tolist()]
+
+    def _grown(self, known: float, width: int | None) -> tuple[Labels, list[tuple[Index, Index]], bool]:
+        """The labels of all stages, how each was made, and whether every one was kept."""
         labels = self._growth.start()
         history: list[tuple[Index, Index]] = []
         complete = True
@@ -112,9 +131,9 @@ class Search:
                 complete = False
             labels = labels.take(kept)
             if not len(labels):
-                return (), complete
+                break
             history.append((labels.parent, labels.option))
-        return _trace(history, self._best(labels)), complete
+        return labels, history, complete
 
     def _upper(self, depth: int, labels: Labels) -> Array:
         product = np.ones(len(labels))
@@ -168,10 +187,14 @@ class Search:
         covered = {"cost": True, "cores": same_cores, "accuracy": same_accuracy}
         return [at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
 
+    def _objective(self, labels: Labels) -> Array:
+        if not self._program.alpha:
+            return labels.value
+        objective: Array = labels.value + self._program.alpha * labels.reached[0]
+        return objective
+
     def _best(self, labels: Labels) -> int:
-        objective = labels.value
-        if self._program.alpha:
-            objective = objective + self._program.alpha * labels.reached[0]
+        objective = self._objective(labels)
         best = float(objective.max())
         equal = np.flatnonzero(objective >= best - EQUAL * max(1.0, abs(best)))
         changes, cores = np.round(labels.ties[:, equal], 9)
