@@ -1,0 +1,1 @@
+"""Several configurations of a whole pipeline side by side, each with its share of the requests."""

@@ -1,0 +1,89 @@
+"""A mixture: which configurations of the pipeline run side by side, and which share each takes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from typing import Any
+
+from ipa.model.errors import UsageError
+from ipa.model.plan import Plan, Termination
+from ipa.optimize.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureLimits:
+    """How many configurations at most, shares in multiples of `step_percent`, and the least gain worth it.
+
+    A mixture is taken only where its worth is above that of the best single plan by more than `min_gain`.
+    UsageError where the numbers make no sense.
+    """
+
+    max_parts: int = 2
+    step_percent: int = 1
+    min_gain: float = 1e-9
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_parts <= 3:
+            raise UsageError(f"max_parts must be 1, 2 or 3, not {self.max_parts!r}")
+        if self.step_percent < 1 or 100 % self.step_percent:
+            raise UsageError(f"step_percent must divide 100, not {self.step_percent!r}")
+        if not 1e-9 <= self.min_gain < inf:
+            raise UsageError(f"min_gain must be finite, 1e-9 at the least, not {self.min_gain!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class MixturePart:
+    """One configuration: its share of the requests, and the plan for that share of the rate.
+
+    The plan's objective is what the part is worth: α·share·accuracy − β·cores − δ·Σ batch sizes.
+    """
+
+    share_percent: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The best mixture found, one part where a single plan is as good, none where nothing is feasible.
+
+    `objective` sums the worth of the parts, `mean_pas` weighs their PAS by their shares. `single` is the
+    best single plan and `gain` by how much the objective is above its, None where no single plan is
+    feasible.
+    """
+
+    pipeline: str
+    rate_rps: float
+    termination: Termination
+    single: Plan
+    parts: tuple[MixturePart, ...] = ()
+    objective: float | None = None
+    gain: float | None = None
+    cost_cores: float | None = None
+    mean_pas: float | None = None
+    solve_s: float = 0.0
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The mixture as plain JSON values."""
+        parts = [{"share_percent": part.share_percent, "plan": part.plan.to_json()} for part in self.parts]
+        values = asdict(self)
+        values.update(termination=self.termination.value, single=self.single.to_json(), parts=parts)
+        return values
+
+
+def part_problem(problem: Problem, share_percent: int) -> Problem:
+    """The problem of a part: that share of the rate, and of α; all cores that the mixture may have."""
+    share = share_percent / 100
+    objective = replace(
+        problem.objective, alpha=problem.objective.alpha * share, max_cost_cores=None, transition_per_core=0.0
+    )
+    most = most_cores(problem)
+    bounds = replace(problem.bounds, cores=None if most == inf else most)
+    return replace(problem, rate_rps=problem.rate_rps * share, objective=objective, bounds=bounds, running=())
+
+
+def most_cores(problem: Problem) -> float:
+    """The cores that all parts may take together."""
+    limits = (problem.bounds.cores, problem.objective.max_cost_cores)
+    return min((limit for limit in limits if limit is not None), default=inf)

@@ -1,0 +1,200 @@
+"""From a problem to the best mixture: the frontier of every share, the best shares, and the check.
+
+The worth of p percent on no more than c cores, f(p, c), is that of the best plan for p percent of the rate
+with α·p in place of α. A mixture is worth Σ f(p_i, c_i) with Σ p_i = 100 and Σ c_i within the cores there
+are. First all f(p, ∞) are found; where the best mixture of those fits it is the best. Else only those
+shares, and of their frontiers only those points, count that together with the best f(·, ∞) of the rest are
+above the best single plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+
+from ipa.model.errors import DeadlineError
+from ipa.model.pipeline import Goal
+from ipa.model.plan import Plan, Termination
+from ipa.optimize.backends import exact
+from ipa.optimize.backends.answer import Answer
+from ipa.optimize.columns import Array
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.mixture.combine import Frontier, best_mixture
+from ipa.optimize.mixture.plan import Mixture, MixtureLimits, MixturePart, most_cores, part_problem
+from ipa.optimize.mixture.verify import verify_mixture
+from ipa.optimize.options import build_program
+from ipa.optimize.plans import plan_of
+from ipa.optimize.problem import Problem
+from ipa.optimize.program import Program, evaluate, tolerance
+from ipa.optimize.solve import solve
+
+
+def solve_mixture(
+    problem: Problem, limits: MixtureLimits | None = None, solver: str = "exact", deadline_s: float = 30.0
+) -> Mixture:
+    """The best mixture of whole configurations, checked by `verify_mixture`; one part where that is as good.
+
+    Each part is a plan for its share of the rate, with replicas of its own, and meets SLA, floors and bounds
+    by itself; the cores of all parts together are within the bound. What runs now and what a change costs is
+    left out. Mixtures are looked for by label setting, whatever `solver` finds the best single plan. Not
+    looked for, and the note says so: where the goal is not a weighted sum, or memory is bounded. Where the
+    time is up before the best is known the best so far is given as feasible.
+    """
+    limits = limits or MixtureLimits()
+    deadline = Deadline(deadline_s)
+    whole = part_problem(problem, 100)
+    single = solve(whole, solver, deadline_s, explain=False)
+    mixture = Mixture(problem.pipeline, problem.rate_rps, single.termination, single)
+    if single.objective is not None:
+        mixture = _of_parts(problem, mixture, (MixturePart(100, single),))
+    reason = _why_not(problem, limits)
+    if not reason:
+        search = _Search(problem, limits, deadline)
+        try:
+            parts = search.best(-inf if single.objective is None else single.objective)
+        except DeadlineError:
+            parts, reason = search.parts_so_far, "the time was up before all mixtures were tried"
+            mixture = replace(mixture, termination=Termination.NO_SOLUTION_FOUND)
+            if mixture.parts:
+                mixture = replace(mixture, termination=Termination.FEASIBLE)
+        if parts:
+            ended = Termination.FEASIBLE if reason else Termination.OPTIMAL
+            mixture = replace(_of_parts(problem, mixture, parts), termination=ended)
+    mixture = replace(mixture, solve_s=deadline.elapsed_s, note=reason)
+    verify_mixture(problem, limits, mixture)
+    return mixture
+
+
+def _why_not(problem: Problem, limits: MixtureLimits) -> str:
+    """Why no mixture is looked for; empty where one is."""
+    if problem.objective.goal is not Goal.WEIGHTED:
+        return f"mixtures are not planned for the goal {problem.objective.goal.value}"
+    if problem.bounds.memory_gib is not None and limits.max_parts > 1:
+        return "mixtures are not planned where memory is bounded"
+    return ""
+
+
+def _of_parts(problem: Problem, mixture: Mixture, parts: Sequence[MixturePart]) -> Mixture:
+    """The mixture with these parts, largest share first, and their sums."""
+    ordered = tuple(sorted(parts, key=lambda part: -part.share_percent))
+    plans = [part.plan for part in ordered]
+    objective = sum(plan.objective or 0.0 for plan in plans)
+    single = mixture.single.objective
+    return replace(
+        mixture,
+        parts=ordered,
+        objective=objective,
+        gain=None if single is None else objective - single,
+        cost_cores=sum(plan.cost_cores or 0.0 for plan in plans),
+        mean_pas=sum(part.share_percent / 100 * (part.plan.pas or 0.0) for part in ordered),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A share's problem and program, and its best plan whatever the others take."""
+
+    problem: Problem
+    program: Program
+    chosen: tuple[int, ...]
+    worth: float
+    cost: float
+
+
+class _Search:
+    def __init__(self, problem: Problem, limits: MixtureLimits, deadline: Deadline) -> None:
+        self._problem = problem
+        self._limits = limits
+        self._deadline = deadline
+        self._cores = most_cores(problem)
+        self._parts: dict[int, _Part] = {}
+        self.parts_so_far: tuple[MixturePart, ...] = ()
+
+    def best(self, single: float) -> tuple[MixturePart, ...]:
+        """The parts of the best mixture, empty where none is worth more than the best single plan."""
+        if self._limits.max_parts == 1:
+            return ()
+        self._solve_parts()
+        least = single + self._limits.min_gain
+        free = {share: _frontier([(part.cost, part.worth)], share) for share, part in self._parts.items()}
+        worth, found = best_mixture(free, self._limits.max_parts, inf)
+        if not worth > least:
+            return ()
+        cost = sum(self._parts[share].cost for share, _ in found)
+        if cost <= self._cores + tolerance(self._cores):
+            return self._planned([(share, self._parts[share].chosen) for share, _ in found])
+        fitting, found = best_mixture(free, self._limits.max_parts, self._cores)
+        if fitting > least:
+            self.parts_so_far = self._planned([(share, self._parts[share].chosen) for share, _ in found])
+        plans = self._frontiers(max(least, fitting))
+        frontiers = {
+            share: _frontier([(cost, worth) for cost, worth, _ in points], share)
+            for share, points in plans.items()
+        }
+        worth, found = best_mixture(frontiers, self._limits.max_parts, self._cores)
+        if not worth > max(least, fitting):
+            return self.parts_so_far
+        return self._planned([(share, plans[share][at][2]) for share, at in found])
+
+    def _solve_parts(self) -> None:
+        """The best plan of every share, each search starting with the prices of the share before."""
+        prices: Array | None = None
+        step = self._limits.step_percent
+        for share in range(100, 0, -step):
+            problem = part_problem(self._problem, share)
+            program = build_program(problem)
+            if prices is not None and len(prices) != len(program.graph.paths) + len(program.limits()):
+                prices = None
+            found = exact.solve(program, self._deadline, prices=prices)
+            if found.termination is Termination.INFEASIBLE:
+                continue
+            if found.termination is not Termination.OPTIMAL:
+                raise DeadlineError("the solver's time is up")
+            prices = found.prices
+            totals = evaluate(program, found.chosen)
+            self._parts[share] = _Part(problem, program, found.chosen, totals.objective, totals.cost_cores)
+
+    def _frontiers(self, least: float) -> dict[int, list[tuple[float, float, tuple[int, ...]]]]:
+        """The points of each share that can be in a mixture worth more than `least`."""
+        beside = self._most_beside()
+        plans = {}
+        for share, part in self._parts.items():
+            floor = least - beside.get(share, -inf)
+            if part.worth < floor:
+                continue
+            search = exact.Search(part.program, self._deadline)
+            points = search.frontier(floor)
+            if points:
+                plans[share] = points
+        return plans
+
+    def _most_beside(self) -> dict[int, float]:
+        """For each share the most that other parts with the rest can be worth, whatever cores they take."""
+        step = self._limits.step_percent
+        one = {share: part.worth for share, part in self._parts.items() if share < 100}
+        most = dict(one)
+        for _ in range(self._limits.max_parts - 2):
+            for total in range(99, 0, -1):
+                both = [
+                    one[a] + one[total - a] for a in range(step, total, step) if a in one and total - a in one
+                ]
+                most[total] = max([most.get(total, -inf), *both])
+        return {share: most.get(100 - share, -inf) for share in one}
+
+    def _planned(self, found: Sequence[tuple[int, tuple[int, ...]]]) -> tuple[MixturePart, ...]:
+        return tuple(MixturePart(share, self._plan(self._parts[share], chosen)) for share, chosen in found)
+
+    def _plan(self, part: _Part, chosen: tuple[int, ...]) -> Plan:
+        """The plan of a part: the best for its share, or within what cores the other parts leave it."""
+        worth = evaluate(part.program, chosen).objective
+        ended = Termination.OPTIMAL if chosen == part.chosen else Termination.FEASIBLE
+        answer = Answer(ended, chosen, max(worth, part.worth))
+        return plan_of(part.problem, part.program, "exact", answer)
+
+
+def _frontier(points: Sequence[tuple[float, float]], share: int) -> Frontier:
+    cost, worth = np.array(points).T
+    return Frontier.of_plans(share, cost, worth)
