@@ -42,7 +42,8 @@ class Choices:
 class Selection:
     """The choice of each owner (index into the choices), what they come to, and how good they could be.
 
-    `price` is the shadow price: what one more core would add to the worth, by the linear relaxation.
+    `price` is the shadow price: what one more core would add to the worth, by the linear relaxation, whose
+    worth is `relaxed`.
     """
 
     chosen: Index
@@ -50,6 +51,7 @@ class Selection:
     worth: float
     bound: float
     price: float
+    relaxed: float
     termination: Termination
 
 
@@ -87,6 +89,7 @@ def select(choices: Choices, budget_cores: float, deadline: Deadline) -> Selecti
         worth=reached,
         bound=reached if search.proved else max(reached, broken.bound - shortfall),
         price=price,
+        relaxed=broken.bound,
         termination=Termination.OPTIMAL if search.proved else Termination.FEASIBLE,
     )
 

@@ -1,0 +1,258 @@
+"""The plans found so far of every pipeline of a fleet, and the search for more of them at a price of cores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.errors import DeadlineError
+from ipa.optimize.columns import Array, Index
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.bounds import Bounds, Grid, good_multipliers
+from ipa.optimize.fleet.growth import Grown, grow
+from ipa.optimize.fleet.hull import break_of, hull_of, undominated_choices
+from ipa.optimize.fleet.knapsack import Choices, Selection, select
+from ipa.optimize.fleet.lanes import Lanes
+
+# Lanes in one array: large enough for NumPy, small enough for the cache.
+BLOCK = 256
+# Points of the tables: few where only the multipliers are sought.
+COARSE, FINE = 9, 33
+# The multipliers' ratios to the best ones for whole plans: partial plans have more or less to spare.
+AROUND = (1.0, 0.5, 2.0)
+# Multipliers are good enough at prices this many times larger or smaller.
+SAME = 2.0
+# Partial plans kept of each lane where only promising plans are sought.
+BEAM = 12
+
+
+class Block:
+    """Some lanes and whose they are, with what stays at all prices, and the multipliers once found."""
+
+    def __init__(self, lanes: Lanes, who: Index) -> None:
+        self.lanes, self.who = lanes, who
+        self._coarse, self._fine = Grid(lanes, COARSE), Grid(lanes, FINE)
+        self._multipliers: Array | None = None
+        self._at = 0.0
+
+    def bounds(self, price: float) -> Bounds:
+        """The bounds at the price; the multipliers stay while the price is about the same."""
+        if self._multipliers is None or not self._at <= SAME * price <= SAME**2 * self._at:
+            self._multipliers, self._at = good_multipliers(self.lanes, self._coarse, price), price
+        around = np.array([ratio * self._multipliers for ratio in AROUND])
+        return Bounds(self.lanes, self._fine, price, around)
+
+
+def blocks_of(lanes: Lanes, who: Index) -> list[Block]:
+    """The lanes in blocks of at most BLOCK, a copy only where there are several."""
+    count = len(lanes)
+    if count <= BLOCK:
+        return [Block(lanes, who)]
+    parts = [np.arange(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
+    return [Block(lanes.take(part), who[part]) for part in parts]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Plans, an entry each: the pipeline, cost and worth, the number of its source and its place there."""
+
+    who: Index
+    cost: Array
+    worth: Array
+    source: Index
+    at: Index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """What a look at a price proved: no plan of a pipeline earns more than `most` there.
+
+    `complete` says of which pipelines every undominated plan within the window is known.
+    """
+
+    price: float
+    most: Array
+    complete: NDArray[np.bool_]
+
+    def bound(self, budget_cores: float) -> float:
+        """The Lagrange bound on the worth of all pipelines together."""
+        spent = self.price * budget_cores if self.price > 0 else 0.0
+        return spent + float(self.most.sum())
+
+
+class Pool:
+    """Plans of `count` pipelines: those of lanes are sought, `known` ones are all there are of the others."""
+
+    def __init__(self, count: int, blocks: Sequence[Block], known: Sequence[Found] = ()) -> None:
+        self.count = count
+        self.blocks = list(blocks)
+        self._sources: list[tuple[Block, Grown] | None] = [None]
+        none, empty = np.zeros(0, dtype=np.intp), np.zeros(0)
+        self.found = Found(none, empty, empty, none, none)
+        self._add(known)
+
+    def _add(self, parts: Sequence[Found]) -> None:
+        whole = [self.found, *parts]
+        self.found = Found(
+            np.concatenate([part.who for part in whole]),
+            np.concatenate([part.cost for part in whole]),
+            np.concatenate([part.worth for part in whole]),
+            np.concatenate([part.source for part in whole]),
+            np.concatenate([part.at for part in whole]),
+        )
+
+    def probe(self, price: float, window: float | None, deadline: Deadline) -> Probe:
+        """Look for plans at the price: all those within the window, or the promising ones where it is None.
+
+        DeadlineError where the time is up; nothing is added then.
+        """
+        best = self.profit(price)
+        most = best.copy()
+        complete = np.ones(self.count, dtype=bool)
+        parts = []
+        for block in self.blocks:
+            bounds = block.bounds(price)
+            grown = self._look(block, bounds, price, best[block.who], window, deadline)
+            parts.append(self._noted(block, grown))
+            dropped = np.minimum(grown.dropped, bounds.root)
+            np.maximum.at(most, block.who[grown.lane], grown.worth - price * grown.cost)
+            if window is not None:
+                again = np.flatnonzero(dropped >= most[block.who] - window)
+                for lane in again.tolist():
+                    alone = Block(block.lanes.take(np.array([lane])), block.who[[lane]])
+                    bounds = alone.bounds(price)
+                    grown = self._look(alone, bounds, price, most[alone.who], window, deadline)
+                    parts.append(self._noted(alone, grown))
+                    np.maximum.at(most, alone.who[grown.lane], grown.worth - price * grown.cost)
+                    dropped[lane] = min(dropped[lane], float(grown.dropped[0]))
+                complete[block.who] = dropped < most[block.who] - window
+            most[block.who] = np.maximum(most[block.who], dropped)
+        self._add(parts)
+        return Probe(price, most, complete)
+
+    def _look(
+        self,
+        block: Block,
+        bounds: Bounds,
+        price: float,
+        best: Array,
+        window: float | None,
+        deadline: Deadline,
+    ) -> Grown:
+        least = best - (window or 0.0) - 1e-9 * np.maximum(1.0, np.abs(best))
+        least[~np.isfinite(best)] = -inf
+        return grow(block.lanes, bounds, price, least, BEAM if window is None else None, deadline)
+
+    def _noted(self, block: Block, grown: Grown) -> Found:
+        self._sources.append((block, grown))
+        count = len(grown.lane)
+        return Found(
+            block.who[grown.lane],
+            grown.cost,
+            grown.worth,
+            np.full(count, len(self._sources) - 1, dtype=np.intp),
+            np.arange(count),
+        )
+
+    def cheapest(self, deadline: Deadline) -> None:
+        """Add the plan of the fewest cores of every lane. Lanes that then have no plan cannot have one."""
+        for block in self.blocks:
+            lanes = block.lanes
+            stages = tuple(replace(stage, value=-stage.cost) for stage in lanes.stages)
+            alone = Pool(
+                self.count, [Block(replace(lanes, stages=stages, alpha=0.0 * lanes.alpha), block.who)]
+            )
+            alone.probe(0.0, None, deadline)
+            if not alone.probe(0.0, 0.0, deadline).complete[block.who].all():
+                raise DeadlineError("what the pipelines need at the least is too hard to find")
+            for where, grown in filter(None, alone._sources):
+                own = block if where is alone.blocks[0] else _single(block, where)
+                self._add([self._noted(own, _worth_of(own.lanes, grown))])
+
+    def sample(self, some: Index) -> Pool:
+        """A pool of those pipelines only, numbered in that order (ascending)."""
+        blocks = []
+        for block in self.blocks:
+            at = np.flatnonzero(np.isin(block.who, some))
+            if len(at):
+                blocks.append(Block(block.lanes.take(at), np.searchsorted(some, block.who[at])))
+        found = self.found
+        at = np.flatnonzero(np.isin(found.who, some))
+        who = np.searchsorted(some, found.who[at])
+        known = Found(who, found.cost[at], found.worth[at], found.source[at], found.at[at])
+        return Pool(len(some), blocks, [known])
+
+    def profit(self, price: float) -> Array:
+        """The most profit of each pipeline's plans, −inf where none is known."""
+        best = np.full(self.count, -inf)
+        np.maximum.at(best, self.found.who, self.found.worth - price * self.found.cost)
+        return best
+
+    def spent(self, price: float) -> Array:
+        """The cost of each pipeline's best plan at the price, 0 where none is known."""
+        found = self.found
+        order = np.lexsort((found.worth - price * found.cost, found.who))
+        last = np.searchsorted(found.who[order], np.arange(1, self.count + 1)) - 1
+        at = order[np.maximum(last, 0)] if len(order) else np.zeros(self.count, dtype=np.intp)
+        spent = np.zeros(self.count)
+        if len(order):
+            spent = np.where(found.who[at] == np.arange(self.count), found.cost[at], 0.0)
+        return spent
+
+    @property
+    def least_cores(self) -> Array:
+        """The cost of the cheapest known plan of each pipeline, inf where none is known."""
+        least = np.full(self.count, inf)
+        np.minimum.at(least, self.found.who, self.found.cost)
+        return least
+
+    def select(self, budget_cores: float, deadline: Deadline) -> Selection:
+        """The best selection among the plans that are known; every pipeline must have one."""
+        found = self.found
+        return select(Choices(self.count, found.who, found.cost, found.worth), budget_cores, deadline)
+
+    def break_price(self, weight: Array, budget_cores: float) -> float:
+        """The price by the linear relaxation, those with plans counting as often as their weight says."""
+        found = self.found
+        kept = undominated_choices(found.who, found.cost, found.worth)
+        owners, owner = np.unique(found.who[kept], return_inverse=True)
+        counts = weight[found.who[kept]]
+        cost, worth = found.cost[kept] * counts, found.worth[kept] * counts
+        return break_of(hull_of(owner, cost, worth, len(owners)), cost, worth, budget_cores).price
+
+    def options(self, chosen: Index) -> dict[int, tuple[int, ...]]:
+        """The options of each pipeline's chosen plan, as numbered in its stages; the place of a known one."""
+        plans: dict[int, tuple[int, ...]] = {}
+        source = self.found.source[chosen]
+        for number in np.unique(source).tolist():
+            mine = chosen[source == number]
+            at, who = self.found.at[mine], self.found.who[mine].tolist()
+            where = self._sources[number]
+            if where is None:
+                plans.update((w, (place,)) for w, place in zip(who, at.tolist(), strict=True))
+                continue
+            block, grown = where
+            columns = [
+                stage.option[option].tolist()
+                for stage, option in zip(block.lanes.stages, grown.options(at), strict=True)
+            ]
+            plans.update(zip(who, zip(*columns, strict=True), strict=True))
+        return plans
+
+
+def _single(block: Block, where: Block) -> Block:
+    """The block's lane that the other block has alone."""
+    return Block(block.lanes.take(np.flatnonzero(block.who == where.who[0])), where.who)
+
+
+def _worth_of(lanes: Lanes, grown: Grown) -> Grown:
+    """The same plans with what they are worth in the lanes."""
+    product, value = np.ones(len(grown.lane)), np.zeros(len(grown.lane))
+    for stage, option in zip(lanes.stages, grown.options(np.arange(len(grown.lane))), strict=True):
+        product *= stage.factor[option]
+        value += stage.value[option]
+    return replace(grown, worth=lanes.alpha[grown.lane] * product + value)

@@ -1,0 +1,171 @@
+"""The best plans of many pipelines within a budget of cores, without the whole frontier of each.
+
+Only plans near the price of a core matter: with L(μ) = μ · budget + Σ the pipelines' most profit (worth − μ ·
+cost) and a selection worth W, a plan that earns its pipeline more than L(μ) − W less than the best is in no
+better selection. So a price is guessed from some of the pipelines, all plans within such a window of it are
+found in lock-step, the knapsack chooses among them, and price and window are set anew until the proof holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+
+from ipa.model.errors import DeadlineError
+from ipa.model.plan import Termination
+from ipa.optimize.columns import Array
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.knapsack import Selection
+from ipa.optimize.fleet.pool import Pool
+from ipa.optimize.program import tolerance
+
+# Pipelines from which the price is guessed.
+SAMPLE = 96
+# A price is good enough for the proof when the plans found at it want it to move less than this, relative.
+SETTLED = 0.2
+# The price moves by no more than this factor at once, and so often at the most.
+STEP, STEPS = 3.0, 20
+# Windows that are tried for the proof.
+ROUNDS = 12
+# Beside the known distance to the bound the window has room for this share of the price of a core.
+ROOM = 0.1
+
+
+class TooFewCores(Exception):  # noqa: N818 - it says what is the case
+    """The cheapest plans together need more than the budget: `cores`."""
+
+    def __init__(self, cores: float) -> None:
+        super().__init__(cores)
+        self.cores = cores
+
+
+class NoPlan(Exception):  # noqa: N818 - it says what is the case
+    """Some pipelines have no plan within their own limits: `who`."""
+
+    def __init__(self, who: tuple[int, ...]) -> None:
+        super().__init__(who)
+        self.who = who
+
+
+def best_plans(pool: Pool, budget_cores: float, deadline: Deadline) -> Selection:
+    """The selection of most worth within the budget, of plans in the pool or found and added to it.
+
+    Errors: TooFewCores; NoPlan where a pipeline has no plan; DeadlineError where the time is up before
+    there is a selection. A selection that is not proved best is FEASIBLE and has a bound.
+    """
+    bound = inf
+    chosen: Selection | None = None
+    try:
+        if not pool.blocks:
+            _make_sure(pool, budget_cores, deadline)
+            return pool.select(budget_cores, deadline)
+        price = _guess(pool, budget_cores, deadline)
+        price = _settle(pool, np.ones(pool.count), price, budget_cores, deadline, exact=True)
+        window = 0.5 * price
+        for _ in range(ROUNDS):
+            probe = pool.probe(price, window + _rounding(chosen), deadline)
+            chosen = pool.select(budget_cores, deadline)
+            bound = min(bound, probe.bound(budget_cores))
+            if probe.complete.all() and probe.bound(budget_cores) - chosen.worth <= window + _rounding(
+                chosen
+            ):
+                return chosen if chosen.termination is Termination.OPTIMAL else _bounded(chosen, bound)
+            price = chosen.price
+            window = 1.05 * (chosen.relaxed - chosen.worth) + ROOM * price
+    except DeadlineError:
+        if chosen is None and not pool.least_cores.sum() <= budget_cores + tolerance(budget_cores):
+            raise
+        if chosen is None:
+            chosen = pool.select(budget_cores, deadline)
+    assert chosen is not None
+    return _bounded(chosen, bound)
+
+
+def _rounding(chosen: Selection | None) -> float:
+    """What sums may differ by: the proof is to 1e-9 of the worth, relative above 1."""
+    return 1e-9 * max(1.0, abs(chosen.worth)) if chosen is not None else 0.0
+
+
+def _bounded(chosen: Selection, bound: float) -> Selection:
+    return replace(chosen, bound=max(chosen.worth, bound), termination=Termination.FEASIBLE)
+
+
+def _guess(pool: Pool, budget_cores: float, deadline: Deadline) -> float:
+    """About the price at which the pipelines' best plans take the budget, from some that stand for all."""
+    if pool.count <= 2 * SAMPLE:
+        return 0.0
+    size = np.where(np.isfinite(pool.least_cores), pool.least_cores, 0.0)
+    for block in pool.blocks:
+        for stage in block.lanes.stages:
+            size[block.who] += np.minimum.reduceat(stage.cost, stage.start[:-1])
+    # Large ones are taken more often and count less, so that a few of them do not decide.
+    chance = np.sqrt(np.maximum(size, 1e-9))
+    reach = np.cumsum(chance)
+    some = np.unique(np.searchsorted(reach, (np.arange(SAMPLE) + 0.5) * reach[-1] / SAMPLE))
+    weight = reach[-1] / len(some) / chance[some]
+    return _settle(pool.sample(some), weight, 0.0, budget_cores, deadline, exact=False)
+
+
+def _settle(
+    pool: Pool, weight: Array, price: float, budget_cores: float, deadline: Deadline, *, exact: bool
+) -> float:
+    """Look for promising plans until the price at which they take the budget stays where it is; return it.
+
+    Where `exact`, pipelines without a plan and a budget that is too small are found out.
+    """
+    low, high = -inf, inf
+    pushes = 0
+    found = price
+    asked = False
+    for _ in range(STEPS):
+        pool.probe(price, None, deadline)
+        if exact and not asked:
+            missing = not np.isfinite(pool.least_cores).all()
+            asked = (price > 0 or missing) and _make_sure(pool, budget_cores, deadline)
+        known = np.isfinite(pool.least_cores)
+        spent = float((pool.spent(price) * weight).sum())
+        low, high = (max(low, price), high) if spent > budget_cores else (low, min(high, price))
+        found = inf
+        if float((pool.least_cores * weight)[known].sum()) <= budget_cores + tolerance(budget_cores):
+            found = pool.break_price(weight, budget_cores)
+        if abs(found - price) <= SETTLED * price:
+            return found
+        if max(low, high / STEP) <= found <= min(high, STEP * max(low, price / STEP)):
+            price, pushes = found, 0
+            continue
+        # Plans found at one price say little about one far from it; what is spent says more.
+        pushes += 1
+        price = _pushed(pool, weight, price, (low, high), spent / max(budget_cores, 1e-9), pushes)
+    return found if found < inf else price
+
+
+def _pushed(
+    pool: Pool, weight: Array, price: float, between: tuple[float, float], ratio: float, pushes: int
+) -> float:
+    """Another price to look at, from what is spent at this one (`ratio` to the budget)."""
+    low, high = between
+    if low > 0 and high < inf:
+        return float((low * high) ** 0.5)
+    if price == 0:
+        whole = float((np.maximum(pool.profit(0.0), 0.0) * weight).sum())
+        spent = float((pool.spent(0.0) * weight).sum())
+        start = whole * ratio / spent if spent > 0 else 0.0
+        return start if start > 0 else 1.0
+    if ratio > 1:
+        return price * float(max(min(ratio, STEP), 1.2) ** pushes)
+    return price * float(min(max(ratio, 1 / STEP), 1 / 1.2) ** pushes)
+
+
+def _make_sure(pool: Pool, budget_cores: float, deadline: Deadline) -> bool:
+    """Whether the cheapest plans had to be sought to know that there is a selection within the budget."""
+    if pool.least_cores.sum() <= budget_cores + tolerance(budget_cores):
+        return False
+    pool.cheapest(deadline)
+    least = pool.least_cores
+    if not np.isfinite(least).all():
+        raise NoPlan(tuple(np.flatnonzero(~np.isfinite(least)).tolist()))
+    if least.sum() > budget_cores + tolerance(budget_cores):
+        raise TooFewCores(float(least.sum()))
+    return True
