@@ -108,6 +108,11 @@ class Search:
         better = order[objective[order] > before]
         return [(float(cost[at]), float(objective[at]), _trace(history, at)) for at in better.tolist()]
 
+    def undominated(self) -> list[tuple[int, ...]]:
+        """Every plan that no other equals or betters in all that counts. DeadlineError where the time is up."""
+        labels, history, _ = self._grown(-inf, None)
+        return [_trace(history, at) for at in range(len(labels))]
+
     def _grown(self, known: float, width: int | None) -> tuple[Labels, list[tuple[Index, Index]], bool]:
         """The labels of all stages, how each was made, and whether every one was kept."""
         labels = self._growth.start()
