@@ -109,7 +109,10 @@ class Search:
         return [(float(cost[at]), float(objective[at]), _trace(history, at)) for at in better.tolist()]
 
     def undominated(self) -> list[tuple[int, ...]]:
-        """Every plan that no other equals or betters in all that counts. DeadlineError where the time is up."""
+        """Every plan that no other equals or betters in all that counts.
+
+        DeadlineError where the time is up.
+        """
         labels, history, _ = self._grown(-inf, None)
         return [_trace(history, at) for at in range(len(labels))]
 

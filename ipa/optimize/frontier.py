@@ -1,0 +1,111 @@
+"""What one problem can have of accuracy, cost and latency, and of worth and cost: all that no other betters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ipa.model.pipeline import Goal
+from ipa.model.plan import StageConfig
+from ipa.optimize.accuracy import accuracy_term, variant_terms
+from ipa.optimize.backends.exact import Search
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance import undominated
+from ipa.optimize.goals import ORDERS
+from ipa.optimize.options import full_program
+from ipa.optimize.plans import stage_plans, worth
+from ipa.optimize.problem import Problem
+from ipa.optimize.program import Program, Totals, Weights, evaluate
+from ipa.optimize.reduce import reduce_program
+
+# Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
+DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """A plan within the limits and what it comes to; `pas` is the accuracy of a request along the graph."""
+
+    cost_cores: float
+    pas: float
+    latency_s: float
+    objective: float
+    configs: tuple[StageConfig, ...]
+
+
+def frontier(problem: Problem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
+    """The plans that none betters in cost, accuracy and latency together, by rising cost; empty: infeasible.
+
+    Exact within the problem's limits, by label setting. Of plans equal in all three one is given. How many
+    there are grows fast with the number of stages: thousands for five stages of eight variants.
+
+    Errors: DeadlineError where the time is up before all are known.
+    """
+    given = full_program(problem)
+    # Accuracies multiply along the graph whatever the objective makes of them; cost and latency always count.
+    plain = reduce_program(
+        replace(
+            given,
+            stages=tuple(
+                replace(stage, factor=stage.accuracy, value=np.zeros(len(stage))) for stage in given.stages
+            ),
+            uses_product=True,
+            weights=Weights(1.0, 0.0, 0.0),
+        )
+    )
+    chosen = _every_plan(plain, Deadline(deadline_s))
+    totals = [evaluate(plain, each) for each in chosen]
+    columns = np.array([[total.cost_cores, -total.pas, total.latency_s] for total in totals]).reshape(-1, 3)
+    kept = undominated(np.round(columns.T, DIGITS))
+    points = [_point(problem, plain, chosen[at], totals[at]) for at in kept.tolist()]
+    return tuple(sorted(points, key=lambda point: (point.cost_cores, -point.pas, point.latency_s)))
+
+
+def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, float, tuple[int, ...]]]:
+    """Cost in cores, objective and options of the plans that none betters in the two, by rising cost.
+
+    Errors: DeadlineError where the time is up before all are known.
+    """
+    if not all(len(stage) for stage in program.stages):
+        return []
+    return Search(program, deadline).frontier()
+
+
+def worth_program(problem: Problem) -> Program:
+    """The program whose objective is what the problem's plans are worth, reduced.
+
+    That is the weighted sum, or the first criterion of a goal that has an order: accuracy or minus the cores.
+    """
+    goal = problem.objective.goal
+    program = full_program(problem)
+    return reduce_program(program if goal is Goal.WEIGHTED else program.weighed(ORDERS[goal][0]))
+
+
+def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:
+    if not all(len(stage) for stage in program.stages):
+        return []
+    return Search(program, deadline).undominated()
+
+
+def _point(problem: Problem, program: Program, chosen: tuple[int, ...], totals: Totals) -> FrontierPoint:
+    objective = problem.objective
+    started = 0.0
+    terms = []
+    for stage, options, at in zip(problem.stages, program.stages, chosen, strict=True):
+        columns, point = stage.columns, int(options.point[at])
+        started += float(options.started_cores[at])
+        terms.append(
+            1.0 if point < 0 else variant_terms(stage, objective)[columns.variants[columns.variant[point]]]
+        )
+    term = accuracy_term(problem, terms)
+    weighted = objective.alpha * term - objective.beta * totals.cost_cores - objective.delta * totals.batch
+    if problem.running:
+        weighted -= objective.transition_per_core * started
+    return FrontierPoint(
+        totals.cost_cores,
+        totals.pas,
+        totals.latency_s,
+        worth(problem, replace(totals, objective=weighted, term=term)),
+        tuple(stage.config for stage in stage_plans(problem, program, chosen)),
+    )
