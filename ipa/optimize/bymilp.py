@@ -43,8 +43,7 @@ def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> Answer:
     if not all(len(stage) for stage in program.stages):
         return Answer(Termination.INFEASIBLE)
     numbers = count()
-    whole = tuple(spread_range(program, path) for path in program.graph.paths)
-    parts = [_Part(-inf, next(numbers), whole)]
+    parts = [_Part(-inf, next(numbers), whole_ranges(program))]
     best: tuple[int, ...] = ()
     reached = -inf
     while parts and (not best or -parts[0].minus_bound > reached + EQUAL * max(1.0, abs(reached))):
@@ -67,6 +66,11 @@ def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> Answer:
         for ranges in cut or ():
             heapq.heappush(parts, _Part(-bound, next(numbers), ranges))
     return Answer(Termination.OPTIMAL, best, reached) if best else Answer(Termination.INFEASIBLE)
+
+
+def whole_ranges(program: Program) -> Ranges:
+    """For each path, all that Σ spread² can be."""
+    return tuple(spread_range(program, path) for path in program.graph.paths)
 
 
 def _cut(program: Program, chosen: tuple[int, ...], ranges: Ranges) -> tuple[Ranges, Ranges] | None:

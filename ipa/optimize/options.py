@@ -170,7 +170,7 @@ def _level_options(
         accuracy=columns.accuracy[point],
         factor=factor,
         gain=gain,
-        value=gain,
+        value=gain.copy(),
         batch_size=columns.batch_size[point],
         cost_cores=replicas * columns.cores[point],
         memory_gib=replicas * columns.memory_gib[point],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil, inf, prod
 from random import Random
 
-from ipa.model.pipeline import AccuracyRule, Bounds, Objective
+from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.problem import Compat, Problem, StageProblem
 
@@ -17,9 +19,12 @@ def random_problem(
     random: Random, stages: tuple[int, int] = (2, 6), variants: tuple[int, int] = (2, 8), batches: int = 7
 ) -> Problem:
     """A chain whose SLA, cores and accuracy floor range from loose to impossible."""
-    chain = tuple(
-        random_stage(random, f"s{index}", random.randint(*variants), random.randint(1, batches))
-        for index in range(random.randint(*stages))
+    chain = chained(
+        [
+            random_stage(random, f"s{index}", random.randint(*variants), random.randint(1, batches))
+            for index in range(random.randint(*stages))
+        ],
+        random.choices([1.0, 1.0, 1.0, 3.0, 2.5], k=stages[1]),
     )
     rate_rps = random.choice([0.5, 3.0, 17.0, 40.0, random.uniform(1, 60)])
     light_s = sum(min(point.latency_s for point in stage.points) for stage in chain)
@@ -43,7 +48,7 @@ def random_problem(
 
 
 def random_stage(random: Random, name: str, variants: int, batches: int) -> StageProblem:
-    """Variants that cost more the better they are, with some noise; sometimes a stage that fans out."""
+    """Variants that cost more the better they are, with some noise."""
     base_s = random.uniform(0.005, 0.1)
     points = []
     for rank in range(variants):
@@ -56,8 +61,16 @@ def random_stage(random: Random, name: str, variants: int, batches: int) -> Stag
             points.append(
                 OperatingPoint(f"v{rank}", accuracy, batch_size, cores, latency_s, batch_size / latency_s)
             )
-    fan_out = random.choice([1.0, 1.0, 1.0, 3.0, 2.5])
-    return StageProblem(name, fan_out, tuple(points), random.choice([None, 0.02, 0.1]))
+    return StageProblem(name, tuple(points), batch_timeout_s=random.choice([None, 0.02, 0.1]))
+
+
+def chained(stages: Sequence[StageProblem], fan_outs: Sequence[float] = ()) -> tuple[StageProblem, ...]:
+    """The stages one after the other; `fan_outs` are what each but the last sends on, 1 without."""
+    sent = [*fan_outs, *[1.0] * len(stages)]
+    return tuple(
+        replace(stage, after=(Edge(stages[at - 1].name, sent[at - 1]),) if at else ())
+        for at, stage in enumerate(stages)
+    )
 
 
 def brute_force(problem: Problem) -> float | None:
@@ -83,7 +96,7 @@ def brute_force(problem: Problem) -> float | None:
 
 def _choices(problem: Problem, index: int):  # type: ignore[no-untyped-def]
     stage = problem.stages[index]
-    items = prod(before.fan_out for before in problem.stages[:index])
+    items = prod(edge.items("") for before in problem.stages[: index + 1] for edge in before.after)
     rate = problem.rate_rps * items
     most = min(problem.bounds.max_replicas or 10_000, problem.objective.max_replicas or 10_000)
     for point in stage.points:

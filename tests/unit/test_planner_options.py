@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.accuracy import accuracy_of_chain, ranks
-from ipa.optimize.options import build_program, undominated
+from ipa.optimize.accuracy import accuracy_term, ranks
+from ipa.optimize.dominance import undominated
+from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.program import Options
+from tests.fakes.planner_instances import chained
 
 GOOD = OperatingPoint("good", 0.9, 1, 2.0, 0.10, 10.0)
 FAST = OperatingPoint("fast", 0.7, 1, 1.0, 0.05, 20.0)
@@ -25,70 +28,73 @@ def problem(*stages: StageProblem, rate_rps: float = 10.0, bounds: Bounds | None
     return Problem("p", rate_rps, 10.0, stages, objective, bounds or Bounds())
 
 
+def variants_of(stage: StageProblem, options: Options) -> list[str]:
+    return [stage.points[at].variant for at in options.point]
+
+
+def sizes_of(asked: Problem) -> list[int]:
+    return [int(size) for size in build_program(asked).stages[0].batch_size]
+
+
 def test_options_carry_the_least_replicas() -> None:
-    program = build_program(problem(StageProblem("a", 1.0, (GOOD, FAST)), rate_rps=25.0))
-    assert [(option.point.variant, option.replicas) for option in program.stages[0]] == [
-        ("fast", 2),
-        ("good", 3),
-    ]
+    stage = StageProblem("a", (GOOD, FAST))
+    options = build_program(problem(stage, rate_rps=25.0)).stages[0]
+    assert variants_of(stage, options) == ["fast", "good"]
+    assert options.replicas.tolist() == [2, 3]
 
 
 def test_an_option_no_better_in_anything_is_left_out() -> None:
     worse = replace(FAST, variant="worse", latency_s=0.06, accuracy=0.6)
     twin = replace(FAST, variant="twin")
-    program = build_program(problem(StageProblem("a", 1.0, (worse, twin, FAST))))
-    assert [option.point.variant for option in program.stages[0]] == ["fast"]
+    stage = StageProblem("a", (worse, twin, FAST))
+    assert variants_of(stage, build_program(problem(stage)).stages[0]) == ["fast"]
 
 
 def test_an_option_that_breaks_a_limit_in_any_company_is_left_out() -> None:
-    stages = StageProblem("a", 1.0, (GOOD, FAST)), StageProblem("b", 1.0, (FAST,))
+    stages = chained([StageProblem("a", (GOOD, FAST)), StageProblem("b", (FAST,))])
     assert [len(stage) for stage in build_program(problem(*stages)).stages] == [2, 1]
     tight = replace(problem(*stages), sla_s=0.14)
-    assert [option.point.variant for option in build_program(tight).stages[0]] == ["fast"]
+    assert variants_of(stages[0], build_program(tight).stages[0]) == ["fast"]
     scarce = problem(*stages, bounds=Bounds(cores=2.0))
-    assert [option.point.variant for option in build_program(scarce).stages[0]] == ["fast"]
+    assert variants_of(stages[0], build_program(scarce).stages[0]) == ["fast"]
     exacting = problem(*stages, bounds=Bounds(accuracy_floor=0.6))
-    assert [option.point.variant for option in build_program(exacting).stages[0]] == ["good"]
+    assert variants_of(stages[0], build_program(exacting).stages[0]) == ["good"]
 
 
 def test_fan_out_offers_the_replica_counts_that_shorten_the_sequence() -> None:
-    fanning = StageProblem("a", 6.0, (replace(FAST, capacity_rps=100.0),))
-    after = StageProblem("b", 1.0, (FAST,))
+    first = StageProblem("a", (replace(FAST, capacity_rps=100.0),))
+    fanning, after = chained([first, StageProblem("b", (FAST,))], [6.0])
     options = build_program(problem(fanning, after, rate_rps=1.0)).stages[1]
-    assert [(option.replicas, option.service_s) for option in options] == [
-        (1, pytest.approx(0.30)),
-        (2, pytest.approx(0.15)),
-        (3, pytest.approx(0.10)),
-        (6, pytest.approx(0.05)),
-    ]
+    assert options.replicas.tolist() == [1, 2, 3, 6]
+    assert options.service_s.tolist() == pytest.approx([0.30, 0.15, 0.10, 0.05])
     capped = problem(fanning, after, rate_rps=1.0, bounds=Bounds(max_replicas=3))
-    assert [option.replicas for option in build_program(capped).stages[1]] == [1, 2, 3]
+    assert build_program(capped).stages[1].replicas.tolist() == [1, 2, 3]
     scarce = problem(fanning, after, rate_rps=1.0, bounds=Bounds(cores=3.0))
-    assert [option.replicas for option in build_program(scarce).stages[1]] == [1, 2]
+    assert build_program(scarce).stages[1].replicas.tolist() == [1, 2]
 
 
 def test_one_item_a_request_offers_only_the_least() -> None:
-    options = build_program(problem(StageProblem("a", 1.0, (FAST,)))).stages[0]
-    assert [option.replicas for option in options] == [1]
+    options = build_program(problem(StageProblem("a", (FAST,)))).stages[0]
+    assert options.replicas.tolist() == [1]
 
 
 def test_the_paper_charges_the_wait_and_the_artifact_credits_it() -> None:
     batched = replace(FAST, batch_size=4)
-    stage = StageProblem("a", 1.0, (FAST, batched, replace(GOOD, batch_size=4)), batch_timeout_s=0.2)
+    stage = StageProblem("a", (FAST, batched, replace(GOOD, batch_size=4)), batch_timeout_s=0.2)
     paper = build_program(problem(stage)).stages[0]
-    assert {option.point.batch_size: option.wait_s for option in paper} == {1: 0.0, 4: 0.2}
+    assert dict(zip(paper.batch_size.tolist(), paper.wait_s.tolist(), strict=True)) == {1: 0.0, 4: 0.2}
     artifact = build_program(replace(problem(stage), compat=Compat.IPA_ARTIFACT)).stages[0]
-    assert [option.wait_s for option in artifact] == pytest.approx([-2 * (2 - 1) / 10.0] * len(artifact))
+    assert artifact.wait_s.tolist() == pytest.approx([-2 * (2 - 1) / 10.0] * len(artifact))
 
 
 def test_batch_sizes_that_are_not_allowed_are_left_out() -> None:
     sizes = tuple(replace(FAST, batch_size=size, capacity_rps=10.0 * size) for size in (1, 2, 4, 8))
-    whole = problem(StageProblem("a", 1.0, sizes), rate_rps=60.0)
-    assert [option.point.batch_size for option in build_program(whole).stages[0]] == [1, 2, 4, 8]
+    whole = problem(StageProblem("a", sizes), rate_rps=60.0)
+    assert sizes_of(whole) == [1, 2, 4, 8]
     capped = replace(whole, objective=replace(whole.objective, max_batch_size=4))
-    assert [option.point.batch_size for option in build_program(capped).stages[0]] == [1, 2, 4]
+    assert sizes_of(capped) == [1, 2, 4]
     listed = replace(whole, bounds=Bounds(batch_sizes=(2, 8)))
-    assert [option.point.batch_size for option in build_program(listed).stages[0]] == [2, 8]
+    assert sizes_of(listed) == [2, 8]
 
 
 def test_ranks_rise_with_accuracy() -> None:
@@ -114,7 +120,9 @@ def test_a_chain_of_four_counts_every_stage(rule: AccuracyRule, expected: float)
         if rule not in (AccuracyRule.PRODUCT, AccuracyRule.RANK_PRODUCT)
         else [0.5, 1, 0.5, 0.5]
     )
-    assert accuracy_of_chain(terms, rule) == pytest.approx(expected)
+    asked = problem(*chained([StageProblem(name, (FAST,)) for name in "abcd"]))
+    asked = replace(asked, objective=replace(asked.objective, accuracy_rule=rule))
+    assert accuracy_term(asked, terms) == pytest.approx(expected)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=40))
@@ -128,14 +136,14 @@ def test_undominated_keeps_the_first_of_what_nothing_beats(candidates: list[tupl
             for before, other in enumerate(candidates)
         )
     ]
-    assert undominated(columns) == expected
+    assert undominated(columns).tolist() == expected
 
 
 def test_undominated_compares_across_chunks() -> None:
     falling = np.vstack([np.arange(1000.0), np.arange(1000.0)[::-1]])
-    assert undominated(falling) == list(range(1000))
+    assert undominated(falling).tolist() == list(range(1000))
     doubled = np.hstack([falling, falling + 0.5])
-    assert undominated(doubled) == list(range(1000))
+    assert undominated(doubled).tolist() == list(range(1000))
 
 
 def test_a_senseless_problem_names_all_that_is_wrong() -> None:
@@ -145,7 +153,7 @@ def test_a_senseless_problem_names_all_that_is_wrong() -> None:
             "p",
             -1.0,
             0.0,
-            (StageProblem("a", 0.0, (broken,)),),
+            chained([StageProblem("a", (broken,)), StageProblem("b", ())], [0.0]),
             Objective(alpha=-2.0),
             Bounds(),
             Compat.PAPER,

@@ -14,7 +14,7 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.relaxations import Relaxation, relaxations
 from ipa.optimize.solve import solve
-from tests.fakes.planner_instances import brute_force, random_problem
+from tests.fakes.planner_instances import brute_force, chained, random_problem
 
 SLOW = OperatingPoint("slow", 0.9, 1, 2.0, 0.2, 5.0)
 FAST = OperatingPoint("fast", 0.6, 1, 1.0, 0.1, 10.0)
@@ -22,7 +22,7 @@ PROBLEM = Problem(
     "p",
     20.0,
     1.0,
-    (StageProblem("first", 1.0, (SLOW, FAST)), StageProblem("second", 1.0, (SLOW, FAST))),
+    chained([StageProblem("first", (SLOW, FAST)), StageProblem("second", (SLOW, FAST))]),
     Objective(max_replicas=100),
 )
 
@@ -70,7 +70,7 @@ def test_where_two_limits_bind_no_single_move_is_promised() -> None:
 
 
 def test_a_stage_without_options_is_infeasible_at_any_limit() -> None:
-    empty = replace(PROBLEM, stages=(*PROBLEM.stages, StageProblem("third", 1.0, ())))
+    empty = replace(PROBLEM, stages=chained([*PROBLEM.stages, StageProblem("third", ())]))
     for solver in ("gurobi", "highs", "exact"):
         plan = solve(empty, solver)
         assert plan.termination is Termination.INFEASIBLE

@@ -14,12 +14,15 @@ from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.backends import exact
 from ipa.optimize.backends.answer import Answer
+from ipa.optimize.bymilp import whole_ranges
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import build_milp, chosen_options
-from ipa.optimize.options import Program, build_program
+from ipa.optimize.linearise import build_milp, chosen_options
+from ipa.optimize.milp import Milp
+from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.program import Program
 from ipa.optimize.solve import BACKENDS, solve
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import chained, random_problem
 
 # The licence that comes with pip covers so many variables.
 PIP_LICENCE_VARIABLES = 2000
@@ -29,7 +32,6 @@ def trading_stage(name: str, options: int) -> StageProblem:
     """A stage with so many variants, each dearer and better than the last: none is dominated."""
     return StageProblem(
         name,
-        1.0,
         tuple(
             OperatingPoint(f"v{rank:04}", 0.5 + 0.4 * rank / options, 1, 1.0 + rank / 64, 0.1, 100.0)
             for rank in range(options)
@@ -39,7 +41,7 @@ def trading_stage(name: str, options: int) -> StageProblem:
 
 def large_problem() -> Problem:
     """More variables than the pip licence covers, yet easy: sums of accuracies."""
-    stages = tuple(trading_stage(f"s{index}", 800) for index in range(3))
+    stages = chained([trading_stage(f"s{index}", 800) for index in range(3)])
     objective = Objective(alpha=20.0, beta=0.5, accuracy_rule=AccuracyRule.SUM)
     return Problem("large", 10.0, 5.0, stages, objective)
 
@@ -50,7 +52,7 @@ def tied_problem(*, beta: float = 0.5) -> Problem:
         OperatingPoint(f"v{rank}", 0.5 + rank / 10, 1, 1.0 + rank, 0.3 - rank / 20, 100.0)
         for rank in range(5)
     )
-    stages = (StageProblem("a", 1.0, points), StageProblem("b", 1.0, points))
+    stages = chained([StageProblem("a", points), StageProblem("b", points)])
     objective = Objective(alpha=2.0, beta=beta, delta=0.0, accuracy_rule=AccuracyRule.RANK_SUM)
     return Problem("tied", 10.0, 5.0, stages, objective)
 
@@ -63,7 +65,7 @@ def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
 
 def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
     problem = large_problem()
-    assert len(build_milp(build_program(problem)).costs) > PIP_LICENCE_VARIABLES
+    assert len(linear(build_program(problem)).costs) > PIP_LICENCE_VARIABLES
     plan = solve(problem, deadline_s=60.0)
     assert plan.termination is Termination.OPTIMAL
     if plan.solver == "gurobi":
@@ -78,9 +80,13 @@ def test_gurobi_asked_for_by_name_above_its_licence_is_refused() -> None:
     try:
         solve(large_problem(), "gurobi", 60.0)
     except LicenceError as error:
-        assert f"{len(build_milp(program).costs)} variables" in str(error)
+        assert f"{len(linear(program).costs)} variables" in str(error)
     else:
         pytest.skip("this machine's Gurobi licence covers large models")
+
+
+def linear(program: Program) -> Milp:
+    return build_milp(program, whole_ranges(program))
 
 
 def out_of_time(program: Program, deadline: Deadline) -> Answer:
@@ -91,14 +97,14 @@ def out_of_time(program: Program, deadline: Deadline) -> Answer:
 def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ipa.optimize.backends.gurobi.solve", out_of_time)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: out_of_time)
     plan = solve(tied_problem(beta=1.0))
     assert (plan.solver, plan.termination) == ("exact", Termination.OPTIMAL)
     assert "then exact, since gurobi was not done" in plan.note
 
 
 def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipa.optimize.backends.gurobi.solve", out_of_time)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: out_of_time)
     plan = solve(tied_problem(beta=1.0), deadline_s=0.0)
     assert (plan.solver, plan.termination, plan.bound) == ("gurobi", Termination.FEASIBLE, 99.0)
     assert "the time was up" in plan.note
@@ -121,7 +127,7 @@ def test_ties_of_equal_cost_go_to_the_lowest_latency_then_to_the_first_name(solv
     slow = OperatingPoint("a-slow", 0.7, 1, 1.0, 0.2, 100.0)
     quick = OperatingPoint("b-quick", 0.7, 1, 1.0, 0.1, 100.0)
     twin = replace(quick, variant="c-quick")
-    stage = StageProblem("only", 1.0, (slow, twin, quick))
+    stage = StageProblem("only", (slow, twin, quick))
     plan = solve(Problem("p", 10.0, 1.0, (stage,), Objective()), solver)
     assert plan.configs[0].variant == "b-quick"
 
@@ -130,7 +136,7 @@ def test_ties_of_equal_cost_go_to_the_lowest_latency_then_to_the_first_name(solv
 def test_swapped_choices_of_twin_stages_go_to_the_first_name(solver: str) -> None:
     cheap = OperatingPoint("cheap", 0.5, 1, 1.0, 0.1, 100.0)
     dear = OperatingPoint("dear", 0.9, 1, 2.0, 0.3, 100.0)
-    stages = (StageProblem("a", 1.0, (dear, cheap)), StageProblem("b", 1.0, (dear, cheap)))
+    stages = chained([StageProblem("a", (dear, cheap)), StageProblem("b", (dear, cheap))])
     objective = Objective(alpha=10.0, beta=0.1, accuracy_rule=AccuracyRule.SUM)
     # Room for one of the two stages to take the dear variant.
     plan = solve(Problem("p", 10.0, 0.4, stages, objective), solver)
@@ -140,7 +146,7 @@ def test_swapped_choices_of_twin_stages_go_to_the_first_name(solver: str) -> Non
 @pytest.mark.parametrize("solver", BACKENDS)
 def test_the_batch_term_decides_though_it_is_tiny(solver: str) -> None:
     points = tuple(OperatingPoint("v", 0.9, batch, 1.0, 0.1 - batch / 1000, 100.0) for batch in (1, 2, 4))
-    plan = solve(Problem("p", 50.0, 1.0, (StageProblem("a", 1.0, points),), Objective(alpha=100.0)), solver)
+    plan = solve(Problem("p", 50.0, 1.0, (StageProblem("a", points),), Objective(alpha=100.0)), solver)
     assert plan.configs[0].batch_size == 1
 
 
@@ -181,7 +187,7 @@ def test_time_up_in_the_second_pass_leaves_the_plan_of_the_first_with_its_gap(
 
 @pytest.mark.parametrize("solver", ["gurobi", "highs"])
 def test_a_solver_out_of_time_gives_a_plan_that_holds_or_none(solver: str) -> None:
-    plan = solve(random_problem(Random(0), stages=(6, 6), variants=(8, 8)), solver, 0.0)
+    plan = solve(random_problem(Random(3), stages=(6, 6), variants=(8, 8)), solver, 0.0)
     assert plan.termination in (Termination.NO_SOLUTION_FOUND, Termination.FEASIBLE, Termination.OPTIMAL)
     assert (plan.objective is None) == (plan.termination is Termination.NO_SOLUTION_FOUND)
     json.dumps(plan.to_json(), allow_nan=False)
@@ -190,7 +196,7 @@ def test_a_solver_out_of_time_gives_a_plan_that_holds_or_none(solver: str) -> No
 def test_ties_unbroken_for_lack_of_time_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tied_problem()
     answer = exact.solve(build_program(problem), Deadline(5.0))
-    monkeypatch.setattr("ipa.optimize.backends.highs.solve", lambda program, deadline: answer)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: lambda program, deadline: answer)
     plan = solve(problem, "highs", 0.0)
     assert plan.termination is Termination.OPTIMAL
     assert "ties" in plan.note
@@ -200,9 +206,8 @@ def test_a_solver_that_stops_short_of_the_best_is_found_out(monkeypatch: pytest.
     problem = tied_problem(beta=1.0)
     program = build_program(problem)
     worst = tuple(len(stage) - 1 for stage in program.stages)
-    monkeypatch.setattr(
-        "ipa.optimize.backends.highs.solve", lambda *_: Answer(Termination.OPTIMAL, worst, None)
-    )
+    wrong = Answer(Termination.OPTIMAL, worst, None)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: lambda program, deadline: wrong)
     with pytest.raises(SolverError, match="is feasible"):
         solve(problem, "highs")
 
@@ -216,8 +221,8 @@ def test_a_choice_that_is_not_integral_is_refused() -> None:
 
 def test_the_linear_program_grows_with_options_not_with_their_products() -> None:
     points = [trading_stage(f"s{index}", 70) for index in range(10)]
-    problem = Problem("p", 10.0, 50.0, tuple(points), Objective(alpha=5.0, beta=0.01), Bounds(cores=1e3))
-    milp = build_milp(build_program(problem))
+    problem = Problem("p", 10.0, 50.0, chained(points), Objective(alpha=5.0, beta=0.01), Bounds(cores=1e3))
+    milp = linear(build_program(problem))
     assert len(milp.costs) <= 2 * 700
     assert len(milp.rows) <= 700 + 2 * 10 + 2
 
@@ -225,7 +230,7 @@ def test_the_linear_program_grows_with_options_not_with_their_products() -> None
 @pytest.mark.parametrize("solver", BACKENDS)
 def test_a_plan_under_the_released_semantics_says_what_its_latency_is(solver: str) -> None:
     point = OperatingPoint("v", 0.9, 4, 1.0, 0.1, 100.0)
-    stage = StageProblem("a", 1.0, (point, replace(point, batch_size=2, cores=2.0)))
+    stage = StageProblem("a", (point, replace(point, batch_size=2, cores=2.0)))
     problem = Problem("p", 10.0, 1.0, (stage,), Objective(), compat=Compat.IPA_ARTIFACT)
     plan = solve(problem, solver)
     assert plan.stages[0].queue_delay_s == pytest.approx(-0.1)

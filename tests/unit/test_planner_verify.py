@@ -15,7 +15,7 @@ from ipa.model.profile import OperatingPoint
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.optimize.verify import verify
-from tests.fakes.planner_instances import random_problem
+from tests.fakes.planner_instances import chained, random_problem
 
 SLOW = OperatingPoint("slow", 0.9, 2, 1.0, 0.1, 20.0)
 FAST = OperatingPoint("fast", 0.6, 1, 1.0, 0.02, 50.0)
@@ -23,7 +23,7 @@ PROBLEM = Problem(
     "p",
     30.0,
     1.0,
-    (StageProblem("first", 2.0, (SLOW, FAST)), StageProblem("second", 1.0, (SLOW, FAST))),
+    chained([StageProblem("first", (SLOW, FAST)), StageProblem("second", (SLOW, FAST))], [2.0]),
     Objective(alpha=10.0, beta=0.1, delta=1e-3),
     Bounds(cores=12.0, max_replicas=8, accuracy_floor=0.3),
 )
@@ -53,7 +53,18 @@ def test_a_wrong_figure_is_refused(plan: Plan, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["rate_rps", "capacity_rps", "latency_s", "queue_delay_s", "utilisation_ratio", "accuracy"]
+    "field",
+    [
+        "rate_rps",
+        "capacity_rps",
+        "latency_s",
+        "queue_delay_s",
+        "utilisation_ratio",
+        "accuracy",
+        "items",
+        "mean_s",
+        "excess_s",
+    ],
 )
 def test_a_wrong_figure_of_a_stage_is_refused(plan: Plan, field: str) -> None:
     changed = with_stage(plan, **{field: getattr(plan.stages[0], field) + 1e-5})
@@ -86,8 +97,8 @@ def test_too_few_replicas_are_refused(plan: Plan) -> None:
         (replace(PROBLEM, bounds=replace(PROBLEM.bounds, min_replicas=9)), "replicas outside"),
         (replace(PROBLEM, objective=replace(PROBLEM.objective, max_replicas=1)), "replicas outside"),
         (replace(PROBLEM, sla_s=0.01), "above the SLA"),
-        (replace(PROBLEM, objective=replace(PROBLEM.objective, max_batch_size=1)), "batch size"),
-        (replace(PROBLEM, bounds=replace(PROBLEM.bounds, batch_sizes=(4,))), "batch size"),
+        (replace(PROBLEM, objective=replace(PROBLEM.objective, max_batch_size=1)), "does not allow"),
+        (replace(PROBLEM, bounds=replace(PROBLEM.bounds, batch_sizes=(4,))), "does not allow"),
     ],
 )
 def test_a_violated_row_is_refused(plan: Plan, tightened: Problem, words: str) -> None:
