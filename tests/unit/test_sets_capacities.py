@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ipa.model.pipeline import Objective, Pin
 from ipa.model.profile import OperatingPoint
+from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.sets.capacities import (
     fit_line,
     largest_rate,
@@ -15,6 +17,7 @@ from ipa.optimize.sets.capacities import (
     table_levels,
 )
 from ipa.optimize.sets.problem import SetVariant
+from ipa.optimize.solve import solve
 
 POINTS = tuple(
     OperatingPoint("v", 0.8, batch, cores, latency_s=0.1 * batch / cores, capacity_rps=12.0 * cores)
@@ -48,7 +51,7 @@ def test_points_without_a_tail_carry_their_capacity_less_the_margin() -> None:
 
 def test_points_with_a_tail_carry_what_meets_the_slo() -> None:
     point = OperatingPoint("v", 0.8, 1, 1.0, latency_s=0.12, capacity_rps=10.0, latency_mean_s=0.1)
-    tail = stage_tail()
+    tail = stage_tail([point])
     rate_rps = largest_rate(point, 0.5, tail)
     assert 0 < rate_rps < 10
     below, above = tail(point, np.array([rate_rps, rate_rps + 2e-4]))
@@ -58,11 +61,23 @@ def test_points_with_a_tail_carry_what_meets_the_slo() -> None:
     assert loose[0].capacity_rps > tight[0].capacity_rps
 
 
+def test_the_planner_agrees_on_what_one_replica_carries() -> None:
+    slow = OperatingPoint("v", 0.8, 4, 1.0, latency_s=0.3, capacity_rps=12.0, latency_mean_s=0.25)
+    points = (OperatingPoint("v", 0.8, 1, 1.0, latency_s=0.12, capacity_rps=8.0, latency_mean_s=0.1), slow)
+    for point in points:
+        rate_rps = largest_rate(point, 0.7, stage_tail(points, 0.05))
+        pin = Pin(batch_size=point.batch_size, replicas=1)
+        stage = StageProblem("s", points, batch_timeout_s=0.05, pin=pin)
+        for factor, feasible in ((1.0, True), (1.001, False)):
+            asked = Problem("p", rate_rps * factor, 0.7, (stage,), Objective(), compat=Compat.TAIL)
+            assert (solve(asked, "exact", explain=False).objective is not None) == feasible, point
+
+
 def test_a_rate_counts_only_where_every_smaller_one_meets_the_slo_too() -> None:
     point = POINTS[1]
     # Full batches of four form too slowly at low rates unless a timeout sends them.
-    assert largest_rate(point, 1.0, stage_tail(None)) == 0.0
-    assert largest_rate(point, 1.0, stage_tail(0.05)) > 0.0
+    assert largest_rate(point, 1.0, stage_tail(POINTS)) == 0.0
+    assert largest_rate(point, 1.0, stage_tail(POINTS, 0.05)) > 0.0
 
 
 def test_levels_without_more_capacity_are_not_worth_choosing() -> None:

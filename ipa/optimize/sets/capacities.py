@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.profile import OperatingPoint
+from ipa.optimize.columns import columns_of
 from ipa.optimize.sets.problem import CoreLevel
 from ipa.queueing.tail import sojourn
 
@@ -95,19 +96,29 @@ def point_levels(
     return tuple(CoreLevel(cores, rate_rps) for cores, rate_rps in sorted(best.items()) if rate_rps > 0)
 
 
-def stage_tail(timeout_s: float | None = None, percentile: float = 99.0) -> TailLatency:
-    """The tail of the time at a stage of one replica, as a function of point and rates."""
+def stage_tail(
+    points: Sequence[OperatingPoint], timeout_s: float | None = None, percentile: float = 99.0
+) -> TailLatency:
+    """The tail of the time at a stage of one replica, as a function of one of its points and rates.
+
+    As the planner charges it under `Compat.TAIL`: random arrivals, batches sent after `timeout_s` at the
+    latest.
+    """
+    single_s = dict(zip(points, columns_of(points).single_s.tolist(), strict=True))
 
     def tail_latency_s(point: OperatingPoint, rates_rps: Array) -> Array:
         mean_s = point.latency_s if point.latency_mean_s is None else point.latency_mean_s
+        # Where the measured throughput is lower than the service time says, a replica is busy for longer.
+        busy_s = max(mean_s, point.batch_size / point.capacity_rps)
         return sojourn(
             point.batch_size,
             1,
-            mean_s,
-            point.latency_s,
+            busy_s,
+            max(point.latency_s, busy_s),
             rates_rps,
             timeout_s=timeout_s,
             percentile=percentile,
+            service_one_s=min(single_s[point], busy_s),
         ).quantile_s
 
     return tail_latency_s
