@@ -18,6 +18,7 @@ COARSE = 17
 # Multipliers tried: this many powers of two around the natural scale of each limit.
 POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-12, 9)])
 FINER = np.linspace(0.55, 1.45, 19)
+AROUND = (0.25, 0.5, 2.0, 4.0)
 FINEST = np.linspace(0.96, 1.04, 9)
 
 
@@ -166,10 +167,10 @@ class Bounding:
         return best
 
     def _around(self, best: Array) -> Array:
-        """No multiplier at all, the given ones, and their halves and doubles."""
+        """No multiplier at all, the given ones, and some around: partial plans differ in what is scarce."""
         around = [np.zeros(len(best)), best]
         for axis in np.flatnonzero(best > 0).tolist():
-            for ratio in (0.5, 2.0):
+            for ratio in AROUND:
                 other = best.copy()
                 other[axis] *= ratio
                 around.append(other)

@@ -173,7 +173,7 @@ class Countdown(Deadline):
 def test_time_up_in_the_second_pass_leaves_the_plan_of_the_first_with_its_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exact, "BEAM", 1)
+    monkeypatch.setattr(exact, "WIDTHS", (1, None))
     problem = random_problem(Random(0), stages=(4, 4), variants=(5, 5))
     best = solve(problem, "exact", 60.0)
     monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(2 * len(problem.stages)))
@@ -241,7 +241,7 @@ def test_a_plan_under_the_released_semantics_says_what_its_latency_is(solver: st
 def test_the_first_pass_alone_would_miss_plans_that_the_second_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     problems = [random_problem(Random(seed), stages=(4, 6), variants=(4, 8)) for seed in range(30)]
     expected = [solve(problem, "exact", 60.0, explain=False).objective for problem in problems]
-    monkeypatch.setattr(exact, "BEAM", 1)
+    monkeypatch.setattr(exact, "WIDTHS", (1, None))
     assert [solve(problem, "exact", 60.0, explain=False).objective for problem in problems] == expected
 
 

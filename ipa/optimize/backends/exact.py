@@ -24,8 +24,10 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.program import Program, evaluate
 
-# Labels kept in the first pass.
-BEAM = 48
+# Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for.
+WIDTHS = (24, 128, 700, None)
+# The labels that are kept are the best of so many classes of the value so far.
+STRATA = 4
 
 
 def solve(
@@ -41,13 +43,12 @@ def solve(
     search = Search(program, deadline, prices)
     chosen = tuple(start)
     try:
-        known = evaluate(program, chosen).objective if chosen else -inf
-        complete = False
-        if not chosen:
-            chosen, complete = search.run(known, BEAM)
-        if not complete:
+        for width in WIDTHS[1 if chosen else 0 :]:
             known = evaluate(program, chosen).objective if chosen else -inf
-            chosen = search.run(known, None)[0] or chosen
+            found, complete = search.run(known, width)
+            chosen = found or chosen
+            if complete:
+                break
     except DeadlineError:
         termination = Termination.FEASIBLE if chosen else Termination.NO_SOLUTION_FOUND
         note = "the time was up before it was proved best"
@@ -129,15 +130,15 @@ class Search:
             bound = self._upper(at + 1, labels)
             good = bound >= least
             good &= self._above_floors(at + 1, labels)
-            if width is not None and np.count_nonzero(good) > 2 * width:
-                good &= bound >= np.partition(bound[good], -2 * width)[-2 * width]
-                complete = False
             labels, bound = labels.take(good), bound[good]
+            if width is not None and len(labels) > 2 * width:
+                few = _spread(labels, bound, 2 * width)
+                labels, bound, complete = labels.take(few), bound[few], False
             kept = undominated(self._criteria(labels), self._deadline)
-            if width is not None and len(kept) > width:
-                kept = np.sort(kept[np.argsort(-bound[kept], kind="stable")[:width]])
-                complete = False
-            labels = labels.take(kept)
+            labels, bound = labels.take(kept), bound[kept]
+            if width is not None and len(labels) > width:
+                few = _spread(labels, bound, width)
+                labels, complete = labels.take(few), False
             if not len(labels):
                 break
             history.append((labels.parent, labels.option))
@@ -208,6 +209,20 @@ class Search:
         changes, cores = np.round(labels.ties[:, equal], 9)
         latency = np.round(labels.latest[equal], 9)
         return int(equal[np.lexsort((latency, cores, changes))[0]])
+
+
+def _spread(labels: Labels, bound: Array, width: int) -> Index:
+    """The most promising labels, about `width`, from every stratum of the value so far.
+
+    The bound alone favours accurate plans that the limits will not let pass, until no cheap one is left.
+    """
+    count = len(labels)
+    stratum = np.empty(count, dtype=np.intp)
+    stratum[np.argsort(labels.value, kind="stable")] = np.arange(count) * STRATA // count
+    order = np.lexsort((-bound, stratum))
+    first = np.searchsorted(stratum[order], np.arange(STRATA))
+    place = np.arange(count) - first[stratum[order]]
+    return np.sort(order[place < -(-width // STRATA)])
 
 
 def _trace(history: list[tuple[Index, Index]], at: int) -> tuple[int, ...]:
