@@ -1,0 +1,166 @@
+"""The comparison as a page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from experiments.bench.render import aligned
+from experiments.published.compare import Comparison, Pair
+from experiments.published.data import WORKLOADS
+
+Pick = Callable[[Comparison], float | None]
+
+READINGS: tuple[tuple[str, Pick], ...] = (
+    ("at each tick the accuracy that the released rule had there", lambda cell: cell.tick.saving_ratio),
+    (
+        "the same, with the p99 under random arrivals held below the SLA",
+        lambda cell: cell.tail.saving_ratio,
+    ),
+    ("at each tick at least the cell's PAS", lambda cell: cell.floor.saving_ratio),
+    ("the cell's PAS on the mean of its ticks", lambda cell: cell.mean.saving_ratio),
+    ("the same, against the cores of the released rule", lambda cell: cell.mean_saving_ratio),
+)
+
+TEMPLATE = Path(__file__).with_name("template.md")
+
+
+def page(cells: Sequence[Comparison]) -> str:
+    """The whole page, every figure from the cells."""
+    with_runs = [cell for cell in cells if cell.cell.published]
+    replicas = [cell.tick_replicas for cell in cells]
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        summary=summary(cells),
+        cells="\n".join(cell_table(cells)),
+        examples="\n".join(example_table(cells)),
+        with_runs=_names(with_runs),
+        without=_names([cell for cell in cells if not cell.cell.published]),
+        margins=_margins(cells),
+        off=percent(max((_rate_off(cell) for cell in cells), default=0.0)),
+        relabelled=_relabelled(with_runs),
+        replicas_base=f"{fmean(pair.base_cores or 0.0 for pair in replicas):.1f}",
+        replicas_free=f"{fmean(pair.free_cores or 0.0 for pair in replicas):.1f}",
+        nothing=sum((cell.tick.saving_ratio or 0.0) < 0.005 for cell in cells),
+        count=len(cells),
+    )
+
+
+def summary(cells: Sequence[Comparison]) -> str:
+    """The range and the mean of the saving in each reading, over the cells and by pipeline."""
+    names = list(dict.fromkeys(cell.cell.pipeline for cell in cells))
+    rows = [["fewer cores, no less accuracy", "cells", "range", "mean", *names]]
+    for words, pick in READINGS:
+        known = [(cell, value) for cell in cells if (value := pick(cell)) is not None]
+        values = [value for _, value in known]
+        by_name = [[value for cell, value in known if cell.cell.pipeline == name] for name in names]
+        rows.append(
+            [
+                words,
+                str(len(values)),
+                f"{percent(min(values))} to {percent(max(values))}" if values else "–",
+                percent(fmean(values)) if values else "–",
+                *(percent(fmean(each)) if each else "–" for each in by_name),
+            ]
+        )
+    return "\n".join(aligned(rows))
+
+
+def cell_table(cells: Sequence[Comparison]) -> list[str]:
+    """A line a cell."""
+    head = [
+        "pipeline",
+        "workload",
+        "rate",
+        "published rate",
+        "published cores",
+        "published PAS",
+        "released cores",
+        "released PAS",
+        "base → free",
+        "at each tick",
+        "random arrivals",
+        "floor",
+        "mean",
+        "against released",
+    ]
+    rows = [head]
+    for cell in cells:
+        log = cell.cell.published
+        rows.append(
+            [
+                cell.cell.pipeline,
+                cell.cell.workload,
+                f"{cell.rate_rps:.1f}",
+                f"{log.rate_rps:.1f}" if log else "–",
+                f"{log.cores:.1f}" if log else "–",
+                f"{100 * log.pas:.2f}" if log else "–",
+                f"{cell.released_cores:.1f}",
+                f"{100 * cell.released_pas:.2f}",
+                _arrow(cell.tick),
+                *(percent(pick(cell)) for _, pick in READINGS),
+            ]
+        )
+    return aligned(rows)
+
+
+def example_table(cells: Sequence[Comparison]) -> list[str]:
+    """The plans of both allocations at each cell's most frequent rate, where they differ."""
+    rows = [["pipeline", "workload", "rate", "base", "free"]]
+    for cell in cells:
+        rate_rps, base, free = cell.example
+        if base != free:
+            rows.append([cell.cell.pipeline, cell.cell.workload, f"{rate_rps:.1f}", base, free])
+    return aligned(rows)
+
+
+def percent(ratio: float | None) -> str:
+    """A ratio in percent, a dash for none."""
+    if ratio is None:
+        return "–"
+    # Adding 0 makes a zero that was negative plain.
+    return f"{round(100 * ratio, 1) + 0.0:.1f} %"
+
+
+def _arrow(pair: Pair) -> str:
+    base, free = ("–" if value is None else f"{value:.1f}" for value in (pair.base_cores, pair.free_cores))
+    return f"{base} → {free}"
+
+
+def _names(cells: Sequence[Comparison]) -> str:
+    names = list(dict.fromkeys(cell.cell.pipeline for cell in cells))
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or "none"
+
+
+def _relabelled(cells: Sequence[Comparison]) -> str:
+    found = [
+        f"a run of {cell.cell.pipeline} is labelled {cell.cell.published.label} and has the rates of "
+        f"{cell.cell.workload}"
+        for cell in cells
+        if cell.cell.published and cell.cell.published.label != cell.cell.workload
+    ]
+    return "; ".join(found) or "none differs"
+
+
+def _rate_off(cell: Comparison) -> float:
+    """How far the mean rate is from that in the log, relative to it; 0 without a log."""
+    log = cell.cell.published
+    return 0.0 if log is None else abs(cell.rate_rps / log.rate_rps - 1)
+
+
+def _margins(cells: Sequence[Comparison]) -> str:
+    """Which cells planned for more than was forecast."""
+    by_margin: dict[float, list[str]] = {}
+    for cell in cells:
+        if cell.cell.margin_pct:
+            by_margin.setdefault(cell.cell.margin_pct, []).append(
+                f"{cell.cell.pipeline} {cell.cell.workload}"
+            )
+    whole = {}
+    for margin, names in by_margin.items():
+        pipelines = dict.fromkeys(name.split()[0] for name in names)
+        full = [
+            name for name in pipelines if sum(each.split()[0] == name for each in names) == len(WORKLOADS)
+        ]
+        whole[margin] = [*full, *(name for name in names if name.split()[0] not in full)]
+    return "; ".join(f"{margin:g} % in {', '.join(names)}" for margin, names in whole.items()) or "none"
