@@ -62,7 +62,7 @@ def main() -> None:
     console.print(
         f"{len(rows)} problems, {len(feasible)} feasible, {gains} with a mixture that gains "
         f"({sum(len(row.shares) > 1 for row in bounded)} of {len(bounded)} with bounded cores); "
-        f"{sum(row.solve_s for row in rows) / len(rows):.2f} s on the mean, {slowest.solve_s:.2f} s the slowest"
+        f"{sum(row.solve_s for row in rows) / len(rows):.2f} s on the mean, {slowest.solve_s:.2f} s at most"
     )
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ GRID_CORES = 0.5
 
 
 def small_problem(random: Random) -> Problem:
-    """One or two stages of two or three variants, cores and accuracy worth about the same, often few cores."""
+    """One or two stages of two or three variants, cores and accuracy worth about the same, few cores."""
     count = random.randint(1, 2)
     stages = [random_stage(random, f"s{at}", random.randint(2, 3), 1) for at in range(count)]
     light_s = sum(min(point.latency_s for point in stage.points) for stage in stages)
