@@ -13,7 +13,8 @@ RANKS = frozenset({AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT})
 
 def variant_terms(stage: StageProblem, objective: Objective) -> dict[str, float]:
     """What each variant of the stage counts for: its accuracy, or its rank under a rank rule."""
-    accuracies = {point.variant: point.accuracy for point in stage.points}
+    columns = stage.columns
+    accuracies = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
     if objective.accuracy_rule in RANKS:
         return ranks(accuracies, objective.rank_floor)
     return accuracies

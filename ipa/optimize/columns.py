@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,17 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PointColumns:
-    """One entry a point, in the order of the points; `variant` is an index into `variants`."""
+    """One entry a point, in the order of the points; `variant` is an index into `variants`.
+
+    `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` says
+    whether all numbers can be planned with.
+    """
 
     variants: tuple[str, ...]
+    order: Index
+    place: Mapping[tuple[str, int, float], int]
+    are_sensible: bool
+    variant_accuracy: tuple[float, ...]
     variant: Index
     accuracy: Array
     batch_size: Array
@@ -59,9 +67,16 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         if key not in smallest or point.batch_size < smallest[key][0]:
             smallest[key] = (point.batch_size, mean_s)
     accuracy, batch_size, cores, latency_s, mean_s, capacity_rps, memory_gib = np.ascontiguousarray(rows.T)
+    variant = np.array([number[point.variant] for point in points], dtype=np.intp)
+    rank = np.argsort(np.argsort(np.array(variants, dtype=str)))
+    positive = rows[:, [1, 2, 3, 4, 5]]
     return PointColumns(
         variants,
-        np.array([number[point.variant] for point in points], dtype=np.intp),
+        np.lexsort((cores, batch_size, rank[variant])) if len(points) else variant,
+        {(p.variant, p.batch_size, p.cores): at for at, p in reversed(list(enumerate(points)))},
+        bool(np.isfinite(positive).all() and (positive > 0).all() and (accuracy >= 0).all()),
+        tuple({point.variant: point.accuracy for point in points}.values()),
+        variant,
         accuracy,
         batch_size,
         cores,

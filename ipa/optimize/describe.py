@@ -81,11 +81,10 @@ def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, Opera
         return None
     found: dict[str, OperatingPoint] = {}
     for stage, config in zip(planned, configs, strict=True):
-        wanted = (config.variant, config.batch_size, config.cores)
-        match = next((p for p in stage.points if (p.variant, p.batch_size, p.cores) == wanted), None)
-        if match is None or config.replicas < 1:
+        at = stage.columns.place.get((config.variant, config.batch_size, config.cores))
+        if at is None or config.replicas < 1:
             return None
-        found[stage.name] = match
+        found[stage.name] = stage.points[at]
     return found
 
 

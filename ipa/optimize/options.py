@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import inf, log
 
@@ -71,6 +72,8 @@ class _Level:
 def _levels(problem: Problem) -> list[list[_Level]]:
     """For each stage the numbers of items that it may see; one where no fan-out depends on a variant."""
     stages, graph = problem.stages, problem.graph
+    if not any(isinstance(edge.fan_out, Mapping) for stage in stages for edge in stage.after):
+        return _constant_levels(problem)
     numbers: list[dict[str, int]] = [{} for _ in stages]
     items: list[list[float]] = [[] for _ in stages]
     numbers[0], items[0] = {_key(1.0): 0}, [1.0]
@@ -95,6 +98,16 @@ def _levels(problem: Problem) -> list[list[_Level]]:
     ]
 
 
+def _constant_levels(problem: Problem) -> list[list[_Level]]:
+    items: dict[str, float] = {}
+    levels = []
+    for stage, children in zip(problem.stages, problem.graph.children, strict=True):
+        items[stage.name] = items[stage.after[0].parent] * stage.after[0].items("") if stage.after else 1.0
+        onward = (0,) * max(1, len(stage.columns.variants))
+        levels.append([_Level(0, items[stage.name], (onward,) * len(children))])
+    return levels
+
+
 def _key(items: float) -> str:
     """Equal for numbers of items that differ by rounding only."""
     return f"{items:.10g}"
@@ -115,20 +128,11 @@ def _stage_options(
     stage = problem.stages[index]
     parts = [_level_options(problem, index, level, weights, now) for level in levels[index]]
     joined = parts[0] if len(parts) == 1 else _joined(parts)
-    if stage.is_free:
+    if len(parts) == 1:
+        # Made in the order of names already.
         return joined
-    columns = stage.columns
-    rank = np.argsort(np.argsort(np.array(columns.variants)))[columns.variant]
-    order = np.lexsort(
-        (
-            joined.enter,
-            joined.replicas,
-            columns.cores[joined.point],
-            joined.batch_size,
-            rank[joined.point],
-        )
-    )
-    return joined.take(order)
+    rank = np.argsort(stage.columns.order)
+    return joined.take(np.lexsort((joined.enter, joined.replicas, rank[joined.point])))
 
 
 def _joined(parts: list[Options]) -> Options:
@@ -198,7 +202,8 @@ def _allowed(problem: Problem, stage: StageProblem) -> Index:
         allowed &= columns.batch_size == pin.batch_size
     if pin.cores is not None:
         allowed &= columns.cores == pin.cores
-    return np.flatnonzero(allowed)
+    order: Index = columns.order[allowed[columns.order]]
+    return order
 
 
 def _free_option(level: _Level) -> Options:

@@ -182,6 +182,7 @@ def _faults_of_stages(problem: Problem) -> list[Fault]:
             f"accuracy ≥ 0"
         )
         for stage in problem.stages
+        if not stage.columns.are_sensible
         for point in stage.points
         if not _makes_sense(point)
     ]

@@ -16,7 +16,9 @@ from ipa.optimize.program import Options, Program, tolerance
 def reduce_program(program: Program) -> Program:
     """The same program, smaller; no best plan is lost, nor the first of equally good ones."""
     fitting = without_hopeless(program)
-    return replace(fitting, stages=tuple(_without_dominated(fitting, stage) for stage in fitting.stages))
+    has_spread = fitting.has_spread
+    stages = tuple(_without_dominated(fitting, stage, has_spread) for stage in fitting.stages)
+    return replace(fitting, stages=stages)
 
 
 def without_hopeless(program: Program) -> Program:
@@ -71,19 +73,20 @@ def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
                         changed = True
 
 
-def _without_dominated(program: Program, stage: Options) -> Options:
+def _without_dominated(program: Program, stage: Options, has_spread: bool) -> Options:
     """Drop an option where another is as good in everything that counts. Of equal ones the first stays."""
     if len(stage) < 2:
         return stage
-    return stage.take(undominated(criteria(program, stage)))
+    kept = undominated(criteria(program, stage, has_spread))
+    return stage if len(kept) == len(stage) else stage.take(kept)
 
 
-def criteria(program: Program, stage: Options) -> Array:
+def criteria(program: Program, stage: Options, has_spread: bool) -> Array:
     """What counts of each option, a row a criterion, all to be small; numbers of items must be equal."""
     rows = [-stage.value, stage.cost_cores, stage.mean_s]
     if program.uses_product:
         rows.insert(0, -stage.factor)
-    if program.has_spread:
+    if has_spread:
         rows.append(stage.spread_s2)
     if program.cores < inf and (stage.peak_cores != stage.cost_cores).any():
         rows.append(stage.peak_cores)

@@ -65,7 +65,8 @@ def stage_times(
     stage = problem.stages[index]
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
     if problem.compat is Compat.TAIL:
-        at = np.array([stage.points.index(point)], dtype=np.intp)
+        place = stage.columns.place[point.variant, point.batch_size, point.cores]
+        at = np.array([place], dtype=np.intp)
         times = _tail_times(problem, stage, at, np.array([replicas], dtype=np.intp), items, rate_rps)
         service, wait, mean, spread = (float(each[0]) for each in times)
         return service, wait, mean, spread**0.5

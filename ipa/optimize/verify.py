@@ -70,8 +70,8 @@ def _faults_of_plan(problem: Problem, plan: Plan) -> Iterator[str]:
 
 def point_of(stage: StageProblem, planned: StagePlan) -> OperatingPoint | None:
     """The operating point that the plan names, None where the stage has none such."""
-    wanted = (planned.variant, planned.batch_size, planned.cores)
-    return next((p for p in stage.points if (p.variant, p.batch_size, p.cores) == wanted), None)
+    at = stage.columns.place.get((planned.variant, planned.batch_size, planned.cores))
+    return None if at is None else stage.points[at]
 
 
 def items_of(problem: Problem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:

@@ -72,6 +72,8 @@ class Search:
     def __init__(self, program: Program, deadline: Deadline, prices: Array | None = None) -> None:
         self._program = program
         self._deadline = deadline
+        self._has_spread = program.has_spread
+        self._counting = _counting(program)
         self._bounding = Bounding(program, prices)
         self._growth = Growth(
             program,
@@ -171,7 +173,7 @@ class Search:
     def _criteria(self, labels: Labels) -> Array:
         """What counts of each label, a row a criterion, all to be small."""
         rows = [-labels.value, *labels.ties[1:], *labels.means]
-        if self._program.has_spread:
+        if self._has_spread:
             rows.extend(labels.spreads)
         for product, reached in zip(labels.products, labels.reached, strict=True):
             rows = [*(-each for each in product), *rows]
@@ -179,22 +181,12 @@ class Search:
                 rows.append(-reached)
         if labels.ties[0].any():
             rows.append(labels.ties[0])
+        if labels.latest.any():
+            rows.append(labels.latest)
         rows.extend(labels.use[at] for at in self._counting)
         for number in labels.due.values():
             rows.extend([number.astype(np.float64), -number.astype(np.float64)])
         return np.array(rows)
-
-    @property
-    def _counting(self) -> list[int]:
-        """The linear limits that no other criterion stands for: cost does where nothing runs yet."""
-        program = self._program
-        stages = program.stages
-        same_cores = all(np.array_equal(stage.peak_cores, stage.cost_cores) for stage in stages)
-        same_accuracy = program.alpha > 0 and all(
-            np.array_equal(stage.factor, stage.accuracy) for stage in stages
-        )
-        covered = {"cost": True, "cores": same_cores, "accuracy": same_accuracy}
-        return [at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
 
     def _objective(self, labels: Labels) -> Array:
         if not self._program.alpha:
@@ -209,6 +201,17 @@ class Search:
         changes, cores = np.round(labels.ties[:, equal], 9)
         latency = np.round(labels.latest[equal], 9)
         return int(equal[np.lexsort((latency, cores, changes))[0]])
+
+
+def _counting(program: Program) -> list[int]:
+    """The linear limits that no other criterion stands for: cost does where nothing runs yet."""
+    stages = program.stages
+    same_cores = all(np.array_equal(stage.peak_cores, stage.cost_cores) for stage in stages)
+    same_accuracy = program.alpha > 0 and all(
+        np.array_equal(stage.factor, stage.accuracy) for stage in stages
+    )
+    covered = {"cost": True, "cores": same_cores, "accuracy": same_accuracy}
+    return [at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
 
 
 def _spread(labels: Labels, bound: Array, width: int) -> Index:
