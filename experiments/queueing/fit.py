@@ -38,7 +38,6 @@ SETS = (
     (3, 4000, draw_wide),
     (5, 2500, draw),
     (6, 1500, draw_quiet),
-    (7, 2000, draw),
     (8, 1800, draw_short),
     (9, 1500, draw_wide),
 )
@@ -258,7 +257,7 @@ def written(fit: Fit) -> str:
 def _numbers(block: Floats) -> str:
     if block.ndim == 1:
         return "[" + ", ".join(f"{value:.5g}" for value in block.tolist()) + "]"
-    rows = [textwrap.fill(_numbers(row), 106, subsequent_indent="     ") for row in block]
+    rows = [textwrap.fill(_numbers(row), 104, subsequent_indent="     ") for row in block]
     return "[\n" + "".join(f"    {row},\n" for row in rows) + "]"
 
 

@@ -1,0 +1,87 @@
+"""The event loop keeps the queue's rules, and the formula agrees with the event loop."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from experiments.queueing.__main__ import NEAR, errors
+from experiments.queueing.paths import draw_path, measure_path
+from experiments.queueing.points import draw, measure
+from ipa.dataplane.batching import Batcher, Request
+from ipa.dataplane.tensors import Tensors, parse
+from tests.fakes.queue_loop import StageRules, item_counts, run_stage, service_factors
+
+
+@dataclass
+class Replayed:
+    """A stage run step by step with the data plane's own batcher."""
+
+    rules: StageRules
+
+    def run(self, arrivals: list[float], counts: list[int], factors: list[float]) -> list[float]:
+        rules, batcher = self.rules, Batcher(self.rules.batch_size, self.rules.timeout_s, 10**9)
+        coming = deque(zip(arrivals, counts, strict=True))
+        busy: list[float] = []
+        requests: list[Request] = []
+        last: dict[int, float] = {}
+        draws = iter(factors)
+        while coming or busy or batcher.waiting_items:
+            timer = batcher.next_batch_s() if len(busy) < rules.replicas else None
+            moments = [busy[0]] if busy else []
+            moments += [coming[0][0]] if coming else []
+            moments += [] if timer is None else [timer]
+            now = min(moments)
+            while busy and busy[0] <= now:
+                heapq.heappop(busy)
+            while coming and coming[0][0] <= now:
+                _, items = coming.popleft()
+                requests.append(Request(inputs_of(items), now, float("inf")))
+                assert batcher.offer(requests[-1])
+            while len(busy) < rules.replicas and (batch := batcher.take(now)):
+                end = now + rules.service_of(batch.items) * next(draws)
+                heapq.heappush(busy, end)
+                for piece in batch.slices:
+                    last[id(piece.request)] = max(last.get(id(piece.request), 0.0), end)
+        return [last[id(request)] for request in requests]
+
+
+def inputs_of(items: int) -> Tensors:
+    return parse([{"name": "x", "shape": [items, 1], "datatype": "INT64", "data": [0] * items}], "inputs")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_event_loop_keeps_the_rules_of_the_data_plane(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size, replicas = int(rng.choice([1, 2, 4, 8])), int(rng.integers(1, 5))
+    items, timeout = float(rng.choice([1.0, 2.5, 7.0])), float(rng.choice([0.0, 0.3, 2.0]))
+    rules = StageRules(size, replicas, 0.8 * replicas * size / items, 0.3 * replicas / items, 0.1, timeout)
+    arrivals = np.cumsum(rng.exponential(1.0, 400))
+    counts = item_counts(rng, items, 400)
+    factors = service_factors(rng, 0.1, int(counts.sum()))
+    expected = Replayed(rules).run(arrivals.tolist(), counts.tolist(), factors.tolist())
+    assert run_stage(arrivals, counts, rules, factors) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_formula_agrees_with_the_event_loop_at_random_stages() -> None:
+    """`python -m experiments.queueing` does the same with longer runs and no allowance for noise."""
+    made = [measure(draw(np.random.default_rng([79, index])), index, effort=0.1) for index in range(40)]
+    noise = 2.0 * np.array([each.error / each.quantiles[3] for each in made])
+    error = errors(made)
+    assert np.mean(np.abs(error) <= NEAR + noise) >= 0.95
+    assert np.all(error >= -NEAR - noise)
+
+
+def test_a_paths_quantile_is_near_what_the_event_loop_measures_where_batches_are_small() -> None:
+    made = []
+    for index in range(6):
+        stages = draw_path(np.random.default_rng([78, index]))
+        single = tuple(
+            replace(stage, batch_size=1, one=1.0, rate=stage.load * stage.replicas) for stage in stages
+        )
+        made.append(measure_path(single, index, 60_000))
+    assert all(-NEAR <= path.error_ratio <= 2.0 * NEAR for path in made)
