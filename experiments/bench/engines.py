@@ -37,19 +37,19 @@ class Engine:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         request = {"cell": cell.to_json(), "seed": seed, "deadline_s": deadline_s, "without_sla": without_sla}
-        line = ""
+        line, ended = "", f"no answer {GRACE_S:g} s after the deadline"
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             if select.select([process.stdout], [], [], deadline_s + GRACE_S)[0]:
                 line = process.stdout.readline()
+                ended = "the process ended"
         except BrokenPipeError:
-            pass
+            ended = "the process ended"
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
         self.stop()
-        ended = f"the process ended ({process.returncode}) or gave no answer {GRACE_S:g} s after the deadline"
         return {"ms": None, "failure": "error", "message": ended, "proved": False, "objective": None}
 
     def stop(self) -> None:

@@ -114,9 +114,10 @@ def run(out: Path, *, quick: bool, say: Callable[[str], None]) -> int:
         rows += mine
         tell(part_lines(part, mine))
     tell([*goal_lines(verdicts(rows)), f"{time.monotonic() - begin:.0f} s in all.", ""])
-    wrong = sum(row.get("disagreement", 0) + row.get("error", 0) for row in rows)
-    say(f"{wrong} wrong answers" if wrong else "all proved optima agree")
-    return 1 if wrong else 0
+    apart, errors = (sum(row.get(kind, 0) for row in rows) for kind in ("disagreement", "error"))
+    agree = f"{apart} proofs contradict a better plan" if apart else "all proved optima agree"
+    say(agree + (f"; {errors} solves failed" if errors else ""))
+    return 1 if apart or errors else 0
 
 
 def _parts(scope: Scope) -> Iterator[tuple[str, Iterable[Row]]]:

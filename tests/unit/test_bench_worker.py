@@ -81,6 +81,7 @@ def test_a_process_that_ends_is_an_error_and_is_started_again(tmp_path: Path) ->
     with Engine("any", (sys.executable, str(script))) as engine:
         first = engine.solve(CELL, 0, 5.0)
         assert (first["failure"], first["proved"], first["ms"]) == ("error", False, None)
+        assert first["message"] == "the process ended"
         assert engine.solve(CELL, 1, 5.0)["objective"] == 4.0
 
 
