@@ -19,8 +19,8 @@ from ipa.model.decision import Action, ReasonCode
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 
 Json = dict[str, Any]
-# Wide enough that a rate decides on replicas or a variant.
-SMALL, LARGE = "10", "30"
+# So far apart that the variant of one stage differs, and with it what its pods are made of.
+SMALL, LARGE = "5", "30"
 DEADLINE_S = 60.0
 
 
@@ -281,10 +281,11 @@ def test_a_change_that_hangs_can_be_gone_back_from_and_not_be_built_upon(running
 
 
 def test_watch_ends_once_it_has_settled(running: Cli) -> None:
-    running.edit(lambda sdep: sdep["spec"]["predictors"][0]["componentSpecs"][1].update(replicas=6))
+    more = running.stages()[1]["replicas"] + 3
+    running.edit(lambda sdep: sdep["spec"]["predictors"][0]["componentSpecs"][1].update(replicas=more))
     code, out, _ = running("watch", "video", "--until", "settled", "--timeout", "60s")
     assert code == 0
-    assert "4/6" in out and "6/6" in out
+    assert f"{more - 3}/{more}" in out and f"{more}/{more}" in out
     running.kube.cluster.trouble_of = lambda spec: Trouble.UNSCHEDULABLE
     running.edit(lambda sdep: sdep["spec"]["predictors"][0]["componentSpecs"][0].update(replicas=9))
     code, _, err = running("watch", "video", "--until", "settled", "--timeout", "10s")

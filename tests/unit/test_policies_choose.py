@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 
@@ -10,8 +10,10 @@ from ipa.model.errors import InputError, UsageError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, without
 from ipa.policies.ours import MIN_RATE_RPS, Ours
+from ipa.policies.profiled import Profiled
 from ipa.policies.static import Static
 from ipa.policies.table import POLICIES, PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, planner, profiled
@@ -31,14 +33,33 @@ def decide(name: str, rate_rps: float) -> Plan:
     return policy.decide(SEEN, expected(rate_rps), STATE)
 
 
-@pytest.mark.parametrize("rate_rps", [0.5, 10.0, 60.0])
-@pytest.mark.parametrize("name", [name for name in POLICIES if name != "static"])
-def test_no_rival_beats_ours_on_the_objective_where_it_has_a_plan(name: str, rate_rps: float) -> None:
-    best, other = decide("ours", rate_rps), decide(name, rate_rps)
+RATES = [0.5, 10.0, 60.0]
+RIVALS = [name for name in POLICIES if name not in ("ours", "static")]
+
+
+@pytest.mark.parametrize("rate_rps", RATES)
+@pytest.mark.parametrize("name", RIVALS)
+def test_no_rival_beats_ours_by_its_own_formula_of_latency(name: str, rate_rps: float) -> None:
+    by_paper = Profiled(PIPELINE, PROFILES, compat=Compat.PAPER, solver="exact")
+    best, other = by_paper.plan(PIPELINE, rate_rps), decide(name, rate_rps)
     assert best.objective is not None and other.objective is not None
-    assert best.rate_rps == rate_rps
     if other.rate_rps == rate_rps:
         assert other.objective <= best.objective + 1e-9
+
+
+def test_no_rival_that_meets_the_sla_beats_ours() -> None:
+    late, compared = 0, 0
+    for rate_rps in RATES:
+        best = decide("ours", rate_rps)
+        assert best.rate_rps == rate_rps and best.objective is not None
+        for name in RIVALS:
+            seen = profiled().predict(decide(name, rate_rps).configs, rate_rps)
+            assert seen is not None
+            late += not seen.feasible
+            compared += seen.feasible
+            assert not seen.feasible or seen.objective <= best.objective + 1e-9
+    # The quantile under random arrivals is above the papers' sums: some of their plans do not hold.
+    assert late >= 4 and compared >= 4
 
 
 def test_what_is_pinned_stays() -> None:
@@ -93,7 +114,13 @@ def test_what_is_predicted_of_a_plan_is_what_the_planner_says(rate_rps: float) -
     assert seen.latency_s == pytest.approx(plan.latency_s)
     assert seen.pas == pytest.approx(plan.pas)
     described = profiled().describe(plan.configs, rate_rps)
-    assert described is not None and described.stages == plan.stages
+    assert described is not None and described.configs == plan.configs
+    for stage, planned in zip(described.stages, plan.stages, strict=True):
+        # NumPy's exponentials of one number and of many differ in the last bit.
+        assert astuple(stage) == tuple(
+            pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
+            for value in astuple(planned)
+        )
 
 
 def test_a_prediction_says_what_cannot_be_carried() -> None:
