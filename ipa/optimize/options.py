@@ -128,8 +128,8 @@ def _stage_options(
     stage = problem.stages[index]
     parts = [_level_options(problem, index, level, weights, now) for level in levels[index]]
     joined = parts[0] if len(parts) == 1 else _joined(parts)
-    if len(parts) == 1:
-        # Made in the order of names already.
+    if len(parts) == 1 or stage.is_free:
+        # Made in the order of names already; the pipeline's own router has none.
         return joined
     rank = np.argsort(stage.columns.order)
     return joined.take(np.lexsort((joined.enter, joined.replicas, rank[joined.point])))
