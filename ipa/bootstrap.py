@@ -22,6 +22,7 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.server import start_metrics_server
+from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store, open_store
 from ipa.control.clock import SystemClock
 from ipa.control.guards import GuardSettings
@@ -133,7 +134,14 @@ def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[s
 def _inputs(
     settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> PolicyInputs:
-    return PolicyInputs(pipeline, profiles, options.objective, settings.solver, settings.solver_deadline_s)
+    return PolicyInputs(
+        pipeline,
+        profiles,
+        options.objective,
+        settings.solver,
+        settings.solver_deadline_s,
+        supervised,
+    )
 
 
 def _loop(

@@ -23,6 +23,8 @@ from ipa.optimize.milp import Milp
 from ipa.optimize.program import Program, evaluate, tolerance
 
 Maximise = Callable[[Milp, Deadline], Solution]
+# A MILP solver by its name.
+Solvers = Callable[[str], Maximise]
 Ranges = tuple[tuple[float, float], ...]
 
 # A cut this close to an end of its range (relative) would leave it as it is.

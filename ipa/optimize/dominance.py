@@ -11,6 +11,8 @@ from ipa.optimize.deadline import Deadline
 
 # Candidates compared at once: large enough for NumPy, small enough for the cache.
 CHUNK = 256
+# [i, j]: whether i comes before j.
+BEFORE: NDArray[np.bool_] = np.ascontiguousarray(np.tri(CHUNK, CHUNK, -1, dtype=bool).T)
 
 
 def undominated(columns: Array, deadline: Deadline | None = None) -> NDArray[np.intp]:
@@ -39,7 +41,7 @@ def undominated(columns: Array, deadline: Deadline | None = None) -> NDArray[np.
 def _covered_before(block: Array) -> NDArray[np.bool_]:
     """Which candidates of the block an earlier one equals or undercuts; the first row is ascending."""
     count = block.shape[1]
-    within: NDArray[np.bool_] = np.tri(count, count, -1, dtype=bool).T
+    within = BEFORE[:count, :count].copy()
     for row in block[1:]:
         np.logical_and(within, row[:, None] <= row[None, :], out=within)
     covered: NDArray[np.bool_] = np.logical_or.reduce(within, axis=0)

@@ -12,7 +12,7 @@ from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.backends import exact
 from ipa.optimize.backends.answer import Answer
-from ipa.optimize.bymilp import Maximise, by_milp
+from ipa.optimize.bymilp import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, evaluate
@@ -37,35 +37,51 @@ class Warm:
 
 
 def answer(
-    program: Program, solver: str, deadline: Deadline, warm: Warm | None = None
+    program: Program,
+    solver: str,
+    deadline: Deadline,
+    warm: Warm | None = None,
+    solvers: Solvers | None = None,
 ) -> tuple[str, Answer, list[str]]:
     """The solver that answered, its answer with ties broken, and the reasons for the choice.
 
-    Errors: LicenceError (Gurobi asked for by name and refused), SolverError.
+    `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
+    asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
-    used, found, notes = _run(program, solver, deadline, warm or Warm())
+    if solver == "exact":
+        found = exact.solve(program, deadline, (warm or Warm()).chosen, (warm or Warm()).prices)
+        return solver, found, [found.note] if found.note else []
+    if solver == AUTO:
+        used, found, notes = _auto(program, deadline, warm or Warm(), solvers)
+    else:
+        used, found, notes = solver, _milp(solver, solvers)(program, deadline), []
     if used != "exact":
         found = _break_ties(program, used, found, deadline)
     return used, found, [note for note in (*notes, found.note) if note]
 
 
-def _run(program: Program, solver: str, deadline: Deadline, warm: Warm) -> tuple[str, Answer, list[str]]:
-    if solver == "exact":
-        return solver, exact.solve(program, deadline, warm.chosen, warm.prices), []
-    if solver != AUTO:
-        return solver, _milp(solver)(program, deadline), []
+def _auto(
+    program: Program, deadline: Deadline, warm: Warm, solvers: Solvers | None
+) -> tuple[str, Answer, list[str]]:
+    """Gurobi, else HiGHS, and label setting where that one is not done in half of the time."""
     share = Deadline(deadline.remaining_s / 2)
+    used, why = "gurobi", "auto: gurobi, its licence covers the model"
+    found = Answer(Termination.NO_SOLUTION_FOUND)
+    late = f"{used} was not done in half of the time"
     try:
-        used, why = "gurobi", "auto: gurobi, its licence covers the model"
-        found = _milp(used)(program, share)
-    except LicenceError as refusal:
-        used, why = "highs", f"auto: highs, since {refusal.message}"
-        found = _milp(used)(program, share)
+        try:
+            found = _milp(used, solvers)(program, share)
+        except LicenceError as refusal:
+            used, why = "highs", f"auto: highs, since {refusal.message}"
+            late = f"{used} was not done in half of the time"
+            found = _milp(used, solvers)(program, share)
+    except DeadlineError as stopped:
+        why, late = f"auto: {used}", stopped.message
     if found.termination in PROVED:
         return used, found, [why]
     second = exact.solve(program, deadline, warm.chosen, warm.prices)
     if second.termination in PROVED or _reached(program, second) > _reached(program, found):
-        return "exact", second, [why, f"then exact, since {used} was not done in half of the time"]
+        return "exact", second, [why, f"then exact, since {late}"]
     return used, found, [why, "the time was up before it was proved best"]
 
 
@@ -73,10 +89,14 @@ def _reached(program: Program, found: Answer) -> float:
     return evaluate(program, found.chosen).objective if found.chosen else -inf
 
 
-def _milp(name: str) -> Callable[[Program, Deadline], Answer]:
-    """The solver's module is imported only when it is used."""
+def in_process(name: str) -> Maximise:
+    """The solver's own function; its module is imported only when it is used."""
     maximise: Maximise = import_module(f"ipa.optimize.backends.{name}").maximise
-    return partial(by_milp, maximise)
+    return maximise
+
+
+def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], Answer]:
+    return partial(by_milp, (solvers or in_process)(name))
 
 
 def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline) -> Answer:

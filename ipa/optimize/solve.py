@@ -11,6 +11,7 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends.answer import Answer
+from ipa.optimize.bymilp import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.engine import AUTO, BACKENDS, SOLVERS, Warm, answer
 from ipa.optimize.goals import reach
@@ -31,6 +32,7 @@ def solve(
     *,
     explain: bool = True,
     start: Plan | None = None,
+    solvers: Solvers | None = None,
 ) -> Plan:
     """The best plan for the problem, checked by `verify`.
 
@@ -39,9 +41,11 @@ def solve(
     licence covers the model, else HiGHS; should that not be done in half of the time, label setting has the
     other half; the note says which and why. An infeasible problem gives a plan that says so, with what would
     make it feasible unless `explain` is false. `start`, the plan for a problem like this one, speeds label
-    setting up; it changes no answer.
+    setting up; it changes no answer. `solvers` gives MILP solvers by name, such as those in a process of
+    their own that is killed where it does not keep to its limit: `auto` then goes on with label setting.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError.
+    Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
+    DeadlineError (a solver asked for by name had to be stopped).
     """
     if solver not in SOLVERS:
         raise UsageError(f"there is no solver {solver!r}", hint=f"Use one of: {', '.join(SOLVERS)}")
@@ -52,7 +56,7 @@ def solve(
     def one(program: Program) -> Answer:
         nonlocal used, notes
         warm = _warm(problem, program, start) if start is not None else None
-        used, found, notes = answer(program, solver, deadline, warm)
+        used, found, notes = answer(program, solver, deadline, warm, solvers)
         return found
 
     program, found = reach(full_program(problem), problem.objective.goal, one)

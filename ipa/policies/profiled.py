@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
+from ipa.optimize.bymilp import Solvers
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import solve
@@ -32,6 +33,7 @@ class Profiled:
         allocation: Allocation = Allocation.FREE,
         solver: str = "auto",
         deadline_s: float = 5.0,
+        solvers: Solvers | None = None,
     ) -> None:
         def problem(allocation: Allocation, compat: Compat) -> Problem:
             return planning_problem(
@@ -41,7 +43,7 @@ class Profiled:
         self._planned = problem(allocation, compat)
         # What runs may have any measured size, whatever sizes are planned with.
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
-        self._solver, self._deadline_s = solver, deadline_s
+        self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
 
     def plan(self, pipeline: Pipeline, rate_rps: float) -> Plan:
         """The best plan for the rate (a Planner), with the variants and within the bounds of `pipeline`.
@@ -51,7 +53,7 @@ class Profiled:
         wanted = {stage.name: stage for stage in pipeline.stages}
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in self._planned.stages)
         problem = replace(self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds)
-        return solve(problem, self._solver, self._deadline_s)
+        return solve(problem, self._solver, self._deadline_s, solvers=self._solvers)
 
     def predict(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
         """What the configuration would do at the rate (a Predictor); None where it was not measured."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.optimize.bymilp import Solvers
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
@@ -26,6 +27,7 @@ class PolicyInputs:
     objective: str | None = None
     solver: str = "auto"
     deadline_s: float = 5.0
+    solvers: Solvers | None = None
 
     def profiled(self) -> Profiled:
         """Our planner and predictor over these profiles."""
@@ -44,6 +46,7 @@ class PolicyInputs:
             allocation=allocation,
             solver=self.solver,
             deadline_s=self.deadline_s,
+            solvers=self.solvers,
         )
 
 

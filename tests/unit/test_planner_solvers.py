@@ -97,14 +97,14 @@ def out_of_time(program: Program, deadline: Deadline) -> Answer:
 def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: out_of_time)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0))
     assert (plan.solver, plan.termination) == ("exact", Termination.OPTIMAL)
     assert "then exact, since gurobi was not done" in plan.note
 
 
 def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: out_of_time)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0), deadline_s=0.0)
     assert (plan.solver, plan.termination, plan.bound) == ("gurobi", Termination.FEASIBLE, 99.0)
     assert "the time was up" in plan.note
@@ -196,7 +196,7 @@ def test_a_solver_out_of_time_gives_a_plan_that_holds_or_none(solver: str) -> No
 def test_ties_unbroken_for_lack_of_time_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tied_problem()
     answer = exact.solve(build_program(problem), Deadline(5.0))
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: lambda program, deadline: answer)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: lambda program, deadline: answer)
     plan = solve(problem, "highs", 0.0)
     assert plan.termination is Termination.OPTIMAL
     assert "ties" in plan.note
@@ -207,7 +207,7 @@ def test_a_solver_that_stops_short_of_the_best_is_found_out(monkeypatch: pytest.
     program = build_program(problem)
     worst = tuple(len(stage) - 1 for stage in program.stages)
     wrong = Answer(Termination.OPTIMAL, worst, None)
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name: lambda program, deadline: wrong)
+    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: lambda program, deadline: wrong)
     with pytest.raises(SolverError, match="is feasible"):
         solve(problem, "highs")
 

@@ -1,0 +1,1 @@
+"""MILP solvers that are sure to end."""

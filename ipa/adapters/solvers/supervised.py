@@ -1,0 +1,190 @@
+"""A MILP solver in a process of its own, which is killed where it does not keep to its limit.
+
+A solver's limit is a wish: it may sit for minutes in one step that does not look at the clock, and no thread
+of ours can be taken back from it. A process can. It is kept for the next program, since starting it takes
+longer than most programs; several threads get one each.
+
+    python -m ipa.adapters.solvers.supervised gurobi
+
+reads pickled (program, limit) pairs and writes pickled answers, each after its length in eight bytes. Both
+ends are this package, over a pipe of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import selectors
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import IO, Any
+
+from ipa.model.errors import DeadlineError, IpaError, SolverError
+from ipa.optimize.backends.answer import Solution
+from ipa.optimize.bymilp import Maximise
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp
+
+# A solver may be so much late: it looks at the clock between steps.
+GRACE_S = 1.0
+# Starting one imports the solver's library.
+START_S = 30.0
+LENGTH = struct.Struct("<Q")
+
+Command = Callable[[str], list[str]]
+
+
+@cache
+def supervised(name: str) -> Maximise:
+    """The solver of that name in a process of its own; all pipelines share its processes."""
+    return Supervised(name)
+
+
+def command_of(name: str) -> list[str]:
+    """How the solver of that name is started."""
+    return [sys.executable, "-m", "ipa.adapters.solvers.supervised", name]
+
+
+class Supervised:
+    """A solver's `maximise` with the guarantee that it ends.
+
+    Errors: those of the solver; DeadlineError where it had to be killed; SolverError where it died.
+    """
+
+    def __init__(self, name: str, command: Command = command_of, grace_s: float = GRACE_S) -> None:
+        self._name = name
+        self._command = command
+        self._grace_s = grace_s
+        self._idle: list[_Worker] = []
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def __call__(self, milp: Milp, deadline: Deadline) -> Solution:
+        """The best columns that the solver finds in time."""
+        worker = self._take()
+        limit_s = deadline.remaining_s
+        try:
+            answer = worker.ask((milp, limit_s), limit_s + self._grace_s)
+        except TimeoutError as error:
+            worker.kill()
+            raise DeadlineError(
+                f"{self._name} did not keep to its limit of {limit_s:.3g} s and was stopped"
+            ) from error
+        except (EOFError, OSError) as error:
+            worker.kill()
+            raise SolverError(f"the process of {self._name} ended before it answered") from error
+        with self._lock:
+            self._idle.append(worker)
+        if isinstance(answer, IpaError):
+            raise answer
+        assert isinstance(answer, Solution)
+        return answer
+
+    def close(self) -> None:
+        """End the processes that wait."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.kill()
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return _Worker(self._command(self._name))
+
+
+class _Worker:
+    """One process and its pipe."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        try:
+            self._read(START_S)
+        except (TimeoutError, EOFError, OSError) as error:
+            self.kill()
+            raise SolverError(f"the solver's process did not start: {' '.join(command)}") from error
+
+    def ask(self, question: Any, limit_s: float) -> Any:
+        """The answer; TimeoutError where it is not there in time, EOFError where the process ended."""
+        assert self._process.stdin is not None
+        _write(self._process.stdin, question)
+        return self._read(limit_s)
+
+    def _read(self, limit_s: float) -> Any:
+        assert self._process.stdout is not None
+        return _received(self._process.stdout, Deadline(limit_s))
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def _write(pipe: IO[bytes], message: Any) -> None:
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    whole = memoryview(LENGTH.pack(len(body)) + body)
+    while whole:
+        whole = whole[pipe.write(whole) or 0 :]
+
+
+def _received(pipe: IO[bytes], deadline: Deadline) -> Any:
+    (length,) = LENGTH.unpack(_bytes(pipe, LENGTH.size, deadline))
+    # Only ever from the process that was started above, over a pipe that nobody else has.
+    return pickle.loads(_bytes(pipe, length, deadline))  # noqa: S301
+
+
+def _bytes(pipe: IO[bytes], count: int, deadline: Deadline) -> bytes:
+    found = bytearray()
+    with selectors.DefaultSelector() as ready:
+        ready.register(pipe, selectors.EVENT_READ)
+        while len(found) < count:
+            if not ready.select(deadline.remaining_s):
+                raise TimeoutError
+            part = pipe.read(count - len(found))
+            if not part:
+                raise EOFError
+            found += part
+    return bytes(found)
+
+
+def serve(maximise: Callable[[Milp, Deadline], Solution], source: IO[bytes], sink: IO[bytes]) -> None:
+    """Answer programs until the source ends."""
+    _send(sink, "ready")
+    while header := source.read(LENGTH.size):
+        (length,) = LENGTH.unpack(header)
+        milp, limit_s = pickle.loads(source.read(length))  # noqa: S301
+        try:
+            answer: Solution | IpaError = maximise(milp, Deadline(limit_s))
+        except IpaError as error:
+            answer = error
+        _send(sink, answer)
+
+
+def _send(sink: IO[bytes], message: Any) -> None:
+    _write(sink, message)
+    sink.flush()
+
+
+def main() -> None:
+    """Serve the solver that the command line names."""
+    maximise = import_module(f"ipa.optimize.backends.{sys.argv[1]}").maximise
+    # What a library may print must not come between the answers.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as sink:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        serve(maximise, sys.stdin.buffer, sink)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""A solver in a process of its own: it answers as in ours, and is killed where it does not end."""
+
+from __future__ import annotations
+
+import sys
+from random import Random
+
+import pytest
+
+from ipa.adapters.solvers.supervised import Supervised, command_of
+from ipa.model.errors import DeadlineError, LicenceError, SolverError
+from ipa.model.plan import Termination
+from ipa.optimize.backends import highs
+from ipa.optimize.bymilp import whole_ranges
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.linearise import build_milp
+from ipa.optimize.options import build_program
+from ipa.optimize.program import Program
+from ipa.optimize.solve import solve
+from tests.fakes.planner_instances import random_problem
+
+# Says that it is ready, as the real one does, then never answers.
+DEAF = (
+    "import pickle, struct, sys, signal; body = pickle.dumps('ready');"
+    "sys.stdout.buffer.write(struct.pack('<Q', len(body)) + body); sys.stdout.buffer.flush(); signal.pause()"
+)
+
+
+def deaf(_name: str) -> list[str]:
+    return [sys.executable, "-c", DEAF]
+
+
+def dying(_name: str) -> list[str]:
+    return [sys.executable, "-c", DEAF.replace("signal.pause()", "sys.stdin.buffer.read(1)")]
+
+
+def test_it_answers_as_in_our_own_process() -> None:
+    problem = random_problem(Random(4), stages=(3, 3), variants=(4, 4))
+    program = build_program(problem)
+    milp = build_milp(program, whole_ranges(program))
+    apart = Supervised("highs")
+    try:
+        for _ in range(2):
+            assert apart(milp, Deadline(60.0)) == highs.maximise(milp, Deadline(60.0))
+    finally:
+        apart.close()
+
+
+def test_its_errors_come_through() -> None:
+    from tests.unit.test_planner_solvers import large_problem, linear
+
+    apart = Supervised("gurobi")
+    try:
+        apart(linear(build_program(large_problem())), Deadline(60.0))
+    except LicenceError as error:
+        assert "2400 variables" in str(error)
+    else:
+        pytest.skip("this machine's Gurobi licence covers large models")
+    finally:
+        apart.close()
+
+
+@pytest.fixture
+def program_of_four() -> Program:
+    return build_program(random_problem(Random(4), stages=(3, 3), variants=(4, 4)))
+
+
+def test_one_that_ignores_its_limit_is_killed(program_of_four: Program) -> None:
+    milp = build_milp(program_of_four, whole_ranges(program_of_four))
+    with pytest.raises(DeadlineError, match="did not keep to its limit"):
+        Supervised("highs", deaf, grace_s=0.05)(milp, Deadline(0.05))
+
+
+def test_one_that_dies_is_said(program_of_four: Program) -> None:
+    milp = build_milp(program_of_four, whole_ranges(program_of_four))
+    with pytest.raises(SolverError, match="ended before it answered"):
+        Supervised("highs", dying, grace_s=5.0)(milp, Deadline(5.0))
+
+
+def test_one_that_cannot_start_is_said(program_of_four: Program) -> None:
+    milp = build_milp(program_of_four, whole_ranges(program_of_four))
+    with pytest.raises(SolverError, match="did not start"):
+        Supervised("highs", lambda _: [sys.executable, "-c", "pass"])(milp, Deadline(5.0))
+
+
+def test_auto_goes_on_with_label_setting() -> None:
+    problem = random_problem(Random(4), stages=(3, 3), variants=(4, 4))
+    plan = solve(
+        problem, deadline_s=1.0, explain=False, solvers=lambda name: Supervised(name, deaf, grace_s=0.05)
+    )
+    assert (plan.solver, plan.termination) == ("exact", Termination.OPTIMAL)
+    assert "gurobi did not keep to its limit" in plan.note
+
+
+def test_a_supervised_plan_is_the_plan() -> None:
+    problem = random_problem(Random(4), stages=(3, 3), variants=(4, 4))
+    apart = Supervised("highs")
+    try:
+        plan = solve(problem, "highs", solvers=lambda _: apart)
+        assert plan.configs == solve(problem, "exact").configs
+    finally:
+        apart.close()
+    assert command_of("highs")[-1] == "highs"
