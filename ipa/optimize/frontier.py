@@ -42,7 +42,7 @@ def frontier(problem: Problem, deadline_s: float = 60.0) -> tuple[FrontierPoint,
 
     Errors: DeadlineError where the time is up before all are known.
     """
-    given = full_program(problem)
+    given, shift_s = _from_zero(full_program(problem))
     # Accuracies multiply along the graph whatever the objective makes of them; cost and latency always count.
     plain = reduce_program(
         replace(
@@ -55,7 +55,7 @@ def frontier(problem: Problem, deadline_s: float = 60.0) -> tuple[FrontierPoint,
         )
     )
     chosen = _every_plan(plain, Deadline(deadline_s))
-    totals = [evaluate(plain, each) for each in chosen]
+    totals = [_shifted(evaluate(plain, each), -shift_s) for each in chosen]
     columns = np.array([[total.cost_cores, -total.pas, total.latency_s] for total in totals]).reshape(-1, 3)
     kept = undominated(np.round(columns.T, DIGITS))
     points = [_point(problem, plain, chosen[at], totals[at]) for at in kept.tolist()]
@@ -80,6 +80,22 @@ def worth_program(problem: Problem) -> Program:
     goal = problem.objective.goal
     program = full_program(problem)
     return reduce_program(program if goal is Goal.WEIGHTED else program.weighed(ORDERS[goal][0]))
+
+
+def _from_zero(program: Program) -> tuple[Program, float]:
+    """The program with all latencies later by so much that none is below zero, and by how much.
+
+    The released formula makes negative ones. The first stage is on every path.
+    """
+    shift_s = max(0.0, -sum(float(stage.mean_s.min(initial=0.0)) for stage in program.stages))
+    if not shift_s:
+        return program, 0.0
+    first = replace(program.stages[0], mean_s=program.stages[0].mean_s + shift_s)
+    return replace(program, stages=(first, *program.stages[1:]), sla_s=program.sla_s + shift_s), shift_s
+
+
+def _shifted(totals: Totals, shift_s: float) -> Totals:
+    return replace(totals, latency_s=totals.latency_s + shift_s)
 
 
 def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:

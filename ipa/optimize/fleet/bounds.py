@@ -15,7 +15,7 @@ import numpy as np
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.fleet.lanes import Lanes
 
-# Steps of the multipliers tried first, relative to the lane's natural scale; then between the best neighbours.
+# Multipliers tried first, relative to the natural scale of the lane; then some between the best neighbours.
 SCALES = np.concatenate([[0.0], 4.0 ** np.arange(-6, 3)])
 BETWEEN = 3
 ROUNDS = 1
@@ -113,7 +113,7 @@ class Bounds:
 
 
 def tables(lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> list[Array]:
-    """For each depth (choices × lanes × points): the most of α · product + Σ (value − price · cost − use · m)."""
+    """The most of α · product + Σ (value − price · cost − use · m) from each depth: (choices × lanes × points)."""
     choices = len(multipliers)
     found = [np.broadcast_to(grid.top, (choices, *grid.top.shape))]
     for stage, step in zip(reversed(lanes.stages), reversed(grid.steps), strict=True):

@@ -76,9 +76,9 @@ def grow(
 ) -> Grown:
     """All plans that may earn `least` (one a lane) at the price, but for dominated ones.
 
-    Only the most promising partial plans of each lane are kept where there are more than `width`, or more than
-    memory should hold; `dropped` is then the best bound of those that are not. DeadlineError where the time
-    is up.
+    Only the most promising partial plans of each lane are kept where there are more than `width`, or more
+    than memory should hold; `dropped` is then the best bound of those that are not. DeadlineError where the
+    time is up.
     """
     count = len(lanes)
     none = np.zeros(count, dtype=np.intp)

@@ -1,7 +1,7 @@
 """The options of many pipelines side by side, so that one NumPy call does a step of all of them.
 
-A lane is a pipeline whose plans are worth α · Π factor + Σ value. The lanes of one array have the same number of
-stages and of limits.
+A lane is a pipeline whose plans are worth α · Π factor + Σ value. The lanes of one array have the same number
+of stages and of limits.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ipa.optimize.columns import Array, Index
 class LaneStage:
     """One stage of all lanes: the options by lane and factor, and which option of the lane's stage each is.
 
-    `use` is (limits × options); where times vary, rows of the squared excesses of each path follow. `start` is
-    (lanes + 1). Options of a lane with equal factors form a group; `group` is where each group starts,
+    `use` is (limits × options); where times vary, rows of the squared excesses of each path follow. `start`
+    is (lanes + 1). Options of a lane with equal factors form a group; `group` is where each group starts,
     `group_start` (lanes + 1) where each lane's groups start.
     """
 
@@ -47,8 +47,8 @@ class LaneStage:
 class Lanes:
     """Stages, and for each lane the weight of the product and what limits allow.
 
-    `most` is (limits × lanes), the limits of the paths first, inf where a lane has no such limit. The limit of
-    a path is Σ use + sqrt(Σ squared excess) ≤ most; `slope` and `start` (paths × lanes) are a line below the
+    `most` is (limits × lanes), the limits of the paths first, inf where a lane has no such limit. The limit
+    of a path is Σ use + sqrt(Σ squared excess) ≤ most; `slope` and `start` (paths × lanes) are a line below the
     root over what the sum under it can be.
     """
 

@@ -1,4 +1,4 @@
-"""The plans found so far of every pipeline of a fleet, and the search for more of them at a price of cores."""
+"""The plans found so far of every pipeline of a fleet, and the search for more at a price of cores."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Pool:
             dropped = np.minimum(grown.dropped, bounds.root)
             np.maximum.at(most, block.who[grown.lane], grown.worth - price * grown.cost)
             if window is not None:
-                again = np.flatnonzero(dropped >= most[block.who] - window)
+                again = np.flatnonzero((dropped > -inf) & (dropped >= most[block.who] - window))
                 for lane in again.tolist():
                     alone = Block(block.lanes.take(np.array([lane])), block.who[[lane]])
                     bounds = alone.bounds(price)
@@ -129,7 +129,7 @@ class Pool:
                     parts.append(self._noted(alone, grown))
                     np.maximum.at(most, alone.who[grown.lane], grown.worth - price * grown.cost)
                     dropped[lane] = min(dropped[lane], float(grown.dropped[0]))
-                complete[block.who] = dropped < most[block.who] - window
+                complete[block.who] = (dropped == -inf) | (dropped < most[block.who] - window)
             most[block.who] = np.maximum(most[block.who], dropped)
         self._add(parts)
         return Probe(price, most, complete)

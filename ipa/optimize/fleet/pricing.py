@@ -75,9 +75,10 @@ def best_plans(pool: Pool, budget_cores: float, deadline: Deadline) -> Selection
             price = chosen.price
             window = 1.05 * (chosen.relaxed - chosen.worth) + ROOM * price
     except DeadlineError:
-        if chosen is None and not pool.least_cores.sum() <= budget_cores + tolerance(budget_cores):
-            raise
         if chosen is None:
+            least = pool.least_cores
+            if not np.isfinite(least).all() or least.sum() > budget_cores + tolerance(budget_cores):
+                raise
             chosen = pool.select(budget_cores, deadline)
     assert chosen is not None
     return _bounded(chosen, bound)
@@ -160,7 +161,8 @@ def _pushed(
 
 def _make_sure(pool: Pool, budget_cores: float, deadline: Deadline) -> bool:
     """Whether the cheapest plans had to be sought to know that there is a selection within the budget."""
-    if pool.least_cores.sum() <= budget_cores + tolerance(budget_cores):
+    least = pool.least_cores
+    if np.isfinite(least).all() and least.sum() <= budget_cores + tolerance(budget_cores):
         return False
     pool.cheapest(deadline)
     least = pool.least_cores

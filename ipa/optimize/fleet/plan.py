@@ -1,0 +1,241 @@
+"""The plan of a fleet: one plan for each pipeline, within one budget of cores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+
+from ipa.model.errors import InfeasibleError, InputError
+from ipa.model.errors import Problem as Fault
+from ipa.model.plan import StageConfig, Termination
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.knapsack import Selection
+from ipa.optimize.fleet.offers import Offers, offers_of
+from ipa.optimize.fleet.pricing import NoPlan, TooFewCores, best_plans
+from ipa.optimize.problem import Problem
+from ipa.optimize.program import tolerance
+from ipa.optimize.solve import solve
+
+# Pipelines without a plan of which the error says why; it takes a solve each.
+EXPLAINED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A pipeline of the fleet: its problem, and how much its objective is worth against those of others.
+
+    A higher `priority` is served before a lower one, whatever the weights; weights count within one priority.
+    """
+
+    problem: Problem
+    weight: float = 1.0
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPlan:
+    """What one pipeline runs; `worth` is the objective times the weight."""
+
+    pipeline: str
+    configs: tuple[StageConfig, ...]
+    cost_cores: float
+    objective: float
+    worth: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPlan:
+    """What the pipelines of one priority have together.
+
+    `price` is what one more core would add to their worth (the Lagrange multiplier of the budget), `gap` the
+    distance of the bound to the worth, relative above 1.
+    """
+
+    priority: int
+    budget_cores: float
+    cost_cores: float
+    worth: float
+    bound: float
+    gap: float
+    price: float
+    termination: Termination
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """One plan for each member, in the order given; classes by falling priority."""
+
+    members: tuple[MemberPlan, ...]
+    classes: tuple[ClassPlan, ...]
+    budget_cores: float
+    solve_s: float
+
+    @property
+    def cost_cores(self) -> float:
+        """Cores of all pipelines together."""
+        return sum(each.cost_cores for each in self.classes)
+
+    @property
+    def worth(self) -> float:
+        """Worth of all pipelines together."""
+        return sum(each.worth for each in self.classes)
+
+    @property
+    def termination(self) -> Termination:
+        """OPTIMAL where every class is proved best."""
+        proved = all(each.termination is Termination.OPTIMAL for each in self.classes)
+        return Termination.OPTIMAL if proved else Termination.FEASIBLE
+
+
+def plan_fleet(members: Sequence[Member], budget_cores: float, deadline_s: float = 5.0) -> FleetPlan:
+    """The plans of most worth together within the budget of cores, proved so to 1e-9 where time allows.
+
+    Priorities go in order: the highest gets the most worth that leaves every other pipeline its cheapest plan,
+    by the fewest cores; the next gets the most of what is left. Of equally good selections a cheaper one is
+    taken. The cores are those of the plans, not of a change from what runs.
+
+    Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
+    or says how many cores are missing), DeadlineError (no selection was found in time).
+    """
+    deadline = Deadline(deadline_s)
+    _check(members, budget_cores)
+    order = sorted({member.priority for member in members}, reverse=True)
+    groups = [[at for at, member in enumerate(members) if member.priority == each] for each in order]
+    offers = [_offers(members, group, deadline) for group in groups]
+    _refuse_hopeless(members, groups, [each.hopeless for each in offers])
+    reserved = _reserved(members, groups, offers, budget_cores, deadline)
+    left = budget_cores
+    plans: dict[int, MemberPlan] = {}
+    classes = []
+    for priority, group, offer, kept in zip(order, groups, offers, reserved, strict=True):
+        chosen = _best(members, group, offer, left - kept, deadline)
+        classes.append(_class_plan(priority, left - kept, chosen))
+        plans.update(_member_plans(members, group, offer, chosen))
+        left -= chosen.cost_cores
+    return FleetPlan(
+        tuple(plans[at] for at in range(len(members))), tuple(classes), budget_cores, deadline.elapsed_s
+    )
+
+
+def _check(members: Sequence[Member], budget_cores: float) -> None:
+    faults = [
+        Fault(
+            f"pipeline {member.problem.pipeline!r}: weight must be finite and above 0, not {member.weight!r}"
+        )
+        for member in members
+        if not (isfinite(member.weight) and member.weight > 0)
+    ]
+    if not budget_cores >= 0:
+        faults.append(Fault(f"budget_cores must be at least 0, not {budget_cores!r}"))
+    names = [member.problem.pipeline for member in members]
+    faults += [
+        Fault(f"pipeline {name!r} is there twice")
+        for name in sorted(name for name, count in Counter(names).items() if count > 1)
+    ]
+    if not members:
+        faults.append(Fault("there are no pipelines"))
+    if faults:
+        raise InputError("the fleet cannot be planned", problems=faults)
+
+
+def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> Offers:
+    weights = np.array([members[at].weight for at in group])
+    return offers_of([members[at].problem for at in group], weights, deadline)
+
+
+def _reserved(
+    members: Sequence[Member],
+    groups: list[list[int]],
+    offers: list[Offers],
+    budget_cores: float,
+    deadline: Deadline,
+) -> list[float]:
+    """The cores that must be left to the classes after each one: the sum of their cheapest plans."""
+    if len(groups) == 1:
+        return [0.0]
+    least = []
+    for offer in offers:
+        offer.pool.cheapest(deadline)
+        least.append(offer.pool.least_cores)
+    missing = [tuple(np.flatnonzero(~np.isfinite(each)).tolist()) for each in least]
+    _refuse_hopeless(members, groups, missing)
+    sums = [float(each.sum()) for each in least]
+    if sum(sums) > budget_cores + tolerance(budget_cores):
+        raise _too_few(sum(sums), budget_cores, len(members))
+    return [sum(sums[at + 1 :]) for at in range(len(sums))]
+
+
+def _best(
+    members: Sequence[Member], group: list[int], offer: Offers, budget_cores: float, deadline: Deadline
+) -> Selection:
+    try:
+        return best_plans(offer.pool, budget_cores, deadline)
+    except NoPlan as none:
+        _refuse_hopeless(members, [group], [none.who])
+        raise
+    except TooFewCores as few:
+        raise _too_few(few.cores, budget_cores, len(group)) from few
+
+
+def _too_few(least_cores: float, budget_cores: float, count: int) -> InfeasibleError:
+    return InfeasibleError(
+        f"{budget_cores:g} cores do not hold the cheapest plans of {count} pipelines, which need "
+        f"{least_cores:g}: {least_cores - budget_cores:g} cores are missing",
+        hint=f"Raise the budget to {least_cores:g} cores, take pipelines out, or loosen their limits.",
+    )
+
+
+def _refuse_hopeless(
+    members: Sequence[Member], groups: list[list[int]], hopeless: Sequence[Sequence[int]]
+) -> None:
+    """InfeasibleError where a pipeline has no plan, whatever the budget."""
+    none = sorted(group[at] for group, each in zip(groups, hopeless, strict=True) for at in each)
+    if none:
+        raise InfeasibleError(
+            f"{len(none)} of the {len(members)} pipelines have no plan within their own limits",
+            problems=[Fault(_why(members[at].problem, said < EXPLAINED)) for said, at in enumerate(none)],
+            hint="Loosen the limits named, or take these pipelines out of the fleet.",
+        )
+
+
+def _why(problem: Problem, explain: bool) -> str:
+    text = f"pipeline {problem.pipeline!r} at {problem.rate_rps:g} rps within {problem.sla_s:g} s"
+    if not explain:
+        return text
+    plan = solve(problem, "exact", 1.0)
+    moves = " or ".join(plan.relaxations)
+    return f"{text}: {'it would need ' + moves if moves else 'no single limit moved alone makes it feasible'}"
+
+
+def _class_plan(priority: int, budget_cores: float, chosen: Selection) -> ClassPlan:
+    return ClassPlan(
+        priority=priority,
+        budget_cores=budget_cores,
+        cost_cores=chosen.cost_cores,
+        worth=chosen.worth,
+        bound=chosen.bound,
+        gap=(chosen.bound - chosen.worth) / max(1.0, abs(chosen.worth)),
+        price=chosen.price,
+        termination=chosen.termination,
+    )
+
+
+def _member_plans(
+    members: Sequence[Member], group: list[int], offer: Offers, chosen: Selection
+) -> dict[int, MemberPlan]:
+    found, plans = offer.pool.found, offer.pool.options(chosen.chosen)
+    cost, worth = found.cost[chosen.chosen].tolist(), found.worth[chosen.chosen].tolist()
+    return {
+        at: MemberPlan(
+            pipeline=members[at].problem.pipeline,
+            configs=offer.readers[who](plans[who]),
+            cost_cores=cost[who],
+            objective=worth[who] / members[at].weight,
+            worth=worth[who],
+        )
+        for who, at in enumerate(group)
+    }

@@ -1,0 +1,78 @@
+"""The frontier of cost, accuracy and latency: against enumeration, within the limits."""
+
+from __future__ import annotations
+
+import itertools
+from random import Random
+
+import pytest
+
+from ipa.model.errors import DeadlineError
+from ipa.optimize.describe import describe
+from ipa.optimize.frontier import frontier
+from ipa.optimize.options import full_program
+from ipa.optimize.problem import Problem
+from ipa.optimize.program import evaluate, fits
+from ipa.optimize.solve import solve
+from tests.fakes.planner_graphs import random_graph_problem, size
+from tests.fakes.planner_instances import random_problem
+
+
+def enumerated(problem: Problem) -> set[tuple[float, float, float]]:
+    """Cost, PAS and latency of all plans that none betters in the three."""
+    program = full_program(problem)
+    plans = {
+        (round(totals.cost_cores, 8), round(totals.pas, 10), round(totals.latency_s, 8))
+        for chosen in itertools.product(*(range(len(stage)) for stage in program.stages))
+        if fits(program, chosen)
+        for totals in [evaluate(program, chosen)]
+    }
+    best: set[tuple[float, float, float]] = set()
+    for plan in sorted(plans, key=lambda each: (each[0], -each[1], each[2])):
+        if not any(other[1] >= plan[1] and other[2] <= plan[2] for other in best):
+            best.add(plan)
+    return best
+
+
+def small_problems() -> list[Problem]:
+    chains = [random_problem(Random(seed), (1, 3), (1, 3), 2) for seed in range(40)]
+    graphs = [random_graph_problem(Random(seed)) for seed in range(80)]
+    return [*chains, *(problem for problem in graphs if size(problem) < 1_500)]
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_it_is_what_enumeration_leaves(part: int) -> None:
+    for number, problem in enumerate(small_problems()[part::8]):
+        found = {
+            (round(point.cost_cores, 8), round(point.pas, 10), round(point.latency_s, 8))
+            for point in frontier(problem)
+        }
+        assert found == enumerated(problem), (part, number)
+
+
+def test_points_are_plans_within_the_limits_and_the_best_is_among_those_near() -> None:
+    feasible = 0
+    for seed in range(30):
+        problem = random_problem(Random(seed), (2, 3), (2, 4), 3)
+        points = frontier(problem)
+        costs = [point.cost_cores for point in points]
+        assert costs == sorted(costs)
+        for point in points[:40]:
+            done = describe(problem, point.configs)
+            assert done is not None
+            assert done.pas == pytest.approx(point.pas)
+            assert done.objective == pytest.approx(point.objective)
+            assert done.latency_s == pytest.approx(point.latency_s)
+            assert point.latency_s <= problem.sla_s * (1 + 1e-9)
+        best = solve(problem, "exact", explain=False).objective
+        assert (best is None) == (not points)
+        if best is not None:
+            feasible += 1
+            assert max(point.objective for point in points) <= best + 1e-9
+    assert 5 < feasible < 30
+
+
+def test_without_time_it_says_so() -> None:
+    problem = random_problem(Random(2), (3, 3), (4, 4), 3)
+    with pytest.raises(DeadlineError):
+        frontier(problem, 0.0)
