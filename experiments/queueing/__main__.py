@@ -88,7 +88,7 @@ def main() -> None:
         paths = list(pool.map(partial(one_path, options.seed, requests), range(options.paths)))
     error = errors(made)
     given = columns([each.point for each in made])
-    console = Console()
+    console = Console(width=max(Console().width, 120))
     console.print(
         table({name: error[of(given)] for name, of in GROUPS.items()}, "Stages: predicted p99 off by")
     )

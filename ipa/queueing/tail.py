@@ -47,11 +47,12 @@ def sojourn(
 ) -> Sojourn:
     """The time requests spend at a stage: its mean, and what its quantile at `percentile` adds to that.
 
-    All but `percentile` are arrays or numbers above zero that broadcast against each other. Requests come at
-    random (Poisson), each brings `items` items at once, and `rate_rps` counts *items* a second, as everywhere
-    in this package. A batch is due once `batch_size` items wait or the oldest has waited `timeout_s` (None:
-    only full batches); it is given to one of `replicas` as soon as one is free, and fills until then. A full
-    batch takes `service_mean_s` on the mean and `service_tail_s` at the 99th percentile; a single item takes
+    All but `percentile` are arrays or numbers above zero that broadcast against each other. Requests come
+    at random (Poisson), each brings `items` items at once, and `rate_rps` counts *items* a second, as
+    everywhere in this package; where the number of items varies, E[k²]/E[k] is the one to give. A batch is
+    due once `batch_size` items wait or the oldest has waited `timeout_s` (None: only full batches); it is
+    given to one of `replicas` as soon as one is free, and fills until then. A full batch takes
+    `service_mean_s` on the mean and `service_tail_s` at the 99th percentile; a single item takes
     `service_one_s` on the mean, and sizes between them lie on a line. None assumes that half the time of a
     full batch does not depend on how many items it holds. Sources, accuracy and limits:
     docs/explanation/queueing.md.
