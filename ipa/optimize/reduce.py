@@ -57,7 +57,7 @@ def _drop_late(program: Program, kept: list[NDArray[np.bool_]]) -> None:
 
 def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
     """Options for numbers of items that no kept option of a stage before sends, and the other way round."""
-    if all(not stage.enter.any() for stage in program.stages):
+    if not any(stage.enter.any() or stage.leave.any() for stage in program.stages):
         return
     changed = True
     while changed:
