@@ -17,6 +17,7 @@ from ipa.model.observation import LoadHistory
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
@@ -67,7 +68,7 @@ PROFILES = {stage: _profile(stage) for stage in VARIANTS}
 @cache
 def profiled() -> Profiled:
     """Planner and predictor of the pipeline. Without a solver, and without the time it took."""
-    return Profiled(PIPELINE, PROFILES, solver="exact")
+    return Profiled(PIPELINE, PROFILES, compat=Compat.PAPER, solver="exact")
 
 
 def planner(pipeline: Pipeline, rate_rps: float):  # type: ignore[no-untyped-def]
