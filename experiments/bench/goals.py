@@ -50,7 +50,7 @@ GOALS = (
     _at("highs", 10, 1, "median_ms", 200.0),
     _at("exact", 20, 4, "median_ms", 100.0),
     Goal("second solve ≤ half of the first", {"part": "second solve"}, "median_ms", 0.5, "first_ms"),
-    Goal("fleet of 1 000 pipelines ≤ 1 s", {"part": "fleet"}, "median_ms", 1000.0),
+    Goal("fleet of 1 000 pipelines ≤ 1 s", {"part": "fleet", "pipelines": 1000}, "median_ms", 1000.0),
 )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from experiments.bench.again import again_row
 from experiments.bench.cell import Cell
 from experiments.bench.engines import Engine
+from experiments.bench.fleet import fleet_row
 from experiments.bench.goals import verdicts
 from experiments.bench.pipelines import RATES_RPS, pipeline_rows
 from experiments.bench.race import Effort, race
@@ -40,6 +41,8 @@ class Scope:
     sizes_effort: Effort
     growth_effort: Effort
     rates_rps: tuple[float, ...]
+    # Fleets, and pipelines of each.
+    fleets: tuple[int, int]
 
 
 def full_scope() -> Scope:
@@ -64,6 +67,7 @@ def full_scope() -> Scope:
         sizes_effort=Effort(instances=50, deadline_s=20.0, budget_s=30.0),
         growth_effort=Effort(instances=15, deadline_s=20.0, budget_s=4.0),
         rates_rps=RATES_RPS,
+        fleets=(10, 1000),
     )
 
 
@@ -83,6 +87,7 @@ def quick_scope() -> Scope:
         sizes_effort=Effort(instances=4, deadline_s=2.0, budget_s=1.0),
         growth_effort=Effort(instances=2, deadline_s=2.0, budget_s=1.0),
         rates_rps=(2.0, 10.0, 30.0),
+        fleets=(1, 100),
     )
 
 
@@ -126,7 +131,8 @@ def _parts(scope: Scope) -> Iterator[tuple[str, Iterable[Row]]]:
     yield "growth", _growth(scope.growth, scope.growth_effort)
     yield "pipelines", pipeline_rows(scope.rates_rps)
     effort = scope.sizes_effort
-    yield "second solve", [again_row(cell, effort.instances, effort.deadline_s) for cell in scope.again]
+    yield "second solve", (again_row(cell, effort.instances, effort.deadline_s) for cell in scope.again)
+    yield "fleet", [fleet_row(*scope.fleets)]
 
 
 def _races(cells: Iterable[Cell], effort: Effort) -> Iterator[Row]:

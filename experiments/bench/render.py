@@ -14,13 +14,14 @@ TITLES = {
     "growth": "How time grows with each dimension",
     "pipelines": "The five IPA pipelines, loaded profiles to verified plan",
     "second solve": "A second solve after the rate changed by 5 %",
-    "fleet": "Fleet",
+    "fleet": "Many pipelines under one budget of cores",
 }
 REMARKS = {
     "sizes": "A process for each engine and cell. peak_mb is what its resident set grew at most after all "
     "imports and a first small solve (VmHWM of /proc, the peak reset there).",
     "growth": "One dimension at a time; the others as in the first line of each.",
     "pipelines": "points_median_ms is the part that makes operating points of profiles; median_ms has all.",
+    "fleet": "instances are fleets, each with 80 % of the cores that the best plans of all would take.",
     "second solve": "median_ms is told the first plan, cold_ms is the same problem told nothing.",
 }
 # Columns after the head, where the rows of a part have them.
@@ -28,6 +29,7 @@ MORE = (
     "compat",
     "pipeline",
     "varied",
+    "pipelines",
     "peak_mb",
     "deadline",
     "licence",
@@ -38,6 +40,7 @@ MORE = (
     "points_median_ms",
     "first_ms",
     "cold_ms",
+    "worst_gap",
 )
 
 

@@ -12,12 +12,14 @@ from experiments.bench import ONE_THREAD, planner
 from experiments.bench.__main__ import main
 from experiments.bench.again import again_row
 from experiments.bench.cell import Cell
+from experiments.bench.fleet import AMPLE_CORES, differences, faults_of, fleet_row, member_of
 from experiments.bench.goals import GOALS, Goal, verdicts
 from experiments.bench.pipelines import NAMES, pipeline_rows
 from experiments.bench.race import Effort
 from experiments.bench.render import aligned, goal_lines, part_lines
 from experiments.bench.rows import HEAD, Row, cell_row, row_of
 from experiments.bench.worker import answered
+from ipa.optimize.fleet.plan import plan_fleet
 
 
 def test_every_row_starts_with_the_same_keys() -> None:
@@ -87,6 +89,24 @@ def test_a_second_solve_has_the_same_optimum_as_one_told_nothing() -> None:
     assert row["first_ms"] > 0 and row["cold_ms"] > 0 and row["median_ms"] > 0
 
 
+def test_a_fleet_is_planned_within_its_budget() -> None:
+    row = fleet_row(2, 6, Cell(2, 3))
+    assert (row["failures"], row["instances"], row["pipelines"]) == (0, 2, 6)
+    assert 0 < row["median_ms"] <= row["worst_ms"]
+    assert row["worst_gap"] <= 1e-9
+
+
+def test_a_fleet_that_gives_a_pipeline_less_than_it_gets_alone_is_found_out() -> None:
+    members = [member_of(Cell(2, 3), seed) for seed in range(2)]
+    plan = plan_fleet(members, AMPLE_CORES)
+    assert differences(members, plan) == []
+    assert faults_of(plan, plan.cost_cores) == []
+    assert [kind for kind, _ in faults_of(plan, 0.5 * plan.cost_cores)] == ["error"]
+    first = replace(plan.members[0], objective=plan.members[0].objective - 0.01)
+    worse = replace(plan, members=(first, *plan.members[1:]))
+    assert [kind for kind, _ in differences(members, worse)] == ["disagreement"]
+
+
 class Inside:
     """An engine of this process; `lie` is added to what it says is the optimum."""
 
@@ -119,7 +139,8 @@ def test_the_command_writes_both_files_and_fails_on_a_wrong_optimum(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], lie: float, code: int
 ) -> None:
     effort = Effort(instances=2, deadline_s=5.0, budget_s=5.0)
-    tiny = planner.Scope((Cell(2, 3),), (), (("stages", Cell(1, 3)),), (Cell(2, 3),), effort, effort, (3.0,))
+    cell = Cell(2, 3)
+    tiny = planner.Scope((cell,), (), (("stages", Cell(1, 3)),), (cell,), effort, effort, (3.0,), (1, 3))
     monkeypatch.setattr(planner, "quick_scope", lambda: tiny)
     monkeypatch.setattr(planner, "Engine", Inside)
     monkeypatch.setattr(Inside, "lie", lie)
@@ -129,7 +150,7 @@ def test_the_command_writes_both_files_and_fails_on_a_wrong_optimum(
     assert main() == code
     rows = json.loads((tmp_path / "planner.json").read_text())
     assert all(tuple(row)[: len(HEAD)] == HEAD for row in rows)
-    assert {row["part"] for row in rows} == {"sizes", "growth", "pipelines", "second solve"}
+    assert {row["part"] for row in rows} == {"sizes", "growth", "pipelines", "second solve", "fleet"}
     assert [row["engine"] for row in rows[:3]] == ["exact", "highs", "gurobi"]
     assert "## Goals" in (tmp_path / "planner.md").read_text()
     assert ("all proved optima agree" in capsys.readouterr().out) is (code == 0)
