@@ -19,7 +19,8 @@ from ipa.optimize.options import full_program
 from ipa.optimize.plans import worth
 from ipa.optimize.problem import Problem
 from ipa.optimize.program import evaluate, fits
-from tests.fakes.planner_graphs import random_graph_problem, size
+from tests.fakes.planner_brute import size
+from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
 WEIGHTS = (0.5, 1.0, 1.0, 3.0)

@@ -14,7 +14,8 @@ from ipa.optimize.options import full_program
 from ipa.optimize.problem import Problem
 from ipa.optimize.program import evaluate, fits
 from ipa.optimize.solve import solve
-from tests.fakes.planner_graphs import random_graph_problem, size
+from tests.fakes.planner_brute import size
+from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
 

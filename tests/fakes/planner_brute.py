@@ -1,0 +1,282 @@
+"""A brute force that goes by the words of the model and shares no search with the planner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, prod, sqrt
+
+from ipa.model.pipeline import AccuracyRule, Goal
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.timing import stage_times
+from tests.fakes.planner_graphs import MODEL, ROUTER, shapes
+
+Chosen = tuple[OperatingPoint, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One configuration within the limits: what the goals are about."""
+
+    chosen: tuple[Chosen, ...]
+    weighted: float
+    term: float
+    cores: float
+
+    def worth(self, goal: Goal) -> float:
+        """What the goal looks at first."""
+        return {Goal.LEXICOGRAPHIC: self.term, Goal.CHEAPEST: -self.cores}.get(goal, self.weighted)
+
+
+def size(problem: Problem) -> int:
+    """How many configurations there are to try, about: each stage for the most items it may get."""
+    brute = _Brute(problem)
+    items = [_most_items(problem, at) for at in range(len(problem.stages))]
+    return prod(max(1, len(brute.choices(at, items[at]))) for at in range(len(items)))
+
+
+def brute_force_graph(problem: Problem) -> float | None:
+    """The best objective over all configurations, as the goal means it; None where none is feasible."""
+    goal = problem.objective.goal
+    return max((one.worth(goal) for one in every_configuration(problem)), default=None)
+
+
+def every_configuration(problem: Problem) -> Iterator[Tried]:
+    """All configurations within the limits."""
+    return _Brute(problem).configurations()
+
+
+def _most_items(problem: Problem, at: int) -> float:
+    """The most items of a request at the stage."""
+    sent = []
+    for edge in problem.stages[at].after:
+        parent = next(i for i, stage in enumerate(problem.stages) if stage.name == edge.parent)
+        variants = {point.variant for point in problem.stages[parent].points} or {""}
+        sent.append(_most_items(problem, parent) * max(edge.items(name) for name in variants))
+    return max(sent, default=1.0)
+
+
+class _Brute:
+    """Stage after stage every point with every number of replicas, judged by what the limits say."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._names = [stage.name for stage in problem.stages]
+        self._parents = [
+            [(self._names.index(edge.parent), edge) for edge in stage.after] for stage in problem.stages
+        ]
+        self._reach = [_reach(problem, at) for at in range(len(self._names))]
+        self._before = {config.stage: config for config in problem.running}
+        self._ranks = [_ranks(problem, stage) for stage in problem.stages]
+        self._shape = _shape(problem)
+        self._times: dict[tuple[int, int, int, float], tuple[float, float]] = {}
+        self._known: dict[tuple[int, float], list[Chosen]] = {}
+
+    def configurations(self) -> Iterator[Tried]:
+        """Depth first; what a stage alone rules out is not gone into."""
+        yield from self._deeper((), ())
+
+    def _deeper(self, configs: tuple[Chosen, ...], items: tuple[float, ...]) -> Iterator[Tried]:
+        at = len(configs)
+        if at == len(self._names):
+            one = self._try(configs, items)
+            if one is not None:
+                yield one
+            return
+        sent = []
+        for parent, edge in self._parents[at]:
+            before = configs[parent]
+            sent.append(items[parent] * edge.items(before[0].variant if before else ""))
+        assert all(abs(each - sent[0]) < 1e-9 for each in sent)
+        here = sent[0] if sent else 1.0
+        for one in self.choices(at, here):
+            yield from self._deeper((*configs, one), (*items, here))
+
+    def choices(self, at: int, items: float) -> list[Chosen]:
+        """The points that are allowed, with every number of replicas that carries the load and may help."""
+        if (at, items) in self._known:
+            return self._known[at, items]
+        problem, stage = self._problem, self._problem.stages[at]
+        found: list[Chosen] = []
+        if not stage.points:
+            found = [None] if stage.kind is not MODEL else []
+        for point in stage.points:
+            if not problem.allows(stage, point):
+                continue
+            load = problem.rate_rps * self._reach[at] * items / point.capacity_rps
+            for n in range(max(1, ceil(load - 1e-9)), self._enough(stage, point, load, items) + 1):
+                if self._within(stage, n):
+                    found.append((point, n))
+        self._known[at, items] = found
+        return found
+
+    def _enough(self, stage: StageProblem, point: OperatingPoint, load: float, items: float) -> int:
+        """More replicas take no time off: all batches run at once, or by the rule none waits."""
+        problem = self._problem
+        batches = ceil(items / point.batch_size - 1e-9)
+        fewest = max(1, problem.bounds.min_replicas, stage.bounds.min_replicas or 1)
+        if problem.compat is not Compat.TAIL:
+            return max(ceil(load - 1e-9), batches, fewest, stage.pin.replicas or 1)
+        least = max(1, ceil(load - 1e-9))
+        least = max(least + (load > least - 1e-9), fewest)
+        return max(least + ceil(3 * sqrt(least)) + 3, batches, stage.pin.replicas or 1)
+
+    def _within(self, stage: StageProblem, replicas: int) -> bool:
+        if stage.pin.replicas is not None:
+            return replicas == stage.pin.replicas
+        problem = self._problem
+        most = [problem.bounds.max_replicas, problem.objective.max_replicas, stage.bounds.max_replicas]
+        least = max(1, problem.bounds.min_replicas, stage.bounds.min_replicas or 1)
+        return replicas >= least and all(limit is None or replicas <= limit for limit in most)
+
+    def _stage_times(self, at: int, one: tuple[OperatingPoint, int], items: float) -> tuple[float, float]:
+        key = (at, id(one[0]), one[1], items)
+        if key not in self._times:
+            _, _, mean, spread = stage_times(self._problem, at, one[0], one[1], items)
+            self._times[key] = mean, spread
+        return self._times[key]
+
+    def _try(self, configs: tuple[Chosen, ...], items: tuple[float, ...]) -> Tried | None:
+        problem, objective, bounds = self._problem, self._problem.objective, self._problem.bounds
+        means, spreads = [0.0] * len(configs), [0.0] * len(configs)
+        cores = peak = peak_gib = started = batch = 0.0
+        for at, (stage, one) in enumerate(zip(problem.stages, configs, strict=True)):
+            if one is None:
+                continue
+            point, n = one
+            means[at], spreads[at] = self._stage_times(at, one, items[at])
+            cores, batch = cores + n * point.cores, batch + point.batch_size
+            old = self._before.get(stage.name)
+            if old is None:
+                peak, peak_gib = peak + n * point.cores, peak_gib + n * point.memory_gib
+                continue
+            old_gib = _memory_gib(stage, old.variant)
+            if (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores):
+                peak += max(n, old.replicas) * point.cores
+                peak_gib += max(n * point.memory_gib, old.replicas * old_gib)
+                started += max(0, n - old.replicas) * point.cores
+            else:
+                peak += n * point.cores + old.replicas * old.cores
+                peak_gib += n * point.memory_gib + old.replicas * old_gib
+                started += n * point.cores
+        if self._beyond(cores, peak, peak_gib) or self._late(means, spreads):
+            return None
+        pas = _accuracy(self._shape, [one[0].accuracy if one else 1.0 for one in configs])
+        if bounds.accuracy_floor is not None and pas < bounds.accuracy_floor * (1 - 1e-9):
+            return None
+        term = self._term(configs)
+        weighted = objective.alpha * term - objective.beta * cores - objective.delta * batch
+        if problem.running:
+            weighted -= objective.transition_per_core * started
+        return Tried(configs, weighted, term, cores)
+
+    def _beyond(self, cores: float, peak: float, peak_gib: float) -> bool:
+        """Whether a limit is passed; what runs already may go on where the bounds have shrunk below it."""
+        problem, bounds = self._problem, self._problem.bounds
+        now = sum(config.total_cores for config in problem.running)
+        now_gib = sum(
+            config.replicas * _memory_gib(stage, config.variant)
+            for stage in problem.stages
+            for config in problem.running
+            if config.stage == stage.name
+        )
+        limits = (
+            (cores, bounds.cores, 0.0),
+            (peak, bounds.cores, now),
+            (peak_gib, bounds.memory_gib, now_gib),
+            (cores, problem.objective.max_cost_cores, 0.0),
+        )
+        return any(limit is not None and value > max(limit, least) + 1e-9 for value, limit, least in limits)
+
+    def _late(self, means: list[float], spreads: list[float]) -> bool:
+        after = [
+            [child for child, parents in enumerate(self._parents) if any(at == each for each, _ in parents)]
+            for at in range(len(means))
+        ]
+
+        def ends(at: int, mean: float, spread: float) -> float:
+            mean, spread = mean + means[at], spread + spreads[at] ** 2
+            return max((ends(child, mean, spread) for child in after[at]), default=mean + sqrt(spread))
+
+        # A queue that grows for ever has no time at all.
+        return not ends(0, 0.0, 0.0) <= self._problem.sla_s * (1 + 1e-9)
+
+    def _term(self, configs: tuple[Chosen, ...]) -> float:
+        rule = self._problem.objective.accuracy_rule
+        ranked = rule in (AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT)
+        own = [
+            1.0 if one is None else self._ranks[at][one[0].variant] if ranked else one[0].accuracy
+            for at, one in enumerate(configs)
+        ]
+        if rule in (AccuracyRule.PRODUCT, AccuracyRule.RANK_PRODUCT):
+            return _accuracy(self._shape, own)
+        shares = [self._reach[at] if one else 0.0 for at, one in enumerate(configs)]
+        total = sum(share * each for share, each in zip(shares, own, strict=True))
+        return total / sum(shares) if rule is AccuracyRule.MEAN else total
+
+
+def _memory_gib(stage: StageProblem, variant: str) -> float:
+    return next((point.memory_gib for point in stage.points if point.variant == variant), 0.0)
+
+
+def _ranks(problem: Problem, stage: StageProblem) -> dict[str, float]:
+    """i/(|M| − 1) by rising accuracy, the lowest raised to the floor; 1 for a lone variant."""
+    accuracy = {point.variant: point.accuracy for point in stage.points}
+    rising = sorted(accuracy, key=lambda name: accuracy[name])
+    if len(rising) == 1:
+        return {rising[0]: 1.0}
+    floor = problem.objective.rank_floor or 0.0
+    return {
+        name: max(place / (len(rising) - 1), 0.0 if place else floor) for place, name in enumerate(rising)
+    }
+
+
+def _shape(problem: Problem) -> str:
+    return next(
+        name
+        for name, nodes in shapes().items()
+        if [(stage.kind, stage.combine, [int(e.parent[1:]) for e in stage.after]) for stage in problem.stages]
+        == nodes
+    )
+
+
+def shape_of(problem: Problem) -> str:
+    """The name of the problem's kind of graph; "chain" for any other row of stages."""
+    try:
+        return _shape(problem)
+    except StopIteration:
+        return "chain"
+
+
+def _reach(problem: Problem, at: int) -> float:
+    names = [stage.name for stage in problem.stages]
+    if not problem.stages[at].after:
+        return 1.0
+    parts = [_reach(problem, names.index(edge.parent)) * edge.share for edge in problem.stages[at].after]
+    # Branches of a router add up again; the branches of a fork are the same requests.
+    merges = any(
+        problem.stages[names.index(edge.parent)].kind is not ROUTER for edge in problem.stages[at].after
+    )
+    return sum(parts) if merges and len(parts) > 1 and _after_router(problem, at) else max(parts)
+
+
+def _after_router(problem: Problem, at: int) -> bool:
+    names = [stage.name for stage in problem.stages]
+    parents = [names.index(edge.parent) for edge in problem.stages[at].after]
+    return any(problem.stages[parent].kind is ROUTER or _after_router(problem, parent) for parent in parents)
+
+
+def _accuracy(shape: str, own: list[float]) -> float:
+    """The accuracy of each kind of graph, written out."""
+    match shape:
+        case "router":
+            return own[0] * (0.3 * own[1] + 0.7 * own[2] * own[3])
+        case "mean":
+            return own[0] * (own[1] + own[2]) / 2 * own[3]
+        case "max":
+            return own[0] * max(own[1], own[2]) * own[3]
+        case "nested":
+            return own[0] * own[1] * (0.3 * own[2] + 0.7 * own[3]) * own[4]
+        case _:
+            return prod(own)
