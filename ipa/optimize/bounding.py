@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.optimize.columns import Array
-from ipa.optimize.program import Program
+from ipa.optimize.program import Options, Program
 
 # Points at which the bound is tabulated over the product so far; between them it is read off the chord,
 # which lies above, since the bound is convex in the product. The coarse one is for seeking multipliers.
-GRID = 129
+GRID = 65
 COARSE = 17
-# Multipliers tried: this many powers of two around the natural scale of each limit.
-POWERS = np.concatenate([[0.0], 2.0 ** np.arange(-12, 9)])
-FINER = np.linspace(0.55, 1.45, 19)
+# Multipliers tried: powers of four around the natural scale of each limit, then between the best's two
+# neighbours.
+POWERS = np.concatenate([[0.0], 4.0 ** np.arange(-6, 5)])
+FINER = np.geomspace(0.35, 2.8, 17)
+FINEST = np.linspace(0.9, 1.1, 9)
 AROUND = (0.25, 0.5, 2.0, 4.0)
-FINEST = np.linspace(0.96, 1.04, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,10 @@ class Bounding:
         grid = GRID if self._alpha else 2
         coarse = COARSE if self._alpha else 2
         self._largest = np.cumprod([1.0, *(float(stage.factor.max()) for stage in program.stages)])
-        self._groups = [_groups(stage.factor) for stage in program.stages]
+        self._groups = [
+            _groups(stage, use) for stage, use in zip(program.stages, self._rows.use, strict=True)
+        ]
+        self._cells: dict[int, list[tuple[NDArray[np.intp], Array]]] = {}
         best = self._search(coarse) if prices is None else prices
         self.prices = best
         self._multipliers = self._around(best)
@@ -118,6 +122,25 @@ class Bounding:
         bound += value
         return bound
 
+    def guesses(self) -> NDArray[np.intp]:
+        """(multiplier vectors × stages): the plan that is best where limits only cost what each vector says.
+
+        Such a plan may break limits; the dearer they are the less it does.
+        """
+        count = len(self._multipliers)
+        product = np.ones(count)
+        at = np.arange(count)[:, None]
+        chosen = np.zeros((count, len(self._stages)), dtype=np.intp)
+        for depth, stage in enumerate(self._stages):
+            worth = stage.value - self._multipliers @ self._rows.use[depth]
+            if self._alpha:
+                cell, share = self._cell(depth + 1, product[:, None] * stage.factor, self._grid)
+                after = self._tables[depth + 1]
+                worth += after[at, cell] * (1 - share) + after[at, cell + 1] * share
+            chosen[:, depth] = worth.argmax(axis=1)
+            product = product * stage.factor[chosen[:, depth]]
+        return chosen
+
     def _cell(self, depth: int, product: Array, grid: int) -> tuple[NDArray[np.intp], Array]:
         at = product * ((grid - 1) / self._largest[depth] if self._largest[depth] > 0 else 0.0)
         cell = np.minimum(at.astype(np.intp), grid - 2)
@@ -126,21 +149,31 @@ class Bounding:
     def _tabulate(self, multipliers: Array, grid: int) -> list[Array]:
         """tables[s][i, g]: the most that completions from s on make of α·P·Π factor + Σ (value − use·m)."""
         steps = np.linspace(0.0, 1.0, grid)
+        cells = self._onward_cells(steps) if self._alpha else []
         tables = [np.tile(self._alpha * self._largest[-1] * steps, (len(multipliers), 1))]
         for depth in range(len(self._stages) - 1, -1, -1):
-            order, starts, factors = self._groups[depth]
-            reward = self._stages[depth].value - multipliers @ self._rows.use[depth]
-            best = np.maximum.reduceat(reward[:, order], starts, axis=1)
+            value, use, starts, _ = self._groups[depth]
+            best = np.maximum.reduceat(value - multipliers @ use, starts, axis=1)
             if not self._alpha:
                 tables.append(tables[-1] + best.max(axis=1)[:, None])
                 continue
-            cell, share = self._cell(depth + 1, (self._largest[depth] * factors)[:, None] * steps, grid)
+            cell, share = cells[depth]
             after = tables[-1]
             onward = after[:, cell]
             onward += (after[:, cell + 1] - onward) * share
             onward += best[:, :, None]
             tables.append(onward.max(axis=1))
         return tables[::-1]
+
+    def _onward_cells(self, steps: Array) -> list[tuple[NDArray[np.intp], Array]]:
+        """For each stage (factors × steps): where the product with a factor lies on the next stage's grid."""
+        grid = len(steps)
+        if grid not in self._cells:
+            self._cells[grid] = [
+                self._cell(depth + 1, (self._largest[depth] * factors)[:, None] * steps, grid)
+                for depth, (_, _, _, factors) in enumerate(self._groups)
+            ]
+        return self._cells[grid]
 
     def _dual(self, multipliers: Array, grid: int) -> Array:
         """The bound on the whole program under each multiplier vector."""
@@ -177,9 +210,9 @@ class Bounding:
         return np.unique(np.array(around), axis=0)
 
 
-def _groups(factor: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
-    """An order by factor, where each group of equal factors starts in it, and their factors."""
-    order = np.argsort(factor, kind="stable")
-    ranked = factor[order]
+def _groups(stage: Options, use: Array) -> tuple[Array, Array, NDArray[np.intp], Array]:
+    """Value and use by rising factor, where each group of equal factors starts, and the factors."""
+    order = np.argsort(stage.factor, kind="stable")
+    ranked = stage.factor[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] > ranked[:-1]]))
-    return order, starts, ranked[starts]
+    return stage.value[order], np.ascontiguousarray(use[:, order]), starts, ranked[starts]

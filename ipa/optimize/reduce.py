@@ -28,8 +28,12 @@ def without_hopeless(program: Program) -> Program:
     for limit in program.limits():
         least = np.array([use.min(initial=inf) for use in limit.use])
         most = limit.most + tolerance(abs(limit.most))
+        total = float(least.sum())
+        if total == inf:
+            _drop_all(kept)
+            return replace(program, stages=tuple(stage.take([]) for stage in program.stages))
         for at, use in enumerate(limit.use):
-            kept[at] &= use + (least[:at].sum() + least[at + 1 :].sum()) <= most
+            kept[at] &= use <= most - (total - least[at])
     _drop_unmatched(program, kept)
     if all(bool(each.all()) for each in kept):
         return program
@@ -42,17 +46,22 @@ def _drop_late(program: Program, kept: list[NDArray[np.bool_]]) -> None:
     mean = np.array([stage.mean_s.min(initial=inf) for stage in program.stages])
     spread = np.array([stage.spread_s2.min(initial=inf) for stage in program.stages])
     if not np.isfinite(mean).all():
-        for each in kept:
-            each[:] = False
+        _drop_all(kept)
         return
     most = program.sla_s + tolerance(program.sla_s)
     for path in program.graph.paths:
+        members = list(path)
+        mean_s, spread_s2 = float(mean[members].sum()), float(spread[members].sum())
         for at in path:
-            others = [other for other in path if other != at]
             stage = program.stages[at]
-            least_s = stage.mean_s + mean[others].sum()
-            least_s = least_s + np.sqrt(stage.spread_s2 + spread[others].sum())
-            kept[at] &= least_s <= most
+            others_s2 = max(0.0, spread_s2 - float(spread[at]))
+            least_s = stage.mean_s + np.sqrt(stage.spread_s2 + others_s2)
+            kept[at] &= least_s <= most - (mean_s - float(mean[at]))
+
+
+def _drop_all(kept: list[NDArray[np.bool_]]) -> None:
+    for each in kept:
+        each[:] = False
 
 
 def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:

@@ -11,6 +11,7 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends.answer import Answer
+from ipa.optimize.bounding import Bounding
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.engine import AUTO, BACKENDS, SOLVERS, Warm, answer
@@ -61,6 +62,8 @@ def solve(
 
     program, found = reach(full_program(problem), problem.objective.goal, one)
     solve_s = deadline.elapsed_s
+    if explain and found.chosen and found.prices is None:
+        found = replace(found, prices=Bounding(program).prices)
     plan = plan_of(problem, program, used, found)
     if plan.termination is Termination.INFEASIBLE and explain:
         moves = relaxations(problem, deadline)

@@ -170,13 +170,14 @@ class Countdown(Deadline):
         return self.looks < 0
 
 
-def test_time_up_in_the_second_pass_leaves_the_plan_of_the_first_with_its_gap(
+def test_time_up_in_a_later_pass_leaves_the_plan_so_far_with_its_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(exact, "WIDTHS", (1, None))
+    monkeypatch.setattr(exact, "FEW", 0)
     problem = random_problem(Random(0), stages=(4, 4), variants=(5, 5))
     best = solve(problem, "exact", 60.0)
-    monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(2 * len(problem.stages)))
+    monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(3))
     plan = solve(problem, "exact")
     assert plan.termination is Termination.FEASIBLE
     assert best.objective is not None and plan.objective is not None and plan.bound is not None
@@ -242,6 +243,7 @@ def test_the_first_pass_alone_would_miss_plans_that_the_second_finds(monkeypatch
     problems = [random_problem(Random(seed), stages=(4, 6), variants=(4, 8)) for seed in range(30)]
     expected = [solve(problem, "exact", 60.0, explain=False).objective for problem in problems]
     monkeypatch.setattr(exact, "WIDTHS", (1, None))
+    monkeypatch.setattr(exact, "FEW", 0)
     assert [solve(problem, "exact", 60.0, explain=False).objective for problem in problems] == expected
 
 

@@ -9,7 +9,7 @@ all, it was already exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,14 @@ from ipa.optimize.bounding import Bounding
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.program import Program, evaluate
+from ipa.optimize.program import Program, evaluate, fits
 
 # Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for.
-WIDTHS = (24, 128, 700, None)
+WIDTHS = (16, 48, 256, 1000, None)
 # The labels that are kept are the best of so many classes of the value so far.
 STRATA = 4
+# So many plans are all tried: fewer operations than the tables of a bound take.
+FEW = 4096
 
 
 def solve(
@@ -40,9 +42,12 @@ def solve(
     """
     if not all(len(stage) for stage in program.stages):
         return Answer(Termination.INFEASIBLE)
+    if prod(len(stage) for stage in program.stages) <= FEW:
+        return _all_tried(program, deadline)
     search = Search(program, deadline, prices)
     chosen = tuple(start)
     try:
+        chosen = search.guess(chosen)
         for width in WIDTHS[1 if chosen else 0 :]:
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
@@ -58,22 +63,40 @@ def solve(
     return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective, prices=search.prices)
 
 
+def _all_tried(program: Program, deadline: Deadline) -> Answer:
+    """The best of so few plans that trying all takes less time than a bound."""
+    try:
+        chosen = Search(program, deadline, bounded=False).every()
+    except DeadlineError:
+        return Answer(Termination.NO_SOLUTION_FOUND, note="the time was up before anything was tried")
+    if not chosen:
+        return Answer(Termination.INFEASIBLE)
+    return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
+
+
 def best_at_least(program: Program, objective: float, deadline: Deadline) -> tuple[int, ...]:
     """The best plan whose objective is at least the given one (less rounding), ties broken as in `solve`.
 
     Empty where there is none. DeadlineError where the time is too short to know.
     """
+    if prod(len(stage) for stage in program.stages) <= FEW:
+        return Search(program, deadline, bounded=False).every()
     return Search(program, deadline).run(objective, None)[0]
 
 
 class Search:
-    """One program's bounds and label search."""
+    """One program's bounds and label search; without bounds only `every` works."""
 
-    def __init__(self, program: Program, deadline: Deadline, prices: Array | None = None) -> None:
+    def __init__(
+        self, program: Program, deadline: Deadline, prices: Array | None = None, *, bounded: bool = True
+    ) -> None:
         self._program = program
         self._deadline = deadline
         self._has_spread = program.has_spread
         self._counting = _counting(program)
+        if not bounded:
+            self._growth = Growth(program, tuple(np.zeros((0, len(stage))) for stage in program.stages), 0)
+            return
         self._bounding = Bounding(program, prices)
         self._growth = Growth(
             program,
@@ -91,6 +114,27 @@ class Search:
         """The bound on the best objective."""
         start = self._growth.start()
         return float(self._upper(0, start)[0])
+
+    def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """The best of `start` and of those plans that the multipliers suggest and the limits allow."""
+        plans = [start] if start else []
+        plans += dict.fromkeys(tuple(row) for row in self._bounding.guesses().tolist())
+        within = [plan for plan in plans if plan is start or fits(self._program, plan)]
+        return max(within, key=lambda plan: evaluate(self._program, plan).objective, default=())
+
+    def every(self) -> tuple[int, ...]:
+        """The best of all plans within the limits, each of them tried; empty where there is none."""
+        labels = self._growth.start()
+        history: list[tuple[Index, Index]] = []
+        for at in range(len(self._program.stages)):
+            if self._deadline.passed:
+                raise DeadlineError("the solver's time is up")
+            labels = self._growth.grow(labels, at)
+            history.append((labels.parent, labels.option))
+        good = np.flatnonzero(self._above_floors(len(self._program.stages), labels))
+        if not len(good):
+            return ()
+        return _trace(history, int(good[self._best(labels.take(good))]))
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
         """The best plan not worse than `known`, and whether every label was kept (then it is exact)."""
