@@ -48,12 +48,13 @@ def test_no_rival_beats_ours_by_its_own_formula_of_latency(name: str, rate_rps: 
 
 
 def test_no_rival_that_meets_the_sla_beats_ours() -> None:
+    by_tail = Profiled(PIPELINE, PROFILES, compat=Compat.TAIL, solver="exact")
     late, compared = 0, 0
     for rate_rps in RATES:
         best = decide("ours", rate_rps)
         assert best.rate_rps == rate_rps and best.objective is not None
         for name in RIVALS:
-            seen = profiled().predict(decide(name, rate_rps).configs, rate_rps)
+            seen = by_tail.predict(decide(name, rate_rps).configs, rate_rps)
             assert seen is not None
             late += not seen.feasible
             compared += seen.feasible
@@ -105,21 +106,23 @@ def test_excluded_variants_are_left_out_but_never_all_of_a_stage() -> None:
     assert [stage.variant for stage in plan.stages] == ["small", "big"]
 
 
+@pytest.mark.parametrize("compat", [Compat.TAIL, Compat.PAPER])
 @pytest.mark.parametrize("rate_rps", [0.3, 4.0, 33.0, 120.0])
-def test_what_is_predicted_of_a_plan_is_what_the_planner_says(rate_rps: float) -> None:
-    plan = planner(PIPELINE, rate_rps)
-    seen = profiled().predict(plan.configs, rate_rps)
+def test_what_is_predicted_of_a_plan_is_what_the_planner_says(rate_rps: float, compat: Compat) -> None:
+    planned = Profiled(PIPELINE, PROFILES, compat=compat, solver="exact")
+    plan = planned.plan(PIPELINE, rate_rps)
+    seen = planned.predict(plan.configs, rate_rps)
     assert seen is not None and seen.feasible
     assert seen.objective == pytest.approx(plan.objective, abs=1e-12)
     assert seen.latency_s == pytest.approx(plan.latency_s)
     assert seen.pas == pytest.approx(plan.pas)
-    described = profiled().describe(plan.configs, rate_rps)
+    described = planned.describe(plan.configs, rate_rps)
     assert described is not None and described.configs == plan.configs
-    for stage, planned in zip(described.stages, plan.stages, strict=True):
+    for stage, expected_stage in zip(described.stages, plan.stages, strict=True):
         # NumPy's exponentials of one number and of many differ in the last bit.
         assert astuple(stage) == tuple(
             pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
-            for value in astuple(planned)
+            for value in astuple(expected_stage)
         )
 
 
