@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log
 
 import numpy as np
 
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, Termination
+from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.optimize.backends.answer import Answer
 from ipa.optimize.bounding import Bounding
 from ipa.optimize.bymilp import Solvers
@@ -18,10 +17,13 @@ from ipa.optimize.engine import AUTO, BACKENDS, SOLVERS, Warm, answer
 from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of, released_note
-from ipa.optimize.problem import Compat, Problem
-from ipa.optimize.program import Program, fits
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.program import Options, Program, fits
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.verify import verify
+
+# Times this close are the same.
+ROUNDING_S = 1e-9
 
 __all__ = ["AUTO", "BACKENDS", "SOLVERS", "solve"]
 
@@ -90,21 +92,26 @@ def _warm(problem: Problem, program: Program, start: Plan) -> Warm:
 
 
 def _translated(problem: Problem, program: Program, start: Plan) -> tuple[int, ...]:
+    """For each stage the option most like what the earlier plan ran; empty where there is none."""
+    before = {stage.stage: stage for stage in start.stages}
     chosen = []
-    if len(start.stages) != len(problem.stages):
-        return ()
-    for stage, options, before in zip(problem.stages, program.stages, start.stages, strict=True):
-        names = stage.columns
-        if not len(options) or before.variant not in names.variants:
+    for stage, options in zip(problem.stages, program.stages, strict=True):
+        if not len(options):
             return ()
-        same = np.flatnonzero(
-            (names.variant[options.point] == names.variants.index(before.variant))
-            & (names.batch_size[options.point] == before.batch_size)
-            & (names.cores[options.point] == before.cores)
-        )
-        if not len(same):
-            return ()
-        ratio = log(problem.rate_rps / start.rate_rps)
-        wanted = np.abs(np.log(options.replicas[same] / before.replicas) - ratio)
-        chosen.append(int(same[np.argmin(wanted)]))
+        chosen.append(0 if stage.is_free else _nearest(stage, options, before.get(stage.name)))
     return tuple(chosen)
+
+
+def _nearest(stage: StageProblem, options: Options, before: StagePlan | None) -> int:
+    """The best option of the same variant that takes no more time, the same batch and cores if it can be."""
+    columns = stage.columns
+    if before is None or before.variant not in columns.variants:
+        return int(np.argmax(options.value))
+    quick = options.mean_s + np.sqrt(options.spread_s2) <= before.mean_s + before.excess_s + ROUNDING_S
+    variant = columns.variant[options.point] == columns.variants.index(before.variant)
+    same = (columns.batch_size[options.point] == before.batch_size) & (
+        columns.cores[options.point] == before.cores
+    )
+    likeness = 8 * variant + 4 * quick + 1 * same
+    most = np.flatnonzero(likeness == likeness.max())
+    return int(most[np.argmax(options.value[most])])

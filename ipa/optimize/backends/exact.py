@@ -48,7 +48,7 @@ def solve(
     chosen = tuple(start)
     try:
         chosen = search.guess(chosen)
-        for width in WIDTHS[1 if chosen else 0 :]:
+        for width in WIDTHS[2 if start else 1 if chosen else 0 :]:
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
             chosen = found or chosen
