@@ -33,7 +33,7 @@ def random_fleet(
     seed: int = 0,
     compat: Compat = Compat.PAPER,
 ) -> list[Member]:
-    """Chains whose better variants are slower and take more cores, with rates, SLAs and weights of all kinds."""
+    """Chains whose better variants are slower and take more cores, with many rates, SLAs and weights."""
     random = Random(seed)
     return [
         Member(_problem(random, f"p{at}", stages, variants, batches, compat), random.choice(WEIGHTS))

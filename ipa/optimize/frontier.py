@@ -1,4 +1,4 @@
-"""What one problem can have of accuracy, cost and latency, or of worth and cost: all that no other betters."""
+"""What one problem can have of accuracy, cost and latency, or of worth and cost, that nothing betters."""
 
 from __future__ import annotations
 

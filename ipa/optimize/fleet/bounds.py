@@ -113,7 +113,10 @@ class Bounds:
 
 
 def tables(lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> list[Array]:
-    """The most of α · product + Σ (value − price · cost − use · m) from each depth: (choices × lanes × points)."""
+    """The most of α · product + Σ (value − price · cost − use · m) from each depth on.
+
+    An array (choices × lanes × points) a depth.
+    """
     choices = len(multipliers)
     found = [np.broadcast_to(grid.top, (choices, *grid.top.shape))]
     for stage, step in zip(reversed(lanes.stages), reversed(grid.steps), strict=True):

@@ -48,12 +48,10 @@ def _without(rows: Array, places: Index, empty: NDArray[np.bool_]) -> tuple[Inde
         part = slice(at, at + step)
         inside = ~empty[part]
         within = inside[:, :, None] & inside[:, None, :]
-        same = within.copy()
         for row in rows:
             values = row[places[part]]
             within &= values[:, :, None] <= values[:, None, :]
-            same &= values[:, :, None] == values[:, None, :]
-        # Of equal ones only a later one is beaten.
-        within &= ~(same & first)
+        # Of equal ones, each within the other, only a later one is beaten.
+        within &= ~(within.transpose(0, 2, 1) & first)
         beaten[part] |= within.any(axis=1)
     return places, beaten

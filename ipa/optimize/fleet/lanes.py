@@ -48,8 +48,8 @@ class Lanes:
     """Stages, and for each lane the weight of the product and what limits allow.
 
     `most` is (limits × lanes), the limits of the paths first, inf where a lane has no such limit. The limit
-    of a path is Σ use + sqrt(Σ squared excess) ≤ most; `slope` and `start` (paths × lanes) are a line below the
-    root over what the sum under it can be.
+    of a path is Σ use + sqrt(Σ squared excess) ≤ most; `slope` and `start` (paths × lanes) are a line below
+    the root over what the sum under it can be.
     """
 
     stages: tuple[LaneStage, ...]

@@ -94,9 +94,9 @@ class FleetPlan:
 def plan_fleet(members: Sequence[Member], budget_cores: float, deadline_s: float = 5.0) -> FleetPlan:
     """The plans of most worth together within the budget of cores, proved so to 1e-9 where time allows.
 
-    Priorities go in order: the highest gets the most worth that leaves every other pipeline its cheapest plan,
-    by the fewest cores; the next gets the most of what is left. Of equally good selections a cheaper one is
-    taken. The cores are those of the plans, not of a change from what runs.
+    Priorities go in order: the highest gets the most worth that leaves every other pipeline its cheapest
+    plan, by the fewest cores; the next gets the most of what is left. Of equally good selections a cheaper
+    one is taken. The cores are those of the plans, not of a change from what runs.
 
     Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
     or says how many cores are missing), DeadlineError (no selection was found in time).

@@ -25,9 +25,11 @@ COARSE, FINE = 9, 33
 # The multipliers' ratios to the best ones for whole plans: partial plans have more or less to spare.
 AROUND = (1.0, 0.5, 2.0)
 # Multipliers are good enough at prices this many times larger or smaller.
-SAME = 2.0
+SAME = 4.0
 # Partial plans kept of each lane where only promising plans are sought.
 BEAM = 12
+# Those kept where all within a window are sought: at first, then where these were too few.
+WIDTHS = (64, None, None)
 
 
 class Block:
@@ -45,6 +47,13 @@ class Block:
             self._multipliers, self._at = good_multipliers(self.lanes, self._coarse, price), price
         around = np.array([ratio * self._multipliers for ratio in AROUND])
         return Bounds(self.lanes, self._fine, price, around)
+
+    def take(self, lanes: Index) -> Block:
+        """Those lanes only, with the multipliers that are known."""
+        part = Block(self.lanes.take(lanes), self.who[lanes])
+        if self._multipliers is not None:
+            part._multipliers, part._at = self._multipliers[:, lanes], self._at
+        return part
 
 
 def blocks_of(lanes: Lanes, who: Index) -> list[Block]:
@@ -110,42 +119,57 @@ class Pool:
 
         DeadlineError where the time is up; nothing is added then.
         """
-        best = self.profit(price)
-        most = best.copy()
+        most = self.profit(price)
         complete = np.ones(self.count, dtype=bool)
-        parts = []
+        parts: list[Found] = []
         for block in self.blocks:
-            bounds = block.bounds(price)
-            grown = self._look(block, bounds, price, best[block.who], window, deadline)
-            parts.append(self._noted(block, grown))
-            dropped = np.minimum(grown.dropped, bounds.root)
-            np.maximum.at(most, block.who[grown.lane], grown.worth - price * grown.cost)
-            if window is not None:
-                again = np.flatnonzero((dropped > -inf) & (dropped >= most[block.who] - window))
-                for lane in again.tolist():
-                    alone = Block(block.lanes.take(np.array([lane])), block.who[[lane]])
-                    bounds = alone.bounds(price)
-                    grown = self._look(alone, bounds, price, most[alone.who], window, deadline)
-                    parts.append(self._noted(alone, grown))
-                    np.maximum.at(most, alone.who[grown.lane], grown.worth - price * grown.cost)
-                    dropped[lane] = min(dropped[lane], float(grown.dropped[0]))
+            if window is None:
+                dropped = self._look(block, price, most, 0.0, BEAM, deadline, parts)
+            else:
+                dropped = self._within(block, price, most, window, deadline, parts)
                 complete[block.who] = (dropped == -inf) | (dropped < most[block.who] - window)
             most[block.who] = np.maximum(most[block.who], dropped)
         self._add(parts)
         return Probe(price, most, complete)
 
+    def _within(
+        self,
+        block: Block,
+        price: float,
+        most: Array,
+        window: float,
+        deadline: Deadline,
+        parts: list[Found],
+        step: int = 0,
+    ) -> Array:
+        """Look for all plans within the window; lanes that are hard by themselves, knowing more by then."""
+        dropped = self._look(block, price, most, window, WIDTHS[step], deadline, parts)
+        hard = np.flatnonzero((dropped > -inf) & (dropped >= most[block.who] - window))
+        if len(hard) and step + 1 < len(WIDTHS):
+            # The second time together, the third each alone, so that it has all memory.
+            for some in [hard] if step == 0 else hard[:, None]:
+                dropped[some] = self._within(block.take(some), price, most, window, deadline, parts, step + 1)
+        return dropped
+
     def _look(
         self,
         block: Block,
-        bounds: Bounds,
         price: float,
-        best: Array,
-        window: float | None,
+        most: Array,
+        window: float,
+        width: int | None,
         deadline: Deadline,
-    ) -> Grown:
-        least = best - (window or 0.0) - 1e-9 * np.maximum(1.0, np.abs(best))
+        parts: list[Found],
+    ) -> Array:
+        """Add plans of the block to the parts and to what is known to be earned; the best bounds dropped."""
+        bounds = block.bounds(price)
+        best = most[block.who]
+        least = best - window - 1e-9 * np.maximum(1.0, np.abs(best))
         least[~np.isfinite(best)] = -inf
-        return grow(block.lanes, bounds, price, least, BEAM if window is None else None, deadline)
+        grown = grow(block.lanes, bounds, price, least, width, deadline)
+        parts.append(self._noted(block, grown))
+        np.maximum.at(most, block.who[grown.lane], grown.worth - price * grown.cost)
+        return np.minimum(grown.dropped, bounds.root)
 
     def _noted(self, block: Block, grown: Grown) -> Found:
         self._sources.append((block, grown))
@@ -170,7 +194,7 @@ class Pool:
             if not alone.probe(0.0, 0.0, deadline).complete[block.who].all():
                 raise DeadlineError("what the pipelines need at the least is too hard to find")
             for where, grown in filter(None, alone._sources):
-                own = block if where is alone.blocks[0] else _single(block, where)
+                own = block.take(np.searchsorted(block.who, where.who))
                 self._add([self._noted(own, _worth_of(own.lanes, grown))])
 
     def sample(self, some: Index) -> Pool:
@@ -242,11 +266,6 @@ class Pool:
             ]
             plans.update(zip(who, zip(*columns, strict=True), strict=True))
         return plans
-
-
-def _single(block: Block, where: Block) -> Block:
-    """The block's lane that the other block has alone."""
-    return Block(block.lanes.take(np.flatnonzero(block.who == where.who[0])), where.who)
 
 
 def _worth_of(lanes: Lanes, grown: Grown) -> Grown:

@@ -9,7 +9,7 @@ found in lock-step, the knapsack chooses among them, and price and window are se
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
+from math import inf, log
 
 import numpy as np
 
@@ -27,6 +27,8 @@ SAMPLE = 96
 SETTLED = 0.2
 # The price moves by no more than this factor at once, and so often at the most.
 STEP, STEPS = 3.0, 20
+# So often no price is found before it is taken for none: the budget holds the best plans of all.
+FREE = 3
 # Windows that are tried for the proof.
 ROUNDS = 12
 # Beside the known distance to the bound the window has room for this share of the price of a core.
@@ -117,7 +119,7 @@ def _settle(
     Where `exact`, pipelines without a plan and a budget that is too small are found out.
     """
     low, high = -inf, inf
-    pushes = 0
+    seen: list[tuple[float, float]] = []
     found = price
     asked = False
     for _ in range(STEPS):
@@ -134,29 +136,32 @@ def _settle(
         if abs(found - price) <= SETTLED * price:
             return found
         if max(low, high / STEP) <= found <= min(high, STEP * max(low, price / STEP)):
-            price, pushes = found, 0
+            price, seen = found, []
             continue
         # Plans found at one price say little about one far from it; what is spent says more.
-        pushes += 1
-        price = _pushed(pool, weight, price, (low, high), spent / max(budget_cores, 1e-9), pushes)
+        seen.append((price, spent))
+        if price == 0:
+            whole = float((np.maximum(pool.profit(0.0), 0.0) * weight).sum())
+            price = high / STEP if high < inf else whole / max(budget_cores, 1e-9) or 1.0
+        elif 0 < low < inf and high < inf:
+            price = float((low * high) ** 0.5)
+        else:
+            push = _push(seen, budget_cores)
+            price = 0.0 if found == 0 and len(seen) >= FREE and push <= 1 / STEP else price * push
     return found if found < inf else price
 
 
-def _pushed(
-    pool: Pool, weight: Array, price: float, between: tuple[float, float], ratio: float, pushes: int
-) -> float:
-    """Another price to look at, from what is spent at this one (`ratio` to the budget)."""
-    low, high = between
-    if low > 0 and high < inf:
-        return float((low * high) ** 0.5)
-    if price == 0:
-        whole = float((np.maximum(pool.profit(0.0), 0.0) * weight).sum())
-        spent = float((pool.spent(0.0) * weight).sum())
-        start = whole * ratio / spent if spent > 0 else 0.0
-        return start if start > 0 else 1.0
-    if ratio > 1:
-        return price * float(max(min(ratio, STEP), 1.2) ** pushes)
-    return price * float(min(max(ratio, 1 / STEP), 1 / 1.2) ** pushes)
+def _push(seen: list[tuple[float, float]], budget_cores: float) -> float:
+    """By how much to multiply the price, from what was spent at the last two."""
+    price, spent = seen[-1]
+    ratio = max(spent, 1e-9) / max(budget_cores, 1e-9)
+    power = 1.0
+    if len(seen) > 1 and seen[-2][0] > 0 and seen[-2][1] > 0 and spent > 0 and price != seen[-2][0]:
+        # What is spent falls about as a power of the price.
+        power = -log(seen[-2][1] / spent) / log(seen[-2][0] / price)
+    factor = float(ratio ** (1.0 / max(power, 0.1)))
+    least = 1.2 ** len(seen)
+    return min(max(factor, least), STEP) if ratio > 1 else max(min(factor, 1 / least), 1 / STEP)
 
 
 def _make_sure(pool: Pool, budget_cores: float, deadline: Deadline) -> bool:
