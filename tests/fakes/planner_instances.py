@@ -94,6 +94,11 @@ def brute_force(problem: Problem) -> float | None:
     return best
 
 
+def brute_size(problem: Problem) -> int:
+    """How many configurations the brute force tries."""
+    return prod(len(list(_choices(problem, index))) for index in range(len(problem.stages)))
+
+
 def _choices(problem: Problem, index: int):  # type: ignore[no-untyped-def]
     stage = problem.stages[index]
     items = prod(edge.items("") for before in problem.stages[: index + 1] for edge in before.after)
