@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -15,6 +16,9 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.optimize.problem import Problem
 
 # More rates than this in one sweep are a slip of the pen.
 MOST_RATES = 10_000
@@ -39,6 +43,18 @@ OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's object
 COMPAT = typer.Option("tail", "--compat", help="latency: tail (the SLA's percentile), paper or ipa-artifact")
 ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")
 SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact")
+PLAN_COMPAT = typer.Option(
+    None,
+    "--compat",
+    help="latency: tail (the SLA's percentile), paper or ipa-artifact  [default: tail; for sets paper]",
+)
+SETS = typer.Option(None, "--sets/--no-sets", help="several variants of a lone stage share its load, or not")
+MAX_PREDICTORS = typer.Option(
+    None, "--max-predictors", help="how many configurations may share the load, 1 to 3"
+)
+RUNNING = typer.Option(
+    None, "--running", help="what runs now: a plan as printed by -o json, or a list of stages"
+)
 PIPELINES_DIR = typer.Option(None, "--pipelines-dir", help="folder of pipelines")
 PROFILES_DIR = typer.Option(None, "--profiles-dir", help="folder of profiles")
 
@@ -65,24 +81,33 @@ def register(app: typer.Typer) -> None:
         *,
         rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
         objective: str | None = OBJECTIVE,
-        compat: str = COMPAT,
+        compat: str | None = PLAN_COMPAT,
         allocation: str = ALLOCATION,
         solver: str | None = SOLVER,
+        sets: bool | None = SETS,
+        max_predictors: int | None = MAX_PREDICTORS,
+        running: Path | None = RUNNING,
         output: Output = typer.Option(Output.TEXT, "--output", "-o"),
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time."""
-        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
-        found = plans(question, [rate], explain=True)[0]
-        if output is Output.JSON:
-            typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-        else:
-            from ipa.cli.plan_text import print_plan
+        """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
-            print_plan(found)
-        if found.termination in EXIT_CODES:
-            raise typer.Exit(EXIT_CODES[found.termination])
+        One configuration, a mixture of up to three where that is worth more, or a set of variants of one
+        stage: as the pipeline's file says, or --sets and --max-predictors.
+        """
+        from ipa.cli.planned import Choice, planned
+
+        question = Question(
+            pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir
+        )
+        found = planned(question, rate, compat, Choice(sets, max_predictors, running))
+        if output is Output.JSON:
+            typer.echo(json.dumps(found.values, indent=2, ensure_ascii=False))
+        else:
+            found.show()
+        if found.exit_code:
+            raise typer.Exit(found.exit_code)
 
     @app.command()
     def sweep(
@@ -110,24 +135,44 @@ def register(app: typer.Typer) -> None:
 
 def plans(question: Question, rates: list[float], *, explain: bool) -> list[Plan]:
     """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible."""
-    from ipa.optimize.problem import Compat
     from ipa.optimize.solve import solve
-    from ipa.policies.planning import check_rate, planning_problem
-    from ipa.profiling.points import Allocation
+    from ipa.policies.planning import check_rate
 
-    compat = _choice("--compat", question.compat, Compat)
-    allocation = _choice("--allocation", question.allocation, Allocation)
     for rate in rates:
         check_rate(rate)
-    pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
-    problem = planning_problem(
-        pipeline, profiles, rates[0], objective=question.objective, compat=compat, allocation=allocation
-    )
+    problem, settings = problem_of(question, rates[0])
     solver = question.solver or settings.solver
     return [
         solve(replace(problem, rate_rps=rate), solver, settings.solver_deadline_s, explain=explain)
         for rate in rates
     ]
+
+
+def unchanged(pipeline: Pipeline) -> Pipeline:
+    """The pipeline as its file says."""
+    return pipeline
+
+
+def problem_of(
+    question: Question, rate_rps: float, change: Callable[[Pipeline], Pipeline] = unchanged
+) -> tuple[Problem, Settings]:
+    """The problem that was asked, of the pipeline as `change` makes it, and the settings."""
+    from ipa.optimize.problem import Compat
+    from ipa.policies.planning import planning_problem
+    from ipa.profiling.points import Allocation
+
+    compat = choice_of("--compat", question.compat, Compat)
+    allocation = choice_of("--allocation", question.allocation, Allocation)
+    pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    problem = planning_problem(
+        change(pipeline),
+        profiles,
+        rate_rps,
+        objective=question.objective,
+        compat=compat,
+        allocation=allocation,
+    )
+    return problem, settings
 
 
 def parse_rates(text: str) -> list[float]:
@@ -182,7 +227,8 @@ def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
     return load_pipeline(path)
 
 
-def _choice(option: str, text: str, kind: type[E]) -> E:
+def choice_of(option: str, text: str, kind: type[E]) -> E:
+    """The member of that name; UsageError names those there are."""
     if text not in list(kind):
         raise UsageError(f"{option} {text!r} is not known", hint=f"Use one of: {', '.join(kind)}")
     return kind(text)

@@ -1,0 +1,84 @@
+"""`ipa explain`: why the best plan for a rate is what it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from ipa.cli.plan import (
+    ALLOCATION,
+    COMPAT,
+    EXIT_CODES,
+    OBJECTIVE,
+    PIPELINE,
+    PIPELINES_DIR,
+    PROFILES_DIR,
+    SOLVER,
+    Output,
+    Question,
+    problem_of,
+)
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pipeline
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `explain`."""
+
+    @app.command()
+    def explain(
+        pipeline: str = PIPELINE,
+        *,
+        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        objective: str | None = OBJECTIVE,
+        compat: str = COMPAT,
+        allocation: str = ALLOCATION,
+        solver: str | None = SOLVER,
+        deadline_s: float = typer.Option(10.0, "--deadline", help="seconds that the explanation may take"),
+        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Show why the best plan for a rate is the best, what holds it back, and what would change it.
+
+        Exit code 3: no plan is feasible, and what would be; 6: out of time.
+        """
+        from ipa.optimize.explain import explain as explanation_of
+        from ipa.optimize.solve import solve
+
+        if not deadline_s > 0:
+            raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
+        problem, settings = problem_of(question, rate)
+        plan = solve(problem, solver or settings.solver, settings.solver_deadline_s, explain=True)
+        # Batch sizes shape the operating points: without their limits there are others.
+        free, _ = problem_of(question, rate, lambda found: _any_batch_size(found, objective))
+        has_more = any(
+            len(more.points) > len(mine.points)
+            for more, mine in zip(free.stages, problem.stages, strict=True)
+        )
+        explained = explanation_of(problem, plan, deadline_s, wider={"batch_sizes": free} if has_more else {})
+        if output is Output.JSON:
+            typer.echo(json.dumps(explained.to_json(), indent=2, ensure_ascii=False))
+        else:
+            from ipa.cli.explain_text import print_explanation
+
+            print_explanation(explained)
+        if plan.termination in EXIT_CODES:
+            raise typer.Exit(EXIT_CODES[plan.termination])
+
+
+def _any_batch_size(pipeline: Pipeline, objective: str | None) -> Pipeline:
+    """The pipeline without limits on batch sizes."""
+    wanted = replace(pipeline.objective(objective), max_batch_size=None)
+    return replace(
+        pipeline,
+        bounds=replace(pipeline.bounds, batch_sizes=None),
+        objectives={**pipeline.objectives, objective or pipeline.default_objective: wanted},
+        stages=tuple(
+            replace(stage, bounds=replace(stage.bounds, batch_sizes=None)) for stage in pipeline.stages
+        ),
+    )

@@ -1,0 +1,129 @@
+"""An explanation as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipa.cli.plan_text import WIDTH
+from ipa.optimize.explanation import Alternative, Explanation, Flip, Limit
+
+# The limits of stages that are told: those with less than this share left.
+NEAR = 0.1
+NAMES = {
+    "sla": "SLA",
+    "throughput": "throughput",
+    "cores": "core budget",
+    "memory": "memory",
+    "max_cost_cores": "cost ceiling",
+    "accuracy_floor": "accuracy floor",
+    "max_replicas": "most replicas",
+    "min_replicas": "least replicas",
+    "batch_size": "largest batch",
+}
+
+
+def print_explanation(explained: Explanation) -> None:
+    """Print what is chosen and why, what holds it back, the alternatives, and where it changes."""
+    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
+    plan = explained.plan
+    _line(console, f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}.")
+    if plan.stages:
+        _binding(console, explained)
+        _alternatives(console, explained)
+        _flips(console, explained)
+    for remedy in explained.remedies:
+        outcome = remedy.outcome
+        then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"
+        then += "" if outcome is None else f", latency {outcome.latency_s:.3f} s"
+        _line(console, f"  Feasible with {remedy.text}{then}")
+    if explained.unfinished:
+        _line(console, "Not found in time (--deadline gives more):")
+        for text in explained.unfinished:
+            _line(console, f"  {text}")
+
+
+def _binding(console: Console, explained: Explanation) -> None:
+    _line(
+        console, "Binding" if explained.binding else "Binding: no limit; without any of them it is the same"
+    )
+    for binding in explained.binding:
+        _line(console, f"  {binding.text}")
+    for price in explained.prices:
+        _line(console, f"  {price.text}")
+    _line(console, "Slack")
+    for text in _slack(explained.limits):
+        _line(console, f"  {text}")
+
+
+def _slack(limits: Sequence[Limit]) -> Iterator[str]:
+    """The sums one by one, the headroom of all stages in one line, and bounds of stages that are near."""
+    sums = ("sla", "cores", "memory", "max_cost_cores", "accuracy_floor")
+    several = sum(limit.kind == "sla" for limit in limits) > 1
+    for limit in limits:
+        where = f" along {limit.where}" if limit.where and (several or limit.kind != "sla") else ""
+        if limit.kind in sums:
+            yield f"{NAMES[limit.kind]}{where}: {_used(limit)}"
+    headroom = [f"{each.where} {each.slack_ratio:.0%}" for each in limits if each.kind == "throughput"]
+    yield f"throughput headroom (1 − ρ): {', '.join(headroom)}"
+    for limit in limits:
+        if limit.kind not in (*sums, "throughput") and limit.slack_ratio < NEAR:
+            yield f"{NAMES[limit.kind]} of {limit.where}: {_used(limit)}"
+
+
+def _used(limit: Limit) -> str:
+    of = f"{limit.used:.4g} of {limit.limit:.4g} {limit.unit}"
+    return f"{of}, {limit.slack:.4g} {limit.unit} ({limit.slack_ratio:.1%}) to spare"
+
+
+def _alternatives(console: Console, explained: Explanation) -> None:
+    if not explained.alternatives:
+        _line(console, "Alternatives: no other variants are within the limits")
+        return
+    _line(console, "Alternatives of other variants, each the best of its variants")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("  objective", "PAS", "cores", "latency"):
+        table.add_column(heading, justify="right")
+    table.add_column("lost because")
+    table.add_column("instead")
+    for each in explained.alternatives:
+        table.add_row(*_row(each))
+    console.print(table)
+
+
+def _row(each: Alternative) -> tuple[Text, ...]:
+    words = (
+        f"  {each.objective_change:+.4g}",
+        f"{each.pas_change:+.4f}",
+        f"{each.cost_cores_change:+.4g}",
+        f"{each.latency_change_s:+.3f} s",
+        each.why,
+        "; ".join(each.differences),
+    )
+    return tuple(Text(word) for word in words)
+
+
+def _flips(console: Console, explained: Explanation) -> None:
+    if not (explained.flips or explained.unchanged):
+        return
+    _line(console, f"Changes at (each found to {explained.precision_ratio:.2%})")
+    for text in _points(explained.flips):
+        _line(console, f"  {text}")
+    for text in explained.unchanged:
+        _line(console, f"  {text}")
+
+
+def _points(flips: Sequence[Flip]) -> Iterator[str]:
+    """Each point once, with the largest of the changes there."""
+    largest: dict[tuple[str, str, float], Flip] = {}
+    for flip in flips:
+        largest[flip.quantity, flip.direction, flip.changed_at] = flip
+    for flip in largest.values():
+        yield flip.text
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(Text(text))

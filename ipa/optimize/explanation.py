@@ -1,0 +1,158 @@
+"""Why a plan is the best: the values that an explanation is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ipa.model.plan import Plan, StageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A plan in short; `objective` as the goal means it."""
+
+    objective: float
+    pas: float
+    cost_cores: float
+    latency_s: float
+    configs: tuple[StageConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How near the plan is to a limit, in `unit`: `slack` is left, `slack_ratio` as a share of the limit.
+
+    `kind`: sla (`where` is the path), throughput (of all replicas of a stage: slack_ratio is 1 − ρ), cores,
+    memory, max_cost_cores, accuracy_floor, max_replicas, min_replicas, batch_size (`where` is the stage).
+    """
+
+    kind: str
+    where: str
+    unit: str
+    used: float
+    limit: float
+    slack: float
+    slack_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A limit without which a better plan exists, by how much better, and that plan."""
+
+    kind: str
+    where: str
+    gain: float
+    without: Outcome
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one unit more of a limit is worth at the margin: its Lagrange multiplier, an estimate."""
+
+    limit: str
+    price: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """The best plan of other variants, how it differs (its own less the plan's), and why it lost."""
+
+    outcome: Outcome
+    objective_change: float
+    pas_change: float
+    cost_cores_change: float
+    latency_change_s: float
+    stages: tuple[str, ...]
+    differences: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Where the plan changes: it is the same at `same_at` and another at `changed_at`, both solved.
+
+    `quantity`: rate_rps, sla_s or cores; `direction`: above or below; `what` changes: variants, configuration
+    (variant, batch size or cores of a replica of some stage) or anything (replicas too). `to` is None where
+    nothing is feasible.
+    """
+
+    quantity: str
+    direction: str
+    what: str
+    same_at: float
+    changed_at: float
+    to: Outcome | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """The smallest move of one limit that makes an infeasible problem feasible, and the best plan then.
+
+    `outcome` is None where time did not allow to find it.
+    """
+
+    kind: str
+    value: float
+    text: str
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why the plan is what it is.
+
+    `flips` are to `precision_ratio`, relative; `unchanged` says up to where none was found. `unfinished` says
+    what was not found in time.
+    """
+
+    plan: Plan
+    summary: str
+    limits: tuple[Limit, ...] = ()
+    binding: tuple[Binding, ...] = ()
+    prices: tuple[Price, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    flips: tuple[Flip, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    precision_ratio: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The explanation as plain JSON values."""
+        return {**asdict(self), "plan": self.plan.to_json()}
+
+
+def outcome_of(plan: Plan) -> Outcome | None:
+    """A plan in short, None where it has no configuration."""
+    if plan.objective is None or plan.pas is None or plan.cost_cores is None or plan.latency_s is None:
+        return None
+    return Outcome(plan.objective, plan.pas, plan.cost_cores, plan.latency_s, plan.configs)
+
+
+def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:
+    """What each stage that differs does otherwise, in words, stages in order."""
+    found = []
+    for old, new in zip(before, after, strict=True):
+        words = []
+        if new.variant != old.variant:
+            words.append(f"{old.variant} → {new.variant}")
+        if new.batch_size != old.batch_size:
+            words.append(f"batch {old.batch_size} → {new.batch_size}")
+        if new.cores != old.cores:
+            words.append(f"cores of a replica {old.cores:g} → {new.cores:g}")
+        if new.replicas != old.replicas:
+            words.append(f"replicas {old.replicas} → {new.replicas}")
+        if words:
+            found.append(f"{old.stage}: {', '.join(words)}")
+    return tuple(found)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """The parts as an enumeration: a; a and b; a, b and c."""
+    *others, last = parts
+    return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,407 @@
+"""An explanation against what solving each case anew says."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import pytest
+import yaml
+
+from ipa.cli.main import run
+from ipa.model.errors import InputError
+from ipa.model.pipeline import Bounds, Goal, Objective, Pin
+from ipa.model.plan import Plan, StagePlan, Termination
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.explain import explain
+from ipa.optimize.explanation import Explanation, differences
+from ipa.optimize.flips import PRECISION
+from ipa.optimize.limits import binding_of, prices_of
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.solve import solve
+from tests.fakes.planner_graphs import random_graph_problem
+from tests.fakes.planner_instances import random_problem
+
+Capture = pytest.CaptureFixture[str]
+LONG_S = 60.0
+
+
+@cache
+def problems() -> tuple[Problem, ...]:
+    """Feasible ones: chains, and graphs with every goal and limit."""
+    random = Random(11)
+    found = []
+    while len(found) < 24:
+        graph = len(found) % 2
+        problem = random_graph_problem(random, 3) if graph else random_problem(random, (2, 3), (2, 3), 2)
+        if problem.compat is Compat.IPA_ARTIFACT:
+            # Its latency depends on how many batch sizes there are to choose from, so on pins as well.
+            problem = replace(problem, compat=Compat.PAPER)
+        if best(problem).stages:
+            found.append(problem)
+    return tuple(found)
+
+
+def best(problem: Problem) -> Plan:
+    return solve(problem, "exact", LONG_S, explain=False)
+
+
+@cache
+def explained(at: int) -> Explanation:
+    return explain(problems()[at], best(problems()[at]), LONG_S)
+
+
+def better(problem: Problem, one: Plan, other: Plan) -> float:
+    """How much better the first is by the first criterion of the goal that tells them apart."""
+    assert one.objective is not None and other.objective is not None
+    assert one.cost_cores is not None and other.cost_cores is not None
+    assert one.pas is not None and other.pas is not None
+    first = one.objective - other.objective
+    if abs(first) > 1e-7 or problem.objective.goal is Goal.WEIGHTED:
+        return first
+    return (
+        other.cost_cores - one.cost_cores
+        if problem.objective.goal is Goal.LEXICOGRAPHIC
+        else one.pas - other.pas
+    )
+
+
+@pytest.mark.parametrize("at", range(24))
+def test_alternatives_are_the_best_of_the_other_combinations_of_variants(at: int) -> None:
+    problem, found = problems()[at], explained(at)
+    assert not found.unfinished
+    mine = tuple(stage.variant for stage in found.plan.stages)
+    served = [stage for stage in problem.stages if not stage.is_free]
+    names = [
+        sorted({point.variant for point in stage.points if problem.allows(stage, point)}) for stage in served
+    ]
+    others = []
+    for combination in itertools.product(*names):
+        pins = dict(zip((stage.name for stage in served), combination, strict=True))
+        pinned = tuple(
+            replace(stage, pin=replace(stage.pin, variant=pins.get(stage.name))) for stage in problem.stages
+        )
+        plan = best(replace(problem, stages=pinned))
+        if combination != mine and plan.objective is not None:
+            others.append(plan.objective)
+    expected = sorted(others, reverse=True)[:3]
+    assert [each.outcome.objective for each in found.alternatives] == pytest.approx(expected, abs=1e-7)
+    shown = [tuple(config.variant for config in each.outcome.configs) for each in found.alternatives]
+    assert len({mine, *shown}) == 1 + len(shown)
+
+
+@pytest.mark.parametrize("at", range(24))
+def test_differences_of_alternatives_are_their_own_less_the_plans(at: int) -> None:
+    found = explained(at)
+    plan = found.plan
+    assert plan.objective is not None and plan.pas is not None
+    assert plan.cost_cores is not None and plan.latency_s is not None
+    for each in found.alternatives:
+        assert each.objective_change <= 1e-7 and each.why
+        assert each.objective_change == pytest.approx(each.outcome.objective - plan.objective)
+        assert each.pas_change == pytest.approx(each.outcome.pas - plan.pas)
+        assert each.cost_cores_change == pytest.approx(each.outcome.cost_cores - plan.cost_cores)
+        assert each.latency_change_s == pytest.approx(each.outcome.latency_s - plan.latency_s)
+        assert each.stages == tuple(
+            new.stage
+            for old, new in zip(plan.configs, each.outcome.configs, strict=True)
+            if old.variant != new.variant
+        )
+
+
+@pytest.mark.parametrize("at", range(24))
+def test_no_limit_is_passed_and_the_slack_is_what_is_left(at: int) -> None:
+    problem, found = problems()[at], explained(at)
+    slacks = {(each.kind, each.where): each for each in found.limits}
+    assert min(each.slack for each in found.limits) >= -1e-9
+    latest = max(each.used for each in found.limits if each.kind == "sla")
+    assert latest == pytest.approx(found.plan.latency_s)
+    for stage in found.plan.stages:
+        assert slacks["throughput", stage.stage].slack_ratio == pytest.approx(1 - stage.utilisation_ratio)
+    if problem.bounds.cores is not None and not problem.running:
+        assert slacks["cores", ""].slack == pytest.approx(problem.bounds.cores - (found.plan.cost_cores or 0))
+    if problem.bounds.accuracy_floor is not None:
+        left = (found.plan.pas or 0) - problem.bounds.accuracy_floor
+        assert slacks["accuracy_floor", ""].slack == pytest.approx(left, abs=1e-8)
+
+
+@pytest.mark.parametrize("at", range(24))
+def test_a_limit_binds_exactly_where_a_better_plan_exists_without_it(at: int) -> None:
+    problem, found = problems()[at], explained(at)
+    named = {(each.kind, each.where) for each in found.binding}
+    without = {("sla", ""): replace(problem, sla_s=1e9)}
+    if problem.bounds.cores is not None:
+        without["cores", ""] = replace(problem, bounds=replace(problem.bounds, cores=None))
+    if problem.objective.max_cost_cores is not None:
+        without["max_cost_cores", ""] = replace(
+            problem, objective=replace(problem.objective, max_cost_cores=None)
+        )
+    for at_stage, stage in enumerate(problem.stages):
+        if stage.pin != Pin():
+            freed = list(problem.stages)
+            freed[at_stage] = replace(stage, pin=Pin())
+            without["pin", stage.name] = replace(problem, stages=tuple(freed))
+    for key, moved in without.items():
+        gain = better(problem, best(moved), found.plan)
+        assert (gain > 1e-6) == (key in named), key
+    for each in found.binding:
+        assert each.gain >= 0
+
+
+@pytest.mark.parametrize("at", range(24))
+def test_the_plan_is_the_same_on_one_side_of_a_flip_and_another_on_the_other(at: int) -> None:
+    problem, found = problems()[at], explained(at)
+    for flip in found.flips:
+        sides = []
+        for value in (flip.same_at, flip.changed_at):
+            if flip.quantity == "cores":
+                moved = replace(problem, bounds=replace(problem.bounds, cores=value))
+            elif flip.quantity == "sla_s":
+                moved = replace(problem, sla_s=value)
+            else:
+                moved = replace(problem, rate_rps=value)
+            sides.append(best(moved))
+        same, changed = sides
+        assert kind(same, flip.what) == kind(found.plan, flip.what)
+        assert kind(changed, flip.what) != kind(found.plan, flip.what)
+        assert changed.configs == (flip.to.configs if flip.to else ())
+        assert abs(flip.changed_at - flip.same_at) <= PRECISION * max(flip.same_at, flip.changed_at)
+        now = {"rate_rps": problem.rate_rps, "sla_s": problem.sla_s}.get(flip.quantity)
+        if now is not None:
+            assert flip.changed_at > now if flip.direction == "above" else flip.changed_at < now
+
+
+def kind(plan: Plan, what: str) -> object:
+    match what:
+        case "anything":
+            return plan.configs
+        case "variants":
+            return [(each.stage, each.variant) for each in plan.configs]
+        case _:
+            return [(each.stage, each.variant, each.batch_size, each.cores) for each in plan.configs]
+
+
+def one_stage(**changes: object) -> Problem:
+    """A light and a heavy variant of 10 and 4 requests a second a replica, 0.1 and 0.25 s."""
+    points = (
+        OperatingPoint("light", 0.6, 1, 1.0, 0.1, 10.0),
+        OperatingPoint("heavy", 0.9, 1, 1.0, 0.25, 4.0),
+    )
+    problem = Problem("one", 7.0, 1.0, (StageProblem("s", points),), Objective(alpha=1.0, beta=0.1))
+    return replace(problem, **changes)  # type: ignore[arg-type]
+
+
+def flip(found: Explanation, quantity: str, direction: str, what: str) -> tuple[float, float]:
+    each = next(
+        one for one in found.flips if (one.quantity, one.direction, one.what) == (quantity, direction, what)
+    )
+    return each.same_at, each.changed_at
+
+
+def test_flips_are_where_arithmetic_puts_them() -> None:
+    """Two heavy ones (0.9 − 0.2) carry 8 rps and beat one light one (0.6 − 0.1), as do one and three."""
+    problem = one_stage()
+    found = explain(problem, best(problem), LONG_S)
+    assert [str(config) for config in found.plan.configs] == ["s=heavy b1 2×1 cores"]
+    same, changed = flip(found, "rate_rps", "above", "anything")
+    assert same <= 8.0 <= changed
+    same, changed = flip(found, "rate_rps", "below", "anything")
+    assert changed <= 4.0 <= same
+    for what in ("anything", "configuration", "variants"):
+        same, changed = flip(found, "sla_s", "below", what)
+        assert changed <= 0.25 <= same
+        same, changed = flip(found, "cores", "below", what)
+        assert changed <= 2.0 <= same
+    assert [each.outcome.objective for each in found.alternatives] == pytest.approx([0.5], abs=1e-5)
+    assert found.alternatives[0].why == "1 core cheaper (worth +0.1), but less accurate (worth -0.3)"
+    assert found.binding == ()
+    assert any("up to an SLA" in text for text in found.unchanged)
+    assert found.summary == (
+        "s=heavy b1 2×1 cores has the highest objective (0.699999) of all plans within the limits; "
+        "the best of other variants is 0.2 behind"
+    )
+
+
+def test_what_holds_back_is_said_first_and_what_it_is_worth() -> None:
+    problem = one_stage(bounds=Bounds(cores=1.0))
+    found = explain(problem, best(problem), LONG_S)
+    assert [str(config) for config in found.plan.configs] == ["s=light b1 1×1 cores"]
+    assert [each.kind for each in found.binding] == ["cores"]
+    assert found.binding[0].gain == pytest.approx(0.2)
+    assert found.binding[0].text == (
+        "without the core budget: objective +0.2 (s: light → heavy, replicas 1 → 2)"
+    )
+    assert "the core budget holds it back" in found.summary
+    assert found.alternatives == ()
+
+
+@pytest.mark.parametrize(
+    ("goal", "bounds", "why"),
+    [
+        (Goal.LEXICOGRAPHIC, Bounds(), "less accurate by 0.3"),
+        (Goal.CHEAPEST, Bounds(accuracy_floor=0.5), "1 core dearer"),
+    ],
+)
+def test_goals_with_an_order_say_which_criterion_decided(goal: Goal, bounds: Bounds, why: str) -> None:
+    problem = one_stage(objective=Objective(goal=goal), bounds=bounds)
+    found = explain(problem, best(problem), LONG_S)
+    assert [each.why for each in found.alternatives] == [why]
+    assert found.prices == ()
+
+
+def test_equally_good_variants_say_what_broke_the_tie() -> None:
+    points = (
+        OperatingPoint("b", 0.6, 1, 1.0, 0.1, 10.0),
+        OperatingPoint("a", 0.6, 1, 1.0, 0.2, 10.0),
+        OperatingPoint("c", 0.6, 1, 1.0, 0.1, 10.0),
+    )
+    problem = one_stage(stages=(StageProblem("s", points),))
+    found = explain(problem, best(problem), LONG_S)
+    assert [stage.variant for stage in found.plan.stages] == ["b"]
+    assert {each.outcome.configs[0].variant: each.why for each in found.alternatives} == {
+        "c": "as good, but later in the order of names",
+        "a": "as good, but is slower",
+    }
+
+
+def test_a_limit_that_shaped_the_points_may_be_taken_away_by_a_wider_problem() -> None:
+    problem = one_stage()
+    points = (*problem.stages[0].points, OperatingPoint("heavy", 0.9, 8, 1.0, 0.4, 20.0))
+    wider = replace(problem, stages=(StageProblem("s", points, batch_timeout_s=0.1),))
+    binding, unsettled = binding_of(problem, best(problem), {"batch_sizes": wider}, Deadline(LONG_S))
+    assert [each.text for each in binding] == [
+        "without the limits on batch sizes: objective +0.09999 (s: batch 1 → 8, replicas 2 → 1)"
+    ]
+    assert unsettled == ()
+
+
+def test_prices_are_said_in_the_units_of_their_limits() -> None:
+    prices = (("sla a > b", 2.0), ("sla a > c", 0.0), ("cores", 0.25), ("accuracy", 3.0))
+    found = prices_of(replace(best(one_stage()), prices=prices))
+    assert [(each.limit, each.price) for each in found] == [
+        ("sla a > b", 2.0),
+        ("cores", 0.25),
+        ("accuracy", 3.0),
+    ]
+    mixed = "to the objective, as if plans could be mixed"
+    assert [each.text for each in found] == [
+        f"one second more of SLA along a > b could add about 2 {mixed}",
+        f"one core more in the budget could add about 0.25 {mixed}",
+        f"one percent less of the accuracy floor could add about 0.03 {mixed}",
+    ]
+
+
+def test_an_infeasible_problem_has_remedies_each_with_its_plan() -> None:
+    problem = one_stage(sla_s=0.05, bounds=Bounds(cores=4.0))
+    plan = best(problem)
+    found = explain(problem, plan, LONG_S)
+    assert found.plan.termination is Termination.INFEASIBLE
+    assert [(each.kind, each.value) for each in found.remedies] == [("sla", 0.1)]
+    outcome = found.remedies[0].outcome
+    assert outcome is not None and [str(config) for config in outcome.configs] == ["s=light b1 1×1 cores"]
+    assert found.summary == "no plan meets the limits; the least that would help, each alone: " + (
+        "SLA ≥ 0.1 s instead of 0.05 s"
+    )
+    assert found.flips == found.alternatives == found.binding == ()
+
+
+def test_without_time_it_says_what_is_missing() -> None:
+    problem = problems()[0]
+    found = explain(problem, best(problem), 0.0)
+    assert found.alternatives == found.flips == found.binding == ()
+    assert "the 3 best alternatives of other variants" in found.unfinished
+    assert any(text.startswith("the next change of any kind above the rate") for text in found.unfinished)
+    assert any("without the SLA" in text for text in found.unfinished)
+    assert found.limits
+
+
+def test_a_plan_that_is_not_proved_best_has_no_flips_and_says_so() -> None:
+    problem = one_stage()
+    plan = replace(best(problem), termination=Termination.FEASIBLE)
+    found = explain(problem, plan, LONG_S)
+    assert found.flips == ()
+    assert found.unfinished == ("where the plan changes: it is not proved best itself",)
+    assert "best plan that was found in time" in found.summary
+
+
+def test_a_plan_of_another_problem_is_refused() -> None:
+    problem = one_stage()
+    stage: StagePlan = replace(best(problem).stages[0], variant="huge")
+    with pytest.raises(InputError, match="huge b1 2×1 cores at stage 's'"):
+        explain(problem, replace(best(problem), stages=(stage,)), LONG_S)
+
+
+def test_differences_name_each_stage_that_changes() -> None:
+    one, other = best(one_stage()), best(one_stage(bounds=Bounds(cores=1.0)))
+    assert differences(one.configs, other.configs) == ("s: heavy → light, replicas 2 → 1",)
+    assert differences(one.configs, one.configs) == ()
+
+
+def test_the_tail_is_explained_as_well() -> None:
+    problem = one_stage(compat=Compat.TAIL, sla_s=0.6)
+    found = explain(problem, best(problem), LONG_S)
+    assert not found.unfinished and found.flips
+    assert found.to_json()["plan"]["termination"] == "optimal"
+    assert json.loads(json.dumps(found.to_json()))["flips"][0]["quantity"] == "rate_rps"
+
+
+@pytest.fixture
+def at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+
+
+@pytest.mark.usefixtures("at_home")
+def test_the_command_says_first_what_is_chosen_and_why(capsys: Capture) -> None:
+    assert run(["explain", "video", "--rate", "12", "--solver", "exact"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("video at 12 rps: crop=") and "highest objective" in lines[0]
+    heads = [line.split(" ")[0].rstrip(":") for line in lines if not line.startswith(" ")]
+    assert heads[1:] == ["Binding", "Slack", "Alternatives", "Changes"]
+
+
+@pytest.mark.usefixtures("at_home")
+def test_the_command_prints_json(capsys: Capture) -> None:
+    assert run(["explain", "digits", "--rate", "12", "-o", "json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["plan"]["pipeline"] == "digits" and printed["summary"]
+    assert {"limits", "binding", "alternatives", "flips", "remedies", "unfinished"} <= set(printed)
+
+
+@pytest.mark.usefixtures("at_home")
+def test_infeasible_exits_3_with_what_would_help(capsys: Capture) -> None:
+    assert run(["explain", "video", "--rate", "9000", "--solver", "exact"]) == 3
+    text = capsys.readouterr().out
+    assert text.startswith("video at 9000 rps: no plan meets the limits")
+    assert "Feasible with rate ≤" in text
+
+
+@pytest.mark.usefixtures("at_home")
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--rate", "0"], 64, "above 0"),
+        (["--rate", "5", "--deadline", "0"], 64, "--deadline"),
+        (["--rate", "5", "--solver", "cplex"], 64, "auto, gurobi, highs, exact"),
+        (["--rate", "5", "--objective", "best"], 1, "paper-v1"),
+    ],
+)
+def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:
+    assert run(["explain", "video", *arguments]) == code
+    printed = capsys.readouterr()
+    assert words in printed.err and printed.out == ""
+
+
+@pytest.mark.usefixtures("at_home")
+def test_the_command_sees_batch_sizes_that_the_bounds_exclude(tmp_path: Path, capsys: Capture) -> None:
+    data = yaml.safe_load(Path("pipelines/sum-qa/pipeline.yaml").read_text())
+    data["bounds"]["batch_sizes"] = [1]
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(data))
+    assert run(["explain", str(file), "--rate", "12", "--solver", "exact", "-o", "json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert "batch_sizes" in [each["kind"] for each in printed["binding"]]
