@@ -16,8 +16,8 @@ WIDTH = 160
 
 def print_plan(plan: Plan) -> None:
     """Print the plan's stages, what it is predicted to do, and how it was found."""
-    console = _console()
-    _line(
+    console = wide_console()
+    print_line(
         console,
         f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s   "
         f"objective {plan.objective_name}",
@@ -25,11 +25,11 @@ def print_plan(plan: Plan) -> None:
     if not plan.stages:
         _print_none(console, plan)
         return
-    console.print(_stages(plan))
-    _line(console, f"  {_outcome(plan)}")
-    _line(console, f"  {_search(plan)}")
+    console.print(stage_table(plan))
+    print_line(console, f"  {_outcome(plan)}")
+    print_line(console, f"  {_search(plan)}")
     if plan.note:
-        _line(console, f"  Note: {plan.note}.")
+        print_line(console, f"  Note: {plan.note}.")
 
 
 def print_sweep(plans: Sequence[Plan]) -> None:
@@ -43,18 +43,21 @@ def print_sweep(plans: Sequence[Plan]) -> None:
         shown = ["–" if value is None else f"{value:.4g}" for value in figures]
         configs = "  ".join(str(config) for config in plan.configs) or plan.termination.value
         table.add_row(f"{plan.rate_rps:g}", *shown, f"{plan.sla_s:.4g}", Text(configs))
-    _console().print(table)
+    wide_console().print(table)
 
 
-def _console() -> Console:
+def wide_console() -> Console:
+    """A console whose lines are not broken, also in a pipe."""
     return Console(width=WIDTH, highlight=False, soft_wrap=True)
 
 
-def _line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
+    """Print the text as it is, on one line."""
     console.print(Text(text.rstrip()))
 
 
-def _stages(plan: Plan) -> Table:
+def stage_table(plan: Plan) -> Table:
+    """What each stage of the plan runs, one row a stage."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("  stage")
     table.add_column("variant")
@@ -91,8 +94,8 @@ def _search(plan: Plan) -> str:
 
 def _print_none(console: Console, plan: Plan) -> None:
     words = plan.termination.value.replace("_", " ")
-    _line(console, f"  No plan: {words} ({plan.solver}, {plan.solve_s * 1e3:.0f} ms).")
+    print_line(console, f"  No plan: {words} ({plan.solver}, {plan.solve_s * 1e3:.0f} ms).")
     for move in plan.relaxations:
-        _line(console, f"  Feasible with {move}.")
+        print_line(console, f"  Feasible with {move}.")
     if plan.note:
-        _line(console, f"  Note: {plan.note}.")
+        print_line(console, f"  Note: {plan.note}.")

@@ -1,0 +1,76 @@
+"""What it takes to get from what runs to a plan."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ipa.model.plan import Plan, StageConfig
+from ipa.optimize.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class StageChange:
+    """A stage that the plan changes. `before` is None where it was not known what runs."""
+
+    stage: str
+    before: StageConfig | None
+    after: StageConfig
+
+    @property
+    def only_replicas(self) -> bool:
+        """Whether the pods stay as they are and only their number changes."""
+        before, after = self.before, self.after
+        return before is not None and (before.variant, before.batch_size, before.cores) == (
+            after.variant,
+            after.batch_size,
+            after.cores,
+        )
+
+    @property
+    def started_cores(self) -> float:
+        """Cores of the pods that start."""
+        if self.before is not None and self.only_replicas:
+            return max(0, self.after.replicas - self.before.replicas) * self.after.cores
+        return self.after.total_cores
+
+    @property
+    def peak_cores(self) -> float:
+        """Cores of the stage while old and new pods run side by side."""
+        if self.before is None:
+            return self.after.total_cores
+        if self.only_replicas:
+            return max(self.before.total_cores, self.after.total_cores)
+        return self.before.total_cores + self.after.total_cores
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The stages that change, in order; cores before, at the peak and after, of all stages together.
+
+    New pods start before old ones stop, in all stages at once. `started_cores` are those of pods that start.
+    """
+
+    stages: tuple[StageChange, ...]
+    before_cores: float
+    peak_cores: float
+    after_cores: float
+    started_cores: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The change as plain JSON values."""
+        return asdict(self)
+
+
+def change_of(problem: Problem, plan: Plan) -> Change:
+    """The change from `problem.running` to the plan."""
+    before = {config.stage: config for config in problem.running}
+    changes = [StageChange(config.stage, before.get(config.stage), config) for config in plan.configs]
+    changed = tuple(change for change in changes if change.before != change.after)
+    return Change(
+        stages=changed,
+        before_cores=sum(config.total_cores for config in problem.running),
+        peak_cores=sum(change.peak_cores for change in changes),
+        after_cores=sum(config.total_cores for config in plan.configs),
+        started_cores=sum(change.started_cores for change in changed if change.before is not None),
+    )

@@ -1,0 +1,159 @@
+"""From a pipeline of one stage, its profile and a rate to a set of variants side by side (InfAdapter)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ipa.model.errors import Problem as Fault
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import Goal, Pipeline
+from ipa.model.profile import OperatingPoint, StageProfile
+from ipa.optimize.accuracy import RANKS
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.sets.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
+from ipa.optimize.sets.plan import SetPlan
+from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.optimize.sets.solve import solve_set
+from ipa.policies.planning import planning_problem
+
+
+@dataclass(frozen=True, slots=True)
+class SetQuestion:
+    """The set program of a pipeline, and with which batch size each (variant, cores) carries its capacity."""
+
+    sla_s: float
+    objective_name: str
+    compat: Compat
+    problem: SetProblem
+    batch_sizes: Mapping[tuple[str, float], int]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSet:
+    """The best set of a pipeline's lone stage, shares in whole percents, and what was asked."""
+
+    asked: SetQuestion
+    plan: SetPlan
+
+    def to_json(self) -> dict[str, Any]:
+        """The set as plain JSON values: those of the set plan, what was asked, and each part's batch size."""
+        asked = self.asked
+        values = self.plan.to_json()
+        values["parts"] = [
+            {**part, "batch_size": asked.batch_sizes[part["variant"], part["cores"]]}
+            for part in values["parts"]
+        ]
+        return {
+            "pipeline": values.pop("task"),
+            **values,
+            "sla_s": asked.sla_s,
+            "objective_name": asked.objective_name,
+            "compat": asked.compat.value,
+            "budget_cores": asked.problem.budget_cores,
+        }
+
+
+def plan_set(asked: SetQuestion, solver: str, deadline_s: float) -> PipelineSet:
+    """The best set whose shares are whole percents, since Seldon's predictors take those.
+
+    Errors: those of `solve_set`.
+    """
+    return PipelineSet(asked, solve_set(asked.problem, solver, deadline_s, whole_percents=True))
+
+
+def set_question(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    rate_rps: float,
+    *,
+    objective: str | None = None,
+    compat: Compat = Compat.PAPER,
+) -> SetQuestion:
+    """The set program of carrying `rate_rps` at the named objective (None: the pipeline's default).
+
+    Each variant has one replica of any measured size; th(c) is that of its best batch size. `paper`: the
+    measured capacity under the objective's throughput margin, or InfAdapter's 0.8 where it has none, where
+    service and the batch's timeout are within the SLA. `tail`: the largest rate whose tail is within the SLA
+    by the planner's formula. The budget is the tighter of `bounds.cores` and `max_cost_cores`. γ is 0:
+    pipelines give loading no worth. δ does not count.
+
+    Errors: UsageError (not one stage, or limits that sets know nothing of), those of `planning_problem`.
+    """
+    problem = planning_problem(pipeline, profiles, rate_rps, objective=objective, compat=compat)
+    faults = [Fault(fault) for fault in _faults(problem)]
+    if faults:
+        raise UsageError(f"pipeline {pipeline.name!r} cannot be planned as a set", problems=faults)
+    (stage,) = problem.stages
+    best = _best_levels(problem, stage)
+    readiness_s = {point.variant: point.readiness_s for point in stage.points}
+    variants = tuple(
+        SetVariant(
+            name,
+            accuracy,
+            tuple(CoreLevel(cores, rate) for (variant, cores), (rate, _) in best.items() if variant == name),
+            readiness_s[name],
+        )
+        for name, accuracy in zip(stage.columns.variants, stage.columns.variant_accuracy, strict=True)
+        if stage.pin.variant in (None, name)
+    )
+    most = [limit for limit in (problem.bounds.cores, problem.objective.max_cost_cores) if limit is not None]
+    largest = sum(max((level.cores for level in variant.levels), default=0.0) for variant in variants)
+    weights = SetWeights(problem.objective.alpha, problem.objective.beta, 0.0)
+    budget_cores = min(most) if most else largest or 1.0
+    return SetQuestion(
+        sla_s=problem.sla_s,
+        objective_name=problem.objective.name,
+        compat=compat,
+        problem=SetProblem(pipeline.name, rate_rps, budget_cores, weights, variants),
+        batch_sizes={key: batch_size for key, (_, batch_size) in best.items()},
+    )
+
+
+def _faults(problem: Problem) -> Iterator[str]:
+    """Why no set can be planned; a set would silently break what it knows nothing of."""
+    if len(problem.stages) > 1 or problem.stages[0].is_free:
+        yield f"a set shares the load of one stage out, and it has {len(problem.stages)}"
+        return
+    (stage,), objective, bounds = problem.stages, problem.objective, problem.bounds
+    if problem.compat is Compat.IPA_ARTIFACT:
+        yield "the semantics ipa-artifact are those of IPA's program, which knows no sets"
+    if objective.goal is not Goal.WEIGHTED:
+        yield f"objective {objective.name!r} has the goal {objective.goal.value}; sets are for weighted"
+    if objective.accuracy_rule in RANKS:
+        rule = objective.accuracy_rule.value
+        yield f"objective {objective.name!r} counts accuracy as {rule}; a set has a mean of accuracies"
+    if bounds.accuracy_floor is not None:
+        yield f"bounds.accuracy_floor is {bounds.accuracy_floor:g}; sets know no floor"
+    if bounds.memory_gib is not None:
+        yield f"bounds.memory is {bounds.memory_gib:g} GiB; sets do not count memory"
+    least, _ = problem.replica_limits(stage)
+    if least > 1:
+        yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"
+
+
+def _best_levels(problem: Problem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
+    """The most that each variant carries on each number of cores, and by which batch size."""
+    points = tuple(point for point in stage.points if problem.allows(stage, point))
+    tail: TailLatency | None = None
+    coefficient = 1.0
+    if problem.compat is Compat.TAIL:
+        tail = stage_tail(stage.points, stage.batch_timeout_s, problem.percentile)
+    elif not problem.objective.throughput_margin_ratio:
+        coefficient = COEFFICIENT
+    best: dict[tuple[str, float], tuple[float, int]] = {}
+    for point in sorted(points, key=lambda point: point.batch_size):
+        charged = point if tail is not None else _with_forming(point, stage)
+        for level in point_levels([charged], problem.sla_s, tail_latency_s=tail, coefficient=coefficient):
+            key = (point.variant, level.cores)
+            if key not in best or level.capacity_rps > best[key][0]:
+                best[key] = (level.capacity_rps, point.batch_size)
+    return best
+
+
+def _with_forming(point: OperatingPoint, stage: StageProblem) -> OperatingPoint:
+    """The point with the longest wait for its batch: a quota may be small, so the timeout ends it."""
+    if point.batch_size == 1:
+        return point
+    return replace(point, latency_s=point.latency_s + (stage.batch_timeout_s or 0.0))
