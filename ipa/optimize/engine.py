@@ -63,26 +63,50 @@ def answer(
 def _auto(
     program: Program, deadline: Deadline, warm: Warm, solvers: Solvers | None
 ) -> tuple[str, Answer, list[str]]:
-    """Gurobi, else HiGHS, and label setting where that one is not done in half of the time."""
+    """One solver for half of the time, and another where that one is not done.
+
+    A linear program that must hold a quantile is solved many times over; label setting holds it as it is, so
+    there it comes first, and after the MILP solvers elsewhere.
+    """
     share = Deadline(deadline.remaining_s / 2)
-    used, why = "gurobi", "auto: gurobi, its licence covers the model"
-    found = Answer(Termination.NO_SOLUTION_FOUND)
-    late = f"{used} was not done in half of the time"
+    if program.has_spread:
+        why = "auto: exact, since a quantile is not linear"
+        found = exact.solve(program, share, warm.chosen, warm.prices)
+        if found.termination in PROVED:
+            return "exact", replace(found, note=""), [why]
+        used, second, notes = _milp_in_time(program, deadline, solvers)
+        return _better(program, ("exact", found), (used, second), [why], f"then {notes}")
+    used, found, notes = _milp_in_time(program, share, solvers)
+    if found.termination in PROVED:
+        return used, found, [f"auto: {notes}"]
+    second = exact.solve(program, deadline, warm.chosen, warm.prices)
+    late = notes if found.termination is Termination.NO_SOLUTION_FOUND else f"{used} was not done"
+    return _better(program, (used, found), ("exact", second), [f"auto: {notes}"], f"then exact, since {late}")
+
+
+def _milp_in_time(program: Program, deadline: Deadline, solvers: Solvers | None) -> tuple[str, Answer, str]:
+    """Gurobi, else HiGHS: which, its answer, and why it; none found where it had to be stopped."""
+    used, why = "gurobi", "gurobi, its licence covers the model"
     try:
         try:
-            found = _milp(used, solvers)(program, share)
+            return used, _milp(used, solvers)(program, deadline), why
         except LicenceError as refusal:
-            used, why = "highs", f"auto: highs, since {refusal.message}"
-            late = f"{used} was not done in half of the time"
-            found = _milp(used, solvers)(program, share)
+            used, why = "highs", f"highs, since {refusal.message}"
+            return used, _milp(used, solvers)(program, deadline), why
     except DeadlineError as stopped:
-        why, late = f"auto: {used}", stopped.message
+        return used, Answer(Termination.NO_SOLUTION_FOUND), stopped.message
+
+
+def _better(
+    program: Program, first: tuple[str, Answer], second: tuple[str, Answer], notes: list[str], then: str
+) -> tuple[str, Answer, list[str]]:
+    """The answer that is proved or else the better one, the first of equals."""
+    used, found = second
     if found.termination in PROVED:
-        return used, found, [why]
-    second = exact.solve(program, deadline, warm.chosen, warm.prices)
-    if second.termination in PROVED or _reached(program, second) > _reached(program, found):
-        return "exact", second, [why, f"then exact, since {late}"]
-    return used, found, [why, "the time was up before it was proved best"]
+        return used, found, [*notes, then]
+    if _reached(program, found) > _reached(program, first[1]):
+        return used, found, [*notes, then, "the time was up before it was proved best"]
+    return *first, [*notes, "the time was up before it was proved best"]
 
 
 def _reached(program: Program, found: Answer) -> float:
