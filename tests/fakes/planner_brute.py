@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil, prod, sqrt
 
 from ipa.model.pipeline import AccuracyRule, Goal
+from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.timing import stage_times
@@ -23,6 +24,14 @@ class Tried:
     weighted: float
     term: float
     cores: float
+
+    def configs(self, problem: Problem) -> tuple[StageConfig, ...]:
+        """What each stage runs; nothing for what the pipeline's own router does."""
+        return tuple(
+            StageConfig(stage.name, one[0].variant, one[0].batch_size, one[0].cores, one[1])
+            for stage, one in zip(problem.stages, self.chosen, strict=True)
+            if one is not None
+        )
 
     def worth(self, goal: Goal) -> float:
         """What the goal looks at first."""

@@ -133,12 +133,15 @@ def _points(random: Random, count: int) -> tuple[OperatingPoint, ...]:
                 latency_s,
                 batch_size / mean_s,
                 mean_s,
-                random.choice([0.5, 1.0]),
             )
         )
     accuracy = {f"v{rank}": 0.4 + 0.55 * (rank + random.random()) / count for rank in range(count)}
+    memory_gib = {f"v{rank}": random.choice([0.5, 1.0]) for rank in range(count)}
     unique = {(p.variant, p.batch_size, p.cores): p for p in found}
-    return tuple(replace(point, accuracy=accuracy[point.variant]) for point in unique.values())
+    return tuple(
+        replace(point, accuracy=accuracy[point.variant], memory_gib=memory_gib[point.variant])
+        for point in unique.values()
+    )
 
 
 def _edge(random: Random, shape: Shape, stages: list[StageProblem], parent: int, varying: bool) -> Edge:

@@ -1,56 +1,75 @@
-"""The three solvers agree with each other on random chains, and with brute force on small ones."""
+"""The engines agree with each other on problems of every kind, and with enumeration on small ones.
+
+`make agreement` does the same with thousands of instances.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from math import inf
 from random import Random
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
-from ipa.model.plan import Plan, Termination
-from ipa.optimize.options import build_program
-from ipa.optimize.solve import BACKENDS, solve
-from tests.fakes.planner_instances import brute_force, random_problem
+from ipa.model.plan import Plan
+from ipa.optimize.problem import Problem
+from ipa.optimize.solve import solve
+from tests.fakes.planner_agreement import KINDS, examples, kinds_of, planned, randoms, small_chain
+from tests.fakes.planner_graphs import random_graph_problem
 
-DEADLINE_S = 60.0
-GROUP = 12
-
-
-def solved(seed: int) -> list[Plan]:
-    problem = random_problem(Random(seed))
-    return [solve(problem, name, DEADLINE_S, explain=False) for name in BACKENDS]
+INSTANCES = 250
+# Configurations up to which all are tried.
+MOST = 10_000
 
 
-@pytest.mark.parametrize("group", range(28))
-def test_all_solvers_give_the_same_plan(group: int) -> None:
-    for seed in range(group * GROUP, (group + 1) * GROUP):
-        first, *others = solved(seed)
-        for other in others:
-            assert other.termination is first.termination, seed
-            assert (other.objective is None) == (first.objective is None), seed
-            if first.objective is not None:
-                assert other.objective == pytest.approx(first.objective, abs=1e-9, rel=1e-9), seed
-            assert other.configs == first.configs, seed
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_engines_agree(kind: str) -> None:
+    check = KINDS[kind][1]
 
-
-@pytest.mark.parametrize("group", range(20))
-def test_small_instances_equal_brute_force(group: int) -> None:
-    for seed in range(group * GROUP, (group + 1) * GROUP):
-        problem = random_problem(Random(seed), stages=(1, 3), variants=(1, 3), batches=2)
-        expected = brute_force(problem)
-        plan = solve(problem, "exact", DEADLINE_S, explain=False)
-        assert (plan.objective is None) == (expected is None), seed
-        if expected is not None:
-            assert plan.objective == pytest.approx(expected, abs=1e-9, rel=1e-9), seed
-
-
-def test_the_instances_are_of_every_kind() -> None:
-    problems = [random_problem(Random(seed)) for seed in range(150)]
-    plans = [solve(problem, "exact", DEADLINE_S, explain=False) for problem in problems]
-    infeasible = sum(plan.termination is Termination.INFEASIBLE for plan in plans)
-    assert 25 < infeasible < len(plans) - 75
-    bound_by_latency = sum((plan.latency_s or 0) > 0.8 * plan.sla_s for plan in plans)
-    assert bound_by_latency > 15
-    assert sum(all(build_program(problem).stages) for problem in problems) > 75
-    assert {problem.objective.accuracy_rule for problem in problems} == set(
-        type(problems[0].objective.accuracy_rule)
+    @settings(
+        max_examples=examples(kind, INSTANCES),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
+    @given(randoms)
+    def agree(random: Random) -> None:
+        found = check(random, MOST)
+        assert not found.faults, found.instance
+
+    agree()
+
+
+def weighed(problem: Problem, alpha: float, beta: float) -> Problem:
+    return replace(problem, objective=replace(problem.objective, alpha=alpha, beta=beta))
+
+
+def test_a_disagreement_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [weighed(small_chain(Random(seed)), 1.0, 0.0) for seed in range(50)]
+    problem = next(each for each in problems if solve(each).configs != solve(weighed(each, 0.0, 9.0)).configs)
+    assert planned(problem, MOST).enumerated and not planned(problem, MOST).faults
+
+    def cheapest(problem: Problem, engine: str, *limits: float, **named: bool) -> Plan:
+        asked = weighed(problem, 0.0, 9.0) if engine == "highs" else problem
+        return solve(asked, engine, *limits, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tests.fakes.planner_agreement.solve", cheapest)
+        faults = " ".join(planned(problem, 0).faults)
+        assert "objective" in faults and "configuration" in faults and "termination" not in faults
+    monkeypatch.setattr("tests.fakes.planner_agreement.brute_force", lambda problem: None)
+    found = planned(problem, MOST)
+    assert found.difference == inf and "enumeration" in found.faults[0]
+
+
+def test_the_graphs_are_of_every_kind() -> None:
+    counts = Counter(kind for seed in range(300) for kind in kinds_of(random_graph_problem(Random(seed))))
+    graphs = {kind for kind in counts if kind.startswith("graph: ")}
+    assert graphs == {
+        f"graph: {name}" for name in ("chain", "fork", "router", "mean", "max", "diamond", "nested", "skip")
+    }
+    assert len(counts) == 8 + 3 + 3 + 5 + 11
+    assert min(counts.values()) >= 15, counts

@@ -1,0 +1,256 @@
+"""One instance planned by every engine: whether they agree with each other and with enumeration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from random import Random
+
+from hypothesis import strategies as st
+
+from ipa.model.errors import InfeasibleError, SolverError
+from ipa.model.pipeline import Pin
+from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.optimize.fleet.plan import Member, plan_fleet
+from ipa.optimize.mixture.plan import MixtureLimits
+from ipa.optimize.mixture.solve import solve_mixture
+from ipa.optimize.problem import Problem
+from ipa.optimize.sets.plan import SetPlan
+from ipa.optimize.sets.solve import SET_SOLVERS, solve_set
+from ipa.optimize.solve import BACKENDS, solve
+from tests.fakes.fleets import best_by_enumeration
+from tests.fakes.mixture_instances import best_mixture_by_enumeration, small_problem
+from tests.fakes.planner_brute import Tried, brute_force_graph, every_configuration, shape_of, size
+from tests.fakes.planner_graphs import random_graph_problem
+from tests.fakes.planner_instances import brute_force, brute_size, random_problem
+from tests.fakes.set_instances import enumerate_sets, random_set
+
+DEADLINE_S = 60.0
+# Objectives this close (relative above 1) are the same.
+AGREE = 1e-9
+# Configurations of one pipeline of a fleet.
+FLEET_SIZE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What came of one instance: its kinds, the largest relative difference, and what did not agree."""
+
+    instance: str
+    kinds: tuple[str, ...]
+    feasible: bool
+    enumerated: bool
+    difference: float
+    faults: tuple[str, ...]
+
+
+def apart(one: float | None, other: float | None) -> float:
+    """How far two objectives are apart, relative above 1; infinite where only one is there."""
+    if one is None or other is None:
+        return 0.0 if one is other else inf
+    return abs(one - other) / max(1.0, abs(one))
+
+
+class _Compared:
+    """Collects what differs."""
+
+    def __init__(self) -> None:
+        self.difference = 0.0
+        self.faults: list[str] = []
+
+    def objectives(self, name: str, expected: float | None, given: float | None) -> None:
+        found = apart(expected, given)
+        self.difference = max(self.difference, found)
+        if found > AGREE:
+            self.faults.append(f"{name}: {given!r}, not {expected!r}")
+
+    def equal(self, name: str, expected: object, given: object) -> None:
+        if expected != given:
+            self.faults.append(f"{name}: {given!r}, not {expected!r}")
+
+
+def planned(problem: Problem, most: int) -> Agreement:
+    """All engines on one problem; every configuration too where there are no more than `most`."""
+    compared = _Compared()
+    plans: list[Plan] = []
+    for engine in BACKENDS:
+        try:
+            plans.append(solve(problem, engine, DEADLINE_S, explain=False))
+        except SolverError as error:
+            compared.faults.append(f"{engine}: {error} {[each.message for each in error.problems]}")
+    first = plans[0] if plans else None
+    for plan in plans:
+        assert first is not None
+        if plan.termination not in (Termination.OPTIMAL, Termination.INFEASIBLE):
+            compared.faults.append(f"{plan.solver}: {plan.termination}")
+        names = f"{plan.solver} against {first.solver}"
+        compared.equal(f"{names}, termination", first.termination, plan.termination)
+        compared.objectives(f"{names}, objective", first.objective, plan.objective)
+        compared.equal(f"{names}, configuration", first.configs, plan.configs)
+    is_chain = problem.pipeline == "random"
+    enumerated = (brute_size if is_chain else size)(problem) <= most
+    if enumerated and first is not None:
+        best = (brute_force if is_chain else brute_force_graph)(problem)
+        compared.objectives("engines against enumeration", best, first.objective)
+    feasible = first is not None and bool(first.configs)
+    return _agreement(problem, kinds_of(problem), feasible, enumerated, compared)
+
+
+def _agreement(
+    instance: object, kinds: Sequence[str], feasible: bool, enumerated: bool, compared: _Compared
+) -> Agreement:
+    return Agreement(
+        repr(instance), tuple(kinds), feasible, enumerated, compared.difference, tuple(compared.faults)
+    )
+
+
+def kinds_of(problem: Problem) -> list[str]:
+    """All that is special about the problem, for counting."""
+    objective, bounds = problem.objective, problem.bounds
+    kinds = [f"graph: {shape_of(problem)}", f"latency: {problem.compat.value}"]
+    kinds += [f"goal: {objective.goal.value}", f"accuracy: {objective.accuracy_rule.value}"]
+    edges = [edge for stage in problem.stages for edge in stage.after]
+    limits = {
+        "limit: accuracy floor": bounds.accuracy_floor is not None,
+        "limit: cores": bounds.cores is not None,
+        "limit: memory": bounds.memory_gib is not None,
+        "limit: cost ceiling": objective.max_cost_cores is not None,
+        "limit: replicas of a stage": any(stage.bounds.max_replicas for stage in problem.stages),
+        "pin": any(stage.pin != Pin() for stage in problem.stages),
+        "fan-out": any(not isinstance(edge.fan_out, float) or edge.fan_out != 1.0 for edge in edges),
+        "fan-out by variant": any(not isinstance(edge.fan_out, float | int) for edge in edges),
+        "router or combiner of the pipeline's own": any(stage.is_free for stage in problem.stages),
+        "running, a change is free": bool(problem.running) and not objective.transition_per_core,
+        "running, a change costs": bool(problem.running) and objective.transition_per_core > 0,
+    }
+    return [*kinds, *(kind for kind, there in limits.items() if there)]
+
+
+def set_agreement(random: Random, most: int) -> Agreement:
+    """All solvers of sets on one task, in fractions or whole percents."""
+    problem, percents = random_set(random, variants=4), random.random() < 0.5
+    compared = _Compared()
+    plans: list[SetPlan] = [
+        solve_set(problem, solver, DEADLINE_S, whole_percents=percents) for solver in SET_SOLVERS
+    ]
+    best, _ = enumerate_sets(problem, percents)
+    for plan in plans:
+        compared.equal(f"{plan.solver}, termination", plans[0].termination, plan.termination)
+        compared.objectives(f"{plan.solver} against enumeration", best, plan.objective)
+    kinds = ["set: whole percents" if percents else "set: fractions"]
+    return _agreement((problem, percents), kinds, best is not None, True, compared)
+
+
+def mixture_agreement(random: Random, most: int) -> Agreement:
+    """The best mixture against all combinations of shares and cores."""
+    problem = small_problem(random)
+    limits = random.choice([MixtureLimits(2, 10), MixtureLimits(3, 20)])
+    mixture, compared = solve_mixture(problem, limits, deadline_s=DEADLINE_S), _Compared()
+    found = [one for one in best_mixture_by_enumeration(problem, limits) if one is not None]
+    best = max(found, default=None)
+    compared.objectives("mixture against enumeration", best, mixture.objective)
+    expected = Termination.INFEASIBLE if best is None else Termination.OPTIMAL
+    compared.equal("mixture, termination", expected, mixture.termination)
+    kinds = ["mixture: several parts" if len(mixture.parts) > 1 else "mixture: one part is best"]
+    return _agreement((problem, limits), kinds, best is not None, True, compared)
+
+
+def fleet_agreement(random: Random, most: int) -> Agreement:
+    """The plan of a fleet against every plan of every pipeline."""
+    members, tried = enumerated_fleet(random)
+    goals = [member.problem.objective.goal for member in members]
+    plans = [
+        [(one.cores, one.worth(goal)) for one in each.values()]
+        for each, goal in zip(tried, goals, strict=True)
+    ]
+    cheapest = sum(min((cores for cores, _ in each), default=5.0) for each in plans)
+    budget_cores = cheapest * random.choice([0.8, 1.0, 1.1, 1.5, 3.0])
+    best = best_by_enumeration(plans, [member.weight for member in members], budget_cores)
+    compared = _Compared()
+    try:
+        plan = plan_fleet(members, budget_cores, DEADLINE_S)
+    except InfeasibleError:
+        compared.objectives("fleet against enumeration", best, None)
+        return _agreement((members, budget_cores), ["fleet"], False, True, compared)
+    compared.objectives("fleet against enumeration", best, plan.worth)
+    compared.equal("fleet, termination", Termination.OPTIMAL, plan.termination)
+    for each, goal, one in zip(tried, goals, plan.members, strict=True):
+        known = each.get(one.configs)
+        if known is None:
+            compared.faults.append(f"{one.pipeline}: {one.configs} is not within the limits")
+        else:
+            compared.objectives(f"{one.pipeline}, objective", known.worth(goal), one.objective)
+            compared.objectives(f"{one.pipeline}, cores", known.cores, one.cost_cores)
+    return _agreement((members, budget_cores), ["fleet"], True, True, compared)
+
+
+def enumerated_fleet(random: Random) -> tuple[list[Member], list[dict[tuple[StageConfig, ...], Tried]]]:
+    """Two to four pipelines of any kind, mostly feasible ones, and all that each may run."""
+    members: list[Member] = []
+    tried: list[dict[tuple[StageConfig, ...], Tried]] = []
+    hopeless = random.random() < 0.1
+    for at in range(random.randint(2, 4)):
+        for _ in range(20):
+            problem = random_graph_problem(random)
+            problem = replace(problem, pipeline=f"p{at}", sla_s=problem.sla_s * random.choice([1.0, 3.0]))
+            if size(problem) > FLEET_SIZE:
+                continue
+            found = {one.configs(problem): one for one in every_configuration(problem)}
+            if found or hopeless:
+                members.append(Member(problem, random.choice([0.5, 1.0, 1.0, 3.0])))
+                tried.append(found)
+                break
+    return members, tried
+
+
+def small_chain(random: Random) -> Problem:
+    """A chain so short that it can be enumerated."""
+    return random_problem(random, stages=(1, 3), variants=(1, 3), batches=2)
+
+
+def _checked(make: Callable[[Random], Problem]) -> Callable[[Random, int], Agreement]:
+    return lambda random, most: planned(make(random), most)
+
+
+# Every kind of question, and how many of a hundred instances are such.
+KINDS: dict[str, tuple[int, Callable[[Random, int], Agreement]]] = {
+    "graphs": (50, _checked(random_graph_problem)),
+    "larger graphs": (15, _checked(lambda random: random_graph_problem(random, points=5))),
+    "small chains": (8, _checked(small_chain)),
+    "long chains": (7, _checked(random_problem)),
+    "sets": (10, set_agreement),
+    "fleets": (5, fleet_agreement),
+    "mixtures": (5, mixture_agreement),
+}
+
+# Half of the random numbers are drawn by Hypothesis, which likes the ends of ranges and equal numbers, and
+# makes an instance that fails smaller.
+randoms = st.one_of(st.integers(0, 2**32 - 1).map(Random), st.randoms(use_true_random=False))
+
+
+def examples(kind: str, total: int) -> int:
+    """How many of so many instances are of that kind."""
+    return -(-total * KINDS[kind][0] // sum(times for times, _ in KINDS.values()))
+
+
+def with_variant(problem: Problem, at: int, random: Random) -> Problem:
+    """The problem with one variant more at the stage, the worst there, and as fast as any other.
+
+    A variant below all others raises every rank or leaves it as it is.
+    """
+    stage = problem.stages[at]
+    like = random.choice(stage.points)
+    least = min(point.accuracy for point in stage.points)
+    more = replace(like, variant="more", accuracy=least * random.uniform(0.5, 0.99))
+    stages = list(problem.stages)
+    stages[at] = replace(stage, points=(*stage.points, more))
+    for child, each in enumerate(problem.stages):
+        edges = tuple(
+            replace(edge, fan_out={**edge.fan_out, "more": 1.0})
+            if edge.parent == stage.name and not isinstance(edge.fan_out, float | int)
+            else edge
+            for edge in each.after
+        )
+        stages[child] = replace(stages[child], after=edges)
+    return replace(problem, stages=tuple(stages))

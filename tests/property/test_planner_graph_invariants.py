@@ -1,0 +1,117 @@
+"""What must hold of best plans over any graph, limit, goal and running configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from ipa.model.plan import Plan, StageConfig
+from ipa.optimize.problem import Problem
+from ipa.optimize.solve import solve
+from tests.fakes.planner_agreement import randoms, with_variant
+from tests.fakes.planner_graphs import random_graph_problem
+
+problems = randoms.map(random_graph_problem)
+common = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=80,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+# Comparing two sums of a dozen floats.
+ROUNDING = 1e-9
+
+
+def best(problem: Problem, start: Plan | None = None) -> Plan:
+    return solve(problem, "exact", 60.0, explain=False, start=start)
+
+
+def is_no_worse(plan: Plan, than: Plan) -> bool:
+    if than.objective is None:
+        return True
+    return plan.objective is not None and plan.objective >= than.objective - ROUNDING * max(
+        1, abs(than.objective)
+    )
+
+
+def looser(problem: Problem, ratio: float) -> list[Problem]:
+    """The problem with each of its limits moved alone."""
+    bounds, objective = problem.bounds, problem.objective
+    found = [replace(problem, sla_s=problem.sla_s * ratio)]
+    if bounds.cores is not None:
+        found.append(replace(problem, bounds=replace(bounds, cores=bounds.cores * ratio)))
+    if bounds.memory_gib is not None:
+        found.append(replace(problem, bounds=replace(bounds, memory_gib=bounds.memory_gib * ratio)))
+    if bounds.accuracy_floor is not None:
+        floor = bounds.accuracy_floor / ratio
+        found.append(replace(problem, bounds=replace(bounds, accuracy_floor=floor)))
+    if objective.max_cost_cores is not None:
+        ceiling = objective.max_cost_cores * ratio
+        found.append(replace(problem, objective=replace(objective, max_cost_cores=ceiling)))
+    return found
+
+
+@common
+@given(problems, st.floats(1.0, 3.0))
+def test_looser_limits_never_make_the_best_plan_worse(problem: Problem, ratio: float) -> None:
+    plan = best(problem)
+    assert all(is_no_worse(best(each), plan) for each in looser(problem, ratio))
+
+
+@common
+@given(randoms)
+def test_a_variant_more_never_makes_the_best_plan_worse(random: Random) -> None:
+    problem = random_graph_problem(random)
+    with_points = [at for at, stage in enumerate(problem.stages) if stage.points]
+    assert is_no_worse(best(with_variant(problem, random.choice(with_points), random)), best(problem))
+
+
+@common
+@given(problems, st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.sampled_from(["exact", "highs"]))
+def test_where_the_search_starts_changes_no_answer(
+    problem: Problem, rate_ratio: float, sla_ratio: float, solver: str
+) -> None:
+    other = replace(problem, rate_rps=problem.rate_rps * rate_ratio, sla_s=problem.sla_s * sla_ratio)
+    start = solve(other, solver, 60.0, explain=False)
+    assume(start.stages)
+    cold, warm = best(problem), best(problem, start)
+    assert (warm.termination, warm.configs) == (cold.termination, cold.configs)
+    assert warm.objective == cold.objective
+
+
+def peaks(problem: Problem, configs: tuple[StageConfig, ...]) -> tuple[float, float]:
+    """Cores and memory while the old replicas still run and the new ones do already."""
+    together: dict[tuple[str, str, int, float], int] = {}
+    for config in (*problem.running, *configs):
+        # Of the same configuration only the larger number of replicas runs.
+        kind = (config.stage, config.variant, config.batch_size, config.cores)
+        together[kind] = max(together.get(kind, 0), config.replicas)
+    gib = {(stage.name, p.variant): p.memory_gib for stage in problem.stages for p in stage.points}
+    return (
+        sum(replicas * kind[3] for kind, replicas in together.items()),
+        sum(replicas * gib[kind[:2]] for kind, replicas in together.items()),
+    )
+
+
+@common
+@given(problems, st.sampled_from(["exact", "gurobi", "highs"]))
+def test_old_and_new_replicas_fit_side_by_side(problem: Problem, solver: str) -> None:
+    assume(problem.running)
+    plan = solve(problem, solver, 60.0, explain=False)
+    assume(plan.configs)
+    assert plan.cost_cores is not None
+    (cores, gib), (cores_now, gib_now), bounds = (
+        peaks(problem, plan.configs),
+        peaks(problem, ()),
+        problem.bounds,
+    )
+    if bounds.cores is not None:
+        # What runs may go on where the bound has shrunk below it, until the change is done.
+        assert cores <= max(bounds.cores, cores_now) + ROUNDING
+        assert plan.cost_cores <= bounds.cores + ROUNDING
+    if bounds.memory_gib is not None:
+        assert gib <= max(bounds.memory_gib, gib_now) + ROUNDING
