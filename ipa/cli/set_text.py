@@ -29,10 +29,11 @@ def print_set(found: PipelineSet) -> None:
     if not plan.parts:
         print_line(out, f"  No set: {plan.termination.value.replace('_', ' ')} ({search}).")
         if plan.termination is Termination.INFEASIBLE:
+            most_rps = plan.rate_rps - plan.missing_rps
             print_line(
                 out,
                 f"  {plan.missing_rps:.4g} of {plan.rate_rps:g} rps are missing: "
-                f"{asked.problem.budget_cores:g} cores carry {plan.rate_rps - plan.missing_rps:.4g} rps at most.",
+                f"{asked.problem.budget_cores:g} cores carry {most_rps:.4g} rps at most.",
             )
         return
     out.print(_parts(found))

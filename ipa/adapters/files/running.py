@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from math import isfinite
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ipa.adapters.files.document import Document, Pointer, parse, read_text, to_json_pointer
 from ipa.adapters.files.words import unknown
-from ipa.model.errors import NotFoundError
+from ipa.model.errors import InputError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig, StagePlan
 
@@ -23,7 +24,13 @@ def load_running(path: Path, pipeline: Pipeline) -> tuple[StageConfig, ...]:
 
     InputError lists every problem with its line and key; NotFoundError where there is no such file.
     """
-    document = parse(read_text(path), str(path))
+    text = read_text(path)
+    if path.suffix == ".json":
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON: {error}") from error
+    document = parse(text, str(path))
     pointer, entries = _entries(document, pipeline)
     configs: dict[str, StageConfig] = {}
     for index, entry in enumerate(entries):

@@ -1,0 +1,176 @@
+"""`ipa fleet`: the best plans of many pipelines under one budget of cores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from ipa.cli.plan import (
+    ALLOCATION,
+    COMPAT,
+    OBJECTIVE,
+    PIPELINES_DIR,
+    PROFILES_DIR,
+    Output,
+    Question,
+    problem_of,
+)
+from ipa.model.errors import Problem as Fault
+from ipa.model.errors import SolverError, UsageError
+from ipa.model.plan import Plan
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.optimize.fleet.plan import FleetPlan, Member
+
+N = TypeVar("N", int, float)
+
+FLEET = typer.Argument(metavar="PIPELINE=RATE...", help="pipelines and the requests a second of each")
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The members and what each runs, in the order asked, and the fleet's sums."""
+
+    members: tuple[Member, ...]
+    plans: tuple[Plan, ...]
+    found: FleetPlan
+
+    def to_json(self) -> dict[str, Any]:
+        """The fleet as plain JSON values."""
+        found = self.found
+        return {
+            "budget_cores": found.budget_cores,
+            "cost_cores": found.cost_cores,
+            "worth": found.worth,
+            "termination": found.termination.value,
+            "solve_s": found.solve_s,
+            "classes": [
+                {
+                    "class": each.priority,
+                    "budget_cores": each.budget_cores,
+                    "cost_cores": each.cost_cores,
+                    "worth": each.worth,
+                    "bound": each.bound,
+                    "gap": each.gap,
+                    "price_per_core": each.price,
+                    "termination": each.termination.value,
+                }
+                for each in found.classes
+            ],
+            "pipelines": [
+                {
+                    "weight": member.weight,
+                    "class": member.priority,
+                    "worth": each.worth,
+                    "plan": plan.to_json(),
+                }
+                for member, each, plan in zip(self.members, found.members, self.plans, strict=True)
+            ],
+        }
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `fleet`."""
+
+    @app.command()
+    def fleet(
+        pipelines: list[str] = FLEET,
+        *,
+        cores: float = typer.Option(..., "--cores", help="cores of all pipelines together"),
+        weight: list[str] = typer.Option(
+            [], "--weight", metavar="PIPELINE=W", help="what its objective counts for; 1 where absent"
+        ),
+        rank: list[str] = typer.Option(
+            [], "--class", metavar="PIPELINE=K", help="higher classes are served first; 0 where absent"
+        ),
+        objective: str | None = OBJECTIVE,
+        compat: str = COMPAT,
+        allocation: str = ALLOCATION,
+        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Show the plans of many pipelines that are worth most together under one budget of cores.
+
+        Exit code 3: the budget holds not even the cheapest plans, and how many cores are missing.
+        """
+        rates = parse_pairs("PIPELINE=RATE", pipelines, float)
+        weights = parse_pairs("--weight", weight, float, known=rates)
+        classes = parse_pairs("--class", rank, int, known=rates)
+        questions = [
+            Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir) for name in rates
+        ]
+        planned = plan_together(
+            questions,
+            list(rates.values()),
+            [weights.get(name, 1.0) for name in rates],
+            [classes.get(name, 0) for name in rates],
+            cores,
+        )
+        if output is Output.JSON:
+            typer.echo(json.dumps(planned.to_json(), indent=2, ensure_ascii=False))
+        else:
+            from ipa.cli.fleet_text import print_fleet
+
+            print_fleet(planned)
+
+
+def parse_pairs(
+    option: str, texts: Sequence[str], kind: type[N], *, known: dict[str, float] | None = None
+) -> dict[str, N]:
+    """The numbers by pipeline of texts `PIPELINE=NUMBER`; UsageError lists all that is wrong with them.
+
+    `known`: the pipelines that may be named.
+    """
+    found: dict[str, N] = {}
+    faults = []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            value = kind(number)
+        except ValueError:
+            name = ""
+        if not name:
+            faults.append(f"{text!r} is not PIPELINE={'a whole number' if kind is int else 'a number'}")
+        elif name in found:
+            faults.append(f"{name!r} is given twice")
+        elif known is not None and name not in known:
+            faults.append(f"{name!r} is not in the fleet: {', '.join(known)}")
+        else:
+            found[name] = value
+    if faults:
+        raise UsageError(f"{option} makes no sense", problems=[Fault(fault) for fault in faults])
+    return found
+
+
+def plan_together(
+    questions: Sequence[Question],
+    rates_rps: Sequence[float],
+    weights: Sequence[float],
+    classes: Sequence[int],
+    budget_cores: float,
+) -> Fleet:
+    """The plans of most worth together. Errors: those of `plan_fleet` and `planning_problem`."""
+    from ipa.optimize.describe import describe
+    from ipa.optimize.fleet.plan import Member, plan_fleet
+
+    problems = [problem_of(q, rate_rps)[0] for q, rate_rps in zip(questions, rates_rps, strict=True)]
+    members = tuple(
+        Member(problem, weight, priority)
+        for problem, weight, priority in zip(problems, weights, classes, strict=True)
+    )
+    deadline_s = Settings.from_env().solver_deadline_s
+    found = plan_fleet(members, budget_cores, deadline_s)
+    plans = []
+    for problem, member in zip(problems, found.members, strict=True):
+        plan = describe(problem, member.configs)
+        if plan is None:
+            raise SolverError(f"the fleet's plan for pipeline {member.pipeline!r} was not measured")
+        plans.append(plan)
+    return Fleet(members, tuple(plans), found)

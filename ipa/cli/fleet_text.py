@@ -1,0 +1,54 @@
+"""The plans of a fleet as a table for people."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from ipa.cli.fleet import Fleet
+from ipa.cli.plan_text import print_line, wide_console
+
+HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
+
+
+def print_fleet(fleet: Fleet) -> None:
+    """Print a line a pipeline, the sums, and what one more core would be worth."""
+    out, found = wide_console(), fleet.found
+    print_line(out, f"Fleet of {len(fleet.plans)} pipelines on {found.budget_cores:g} cores")
+    out.print(_table(fleet))
+    print_line(
+        out,
+        f"  {found.cost_cores:g} of {found.budget_cores:g} cores, objectives times weights {found.worth:.6g} "
+        f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)",
+    )
+    for each in found.classes:
+        of_class = f"class {each.priority}: " if len(found.classes) > 1 else ""
+        gap = "" if each.gap <= 0 else f", {each.gap:.2%} below the bound at most"
+        print_line(
+            out,
+            f"  {of_class}{each.cost_cores:g} cores, worth {each.worth:.6g}{gap}; "
+            f"one core more is worth about {each.price:.3g}",
+        )
+
+
+def _table(fleet: Fleet) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("  pipeline")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    table.add_column("plan")
+    for member, plan in zip(fleet.members, fleet.plans, strict=True):
+        latency_s = plan.latency_s or 0.0
+        table.add_row(
+            Text(f"  {plan.pipeline}"),
+            f"{plan.rate_rps:g}",
+            str(member.priority),
+            f"{member.weight:g}",
+            f"{plan.cost_cores:g}",
+            f"{plan.pas:.4f}",
+            f"{plan.objective:.5g}",
+            f"{latency_s:.3f} s",
+            f"{plan.sla_s:.3f} s",
+            Text("  ".join(str(config) for config in plan.configs)),
+        )
+    return table
