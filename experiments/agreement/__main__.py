@@ -13,8 +13,6 @@ from random import Random
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import HypothesisException
-from rich.console import Console
-from rich.table import Table
 
 from tests.fakes.planner_agreement import KINDS, Agreement, examples, randoms
 
@@ -70,15 +68,22 @@ def agreements(kind: str, count: int, start: int) -> Iterator[Agreement]:
     yield from found
 
 
-def report(whole: dict[str, Tally], special: dict[str, Tally], console: Console) -> None:
-    """The table: what was asked, and what was special about the problems of pipelines."""
-    for title, tallies in (("Instances", whole), ("What was special about them", special)):
-        table = Table(title=title)
-        for name in ("", "number", "feasible", "enumerated", "disagreements", "largest difference"):
-            table.add_column(name, justify="right" if name else "left")
-        for name, tally in tallies.items():
-            table.add_row(name, *tally.row())
-        console.print(table)
+def table(title: str, tallies: dict[str, Tally]) -> str:
+    """The tallies as a Markdown table."""
+    names = [title, "number", "feasible", "enumerated", "disagreements", "largest difference"]
+    rows = [names, *([name, *tally.row()] for name, tally in tallies.items())]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(names))]
+    lines = [
+        "| "
+        + " | ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        + " |"
+        for row in rows
+    ]
+    ruler = "|-" + "-|-".join("-" * width for width in widths) + "-|"
+    return "\n".join([lines[0], ruler, *lines[1:]])
 
 
 def main() -> int:
@@ -87,7 +92,6 @@ def main() -> int:
     parser.add_argument("--instances", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    console = Console(width=120)
     whole: dict[str, Tally] = {}
     special: dict[str, Tally] = {}
     for kind in KINDS:
@@ -100,7 +104,7 @@ def main() -> int:
                 print(f"{kind}: {'; '.join(found.faults)}\n  {found.instance}")
         print(f"{kind}: {whole[kind].counts['instances']} done", file=sys.stderr, flush=True)
     whole["all"] = whole.pop("all")
-    report(whole, dict(sorted(special.items())), console)
+    print(table("question", whole), table("what is special", dict(sorted(special.items()))), sep="\n\n")
     return 1 if whole["all"].counts["disagreements"] else 0
 
 
