@@ -12,7 +12,17 @@ import ipa
 from ipa.model.errors import IpaError, UsageError
 
 # Each module has `register(app)`, which adds its verbs. Heavy imports belong inside the verbs' functions.
-VERBS: tuple[str, ...] = ("explain", "forecast", "plan", "profile", "remote", "render", "serve", "validate")
+VERBS: tuple[str, ...] = (
+    "explain",
+    "forecast",
+    "frontier",
+    "plan",
+    "profile",
+    "remote",
+    "render",
+    "serve",
+    "validate",
+)
 
 INTERRUPTED = 130
 

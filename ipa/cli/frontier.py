@@ -1,0 +1,115 @@
+"""`ipa frontier`: every accuracy, cost and latency that a pipeline can have at a rate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli.plan import (
+    ALLOCATION,
+    COMPAT,
+    EXIT_CODES,
+    OBJECTIVE,
+    PIPELINE,
+    PIPELINES_DIR,
+    PROFILES_DIR,
+    SOLVER,
+    Output,
+    Question,
+    problem_of,
+)
+from ipa.model.errors import UsageError
+from ipa.model.plan import Plan
+
+if TYPE_CHECKING:
+    from ipa.optimize.frontier import FrontierPoint
+
+KINDS = ("svg", "png")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `frontier`."""
+
+    @app.command()
+    def frontier(
+        pipeline: str = PIPELINE,
+        *,
+        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        objective: str | None = OBJECTIVE,
+        compat: str = COMPAT,
+        allocation: str = ALLOCATION,
+        solver: str | None = SOLVER,
+        plot: Path | None = typer.Option(None, "--plot", help="write a picture to FILE.svg or FILE.png"),
+        deadline_s: float = typer.Option(60.0, "--deadline", help="seconds that the search may take"),
+        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Show the plans within the limits that no other betters in accuracy, cost and latency together.
+
+        JSON has all; text has those that none betters in accuracy and cost. Exit code 3: none is feasible;
+        6: out of time.
+        """
+        from ipa.optimize.frontier import frontier as frontier_of
+        from ipa.optimize.solve import solve
+
+        if not deadline_s > 0:
+            raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+        kind = "" if plot is None else _kind(plot)
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
+        problem, settings = problem_of(question, rate)
+        plan = solve(problem, solver or settings.solver, settings.solver_deadline_s, explain=True)
+        points = frontier_of(problem, deadline_s) if plan.stages else ()
+        if output is Output.JSON:
+            typer.echo(json.dumps([_json(point, plan) for point in points], indent=1, ensure_ascii=False))
+        else:
+            from ipa.cli.frontier_text import print_frontier
+
+            print_frontier(plan, points)
+        if plot is not None and points:
+            _write(plot, kind, plan, points)
+        if plan.termination in EXIT_CODES:
+            raise typer.Exit(EXIT_CODES[plan.termination])
+
+
+def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
+    """A point as JSON values; `chosen` where it is the plan of the objective."""
+    return {
+        "pas": point.pas,
+        "cost_cores": point.cost_cores,
+        "latency_s": point.latency_s,
+        "objective": point.objective,
+        "chosen": point.configs == plan.configs,
+        "stages": [asdict(config) for config in point.configs],
+    }
+
+
+def _kind(file: Path) -> str:
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in KINDS:
+        raise UsageError(f"--plot {str(file)!r} is neither a .svg nor a .png file")
+    return kind
+
+
+def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
+    from ipa.report.frontier_plot import Dot, frontier_picture
+
+    dots = [Dot(point.cost_cores, point.pas, point.latency_s) for point in points]
+    assert plan.cost_cores is not None and plan.pas is not None and plan.latency_s is not None
+    chosen = Dot(plan.cost_cores, plan.pas, plan.latency_s)
+    title = f"{plan.pipeline} at {plan.rate_rps:g} rps"
+    try:
+        picture = frontier_picture(title, dots, chosen, plan.sla_s, kind)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--plot needs {error.name}", hint="Install it with: pip install 'ipa-serving[demo]'"
+        ) from error
+    try:
+        file.write_bytes(picture)
+    except OSError as error:
+        raise UsageError(f"--plot {str(file)!r} cannot be written: {error.strerror}") from error

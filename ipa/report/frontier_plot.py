@@ -1,0 +1,143 @@
+"""A picture of a frontier: accuracy over cost, latency as colour. Needs matplotlib, of the `demo` extra."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from ipa.report.plots import GREY, RED
+
+# Of points that lie on one another the quickest is on top. Beyond this many, smaller dots.
+MANY = 400
+# Costs this many times apart are drawn on a logarithmic axis.
+WIDE = 5
+
+
+class Plan(Protocol):
+    """Anything that has the three figures."""
+
+    @property
+    def cost_cores(self) -> float:
+        """Cores."""
+        ...
+
+    @property
+    def pas(self) -> float:
+        """Accuracy of a request."""
+        ...
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds."""
+        ...
+
+
+P = TypeVar("P", bound=Plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One plan: cores, accuracy, latency in seconds."""
+
+    cost_cores: float
+    pas: float
+    latency_s: float
+
+
+def frontier_picture(
+    title: str, dots: Sequence[Dot], chosen: Dot | None, sla_s: float, kind: str = "svg"
+) -> bytes:
+    """The picture as a file of that kind, "svg" or "png"; the same input gives the same bytes of SVG.
+
+    The line joins the plans that none betters in accuracy and cost; `chosen` is marked.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    style = {"svg.hashsalt": "ipa", "font.size": 9, "svg.fonttype": "none", "font.family": "sans-serif"}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        _draw(figure, title, dots, chosen, sla_s)
+        buffer = io.BytesIO()
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, metadata=metadata, dpi=150, facecolor="white")
+    return buffer.getvalue()
+
+
+def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
+    figure, title: str, dots: Sequence[Dot], chosen: Dot | None, sla_s: float
+) -> None:
+    axes = figure.add_subplot()
+    edge = accuracy_cost(dots)
+    slowest_first = sorted(dots, key=lambda dot: -dot.latency_s)
+    # On to the right end: nothing is more accurate there either.
+    ends = [*edge, max(dots, key=lambda dot: dot.cost_cores)]
+    axes.step(
+        [dot.cost_cores for dot in ends],
+        [dot.pas for dot in (*edge, edge[-1])],
+        where="post",
+        color=GREY,
+        linewidth=1,
+        zorder=1,
+        label="most accurate at that cost",
+    )
+    shown = axes.scatter(
+        [dot.cost_cores for dot in slowest_first],
+        [dot.pas for dot in slowest_first],
+        c=[dot.latency_s for dot in slowest_first],
+        cmap="viridis_r",
+        s=28 if len(dots) <= MANY else 12,
+        linewidths=0,
+        zorder=2,
+        label="plans that none betters",
+    )
+    if chosen is not None:
+        axes.scatter(
+            [chosen.cost_cores],
+            [chosen.pas],
+            s=120,
+            facecolors="none",
+            edgecolors=RED,
+            linewidths=1.8,
+            zorder=3,
+            label=f"chosen: PAS {chosen.pas:.3f}, {chosen.cost_cores:g} cores, {chosen.latency_s:.3g} s",
+        )
+    bar = figure.colorbar(shown, ax=axes, pad=0.02)
+    bar.set_label(f"latency, s (SLA {sla_s:g} s)")
+    bar.outline.set_visible(False)
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    _cost_axis(axes, [dot.cost_cores for dot in dots])
+    axes.set_ylabel("accuracy of a request (PAS)")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    # Below the axes, where it hides no plan.
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+
+
+def _cost_axis(axes, cores: Sequence[float]) -> None:  # type: ignore[no-untyped-def]
+    """Logarithmic where costs are far apart: dear plans that buy only speed would fill the picture."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(cores), max(cores)
+    axes.set_xlabel("cost, cores")
+    if high < WIDE * low:
+        axes.set_xlim(low - 0.06 * (high - low) - 0.05, high + 0.06 * (high - low) + 0.05)
+        return
+    axes.set_xscale("log")
+    axes.set_xlim(low / 1.15, high * 1.15)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def accuracy_cost(dots: Sequence[P]) -> list[P]:
+    """Those that none of no more cores equals or betters in accuracy, by rising cost."""
+    best: list[P] = []
+    for dot in sorted(dots, key=lambda each: (round(each.cost_cores, 9), -each.pas, each.latency_s)):
+        if not best or round(dot.pas, 12) > round(best[-1].pas, 12):
+            best.append(dot)
+    return best

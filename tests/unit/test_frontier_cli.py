@@ -1,0 +1,160 @@
+"""The verb `frontier` against every plan there is, its text and its picture."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from ipa.cli.main import run
+from ipa.cli.plan import Question, problem_of
+from ipa.optimize.frontier import frontier
+from ipa.optimize.options import full_program
+from ipa.optimize.problem import Problem
+from ipa.optimize.program import evaluate, fits
+from ipa.optimize.solve import solve
+from ipa.report.frontier_plot import Dot, accuracy_cost, frontier_picture
+from tests.fakes.planner_graphs import random_graph_problem
+from tests.fakes.planner_instances import random_problem
+
+Capture = pytest.CaptureFixture[str]
+MOST_PLANS = 20_000
+Figures = tuple[float, float, float]
+
+
+@pytest.fixture(autouse=True)
+def at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+
+
+def every_undominated(problem: Problem) -> list[Figures]:
+    """Cost, accuracy and latency of all plans that none betters, each once, by a plain comparison of all."""
+    program = full_program(problem)
+    chosen = itertools.product(*(range(len(stage)) for stage in program.stages))
+    totals = [evaluate(program, each) for each in chosen if fits(program, each)]
+    rows = sorted({(round(t.cost_cores, 8), round(-t.pas, 8), round(t.latency_s, 8)) for t in totals})
+    table = np.array(rows).reshape(-1, 3)
+    kept = [row for row in rows if not (np.all(table <= row, axis=1) & np.any(table < row, axis=1)).any()]
+    return sorted((cost, -minus_pas, latency_s) for cost, minus_pas, latency_s in kept)
+
+
+def printed(capsys: Capture, *arguments: str) -> list[dict[str, object]]:
+    assert run(["frontier", *arguments, "-o", "json"]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_the_frontier_is_all_plans_that_none_betters(capsys: Capture) -> None:
+    question = Question("digits", None, "tail", "free", None, None, None)
+    expected = every_undominated(problem_of(question, 12.0)[0])
+    points = printed(capsys, "digits", "--rate", "12")
+    found = sorted((p["cost_cores"], p["pas"], p["latency_s"]) for p in points)
+    assert len(found) > 10
+    assert np.array(found) == pytest.approx(np.array(expected), abs=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_the_frontier_of_random_problems(seed: int) -> None:
+    random = Random(seed)
+    while True:
+        problem = random_graph_problem(random, 2) if seed % 2 else random_problem(random, (2, 3), (2, 3), 2)
+        sizes = [len(stage) for stage in full_program(problem).stages]
+        if 1 < np.prod(sizes) <= MOST_PLANS and solve(problem, "exact", explain=False).stages:
+            break
+    found = sorted((p.cost_cores, p.pas, p.latency_s) for p in frontier(problem))
+    assert np.array(found) == pytest.approx(np.array(every_undominated(problem)), abs=1e-7)
+
+
+def test_json_says_what_each_plan_runs_and_which_is_chosen(capsys: Capture) -> None:
+    points = printed(capsys, "video", "--rate", "12", "--solver", "exact")
+    assert list(points[0]) == ["pas", "cost_cores", "latency_s", "objective", "chosen", "stages"]
+    assert run(["plan", "video", "--rate", "12", "--solver", "exact", "-o", "json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    chosen = [point for point in points if point["chosen"]]
+    assert [point["objective"] for point in chosen] == [pytest.approx(plan["objective"])]
+    assert max(point["objective"] for point in points) == pytest.approx(plan["objective"])
+
+
+def test_text_has_the_frontier_of_accuracy_and_cost_with_a_star_at_the_plan(capsys: Capture) -> None:
+    points = printed(capsys, "video", "--rate", "12")
+    assert run(["frontier", "video", "--rate", "12"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines[2:] if "crop=" in line]
+    figures = [[float(word) for word in row if word.replace(".", "").isdigit()][:2] for row in rows]
+    best: dict[float, float] = {}
+    for point in points:
+        best[point["cost_cores"]] = max(point["pas"], best.get(point["cost_cores"], 0.0))
+    reached = 0.0
+    expected = []
+    for cores, pas in sorted(best.items()):
+        if pas > reached + 1e-12:
+            reached = pas
+            expected.append([round(pas, 4), cores])
+    assert figures == expected
+    assert sum(row[0] == "*" for row in rows) == 1
+    assert f"{len(rows)} of {len(points)} plans" in lines[-1]
+
+
+def test_infeasible_exits_3_and_says_what_would_help(capsys: Capture, tmp_path: Path) -> None:
+    picture = tmp_path / "none.svg"
+    assert run(["frontier", "video", "--rate", "9000", "--solver", "exact", "--plot", str(picture)]) == 3
+    text = capsys.readouterr().out
+    assert "No plan: infeasible" in text and "Feasible with rate ≤" in text
+    assert not picture.exists()
+    assert run(["frontier", "video", "--rate", "9000", "--solver", "exact", "-o", "json"]) == 3
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--rate", "0"], 64, "above 0"),
+        (["--rate", "5", "--deadline", "-1"], 64, "--deadline"),
+        (["--rate", "5", "--plot", "a.pdf"], 64, ".svg"),
+        (["--rate", "5", "--deadline", "1e-9"], 6, "time is up"),
+        (["--rate", "5", "--plot", "no/such/folder/a.svg"], 64, "cannot be written"),
+    ],
+)
+def test_what_goes_wrong_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:
+    assert run(["frontier", "digits", *arguments]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_the_plot_is_a_picture_of_its_kind(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("matplotlib")
+    for kind in ("svg", "png"):
+        file = tmp_path / f"picture.{kind}"
+        assert run(["frontier", "digits", "--rate", "12", "--plot", str(file)]) == 0
+        start = file.read_bytes()[:8]
+        assert start == b"\x89PNG\r\n\x1a\n" if kind == "png" else start.startswith(b"<?xml")
+
+
+def test_the_picture_names_its_axes_with_units_and_marks_the_chosen_plan() -> None:
+    pytest.importorskip("matplotlib")
+    dots = [Dot(1.0, 0.5, 0.4), Dot(2.0, 0.7, 0.6), Dot(30.0, 0.7, 0.1)]
+    picture = frontier_picture("a & b at 12 rps", dots, dots[1], 0.8)
+    assert picture == frontier_picture("a & b at 12 rps", dots, dots[1], 0.8)
+    words = {element.text for element in ET.fromstring(picture).iter() if element.tag.endswith("text")}
+    assert {
+        "a & b at 12 rps",
+        "cost, cores",
+        "accuracy of a request (PAS)",
+        "latency, s (SLA 0.8 s)",
+    } <= words
+    assert "chosen: PAS 0.700, 2 cores, 0.6 s" in words
+
+
+def test_the_frontier_of_accuracy_and_cost_has_the_quickest_of_equals() -> None:
+    dots = [
+        Dot(2.0, 0.7, 0.6),
+        Dot(1.0, 0.5, 0.4),
+        Dot(2.0, 0.7, 0.2),
+        Dot(3.0, 0.7, 0.1),
+        Dot(3.0, 0.4, 0.1),
+    ]
+    assert accuracy_cost(dots) == [Dot(1.0, 0.5, 0.4), Dot(2.0, 0.7, 0.2)]
