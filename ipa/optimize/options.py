@@ -151,7 +151,7 @@ def _level_options(
     if stage.is_free:
         return _free_option(level)
     columns = stage.columns
-    allowed = _allowed(problem, stage)
+    allowed = columns.order[problem.allowed(stage)[columns.order]]
     rate_rps = problem.rate_rps * problem.graph.reach[index] * level.items
     point, replicas = _replica_counts(problem, stage, allowed, rate_rps, level.items)
     service_s, wait_s, mean_s, spread_s2 = option_times(
@@ -185,25 +185,6 @@ def _level_options(
     )
     options.value[:] = value_of(weights, options, problem.objective.accuracy_rule in PRODUCTS)
     return options
-
-
-def _allowed(problem: Problem, stage: StageProblem) -> Index:
-    """The points that objective, bounds and pin allow (`Problem.allows`, all at once)."""
-    columns, pin = stage.columns, stage.pin
-    allowed = np.ones(len(columns), dtype=bool)
-    if problem.objective.max_batch_size is not None:
-        allowed &= columns.batch_size <= problem.objective.max_batch_size
-    for listed in (problem.bounds.batch_sizes, stage.bounds.batch_sizes):
-        if listed is not None:
-            allowed &= np.isin(columns.batch_size, listed)
-    if pin.variant is not None:
-        allowed &= np.array([name == pin.variant for name in columns.variants], dtype=bool)[columns.variant]
-    if pin.batch_size is not None:
-        allowed &= columns.batch_size == pin.batch_size
-    if pin.cores is not None:
-        allowed &= columns.cores == pin.cores
-    order: Index = columns.order[allowed[columns.order]]
-    return order
 
 
 def _free_option(level: _Level) -> Options:

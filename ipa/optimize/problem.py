@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ipa.model.errors import InputError
 from ipa.model.errors import Problem as Fault
 from ipa.model.pipeline import (
@@ -105,7 +108,26 @@ class Problem:
     @property
     def batch_sizes(self) -> int:
         """K, the number of different batch sizes over all stages together."""
-        return len({p.batch_size for stage in self.stages for p in stage.points if self.allows(stage, p)})
+        sizes = [stage.columns.batch_size[self.allowed(stage)] for stage in self.stages]
+        return len(np.unique(np.concatenate(sizes)))
+
+    def allowed(self, stage: StageProblem) -> NDArray[np.bool_]:
+        """Which points of the stage `allows` lets pass, all at once."""
+        columns, pin = stage.columns, stage.pin
+        allowed = np.ones(len(columns), dtype=bool)
+        if self.objective.max_batch_size is not None:
+            allowed &= columns.batch_size <= self.objective.max_batch_size
+        for listed in (self.bounds.batch_sizes, stage.bounds.batch_sizes):
+            if listed is not None:
+                allowed &= np.isin(columns.batch_size, listed)
+        if pin.variant is not None:
+            names = np.array([name == pin.variant for name in columns.variants], dtype=bool)
+            allowed &= names[columns.variant]
+        if pin.batch_size is not None:
+            allowed &= columns.batch_size == pin.batch_size
+        if pin.cores is not None:
+            allowed &= columns.cores == pin.cores
+        return allowed
 
     def allows(self, stage: StageProblem, point: OperatingPoint) -> bool:
         """Whether objective, bounds and pin allow the point."""

@@ -6,8 +6,8 @@ two branches of a tree share the number of their common stem. A set is forgotten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -41,7 +41,8 @@ class Step:
         return after
 
 
-def steps_of(sets: Sequence[Sequence[int]], lasts: Sequence[int], stages: int) -> list[Step]:
+@lru_cache(maxsize=1024)
+def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: int) -> tuple[Step, ...]:
     """The step at each of the stages; set i is remembered until stage lasts[i] is done."""
     steps: list[Step] = []
     known: dict[tuple[int, ...], int] = {(): 0}
@@ -68,4 +69,4 @@ def steps_of(sets: Sequence[Sequence[int]], lasts: Sequence[int], stages: int) -
             )
         )
         known = {key: kept.index(number) for key, number in numbers.items() if number in kept}
-    return steps
+    return tuple(steps)

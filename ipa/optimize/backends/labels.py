@@ -113,7 +113,7 @@ def _accuracy(program: Program, column: str, floor: float) -> Accuracy:
         sets.extend(term.alternatives)
         lasts.extend([last] * len(term.alternatives))
     own = tuple(getattr(stage, column) for stage in program.stages)
-    steps = tuple(steps_of(sets, lasts, len(program.stages)))
+    steps = steps_of(tuple(sets), tuple(lasts), len(program.stages))
     return Accuracy(own, floor, steps, tuple(terms), tuple(sets), tuple(lasts))
 
 
@@ -127,7 +127,7 @@ class Growth:
         self._row_count = row_most
         self.accuracies = accuracies_of(program)
         paths = program.graph.paths
-        self._paths = steps_of(paths, [path[-1] for path in paths], len(self._stages))
+        self._paths = steps_of(paths, tuple(path[-1] for path in paths), len(self._stages))
         limits = program.limits()
         self._limits = [
             np.array([limit.use[at] for limit in limits]).reshape(len(limits), len(stage))
