@@ -61,7 +61,7 @@ def test_plan_prints_a_table_for_people(capsys: Capture) -> None:
     assert run(["plan", "video", "--rate", "12", "--objective", "paper-v3"]) == 0
     text = capsys.readouterr().out
     assert "Pipeline video   λ 12 rps   SLA 4.598 s   objective paper-v3" in text
-    for word in ("crop", "classification", "share of SLA", "PAS", "headroom", "gurobi"):
+    for word in ("crop", "classification", "share of SLA", "PAS", "headroom", "exact"):
         assert word in text
 
 
