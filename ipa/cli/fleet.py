@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 
-FLEET = typer.Argument(metavar="PIPELINE=RATE...", help="pipelines and the requests a second of each")
+FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines and the requests a second of each")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ def register(app: typer.Typer) -> None:
 
         Exit code 3: the budget holds not even the cheapest plans, and how many cores are missing.
         """
+        if not 0 < cores < inf:
+            raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
         rates = parse_pairs("PIPELINE=RATE", pipelines, float)
         weights = parse_pairs("--weight", weight, float, known=rates)
         classes = parse_pairs("--class", rank, int, known=rates)
@@ -126,7 +129,7 @@ def parse_pairs(
 ) -> dict[str, N]:
     """The numbers by pipeline of texts `PIPELINE=NUMBER`; UsageError lists all that is wrong with them.
 
-    `known`: the pipelines that may be named.
+    Numbers that need not be whole must be above 0 and finite. `known`: the pipelines that may be named.
     """
     found: dict[str, N] = {}
     faults = []
@@ -138,6 +141,8 @@ def parse_pairs(
             name = ""
         if not name:
             faults.append(f"{text!r} is not PIPELINE={'a whole number' if kind is int else 'a number'}")
+        elif kind is float and not 0 < value < inf:
+            faults.append(f"{text!r}: the number must be above 0 and finite")
         elif name in found:
             faults.append(f"{name!r} is given twice")
         elif known is not None and name not in known:

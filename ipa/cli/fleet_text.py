@@ -14,7 +14,7 @@ HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency",
 def print_fleet(fleet: Fleet) -> None:
     """Print a line a pipeline, the sums, and what one more core would be worth."""
     out, found = wide_console(), fleet.found
-    print_line(out, f"Fleet of {len(fleet.plans)} pipelines on {found.budget_cores:g} cores")
+    print_line(out, f"Fleet of {_count(fleet)} on {found.budget_cores:g} cores")
     out.print(_table(fleet))
     print_line(
         out,
@@ -22,13 +22,12 @@ def print_fleet(fleet: Fleet) -> None:
         f"{found.termination.value} ({found.solve_s * 1e3:.0f} ms)",
     )
     for each in found.classes:
-        of_class = f"class {each.priority}: " if len(found.classes) > 1 else ""
-        gap = "" if each.gap <= 0 else f", {each.gap:.2%} below the bound at most"
-        print_line(
-            out,
-            f"  {of_class}{each.cost_cores:g} cores, worth {each.worth:.6g}{gap}; "
-            f"one core more is worth about {each.price:.3g}",
-        )
+        words = f"one core more is worth about {each.price:.3g}"
+        if each.gap > 0:
+            words += f", gap {each.gap:.2%}"
+        if len(found.classes) > 1:
+            words = f"class {each.priority}: {each.cost_cores:g} cores, worth {each.worth:.6g}, {words}"
+        print_line(out, f"  {words}")
 
 
 def _table(fleet: Fleet) -> Table:
@@ -49,6 +48,10 @@ def _table(fleet: Fleet) -> Table:
             f"{plan.objective:.5g}",
             f"{latency_s:.3f} s",
             f"{plan.sla_s:.3f} s",
-            Text("  ".join(str(config) for config in plan.configs)),
+            Text("\n".join(str(config) for config in plan.configs)),
         )
     return table
+
+
+def _count(fleet: Fleet) -> str:
+    return "1 pipeline" if len(fleet.plans) == 1 else f"{len(fleet.plans)} pipelines"
