@@ -23,6 +23,12 @@ from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
+from ipa.optimize.explain import explain
+from ipa.optimize.explanation import Explanation
+from ipa.policies.planning import planning_problem
+
+# Seconds that an explanation may take; it mostly takes one.
+EXPLANATION_S = 5.0
 
 router = APIRouter(prefix="/v1")
 
@@ -94,16 +100,40 @@ def get_profile(pipeline: Named, stage: str, services: Using) -> StageProfile:
 @router.post("/pipelines/{pipeline}/plans", tags=["plans"])
 def make_plan(pipeline: Named, services: Using, body: PlanBody) -> Plan:
     """What would be best (a what-if; nothing is written). Infeasible is a `termination`, not an error."""
-    rate_rps = body.rate_rps
-    if rate_rps is None:
-        live = services.live(pipeline.name)
-        rate_rps = live.forecast.upper_rps if live.forecast else live.rate_rps
-        if not rate_rps:
-            problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
-            raise InputError("there is no rate to plan for", problems=[problem])
-    changed = body.pipeline(pipeline)
+    return _planned(pipeline, services, body, _rate_rps(pipeline, services, body))
+
+
+@router.post("/pipelines/{pipeline}/explanations", tags=["plans"])
+def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
+    """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
+    rate_rps = _rate_rps(pipeline, services, body)
+    plan = _planned(pipeline, services, body, rate_rps)
+    problem = planning_problem(
+        body.pipeline(pipeline),
+        services.profiles(pipeline.name),
+        rate_rps,
+        objective=body.objective or pipeline.default_objective,
+        compat=body.compat,
+        allocation=body.allocation,
+    )
+    return explain(problem, plan, EXPLANATION_S)
+
+
+def _rate_rps(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
+    """The rate that was asked for, or the forecast's upper quantile; InputError where there is neither."""
+    if body.rate_rps is not None:
+        return body.rate_rps
+    live = services.live(pipeline.name)
+    rate_rps = live.forecast.upper_rps if live.forecast else live.rate_rps
+    if not rate_rps:
+        problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
+        raise InputError("there is no rate to plan for", problems=[problem])
+    return rate_rps
+
+
+def _planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
     return services.plan(
-        changed,
+        body.pipeline(pipeline),
         rate_rps,
         objective=body.objective or pipeline.default_objective,
         compat=body.compat,

@@ -10,7 +10,9 @@ import pytest
 
 from ipa.api.services import Check
 from ipa.model.decision import Action, Mode, ReasonCode
-from ipa.model.plan import StageConfig
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.policies.planning import plan_pipeline
 from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile
 
 OCR = "/v1/pipelines/ocr"
@@ -93,6 +95,23 @@ def test_an_infeasible_plan_is_an_answer_not_an_error(api: ApiClient) -> None:
     assert answer.status_code == 200
     assert answer.json()["termination"] == "infeasible"
     assert answer.json()["relaxations"] == ["SLA ≥ 0.31 s"]
+
+
+def test_an_explanation_says_why_the_plan_is_what_it_is(world: FakeWorld) -> None:
+    services = world.services()
+
+    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+        return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
+
+    api = ApiClient(replace(services, plan=plan))
+    answer = api.post(f"{OCR}/explanations", {"rate_rps": 12, "solver": "exact"})
+    assert answer.status_code == 200
+    explained = answer.json()
+    assert explained["plan"]["rate_rps"] == 12 and "highest objective" in explained["summary"]
+    assert [limit["kind"] for limit in explained["limits"]][:2] == ["sla", "throughput"]
+    assert explained["flips"] and explained["alternatives"]
+    late = api.post(f"{OCR}/explanations", {"rate_rps": 12, "solver": "exact", "sla_s": 0.01}).json()
+    assert late["remedies"][0]["kind"] == "sla" and late["flips"] == []
 
 
 def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:
