@@ -51,13 +51,13 @@ def _entries(document: Document, pipeline: Pipeline) -> tuple[Pointer, list[Any]
     if isinstance(data, dict):
         name = data.get("pipeline", pipeline.name)
         if name != pipeline.name:
-            document.problem(("pipeline",), f"it is a plan of pipeline {name!r}, not of {pipeline.name!r}")
+            _note(document, ("pipeline",), f"it is a plan of pipeline {name!r}, not of {pipeline.name!r}")
         if data.get("mixture"):
-            document.problem(("mixture",), "several configurations run; give the one that the change is from")
+            _note(document, ("mixture",), "several configurations run; give the one that the change is from")
         pointer, data = ("stages",), data.get("stages")
     if not isinstance(data, list) or not data:
         wanted = f"expected a plan with stages, or a list of stages, each with {', '.join(KEYS)}"
-        document.problem(pointer, f"no stages: {wanted}")
+        _note(document, pointer, f"no stages: {wanted}")
         document.raise_problems()
     return pointer, data if isinstance(data, list) else []
 
@@ -91,7 +91,8 @@ def _config(document: Document, at: Pointer, entry: Any, pipeline: Pipeline) -> 
 
 def _note(document: Document, pointer: Pointer, message: str, *, at_key: bool = False) -> None:
     """Note a problem by the key's path as well: such files are often one line."""
-    document.problem(pointer, f"{to_json_pointer(pointer)}: {message}", at_key=at_key)
+    prefix = f"{to_json_pointer(pointer)}: " if pointer else ""
+    document.problem(pointer, prefix + message, at_key=at_key)
 
 
 def _fault(key: str, value: Any) -> str:

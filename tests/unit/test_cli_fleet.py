@@ -1,0 +1,130 @@
+"""`ipa fleet`: many pipelines under one budget of cores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.cli.fleet import parse_pairs
+from ipa.cli.main import run
+from ipa.model.errors import UsageError
+
+Capture = pytest.CaptureFixture[str]
+CONFIG = ("stage", "variant", "batch_size", "cores", "replicas")
+THREE = ["video=20", "sum-qa=5", "audio-sent=5"]
+
+
+@pytest.fixture(autouse=True)
+def at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+
+
+def planned(capsys: Capture, cores: float, *more: str) -> dict[str, Any]:
+    assert run(["fleet", *THREE, "--cores", str(cores), "-o", "json", *more]) == 0
+    values: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return values
+
+
+def test_with_cores_enough_each_has_its_best_plan(capsys: Capture) -> None:
+    fleet = planned(capsys, 100)
+    for entry, asked in zip(fleet["pipelines"], THREE, strict=True):
+        name, _, rate = asked.partition("=")
+        assert run(["plan", name, "--rate", rate, "--solver", "exact", "-o", "json"]) == 0
+        alone = json.loads(capsys.readouterr().out)
+        assert entry["plan"]["pipeline"] == name
+        for mine, best in zip(entry["plan"]["stages"], alone["stages"], strict=True):
+            assert {key: mine[key] for key in CONFIG} == {key: best[key] for key in CONFIG}
+        assert entry["plan"]["objective"] == pytest.approx(alone["objective"])
+        assert entry["plan"]["pas"] == pytest.approx(alone["pas"])
+    assert fleet["classes"][0]["price_per_core"] == 0
+    assert fleet["termination"] == "optimal"
+
+
+def test_a_tight_budget_is_kept_and_has_a_price(capsys: Capture) -> None:
+    tight, looser = planned(capsys, 15), planned(capsys, 16)
+    assert tight["cost_cores"] == sum(each["plan"]["cost_cores"] for each in tight["pipelines"]) <= 15
+    assert tight["worth"] == pytest.approx(sum(each["plan"]["objective"] for each in tight["pipelines"]))
+    assert tight["classes"][0]["price_per_core"] > 0
+    assert looser["worth"] > tight["worth"]
+
+
+def test_weights_and_classes_say_who_is_served_first(capsys: Capture) -> None:
+    even = planned(capsys, 12)
+    video, sums, audio = (each["plan"]["objective"] for each in even["pipelines"])
+    first = planned(capsys, 12, "--class", "video=2")
+    assert [each["class"] for each in first["classes"]] == [2, 0]
+    assert [each["class"] for each in first["pipelines"]] == [2, 0, 0]
+    assert first["pipelines"][0]["plan"]["objective"] > video
+    heavy = planned(capsys, 12, "--weight", "video=50")
+    assert heavy["pipelines"][0]["weight"] == 50
+    assert heavy["pipelines"][0]["plan"]["objective"] > video
+    assert heavy["pipelines"][0]["worth"] == pytest.approx(50 * heavy["pipelines"][0]["plan"]["objective"])
+    assert video + sums + audio >= sum(each["plan"]["objective"] for each in heavy["pipelines"])
+
+
+def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
+    assert run(["fleet", *THREE, "--cores", "10"]) == 0
+    text = capsys.readouterr().out
+    for words in ("Fleet of 3 pipelines on 10 cores", "video", "sum-qa", "audio-sent", "crop=yolov5n b1"):
+        assert words in text
+    assert "10 of 10 cores" in text and "one core more is worth about 0." in text
+    assert run(["fleet", *THREE, "--cores", "12", "--class", "video=1"]) == 0
+    assert "class 1: 6 cores" in capsys.readouterr().out
+    assert run(["fleet", "video=20", "--cores", "12"]) == 0
+    assert "Fleet of 1 pipeline on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--class", "video=1"]])
+def test_too_few_cores_exit_3_and_say_how_many_are_missing(more: list[str], capsys: Capture) -> None:
+    assert run(["fleet", *THREE, "--cores", "8", *more]) == 3
+    printed = capsys.readouterr()
+    assert "which need 10: 2 cores are missing" in printed.err and printed.out == ""
+
+
+def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
+    assert run(["fleet", "video=9000", "sum-qa=5", "--cores", "5000"]) == 3
+    assert "pipeline 'video' at 9000 rps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--cores", "4"], 64, "PIPELINE=RATE"),
+        (["video=20"], 64, "--cores"),
+        (["video", "--cores", "4"], 64, "'video' is not PIPELINE=a number"),
+        (["=4", "--cores", "4"], 64, "'=4' is not PIPELINE=a number"),
+        (["video=many", "--cores", "4"], 64, "'video=many' is not PIPELINE=a number"),
+        (["video=0", "--cores", "4"], 64, "'video=0': the number must be above 0"),
+        (["video=nan", "--cores", "4"], 64, "'video=nan': the number must be above 0"),
+        (["video=1", "video=2", "--cores", "4"], 64, "'video' is given twice"),
+        (["video=1", "--cores", "0"], 64, "--cores must be above 0 and finite"),
+        (["video=1", "--cores", "inf"], 64, "--cores must be above 0 and finite"),
+        (["video=1", "--cores", "nan"], 64, "--cores must be above 0 and finite"),
+        (["video=1", "--cores", "9", "--weight", "vide=2"], 64, "'vide' is not in the fleet: video"),
+        (["video=1", "--cores", "9", "--weight", "video=-2"], 64, "'video=-2': the number"),
+        (
+            ["video=1", "--cores", "9", "--class", "video=1.5"],
+            64,
+            "'video=1.5' is not PIPELINE=a whole number",
+        ),
+        (["video=1", "--cores", "9", "--compat", "both"], 64, "tail, paper, ipa-artifact"),
+        (["video=1", "--cores", "9", "--objective", "best"], 1, "paper-v1"),
+        (["vidio=1", "--cores", "9"], 1, "there is no pipeline 'vidio'"),
+        (["video=1", "pipelines/video/pipeline.yaml=1", "--cores", "90"], 65, "'video' is there twice"),
+    ],
+)
+def test_bad_input_gets_a_message(arguments: list[str], code: int, words: str, capsys: Capture) -> None:
+    assert run(["fleet", *arguments]) == code
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "Traceback" not in printed.err and printed.out == ""
+
+
+def test_a_path_may_have_an_equals_sign() -> None:
+    assert parse_pairs("PIPELINE=RATE", ["a=b/pipeline.yaml=2"], float) == {"a=b/pipeline.yaml": 2.0}
+    with pytest.raises(UsageError) as caught:
+        parse_pairs("--class", ["a", "b=x"], int)
+    assert len(caught.value.problems) == 2

@@ -1,0 +1,205 @@
+"""`ipa plan` for pipelines of one stage whose variants share the load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.sets.published import Splits
+from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.cli.main import run
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import AccuracyRule, Goal, Pin, Pipeline, StageBounds
+from ipa.model.plan import Termination
+from ipa.model.profile import StageProfile
+from ipa.optimize.problem import Compat
+from ipa.optimize.sets.fill import in_whole_percents
+from ipa.policies.setplanning import plan_set, set_question
+
+Capture = pytest.CaptureFixture[str]
+SET_KEYS = ["variant", "accuracy", "cores", "capacity_rps", "quota_rps", "share_percent", "loading_s"]
+
+
+@pytest.fixture(autouse=True)
+def at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+
+
+@pytest.fixture
+def resnets(root: Path) -> tuple[Pipeline, dict[str, StageProfile]]:
+    pipeline = load_pipeline(root / "pipelines" / "resnets" / "pipeline.yaml")
+    return pipeline, load_profiles(root / "profiles", "resnets")
+
+
+def as_json(capture: Capture, *arguments: str) -> dict[str, Any]:
+    assert run(["plan", *arguments, "-o", "json"]) == 0
+    values: dict[str, Any] = json.loads(capture.readouterr().out)
+    return values
+
+
+def test_the_set_is_the_best_of_all_splits_in_whole_percents(
+    resnets: tuple[Pipeline, dict[str, StageProfile]], capsys: Capture
+) -> None:
+    asked = set_question(*resnets, 100.0)
+    several = 0
+    for rate in (20.0, 70.0, 100.0, 250.0, 370.0):
+        problem = in_whole_percents(replace(asked.problem, rate_rps=rate))
+        expected, _ = Splits(problem).best(problem)
+        plan = as_json(capsys, "resnets", "--sets", "--rate", str(rate))
+        assert plan["objective"] == pytest.approx(expected, rel=1e-9)
+        assert sum(part["share_percent"] for part in plan["parts"]) == 100
+        assert plan["cost_cores"] <= 20 == plan["budget_cores"]
+        several += len(plan["parts"]) > 1
+    assert several >= 3
+
+
+@pytest.mark.parametrize("solver", ["highs", "exact"])
+def test_json_has_the_documented_keys(solver: str, root: Path, capsys: Capture) -> None:
+    plan = as_json(capsys, "resnets", "--sets", "--rate", "100", "--solver", solver)
+    assert plan["solver"] == solver and plan["pipeline"] == "resnets" and plan["compat"] == "paper"
+    assert [list(part) for part in plan["parts"]] == [[*SET_KEYS, "batch_size"]] * len(plan["parts"])
+    documented = (root / "docs" / "reference" / "plans.md").read_text()
+    for key in (*plan, *plan["parts"][0]):
+        assert f"`{key}`" in documented, key
+
+
+def test_text_says_who_serves_what(capsys: Capture) -> None:
+    assert run(["plan", "resnets", "--sets", "--rate", "100"]) == 0
+    text = capsys.readouterr().out
+    for words in ("a set of variants on 20 cores", "share", "52 %", "38.4 rps", "mean accuracy 0.7699"):
+        assert words in text
+    assert "Limit: budget: 20 of 20 cores used" in text
+
+
+def test_what_no_set_carries_is_named_and_exits_3(capsys: Capture) -> None:
+    assert run(["plan", "resnets", "--sets", "--rate", "900"]) == 3
+    text = capsys.readouterr().out
+    assert "No set: infeasible" in text
+    assert "522 of 900 rps are missing: 20 cores carry 378 rps at most." in text
+    assert run(["plan", "resnets", "--sets", "--rate", "900", "-o", "json"]) == 3
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["parts"] == [] and plan["objective"] is None and plan["missing_rps"] == pytest.approx(522)
+
+
+def test_the_file_decides_unless_the_command_line_does(root: Path, tmp_path: Path, capsys: Capture) -> None:
+    text = (root / "pipelines" / "resnets" / "pipeline.yaml").read_text()
+    folder = tmp_path / "resnets"
+    folder.mkdir()
+    (folder / "pipeline.yaml").write_text(text.replace("graph:", "sets: true\ngraph:"))
+    chosen = ["resnets", "--rate", "20", "--pipelines-dir", str(tmp_path)]
+    assert "parts" in as_json(capsys, *chosen)
+    assert "stages" in as_json(capsys, *chosen, "--no-sets")
+    assert "stages" in as_json(capsys, "resnets", "--rate", "20")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--allocation", "base"], "--allocation base fixes the cores"),
+        (["--max-predictors", "2"], "is a predictor already"),
+        (["--running", "somewhere.json"], "--running"),
+        (["--compat", "ipa-artifact"], "which knows no sets"),
+        (["--compat", "both"], "tail, paper, ipa-artifact"),
+        (["--solver", "cplex"], "exact, gurobi, highs"),
+        (["--rate", "0"], "above 0"),
+    ],
+)
+def test_options_without_meaning_are_refused(arguments: list[str], words: str, capsys: Capture) -> None:
+    rate = [] if "--rate" in arguments else ["--rate", "20"]
+    assert run(["plan", "resnets", "--sets", *rate, *arguments]) == 64
+    printed = capsys.readouterr()
+    assert words in printed.err and printed.out == ""
+
+
+def test_all_options_without_meaning_are_named_at_once(capsys: Capture) -> None:
+    assert (
+        run(["plan", "resnets", "--sets", "--rate", "2", "--allocation", "base", "--max-predictors", "3"])
+        == 64
+    )
+    error = capsys.readouterr().err
+    assert "--allocation base" in error and "--max-predictors" in error and "--no-sets" in error
+
+
+def test_a_pipeline_of_two_stages_has_no_sets(capsys: Capture) -> None:
+    assert run(["plan", "video", "--sets", "--rate", "20"]) == 64
+    assert "shares the load of one stage out, and it has 2" in capsys.readouterr().err
+
+
+def with_stage(**changes: Any) -> Callable[[Pipeline], Pipeline]:
+    return lambda it: replace(it, stages=(replace(it.stages[0], **changes),))
+
+
+def with_bounds(**changes: Any) -> Callable[[Pipeline], Pipeline]:
+    return lambda it: replace(it, bounds=replace(it.bounds, **changes))
+
+
+def with_objective(**changes: Any) -> Callable[[Pipeline], Pipeline]:
+    return lambda it: replace(it, objectives={"default": replace(it.objectives["default"], **changes)})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (with_bounds(accuracy_floor=0.7), "accuracy_floor is 0.7"),
+        (with_bounds(memory_gib=8.0), "bounds.memory is 8 GiB"),
+        (with_stage(bounds=StageBounds(min_replicas=2)), "at least 2 replicas"),
+        (with_stage(pin=Pin(replicas=3)), "at least 3 replicas"),
+        (with_objective(goal=Goal.LEXICOGRAPHIC), "goal lexicographic"),
+        (with_objective(accuracy_rule=AccuracyRule.RANK_SUM), "rank-sum"),
+    ],
+)
+def test_limits_that_a_set_would_break_are_refused(
+    change: Callable[[Pipeline], Pipeline], words: str, resnets: tuple[Pipeline, dict[str, StageProfile]]
+) -> None:
+    pipeline, profiles = resnets
+    with pytest.raises(UsageError, match=words):
+        set_question(change(pipeline), profiles, 20.0)
+
+
+def test_pins_budgets_and_margins_hold(resnets: tuple[Pipeline, dict[str, StageProfile]]) -> None:
+    pipeline, profiles = resnets
+    pinned = set_question(with_stage(pin=Pin(variant="resnet50", cores=5.0))(pipeline), profiles, 20.0)
+    (variant,) = pinned.problem.variants
+    (level,) = variant.levels
+    # The objective's margin of a fifth is InfAdapter's; it is not taken twice.
+    assert (variant.name, level.cores, level.capacity_rps) == ("resnet50", 5.0, pytest.approx(0.8 * 48))
+    bare = with_objective(throughput_margin_ratio=0.0)
+    assert (
+        set_question(bare(pipeline), profiles, 20.0).problem.variants
+        == set_question(pipeline, profiles, 20.0).problem.variants
+    )
+    ceiling = set_question(with_objective(max_cost_cores=7.0)(pipeline), profiles, 20.0)
+    assert ceiling.problem.budget_cores == 7.0
+    free = set_question(with_bounds(cores=None)(pipeline), profiles, 20.0)
+    assert free.problem.budget_cores == 100.0
+
+
+def test_batches_form_within_the_sla(resnets: tuple[Pipeline, dict[str, StageProfile]], root: Path) -> None:
+    video = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
+    profiles = load_profiles(root / "profiles", "video")
+    lone = replace(video, stages=(replace(video.stages[1], after=()),), sla=replace(video.sla, latency_s=0.4))
+    by_compat = {
+        compat: set_question(lone, profiles, 20.0, compat=compat) for compat in (Compat.PAPER, Compat.TAIL)
+    }
+    assert {batch for asked in by_compat.values() for batch in asked.batch_sizes.values()} > {1}
+    slow = replace(lone, stages=(replace(lone.stages[0], batch_timeout_s=0.5),))
+    assert set(set_question(slow, profiles, 20.0).batch_sizes.values()) == {1}
+    for asked in by_compat.values():
+        found = plan_set(asked, "exact", 5.0)
+        assert found.plan.termination is Termination.OPTIMAL
+        assert all(part["batch_size"] >= 1 for part in found.to_json()["parts"])
+    # What the tail's formula allows is never more than what a replica serves.
+    for name in ("resnet18", "resnet50"):
+        paper, tail = (
+            {
+                level.cores: level.capacity_rps
+                for level in (asked.problem.variant(name) or pytest.fail(name)).levels
+            }
+            for asked in by_compat.values()
+        )
+        assert set(tail) <= set(paper)
