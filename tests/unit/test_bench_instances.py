@@ -60,7 +60,7 @@ def test_points_are_like_measured_ones() -> None:
 
 
 def test_most_problems_have_a_plan_and_the_sla_costs_something_in_many() -> None:
-    plans = [solve(instance(Cell(3, 5), seed), "exact", explain=False) for seed in range(20)]
+    plans = [solve(instance(Cell(3, 5), seed), "exact") for seed in range(20)]
     feasible = [plan for plan in plans if plan.termination is Termination.OPTIMAL]
     tight = [plan for plan in feasible if dict(plan.prices).get("sla", 0.0) > 0]
     assert len(feasible) >= 15
