@@ -47,9 +47,12 @@ def print_explanation(explained: Explanation) -> None:
 
 
 def _binding(console: Console, explained: Explanation) -> None:
-    _line(
-        console, "Binding" if explained.binding else "Binding: no limit; without any of them it is the same"
-    )
+    if explained.binding:
+        _line(console, "Binding")
+    elif explained.binding_complete:
+        _line(console, "Binding: no limit; without any of them it is the same")
+    else:
+        _line(console, "Binding: none found in time")
     for binding in explained.binding:
         _line(console, f"  {binding.text}")
     for price in explained.prices:
@@ -81,7 +84,10 @@ def _used(limit: Limit) -> str:
 
 def _alternatives(console: Console, explained: Explanation) -> None:
     if not explained.alternatives:
-        _line(console, "Alternatives: no other variants are within the limits")
+        none = (
+            "no other variants are within the limits" if explained.alternatives_complete else "none in time"
+        )
+        _line(console, f"Alternatives: {none}")
         return
     _line(console, "Alternatives of other variants, each the best of its variants")
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -96,14 +102,19 @@ def _alternatives(console: Console, explained: Explanation) -> None:
 
 def _row(each: Alternative) -> tuple[Text, ...]:
     words = (
-        f"  {each.objective_change:+.4g}",
-        f"{each.pas_change:+.4f}",
-        f"{each.cost_cores_change:+.4g}",
-        f"{each.latency_change_s:+.3f} s",
+        f"  {_rounded(each.objective_change):+.4g}",
+        f"{_rounded(each.pas_change):+.4f}",
+        f"{_rounded(each.cost_cores_change):+.4g}",
+        f"{_rounded(each.latency_change_s):+.3f} s",
         each.why,
         "; ".join(each.differences),
     )
     return tuple(Text(word) for word in words)
+
+
+def _rounded(change: float) -> float:
+    """The change without what rounding makes of none, nor a minus before 0."""
+    return round(change, 9) + 0.0
 
 
 def _flips(console: Console, explained: Explanation) -> None:

@@ -66,6 +66,8 @@ def explain(
         prices_of(plan),
         others,
         precision_ratio=PRECISION,
+        binding_complete=not unsettled,
+        alternatives_complete=complete,
     )
     unfinished += unsettled
     if plan.termination is not Termination.OPTIMAL:

@@ -107,7 +107,7 @@ class Explanation:
     """Why the plan is what it is.
 
     `flips` are to `precision_ratio`, relative; `unchanged` says up to where none was found. `unfinished` says
-    what was not found in time.
+    what was not found in time; there may be more of what is not complete.
     """
 
     plan: Plan
@@ -121,6 +121,8 @@ class Explanation:
     remedies: tuple[Remedy, ...] = ()
     unfinished: tuple[str, ...] = ()
     precision_ratio: float = 0.0
+    binding_complete: bool = False
+    alternatives_complete: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The explanation as plain JSON values."""

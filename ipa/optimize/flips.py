@@ -184,6 +184,8 @@ class _Search:
     def _late(self, what: str, same: float, changed: float | None) -> str:
         axis = self._axis
         name = f"{NEXT[what]} {self._direction} the {axis.words} of {axis.now:.4g} {axis.unit}"
+        if changed is None and same == axis.now:
+            return name
         if changed is None:
             return f"{name} (none {self._up_to(same)})"
         return f"{name} more closely than between {same:.10g} and {changed:.10g}"

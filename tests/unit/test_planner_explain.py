@@ -74,7 +74,7 @@ def better(problem: Problem, one: Plan, other: Plan) -> float:
 @pytest.mark.parametrize("at", range(24))
 def test_alternatives_are_the_best_of_the_other_combinations_of_variants(at: int) -> None:
     problem, found = problems()[at], explained(at)
-    assert not found.unfinished
+    assert not found.unfinished and found.binding_complete and found.alternatives_complete
     mine = tuple(stage.variant for stage in found.plan.stages)
     served = [stage for stage in problem.stages if not stage.is_free]
     names = [
@@ -318,6 +318,15 @@ def test_without_time_it_says_what_is_missing() -> None:
     assert any(text.startswith("the next change of any kind above the rate") for text in found.unfinished)
     assert any("without the SLA" in text for text in found.unfinished)
     assert found.limits
+    assert not found.binding_complete and not found.alternatives_complete
+
+
+@pytest.mark.usefixtures("at_home")
+def test_the_command_does_not_claim_what_time_did_not_show(capsys: Capture) -> None:
+    assert run(["explain", "video", "--rate", "12", "--solver", "exact", "--deadline", "1e-6"]) == 0
+    text = capsys.readouterr().out
+    assert "Binding: none found in time" in text and "Alternatives: none in time" in text
+    assert "Not found in time" in text
 
 
 def test_a_plan_that_is_not_proved_best_has_no_flips_and_says_so() -> None:
