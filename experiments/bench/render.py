@@ -20,7 +20,7 @@ REMARKS = {
     "sizes": "A process for each engine and cell. peak_mb is what its resident set grew at most after all "
     "imports and a first small solve (VmHWM of /proc, the peak reset there).",
     "growth": "One dimension at a time; the others as in the first line of each.",
-    "pipelines": "median_ms: from a new rate to the verified plan; points_median_ms: the profiles' points, made once.",
+    "pipelines": "median_ms: from a new rate to the verified plan; points_median_ms: the points, made once.",
     "fleet": "instances are fleets, each with 80 % of the cores that the best plans of all would take.",
     "second solve": "median_ms is told the first plan, cold_ms is the same problem told nothing.",
 }
