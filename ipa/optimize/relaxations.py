@@ -49,7 +49,7 @@ def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
     """
     found: list[Relaxation] = []
     try:
-        for search in (_sla, _cores, _memory, _cost, _floor, _pins, _rate):
+        for search in (_sla, _ceilings, _floor, _pins, _rate):
             found.extend(move for move in search(problem, deadline) if is_feasible(move.problem, deadline))
     except DeadlineError:
         return tuple(found)
@@ -93,41 +93,57 @@ def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
     return high_s
 
 
-def _cores(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
-    if problem.bounds.cores is None:
-        return
-    program = full_program(_with_bounds(problem, cores=None))
-    totals = _least(program, lambda stage: stage.peak_cores, deadline)
-    if totals is not None:
-        value = _round(totals.peak_cores, up=True)
-        if value > problem.bounds.cores:
-            text = f"cores ≥ {value:g} instead of {problem.bounds.cores:g}"
-            yield Relaxation("cores", value, text, _with_bounds(problem, cores=value))
+@dataclass(frozen=True, slots=True)
+class _Ceiling:
+    """A limit on something that adds up: where it stands, what takes of it, and how it is said."""
+
+    kind: str
+    words: str
+    limit: Callable[[Problem], float | None]
+    moved: Callable[[Problem, float | None], Problem]
+    use: Callable[[Options], Array]
+    total: Callable[[Totals], float]
 
 
-def _memory(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
-    if problem.bounds.memory_gib is None:
-        return
-    program = full_program(_with_bounds(problem, memory_gib=None))
-    totals = _least(program, lambda stage: stage.peak_gib, deadline)
-    if totals is not None:
-        value = _round(totals.peak_gib, up=True)
-        if value > problem.bounds.memory_gib:
-            text = f"memory ≥ {value:g} GiB instead of {problem.bounds.memory_gib:g} GiB"
-            yield Relaxation("memory", value, text, _with_bounds(problem, memory_gib=value))
+CEILINGS = (
+    _Ceiling(
+        "cores",
+        "cores ≥ {:g} instead of {:g}",
+        lambda problem: problem.bounds.cores,
+        lambda problem, value: _with_bounds(problem, cores=value),
+        lambda stage: stage.peak_cores,
+        lambda totals: totals.peak_cores,
+    ),
+    _Ceiling(
+        "memory",
+        "memory ≥ {:g} GiB instead of {:g} GiB",
+        lambda problem: problem.bounds.memory_gib,
+        lambda problem, value: _with_bounds(problem, memory_gib=value),
+        lambda stage: stage.peak_gib,
+        lambda totals: totals.peak_gib,
+    ),
+    _Ceiling(
+        "max_cost_cores",
+        "cost ceiling ≥ {:g} cores instead of {:g}",
+        lambda problem: problem.objective.max_cost_cores,
+        lambda problem, value: replace(problem, objective=replace(problem.objective, max_cost_cores=value)),
+        lambda stage: stage.cost_cores,
+        lambda totals: totals.cost_cores,
+    ),
+)
 
 
-def _cost(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
-    ceiling = problem.objective.max_cost_cores
-    if ceiling is None:
-        return
-    program = full_program(_with_ceiling(problem, None))
-    totals = _least(program, lambda stage: stage.cost_cores, deadline)
-    if totals is not None:
-        value = _round(totals.cost_cores, up=True)
-        if value > ceiling:
-            text = f"cost ceiling ≥ {value:g} cores instead of {ceiling:g}"
-            yield Relaxation("max_cost_cores", value, text, _with_ceiling(problem, value))
+def _ceilings(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+    for ceiling in CEILINGS:
+        limit = ceiling.limit(problem)
+        if limit is None:
+            continue
+        totals = _least(full_program(ceiling.moved(problem, None)), ceiling.use, deadline)
+        value = limit if totals is None else _round(ceiling.total(totals), up=True)
+        if value > limit:
+            yield Relaxation(
+                ceiling.kind, value, ceiling.words.format(value, limit), ceiling.moved(problem, value)
+            )
 
 
 def _floor(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
@@ -194,10 +210,6 @@ def _with_sla(problem: Problem, sla_s: float) -> Problem:
 
 def _with_bounds(problem: Problem, **changes: float | None) -> Problem:
     return replace(problem, bounds=replace(problem.bounds, **changes))  # type: ignore[arg-type]
-
-
-def _with_ceiling(problem: Problem, cores: float | None) -> Problem:
-    return replace(problem, objective=replace(problem.objective, max_cost_cores=cores))
 
 
 def _least(program: Program, use: Callable[[Options], Array], deadline: Deadline) -> Totals | None:
