@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,8 +57,9 @@ class Fleet:
                     "budget_cores": each.budget_cores,
                     "cost_cores": each.cost_cores,
                     "worth": each.worth,
-                    "bound": each.bound,
-                    "gap": each.gap,
+                    # Where the time was up before a bound was known it is infinite, which JSON has not.
+                    "bound": each.bound if isfinite(each.bound) else None,
+                    "gap": each.gap if isfinite(each.gap) else None,
                     "price_per_core": each.price,
                     "termination": each.termination.value,
                 }
@@ -93,6 +94,9 @@ def register(app: typer.Typer) -> None:
         objective: str | None = OBJECTIVE,
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
+        deadline_s: float | None = typer.Option(
+            None, "--deadline", help="seconds it may take; IPA_SOLVER_DEADLINE_S where absent"
+        ),
         output: Output = typer.Option(Output.TEXT, "--output", "-o"),
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
@@ -103,6 +107,8 @@ def register(app: typer.Typer) -> None:
         """
         if not 0 < cores < inf:
             raise UsageError(f"--cores must be above 0 and finite, not {cores:g}")
+        if deadline_s is not None and not deadline_s > 0:
+            raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
         rates = parse_pairs("PIPELINE=RATE", pipelines, float)
         weights = parse_pairs("--weight", weight, float, known=rates)
         classes = parse_pairs("--class", rank, int, known=rates)
@@ -115,6 +121,7 @@ def register(app: typer.Typer) -> None:
             [weights.get(name, 1.0) for name in rates],
             [classes.get(name, 0) for name in rates],
             cores,
+            Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
         )
         if output is Output.JSON:
             typer.echo(json.dumps(planned.to_json(), indent=2, ensure_ascii=False))
@@ -160,6 +167,7 @@ def plan_together(
     weights: Sequence[float],
     classes: Sequence[int],
     budget_cores: float,
+    deadline_s: float,
 ) -> Fleet:
     """The plans of most worth together. Errors: those of `plan_fleet` and `planning_problem`."""
     from ipa.optimize.describe import describe
@@ -170,7 +178,6 @@ def plan_together(
         Member(problem, weight, priority)
         for problem, weight, priority in zip(problems, weights, classes, strict=True)
     )
-    deadline_s = Settings.from_env().solver_deadline_s
     found = plan_fleet(members, budget_cores, deadline_s)
     plans = []
     for problem, member in zip(problems, found.members, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from rich.table import Table
 from rich.text import Text
 
@@ -24,7 +26,8 @@ def print_fleet(fleet: Fleet) -> None:
     for each in found.classes:
         words = f"one core more is worth about {each.price:.3g}"
         if each.gap > 0:
-            words += f", gap {each.gap:.2%}"
+            gap = f"gap {each.gap:.2%}" if isfinite(each.gap) else "no bound known"
+            words += f"; the time was up, {gap} (--deadline gives more)"
         if len(found.classes) > 1:
             words = f"class {each.priority}: {each.cost_cores:g} cores, worth {each.worth:.6g}, {words}"
         print_line(out, f"  {words}")

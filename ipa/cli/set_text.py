@@ -47,7 +47,7 @@ def print_set(found: PipelineSet) -> None:
 
 
 def _parts(found: PipelineSet) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("  variant")
     for heading in ("accuracy", "cores", "batch", "quota", "share", "capacity"):
         table.add_column(heading, justify="right")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ipa.cli.fleet import parse_pairs
+from ipa.cli.fleet import parse_pairs, plan_together
+from ipa.cli.fleet_text import print_fleet
 from ipa.cli.main import run
+from ipa.cli.plan import Question
 from ipa.model.errors import UsageError
+from ipa.model.plan import Termination
 
 Capture = pytest.CaptureFixture[str]
 CONFIG = ("stage", "variant", "batch_size", "cores", "replicas")
@@ -77,6 +82,20 @@ def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
     assert "Fleet of 1 pipeline on" in capsys.readouterr().out
 
 
+def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
+    question = Question("video", None, "tail", "free", None, None, None)
+    proved = plan_together([question], [20.0], [1.0], [0], 12.0, 5.0)
+    for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
+        (each,) = proved.found.classes
+        open_class = replace(each, bound=each.worth + gap, gap=gap, termination=Termination.FEASIBLE)
+        fleet = replace(proved, found=replace(proved.found, classes=(open_class,)))
+        values = json.loads(json.dumps(fleet.to_json(), allow_nan=False))
+        assert values["termination"] == "feasible"
+        assert values["classes"][0]["gap"] == (None if gap == inf else gap)
+        print_fleet(fleet)
+        assert words in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("more", [[], ["--class", "video=1"]])
 def test_too_few_cores_exit_3_and_say_how_many_are_missing(more: list[str], capsys: Capture) -> None:
     assert run(["fleet", *THREE, "--cores", "8", *more]) == 3
@@ -112,6 +131,7 @@ def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
         ),
         (["video=1", "--cores", "9", "--compat", "both"], 64, "tail, paper, ipa-artifact"),
         (["video=1", "--cores", "9", "--objective", "best"], 1, "paper-v1"),
+        (["video=1", "--cores", "9", "--deadline", "0"], 64, "--deadline must be above 0"),
         (["vidio=1", "--cores", "9"], 1, "there is no pipeline 'vidio'"),
         (["video=1", "pipelines/video/pipeline.yaml=1", "--cores", "90"], 65, "'video' is there twice"),
     ],
