@@ -46,7 +46,7 @@ SOLVER = typer.Option(None, "--solver", help="auto, gurobi, highs or exact")
 PLAN_COMPAT = typer.Option(
     None,
     "--compat",
-    help="latency: tail (the SLA's percentile), paper or ipa-artifact  [default: tail; for sets paper]",
+    help="latency: tail (the SLA's percentile), paper or ipa-artifact; tail where absent, for sets paper",
 )
 SETS = typer.Option(None, "--sets/--no-sets", help="several variants of a lone stage share its load, or not")
 MAX_PREDICTORS = typer.Option(
@@ -93,8 +93,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
-        One configuration, a mixture of up to three where that is worth more, or a set of variants of one
-        stage: as the pipeline's file says, or --sets and --max-predictors.
+        As the file, --sets or --max-predictors say: a configuration, a mixture, or a set of variants.
         """
         from ipa.cli.planned import Choice, planned
 
