@@ -141,10 +141,35 @@ class Bounding:
             product = product * stage.factor[chosen[:, depth]]
         return chosen
 
+    def option_bounds(self, stage: int) -> Array:
+        """For each option of the stage, the most that a whole plan with it can reach; product or sum only.
+
+        The stage is taken first and the others after it: the order of factors is free.
+        """
+        others = [at for at in range(len(self._stages)) if at != stage]
+        order = [stage, *others]
+        largest = np.cumprod([1.0, *(float(self._groups[at][3][-1]) for at in order)])
+        grid = COARSE * 2 if self._alpha else 2
+        steps = np.linspace(0.0, 1.0, grid)
+        multipliers = self._multipliers
+        after = np.tile(self._alpha * largest[-1] * steps, (len(multipliers), 1))
+        for depth in range(len(order) - 1, 0, -1):
+            value, use, starts, factors = self._groups[order[depth]]
+            best = np.maximum.reduceat(value - multipliers @ use, starts, axis=1)
+            cell, share = _cells((largest[depth] * factors)[:, None] * steps, largest[depth + 1], grid)
+            onward = after[:, cell]
+            onward += (after[:, cell + 1] - onward) * share
+            onward += best[:, :, None]
+            after = onward.max(axis=1)
+        options = self._stages[stage]
+        cell, share = _cells(options.factor, largest[1], grid)
+        whole = after[:, cell] * (1 - share) + after[:, cell + 1] * share
+        whole += multipliers @ (self._rows.most[:, None] - self._rows.use[stage])
+        bound: Array = whole.min(axis=0) + options.value
+        return bound
+
     def _cell(self, depth: int, product: Array, grid: int) -> tuple[NDArray[np.intp], Array]:
-        at = product * ((grid - 1) / self._largest[depth] if self._largest[depth] > 0 else 0.0)
-        cell = np.minimum(at.astype(np.intp), grid - 2)
-        return cell, at - cell
+        return _cells(product, float(self._largest[depth]), grid)
 
     def _tabulate(self, multipliers: Array, grid: int) -> list[Array]:
         """tables[s][i, g]: the most that completions from s on make of α·P·Π factor + Σ (value − use·m)."""
@@ -208,6 +233,13 @@ class Bounding:
                 other[axis] *= ratio
                 around.append(other)
         return np.unique(np.array(around), axis=0)
+
+
+def _cells(product: Array, largest: float, grid: int) -> tuple[NDArray[np.intp], Array]:
+    """Where products lie on a grid from 0 to the largest: the point below, and the share of the way on."""
+    at = product * ((grid - 1) / largest if largest > 0 else 0.0)
+    cell = np.minimum(at.astype(np.intp), grid - 2)
+    return cell, at - cell
 
 
 def _groups(stage: Options, use: Array) -> tuple[Array, Array, NDArray[np.intp], Array]:

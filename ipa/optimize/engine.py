@@ -16,6 +16,7 @@ from ipa.optimize.bymilp import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, evaluate
+from ipa.optimize.sharpen import sharpen
 
 # A new solver is one file in backends/ and one word here.
 BACKENDS = ("gurobi", "highs", "exact")
@@ -51,35 +52,49 @@ def answer(
     if solver == "exact":
         found = exact.solve(program, deadline, (warm or Warm()).chosen, (warm or Warm()).prices)
         return solver, found, [found.note] if found.note else []
+    if solver == AUTO and program.has_spread:
+        used, found, notes = _auto_of_quantiles(program, deadline, warm or Warm(), solvers)
+        return used, found, [note for note in (*notes, found.note) if note]
+    try:
+        smaller, left = sharpen(program, deadline)
+    except DeadlineError:
+        return solver, Answer(Termination.NO_SOLUTION_FOUND), ["the time was up before a solver began"]
     if solver == AUTO:
-        used, found, notes = _auto(program, deadline, warm or Warm(), solvers)
+        used, found, notes = _auto(smaller, deadline, solvers)
     else:
-        used, found, notes = solver, _milp(solver, solvers)(program, deadline), []
+        used, found, notes = solver, _milp(solver, solvers)(smaller, deadline), []
     if used != "exact":
-        found = _break_ties(program, used, found, deadline)
+        found = _break_ties(smaller, used, found, deadline)
+    if found.chosen:
+        whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=True))
+        found = replace(found, chosen=whole)
     return used, found, [note for note in (*notes, found.note) if note]
 
 
-def _auto(
+def _auto_of_quantiles(
     program: Program, deadline: Deadline, warm: Warm, solvers: Solvers | None
 ) -> tuple[str, Answer, list[str]]:
-    """One solver for half of the time, and another where that one is not done.
+    """Label setting for half of the time, and a MILP solver where it is not done.
 
-    A linear program that must hold a quantile is solved many times over; label setting holds it as it is, so
-    there it comes first, and after the MILP solvers elsewhere.
+    A linear program that must hold a quantile is solved many times over; label setting holds it as it is.
     """
     share = Deadline(deadline.remaining_s / 2)
-    if program.has_spread:
-        why = "auto: exact, since a quantile is not linear"
-        found = exact.solve(program, share, warm.chosen, warm.prices)
-        if found.termination in PROVED:
-            return "exact", replace(found, note=""), [why]
-        used, second, notes = _milp_in_time(program, deadline, solvers)
-        return _better(program, ("exact", found), (used, second), [why], f"then {notes}")
+    why = "auto: exact, since a quantile is not linear"
+    found = exact.solve(program, share, warm.chosen, warm.prices)
+    if found.termination in PROVED:
+        return "exact", found, [why]
+    used, second, notes = _milp_in_time(program, deadline, solvers)
+    second = _break_ties(program, used, second, deadline)
+    return _better(program, ("exact", found), (used, second), [why], f"then {notes}")
+
+
+def _auto(program: Program, deadline: Deadline, solvers: Solvers | None) -> tuple[str, Answer, list[str]]:
+    """A MILP solver for half of the time, and label setting where it is not done."""
+    share = Deadline(deadline.remaining_s / 2)
     used, found, notes = _milp_in_time(program, share, solvers)
     if found.termination in PROVED:
         return used, found, [f"auto: {notes}"]
-    second = exact.solve(program, deadline, warm.chosen, warm.prices)
+    second = exact.solve(program, deadline)
     late = notes if found.termination is Termination.NO_SOLUTION_FOUND else f"{used} was not done"
     return _better(program, (used, found), ("exact", second), [f"auto: {notes}"], f"then exact, since {late}")
 

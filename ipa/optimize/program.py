@@ -113,6 +113,11 @@ class Program:
         """Whether any option's time varies."""
         return any(bool(stage.spread_s2.any()) for stage in self.stages)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether accuracies add up, or are the plain product of all stages."""
+        return not self.alpha or self.graph.is_product
+
     def limits(self) -> tuple[Limit, ...]:
         """The linear limits that there are, other than those of the paths."""
         names: list[tuple[str, float, Callable[[Options], Array]]] = [

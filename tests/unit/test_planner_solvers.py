@@ -12,6 +12,7 @@ from ipa.model.errors import LicenceError, SolverError, UsageError
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
+from ipa.optimize import sharpen
 from ipa.optimize.backends import exact
 from ipa.optimize.backends.answer import Answer
 from ipa.optimize.bymilp import whole_ranges
@@ -63,6 +64,13 @@ def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
     assert plan.note == "auto: gurobi, its licence covers the model"
 
 
+@pytest.fixture
+def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The solvers get all options, as where no bound rules any out."""
+    monkeypatch.setattr(sharpen, "FROM", 10**9)
+
+
+@pytest.mark.usefixtures("unsharpened")
 def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
     problem = large_problem()
     assert len(linear(build_program(problem)).costs) > PIP_LICENCE_VARIABLES
@@ -75,6 +83,18 @@ def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
     assert plan.configs == solve(problem, "exact", 60.0).configs
 
 
+@pytest.mark.parametrize("solver", ["gurobi", "highs"])
+def test_what_no_best_plan_can_have_is_ruled_out_before_a_solver_begins(solver: str) -> None:
+    problem = large_problem()
+    program = build_program(problem)
+    smaller, left = sharpen.sharpen(program, Deadline(60.0))
+    assert sum(len(stage) for stage in smaller.stages) < sum(len(stage) for stage in program.stages) / 4
+    best = exact.solve(program, Deadline(60.0)).chosen
+    assert all(at in stage.tolist() for at, stage in zip(best, left, strict=True))
+    assert solve(problem, solver, 60.0).configs == solve(problem, "exact", 60.0).configs
+
+
+@pytest.mark.usefixtures("unsharpened")
 def test_gurobi_asked_for_by_name_above_its_licence_is_refused() -> None:
     program = build_program(large_problem())
     try:

@@ -97,17 +97,17 @@ class Search:
         if not bounded:
             self._growth = Growth(program, tuple(np.zeros((0, len(stage))) for stage in program.stages), 0)
             return
-        self._bounding = Bounding(program, prices)
+        self.bounding = Bounding(program, prices)
         self._growth = Growth(
             program,
-            tuple(self._bounding.use(at) for at in range(len(program.stages))),
-            len(self._bounding.most),
+            tuple(self.bounding.use(at) for at in range(len(program.stages))),
+            len(self.bounding.most),
         )
 
     @property
     def prices(self) -> Array:
         """The multipliers of the limits, those of the paths first."""
-        return self._bounding.prices
+        return self.bounding.prices
 
     @property
     def root_bound(self) -> float:
@@ -118,7 +118,7 @@ class Search:
     def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
         """The best of `start` and of those plans that the multipliers suggest and the limits allow."""
         plans = [start] if start else []
-        plans += dict.fromkeys(tuple(row) for row in self._bounding.guesses().tolist())
+        plans += dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
         within = [plan for plan in plans if plan is start or fits(self._program, plan)]
         return max(within, key=lambda plan: evaluate(self._program, plan).objective, default=())
 
@@ -192,7 +192,7 @@ class Search:
 
     def _upper(self, depth: int, labels: Labels) -> Array:
         product = np.ones(len(labels))
-        bounding = self._bounding
+        bounding = self.bounding
         if bounding.free_alpha or not self._growth.accuracies or not self._program.alpha:
             bound = bounding.upper(depth, product, labels.value, labels.rows)
             if bounding.free_alpha:
