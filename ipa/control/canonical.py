@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date
 from enum import Enum
+from math import isfinite
 from typing import Any
 
 
@@ -23,7 +24,10 @@ def digest(text: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value in dicts, lists, strings, numbers and None. TypeError for what is none of these."""
+    """The value in dicts, lists, strings, numbers and None. TypeError for what is none of these.
+
+    A number that is infinite, such as the latency of a stage that cannot carry its load, is None: JSON has none.
+    """
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value):
@@ -36,6 +40,8 @@ def plain(value: Any) -> Any:
         return [plain(entry) for entry in value]
     if isinstance(value, date):
         value = value.isoformat()
+    if isinstance(value, float) and not isfinite(value):
+        return None
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a {type(value).__name__} has no canonical form")

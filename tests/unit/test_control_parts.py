@@ -197,6 +197,8 @@ def test_equal_values_have_one_text() -> None:
     assert digest(canonical_json(one)) != digest(canonical_json({**one, "a": None}))
     with pytest.raises(TypeError, match="object"):
         canonical_json(object())
+    # The latency of a stage that cannot carry its load; JSON has no infinity.
+    assert canonical_json({"latency_s": float("inf")}) == canonical_json({"latency_s": None})
 
 
 def test_clocks_only_grow() -> None:
