@@ -24,9 +24,9 @@ def digest(text: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value in dicts, lists, strings, numbers and None. TypeError for what is none of these.
+    """The value in dicts, lists, strings, numbers and None; TypeError for what is none of these.
 
-    An infinite number, such as the latency of a stage that cannot carry its load, is None: JSON has none.
+    An infinite number is None: JSON has none.
     """
     if isinstance(value, Enum):
         return value.value

@@ -14,11 +14,14 @@ from ipa.optimize.timing import stage_times
 from ipa.optimize.verify import items_of
 from ipa.queueing.capacity import utilisation_ratio
 
+# Said of what has no end: records are JSON, which has no infinity.
+ENDLESS_S = 86_400.0
+
 
 def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
     """The configuration as a plan of solver "given"; None where it was not measured.
 
-    A stage that cannot carry its load has an infinite time under `Compat.TAIL`.
+    The wait at a stage that cannot carry its load grows without end; it is given as a day.
     """
     points = _points(problem, configs)
     if points is None:
@@ -92,7 +95,8 @@ def _stage_plan(
     problem: Problem, index: int, point: OperatingPoint, replicas: int, items: float
 ) -> StagePlan:
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
-    service_s, wait_s, mean_s, excess_s = stage_times(problem, index, point, replicas, items)
+    times_s = stage_times(problem, index, point, replicas, items)
+    service_s, wait_s, mean_s, excess_s = (min(each, ENDLESS_S) for each in times_s)
     return StagePlan(
         stage=problem.stages[index].name,
         variant=point.variant,

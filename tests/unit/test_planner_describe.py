@@ -1,0 +1,41 @@
+"""What a given configuration would do, also where it cannot carry its load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ipa.model.pipeline import Objective
+from ipa.model.plan import StageConfig
+from ipa.model.profile import OperatingPoint
+from ipa.optimize.describe import ENDLESS_S, describe
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.solve import solve
+
+POINT = OperatingPoint("v", 0.9, 1, 1.0, 0.1, 10.0, 0.1)
+PROBLEM = Problem("p", 5.0, 2.0, (StageProblem("s", (POINT,), batch_timeout_s=0.1),), Objective())
+TAIL = replace(PROBLEM, compat=Compat.TAIL)
+
+
+@pytest.mark.parametrize("problem", [PROBLEM, TAIL])
+def test_a_plan_described_is_the_plan(problem: Problem) -> None:
+    plan = solve(problem, "exact")
+    given = describe(problem, plan.configs)
+    assert given is not None
+    assert given.latency_s == pytest.approx(plan.latency_s)
+    assert given.objective == pytest.approx(plan.objective)
+
+
+def test_a_load_that_cannot_be_carried_waits_without_end_and_is_still_json() -> None:
+    given = describe(replace(TAIL, rate_rps=50.0), [StageConfig("s", "v", 1, 1.0, 1)])
+    assert given is not None and given.latency_s is not None
+    assert given.latency_s >= ENDLESS_S
+    assert given.stages[0].utilisation_ratio == pytest.approx(5.0)
+    json.dumps(given.to_json(), allow_nan=False)
+
+
+def test_what_was_not_measured_is_not_described() -> None:
+    assert describe(TAIL, [StageConfig("s", "v", 2, 1.0, 1)]) is None
+    assert describe(TAIL, [StageConfig("other", "v", 1, 1.0, 1)]) is None
