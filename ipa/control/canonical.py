@@ -41,7 +41,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, date):
         value = value.isoformat()
     if isinstance(value, float) and not isfinite(value):
-        return None
+        value = None
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a {type(value).__name__} has no canonical form")
