@@ -61,7 +61,7 @@ def agreements(kind: str, count: int, start: int) -> Iterator[Agreement]:
             found.append(check(random, MOST))
         except HypothesisException:
             raise
-        except Exception:
+        except Exception:  # whatever an engine fails with is a disagreement, told with its trace
             found.append(Agreement("", (), False, False, inf, (traceback.format_exc(),)))
 
     collect()

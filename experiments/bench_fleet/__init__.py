@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from random import Random
 from time import perf_counter
 
+from experiments.bench.instances import chain_of
 from ipa.model.pipeline import Bounds, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
-from ipa.optimize.graph import chain_edges
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, Problem
 
 ALPHAS, BETAS, WEIGHTS = (6.0, 30.0, 90.0, 300.0), (0.05, 0.1, 0.5, 1.0), (0.5, 1.0, 2.0, 5.0)
 
@@ -42,11 +42,7 @@ def random_fleet(
 
 
 def _problem(random: Random, name: str, stages: int, variants: int, batches: int, compat: Compat) -> Problem:
-    names = [f"s{at}" for at in range(stages)]
-    chain = tuple(
-        StageProblem(each, _points(random, variants, batches), after, batch_timeout_s=0.1)
-        for each, after in zip(names, chain_edges(names), strict=True)
-    )
+    chain = chain_of([_points(random, variants, batches) for _ in range(stages)])
     light_s = sum(min(point.latency_s for point in stage.points) for stage in chain)
     objective = Objective(alpha=random.choice(ALPHAS), beta=random.choice(BETAS))
     sla_s = light_s * random.uniform(1.5, 5.0)

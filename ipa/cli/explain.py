@@ -19,9 +19,9 @@ from ipa.cli.plan import (
     SOLVER,
     Output,
     Question,
+    best_plan,
     problem_of,
 )
-from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 
 
@@ -47,13 +47,9 @@ def register(app: typer.Typer) -> None:
         Exit code 3: no plan is feasible, and what would be; 6: out of time.
         """
         from ipa.optimize.explain import explain as explanation_of
-        from ipa.optimize.solve import solve
 
-        if not deadline_s > 0:
-            raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
         question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
-        problem, settings = problem_of(question, rate)
-        plan = solve(problem, solver or settings.solver, settings.solver_deadline_s, explain=True)
+        problem, plan = best_plan(question, rate, deadline_s)
         # Batch sizes shape the operating points: without their limits there are others.
         free, _ = problem_of(question, rate, lambda found: _any_batch_size(found, objective))
         has_more = any(

@@ -21,7 +21,7 @@ from ipa.cli.plan import (
     SOLVER,
     Output,
     Question,
-    problem_of,
+    best_plan,
 )
 from ipa.model.errors import UsageError
 from ipa.model.plan import Plan
@@ -56,14 +56,10 @@ def register(app: typer.Typer) -> None:
         6: out of time.
         """
         from ipa.optimize.frontier import frontier as frontier_of
-        from ipa.optimize.solve import solve
 
-        if not deadline_s > 0:
-            raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
         kind = "" if plot is None else _kind(plot)
         question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
-        problem, settings = problem_of(question, rate)
-        plan = solve(problem, solver or settings.solver, settings.solver_deadline_s, explain=True)
+        problem, plan = best_plan(question, rate, deadline_s)
         points = frontier_of(problem, deadline_s) if plan.stages else ()
         if output is Output.JSON:
             typer.echo(json.dumps([_json(point, plan) for point in points], indent=1, ensure_ascii=False))

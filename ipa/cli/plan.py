@@ -174,6 +174,20 @@ def problem_of(
     return problem, settings
 
 
+def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Problem, Plan]:
+    """The problem of the rate and its best plan, for a verb that looks into it for at most `deadline_s`.
+
+    UsageError where that is no time.
+    """
+    from ipa.optimize.solve import solve
+
+    if not deadline_s > 0:
+        raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+    problem, settings = problem_of(question, rate)
+    plan = solve(problem, question.solver or settings.solver, settings.solver_deadline_s, explain=True)
+    return problem, plan
+
+
 def parse_rates(text: str) -> list[float]:
     """The rates of `first:last[:step]` (both ends in) or of a list `1,2,5`; UsageError otherwise."""
     try:

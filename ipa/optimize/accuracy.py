@@ -34,6 +34,21 @@ def ranks(accuracies: Mapping[str, float], floor: float | None = None) -> dict[s
     return terms
 
 
+def accuracy_of(problem: Problem, variants: Mapping[str, str]) -> tuple[float, float]:
+    """PAS and the accuracy term ACC where each named stage runs that variant; the others are free."""
+    accuracies, terms = [], []
+    for stage in problem.stages:
+        variant = variants.get(stage.name)
+        columns = stage.columns
+        if variant is None:
+            accuracies.append(1.0)
+            terms.append(1.0)
+        else:
+            accuracies.append(columns.variant_accuracy[columns.variants.index(variant)])
+            terms.append(variant_terms(stage, problem.objective)[variant])
+    return problem.graph.accuracy(accuracies), accuracy_term(problem, terms)
+
+
 def accuracy_term(problem: Problem, terms: Sequence[float]) -> float:
     """The accuracy term ACC of the objective, from one term a stage (1 where the pipeline's router works).
 

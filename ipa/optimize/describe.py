@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.accuracy import accuracy_term, variant_terms
+from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import Problem
 from ipa.optimize.timing import stage_times
-from ipa.optimize.verify import items_of
+from ipa.optimize.verify import items_of, plan_latency_s
 from ipa.queueing.capacity import utilisation_ratio
 
 # Said of what has no end: records are JSON, which has no infinity.
@@ -27,27 +26,21 @@ def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
     if points is None:
         return None
     by_name = {config.stage: config for config in configs}
-    items, _ = items_of(problem, {name: point.variant for name, point in points.items()})
+    variants = {name: point.variant for name, point in points.items()}
+    items, _ = items_of(problem, variants)
     stages = tuple(
         _stage_plan(problem, index, points[stage.name], by_name[stage.name].replicas, items[stage.name])
         for index, stage in enumerate(problem.stages)
         if stage.name in points
     )
     objective = problem.objective
-    term = accuracy_term(
-        problem,
-        [
-            variant_terms(stage, objective)[points[stage.name].variant] if stage.name in points else 1.0
-            for stage in problem.stages
-        ],
-    )
+    pas, term = accuracy_of(problem, variants)
     cores = sum(stage.config.total_cores for stage in stages)
     weighted = (
         objective.alpha * term
         - objective.beta * cores
         - objective.delta * sum(stage.batch_size for stage in stages)
     )
-    given = {stage.stage: stage for stage in stages}
     return Plan(
         pipeline=problem.pipeline,
         rate_rps=problem.rate_rps,
@@ -56,25 +49,13 @@ def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
         objective={Goal.WEIGHTED: weighted, Goal.LEXICOGRAPHIC: term, Goal.CHEAPEST: -cores}[objective.goal],
         bound=None,
         gap=None,
-        pas=problem.graph.accuracy(
-            [points[stage.name].accuracy if stage.name in points else 1.0 for stage in problem.stages]
-        ),
+        pas=pas,
         cost_cores=cores,
-        latency_s=latency_of(problem, given),
+        latency_s=plan_latency_s(problem, stages),
         sla_s=problem.sla_s,
         solve_s=0.0,
         stages=stages,
         objective_name=objective.name,
-    )
-
-
-def latency_of(problem: Problem, given: dict[str, StagePlan]) -> float:
-    """The latency of the slowest path: Σ means plus the root of Σ squared excesses."""
-    paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
-    return max(
-        sum(given[name].mean_s for name in path if name in given)
-        + sqrt(sum(given[name].excess_s ** 2 for name in path if name in given))
-        for path in paths
     )
 
 

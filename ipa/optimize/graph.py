@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import product
 from math import prod
 
-from ipa.model.pipeline import CombineRule, Edge, StageKind
+from ipa.model.pipeline import CombineRule, StageKind
 
 # More paths, or more ways through routers and combiners, than this are not planned.
 MOST = 256
@@ -58,15 +58,6 @@ class Graph:
             term.weight * max(prod(terms[stage] for stage in stages) for stages in term.alternatives)
             for term in self.terms
         )
-
-    def longest(self, latencies_s: Sequence[float]) -> float:
-        """The largest sum of one number a stage along a path."""
-        return max(sum(latencies_s[stage] for stage in path) for path in self.paths)
-
-
-def chain_edges(names: Sequence[str]) -> tuple[tuple[Edge, ...], ...]:
-    """The edges of a chain: each stage after the one before it."""
-    return ((), *((Edge(name),) for name in names[:-1]))
 
 
 @lru_cache(maxsize=1024)

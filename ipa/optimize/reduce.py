@@ -31,7 +31,7 @@ def without_hopeless(program: Program) -> Program:
         total = float(least.sum())
         if total == inf:
             _drop_all(kept)
-            return replace(program, stages=tuple(stage.take([]) for stage in program.stages))
+            break
         for at, use in enumerate(limit.use):
             kept[at] &= use <= most - (total - least[at])
     _drop_unmatched(program, kept)

@@ -5,18 +5,19 @@ It goes back to the operating points and shares only the formulas with what the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from math import inf, isclose, isfinite, sqrt
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf, isclose, isfinite
 
 from ipa.model.errors import Problem as Fault
 from ipa.model.errors import SolverError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.accuracy import accuracy_term, variant_terms
+from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import Problem, StageProblem
 from ipa.optimize.timing import stage_times
 from ipa.queueing.capacity import utilisation_ratio
+from ipa.queueing.tail import path_quantile_s
 
 # Relative above 1: sums of a few dozen floats agree to far less.
 AGREE = 1e-7
@@ -118,18 +119,9 @@ def _faults_of_stage(
 def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, OperatingPoint]) -> Iterator[str]:
     objective, bounds = problem.objective, problem.bounds
     given = {stage.stage: stage for stage in plan.stages}
-    latency_s = _latency_s(problem, given)
+    latency_s = plan_latency_s(problem, plan.stages)
     cores = sum(stage.replicas * points[stage.stage].cores for stage in plan.stages)
-    pas = problem.graph.accuracy(
-        [points[stage.name].accuracy if stage.name in points else 1.0 for stage in problem.stages]
-    )
-    term = accuracy_term(
-        problem,
-        [
-            variant_terms(stage, objective)[points[stage.name].variant] if stage.name in points else 1.0
-            for stage in problem.stages
-        ],
-    )
+    pas, term = accuracy_of(problem, {name: point.variant for name, point in points.items()})
     peak_cores, peak_gib, started_cores = _peak(problem, given, points)
     worth = (
         objective.alpha * term
@@ -160,12 +152,14 @@ def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, Operating
         yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
 
 
-def _latency_s(problem: Problem, given: Mapping[str, StagePlan]) -> float:
+def plan_latency_s(problem: Problem, stages: Sequence[StagePlan]) -> float:
+    """The latency of the slowest path: Σ means plus the root of Σ squared excesses."""
+    given = {stage.stage: stage for stage in stages}
     paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
+    passed = ([given[name] for name in path if name in given] for path in paths)
     return max(
-        sum(given[name].mean_s for name in path if name in given)
-        + sqrt(sum(given[name].excess_s ** 2 for name in path if name in given))
-        for path in paths
+        float(path_quantile_s([stage.mean_s for stage in path], [stage.excess_s for stage in path]))
+        for path in passed
     )
 
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.queueing.capacity import replicas_to_carry, utilisation_ratio
-from ipa.queueing.chain import chain_latency_s, items_per_request
 from ipa.queueing.formation import batches_in_sequence, ceil_ratio, formation_wait_s, released_wait_s
 
 rates = st.floats(0.01, 1e4)
@@ -50,12 +49,3 @@ def test_replicas_are_the_least_that_carry_the_rate(rate: float, capacity: float
     assert replicas >= least
     assert utilisation_ratio(rate, capacity, replicas) <= 1 + 1e-8
     assert replicas == least or (replicas - 1) * capacity < rate
-
-
-def test_items_multiply_along_the_chain() -> None:
-    assert items_per_request([3.0, 2.0, 5.0]) == (1.0, 3.0, 6.0)
-    assert items_per_request([1.0]) == (1.0,)
-
-
-def test_latency_adds_up_along_the_chain() -> None:
-    assert chain_latency_s([(0.2, 0.05), (0.1, 0.0)]) == pytest.approx(0.35)

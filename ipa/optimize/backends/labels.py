@@ -120,11 +120,11 @@ def _accuracy(program: Program, column: str, floor: float) -> Accuracy:
 class Growth:
     """How labels grow, and which of them no completion can bring within the limits."""
 
-    def __init__(self, program: Program, rows: tuple[Array, ...], row_most: int) -> None:
+    def __init__(self, program: Program, rows: tuple[Array, ...], row_count: int) -> None:
         self._program = program
         self._stages = program.stages
         self._rows = rows
-        self._row_count = row_most
+        self._row_count = row_count
         self.accuracies = accuracies_of(program)
         paths = program.graph.paths
         self._paths = steps_of(paths, tuple(path[-1] for path in paths), len(self._stages))
