@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test test-cluster demo bench bench-planner lint lock clean validate reference agreement
+.PHONY: help install test faults test-cluster demo bench bench-planner lint lock clean validate reference agreement
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,9 @@ install: .venv/.installed ## .venv with all that demo and tests need
 test: install ## all tests
 	@tools/system.sh
 	$(PY) -m pytest tests -n 2 --dist loadgroup
+
+faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
+	$(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
 
 test-cluster: install ## the contract suite on the cluster that IPA_TEST_KUBECONFIG names
 	$(PY) -m pytest tests/contract -m cluster -rs

@@ -259,6 +259,7 @@ class _Onto:
 
     def __init__(self, workload: SeldonWorkload, first: WorkloadState | None) -> None:
         self._workload, self._first = workload, first
+        self.rolling = workload.rolling
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         first, self._first = self._first, None

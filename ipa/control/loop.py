@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -16,10 +16,14 @@ from ipa.control.guards import GuardSettings, total_cores
 from ipa.control.observe import observe
 from ipa.control.outcome import unrecorded, unwritten
 from ipa.control.ports import (
+    AlwaysLeading,
     Clock,
     ControlStore,
     DecisionLog,
+    EventSink,
+    Leadership,
     Metrics,
+    NoEvents,
     PipelineControl,
     Rollout,
     Workload,
@@ -96,6 +100,8 @@ class World:
     workload: Workload
     decisions: DecisionLog
     controls: ControlStore
+    leadership: Leadership = field(default_factory=AlwaysLeading)
+    events: EventSink = field(default_factory=NoEvents)
 
 
 class ControlLoop:

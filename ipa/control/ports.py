@@ -8,9 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from ipa.model.decision import Change, Decision, Mode
+from ipa.model.decision import Change, Decision, Event, Mode
 from ipa.model.observation import LoadHistory, Measured, Missing
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 
@@ -91,12 +91,36 @@ class Rollout:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """How a world replaces the replicas of a stage whose variant, batch size or cores change.
+
+    It starts up to ceil(surge_ratio · n) new ones beyond the wanted n before old ones stop. Where
+    `shrinks_first`, a smaller n takes away old replicas at once, before the new ones are ready, as a
+    Kubernetes Deployment does.
+    """
+
+    surge_ratio: float = 1.0
+    shrinks_first: bool = False
+
+
+# All new replicas beside all old ones, then the old ones go: how local processes are replaced.
+SIDE_BY_SIDE = Rolling()
+# What Seldon's operator gives its Deployments: maxSurge 25 %, maxUnavailable 0.
+DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
+
+
 class Workload(Protocol):
     """The running pipeline: local processes, a SeldonDeployment, or the simulator.
 
     Errors: NotFoundError (nothing runs under this name), ConflictError (the revision moved, or another hand
     changed it), ForbiddenError, UnavailableError (no answer; whether a write happened is unknown: read).
     """
+
+    @property
+    def rolling(self) -> Rolling:
+        """How it replaces replicas."""
+        ...
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """What runs now."""
@@ -112,14 +136,70 @@ class Workload(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """A window in which nothing is written; `weekly` ones come again every seven days (of UTC)."""
+
+    start: datetime
+    end: datetime
+    reason: str = ""
+    by: str = ""
+    weekly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StagePin:
+    """What a person fixed of one stage, beside what its pipeline's file pins."""
+
+    stage: str
+    pin: Pin
+    reason: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineControl:
-    """What people have said about a pipeline: its mode; whether, until when, why and by whom it is paused."""
+    """What people have said about a pipeline: its mode; whether, until when, why and by whom it is paused;
+    what is pinned; when it is frozen.
+    """
 
     mode: Mode = Mode.ADVISORY
     paused: bool = False
     paused_until: datetime | None = None
     paused_reason: str = ""
     paused_by: str = ""
+    pins: tuple[StagePin, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+
+
+class Leadership(Protocol):
+    """Which of several replicas of the service writes."""
+
+    def leading(self) -> bool:
+        """Whether this one may write now: it holds the lease, and had it renewed in time."""
+        ...
+
+
+class AlwaysLeading:
+    """The leadership of a service that runs alone."""
+
+    def leading(self) -> bool:
+        """True."""
+        return True
+
+
+class EventSink(Protocol):
+    """Tells those who look at the workload (Kubernetes Events). What cannot be told is logged, not raised."""
+
+    def emit(self, pipeline: Pipeline, event: Event) -> None:
+        """Tell it; the same thing again within a while only counts up."""
+        ...
+
+
+class NoEvents:
+    """A sink for worlds in which nobody looks."""
+
+    def emit(self, pipeline: Pipeline, event: Event) -> None:
+        """Nothing."""
 
 
 class DecisionLog(Protocol):

@@ -10,10 +10,22 @@ from ipa.model.plan import Plan, StageConfig
 
 
 class Mode(StrEnum):
-    """How far a pipeline is trusted to us: advisory decides and records but writes nothing."""
+    """How far a pipeline is trusted to us, least first.
+
+    Advisory decides each tick from what runs and writes nothing. Shadow writes nothing either, but goes on
+    from its own decisions as if they had been carried out. Guarded writes only what adds replicas. Active
+    writes all.
+    """
 
     ADVISORY = "advisory"
+    SHADOW = "shadow"
+    GUARDED = "guarded"
     ACTIVE = "active"
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything may be written at all."""
+        return self in (Mode.GUARDED, Mode.ACTIVE)
 
 
 class Action(StrEnum):
@@ -32,11 +44,19 @@ class ReasonCode(StrEnum):
     REBATCH = "apply.rebatch"
     FIRST_PLAN = "apply.first_plan"
     ROLLBACK = "apply.rollback"
+    SATURATED = "apply.saturated"
+    FALLBACK = "apply.fallback"
     REQUESTED = "apply.requested"
     NO_CHANGE = "hold.no_change"
     WITHIN_TOLERANCE = "hold.within_tolerance"
     STABILISING = "hold.stabilising"
+    SIGNALS_DISAGREE = "hold.signals_disagree"
     ADVISORY = "hold.advisory"
+    SHADOW = "hold.shadow"
+    GUARDED = "hold.guarded"
+    FROZEN = "hold.frozen"
+    NOT_LEADER = "hold.not_leader"
+    NO_ROOM = "hold.no_room"
     PAUSED = "hold.paused"
     METRICS_MISSING = "hold.metrics_missing"
     METRICS_STALE = "hold.metrics_stale"
@@ -98,10 +118,19 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth telling those who look at the workload: said once, not every tick."""
+
+    reason: ReasonCode
+    message: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Effects:
-    """What one tick asks the loop to carry out, in this order: record, then write, then wait."""
+    """What one tick asks the loop to carry out, in this order: record, then write, then tell, then wait."""
 
     decision: Decision
     change: Change | None = None
     next_tick_s: float = 0.0
-    events: tuple[str, ...] = field(default=())
+    events: tuple[Event, ...] = field(default=())

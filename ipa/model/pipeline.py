@@ -89,7 +89,8 @@ class StageBounds:
 class Bounds:
     """Limits that no plan may cross. None is no limit.
 
-    `cores` and `memory_gib` hold at every moment, old and new replicas of a change together.
+    `cores` and `memory_gib` hold at every moment, old and new replicas of a change together; for cores
+    `transition_cores` says how many they may be while a change rolls out, where that may be more.
     """
 
     cores: float | None = None
@@ -98,6 +99,12 @@ class Bounds:
     max_replicas: int | None = None
     batch_sizes: tuple[int, ...] | None = None
     accuracy_floor: float | None = None
+    transition_cores: float | None = None
+
+    @property
+    def most_cores(self) -> float | None:
+        """Cores that may be used at any moment of a change."""
+        return self.cores if self.transition_cores is None else self.transition_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +235,18 @@ class Sla:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """What is planned for once the load was not seen for `after_ticks` ticks: at least `rate_rps`.
+
+    It only ever adds capacity, and ends after the load was seen for `recover_ticks` ticks in a row.
+    """
+
+    rate_rps: float
+    after_ticks: int = 30
+    recover_ticks: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class SeldonTarget:
     """Where the pipeline's SeldonDeployment lives."""
 
@@ -256,6 +275,8 @@ class Pipeline:
     max_predictors: int = 1
     # Requests older than this when they reach the head of a queue are dropped, one by one.
     drop_after_s: float | None = None
+    # Without one, what runs is kept for as long as the load is not seen.
+    fallback: Fallback | None = None
 
     @property
     def served(self) -> tuple[Stage, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ipa.control.clock import VirtualClock
-from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.control.ports import SIDE_BY_SIDE, Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, IpaError, UnavailableError
 from ipa.model.pipeline import Pipeline
@@ -28,6 +28,8 @@ class FakeWorkload:
     `errors` are raised by the next calls of a verb, one each. `lose_answers` writes are applied and then
     answered with UnavailableError. `before_write` is called with each change that arrives.
     """
+
+    rolling = SIDE_BY_SIDE
 
     def __init__(self, clock: VirtualClock, configs: Sequence[StageConfig], readiness_s: float = 2.0) -> None:
         self.clock, self.readiness_s = clock, readiness_s

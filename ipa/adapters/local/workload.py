@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ipa.adapters.local.affinity import CpuMap
 from ipa.adapters.local.runner import PipelineRunner
-from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.control.ports import SIDE_BY_SIDE, Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, NotFoundError, RolloutError
 from ipa.model.pipeline import Pipeline
@@ -25,6 +25,8 @@ class LocalWorkload:
 
     Every process ends with `stop` or with this process, however that ends.
     """
+
+    rolling = SIDE_BY_SIDE
 
     def __init__(self, folder: Path, *, cpus: Sequence[int] | None = None) -> None:
         self._folder = folder

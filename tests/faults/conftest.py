@@ -1,0 +1,47 @@
+"""The fixture `case`, and the table of all cases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.table import Case, case_of, entry_of, write
+
+PROPERTY = "fault-case"
+FOUND: list[dict[str, Any]] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-table", default="", help="write the table of fault cases to this folder")
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+    """The case of this test, by its name."""
+    made = case_of(request.node.name)
+    yield made
+    # Through the report, so that it also arrives from another worker's process.
+    request.node.user_properties.append((PROPERTY, json.dumps(entry_of(made, True, 0.0))))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    kept = dict(report.user_properties).get(PROPERTY)
+    if report.when == "call":
+        RESULTS[report.nodeid] = (report.passed, report.duration)
+    if report.when == "teardown" and kept is not None:
+        passed, duration_s = RESULTS.get(report.nodeid, (False, 0.0))
+        entry = {**json.loads(str(kept)), "passed": passed, "duration_s": round(duration_s, 2)}
+        FOUND.append(entry)
+
+
+RESULTS: dict[str, tuple[bool, float]] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    folder = config.getoption("--faults-table", default="")
+    if folder and FOUND and not hasattr(config, "workerinput"):
+        terminalreporter.write_line(write(FOUND, Path(str(folder))))

@@ -1,0 +1,122 @@
+"""The figures of the fault cases, kept by row and printed as one table.
+
+A test of row K1 is called `test_k1_...` and takes the fixture `case`; what it finds it says there, and the
+saying is the assertion. `python -m pytest tests/faults --faults-table FOLDER` writes table.md and table.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROW = re.compile(r"test_([kpcsalwi])_?(\d+)_")
+GROUPS = "KPCSALWI"
+# What FAULTS asks for, a row each; `make faults` says which of these no test has.
+ROWS = {"K": 17, "P": 12, "C": 4, "S": 9, "A": 7, "L": 6, "W": 8, "I": 8}
+
+
+@dataclass
+class Case:
+    """One test of a row: its figures, those of the plain adapter beside them, and its seeds."""
+
+    row: str
+    title: str
+    figures: dict[str, str] = field(default_factory=dict)
+    plain: dict[str, str] = field(default_factory=dict)
+    seeds: str = ""
+
+    def equal(self, name: str, found: Any, wanted: Any) -> None:
+        """Say a figure that must be exactly this."""
+        self.figures[name] = f"{_text(found)}"
+        assert found == wanted, f"{self.row}: {name} is {found!r}, not {wanted!r}"
+
+    def at_most(self, name: str, found: float, limit: float) -> None:
+        """Say a figure that must not be above the limit."""
+        self.figures[name] = f"{_text(found)} (≤ {_text(limit)})"
+        assert found <= limit, f"{self.row}: {name} is {found!r}, above {limit!r}"
+
+    def at_least(self, name: str, found: float, limit: float) -> None:
+        """Say a figure that must not be below the limit."""
+        self.figures[name] = f"{_text(found)} (≥ {_text(limit)})"
+        assert found >= limit, f"{self.row}: {name} is {found!r}, below {limit!r}"
+
+    def told(self, name: str, found: Any) -> None:
+        """Say a figure for which there is no limit."""
+        self.figures[name] = _text(found)
+
+    def baseline(self, name: str, found: Any) -> None:
+        """Say what the plain read-modify-replace adapter comes to in the same case."""
+        self.plain[name] = _text(found)
+
+
+def case_of(test: str) -> Case:
+    """The case that a test's name says; ValueError where it says none."""
+    match = ROW.match(test)
+    if match is None:
+        raise ValueError(f"a fault test is called test_<row>_<what>, not {test}")
+    name = test.partition("[")[0]
+    return Case(f"{match[1].upper()}{match[2]}", name[match.end() :].replace("_", " "))
+
+
+def rows_without(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rows that no test has."""
+    have = {entry["row"] for entry in found}
+    wanted = (f"{group}{number}" for group in GROUPS for number in range(1, ROWS[group] + 1))
+    return [row for row in wanted if row not in have]
+
+
+def markdown(found: Sequence[Mapping[str, Any]]) -> str:
+    """The table: a line a test, in the order of the rows."""
+    lines = [
+        "| case | | what | figures | plain adapter | seeds | s |",
+        "|---|---|---|---|---|---|---|",
+        *(_line(entry) for entry in sorted(found, key=_order)),
+    ]
+    missing = rows_without(found)
+    passed = sum(entry["passed"] for entry in found)
+    lines.append("")
+    lines.append(f"{passed} of {len(found)} tests pass; rows without a test: {', '.join(missing) or 'none'}.")
+    return "\n".join(lines)
+
+
+def write(found: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """The table as text, also kept in the folder as table.md and table.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(found)
+    (folder / "table.md").write_text(text + "\n", encoding="utf-8")
+    (folder / "table.json").write_text(json.dumps(sorted(found, key=_order), indent=1), encoding="utf-8")
+    return text
+
+
+def entry_of(case: Case, passed: bool, duration_s: float) -> dict[str, Any]:
+    """The case as plain values."""
+    return {**asdict(case), "passed": passed, "duration_s": round(duration_s, 2)}
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    def cell(values: Mapping[str, str]) -> str:
+        return "; ".join(f"{name} {value}" for name, value in values.items())
+
+    mark = "pass" if entry["passed"] else "FAIL"
+    cells = (
+        entry["row"],
+        mark,
+        entry["title"],
+        cell(entry["figures"]),
+        cell(entry["plain"]),
+        entry["seeds"],
+        f"{entry['duration_s']:.1f}",
+    )
+    return "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+
+
+def _order(entry: Mapping[str, Any]) -> tuple[int, int, str]:
+    return GROUPS.index(entry["row"][0]), int(entry["row"][1:]), entry["title"]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
