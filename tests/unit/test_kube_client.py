@@ -188,6 +188,28 @@ def test_deployments_and_pods_are_read(kube: FakeKube, client: KubeClient) -> No
     assert [pod["metadata"]["name"].startswith("sample-main-1-reader-") for pod in pods] == [True, True]
 
 
+def test_a_lease_is_made_once_and_replaced_only_as_it_was_read(kube: FakeKube, client: KubeClient) -> None:
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": "ipa"},
+        "spec": {"holderIdentity": "a", "renewTime": "2026-01-01T00:00:00.000000Z"},
+    }
+    with pytest.raises(NotFoundError):
+        client.get_lease("models", "ipa")
+    made = client.create_lease("models", lease)
+    with pytest.raises(ConflictError):
+        client.create_lease("models", lease)
+    assert client.get_lease("models", "ipa") == made
+    taken = client.replace_lease("models", "ipa", {**made, "spec": {"holderIdentity": "b"}})
+    assert taken["spec"] == {"holderIdentity": "b"}
+    with pytest.raises(ConflictError):
+        client.replace_lease("models", "ipa", {**made, "spec": {"holderIdentity": "c"}})
+    with pytest.raises(InputError, match="resourceVersion"):
+        client.replace_lease("models", "ipa", lease)
+    assert client.get_lease("models", "ipa") == taken
+
+
 def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(ConfigurationError, match="not in a pod of a cluster"):

@@ -48,6 +48,7 @@ class KubeClient:
         self._custom = client.CustomObjectsApi(self._api)
         self._apps = client.AppsV1Api(self._api)
         self._core = client.CoreV1Api(self._api)
+        self._leases = client.CoordinationV1Api(self._api)
         self._api_error = client.ApiException
 
     @classmethod
@@ -123,6 +124,29 @@ class KubeClient:
         if not isinstance(pods, list):
             raise UnavailableError(f"pods of {namespace}: the answer has no items")
         return pods
+
+    def get_lease(self, namespace: str, name: str) -> Json:
+        """The Lease of that name; NotFoundError where there is none."""
+        return self._call(
+            "Lease", f"Lease {namespace}/{name}", self._leases.read_namespaced_lease, name, namespace
+        )
+
+    def create_lease(self, namespace: str, body: Json) -> Json:
+        """The Lease as created. ConflictError where another was faster."""
+        what = f"Lease {namespace}/{body['metadata']['name']}"
+        options = _write_options(dry_run=False)
+        return self._call("Lease", what, self._leases.create_namespaced_lease, namespace, body, **options)
+
+    def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
+        """The Lease as replaced. ConflictError where it is no more at the body's resourceVersion."""
+        what = f"Lease {namespace}/{name}"
+        if not body["metadata"].get("resourceVersion"):
+            # Without it the server would overwrite whoever holds it.
+            raise InputError(f"{what}: a replacement needs the resourceVersion that was read")
+        options = _write_options(dry_run=False)
+        return self._call(
+            "Lease", what, self._leases.replace_namespaced_lease, name, namespace, body, **options
+        )
 
     def _call(self, kind: str, what: str, call: Callable[..., Any], *args: Any, **options: Any) -> Json:
         from urllib3.exceptions import HTTPError
