@@ -8,6 +8,7 @@ from math import inf, log
 
 import numpy as np
 
+from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import StageConfig
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
@@ -91,7 +92,10 @@ def _levels(problem: Problem) -> list[list[_Level]]:
                 by_child.append(tuple(numbers[child][_key(each)] for each in reached))
             onward[at].append(by_child)
         if len(items[at]) > MOST_LEVELS:
-            raise ValueError(f"stage {stage.name!r} may see more than {MOST_LEVELS} numbers of items")
+            raise InputError(
+                f"stage {stage.name!r} may see more than {MOST_LEVELS} different numbers of items of a request",
+                hint="Give fewer fan-outs by variant before it, or equal ones to variants that hardly differ.",
+            )
     return [
         [_Level(number, value, tuple(onward[at][number])) for number, value in enumerate(items[at])]
         for at in range(len(stages))

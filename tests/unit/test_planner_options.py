@@ -161,3 +161,15 @@ def test_a_senseless_problem_names_all_that_is_wrong() -> None:
     assert len(caught.value.problems) == 5
     with pytest.raises(InputError, match="no stages"):
         problem()
+
+
+def test_more_numbers_of_items_than_can_be_told_apart_are_refused_by_the_stages_name() -> None:
+    points = tuple(replace(GOOD, variant=f"v{at}") for at in range(24))
+    # Products of different primes' roots: no two numbers of items are equal.
+    fans = [
+        {point.variant: 1 + 2 ** (0.5 * at) + at * depth for at, point in enumerate(points)}
+        for depth in (1, 3)
+    ]
+    stages = chained([StageProblem(name, points) for name in ("a", "b", "c")], fans)
+    with pytest.raises(InputError, match="'c' may see more than 512"):
+        build_program(problem(*stages))
