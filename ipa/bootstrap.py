@@ -24,7 +24,7 @@ from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store, open_store
-from ipa.control.clock import SystemClock
+from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, Hook, World
 from ipa.control.ports import Metrics, Workload
@@ -66,7 +66,7 @@ class App:
     store: Store
     registry: CollectorRegistry
     clock: SystemClock
-    stop: threading.Event
+    stop: StopSignal
     resources: ExitStack
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     start rate), ConfigurationError, UnavailableError.
     """
     pipelines = _chosen(load_pipelines(settings.pipelines_dir), options.names)
-    stop = threading.Event()
+    stop = StopSignal()
     clock = SystemClock(stop)
     registry = CollectorRegistry()
     with ExitStack() as resources:
@@ -100,7 +100,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
         world = World(clock, metrics, workload, store, store)
         publisher = Publisher(Catalogue(registry, tuple(pipelines.values())))
         loops = {
-            name: _loop(settings, inputs[name], policies[name], world, (publisher,)) for name in pipelines
+            name: _loop(settings, inputs[name], policies[name], world, (publisher,), stop.linked())
+            for name in pipelines
         }
         return App(
             settings=settings,
@@ -145,11 +146,16 @@ def _inputs(
 
 
 def _loop(
-    settings: Settings, inputs: PolicyInputs, policy: Policy, world: World, hooks: Sequence[Hook]
+    settings: Settings,
+    inputs: PolicyInputs,
+    policy: Policy,
+    world: World,
+    hooks: Sequence[Hook],
+    waker: threading.Event,
 ) -> ControlLoop:
     return ControlLoop(
         inputs.pipeline,
-        world,
+        replace(world, clock=SystemClock(waker)),
         policy=policy,
         predict=inputs.profiled().predict,
         forecaster=partial(
@@ -170,6 +176,7 @@ def _loop(
         window_s=settings.window_s,
         run_id=uuid.uuid4().hex[:8],
         on_decision=hooks,
+        waker=waker,
     )
 
 

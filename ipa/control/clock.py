@@ -7,8 +7,28 @@ import time
 from datetime import UTC, datetime, timedelta
 
 
+class StopSignal(threading.Event):
+    """Says that the service stops; whoever waits for something else too waits on an event linked to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._linked: list[threading.Event] = []
+
+    def linked(self) -> threading.Event:
+        """An event of its own that is also set when the service stops. Made before that."""
+        event = threading.Event()
+        self._linked.append(event)
+        return event
+
+    def set(self) -> None:
+        """Stop: this event, then every linked one."""
+        super().set()
+        for event in self._linked:
+            event.set()
+
+
 class SystemClock:
-    """The machine's clocks. `wait` ends early once `stop` is set."""
+    """The machine's clocks. `wait` ends early once `stop` (or what is linked to it) is set."""
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self._stop = stop or threading.Event()

@@ -119,8 +119,11 @@ class ControlLoop:
         window_s: float,
         run_id: str,
         on_decision: Sequence[Hook] = (),
+        waker: threading.Event | None = None,
     ) -> None:
         self.pipeline = pipeline
+        # What the clock waits on, so that a tick can come early.
+        self._waker = waker or threading.Event()
         self._world = world
         self._policy, self._predict, self._forecaster = policy, predict, forecaster
         self._settings, self._window_s, self._run_id = settings, window_s, run_id
@@ -145,6 +148,10 @@ class ControlLoop:
         """A pass that applies what a person asked for (`detail`: who and why), or holds and says why."""
         return self._tick(Request(configs, detail))
 
+    def wake(self) -> None:
+        """Tick now instead of when the next tick is due; the ticks after it count from then."""
+        self._waker.set()
+
     def run(self, stop: Stop) -> None:
         """Tick every `tick_s` until `stop` is set. A tick that takes longer skips the ticks it missed."""
         clock, tick_s = self._world.clock, self._settings.tick_s
@@ -166,6 +173,9 @@ class ControlLoop:
             wait_s = max(due_s - clock.monotonic_s(), 0.0)
             self._snapshot = replace(self._snapshot, next_tick_at=clock.now() + timedelta(seconds=wait_s))
             clock.wait(wait_s)
+            if self._waker.is_set():
+                self._waker.clear()
+                due_s = clock.monotonic_s()
 
     def _tick(self, requested: Request | None) -> Decision:
         with self._ticking:
