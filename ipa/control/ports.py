@@ -13,6 +13,7 @@ from ipa.model.observation import LoadHistory, Measured, Missing
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.rolling import Rolling
 
 
 class Clock(Protocol):
@@ -89,25 +90,6 @@ class Rollout:
 
     phase: RolloutPhase
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Rolling:
-    """How a world replaces the replicas of a stage whose variant, batch size or cores change.
-
-    It starts up to ceil(surge_ratio · n) new ones beyond the wanted n before old ones stop. Where
-    `shrinks_first`, a smaller n takes away old replicas at once, before the new ones are ready, as a
-    Kubernetes Deployment does.
-    """
-
-    surge_ratio: float = 1.0
-    shrinks_first: bool = False
-
-
-# All new replicas beside all old ones, then the old ones go: how local processes are replaced.
-SIDE_BY_SIDE = Rolling()
-# What Seldon's operator gives its Deployments: maxSurge 25 %, maxUnavailable 0.
-DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
 
 
 class Workload(Protocol):

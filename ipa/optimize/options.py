@@ -93,8 +93,8 @@ def _levels(problem: Problem) -> list[list[_Level]]:
             onward[at].append(by_child)
         if len(items[at]) > MOST_LEVELS:
             raise InputError(
-                f"stage {stage.name!r} may see more than {MOST_LEVELS} different numbers of items of a request",
-                hint="Give fewer fan-outs by variant before it, or equal ones to variants that hardly differ.",
+                f"stage {stage.name!r} may see more than {MOST_LEVELS} numbers of items of a request",
+                hint="Give fewer fan-outs by variant before it, or equal ones to like variants.",
             )
     return [
         [_Level(number, value, tuple(onward[at][number])) for number, value in enumerate(items[at])]

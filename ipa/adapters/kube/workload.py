@@ -9,11 +9,12 @@ from ipa.adapters.kube.locate import Place, locate, target_of
 from ipa.adapters.kube.manifest import canonical, read, render
 from ipa.adapters.kube.patch import build_patch
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
-from ipa.control.ports import DEPLOYMENT, Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT
 
 
 def revision_of(sdep: Json) -> str:

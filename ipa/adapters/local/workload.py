@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ipa.adapters.local.affinity import CpuMap
 from ipa.adapters.local.runner import PipelineRunner
-from ipa.control.ports import SIDE_BY_SIDE, Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, NotFoundError, RolloutError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.rolling import SIDE_BY_SIDE
 
 # The first start imports every library and may train or unpack models.
 START_TIMEOUT_S = 180.0

@@ -1,0 +1,54 @@
+"""How the replicas of a stage are replaced, and what that takes while it lasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from ipa.model.plan import StageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """How a world replaces the replicas of a stage whose variant, batch size or cores change.
+
+    It starts up to ceil(surge_ratio · n) new ones beyond the wanted n before old ones stop. Where
+    `shrinks_first`, a smaller n takes away old replicas at once, before the new ones are ready, as a
+    Kubernetes Deployment does.
+    """
+
+    surge_ratio: float = 1.0
+    shrinks_first: bool = False
+
+
+# All new replicas beside all old ones, then the old ones go: how local processes are replaced.
+SIDE_BY_SIDE = Rolling()
+# What Seldon's operator gives its Deployments: maxSurge 25 %, maxUnavailable 0.
+DEPLOYMENT = Rolling(surge_ratio=0.25, shrinks_first=True)
+
+
+def only_replicas(old: StageConfig, new: StageConfig) -> bool:
+    """Whether the replicas stay as they are and only their number changes."""
+    return (old.variant, old.batch_size, old.cores) == (new.variant, new.batch_size, new.cores)
+
+
+def peak_cores(old: StageConfig, new: StageConfig, rolling: Rolling) -> float:
+    """The most cores that the stage has at any moment on its way from old to new.
+
+    On Deployments a change to fewer replicas goes by way of as many as before (`first_hop`), since the
+    Deployment would else take old ones away first; that is counted.
+    """
+    if only_replicas(old, new):
+        return max(old.total_cores, new.total_cores)
+    if not rolling.shrinks_first:
+        return old.total_cores + new.total_cores
+    replicas = max(old.replicas, new.replicas)
+    surge = ceil(rolling.surge_ratio * replicas - 1e-9)
+    return max(replicas * old.cores + surge * new.cores, replicas * new.cores + surge * old.cores)
+
+
+def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:
+    """What to ask for first on the way to new, so that no capacity goes before its successor is ready."""
+    if rolling.shrinks_first and not only_replicas(old, new) and new.replicas < old.replicas:
+        return StageConfig(new.stage, new.variant, new.batch_size, new.cores, old.replicas)
+    return new
