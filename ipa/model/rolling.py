@@ -7,6 +7,9 @@ from math import ceil
 
 from ipa.model.plan import StageConfig
 
+# A quarter of a whole number may be a rounding off.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
@@ -40,11 +43,18 @@ def peak_cores(old: StageConfig, new: StageConfig, rolling: Rolling) -> float:
     """
     if only_replicas(old, new):
         return max(old.total_cores, new.total_cores)
+    return peak_amount(old.replicas, old.cores, new.replicas, new.cores, rolling)
+
+
+def peak_amount(
+    old_replicas: int, old_each: float, new_replicas: int, new_each: float, rolling: Rolling
+) -> float:
+    """The most of something (cores, GiB) that old replicas of `old_each` and new ones have together."""
     if not rolling.shrinks_first:
-        return old.total_cores + new.total_cores
-    replicas = max(old.replicas, new.replicas)
-    surge = ceil(rolling.surge_ratio * replicas - 1e-9)
-    return max(replicas * old.cores + surge * new.cores, replicas * new.cores + surge * old.cores)
+        return old_replicas * old_each + new_replicas * new_each
+    replicas = max(old_replicas, new_replicas)
+    surge = ceil(rolling.surge_ratio * replicas - ROUNDING)
+    return max(replicas * old_each + surge * new_each, replicas * new_each + surge * old_each)
 
 
 def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling, only_replicas, peak_cores
 from ipa.optimize.problem import Problem
 
 
@@ -16,16 +17,12 @@ class StageChange:
     stage: str
     before: StageConfig | None
     after: StageConfig
+    rolling: Rolling = SIDE_BY_SIDE
 
     @property
     def only_replicas(self) -> bool:
         """Whether the pods stay as they are and only their number changes."""
-        before, after = self.before, self.after
-        return before is not None and (before.variant, before.batch_size, before.cores) == (
-            after.variant,
-            after.batch_size,
-            after.cores,
-        )
+        return self.before is not None and only_replicas(self.before, self.after)
 
     @property
     def started_cores(self) -> float:
@@ -39,16 +36,15 @@ class StageChange:
         """Cores of the stage while old and new pods run side by side."""
         if self.before is None:
             return self.after.total_cores
-        if self.only_replicas:
-            return max(self.before.total_cores, self.after.total_cores)
-        return self.before.total_cores + self.after.total_cores
+        return peak_cores(self.before, self.after, self.rolling)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """The stages that change, in order; cores before, at the peak and after, of all stages together.
 
-    New pods start before old ones stop, in all stages at once. `started_cores` are those of pods that start.
+    New pods start before old ones stop, in all stages at once, as many as the problem's rolling says.
+    `started_cores` are those of pods that start.
     """
 
     stages: tuple[StageChange, ...]
@@ -59,13 +55,19 @@ class Change:
 
     def to_json(self) -> dict[str, Any]:
         """The change as plain JSON values."""
-        return asdict(self)
+        plain = asdict(self)
+        for stage in plain["stages"]:
+            del stage["rolling"]
+        return plain
 
 
 def change_of(problem: Problem, plan: Plan) -> Change:
     """The change from `problem.running` to the plan."""
     before = {config.stage: config for config in problem.running}
-    changes = [StageChange(config.stage, before.get(config.stage), config) for config in plan.configs]
+    changes = [
+        StageChange(config.stage, before.get(config.stage), config, problem.rolling)
+        for config in plan.configs
+    ]
     changed = tuple(change for change in changes if change.before != change.after)
     return Change(
         stages=changed,

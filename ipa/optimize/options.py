@@ -11,6 +11,8 @@ import numpy as np
 from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import StageConfig
+from ipa.model.rolling import ROUNDING as LESS_THAN_ONE
+from ipa.model.rolling import Rolling
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.problem import Compat, Problem, StageProblem
@@ -50,7 +52,7 @@ def full_program(problem: Problem) -> Program:
         uses_product=uses_product,
         sla_s=problem.sla_s,
         # What runs already may go on even where the budget has shrunk below it.
-        cores=inf if bounds.cores is None else max(bounds.cores, sum(cores for cores, _ in now)),
+        cores=_most_cores(problem, sum(cores for cores, _ in now)),
         memory_gib=inf if bounds.memory_gib is None else max(bounds.memory_gib, sum(gib for _, gib in now)),
         max_cost=min(
             inf if bounds.cores is None or not problem.running else bounds.cores,
@@ -58,6 +60,12 @@ def full_program(problem: Problem) -> Program:
         ),
         log_floor=log(floor) if floor > 0 else -inf,
     )
+
+
+def _most_cores(problem: Problem, now_cores: float) -> float:
+    """The limit of cores: of the plan where nothing runs, else of every moment of the change to it."""
+    limit = problem.bounds.most_cores if problem.running else problem.bounds.cores
+    return inf if limit is None else max(limit, now_cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +289,8 @@ def _change(
 ) -> tuple[Array, Array, tuple[Array, Array]]:
     """Cores that a change to each option starts, how much it changes, and the peak of cores and memory.
 
-    New replicas start before old ones stop: both are paid and held for a while. Where only the number of
-    replicas changes the larger number is.
+    New replicas start before old ones stop: both are paid and held for a while, as many of each as the
+    problem's rolling says. Where only the number of replicas changes the larger number is.
     """
     columns = stage.columns
     cores, gib = replicas * columns.cores[point], replicas * columns.memory_gib[point]
@@ -298,6 +306,20 @@ def _change(
     more = np.maximum(replicas - config.replicas, 0)
     started = np.where(same, more * columns.cores[point], cores)
     changes = np.where(same, (replicas != config.replicas).astype(np.float64), 2.0)
-    peak_cores = np.where(same, np.maximum(cores, now[0]), cores + now[0])
-    peak_gib = np.where(same, np.maximum(gib, now[1]), gib + now[1])
+    both_cores = _both(problem.rolling, config.replicas, now[0], replicas, cores)
+    both_gib = _both(problem.rolling, config.replicas, now[1], replicas, gib)
+    peak_cores = np.where(same, np.maximum(cores, now[0]), both_cores)
+    peak_gib = np.where(same, np.maximum(gib, now[1]), both_gib)
     return started, changes, (peak_cores, peak_gib)
+
+
+def _both(rolling: Rolling, old_replicas: int, old: float, replicas: Index, new: Array) -> Array:
+    """The peak of old and new replicas together, each with its total; as `ipa.model.rolling.peak_amount`."""
+    if not rolling.shrinks_first:
+        both: Array = new + old
+        return both
+    most = np.maximum(replicas, old_replicas)
+    surge = np.ceil(rolling.surge_ratio * most - LESS_THAN_ONE)
+    old_each, new_each = old / max(old_replicas, 1), new / np.maximum(replicas, 1)
+    peak: Array = np.maximum(most * old_each + surge * new_each, most * new_each + surge * old_each)
+    return peak

@@ -24,6 +24,7 @@ from ipa.model.pipeline import (
 )
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.columns import PointColumns, columns_of
 from ipa.optimize.graph import Graph, Node, build_graph
 
@@ -72,8 +73,8 @@ class StageProblem:
 class Problem:
     """A graph of stages in topological order, the rate it must carry, and what is worth what.
 
-    `running` is what runs now, empty where nothing does or a change is free. InputError lists everything
-    that makes no sense.
+    `running` is what runs now, empty where nothing does or a change is free, and `rolling` how it is
+    replaced. InputError lists everything that makes no sense.
     """
 
     pipeline: str
@@ -85,6 +86,7 @@ class Problem:
     compat: Compat = Compat.PAPER
     percentile: float = 99.0
     running: tuple[StageConfig, ...] = ()
+    rolling: Rolling = SIDE_BY_SIDE
     graph: Graph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

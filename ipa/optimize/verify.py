@@ -13,6 +13,8 @@ from ipa.model.errors import SolverError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
+from ipa.model.rolling import peak_amount
+from ipa.model.rolling import peak_cores as peak_cores_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import Problem, StageProblem
 from ipa.optimize.timing import stage_times
@@ -140,7 +142,11 @@ def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, Operating
     now = {config.stage: config.total_cores for config in problem.running}
     for words, value, limit in (
         ("cores are above the bound", cores, bounds.cores),
-        ("cores of old and new together are above the bound", peak_cores, _at_least(bounds.cores, now)),
+        (
+            "cores of old and new together are above the bound",
+            peak_cores,
+            _at_least(bounds.most_cores if problem.running else bounds.cores, now),
+        ),
         ("GiB of old and new together are above the bound", peak_gib, _memory_limit(problem)),
         ("cores are above the cost ceiling", cores, objective.max_cost_cores),
     ):
@@ -184,8 +190,9 @@ def _peak(
             peak_gib += max(gib, old_gib)
             started += max(0, new.replicas - old.replicas) * new.cores
         else:
-            peak_cores += new.total_cores + old.total_cores
-            peak_gib += gib + old_gib
+            each_gib = old_gib / old.replicas if old.replicas else 0.0
+            peak_cores += peak_cores_of(old, new, problem.rolling)
+            peak_gib += peak_amount(old.replicas, each_gib, new.replicas, point.memory_gib, problem.rolling)
             started += new.total_cores
     return peak_cores, peak_gib, started
 

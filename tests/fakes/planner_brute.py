@@ -166,8 +166,8 @@ class _Brute:
                 peak_gib += max(n * point.memory_gib, old.replicas * old_gib)
                 started += max(0, n - old.replicas) * point.cores
             else:
-                peak += n * point.cores + old.replicas * old.cores
-                peak_gib += n * point.memory_gib + old.replicas * old_gib
+                peak += self._both(n, point.cores, old.replicas, old.cores)
+                peak_gib += self._both(n, point.memory_gib, old.replicas, old_gib)
                 started += n * point.cores
         if self._beyond(cores, peak, peak_gib) or self._late(means, spreads):
             return None
@@ -179,6 +179,16 @@ class _Brute:
         if problem.running:
             weighted -= objective.transition_per_core * started
         return Tried(configs, weighted, term, cores)
+
+    def _both(self, n: int, new: float, n_old: int, old: float) -> float:
+        """The most that old and new replicas have together, step by step as a rolling update goes."""
+        rolling = self._problem.rolling
+        if not rolling.shrinks_first:
+            return n * new + n_old * old
+        wanted = max(n, n_old)
+        room = wanted + ceil(rolling.surge_ratio * wanted)
+        # As many new ones as there is room for beside the old that must stay, and the other way round.
+        return max(k * old + (room - k) * new for k in range(room - wanted, wanted + 1))
 
     def _beyond(self, cores: float, peak: float, peak_gib: float) -> bool:
         """Whether a limit is passed; what runs already may go on where the bounds have shrunk below it."""
@@ -192,7 +202,7 @@ class _Brute:
         )
         limits = (
             (cores, bounds.cores, 0.0),
-            (peak, bounds.cores, now),
+            (peak, bounds.most_cores if problem.running else bounds.cores, now),
             (peak_gib, bounds.memory_gib, now_gib),
             (cores, problem.objective.max_cost_cores, 0.0),
         )

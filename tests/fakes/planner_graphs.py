@@ -18,6 +18,7 @@ from ipa.model.pipeline import (
 )
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
 from ipa.optimize.problem import Compat, Problem, StageProblem
 
 # name: for each stage (kind, combine rule, parents)
@@ -97,6 +98,7 @@ def random_graph_problem(random: Random, points: int = 3) -> Problem:
     )
     bounds = Bounds(
         cores=random.choice([None, None, random.uniform(4, 40)]),
+        transition_cores=random.choice([None, None, 40.0]),
         memory_gib=random.choice([None, None, random.uniform(2, 30)]),
         max_replicas=random.choice([None, 6]),
         accuracy_floor=floor if goal is not Goal.CHEAPEST else random.uniform(0.1, 0.6),
@@ -114,6 +116,7 @@ def random_graph_problem(random: Random, points: int = 3) -> Problem:
         compat,
         random.choice([90.0, 99.0]),
         running,
+        random.choice([SIDE_BY_SIDE, DEPLOYMENT]),
     )
 
 
