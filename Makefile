@@ -22,7 +22,7 @@ test: install ## all tests
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
 	$(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
 
-test-cluster: install ## the contract suite on the cluster that IPA_TEST_KUBECONFIG names
+test-cluster: install ## the contract suite and the stories on the cluster that IPA_TEST_KUBECONFIG names
 	$(PY) -m pytest tests/contract -m cluster -rs
 
 demo: install ## the main job on real models, about six minutes (SCREENSHOT=file for a picture of the page)

@@ -193,7 +193,7 @@ class Hand:
         left = "nothing ran before, so it is left as it is; apply another plan or delete it"
         while True:
             rollout = self._rollout(change)
-            if rollout.phase is RolloutPhase.READY:
+            if rollout.phase in (RolloutPhase.READY, RolloutPhase.REPLACED):
                 return
             if rollout.phase is RolloutPhase.FAILED:
                 raise RolloutError(f"the rollout failed: {rollout.detail}", hint=left)

@@ -157,6 +157,9 @@ def _watched(
         return _failed(actuation, rollout.detail)
     if rollout.phase is RolloutPhase.READY and tuple(running) == change.configs:
         return replace(actuation, phase=Phase.ROLLED_BACK if change.is_rollback else Phase.SETTLED)
+    if rollout.phase is RolloutPhase.REPLACED:
+        # Even where it reads as before the change: that is how it was made anew, not a read too old.
+        return replace(actuation, phase=Phase.MOVED, detail=rollout.detail)
     # Ready, yet reading `previous`, may be a list older than our own write: wait for it to catch up.
     if rollout.phase is RolloutPhase.READY and tuple(running) != change.previous:
         return replace(actuation, phase=Phase.MOVED, detail=f"it became {_words(running)}")

@@ -82,6 +82,8 @@ class RolloutPhase(StrEnum):
     PROGRESSING = "progressing"
     READY = "ready"
     FAILED = "failed"
+    # What was changed is gone, another carries its name: nothing of the change is left to wait for.
+    REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True)

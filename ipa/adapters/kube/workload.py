@@ -87,12 +87,14 @@ class SeldonWorkload:
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """How far a written change is.
 
-        Where another hand has made the SeldonDeployment ask for something else, or made it anew, it is READY:
-        nothing of the change is left to wait for, and what runs is told by `read`. Never FAILED then, since
-        taking the change back would overwrite that hand.
+        Where another hand has made the SeldonDeployment ask for something else it is READY, where that hand
+        made it anew REPLACED: nothing of the change is left to wait for, and what runs is told by `read`.
+        Never FAILED then, since taking the change back would overwrite that hand.
         """
         sdep = self._get(pipeline)
-        if not _same_object(revision_of(sdep), change.revision) or not _asks_for(pipeline, sdep, change):
+        if not _same_object(revision_of(sdep), change.revision):
+            return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was made anew by another hand")
+        if not _asks_for(pipeline, sdep, change):
             return Rollout(RolloutPhase.READY, "another hand has replaced the change")
         places = locate(pipeline, sdep)
         deployments = self._deployments(pipeline, places)

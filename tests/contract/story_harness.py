@@ -1,0 +1,410 @@
+"""What the stories need: a control loop over SeldonWorkload, a load, and a cluster whose time passes.
+
+Two clusters: the fake API server, where time is ticks, and the one that IPA_TEST_KUBECONFIG names, where it
+is seconds. Environment of the latter: IPA_TEST_NAMESPACE (default ipa-test, must exist), IPA_TEST_IMAGE (any
+that starts and stays), IPA_TEST_CRASH_IMAGE (any that does not, by default one that cannot be pulled),
+IPA_TEST_TIMEOUT_S (for one rollout).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.manifest import render
+from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.control.clock import SystemClock, VirtualClock
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import AlwaysLeading, Clock, Leadership, PipelineControl, WorkloadState
+from ipa.model.decision import Action, Decision, Mode
+from ipa.model.pipeline import (
+    Bounds,
+    Objective,
+    Pipeline,
+    SeldonRun,
+    SeldonTarget,
+    Sla,
+    Stage,
+    Variant,
+    chain,
+)
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.optimize.problem import Compat
+from ipa.policies.base import Policy
+from ipa.policies.ours import Ours
+from ipa.policies.profiled import Profiled
+from ipa.policies.static import Static
+from tests.fakes.kube import FakeKube, Trouble
+from tests.fakes.metrics import FakeMetrics
+from tests.fakes.store import FakeStore
+from tests.fakes.world import window_max
+
+Json = dict[str, Any]
+Configs = tuple[StageConfig, ...]
+
+NAME = "ipa-stories"
+STAGES = ("detect", "read")
+# Accuracy, and seconds of one item on one replica of a tenth of a core. `broken` has an image that does not
+# start, and is too bad for any plan.
+VARIANTS = {"small": (0.6, 0.05), "big": (0.9, 0.15), "broken": (0.1, 0.4)}
+# So few cores that any cluster has them.
+CORES = (0.1, 0.2)
+SMALLEST: Configs = tuple(StageConfig(stage, "small", 1, 0.1, 1) for stage in STAGES)
+CALL_S = 10.0
+FAKE_CORES = 100.0
+# More than any node has.
+TOO_MANY_CORES = 5000.0
+
+
+def pipeline(namespace: str, image: str, crash_image: str) -> Pipeline:
+    """Two stages whose sound variants differ by env alone, so that any image serves."""
+
+    def variant(name: str) -> Variant:
+        used = crash_image if name == "broken" else image
+        return Variant(name, seldon=SeldonRun(image=used, env={"MODEL_VARIANT": name}))
+
+    return Pipeline(
+        name=NAME,
+        stages=chain(
+            [
+                Stage(stage, tuple(variant(name) for name in VARIANTS), batch_timeout_s=0.05)
+                for stage in STAGES
+            ]
+        ),
+        sla=Sla(0.8),
+        objectives={"default": Objective(beta=0.2)},
+        bounds=Bounds(max_replicas=8, batch_sizes=(1, 2, 4, 8)),
+        seldon=SeldonTarget(NAME, namespace),
+    )
+
+
+def _profile(stage: str) -> StageProfile:
+    variants = tuple(
+        VariantProfile(
+            name,
+            accuracy,
+            tuple(
+                ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / (10 * cores) ** 0.8)
+                for cores in CORES
+                for batch in (1, 2, 4, 8)
+            ),
+        )
+        for name, (accuracy, item_s) in VARIANTS.items()
+    )
+    return StageProfile(NAME, stage, variants, "made up", date(2026, 1, 1), "made up")
+
+
+@cache
+def profiled() -> Profiled:
+    """Planner and predictor of the pipeline, which do not ask where it runs."""
+    made = pipeline("any", "any", "any")
+    profiles = {stage: _profile(stage) for stage in STAGES}
+    return Profiled(made, profiles, compat=Compat.PAPER, solver="exact")
+
+
+def ours(made: Pipeline) -> Policy:
+    """The planner as a policy."""
+
+    def plan(narrowed: Pipeline, rate_rps: float) -> Plan:
+        return profiled().plan(narrowed, rate_rps)
+
+    return Ours(made, plan)
+
+
+def keep() -> Policy:
+    """The policy that wants what runs: what happens is what the story asks for."""
+    return Static(profiled())
+
+
+@dataclass
+class Service:
+    """One replica of the service: a loop with its own identity over the cluster of the story."""
+
+    story: Story
+    loop: ControlLoop
+
+    def tick(self) -> Decision:
+        """One tick of the loop, then the cluster has a tick of its own."""
+        decision = self.loop.tick_once()
+        self.story.pass_time()
+        return decision
+
+    def ask(self, configs: Configs) -> Decision:
+        """A change that a person asks for."""
+        decision = self.loop.request(configs, "asked for by the story")
+        self.story.pass_time()
+        return decision
+
+    def until(self, holds: Callable[[Decision], bool], what: str) -> list[Decision]:
+        """The decisions of the ticks up to the first that holds, this one included."""
+        decisions: list[Decision] = []
+        for _ in range(self.story.patience_ticks):
+            decisions.append(self.tick())
+            if holds(decisions[-1]):
+                return decisions
+        last = f"{decisions[-1].reason.value}: {decisions[-1].detail}"
+        raise AssertionError(f"{what}: not within {len(decisions)} ticks; the last was {last}")
+
+    def until_settled(self, configs: Configs | None = None) -> list[Decision]:
+        """The decisions up to the tick that finds everything ready (with that configuration) and holds."""
+
+        def holds(decision: Decision) -> bool:
+            state = self.story.state()
+            wanted = configs is None or running(state) == configs
+            return decision.action is Action.HOLD and state.settled and wanted
+
+        return self.until(holds, "settled")
+
+
+class Story:
+    """A cluster with the pipeline, and the hands to disturb it. Everything goes over the API server's HTTP."""
+
+    clock: Clock
+    settings: GuardSettings
+    patience_ticks: int
+
+    def __init__(self, kubeconfig: str, made: Pipeline) -> None:
+        from kubernetes import client, config
+
+        self.pipeline, self.rate_rps = made, 5.0
+        assert made.seldon is not None
+        self.namespace = made.seldon.namespace
+        self.client = KubeClient.from_kubeconfig(kubeconfig, CALL_S)
+        self.workload = SeldonWorkload(self.client)
+        self.store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
+        configuration = client.Configuration()
+        config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        # Another hand than the service's: what people and GitOps tools do.
+        self._hand = client.ApiClient(configuration)
+        self._custom, self._core = client.CustomObjectsApi(self._hand), client.CoreV1Api(self._hand)
+        self._place = ("machinelearning.seldon.io", "v1", self.namespace, "seldondeployments")
+
+    def pass_time(self) -> None:
+        """Let the cluster have one tick."""
+        raise NotImplementedError
+
+    def make_pods_crash(self) -> None:
+        """See to it that pods of the variant `broken` do not get ready, or skip the story saying why."""
+        raise NotImplementedError
+
+    def serve(self, policy: Policy, *, leadership: Leadership | None = None, run_id: str = "one") -> Service:
+        """A replica of the service over this cluster; all share one record."""
+        metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)  # type: ignore[arg-type]
+        world = World(
+            self.clock,
+            metrics,
+            self.workload,
+            self.store,
+            self.store,
+            leadership=leadership or AlwaysLeading(),
+        )
+        loop = ControlLoop(
+            self.pipeline,
+            world,
+            policy=policy,
+            predict=profiled().predict,
+            forecaster=window_max,
+            settings=self.settings,
+            window_s=20.0,
+            run_id=run_id,
+        )
+        return Service(self, loop)
+
+    def deploy(self, configs: Configs) -> None:
+        """Run the pipeline so; return when everything is ready."""
+        self.workload.create(self.pipeline, configs)
+        self.eventually(lambda: self.state().settled, "the first deploy settles")
+
+    def eventually(self, holds: Callable[[], Any], what: str) -> Any:
+        """What it came to once it holds; time passes in the cluster meanwhile."""
+        for _ in range(self.patience_ticks):
+            found = holds()
+            if found:
+                return found
+            self.pass_time()
+        raise AssertionError(f"{what}: not within {self.patience_ticks} ticks")
+
+    def state(self) -> WorkloadState:
+        """What runs now."""
+        return self.workload.read(self.pipeline)
+
+    def running(self) -> Configs:
+        """The configuration that runs now."""
+        return running(self.state())
+
+    def object(self) -> Json:
+        """The SeldonDeployment now."""
+        return self.client.get_seldondeployment(self.namespace, NAME)
+
+    def generation(self) -> int:
+        """How often its spec was written."""
+        return int(self.object()["metadata"]["generation"])
+
+    def pods(self, stage: str) -> frozenset[str]:
+        """The pods of a stage that are there and not ending, by uid."""
+        found = self.client.list_pods(self.namespace, {"seldon-deployment-id": NAME})
+        return frozenset(
+            pod["metadata"]["uid"]
+            for pod in found
+            if not pod["metadata"].get("deletionTimestamp")
+            and any(container["name"] == stage for container in pod["spec"]["containers"])
+        )
+
+    def edit_by_another_hand(self, change: Callable[[Json], None]) -> None:
+        """Read, change and put the SeldonDeployment, as `kubectl edit` does."""
+        live = self._custom.get_namespaced_custom_object(*self._place, NAME)
+        change(live)
+        self._custom.replace_namespaced_custom_object(*self._place, NAME, live)
+
+    def delete_by_another_hand(self) -> None:
+        """Take the SeldonDeployment away."""
+        self._custom.delete_namespaced_custom_object(*self._place, NAME)
+
+    def create_by_another_hand(self, configs: Sequence[StageConfig]) -> None:
+        """Make it anew, as a GitOps tool does from its manifest."""
+        body = render(self.pipeline, configs)
+        self._custom.create_namespaced_custom_object(*self._place, body)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.client.close()
+        self._hand.close()
+
+
+class FakeStory(Story):
+    """On the fake API server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.kube = FakeKube(capacity_cores=FAKE_CORES)
+        self.kube.__enter__()
+        super().__init__(str(self.kube.kubeconfig(folder)), pipeline("default", "model:1", "broken:1"))
+        self.clock = VirtualClock()
+        self.settings = GuardSettings(tick_s=5.0, rollout_deadline_s=100.0, quarantine_s=600.0)
+        self.patience_ticks = 60
+
+    def pass_time(self) -> None:
+        self.kube.tick()
+        self.clock.wait(self.settings.tick_s)
+
+    def make_pods_crash(self) -> None:
+        def trouble(pod: Json) -> Trouble | None:
+            broken = any(container.get("image") == "broken:1" for container in pod["containers"])
+            return Trouble.IMAGE if broken else None
+
+        self.kube.cluster.trouble_of = trouble
+
+    def close(self) -> None:
+        super().close()
+        self.kube.__exit__()
+
+
+class ClusterStory(Story):
+    """On the cluster of IPA_TEST_KUBECONFIG: it has the CRD and the operator; its pods may be fake."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
+        image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+        self.crash_image = os.environ.get("IPA_TEST_CRASH_IMAGE", "registry.invalid/ipa/none:1")
+        super().__init__(kubeconfig, pipeline(namespace, image, self.crash_image))
+        timeout_s = float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
+        self.clock, self._pause = SystemClock(), threading.Event()
+        self._crashes_by_hand = False
+        self.settings = GuardSettings(tick_s=1.0, rollout_deadline_s=timeout_s, quarantine_s=3600.0)
+        # A story has time for a rollout and for its being taken back.
+        self.patience_ticks = 2 * int(timeout_s)
+        self._clear()
+
+    def pass_time(self) -> None:
+        if self._crashes_by_hand:
+            self._crash_by_hand()
+        self._pause.wait(self.settings.tick_s)
+
+    def make_pods_crash(self) -> None:
+        self._crashes_by_hand = self._pods_are_fake()
+
+    def close(self) -> None:
+        self._clear()
+        super().close()
+
+    def _pods_are_fake(self) -> bool:
+        """Whether no kubelet starts the containers (kwok); such pods are ready whatever their image is."""
+        from kubernetes.client import ApiException
+
+        try:
+            nodes = [node.metadata for node in self._core.list_node().items]
+        except ApiException as error:
+            if error.status == 403:
+                pytest.skip("whether the pods are fake cannot be seen: no right to list nodes")
+            raise
+        return any("kwok.x-k8s.io/node" in (node.annotations or {}) for node in nodes)
+
+    def _crash_by_hand(self) -> None:
+        """Give the broken pods the status that a kubelet would."""
+        from kubernetes.client import ApiException
+
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "cannot be pulled"}}
+        for pod in self.client.list_pods(self.namespace, {"seldon-deployment-id": NAME}):
+            broken = [one for one in pod["spec"]["containers"] if one.get("image") == self.crash_image]
+            if not broken:
+                continue
+            statuses = [
+                {
+                    "name": one["name"],
+                    "image": one["image"],
+                    "imageID": "",
+                    "ready": False,
+                    "restartCount": 0,
+                    "state": waiting,
+                }
+                for one in broken
+            ]
+            conditions = [{"type": kind, "status": "False"} for kind in ("Ready", "ContainersReady")]
+            status = {"phase": "Pending", "containerStatuses": statuses, "conditions": conditions}
+            try:
+                name = pod["metadata"]["name"]
+                self._core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
+            except ApiException as error:
+                if error.status == 404:
+                    continue
+                pytest.skip(f"the pods are fake and their status cannot be set: HTTP {error.status}")
+
+    def _clear(self) -> None:
+        from kubernetes.client import ApiException
+
+        try:
+            self.delete_by_another_hand()
+        except ApiException as error:
+            if error.status != 404:
+                raise
+        labels = {"seldon-deployment-id": NAME}
+        for _ in range(self.patience_ticks):
+            if not self.client.list_pods(self.namespace, labels):
+                return
+            self._pause.wait(1.0)
+        raise AssertionError("pods of an earlier story are still there")
+
+
+def running(state: WorkloadState) -> Configs:
+    """The configurations of a state."""
+    return tuple(stage.config for stage in state.stages)
+
+
+def changed(configs: Configs, stage: str, **fields: Any) -> Configs:
+    """The configurations with those fields of one stage changed."""
+    return tuple(replace(one, **fields) if one.stage == stage else one for one in configs)
+
+
+def applied(decisions: Sequence[Decision]) -> list[Decision]:
+    """Those that changed the cluster."""
+    return [decision for decision in decisions if decision.action is Action.APPLY]

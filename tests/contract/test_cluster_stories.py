@@ -1,0 +1,233 @@
+"""Whole stories with the real control loop, on the fake API server and unchanged on a cluster of yours.
+
+`make test-cluster` runs them on the cluster that IPA_TEST_KUBECONFIG names. Nothing here depends on
+containers that serve, only on what the API server, the operator and the controllers do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.model.decision import Action, Mode, ReasonCode
+from tests.contract.story_harness import (
+    SMALLEST,
+    TOO_MANY_CORES,
+    ClusterStory,
+    FakeStory,
+    Story,
+    applied,
+    changed,
+    keep,
+    ours,
+    profiled,
+)
+
+Json = dict[str, Any]
+
+
+def _cluster(_: Path) -> Story:
+    kubeconfig = os.environ.get("IPA_TEST_KUBECONFIG")
+    if not kubeconfig:
+        pytest.skip("needs a cluster with the SeldonDeployment CRD; set IPA_TEST_KUBECONFIG")
+    return ClusterStory(kubeconfig)
+
+
+STORIES: dict[str, Callable[[Path], Story]] = {"kube-fake": FakeStory, "kube-cluster": _cluster}
+MARKS = {"kube-cluster": [pytest.mark.cluster, pytest.mark.timeout(1800), pytest.mark.xdist_group("cluster")]}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in STORIES])
+def story(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Story]:
+    made = STORIES[request.param](tmp_path)
+    yield made
+    made.close()
+
+
+def component(spec: Json, index: int) -> Json:
+    found: Json = spec["predictors"][0]["componentSpecs"][index]
+    return found
+
+
+def test_first_deploy(story: Story) -> None:
+    """The pipeline is created as small as it gets; the first plan takes it over and gets ready."""
+    story.deploy(SMALLEST)
+    before = story.generation()
+    service = story.serve(ours(story.pipeline))
+    decisions = service.until(lambda decision: decision.action is Action.APPLY, "the first plan")
+    assert decisions[-1].reason is ReasonCode.FIRST_PLAN
+    decisions += service.until_settled()
+    assert story.running() == applied(decisions)[-1].configs != SMALLEST
+    # One write a decision, and none beside.
+    assert story.generation() - before == len(applied(decisions))
+    settled = story.generation()
+    later = [service.tick() for _ in range(3)]
+    assert not applied(later)
+    assert story.generation() == settled
+
+
+def test_scale_up(story: Story) -> None:
+    """The load grows fivefold; what runs in the end carries it, and is ready."""
+    story.deploy(SMALLEST)
+    service = story.serve(ours(story.pipeline))
+    service.until(lambda decision: decision.reason is ReasonCode.NO_CHANGE, "the plan for the low load runs")
+    before, generation = story.running(), story.generation()
+    story.rate_rps = 25.0
+    low = profiled().predict(before, 25.0)
+    assert low is not None and not low.carries
+    decisions = service.until(
+        lambda decision: decision.reason is ReasonCode.NO_CHANGE, "the plan for the high load runs"
+    )
+    seen = profiled().predict(story.running(), 25.0)
+    assert seen is not None and seen.carries
+    assert decisions[0].action is Action.APPLY
+    assert story.generation() - generation == len(applied(decisions))
+
+
+def test_switch_variant(story: Story) -> None:
+    """A new variant of one stage: its pods are made anew, those of the other stay."""
+    story.deploy(SMALLEST)
+    service = story.serve(keep())
+    service.until_settled()
+    detect, read, generation = story.pods("detect"), story.pods("read"), story.generation()
+    wanted = changed(SMALLEST, "read", variant="big")
+    decision = service.ask(wanted)
+    assert decision.action is Action.APPLY
+    assert not applied(service.until_settled(wanted))
+    story.eventually(lambda: not (read & story.pods("read")), "the old pods are gone")
+    assert story.pods("detect") == detect
+    assert story.generation() == generation + 1
+
+
+def test_batch_only(story: Story) -> None:
+    """A larger batch changes the one value it is in, and rolls that stage alone."""
+    story.deploy(SMALLEST)
+    service = story.serve(keep())
+    service.until_settled()
+    before, detect, read = story.object()["spec"], story.pods("detect"), story.pods("read")
+    wanted = changed(SMALLEST, "detect", batch_size=4)
+    assert service.ask(wanted).action is Action.APPLY
+    service.until_settled(wanted)
+    after = story.object()["spec"]
+    assert after != before
+    for spec in (before, after):
+        env = component(spec, 0)["spec"]["containers"][0]["env"]
+        env[:] = [entry for entry in env if not entry["name"].startswith("MLSERVER_MODEL_MAX_BATCH_SIZE")]
+    assert after == before
+    story.eventually(lambda: not (detect & story.pods("detect")), "the old pods are gone")
+    assert story.pods("read") == read
+
+
+def test_replica_only(story: Story) -> None:
+    """More replicas: nothing but the number changes, and no pod is started anew."""
+    story.deploy(SMALLEST)
+    service = story.serve(keep())
+    service.until_settled()
+    before, detect, read = deepcopy(story.object()["spec"]), story.pods("detect"), story.pods("read")
+    wanted = changed(SMALLEST, "detect", replicas=3)
+    assert service.ask(wanted).action is Action.APPLY
+    service.until_settled(wanted)
+    after = story.object()["spec"]
+    assert component(after, 0)["replicas"] == 3
+    component(after, 0)["replicas"] = component(before, 0)["replicas"]
+    assert after == before
+    assert detect < story.pods("detect")
+    assert len(story.pods("detect")) == 3
+    assert story.pods("read") == read
+
+
+def test_rollback_on_crash_loop(story: Story) -> None:
+    """A variant whose pods never start is taken back, and left alone for a while."""
+    story.make_pods_crash()
+    story.deploy(SMALLEST)
+    service = story.serve(keep())
+    service.until_settled()
+    read, generation = story.pods("read"), story.generation()
+    broken = changed(SMALLEST, "read", variant="broken")
+    assert service.ask(broken).action is Action.APPLY
+    decisions = service.until(lambda decision: decision.reason is ReasonCode.ROLLBACK, "it is taken back")
+    assert decisions[-1].configs == SMALLEST
+    # The pods that served did so all the while.
+    assert read <= story.pods("read")
+    assert not applied(service.until_settled(SMALLEST))
+    assert story.generation() == generation + 2
+
+
+def test_pending(story: Story) -> None:
+    """Pods that no node has room for are named at once, and taken back at the deadline."""
+    story.deploy(SMALLEST)
+    service = story.serve(keep())
+    service.until_settled()
+    generation = story.generation()
+    assert service.ask(changed(SMALLEST, "read", cores=TOO_MANY_CORES)).action is Action.APPLY
+    early = service.until(lambda decision: "Unschedulable" in decision.detail, "the pod is named")
+    assert not applied(early)
+    assert len(early) * story.settings.tick_s < story.settings.rollout_deadline_s / 2
+    decisions = service.until(lambda decision: decision.action is Action.APPLY, "it is taken back")
+    assert decisions[-1].reason is ReasonCode.ROLLBACK
+    service.until_settled(SMALLEST)
+    assert story.generation() == generation + 2
+
+
+def test_hand_edit(story: Story) -> None:
+    """Another hand changes the replicas: that is said and not undone; where it goes on, we stop."""
+    story.deploy(SMALLEST)
+    service = story.serve(keep())
+    service.until_settled()
+    for replicas in (2, 3, 4):
+
+        def scale(sdep: Json, replicas: int = replicas) -> None:
+            component(sdep["spec"], 0)["replicas"] = replicas
+
+        story.edit_by_another_hand(scale)
+        generation = story.generation()
+        decision = service.tick()
+        assert decision.reason is ReasonCode.DRIFT
+        assert "another hand" in decision.detail
+        assert not applied(service.until_settled(changed(SMALLEST, "detect", replicas=replicas)))
+        assert story.generation() == generation
+    # That was the third time: a person is asked for, and nothing is written, whatever the load.
+    story.rate_rps = 25.0
+    assert {service.tick().reason for _ in range(3)} == {ReasonCode.DRIFT}
+
+
+@pytest.mark.parametrize("again", ["as before", "otherwise"])
+def test_delete_and_re_create(story: Story, again: str) -> None:
+    """The object is made anew while a change rolls: the change ends there, the new object is not touched."""
+    story.deploy(SMALLEST)
+    service = story.serve(keep())
+    service.until_settled()
+    old = story.object()["metadata"]["uid"]
+    assert service.ask(changed(SMALLEST, "detect", replicas=3)).action is Action.APPLY
+    assert service.tick().reason is ReasonCode.IN_PROGRESS
+    story.delete_by_another_hand()
+    story.eventually(lambda: not story.pods("detect"), "the children are gone")
+    anew = SMALLEST if again == "as before" else changed(SMALLEST, "read", replicas=2)
+    story.create_by_another_hand(anew)
+    created = story.object()
+    assert created["metadata"]["uid"] != old
+    decisions = service.until(lambda decision: decision.reason is ReasonCode.NO_CHANGE, "it goes on afresh")
+    assert not applied(decisions)
+    assert ReasonCode.QUARANTINED not in {decision.reason for decision in decisions}
+    assert story.object()["spec"] == created["spec"]
+    # The new object is ours to change: the next wish is carried out on it.
+    wanted = changed(anew, "detect", batch_size=2)
+    assert service.ask(wanted).action is Action.APPLY
+    service.until_settled(wanted)
+
+
+def test_writes_nothing_in_advisory_mode(story: Story) -> None:
+    """What would be done is said, and the cluster stays as it is."""
+    story.deploy(SMALLEST)
+    story.store.default = type(story.store.default)(mode=Mode.ADVISORY)
+    service = story.serve(ours(story.pipeline))
+    story.rate_rps = 25.0
+    before = story.object()
+    decisions = [service.tick() for _ in range(4)]
+    assert {decision.reason for decision in decisions} == {ReasonCode.ADVISORY}
+    assert story.object()["spec"] == before["spec"]
