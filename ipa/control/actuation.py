@@ -157,16 +157,23 @@ def _watched(
         return _failed(actuation, rollout.detail)
     if rollout.phase is RolloutPhase.READY and tuple(running) == change.configs:
         return replace(actuation, phase=Phase.ROLLED_BACK if change.is_rollback else Phase.SETTLED)
-    if rollout.phase is RolloutPhase.REPLACED:
-        # Even where it reads as before the change: that is how it was made anew, not a read too old.
-        return replace(actuation, phase=Phase.MOVED, detail=rollout.detail)
-    # Ready, yet reading `previous`, may be a list older than our own write: wait for it to catch up.
-    if rollout.phase is RolloutPhase.READY and tuple(running) != change.previous:
-        return replace(actuation, phase=Phase.MOVED, detail=f"it became {_words(running)}")
+    moved = _moved(change, running, rollout)
+    if moved:
+        return replace(actuation, phase=Phase.MOVED, detail=moved)
     if now_s - actuation.started_s >= change.deadline_s:
         waited = f"not ready after {change.deadline_s:g} s"
         return _failed(actuation, f"{waited}: {rollout.detail}" if rollout.detail else waited)
     return replace(actuation, detail=rollout.detail)
+
+
+def _moved(change: Change, running: Sequence[StageConfig], rollout: Rollout) -> str:
+    """In words what another hand made of it; empty where none did, as far as can be told."""
+    if rollout.phase is RolloutPhase.REPLACED:
+        # Even where it reads as before the change: that is how it was made anew, not a read too old.
+        return rollout.detail
+    # Ready, yet reading `previous`, may be a list older than our own write: wait for it to catch up.
+    is_other = rollout.phase is RolloutPhase.READY and tuple(running) != change.previous
+    return f"it became {_words(running)}" if is_other else ""
 
 
 def _failed(actuation: Actuation, detail: str) -> Actuation:

@@ -116,8 +116,8 @@ def profiled() -> Profiled:
 def ours(made: Pipeline) -> Policy:
     """The planner as a policy."""
 
-    def plan(narrowed: Pipeline, rate_rps: float) -> Plan:
-        return profiled().plan(narrowed, rate_rps)
+    def plan(narrowed: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
+        return replace(profiled().plan(narrowed, rate_rps, running), solve_s=0.0)
 
     return Ours(made, plan)
 
@@ -168,7 +168,7 @@ class Service:
 
 
 class Story:
-    """A cluster with the pipeline, and the hands to disturb it. Everything goes over the API server's HTTP."""
+    """A cluster with the pipeline, and the hands to disturb it; all goes over the API server's HTTP."""
 
     clock: Clock
     settings: GuardSettings
