@@ -120,11 +120,10 @@ def advance(
 def resume(last: Decision | None, observation: Observation, deadline_s: float, now_s: float) -> Actuation:
     """The actuation that an earlier process left in flight, from the record and the world alone.
 
-    It is in flight where the last applied decision's configuration runs and is not settled yet.
+    It is in flight where the last applied decision's configuration runs and is not settled yet. Where that
+    decision was to take a change back and was not written any more, that change is: it is taken back anew.
     """
     if last is None or last.action is not Action.APPLY or observation.settled:
-        return IDLE
-    if observation.running() != last.configs:
         return IDLE
     change = Change(
         decision_id=last.decision_id,
@@ -135,7 +134,11 @@ def resume(last: Decision | None, observation: Observation, deadline_s: float, n
         deadline_s=deadline_s,
         is_rollback=last.reason is ReasonCode.ROLLBACK,
     )
-    return Actuation(Phase.WAITING_READY, change, now_s, "taken up again after a restart")
+    actuation = Actuation(Phase.WAITING_READY, change, now_s, "taken up again after a restart")
+    if observation.running() == last.configs:
+        return actuation
+    is_unwritten = change.is_rollback and observation.running() == last.previous
+    return withdrawn(actuation, now_s) if is_unwritten else IDLE
 
 
 def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuation:

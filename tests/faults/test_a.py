@@ -1,0 +1,51 @@
+"""Crash points: whatever step the service dies at, the next process ends what the record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ipa.control.actuation import IN_FLIGHT
+from tests.faults.crashing import STORIES, Found, run, service
+from tests.faults.table import Case
+
+# A restart may have to wait out a rollout and try a broken variant once more.
+MTTR_TICKS = 12
+
+
+def test_a1_killed_at_every_point_and_started_again(case: Case, tmp_path: Path) -> None:
+    known: set[str] = set()
+    points: list[str] = []
+    found: list[Found] = []
+    with service() as process:
+        for number, story in enumerate(STORIES):
+            whole = run(story, tmp_path / f"{number}-whole", process)
+            assert whole.came_to_rest, whole
+            found.append(whole)
+            for at, point in enumerate(whole.points):
+                if point in known:
+                    continue
+                known.add(point)
+                killed = run(story, tmp_path / f"{number}-{at}", process, point)
+                assert killed.killed, point
+                assert killed.came_to_rest, (story.name, point, killed)
+                assert killed.configs == whole.configs, (story.name, point, killed)
+                points.append(point)
+                found.append(killed)
+    case.equal("phases in flight at which it died", {*_phases(points)}, {phase.value for phase in IN_FLIGHT})
+    case.told("points", len(points))
+    case.equal("came to rest at the same plan", sum(one.came_to_rest for one in found[:]), len(found))
+    case.at_most("MTTR ticks", max(one.mttr_ticks for one in found), MTTR_TICKS)
+    case.told("accepted writes", sum(one.writes for one in found))
+    case.equal("duplicate writes", sum(one.duplicates for one in found), 0)
+    case.equal("unaudited writes", sum(one.unaudited for one in found), 0)
+    case.equal("writes while another rolled out", sum(one.piled_up for one in found), 0)
+    case.equal("writes out of bounds", sum(one.out_of_bounds for one in found), 0)
+    case.equal("foreign fields changed", sum(one.foreign_changed for one in found), 0)
+
+
+def _phases(points: list[str]) -> list[str]:
+    return [
+        name
+        for name in (point.partition(":")[0].removesuffix(" (rollback)") for point in points)
+        if name not in ("starting", "idle")
+    ]
