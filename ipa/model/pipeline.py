@@ -246,13 +246,35 @@ class Fallback:
     recover_ticks: int = 3
 
 
+class Shape(StrEnum):
+    """How a pipeline is made into SeldonDeployments.
+
+    `single`: one for all stages, each batching by itself, with Seldon's orchestrator. `split`: our router,
+    and for each stage our queue and its model, each a SeldonDeployment of its own.
+    """
+
+    SINGLE = "single"
+    SPLIT = "split"
+
+
 @dataclass(frozen=True, slots=True)
 class SeldonTarget:
-    """Where the pipeline's SeldonDeployment lives."""
+    """Where the pipeline's SeldonDeployment lives, and what it takes beside the stages' replicas.
+
+    `orchestrator_cores` are those of Seldon's orchestrator, or of our router; it has a pod of its own
+    unless `separate_orchestrator` is false: then each replica of the first stage has one. `queue_cores` are
+    those of each stage's queue, `image` that of router and queues (both for shape split).
+    """
 
     name: str
     namespace: str = "default"
     predictor: str = "default"
+    shape: Shape = Shape.SINGLE
+    image: str | None = None
+    # The operator gives its orchestrator 500m.
+    orchestrator_cores: float = 0.5
+    separate_orchestrator: bool = True
+    queue_cores: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

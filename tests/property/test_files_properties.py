@@ -60,7 +60,10 @@ PIPELINE: dict[str, Any] = {
             "sla": "4s",
         }
     },
-    "seldon": {"name": "shop", "namespace": "prod", "predictor": "main"},
+    "seldon": {
+        **{"name": "shop", "namespace": "prod", "predictor": "main", "shape": "split", "image": "ipa:1"},
+        **{"orchestrator_cores": 0.25, "separate_orchestrator": False, "queue_cores": 0.1},
+    },
     "stages": [
         {
             "name": "detect",

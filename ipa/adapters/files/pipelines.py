@@ -25,6 +25,7 @@ from ipa.model.pipeline import (
     Pipeline,
     SeldonRun,
     SeldonTarget,
+    Shape,
     Sla,
     Stage,
     StageBounds,
@@ -93,12 +94,18 @@ def _pipeline(document: Document) -> Pipeline:
         ),
         bounds=_bounds(data.get("bounds", {})),
         default_objective=data.get("default_objective", "default"),
-        seldon=SeldonTarget(**data["seldon"]) if "seldon" in data else None,
+        seldon=_target(data["seldon"]) if "seldon" in data else None,
         description=data.get("description", ""),
         sets=data.get("sets", False),
         max_predictors=int(data.get("max_predictors", 1)),
         drop_after_s=parse_duration_s(data["drop_after"]) if "drop_after" in data else None,
     )
+
+
+def _target(data: Mapping[str, Any]) -> SeldonTarget:
+    values = dict(data)
+    values |= {key: float(data[key]) for key in ("orchestrator_cores", "queue_cores") if key in data}
+    return SeldonTarget(**{**values, "shape": Shape(data.get("shape", Shape.SINGLE))})
 
 
 def _stages(document: Document) -> tuple[Stage, ...]:

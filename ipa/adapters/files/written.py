@@ -155,7 +155,20 @@ def _pin_mapping(pin: Pin) -> dict[str, Any]:
 
 
 def _target_mapping(target: SeldonTarget) -> dict[str, Any]:
-    return {"name": target.name, "namespace": target.namespace, "predictor": target.predictor}
+    usual = SeldonTarget(target.name)
+    return {"name": target.name, "namespace": target.namespace, "predictor": target.predictor} | _present(
+        {
+            "shape": str(target.shape) if target.shape is not usual.shape else None,
+            "image": target.image,
+            "orchestrator_cores": _unless(usual.orchestrator_cores, target.orchestrator_cores),
+            "separate_orchestrator": None if target.separate_orchestrator else False,
+            "queue_cores": _unless(usual.queue_cores, target.queue_cores),
+        }
+    )
+
+
+def _unless(usual: float, value: float) -> Any:
+    return None if value == usual else format_number(value)
 
 
 def _seldon_mapping(run: SeldonRun) -> dict[str, Any]:
