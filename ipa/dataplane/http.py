@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,8 +156,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def serve(application: Application, host: str, port: int) -> None:
-    """Serve until told to stop (SIGTERM, SIGINT)."""
+def serve(application: Application, host: str, port: int, drain_s: float = 5.0) -> None:
+    """Serve until told to stop (SIGTERM, SIGINT).
+
+    Then no new connection is accepted, and what is in flight has `drain_s` to be answered.
+    """
     uvicorn.run(
         application,
         host=host,
@@ -164,5 +168,5 @@ def serve(application: Application, host: str, port: int) -> None:
         log_level="warning",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
     )

@@ -7,11 +7,17 @@
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."]}
 
 Every key of a PUT may be absent. The admin address answers loopback callers only.
+
+As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
+headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name there),
+MLSERVER_MODEL_MAX_BATCH_SIZE and MLSERVER_MODEL_MAX_BATCH_TIME (which mean here what they mean to MLServer),
+IPA_MAX_ITEMS, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's operator gives it.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +25,8 @@ import orjson
 
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client
+from ipa.dataplane.discovery import Discovery
+from ipa.dataplane.environment import Words, add, add_address, words
 from ipa.dataplane.http import Application, Call, HttpError, Response, serve
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
@@ -31,14 +39,29 @@ MAX_BATCH_SIZE = 1024
 
 
 class QueueServer:
-    """The HTTP face of a stage's queue. Without `sender` it posts to MLServer replicas."""
+    """The HTTP face of a stage's queue. Without `sender` it posts to MLServer replicas.
 
-    def __init__(self, pipeline: str, stage: str, *, sender: Sender | None = None, **queue: Any) -> None:
+    `model` is the model's name there (the stage's where absent), `model_url` the Service of its replicas.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        stage: str,
+        *,
+        model: str | None = None,
+        model_url: str | None = None,
+        sender: Sender | None = None,
+        **queue: Any,
+    ) -> None:
         self._stage = stage
         self._metrics = QueueMetrics(pipeline, stage)
         self._client: Client | None = None
         self._infer_path = f"/v2/models/{stage}/infer"
+        self._model_path = f"/v2/models/{model or stage}/infer"
         self._queue = StageQueue(sender or self._post, self._metrics, **queue)
+        self._discovery = Discovery(model_url, self._serve_with) if model_url else None
+        self._looking: asyncio.Task[None] | None = None
 
     def application(self) -> Application:
         """The ASGI application."""
@@ -57,8 +80,12 @@ class QueueServer:
 
     async def _start(self) -> None:
         self._client = Client()
+        if self._discovery:
+            self._looking = asyncio.create_task(self._discovery.run())
 
     async def _stop(self) -> None:
+        if self._looking:
+            self._looking.cancel()
         await self._queue.close()
         if self._client:
             await self._client.close()
@@ -66,7 +93,10 @@ class QueueServer:
     async def _post(self, url: str, body: bytes) -> tuple[int, bytes]:
         if self._client is None:
             raise RuntimeError("the application was not started")
-        return await self._client.post(url + self._infer_path, body, {})
+        return await self._client.post(url + self._model_path, body, {})
+
+    def _serve_with(self, urls: tuple[str, ...]) -> None:
+        self._queue.configure(QueueConfig(replicas=urls))
 
     async def _infer(self, call: Call) -> Response:
         budget_s = call.budget_s()
@@ -131,24 +161,28 @@ def _is_replica(url: Any) -> bool:
 def main() -> None:
     """Serve until told to stop."""
     parser = argparse.ArgumentParser(prog="python -m ipa.dataplane.queue", description=__doc__.split("\n")[0])
-    parser.add_argument("--pipeline", required=True)
-    parser.add_argument("--stage", required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--batch-timeout-s", type=float, default=0.1)
-    parser.add_argument("--max-items", type=int, default=4096, help="items that may wait")
-    parser.add_argument("--replica", action="append", default=[], metavar="URL")
+    add(parser, "--pipeline", "IPA_PIPELINE")
+    add(parser, "--stage", "IPA_STAGE")
+    add_address(parser)
+    add(parser, "--batch-size", "MLSERVER_MODEL_MAX_BATCH_SIZE", type=int, default=1)
+    add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
+    add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
+    add(parser, "--replica", "IPA_REPLICAS", action=Words, optional=True, metavar="URL")
+    add(parser, "--model", "IPA_MODEL", optional=True, help="the model's name; the stage's where absent")
+    add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     given = parser.parse_args()
     server = QueueServer(
         given.pipeline,
         given.stage,
-        batch_size=given.batch_size,
+        model=given.model,
+        model_url=given.model_url,
+        # As MLServer's: 0 is no batching.
+        batch_size=max(1, given.batch_size),
         batch_timeout_s=given.batch_timeout_s,
-        replicas=tuple(given.replica),
+        replicas=tuple(words(given.replica)),
         max_items=given.max_items,
     )
-    serve(server.application(), given.host, given.port)
+    serve(server.application(), given.host, given.port, given.drain_s)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """A pipeline's router as a process: `python -m ipa.dataplane.router --pipeline P --port N --stage S=URL ...`.
 
+As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES ("detect=http://..."
+and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's operator
+gives it.
+
 Passes a V2 request through the stages' queues in order, as Seldon's orchestrator does: the outputs of one
 stage are the inputs of the next. Bodies are passed on as they are where nothing changes in them.
 """
@@ -15,6 +19,7 @@ import orjson
 
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client, ConnectionLostError
+from ipa.dataplane.environment import Words, add, add_address, words
 from ipa.dataplane.http import BUDGET_HEADER, Application, Call, HttpError, Response, serve
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.tensors import FAN_OUT
@@ -154,14 +159,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ipa.dataplane.router", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--pipeline", required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--stage", action="append", required=True, type=_stage, metavar="NAME=URL")
-    parser.add_argument("--drop-after-s", type=float, help="give a request up after this many seconds")
+    add(parser, "--pipeline", "IPA_PIPELINE")
+    add_address(parser)
+    add(parser, "--stage", "IPA_STAGES", action=Words, metavar="NAME=URL")
+    add(
+        parser,
+        "--drop-after-s",
+        "IPA_DROP_AFTER_S",
+        type=float,
+        optional=True,
+        help="give a request up after this many seconds",
+    )
     given = parser.parse_args()
-    server = RouterServer(given.pipeline, given.stage, drop_after_s=given.drop_after_s)
-    serve(server.application(), given.host, given.port)
+    try:
+        stages = [_stage(text) for text in words(given.stage)]
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--stage: {error}")
+    server = RouterServer(given.pipeline, stages, drop_after_s=given.drop_after_s)
+    serve(server.application(), given.host, given.port, given.drain_s)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""Router and queue as containers: started by their environment alone, and told to stop while they work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from ipa.dataplane.discovery import Discovery
+
+REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [2.0]}]}
+PATIENCE_S = 20.0
+
+
+class Model:
+    """A model server that answers only once it may."""
+
+    def __init__(self) -> None:
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+        self.paths: list[str] = []
+        model = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                model.paths.append(self.path)
+                model.asked.set()
+                model.may_answer.wait(PATIENCE_S)
+                answer = orjson.dumps({"outputs": orjson.loads(body)["inputs"]})
+                self.send_response(200)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return self.server.server_port
+
+    def close(self) -> None:
+        self.may_answer.set()
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Container:
+    """A process of the image with nothing but its environment."""
+
+    def __init__(self, module: str, **env: str) -> None:
+        self.port = free_port()
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+        port = {"PREDICTIVE_UNIT_HTTP_SERVICE_PORT": str(self.port)}
+        self.process = subprocess.Popen([sys.executable, "-m", module], env={**kept, **port, **env})
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def wait_ready(self) -> None:
+        pause = threading.Event()
+        for _ in range(int(PATIENCE_S / 0.05)):
+            assert self.process.poll() is None, "it ended by itself"
+            try:
+                if httpx.get(self.url("/v2/health/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            pause.wait(0.05)
+        raise AssertionError("it did not get ready")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    made = Model()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def containers(model: Model) -> Iterator[tuple[Container, Container]]:
+    queue = Container(
+        "ipa.dataplane.queue",
+        IPA_PIPELINE="shop",
+        IPA_STAGE="detect",
+        IPA_MODEL="detector",
+        IPA_MODEL_URL=f"http://localhost:{model.port}",
+        MLSERVER_MODEL_MAX_BATCH_SIZE="4",
+        MLSERVER_MODEL_MAX_BATCH_TIME="0.01",
+    )
+    router = Container(
+        "ipa.dataplane.router",
+        IPA_PIPELINE="shop",
+        IPA_STAGES=f"detect={queue.url('')}",
+        IPA_DROP_AFTER_S="15",
+    )
+    yield router, queue
+    for each in (router, queue):
+        each.close()
+
+
+@pytest.mark.timeout(60)
+def test_they_start_from_their_environment_and_end_what_is_in_flight_when_told_to_stop(
+    model: Model, containers: tuple[Container, Container]
+) -> None:
+    router, queue = containers
+    for each in (router, queue):
+        each.wait_ready()
+        assert httpx.get(each.url("/v2/health/live")).status_code == 200
+    config = httpx.get(queue.url("/admin/config")).json()
+    assert (config["batch_size"], config["batch_timeout_s"]) == (4, 0.01)
+    with ThreadPoolExecutor() as threads:
+        answer = threads.submit(
+            httpx.post, router.url("/v2/models/shop/infer"), json=REQUEST, timeout=PATIENCE_S
+        )
+        assert model.asked.wait(PATIENCE_S)
+        # Both at once, as when the whole pipeline is removed.
+        for each in (router, queue):
+            each.process.send_signal(signal.SIGTERM)
+        refused = threading.Event()
+        for each in (router, queue):
+            for _ in range(int(PATIENCE_S / 0.02)):
+                try:
+                    httpx.get(each.url("/v2/health/live"))
+                except httpx.TransportError:
+                    break
+                refused.wait(0.02)
+            else:
+                raise AssertionError("it still takes new connections")
+        model.may_answer.set()
+        response = answer.result(PATIENCE_S)
+    assert response.status_code == 200, response.text
+    assert response.json()["outputs"][0]["data"] == [2.0]
+    # The model is asked under its own name, not under the stage's.
+    assert set(model.paths) == {"/v2/models/detector/infer"}
+    assert {each.process.wait(PATIENCE_S) for each in (router, queue)} <= {0, -signal.SIGTERM}
+
+
+def test_metrics_name_pipeline_and_stage(model: Model, containers: tuple[Container, Container]) -> None:
+    router, queue = containers
+    model.may_answer.set()
+    for each in (router, queue):
+        each.wait_ready()
+    assert httpx.post(router.url("/v2/models/shop/infer"), json=REQUEST).status_code == 200
+    assert 'ipa_router_requests_total{outcome="answered",pipeline="shop"} 1.0' in (
+        httpx.get(router.url("/metrics")).text
+    )
+    assert 'ipa_queue_items_total{outcome="answered",pipeline="shop",stage="detect"} 1.0' in (
+        httpx.get(queue.url("/metrics")).text
+    )
+
+
+def test_a_container_without_its_settings_says_which_are_missing() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "ipa.dataplane.queue"],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert "--pipeline, --stage, --port" in told.stderr
+
+
+def test_replicas_are_the_pods_behind_the_service() -> None:
+    answers: list[list[str] | None] = [
+        ["10.0.0.2", "10.0.0.1", "10.0.0.2"],
+        ["10.0.0.1", "10.0.0.2"],
+        None,
+        ["10.0.0.3", "fd00::1"],
+    ]
+    told: list[tuple[str, ...]] = []
+
+    async def lookup(host: str, port: int) -> list[str]:
+        assert (host, port) == ("shop-detect-model-default.prod", 9000)
+        found = answers.pop(0)
+        if found is None:
+            raise OSError("Name or service not known")
+        return found
+
+    async def look_four_times() -> None:
+        discovery = Discovery("http://shop-detect-model-default.prod:9000", told.append, lookup)
+        for _ in range(4):
+            await discovery.look()
+
+    asyncio.run(look_four_times())
+    assert told == [
+        ("http://10.0.0.1:9000", "http://10.0.0.2:9000"),
+        ("http://10.0.0.3:9000", "http://[fd00::1]:9000"),
+    ]
