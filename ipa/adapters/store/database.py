@@ -100,6 +100,8 @@ def _engine(url: URL) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _on_sqlite_connect)
         event.listen(engine, "begin", _on_sqlite_begin)
+        if not str(url.database).startswith("file:"):
+            _File(Path(str(url.database))).guard(engine)
     return engine
 
 
@@ -125,6 +127,30 @@ def _prepare_file(url: URL) -> None:
             f"the store {path} is an empty file; a store that lost its contents is not started afresh",
             hint=f"{RESTORE} If it never held anything, remove the file.",
         )
+
+
+class _File:
+    """The file that was opened first. SQLite goes on writing to one that was removed, and makes a new one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode: int | None = None
+
+    def guard(self, engine: Engine) -> None:
+        """Have every connection fail once another file, or none, has its name."""
+        event.listen(engine, "do_connect", self._check)
+        event.listen(engine, "connect", self._remember)
+        event.listen(engine, "checkout", self._check)
+
+    def _remember(self, *_: Any) -> None:
+        self._inode = self._inode or self._path.stat().st_ino
+
+    def _check(self, *_: Any) -> None:
+        if self._inode is not None and (not self._path.exists() or self._path.stat().st_ino != self._inode):
+            raise UnavailableError(
+                f"the store {self._path} was moved or removed while it was in use",
+                hint="Put it back, or start the service again: what is not there is lost.",
+            )
 
 
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:

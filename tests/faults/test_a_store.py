@@ -1,0 +1,286 @@
+"""A store that cannot be written, or is not what it was: nothing is actuated, nothing is lost."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from sqlalchemy import Engine, event
+
+from ipa.adapters.store import Store, database
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Change, Decision, Mode, ReasonCode
+from ipa.model.errors import ConfigurationError, IpaError
+from tests.fakes.world import PIPELINE, Scenario, scenario
+from tests.faults.table import Case
+
+
+@dataclass
+class Kept:
+    """A loop over a real store in a file, whose writes are checked against the file as they are made."""
+
+    path: Path
+    engine: Engine
+    world: Scenario
+    unaudited: int = 0
+
+    def rows(self) -> list[str]:
+        """The decisions on disk, as another process reads them."""
+        other = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
+        found = [row[0] for row in other.execute("SELECT decision_id FROM ipa_decisions ORDER BY seq")]
+        other.close()
+        return found
+
+    def check(self, change: Change) -> None:
+        self.unaudited += change.decision_id not in self.rows()
+
+    @property
+    def writes(self) -> int:
+        return len(self.world.workload.writes)
+
+
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+@contextmanager
+def kept(path: Path) -> Iterator[Kept]:
+    engine = database.open_engine(url_of(path))
+    store = Store(engine)
+    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE))
+    made = replace(scenario(25.0), store=store).restarted("run")  # type: ignore[arg-type]
+    found = Kept(path, engine, made)
+    made.workload.before_write = found.check
+    try:
+        yield found
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def full(found: Kept) -> Iterator[None]:
+    """No page can be added: what SQLite says of a full disk."""
+    found.engine.dispose()
+
+    def connected(connection: sqlite3.Connection, _record: object) -> None:
+        # Decisions are as large as pages, so the next one does not fit.
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(found.engine, "connect", connected)
+    yield
+    event.remove(found.engine, "connect", connected)
+    found.engine.dispose()
+
+
+@contextmanager
+def read_only(found: Kept) -> Iterator[None]:
+    """Remounted read-only: every write is refused."""
+    found.engine.dispose()
+
+    def connected(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA query_only = ON")
+
+    event.listen(found.engine, "connect", connected)
+    yield
+    event.remove(found.engine, "connect", connected)
+    found.engine.dispose()
+
+
+@contextmanager
+def not_growing(_found: Kept) -> Iterator[None]:
+    """The system fails each write() to the log, so that SQLite says disk I/O error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fsync(is_kept: bool) -> Callable[[Kept], object]:
+    """A commit whose fsync fails: of what was written nothing is sure, all of it or nothing is there."""
+
+    @contextmanager
+    def failing(found: Kept) -> Iterator[None]:
+        dialect = found.engine.dialect
+        real = dialect.do_commit
+
+        def commit(connection: sqlite3.Connection) -> None:
+            if is_kept:
+                connection.commit()
+            raise sqlite3.OperationalError("disk I/O error")
+
+        dialect.do_commit = commit  # type: ignore[method-assign,assignment]
+        yield
+        dialect.do_commit = real  # type: ignore[method-assign]
+
+    return failing
+
+
+@contextmanager
+def locked(found: Kept) -> Iterator[None]:
+    """Another process is in a long transaction."""
+    other = sqlite3.connect(found.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    yield
+    other.close()
+
+
+DISKS = {
+    "full": full,
+    "read-only": read_only,
+    "I/O error at write": not_growing,
+    "I/O error at fsync, nothing kept": fsync(False),
+    "I/O error at fsync, all kept": fsync(True),
+}
+
+
+def held(decisions: Sequence[Decision]) -> set[ReasonCode]:
+    return {decision.reason for decision in decisions}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locked store is given up at once."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
+
+
+@pytest.mark.parametrize("trouble", DISKS)
+def test_a3_no_write_where_the_audit_cannot_be_kept(case: Case, tmp_path: Path, trouble: str) -> None:
+    case.title += f": {trouble}"
+    with kept(tmp_path / "s.sqlite3") as found:
+        found.world.metrics.rate_rps = lambda _: 5.0
+        found.world.ticks(2)
+        before = found.rows()
+        found.world.metrics.rate_rps = lambda _: 25.0
+        with DISKS[trouble](found):  # type: ignore[operator]
+            decisions = found.world.ticks(5)
+        case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
+        case.equal("writes without an audit record", found.writes, 0)
+        assert before
+        lost = set(before) - set(found.rows())
+        case.equal("rows lost", len(lost), 0)
+        later = found.world.ticks(8)
+        at = next(at for at, decision in enumerate(later, 1) if decision.action.value == "apply")
+        case.at_most("MTTR ticks", at, 1)
+        case.equal("unaudited writes", found.unaudited, 0)
+        case.equal("writes once it is well", found.writes, 1)
+
+
+def test_a4_locked_by_another_process(case: Case, tmp_path: Path) -> None:
+    with kept(tmp_path / "s.sqlite3") as found:
+        with locked(found):
+            decisions = found.world.ticks(3)
+        case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
+        case.equal("writes while locked", found.writes, 0)
+        case.equal("first action after", found.world.ticks(1)[0].action.value, "apply")
+        case.equal("unaudited writes", found.unaudited, 0)
+
+
+def test_a4_removed_while_in_use(case: Case, tmp_path: Path) -> None:
+    with kept(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(1)
+        writes = found.writes
+        found.world.metrics.rate_rps = lambda _: 5.0
+        for file in tmp_path.iterdir():
+            file.rename(tmp_path.parent / f"moved-{file.name}")
+        decisions = found.world.ticks(12)
+        case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
+        case.equal("writes that nobody could look up", found.writes - writes, 0)
+        case.equal("stores begun anew", len([*tmp_path.iterdir()]), 0)
+        with pytest.raises(IpaError, match="moved or removed"):
+            Store(found.engine).control(PIPELINE.name)
+
+
+def test_a4_damaged_while_in_use_and_at_start(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite3"
+    with kept(path) as found:
+        found.world.ticks(2)
+        found.engine.dispose()
+        writes = found.writes
+        found.world.metrics.rate_rps = lambda _: 5.0
+        contents = bytearray(path.read_bytes())
+        contents[4096:] = b"\xff" * (len(contents) - 4096)
+        path.write_bytes(contents)
+        decisions = found.world.ticks(12)
+        case.equal("reasons", {reason.value for reason in held(decisions)}, {"hold.audit_failed"})
+        case.equal("writes", found.writes - writes, 0)
+    with pytest.raises(IpaError, match="damaged"):
+        database.open_engine(url_of(path))
+    case.equal("bytes changed by refusing", path.read_bytes() == contents, True)
+
+
+SECOND = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+def upgrade():
+    op.add_column("ipa_decisions", sa.Column("extra", sa.Text))
+    op.execute("UPDATE ipa_decisions SET extra = reason")
+"""
+
+
+@pytest.fixture
+def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes this version one with a second migration, which ends with the line given."""
+
+    def install(last: str) -> None:
+        folder = tmp_path / "version"
+        copytree(Path(database.__file__).parent / "migrations", folder / "migrations")
+        versions = folder / "migrations" / "versions"
+        (versions / "v0002_second.py").write_text(f"{SECOND}    {last}\n")
+        monkeypatch.setattr(database, "__file__", str(folder / "database.py"))
+
+    return install
+
+
+def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
+    case: Case, tmp_path: Path, newer: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.sqlite3"
+    here = database.__file__
+    with kept(path) as found:
+        found.world.ticks(6)
+        before = found.rows()
+    newer("return")
+    with kept(path) as found:
+        case.equal("rows lost by migrating", len(set(before) - set(found.rows())), 0)
+        case.told("rows", len(before))
+        case.equal("chain of digests", Store(found.engine).verify_decisions(PIPELINE.name), len(before))
+        found.world.ticks(2)
+        case.equal("unaudited writes after it", found.unaudited, 0)
+        after = found.rows()
+    monkeypatch.setattr(database, "__file__", here)
+    with pytest.raises(ConfigurationError, match="newer than this version"):
+        database.open_engine(url_of(path))
+    other = sqlite3.connect(path)
+    count = other.execute("SELECT count(*) FROM ipa_decisions").fetchone()[0]
+    other.close()
+    case.equal("rows lost by refusing", len(after) - count, 0)
+
+
+def test_a4_a_migration_that_fails_changes_nothing(
+    case: Case, tmp_path: Path, newer: Callable[[str], None]
+) -> None:
+    path = tmp_path / "s.sqlite3"
+    with kept(path) as found:
+        found.world.ticks(3)
+        before = found.rows()
+
+    def dump() -> list[str]:
+        other = sqlite3.connect(path)
+        lines = [*other.iterdump()]
+        other.close()
+        return lines
+
+    whole = dump()
+    newer("op.execute('SELECT 1 FROM nowhere')")
+    with pytest.raises(IpaError, match="nowhere"):
+        database.open_engine(url_of(path))
+    case.equal("lines changed", len(set(whole) ^ set(dump())), 0)
+    case.told("rows", len(before))
