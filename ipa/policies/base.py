@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from types import MappingProxyType
 from typing import Protocol
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
+
+Configs = tuple[StageConfig, ...]
+EMPTY: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
     """What a policy may lean on beside the observation: what runs, and which variants to leave alone.
 
-    `excluded` holds (stage, variant) pairs whose rollout failed lately; never one that runs.
+    `excluded` holds (stage, variant) pairs whose rollout failed lately; never one that runs. `pins` are what
+    people fixed of a stage, by its name.
     """
 
     running: tuple[StageConfig, ...]
     excluded: frozenset[tuple[str, str]] = frozenset()
     now_s: float = 0.0
+    pins: tuple[tuple[str, Pin], ...] = ()
+    # Only what adds replicas to what runs is wanted.
+    only_more: bool = False
+    # The plan must be reachable within the cores that old and new may have together.
+    reachable: bool = False
 
 
 class Policy(Protocol):
@@ -51,6 +62,8 @@ class Prediction:
     sla_s: float
     objective: float
     pas: float
+    # Items a second that one replica of each stage carries, by its name.
+    capacities_rps: Mapping[str, float] = field(default_factory=lambda: EMPTY)
 
     @property
     def carries(self) -> bool:
@@ -74,15 +87,57 @@ class Predictor(Protocol):
 class Planner(Protocol):
     """The program of the planner with everything but pipeline and rate already chosen. Pure."""
 
-    def __call__(self, pipeline: Pipeline, rate_rps: float) -> Plan:
-        """The best plan for that rate, or one with termination INFEASIBLE."""
+    def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
+        """The best plan for that rate, or one with termination INFEASIBLE.
+
+        Where it is told what runs, a change has its price and its peak of cores, and ties go to the least.
+        """
         ...
 
 
-def without(pipeline: Pipeline, excluded: frozenset[tuple[str, str]]) -> Pipeline:
-    """The pipeline without those variants; a stage that would be left with none keeps all of its own."""
-    stages = []
-    for stage in pipeline.stages:
-        kept = tuple(variant for variant in stage.variants if (stage.name, variant.name) not in excluded)
-        stages.append(replace(stage, variants=kept or stage.variants))
-    return replace(pipeline, stages=tuple(stages))
+def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
+    """The pipeline as a policy may plan for it now: pins merged, variants left out, nothing made less.
+
+    A stage that would be left with no variant keeps all of its own.
+    """
+    bounds = pipeline.bounds
+    if not state.reachable and bounds.most_cores is not None:
+        bounds = replace(bounds, transition_cores=inf)
+    stages = tuple(
+        _no_less(stage, state.running, bounds) if state.only_more else _allowed(stage, state.excluded)
+        for stage in pinned(pipeline, state.pins).stages
+    )
+    return replace(pipeline, stages=stages, bounds=bounds)
+
+
+def _allowed(stage: Stage, excluded: frozenset[tuple[str, str]]) -> Stage:
+    kept = tuple(it for it in stage.variants if (stage.name, it.name) not in excluded)
+    return replace(stage, variants=kept or stage.variants)
+
+
+def _no_less(stage: Stage, running: Configs, bounds: Bounds) -> Stage:
+    now = next((config for config in running if config.stage == stage.name), None)
+    if now is None:
+        return stage
+    pin = Pin(now.variant, now.batch_size, now.cores, stage.pin.replicas)
+    least = max(now.replicas, stage.limits(bounds).min_replicas or 1)
+    return replace(stage, pin=pin, bounds=replace(stage.bounds, min_replicas=least))
+
+
+def pinned(pipeline: Pipeline, pins: Sequence[tuple[str, Pin]]) -> Pipeline:
+    """The pipeline with those pins of its stages; they come before those of its file."""
+    said = dict(pins)
+    stages = tuple(
+        replace(stage, pin=_merged(stage.pin, said[stage.name])) if stage.name in said else stage
+        for stage in pipeline.stages
+    )
+    return replace(pipeline, stages=stages)
+
+
+def _merged(old: Pin, new: Pin) -> Pin:
+    return Pin(
+        new.variant if new.variant is not None else old.variant,
+        new.batch_size if new.batch_size is not None else old.batch_size,
+        new.cores if new.cores is not None else old.cores,
+        new.replicas if new.replicas is not None else old.replicas,
+    )

@@ -9,7 +9,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.policies.base import Planner, PolicyState, without
+from ipa.policies.base import Planner, PolicyState, constrained
 
 # No load is planned for as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
 MIN_RATE_RPS = 0.1
@@ -19,7 +19,7 @@ GRID = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Plans with `planner` for `forecast.upper_rps`; variants that failed lately are left out."""
+    """Plans with `planner` for `forecast.upper_rps`; within what people said and what failed lately."""
 
     pipeline: Pipeline
     planner: Planner
@@ -27,24 +27,24 @@ class Ours:
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best plan; that of the largest rate that can be carried where the forecast cannot be."""
-        pipeline = without(self.pipeline, state.excluded)
+        pipeline = constrained(self.pipeline, state)
         rate_rps = max(forecast.upper_rps, MIN_RATE_RPS)
-        plan = self.planner(pipeline, rate_rps)
+        plan = self.planner(pipeline, rate_rps, state.running)
         if plan.termination is not Termination.INFEASIBLE:
             return plan
-        most = self._most(pipeline, rate_rps)
+        most = self._most(pipeline, rate_rps, state)
         if most is None:
             return plan
         note = f"a load of {rate_rps:.3g} rps exceeds every plan; this one carries {most.rate_rps:.3g} rps"
         return replace(most, note=note, relaxations=plan.relaxations)
 
-    def _most(self, pipeline: Pipeline, rate_rps: float) -> Plan | None:
+    def _most(self, pipeline: Pipeline, rate_rps: float, state: PolicyState) -> Plan | None:
         """The plan for the largest rate of the grid below `rate_rps` that has one."""
         best: Plan | None = None
         low, high = 0, floor(log(rate_rps / MIN_RATE_RPS) / log(GRID))
         while low <= high:
             middle = (low + high) // 2
-            plan = self.planner(pipeline, MIN_RATE_RPS * GRID**middle)
+            plan = self.planner(pipeline, MIN_RATE_RPS * GRID**middle, state.running)
             if plan.termination is Termination.INFEASIBLE:
                 high = middle - 1
             else:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, Problem, StageProblem
@@ -34,25 +35,29 @@ class Profiled:
         solver: str = "auto",
         deadline_s: float = 5.0,
         solvers: Solvers | None = None,
+        rolling: Rolling = SIDE_BY_SIDE,
     ) -> None:
         def problem(allocation: Allocation, compat: Compat) -> Problem:
-            return planning_problem(
+            made = planning_problem(
                 pipeline, profiles, 1.0, objective=objective, compat=compat, allocation=allocation
             )
+            return replace(made, rolling=rolling)
 
         self._planned = problem(allocation, compat)
         # What runs may have any measured size, whatever sizes are planned with.
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
 
-    def plan(self, pipeline: Pipeline, rate_rps: float) -> Plan:
+    def plan(self, pipeline: Pipeline, rate_rps: float, running: tuple[StageConfig, ...] = ()) -> Plan:
         """The best plan for the rate (a Planner), with the variants and within the bounds of `pipeline`.
 
         It may name fewer variants or other bounds than the one the profiles were fitted for.
         """
         wanted = {stage.name: stage for stage in pipeline.stages}
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in self._planned.stages)
-        problem = replace(self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds)
+        problem = replace(
+            self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=running
+        )
         return solve(problem, self._solver, self._deadline_s, solvers=self._solvers)
 
     def predict(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
@@ -68,6 +73,7 @@ class Profiled:
             sla_s=plan.sla_s,
             objective=plan.objective,
             pas=plan.pas,
+            capacities_rps={stage.stage: stage.capacity_rps for stage in plan.stages},
         )
 
     def describe(self, configs: Sequence[StageConfig], rate_rps: float) -> Plan | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
@@ -28,6 +29,7 @@ class PolicyInputs:
     solver: str = "auto"
     deadline_s: float = 5.0
     solvers: Solvers | None = None
+    rolling: Rolling = SIDE_BY_SIDE
 
     def profiled(self) -> Profiled:
         """Our planner and predictor over these profiles."""
@@ -47,6 +49,7 @@ class PolicyInputs:
             solver=self.solver,
             deadline_s=self.deadline_s,
             solvers=self.solvers,
+            rolling=self.rolling,
         )
 
 

@@ -15,7 +15,7 @@ from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
-from ipa.model.plan import StageConfig
+from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Policy
@@ -71,9 +71,9 @@ def profiled() -> Profiled:
     return Profiled(PIPELINE, PROFILES, compat=Compat.PAPER, solver="exact")
 
 
-def planner(pipeline: Pipeline, rate_rps: float):  # type: ignore[no-untyped-def]
+def planner(pipeline: Pipeline, rate_rps: float, running: tuple[StageConfig, ...] = ()) -> Plan:
     """The planner, the time it took taken out so that equal inputs give equal plans."""
-    return replace(profiled().plan(pipeline, rate_rps), solve_s=0.0)
+    return replace(profiled().plan(pipeline, rate_rps, running), solve_s=0.0)
 
 
 def ours() -> Ours:

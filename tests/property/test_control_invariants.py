@@ -45,16 +45,16 @@ BAD: dict[str, Callable[[Signals], Signals]] = {
 
 
 class ByName:
-    """The planner, remembering by what can differ here: the variants that are left."""
+    """The planner, remembering by what can differ here."""
 
     def __init__(self) -> None:
         self._plans: dict[Any, Plan] = {}
 
-    def __call__(self, pipeline: Pipeline, rate_rps: float) -> Plan:
-        names = tuple(tuple(variant.name for variant in stage.variants) for stage in pipeline.stages)
-        if (names, rate_rps) not in self._plans:
-            self._plans[names, rate_rps] = planner(pipeline, rate_rps)
-        return self._plans[names, rate_rps]
+    def __call__(self, pipeline: Pipeline, rate_rps: float, running: tuple[StageConfig, ...] = ()) -> Plan:
+        key = (pipeline.stages, pipeline.bounds, rate_rps, running)
+        if key not in self._plans:
+            self._plans[key] = planner(pipeline, rate_rps, running)
+        return self._plans[key]
 
 
 PLANNER = ByName()
