@@ -45,10 +45,10 @@ SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=600.0
 class Cluster:
     """The loop, and a cluster that moves a step with each of its ticks."""
 
-    def __init__(self, kube: FakeKube, client: KubeClient) -> None:
+    def __init__(self, kube: FakeKube, client: KubeClient, clock: VirtualClock) -> None:
         self.kube, self.rate_rps = kube, 5.0
         self.workload = SeldonWorkload(client)
-        self.clock, self.store = VirtualClock(), FakeStore(PipelineControl(mode=Mode.ACTIVE))
+        self.clock, self.store = clock, FakeStore(PipelineControl(mode=Mode.ACTIVE))
         self.workload.create(PIPELINE, SMALLEST)
         kube.tick(6)
         kube.writes.clear()
@@ -84,8 +84,9 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     with FakeKube() as kube:
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
-        yield Cluster(kube, client)
+        clock = VirtualClock()
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=clock)
+        yield Cluster(kube, client, clock)
         client.close()
 
 

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
+from ipa.adapters.kube.answers import ExpiredError, Json, object_of
+from ipa.adapters.kube.backoff import Limits
+from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
 from ipa.adapters.kube.manifest import GROUP, KIND, PLURAL, VERSION
-from ipa.model.errors import (
-    ConfigurationError,
-    ConflictError,
-    ForbiddenError,
-    InputError,
-    IpaError,
-    NotFoundError,
-    UnavailableError,
-)
+from ipa.adapters.kube.stream import Stream
+from ipa.adapters.kube.transport import Request, Transport
+from ipa.control.ports import Clock
+from ipa.model.errors import InputError, NotFoundError, UnavailableError
 
 FIELD_MANAGER = "ipa-serving"
 JSON_PATCH = "application/json-patch+json"
-# An API server's answer to us is a few kilobytes; a list of a pipeline's pods below a megabyte.
-LONGEST_BODY = 16 * 1024 * 1024
-CHUNK = 64 * 1024
-# Enough of a webhook's refusal to act on.
-LONGEST_MESSAGE = 400
+MERGE_PATCH = "application/merge-patch+json"
+# So many objects a page, as kubectl; a Deployment is some kilobytes.
+PAGE = 500
+# A list whose pages expire this often is longer than the server keeps it.
+LIST_STARTS = 4
 
-Json = dict[str, Any]
+SDEPS = f"/apis/{GROUP}/{VERSION}", PLURAL
+DEPLOYMENTS = "/apis/apps/v1", "deployments"
+PODS = "/api/v1", "pods"
+EVENTS = "/api/v1", "events"
+LEASES = "/apis/coordination.k8s.io/v1", "leases"
+
+__all__ = ["ExpiredError", "Json", "KubeClient"]
 
 
 class KubeClient:
-    """Reads and patches SeldonDeployments, reads Deployments and pods.
+    """Reads and writes SeldonDeployments and Leases, reads Deployments and pods, writes Events.
 
     Errors of every call: ConflictError (409, or a `test` of the patch failed), InputError (refused by schema
     or webhook), ForbiddenError (401, 403), NotFoundError, UnavailableError (no answer in time, 429, 5xx, or
@@ -38,104 +42,108 @@ class KubeClient:
     the message of a refusal.
     """
 
-    def __init__(self, configuration: Any, timeout_s: float) -> None:
-        from kubernetes import client  # half a second; only where a cluster is used
-
-        # A repeated request is a decision of ours, and the deadline is for all of it.
-        configuration.retries = False
+    def __init__(self, transport: Transport, timeout_s: float) -> None:
+        self._transport = transport
         self._timeout_s = timeout_s
-        self._api = client.ApiClient(configuration)
-        self._custom = client.CustomObjectsApi(self._api)
-        self._apps = client.AppsV1Api(self._api)
-        self._core = client.CoreV1Api(self._api)
-        self._leases = client.CoordinationV1Api(self._api)
-        self._api_error = client.ApiException
 
     @classmethod
     def in_cluster(cls, timeout_s: float) -> KubeClient:
         """A client with the service account of the pod it runs in. ConfigurationError outside of a pod."""
-        from kubernetes import client, config
-
-        configuration = client.Configuration()
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException as error:
-            raise ConfigurationError(
-                f"not in a pod of a cluster: {error}", hint="Set IPA_KUBECONFIG to a kubeconfig file."
-            ) from error
-        return cls(configuration, timeout_s)
+        return cls(Transport(Credentials(in_cluster(), in_cluster)), timeout_s)
 
     @classmethod
-    def from_kubeconfig(cls, path: str, timeout_s: float, context: str | None = None) -> KubeClient:
-        """A client with the file's (current) context. ConfigurationError where it cannot be used."""
-        from kubernetes import client, config
-        from yaml import YAMLError
+    def from_kubeconfig(
+        cls,
+        path: str,
+        timeout_s: float,
+        context: str | None = None,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        seed: int | None = None,
+    ) -> KubeClient:
+        """A client with the file's (current) context. ConfigurationError where it cannot be used.
 
-        configuration = client.Configuration()
-        try:
-            config.load_kube_config(config_file=path, context=context, client_configuration=configuration)
-        except (config.ConfigException, OSError, YAMLError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"kubeconfig {path!r} cannot be used: {error}") from error
-        return cls(configuration, timeout_s)
+        `clock` is what its waits are measured with, `seed` makes their jitter the same each time.
+        """
+        load = partial(from_kubeconfig, path, context)
+        return cls(Transport(Credentials(load(), load), clock=clock, limits=limits, seed=seed), timeout_s)
+
+    @property
+    def _api(self) -> Any:
+        return self._transport.api
+
+    @property
+    def timeout_s(self) -> float:
+        """The deadline of every call."""
+        return self._timeout_s
+
+    @property
+    def skew_s(self) -> float | None:
+        """By how much the server's clock is ahead of ours, None before its first answer."""
+        return self._transport.skew_s
+
+    def within(self, timeout_s: float) -> KubeClient:
+        """The same client with another deadline. Closing either closes both."""
+        return KubeClient(self._transport, timeout_s)
 
     def close(self) -> None:
         """Close every connection."""
-        self._api.close()
+        self._transport.close()
 
     def get_seldondeployment(self, namespace: str, name: str) -> Json:
         """The SeldonDeployment of that name."""
-        what = f"SeldonDeployment {namespace}/{name}"
-        return self._call(
-            KIND, what, self._custom.get_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL, name
-        )
+        return self._call(KIND, Request(f"{KIND} {namespace}/{name}", "GET", _path(SDEPS, namespace, name)))
 
     def create_seldondeployment(self, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
         """The SeldonDeployment as created (dry_run: as it would be). ConflictError where it exists."""
-        what = f"SeldonDeployment {namespace}/{body['metadata']['name']}"
-        create = self._custom.create_namespaced_custom_object
-        return self._call(
-            KIND, what, create, GROUP, VERSION, namespace, PLURAL, body, **_write_options(dry_run)
-        )
+        return self._create(KIND, SDEPS, namespace, body, dry_run=dry_run)
 
     def patch_seldondeployment(
         self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]], *, dry_run: bool = False
     ) -> Json:
         """The SeldonDeployment after the JSON Patch (dry_run: as it would be)."""
-        what = f"SeldonDeployment {namespace}/{name}"
-        options = {**_write_options(dry_run), "_content_type": JSON_PATCH}
         operations = [dict(operation) for operation in patch]
-        send = self._custom.patch_namespaced_custom_object
-        return self._call(KIND, what, send, GROUP, VERSION, namespace, PLURAL, name, operations, **options)
+        return self._patch(KIND, SDEPS, namespace, name, operations, JSON_PATCH, dry_run=dry_run)
 
     def get_deployment(self, namespace: str, name: str) -> Json | None:
         """The Deployment of that name, None where there is none (yet)."""
-        what = f"Deployment {namespace}/{name}"
+        request = Request(f"Deployment {namespace}/{name}", "GET", _path(DEPLOYMENTS, namespace, name))
         try:
-            return self._call("Deployment", what, self._apps.read_namespaced_deployment, name, namespace)
+            return self._call("Deployment", request)
         except NotFoundError:
             return None
 
     def list_pods(self, namespace: str, labels: Mapping[str, str]) -> list[Json]:
         """The pods with those labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        read = self._core.list_namespaced_pod
-        found = self._call("PodList", f"pods of {namespace}", read, namespace, label_selector=selector)
-        pods = found.get("items")
-        if not isinstance(pods, list):
-            raise UnavailableError(f"pods of {namespace}: the answer has no items")
-        return pods
+        return self._list("PodList", PODS, namespace, {"labelSelector": selector})[0]
+
+    def list_seldondeployments(self, namespace: str) -> tuple[list[Json], str]:
+        """All SeldonDeployments of the namespace, and the version from which to watch them."""
+        return self._list(f"{KIND}List", SDEPS, namespace)
+
+    def list_deployments(self, namespace: str) -> tuple[list[Json], str]:
+        """All Deployments of the namespace, and the version from which to watch them."""
+        return self._list("DeploymentList", DEPLOYMENTS, namespace)
+
+    def watch_seldondeployments(self, namespace: str, version: str, watch_s: float) -> Stream:
+        """What happens to the namespace's SeldonDeployments from that version on, for at most so long."""
+        return self._watch(SDEPS, namespace, version, watch_s)
+
+    def watch_deployments(self, namespace: str, version: str, watch_s: float) -> Stream:
+        """What happens to the namespace's Deployments from that version on, for at most so long."""
+        return self._watch(DEPLOYMENTS, namespace, version, watch_s)
 
     def get_lease(self, namespace: str, name: str) -> Json:
         """The Lease of that name; NotFoundError where there is none."""
         return self._call(
-            "Lease", f"Lease {namespace}/{name}", self._leases.read_namespaced_lease, name, namespace
+            "Lease", Request(f"Lease {namespace}/{name}", "GET", _path(LEASES, namespace, name))
         )
 
     def create_lease(self, namespace: str, body: Json) -> Json:
         """The Lease as created. ConflictError where another was faster."""
-        what = f"Lease {namespace}/{body['metadata']['name']}"
-        options = _write_options(dry_run=False)
-        return self._call("Lease", what, self._leases.create_namespaced_lease, namespace, body, **options)
+        return self._create("Lease", LEASES, namespace, body)
 
     def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
         """The Lease as replaced. ConflictError where it is no more at the body's resourceVersion."""
@@ -143,90 +151,84 @@ class KubeClient:
         if not body["metadata"].get("resourceVersion"):
             # Without it the server would overwrite whoever holds it.
             raise InputError(f"{what}: a replacement needs the resourceVersion that was read")
-        options = _write_options(dry_run=False)
-        return self._call(
-            "Lease", what, self._leases.replace_namespaced_lease, name, namespace, body, **options
-        )
+        return self._call("Lease", Request(what, "PUT", _path(LEASES, namespace, name), _writing(), body))
 
-    def _call(self, kind: str, what: str, call: Callable[..., Any], *args: Any, **options: Any) -> Json:
-        from urllib3.exceptions import HTTPError
-        from urllib3.exceptions import TimeoutError as NoAnswerError
+    def create_event(self, namespace: str, body: Json) -> Json:
+        """The Event as created. ConflictError where there is one of that name."""
+        return self._create("Event", EVENTS, namespace, body)
 
-        started_s = time.monotonic()
-        try:
-            response = call(*args, **options, _preload_content=False, _request_timeout=self._timeout_s)
+    def patch_event(self, namespace: str, name: str, changes: Json) -> Json:
+        """The Event with those fields changed (a merge patch)."""
+        return self._patch("Event", EVENTS, namespace, name, changes, MERGE_PATCH)
+
+    def _create(
+        self, kind: str, place: tuple[str, str], namespace: str, body: Json, *, dry_run: bool = False
+    ) -> Json:
+        what = f"{kind} {namespace}/{body['metadata']['name']}"
+        return self._call(kind, Request(what, "POST", _path(place, namespace), _writing(dry_run), body))
+
+    def _patch(
+        self,
+        kind: str,
+        place: tuple[str, str],
+        namespace: str,
+        name: str,
+        changes: Any,
+        content_type: str,
+        *,
+        dry_run: bool = False,
+    ) -> Json:
+        what, path = f"{kind} {namespace}/{name}", _path(place, namespace, name)
+        return self._call(kind, Request(what, "PATCH", path, _writing(dry_run), changes, content_type))
+
+    def _list(
+        self, kind: str, place: tuple[str, str], namespace: str, query: Mapping[str, str] | None = None
+    ) -> tuple[list[Json], str]:
+        """All objects, page by page, and the list's version. One that expires on the way starts anew."""
+        what = f"{place[1]} of {namespace}"
+        expired: ExpiredError | None = None
+        for _ in range(LIST_STARTS):
             try:
-                body = self._read_body(response, started_s, what)
-            finally:
-                response.close()
-        except self._api_error as error:
-            raise _error_of(what, int(error.status or 0), error.body) from None
-        except NoAnswerError:
-            raise UnavailableError(f"{what}: no answer within {self._timeout_s:g} s") from None
-        except (HTTPError, OSError) as error:
-            raise UnavailableError(f"{what}: no answer ({type(error).__name__})") from None
-        return _object_of(what, kind, body)
+                return self._pages(kind, what, _path(place, namespace), query or {})
+            except ExpiredError as error:
+                expired = error
+        raise UnavailableError(f"{what}: the list expired {LIST_STARTS} times while it was read") from expired
 
-    def _read_body(self, response: Any, started_s: float, what: str) -> bytes:
-        """The whole body; a socket's time-out alone would let a server send a byte a second for ever."""
-        parts, length = [], 0
-        while part := response.read1(CHUNK):
-            parts.append(part)
-            length += len(part)
-            if length > LONGEST_BODY:
-                raise UnavailableError(f"{what}: the answer is longer than {LONGEST_BODY} bytes")
-            if time.monotonic() - started_s > self._timeout_s:
-                raise UnavailableError(f"{what}: no whole answer within {self._timeout_s:g} s")
-        return b"".join(parts)
+    def _pages(self, kind: str, what: str, path: str, query: Mapping[str, str]) -> tuple[list[Json], str]:
+        found: list[Json] = []
+        token = ""
+        while True:
+            more = {"continue": token} if token else {}
+            page = self._call(kind, Request(what, "GET", path, {**query, "limit": str(PAGE), **more}))
+            items = page.get("items")
+            if not isinstance(items, list):
+                raise UnavailableError(f"{what}: the answer has no items")
+            found.extend(items)
+            token = page["metadata"].get("continue", "")
+            if not token:
+                return found, str(page["metadata"].get("resourceVersion", ""))
 
+    def _watch(self, place: tuple[str, str], namespace: str, version: str, watch_s: float) -> Stream:
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": f"{max(watch_s, 1.0):.0f}",
+        }
+        request = Request(f"watch of {place[1]} of {namespace}", "GET", _path(place, namespace), query)
+        return Stream(self._transport, request, self._timeout_s, watch_s)
 
-def _write_options(dry_run: bool) -> dict[str, Any]:
-    options = {"field_manager": FIELD_MANAGER, "field_validation": "Strict"}
-    return {**options, "dry_run": "All"} if dry_run else options
-
-
-def _object_of(what: str, kind: str, body: bytes) -> Json:
-    try:
-        found = json.loads(body)
-    except ValueError:
-        raise UnavailableError(f"{what}: the answer is not JSON") from None
-    if not isinstance(found, dict) or found.get("kind") != kind:
-        raise UnavailableError(f"{what}: the answer is not a {kind}")
-    if not isinstance(found.get("metadata"), dict):
-        raise UnavailableError(f"{what}: the answer has no metadata")
-    return found
+    def _call(self, kind: str, request: Request) -> Json:
+        answer = self._transport.ask(request, self._timeout_s)
+        return object_of(request.what, kind, answer.body)
 
 
-def _error_of(what: str, status: int, body: str | None) -> IpaError:
-    found = _status_of(body)
-    message = str(found.get("message", ""))[:LONGEST_MESSAGE]
-    match status:
-        case 400 | 422 if not _is_failed_patch(status, found):
-            return InputError(f"{what}: refused by the cluster: {message or 'no reason given'}")
-        case 409 | 422:
-            return ConflictError(
-                f"{what}: was changed since it was read", hint="Read it again and decide again."
-            )
-        case 401 | 403:
-            return ForbiddenError(
-                f"{what}: not allowed ({status})", hint="Check the service account's role (deploy/rbac)."
-            )
-        case 404:
-            return NotFoundError(f"{what}: does not exist")
-        case _:
-            return UnavailableError(f"{what}: the API server answered {status}")
+def _path(place: tuple[str, str], namespace: str, name: str | None = None) -> str:
+    root, plural = place
+    path = f"{root}/namespaces/{quote(namespace, safe='')}/{plural}"
+    return path if name is None else f"{path}/{quote(name, safe='')}"
 
 
-def _status_of(body: str | None) -> Json:
-    try:
-        found = json.loads(body or "")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) and found.get("kind") == "Status" else {}
-
-
-def _is_failed_patch(status: int, found: Json) -> bool:
-    """Whether a 422 means that a `test` failed: the server then names neither an object nor a cause."""
-    details = found.get("details") or {}
-    named = bool(details.get("causes") or details.get("name"))
-    return status == 422 and not named and "admission webhook" not in str(found.get("message", ""))
+def _writing(dry_run: bool = False) -> dict[str, str]:
+    query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+    return {**query, "dryRun": "All"} if dry_run else query

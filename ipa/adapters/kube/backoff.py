@@ -1,0 +1,140 @@
+"""When the next request may be sent: pure values, no clock. Shared by all calls of one client.
+
+Three rules. What the server asks for with Retry-After is kept. Without it the wait doubles with every
+failure in a row, and half of it is jitter, so that clients that failed together do not come back together.
+After a failure one request at a time tries whether the server answers again, and then requests are let out
+at a steady rate for a while, however many have gathered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+# Longer than that is no pushback but a mistake: it would end the control of every pipeline.
+LONGEST_RETRY_AFTER_S = 3600.0
+# Of what was asked for, so much on top, drawn anew by each client; at most LONGEST_SPREAD_S.
+SPREAD_RATIO = 0.25
+LONGEST_SPREAD_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits that double. The longest is below a call's deadline, so that a server is found soon again."""
+
+    first_s: float = 0.5
+    longest_s: float = 8.0
+
+    def delay_s(self, failures: int, draw: float) -> float:
+        """The wait after so many failures in a row (0: none); `draw` in [0, 1) is the jitter."""
+        if failures <= 0:
+            return 0.0
+        # From 2^40 on it is the longest anyhow, and must not overflow.
+        whole_s = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 40))
+        return whole_s * (0.5 + 0.5 * draw)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How one client comes back after an outage: `rate_per_s` for `slow_s`, then as it likes.
+
+    In quiet times the server's own fairness decides, and says so with 429.
+    """
+
+    rate_per_s: float = 20.0
+    slow_s: float = 5.0
+    backoff: Backoff = Backoff()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How the server took the last requests. Times are of one monotonic clock.
+
+    `failures` came in a row; the latest was learnt at `failed_s`. Nothing goes out before `not_before_s`.
+    `is_trying`: one request is out to see whether the server answers again. Until `slow_until_s` requests
+    go at the limits' rate, the next one at `next_s`.
+    """
+
+    limits: Limits = Limits()
+    failures: int = 0
+    failed_s: float = -math.inf
+    not_before_s: float = -math.inf
+    is_trying: bool = False
+    slow_until_s: float = -math.inf
+    next_s: float = -math.inf
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until a request may go, 0 for now; infinite while another tries whether anything goes."""
+        if now_s < self.not_before_s:
+            return self.not_before_s - now_s
+        if self.is_trying:
+            return math.inf
+        if self.failures or now_s >= self.slow_until_s:
+            return 0.0
+        return max(0.0, self.next_s - now_s)
+
+    def taken(self, now_s: float) -> Gate:
+        """The gate after one request went out."""
+        return replace(self, is_trying=self.failures > 0, next_s=now_s + 1.0 / self.limits.rate_per_s)
+
+    def answered(self, sent_s: float, now_s: float) -> Gate:
+        """The gate after an answer, good or bad. One sent before the latest failure says nothing new."""
+        if not self.failures or sent_s < self.failed_s:
+            return self
+        # Those who waited must not all go at once. Where nobody had to wait there was no outage.
+        was_shut = self.not_before_s > self.failed_s
+        slow_until_s = now_s + self.limits.slow_s if was_shut else self.slow_until_s
+        next_s = now_s + 1.0 / self.limits.rate_per_s
+        return Gate(self.limits, failed_s=self.failed_s, slow_until_s=slow_until_s, next_s=next_s)
+
+    def pushed_back(self, sent_s: float, now_s: float, retry_after_s: float | None, draw: float) -> Gate:
+        """The gate after 429 or 503; `retry_after_s` is what the server asked for, None for nothing."""
+        failed = self._failed(sent_s, now_s)
+        if retry_after_s is None:
+            wait_s = self.limits.backoff.delay_s(failed.failures, draw)
+        else:
+            asked_s = min(max(retry_after_s, 0.0), LONGEST_RETRY_AFTER_S)
+            wait_s = asked_s + draw * min(SPREAD_RATIO * asked_s, LONGEST_SPREAD_S)
+        return replace(failed, not_before_s=max(failed.not_before_s, now_s + wait_s))
+
+    def lost(self, sent_s: float, now_s: float, draw: float) -> Gate:
+        """The gate after no answer. One lost connection is no outage: there is a wait from the second on."""
+        failed = self._failed(sent_s, now_s)
+        wait_s = self.limits.backoff.delay_s(failed.failures - 1, draw)
+        return replace(failed, not_before_s=max(failed.not_before_s, now_s + wait_s))
+
+    def _failed(self, sent_s: float, now_s: float) -> Gate:
+        # Requests that were out together fail together: that is one failure, not as many.
+        is_new = sent_s >= self.failed_s
+        failures = self.failures + 1 if is_new or not self.failures else self.failures
+        failed_s = now_s if is_new else self.failed_s
+        return replace(self, failures=failures, failed_s=failed_s, is_trying=self.is_trying and not is_new)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The wait that an answer asks for: seconds, or a date by the server's own clock. None for neither."""
+    text = headers.get("Retry-After", "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdecimal():
+        # Not more digits than a float holds.
+        return float(text[:12])
+    until, now = http_date(text), http_date(headers.get("Date", ""))
+    if until is None or now is None:
+        return None
+    return max((until - now).total_seconds(), 0.0)
+
+
+def http_date(text: str) -> datetime | None:
+    """The time that an HTTP date says, None where it is none."""
+    if not text:
+        return None
+    try:
+        found = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    # "-0000" and no zone at all are no statement of UTC.
+    return found if found.tzinfo is not None else None

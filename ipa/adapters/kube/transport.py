@@ -1,0 +1,211 @@
+"""Requests to the API server: within their deadline, when the server wants them, and nothing sent twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from ipa.adapters.kube.answers import error_of
+from ipa.adapters.kube.backoff import Limits, http_date, retry_after_s
+from ipa.adapters.kube.credentials import Credentials
+from ipa.adapters.kube.door import Door
+from ipa.adapters.kube.skew import Skew
+from ipa.adapters.kube.wire import Budget, send, whole_body
+from ipa.control.clock import SystemClock
+from ipa.control.ports import Clock
+
+log = logging.getLogger("ipa.kube")
+
+# A write was decided on what was just read, by one who was allowed to just then; it is not sent late.
+WRITE_WAIT_S = 1.0
+PUSHBACK = (429, 503)
+# The server, or what stands before it, is not there.
+ABSENT = (502, 504)
+# Below that the clocks are as good as the same; Kubernetes' own certificates and tokens bear more.
+NOTABLE_SKEW_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; `what` is how errors call what it is about."""
+
+    what: str
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    content_type: str = "application/json"
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change anything."""
+        return self.method != "GET"
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Transport:
+    """Sends requests with our credentials. Thread-safe; all its threads share one gate to the server.
+
+    A read is sent again only where the server asked for it (429 or 503 with Retry-After) and the deadline
+    allows. Whatever was refused with 401 is sent once more where our token has changed. Nothing else is.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        seed: int | None = None,
+    ) -> None:
+        from kubernetes import client  # half a second; only where a cluster is used
+
+        self._credentials = credentials
+        self._clock = clock or SystemClock()
+        self._door = Door(self._clock, limits or Limits(), seed)
+        self._renewing = threading.Lock()
+        self._skew = Skew()
+        # Its connection pool is all that is used of it: what it does with answers knows no deadline.
+        self.api = client.ApiClient(_prepared(credentials.configuration))
+
+    @property
+    def skew_s(self) -> float | None:
+        """By how much the server's clock is ahead of ours, None before its first answer."""
+        return self._skew.estimate_s
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.api.close()
+
+    def ask(self, request: Request, timeout_s: float) -> Answer:
+        """The answer with status 2xx, in time; an error of ours for any other."""
+        until_s = self._clock.monotonic_s() + timeout_s
+        while True:
+            answer = self._authorised(request, until_s, timeout_s)
+            if 200 <= answer.status < 300:
+                return answer
+            is_asked = answer.status in PUSHBACK and retry_after_s(answer.headers) is not None
+            if request.is_write or not is_asked:
+                raise error_of(request.what, answer.status, answer.body)
+            # The door knows until when; it fails at once where that is after the deadline.
+
+    @contextmanager
+    def opened(self, request: Request, timeout_s: float, idle_s: float) -> Iterator[Any]:
+        """The urllib3 response, its body still to come: each part of it is waited for at most `idle_s`."""
+        headers = self._credentials.headers(request.what)
+        sent_s = self._enter(request, timeout_s)
+        status: int | None = None
+        asked_s: float | None = None
+        try:
+            budget = Budget(request.what, timeout_s, timeout_s)
+            response = self._send(request, headers, budget, idle_s)
+            body = b"" if response.status == 200 else whole_body(response, budget)
+            status, asked_s = int(response.status), retry_after_s(response.headers)
+        finally:
+            self._leave(sent_s, status, asked_s)
+        try:
+            if status == 401:
+                # The next one goes with it.
+                self._renew(headers)
+            if status != 200:
+                raise error_of(request.what, status, body)
+            yield response
+        finally:
+            response.close()
+
+    def _authorised(self, request: Request, until_s: float, timeout_s: float) -> Answer:
+        headers = self._credentials.headers(request.what)
+        answer = self._once(request, headers, until_s, timeout_s)
+        if answer.status != 401:
+            return answer
+        self._renew(headers)
+        fresh = self._credentials.headers(request.what)
+        # The same again would be refused again.
+        return answer if fresh == headers else self._once(request, fresh, until_s, timeout_s)
+
+    def _once(self, request: Request, headers: Mapping[str, str], until_s: float, timeout_s: float) -> Answer:
+        sent_s = self._enter(request, until_s - self._clock.monotonic_s())
+        answer: Answer | None = None
+        asked_s: float | None = None
+        began = self._clock.now()
+        try:
+            budget = Budget(request.what, timeout_s, until_s - sent_s)
+            response = self._send(request, headers, budget)
+            try:
+                body = whole_body(response, budget)
+            finally:
+                response.close()
+            answer = Answer(int(response.status), response.headers, body)
+            asked_s = retry_after_s(answer.headers)
+        finally:
+            self._leave(sent_s, answer.status if answer else None, asked_s)
+        date = http_date(answer.headers.get("Date", ""))
+        if date is not None:
+            self._see_clock(self._skew.narrowed(date, began, self._clock.now()))
+        return answer
+
+    def _send(
+        self, request: Request, headers: Mapping[str, str], budget: Budget, idle_s: float | None = None
+    ) -> Any:
+        url = self.api.configuration.host.rstrip("/") + request.target
+        headers = {**headers, "Accept": "application/json", "User-Agent": "ipa-serving"}
+        body = None
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+            body = json.dumps(request.body, separators=(",", ":"), allow_nan=False).encode()
+        pool = self.api.rest_client.pool_manager
+        return send(pool, request.method, url, headers, body, budget, idle_s)
+
+    def _enter(self, request: Request, left_s: float) -> float:
+        patience_s = min(left_s, WRITE_WAIT_S) if request.is_write else left_s
+        return self._door.enter(request.what, patience_s)
+
+    def _leave(self, sent_s: float, status: int | None, asked_s: float | None) -> None:
+        if status is None:
+            self._door.lost(sent_s)
+        elif status in PUSHBACK or status in ABSENT:
+            self._door.pushed_back(sent_s, asked_s)
+        else:
+            self._door.answered(sent_s)
+
+    def _renew(self, refused: Mapping[str, str]) -> None:
+        """Read our credentials again, unless another thread just did."""
+        with self._renewing:
+            if self._credentials.headers("token") != refused or not self._credentials.reload():
+                return
+            log.info("connecting anew: our credentials have changed")
+            stale, self.api = self.api, type(self.api)(_prepared(self._credentials.configuration))
+            stale.close()
+
+    def _see_clock(self, skew: Skew) -> None:
+        before_s, self._skew = self._skew.estimate_s, skew
+        now_s = skew.estimate_s or 0.0
+        if abs(now_s) >= NOTABLE_SKEW_S > abs(before_s or 0.0):
+            log.warning("the API server's clock is %+.0f s from ours", now_s)
+
+
+def _prepared(configuration: Any) -> Any:
+    """The configuration with what we decide ourselves."""
+    configuration.retries = False
+    # A peer that is gone without a word is found out while a watch is silent.
+    configuration.keep_alive = True
+    return configuration
