@@ -1,0 +1,395 @@
+"""The control loop over the fake API server on a virtual clock, with the invariants asked after every step.
+
+`build("ours")` runs this package's adapter, `build("plain")` the baseline, behind the same loop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from heapq import heappop, heappush
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from kubernetes import client
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.manifest import render
+from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.control.clock import VirtualClock
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import PipelineControl, Workload
+from ipa.model.decision import Action, Decision, Event, Mode, ReasonCode
+from ipa.model.pipeline import Pipeline, SeldonRun, SeldonTarget
+from ipa.model.plan import Plan, StageConfig
+from ipa.policies.ours import Ours
+from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.store import Json
+from tests.fakes.metrics import FakeMetrics
+from tests.fakes.store import FakeStore
+from tests.fakes.world import PIPELINE as LOCAL
+from tests.fakes.world import SMALLEST, planner, profiled, window_max
+from tests.faults.inprocess import Pool
+from tests.faults.invariants import TOKEN, Configs, Invariants, configs_of
+from tests.faults.plain import PlainWorkload
+
+NAMESPACE, NAME = "default", "pages"
+PIPELINE = replace(
+    LOCAL,
+    seldon=SeldonTarget(NAME, NAMESPACE),
+    stages=tuple(
+        replace(
+            stage,
+            variants=tuple(
+                replace(one, seldon=SeldonRun(image="model:1", env={"MODEL_VARIANT": one.name}))
+                for one in stage.variants
+            ),
+        )
+        for stage in LOCAL.stages
+    ),
+)
+SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=60.0, quarantine_s=120.0)
+QUIET = frozenset({ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE})
+
+
+class ByName:
+    """The planner, remembering by what can differ here: names of variants, and the bounds."""
+
+    def __init__(self) -> None:
+        self._plans: dict[Any, Plan] = {}
+
+    def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
+        names = tuple(
+            (tuple(one.name for one in stage.variants), stage.pin, stage.bounds) for stage in pipeline.stages
+        )
+        key = (names, pipeline.bounds, rate_rps, running)
+        if key not in self._plans:
+            self._plans[key] = planner(pipeline, rate_rps, running)
+        return self._plans[key]
+
+
+PLANNER = ByName()
+
+
+class WorldClock(VirtualClock):
+    """A virtual clock with things that happen at moments of it, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count()
+
+    def at(self, at_s: float, do: Callable[[], None]) -> None:
+        """Do it at that time."""
+        heappush(self._timers, (at_s, next(self._numbers), do))
+
+    def every(self, step_s: float, do: Callable[[], None]) -> None:
+        """Do it every so many seconds."""
+
+        def again() -> None:
+            self.at(self.monotonic_s() + step_s, again)
+            do()
+
+        self.at(self.monotonic_s() + step_s, again)
+
+    def wait(self, seconds: float) -> None:
+        """Move on, doing what is due on the way."""
+        end_s = self.monotonic_s() + max(seconds, 0.0)
+        while self._timers and self._timers[0][0] <= end_s:
+            at_s, _, do = heappop(self._timers)
+            super().wait(at_s - self.monotonic_s())
+            do()
+        super().wait(end_s - self.monotonic_s())
+
+
+class Heard:
+    """An event sink that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, pipeline: Pipeline, event: Event) -> None:
+        self.events.append(event)
+
+
+class Leading:
+    """Leadership by word."""
+
+    def __init__(self, invariants: Invariants) -> None:
+        self._invariants = invariants
+
+    def leading(self) -> bool:
+        return not self._invariants.standby
+
+
+@dataclass
+class KubeWorld:
+    """A loop on a cluster, and every knob of both."""
+
+    kube: FakeKube
+    clock: WorldClock
+    metrics: FakeMetrics
+    store: FakeStore
+    workload: Workload
+    invariants: Invariants
+    settings: GuardSettings
+    pool: Pool | None
+    pipeline: Pipeline = PIPELINE
+    rate_rps: float = 5.0
+    events: Heard = field(default_factory=Heard)
+    decisions: list[Decision] = field(default_factory=list)
+    loop: ControlLoop = None  # type: ignore[assignment]
+    _runs: int = 0
+
+    def start_service(self) -> None:
+        """A new process: it knows the record and the cluster, nothing else."""
+        self._runs += 1
+        world = World(
+            self.clock,
+            self.metrics,
+            self.workload,
+            self.store,
+            self.store,
+            leadership=Leading(self.invariants),
+            events=self.events,
+        )
+        self.loop = ControlLoop(
+            self.pipeline,
+            world,
+            policy=Ours(self.pipeline, PLANNER),
+            predict=profiled().predict,
+            forecaster=window_max,
+            settings=self.settings,
+            window_s=20.0,
+            run_id=f"run{self._runs}",
+        )
+
+    def tick(self) -> Decision:
+        """One tick of the service, and the time to its next one."""
+        began_s = self.clock.monotonic_s()
+        decision = self.loop.tick_once()
+        self.decisions.append(decision)
+        self.invariants.ticked(decision)
+        took_s = self.clock.monotonic_s() - began_s
+        # A tick that took long skips those it missed.
+        missed = int(took_s // self.settings.tick_s)
+        self.clock.wait((missed + 1) * self.settings.tick_s - took_s)
+        return decision
+
+    def ticks(self, count: int) -> list[Decision]:
+        """So many ticks."""
+        return [self.tick() for _ in range(count)]
+
+    def until_s(self, at_s: float) -> list[Decision]:
+        """Ticks until that time."""
+        made = []
+        while self.clock.monotonic_s() < at_s:
+            made.append(self.tick())
+        return made
+
+    def settle(self, most: int = 80) -> int:
+        """How many ticks it takes until what is wanted runs and nothing more is decided; -1: it does not."""
+        quiet = 0
+        for tick in range(most):
+            decision = self.tick()
+            quiet = quiet + 1 if decision.reason in QUIET and self.invariants.is_settled() else 0
+            if quiet == 3:
+                return tick - 2
+        return -1
+
+    def quiet_writes(self, count: int = 10) -> int:
+        """The writes in so many more ticks of a settled world (I9)."""
+        before = len(self.kube.writes)
+        self.ticks(count)
+        return len(self.kube.writes) - before
+
+    def say(self, **said: Any) -> None:
+        """What people say about the pipeline."""
+        control = self.store.controls.get(self.pipeline.name, self.store.default)
+        self.store.controls[self.pipeline.name] = replace(control, **said)
+
+    def hand(self, change: Callable[[Json], None]) -> None:
+        """Change the object by another hand."""
+        self.invariants.hand()
+        self.kube.edit(NAMESPACE, NAME, change)
+
+    def sdep(self) -> Json:
+        """The object as it is."""
+        with self.kube.store.lock:
+            return self.kube.store.get("seldondeployments", NAMESPACE, NAME)
+
+    def desired(self) -> Configs:
+        """What the object asks for."""
+        found = configs_of(self.pipeline, self.sdep())
+        assert found is not None
+        return found
+
+    def recreate(self, configs: Configs = SMALLEST) -> None:
+        """Delete the object and make it anew, by another hand."""
+        self.invariants.hand()
+        with self.kube.store.lock:
+            self.kube.store.delete("seldondeployments", NAMESPACE, NAME)
+            self.kube.store.create("seldondeployments", NAMESPACE, theirs(self.pipeline, configs))
+
+    def fault(self, kind: FaultKind, **when: Any) -> None:
+        """Let that go wrong next."""
+        self.kube.fault(kind, **when)
+
+    def clear_faults(self) -> None:
+        """No more of it."""
+        self.kube.faults.faults.clear()
+
+    def sent(self) -> list[Request]:
+        """Every write that was sent, refused ones too; dry runs are none."""
+        verbs = ("update", "patch")
+        return [one for one in self.kube.requests if one.verb in verbs and not one.is_dry_run]
+
+    def sent_again(self) -> int:
+        """Writes that were sent with exactly what an earlier one was sent with."""
+        bodies = [repr(one.body) for one in self.sent()]
+        return len(bodies) - len(set(bodies))
+
+    def applied(self) -> list[Decision]:
+        """The decisions that were carried out, as the loop tells them."""
+        return [one for one in self.decisions if one.action is Action.APPLY]
+
+    def reasons(self, since: int = 0) -> list[ReasonCode]:
+        """The reasons of the ticks, from one on."""
+        return [one.reason for one in self.decisions[since:]]
+
+    def pods(self) -> set[str]:
+        """The names of all pods."""
+        with self.kube.store.lock:
+            return {pod["metadata"]["name"] for pod in self.kube.store.everything("pods")}
+
+    def sound(self) -> None:
+        """No invariant was broken."""
+        assert self.invariants.violations == []
+
+
+def theirs(pipeline: Pipeline, configs: Configs) -> Json:
+    """The object with much in it that is other people's."""
+    body = render(pipeline, configs)
+    body["metadata"]["annotations"] = {"theirs/team": "search"}
+    body["metadata"]["labels"]["theirs"] = "1"
+    predictor = body["spec"]["predictors"][0]
+    predictor["annotations"] = {"theirs/note": "keep"}
+    for component in predictor["componentSpecs"]:
+        component["metadata"] = {"labels": {"theirs": "1"}}
+        component["spec"]["terminationGracePeriodSeconds"] = 45
+        component["spec"]["containers"][0]["env"].insert(0, {"name": "THEIRS", "value": "1"})
+    resources = {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}}
+    side = {"name": "proxy", "image": "proxy:1", "env": [], "resources": resources}
+    predictor["componentSpecs"][1]["spec"]["containers"].append(side)
+    return body
+
+
+@contextmanager
+def build(
+    subject: str = "ours",
+    *,
+    over: str = "process",
+    rate_rps: float = 5.0,
+    mode: Mode = Mode.ACTIVE,
+    settings: GuardSettings = SETTINGS,
+    pipeline: Pipeline = PIPELINE,
+    configs: Configs = SMALLEST,
+    delay: Callable[[Request], tuple[float, float]] | None = None,
+    step_s: float = 5.0,
+    settled: bool = True,
+    timeout_s: float = 10.0,
+    **cluster: Any,
+) -> Iterator[KubeWorld]:
+    """A world with the pipeline deployed at `configs`, and settled.
+
+    `over`: "process" (the client's requests are served in this process; `delay` says how long each takes) or
+    "http". `step_s`: how often the cluster moves a step.
+    """
+    kube = FakeKube(**cluster)
+    clock = WorldClock()
+    pool = None
+    if over == "http":
+        kube.__enter__()
+    else:
+        pool = Pool(kube, clock.wait, delay or (lambda request: (0.0, 0.0)))
+    store = FakeStore(PipelineControl(mode=mode))
+    invariants = Invariants(pipeline, kube, clock, store)
+    workload, close = _workload(subject, kube, clock, pool, timeout_s)
+    with kube.store.lock:
+        kube.store.create("seldondeployments", NAMESPACE, theirs(pipeline, configs))
+    if settled:
+        kube.tick(8)
+    made = KubeWorld(
+        kube=kube,
+        clock=clock,
+        metrics=FakeMetrics(clock, lambda t_s: made.rate_rps),
+        store=store,
+        workload=workload,
+        invariants=invariants,
+        settings=settings,
+        pool=pool,
+        pipeline=pipeline,
+        rate_rps=rate_rps,
+    )
+    invariants.watch()
+    made.start_service()
+
+    def step() -> None:
+        kube.tick()
+        invariants.stepped()
+
+    clock.every(step_s, step)
+    try:
+        yield made
+    finally:
+        invariants.close()
+        close()
+        if over == "http":
+            kube.__exit__()
+        else:
+            kube._http.server_close()
+
+
+def _workload(
+    subject: str, kube: FakeKube, clock: WorldClock, pool: Pool | None, timeout_s: float
+) -> tuple[Workload, Callable[[], None]]:
+    url = "http://cluster.invalid" if pool else kube.url
+    if subject == "ours":
+        path = _kubeconfig(url)
+        made = KubeClient.from_kubeconfig(path, timeout_s, clock=clock, seed=0)
+        if pool is not None:
+            made._api.rest_client.pool_manager = pool
+        return SeldonWorkload(made), made.close
+    configuration = client.Configuration()
+    configuration.host, configuration.retries = url, False
+    configuration.api_key["authorization"] = f"Bearer {TOKEN}"
+    api = client.ApiClient(configuration)
+    if pool is not None:
+        api.rest_client.pool_manager = pool
+    return PlainWorkload(api), api.close
+
+
+@cache
+def _kubeconfig(url: str) -> str:
+    """A kubeconfig file for that server, with the token that must never be told."""
+    parts = {
+        "clusters": [{"name": "fake", "cluster": {"server": url}}],
+        "users": [{"name": "fake", "user": {"token": TOKEN}}],
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
+    }
+    document = {"apiVersion": "v1", "kind": "Config", "current-context": "fake", **parts}
+    path = Path(mkdtemp(prefix="ipa-faults-")) / "kubeconfig"
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def with_variant(stage: str, variant: str, configs: tuple[StageConfig, ...] = SMALLEST) -> Configs:
+    """The configs with another variant of a stage."""
+    return tuple(replace(one, variant=variant) if one.stage == stage else one for one in configs)
