@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of JSON, several times faster than of anything else."""
+    if isinstance(value, dict):
+        return {key: copied(one) for key, one in value.items()}
+    return [copied(one) for one in value] if isinstance(value, list) else value
 
 
 class ApiError(Exception):
@@ -58,13 +64,13 @@ class Store:
             raise ApiError(
                 404, "NotFound", f'{resource} "{name}" not found', {"name": name, "kind": resource}
             )
-        return deepcopy(found)
+        return copied(found)
 
     def find(self, resource: str, namespace: str, labels: Mapping[str, str] | None = None) -> list[Json]:
         """Copies of the objects with those labels, by name."""
         wanted = (labels or {}).items()
         return [
-            deepcopy(one)
+            copied(one)
             for (kind, place, _), one in sorted(self._objects.items(), key=lambda item: item[0])
             if kind == resource
             and place == namespace
@@ -73,7 +79,17 @@ class Store:
 
     def everything(self, resource: str) -> list[Json]:
         """Copies of the objects of every namespace."""
-        return [deepcopy(one) for (kind, _, _), one in sorted(self._objects.items()) if kind == resource]
+        return [copied(one) for (kind, _, _), one in sorted(self._objects.items()) if kind == resource]
+
+    def before_latest(self, resource: str) -> list[Json]:
+        """The objects of that kind in all namespaces as they were before the latest write to one of them."""
+        log = [event for event in self.log if event.resource == resource]
+        if not log:
+            return self.everything(resource)
+        place = _place_of(log[-1])
+        others = [one for one in self.everything(resource) if _place(resource, one) != place]
+        earlier = [event for event in log[:-1] if _place_of(event) == place]
+        return others + [deepcopy(event.object) for event in earlier[-1:] if event.type != "DELETED"]
 
     def create(self, resource: str, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
         """The new object; 409 where the name is taken."""
@@ -82,7 +98,7 @@ class Store:
             raise ApiError(
                 409, "AlreadyExists", f'{resource} "{name}" already exists', {"name": name, "kind": resource}
             )
-        made = deepcopy(body)
+        made = copied(body)
         made["metadata"].update(namespace=namespace, generation=1, uid=f"uid-{self._uids + 1}")
         if dry_run:
             return made
@@ -93,7 +109,7 @@ class Store:
         """The object as it is now; nothing moves where nothing differs; generation grows with the spec."""
         metadata = body["metadata"]
         live = self.get(resource, metadata["namespace"], metadata["name"])
-        made = deepcopy(body)
+        made = copied(body)
         for key in ("uid", "generation", "resourceVersion", "creationTimestamp"):
             if key in live["metadata"]:
                 made["metadata"][key] = live["metadata"][key]
@@ -118,10 +134,18 @@ class Store:
     def _keep(self, kind: str, resource: str, made: Json) -> Json:
         self._objects[(resource, made["metadata"]["namespace"], made["metadata"]["name"])] = made
         self._write(kind, resource, made)
-        return deepcopy(made)
+        return copied(made)
 
     def _write(self, kind: str, resource: str, made: Json) -> None:
         self.version += 1
         made["metadata"]["resourceVersion"] = str(self.version)
-        self.log.append(Event(self.version, kind, resource, deepcopy(made)))
+        self.log.append(Event(self.version, kind, resource, copied(made)))
         self.changed.notify_all()
+
+
+def _place(resource: str, one: Json) -> tuple[str, str, str]:
+    return resource, one["metadata"]["namespace"], one["metadata"]["name"]
+
+
+def _place_of(event: Event) -> tuple[str, str, str]:
+    return _place(event.resource, event.object)
