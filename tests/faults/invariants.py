@@ -1,4 +1,4 @@
-"""What must hold after every step, judged from the cluster's own objects and not from what is told of them."""
+"""What must hold after every step, judged from the cluster's own objects, not from what is told of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Fault schedules as data: what goes wrong, where and when.
 
     faults:
-    - {time_s: 60, target: kube, verb: patch, resource: seldondeployments, effect: status, status: 409, times: 3}
+    - {time_s: 60, target: kube, verb: patch, effect: status, status: 409, times: 3}
     - {time_s: 60, target: prometheus, effect: unreachable, for_s: 120}
     - {time_s: 90, target: hand, effect: scale, stage: read, replicas: 7}
 
