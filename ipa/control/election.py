@@ -1,0 +1,267 @@
+"""Which of several replicas of the service leads, as a pure state machine over one Lease.
+
+    READ ─free, expired─▶ REPLACE ─answered▶ leads ─retry_s▶ REPLACE (renew) ▶ …
+    READ ─absent─▶ CREATE ─answered▶ holds, and leads once nobody else can lead any more
+    READ ─held by another─▶ WAIT ▶ READ          any write ─409▶ READ     ─no answer▶ READ
+
+Nobody's clock is compared with another's. A holder leads from its acquisition until `renew_deadline_s` after
+the *sending* of its last renewal that was answered; another takes the lease no sooner than `lease_s` after it
+*saw* the record change last. Since the sending comes before the change and the change before the seeing, and
+the deadline is shorter than the lease, at most one leads at any moment, whatever the wall clocks say, however
+late an answer is and whoever is stopped for how long. Every write is made onto the version that was read.
+
+What people do to a Lease is taken as the record of somebody who may still lead: one cleared, renamed or
+deleted by hand is waited out as if it were held. Only the holder's own release is taken at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from math import inf
+
+# A wait is up to so much shorter than `retry_s`, so that replicas do not ask in step.
+JITTER_RATIO = 0.2
+# The duration in a record that was released; no service is configured with one so short.
+RELEASED_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long a lease is another's, how long its holder leads without renewing, how often it is looked at.
+
+    The defaults are client-go's. `faults` says in words what is wrong with them.
+    """
+
+    lease_s: float = 15.0
+    renew_deadline_s: float = 10.0
+    retry_s: float = 2.0
+
+    def faults(self) -> tuple[str, ...]:
+        """What would let two lead at once, or none for long."""
+        faults = []
+        if self.lease_s <= RELEASED_S or self.lease_s != int(self.lease_s):
+            faults.append(f"the lease of {self.lease_s:g} s is not a whole number of seconds above 1")
+        if self.renew_deadline_s >= self.lease_s:
+            faults.append(
+                f"the renew deadline of {self.renew_deadline_s:g} s is not below the lease of "
+                f"{self.lease_s:g} s, so two could lead at once"
+            )
+        if not 0 < self.retry_s < self.renew_deadline_s:
+            faults.append(
+                f"the retry of {self.retry_s:g} s is not below the renew deadline of "
+                f"{self.renew_deadline_s:g} s, so no renewal could be missed"
+            )
+        return tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a Lease says. Its times are words for people and marks of a change: no clock is held against them.
+
+    Two are equal where they say the same, at whatever version.
+    """
+
+    holder: str
+    lease_s: float
+    acquired_at: str = ""
+    renewed_at: str = ""
+    transitions: int = 0
+    version: str = field(default="", compare=False)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether its holder gave it up. One that people cleared still says when it was acquired."""
+        return not self.holder and self.lease_s <= RELEASED_S and not self.acquired_at
+
+
+class Act(StrEnum):
+    """What is to be done with the Lease."""
+
+    WAIT = "wait"
+    READ = "read"
+    CREATE = "create"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do next: for a write the Lease to write, onto its `version`; for a wait how long."""
+
+    act: Act
+    lease: Lease | None = None
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A write on its way, and when it was sent."""
+
+    lease: Lease
+    sent_s: float
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """What one replica knows. All times are of its own clock, which must not stand still while it does.
+
+    `lease` is the record as last seen and `changed_s` when we saw it change, `is_current` whether it can be
+    written onto; `mine` is our own newest record where we hold it. It leads in `from_s` ≤ now < `until_s`.
+    `term` counts how often it came to lead.
+    """
+
+    me: str
+    times: Times = Times()
+    lease: Lease | None = None
+    changed_s: float = -inf
+    seen_s: float = -inf
+    is_current: bool = False
+    mine: Lease | None = None
+    tried: Attempt | None = None
+    from_s: float = inf
+    until_s: float = -inf
+    due_s: float = -inf
+    refused_before: bool = False
+    term: int = 0
+
+
+def leads(election: Election, now_s: float) -> bool:
+    """Whether this replica may write now."""
+    return election.from_s <= now_s < election.until_s
+
+
+def next_step(election: Election, now_s: float, stamp: str) -> Step:
+    """What to do now. `stamp` is the wall clock's word for now, different at every call."""
+    if now_s < election.due_s:
+        return Step(Act.WAIT, wait_s=election.due_s - now_s)
+    if not election.is_current:
+        return Step(Act.READ)
+    lease, lease_s = election.lease, election.times.lease_s
+    if lease is None:
+        return Step(Act.CREATE, Lease(election.me, lease_s, stamp, stamp))
+    if _is_ours(election, lease):
+        return Step(Act.REPLACE, replace(lease, lease_s=lease_s, renewed_at=stamp))
+    taken = Lease(election.me, lease_s, stamp, stamp, lease.transitions + 1, lease.version)
+    return Step(Act.REPLACE, taken)
+
+
+def sending(election: Election, step: Step, now_s: float) -> Election:
+    """The election while that write is on its way; said before it is sent."""
+    assert step.lease is not None
+    return replace(election, tried=Attempt(step.lease, now_s, step.act is Act.CREATE))
+
+
+def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) -> Election:
+    """The election after a read was answered, with None where there is no Lease. `jitter` is in 0..1."""
+    news = election.seen_s == -inf or lease != election.lease
+    election = replace(
+        election,
+        lease=lease,
+        changed_s=now_s if news else election.changed_s,
+        seen_s=now_s,
+        is_current=True,
+        due_s=now_s,
+    )
+    tried = election.tried
+    if lease is not None and tried is not None and lease == tried.lease:
+        # It was not answered, and happened, perhaps long ago: renew it at once.
+        return replace(_held(election, tried, lease.version, now_s, jitter), due_s=now_s)
+    election = replace(election, tried=None)
+    if lease is None or _is_ours(election, lease):
+        return election
+    election = _stood_down(election)
+    expires_s = election.changed_s + max(election.times.lease_s, lease.lease_s)
+    if lease.is_released or now_s >= expires_s:
+        return election
+    return replace(election, is_current=False, due_s=min(now_s + _retry_s(election, jitter), expires_s))
+
+
+def wrote(election: Election, version: str, now_s: float, jitter: float) -> Election:
+    """The election after its write was answered with the new version."""
+    assert election.tried is not None
+    return _held(election, election.tried, version, now_s, jitter)
+
+
+def refused(election: Election, now_s: float, jitter: float) -> Election:
+    """The election after its write was refused, since another was faster: what there is now is to be read.
+
+    At once the first time; who is refused again and again waits between.
+    """
+    wait_s = _retry_s(election, jitter) if election.refused_before else 0.0
+    return replace(
+        election,
+        tried=None,
+        is_current=False,
+        refused_before=True,
+        seen_s=now_s,
+        due_s=now_s + wait_s,
+    )
+
+
+def unanswered(election: Election, now_s: float, jitter: float) -> Election:
+    """The election after a read or a write without an answer: what there is now is to be read."""
+    return replace(election, is_current=False, due_s=now_s + _retry_s(election, jitter))
+
+
+def resigned(election: Election) -> Election:
+    """The election that does not lead, from now on, whatever it holds."""
+    return replace(election, from_s=inf, until_s=-inf)
+
+
+def release_of(election: Election, now_s: float, stamp: str) -> Lease | None:
+    """The record that lets another lead at once; None where there is nothing of ours to release.
+
+    Who holds it and does not lead yet waits for somebody who may still lead, and so must the next.
+    """
+    lease = election.lease
+    if lease is None or not _is_ours(election, lease) or now_s < election.from_s:
+        return None
+    return replace(lease, holder="", lease_s=RELEASED_S, acquired_at="", renewed_at=stamp)
+
+
+def _held(election: Election, attempt: Attempt, version: str, now_s: float, jitter: float) -> Election:
+    times, lease = election.times, replace(attempt.lease, version=version)
+    from_s, term = election.from_s, election.term
+    if not leads(election, now_s):
+        if attempt.is_new:
+            # Whoever held the Lease that was deleted may not know yet.
+            from_s = now_s + times.lease_s
+        elif _is_ours(election, lease) and from_s < inf:
+            # Nobody else wrote since: leads anew after a lapse, or goes on waiting to lead.
+            from_s = max(from_s, now_s)
+        else:
+            from_s = now_s
+        term += from_s != election.from_s
+    return replace(
+        election,
+        lease=lease,
+        changed_s=now_s,
+        seen_s=now_s,
+        is_current=True,
+        mine=lease,
+        tried=None,
+        from_s=from_s,
+        until_s=attempt.sent_s + times.renew_deadline_s,
+        due_s=now_s + _retry_s(election, jitter),
+        refused_before=False,
+        term=term,
+    )
+
+
+def _stood_down(election: Election) -> Election:
+    return replace(resigned(election), mine=None)
+
+
+def _is_ours(election: Election, lease: Lease) -> bool:
+    """Whether it is the record of our holding; our name alone may be another's hand."""
+    mine = election.mine
+    return (
+        mine is not None
+        and lease.holder == election.me
+        and (lease.acquired_at, lease.transitions) == (mine.acquired_at, mine.transitions)
+    )
+
+
+def _retry_s(election: Election, jitter: float) -> float:
+    return election.times.retry_s * (1.0 - JITTER_RATIO * jitter)
