@@ -15,6 +15,7 @@ from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
+from tests.contract.split_harness import FakeSplitHarness
 from tests.contract.workload_harness import WorkloadHarness
 
 Configs = tuple[StageConfig, ...]
@@ -29,6 +30,7 @@ def _cluster(_: Path) -> WorkloadHarness:
 
 HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "kube-fake": FakeKubeHarness,
+    "kube-fake-split": FakeSplitHarness,
     "kube-cluster": _cluster,
 }
 MARKS = {"kube-cluster": [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]}

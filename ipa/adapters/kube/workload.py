@@ -92,7 +92,7 @@ class SeldonWorkload:
         Never FAILED then, since taking the change back would overwrite that hand.
         """
         sdep = self._get(pipeline)
-        if not _same_object(revision_of(sdep), change.revision):
+        if not same_object(revision_of(sdep), change.revision):
             return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was made anew by another hand")
         if not _asks_for(pipeline, sdep, change):
             return Rollout(RolloutPhase.READY, "another hand has replaced the change")
@@ -153,5 +153,5 @@ def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
     return read(pipeline, sdep) == canonical(change.configs)
 
 
-def _same_object(revision: str, other: str) -> bool:
+def same_object(revision: str, other: str) -> bool:
     return revision.rpartition("/")[0] == other.rpartition("/")[0]

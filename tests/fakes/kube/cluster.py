@@ -117,7 +117,9 @@ class Cluster:
                     "args": [node["modelUri"], "/mnt/models"],
                 }
                 pod.setdefault("initContainers", []).append(fetch)
-        if index == 0 and "seldon.io/engine-separate-pod" not in sdep["spec"].get("annotations", {}):
+        has_engine = "seldon.io/no-engine" not in predictor.get("annotations", {})
+        is_separate = "seldon.io/engine-separate-pod" in sdep["spec"].get("annotations", {})
+        if index == 0 and has_engine and not is_separate:
             engine = {"requests": {"cpu": "500m", "memory": "512Mi"}}
             pod["containers"].append({"name": "seldon-container-engine", "resources": engine})
         levels = [component.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas")]

@@ -50,6 +50,7 @@ def small_schema() -> Json:
         env=_list(_object(("name",), name=text, value=text, valueFrom=anything)),
         resources=_object(requests=AMOUNTS, limits=AMOUNTS),
         volumeMounts=_list(anything),
+        readinessProbe=anything,
     )
     component = _object(
         metadata=_object(labels=STRINGS, annotations=STRINGS, name=text),
