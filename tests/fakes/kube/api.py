@@ -42,6 +42,14 @@ class Request:
         return self.query.get("dryRun") == "All"
 
 
+@dataclass(frozen=True)
+class Page:
+    """The rest of a list: its objects as they were when it began, and its version."""
+
+    items: list[Json]
+    version: str
+
+
 @dataclass
 class Api:
     """The API server without its HTTP."""
@@ -50,6 +58,8 @@ class Api:
     schema: Json
     # Called with every SeldonDeployment about to be kept: a mutating webhook of somebody's.
     mutate: Any = None
+    # What is left of lists that were asked for page by page, by their continue token.
+    pages: dict[str, Page] = field(default_factory=dict)
 
     def serve(self, request: Request) -> tuple[int, Json]:
         """Status and body; ApiError for failures."""
@@ -63,6 +73,24 @@ class Api:
             if request.subresource == "scale":
                 return 200, self._scale(request)
             return self._serve_object(request)
+
+    def serve_stale(self, request: Request) -> tuple[int, Json]:
+        """What a read says that knows nothing of the latest write to that kind of object."""
+        with self.store.lock:
+            items = [
+                one
+                for one in self.store.before_latest(request.resource)
+                if one["metadata"]["namespace"] == request.namespace
+                and labels_of(request).items() <= (one["metadata"].get("labels") or {}).items()
+            ]
+            if request.verb == "list":
+                version, kind = LIST_KINDS[request.resource]
+                metadata = {"resourceVersion": str(self.store.version - 1)}
+                return 200, {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
+            for one in items:
+                if one["metadata"]["name"] == request.name:
+                    return 200, one
+            raise ApiError(404, "NotFound", f'{request.resource} "{request.name}" not found')
 
     def _serve_object(self, request: Request) -> tuple[int, Json]:
         store, place = self.store, (request.resource, request.namespace, request.name)
@@ -91,9 +119,28 @@ class Api:
         asked = request.query.get("resourceVersion", "0")
         if asked.isdecimal() and 0 < int(asked) <= self.store.compacted:
             raise ApiError(410, "Expired", f"too old resource version: {asked}")
-        items = self.store.find(request.resource, request.namespace, labels_of(request))
-        metadata = {"resourceVersion": str(self.store.version)}
+        metadata, items = self._page(request)
         return {"kind": kind, "apiVersion": version, "metadata": metadata, "items": items}
+
+    def _page(self, request: Request) -> tuple[Json, list[Json]]:
+        """One page of the list, and what it says of the whole. 410 where the token is no more known."""
+        token = request.query.get("continue", "")
+        if token and token not in self.pages:
+            message = "The provided continue parameter is too old to display a consistent list result."
+            raise ApiError(410, "Expired", message)
+        if token:
+            whole = self.pages[token]
+        else:
+            found = self.store.find(request.resource, request.namespace, labels_of(request))
+            whole = Page(found, str(self.store.version))
+        limit = int(request.query.get("limit") or 0) or len(whole.items)
+        metadata: Json = {"resourceVersion": whole.version}
+        rest = whole.items[limit:]
+        if rest:
+            metadata["continue"] = f"page-{len(self.pages) + 1}-{whole.version}"
+            metadata["remainingItemCount"] = len(rest)
+            self.pages[metadata["continue"]] = Page(rest, whole.version)
+        return metadata, whole.items[:limit]
 
     def _replace(self, request: Request, body: Json, live: Json) -> Json:
         version = body["metadata"].get("resourceVersion")

@@ -18,6 +18,11 @@ class FaultKind(StrEnum):
     HTML = "a proxy's page with status 200"
     WRONG_KIND = "another kind of object with status 200"
     DRIP = "applied, the answer sent a byte at a time and never whole"
+    RESET = "nothing applied, connection reset"
+    FAILURE = "nothing applied, a Status Failure with status 200"
+    STALE = "a read answered as it was before the latest write to that kind of object"
+    SILENT = "a watch that is accepted and then says nothing for ever, not even that it ends"
+    EXPIRED = "a watch that is accepted and then says 410 in its stream"
 
 
 @dataclass
@@ -31,6 +36,8 @@ class Fault:
     reason: str = "InternalError"
     times: int = 1
     is_dry_run: bool | None = None
+    # What the answer asks for with Retry-After, as it is sent.
+    retry_after: str | None = None
 
 
 @dataclass

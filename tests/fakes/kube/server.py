@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,14 @@ from tests.fakes.kube.schema import real_schema, small_schema
 from tests.fakes.kube.store import ApiError, Json, Store
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+# Faults that come before the request is served.
+UNSERVED = (
+    FaultKind.HANG,
+    FaultKind.LOST_BEFORE,
+    FaultKind.STATUS,
+    FaultKind.RESET,
+    FaultKind.FAILURE,
+)
 # How long a watch without news sleeps before it looks whether the server stops.
 LOOK_S = 0.05
 
@@ -36,6 +47,15 @@ class FakeKube:
         self.stopping = threading.Event()
         # Called, with the store's lock held, before a request is served: a hand that is faster than ours.
         self.before: Callable[[Request], None] | None = None
+        # Called with nothing held: time goes by before the request is served.
+        self.delay: Callable[[Request], None] | None = None
+        # Bearer tokens that are let in, None for any; what of (verb, resource) no role of theirs allows.
+        self.tokens: set[str] | None = None
+        self.denied: set[tuple[str, str]] = set()
+        # By how much its clock is ahead of this machine's.
+        self.skew_s = 0.0
+        # Watches begun before it grew say nothing more.
+        self.silences = 0
         handler = type("Handler", (_Handler,), {"kube": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
@@ -49,7 +69,7 @@ class FakeKube:
         """Base URL."""
         return f"http://127.0.0.1:{self._http.server_port}"
 
-    def kubeconfig(self, folder: Path) -> Path:
+    def kubeconfig(self, folder: Path, token: str = "fake") -> Path:
         """A kubeconfig file for it, written to the folder."""
         path = folder / "kubeconfig"
         path.write_text(
@@ -59,7 +79,7 @@ class FakeKube:
                     "kind": "Config",
                     "current-context": "fake",
                     "clusters": [{"name": "fake", "cluster": {"server": self.url}}],
-                    "users": [{"name": "fake", "user": {"token": "fake"}}],
+                    "users": [{"name": "fake", "user": {"token": token}}],
                     "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
                 }
             )
@@ -81,6 +101,17 @@ class FakeKube:
             live = self.store.get("seldondeployments", namespace, name)
             change(live)
             self.store.replace("seldondeployments", live)
+
+    def silence_watches(self) -> None:
+        """Let every running watch say nothing more, though its connection stays; new ones are as ever."""
+        with self.store.lock:
+            self.silences += 1
+            self.store.changed.notify_all()
+
+    def expire_lists(self) -> None:
+        """Let every continue token be too old."""
+        with self.store.lock:
+            self.api.pages.clear()
 
     def expire_watches(self) -> None:
         """Let compaction overtake every running watch."""
@@ -113,16 +144,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         request = self._parse()
         kube = self.kube
-        if request.verb == "watch":
-            self._note(request)
-            self._watch(request)
-            return
+        if kube.delay:
+            kube.delay(request)
         fault = kube.faults.take(request.verb, request.resource, is_dry_run=request.is_dry_run)
         self._note(request)
-        if fault and fault.kind in (FaultKind.HANG, FaultKind.LOST_BEFORE, FaultKind.STATUS):
+        refused = self._refusal(request)
+        if refused:
+            self._send(refused.code, refused.body)
+            return
+        if fault and fault.kind in UNSERVED:
             self._fail(fault)
             return
+        if request.verb == "watch":
+            self._watch(request, fault)
+            return
         try:
+            if fault and fault.kind is FaultKind.STALE:
+                self._answer(*kube.api.serve_stale(request), None)
+                return
             with kube.store.lock:
                 if kube.before:
                     kube.before(request)
@@ -139,6 +178,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.kube.requests.append(request)
         resource = request.resource + (f"/{request.subresource}" if request.subresource else "")
         self.kube.verbs.add((request.verb, request.group, resource))
+
+    def _refusal(self, request: Request) -> ApiError | None:
+        token = (self.headers.get("Authorization") or "").partition(" ")[2]
+        if self.kube.tokens is not None and token not in self.kube.tokens:
+            return ApiError(401, "Unauthorized", "Unauthorized")
+        if (request.verb, request.resource) in self.kube.denied:
+            message = f'{request.resource} is forbidden: User "ipa" cannot {request.verb} resource'
+            return ApiError(403, "Forbidden", message, {"kind": request.resource})
+        return None
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date of an answer, by the server's own clock."""
+        return super().date_time_string((timestamp or time.time()) + self.kube.skew_s)
 
     def _parse(self) -> Request:
         url = urlsplit(self.path)
@@ -158,11 +210,16 @@ class _Handler(BaseHTTPRequestHandler):
         return Request(verb, group, resource, namespace, name, subresource, query, body, content_type)
 
     def _fail(self, fault: Fault) -> None:
-        if fault.kind is FaultKind.STATUS:
-            self._send(fault.status, ApiError(fault.status, fault.reason, "secret inside").body)
+        if fault.kind in (FaultKind.STATUS, FaultKind.FAILURE):
+            body = json.dumps(ApiError(fault.status, fault.reason, "secret inside").body).encode()
+            status = 200 if fault.kind is FaultKind.FAILURE else fault.status
+            self._send_raw(status, body, [("Retry-After", fault.retry_after)] if fault.retry_after else [])
             return
         if fault.kind is FaultKind.HANG:
             self.kube.stopping.wait()
+        if fault.kind is FaultKind.RESET:
+            # Closing without lingering sends RST instead of FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
     def _answer(self, status: int, body: Json, fault: Fault | None) -> None:
@@ -183,8 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, body: Json) -> None:
         self._send_raw(status, json.dumps(body).encode())
 
-    def _send_raw(self, status: int, body: bytes) -> None:
-        self._head(status, [("Content-Length", str(len(body)))])
+    def _send_raw(self, status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
+        self._head(status, [("Content-Length", str(len(body))), *headers])
         self.wfile.write(body)
         self.wfile.flush()
 
@@ -207,17 +264,21 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             return
 
-    def _watch(self, request: Request) -> None:
+    def _watch(self, request: Request, fault: Fault | None) -> None:
         since = int(request.query.get("resourceVersion") or 0)
         if 0 < since < self.kube.store.compacted:
             self._send(410, ApiError(410, "Expired", f"too old resource version: {since}").body)
             return
         since = since or self.kube.store.version
+        silences = self.kube.silences
         self._head(200, [("Transfer-Encoding", "chunked")])
         self.wfile.flush()
         self.close_connection = True
         try:
-            for event in self._events(request, since):
+            if fault and fault.kind is FaultKind.SILENT:
+                self.kube.stopping.wait()
+                return
+            for event in self._expired(since) if fault else self._events(request, since, silences):
                 line = json.dumps(event).encode() + b"\n"
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
@@ -225,15 +286,22 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             return
 
-    def _events(self, request: Request, since: int) -> Iterator[Json]:
+    def _expired(self, since: int) -> Iterator[Json]:
+        error = ApiError(410, "Expired", f"too old resource version: {since}")
+        yield {"type": "ERROR", "object": error.body}
+
+    def _events(self, request: Request, since: int, silences: int) -> Iterator[Json]:
         """Events after `since`; a bookmark after each batch where asked for; ERROR once it was compacted."""
         store, wanted = self.kube.store, labels_of(request).items()
         bookmarks = request.query.get("allowWatchBookmarks") == "true"
-        while not self.kube.stopping.is_set():
+        end_s = time.monotonic() + float(request.query.get("timeoutSeconds") or 3600)
+        while not self.kube.stopping.is_set() and time.monotonic() < end_s:
             with store.lock:
+                if silences != self.kube.silences:
+                    store.changed.wait(LOOK_S)
+                    continue
                 if since < store.compacted:
-                    error = ApiError(410, "Expired", f"too old resource version: {since}")
-                    yield {"type": "ERROR", "object": error.body}
+                    yield from self._expired(since)
                     return
                 found = [event for event in store.log if event.version > since]
                 if not found:

@@ -89,7 +89,7 @@ class Store:
         place = _place_of(log[-1])
         others = [one for one in self.everything(resource) if _place(resource, one) != place]
         earlier = [event for event in log[:-1] if _place_of(event) == place]
-        return others + [deepcopy(event.object) for event in earlier[-1:] if event.type != "DELETED"]
+        return others + [copied(event.object) for event in earlier[-1:] if event.type != "DELETED"]
 
     def create(self, resource: str, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
         """The new object; 409 where the name is taken."""
