@@ -126,6 +126,38 @@ class Election:
     term: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a replica stands, for people: who leads as far as it knows ("": nobody), and what troubles it."""
+
+    leading: bool
+    identity: str
+    leader: str
+    trouble: str = ""
+
+    @property
+    def words(self) -> str:
+        """It in a few words."""
+        if self.leading:
+            return "leads"
+        if self.trouble:
+            return f"stands by, the Lease cannot be used: {self.trouble}"
+        if self.leader == self.identity:
+            return "holds the lease, and leads once nobody else can"
+        return f"stands by, {self.leader or 'nobody'} leads"
+
+
+# A service that runs alone.
+ALONE = Standing(True, "", "")
+
+
+def standing(election: Election, now_s: float, trouble: str = "") -> Standing:
+    """How it stands now; `trouble` is why the Lease cannot be used, where it cannot."""
+    leading = leads(election, now_s)
+    holder = election.lease.holder if election.lease else ""
+    return Standing(leading, election.me, election.me if leading else holder, trouble)
+
+
 def leads(election: Election, now_s: float) -> bool:
     """Whether this replica may write now."""
     return election.from_s <= now_s < election.until_s

@@ -1,0 +1,265 @@
+"""Leadership by a coordination.k8s.io/v1 Lease: ipa/control/election.py, carried out."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from ipa.adapters.kube.answers import Json
+from ipa.control.election import (
+    Act,
+    Election,
+    Lease,
+    Standing,
+    Step,
+    Times,
+    leads,
+    next_step,
+    refused,
+    release_of,
+    resigned,
+    saw,
+    sending,
+    standing,
+    unanswered,
+    wrote,
+)
+from ipa.model.errors import ConflictError, IpaError, NotFoundError
+
+log = logging.getLogger("ipa.leadership")
+
+API_VERSION, KIND = "coordination.k8s.io/v1", "Lease"
+TIME_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
+# Longer than a call takes: the thread ends by itself before.
+JOIN_S = 10.0
+
+
+class LeaseClient(Protocol):
+    """The calls needed of ipa.adapters.kube.client.KubeClient, with its errors."""
+
+    def get_lease(self, namespace: str, name: str) -> Json:
+        """The Lease; NotFoundError where there is none."""
+        ...
+
+    def create_lease(self, namespace: str, body: Json) -> Json:
+        """The Lease as created; ConflictError where there is one."""
+        ...
+
+    def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
+        """The Lease as replaced; ConflictError where it is at another resourceVersion."""
+        ...
+
+
+def elapsed_s() -> float:
+    """Seconds of a clock that only grows and also counts the time in which the machine was suspended.
+
+    Linux's CLOCK_MONOTONIC, which time.monotonic() is, stands still in a suspend: a leader that slept through
+    its lease would wake and believe it had it still. CLOCK_BOOTTIME goes on. Where there is none,
+    time.monotonic() has to do.
+    """
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePlace:
+    """Which Lease it is about."""
+
+    namespace: str
+    name: str
+
+
+class LeaseLeadership:
+    """The Leadership of one replica of the service; `start` lets a thread take part in the election.
+
+    `on_lead` is called, from that thread, when this replica comes to lead.
+    """
+
+    def __init__(
+        self,
+        client: LeaseClient,
+        place: LeasePlace,
+        identity: str,
+        times: Times,
+        *,
+        now_s: Callable[[], float] = elapsed_s,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        draw: Callable[[], float] = random.random,
+        on_lead: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client, self._place = client, place
+        self._now_s, self._wall, self._draw = now_s, wall, draw
+        self._on_lead = on_lead
+        # Replaced as a whole by one thread at a time, and read by any.
+        self._election = Election(identity, times)
+        self._body: Json = {}
+        self._stamped = datetime.min.replace(tzinfo=UTC)
+        self._trouble = ""
+        self._said = ""
+        self._led_term = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def leading(self) -> bool:
+        """Whether this replica may write at this moment: judged anew at every call, whoever slept before."""
+        return leads(self._election, self._now_s())
+
+    def standing(self) -> Standing:
+        """Who leads, as far as this replica knows."""
+        return standing(self._election, self._now_s(), self._trouble)
+
+    def start(self) -> None:
+        """Take part from now on."""
+        self._thread = threading.Thread(target=self._run, name="leadership", daemon=True)
+        self._thread.start()
+
+    def step(self) -> float:
+        """Do what is due; how many seconds there is nothing to do then. Never raises."""
+        try:
+            step = next_step(self._election, self._now_s(), self._stamp())
+            if step.act is not Act.WAIT:
+                self._carry_out(step)
+        except Exception:
+            # A fault of this program must not end the taking part: the lease runs out, and is tried for anew.
+            log.exception("leadership: a step failed")
+            self._election = unanswered(self._election, self._now_s(), 0.0)
+            step = Step(Act.WAIT, wait_s=self._election.times.retry_s)
+        self._tell()
+        if step.act is not Act.WAIT:
+            return 0.0
+        # Not past the moment at which it begins or ceases to lead, which is to be told.
+        election, now_s = self._election, self._now_s()
+        turns = [at_s - now_s for at_s in (election.from_s, election.until_s) if at_s > now_s]
+        return min([step.wait_s, *turns])
+
+    def close(self, *, release: bool = True) -> None:
+        """Stop taking part and, unless told otherwise, let another lead at once.
+
+        To be called when no write is in flight any more; where one may be, do not release: the lease then
+        keeps others away for as long as it lasts.
+        """
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(JOIN_S)
+        now_s = self._now_s()
+        released = release_of(self._election, now_s, self._stamp())
+        was_leading = leads(self._election, now_s)
+        self._election = resigned(self._election)
+        if released is None or not release:
+            if was_leading:
+                log.warning("leadership: the lease is not released, another can lead once it has run out")
+            return
+        try:
+            self._client.replace_lease(self._place.namespace, self._place.name, self._with(released))
+            log.info("leadership: released, another can lead at once")
+        except IpaError as error:
+            log.warning("leadership: not released (%s), another can lead once it has run out", error.message)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            wait_s = self.step()
+            if wait_s > 0:
+                self._stop.wait(wait_s)
+
+    def _carry_out(self, step: Step) -> None:
+        namespace, name = self._place.namespace, self._place.name
+        try:
+            if step.act is Act.READ:
+                self._read(namespace, name)
+            else:
+                self._write(step, namespace, name)
+            self._trouble = ""
+        except (ConflictError, NotFoundError):
+            # Another was faster, or it was deleted: what there is now is to be read.
+            self._election = refused(self._election, self._now_s(), self._draw())
+        except IpaError as error:
+            self._trouble = error.message
+            self._election = unanswered(self._election, self._now_s(), self._draw())
+
+    def _read(self, namespace: str, name: str) -> None:
+        try:
+            body = self._client.get_lease(namespace, name)
+        except NotFoundError:
+            body = {}
+        self._body = body
+        lease = lease_of(body, self._election.times.lease_s) if body else None
+        self._election = saw(self._election, lease, self._now_s(), self._draw())
+
+    def _write(self, step: Step, namespace: str, name: str) -> None:
+        assert step.lease is not None
+        self._election = sending(self._election, step, self._now_s())
+        if step.act is Act.CREATE:
+            metadata = {"name": name, "namespace": namespace}
+            fresh = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
+            self._body = self._client.create_lease(namespace, fresh | {"spec": spec_of(step.lease)})
+        else:
+            self._body = self._client.replace_lease(namespace, name, self._with(step.lease))
+        version = str(self._body["metadata"].get("resourceVersion", ""))
+        self._election = wrote(self._election, version, self._now_s(), self._draw())
+
+    def _with(self, lease: Lease) -> Json:
+        """The Lease as it was read last, with that in it: what is of others (labels, owners) stays."""
+        metadata = {**self._body["metadata"], "resourceVersion": lease.version}
+        metadata.pop("managedFields", None)
+        spec = {**_mapping(self._body.get("spec")), **spec_of(lease)}
+        return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+
+    def _stamp(self) -> str:
+        """The time now in words that were not used before, also where the wall clock steps back or stands."""
+        now = self._wall()
+        if now == self._stamped:
+            now += timedelta(microseconds=1)
+        self._stamped = now
+        return now.strftime(TIME_FORM)
+
+    def _tell(self) -> None:
+        """Say once that it leads, or who does instead, or why that is not known."""
+        now = self.standing()
+        if now.leading and self._election.term != self._led_term:
+            self._led_term = self._election.term
+            self._on_lead()
+        if now.words != self._said:
+            self._said = now.words
+            log.info("leadership: %s %s", now.identity, now.words)
+
+
+def spec_of(lease: Lease) -> Json:
+    """The `spec` that says it."""
+    return {
+        "holderIdentity": lease.holder or None,
+        "leaseDurationSeconds": int(lease.lease_s),
+        "acquireTime": lease.acquired_at or None,
+        "renewTime": lease.renewed_at or None,
+        "leaseTransitions": lease.transitions,
+    }
+
+
+def lease_of(body: Json, usual_s: float) -> Lease:
+    """What the Lease says; whoever wrote it, what is no duration or number is taken as `usual_s` or 0."""
+    spec = _mapping(body.get("spec"))
+    return Lease(
+        holder=_text(spec.get("holderIdentity")),
+        lease_s=float(_whole(spec.get("leaseDurationSeconds"), usual_s)),
+        acquired_at=_text(spec.get("acquireTime")),
+        renewed_at=_text(spec.get("renewTime")),
+        transitions=int(_whole(spec.get("leaseTransitions"), 0)),
+        version=str(body["metadata"].get("resourceVersion", "")),
+    )
+
+
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _whole(value: Any, otherwise: float) -> float:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise

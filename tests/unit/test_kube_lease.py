@@ -1,0 +1,227 @@
+"""Leadership over the Leases of the fake API server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, elapsed_s, lease_of, spec_of
+from ipa.control.election import Lease, Times
+from tests.fakes.kube import FakeKube, FaultKind
+
+PLACE = LeasePlace("default", "ipa-serving")
+TIMES = Times(15.0, 10.0, 2.0)
+
+
+@dataclass
+class World:
+    """A cluster, one clock for all replicas (the election itself is tried with many), and those."""
+
+    kube: FakeKube
+    client: KubeClient
+    now_s: float = 0.0
+    led: list[str] = field(default_factory=list)
+
+    def replica(self, name: str) -> LeaseLeadership:
+        return LeaseLeadership(
+            self.client,
+            PLACE,
+            name,
+            TIMES,
+            now_s=lambda: self.now_s,
+            # A wall clock that stands still: all renewals at one moment.
+            wall=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            draw=lambda: 0.0,
+            on_lead=lambda: self.led.append(name),
+        )
+
+    def run(self, seconds: float, *replicas: LeaseLeadership) -> None:
+        """Let all take part for so long, in turn, every half second."""
+        for _ in range(round(2 * seconds)):
+            for replica in replicas:
+                while replica.step() == 0.0:
+                    pass
+            self.now_s += 0.5
+
+    def lease(self) -> dict[str, Any]:
+        with self.kube.store.lock:
+            return self.kube.store.get("leases", "default", "ipa-serving")
+
+    def edit(self, **spec: Any) -> None:
+        with self.kube.store.lock:
+            live = self.lease()
+            live["spec"].update(spec)
+            self.kube.store.replace("leases", live)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with FakeKube() as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        yield World(kube, client)
+        client.close()
+
+
+def released(world: World) -> None:
+    """A Lease that somebody gave up."""
+    body = {"metadata": {"name": PLACE.name, "labels": {"theirs": "1"}}, "kind": "Lease"}
+    with world.kube.store.lock:
+        spec = {**spec_of(Lease("", 1.0, "", "then", 3)), "preferredHolder": "x"}
+        world.kube.store.create("leases", "default", {**body, "apiVersion": "v1", "spec": spec})
+
+
+def test_the_first_one_makes_the_lease_and_leads_after_it(world: World) -> None:
+    one, other = world.replica("one"), world.replica("other")
+    world.run(14.5, one, other)
+    assert world.lease()["spec"]["holderIdentity"] == "one"
+    assert not one.leading() and not other.leading()
+    assert one.standing().words == "holds the lease, and leads once nobody else can"
+    world.run(1.5, one, other)
+    assert one.leading() and not other.leading()
+    assert other.standing().words == "stands by, one leads"
+    assert world.led == ["one"]
+
+
+def test_it_keeps_what_others_wrote_in_the_lease(world: World) -> None:
+    released(world)
+    one = world.replica("one")
+    world.run(5, one)
+    lease = world.lease()
+    assert one.leading()
+    assert lease["metadata"]["labels"] == {"theirs": "1"}
+    assert lease["spec"]["preferredHolder"] == "x"
+    assert (lease["spec"]["leaseTransitions"], lease["spec"]["leaseDurationSeconds"]) == (4, 15)
+
+
+def test_a_release_hands_over_at_once(world: World) -> None:
+    released(world)
+    one, other = world.replica("one"), world.replica("other")
+    world.run(5, one, other)
+    one.close()
+    assert not one.leading()
+    spec = world.lease()["spec"]
+    assert (spec["holderIdentity"], spec["leaseDurationSeconds"]) == (None, 1)
+    world.run(2.5, other)
+    assert other.leading()
+    assert world.led == ["one", "other"]
+
+
+def test_without_a_release_it_is_waited_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    released(world)
+    one, other = world.replica("one"), world.replica("other")
+    world.run(5, one, other)
+    one.close(release=False)
+    assert not one.leading()
+    assert "not released" in caplog.text
+    world.run(10, other)
+    assert not other.leading()
+    world.run(7, other)
+    assert other.leading()
+
+
+def test_renewals_are_seen_even_where_the_wall_clock_stands(world: World) -> None:
+    released(world)
+    one, other = world.replica("one"), world.replica("other")
+    world.run(60, one, other)
+    assert world.led == ["one"]
+    assert one.leading() and not other.leading()
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_AFTER, FaultKind.LOST_BEFORE, FaultKind.TRUNCATED])
+def test_an_answer_that_is_lost_costs_nothing(world: World, kind: FaultKind) -> None:
+    released(world)
+    one = world.replica("one")
+    world.kube.fault(kind, verb="update", resource="leases")
+    world.run(4, one)
+    assert one.leading()
+    world.kube.fault(kind, verb="update", resource="leases")
+    world.run(20, one)
+    assert one.leading()
+    assert world.led == ["one"]
+
+
+def test_forbidden_is_said_and_never_leads(world: World) -> None:
+    world.kube.fault(FaultKind.STATUS, resource="leases", status=403, times=1000)
+    one = world.replica("one")
+    world.run(30, one)
+    assert not one.leading()
+    assert "not allowed" in one.standing().words
+    one.close()
+
+
+def test_deleted_and_taken_by_hand(world: World) -> None:
+    released(world)
+    one = world.replica("one")
+    world.run(5, one)
+    with world.kube.store.lock:
+        world.kube.store.delete("leases", "default", "ipa-serving")
+    world.run(5, one)
+    assert one.leading()
+    world.edit(holderIdentity="somebody")
+    world.run(3, one)
+    assert not one.leading()
+    assert one.standing().leader == "somebody"
+    world.run(17, one)
+    assert one.leading()
+
+
+def test_a_fault_of_this_program_does_not_end_the_taking_part(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    released(world)
+    one = world.replica("one")
+    world.run(5, one)
+    body = world.lease()
+    with world.kube.store.lock:
+        world.kube.store.delete("leases", "default", "ipa-serving")
+        world.kube.store.create("leases", "default", {**body, "spec": "nonsense"})
+    assert lease_of(world.lease(), 15.0).holder == ""
+    one._draw = lambda: 1 / 0
+    world.run(5, one)
+    one._draw = lambda: 0.0
+    assert "a step failed" in caplog.text
+    world.run(40, one)
+    assert one.leading()
+
+
+def test_the_thread_takes_part_and_ends(world: World) -> None:
+    released(world)
+    one = LeaseLeadership(world.client, PLACE, "one", Times(3.0, 2.0, 0.05))
+    one.start()
+    until_s = time.monotonic() + 10
+    while not one.leading() and time.monotonic() < until_s:
+        pass
+    assert one.leading()
+    one.close()
+    assert not one.leading()
+    assert world.lease()["spec"]["holderIdentity"] is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [None, "text", {}, {"holderIdentity": 3, "leaseDurationSeconds": "15", "leaseTransitions": -1}],
+)
+def test_what_is_no_lease_is_held_by_nobody_and_not_released(spec: Any) -> None:
+    lease = lease_of({"metadata": {"resourceVersion": "5"}, "spec": spec}, 15.0)
+    assert lease == Lease("", 15.0)
+    assert lease.version == "5"
+    assert not lease.is_released
+
+
+def test_what_is_written_is_read_back_the_same() -> None:
+    for lease in (Lease("me", 15.0, "a", "b", 4), Lease("", 1.0, "", "b", 4)):
+        assert lease_of({"metadata": {}, "spec": spec_of(lease)}, 15.0) == lease
+
+
+def test_the_clock_counts_suspends_where_there_is_one_that_does() -> None:
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    before_s = elapsed_s()
+    now_s = time.monotonic() if boot is None else time.clock_gettime(boot)
+    assert before_s <= now_s <= elapsed_s()
