@@ -1,4 +1,4 @@
-"""Routes that change something: pause, resume, mode, apply, rollback."""
+"""Routes that change something: pause, resume, apply, rollback; and those of `controls`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 from starlette.exceptions import HTTPException
 
-from ipa.api.bodies import ApplyBody, ModeBody, PauseBody, RollbackBody
+from ipa.api import controls
+from ipa.api.bodies import ApplyBody, PauseBody, RollbackBody
+from ipa.api.controls import change_control
 from ipa.api.reading import Named, Using, etag
 from ipa.api.services import Services
-from ipa.api.views import ControlView, control_view
+from ipa.api.views import ControlView
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
@@ -22,42 +24,33 @@ from ipa.model.plan import StageConfig
 
 LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/pipelines/{pipeline}")
+router.include_router(controls.router)
 IfMatch = Annotated[str | None, Header(description="the ETag of the status that the change was made for")]
 
 
 @router.post("/pause", tags=["control"])
 def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
     """Hold everything, until a moment, for a while, or until resumed; requests go on being served."""
-    now = services.clock.now()
-    control = replace(
-        services.controls.control(pipeline.name),
-        paused=True,
-        paused_until=body.end(now),
-        paused_reason=body.reason,
-        paused_by=body.by,
-    )
-    services.controls.set_control(pipeline.name, control)
+    until = body.end(services.clock.now())
     LOG.info("pipeline %s paused by %s: %s", pipeline.name, body.by or "someone", body.reason)
-    return control_view(control, now)
+    return change_control(
+        services,
+        pipeline,
+        lambda control: replace(
+            control, paused=True, paused_until=until, paused_reason=body.reason, paused_by=body.by
+        ),
+    )
 
 
 @router.post("/resume", tags=["control"])
 def resume(pipeline: Named, services: Using) -> ControlView:
     """End the pause."""
-    control = services.controls.control(pipeline.name)
-    control = replace(control, paused=False, paused_until=None, paused_reason="", paused_by="")
-    services.controls.set_control(pipeline.name, control)
     LOG.info("pipeline %s resumed", pipeline.name)
-    return control_view(control, services.clock.now())
-
-
-@router.put("/mode", tags=["control"])
-def set_mode(pipeline: Named, services: Using, body: ModeBody) -> ControlView:
-    """Advisory decides and records, and writes nothing; active writes."""
-    control = replace(services.controls.control(pipeline.name), mode=body.mode)
-    services.controls.set_control(pipeline.name, control)
-    LOG.info("pipeline %s is %s", pipeline.name, body.mode.value)
-    return control_view(control, services.clock.now())
+    return change_control(
+        services,
+        pipeline,
+        lambda control: replace(control, paused=False, paused_until=None, paused_reason="", paused_by=""),
+    )
 
 
 @router.post("/apply", tags=["control"])

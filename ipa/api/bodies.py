@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime, timedelta
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from ipa.api.views import WEEK
+from ipa.control.ports import Freeze, StagePin
 from ipa.model.decision import Mode
-from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Bounds, Pipeline, StageBounds
+from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.pipeline import Bounds, Pin, Pipeline, StageBounds
 from ipa.model.plan import StageConfig
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
@@ -39,6 +42,7 @@ class BoundsBody(Body):
     max_replicas: Count | None = None
     batch_sizes: Annotated[list[Count], Field(min_length=1)] | None = None
     accuracy_floor: Ratio | None = None
+    transition_cores: Positive | None = None
 
     def over(self, bounds: Bounds) -> Bounds:
         """The pipeline's bounds with what is given here in their place."""
@@ -94,6 +98,51 @@ class ModeBody(Body):
     """How far the pipeline is trusted to the service."""
 
     mode: Mode
+    reason: Reason = ""
+    by: Person = ""
+
+
+class PinBody(Body):
+    """What is fixed of one stage; what is absent is free."""
+
+    variant: str | None = None
+    batch_size: Count | None = None
+    cores: Positive | None = None
+    replicas: Count | None = None
+    reason: Reason = ""
+    by: Person = ""
+
+    def checked(self, pipeline: Pipeline, stage: str) -> StagePin:
+        """The pin; NotFoundError for an unknown stage, InputError lists all else that is wrong with it."""
+        pin = Pin(self.variant, self.batch_size, self.cores, self.replicas)
+        problems = pin_problems(pipeline, stage, pin)
+        if problems:
+            raise InputError(f"stage {stage!r} cannot be pinned so", problems=problems)
+        return StagePin(stage, pin, self.reason, self.by)
+
+
+class FreezeBody(Body):
+    """A window in which nothing is written; from now where `start` is absent."""
+
+    start: AwareDatetime | None = None
+    end: AwareDatetime
+    weekly: bool = False
+    reason: Reason = ""
+    by: Person = ""
+
+    def checked(self, now: datetime) -> Freeze:
+        """The freeze, in UTC; InputError where its end is not after its start, or past."""
+        start, end = (self.start or now).astimezone(UTC), self.end.astimezone(UTC)
+        message = ""
+        if end <= start:
+            message = f"{end.isoformat()} is not after the start, {start.isoformat()}"
+        elif self.weekly and end - start >= WEEK:
+            message = "a weekly freeze of a week or longer never ends; give a shorter one, or pause"
+        elif not self.weekly and end <= now:
+            message = f"{end.isoformat()} is past"
+        if message:
+            raise InputError("nothing would be frozen so", problems=[Problem(message, pointer="/end")])
+        return Freeze(start, end, self.reason, self.by, self.weekly)
 
 
 class ConfigBody(Body):
@@ -124,6 +173,45 @@ class RollbackBody(Body):
     to: str | None = None
     by: Person = ""
     reason: Reason = ""
+
+
+def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
+    """All that is wrong with a pin of that stage. NotFoundError names the nearest stage."""
+    stages = {stage.name: stage for stage in pipeline.served}
+    if name not in stages:
+        raise NotFoundError(
+            f"pipeline {pipeline.name!r} has no stage {name!r} to pin", hint=_known(name, stages)
+        )
+    stage, problems = stages[name], []
+    limits, given = stage.limits(pipeline.bounds), asdict(pin)
+    if not any(value is not None for value in given.values()):
+        problems.append(Problem(f"nothing is pinned; give one of {', '.join(given)}"))
+    variants = [variant.name for variant in stage.variants]
+    if pin.variant is not None and pin.variant not in variants:
+        message = f"stage {name!r} has no variant {pin.variant!r}; {_known(pin.variant, variants)}"
+        problems.append(Problem(message, pointer="/variant"))
+    sizes, least, most = limits.batch_sizes, limits.min_replicas or 1, limits.max_replicas
+    if pin.batch_size is not None and sizes is not None and pin.batch_size not in sizes:
+        message = f"batch size {pin.batch_size} is not one of {list(sizes)}"
+        problems.append(Problem(message, pointer="/batch_size"))
+    if pin.replicas is not None and (pin.replicas < least or (most is not None and pin.replicas > most)):
+        message = f"{pin.replicas} replicas are outside {least} to {most or 'any'}"
+        problems.append(Problem(message, pointer="/replicas"))
+    budget, total = pipeline.bounds.cores, (pin.cores or 0.0) * (pin.replicas or least)
+    if budget is not None and total > budget + 1e-9:
+        problems.append(Problem(f"{total:g} cores are over the bound of {budget:g}", pointer="/cores"))
+    for key, fixed in asdict(stage.pin).items():
+        if fixed is not None and given[key] not in (None, fixed):
+            message = f"the pipeline's file pins {key} {fixed}; change it there"
+            problems.append(Problem(message, pointer=f"/{key}"))
+    return problems
+
+
+def _known(name: str, known: Iterable[str]) -> str:
+    """The nearest known name, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
 
 
 def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ipa.api.live import LiveState
-from ipa.control.ports import PipelineControl
+from ipa.control.canonical import digest
+from ipa.control.ports import Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
+
+WEEK = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,31 @@ class PipelineList:
 
 
 @dataclass(frozen=True, slots=True)
+class FreezeView:
+    """A window in which nothing is written; `active` says whether that is now. `id` names it."""
+
+    id: str
+    start: datetime
+    end: datetime
+    weekly: bool
+    active: bool
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class ControlView:
     """What people have said about a pipeline, as it holds now: an expired pause is no pause."""
 
     mode: Mode
+    mode_reason: str
+    mode_by: str
     paused: bool
     paused_until: datetime | None
     paused_reason: str
     paused_by: str
+    pins: tuple[StagePin, ...]
+    freezes: tuple[FreezeView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +175,45 @@ def _edge_view(edge: Edge) -> EdgeView:
 def control_view(control: PipelineControl, now: datetime) -> ControlView:
     """What was said, as it holds at `now`."""
     until = control.paused_until
-    if control.paused and (until is None or now < until):
-        return ControlView(control.mode, True, until, control.paused_reason, control.paused_by)
-    return ControlView(control.mode, False, None, "", "")
+    paused = control.paused and (until is None or now < until)
+    return ControlView(
+        mode=control.mode,
+        mode_reason=control.mode_reason,
+        mode_by=control.mode_by,
+        paused=paused,
+        paused_until=until if paused else None,
+        paused_reason=control.paused_reason if paused else "",
+        paused_by=control.paused_by if paused else "",
+        pins=control.pins,
+        freezes=tuple(
+            _freeze_view(freeze, now) for freeze in control.freezes if freeze.weekly or now < freeze.end
+        ),
+    )
+
+
+def freeze_id(freeze: Freeze) -> str:
+    """A short name for the window, the same wherever it is asked for."""
+    return digest(f"{freeze.start.isoformat()} {freeze.end.isoformat()} {freeze.weekly}")[:8]
+
+
+def _freeze_view(freeze: Freeze, now: datetime) -> FreezeView:
+    return FreezeView(
+        id=freeze_id(freeze),
+        start=freeze.start,
+        end=freeze.end,
+        weekly=freeze.weekly,
+        active=_is_active(freeze, now),
+        reason=freeze.reason,
+        by=freeze.by,
+    )
+
+
+def _is_active(freeze: Freeze, now: datetime) -> bool:
+    """Whether it is frozen now; a weekly window comes again every seven days from its start on."""
+    if now < freeze.start:
+        return False
+    into = now - freeze.start
+    return (into % WEEK if freeze.weekly else into) < freeze.end - freeze.start
 
 
 def status_view(pipeline: Pipeline, control: PipelineControl, live: LiveState, now: datetime) -> StatusView:

@@ -124,7 +124,7 @@ class Direct(ABC):
             case ["pipelines", name, "rollback"]:
                 detail = said("rollback", body["by"], body["reason"])
                 return plain(self.rollback(self._pipeline(name), body["to"], detail))
-        verb = path.rpartition("/")[2]
+        verb = path.partition("?")[0].split("/")[2]
         raise UsageError(
             f"{verb} is for a service, and {self.at} is none: nothing there changes by itself",
             hint="Say where the service is with --at URL.",

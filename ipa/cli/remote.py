@@ -69,7 +69,7 @@ def status(pipeline: str | None = typer.Argument(None), *, output: Output = OUTP
             [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
         )
         found = [service.get(of(name, "status")) for name in names]
-    _show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
+    show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
     if not all(each["healthy"] for each in found):
         raise typer.Exit(RolloutError.exit_code)
 
@@ -116,10 +116,10 @@ def history(
     with source(at) as service:
         if verify:
             record = service.get(of(pipeline, "record"))
-            _show(output, record, f"{record['decisions']} decisions of {pipeline}, each as it was recorded")
+            show(output, record, f"{record['decisions']} decisions of {pipeline}, each as it was recorded")
             return
         page = service.get(of(pipeline, "decisions" if all_ else "history"), limit=limit, before=before)
-    _show(output, page, history_table(page["decisions"]))
+    show(output, page, history_table(page["decisions"]))
 
 
 def diff(
@@ -140,7 +140,7 @@ def diff(
     with source(at) as service:
         running = service.get(of(pipeline, "status"))
         found = difference(running, _target(service, pipeline, plan, rate, objective))
-    _show(output, asdict(found), difference_table(found))
+    show(output, asdict(found), difference_table(found))
     if detailed and found.changed:
         raise typer.Exit(CHANGED)
 
@@ -169,8 +169,8 @@ def apply(
         running = service.get(of(pipeline, "status"))
         target = _target(service, pipeline, plan, rate, objective)
         if output is Output.TEXT:
-            _show(output, None, difference_table(difference(running, target)))
-        body = {"configs": [asdict(config) for config in target.configs], "by": by or _me(), "reason": reason}
+            show(output, None, difference_table(difference(running, target)))
+        body = {"configs": [asdict(config) for config in target.configs], "by": by or me(), "reason": reason}
         decision = service.send("POST", of(pipeline, "apply"), body, if_match=entity_tag(running))
     _report(output, decision)
 
@@ -191,7 +191,7 @@ def rollback(
     from ipa.cli.source import of, source
 
     with source(at) as service:
-        body = {"to": to, "by": by or _me(), "reason": reason}
+        body = {"to": to, "by": by or me(), "reason": reason}
         _report(output, service.send("POST", of(pipeline, "rollback"), body))
 
 
@@ -208,7 +208,7 @@ def pause(
     """Change nothing for a while; requests go on being served."""
     from ipa.cli.source import of, source
 
-    body: dict[str, Any] = {"reason": reason, "by": by or _me()}
+    body: dict[str, Any] = {"reason": reason, "by": by or me()}
     if for_ is not None:
         body["for_s"] = _duration_s("--for", for_)
     if until is not None:
@@ -216,7 +216,7 @@ def pause(
     with source(at) as service:
         control = service.send("POST", of(pipeline, "pause"), body)
     end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
-    _show(output, control, f"{pipeline} is paused {end}")
+    show(output, control, f"{pipeline} is paused {end}")
 
 
 def resume(pipeline: str = PIPELINE, *, output: Output = OUTPUT, at: str = AT) -> None:
@@ -225,7 +225,7 @@ def resume(pipeline: str = PIPELINE, *, output: Output = OUTPUT, at: str = AT) -
 
     with source(at) as service:
         control = service.send("POST", of(pipeline, "resume"), {})
-    _show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
+    show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
 
 
 def _target(
@@ -254,13 +254,14 @@ def _report(output: Output, decision: dict[str, Any]) -> None:
     text = f"{decision['reason']}: {decision['detail']}"
     if decision["decision_id"]:
         text += f"   ({decision['decision_id']})"
-    _show(output, decision, text)
+    show(output, decision, text)
     if decision["action"] == "apply" or decision["reason"] == "hold.no_change":
         return
     raise typer.Exit(HELD.get(decision["reason"], InfeasibleError).exit_code)
 
 
-def _show(output: Output, data: Any, *renderables: RenderableType) -> None:
+def show(output: Output, data: Any, *renderables: RenderableType) -> None:
+    """Print the data as JSON, or the tables for people."""
     if output is Output.JSON:
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
         return
@@ -280,5 +281,6 @@ def _duration_s(option: str, text: str) -> float:
         raise UsageError(f"{option} {error}", hint="For example 90s or 30min") from error
 
 
-def _me() -> str:
+def me() -> str:
+    """The name of who types."""
     return getpass.getuser()

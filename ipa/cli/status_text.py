@@ -37,6 +37,7 @@ def status_table(status: dict[str, Any]) -> RenderableType:
     ]
     lines.append(Text(f"  {why(status)}", style="" if status["healthy"] else "bold red"))
     lines += [Text(f"  Paused{text}", style="bold yellow") for text in _pause(status["control"])]
+    lines += [Text(f"  {text}", style="yellow") for text in _said(status["control"])]
     lines += [Text(f"  Degraded: {text}", style="red") for text in live["degraded"]]
     return Group(*lines)
 
@@ -189,6 +190,22 @@ def _pause(control: dict[str, Any] | None) -> list[str]:
     until = f" until {control['paused_until']}" if control["paused_until"] else ""
     by = f" by {control['paused_by']}" if control["paused_by"] else ""
     return [until + by + (f": {control['paused_reason']}" if control["paused_reason"] else "")]
+
+
+def _said(control: dict[str, Any] | None) -> list[str]:
+    """Pins and freezes, each with who said it and why; the mode's too where someone said why."""
+    from ipa.cli.control import freeze_words, pin_words
+
+    if control is None:
+        return []
+    said = [f"Mode {control['mode']}{_by(control)}"] if control["mode_by"] or control["mode_reason"] else []
+    said += [f"Pinned {each['stage']}: {pin_words(each)}" for each in control["pins"]]
+    return said + [f"Frozen {freeze_words(each)}" for each in control["freezes"]]
+
+
+def _by(control: dict[str, Any]) -> str:
+    by = f" by {control['mode_by']}" if control["mode_by"] else ""
+    return by + (f": {control['mode_reason']}" if control["mode_reason"] else "")
 
 
 def _short(stage: dict[str, Any]) -> str:

@@ -153,6 +153,8 @@ class PipelineControl:
     paused_by: str = ""
     pins: tuple[StagePin, ...] = ()
     freezes: tuple[Freeze, ...] = ()
+    mode_reason: str = ""
+    mode_by: str = ""
 
 
 class Leadership(Protocol):

@@ -4,26 +4,42 @@ import { clock, duration, el, meter, number, plain } from "./dom.js";
 
 const chip = (kind, text, title) => el("span", { class: `chip ${kind}`, title }, text);
 
-/** Mode, pause and health in the header. */
+const MODES = {
+  advisory: "Decisions are recorded; nothing is written",
+  shadow: "It goes on from its own decisions; nothing is written",
+  guarded: "Only what adds is written",
+  active: "Decisions are written",
+};
+
+/** Mode, pause, freezes, pins and health in the header. */
 export function chips(status) {
   const { control, healthy, live } = status;
-  const found = [control.mode === "active" ? chip("info", "active", "Decisions are written")
-    : chip("warn", "advisory", "Decisions are recorded; nothing is written")];
+  const said = [MODES[control.mode], [control.mode_reason, control.mode_by].filter(Boolean).join(", by ")];
+  const found = [chip(control.mode === "active" ? "info" : "warn", control.mode, said.filter(Boolean).join("; "))];
   if (control.paused) {
     const until = control.paused_until ? ` until ${clock(control.paused_until)}` : "";
     found.push(chip("warn", `paused${until}`, [control.paused_reason, control.paused_by].filter(Boolean).join(", by ")));
+  }
+  for (const freeze of control.freezes.filter((each) => each.active)) {
+    found.push(chip("warn", "frozen", [freeze.reason, freeze.by].filter(Boolean).join(", by ")));
+  }
+  for (const pin of control.pins) {
+    found.push(chip("info", `${pin.stage} pinned`, [pin.reason, pin.by].filter(Boolean).join(", by ")));
   }
   found.push(healthy ? chip("good", "healthy") : chip("bad", "degraded", live.degraded.join("; ")));
   if (!live.settled) found.push(chip("info", "rolling out", live.phase));
   return found;
 }
 
+// Holds that a person asked for.
+const QUIET = new Set(["advisory", "shadow", "guarded", "frozen"]);
+
 /** What the last decision was and why: [kind, children]. */
 export function reason(status) {
   const { control, live } = status;
   if (!live.reason) return ["", [el("b", {}, "Waiting"), el("span", {}, "for the first tick")]];
   const [verb, word] = live.reason.split(".");
-  const kind = status.healthy ? (control.paused || word === "advisory" ? "warn" : verb === "apply" ? "good" : "") : "bad";
+  const kind = status.healthy ? (control.paused || QUIET.has(word) ? "warn" : verb === "apply" ? "good" : "") : "bad";
   const title = `${verb === "apply" ? "Applied" : "Holding"}: ${word.replaceAll("_", " ")}`;
   const notes = [live.detail];
   if (control.paused) notes.push([control.paused_reason, control.paused_by].filter(Boolean).join(", by "));

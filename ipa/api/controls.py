@@ -1,0 +1,140 @@
+"""Routes for what people say of a pipeline beside pauses: its mode, pins and freezes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from ipa.api.bodies import FreezeBody, ModeBody, Person, PinBody, Reason
+from ipa.api.reading import Named, Using
+from ipa.api.services import Services
+from ipa.api.views import ControlView, control_view, freeze_id
+from ipa.control.ports import Freeze, PipelineControl
+from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.pipeline import Pipeline
+
+LOG = logging.getLogger(__name__)
+# More than anyone needs, few enough to be looked through every tick.
+MOST_FREEZES = 100
+router = APIRouter()
+StageName = Annotated[str, Path(description="one of the pipeline's stages")]
+FreezeId = Annotated[str, Path(description="the id that the status shows")]
+By = Annotated[Person, Query(description="who asks")]
+Why = Annotated[Reason, Query(description="why")]
+# What was said is read, changed and kept as one; two requests at once must not undo each other.
+_one_at_a_time = threading.Lock()
+
+
+def change_control(
+    services: Services, pipeline: Pipeline, change: Callable[[PipelineControl], PipelineControl]
+) -> ControlView:
+    """What holds for the pipeline after the change of what was said of it."""
+    with _one_at_a_time:
+        control = change(services.controls.control(pipeline.name))
+        services.controls.set_control(pipeline.name, control)
+    return control_view(control, services.clock.now())
+
+
+@router.put("/mode", tags=["control"])
+def set_mode(pipeline: Named, services: Using, body: ModeBody) -> ControlView:
+    """How far the pipeline is trusted to the service.
+
+    Advisory decides and records; shadow goes on from its own decisions; neither writes. Guarded writes only
+    what adds; active writes all.
+    """
+    LOG.info("pipeline %s is %s by %s: %s", pipeline.name, body.mode.value, body.by or "someone", body.reason)
+    return change_control(
+        services,
+        pipeline,
+        lambda control: replace(control, mode=body.mode, mode_by=body.by, mode_reason=body.reason),
+    )
+
+
+@router.put("/pins/{stage}", tags=["control"])
+def set_pin(pipeline: Named, services: Using, stage: StageName, body: PinBody) -> ControlView:
+    """Fix a part of what the stage runs, beside what the pipeline's file pins. Replaces the stage's pin."""
+    pin = body.checked(pipeline, stage)
+    LOG.info("pipeline %s: %s pinned by %s: %s", pipeline.name, stage, body.by or "someone", body.reason)
+    return change_control(
+        services,
+        pipeline,
+        lambda control: replace(
+            control,
+            pins=(*(other for other in control.pins if other.stage != stage), pin),
+        ),
+    )
+
+
+@router.delete("/pins/{stage}", tags=["control"])
+def remove_pin(
+    pipeline: Named, services: Using, stage: StageName, by: By = "", reason: Why = ""
+) -> ControlView:
+    """Leave the stage to the planner again. What the pipeline's file pins stays."""
+
+    def without(control: PipelineControl) -> PipelineControl:
+        kept = tuple(pin for pin in control.pins if pin.stage != stage)
+        if kept == control.pins:
+            known = ", ".join(pin.stage for pin in control.pins) or "none"
+            raise NotFoundError(
+                f"no stage {stage!r} of pipeline {pipeline.name!r} is pinned", hint=f"Pinned are: {known}"
+            )
+        return replace(control, pins=kept)
+
+    view = change_control(services, pipeline, without)
+    LOG.info("pipeline %s: %s unpinned by %s: %s", pipeline.name, stage, by or "someone", reason)
+    return view
+
+
+@router.post("/freezes", tags=["control"])
+def add_freeze(pipeline: Named, services: Using, body: FreezeBody) -> ControlView:
+    """Write nothing from `start` (now without) to `end`; every week again where `weekly`."""
+    now = services.clock.now()
+    freeze = body.checked(now)
+
+    def added(control: PipelineControl) -> PipelineControl:
+        # What is over is of no use to anyone; the same window again replaces its reason.
+        kept = [
+            other
+            for other in control.freezes
+            if (other.weekly or now < other.end) and freeze_id(other) != freeze_id(freeze)
+        ]
+        if len(kept) >= MOST_FREEZES:
+            problem = Problem(f"there are {len(kept)} already", pointer="/start")
+            raise InputError("there are too many freezes; remove some first", problems=[problem])
+        return replace(control, freezes=(*kept, freeze))
+
+    view = change_control(services, pipeline, added)
+    LOG.info("pipeline %s frozen by %s: %s", pipeline.name, body.by or "someone", body.reason)
+    return view
+
+
+@router.delete("/freezes", tags=["control"])
+def remove_freezes(pipeline: Named, services: Using, by: By = "", reason: Why = "") -> ControlView:
+    """End every freeze, also those to come."""
+    LOG.info("pipeline %s: every freeze ended by %s: %s", pipeline.name, by or "someone", reason)
+    return change_control(services, pipeline, lambda control: replace(control, freezes=()))
+
+
+@router.delete("/freezes/{freeze}", tags=["control"])
+def remove_freeze(
+    pipeline: Named, services: Using, freeze: FreezeId, by: By = "", reason: Why = ""
+) -> ControlView:
+    """End one freeze, or take it off before it begins."""
+
+    def without(control: PipelineControl) -> PipelineControl:
+        kept: tuple[Freeze, ...] = tuple(each for each in control.freezes if freeze_id(each) != freeze)
+        if kept == control.freezes:
+            known = ", ".join(freeze_id(each) for each in control.freezes) or "none"
+            raise NotFoundError(
+                f"pipeline {pipeline.name!r} has no freeze {freeze!r}", hint=f"There are: {known}"
+            )
+        return replace(control, freezes=kept)
+
+    view = change_control(services, pipeline, without)
+    LOG.info("pipeline %s: freeze %s ended by %s: %s", pipeline.name, freeze, by or "someone", reason)
+    return view
