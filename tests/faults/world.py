@@ -35,9 +35,9 @@ from tests.fakes.kube.store import Json
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import PIPELINE as LOCAL
-from tests.fakes.world import SMALLEST, planner, profiled, window_max
+from tests.fakes.world import SMALLEST, VARIANTS, planner, profiled, window_max
 from tests.faults.inprocess import Pool
-from tests.faults.invariants import TOKEN, Configs, Invariants, configs_of
+from tests.faults.invariants import BATCH, TOKEN, Configs, Invariants, configs_of, cores_of
 from tests.faults.plain import PlainWorkload
 
 NAMESPACE, NAME = "default", "pages"
@@ -146,6 +146,11 @@ class KubeWorld:
     events: Heard = field(default_factory=Heard)
     decisions: list[Decision] = field(default_factory=list)
     loop: ControlLoop = None  # type: ignore[assignment]
+    # What it was made with, and how often another hand put it back to that.
+    first: Configs = SMALLEST
+    reverts: int = 0
+    # Requests that came while too little ran for them.
+    lost: float = 0.0
     _runs: int = 0
 
     def start_service(self) -> None:
@@ -237,6 +242,33 @@ class KubeWorld:
         with self.kube.store.lock:
             self.kube.store.delete("seldondeployments", NAMESPACE, NAME)
             self.kube.store.create("seldondeployments", NAMESPACE, theirs(self.pipeline, configs))
+
+    def recall(self) -> None:
+        """Put the object back to what it was at first, as a GitOps tool does."""
+        first = theirs(self.pipeline, self.first)
+
+        def revert(sdep: Json) -> None:
+            sdep["spec"] = first["spec"]
+
+        if configs_of(self.pipeline, self.sdep()) != self.first:
+            self.reverts += 1
+            self.hand(revert)
+
+    def served_rps(self) -> float:
+        """What all ready pods can carry, old and new: the least over the stages."""
+        names = {stage.container or stage.name: stage.name for stage in self.pipeline.served}
+        carried = dict.fromkeys(names.values(), 0.0)
+        with self.kube.store.lock:
+            pods = self.kube.store.everything("pods")
+        for pod in pods:
+            ready = any(
+                one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"]
+            )
+            for container in pod["spec"]["containers"]:
+                if ready and container["name"] in names:
+                    stage = names[container["name"]]
+                    carried[stage] += replica_rps(stage, container)
+        return min(carried.values())
 
     def fault(self, kind: FaultKind, **when: Any) -> None:
         """Let that go wrong next."""
@@ -337,6 +369,7 @@ def build(
         pool=pool,
         pipeline=pipeline,
         rate_rps=rate_rps,
+        first=configs,
     )
     invariants.watch()
     made.start_service()
@@ -344,6 +377,7 @@ def build(
     def step() -> None:
         kube.tick()
         invariants.stepped()
+        made.lost += max(0.0, made.rate_rps - made.served_rps()) * step_s
 
     clock.every(step_s, step)
     try:
@@ -388,6 +422,14 @@ def _kubeconfig(url: str) -> str:
     path = Path(mkdtemp(prefix="ipa-faults-")) / "kubeconfig"
     path.write_text(json.dumps(document))
     return str(path)
+
+
+def replica_rps(stage: str, container: Json) -> float:
+    """Items a second that one replica carries, by the profile."""
+    env = {entry["name"]: entry.get("value") for entry in container.get("env", [])}
+    batch = int(env[BATCH] or 1)
+    _, item_s = VARIANTS[stage][str(env["MODEL_VARIANT"])]
+    return float(batch * cores_of(container) ** 0.8 / (item_s * (0.4 + 0.6 * batch)))
 
 
 def with_variant(stage: str, variant: str, configs: tuple[StageConfig, ...] = SMALLEST) -> Configs:
