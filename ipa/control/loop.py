@@ -148,6 +148,13 @@ class ControlLoop:
         """A pass that applies what a person asked for (`detail`: who and why), or holds and says why."""
         return self._tick(Request(configs, detail))
 
+    def idle(self, within_s: float) -> bool:
+        """Whether no pass is under way, once one that is has been waited for at most so long."""
+        if not self._ticking.acquire(timeout=within_s):
+            return False
+        self._ticking.release()
+        return True
+
     def wake(self) -> None:
         """Tick now instead of when the next tick is due; the ticks after it count from then."""
         self._waker.set()
