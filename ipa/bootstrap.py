@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +14,10 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
+from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.local.workload import LocalWorkload
 from ipa.adapters.metrics.catalogue import Catalogue
@@ -22,15 +25,17 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.server import start_metrics_server
+from ipa.adapters.prometheus.shaped import ShapedMetrics
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store, open_store
 from ipa.control.clock import StopSignal, SystemClock
+from ipa.control.election import ALONE, Standing, Times
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, Hook, World
-from ipa.control.ports import Metrics, Workload
+from ipa.control.ports import AlwaysLeading, Metrics, Workload
 from ipa.forecast.ladder import forecast
 from ipa.model.decision import Mode
-from ipa.model.errors import InfeasibleError, NotFoundError, UsageError
+from ipa.model.errors import ConfigurationError, InfeasibleError, NotFoundError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -40,6 +45,8 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 
 SCRAPE_INTERVAL_S = 1.0
+# Which namespace a pod is in.
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,17 @@ class App:
     clock: SystemClock
     stop: StopSignal
     resources: ExitStack
+    # None where the service runs alone.
+    leadership: LeaseLeadership | None = None
+
+    def standing(self) -> Standing:
+        """Whether this replica leads, and who does where it does not."""
+        return self.leadership.standing() if self.leadership else ALONE
+
+    def hand_over(self, settled: Callable[[], bool]) -> None:
+        """Write no more, and let another replica lead at once where no write is under way."""
+        if self.leadership is not None:
+            self.leadership.close(settled)
 
     def close(self) -> None:
         """Stop the loops, then everything they needed, in reverse order of starting."""
@@ -97,8 +115,17 @@ def build(settings: Settings, options: ServeOptions) -> App:
         inputs = {name: _inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         policies = {name: make_policy(options.policy, it) for name, it in inputs.items()}
         workload, metrics, endpoints = _world(settings, options, pipelines, profiles, registry, resources)
-        world = World(clock, metrics, workload, store, store)
-        publisher = Publisher(Catalogue(registry, tuple(pipelines.values())))
+
+        def wake_all() -> None:
+            for loop in loops.values():
+                loop.wake()
+
+        leadership = _leadership(settings, wake_all, resources)
+        world = World(clock, metrics, workload, store, store, leadership or AlwaysLeading())
+        catalogue = Catalogue(registry, tuple(pipelines.values()))
+        if leadership is not None:
+            catalogue.leader.set_function(leadership.leading)
+        publisher = Publisher(catalogue)
         loops = {
             name: _loop(settings, inputs[name], policies[name], world, (publisher,), stop.linked())
             for name in pipelines
@@ -114,6 +141,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             clock=clock,
             stop=stop,
             resources=resources.pop_all(),
+            leadership=leadership,
         )
 
 
@@ -192,8 +220,8 @@ def _world(
     if settings.target == "kubernetes":
         client = kube_client(settings)
         resources.callback(client.close)
-        url, dialect = settings.prometheus_url, Dialect.SELDON
-        workload: Workload = SeldonWorkload(client)
+        metrics: Metrics = ShapedMetrics(partial(_prometheus, settings, settings.prometheus_url))
+        workload: Workload = KubeWorkload(client)
         endpoints: dict[str, str] = {}
     elif settings.target == "local":
         local = LocalWorkload(options.folder)
@@ -206,19 +234,52 @@ def _world(
         )
         resources.callback(server.stop)
         registry.register(LocalCosts(local, tuple(pipelines)))
-        url, dialect, workload = server.url, Dialect.LOCAL, local
+        workload, metrics = local, _prometheus(settings, server.url, Dialect.LOCAL)
         endpoints = {name: local.endpoint(name) for name in pipelines}
     else:
         raise UsageError(f"target is 'local' or 'kubernetes', not {settings.target!r}")
-    metrics = PrometheusMetrics(url, settings.prometheus_timeout_s, settings.stale_after_s, dialect)
     return workload, metrics, endpoints
 
 
-def kube_client(settings: Settings) -> KubeClient:
+def _prometheus(settings: Settings, url: str, dialect: Dialect) -> PrometheusMetrics:
+    return PrometheusMetrics(url, settings.prometheus_timeout_s, settings.stale_after_s, dialect)
+
+
+def _leadership(
+    settings: Settings, on_lead: Callable[[], None], resources: ExitStack
+) -> LeaseLeadership | None:
+    """The part this replica takes in the election, not yet started; None where there is none."""
+    in_pod = settings.target == "kubernetes" and not settings.kubeconfig
+    if settings.leader_election == "off" or (settings.leader_election == "auto" and not in_pod):
+        return None
+    times = Times(settings.lease_s, settings.lease_renew_deadline_s, settings.lease_retry_s)
+    problems = [Problem(fault) for fault in times.faults()]
+    namespace = settings.lease_namespace
+    if settings.target != "kubernetes":
+        problems.append(Problem("IPA_LEADER_ELECTION=on needs the target kubernetes"))
+    elif not namespace and in_pod and POD_NAMESPACE.is_file():
+        namespace = POD_NAMESPACE.read_text(encoding="utf-8").strip()
+    elif not namespace:
+        problems.append(Problem("IPA_LEASE_NAMESPACE is needed outside of a pod"))
+    if problems:
+        raise ConfigurationError("no leader can be elected with these settings", problems=problems)
+    # A client of its own: renewals do not wait for what else the service asks, nor for its pushback. One call
+    # that hangs leaves time for another before the deadline.
+    limits = Limits(backoff=Backoff(longest_s=settings.lease_retry_s))
+    timeout_s = min(settings.kube_timeout_s, settings.lease_renew_deadline_s / 2)
+    client = kube_client(replace(settings, kube_timeout_s=timeout_s), limits)
+    resources.callback(client.close)
+    name = settings.lease_identity or socket.gethostname()
+    identity = f"{name}_{uuid.uuid4().hex[:8]}"
+    place = LeasePlace(namespace, settings.lease_name or "ipa-serving")
+    return LeaseLeadership(client, place, identity, times, on_lead=on_lead)
+
+
+def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:
     """The client of the settings' cluster; ConfigurationError where it cannot be made."""
     if settings.kubeconfig:
-        return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s)
-    return KubeClient.in_cluster(settings.kube_timeout_s)
+        return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s, limits=limits)
+    return KubeClient.in_cluster(settings.kube_timeout_s, limits=limits)
 
 
 def start_configs(

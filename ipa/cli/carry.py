@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import typer
 
-from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.cli.direct import NO_SIGNALS, Wanted
 from ipa.control.actuation import IN_FLIGHT, Phase, begin, sent
 from ipa.control.canonical import canonical_json, digest
@@ -62,7 +62,7 @@ class Hand:
     def __init__(
         self,
         pipeline: Pipeline,
-        workload: SeldonWorkload,
+        workload: KubeWorkload,
         decisions: DecisionLog,
         controls: ControlStore,
         clock: Clock,
@@ -110,7 +110,7 @@ class Hand:
     def create(self, wanted: Wanted) -> Decision:
         """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
 
-        Errors: those of `SeldonWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
+        Errors: those of `KubeWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
         left as it is, since nothing ran before.
         """
         decision = self._first(wanted)
@@ -257,7 +257,7 @@ class _Decisions:
 class _Onto:
     """The workload, read first as it was when the change was checked: its write is guarded by that."""
 
-    def __init__(self, workload: SeldonWorkload, first: WorkloadState | None) -> None:
+    def __init__(self, workload: KubeWorkload, first: WorkloadState | None) -> None:
         self._workload, self._first = workload, first
         self.rolling = workload.rolling
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.store.store import Store, open_store
 from ipa.api.acting import rollback_target
 from ipa.api.paging import page_of
@@ -37,7 +37,7 @@ class Cluster(Direct):
         self._resources = ExitStack()
         client = kube_client(self.settings)
         self._resources.callback(client.close)
-        self._workload = SeldonWorkload(client)
+        self._workload = KubeWorkload(client)
 
     @cached_property
     def _store(self) -> Store:

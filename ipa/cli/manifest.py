@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from ipa.adapters.kube.edit import Manifest
+from ipa.adapters.kube.shapes import manifest_of
 from ipa.api.views import DecisionPage
 from ipa.cli.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
 from ipa.control.canonical import digest
@@ -42,7 +42,7 @@ class ManifestFile(Direct):
         text = self._read()
         at_s = self.clock.monotonic_s()
         try:
-            configs = Manifest(pipeline, text, self.at).configs()
+            configs = manifest_of(pipeline, text, self.at).configs()
         except DriftError as error:
             drifted = observe(
                 pipeline, NO_SIGNALS, None, problem=str(error), unseen=MissingReason.INVALID, at_s=at_s
@@ -58,7 +58,7 @@ class ManifestFile(Direct):
         text = self._read()
         if wanted.revision and wanted.revision != _revision(text):
             raise ConflictError(f"{self.at} was changed since it was read", hint="Apply again.")
-        manifest = Manifest(pipeline, text, self.at)
+        manifest = manifest_of(pipeline, text, self.at)
         before, after = manifest.configs(), manifest.changed(wanted.configs)
         is_changed = after != text
         if is_changed:
@@ -98,7 +98,7 @@ class ManifestFile(Direct):
 
     def _has(self, name: str) -> bool:
         try:
-            Manifest(self._pipeline(name), self._read(), self.at)
+            manifest_of(self._pipeline(name), self._read(), self.at)
         except NotFoundError:
             return False
         return True

@@ -1,4 +1,4 @@
-"""`ipa render`: the SeldonDeployment of a pipeline, as YAML."""
+"""`ipa render`: the SeldonDeployment of a pipeline (of each of its parts in shape split), as YAML."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
         """Print the SeldonDeployment that runs the pipeline: as planned, or else at its smallest."""
         import yaml
 
-        from ipa.adapters.kube.manifest import render as manifest
         from ipa.adapters.kube.manifest import smallest_configs
+        from ipa.adapters.kube.shapes import render_all
 
         if rate is not None and plan is not None:
             raise UsageError("--rate and --plan cannot both be given")
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
             configs = planned_configs(question, rate)
         else:
             configs = smallest_configs(found)
-        typer.echo(yaml.safe_dump(manifest(found, configs), sort_keys=False), nl=False)
+        typer.echo(yaml.safe_dump_all(render_all(found, configs), sort_keys=False), nl=False)
 
 
 def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:

@@ -111,3 +111,23 @@ def test_questions_without_an_answer(
 ) -> None:
     assert run(["render", *arguments]) == code
     assert words in capsys.readouterr().err
+
+
+def test_shape_split_prints_a_document_for_each_part(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "video"
+    folder.mkdir()
+    text = (root / "pipelines/video/pipeline.yaml").read_text(encoding="utf-8")
+    given = yaml.safe_load(text)
+    given["seldon"] |= {"shape": "split", "image": "registry.example/ipa:1"}
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    assert run(["render", "video", "--pipelines-dir", str(tmp_path)]) == 0
+    documents = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [document["metadata"]["name"] for document in documents] == [
+        *("video-crop-model", "video-classification-model"),
+        *("video-crop-queue", "video-classification-queue"),
+        "video-router",
+    ]
+    for document in documents:
+        admit(document, small_schema(), strict=True)

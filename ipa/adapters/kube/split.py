@@ -5,13 +5,13 @@
     <name>-<container>-model      the stage's model: variant, cores, replicas
 
 Each is a SeldonDeployment of one node without Seldon's orchestrator (`seldon.io/no-engine`). The operator
-gives each a Service `<SeldonDeployment>-<predictor>` on the port of its first container, 9000; that of a model
-is headless, so that its name leads to every ready pod and the queue fills each of them.
+gives each a Service `<SeldonDeployment>-<predictor>` on the port of its first container, 9000. That of a
+model is headless, so that its name leads to every ready pod and the queue fills each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -161,6 +161,11 @@ def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]
     return StageConfig(own.name, own.variants[0].name, config.batch_size, target.queue_cores, 1)
 
 
+def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
+    """What the part is to run where it runs `before`: the cores of router and queue are their owner's."""
+    return after if part.role is Role.MODEL else replace(before, batch_size=after.batch_size)
+
+
 def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
     """The SeldonDeployments that run the pipeline so: models, queues, the router last.
 
@@ -230,14 +235,17 @@ def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> d
 
 def read_split(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> tuple[StageConfig, ...]:
     """The configuration of every stage that the objects ask for together. DriftError as `read_parts`."""
-    return tuple(_merged(parts, read_parts(pipeline, parts, objects)))
+    return merged(parts, read_parts(pipeline, parts, objects))
 
 
-def _merged(parts: Sequence[Part], found: Mapping[str, StageConfig]) -> Iterator[StageConfig]:
+def merged(parts: Sequence[Part], found: Mapping[str, StageConfig]) -> tuple[StageConfig, ...]:
+    """The configuration of every stage, from those of its model and its queue by their objects' names."""
     models = [part for part in parts if part.role is Role.MODEL]
     queues = [part for part in parts if part.role is Role.QUEUE]
-    for model, queue in zip(models, queues, strict=True):
-        yield replace(found[model.name], batch_size=found[queue.name].batch_size)
+    return tuple(
+        replace(found[model.name], batch_size=found[queue.name].batch_size)
+        for model, queue in zip(models, queues, strict=True)
+    )
 
 
 def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:

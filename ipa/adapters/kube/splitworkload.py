@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ipa.adapters.kube.client import KubeClient
@@ -14,6 +14,7 @@ from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.adapters.kube.split import (
     Part,
     Role,
+    changed_config,
     config_of,
     parts_of,
     places_of,
@@ -259,10 +260,7 @@ def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change:
     for step in steps(running, wanted):
         part = by_step[step.role, step.stage]
         live, before = objects[part.name], found[part.name]
-        after = config_of(pipeline, part, by_stage)
-        if part.role is Role.QUEUE:
-            # Its cores and replicas are its owner's.
-            after = replace(before, batch_size=after.batch_size)
+        after = changed_config(part, before, config_of(pipeline, part, by_stage))
         writes.append(_Write(part, live, before, after, build_patch(part.pipeline, live, [after])))
     return writes
 

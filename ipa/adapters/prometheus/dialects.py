@@ -15,6 +15,8 @@ class Dialect(StrEnum):
 
     LOCAL = "local"
     SELDON = "seldon"
+    # Our router and queues on a cluster: their metrics, scraped as seldom as others there.
+    SPLIT = "split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,20 @@ class Queries:
 
 # Five 1 s scrapes: the mean a plan is made for (forecast.SMOOTH_S). Seldon is scraped every 5 to 15 s, and a
 # rate needs two samples.
-RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0}
+RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0, Dialect.SPLIT: 30.0}
 # A p99 wants a hundred requests, a change should be seen within two ticks.
-LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0}
+LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0, Dialect.SPLIT: 60.0}
 
 
-def queries(pipeline: Pipeline, dialect: Dialect) -> Queries:
-    """The queries of that pipeline in that dialect."""
+def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> Queries:
+    """The queries of that pipeline in that dialect.
+
+    `namespace_label` is the label in which series say the namespace of their target, where they do ("": none
+    does). Seldon's own labels do not name it, so without it SeldonDeployments of one name are summed.
+    """
     if dialect is Dialect.SELDON:
-        return _seldon(pipeline)
-    return _local(pipeline)
+        return _seldon(pipeline, namespace_label)
+    return _local(pipeline, dialect)
 
 
 def stage_value(stage: Stage, dialect: Dialect) -> str:
@@ -50,11 +56,11 @@ def stage_value(stage: Stage, dialect: Dialect) -> str:
     return (stage.container or stage.name) if dialect is Dialect.SELDON else stage.name
 
 
-def _local(pipeline: Pipeline) -> Queries:
+def _local(pipeline: Pipeline, dialect: Dialect) -> Queries:
     labels = {"pipeline": pipeline.name}
     return _queries(
         pipeline,
-        Dialect.LOCAL,
+        dialect,
         arrivals=Selector("ipa_router_arrivals_total", labels),
         latency=Selector("ipa_router_request_seconds_bucket", labels),
         stage_label="stage",
@@ -64,19 +70,22 @@ def _local(pipeline: Pipeline) -> Queries:
     )
 
 
-def _seldon(pipeline: Pipeline) -> Queries:
+def _seldon(pipeline: Pipeline, namespace_label: str) -> Queries:
     labels: Mapping[str, str] = {"deployment_name": pipeline.name, "predictor_name": "default"}
+    here: Mapping[str, str] = {}
     if pipeline.seldon is not None:
         labels = {"deployment_name": pipeline.seldon.name, "predictor_name": pipeline.seldon.predictor}
+        here = {namespace_label: pipeline.seldon.namespace} if namespace_label else {}
     served = {**labels, "service": "predictions"}
+    answered = {**served, "code": "200"}
     return _queries(
         pipeline,
         Dialect.SELDON,
-        arrivals=Selector("seldon_api_executor_server_requests_seconds_count", served),
-        latency=Selector("seldon_api_executor_server_requests_seconds_bucket", {**served, "code": "200"}),
+        arrivals=Selector("seldon_api_executor_server_requests_seconds_count", served, here),
+        latency=Selector("seldon_api_executor_server_requests_seconds_bucket", answered, here),
         stage_label="model_name",
-        stage_arrivals=Selector("seldon_api_executor_client_requests_seconds_count", labels),
-        stage_latency=Selector("seldon_api_executor_client_requests_seconds_bucket", labels),
+        stage_arrivals=Selector("seldon_api_executor_client_requests_seconds_count", labels, here),
+        stage_latency=Selector("seldon_api_executor_client_requests_seconds_bucket", labels, here),
         stage_queue=None,
     )
 

@@ -1,0 +1,412 @@
+"""Shape split: what it renders, what a change touches, in which order, and what a failure leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.shapes import manifest_of, render_all
+from ipa.adapters.kube.split import Role, parts_of, render_split
+from ipa.adapters.kube.splitorder import Step, steps
+from ipa.adapters.kube.splitworkload import SplitWorkload
+from ipa.control.clock import VirtualClock
+from ipa.control.ports import RolloutPhase
+from ipa.model.decision import Change
+from ipa.model.errors import (
+    ConflictError,
+    DriftError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    UnavailableError,
+)
+from ipa.model.pipeline import Edge, Stage, StageKind, Variant
+from ipa.model.plan import StageConfig
+from tests.contract.split_harness import split
+from tests.fakes.kube import FakeKube, FaultKind, Trouble
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.store import ApiError
+
+Json = dict[str, Any]
+Configs = tuple[StageConfig, ...]
+PIPELINE = replace(split(sample_pipeline()), drop_after_s=2.0)
+CONFIGS = sample_configs()
+
+
+class Split:
+    """The workload on the fake, its pipeline created and ready."""
+
+    def __init__(self, kube: FakeKube, client: KubeClient) -> None:
+        self.kube, self.workload = kube, SplitWorkload(client)
+        self.workload.create(PIPELINE, CONFIGS)
+        kube.tick(8)
+        kube.writes.clear()
+        kube.requests.clear()
+
+    def change(self, *configs: StageConfig) -> Change:
+        state = self.workload.read(PIPELINE)
+        previous = tuple(stage.config for stage in state.stages)
+        by_stage = {config.stage: config for config in configs}
+        wanted = tuple(by_stage.get(config.stage, config) for config in previous)
+        return Change("d-1", "sample", state.revision, previous, wanted, 300.0)
+
+    def write(self, *configs: StageConfig) -> str:
+        return self.workload.write(PIPELINE, self.change(*configs))
+
+    def running(self) -> Configs:
+        return tuple(stage.config for stage in self.workload.read(PIPELINE).stages)
+
+    def written(self) -> list[str]:
+        return [request.name for request in self.kube.writes]
+
+    def refuse(self, name: str, error: ApiError, times: int = 1) -> None:
+        """Let real patches of that object be refused so often."""
+        left = [times]
+
+        def before(request: Request) -> None:
+            if (request.verb, request.name) == ("patch", name) and not request.is_dry_run and left[0]:
+                left[0] -= 1
+                raise error
+
+        self.kube.before = before
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Split]:
+    with FakeKube() as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=VirtualClock())
+        yield Split(kube, client)
+        client.close()
+
+
+def config(stage: str, **changes: Any) -> StageConfig:
+    return replace(next(one for one in CONFIGS if one.stage == stage), **changes)
+
+
+def env_of(body: Json) -> dict[str, str]:
+    pod = body["spec"]["predictors"][0]["componentSpecs"][0]["spec"]
+    return {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+
+
+def test_models_and_queues_come_before_the_router_which_knows_them() -> None:
+    bodies = {body["metadata"]["name"]: body for body in render_split(PIPELINE, CONFIGS)}
+    assert list(bodies) == [
+        *("sample-detect-model", "sample-reader-model", "sample-sort-model"),
+        *("sample-detect-queue", "sample-reader-queue", "sample-sort-queue"),
+        "sample-router",
+    ]
+    router = env_of(bodies["sample-router"])
+    assert router["IPA_STAGES"].split() == [
+        "detect=http://sample-detect-queue-main.models:9000",
+        "read=http://sample-reader-queue-main.models:9000",
+        "sort=http://sample-sort-queue-main.models:9000",
+    ]
+    assert router["IPA_DROP_AFTER_S"] == "2"
+    queue = env_of(bodies["sample-reader-queue"])
+    # The stage's model answers under the name of its graph node, which is its container's.
+    assert (queue["IPA_STAGE"], queue["IPA_MODEL"]) == ("read", "reader")
+    assert queue["IPA_MODEL_URL"] == "http://sample-reader-model-main.models:9000"
+    assert queue["MLSERVER_MODEL_MAX_BATCH_SIZE"] == "1"
+    assert env_of(bodies["sample-sort-queue"])["MLSERVER_MODEL_MAX_BATCH_SIZE"] == "4"
+    # Batches are formed once.
+    assert not any("BATCH" in name for name in env_of(bodies["sample-sort-model"]))
+    model = bodies["sample-detect-model"]["spec"]
+    assert model["annotations"] == {"seldon.io/headless-svc": "true"}
+    for body in bodies.values():
+        assert body["spec"]["predictors"][0]["annotations"] == {"seldon.io/no-engine": "true"}
+        assert body["metadata"]["namespace"] == "models"
+
+
+def test_a_graph_that_is_no_chain_is_refused() -> None:
+    first = PIPELINE.stages[0]
+    branches = [replace(stage, after=(Edge(first.name),)) for stage in PIPELINE.stages[1:]]
+    end = Stage(
+        "join",
+        (Variant("j", seldon=first.variants[0].seldon),),
+        tuple(Edge(b.name) for b in branches),
+        kind=StageKind.COMBINER,
+    )
+    with pytest.raises(InputError, match="runs chains only"):
+        parts_of(replace(PIPELINE, stages=(first, *branches, end)))
+
+
+def test_what_cannot_be_rendered_says_what_is_missing() -> None:
+    assert PIPELINE.seldon is not None
+    with pytest.raises(InputError, match="which image") as refused:
+        render_split(replace(PIPELINE, seldon=replace(PIPELINE.seldon, image=None)), CONFIGS)
+    assert "shape: split, image" in refused.value.hint
+    with pytest.raises(InputError) as long:
+        parts_of(replace(PIPELINE, seldon=replace(PIPELINE.seldon, name="s" * 50)))
+    assert len(long.value.problems) == 3 + 3
+
+
+def test_a_batch_size_touches_the_queue_only(world: Split) -> None:
+    world.write(config("read", batch_size=4))
+    assert world.written() == ["sample-reader-queue"]
+    changed = [op for op in world.kube.writes[0].body if op["op"] != "test"]
+    assert [(op["op"], op["value"]) for op in changed] == [("replace", "4")]
+    assert world.running() == (CONFIGS[0], config("read", batch_size=4), CONFIGS[2])
+
+
+def test_variant_and_cores_touch_the_model_only(world: Split) -> None:
+    world.write(config("detect", variant="d-l", cores=2.0))
+    assert world.written() == ["sample-detect-model"]
+    assert world.running()[0] == config("detect", variant="d-l", cores=2.0)
+
+
+def test_replicas_alone_touch_replicas_alone_and_restart_no_pod(world: Split) -> None:
+    world.write(config("read", replicas=5))
+    assert world.written() == ["sample-reader-model"]
+    changed = [op for op in world.kube.writes[0].body if op["op"] != "test"]
+    path = "/spec/predictors/0/componentSpecs/0/replicas"
+    assert changed == [{"op": "replace", "path": path, "value": 5}]
+    before = {pod["metadata"]["name"] for pod in world.kube.store.everything("pods")}
+    world.kube.tick(8)
+    assert before <= {pod["metadata"]["name"] for pod in world.kube.store.everything("pods")}
+    assert world.workload.read(PIPELINE).settled
+
+
+def test_every_patch_is_tried_before_the_first_is_sent(world: Split) -> None:
+    world.write(config("detect", batch_size=8, variant="d-l"), config("sort", replicas=3))
+    patches = [request for request in world.kube.requests if request.verb == "patch"]
+    assert [request.is_dry_run for request in patches] == [True] * 3 + [False] * 3
+    assert world.written() == ["sample-sort-model", "sample-detect-queue", "sample-detect-model"]
+    for request in patches:
+        assert request.body[0]["path"] == "/metadata/resourceVersion"
+
+
+def test_a_patch_that_the_server_refuses_when_tried_leaves_all_as_it_was(world: Split) -> None:
+    change = world.change(config("detect", batch_size=8, variant="d-l"))
+    world.kube.fault(FaultKind.STATUS, verb="patch", is_dry_run=True, status=403, reason="Forbidden")
+    with pytest.raises(ForbiddenError):
+        world.workload.write(PIPELINE, change)
+    assert world.written() == []
+
+
+def test_a_refusal_half_way_takes_back_what_was_written(world: Split) -> None:
+    change = world.change(config("detect", batch_size=8, variant="d-l"), config("sort", replicas=3))
+    world.refuse("sample-detect-model", ApiError(409, "Conflict", "moved"))
+    with pytest.raises(ConflictError, match="the 2 written before it were taken back"):
+        world.workload.write(PIPELINE, change)
+    assert world.running() == CONFIGS
+    # Back the way it came: the last written first.
+    assert world.written() == [
+        *("sample-sort-model", "sample-detect-queue"),
+        *("sample-detect-queue", "sample-sort-model"),
+    ]
+
+
+def test_no_answer_half_way_leaves_a_prefix_and_says_how_much(world: Split) -> None:
+    change = world.change(config("detect", batch_size=8, variant="d-l"))
+    world.refuse("sample-detect-model", ApiError(503, "ServiceUnavailable", "down"))
+    with pytest.raises(UnavailableError, match="1 of 2 objects of the change are written"):
+        world.workload.write(PIPELINE, change)
+    assert world.running()[0] == config("detect", batch_size=8)
+    world.write(config("detect", batch_size=8, variant="d-l"))
+    assert world.running()[0] == config("detect", batch_size=8, variant="d-l")
+    # What was there already is not written again.
+    assert world.written() == ["sample-detect-queue", "sample-detect-model"]
+
+
+def test_a_taking_back_that_fails_leaves_a_prefix(world: Split) -> None:
+    change = world.change(config("detect", batch_size=8, variant="d-l"))
+    calls: list[str] = []
+
+    def before(request: Request) -> None:
+        if request.verb == "patch" and not request.is_dry_run:
+            calls.append(request.name)
+            if len(calls) == 2:
+                raise ApiError(409, "Conflict", "moved")
+            if len(calls) > 2:
+                raise ApiError(503, "ServiceUnavailable", "down")
+
+    world.kube.before = before
+    with pytest.raises(UnavailableError, match="taking it back failed too"):
+        world.workload.write(PIPELINE, change)
+    world.kube.before = None
+    assert world.running()[0] == config("detect", batch_size=8)
+
+
+def test_an_answer_that_is_lost_half_way_does_not_stop_the_change(world: Split) -> None:
+    change = world.change(config("detect", batch_size=8, variant="d-l"))
+    world.kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
+    revision = world.workload.write(PIPELINE, change)
+    assert world.workload.read(PIPELINE).revision == revision
+    assert world.running() == change.configs
+    assert len(world.written()) == 2
+
+
+def test_a_hand_between_two_patches_is_not_overwritten(world: Split) -> None:
+    change = world.change(config("detect", batch_size=8, variant="d-l"))
+
+    def scale(sdep: Json) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 3
+
+    def before(request: Request) -> None:
+        if (request.verb, request.name) == ("patch", "sample-detect-model") and not request.is_dry_run:
+            world.kube.before = None
+            world.kube.edit("models", "sample-detect-model", scale)
+
+    world.kube.before = before
+    with pytest.raises(ConflictError):
+        world.workload.write(PIPELINE, change)
+    assert world.running()[0] == config("detect", replicas=3)
+
+
+def test_a_model_that_crash_loops_fails_the_change_by_its_stage(world: Split) -> None:
+    change = world.change(config("detect", batch_size=8, variant="d-l"))
+    world.kube.cluster.trouble_of = lambda pod: (
+        Trouble.CRASH if pod["containers"][0].get("image") == "registry.example/detect:l" else None
+    )
+    world.workload.write(PIPELINE, change)
+    for _ in range(6):
+        world.kube.tick()
+    rollout = world.workload.rollout(PIPELINE, change)
+    assert rollout.phase is RolloutPhase.FAILED
+    assert "stage 'detect'" in rollout.detail
+
+
+def test_a_queue_that_is_not_ready_keeps_the_pipeline_unsettled(world: Split) -> None:
+    world.kube.cluster.trouble_of = lambda pod: (
+        Trouble.NEVER_READY if pod["containers"][0]["name"] == "queue" else None
+    )
+    world.write(config("sort", batch_size=2))
+    world.kube.tick(8)
+    assert not world.workload.read(PIPELINE).settled
+
+
+def test_parts_that_are_missing_are_created_and_the_others_kept(world: Split) -> None:
+    with world.kube.store.lock:
+        for name in ("sample-router", "sample-sort-model"):
+            world.kube.store.delete("seldondeployments", "models", name)
+    with pytest.raises(NotFoundError, match=r"sample-sort-model, sample-router not found .* 5 of 7"):
+        world.workload.read(PIPELINE)
+    with pytest.raises(ConflictError, match="sample-detect-queue exists already"):
+        world.workload.create(PIPELINE, (config("detect", batch_size=2), *CONFIGS[1:]))
+    world.workload.create(PIPELINE, CONFIGS)
+    assert world.running() == CONFIGS
+    assert sorted(request.body["metadata"]["name"] for request in world.kube.writes) == [
+        *("sample-router", "sample-sort-model")
+    ]
+    with pytest.raises(ConflictError, match="exists already"):
+        world.workload.create(PIPELINE, CONFIGS)
+
+
+def test_batching_in_the_model_or_another_queue_is_drift_of_that_object(world: Split) -> None:
+    def batch(sdep: Json) -> None:
+        container = sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]
+        container["env"].append({"name": "MLSERVER_MODEL_MAX_BATCH_SIZE", "value": "4"})
+
+    def lead_elsewhere(sdep: Json) -> None:
+        container = sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]
+        next(one for one in container["env"] if one["name"] == "IPA_STAGES")["value"] = (
+            "detect=http://other:1"
+        )
+
+    world.kube.edit("models", "sample-reader-model", batch)
+    world.kube.edit("models", "sample-router", lead_elsewhere)
+    with pytest.raises(DriftError) as drifted:
+        world.workload.read(PIPELINE)
+    said = [problem.message for problem in drifted.value.problems]
+    assert len(said) == 2
+    assert said[0].startswith("sample-reader-model: env MLSERVER_MODEL_MAX_BATCH_SIZE is set")
+    assert said[1].startswith("sample-router: ")
+    assert "IPA_STAGES" in said[1]
+
+
+def test_a_rendered_file_reads_back_and_is_changed_where_it_differs() -> None:
+    text = yaml.safe_dump_all(render_all(PIPELINE, CONFIGS), sort_keys=False)
+    manifest = manifest_of(PIPELINE, text, "sample.yaml")
+    assert manifest.configs() == CONFIGS
+    wanted = (config("detect", variant="d-l"), config("read", batch_size=8), CONFIGS[2])
+    changed = manifest.changed(wanted)
+    assert manifest_of(PIPELINE, changed, "sample.yaml").configs() == wanted
+    pairs = zip(text.splitlines(), changed.splitlines(), strict=True)
+    differing = [new.strip() for old, new in pairs if old != new]
+    assert differing == [
+        *("image: registry.example/detect:l", "memory: 2048Mi", "memory: 2048Mi", "value: '8'"),
+    ]
+    with pytest.raises(NotFoundError, match="has no SeldonDeployment models/sample-detect-model"):
+        manifest_of(PIPELINE, yaml.safe_dump_all(render_all(PIPELINE, CONFIGS)[1:]), "sample.yaml")
+
+
+def capacity(config: StageConfig) -> float:
+    """Any rate that grows with batch and cores; by variant as it likes."""
+    each = {"s": 5.0, "m": 3.0, "l": 1.0}[config.variant]
+    return config.replicas * each * config.batch_size**0.4 * config.cores**0.8
+
+
+def prefixes(running: Configs, wanted: Configs) -> Iterator[Configs]:
+    """What runs after each write."""
+    then = {config.stage: config for config in wanted}
+    now = {config.stage: config for config in running}
+    for step in steps(running, wanted):
+        new, old = then[step.stage], now[step.stage]
+        if step.role is Role.QUEUE:
+            now[step.stage] = replace(old, batch_size=new.batch_size)
+        else:
+            now[step.stage] = replace(new, batch_size=old.batch_size)
+        yield tuple(now.values())
+
+
+CONFIG = st.builds(
+    StageConfig,
+    st.just(""),
+    st.sampled_from("sml"),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from([0.5, 1.0, 2.0]),
+    st.integers(1, 6),
+)
+PAIR = st.lists(st.tuples(CONFIG, CONFIG), min_size=1, max_size=3).map(
+    lambda pairs: tuple(
+        tuple(replace(one, stage=f"s{at}") for at, one in enumerate(side))
+        for side in zip(*pairs, strict=True)
+    )
+)
+
+
+@given(PAIR)
+def test_after_every_write_each_stage_carries_the_less_of_before_and_after(
+    pair: tuple[Configs, Configs],
+) -> None:
+    running, wanted = pair
+    states = [running, *prefixes(running, wanted)]
+    assert states[-1] == wanted
+    for state in states:
+        for now, before, after in zip(state, running, wanted, strict=True):
+            assert capacity(now) >= min(capacity(before), capacity(after)) * (1 - 1e-12)
+            assert now.batch_size in (before.batch_size, after.batch_size)
+            assert now.cores * now.replicas <= max(before.total_cores, after.total_cores) + 1e-12
+
+
+@given(PAIR)
+def test_no_stage_only_shrinks_before_every_other_has_grown(pair: tuple[Configs, Configs]) -> None:
+    running, wanted = pair
+    grown = [
+        step
+        for step in steps(running, wanted)
+        if step.role is Role.MODEL and _only(running, wanted, step, grows=True)
+    ]
+    shrunk = [
+        step
+        for step in steps(running, wanted)
+        if step.role is Role.MODEL and _only(running, wanted, step, grows=False)
+    ]
+    order = list(steps(running, wanted))
+    assert all(order.index(one) < order.index(other) for one, other in product(grown, shrunk))
+
+
+def _only(running: Configs, wanted: Configs, step: Step, *, grows: bool) -> bool:
+    now, then = (next(c for c in side if c.stage == step.stage) for side in (running, wanted))
+    low, high = (now, then) if grows else (then, now)
+    return now.variant == then.variant and low.cores <= high.cores and low.replicas <= high.replicas

@@ -1,0 +1,43 @@
+"""Metrics of the shape in which a pipeline runs."""
+
+from __future__ import annotations
+
+from ipa.adapters.prometheus.dialects import Dialect, queries, stage_value
+from ipa.adapters.prometheus.shaped import ShapedMetrics
+from ipa.control.ports import Signals
+from ipa.model.observation import Missing, MissingReason
+from ipa.model.pipeline import Pipeline
+from tests.contract.split_harness import split
+from tests.fakes.kube.samples import sample_pipeline
+
+UNSEEN = Missing(MissingReason.ABSENT, "")
+
+
+def test_each_pipeline_is_read_in_the_dialect_of_its_shape() -> None:
+    read: list[tuple[Dialect, str, float]] = []
+
+    class Told:
+        def __init__(self, dialect: Dialect) -> None:
+            self.dialect = dialect
+
+        def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+            read.append((self.dialect, pipeline.name, window_s))
+            return Signals(UNSEEN, UNSEEN, UNSEEN)
+
+    metrics = ShapedMetrics(Told)
+    metrics.read(sample_pipeline(), 60.0)
+    metrics.read(split(sample_pipeline()), 30.0)
+    assert read == [(Dialect.SELDON, "sample", 60.0), (Dialect.SPLIT, "sample", 30.0)]
+
+
+def test_a_split_pipeline_has_the_series_of_router_and_queues_over_a_clusters_windows() -> None:
+    pipeline = split(sample_pipeline())
+    asked, seldon = queries(pipeline, Dialect.SPLIT), queries(pipeline, Dialect.SELDON)
+    assert "ipa_router_arrivals_total" in str(asked.arrivals)
+    assert asked.stage_queue is not None
+    # By the stage's own name, whatever its container is called.
+    assert stage_value(pipeline.stages[1], Dialect.SPLIT) == "read"
+    assert (asked.arrivals.window_s, asked.latency.window_s) == (
+        seldon.arrivals.window_s,
+        seldon.latency.window_s,
+    )
