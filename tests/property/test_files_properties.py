@@ -37,9 +37,11 @@ PIPELINE: dict[str, Any] = {
     "description": "words",
     "sla": {"latency": "900ms", "percentile": 95},
     "drop_after": "2s",
+    "fallback": {"rate": "40rps", "after_ticks": 6, "recover_ticks": 2},
     "graph": ["detect", "classify"],
     "bounds": {
         "cores": 2,
+        "transition_cores": 3,
         "min_replicas": 1,
         "max_replicas": 8,
         "batch_sizes": [1, 2],
@@ -162,7 +164,7 @@ ECHOES = {
     "graph": ("/graph", "/stages"),
     "objectives": ("/default_objective",),
     "default_objective": ("/objectives",),
-    "bounds": ("/bounds/max_replicas", "/objectives", "/stages"),
+    "bounds": ("/bounds/max_replicas", "/bounds/transition_cores", "/objectives", "/stages"),
 }
 ALL_PLACES = [(kind, place) for kind, (data, _) in GOOD.items() for place in places(data)]
 

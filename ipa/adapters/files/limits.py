@@ -15,6 +15,7 @@ def check_limits(
     """Note bounds that contradict each other, pins beyond them, and several variants where one must be."""
     bounds = _mapping(data.get("bounds"))
     _check_replicas(document, bounds, {}, ("bounds",))
+    _check_transition(document, bounds)
     for pointer, stage in stages:
         own = _mapping(stage.get("bounds"))
         _check_replicas(document, own, bounds, (*pointer, "bounds"))
@@ -24,6 +25,17 @@ def check_limits(
     count = len(graph) if isinstance(graph, list | dict) else 1
     if data.get("sets") is True and count != 1:
         document.problem(("sets",), f"sets needs a pipeline of one stage, not of {count}; remove it")
+
+
+def _check_transition(document: Document, bounds: dict[str, Any]) -> None:
+    """Cores of a change are those beside the cores at rest, so never fewer."""
+    if "transition_cores" not in bounds:
+        return
+    pointer, cores, most = ("bounds", "transition_cores"), bounds.get("cores"), bounds["transition_cores"]
+    if "cores" not in bounds:
+        document.problem(pointer, "transition_cores has no meaning without cores; add bounds.cores")
+    elif _is_number(cores) and _is_number(most) and 0 < most < cores:
+        document.problem(pointer, f"transition_cores {most} is below cores {cores}; it must be at least that")
 
 
 def _check_replicas(document: Document, own: dict[str, Any], whole: dict[str, Any], pointer: Pointer) -> None:
@@ -88,5 +100,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _count(value: Any) -> float | None:
     """The value where it is a number of at least one."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and value >= 1 else None
+    return value if _is_number(value) and value >= 1 else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

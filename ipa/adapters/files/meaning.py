@@ -20,7 +20,7 @@ from ipa.model.pipeline import Goal
 # Quantities that must not be zero. A batch_timeout may be, and a threshold.
 _POSITIVE = {
     **dict.fromkeys(("latency", "latency_mean", "drop_after", "sla", "readiness"), parse_duration_s),
-    **dict.fromkeys(("load", "throughput"), parse_rate_rps),
+    **dict.fromkeys(("load", "throughput", "rate"), parse_rate_rps),
     "memory": parse_memory_gib,
 }
 
@@ -42,6 +42,7 @@ def check_pipeline(document: Document) -> None:
         check_fan_out(document, stage.get("fan_out"), (*pointer, "fan_out"), stage)
     _check_positive(document, data, ())
     _check_positive(document, _mapping(data.get("sla")), ("sla",))
+    _check_positive(document, _mapping(data.get("fallback")), ("fallback",))
     _check_positive(document, _mapping(data.get("bounds")), ("bounds",))
     check_limits(document, data, stages)
     _check_objectives(document, data)

@@ -18,6 +18,7 @@ from ipa.model.pipeline import (
     AccuracyRule,
     Bounds,
     CombineRule,
+    Fallback,
     Goal,
     LocalRun,
     Objective,
@@ -99,6 +100,7 @@ def _pipeline(document: Document) -> Pipeline:
         sets=data.get("sets", False),
         max_predictors=int(data.get("max_predictors", 1)),
         drop_after_s=parse_duration_s(data["drop_after"]) if "drop_after" in data else None,
+        fallback=_fallback(data["fallback"]) if "fallback" in data else None,
     )
 
 
@@ -126,10 +128,14 @@ def _stages(document: Document) -> tuple[Stage, ...]:
     )
 
 
+def _fallback(data: Mapping[str, Any]) -> Fallback:
+    ticks = {key: int(data[key]) for key in ("after_ticks", "recover_ticks") if key in data}
+    return Fallback(parse_rate_rps(data["rate"]), **ticks)
+
+
 def _bounds(data: Mapping[str, Any]) -> Bounds:
     values = _limits(data)
-    if "cores" in data:
-        values["cores"] = float(data["cores"])
+    values |= {key: float(data[key]) for key in ("cores", "transition_cores") if key in data}
     if "memory" in data:
         values["memory_gib"] = parse_memory_gib(data["memory"])
     if "accuracy_floor" in data:

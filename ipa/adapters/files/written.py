@@ -10,6 +10,7 @@ from ipa.adapters.files.quantities import format_duration, format_memory, format
 from ipa.model.pipeline import (
     Bounds,
     CombineRule,
+    Fallback,
     LocalRun,
     Objective,
     Pin,
@@ -35,6 +36,7 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
             "description": pipeline.description or None,
             "sla": {"latency": format_duration(sla.latency_s), "percentile": format_number(sla.percentile)},
             "drop_after": _optional(format_duration, pipeline.drop_after_s),
+            "fallback": _optional(_fallback_mapping, pipeline.fallback),
             "sets": pipeline.sets or None,
             "max_predictors": pipeline.max_predictors,
             "graph": [stage.name for stage in pipeline.stages] if is_short else _graph_mapping(pipeline),
@@ -76,10 +78,19 @@ def _fan_out(value: FanOut) -> Any:
     return format_number(value)
 
 
+def _fallback_mapping(fallback: Fallback) -> dict[str, Any]:
+    return {
+        "rate": format_rate(fallback.rate_rps),
+        "after_ticks": fallback.after_ticks,
+        "recover_ticks": fallback.recover_ticks,
+    }
+
+
 def _bounds_mapping(bounds: Bounds) -> dict[str, Any]:
     return _present(
         {
             "cores": _optional(format_number, bounds.cores),
+            "transition_cores": _optional(format_number, bounds.transition_cores),
             "memory": _optional(format_memory, bounds.memory_gib),
             "min_replicas": bounds.min_replicas,
             "max_replicas": bounds.max_replicas,
