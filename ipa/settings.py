@@ -65,6 +65,20 @@ class Settings:
     kubeconfig: str = ""
     # Every call to the API server ends by then.
     kube_timeout_s: float = 10.0
+    # Whether replicas elect the one that writes: auto (in a pod of a cluster only), on or off.
+    leader_election: str = "auto"
+    # The Lease that they share; empty for ipa-serving.
+    lease_name: str = ""
+    # Where it is; empty for the namespace of the pod.
+    lease_namespace: str = ""
+    # What this replica is called there; empty for its host's (that is, its pod's) name. Random digits follow.
+    lease_identity: str = ""
+    # Another takes over when the leader has not renewed for so long; whole seconds. client-go's default.
+    lease_s: float = 15.0
+    # A leader that could not renew for so long stops writing: well before another may begin.
+    lease_renew_deadline_s: float = 10.0
+    # How often the Lease is looked at or renewed.
+    lease_retry_s: float = 2.0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -102,10 +116,13 @@ class Settings:
 
 
 KINDS = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
+CHOICES = {"leader_election": ("auto", "on", "off")}
 
 
 def _fault(name: str, value: Any) -> str:
     """What is wrong with the value, empty for nothing."""
+    if name in CHOICES and value not in CHOICES[name]:
+        return f"is none of {', '.join(CHOICES[name])}"
     if not isinstance(value, int | float):
         return ""
     if not math.isfinite(value):

@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # A tick in flight may take as long as the solver and one write; what then still runs ends with the process.
 JOIN_S = 15.0
+# What people asked for over the API may still be under way then.
+LAST_S = 1.0
 
 
 def register(app: typer.Typer) -> None:
@@ -79,17 +82,21 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _serve(running: App, listener: socket.socket) -> None:
-    """Run the loops and the API until a signal says to stop."""
+    """Run the loops and the API until a signal says to stop; then end what is under way, and hand over."""
     threads = [
         threading.Thread(target=loop.run, args=(running.stop,), name=f"loop-{name}", daemon=True)
         for name, loop in running.loops.items()
     ]
+    if running.leadership is not None:
+        running.leadership.start()
     for thread in threads:
         thread.start()
     _listen(running, listener)
     running.stop.set()
+    until_s = time.monotonic() + JOIN_S
     for thread in threads:
-        thread.join(JOIN_S)
+        thread.join(max(until_s - time.monotonic(), 0.0))
+    running.hand_over(lambda: all(loop.idle(LAST_S) for loop in running.loops.values()))
 
 
 def _listen(running: App, listener: socket.socket) -> None:
@@ -116,6 +123,8 @@ def _listen(running: App, listener: socket.socket) -> None:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True
+        # No further tick begins while the API ends.
+        running.stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

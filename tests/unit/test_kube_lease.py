@@ -113,13 +113,14 @@ def test_a_release_hands_over_at_once(world: World) -> None:
     assert world.led == ["one", "other"]
 
 
-def test_without_a_release_it_is_waited_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_write_under_way_keeps_the_lease(world: World, caplog: pytest.LogCaptureFixture) -> None:
     released(world)
     one, other = world.replica("one"), world.replica("other")
     world.run(5, one, other)
-    one.close(release=False)
-    assert not one.leading()
-    assert "not released" in caplog.text
+    leading = []
+    one.close(lambda: bool(leading.append(one.leading())))
+    assert leading == [False]
+    assert "a write is still under way" in caplog.text
     world.run(10, other)
     assert not other.leading()
     world.run(7, other)

@@ -47,9 +47,9 @@ class KubeClient:
         self._timeout_s = timeout_s
 
     @classmethod
-    def in_cluster(cls, timeout_s: float) -> KubeClient:
+    def in_cluster(cls, timeout_s: float, *, limits: Limits | None = None) -> KubeClient:
         """A client with the service account of the pod it runs in. ConfigurationError outside of a pod."""
-        return cls(Transport(Credentials(in_cluster(), in_cluster)), timeout_s)
+        return cls(Transport(Credentials(in_cluster(), in_cluster), limits=limits), timeout_s)
 
     @classmethod
     def from_kubeconfig(

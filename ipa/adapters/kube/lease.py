@@ -138,24 +138,22 @@ class LeaseLeadership:
         turns = [at_s - now_s for at_s in (election.from_s, election.until_s) if at_s > now_s]
         return min([step.wait_s, *turns])
 
-    def close(self, *, release: bool = True) -> None:
-        """Stop taking part and, unless told otherwise, let another lead at once.
+    def close(self, settled: Callable[[], bool] = lambda: True) -> None:
+        """Stop taking part; let another lead at once where `settled` says that no write is under way.
 
-        To be called when no write is in flight any more; where one may be, do not release: the lease then
-        keeps others away for as long as it lasts.
+        It is asked when this replica leads no more, so that none begins after it. Where one is under way
+        the lease is left to run out, which keeps others away meanwhile.
         """
         self._stop.set()
         if self._thread is not None:
             self._thread.join(JOIN_S)
-        now_s = self._now_s()
-        released = release_of(self._election, now_s, self._stamp())
-        was_leading = leads(self._election, now_s)
+        released = release_of(self._election, self._now_s(), self._stamp())
         self._election = resigned(self._election)
-        if released is None or not release:
-            if was_leading:
-                log.warning("leadership: the lease is not released, another can lead once it has run out")
+        if released is None:
             return
         try:
+            if not settled():
+                raise ConflictError("a write is still under way")
             self._client.replace_lease(self._place.namespace, self._place.name, self._with(released))
             log.info("leadership: released, another can lead at once")
         except IpaError as error:

@@ -66,6 +66,10 @@ class Catalogue:
             "ipa_stage_ready_replicas", "Replicas that answer.", per_stage, registry=registry
         )
         self.batch_size = Gauge("ipa_stage_batch_size", "Largest batch.", per_stage, registry=registry)
+        self.leader = Gauge(
+            "ipa_leader", "1 where this replica may write, 0 where it stands by.", registry=registry
+        )
+        self.leader.set(1)
         for pipeline in pipelines:
             self.start(pipeline)
 
