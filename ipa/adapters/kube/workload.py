@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ipa.adapters.kube.client import Json, KubeClient
 from ipa.adapters.kube.locate import Place, locate, target_of
 from ipa.adapters.kube.manifest import canonical, read, render
+from ipa.adapters.kube.newest import Newest
 from ipa.adapters.kube.patch import build_patch
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
@@ -34,6 +35,7 @@ class SeldonWorkload:
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
+        self._newest = Newest()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""
@@ -82,7 +84,7 @@ class SeldonWorkload:
             written = self._client.patch_seldondeployment(target.namespace, target.name, patch)
         except UnavailableError as error:
             return self._read_back(pipeline, change.revision, change.configs, error)
-        return revision_of(written)
+        return revision_of(self._newest.seen(written))
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
         """How far a written change is.
@@ -109,7 +111,7 @@ class SeldonWorkload:
 
     def _get(self, pipeline: Pipeline) -> Json:
         target = target_of(pipeline)
-        return self._client.get_seldondeployment(target.namespace, target.name)
+        return self._newest.seen(self._client.get_seldondeployment(target.namespace, target.name))
 
     def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
         namespace = target_of(pipeline).namespace

@@ -1,0 +1,26 @@
+"""Reads that are older than what we have seen already: a cache on the way may give them."""
+
+from __future__ import annotations
+
+from ipa.adapters.kube.answers import Json
+from ipa.model.errors import UnavailableError
+
+
+class Newest:
+    """The newest generation seen of each object. A generation grows with every change of the spec."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def seen(self, thing: Json) -> Json:
+        """The object; UnavailableError where a newer one of the same uid was seen before."""
+        metadata = thing["metadata"]
+        uid, generation = str(metadata["uid"]), int(metadata["generation"])
+        newest = self._seen.get(uid, 0)
+        if generation < newest:
+            raise UnavailableError(
+                f"{thing['kind']} {metadata['namespace']}/{metadata['name']}: the answer is older "
+                f"(generation {generation}) than what was seen before ({newest})"
+            )
+        self._seen[uid] = generation
+        return thing
