@@ -12,8 +12,8 @@ from ipa.adapters.kube.transport import Request, Transport
 from ipa.adapters.kube.wire import LONGEST_BODY, Budget, read_part
 from ipa.model.errors import UnavailableError
 
-# The server ends a watch when it was asked to; one that is silent for so long after that is gone.
-GRACE_S = 5.0
+# The server ends a watch when it was asked to; one that is silent for this much longer is gone.
+GRACE_RATIO = 0.2
 
 
 class Stream:
@@ -25,7 +25,7 @@ class Stream:
 
     def __init__(self, transport: Transport, request: Request, timeout_s: float, watch_s: float) -> None:
         self._transport, self._request = transport, request
-        self._timeout_s, self._idle_s = timeout_s, watch_s + GRACE_S
+        self._timeout_s, self._idle_s = timeout_s, watch_s * (1.0 + GRACE_RATIO)
         self._lock = threading.Lock()
         self._response: Any = None
         self._closed = False

@@ -1,0 +1,196 @@
+"""The EventSink port over Kubernetes Events: what `kubectl describe seldondeployment` shows at its end."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from ipa.adapters.kube.answers import Json
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.locate import target_of
+from ipa.adapters.kube.manifest import GROUP, KIND, VERSION
+from ipa.adapters.kube.watchers import objects_of
+from ipa.control.ports import Clock
+from ipa.model.decision import Event
+from ipa.model.errors import ConflictError, ForbiddenError, IpaError, NotFoundError, UnavailableError
+from ipa.model.pipeline import Pipeline
+
+log = logging.getLogger("ipa.kube")
+
+COMPONENT = "ipa-serving"
+# The API server forgets an Event after an hour; what is said again within this counts up.
+SAME_S = 600.0
+# For one SeldonDeployment, as client-go's recorder: what a person can read.
+PER_MINUTE = 10
+# Of the events API; longer messages are refused there.
+LONGEST_MESSAGE = 1024
+# So many are remembered; more are only told anew.
+REMEMBERED = 1000
+# A role that allows no Events is not asked with each of them.
+FORBIDDEN_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One Event that was told: how often, and when first and last."""
+
+    count: int
+    first_s: float
+    last_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What was told: each Event by its name, and when any was told of each object."""
+
+    told: dict[str, Told] = field(default_factory=dict)
+    recent_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def counted(self, name: str, now_s: float) -> Told | None:
+        """The Event where it was told a while ago at most, counted up; None where it is to be told anew."""
+        before = self.told.get(name)
+        if before is None or now_s - before.first_s > 6 * SAME_S or now_s - before.last_s > SAME_S:
+            return None
+        return replace(before, count=before.count + 1, last_s=now_s)
+
+    def may_tell(self, uid: str, now_s: float) -> bool:
+        """Whether there is room for one more about that object in this minute."""
+        return len(self._minute(uid, now_s)) < PER_MINUTE
+
+    def with_told(self, uid: str, name: str, told: Told) -> Book:
+        """The book with that Event in it; the oldest are forgotten."""
+        kept = {**self.told, name: told}
+        while len(kept) > REMEMBERED:
+            del kept[min(kept, key=lambda one: kept[one].last_s)]
+        now_s = told.last_s
+        recent = {one: found for one in self.recent_s if (found := self._minute(one, now_s))}
+        return Book(kept, {**recent, uid: (*self._minute(uid, now_s), now_s)})
+
+    def _minute(self, uid: str, now_s: float) -> tuple[float, ...]:
+        return tuple(at_s for at_s in self.recent_s.get(uid, ()) if now_s - at_s < 60.0)
+
+
+def event_name(sdep: Json, event: Event) -> str:
+    """The Event's name: the same for the same thing said of the same object, after a restart too."""
+    metadata = sdep["metadata"]
+    said = "\0".join((metadata["uid"], event.reason.value, event.message, str(event.is_warning)))
+    digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+    # A name of 253 characters at most.
+    return f"{metadata['name'][:200]}.{digest}"
+
+
+def event_body(sdep: Json, event: Event, at: datetime) -> Json:
+    """The Event about the SeldonDeployment, said once."""
+    metadata = sdep["metadata"]
+    about = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "resourceVersion": metadata["resourceVersion"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": event_name(sdep, event), "namespace": metadata["namespace"]},
+        "involvedObject": about,
+        # The same string as in the API, the metrics and the record.
+        "reason": event.reason.value,
+        "message": shortened(event.message),
+        "type": "Warning" if event.is_warning else "Normal",
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": stamp(at),
+        "lastTimestamp": stamp(at),
+        "count": 1,
+    }
+
+
+def shortened(message: str) -> str:
+    """The message, as long as the API server allows (it counts bytes)."""
+    raw = message.encode()
+    if len(raw) <= LONGEST_MESSAGE:
+        return message
+    return raw[: LONGEST_MESSAGE - 3].decode(errors="ignore") + "…"
+
+
+def stamp(at: datetime) -> str:
+    """The time as Kubernetes writes it."""
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class KubeEvents:
+    """Tells of pipelines by Events on their SeldonDeployments. Nothing is raised; thread-safe.
+
+    All it asks of the API server for one event takes no longer than one call of the client may.
+    """
+
+    def __init__(self, client: KubeClient, clock: Clock) -> None:
+        self._client, self._clock = client, clock
+        self._lock = threading.Lock()
+        self._book = Book()
+        self._silent_until_s = 0.0
+        # Not told: for want of room, or of an answer.
+        self.dropped = 0
+
+    def emit(self, pipeline: Pipeline, event: Event) -> None:
+        """Tell it; the same again within ten minutes only counts up."""
+        began_s = self._clock.monotonic_s()
+        if began_s < self._silent_until_s:
+            self._drop(pipeline, event, "Events are not allowed")
+            return
+        try:
+            self._emit(pipeline, event, began_s)
+        except ForbiddenError as error:
+            self._silent_until_s = began_s + FORBIDDEN_S
+            self._drop(pipeline, event, error.message)
+        except IpaError as error:
+            self._drop(pipeline, event, error.message)
+
+    def _emit(self, pipeline: Pipeline, event: Event, began_s: float) -> None:
+        namespace = target_of(pipeline).namespace
+        # Where its requests come in.
+        sdep = self._client.get_seldondeployment(namespace, objects_of(pipeline)[-1])
+        uid, name = sdep["metadata"]["uid"], event_name(sdep, event)
+        with self._lock:
+            if not self._book.may_tell(uid, began_s):
+                self._drop(pipeline, event, f"{PER_MINUTE} were told in this minute")
+                return
+            told = self._book.counted(name, began_s) or Told(1, began_s, began_s)
+            # Counted before it is told: one that fails must not be tried without end either.
+            self._book = self._book.with_told(uid, name, told)
+        body = event_body(sdep, event, self._now())
+        now = body["lastTimestamp"]
+        if told.count > 1:
+            try:
+                counted = {"count": told.count, "lastTimestamp": now}
+                self._in_time(began_s).patch_event(namespace, name, counted)
+                return
+            except NotFoundError:
+                # Forgotten by the server, or never told.
+                pass
+        try:
+            self._in_time(began_s).create_event(namespace, body)
+        except ConflictError:
+            # Told by the service before it was restarted, or by its other replica.
+            again = {"count": told.count, "firstTimestamp": now, "lastTimestamp": now}
+            self._in_time(began_s).patch_event(namespace, name, again)
+
+    def _in_time(self, began_s: float) -> KubeClient:
+        """The client with what is left of one call's time."""
+        left_s = self._client.timeout_s - (self._clock.monotonic_s() - began_s)
+        if left_s <= 0.0:
+            raise UnavailableError("the API server took too long")
+        return self._client.within(left_s)
+
+    def _now(self) -> datetime:
+        """By the server's clock, which is what kubectl shows ages against."""
+        return self._clock.now() + timedelta(seconds=self._client.skew_s or 0.0)
+
+    def _drop(self, pipeline: Pipeline, event: Event, why: str) -> None:
+        self.dropped += 1
+        log.warning("event of %s not told (%s): %s %s", pipeline.name, why, event.reason.value, event.message)

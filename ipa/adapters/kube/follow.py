@@ -1,0 +1,153 @@
+"""What a watch does next and what of it is news: pure values, no thread and no connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ipa.adapters.kube.answers import Json
+from ipa.adapters.kube.backoff import Backoff
+from ipa.adapters.kube.manifest import KIND
+from ipa.model.errors import UnavailableError
+
+BACKOFF = Backoff(first_s=1.0, longest_s=30.0)
+# A watch that ends sooner by itself was not let live.
+SHORT_S = 1.0
+GONE = 410
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What matters of one object: whose it is, which of its specs, how many replicas answer of how many.
+
+    An empty `spec` is one that is not looked at.
+    """
+
+    owner: str
+    spec: str = ""
+    ready: int = 0
+    wanted: int = 0
+
+
+Sight = Callable[[Json], Seen | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How far a watch is: from `version` on (empty: list first), what was seen, failures in a row.
+
+    `seen` is None before the first list: then nothing is news.
+    """
+
+    version: str = ""
+    seen: Mapping[str, Seen] | None = None
+    failures: int = 0
+
+    @property
+    def must_list(self) -> bool:
+        """Whether to list before it can be watched."""
+        return not self.version
+
+    def delay_s(self, draw: float) -> float:
+        """How long to wait before going on; at once after one failure, which may be the only one."""
+        return BACKOFF.delay_s(self.failures - 1, draw)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The state after something was heard, and the SeldonDeployments for which it is news."""
+
+    state: Following
+    news: frozenset[str] = field(default=frozenset())
+
+
+def listed(state: Following, items: Iterable[Json], version: str, sight: Sight) -> Step:
+    """After a list. What differs from what was seen before it is news, so nothing is missed in between."""
+    seen = {name: found for name, found in ((_name(one), sight(one)) for one in items) if found}
+    before = state.seen
+    names: set[str] = set()
+    if before is not None:
+        for name in before.keys() | seen.keys():
+            names |= _news(before.get(name), seen.get(name))
+    return Step(replace(state, version=version, seen=seen), frozenset(names))
+
+
+def heard(state: Following, event: Json, sight: Sight) -> Step:
+    """After one event of the watch. UnavailableError where it is none that a watch has."""
+    kind, found = event.get("type"), event["object"]
+    match kind:
+        case "BOOKMARK":
+            return Step(replace(state, version=_version(found), failures=0))
+        case "ERROR":
+            if found.get("code") == GONE:
+                return Step(expired(state))
+            raise UnavailableError("the watch ended with an error of the API server")
+        case "ADDED" | "MODIFIED" | "DELETED":
+            name = _name(found)
+            after = sight(found) if kind != "DELETED" else None
+            seen = dict(state.seen or {})
+            news = _news(seen.pop(name, None), after)
+            if after:
+                seen[name] = after
+            return Step(Following(_version(found), seen), news)
+        case _:
+            raise UnavailableError("the watch has an event of a kind that there is not")
+
+
+def ended(state: Following, lived_s: float) -> Following:
+    """After the server ended the watch: it goes on where it was, slower where it is ended at once."""
+    return replace(state, failures=0 if lived_s >= SHORT_S else state.failures + 1)
+
+
+def expired(state: Following) -> Following:
+    """After 410: what was seen since the last list is no more to be had, so list."""
+    return failed(state)
+
+
+def failed(state: Following) -> Following:
+    """After any failure or silence: list, since what was missed is not known."""
+    return replace(state, version="", failures=state.failures + 1)
+
+
+def seldondeployment(found: Json) -> Seen:
+    """Of a SeldonDeployment: which object, and which of its specs."""
+    metadata = found["metadata"]
+    return Seen(_name(found), f"{metadata.get('uid')}/{metadata.get('generation')}")
+
+
+def child(found: Json) -> Seen | None:
+    """Of a Deployment that a SeldonDeployment owns: how many replicas answer. None of any other."""
+    owners = found["metadata"].get("ownerReferences") or []
+    owner = next((one.get("name") for one in owners if one.get("kind") == KIND), None)
+    if not owner:
+        return None
+    ready = (found.get("status") or {}).get("readyReplicas") or 0
+    wanted = (found.get("spec") or {}).get("replicas")
+    return Seen(str(owner), ready=ready, wanted=1 if wanted is None else wanted)
+
+
+def _news(before: Seen | None, after: Seen | None) -> frozenset[str]:
+    """Whose state has changed in a way worth a look at once: another spec, or fewer replicas that answer."""
+    if before is None or after is None:
+        one = before or after
+        is_news = one is not None and (bool(one.spec) or (after is None and one.ready > 0))
+        return frozenset({one.owner}) if one and is_news else frozenset()
+    # Fewer because fewer are wanted is what was asked for.
+    is_worse = after.ready < min(before.ready, after.wanted)
+    return frozenset({after.owner}) if after.spec != before.spec or is_worse else frozenset()
+
+
+def _name(found: Json) -> str:
+    metadata = found.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str):
+        raise UnavailableError("the watch has an object without a name")
+    return name
+
+
+def _version(found: Json) -> str:
+    metadata = found.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    if not isinstance(version, str) or not version:
+        raise UnavailableError("the watch has an object without a version")
+    return version
