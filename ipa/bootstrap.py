@@ -242,7 +242,13 @@ def _world(
 
 
 def _prometheus(settings: Settings, url: str, dialect: Dialect) -> PrometheusMetrics:
-    return PrometheusMetrics(url, settings.prometheus_timeout_s, settings.stale_after_s, dialect)
+    return PrometheusMetrics(
+        url,
+        settings.prometheus_timeout_s,
+        settings.stale_after_s,
+        dialect,
+        namespace_label=settings.prometheus_namespace_label,
+    )
 
 
 def _leadership(

@@ -33,6 +33,9 @@ class Settings:
     prometheus_url: str = "http://127.0.0.1:9090"
     # A query that takes longer is treated as missing; well below the tick.
     prometheus_timeout_s: float = 2.0
+    # The label in which series say their namespace; those without it count too. The Prometheus Operator sets
+    # namespace, some scrape configurations kubernetes_namespace; empty where it is not that of the pipeline.
+    prometheus_namespace_label: str = "namespace"
     # IPA's adaptation interval.
     tick_s: float = 10.0
     # IPA's monitoring window: two minutes of per-second rates.

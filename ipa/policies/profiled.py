@@ -17,6 +17,9 @@ from ipa.policies.base import Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
 
+# A rate at which nothing is asked for: a request in thirty years.
+LEAST_RPS = 1e-9
+
 
 class Profiled:
     """Plans for a pipeline, and says what a given configuration would do.
@@ -62,6 +65,8 @@ class Profiled:
 
     def predict(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
         """What the configuration would do at the rate (a Predictor); None where it was not measured."""
+        # Of the least numbers there are, products are zero.
+        rate_rps = max(rate_rps, LEAST_RPS)
         plan = self.describe(configs, rate_rps)
         if plan is None:
             return None

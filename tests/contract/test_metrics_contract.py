@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.server import MetricsServer, start_metrics_server
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason
-from ipa.model.pipeline import Pipeline, Sla, Stage, Variant, chain
+from ipa.model.pipeline import Pipeline, SeldonTarget, Sla, Stage, Variant, chain
 
 # One worker starts the servers once.
 pytestmark = pytest.mark.xdist_group("prometheus")
@@ -83,6 +84,10 @@ class Exporter:
         lines += self._histogram(
             "seldon_api_executor_server_requests_seconds", f'{served},code="500"', 0.25 * count
         )
+        for namespace, requests in (("here", count), ("there", 9 * count)):
+            both = f'deployment_name="twice",namespace="{namespace}",predictor_name="default"'
+            name = "seldon_api_executor_server_requests_seconds"
+            lines += self._histogram(name, f'{both},service="predictions",code="200"', requests)
         return "\n".join(lines) + "\n"
 
     @staticmethod
@@ -225,6 +230,20 @@ def test_seldon_dialect_counts_all_codes_and_times_the_answered(server: MetricsS
     assert value(signals.latency_s) == pytest.approx(P99_S, rel=0.02)
     assert isinstance(signals.stages["one"].queue_length, Missing)
     assert signals.stages["one"].queue_length.reason is MissingReason.NOT_ASKED
+
+
+def test_deployments_of_one_name_are_told_apart_by_namespace(server: MetricsServer, busy: Signals) -> None:
+    metrics = PrometheusMetrics(server.url, dialect=Dialect.SELDON)
+
+    def rate(name: str, namespace: str) -> float:
+        there = replace(pipeline(name), seldon=SeldonTarget(name, namespace))
+        return value(metrics.read(there, 60.0).arrival_rate_rps)
+
+    here, there = rate("twice", "here"), rate("twice", "there")
+    assert 0 < here < 1.05 * RATE
+    assert there / here == pytest.approx(9.0, rel=0.3)
+    # Series that do not say their namespace count for any.
+    assert rate("busy", "here") > 0
 
 
 def test_a_range_of_old_samples_is_refused_as_stale(server: MetricsServer, busy: Signals) -> None:

@@ -12,7 +12,13 @@ from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, S
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 
 names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name != "le")
-selectors = st.builds(Selector, names, st.dictionaries(names, st.text(max_size=12), max_size=3))
+values = st.dictionaries(names, st.text(max_size=12), max_size=3)
+selectors = st.builds(
+    lambda name, labels, said: Selector(name, labels, {key: said[key] for key in said if key not in labels}),
+    names,
+    values,
+    values,
+)
 labels = st.one_of(st.just(""), names)
 windows = st.integers(1, 600_000).map(lambda milliseconds: milliseconds / 1000)
 quantiles = st.floats(0.001, 0.999)

@@ -13,6 +13,7 @@ import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.transport import MAX_BYTES
+from ipa.control.clock import VirtualClock
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 
@@ -193,6 +194,18 @@ def test_old_samples_are_stale_with_their_age(server: Scripted) -> None:
     assert rate.reason is MissingReason.STALE
     assert rate.age_s == 2.0
     assert reasons(tuple(others)) == [MissingReason.STALE] * 3
+
+
+def test_an_answer_that_comes_again_ages_until_it_is_stale(server: Scripted) -> None:
+    clock = VirtualClock()
+    metrics = PrometheusMetrics(server.url, stale_after_s=15.0, monotonic_s=clock.monotonic_s)
+    found = []
+    for pause_s in (0.0, 5.0, 8.0, 1.0, 46.0):
+        clock.wait(pause_s)
+        rate = metrics.read(PIPELINE, 10.0).arrival_rate_rps
+        found.append(rate.age_s if isinstance(rate, Measured) else rate.reason)
+    stale = MissingReason.STALE
+    assert found == [2.0, 7.0, 15.0, stale, stale]
 
 
 def test_several_series_of_a_load_are_refused(server: Scripted) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +32,8 @@ class PrometheusMetrics:
     """Reads a pipeline's load and latency from Prometheus; what cannot be read is Missing, nothing is raised.
 
     Ages are those of the samples by the server's own clock, so neither a lagging scrape nor a clock that
-    differs from ours goes unseen. After one query without an answer the others of that reading are not sent.
+    differs from ours goes unseen; an answer given before (by a cache on the way) is as old as the first time
+    it was given. After one query without an answer the others of that reading are not sent.
     """
 
     def __init__(
@@ -40,18 +42,26 @@ class PrometheusMetrics:
         timeout_s: float = 2.0,
         stale_after_s: float = 15.0,
         dialect: Dialect = Dialect.LOCAL,
+        *,
+        namespace_label: str = "namespace",
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stale_after_s = stale_after_s
         self._dialect = dialect
+        self._namespace_label = namespace_label
+        self._monotonic_s = monotonic_s
+        # By query: the server's time in its newest answer, and when that was first given.
+        self._answered: dict[str, tuple[float, float]] = {}
         self._prometheus = PrometheusConnect(
             url=url.rstrip("/"), session=CheckedSession(timeout_s), retry=Retry(0), timeout=timeout_s
         )
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
-        asked = queries(pipeline, self._dialect)
+        asked = queries(pipeline, self._dialect, self._namespace_label)
         reading = _Reading(self._prometheus)
         ages = reading.instant(asked.age)
+        repeated_s = self._repeated_s(str(asked.age), reading.server_now_s)
         stage_ages = reading.instant(asked.stage_age)
         stage_rates = reading.instant(asked.stage_arrivals)
         stage_latencies = reading.instant(asked.stage_latency)
@@ -59,13 +69,13 @@ class PrometheusMetrics:
         stages = {}
         for stage in pipeline.served:
             label = stage_value(stage, self._dialect)
-            age = self._age(_pick(stage_ages, label))
+            age = self._age(_pick(stage_ages, label), repeated_s)
             stages[stage.name] = StageSignals(
                 arrival_rate_rps=_aged(_pick(stage_rates, label), age),
                 latency_s=_aged(_pick(stage_latencies, label), age),
                 queue_length=_NOT_ASKED if stage_queues is None else _aged(_pick(stage_queues, label), age),
             )
-        age = self._age(_pick(ages, WHOLE))
+        age = self._age(_pick(ages, WHOLE), repeated_s)
         return Signals(
             arrival_rate_rps=_aged(_pick(reading.instant(asked.arrivals), WHOLE), age),
             load=self._load(reading, asked, age, window_s),
@@ -73,8 +83,18 @@ class PrometheusMetrics:
             stages=stages,
         )
 
-    def _age(self, age: Value) -> Value:
+    def _repeated_s(self, query: str, server_now_s: float) -> float:
+        """How long the server's time has stood still over the readings of that query."""
+        now_s = self._monotonic_s()
+        before = self._answered.get(query)
+        if before is None or before[0] != server_now_s:
+            self._answered[query] = before = (server_now_s, now_s)
+        return now_s - before[1]
+
+    def _age(self, age: Value, repeated_s: float) -> Value:
         """The age of the samples; Missing where they are too old to count as seen."""
+        if isinstance(age, Measured):
+            age = Measured(age.value + repeated_s)
         if isinstance(age, Measured) and age.value > self._stale_after_s:
             detail = f"the newest sample is {age.value:.0f} s old, the limit is {self._stale_after_s:g} s"
             return Missing(MissingReason.STALE, detail, age.value)

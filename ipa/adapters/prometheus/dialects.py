@@ -48,7 +48,7 @@ def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> 
     """
     if dialect is Dialect.SELDON:
         return _seldon(pipeline, namespace_label)
-    return _local(pipeline, dialect)
+    return _local(pipeline, dialect, namespace_label if dialect is Dialect.SPLIT else "")
 
 
 def stage_value(stage: Stage, dialect: Dialect) -> str:
@@ -56,26 +56,30 @@ def stage_value(stage: Stage, dialect: Dialect) -> str:
     return (stage.container or stage.name) if dialect is Dialect.SELDON else stage.name
 
 
-def _local(pipeline: Pipeline, dialect: Dialect) -> Queries:
-    labels = {"pipeline": pipeline.name}
+def _here(pipeline: Pipeline, namespace_label: str) -> Mapping[str, str]:
+    """The label value that tells the pipeline's namespace from others, where it is known."""
+    return {namespace_label: pipeline.seldon.namespace} if namespace_label and pipeline.seldon else {}
+
+
+def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Queries:
+    labels, here = {"pipeline": pipeline.name}, _here(pipeline, namespace_label)
     return _queries(
         pipeline,
         dialect,
-        arrivals=Selector("ipa_router_arrivals_total", labels),
-        latency=Selector("ipa_router_request_seconds_bucket", labels),
+        arrivals=Selector("ipa_router_arrivals_total", labels, here),
+        latency=Selector("ipa_router_request_seconds_bucket", labels, here),
         stage_label="stage",
-        stage_arrivals=Selector("ipa_queue_arrivals_total", labels),
-        stage_latency=Selector("ipa_queue_stage_seconds_bucket", labels),
-        stage_queue=Selector("ipa_queue_length", labels),
+        stage_arrivals=Selector("ipa_queue_arrivals_total", labels, here),
+        stage_latency=Selector("ipa_queue_stage_seconds_bucket", labels, here),
+        stage_queue=Selector("ipa_queue_length", labels, here),
     )
 
 
 def _seldon(pipeline: Pipeline, namespace_label: str) -> Queries:
     labels: Mapping[str, str] = {"deployment_name": pipeline.name, "predictor_name": "default"}
-    here: Mapping[str, str] = {}
+    here = _here(pipeline, namespace_label)
     if pipeline.seldon is not None:
         labels = {"deployment_name": pipeline.seldon.name, "predictor_name": pipeline.seldon.predictor}
-        here = {namespace_label: pipeline.seldon.namespace} if namespace_label else {}
     served = {**labels, "service": "predictions"}
     answered = {**served, "code": "200"}
     return _queries(

@@ -5,28 +5,37 @@
     Gauge     sum by (LABEL) (METRIC{...})
     Age       time() - min by (LABEL) (timestamp(METRIC{...}))
 
-LABEL is left out where a single value is asked for. Sums make one of several series (replicas, terminated
-pods that were scraped till now); ages take the oldest, since a sum is as old as its oldest part. No user text
-is ever PromQL: names are fixed, label values are escaped.
+LABEL is left out where a single value is asked for. A matcher NAME=~"VALUE|" is for a label that series may
+lack. Sums make one of several series (replicas, terminated pods that were scraped till now); ages take the
+oldest, since a sum is as old as its oldest part. No user text is ever PromQL: names are fixed, label values
+are escaped.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A metric's name and the label values it must have."""
+    """A metric's name and the label values it must have; those `where_said` only where it has the label."""
 
     metric: str
     labels: Mapping[str, str]
+    where_said: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        inside = ",".join(f'{name}="{_escape(value)}"' for name, value in self.labels.items())
-        return f"{self.metric}{{{inside}}}"
+        inside = [f'{name}="{_escape(value)}"' for name, value in self.labels.items()]
+        # A series without the label matches the empty alternative.
+        inside += [f'{name}=~"{_escape(_literal(value))}|"' for name, value in self.where_said.items()]
+        return f"{self.metric}{{{','.join(inside)}}}"
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether it asks for a series with those labels."""
+        said = all(labels.get(name, value) == value for name, value in self.where_said.items())
+        return said and self.labels.items() <= labels.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ Query = Rate | Quantile | Gauge | Age
 _PER_S = {"ms": 1000, "s": 1}
 _SELECTOR = r"(?P<metric>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\}"
 _WINDOW = r"\[(?P<window>\d+)(?P<unit>ms|s)\]"
-_LABEL = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)="(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
+_LABEL = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)(?P<how>=~?)"(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
 _BY = r"(?: by \((?P<by>[a-zA-Z_][a-zA-Z0-9_]*)\))?"
 _SHAPES = {
     "rate": re.compile(rf"sum{_BY} \(rate\({_SELECTOR}{_WINDOW}\)\)"),
@@ -114,7 +123,7 @@ def _query(shape: str, match: re.Match[str]) -> Query | None:
     labels = _labels(match["labels"])
     if labels is None:
         return None
-    selector, by = Selector(match["metric"], labels), match["by"] or ""
+    selector, by = Selector(match["metric"], *labels), match["by"] or ""
     if shape == "gauge":
         return Gauge(selector, by)
     if shape == "age":
@@ -128,17 +137,25 @@ def _query(shape: str, match: re.Match[str]) -> Query | None:
         return None
 
 
-def _labels(text: str) -> dict[str, str] | None:
-    """The label values of a selector's inside; None where it has anything but equalities."""
+def _labels(text: str) -> tuple[dict[str, str], dict[str, str]] | None:
+    """The label values of a selector's inside, and those that count where said; None for anything else."""
     labels: dict[str, str] = {}
+    where_said: dict[str, str] = {}
     position = 0
     while position < len(text):
         match = _LABEL.match(text, position)
         if match is None:
             return None
-        labels[match["name"]] = _unescape(match["value"])
+        value = _unescape(match["value"])
+        if match["how"] == "=":
+            labels[match["name"]] = value
+        else:
+            said = re.sub(r"\\(.)", r"\1", value.removesuffix("|"), flags=re.DOTALL)
+            if value != f"{_literal(said)}|":
+                return None
+            where_said[match["name"]] = said
         position = match.end()
-    return labels
+    return labels, where_said
 
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
@@ -151,6 +168,12 @@ def _escape(value: str) -> str:
 def _unescape(value: str) -> str:
     back = {escaped: character for character, escaped in _ESCAPES.items()}
     return re.sub(r"\\.", lambda match: back.get(match[0], match[0]), value)
+
+
+def _literal(value: str) -> str:
+    """The regular expression that matches just that value."""
+    # As Go's QuoteMeta does it.
+    return re.sub(r"[\\.+*?()|\[\]{}^$]", lambda match: f"\\{match[0]}", value)
 
 
 def _by(label: str) -> str:

@@ -139,8 +139,8 @@ class SeriesStore:
     def _select(self, selector: Selector) -> Iterable[tuple[dict[str, str], Samples]]:
         wanted = selector.labels.items()
         for key, samples in self._series.get(selector.metric, {}).items():
-            if wanted <= key:
-                yield dict(key), samples
+            if wanted <= key and selector.selects(labels := dict(key)):
+                yield labels, samples
 
     def _rates(self, query: Rate, at_s: float) -> dict[str, float]:
         sums: dict[str, float] = {}

@@ -1,0 +1,352 @@
+"""A Prometheus over HTTP on a virtual clock: real counters, Prometheus' own arithmetic, and faults.
+
+Targets are scraped each second of the virtual clock into the store of the built-in metrics server, which
+answers the project's queries as Prometheus does. What goes wrong is set on the fake while it runs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import requests
+
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.dialects import Dialect, queries
+from ipa.adapters.prometheus.scraper import respond
+from ipa.adapters.prometheus.series import SeriesStore
+from ipa.control.clock import VirtualClock
+from ipa.control.guards import GuardSettings, total_cores
+from ipa.control.ports import Metrics, Signals
+from ipa.model.decision import Action, Decision
+from ipa.model.observation import LoadHistory, Measured
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from tests.fakes.world import PIPELINE, Scenario, profiled, scenario
+
+Rate = Callable[[float], float]
+Json = dict[str, Any]
+# What is sent instead of the answer that is due: status and body, or None to leave it.
+Rewrite = Callable[[Mapping[str, str], Json], tuple[int, bytes] | None]
+
+EPOCH_S = 1_800_000_000.0
+# So much of the load is there when the clock begins.
+HISTORY_S = 120
+# Cumulative shares of requests by latency: the 99th percentile is 0.18 s.
+SHARES = {"0.1": 0.9, "0.2": 1.0, "+Inf": 1.0}
+
+
+@dataclass
+class Target:
+    """One scraped process that serves a share of the load.
+
+    `answers` says which scrapes succeed, `arrives` which samples are not lost on their way without a trace.
+    `labels` are put on every series; it is started anew, with counters at zero, at the seconds `restarts`.
+    """
+
+    name: str
+    share: Rate = lambda t_s: 1.0
+    answers: Callable[[int], bool] = lambda second: True
+    arrives: Callable[[int], bool] = lambda second: True
+    labels: Mapping[str, str] = field(default_factory=dict)
+    counters: dict[str, float] = field(default_factory=dict)
+    restarts: frozenset[int] = frozenset()
+
+
+class FakePrometheus:
+    """A running fake; use as a context manager."""
+
+    def __init__(self, clock: VirtualClock, rate_rps: Rate, pipeline: Pipeline = PIPELINE) -> None:
+        self.clock, self.rate_rps, self.pipeline = clock, rate_rps, pipeline
+        self.targets = [Target("router:9100")]
+        # Answers nothing and scrapes nothing.
+        self.is_down: Callable[[float], bool] = lambda t_s: False
+        # The counters show what was so many seconds ago, under the time of now: a lag that nobody says.
+        self.hidden_lag_s = 0
+        # Samples arrive so many seconds late, with their own time: a lag that their age says.
+        self.open_lag_s = 0
+        self.rewrite: Rewrite | None = None
+        # Sent a byte at a time, so many a second of real time.
+        self.drips = False
+        self.requests = 0
+        self.stopping = threading.Event()
+        self._store = SeriesStore()
+        self._lock = threading.Lock()
+        self._scraped_s = -HISTORY_S
+        handler = type("Handler", (_Handler,), {"fake": self})
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> FakePrometheus:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+    def answer(self, path: str, parameters: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and body; status 0 closes the connection without a word."""
+        with self._lock:
+            self.requests += 1
+            now_s = self.clock.monotonic_s()
+            self._scrape_until(int(now_s) - self.open_lag_s)
+            if self.is_down(now_s):
+                return 0, b""
+            answer = {"status": "success", "data": respond(self._store, path, parameters, EPOCH_S + now_s)}
+            sent = self.rewrite(parameters, answer) if self.rewrite else None
+            return sent or (200, json.dumps(answer).encode())
+
+    def _scrape_until(self, second: int) -> None:
+        while self._scraped_s < second:
+            self._scraped_s += 1
+            for target in self.targets:
+                self._scrape(target, self._scraped_s)
+
+    def _scrape(self, target: Target, second: int) -> None:
+        if second in target.restarts:
+            target.counters.clear()
+        # What arrived in the second that ends now.
+        happened_s = float(second - 1 - self.hidden_lag_s)
+        served = max(0.0, self.rate_rps(happened_s) * target.share(happened_s))
+        for key in ("whole", *(stage.name for stage in self.pipeline.served)):
+            target.counters[key] = target.counters.get(key, 0.0) + served
+        if self.is_down(float(second)) or not target.arrives(second):
+            return
+        # A scrape that fails leaves Prometheus' staleness marker on every series of the target.
+        samples = list(self._samples(target)) if target.answers(second) else []
+        self._store.add(target.name, EPOCH_S + second, samples)
+
+    def _samples(self, target: Target) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        def histogram(name: str, labels: Mapping[str, str], count: float) -> Any:
+            return [(f"{name}_bucket", {**labels, "le": le}, share * count) for le, share in SHARES.items()]
+
+        whole = {"pipeline": self.pipeline.name, **target.labels}
+        yield "ipa_router_arrivals_total", whole, target.counters["whole"]
+        yield from histogram("ipa_router_request_seconds", whole, target.counters["whole"])
+        for stage in self.pipeline.served:
+            labels = {**whole, "stage": stage.name}
+            yield "ipa_queue_arrivals_total", labels, target.counters[stage.name]
+            yield "ipa_queue_length", labels, 0.0
+            yield from histogram("ipa_queue_stage_seconds", labels, target.counters[stage.name])
+        yield from self._executor(target, histogram)
+
+    def _executor(self, target: Target, histogram: Any) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        """The same as Seldon's executor has it."""
+        labels = {"deployment_name": self.pipeline.name, "predictor_name": "default", **target.labels}
+        served = {**labels, "service": "predictions", "code": "200"}
+        name = "seldon_api_executor_server_requests_seconds"
+        yield f"{name}_count", served, target.counters["whole"]
+        yield from histogram(name, served, target.counters["whole"])
+        for stage in self.pipeline.served:
+            asked = {**labels, "model_name": stage.name}
+            name = "seldon_api_executor_client_requests_seconds"
+            yield f"{name}_count", asked, target.counters[stage.name]
+            yield from histogram(name, asked, target.counters[stage.name])
+
+
+class _Handler(BaseHTTPRequestHandler):
+    fake: FakePrometheus
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        split = urlsplit(self.path)
+        parameters = {name: values[-1] for name, values in parse_qs(split.query).items()}
+        status, body = self.fake.answer(split.path, parameters)
+        if status == 0:
+            self.close_connection = True
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        try:
+            self._write(body)
+        except OSError:
+            self.close_connection = True
+
+    def _write(self, body: bytes) -> None:
+        if not self.fake.drips:
+            self.wfile.write(body)
+            self.wfile.flush()
+            return
+        for byte in body:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            if self.fake.stopping.wait(0.02):
+                return
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class Direct(requests.adapters.BaseAdapter):
+    """Hands the client's requests to the fake without a socket, where long loads are read."""
+
+    def __init__(self, fake: FakePrometheus) -> None:
+        super().__init__()
+        self._fake = fake
+
+    def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+        """The fake's answer."""
+        split = urlsplit(str(request.url))
+        parameters = {name: values[-1] for name, values in parse_qs(split.query).items()}
+        status, body = self._fake.answer(split.path, parameters)
+        if status == 0:
+            raise requests.ConnectionError("closed without an answer")
+        response = requests.Response()
+        response.status_code, response.raw = status, io.BytesIO(body)
+        return response
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class NaiveReader:
+    """Reads as it is often written: the first series, nothing there is zero, an error is zero, no age."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._session = url, requests.Session()
+        self._session.trust_env = False
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """Rate, load and latency; nothing is ever missing."""
+        asked = queries(pipeline, Dialect.LOCAL)
+        rate = self._number(str(asked.arrivals))
+        end_s = int(self.at_s)
+        span = {"start": end_s - int(window_s) + 1, "end": end_s, "step": 1}
+        try:
+            found = self._get("query_range", query=str(asked.arrivals), **span)
+            rates = tuple(float(text) for _, text in found[0]["values"]) or (0.0,)
+        except Exception:
+            rates = (0.0,)
+        return Signals(
+            Measured(rate), Measured(LoadHistory(1.0, rates)), Measured(self._number(str(asked.latency)))
+        )
+
+    at_s = EPOCH_S
+
+    def _number(self, query: str) -> float:
+        try:
+            found = self._get("query", query=query)
+            self.at_s = float(found[0]["value"][0])
+            return float(found[0]["value"][1])
+        except Exception:
+            return 0.0
+
+    def _get(self, path: str, **parameters: Any) -> Any:
+        response = self._session.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=2.0)
+        return response.json()["data"]["result"]
+
+
+@dataclass
+class Watched:
+    """A control loop that reads a fake Prometheus, and what it decided."""
+
+    made: Scenario
+    server: FakePrometheus
+    decisions: list[Decision] = field(default_factory=list)
+    # Seconds of ticks in which what served lacked throughput for the load of that moment.
+    short_s: float = 0.0
+
+    def ticks(self, count: int) -> list[Decision]:
+        """So many ticks; the decisions of these."""
+        found = []
+        for _ in range(count):
+            found += self.made.ticks(1)
+            self.made.workload.read(PIPELINE)
+            rate = max(self.server.rate_rps(self.made.clock.monotonic_s()), 1e-3)
+            seen = profiled().predict(self.made.workload.serving, rate)
+            if seen is None or not seen.carries:
+                self.short_s += self.made.settings.tick_s
+        self.decisions += found
+        return found
+
+    def run(self, seconds: float) -> list[Decision]:
+        """The ticks of so much time."""
+        return self.ticks(round(seconds / self.made.settings.tick_s))
+
+    @property
+    def now_s(self) -> float:
+        """The virtual clock."""
+        return self.made.clock.monotonic_s()
+
+
+START = (StageConfig("detect", "big", 1, 1.0, 1), StageConfig("read", "big", 1, 1.0, 1))
+SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)
+
+
+@contextmanager
+def watched(
+    rate_rps: Rate | float = 5.0,
+    *,
+    naive: bool = False,
+    direct: bool = False,
+    timeout_s: float = 2.0,
+    dialect: Dialect = Dialect.LOCAL,
+    settings: GuardSettings = SETTINGS,
+    **options: Any,
+) -> Iterator[Watched]:
+    """An active loop over the fake, under that load; `naive` reads it with the naive reader, `direct` without HTTP."""
+    rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
+    made = scenario(rate, configs=options.pop("configs", START), settings=settings, **options)
+    with FakePrometheus(made.clock, rate) as server:
+        metrics: Metrics = NaiveReader(server.url)
+        if not naive:
+            metrics = PrometheusMetrics(
+                server.url, timeout_s, settings.stale_after_s, dialect, monotonic_s=made.clock.monotonic_s
+            )
+        if direct:
+            session_of(metrics).mount("http://", Direct(server))
+        over = replace(made, metrics=metrics).restarted("run")  # type: ignore[arg-type]
+        yield Watched(over, server)
+        session_of(metrics).close()
+
+
+def session_of(metrics: Any) -> requests.Session:
+    """The HTTP session of either reader."""
+    found: requests.Session = (
+        metrics._prometheus._session if hasattr(metrics, "_prometheus") else metrics._session
+    )
+    return found
+
+
+def grown_cores(decision: Decision) -> float:
+    """Cores that a decision adds; below zero it takes some away, zero where it writes nothing."""
+    if decision.action is not Action.APPLY:
+        return 0.0
+    return total_cores(decision.configs) - total_cores(decision.previous)
+
+
+def downscales(decisions: list[Decision]) -> int:
+    """Decisions that take cores away."""
+    return sum(grown_cores(decision) < -1e-9 for decision in decisions)
+
+
+def writes(decisions: list[Decision]) -> int:
+    """Decisions that write."""
+    return sum(decision.action is Action.APPLY for decision in decisions)
+
+
+def turns(decisions: list[Decision]) -> int:
+    """How often the cores change their direction."""
+    moves = [move for move in map(grown_cores, decisions) if abs(move) > 1e-9]
+    return sum(one * other < 0 for one, other in pairwise(moves))
