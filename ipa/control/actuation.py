@@ -3,6 +3,7 @@
     IDLE ─begin▶ RECORDED ─sent▶ PATCHING ─accepted▶ WAITING_READY ─ready▶ SETTLED
       PATCHING ─refused▶ IDLE (never sent again: the next tick reads and decides afresh)
       PATCHING ─no answer▶ UNKNOWN ─read back▶ WAITING_READY | NOT_APPLIED
+        (of several objects only some may be written: that part is then the change)
       WAITING_READY ─failed or deadline▶ FAILED ─begin a rollback▶ RECORDED ▶ … ▶ WAITING_READY
         WAITING_READY (rollback) ─ready▶ ROLLED_BACK    ─failed or deadline▶ ROLLBACK_FAILED
 
@@ -135,10 +136,12 @@ def resume(last: Decision | None, observation: Observation, deadline_s: float, n
         is_rollback=last.reason is ReasonCode.ROLLBACK,
     )
     actuation = Actuation(Phase.WAITING_READY, change, now_s, "taken up again after a restart")
-    if observation.running() == last.configs:
+    running = observation.running()
+    if running == last.configs:
         return actuation
-    is_unwritten = change.is_rollback and observation.running() == last.previous
-    return withdrawn(actuation, now_s) if is_unwritten else IDLE
+    if change.is_rollback and running == last.previous:
+        return withdrawn(actuation, now_s)
+    return _partly(actuation, running) if running and _is_part(change, running) else IDLE
 
 
 def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuation:
@@ -147,7 +150,27 @@ def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuatio
         return replace(actuation, phase=Phase.WAITING_READY)
     if tuple(running) == change.previous:
         return replace(actuation, phase=Phase.NOT_APPLIED)
+    if _is_part(change, running):
+        return _partly(actuation, running)
     return replace(actuation, phase=Phase.MOVED, detail=f"read back {_words(running)}")
+
+
+def _is_part(change: Change, running: Sequence[StageConfig]) -> bool:
+    """Whether what runs is some of the change: of each stage, batch and replicas as before or as after it."""
+    if len(running) == len(change.previous) == len(change.configs):
+        pairs = zip(running, change.previous, change.configs, strict=True)
+        return tuple(running) != change.previous and all(
+            now.batch_size in (old.batch_size, new.batch_size)
+            and replace(now, batch_size=1) in (replace(old, batch_size=1), replace(new, batch_size=1))
+            for now, old, new in pairs
+        )
+    return False
+
+
+def _partly(actuation: Actuation, running: Sequence[StageConfig]) -> Actuation:
+    """The actuation of what was written of its change; the rest is decided on once that is ready."""
+    change = replace(_change(actuation), configs=tuple(running))
+    return replace(actuation, phase=Phase.WAITING_READY, change=change, detail="a part of it was written")
 
 
 def _watched(
