@@ -77,6 +77,7 @@ def _kube(world: KubeWorld, entry: Entry) -> None:
     if entry.effect == "stale":
         assert world.pool is not None
         world.pool.stale_reads = entry.times or FOR_EVER
+        world.pool.stale_at = world.kube.store.version
         _after(world, entry, lambda: setattr(world.pool, "stale_reads", 0))
         return
     if entry.effect == "delay":

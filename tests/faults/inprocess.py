@@ -26,8 +26,8 @@ class Pool:
     """Stands in for the client's connection pool.
 
     `delay(request)` says how many seconds go by before it is served and before it is answered; `pass_s`
-    lets them. Where `stale_versions` is above 0, so many reads of SeldonDeployments come from a cache that
-    is `stale_by` versions of that object behind.
+    lets them. So many `stale_reads` of SeldonDeployments are answered by a cache that stands still at the
+    store's version `stale_at`.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Pool:
         delay: Callable[[Request], tuple[float, float]] = lambda request: (0.0, 0.0),
     ) -> None:
         self.kube, self.pass_s, self.delay = kube, pass_s, delay
-        self.stale_reads, self.stale_by = 0, 1
+        self.stale_reads, self.stale_at = 0, 0
 
     def request(self, method: str, url: str, **options: Any) -> HTTPResponse:
         """The answer, or what urllib3 raises where there is none."""
@@ -79,9 +79,10 @@ class Pool:
             event.object
             for event in self.kube.store.log
             if event.resource == request.resource
+            and event.version <= self.stale_at
             and (event.object["metadata"]["namespace"], event.object["metadata"]["name"]) == place
         ]
-        return 200, seen[max(len(seen) - 1 - self.stale_by, 0)]
+        return (200, seen[-1]) if seen else None
 
 
 def parse(method: str, url: str, body: Any, headers: Mapping[str, str]) -> Request:

@@ -1,0 +1,443 @@
+"""K: the Kubernetes API fails, lies, forgets or is late."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ipa.model.decision import Action, ReasonCode
+from tests.fakes.kube import FaultKind
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.store import Json
+from tests.fakes.world import SMALLEST
+from tests.faults.drive import drive, rename
+from tests.faults.invariants import Configs
+from tests.faults.schedule import load
+from tests.faults.table import Case
+from tests.faults.world import NAME, NAMESPACE, SETTINGS, KubeWorld, build
+
+HIGH_RPS = 25.0
+
+
+def before_writes(world: KubeWorld, times: int, do: Callable[[], None]) -> None:
+    """Let another hand come between our read and each of our next writes."""
+    left = [times]
+
+    def faster(request: Request) -> None:
+        if request.verb in ("patch", "update") and not request.is_dry_run and left[0]:
+            left[0] -= 1
+            do()
+
+    world.kube.before = faster
+
+
+def move(world: KubeWorld) -> None:
+    """Give the object another version, and nothing of ours another value."""
+    with world.kube.store.lock:
+        live = world.kube.store.get("seldondeployments", NAMESPACE, NAME)
+        live["metadata"]["labels"]["moved"] = str(world.kube.store.version)
+        world.kube.store.replace("seldondeployments", live)
+
+
+def settled_after_a_step(world: KubeWorld) -> int:
+    """Ticks until what the higher load asks for runs."""
+    world.rate_rps = HIGH_RPS
+    return world.settle()
+
+
+def ticks_to_apply(world: KubeWorld, most: int = 60) -> int:
+    """Ticks until a write is accepted; -1 where none is."""
+    return next((at for at in range(most) if world.tick().action is Action.APPLY), -1)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_k1_conflict_a_few_times(case: Case, times: int) -> None:
+    for subject in ("ours", "plain"):
+        with build(subject) as world:
+            world.settle()
+            before_writes(world, times, lambda world=world: move(world))
+            world.rate_rps = HIGH_RPS
+            mttr = ticks_to_apply(world)
+            refused = len(world.sent()) - 1
+            told = case.told if subject == "ours" else case.baseline
+            told(f"refused × {times}: attempts", refused + 1)
+            if subject == "plain":
+                case.baseline("retries under the old decision", refused)
+                continue
+            case.equal("identical writes sent again", world.sent_again(), 0)
+            case.at_most("MTTR ticks", mttr - times, 1)
+            case.equal("decisions that say conflict", world.reasons().count(ReasonCode.CONFLICT), times)
+            assert world.settle() >= 0
+            case.equal("writes once settled", world.quiet_writes(), 0)
+            world.sound()
+
+
+def test_k1_conflict_always(case: Case) -> None:
+    for subject in ("ours", "plain"):
+        with build(subject) as world:
+            world.settle()
+            sent = len(world.sent())
+            before_writes(world, 10**6, lambda world=world: move(world))
+            world.rate_rps = HIGH_RPS
+            world.ticks(20)
+            attempts = len(world.sent()) - sent
+            if subject == "plain":
+                case.baseline("attempts in 20 ticks", attempts)
+                continue
+            case.at_most("attempts in 20 ticks", attempts, world.settings.max_conflicts)
+            case.equal("identical writes sent again", world.sent_again(), 0)
+            case.equal("reason", world.decisions[-1].reason, ReasonCode.CONFLICT)
+            world.kube.before = None
+            at_most = int(world.settings.quarantine_s / world.settings.tick_s) + 1
+            case.at_most("MTTR ticks once it ends", ticks_to_apply(world), at_most)
+            assert world.settle() >= 0
+            world.sound()
+
+
+def _rename(world: KubeWorld) -> None:
+    live = world.kube.store.get("seldondeployments", NAMESPACE, NAME)
+    predictor = live["spec"]["predictors"][0]
+    predictor["componentSpecs"][1]["spec"]["containers"][0]["name"] = "read-v2"
+    rename(predictor["graph"], "read", "read-v2")
+    world.kube.store.replace("seldondeployments", live)
+
+
+def _reorder(world: KubeWorld) -> None:
+    live = world.kube.store.get("seldondeployments", NAMESPACE, NAME)
+    live["spec"]["predictors"][0]["componentSpecs"][1]["spec"]["containers"].reverse()
+    world.kube.store.replace("seldondeployments", live)
+
+
+def _proxy(world: KubeWorld) -> Json:
+    containers = [
+        one
+        for component in world.sdep()["spec"]["predictors"][0]["componentSpecs"]
+        for one in component["spec"]["containers"]
+    ]
+    return next(one for one in containers if one["name"] == "proxy")
+
+
+@pytest.mark.parametrize("hand", [_rename, _reorder])
+def test_k2_container_renamed_or_moved_between_read_and_patch(
+    case: Case, hand: Callable[[KubeWorld], None]
+) -> None:
+    for subject in ("ours", "plain"):
+        with build(subject) as world:
+            world.settle()
+            proxy = _proxy(world)
+            writes = len(world.kube.writes)
+            before_writes(world, 1, lambda world=world: hand(world))
+            world.rate_rps = HIGH_RPS
+            made = world.ticks(4)
+            wrong = sum(one.startswith(("I1 ", "I10 ")) for one in world.invariants.violations)
+            if subject == "plain":
+                case.baseline(f"writes to a wrong container ({hand.__name__[1:]}d)", wrong)
+                continue
+            case.equal(f"writes to a wrong container ({hand.__name__[1:]}d)", wrong, 0)
+            assert _proxy(world) == proxy
+            case.equal("the tick itself", made[0].reason, ReasonCode.CONFLICT)
+            if hand is _rename:
+                case.equal("the next ticks", {one.reason for one in made[1:]}, {ReasonCode.DRIFT})
+                case.equal("names what is gone", "'read'" in made[1].detail, True)
+                case.equal("writes", len(world.kube.writes) - writes, 0)
+            else:
+                # Read by its name, it is found in its new place.
+                assert world.settle() >= 0
+                case.equal("carries the load", world.served_rps() >= HIGH_RPS, True)
+            world.sound()
+
+
+def test_k5_twenty_minutes_dark(case: Case) -> None:
+    requests = {}
+    for subject in ("ours", "plain"):
+        with build(subject) as world:
+            world.settle()
+            began_s = world.clock.monotonic_s()
+            before, sent = world.desired(), len(world.kube.requests)
+            drive(world, load("k5_dark"))
+            world.until_s(began_s + 1262)
+            requests[subject] = len(world.kube.requests) - sent
+            if subject == "plain":
+                case.baseline("requests in the dark", requests[subject])
+                continue
+            case.told("requests in the dark", requests[subject])
+            case.equal("changes in the dark", int(world.desired() != before), 0)
+            case.at_most("MTTR ticks", ticks_to_apply(world), 2)
+            assert world.settle() >= 0
+            world.sound()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("minutes", [1, 5])
+def test_k5_errors_for_minutes(case: Case, status: int, minutes: int) -> None:
+    with build() as world:
+        world.settle()
+        world.rate_rps = HIGH_RPS
+        world.fault(FaultKind.STATUS, status=status, times=10**9)
+        dark = world.ticks(12 * minutes)
+        case.equal("reasons", {one.reason for one in dark}, {ReasonCode.WORKLOAD_UNKNOWN})
+        world.clear_faults()
+        case.at_most("MTTR ticks", ticks_to_apply(world), 2)
+        assert world.settle() >= 0
+        world.sound()
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_AFTER, FaultKind.TRUNCATED, FaultKind.HTML])
+@pytest.mark.parametrize("over", ["process", "http"])
+def test_k7_applied_and_the_answer_lost(case: Case, kind: FaultKind, over: str) -> None:
+    for subject in ("ours", "plain"):
+        with build(subject, over=over) as world:
+            world.settle()
+            sent = len(world.sent())
+            verb = "patch" if subject == "ours" else "update"
+            world.fault(kind, verb=verb, is_dry_run=False)
+            world.rate_rps = HIGH_RPS
+            settled = world.settle()
+            again = len(world.sent()) - sent - 1
+            if subject == "plain":
+                case.baseline("duplicate writes", again)
+                continue
+            case.equal("duplicate writes", again, 0)
+            case.at_most("ticks to settle", settled, 8)
+            case.equal("writes once settled", world.quiet_writes(), 0)
+            world.sound()
+
+
+def test_k7_lost_and_the_reading_back_too(case: Case) -> None:
+    with build() as world:
+        world.settle()
+        sent = len(world.sent())
+        world.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
+
+        def then_dark(request: Request) -> None:
+            if request.verb == "patch" and not request.is_dry_run:
+                world.fault(FaultKind.STATUS, status=503, times=10**9)
+                world.kube.before = None
+
+        world.kube.before = then_dark
+        world.rate_rps = HIGH_RPS
+        first, *_ = world.ticks(3)
+        case.equal("the tick itself", first.reason, ReasonCode.WORKLOAD_UNKNOWN)
+        world.clear_faults()
+        assert world.settle() >= 0
+        case.equal("duplicate writes", len(world.sent()) - sent - 1, 0)
+        case.equal("rollbacks", world.reasons().count(ReasonCode.ROLLBACK), 0)
+        world.sound()
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_BEFORE, FaultKind.STATUS])
+@pytest.mark.parametrize("over", ["process", "http"])
+def test_k8_not_applied_and_the_answer_lost(case: Case, kind: FaultKind, over: str) -> None:
+    with build(over=over) as world:
+        world.settle()
+        recorded, sent = applied_records(world), len(world.sent())
+        world.fault(kind, verb="patch", is_dry_run=False, status=503)
+        world.rate_rps = HIGH_RPS
+        first = world.tick()
+        case.equal("the tick itself", first.reason, ReasonCode.WORKLOAD_UNKNOWN)
+        case.at_most("MTTR ticks", ticks_to_apply(world), 2)
+        new = applied_records(world) - recorded
+        case.equal("writes without a decision of their own", len(world.sent()) - sent - new, 0)
+        assert world.settle() >= 0
+        world.sound()
+
+
+def applied_records(world: KubeWorld) -> int:
+    """The recorded decisions to write."""
+    return sum(one.action is Action.APPLY for one in world.store.kept)
+
+
+@pytest.mark.parametrize("ticks", [1, 5])
+@pytest.mark.parametrize("age", ["before our last write", "before the one before"])
+def test_k10_reads_older_than_our_own_write(case: Case, ticks: int, age: str) -> None:
+    for subject in ("ours", "plain"):
+        with build(subject) as world:
+            first = world.kube.store.version
+            world.settle()
+            version = world.kube.store.version if age == "before our last write" else first
+            sent = len(world.sent())
+            world.rate_rps = HIGH_RPS
+            assert world.tick().action is Action.APPLY
+            assert world.pool is not None
+            # Each read during these ticks is of before the write.
+            world.pool.stale_reads, world.pool.stale_at = 10**6, version
+            world.ticks(ticks)
+            world.pool.stale_reads = 0
+            settled = world.settle()
+            again = len(world.sent()) - sent - 1
+            drifts = world.reasons().count(ReasonCode.DRIFT)
+            if subject == "plain":
+                case.baseline("duplicate writes", again)
+                case.baseline("false drifts", drifts)
+                continue
+            case.equal("duplicate writes", again, 0)
+            case.equal("false drifts", drifts, 0)
+            case.at_most("ticks to settle", settled, 8)
+            world.sound()
+
+
+def test_k13_made_anew_in_the_middle_of_a_rollout(case: Case) -> None:
+    for when in ("while it rolls", "between read and write"):
+        for subject in ("ours", "plain"):
+            with build(subject) as world:
+                world.settle()
+                world.rate_rps = HIGH_RPS
+                if when == "while it rolls":
+                    assert world.tick().action is Action.APPLY
+                    world.recreate()
+                else:
+                    before_writes(world, 1, world.recreate)
+                writes, at = len(world.kube.writes), len(world.decisions)
+                world.tick()
+                uid = world.sdep()["metadata"]["uid"]
+                old = len(world.kube.writes) - writes
+                if subject == "plain":
+                    case.baseline(f"writes under the old plan, {when}", old)
+                    continue
+                case.equal(f"writes under the old plan, {when}", old, 0)
+                settled = world.settle()
+                later = [one for one in world.decisions[at:] if one.action is Action.APPLY]
+                assert later
+                assert all(one.revision.startswith(f"{uid}/") for one in later)
+                case.equal("rollbacks", world.reasons(at).count(ReasonCode.ROLLBACK), 0)
+                case.at_most(f"ticks to settle, {when}", settled, 16)
+                world.sound()
+
+
+def _annotated(sdep: Json) -> Json:
+    sdep["metadata"].setdefault("annotations", {})["hook"] = "1"
+    return sdep
+
+
+def _rewritten(sdep: Json) -> Json:
+    """The same in other words: amounts as decimals, env sorted, defaults filled in."""
+    for component in sdep["spec"]["predictors"][0]["componentSpecs"]:
+        component["spec"].setdefault("serviceAccountName", "default")
+        for container in component["spec"]["containers"]:
+            container["env"] = sorted(container["env"], key=lambda entry: str(entry["name"]))
+            for amounts in container["resources"].values():
+                amounts["cpu"] = str(float(str(amounts["cpu"]).removesuffix("m")) / _scale(amounts["cpu"]))
+    return sdep
+
+
+def _scale(amount: object) -> float:
+    return 1000.0 if str(amount).endswith("m") else 1.0
+
+
+def _capped(sdep: Json) -> Json:
+    for component in sdep["spec"]["predictors"][0]["componentSpecs"]:
+        component["replicas"] = min(component["replicas"], 1)
+    return sdep
+
+
+@pytest.mark.parametrize("hook", [_annotated, _rewritten])
+def test_k14_a_webhook_that_says_the_same_in_other_words(case: Case, hook: Callable[[Json], Json]) -> None:
+    with build() as world:
+        world.settle()
+        world.kube.api.mutate = hook
+        sent = len(world.sent())
+        settled = settled_after_a_step(world)
+        case.at_most("ticks to settle", settled, 8)
+        case.equal("false drifts", world.reasons().count(ReasonCode.DRIFT), 0)
+        case.equal("writes", len(world.sent()) - sent, 1)
+        case.equal("writes once settled", world.quiet_writes(20), 0)
+
+
+def test_k14_a_webhook_that_makes_it_something_else(case: Case) -> None:
+    for subject in ("ours", "plain"):
+        with build(subject) as world:
+            world.settle()
+            world.kube.api.mutate = _capped
+            sent = len(world.sent())
+            world.rate_rps = HIGH_RPS
+            world.ticks(40)
+            loops = len(world.sent()) - sent
+            if subject == "plain":
+                case.baseline("writes in 40 ticks", loops)
+                continue
+            case.equal("writes in 40 ticks", loops, 0)
+            case.equal("reason", world.decisions[-1].reason, ReasonCode.CONFLICT)
+            case.equal("says why", "webhook" in world.decisions[-1].detail, True)
+            world.sound()
+
+
+def test_k15_gitops_puts_it_back_every_three_minutes(case: Case) -> None:
+    for subject in ("ours", "plain"):
+        with build(subject, settings=replace(SETTINGS, tick_s=15.0), step_s=15.0) as world:
+            drive(world, load("k15_gitops"))
+            world.until_s(5430)
+            if subject == "plain":
+                case.baseline("fights in 90 min", world.reverts)
+                continue
+            case.at_most("fights in 90 min", world.reverts, world.settings.max_drifts)
+            case.equal("reason", world.decisions[-1].reason, ReasonCode.DRIFT)
+            said = [event for event in world.events.events if event.reason is ReasonCode.DRIFT]
+            case.told("drift events", len(said))
+            world.sound()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_k15_a_person_edits_replicas(case: Case, seed: int) -> None:
+    case.seeds = "0–2"
+    source = random.Random(seed)
+    with build() as world:
+        world.settle()
+        alternations, writes = 0, len(world.kube.writes)
+        for _ in range(12):
+
+            def scale(sdep: Json) -> None:
+                component = sdep["spec"]["predictors"][0]["componentSpecs"][source.randrange(2)]
+                component["replicas"] = component["replicas"] % 4 + 1
+
+            world.hand(scale)
+            # Long enough for us to put it back, were we to.
+            world.ticks(source.randrange(14, 24))
+            alternations += len(world.kube.writes) > writes
+            writes = len(world.kube.writes)
+        case.at_most("fights over 12 edits", alternations, world.settings.max_drifts)
+        case.equal("reason", world.decisions[-1].reason, ReasonCode.DRIFT)
+        world.sound()
+
+
+BLOCKS = 4
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_k17_random_delay_of_each_call(case: Case, block: int) -> None:
+    """Each call takes 0 to 5 s of virtual time; the load steps, and another hand moves the object."""
+    per_block = 1000 // BLOCKS
+    case.seeds = f"{block * per_block}–{(block + 1) * per_block - 1}"
+    violating, unsettled, longest_s = [], [], 0.0
+    for seed in range(block * per_block, (block + 1) * per_block):
+        world, settled = delayed(seed)
+        if world.invariants.violations:
+            violating.append((seed, world.invariants.violations[:2]))
+        if not settled:
+            unsettled.append(seed)
+        longest_s = max(longest_s, world.invariants.longest_mixed_s)
+    case.equal("violating seeds", violating, [])
+    case.equal("seeds that do not settle", unsettled, [])
+    case.told("longest mixed s", longest_s)
+
+
+def delayed(seed: int, subject: str = "ours") -> tuple[KubeWorld, bool]:
+    """A world after a step of the load with slow calls, and whether it settled."""
+    source = random.Random(seed)
+
+    def delay(request: Request) -> tuple[float, float]:
+        whole_s = source.uniform(0.0, 5.0)
+        before_s = source.uniform(0.0, whole_s)
+        return before_s, whole_s - before_s
+
+    configs: Configs = tuple(replace(one, replicas=source.randrange(1, 3)) for one in SMALLEST)
+    with build(subject, delay=delay, configs=configs, rate_rps=source.choice([8.0, 15.0, HIGH_RPS])) as world:
+        at_s = source.uniform(0.0, 40.0)
+        world.clock.at(at_s, lambda: move(world))
+        for _ in range(14):
+            world.tick()
+            if len(world.decisions) > 3 and world.reasons()[-1] in (ReasonCode.NO_CHANGE,):
+                return world, world.invariants.is_settled()
+        return world, world.invariants.is_settled()
