@@ -52,7 +52,8 @@ class FakeKube:
         # Bearer tokens that are let in, None for any; what of (verb, resource) no role of theirs allows.
         self.tokens: set[str] | None = None
         self.denied: set[tuple[str, str]] = set()
-        # By how much its clock is ahead of this machine's.
+        # Its wall clock, and by how much it is ahead of that.
+        self.wall_s: Callable[[], float] = time.time
         self.skew_s = 0.0
         # Watches begun before it grew say nothing more.
         self.silences = 0
@@ -190,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """The Date of an answer, by the server's own clock."""
-        return super().date_time_string((timestamp or time.time()) + self.kube.skew_s)
+        return super().date_time_string((timestamp or self.kube.wall_s()) + self.kube.skew_s)
 
     def _parse(self) -> Request:
         url = urlsplit(self.path)

@@ -1,0 +1,186 @@
+"""Events on the SeldonDeployment: once for the same thing, not too many, and never in the loop's way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.events import FORBIDDEN_S, LONGEST_MESSAGE, PER_MINUTE, SAME_S, KubeEvents, shortened
+from ipa.adapters.kube.manifest import render
+from ipa.control.clock import VirtualClock
+from ipa.model.decision import Event, ReasonCode
+from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+
+Json = dict[str, Any]
+PIPELINE = sample_pipeline()
+DRIFT = Event(ReasonCode.DRIFT, "kubectl scaled stage 'read'", is_warning=True)
+DEADLINE_S = 10.0
+
+
+@pytest.fixture
+def kube(clock: VirtualClock) -> Iterator[FakeKube]:
+    with FakeKube() as fake:
+        fake.wall_s = lambda: clock.now().timestamp()
+        with fake.store.lock:
+            fake.store.create("seldondeployments", "models", render(PIPELINE, sample_configs()))
+        yield fake
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def client(kube: FakeKube, clock: VirtualClock, tmp_path: Path) -> Iterator[KubeClient]:
+    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), DEADLINE_S, clock=clock, seed=0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sink(client: KubeClient, clock: VirtualClock) -> KubeEvents:
+    return KubeEvents(client, clock)
+
+
+def told(kube: FakeKube) -> list[Json]:
+    with kube.store.lock:
+        return kube.store.find("events", "models")
+
+
+def about(number: int) -> Event:
+    return replace(DRIFT, message=f"number {number}")
+
+
+def test_it_is_what_kubectl_describe_shows(kube: FakeKube, sink: KubeEvents) -> None:
+    with kube.store.lock:
+        sdep = kube.store.get("seldondeployments", "models", "sample")
+    sink.emit(PIPELINE, DRIFT)
+    (event,) = told(kube)
+    assert event["involvedObject"]["uid"] == sdep["metadata"]["uid"]
+    assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == (
+        "SeldonDeployment",
+        "sample",
+    )
+    assert (event["type"], event["reason"]) == ("Warning", "hold.drift")
+    assert event["message"] == DRIFT.message
+    assert (event["source"]["component"], event["count"]) == ("ipa-serving", 1)
+    sink.emit(PIPELINE, Event(ReasonCode.SCALE_UP, "8 rps"))
+    assert sorted(one["type"] for one in told(kube)) == ["Normal", "Warning"]
+
+
+def test_the_same_again_counts_up_and_after_a_while_counts_anew(
+    kube: FakeKube, sink: KubeEvents, clock: VirtualClock
+) -> None:
+    for _ in range(3):
+        sink.emit(PIPELINE, DRIFT)
+        clock.wait(60.0)
+    (event,) = told(kube)
+    first, last = (
+        datetime.fromisoformat(event[key].replace("Z", "+00:00"))
+        for key in ("firstTimestamp", "lastTimestamp")
+    )
+    assert (event["count"], last - first) == (3, timedelta(seconds=120))
+    assert [one.verb for one in kube.writes] == ["create", "patch", "patch"]
+    clock.wait(SAME_S)
+    sink.emit(PIPELINE, DRIFT)
+    (event,) = told(kube)
+    assert event["count"] == 1
+
+
+def test_after_a_restart_it_is_still_the_same_event(
+    kube: FakeKube, client: KubeClient, clock: VirtualClock
+) -> None:
+    KubeEvents(client, clock).emit(PIPELINE, DRIFT)
+    KubeEvents(client, clock).emit(PIPELINE, DRIFT)
+    assert len(told(kube)) == 1
+
+
+def test_one_that_the_server_has_forgotten_is_told_anew(kube: FakeKube, sink: KubeEvents) -> None:
+    sink.emit(PIPELINE, DRIFT)
+    with kube.store.lock:
+        kube.store.delete("events", "models", told(kube)[0]["metadata"]["name"])
+    sink.emit(PIPELINE, DRIFT)
+    assert len(told(kube)) == 1
+
+
+def test_only_so_many_in_a_minute(kube: FakeKube, sink: KubeEvents, clock: VirtualClock) -> None:
+    for number in range(100):
+        sink.emit(PIPELINE, about(number))
+    assert (len(told(kube)), sink.dropped) == (PER_MINUTE, 100 - PER_MINUTE)
+    clock.wait(60.0)
+    sink.emit(PIPELINE, about(100))
+    assert len(told(kube)) == PER_MINUTE + 1
+
+
+@pytest.mark.parametrize("kind", list(FaultKind))
+@pytest.mark.parametrize("resource", ["seldondeployments", "events"])
+def test_whatever_the_server_does_nothing_is_raised_and_no_body_is_logged(
+    kube: FakeKube, tmp_path: Path, kind: FaultKind, resource: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 0.3, clock=VirtualClock())
+    kube.fault(kind, resource=resource)
+    KubeEvents(client, VirtualClock()).emit(PIPELINE, DRIFT)
+    assert "secret" not in caplog.text
+    client.close()
+
+
+def test_all_of_it_takes_no_longer_than_one_call_may(
+    kube: FakeKube, sink: KubeEvents, clock: VirtualClock
+) -> None:
+    def slow(request: Request) -> None:
+        clock.wait(4.0)
+
+    sink.emit(PIPELINE, DRIFT)
+    kube.delay = slow
+    with kube.store.lock:
+        kube.store.delete("events", "models", told(kube)[0]["metadata"]["name"])
+    before_s = clock.monotonic_s()
+    sink.emit(PIPELINE, DRIFT)
+    # Read, counted up in vain, told anew; a fourth call would have been too late.
+    assert clock.monotonic_s() - before_s <= DEADLINE_S + 4.0
+    kube.delay = lambda request: clock.wait(11.0)
+    before_s = clock.monotonic_s()
+    sink.emit(PIPELINE, about(1))
+    assert clock.monotonic_s() - before_s == 11.0
+    assert sink.dropped == 1
+
+
+def test_a_role_that_allows_no_events_is_not_asked_with_each(
+    kube: FakeKube, sink: KubeEvents, clock: VirtualClock
+) -> None:
+    kube.denied = {("create", "events")}
+    for number in range(5):
+        sink.emit(PIPELINE, about(number))
+    assert [one.verb for one in kube.requests] == ["get", "create"]
+    kube.denied = set()
+    clock.wait(FORBIDDEN_S)
+    sink.emit(PIPELINE, about(9))
+    assert len(told(kube)) == 1
+
+
+def test_times_are_by_the_servers_clock(kube: FakeKube, client: KubeClient, clock: VirtualClock) -> None:
+    kube.skew_s = -300.0
+    KubeEvents(client, clock).emit(PIPELINE, DRIFT)
+    at = datetime.fromisoformat(told(kube)[0]["lastTimestamp"].replace("Z", "+00:00"))
+    assert (clock.now() - at).total_seconds() == pytest.approx(300.0, abs=1.5)
+
+
+def test_a_long_message_is_cut_to_what_the_server_takes() -> None:
+    assert shortened("short") == "short"
+    long = shortened("λ" * 2000)
+    assert len(long.encode()) <= LONGEST_MESSAGE
+    assert long.endswith("λ…")
+
+
+def test_a_pipeline_that_runs_nowhere_on_seldon_is_dropped(sink: KubeEvents) -> None:
+    sink.emit(replace(PIPELINE, seldon=None), DRIFT)
+    assert sink.dropped == 1
