@@ -17,6 +17,7 @@ from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
+from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.local.workload import LocalWorkload
@@ -221,7 +222,7 @@ def _world(
         client = kube_client(settings)
         resources.callback(client.close)
         metrics: Metrics = ShapedMetrics(partial(_prometheus, settings, settings.prometheus_url))
-        workload: Workload = KubeWorkload(client)
+        workload: Workload = KubeWorkload(OwningClient(client, settings.install))
         endpoints: dict[str, str] = {}
     elif settings.target == "local":
         local = LocalWorkload(options.folder)

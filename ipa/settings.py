@@ -66,6 +66,9 @@ class Settings:
     target: str = "local"
     # A kubeconfig file; empty for the service account of the pod.
     kubeconfig: str = ""
+    # What this install of the service calls itself. It claims each SeldonDeployment with its first write, and
+    # leaves those of other installs alone. Replicas of one install share the name.
+    install: str = "ipa"
     # Every call to the API server ends by then.
     kube_timeout_s: float = 10.0
     # Whether replicas elect the one that writes: auto (in a pod of a cluster only), on or off.
@@ -124,8 +127,15 @@ CHOICES = {"leader_election": ("auto", "on", "off")}
 
 def _fault(name: str, value: Any) -> str:
     """What is wrong with the value, empty for nothing."""
-    if name in CHOICES and value not in CHOICES[name]:
-        return f"is none of {', '.join(CHOICES[name])}"
+    if name == "install":
+        return "" if value.strip() else "is empty"
+    if isinstance(value, str):
+        choices = CHOICES.get(name, (value,))
+        return "" if value in choices else f"is none of {', '.join(choices)}"
+    return _number_fault(name, value)
+
+
+def _number_fault(name: str, value: Any) -> str:
     if not isinstance(value, int | float):
         return ""
     if not math.isfinite(value):

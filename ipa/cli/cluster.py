@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from ipa.adapters.kube.ownership import OwningClient, release_all
 from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.store.store import Store, open_store
 from ipa.api.acting import rollback_target
@@ -35,9 +36,9 @@ class Cluster(Direct):
         kubeconfig = str(Path(given).expanduser()) if given else settings.kubeconfig
         super().__init__(at, replace(settings, kubeconfig=kubeconfig), clock)
         self._resources = ExitStack()
-        client = kube_client(self.settings)
-        self._resources.callback(client.close)
-        self._workload = KubeWorkload(client)
+        self._client = kube_client(self.settings)
+        self._resources.callback(self._client.close)
+        self._workload = KubeWorkload(OwningClient(self._client, self.settings.install))
 
     @cached_property
     def _store(self) -> Store:
@@ -98,6 +99,10 @@ class Cluster(Direct):
         configs = rollback_target(pipeline, self._store, to)
         state = replace(self._workload.read(pipeline), settled=True)
         return self._hand(pipeline, state).change(Wanted(configs, detail))
+
+    def release(self, name: str) -> list[str]:
+        """Give the pipeline's SeldonDeployments up, for another install to claim; those that were ours."""
+        return release_all(self._client, self._pipeline(name), self.settings.install)
 
     def page(self, pipeline: Pipeline, limit: int, before: str | None, *, applied_only: bool) -> DecisionPage:
         """Decisions in the store, newest first."""

@@ -10,6 +10,7 @@ import typer
 from ipa.cli.plan import Output
 from ipa.cli.remote import AT, BY, OUTPUT, PIPELINE, REASON, me, show
 from ipa.model.decision import Mode
+from ipa.model.errors import UsageError
 
 STAGE = typer.Argument(metavar="STAGE", help="one of the pipeline's stages")
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
@@ -17,7 +18,7 @@ MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (mode, pin, unpin, freeze, unfreeze):
+    for verb in (mode, pin, unpin, freeze, unfreeze, release):
         app.command()(verb)
 
 
@@ -108,6 +109,29 @@ def unfreeze(
     control = _ask(at, "DELETE", pipeline, *rest, query={"by": by or me(), "reason": reason})
     left = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
     show(output, control, f"freezes left of {pipeline}:\n{left}" if left else f"{pipeline} is not frozen")
+
+
+def release(
+    pipeline: str = PIPELINE,
+    *,
+    output: Output = OUTPUT,
+    at: str = typer.Option(
+        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG]; the install is IPA_INSTALL's"
+    ),
+) -> None:
+    """Give a pipeline's SeldonDeployments up, so that another install of the service may write them.
+
+    Stop this install's service for the pipeline before, or set it to advisory: its next write claims them.
+    """
+    from ipa.cli.cluster import Cluster
+    from ipa.cli.source import source
+
+    with source(at) as cluster:
+        if not isinstance(cluster, Cluster):
+            raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
+        names, install = cluster.release(pipeline), cluster.settings.install
+    text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
+    show(output, {"install": install, "released": names}, text)
 
 
 def pin_words(pin: dict[str, Any]) -> str:

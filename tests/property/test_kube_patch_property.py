@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.adapters.kube.manifest import read, render
+from ipa.adapters.kube.ownership import ANNOTATION, claim, owner_of, release
 from ipa.adapters.kube.patch import build_patch
 from ipa.model.plan import StageConfig
 from tests.fakes.kube.patching import json_patch
@@ -45,7 +46,8 @@ def live_objects(draw: st.DrawFn) -> dict[str, Any]:
     """A rendered object with other people's fields in it, in any order."""
     sdep = render(PIPELINE, draw(configs))
     sdep["metadata"]["resourceVersion"] = str(draw(st.integers(1, 10**6)))
-    sdep["metadata"].setdefault("annotations", {}).update(draw(theirs))
+    if draw(st.booleans()):
+        sdep["metadata"]["annotations"] = draw(theirs)
     predictor = sdep["spec"]["predictors"][0]
     for component in predictor["componentSpecs"]:
         container = component["spec"]["containers"][0]
@@ -64,6 +66,9 @@ def live_objects(draw: st.DrawFn) -> dict[str, Any]:
 def others(sdep: dict[str, Any]) -> dict[str, Any]:
     """The object without the fields that are ours."""
     rest = deepcopy(sdep)
+    (rest["metadata"].get("annotations") or {}).pop(ANNOTATION, None)
+    # Where there were none at all, ours bring an empty place with them.
+    rest["metadata"].setdefault("annotations", {})
     predictor = next(one for one in rest["spec"]["predictors"] if one["name"] == "main")
     node = predictor["graph"]
     while node:
@@ -94,6 +99,22 @@ def test_the_patch_makes_what_is_wanted_and_leaves_the_rest_byte_identical(
     assert read(PIPELINE, after) == wanted
     assert repr(others(after)) == repr(others(before))
     assert build_patch(PIPELINE, after, wanted) == []
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(sdep=live_objects(), wanted=configs)
+def test_claiming_it_and_giving_it_up_leaves_the_rest_byte_identical(
+    sdep: dict[str, Any], wanted: tuple[StageConfig, ...]
+) -> None:
+    plain = json_patch(sdep, build_patch(PIPELINE, sdep, wanted))
+    claimed = json_patch(sdep, [*build_patch(PIPELINE, sdep, wanted), *claim(sdep, "blue")])
+    assert owner_of(claimed) == "blue" and claim(claimed, "blue") == []
+    assert read(PIPELINE, claimed) == wanted
+    assert repr(others(claimed)) == repr(others(plain))
+    assert claimed["spec"] == plain["spec"]
+    given_up = json_patch(claimed, release(claimed, "blue"))
+    assert owner_of(given_up) is None and release(given_up, "green") == []
+    assert repr(others(given_up)) == repr(others(plain))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

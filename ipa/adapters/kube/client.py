@@ -74,6 +74,11 @@ class KubeClient:
         return self._transport.api
 
     @property
+    def transport(self) -> Transport:
+        """What carries its requests."""
+        return self._transport
+
+    @property
     def timeout_s(self) -> float:
         """The deadline of every call."""
         return self._timeout_s

@@ -1,0 +1,152 @@
+"""A SeldonDeployment belongs to the install that wrote it first; no other touches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.ownership import ANNOTATION, OwningClient, owner_of, release_all
+from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.cli.main import run
+from ipa.control.ports import RolloutPhase
+from ipa.model.decision import Change
+from ipa.model.errors import ConflictError, DriftError, NotFoundError
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.store import Json
+
+PIPELINE, CONFIGS = sample_pipeline(), sample_configs()
+MORE = (replace(CONFIGS[0], replicas=3), *CONFIGS[1:])
+
+
+class Installs:
+    """Two installs of the service on one cluster, and a hand that knows nothing of them."""
+
+    def __init__(self, kube: FakeKube, folder: Path) -> None:
+        self.kube = kube
+        self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
+        self.plain = KubeWorkload(self.client)
+        self.blue = KubeWorkload(OwningClient(self.client, "blue"))
+        self.green = KubeWorkload(OwningClient(self.client, "green"))
+
+    def sdep(self) -> Json:
+        """The object as it is."""
+        return self.kube.store.get("seldondeployments", "models", "sample")
+
+    def deploy(self, workload: KubeWorkload) -> None:
+        """Create it and let it settle."""
+        workload.create(PIPELINE, CONFIGS)
+        self.kube.tick(10)
+
+
+@pytest.fixture
+def installs(tmp_path: Path) -> Iterator[Installs]:
+    with FakeKube() as kube:
+        made = Installs(kube, tmp_path)
+        yield made
+        made.client.close()
+
+
+def to_more(workload: KubeWorkload) -> Change:
+    """The change to three replicas of the first stage, as it is read now."""
+    return Change("d-1", "sample", workload.read(PIPELINE).revision, CONFIGS, MORE, 60.0)
+
+
+def test_the_first_write_claims_it_in_the_same_patch_and_restarts_nothing(installs: Installs) -> None:
+    installs.deploy(installs.plain)
+    assert owner_of(installs.sdep()) is None
+    before = {pod["metadata"]["name"] for pod in installs.kube.store.everything("pods")}
+    change = to_more(installs.blue)
+    installs.kube.requests.clear()
+    installs.blue.write(PIPELINE, change)
+    patches = [each for each in installs.kube.requests if each.verb == "patch"]
+    assert [each.is_dry_run for each in patches] == [True, False]
+    assert owner_of(installs.sdep()) == "blue"
+    for _ in range(20):
+        installs.kube.tick()
+    assert installs.blue.rollout(PIPELINE, change).phase is RolloutPhase.READY
+    after = {pod["metadata"]["name"] for pod in installs.kube.store.everything("pods")}
+    assert before < after and len(after) == len(before) + 2
+
+
+def test_what_an_install_creates_is_its_own(installs: Installs) -> None:
+    installs.deploy(installs.blue)
+    assert installs.sdep()["metadata"]["annotations"] == {ANNOTATION: "blue"}
+    assert installs.blue.read(PIPELINE).settled
+
+
+def test_another_install_reads_and_writes_nothing_of_it_and_names_the_owner(installs: Installs) -> None:
+    installs.deploy(installs.plain)
+    change = to_more(installs.green)
+    installs.blue.write(PIPELINE, to_more(installs.blue))
+    claimed = installs.sdep()
+    for attempt in (
+        lambda: installs.green.read(PIPELINE),
+        lambda: installs.green.write(PIPELINE, change),
+        lambda: installs.green.rollout(PIPELINE, change),
+    ):
+        with pytest.raises(DriftError, match="belongs to install 'blue', and this is install 'green'"):
+            attempt()
+    assert installs.sdep()["metadata"] == claimed["metadata"]
+
+
+def test_of_two_that_claim_at_once_one_does(installs: Installs) -> None:
+    """Both have read it unclaimed; the patch of the slower one is for a version that is gone."""
+    installs.deploy(installs.plain)
+    change = to_more(installs.green)
+    done: list[str] = []
+
+    slow = OwningClient(installs.client, "green")
+    plain_patch = slow.patch_seldondeployment
+
+    def patch(*args: object, **options: object) -> Json:
+        if not options.get("dry_run") and not done:
+            done.append(installs.blue.write(PIPELINE, to_more(installs.blue)))
+        return plain_patch(*args, **options)  # type: ignore[arg-type]
+
+    slow.patch_seldondeployment = patch  # type: ignore[method-assign]
+    with pytest.raises(ConflictError):
+        KubeWorkload(slow).write(PIPELINE, change)
+    assert done and owner_of(installs.sdep()) == "blue"
+
+
+def test_other_annotations_stay_and_a_change_of_the_owner_adds_nothing(installs: Installs) -> None:
+    installs.deploy(installs.plain)
+
+    def annotate(sdep: Json) -> None:
+        sdep["metadata"]["annotations"] = {"team": "vision"}
+
+    installs.kube.edit("models", "sample", annotate)
+    installs.blue.write(PIPELINE, to_more(installs.blue))
+    assert installs.sdep()["metadata"]["annotations"] == {"team": "vision", ANNOTATION: "blue"}
+    back = Change("d-2", "sample", installs.blue.read(PIPELINE).revision, MORE, CONFIGS, 60.0)
+    installs.kube.requests.clear()
+    installs.blue.write(PIPELINE, back)
+    (sent,) = [each for each in installs.kube.requests if each.verb == "patch" and not each.is_dry_run]
+    assert "annotations" not in str(sent.body)
+
+
+def test_released_it_is_anyone_s(installs: Installs) -> None:
+    installs.deploy(installs.blue)
+    generation = installs.sdep()["metadata"]["generation"]
+    with pytest.raises(DriftError, match="'blue'"):
+        release_all(installs.client, PIPELINE, "green")
+    assert release_all(installs.client, PIPELINE, "blue") == ["sample"]
+    assert release_all(installs.client, PIPELINE, "blue") == []
+    assert installs.sdep()["metadata"]["generation"] == generation
+    installs.green.write(PIPELINE, to_more(installs.green))
+    assert owner_of(installs.sdep()) == "green"
+
+
+def test_nothing_to_release_where_nothing_is(installs: Installs) -> None:
+    with pytest.raises(NotFoundError):
+        release_all(installs.client, PIPELINE, "blue")
+
+
+def test_a_service_is_not_asked_to_release(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["release", "sample", "--at", "http://127.0.0.1:9"]) == 64
+    assert "for a cluster" in capfd.readouterr().err
