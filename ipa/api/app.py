@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query
+from fastapi import APIRouter, Depends, FastAPI, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
@@ -18,7 +18,7 @@ from ipa.api.reading import Using
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
 from ipa.api.views import CheckView, Readiness
-from ipa.model.errors import Problem, UnavailableError
+from ipa.model.errors import Problem, StandbyError, UnavailableError
 
 PAGE = Path(__file__).parent / "page"
 router = APIRouter()
@@ -45,8 +45,9 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (reading.router, acting.router, router):
-        app.include_router(part)
+    app.include_router(reading.router)
+    app.include_router(acting.router, dependencies=[Depends(only_the_leader)])
+    app.include_router(router)
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
@@ -54,9 +55,23 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     return app
 
 
+def only_the_leader(services: Using) -> None:
+    """StandbyError, which names the leader, where another replica decides.
+
+    Also for what would only be kept: where each replica has a store of its own the leader would not see it.
+    """
+    standing = services.standing()
+    if not standing.leading:
+        leader = standing.leader if standing.leader != standing.identity else ""
+        raise StandbyError(
+            f"this replica, {standing.identity}, {standing.words}",
+            hint=f"Ask {leader}, or the Service until it answers." if leader else "Ask again in a moment.",
+        )
+
+
 @router.get("/healthz", tags=["health"])
 async def healthz() -> dict[str, str]:
-    """Whether the process answers at all."""
+    """Whether the process answers at all. A standby does; losing the lease is no reason to restart it."""
     return {"status": "ok"}
 
 

@@ -76,7 +76,8 @@ def get_status(pipeline: Named, services: Using, response: Response) -> StatusVi
     """A pipeline now: load, forecast, latency, what runs, and why nothing changes. ETag: its revision."""
     live = services.live(pipeline.name)
     response.headers["ETag"] = etag(live.revision)
-    return status_view(pipeline, services.controls.control(pipeline.name), live, services.clock.now())
+    control = services.controls.control(pipeline.name)
+    return status_view(pipeline, control, live, services.clock.now(), services.standing())
 
 
 @router.get("/pipelines/{pipeline}/profiles", tags=["profiles"])

@@ -9,6 +9,7 @@ from typing import Protocol
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.api.live import LiveState
+from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Clock, ControlStore, DecisionLog
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
@@ -71,3 +72,5 @@ class Services:
     registry: CollectorRegistry = field(default=REGISTRY)
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)
+    # Whether this replica leads, and who does where it does not.
+    standing: Callable[[], Standing] = lambda: ALONE

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from ipa.api.live import LiveState
 from ipa.control.canonical import digest
+from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
@@ -94,7 +95,10 @@ class ControlView:
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """A pipeline now. `healthy` is false where `live.degraded` says why."""
+    """A pipeline now. `healthy` is false where `live.degraded` says why.
+
+    `standing` is that of the replica that answers: one that does not lead only looks on.
+    """
 
     pipeline: str
     description: str
@@ -103,6 +107,7 @@ class StatusView:
     control: ControlView
     healthy: bool
     live: LiveState
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +221,13 @@ def _is_active(freeze: Freeze, now: datetime) -> bool:
     return (into % WEEK if freeze.weekly else into) < freeze.end - freeze.start
 
 
-def status_view(pipeline: Pipeline, control: PipelineControl, live: LiveState, now: datetime) -> StatusView:
+def status_view(
+    pipeline: Pipeline,
+    control: PipelineControl,
+    live: LiveState,
+    now: datetime,
+    standing: Standing = ALONE,
+) -> StatusView:
     """All that the page shows of a pipeline but its decisions."""
     return StatusView(
         pipeline=pipeline.name,
@@ -226,4 +237,5 @@ def status_view(pipeline: Pipeline, control: PipelineControl, live: LiveState, n
         control=control_view(control, now),
         healthy=not live.degraded,
         live=live,
+        standing=standing,
     )

@@ -29,6 +29,7 @@ def services_of(app: App) -> Services:
         clock=app.clock,
         registry=app.registry,
         endpoints=app.endpoints,
+        standing=app.standing,
     )
 
 
@@ -71,8 +72,11 @@ def _live(app: App, name: str) -> LiveState:
 
 
 def _readiness(app: App) -> tuple[Check, ...]:
-    """The store is required; metrics and workloads that do not answer make the service degraded."""
-    return (_store_check(app), *(_loop_check(app, name) for name in app.loops))
+    """The store is required; metrics, workloads and a Lease that do not answer make the service degraded.
+
+    A standby is as ready as a leader: it answers every read, and says of writes who takes them.
+    """
+    return (_store_check(app), _leadership_check(app), *(_loop_check(app, name) for name in app.loops))
 
 
 def _store_check(app: App) -> Check:
@@ -82,6 +86,11 @@ def _store_check(app: App) -> Check:
     except IpaError as error:
         return Check("store", False, error.message, required=True)
     return Check("store", True, required=True)
+
+
+def _leadership_check(app: App) -> Check:
+    standing = app.standing()
+    return Check("leadership", not standing.trouble, standing.words)
 
 
 def _loop_check(app: App, name: str) -> Check:

@@ -39,6 +39,7 @@ def status_table(status: dict[str, Any]) -> RenderableType:
     lines += [Text(f"  Paused{text}", style="bold yellow") for text in _pause(status["control"])]
     lines += [Text(f"  {text}", style="yellow") for text in _said(status["control"])]
     lines += [Text(f"  Degraded: {text}", style="red") for text in live["degraded"]]
+    lines += [Text(f"  {text}", style="yellow") for text in _standing(status)]
     return Group(*lines)
 
 
@@ -63,6 +64,16 @@ def _mode(status: dict[str, Any]) -> str:
     if control is None:
         return f"at revision {live['revision'] or 'unknown'}"
     return f"mode {control['mode']}   tick {live['tick']}"
+
+
+def _standing(status: dict[str, Any]) -> list[str]:
+    """That the replica that answered does not lead, and who does."""
+    standing = status["standing"]
+    if standing["leading"]:
+        return []
+    leader = standing["leader"] or "nobody"
+    trouble = f" (the Lease cannot be used: {standing['trouble']})" if standing["trouble"] else ""
+    return [f"Standby: {standing['identity']} answered, {leader} leads{trouble}"]
 
 
 def why(status: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@
     ├── ForbiddenError          not allowed by the other side                                   (77)
     ├── InfeasibleError         no plan meets the constraints; says what would                  (3)
     ├── ConflictError           the world moved since it was read                               (4)
-    │   └── DriftError              another hand made it what no plan of ours would be              (4)
+    │   ├── DriftError              another hand made it what no plan of ours would be              (4)
+    │   └── StandbyError            another replica of the service leads, ask that one              (4)
     ├── RolloutError            a change did not become ready and was taken back                (5)
     ├── DeadlineError           waited long enough                                              (6)
     ├── SolverError             a solver failed                                                 (1)
@@ -127,6 +128,12 @@ class DriftError(ConflictError):
     """The running workload is not as its pipeline says, by another hand; `problems` lists where."""
 
     code = "conflict.drift"
+
+
+class StandbyError(ConflictError):
+    """Another replica of the service leads; this one changes nothing."""
+
+    code = "conflict.standby"
 
 
 class RolloutError(IpaError):

@@ -71,7 +71,7 @@ async function refresh() {
   state.due = live.next_tick_in_s === null ? null : performance.now() + 1000 * live.next_tick_in_s;
   state.tickS = live.tick_s;
   const pipeline = state.pipelines[state.name];
-  put("chips", [control, live.degraded, live.settled], () => chips(status));
+  put("chips", [control, live.degraded, live.settled, status.standing], () => chips(status));
   put("reason", [control, live.reason, live.detail, live.degraded], () => reason(status)[1]);
   $("reason").className = `banner ${reason(status)[0]}`;
   put("figures", [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.stages], () => figures(status));

@@ -27,12 +27,13 @@ export function chips(status) {
     found.push(chip("info", `${pin.stage} pinned`, [pin.reason, pin.by].filter(Boolean).join(", by ")));
   }
   found.push(healthy ? chip("good", "healthy") : chip("bad", "degraded", live.degraded.join("; ")));
+  if (!status.standing.leading) found.push(chip("warn", "standby", `${status.standing.leader || "nobody"} leads`));
   if (!live.settled) found.push(chip("info", "rolling out", live.phase));
   return found;
 }
 
 // Holds that a person asked for.
-const QUIET = new Set(["advisory", "shadow", "guarded", "frozen"]);
+const QUIET = new Set(["advisory", "shadow", "guarded", "frozen", "not_leader"]);
 
 /** What the last decision was and why: [kind, children]. */
 export function reason(status) {
