@@ -14,7 +14,7 @@ from ipa.control.actuation import Phase, accepted, resume, sent
 from ipa.control.engine import on_tick
 from ipa.control.guards import GuardSettings, total_cores
 from ipa.control.observe import observe
-from ipa.control.outcome import unrecorded, unwritten
+from ipa.control.outcome import standing_by, unrecorded, unwritten
 from ipa.control.ports import (
     AlwaysLeading,
     Clock,
@@ -30,8 +30,8 @@ from ipa.control.ports import (
     WorkloadState,
 )
 from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
-from ipa.model.decision import Change, Decision, Effects
-from ipa.model.errors import DriftError, IpaError
+from ipa.model.decision import Change, Decision, Effects, Event, ReasonCode
+from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
@@ -187,13 +187,21 @@ class ControlLoop:
     def _tick(self, requested: Request | None) -> Decision:
         with self._ticking:
             started_s = self._world.clock.monotonic_s()
-            request = self._request(requested)
-            effects, self._state = on_tick(request, self._state)
-            decision = self._carry_out(effects)
+            leads = self._world.leadership.leading()
+            if not leads:
+                # Whoever leads goes on from the record and the world; so does this one once it leads again.
+                self._state, self._recovered = EngineState(), False
+            request = self._request(requested, recover=leads)
+            if leads:
+                effects, self._state = on_tick(request, self._state)
+                decision = self._carry_out(effects)
+                self._tell(effects, decision)
+            else:
+                decision = standing_by(request)
             self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
         return decision
 
-    def _request(self, requested: Request | None) -> TickRequest:
+    def _request(self, requested: Request | None, *, recover: bool) -> TickRequest:
         world = self._world
         try:
             self._control = world.controls.control(self.pipeline.name)
@@ -204,7 +212,7 @@ class ControlLoop:
         workload, problem, unseen = self._workload()
         now_s = world.clock.monotonic_s()
         observation = observe(self.pipeline, signals, workload, problem=problem, unseen=unseen, at_s=now_s)
-        if not self._recovered:
+        if recover and not self._recovered:
             self._recover(observation, now_s)
         return TickRequest(
             pipeline=self.pipeline,
@@ -217,6 +225,7 @@ class ControlLoop:
             now_s=now_s,
             at=world.clock.now(),
             run_id=self._run_id,
+            rolling=world.workload.rolling,
             rollout=self._rollout(),
             requested=requested,
         )
@@ -278,12 +287,20 @@ class ControlLoop:
             return decision
         self._state = replace(self._state, actuation=sent(self._state.actuation))
         try:
+            self._check_still()
             self._world.workload.write(self.pipeline, change)
         except IpaError as error:
             return self._failed(decision, change, error)
         self._state = replace(self._state, actuation=accepted(self._state.actuation))
         log.info("%s: %s %s", self.pipeline.name, decision.reason.value, decision.detail)
         return decision
+
+    def _check_still(self) -> None:
+        """ConflictError where another leads, or people said something else, while the tick decided."""
+        if not self._world.leadership.leading():
+            raise StandbyError("another replica of the service may lead by now; nothing was written")
+        if self._world.controls.control(self.pipeline.name) != self._control:
+            raise ConflictError("what is said about the pipeline changed meanwhile; it is decided afresh")
 
     def _failed(self, decision: Decision, change: Change, error: IpaError) -> Decision:
         now_s = self._world.clock.monotonic_s()
@@ -297,11 +314,22 @@ class ControlLoop:
             now_s=now_s,
         )
         log.warning("%s: %s %s", self.pipeline.name, outcome.reason.value, outcome.detail)
+        if outcome.reason is ReasonCode.NOT_LEADER:
+            # The record belongs to who leads.
+            return outcome
         try:
             self._world.decisions.record(outcome)
         except IpaError as unrecordable:
             log.error("%s: the outcome cannot be recorded: %s", self.pipeline.name, unrecordable)
         return outcome
+
+    def _tell(self, effects: Effects, decision: Decision) -> None:
+        """Tell what the tick asked to tell; where it could not be carried out, that instead."""
+        events = effects.events
+        if decision is not effects.decision:
+            events = (Event(decision.reason, decision.detail, is_warning=True),)
+        for event in events:
+            self._world.events.emit(self.pipeline, event)
 
     def _publish(self, request: TickRequest, decision: Decision, tick_s: float) -> None:
         observation, before = request.observation, self._snapshot
