@@ -357,7 +357,7 @@ def build(
     with kube.store.lock:
         kube.store.create("seldondeployments", NAMESPACE, theirs(pipeline, configs))
     if settled:
-        kube.tick(8)
+        kube.tick(5)
     made = KubeWorld(
         kube=kube,
         clock=clock,
