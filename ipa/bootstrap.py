@@ -16,9 +16,12 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.events import KubeEvents
+from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.local.workload import LocalWorkload
 from ipa.adapters.metrics.catalogue import Catalogue
@@ -33,7 +36,7 @@ from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing, Times
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, Hook, World
-from ipa.control.ports import AlwaysLeading, Metrics, Workload
+from ipa.control.ports import AlwaysLeading, Metrics, NoEvents, Workload
 from ipa.forecast.ladder import forecast
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, InfeasibleError, NotFoundError, Problem, UsageError
@@ -46,6 +49,8 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 
 SCRAPE_INTERVAL_S = 1.0
+# A change in the cluster brings a tick forward; at most one in this part of an interval.
+WAKE_GAP_RATIO = 0.25
 # Which namespace a pod is in.
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -115,14 +120,19 @@ def build(settings: Settings, options: ServeOptions) -> App:
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: _inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         policies = {name: make_policy(options.policy, it) for name, it in inputs.items()}
-        workload, metrics, endpoints = _world(settings, options, pipelines, profiles, registry, resources)
+        client = _kube_client_of(settings, resources)
+        workload, metrics, endpoints = _world(
+            settings, options, pipelines, profiles, registry, resources, client
+        )
 
         def wake_all() -> None:
             for loop in loops.values():
                 loop.wake()
 
         leadership = _leadership(settings, wake_all, resources)
-        world = World(clock, metrics, workload, store, store, leadership or AlwaysLeading())
+        events = KubeEvents(client, clock) if client else None
+        leads = leadership or AlwaysLeading()
+        world = World(clock, metrics, workload, store, store, leads, events or NoEvents())
         catalogue = Catalogue(registry, tuple(pipelines.values()))
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
@@ -131,6 +141,14 @@ def build(settings: Settings, options: ServeOptions) -> App:
             name: _loop(settings, inputs[name], policies[name], world, (publisher,), stop.linked())
             for name in pipelines
         }
+        if client and events:
+            gap_s = WAKE_GAP_RATIO * settings.tick_s
+            watchers = Watchers(
+                client, pipelines.values(), lambda name: loops[name].wake(), gap_s=gap_s, stop=stop
+            )
+            registry.register(KubeHealth(client, events, watchers.watchers))
+            watchers.start()
+            resources.callback(watchers.close)
         return App(
             settings=settings,
             pipelines=pipelines,
@@ -216,11 +234,10 @@ def _world(
     profiles: Mapping[str, Mapping[str, StageProfile]],
     registry: CollectorRegistry,
     resources: ExitStack,
+    client: KubeClient | None,
 ) -> tuple[Workload, Metrics, Mapping[str, str]]:
     """What runs, what measures it, and where requests go (local pipelines only)."""
-    if settings.target == "kubernetes":
-        client = kube_client(settings)
-        resources.callback(client.close)
+    if client is not None:
         metrics: Metrics = ShapedMetrics(partial(_prometheus, settings, settings.prometheus_url))
         workload: Workload = KubeWorkload(OwningClient(client, settings.install))
         endpoints: dict[str, str] = {}
@@ -240,6 +257,14 @@ def _world(
     else:
         raise UsageError(f"target is 'local' or 'kubernetes', not {settings.target!r}")
     return workload, metrics, endpoints
+
+
+def _kube_client_of(settings: Settings, resources: ExitStack) -> KubeClient | None:
+    if settings.target != "kubernetes":
+        return None
+    client = kube_client(settings)
+    resources.callback(client.close)
+    return client
 
 
 def _prometheus(settings: Settings, url: str, dialect: Dialect) -> PrometheusMetrics:

@@ -10,6 +10,7 @@ from ipa.adapters.kube.locate import target_of
 from ipa.adapters.kube.split import is_split, parts_of
 from ipa.adapters.kube.watch import AtMost, Watcher, feeds
 from ipa.control.clock import StopSignal, SystemClock
+from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
 
 
@@ -18,6 +19,14 @@ def objects_of(pipeline: Pipeline) -> tuple[str, ...]:
     if is_split(pipeline):
         return tuple(part.name for part in parts_of(pipeline))
     return (target_of(pipeline).name,)
+
+
+def _places(pipeline: Pipeline) -> list[tuple[str, str]]:
+    try:
+        return [(target_of(pipeline).namespace, name) for name in objects_of(pipeline)]
+    except IpaError:
+        # It cannot run on Seldon as its file stands: every tick of it says so.
+        return []
 
 
 class Watchers:
@@ -35,11 +44,7 @@ class Watchers:
         clock = SystemClock(stop)
         self._wake = AtMost(wake, gap_s, clock)
         self._client = client
-        self._pipelines = {
-            (target_of(pipeline).namespace, name): pipeline.name
-            for pipeline in pipelines
-            for name in objects_of(pipeline)
-        }
+        self._pipelines = {place: pipeline.name for pipeline in pipelines for place in _places(pipeline)}
         found = [
             feed
             for namespace in sorted({namespace for namespace, _ in self._pipelines})

@@ -1,0 +1,78 @@
+"""The service as it is put together for a cluster, on the fake API server."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from ipa.adapters.files import load_pipelines
+from ipa.adapters.kube.manifest import render
+from ipa.bootstrap import ServeOptions, build
+from ipa.control.loop import Snapshot
+from ipa.model.decision import Decision
+from ipa.model.plan import StageConfig
+from ipa.settings import Settings
+from tests.fakes.kube import FakeKube
+
+WAIT_S = 60.0
+# No second tick comes by itself within the test.
+TICK_S = 3600.0
+
+
+def watched(kube: FakeKube, count: int) -> None:
+    """Return once so many watches have begun."""
+    for _ in range(1200):
+        if sum(one.verb == "watch" for one in kube.requests) >= count:
+            return
+        with kube.store.lock:
+            kube.store.changed.wait(0.05)
+    raise AssertionError("nothing is watched")
+
+
+def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_path: Path) -> None:
+    pipeline = load_pipelines(root / "pipelines")["video"]
+    configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
+    assert pipeline.seldon is not None
+    place = (pipeline.seldon.namespace, pipeline.seldon.name)
+    seen: Queue[Decision] = Queue()
+
+    def hook(decision: Decision, snapshot: Snapshot) -> None:
+        seen.put(decision)
+
+    def scale(sdep: dict[str, Any]) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 7
+
+    with FakeKube() as kube:
+        with kube.store.lock:
+            kube.store.create("seldondeployments", place[0], render(pipeline, configs))
+        kube.tick(4)
+        settings = Settings(
+            pipelines_dir=root / "pipelines",
+            profiles_dir=root / "profiles",
+            store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
+            target="kubernetes",
+            kubeconfig=str(kube.kubeconfig(tmp_path)),
+            prometheus_url="http://127.0.0.1:9",
+            solver="exact",
+            tick_s=TICK_S,
+        )
+        app = build(settings, ServeOptions(names=("video",)))
+        loop = app.loops["video"]
+        loop._hooks = (*loop._hooks, hook)
+        running = threading.Thread(target=loop.run, args=(app.stop,), daemon=True)
+        running.start()
+        assert seen.get(timeout=WAIT_S).previous == configs
+        watched(kube, 2)
+        kube.edit(*place, scale)
+        assert seen.get(timeout=WAIT_S).previous[0].replicas == 7
+        metrics = generate_latest(app.registry).decode()
+        app.close()
+        running.join(WAIT_S)
+        assert not running.is_alive()
+    assert f'ipa_kube_watch_lists_total{{kind="Deployments",namespace="{place[0]}"}} 1.0' in metrics
+    assert "ipa_kube_clock_skew_seconds" in metrics
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("watch-")]
