@@ -28,7 +28,7 @@ from ipa.control.guards import GuardSettings, total_cores
 from ipa.control.ports import Metrics, Signals
 from ipa.model.decision import Action, Decision
 from ipa.model.observation import LoadHistory, Measured
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, SeldonTarget
 from ipa.model.plan import StageConfig
 from tests.fakes.world import PIPELINE, Scenario, profiled, scenario
 
@@ -223,18 +223,20 @@ class Direct(requests.adapters.BaseAdapter):
 class NaiveReader:
     """Reads as it is often written: the first series, nothing there is zero, an error is zero, no age."""
 
-    def __init__(self, url: str) -> None:
-        self._url, self._session = url, requests.Session()
+    def __init__(self, url: str, dialect: Dialect = Dialect.LOCAL) -> None:
+        self._url, self._dialect, self._session = url, dialect, requests.Session()
         self._session.trust_env = False
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """Rate, load and latency; nothing is ever missing."""
-        asked = queries(pipeline, Dialect.LOCAL)
-        rate = self._number(str(asked.arrivals))
+        asked = queries(pipeline, self._dialect)
+        # A rate of each target.
+        rates_of = replace(asked.arrivals, by="instance")
+        rate = self._number(str(rates_of))
         end_s = int(self.at_s)
         span = {"start": end_s - int(window_s) + 1, "end": end_s, "step": 1}
         try:
-            found = self._get("query_range", query=str(asked.arrivals), **span)
+            found = self._get("query_range", query=str(rates_of), **span)
             rates = tuple(float(text) for _, text in found[0]["values"]) or (0.0,)
         except Exception:
             rates = (0.0,)
@@ -255,6 +257,16 @@ class NaiveReader:
     def _get(self, path: str, **parameters: Any) -> Any:
         response = self._session.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=2.0)
         return response.json()["data"]["result"]
+
+
+@dataclass
+class _Targeted:
+    """Reads the pipeline as one that runs on Seldon in the namespace `default`."""
+
+    metrics: Metrics
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        return self.metrics.read(replace(pipeline, seldon=SeldonTarget(pipeline.name)), window_s)
 
 
 @dataclass
@@ -292,6 +304,8 @@ class Watched:
 
 START = (StageConfig("detect", "big", 1, 1.0, 1), StageConfig("read", "big", 1, 1.0, 1))
 SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)
+# The service's own tick, where long loads are read.
+SLOW = replace(SETTINGS, tick_s=10.0)
 
 
 @contextmanager
@@ -305,20 +319,23 @@ def watched(
     settings: GuardSettings = SETTINGS,
     **options: Any,
 ) -> Iterator[Watched]:
-    """An active loop over the fake, under that load; `naive` reads it with the naive reader, `direct` without HTTP."""
+    """An active loop over the fake, under that load; `naive` reads it naively, `direct` without HTTP."""
     rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
     made = scenario(rate, configs=options.pop("configs", START), settings=settings, **options)
     with FakePrometheus(made.clock, rate) as server:
-        metrics: Metrics = NaiveReader(server.url)
+        metrics: Metrics = NaiveReader(server.url, dialect)
         if not naive:
             metrics = PrometheusMetrics(
                 server.url, timeout_s, settings.stale_after_s, dialect, monotonic_s=made.clock.monotonic_s
             )
+        session = session_of(metrics)
         if direct:
-            session_of(metrics).mount("http://", Direct(server))
+            session.mount("http://", Direct(server))
+        if dialect is Dialect.SELDON:
+            metrics = _Targeted(metrics)
         over = replace(made, metrics=metrics).restarted("run")  # type: ignore[arg-type]
         yield Watched(over, server)
-        session_of(metrics).close()
+        session.close()
 
 
 def session_of(metrics: Any) -> requests.Session:
