@@ -1,0 +1,212 @@
+"""A7: of a pipeline's several objects, one after the first cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.split import parts_of, read_split
+from ipa.adapters.kube.splitworkload import SplitWorkload
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.plan import StageConfig
+from ipa.policies.ours import Ours
+from tests.contract.split_harness import split
+from tests.fakes.kube import FakeKube, Trouble
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.store import ApiError
+from tests.fakes.metrics import FakeMetrics
+from tests.fakes.store import FakeStore
+from tests.fakes.world import SMALLEST, VARIANTS, profiled, window_max
+from tests.faults.inprocess import Pool
+from tests.faults.table import Case
+from tests.faults.world import PIPELINE as SINGLE
+from tests.faults.world import PLANNER, QUIET, SETTINGS, WorldClock, _kubeconfig
+
+Configs = tuple[StageConfig, ...]
+PIPELINE = split(SINGLE)
+PARTS = parts_of(PIPELINE)
+CALM_RPS, BUSY_RPS = 5.0, 25.0
+STEP_S = 5.0
+
+
+@dataclass
+class SplitWorld:
+    """A loop over a split pipeline, and what it is measured by."""
+
+    kube: FakeKube
+    clock: WorldClock
+    workload: SplitWorkload
+    store: FakeStore
+    loop: ControlLoop = None  # type: ignore[assignment]
+    rate_rps: float = CALM_RPS
+    decisions: list[Decision] = field(default_factory=list)
+    plans: set[Configs] = field(default_factory=lambda: {SMALLEST})
+    # Seconds in which what is asked for is no plan, in one go, the longest.
+    mixed_s: float = 0.0
+    longest_mixed_s: float = 0.0
+    # Seconds in which, while mixed, some stage is asked to carry less than the rate before the change.
+    short: int = 0
+    # Requests that came while too few replicas were ready for them.
+    lost: float = 0.0
+    sent: list[str] = field(default_factory=list)
+    fault: tuple[int, int, ApiError] | None = None
+
+    def before(self, request: Request) -> None:
+        """Refuse the patches after the first of a change, as often as the fault says."""
+        if request.verb != "patch" or request.is_dry_run:
+            return
+        self.sent.append(request.name)
+        if self.fault is None:
+            return
+        nth, times, error = self.fault
+        if len(self.sent) >= nth and times:
+            self.fault = (nth, times - 1, error)
+            raise error
+
+    def desired(self) -> Configs:
+        """What the objects ask for together."""
+        with self.kube.store.lock:
+            found = {
+                part.name: self.kube.store.get("seldondeployments", "default", part.name) for part in PARTS
+            }
+        return read_split(PIPELINE, PARTS, found)
+
+    def step(self) -> None:
+        """What was seen in the last second."""
+        desired = self.desired()
+        is_mixed = desired not in self.plans
+        self.mixed_s = self.mixed_s + 1.0 if is_mixed else 0.0
+        self.longest_mixed_s = max(self.longest_mixed_s, self.mixed_s)
+        if is_mixed:
+            self.short += any(carries(config) < CALM_RPS for config in desired)
+
+    def ticks(self, count: int) -> list[Decision]:
+        made = []
+        for _ in range(count):
+            decision = self.loop.tick_once()
+            if decision.action is Action.APPLY:
+                self.plans.add(decision.configs)
+            made.append(decision)
+            self.clock.wait(SETTINGS.tick_s)
+            stages = self.workload.read(PIPELINE).stages
+            served = min(carries(replace(one.config, replicas=one.ready_replicas)) for one in stages)
+            self.lost += max(0.0, self.rate_rps - served) * SETTINGS.tick_s
+        self.decisions += made
+        return made
+
+    def settle(self, most: int = 60) -> int:
+        """Ticks until nothing more is decided and all runs; -1: never."""
+        for tick in range(most):
+            decision = self.ticks(1)[-1]
+            if decision.reason in QUIET and self.workload.read(PIPELINE).settled:
+                return tick
+        return -1
+
+
+def carries(config: StageConfig) -> float:
+    """Items a second of the stage, by its profile."""
+    _, item_s = VARIANTS[config.stage][config.variant]
+    each = config.batch_size * config.cores**0.8 / (item_s * (0.4 + 0.6 * config.batch_size))
+    return config.replicas * each
+
+
+@contextmanager
+def world() -> Iterator[SplitWorld]:
+    kube, clock = FakeKube(), WorldClock()
+    client = KubeClient.from_kubeconfig(_kubeconfig("http://cluster.invalid"), 10.0, clock=clock, seed=0)
+    client._api.rest_client.pool_manager = Pool(kube, clock.wait, lambda request: (0.0, 0.0))
+    store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
+    made = SplitWorld(kube, clock, SplitWorkload(client), store)
+    made.workload.create(PIPELINE, SMALLEST)
+    kube.tick(8)
+    kube.before = made.before
+    made.loop = ControlLoop(
+        PIPELINE,
+        World(clock, FakeMetrics(clock, lambda t_s: made.rate_rps), made.workload, store, store),
+        policy=Ours(PIPELINE, PLANNER),
+        predict=profiled().predict,
+        forecaster=window_max,
+        settings=SETTINGS,
+        window_s=20.0,
+        run_id="run",
+    )
+    clock.every(STEP_S, kube.tick)
+    clock.every(1.0, made.step)
+    try:
+        yield made
+    finally:
+        client.close()
+        kube._http.server_close()
+
+
+def rise(found: SplitWorld) -> int:
+    """The load goes up, and the ticks until all has settled."""
+    found.ticks(8)
+    found.sent.clear()
+    found.rate_rps = BUSY_RPS
+    return found.settle()
+
+
+FAULTS = {
+    "refused once": (1, ApiError(409, "Conflict", "moved")),
+    "refused by a webhook once": (1, ApiError(422, "Invalid", "no")),
+    "no answer for one tick": (1, ApiError(503, "ServiceUnavailable", "down")),
+    "no answer for four ticks": (4, ApiError(500, "InternalError", "down")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a7_a_later_object_cannot_be_written(case: Case, fault: str) -> None:
+    case.title += f": {fault}"
+    with world() as clean:
+        clean_ticks = rise(clean)
+        objects, reached = len(clean.sent), clean.desired()
+    case.at_least("objects of the change", objects, 3)
+    times, error = FAULTS[fault]
+    found = []
+    for nth in range(2, objects + 1):
+        with world() as faulty:
+            faulty.fault = (nth, times, error)
+            ticks = rise(faulty)
+            assert ticks >= 0
+            assert faulty.desired() == reached
+            found.append((ticks, faulty))
+    case.at_most("MTTR ticks max", max(ticks for ticks, _ in found) - clean_ticks, times + 4)
+    limit_s = SETTINGS.rollout_deadline_s + SETTINGS.tick_s
+    case.at_most("mixed s max", max(one.longest_mixed_s for _, one in found), limit_s)
+    case.at_most("requests more than without the fault", max(one.lost for _, one in found) - clean.lost, 300)
+    case.equal("seconds a stage was asked to carry less than before", sum(one.short for _, one in found), 0)
+    drifts = sum(each.reason is ReasonCode.DRIFT for _, one in found for each in one.decisions)
+    case.equal("taken for another hand", drifts, 0)
+    case.equal("writes to the router", sum(one.sent.count("pages-router") for _, one in found), 0)
+
+
+def crashes(pod: dict[str, Any]) -> Trouble | None:
+    """The larger variant of the first stage does not run."""
+    env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+    is_bad = pod["containers"][0]["name"] == "detect" and env["MODEL_VARIANT"] == "big"
+    return Trouble.CRASH if is_bad else None
+
+
+def test_a7_the_part_that_was_written_does_not_run(case: Case) -> None:
+    with world() as found:
+        found.kube.cluster.trouble_of = crashes
+        found.fault = (2, 1, ApiError(503, "ServiceUnavailable", "down"))
+        ticks = next(tick for tick in range(60) if found.ticks(1)[0].reason is ReasonCode.ROLLBACK)
+        case.at_most("ticks until it is taken back", ticks, 6)
+        case.equal("what ran before runs", found.desired() == SMALLEST, True)
+        case.equal(
+            "objects written",
+            ", ".join(found.sent),
+            "pages-detect-model, pages-read-model, pages-detect-model",
+        )
+        found.ticks(10)
+        case.at_most("mixed s max", found.longest_mixed_s, 6 * SETTINGS.tick_s)
+        assert found.desired()[0].variant == "small"
