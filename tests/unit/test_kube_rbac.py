@@ -9,8 +9,13 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.events import KubeEvents
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
+from ipa.adapters.kube.watch import Watcher, feeds
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.model.decision import Change
+from ipa.control.clock import SystemClock, VirtualClock
+from ipa.control.election import Times
+from ipa.model.decision import Change, Event, ReasonCode
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
@@ -30,14 +35,36 @@ def allowed(role: Path) -> Verbs:
 
 
 @pytest.fixture
-def roles(root: Path) -> tuple[Verbs, Verbs]:
+def roles(root: Path) -> tuple[Verbs, Verbs, Verbs]:
     folder = root / "deploy" / "rbac"
-    return allowed(folder / "observer.yaml"), allowed(folder / "actor.yaml")
+    names = ("observer", "actor", "elector")
+    observer, actor, elector = (allowed(folder / f"{name}.yaml") for name in names)
+    return observer, actor, elector
 
 
-def test_the_roles_are_exactly_the_verbs_used(roles: tuple[Verbs, Verbs], tmp_path: Path) -> None:
-    """A first deploy, a change watched while it rolls, a lost answer read back."""
-    observer, actor = roles
+def watch(kube: FakeKube, client: KubeClient) -> None:
+    """A list and a watch of all that is watched."""
+    for feed in feeds(client, "models"):
+        watcher = Watcher(feed, lambda namespace, name: None, VirtualClock())
+        watcher.step()
+        kube.fault(FaultKind.EXPIRED, verb="watch")
+        watcher.step()
+
+
+def elect(client: KubeClient) -> None:
+    """A Lease taken, renewed and given back."""
+    clock = VirtualClock()
+    place = LeasePlace("models", "ipa-serving")
+    leadership = LeaseLeadership(client, place, "a", Times(15.0, 10.0, 2.0), now_s=clock.monotonic_s)
+    for _ in range(20):
+        clock.wait(leadership.step())
+    assert leadership.leading()
+    leadership.close()
+
+
+def test_the_roles_are_exactly_the_verbs_used(roles: tuple[Verbs, Verbs, Verbs], tmp_path: Path) -> None:
+    """A first deploy, a change watched while it rolls, a lost answer read back, Events, an election."""
+    observer, actor, elector = roles
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         workload = SeldonWorkload(client)
@@ -48,15 +75,23 @@ def test_the_roles_are_exactly_the_verbs_used(roles: tuple[Verbs, Verbs], tmp_pa
         revision = workload.read(PIPELINE).revision
         wanted = (replace(CONFIGS[0], replicas=3), *CONFIGS[1:])
         change = Change("d-1", "sample", revision, CONFIGS, wanted, 60.0)
+        watch(kube, client)
         read_only = kube.verbs.copy()
         kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
         workload.write(PIPELINE, change)
         kube.tick()
         workload.rollout(PIPELINE, change)
+        sink = KubeEvents(client, SystemClock())
+        for _ in range(2):
+            sink.emit(PIPELINE, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
+        acted = written | kube.verbs
+        kube.verbs.clear()
+        elect(client)
+        elected = kube.verbs.copy()
         client.close()
-        used = written | kube.verbs
-    assert used == observer | actor
+    assert acted == observer | actor
     assert read_only <= observer
+    assert elected == elector
     assert not observer & actor
     assert {verb for verb, _, _ in observer} <= {"get", "list", "watch"}
 
