@@ -12,119 +12,40 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.clock import SystemClock, VirtualClock
+from ipa.control.election import Times
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, Clock, Leadership, PipelineControl, WorkloadState
 from ipa.model.decision import Action, Decision, Mode
-from ipa.model.pipeline import (
-    Bounds,
-    Objective,
-    Pipeline,
-    SeldonRun,
-    SeldonTarget,
-    Sla,
-    Stage,
-    Variant,
-    chain,
-)
-from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.optimize.problem import Compat
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy
-from ipa.policies.ours import Ours
-from ipa.policies.profiled import Profiled
-from ipa.policies.static import Static
+from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import window_max
 
 Json = dict[str, Any]
-Configs = tuple[StageConfig, ...]
 
-NAME = "ipa-stories"
-STAGES = ("detect", "read")
-# Accuracy, and seconds of one item on one replica of a tenth of a core. `broken` has an image that does not
-# start, and is too bad for any plan.
-VARIANTS = {"small": (0.6, 0.05), "big": (0.9, 0.15), "broken": (0.1, 0.4)}
-# So few cores that any cluster has them.
-CORES = (0.1, 0.2)
-SMALLEST: Configs = tuple(StageConfig(stage, "small", 1, 0.1, 1) for stage in STAGES)
 CALL_S = 10.0
 FAKE_CORES = 100.0
+# client-go's.
+TIMES = Times()
+# A replica reads, writes and looks at what it wrote within one tick.
+STEPS = 10
 # More than any node has.
 TOO_MANY_CORES = 5000.0
-
-
-def pipeline(namespace: str, image: str, crash_image: str) -> Pipeline:
-    """Two stages whose sound variants differ by env alone, so that any image serves."""
-
-    def variant(name: str) -> Variant:
-        used = crash_image if name == "broken" else image
-        return Variant(name, seldon=SeldonRun(image=used, env={"MODEL_VARIANT": name}))
-
-    return Pipeline(
-        name=NAME,
-        stages=chain(
-            [
-                Stage(stage, tuple(variant(name) for name in VARIANTS), batch_timeout_s=0.05)
-                for stage in STAGES
-            ]
-        ),
-        sla=Sla(0.8),
-        objectives={"default": Objective(beta=0.2)},
-        bounds=Bounds(max_replicas=8, batch_sizes=(1, 2, 4, 8)),
-        seldon=SeldonTarget(NAME, namespace),
-    )
-
-
-def _profile(stage: str) -> StageProfile:
-    variants = tuple(
-        VariantProfile(
-            name,
-            accuracy,
-            tuple(
-                ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / (10 * cores) ** 0.8)
-                for cores in CORES
-                for batch in (1, 2, 4, 8)
-            ),
-        )
-        for name, (accuracy, item_s) in VARIANTS.items()
-    )
-    return StageProfile(NAME, stage, variants, "made up", date(2026, 1, 1), "made up")
-
-
-@cache
-def profiled() -> Profiled:
-    """Planner and predictor of the pipeline, which do not ask where it runs."""
-    made = pipeline("any", "any", "any")
-    profiles = {stage: _profile(stage) for stage in STAGES}
-    return Profiled(made, profiles, compat=Compat.PAPER, solver="exact")
-
-
-def ours(made: Pipeline) -> Policy:
-    """The planner as a policy."""
-
-    def plan(narrowed: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
-        return replace(profiled().plan(narrowed, rate_rps, running), solve_s=0.0)
-
-    return Ours(made, plan)
-
-
-def keep() -> Policy:
-    """The policy that wants what runs: what happens is what the story asks for."""
-    return Static(profiled())
 
 
 @dataclass
@@ -178,6 +99,7 @@ class Story:
         from kubernetes import client, config
 
         self.pipeline, self.rate_rps = made, 5.0
+        self.electing: list[LeaseLeadership] = []
         assert made.seldon is not None
         self.namespace = made.seldon.namespace
         self.client = KubeClient.from_kubeconfig(kubeconfig, CALL_S)
@@ -188,10 +110,26 @@ class Story:
         # Another hand than the service's: what people and GitOps tools do.
         self._hand = client.ApiClient(configuration)
         self._custom, self._core = client.CustomObjectsApi(self._hand), client.CoreV1Api(self._hand)
+        self._leases = client.CoordinationV1Api(self._hand)
         self._place = ("machinelearning.seldon.io", "v1", self.namespace, "seldondeployments")
 
     def pass_time(self) -> None:
-        """Let the cluster have one tick."""
+        """Let the cluster have one tick, and every replica that takes part its say in the election."""
+        self._tick_cluster()
+        for leadership in self.electing:
+            for _ in range(STEPS):
+                if leadership.step() > 0:
+                    break
+
+    def take_part(self, identity: str) -> LeaseLeadership:
+        """The part of a replica of that name in the election; it lapses where `electing` has it no more."""
+        leadership = LeaseLeadership(
+            self.client, LeasePlace(self.namespace, NAME), identity, TIMES, now_s=self.clock.monotonic_s
+        )
+        self.electing.append(leadership)
+        return leadership
+
+    def _tick_cluster(self) -> None:
         raise NotImplementedError
 
     def make_pods_crash(self) -> None:
@@ -293,7 +231,7 @@ class FakeStory(Story):
         self.settings = GuardSettings(tick_s=5.0, rollout_deadline_s=100.0, quarantine_s=600.0)
         self.patience_ticks = 60
 
-    def pass_time(self) -> None:
+    def _tick_cluster(self) -> None:
         self.kube.tick()
         self.clock.wait(self.settings.tick_s)
 
@@ -321,11 +259,11 @@ class ClusterStory(Story):
         self.clock, self._pause = SystemClock(), threading.Event()
         self._crashes_by_hand = False
         self.settings = GuardSettings(tick_s=1.0, rollout_deadline_s=timeout_s, quarantine_s=3600.0)
-        # A story has time for a rollout and for its being taken back.
-        self.patience_ticks = 2 * int(timeout_s)
+        # A story has time for a rollout, and for its being taken back or over.
+        self.patience_ticks = 2 * int(timeout_s) + int(TIMES.lease_s)
         self._clear()
 
-    def pass_time(self) -> None:
+    def _tick_cluster(self) -> None:
         if self._crashes_by_hand:
             self._crash_by_hand()
         self._pause.wait(self.settings.tick_s)
@@ -382,11 +320,15 @@ class ClusterStory(Story):
     def _clear(self) -> None:
         from kubernetes.client import ApiException
 
-        try:
-            self.delete_by_another_hand()
-        except ApiException as error:
-            if error.status != 404:
-                raise
+        for delete in (
+            self.delete_by_another_hand,
+            lambda: self._leases.delete_namespaced_lease(NAME, self.namespace),
+        ):
+            try:
+                delete()
+            except ApiException as error:
+                if error.status != 404:
+                    raise
         labels = {"seldon-deployment-id": NAME}
         for _ in range(self.patience_ticks):
             if not self.client.list_pods(self.namespace, labels):

@@ -15,18 +15,8 @@ from typing import Any
 import pytest
 
 from ipa.model.decision import Action, Mode, ReasonCode
-from tests.contract.story_harness import (
-    SMALLEST,
-    TOO_MANY_CORES,
-    ClusterStory,
-    FakeStory,
-    Story,
-    applied,
-    changed,
-    keep,
-    ours,
-    profiled,
-)
+from tests.contract.story_harness import ClusterStory, FakeStory, Story, applied, changed
+from tests.contract.story_pipeline import SMALLEST, TOO_MANY_CORES, keep, ours, profiled
 
 Json = dict[str, Any]
 
@@ -219,6 +209,44 @@ def test_delete_and_re_create(story: Story, again: str) -> None:
     wanted = changed(anew, "detect", batch_size=2)
     assert service.ask(wanted).action is Action.APPLY
     service.until_settled(wanted)
+
+
+def test_leader_hand_over(story: Story) -> None:
+    """One of two replicas writes. Where it dies the other goes on with its change; it wakes to no power."""
+    story.deploy(SMALLEST)
+    leaders = [story.take_part(name) for name in ("one", "two")]
+    one, two = (
+        service.serve(keep(), leadership=leadership, run_id=name)
+        for service, leadership, name in zip((story, story), leaders, ("one", "two"), strict=True)
+    )
+    story.eventually(leaders[0].leading, "the first leads")
+    one.until_settled()
+    generation = story.generation()
+    assert one.ask(changed(SMALLEST, "read", variant="big")).action is Action.APPLY
+    standby = [two.tick() for _ in range(2)]
+    assert {decision.reason for decision in standby} == {ReasonCode.NOT_LEADER}
+    refused = two.ask(changed(SMALLEST, "read", replicas=3))
+    assert refused.reason is ReasonCode.NOT_LEADER
+    assert "one" in leaders[1].standing().words
+    # The first is gone without a word, in the middle of its change.
+    story.electing.remove(leaders[0])
+    decisions = two.until(lambda decision: decision.reason is not ReasonCode.NOT_LEADER, "the other leads")
+    assert leaders[1].leading() and not leaders[0].leading()
+    decisions += two.until_settled(changed(SMALLEST, "read", variant="big"))
+    assert not applied(decisions)
+    assert story.generation() == generation + 1
+    # It wakes, and neither decides nor writes.
+    late = one.ask(changed(SMALLEST, "read", replicas=3))
+    assert late.reason is ReasonCode.NOT_LEADER
+    assert story.generation() == generation + 1
+    # In order: the leader gives the lease back, and the other has it at once.
+    story.electing[:] = [leaders[0]]
+    leaders[1].close()
+    story.eventually(leaders[0].leading, "the first leads again")
+    wanted = changed(SMALLEST, "read", variant="big", replicas=2)
+    assert one.ask(wanted).action is Action.APPLY
+    one.until_settled(wanted)
+    assert story.generation() == generation + 2
 
 
 def test_writes_nothing_in_advisory_mode(story: Story) -> None:

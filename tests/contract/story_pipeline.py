@@ -1,0 +1,97 @@
+"""A pipeline for the stories: two stages, made-up profiles, and the policies that the stories use."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from functools import cache
+
+from ipa.model.pipeline import (
+    Bounds,
+    Objective,
+    Pipeline,
+    SeldonRun,
+    SeldonTarget,
+    Sla,
+    Stage,
+    Variant,
+    chain,
+)
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.optimize.problem import Compat
+from ipa.policies.base import Policy
+from ipa.policies.ours import Ours
+from ipa.policies.profiled import Profiled
+from ipa.policies.static import Static
+
+Configs = tuple[StageConfig, ...]
+
+NAME = "ipa-stories"
+STAGES = ("detect", "read")
+# Accuracy, and seconds of one item on one replica of a tenth of a core. `broken` has an image that does not
+# start, and is too bad for any plan.
+VARIANTS = {"small": (0.6, 0.05), "big": (0.9, 0.15), "broken": (0.1, 0.4)}
+# So few cores that any cluster has them.
+CORES = (0.1, 0.2)
+SMALLEST: Configs = tuple(StageConfig(stage, "small", 1, 0.1, 1) for stage in STAGES)
+
+
+def pipeline(namespace: str, image: str, crash_image: str) -> Pipeline:
+    """Two stages whose sound variants differ by env alone, so that any image serves."""
+
+    def variant(name: str) -> Variant:
+        used = crash_image if name == "broken" else image
+        return Variant(name, seldon=SeldonRun(image=used, env={"MODEL_VARIANT": name}))
+
+    return Pipeline(
+        name=NAME,
+        stages=chain(
+            [
+                Stage(stage, tuple(variant(name) for name in VARIANTS), batch_timeout_s=0.05)
+                for stage in STAGES
+            ]
+        ),
+        sla=Sla(0.8),
+        objectives={"default": Objective(beta=0.2)},
+        bounds=Bounds(max_replicas=8, batch_sizes=(1, 2, 4, 8)),
+        seldon=SeldonTarget(NAME, namespace),
+    )
+
+
+def _profile(stage: str) -> StageProfile:
+    variants = tuple(
+        VariantProfile(
+            name,
+            accuracy,
+            tuple(
+                ProfilePoint(cores, batch, item_s * (0.4 + 0.6 * batch) / (10 * cores) ** 0.8)
+                for cores in CORES
+                for batch in (1, 2, 4, 8)
+            ),
+        )
+        for name, (accuracy, item_s) in VARIANTS.items()
+    )
+    return StageProfile(NAME, stage, variants, "made up", date(2026, 1, 1), "made up")
+
+
+@cache
+def profiled() -> Profiled:
+    """Planner and predictor of the pipeline, which do not ask where it runs."""
+    made = pipeline("any", "any", "any")
+    profiles = {stage: _profile(stage) for stage in STAGES}
+    return Profiled(made, profiles, compat=Compat.PAPER, solver="exact")
+
+
+def ours(made: Pipeline) -> Policy:
+    """The planner as a policy."""
+
+    def plan(narrowed: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
+        return replace(profiled().plan(narrowed, rate_rps, running), solve_s=0.0)
+
+    return Ours(made, plan)
+
+
+def keep() -> Policy:
+    """The policy that wants what runs: what happens is what the story asks for."""
+    return Static(profiled())
