@@ -28,6 +28,7 @@ SDEPS = f"/apis/{GROUP}/{VERSION}", PLURAL
 DEPLOYMENTS = "/apis/apps/v1", "deployments"
 PODS = "/api/v1", "pods"
 EVENTS = "/api/v1", "events"
+AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"
 LEASES = "/apis/coordination.k8s.io/v1", "leases"
 
 __all__ = ["ExpiredError", "Json", "KubeClient"]
@@ -123,6 +124,10 @@ class KubeClient:
         """The pods with those labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         return self._list("PodList", PODS, namespace, {"labelSelector": selector})[0]
+
+    def list_autoscalers(self, namespace: str) -> list[Json]:
+        """All HorizontalPodAutoscalers of the namespace."""
+        return self._list("HorizontalPodAutoscalerList", AUTOSCALERS, namespace)[0]
 
     def list_seldondeployments(self, namespace: str) -> tuple[list[Json], str]:
         """All SeldonDeployments of the namespace, and the version from which to watch them."""

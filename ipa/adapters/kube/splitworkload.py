@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.locate import Place, target_of
 from ipa.adapters.kube.manifest import canonical, check_configs
@@ -65,6 +66,8 @@ class SplitWorkload:
         objects = self._get(parts)
         configs = read_split(pipeline, parts, objects)
         places = places_of(parts, objects)
+        autoscalers = self._client.list_autoscalers(target_of(pipeline).namespace)
+        check_autoscalers(pipeline, list(objects), places, autoscalers)
         deployments = self._deployments(pipeline, places)
         models = [place for part, place in zip(parts, places, strict=True) if part.role is Role.MODEL]
         stages = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import Json, KubeClient
 from ipa.adapters.kube.locate import Place, locate, target_of
 from ipa.adapters.kube.manifest import canonical, read, render
@@ -42,6 +43,9 @@ class SeldonWorkload:
         sdep = self._get(pipeline)
         configs = read(pipeline, sdep)
         places = locate(pipeline, sdep)
+        target = target_of(pipeline)
+        autoscalers = self._client.list_autoscalers(target.namespace)
+        check_autoscalers(pipeline, [target.name], places, autoscalers)
         deployments = self._deployments(pipeline, places)
         stages = tuple(
             StageState(config, ready_replicas(deployments[place.deployment]))

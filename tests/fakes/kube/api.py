@@ -14,6 +14,7 @@ LIST_KINDS = {
     "deployments": ("apps/v1", "DeploymentList"),
     "pods": ("v1", "PodList"),
     "events": ("v1", "EventList"),
+    "horizontalpodautoscalers": ("autoscaling/v2", "HorizontalPodAutoscalerList"),
     "leases": ("coordination.k8s.io/v1", "LeaseList"),
 }
 PATCHES = {
