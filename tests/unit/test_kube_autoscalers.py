@@ -80,8 +80,8 @@ def test_autoscalers_of_others_are_no_matter(kube: FakeKube, workload: SeldonWor
         autoscaler("b", "SeldonDeployment", "other"),
         autoscaler("c", "StatefulSet", "sample-main-1-reader"),
     ):
-        kube.store.create("horizontalpodautoscalers", "models", made)
-    kube.store.create("horizontalpodautoscalers", "elsewhere", autoscaler("d", "SeldonDeployment", "sample"))
+        put(kube, "models", made)
+    put(kube, "elsewhere", autoscaler("d", "SeldonDeployment", "sample"))
     assert workload.read(PIPELINE).settled
 
 
