@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ipa.model.decision import Action, Mode, ReasonCode
-from tests.contract.story_harness import ClusterStory, FakeStory, Story, applied, changed
-from tests.contract.story_pipeline import SMALLEST, TOO_MANY_CORES, keep, ours, profiled
+from tests.contract.story_harness import TOO_MANY_CORES, ClusterStory, FakeStory, Story, applied, changed
+from tests.contract.story_pipeline import SMALLEST, keep, ours, profiled
 
 Json = dict[str, Any]
 
