@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ipa.control.loop import HistoryPoint, Snapshot
-from ipa.model.decision import Decision, ReasonCode
+from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation, StageObservation
 from ipa.model.pipeline import Pipeline
@@ -201,21 +201,3 @@ def _degraded(observation: Observation | None, decision: Decision | None) -> tup
             f"{decision.reason.value}: {decision.detail}" if decision.detail else decision.reason.value
         )
     return tuple(found)
-
-
-# Reasons for which a person should look; the others are the loop doing well.
-UNHEALTHY = frozenset(
-    {
-        ReasonCode.ROLLBACK,
-        ReasonCode.METRICS_MISSING,
-        ReasonCode.METRICS_STALE,
-        ReasonCode.METRICS_INVALID,
-        ReasonCode.WORKLOAD_UNKNOWN,
-        ReasonCode.INFEASIBLE,
-        ReasonCode.SOLVER_FAILED,
-        ReasonCode.QUARANTINED,
-        ReasonCode.DRIFT,
-        ReasonCode.RBAC,
-        ReasonCode.AUDIT_FAILED,
-    }
-)

@@ -13,7 +13,7 @@ from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.cli.direct import NO_SIGNALS, Wanted
 from ipa.control.actuation import IN_FLIGHT, Phase, begin, sent
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.guards import GuardSettings, pause_of
+from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, World
 from ipa.control.outcome import unwritten
 from ipa.control.ports import (
@@ -26,6 +26,7 @@ from ipa.control.ports import (
     Signals,
     WorkloadState,
 )
+from ipa.control.said import stop_of
 from ipa.control.state import EngineState
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (
@@ -89,9 +90,20 @@ class Hand:
         write was not answered, and reading back shows that it did not happen.
         """
         loop = self._loop()
-        decision = loop.request(wanted.configs, wanted.detail)
+        first = decision = loop.request(wanted.configs, wanted.detail)
+        while (running := self._carried(loop, decision)) == decision.configs != wanted.configs:
+            # A step of several: no capacity is taken away before its successor is ready.
+            decision = loop.request(wanted.configs, wanted.detail)
+        if running is None or running == wanted.configs:
+            return decision if running is None else first
+        if running == decision.previous:
+            raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
+        raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
+
+    def _carried(self, loop: ControlLoop, decision: Decision) -> tuple[StageConfig, ...] | None:
+        """What runs once the decision is carried out; None where it was to hold. Errors: see `change`."""
         if decision.action is Action.HOLD and loop.snapshot().phase is not Phase.UNKNOWN:
-            return decision
+            return None
         self._say(f"{decision.reason.value}: {decision.detail}")
         taken_back, last, is_late = self._follow(loop, decision)
         if last.reason is ReasonCode.ROLLBACK_FAILED:
@@ -100,12 +112,7 @@ class Hand:
             kind = DeadlineError if is_late else RolloutError
             raise kind(f"{taken_back.detail}; that runs again")
         observation = loop.snapshot().observation
-        running = observation.running() if observation else None
-        if running == wanted.configs:
-            return decision
-        if running == decision.previous:
-            raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
-        raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
+        return (observation.running() if observation else None) or ()
 
     def create(self, wanted: Wanted) -> Decision:
         """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
@@ -160,17 +167,17 @@ class Hand:
         name, at = self._pipeline.name, self._clock.now()
         newest = self._decisions.decisions(name, limit=1)
         tick = newest[0].tick + 1 if newest else 1
-        pause = pause_of(self._control, at)
+        stop = stop_of(self._control, at)
         inputs = canonical_json({"requested": wanted, "control": self._control, "at": at})
         return Decision(
             decision_id=f"{name}-{tick}-{self._run_id}",
             pipeline=name,
             tick=tick,
             at=at.isoformat(),
-            action=Action.HOLD if pause else Action.APPLY,
-            reason=pause.reason if pause else ReasonCode.REQUESTED,
-            detail=pause.detail if pause else f"{wanted.detail}: created",
-            configs=() if pause else wanted.configs,
+            action=Action.HOLD if stop else Action.APPLY,
+            reason=stop[0] if stop else ReasonCode.REQUESTED,
+            detail=stop[1] if stop else f"{wanted.detail}: created",
+            configs=() if stop else wanted.configs,
             previous=(),
             mode=self._control.mode,
             inputs_digest=digest(inputs),

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ipa.control import quarantine
+from ipa.control.crowding import disagreement
 from ipa.control.guards import bound_faults, limit_steps, total_cores
+from ipa.control.said import held_back, pin_faults, pins_of
 from ipa.control.stabiliser import remember, ripe
 from ipa.control.state import EngineState, TickRequest, Verdict, hold
+from ipa.control.steps import Step, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
@@ -23,14 +26,14 @@ def choose(
 ) -> tuple[Verdict, EngineState]:
     """Apply the plan at once where what runs does not carry the rate; else only a better one, and slowly."""
     reset = replace(state, lower=())
-    plan = _plan(request, state, running, forecast)
+    plan = plan_for(request, state, running, forecast)
     if isinstance(plan, Verdict):
         return plan, reset
     short = plan.note if plan.rate_rps < forecast.upper_rps * (1 - 1e-9) else ""
     if plan.configs == running:
         return _kept(ReasonCode.NO_CHANGE, "the best plan runs", short, plan, forecast), reset
     now = request.predict(running, plan.rate_rps)
-    urgent = now is None or _urgent(plan, now)
+    urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
     if now is not None and not urgent:
         gain_ratio = _gain_ratio(plan, now)
         if now.feasible and gain_ratio < request.settings.tolerance_ratio:
@@ -43,7 +46,11 @@ def choose(
             words = f"not needed now, better for {len(state.lower)} of {ticks} ticks: {_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
-    return _checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent), state
+        objection = _objection(request, state, plan, now)
+        if objection:
+            words = f"less would do by the plan, but {objection}"
+            return hold(ReasonCode.SIGNALS_DISAGREE, words, plan=plan, forecast=forecast), reset
+    return checked(request, state, running, plan=plan, forecast=forecast, urgent=urgent), state
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
@@ -64,13 +71,37 @@ def capacity_rps(plan: Plan) -> float:
     return min(stage.replicas * stage.capacity_rps * plan.rate_rps / stage.rate_rps for stage in plan.stages)
 
 
-def _plan(request: TickRequest, state: EngineState, running: Configs, forecast: Forecast) -> Plan | Verdict:
+def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Prediction) -> str:
+    """Why capacity is not to be taken away now; empty where it may, or none is."""
+    if capacity_rps(plan) >= now.capacity_rps * (1 - 1e-9):
+        return ""
+    acted_on_s = state.crowding.acted_on_s
+    if acted_on_s is not None and request.now_s - acted_on_s < request.settings.crowded_hold_s:
+        return f"a stage was crowded {request.now_s - acted_on_s:.0f} s ago"
+    return disagreement(request.observation, now.sla_s)
+
+
+def plan_for(
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    forecast: Forecast,
+    *,
+    only_more: bool = False,
+    reachable: bool = False,
+) -> Plan | Verdict:
     """The policy's plan, or the hold where it has none."""
-    banned = quarantine.excluded(state.failures, running, request.now_s)
+    asked = PolicyState(
+        running,
+        quarantine.excluded(state.failures, running, request.now_s),
+        request.now_s,
+        pins_of(request.control),
+        only_more=only_more or request.control.mode is Mode.GUARDED,
+        room_cores=quarantine.room_cores(state.failures, running, request.now_s),
+        reachable=reachable,
+    )
     try:
-        plan = request.policy.decide(
-            request.observation, forecast, PolicyState(running, banned, request.now_s)
-        )
+        plan = request.policy.decide(request.observation, forecast, asked)
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
     if plan.termination is Termination.INFEASIBLE:
@@ -85,7 +116,7 @@ def _plan(request: TickRequest, state: EngineState, running: Configs, forecast: 
     return plan
 
 
-def _checked(
+def checked(
     request: TickRequest,
     state: EngineState,
     running: Configs,
@@ -93,23 +124,59 @@ def _checked(
     plan: Plan,
     forecast: Forecast,
     urgent: bool,
+    reason: ReasonCode | None = None,
 ) -> Verdict:
-    """The verdict to apply, unless steps, quarantine, bounds or advisory mode say otherwise."""
+    """The verdict to apply the first step to the plan, unless step, quarantine, bounds, room or mode object.
+
+    `reason` is given where it is not for the kind of the change.
+    """
+    found = _step_to(request, state, running, plan)
+    if isinstance(found, Verdict) and found.reason is ReasonCode.NO_ROOM:
+        # Not the best plan then, but the best of those that can be reached.
+        other = plan_for(request, state, running, forecast, reachable=True)
+        if not isinstance(other, Verdict):
+            second = _step_to(request, state, running, other)
+            plan, found = (plan, found) if isinstance(second, Verdict) else (other, second)
+    if isinstance(found, Verdict):
+        return replace(found, plan=plan, forecast=forecast)
+    if reason is None:
+        reason = classify(running, found.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
+    detail = _why(plan, forecast) + changes(running, found.configs)
+    detail += f"; {found.later}" if found.later else ""
+    held = held_back(request.control.mode, running, found.configs)
+    if held is not None:
+        words = f"would {reason.value}: {detail}"
+        return hold(held, words, plan=plan, forecast=forecast, would=found.configs)
+    return Verdict(Action.APPLY, reason, detail, found.configs, plan, forecast)
+
+
+def _step_to(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Step | Verdict:
+    """The first step to the plan, or the hold where there is none."""
+    aim = _aim(request, state, running, plan)
+    if isinstance(aim, Verdict):
+        return aim
+    if aim == running:
+        return hold(ReasonCode.NO_CHANGE, "the step limit allows no change")
+    step = safe_step(running, aim, request.rolling, request.pipeline.bounds.most_cores)
+    return step if step.configs != running else hold(ReasonCode.NO_ROOM, no_room(step, running, aim))
+
+
+def no_room(step: Step, running: Configs, aim: Configs) -> str:
+    """The words for a change of which not even the first stage may begin."""
+    return f"{step.lacking_cores:.3g} cores more are needed while it changes: {changes(running, aim)}"
+
+
+def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | Verdict:
+    """The plan's configurations within the step limit, or the hold where they may not be."""
     bounds = request.pipeline.bounds
     configs = limit_steps(plan.configs, running, bounds, request.settings.max_step_replicas)
     objection = quarantine.objection(state.failures, running, configs, request.now_s)
     if objection:
-        return hold(ReasonCode.QUARANTINED, objection, plan=plan, forecast=forecast)
-    faults = bound_faults(request.pipeline, configs)
+        return hold(ReasonCode.QUARANTINED, objection)
+    faults = [*bound_faults(request.pipeline, configs), *pin_faults(request.pipeline, plan.configs)]
     if faults:
-        return hold(ReasonCode.SOLVER_FAILED, "; ".join(faults), plan=plan, forecast=forecast)
-    if configs == running:
-        return hold(ReasonCode.NO_CHANGE, "the step limit allows no change", plan=plan, forecast=forecast)
-    reason = classify(running, configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
-    detail = _why(plan, forecast) + changes(running, configs)
-    if request.control.mode is Mode.ADVISORY:
-        return hold(ReasonCode.ADVISORY, f"would {reason.value}: {detail}", plan=plan, forecast=forecast)
-    return Verdict(Action.APPLY, reason, detail, configs, plan, forecast)
+        return hold(ReasonCode.SOLVER_FAILED, "; ".join(faults))
+    return configs
 
 
 def _kept(reason: ReasonCode, words: str, short: str, plan: Plan, forecast: Forecast) -> Verdict:

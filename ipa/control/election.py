@@ -6,7 +6,7 @@
 
 Nobody's clock is compared with another's. A holder leads from its acquisition until `renew_deadline_s` after
 the *sending* of its last renewal that was answered; another takes the lease no sooner than `lease_s` after it
-*saw* the record change last. Since the sending comes before the change and the change before the seeing, and
+*saw* the record's version change last. Since the sending comes before the change and the change before the seeing, and
 the deadline is shorter than the lease, at most one leads at any moment, whatever the wall clocks say, however
 late an answer is and whoever is stopped for how long. Every write is made onto the version that was read.
 
@@ -186,7 +186,8 @@ def sending(election: Election, step: Step, now_s: float) -> Election:
 
 def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) -> Election:
     """The election after a read was answered, with None where there is no Lease. `jitter` is in 0..1."""
-    news = election.seen_s == -inf or lease != election.lease
+    # By version: what says the same may have said something else meanwhile.
+    news = election.seen_s == -inf or _version(lease) != _version(election.lease)
     election = replace(
         election,
         lease=lease,
@@ -293,6 +294,10 @@ def _is_ours(election: Election, lease: Lease) -> bool:
         and lease.holder == election.me
         and (lease.acquired_at, lease.transitions) == (mine.acquired_at, mine.transitions)
     )
+
+
+def _version(lease: Lease | None) -> str | None:
+    return None if lease is None else lease.version
 
 
 def _retry_s(election: Election, jitter: float) -> float:

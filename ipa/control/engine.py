@@ -7,13 +7,16 @@ from dataclasses import replace
 from ipa.control import quarantine
 from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
 from ipa.control.canonical import canonical_json, digest, plain
-from ipa.control.choose import changes, choose
-from ipa.control.guards import Hold, bound_faults, forecast_fault, load_of, pause_of
-from ipa.control.state import Block, EngineState, TickRequest, Verdict, hold
-from ipa.model.decision import Action, Change, Decision, Effects, Mode, ReasonCode
-from ipa.model.errors import IpaError
+from ipa.control.choose import changes, no_room
+from ipa.control.guards import bound_faults
+from ipa.control.load import on_load
+from ipa.control.said import pin_faults, pins_of, stop_of
+from ipa.control.state import Block, EngineState, Request, TickRequest, Verdict, hold
+from ipa.control.steps import safe_step
+from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
+from ipa.policies.base import pinned
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
 DRIFT_WINDOW_S = 3600.0
@@ -29,8 +32,14 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     """
     before = state
     state = replace(state, tick=state.tick + 1)
-    verdict, state = _judge(request, state)
+    if request.control.mode is not Mode.SHADOW:
+        state = replace(state, shadow=None)
+    pins = pins_of(request.control)
+    asked = replace(request, pipeline=pinned(request.pipeline, pins)) if pins else request
+    verdict, state = _judge(asked, state)
     decision = _decision(request, before, state.tick, verdict)
+    events = _events(before, decision)
+    state = replace(state, last_reason=decision.reason)
     change = None
     if verdict.action is Action.APPLY:
         change = Change(
@@ -43,7 +52,15 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
         )
         state = replace(state, actuation=begin(change, request.now_s), lower=(), planned=True)
-    return Effects(decision, change, next_tick_s=request.settings.tick_s), state
+    return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
+
+
+def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:
+    """What is worth telling: every change, and a hold for which a person should look, when it begins."""
+    is_warning = decision.reason in UNHEALTHY
+    if decision.action is Action.APPLY or (is_warning and decision.reason is not before.last_reason):
+        return (Event(decision.reason, decision.detail, is_warning),)
+    return ()
 
 
 def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Verdict) -> Decision:
@@ -86,27 +103,30 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Ver
 
 def _judge(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineState]:
     """Pause, then what is in flight, then other hands, then people's requests, then the load."""
-    pause = pause_of(request.control, request.at)
+    said = stop_of(request.control, request.at)
+    pause = hold(*said) if said else None
     running = request.observation.running()
     if running is None:
         reset = replace(state, lower=())
         problem = request.observation.problem or "what runs was not seen"
         reason = ReasonCode.DRIFT if _is_foreign(request.observation) else ReasonCode.WORKLOAD_UNKNOWN
-        return (_said(pause) if pause else hold(reason, problem)), reset
+        return pause or hold(reason, problem), reset
     if state.block and not state.block.holds(request.control, request.now_s):
         state = replace(state, block=None, conflicts=0, drifts_s=())
-    stop = _stop(request, state, pause)
+    stop = _stop(state, pause)
     verdict, state = _follow(request, state, running, stop)
     if stop is not None:
         idle = not state.actuation.in_flight
-        return stop, replace(state, lower=(), ours=running if idle and pause else state.ours)
+        return stop, replace(state, lower=(), goal=None, ours=running if idle and pause else state.ours)
     if verdict is None:
         verdict, state = _others(request, state, running)
-    if verdict is None and request.requested is not None:
-        verdict = _on_request(request, running)
+    requested = request.requested or state.goal
+    if verdict is None and requested is not None:
+        verdict, goal = _on_request(request, requested, running)
+        state = replace(state, goal=goal)
     if verdict is not None:
         return verdict, replace(state, lower=())
-    return _on_load(request, state, running)
+    return on_load(request, state, running)
 
 
 def _is_foreign(observation: Observation) -> bool:
@@ -117,10 +137,10 @@ def _is_foreign(observation: Observation) -> bool:
     )
 
 
-def _stop(request: TickRequest, state: EngineState, pause: Hold | None) -> Verdict | None:
-    """The hold of a pipeline that is paused or blocked: nothing at all is written."""
+def _stop(state: EngineState, pause: Verdict | None) -> Verdict | None:
+    """The hold of a pipeline that is paused, frozen or blocked: nothing at all is written."""
     if pause is not None:
-        return _said(pause)
+        return pause
     if state.block is not None:
         return hold(state.block.reason, f"{state.block.detail}; pause and resume to go on")
     return None
@@ -136,10 +156,10 @@ def _follow(
     if actuation.in_flight:
         return _in_progress(actuation), replace(state, actuation=actuation)
     if actuation.phase is Phase.FAILED:
-        if stop is not None or request.control.mode is Mode.ADVISORY:
+        if stop is not None or not request.control.mode.writes:
             # Kept in flight: it is judged again once writing is allowed.
             words = f"the rollout failed and is not taken back in this mode: {actuation.detail}"
-            return hold(ReasonCode.ADVISORY, words), state
+            return hold(ReasonCode.IN_PROGRESS, words), state
         return _take_back(request, state, running, actuation)
     return _landed(request, replace(state, actuation=IDLE), actuation)
 
@@ -169,7 +189,7 @@ def _take_back(
     assert change is not None
     base_s = request.settings.quarantine_s
     failures = quarantine.add(state.failures, change.previous, change.configs, base_s, request.now_s)
-    state = replace(state, failures=failures, actuation=IDLE)
+    state = replace(state, failures=failures, actuation=IDLE, goal=None)
     words = f"the rollout failed ({actuation.detail or 'no reason given'}): "
     if running == change.previous:
         state = replace(state, ours=running)
@@ -183,54 +203,43 @@ def _others(request: TickRequest, state: EngineState, running: Configs) -> tuple
     if state.ours is not None and running != state.ours:
         words = f"changed by another hand: {changes(state.ours, running)}"
         recent = tuple(at_s for at_s in state.drifts_s if request.now_s - at_s < DRIFT_WINDOW_S)
-        state = replace(state, ours=running, drifts_s=(*recent, request.now_s))
+        state = replace(state, ours=running, goal=None, drifts_s=(*recent, request.now_s))
         if len(state.drifts_s) >= request.settings.max_drifts:
             state = replace(state, block=Block(ReasonCode.DRIFT, words, request.control))
         return hold(ReasonCode.DRIFT, words), state
-    state = replace(state, ours=running if request.control.mode is Mode.ACTIVE else None)
+    state = replace(state, ours=running if request.control.mode.writes else None)
     if not request.observation.settled:
         return hold(ReasonCode.IN_PROGRESS, "a change that is not ours is rolling out"), state
     return None, state
 
 
-def _on_request(request: TickRequest, running: Configs) -> Verdict:
-    """What a person asked for: it needs no load and no patience, yet keeps the bounds."""
-    assert request.requested is not None
-    configs, detail = request.requested.configs, request.requested.detail
-    faults = bound_faults(request.pipeline, configs)
+def _on_request(request: TickRequest, requested: Request, running: Configs) -> tuple[Verdict, Request | None]:
+    """What a person asked for, and the same again where more steps of it are left.
+
+    It needs no load and no patience, yet keeps the bounds, and takes no capacity away before its successor.
+    """
+    configs, detail = requested.configs, requested.detail
+    faults = [*bound_faults(request.pipeline, configs), *pin_faults(request.pipeline, configs)]
     if faults:
-        return hold(ReasonCode.INFEASIBLE, f"{detail}: {'; '.join(faults)}")
+        return hold(ReasonCode.INFEASIBLE, f"{detail}: {'; '.join(faults)}"), None
     if configs == running:
-        return hold(ReasonCode.NO_CHANGE, f"{detail}: it runs already")
+        return hold(ReasonCode.NO_CHANGE, f"{detail}: it runs already"), None
     words = f"{detail}: {changes(running, configs)}"
-    if request.control.mode is Mode.ADVISORY:
-        return hold(ReasonCode.ADVISORY, f"would {words}")
-    return Verdict(Action.APPLY, ReasonCode.REQUESTED, words, configs)
-
-
-def _on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict, EngineState]:
-    """Decide by the load, where it can be trusted. Whoever was blind counts the ticks anew."""
-    reset = replace(state, lower=())
-    load = load_of(request.observation, request.settings)
-    if isinstance(load, Hold):
-        return _said(load), reset
-    try:
-        forecast = request.forecaster(load.value)
-    except IpaError as error:
-        return hold(ReasonCode.METRICS_INVALID, f"no forecast: {error}"), reset
-    fault = forecast_fault(forecast)
-    if fault is not None:
-        return _said(fault), reset
-    return choose(request, state, running, forecast)
+    if not request.control.mode.writes:
+        reason = ReasonCode.SHADOW if request.control.mode is Mode.SHADOW else ReasonCode.ADVISORY
+        return hold(reason, f"would {words}"), None
+    step = safe_step(running, configs, request.rolling, request.pipeline.bounds.most_cores)
+    if step.configs == running:
+        return hold(ReasonCode.NO_ROOM, f"{detail}: {no_room(step, running, configs)}"), None
+    if step.configs != configs:
+        words = f"{detail}: {changes(running, step.configs)}; {step.later}"
+    goal = requested if step.configs != configs else None
+    return Verdict(Action.APPLY, ReasonCode.REQUESTED, words, step.configs), goal
 
 
 def _in_progress(actuation: Actuation) -> Verdict:
     detail = f": {actuation.detail}" if actuation.detail else ""
     return hold(ReasonCode.IN_PROGRESS, f"a change is {actuation.phase.value.replace('_', ' ')}{detail}")
-
-
-def _said(held: Hold) -> Verdict:
-    return hold(held.reason, held.detail)
 
 
 def _value(value: Measured[float] | Missing) -> float | None:

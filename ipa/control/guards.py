@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from ipa.control.observe import sane
-from ipa.control.ports import PipelineControl
 from ipa.model.decision import ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
@@ -42,6 +40,12 @@ class GuardSettings:
     # So many refused writes or changes by another hand in a row end in a pause: no war, no hammering.
     max_conflicts: int = 3
     max_drifts: int = 3
+    # A stage offered more than this of what its ready replicas carry is crowded.
+    max_utilisation_ratio: float = 1.0
+    # Crowded so many ticks in a row, it gets replicas whatever the plan says.
+    crowded_ticks: int = 3
+    # No capacity is taken away for so long after that.
+    crowded_hold_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +54,6 @@ class Hold:
 
     reason: ReasonCode
     detail: str
-
-
-def pause_of(control: PipelineControl, at: datetime) -> Hold | None:
-    """The hold of a pipeline that is paused at that time (until is a moment of the wall clock)."""
-    if not control.paused or (control.paused_until is not None and at >= control.paused_until):
-        return None
-    until = f" until {control.paused_until.isoformat()}" if control.paused_until else ""
-    by = f" by {control.paused_by}" if control.paused_by else ""
-    why = f": {control.paused_reason}" if control.paused_reason else ""
-    return Hold(ReasonCode.PAUSED, f"paused{by}{until}{why}")
 
 
 def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | Hold:

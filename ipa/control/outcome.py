@@ -8,7 +8,7 @@ from ipa.control import quarantine
 from ipa.control.actuation import unanswered, withdrawn
 from ipa.control.guards import GuardSettings
 from ipa.control.ports import PipelineControl
-from ipa.control.state import Block, EngineState
+from ipa.control.state import Block, EngineState, TickRequest
 from ipa.model.decision import Action, Change, Decision, ReasonCode
 from ipa.model.errors import (
     ConflictError,
@@ -17,8 +17,30 @@ from ipa.model.errors import (
     InputError,
     IpaError,
     NotFoundError,
+    StandbyError,
     UnavailableError,
 )
+from ipa.model.observation import Measured
+
+
+def standing_by(request: TickRequest) -> Decision:
+    """The decision of a replica of the service that does not lead; it is not recorded."""
+    name, running = request.pipeline.name, request.observation.running() or ()
+    rate = request.observation.arrival_rate_rps
+    return Decision(
+        decision_id=f"{name}-standby-{request.run_id}",
+        pipeline=name,
+        tick=0,
+        at=request.at.isoformat(),
+        action=Action.HOLD,
+        reason=ReasonCode.NOT_LEADER,
+        detail="another replica of the service leads; this one stands by",
+        configs=running,
+        previous=running,
+        mode=request.control.mode,
+        revision=request.observation.revision,
+        observed_rate_rps=rate.value if isinstance(rate, Measured) else None,
+    )
 
 
 def unrecorded(
@@ -29,7 +51,7 @@ def unrecorded(
         state = replace(state, actuation=withdrawn(state.actuation, now_s))
     words = f"the decision {decision.reason.value} could not be recorded: {error}"
     held = replace(decision, action=Action.HOLD, reason=ReasonCode.AUDIT_FAILED, detail=words)
-    return replace(held, configs=decision.previous), state
+    return replace(held, configs=decision.previous), replace(state, last_reason=held.reason)
 
 
 def unwritten(
@@ -53,6 +75,8 @@ def unwritten(
         case UnavailableError() | DeadlineError():
             left = unanswered(state.actuation, words)
             words = f"the write was not answered, it will be read back: {words}"
+        case StandbyError():
+            reason = ReasonCode.NOT_LEADER
         case ConflictError():
             reason = ReasonCode.CONFLICT
             state = _conflicted(state, words, control, settings, now_s)
@@ -77,7 +101,7 @@ def unwritten(
         detail=words,
         configs=decision.previous,
     )
-    return held, replace(state, tick=tick, actuation=left)
+    return held, replace(state, tick=tick, actuation=left, last_reason=reason)
 
 
 def _conflicted(

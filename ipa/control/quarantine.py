@@ -10,6 +10,8 @@ from ipa.model.plan import StageConfig
 
 # 300 s doubled five times is 2.7 h: a broken variant is tried a few times a day.
 MAX_DOUBLINGS = 5
+# Kubernetes counts cores in thousandths.
+LESS_CORES = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ def excluded(
     """The (stage, variant) pairs no plan may use now. What runs is never among them."""
     active = (failure.variants for failure in failures if now_s < failure.until_s)
     return frozenset().union(*active) - pairs(running)
+
+
+def room_cores(failures: Sequence[Failure], running: Sequence[StageConfig], now_s: float) -> float | None:
+    """The cores a plan may have so as not to be as large as what found no room lately; None is no limit."""
+    sizes = [failure.cores for failure in failures if not failure.variants and now_s < failure.until_s]
+    return max(min(sizes) - LESS_CORES, total_cores(running)) if sizes else None
 
 
 def objection(

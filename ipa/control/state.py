@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Protocol
 
 from ipa.control.actuation import IDLE, Actuation
+from ipa.control.blind import SEEING, Blindness
+from ipa.control.crowding import UNCROWDED, Crowding
 from ipa.control.guards import GuardSettings
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.control.quarantine import Failure
@@ -15,6 +17,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.policies.base import Policy, Predictor
 
 
@@ -49,6 +52,7 @@ class TickRequest:
     at: datetime
     # Makes decision ids unique over restarts of the service.
     run_id: str
+    rolling: Rolling = SIDE_BY_SIDE
     rollout: Rollout | None = None
     requested: Request | None = None
 
@@ -73,7 +77,8 @@ class EngineState:
 
     `lower` are the lower plans of the last ticks in a row, `ours` what runs by our own hand (None before it
     is known), `planned` whether a plan was ever applied, `conflicts` refused writes in a row, `drifts_s` when
-    another hand changed what ran.
+    another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what a person asked
+    for and takes more than one step, `last_reason` the last tick's.
     """
 
     tick: int = 0
@@ -85,6 +90,11 @@ class EngineState:
     conflicts: int = 0
     drifts_s: tuple[float, ...] = ()
     block: Block | None = None
+    blindness: Blindness = SEEING
+    crowding: Crowding = UNCROWDED
+    goal: Request | None = None
+    shadow: tuple[StageConfig, ...] | None = None
+    last_reason: ReasonCode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +107,17 @@ class Verdict:
     configs: tuple[StageConfig, ...] = ()
     plan: Plan | None = None
     forecast: Forecast | None = None
+    # What would have been written, where the mode held it back.
+    would: tuple[StageConfig, ...] = ()
 
 
 def hold(
-    reason: ReasonCode, detail: str, *, plan: Plan | None = None, forecast: Forecast | None = None
+    reason: ReasonCode,
+    detail: str,
+    *,
+    plan: Plan | None = None,
+    forecast: Forecast | None = None,
+    would: tuple[StageConfig, ...] = (),
 ) -> Verdict:
     """The verdict to leave everything as it is."""
-    return Verdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast)
+    return Verdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast, would=would)

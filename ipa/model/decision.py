@@ -73,6 +73,29 @@ class ReasonCode(StrEnum):
     AUDIT_FAILED = "hold.audit_failed"
 
 
+# Reasons for which a person should look; the others are the loop doing well.
+UNHEALTHY = frozenset(
+    {
+        ReasonCode.ROLLBACK,
+        ReasonCode.SATURATED,
+        ReasonCode.FALLBACK,
+        ReasonCode.METRICS_MISSING,
+        ReasonCode.METRICS_STALE,
+        ReasonCode.METRICS_INVALID,
+        ReasonCode.WORKLOAD_UNKNOWN,
+        ReasonCode.INFEASIBLE,
+        ReasonCode.NO_ROOM,
+        ReasonCode.SOLVER_FAILED,
+        ReasonCode.QUARANTINED,
+        ReasonCode.ROLLBACK_FAILED,
+        ReasonCode.CONFLICT,
+        ReasonCode.DRIFT,
+        ReasonCode.RBAC,
+        ReasonCode.AUDIT_FAILED,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Apply a configuration, or hold, with the reason and the inputs it was taken from.

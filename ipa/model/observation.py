@@ -37,6 +37,11 @@ class Missing:
     detail: str = ""
     age_s: float | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there was merely nothing to see, rather than something wrong with seeing it."""
+        return self.reason in (MissingReason.ABSENT, MissingReason.NOT_ASKED)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadHistory:

@@ -31,6 +31,8 @@ class PolicyState:
     pins: tuple[tuple[str, Pin], ...] = ()
     # Only what adds replicas to what runs is wanted.
     only_more: bool = False
+    # No more cores than this, since more found no room lately.
+    room_cores: float | None = None
     # The plan must be reachable within the cores that old and new may have together.
     reachable: bool = False
 
@@ -101,6 +103,8 @@ def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
     A stage that would be left with no variant keeps all of its own.
     """
     bounds = pipeline.bounds
+    if state.room_cores is not None:
+        bounds = replace(bounds, cores=min(state.room_cores, inf if bounds.cores is None else bounds.cores))
     if not state.reachable and bounds.most_cores is not None:
         bounds = replace(bounds, transition_cores=inf)
     stages = tuple(

@@ -1,0 +1,43 @@
+"""How long the load was not seen, and when the declared fall-back begins and ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ipa.model.forecast import Forecast
+from ipa.model.pipeline import Fallback
+
+
+@dataclass(frozen=True, slots=True)
+class Blindness:
+    """Ticks in a row without and with a load to be trusted, and whether the fall-back is in force.
+
+    It begins after `after_ticks` blind ticks in a row and ends after `recover_ticks` seen ones in a row, so a
+    metrics server that comes and goes does not switch it on and off.
+    """
+
+    blind_ticks: int = 0
+    seen_ticks: int = 0
+    in_fallback: bool = False
+
+    def unseen(self, fallback: Fallback | None) -> Blindness:
+        """After one more blind tick."""
+        blind_ticks = self.blind_ticks + 1
+        begins = fallback is not None and blind_ticks >= fallback.after_ticks
+        return Blindness(blind_ticks, 0, self.in_fallback or begins)
+
+    def seen(self, fallback: Fallback | None) -> Blindness:
+        """After one more tick that saw the load."""
+        seen_ticks = self.seen_ticks + 1
+        goes_on = self.in_fallback and fallback is not None and seen_ticks < fallback.recover_ticks
+        return Blindness(0, seen_ticks, goes_on)
+
+
+SEEING = Blindness()
+
+
+def fallback_forecast(fallback: Fallback, seen: Forecast | None = None) -> Forecast:
+    """The forecast of the fall-back: its declared rate, or more where more is seen."""
+    if seen is None:
+        return Forecast(fallback.rate_rps, fallback.rate_rps, 1.0, 0.0, "fall-back", 0.0)
+    return replace(seen, upper_rps=max(seen.upper_rps, fallback.rate_rps))

@@ -1,0 +1,154 @@
+"""A guard beside the model: where what is seen is beyond its bound, replicas are added all the same.
+
+A profile can be wrong and a load unlike any before. A stage is crowded where it is offered more than its
+ready replicas carry by their profile, where what waits takes longer than the SLA, or where the pipeline is
+late and this is its busiest stage. Latency alone adds nothing: replicas do not make an idle stage faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from ipa.control.guards import GuardSettings, over_budget
+from ipa.model.observation import Measured, Missing, Observation, StageObservation
+from ipa.model.pipeline import Bounds, Pipeline
+from ipa.model.plan import StageConfig
+
+# What is added brings the stage down to this utilisation; a stage below it is not what makes a pipeline late.
+TARGET_RATIO = 0.8
+
+Configs = tuple[StageConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Crowding:
+    """Ticks in a row in which a stage was crowded, and when one last was long enough to act."""
+
+    ticks: int = 0
+    acted_on_s: float | None = None
+
+
+UNCROWDED = Crowding()
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """A crowded stage: what it is offered over what its ready replicas carry, and how that is known."""
+
+    stage: str
+    utilisation_ratio: float
+    words: str
+
+
+def crowds_of(
+    observation: Observation,
+    capacities_rps: Mapping[str, float],
+    sla_s: float,
+    settings: GuardSettings,
+) -> tuple[Crowd, ...]:
+    """The crowded stages. What was not seen does not vote. `capacities_rps` are those of one replica."""
+    loads = [
+        (stage, utilisation)
+        for stage in observation.stages
+        if (utilisation := _utilisation_ratio(stage, capacities_rps.get(stage.stage))) is not None
+    ]
+    found = {}
+    for stage, utilisation in loads:
+        if utilisation > settings.max_utilisation_ratio:
+            words = f"{stage.stage} is offered {utilisation:.0%} of what its ready replicas carry"
+            found[stage.stage] = Crowd(stage.stage, utilisation, words)
+    for stage in observation.stages:
+        wait_s = _backlog_s(stage, capacities_rps.get(stage.stage))
+        if wait_s is not None and wait_s > sla_s and stage.stage not in found:
+            words = f"what waits at {stage.stage} takes {wait_s:.3g} s, the SLA is {sla_s:g} s"
+            found[stage.stage] = Crowd(stage.stage, 1.0 + wait_s / sla_s, words)
+    late = _value(observation.latency_s)
+    if not found and late is not None and late > sla_s and loads:
+        stage, utilisation = max(loads, key=lambda load: load[1])
+        if utilisation >= TARGET_RATIO:
+            words = f"latency is {late:.3g} s and {stage.stage} is busiest at {utilisation:.0%}"
+            found[stage.stage] = Crowd(stage.stage, utilisation, words)
+    return tuple(found.values())
+
+
+def more(
+    pipeline: Pipeline, running: Sequence[StageConfig], crowds: Sequence[Crowd], settings: GuardSettings
+) -> Configs:
+    """What runs with replicas added to the crowded stages, as far as bounds and steps allow."""
+    configs = tuple(running)
+    by_stage = {crowd.stage: crowd for crowd in crowds}
+    for at, config in enumerate(configs):
+        if config.stage not in by_stage:
+            continue
+        wanted = _wanted(config, by_stage[config.stage], settings.max_step_replicas)
+        limits = pipeline.stage(config.stage).limits(pipeline.bounds)
+        if limits.max_replicas is not None:
+            wanted = min(wanted, limits.max_replicas)
+        configs = _as_many_as_fit(configs, at, wanted, pipeline.bounds)
+    return configs
+
+
+def disagreement(observation: Observation, sla_s: float) -> str:
+    """Why capacity is not to be taken away now, by what is observed; empty where every live signal agrees.
+
+    A latency that is absent for want of requests does not object; one that is stale or broken does.
+    """
+    for name, value in _signals(observation):
+        if isinstance(value, Missing) and not value.is_idle:
+            return f"{name} is {value.reason.value}"
+    late = _value(observation.latency_s)
+    if late is not None and late > sla_s:
+        return f"latency is {late:.3g} s, the SLA is {sla_s:g} s"
+    for stage in observation.stages:
+        ready, config = stage.ready_replicas, stage.running
+        if (
+            isinstance(ready, Measured)
+            and isinstance(config, Measured)
+            and ready.value < config.value.replicas
+        ):
+            return f"{ready.value} of {config.value.replicas} replicas of {stage.stage} are ready"
+    return ""
+
+
+def _signals(observation: Observation) -> list[tuple[str, Measured[float] | Missing]]:
+    return [
+        ("the latency", observation.latency_s),
+        *((f"the load of {stage.stage}", stage.arrival_rate_rps) for stage in observation.stages),
+    ]
+
+
+def _wanted(config: StageConfig, crowd: Crowd, max_step: int) -> int:
+    wanted = max(config.replicas + 1, ceil(config.replicas * crowd.utilisation_ratio / TARGET_RATIO))
+    return min(wanted, config.replicas + max_step)
+
+
+def _as_many_as_fit(configs: Configs, at: int, wanted: int, bounds: Bounds) -> Configs:
+    for replicas in range(wanted, configs[at].replicas, -1):
+        tried = (*configs[:at], replace(configs[at], replicas=replicas), *configs[at + 1 :])
+        if not over_budget(tried, bounds):
+            return tried
+    return configs
+
+
+def _utilisation_ratio(stage: StageObservation, capacity_rps: float | None) -> float | None:
+    rate_rps, carried_rps = _value(stage.arrival_rate_rps), _carried_rps(stage, capacity_rps)
+    return None if rate_rps is None or carried_rps is None else rate_rps / carried_rps
+
+
+def _backlog_s(stage: StageObservation, capacity_rps: float | None) -> float | None:
+    length, carried_rps = _value(stage.queue_length), _carried_rps(stage, capacity_rps)
+    return None if length is None or carried_rps is None else length / carried_rps
+
+
+def _carried_rps(stage: StageObservation, capacity_rps: float | None) -> float | None:
+    """What the ready replicas carry; None where that is not known, or none is ready: that is no crowd."""
+    ready = stage.ready_replicas
+    if capacity_rps is None or not isinstance(ready, Measured) or ready.value < 1:
+        return None
+    return ready.value * capacity_rps
+
+
+def _value(seen: Measured[float] | Missing) -> float | None:
+    return seen.value if isinstance(seen, Measured) else None

@@ -1,0 +1,131 @@
+"""What a tick comes to by what is seen of the load, and by what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ipa.control import quarantine
+from ipa.control.blind import fallback_forecast
+from ipa.control.choose import changes, checked, choose, plan_for
+from ipa.control.crowding import Crowd, Crowding, crowds_of, more
+from ipa.control.guards import Hold, forecast_fault, load_of
+from ipa.control.said import held_back
+from ipa.control.state import EngineState, TickRequest, Verdict, hold
+from ipa.control.steps import safe_step
+from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.errors import IpaError
+from ipa.model.forecast import Forecast
+from ipa.model.pipeline import Fallback
+from ipa.model.plan import StageConfig
+
+Configs = tuple[StageConfig, ...]
+# A rate for which every measured configuration can be described; capacities do not depend on it.
+ANY_RATE_RPS = 1.0
+
+
+def on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict, EngineState]:
+    """The verdict by the load, or by what else asks for more. Whoever was blind counts the ticks anew.
+
+    In shadow mode it goes on from what its own decisions would have made of what runs.
+    """
+    is_shadow = request.control.mode is Mode.SHADOW
+    basis = state.shadow or running if is_shadow else running
+    forecast = _forecast(request)
+    fallback = request.pipeline.fallback
+    if isinstance(forecast, Hold):
+        state = replace(state, lower=(), blindness=state.blindness.unseen(fallback))
+        verdict = _blind(request, state, basis, forecast)
+    else:
+        state = replace(state, blindness=state.blindness.seen(fallback))
+        if fallback is not None and state.blindness.in_fallback:
+            forecast = fallback_forecast(fallback, forecast)
+        verdict, state = choose(request, state, basis, forecast)
+    if is_shadow:
+        return verdict, replace(state, shadow=verdict.would or state.shadow)
+    return _heed(request, state, running, verdict)
+
+
+def _forecast(request: TickRequest) -> Forecast | Hold:
+    """The forecast of a load that can be trusted, or the hold where there is none."""
+    load = load_of(request.observation, request.settings)
+    if isinstance(load, Hold):
+        return load
+    try:
+        forecast = request.forecaster(load.value)
+    except IpaError as error:
+        return Hold(ReasonCode.METRICS_INVALID, f"no forecast: {error}")
+    return forecast_fault(forecast) or forecast
+
+
+def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold) -> Verdict:
+    """The hold of a tick that did not see the load; in the fall-back, what its rate still needs."""
+    fallback = request.pipeline.fallback
+    if fallback is None or not state.blindness.in_fallback:
+        return hold(why.reason, why.detail)
+    verdict = _fall_back(request, state, running, fallback)
+    if verdict.action is Action.APPLY or verdict.would:
+        words = f"{why.detail}, {state.blindness.blind_ticks} ticks in a row; {verdict.detail}"
+        return replace(verdict, detail=words)
+    words = f"{why.detail}; the fall-back of {fallback.rate_rps:g} rps is in force"
+    return hold(why.reason, words, plan=verdict.plan, forecast=verdict.forecast)
+
+
+def _fall_back(request: TickRequest, state: EngineState, running: Configs, fallback: Fallback) -> Verdict:
+    forecast = fallback_forecast(fallback)
+    plan = plan_for(request, state, running, forecast, only_more=True)
+    if isinstance(plan, Verdict):
+        return plan
+    return checked(
+        request, state, running, plan=plan, forecast=forecast, urgent=True, reason=ReasonCode.FALLBACK
+    )
+
+
+def _heed(
+    request: TickRequest, state: EngineState, running: Configs, verdict: Verdict
+) -> tuple[Verdict, EngineState]:
+    """The verdict, or more replicas where stages were crowded for long and it brings them none."""
+    known = request.predict(running, ANY_RATE_RPS)
+    capacities = known.capacities_rps if known else {}
+    sla_s = known.sla_s if known else request.pipeline.sla.latency_s
+    crowds = crowds_of(request.observation, capacities, sla_s, request.settings)
+    if not crowds:
+        return verdict, replace(state, crowding=replace(state.crowding, ticks=0))
+    ticks = state.crowding.ticks + 1
+    if ticks < request.settings.crowded_ticks:
+        return verdict, replace(state, crowding=replace(state.crowding, ticks=ticks))
+    state = replace(state, crowding=Crowding(ticks, request.now_s))
+    words = "; ".join(crowd.words for crowd in crowds)
+    if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, crowds):
+        return verdict, state
+    relief = _relief(request, state, running, crowds, words)
+    if relief is None:
+        return replace(verdict, detail=f"{verdict.detail}; {words}, and no more may be added"), state
+    return replace(relief, plan=verdict.plan, forecast=verdict.forecast), replace(state, lower=())
+
+
+def _relief(
+    request: TickRequest, state: EngineState, running: Configs, crowds: tuple[Crowd, ...], words: str
+) -> Verdict | None:
+    """The verdict to add replicas; None where bounds, room or a quarantine leave none to add."""
+    configs = more(request.pipeline, running, crowds, request.settings)
+    step = safe_step(running, configs, request.rolling, request.pipeline.bounds.most_cores)
+    if step.configs == running or quarantine.objection(state.failures, running, step.configs, request.now_s):
+        return None
+    detail = f"{words}: {changes(running, step.configs)}"
+    held = held_back(request.control.mode, running, step.configs)
+    if held is not None:
+        return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", would=step.configs)
+    return Verdict(Action.APPLY, ReasonCode.SATURATED, detail, step.configs)
+
+
+def _helps(request: TickRequest, running: Configs, configs: Configs, crowds: tuple[Crowd, ...]) -> bool:
+    """Whether the change lets every crowded stage carry more."""
+    before, after = (request.predict(each, ANY_RATE_RPS) for each in (running, configs))
+    if before is None or after is None:
+        return False
+    now, then = ({config.stage: config.replicas for config in each} for each in (running, configs))
+    return all(
+        then[crowd.stage] * after.capacities_rps[crowd.stage]
+        > now[crowd.stage] * before.capacities_rps[crowd.stage]
+        for crowd in crowds
+    )
