@@ -1,0 +1,294 @@
+"""W: what runs does not become what was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from ipa.adapters.kube.manifest import read
+from ipa.model.decision import Action, ReasonCode
+from ipa.model.plan import StageConfig
+from tests.fakes.kube import Trouble
+from tests.fakes.kube.store import Json
+from tests.fakes.world import SMALLEST
+from tests.faults.drive import troubled
+from tests.faults.invariants import configs_of
+from tests.faults.table import Case
+from tests.faults.world import NAME, NAMESPACE, SETTINGS, KubeWorld, build
+
+HIGH_RPS = 25.0
+SUBJECTS = ("ours", "plain")
+
+
+def rollback_s(world: KubeWorld, most: int = 60) -> float:
+    """Seconds from the next write until what ran before runs again, alone."""
+    before = world.desired()
+    while world.tick().action is not Action.APPLY:
+        assert len(world.decisions) < most
+    began_s = world.clock.monotonic_s() - world.settings.tick_s
+    for _ in range(most):
+        world.tick()
+        if world.desired() == before and world.invariants.is_settled():
+            return world.clock.monotonic_s() - began_s
+    return -1.0
+
+
+@pytest.mark.parametrize("trouble", [Trouble.CRASH, Trouble.IMAGE, Trouble.NEVER_READY])
+def test_w1_a_new_variant_does_not_come_up(case: Case, trouble: Trouble) -> None:
+    for subject in SUBJECTS:
+        with build(subject) as world:
+            world.kube.cluster.trouble_of = troubled(trouble, "big")
+            took_s = rollback_s(world)
+            lost = world.lost
+            if subject == "plain":
+                case.baseline(f"rollback s ({trouble.value})", took_s if took_s > 0 else "never")
+                case.baseline("requests lost", lost)
+                continue
+            limit_s = 30.0 if trouble is not Trouble.NEVER_READY else 90.0
+            case.at_least(f"rollback s ({trouble.value})", took_s, 1.0)
+            case.at_most(f"rollback s ({trouble.value})", took_s, limit_s)
+            case.equal("requests lost", lost, 0.0)
+            back = next(one for one in world.applied() if one.reason is ReasonCode.ROLLBACK)
+            named = trouble.value if trouble is not Trouble.NEVER_READY else "not ready after"
+            case.equal("says why", named in back.detail, True)
+            world.sound()
+
+
+def test_w1_a_broken_variant_is_tried_seldom(case: Case) -> None:
+    slow = replace(SETTINGS, tick_s=15.0)
+    for subject in SUBJECTS:
+        with build(subject, settings=slow, step_s=15.0) as world:
+            world.kube.cluster.trouble_of = troubled(Trouble.CRASH, "big")
+            world.until_s(3600)
+            tries = [one for one in world.applied() if any(config.variant == "big" for config in one.configs)]
+            if subject == "plain":
+                case.baseline("tries in 1 h", len(tries))
+                case.baseline("stuck half-way at the end", not world.invariants.is_settled())
+                continue
+            case.at_most("tries in 1 h", len(tries), 8)
+            case.equal("requests lost", world.lost, 0.0)
+            world.kube.cluster.trouble_of = lambda pod: None
+            # The longest of its waits is 64 minutes.
+            took = next((at for at in range(300) if world.tick() and used(world) == {"big"}), -1)
+            case.at_least("ticks until it is used once mended", took, 0)
+            world.sound()
+
+
+def used(world: KubeWorld) -> set[str]:
+    """The variants that are asked for."""
+    return {one.variant for one in world.desired()}
+
+
+def pending(world: KubeWorld) -> int:
+    """Pods that no node has room for."""
+    with world.kube.store.lock:
+        pods = world.kube.store.everything("pods")
+    return sum(
+        any(one.get("reason") == "Unschedulable" for one in pod["status"]["conditions"]) for pod in pods
+    )
+
+
+def test_w2_no_room_for_the_pods(case: Case) -> None:
+    for subject in SUBJECTS:
+        with build(subject, capacity_cores=5.0) as world:
+            world.settle()
+            world.rate_rps = 45.0
+            pile, tries = 0.0, 0
+            for _ in range(60):
+                before, had = world.desired(), pending(world)
+                world.tick()
+                grown = sum(one.replicas for one in world.desired()) - sum(one.replicas for one in before)
+                pile += max(grown, 0) if had else 0
+                tries += grown > 0
+            if subject == "plain":
+                case.baseline("replicas asked for while others found no room", pile)
+                continue
+            case.equal("replicas asked for while others found no room", pile, 0)
+            case.at_most("tries in 5 min", tries, 5)
+            named = [one.detail for one in world.decisions if "Unschedulable" in one.detail]
+            case.equal("says that pods have no room", bool(named), True)
+            # Within the room there is, it serves more than it did.
+            case.at_least("rps served in the end", world.served_rps(), 45.0)
+            world.sound()
+
+
+def test_w3_the_rollback_fails_too(case: Case) -> None:
+    for subject in SUBJECTS:
+        with build(subject) as world:
+            # No pod comes up any more, old variant or new.
+            world.settle()
+            world.kube.cluster.trouble_of = lambda pod: Trouble.IMAGE
+            world.rate_rps = HIGH_RPS
+            world.ticks(40)
+            writes = len(world.kube.writes)
+            world.ticks(40)
+            loops = len(world.kube.writes) - writes
+            if subject == "plain":
+                case.baseline("writes after it", loops)
+                continue
+            case.equal("writes after it", loops, 0)
+            case.equal("reason", world.decisions[-1].reason, ReasonCode.ROLLBACK_FAILED)
+            case.told("warning events", sum(event.is_warning for event in world.events.events))
+            world.sound()
+
+
+def test_w4_status_stuck_while_deployments_are_ready(case: Case) -> None:
+    for subject in SUBJECTS:
+        with build(subject) as world:
+            world.settle()
+            world.kube.cluster.stuck_status = True
+            world.rate_rps = HIGH_RPS
+            world.ticks(40)
+            false = world.reasons().count(ReasonCode.ROLLBACK)
+            carries = world.served_rps() >= HIGH_RPS
+            if subject == "plain":
+                case.baseline("false rollbacks", false)
+                case.baseline("carries the load", carries)
+                continue
+            case.equal("false rollbacks", false, 0)
+            case.equal("carries the load", carries, True)
+            assert world.settle() >= 0
+            world.sound()
+
+
+LEVELS = (None, 1, 3)
+
+
+def test_w5_replicas_at_three_levels(case: Case) -> None:
+    """The read is compared with what the operator makes of it, over all combinations."""
+    wrong = {"ours": 0, "plain": 0}
+    tried = 0
+    for component, predictor, whole in product(LEVELS, LEVELS, LEVELS):
+        tried += 1
+        for subject in SUBJECTS:
+            with build(subject) as world:
+
+                def levels(
+                    sdep: Json,
+                    component=component,
+                    predictor=predictor,
+                    whole=whole,  # type: ignore[no-untyped-def]
+                ) -> None:
+                    spec = sdep["spec"]
+                    places = (
+                        (spec["predictors"][0]["componentSpecs"][0], component),
+                        (spec["predictors"][0], predictor),
+                        (spec, whole),
+                    )
+                    for place, value in places:
+                        place.pop("replicas", None)
+                        if value is not None:
+                            place["replicas"] = value
+
+                world.hand(levels)
+                world.kube.tick(8)
+                found = world.workload.read(world.pipeline).stages[0].config.replicas
+                pods = [one for one in world.pods() if "-0-detect" in one]
+                wrong[subject] += found != len(pods)
+    case.told("combinations", tried)
+    case.equal("wrong reads", wrong["ours"], 0)
+    case.baseline("wrong reads", wrong["plain"])
+
+
+def test_w5_a_write_counts_whatever_level_replicas_were_at(case: Case) -> None:
+    with build() as world:
+
+        def at_the_top(sdep: Json) -> None:
+            sdep["spec"]["replicas"] = 1
+            for component in sdep["spec"]["predictors"][0]["componentSpecs"]:
+                component.pop("replicas")
+
+        world.hand(at_the_top)
+        world.ticks(2)
+        world.rate_rps = HIGH_RPS
+        settled = world.settle()
+        case.at_least("ticks to settle", settled, 0)
+        case.equal("carries the load", world.served_rps() >= HIGH_RPS, True)
+        case.equal("the top level is as it was", world.sdep()["spec"]["replicas"], 1)
+
+
+def test_w6_a_replica_only_decision_touches_replicas_only(case: Case) -> None:
+    for subject in SUBJECTS:
+        configs = (StageConfig("detect", "big", 1, 1.0, 1), StageConfig("read", "big", 1, 1.0, 1))
+        with build(subject, configs=configs) as world:
+            world.settle()
+            before, sent = world.pods(), len(world.sent())
+            wanted = tuple(replace(one, replicas=one.replicas + 1) for one in world.desired())
+            decision = world.loop.request(wanted, "two of each")
+            assert decision.action is Action.APPLY, decision.detail
+            world.clock.wait(world.settings.tick_s)
+            world.ticks(8)
+            restarts = len(before - world.pods())
+            patches = [one.body for one in world.sent()[sent:] if isinstance(one.body, list)]
+            touched = {
+                operation["path"].rpartition("/")[2]
+                for body in patches
+                for operation in body
+                if operation["op"] != "test" and "/annotations" not in operation["path"]
+            }
+            if subject == "plain":
+                case.baseline("restarts", restarts)
+                continue
+            case.equal("restarts", restarts, 0)
+            case.equal("fields touched", touched, {"replicas"})
+            world.sound()
+
+
+@pytest.mark.parametrize("scaler", ["hpaSpec", "kedaSpec"])
+def test_w7_an_autoscaler_owns_the_replicas(case: Case, scaler: str) -> None:
+    spec: Json = {"maxReplicas": 5} if scaler == "hpaSpec" else {"triggers": [{"type": "cpu"}]}
+    for subject in SUBJECTS:
+        with build(subject) as world:
+            world.settle()
+
+            writes = len(world.kube.writes)
+            with world.kube.store.lock:
+                live = world.sdep()
+                component = live["spec"]["predictors"][0]["componentSpecs"][1]
+                component[scaler] = spec
+                world.kube.store.replace("seldondeployments", live)
+            world.invariants.hand()
+            world.rate_rps = HIGH_RPS
+            world.ticks(20)
+            fights = len(world.kube.writes) - writes
+            if subject == "plain":
+                case.baseline("writes", fights)
+                continue
+            case.equal("writes", fights, 0)
+            last = world.decisions[-1]
+            case.equal("reason", last.reason, ReasonCode.DRIFT)
+            case.equal("names stage and autoscaler", "'read'" in last.detail and scaler in last.detail, True)
+            world.sound()
+
+
+def test_w7_an_autoscaler_that_targets_the_deployment_from_outside(case: Case) -> None:
+    """Whoever scales the Deployment itself is undone by the operator; nothing of ours is written for it."""
+    with build() as world:
+        world.settle()
+        writes, before = len(world.kube.writes), world.desired()
+        name = next(one for one in deployments(world) if "-1-read" in one)
+        for _ in range(20):
+            with world.kube.store.lock:
+                live = world.kube.store.get("deployments", NAMESPACE, name)
+                live["spec"]["replicas"] = 4
+                world.kube.store.replace("deployments", live)
+            world.tick()
+        case.equal("writes", len(world.kube.writes) - writes, 0)
+        case.equal("asked for as before", world.desired() == before, True)
+        assert world.settle() >= 0
+
+
+def deployments(world: KubeWorld) -> list[str]:
+    """Names of the Deployments."""
+    with world.kube.store.lock:
+        return [one["metadata"]["name"] for one in world.kube.store.everything("deployments")]
+
+
+def test_what_the_checker_reads_is_what_the_adapter_reads() -> None:
+    """The oracle of the invariants and the adapter are written apart; on the same object they agree."""
+    with build() as world:
+        sdep = world.sdep()
+        assert sdep["metadata"]["name"] == NAME
+        assert configs_of(world.pipeline, sdep) == read(world.pipeline, sdep) == SMALLEST
