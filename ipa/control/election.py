@@ -6,9 +6,10 @@
 
 Nobody's clock is compared with another's. A holder leads from its acquisition until `renew_deadline_s` after
 the *sending* of its last renewal that was answered; another takes the lease no sooner than `lease_s` after it
-*saw* the record's version change last. Since the sending comes before the change and the change before the seeing, and
-the deadline is shorter than the lease, at most one leads at any moment, whatever the wall clocks say, however
-late an answer is and whoever is stopped for how long. Every write is made onto the version that was read.
+*saw* the record's version change last. Since the sending comes before the change and the change before the
+seeing, and the deadline is shorter than the lease, at most one leads at any moment, whatever the wall clocks
+say, however late an answer is and whoever is stopped for how long. Every write is made onto the version that
+was read.
 
 What people do to a Lease is taken as the record of somebody who may still lead: one cleared, renamed or
 deleted by hand is waited out as if it were held. Only the holder's own release is taken at once.
@@ -201,8 +202,11 @@ def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) ->
         # It was not answered, and happened, perhaps long ago: renew it at once.
         return replace(_held(election, tried, lease.version, now_s, jitter), due_s=now_s)
     election = replace(election, tried=None)
-    if lease is None or _is_ours(election, lease):
+    if lease is None:
         return election
+    if _is_ours(election, lease) and (leads(election, now_s) or _version(lease) == _version(election.mine)):
+        return election
+    # Another's; or ours from before a lapse, since when somebody else wrote.
     election = _stood_down(election)
     expires_s = election.changed_s + max(election.times.lease_s, lease.lease_s)
     if lease.is_released or now_s >= expires_s:

@@ -37,6 +37,7 @@ class LeaseStore:
     def __init__(self) -> None:
         self.lease: Lease | None = None
         self.versions = count(1)
+        self.backups: list[Lease] = []
 
     def create(self, lease: Lease) -> Lease | None:
         return self._keep(lease) if self.lease is None else None
@@ -53,8 +54,14 @@ class LeaseStore:
     def delete(self) -> None:
         self.lease = None
 
+    def restore(self, lease: Lease) -> None:
+        """By hand, what was there before."""
+        if self.lease is not None:
+            self._keep(lease)
+
     def _keep(self, lease: Lease) -> Lease:
         self.lease = replace(lease, version=str(next(self.versions)))
+        self.backups.append(self.lease)
         return self.lease
 
 
@@ -123,8 +130,18 @@ class Replica:
 class Simulation:
     """Some replicas in some weather, from one seed."""
 
-    def __init__(self, seed: int, replicas: int = 2, times: Times = TIMES, weather: Weather = CALM) -> None:
+    def __init__(
+        self,
+        seed: int,
+        replicas: int = 2,
+        times: Times = TIMES,
+        weather: Weather = CALM,
+        *,
+        usual: bool = False,
+    ) -> None:
         self.random, self.times, self.weather = Random(seed), times, weather
+        # Whether they believe the Lease as client-go does: its name leads, an empty or absent one is free.
+        self.usual = usual
         self.store, self.now_s = LeaseStore(), 0.0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -267,10 +284,14 @@ class Simulation:
         now_s, jitter, before = replica.local_s(self.now_s), self.random.random(), replica.election
         if step.act is Act.READ:
             after = saw(before, answer, now_s, jitter)
+            if self.usual and answer is not None:
+                after = _believed(before, answer, now_s, jitter)
         elif answer is None:
             after = refused(before, now_s, jitter)
         else:
             after = wrote(before, answer.version, now_s, jitter)
+            if self.usual:
+                after = replace(after, from_s=min(after.from_s, now_s))
         replica.becomes(after, self.now_s)
 
     def _latency_s(self) -> float:
@@ -317,12 +338,25 @@ class Simulation:
         self.random.choice(EDITS)(self)
 
 
+def _believed(election: Election, lease: Lease, now_s: float, jitter: float) -> Election:
+    """What client-go makes of a Lease that it read."""
+    if not lease.holder:
+        return replace(saw(election, lease, now_s, jitter), is_current=True, due_s=now_s)
+    if lease.holder == election.me:
+        election = replace(election, mine=lease)
+        # The name is believed for as long as a renewal would be.
+        until_s = max(election.until_s, now_s + election.times.renew_deadline_s)
+        after = saw(election, lease, now_s, jitter)
+        return replace(after, from_s=min(after.from_s, now_s), until_s=until_s)
+    return saw(election, lease, now_s, jitter)
+
+
 def _named(names: Callable[[Simulation], str]) -> Callable[[Simulation], None]:
     return lambda simulation: simulation.store.edit(holder=names(simulation))
 
 
 # What people do to a Lease.
-EDITS: Sequence[Callable[[Simulation], None]] = (
+EDITS: Sequence[Callable[[Simulation], object]] = (
     lambda simulation: simulation.store.delete(),
     _named(lambda simulation: ""),
     _named(lambda simulation: "somebody"),
@@ -331,6 +365,10 @@ EDITS: Sequence[Callable[[Simulation], None]] = (
     lambda simulation: simulation.store.edit(lease_s=1.0, holder=""),
     lambda simulation: simulation.store.edit(renewed_at="1970", acquired_at="1970"),
     lambda simulation: simulation.store.edit(transitions=0),
+    lambda simulation: (
+        simulation.store.backups
+        and simulation.store.restore(simulation.random.choice(simulation.store.backups[-20:]))
+    ),
     # An annotation: another version, and nothing else.
     lambda simulation: simulation.store.edit(),
 )

@@ -69,18 +69,22 @@ def test_anothers_lease_is_waited_out_by_our_own_clock() -> None:
 
 
 def test_a_renewal_that_is_seen_starts_the_wait_anew() -> None:
-    election = saw(saw(new(), OTHERS, 100.0, 0.0), replace(OTHERS, renewed_at="b"), 114.0, 0.0)
-    election = saw(election, replace(OTHERS, renewed_at="b"), 128.0, 0.0)
+    renewed = replace(OTHERS, renewed_at="b", version="8")
+    election = saw(saw(new(), OTHERS, 100.0, 0.0), renewed, 114.0, 0.0)
+    election = saw(election, renewed, 128.0, 0.0)
     assert next_step(election, 128.0, "now").act is Act.WAIT
-    election = saw(election, replace(OTHERS, renewed_at="b"), 129.0, 0.0)
+    election = saw(election, renewed, 129.0, 0.0)
     assert next_step(election, 129.0, "now").act is Act.REPLACE
 
 
-def test_another_version_that_says_the_same_is_no_renewal() -> None:
-    election = saw(saw(new(), OTHERS, 100.0, 0.0), replace(OTHERS, version="8"), 115.0, 0.0)
-    step = next_step(election, 115.0, "now")
+def test_another_version_is_a_change_even_where_it_says_the_same() -> None:
+    """Between the two another may have led, and a hand put back what was there before."""
+    same = replace(OTHERS, version="9")
+    election = saw(saw(new(), OTHERS, 100.0, 0.0), same, 115.0, 0.0)
+    assert next_step(election, 115.0, "now").act is Act.WAIT
+    step = next_step(saw(election, same, 130.0, 0.0), 130.0, "now")
     assert step.act is Act.REPLACE
-    assert step.lease is not None and step.lease.version == "8"
+    assert step.lease is not None and step.lease.version == "9"
 
 
 def test_a_longer_lease_of_another_is_kept() -> None:
@@ -136,7 +140,7 @@ def test_a_write_without_an_answer_is_found_by_reading(jitter: float) -> None:
 
 
 def test_our_name_by_another_hand_is_waited_out() -> None:
-    forged = replace(OTHERS, holder="me")
+    forged = replace(OTHERS, holder="me", version="8")
     election = saw(saw(new(), OTHERS, 99.0, 0.0), forged, 100.0, 0.0)
     assert not leads(election, 100.0)
     assert next_step(election, 100.0, "now").act is Act.WAIT
