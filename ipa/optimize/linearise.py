@@ -52,12 +52,16 @@ def build_milp(program: Program, ranges: Ranges) -> Milp:
 
 
 def chosen_options(program: Program, values: Sequence[float]) -> tuple[int, ...]:
-    """The option of each stage whose x is 1; SolverError where the x are not integral."""
+    """The option of each stage whose x is 1; SolverError where there are too few x, or not integral ones."""
     chosen = []
+    if len(values) < sum(len(stage) for stage in program.stages):
+        raise SolverError(f"the solver's solution has {len(values)} columns only")
     for name, (first, stage) in enumerate(zip(first_columns(program), program.stages, strict=True)):
         part = [float(value) for value in values[first : first + len(stage)]]
         best = max(range(len(part)), key=part.__getitem__)
-        if abs(part[best] - 1) > INTEGRAL or sum(part) - part[best] > INTEGRAL:
+        others = [abs(value) for at, value in enumerate(part) if at != best]
+        # Not "is far from": nothing is far from what is no number.
+        if not (abs(part[best] - 1) <= INTEGRAL and sum(others) <= INTEGRAL):
             raise SolverError(f"the solver's choice for stage {name} is not integral: {part}")
         chosen.append(best)
     return tuple(chosen)

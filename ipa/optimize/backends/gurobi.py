@@ -23,7 +23,17 @@ PARAMETERS = {
     "FeasibilityTol": 1e-9,
     "OptimalityTol": 1e-9,
 }
-LICENCE_ERRORS = frozenset({GRB.Error.NO_LICENSE, GRB.Error.SIZE_LIMIT_EXCEEDED})
+# No licence, one that is too small, and what a licence server may say: unreachable, or all seats are taken.
+LICENCE_ERRORS = frozenset(
+    {
+        GRB.Error.NO_LICENSE,
+        GRB.Error.SIZE_LIMIT_EXCEEDED,
+        GRB.Error.NETWORK,
+        GRB.Error.JOB_REJECTED,
+        GRB.Error.CLOUD,
+        GRB.Error.CSWORKER,
+    }
+)
 TERMINATIONS = {
     GRB.OPTIMAL: Termination.OPTIMAL,
     GRB.INFEASIBLE: Termination.INFEASIBLE,
