@@ -137,11 +137,11 @@ class Simulation:
         times: Times = TIMES,
         weather: Weather = CALM,
         *,
-        usual: bool = False,
+        believing: bool = False,
     ) -> None:
         self.random, self.times, self.weather = Random(seed), times, weather
-        # Whether they believe the Lease as client-go does: its name leads, an empty or absent one is free.
-        self.usual = usual
+        # Whether they take the Lease at its word: whose name is in it leads, an empty or absent one is free.
+        self.believing = believing
         self.store, self.now_s = LeaseStore(), 0.0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
@@ -190,7 +190,10 @@ class Simulation:
         replica.cut_until_s = max(replica.cut_until_s, self.now_s + seconds)
 
     def release(self, replica: Replica) -> None:
-        """It ends in order."""
+        """It ends in order: first what is under way."""
+        if replica.election.tried is not None:
+            self.at(0.01, lambda: self.release(replica))
+            return
         released = release_of(replica.election, replica.local_s(self.now_s), self._stamp())
         replica.becomes(resigned(replica.election), self.now_s)
         replica.alive = False
@@ -284,13 +287,13 @@ class Simulation:
         now_s, jitter, before = replica.local_s(self.now_s), self.random.random(), replica.election
         if step.act is Act.READ:
             after = saw(before, answer, now_s, jitter)
-            if self.usual and answer is not None:
+            if self.believing and answer is not None:
                 after = _believed(before, answer, now_s, jitter)
         elif answer is None:
             after = refused(before, now_s, jitter)
         else:
             after = wrote(before, answer.version, now_s, jitter)
-            if self.usual:
+            if self.believing:
                 after = replace(after, from_s=min(after.from_s, now_s))
         replica.becomes(after, self.now_s)
 
@@ -339,7 +342,7 @@ class Simulation:
 
 
 def _believed(election: Election, lease: Lease, now_s: float, jitter: float) -> Election:
-    """What client-go makes of a Lease that it read."""
+    """The baseline: who reads its name in the Lease leads, and one without a name is free."""
     if not lease.holder:
         return replace(saw(election, lease, now_s, jitter), is_current=True, due_s=now_s)
     if lease.holder == election.me:

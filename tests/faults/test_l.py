@@ -1,0 +1,126 @@
+"""Two replicas of the service: at most one writes, and soon another does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from ipa.control.election import Lease
+from tests.fakes.elections import Simulation, Weather
+from tests.faults.table import Case
+
+SEEDS = range(1000)
+LEASE_S, RETRY_S = 15.0, 2.0
+# Long enough for two changes of the leader.
+RUN_S = 40.0
+# Slow and lost answers, clocks that run two percent fast or slow and start anywhere.
+POOR = Weather(slow_share=0.1, lost_share=0.05, drift_ratio=0.02)
+BREAKS = replace(POOR, stop_every_s=20.0, die_every_s=30.0, cut_every_s=20.0)
+EDITS = replace(POOR, edit_every_s=8.0)
+
+
+def settled(seed: int, weather: Weather) -> Simulation:
+    """Two replicas of which one has led for a while."""
+    simulation = Simulation(seed, weather=weather)
+    simulation.store.create(Lease("", 1.0, renewed_at="0"))
+    simulation.run(10.0 + Random(seed).uniform(0, RETRY_S))
+    return simulation
+
+
+def takeovers_s(*, in_order: bool) -> list[float]:
+    """For every seed, how long after the leader's end another led."""
+    found = []
+    for seed in SEEDS:
+        simulation = settled(seed, Weather(latency_s=0.02, drift_ratio=0.001))
+        leader = simulation.leader()
+        assert leader is not None
+        ended_s = simulation.now_s
+        (simulation.release if in_order else simulation.kill)(leader)
+        simulation.run(ended_s + 30.0)
+        other = next(one for one in simulation.replicas if one is not leader)
+        assert simulation.overlap_s() == 0.0
+        found.append(min(start_s for start_s, _ in other.led) - ended_s)
+    return sorted(found)
+
+
+def quantile(values: list[float], share: float) -> float:
+    return values[min(int(share * len(values)), len(values) - 1)]
+
+
+def test_l1_the_leader_dies(case: Case) -> None:
+    found = takeovers_s(in_order=False)
+    case.seeds = f"{len(found)}"
+    case.told("takeover s p50", quantile(found, 0.5))
+    case.at_most("takeover s p99", quantile(found, 0.99), LEASE_S + RETRY_S)
+    case.told("takeover s max", found[-1])
+
+
+def test_l1_the_leader_ends_in_order(case: Case) -> None:
+    found = takeovers_s(in_order=True)
+    case.seeds = f"{len(found)}"
+    case.told("takeover s p50", quantile(found, 0.5))
+    case.at_most("takeover s p99", quantile(found, 0.99), RETRY_S + 0.5)
+
+
+def double(weather: Weather, over: range = SEEDS, *, believing: bool = False) -> tuple[int, float, float]:
+    """Seeds in which two led at once, for how long in all, and the share of time in which one led."""
+    seeds, both_s, led_s = 0, 0.0, 0.0
+    for seed in over:
+        simulation = Simulation(seed, 2 + seed % 2, weather=weather, believing=believing)
+        simulation.run(RUN_S)
+        overlap_s = simulation.overlap_s()
+        seeds += overlap_s > 0
+        both_s += overlap_s
+        led_s += simulation.led_s() - overlap_s
+    return seeds, both_s, led_s / (RUN_S * len(over))
+
+
+def test_l4_all_start_at_once_with_other_clocks_and_lose_answers(case: Case) -> None:
+    seeds, both_s, led = double(BREAKS)
+    case.seeds = f"{len(SEEDS)}"
+    case.equal("seeds with two leaders", seeds, 0)
+    case.equal("double-leader s", both_s, 0.0)
+    case.told("share of time with a leader", led)
+
+
+def test_l4_who_loses_the_race_to_make_the_lease_stands_by(case: Case) -> None:
+    """Both read that there is none, and both make one."""
+    led = []
+    for seed in SEEDS:
+        simulation = Simulation(seed, weather=replace(POOR, lost_share=0.0, slow_share=0.0))
+        # They start within 3 s of each other.
+        simulation.run(3.0 + LEASE_S + RETRY_S)
+        assert simulation.overlap_s() == 0.0
+        led.append(sum(one.leads(simulation.now_s) for one in simulation.replicas))
+    case.seeds = f"{len(SEEDS)}"
+    case.equal("leaders in the end", set(led), {1})
+
+
+def test_l5_people_edit_and_delete_the_lease(case: Case) -> None:
+    """Cleared, shortened, given to somebody or to the other replica, restored from before, deleted."""
+    seeds, both_s, led = double(EDITS)
+    case.seeds = f"{len(SEEDS)}"
+    case.equal("seeds with two leaders", seeds, 0)
+    case.equal("double-leader s", both_s, 0.0)
+    case.told("share of time with a leader, an edit every 8 s", led)
+    believed = double(EDITS, range(100), believing=True)
+    case.baseline("of 100 seeds with two leaders, where the name in the Lease is believed", believed[0])
+    case.baseline("double-leader s", believed[1])
+
+
+def test_l5_a_leader_is_found_again_when_they_are_done(case: Case) -> None:
+    none, longest_s = 0, 0.0
+    for seed in range(200):
+        simulation = Simulation(seed, 2 + seed % 2, weather=replace(BREAKS, edit_every_s=8.0))
+        simulation.run(40.0)
+        simulation.calm()
+        began_s = simulation.now_s
+        while simulation.leader() is None and simulation.now_s < began_s + 90.0:
+            simulation.run(simulation.now_s + 1.0)
+        none += simulation.leader() is None
+        longest_s = max(longest_s, simulation.now_s - began_s)
+        assert simulation.overlap_s() == 0.0
+    case.seeds = "200"
+    case.equal("seeds without a leader in the end", none, 0)
+    # The rest of a stop of 30 s, another's lease and the wait of who makes it anew.
+    case.at_most("s to a leader, longest", longest_s, 30.0 + 2 * LEASE_S + 2 * RETRY_S)
