@@ -110,6 +110,11 @@ class LeaseLeadership:
         """Whether this replica may write at this moment: judged anew at every call, whoever slept before."""
         return leads(self._election, self._now_s())
 
+    def term(self) -> int | None:
+        """Which time of leading this is, None where it does not lead."""
+        election = self._election
+        return election.term if leads(election, self._now_s()) else None
+
     def standing(self) -> Standing:
         """Who leads, as far as this replica knows."""
         return standing(self._election, self._now_s(), self._trouble)
@@ -225,6 +230,27 @@ class LeaseLeadership:
         if now.words != self._said:
             self._said = now.words
             log.info("leadership: %s %s", now.identity, now.words)
+
+
+class TermLeadership:
+    """The leadership as one control loop is to see it, which looks only now and then.
+
+    Who led, slept through the lease, and leads again when it looks next has missed that another may have
+    led: what it knows and has decided is of an earlier term. It is told once that it does not lead, so that
+    it writes nothing of that, forgets, and begins anew.
+    """
+
+    def __init__(self, leadership: LeaseLeadership) -> None:
+        self._leadership = leadership
+        self._seen: int | None = None
+
+    def leading(self) -> bool:
+        """Whether it leads, and has since it was asked last where it led then."""
+        before, self._seen = self._seen, self._leadership.term()
+        if before not in (None, self._seen):
+            self._seen = None
+            return False
+        return self._seen is not None
 
 
 def spec_of(lease: Lease) -> Json:
