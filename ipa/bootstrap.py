@@ -18,7 +18,7 @@ from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.health import KubeHealth
-from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
 from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.kube.watchers import Watchers
@@ -138,7 +138,9 @@ def build(settings: Settings, options: ServeOptions) -> App:
             catalogue.leader.set_function(leadership.leading)
         publisher = Publisher(catalogue)
         loops = {
-            name: _loop(settings, inputs[name], policies[name], world, (publisher,), stop.linked())
+            name: _loop(
+                settings, inputs[name], policies[name], _own(world, leadership), (publisher,), stop.linked()
+            )
             for name in pipelines
         }
         if client and events:
@@ -277,6 +279,11 @@ def _prometheus(settings: Settings, url: str, dialect: Dialect) -> PrometheusMet
     )
 
 
+def _own(world: World, leadership: LeaseLeadership | None) -> World:
+    """The world of one loop, which is told when another replica may have led since it looked last."""
+    return replace(world, leadership=TermLeadership(leadership)) if leadership else world
+
+
 def _leadership(
     settings: Settings, on_lead: Callable[[], None], resources: ExitStack
 ) -> LeaseLeadership | None:
@@ -303,7 +310,7 @@ def _leadership(
     resources.callback(client.close)
     name = settings.lease_identity or socket.gethostname()
     identity = f"{name}_{uuid.uuid4().hex[:8]}"
-    place = LeasePlace(namespace, settings.lease_name or "ipa-serving")
+    place = LeasePlace(namespace, settings.lease_name or f"{settings.install}-serving")
     return LeaseLeadership(client, place, identity, times, on_lead=on_lead)
 
 

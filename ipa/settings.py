@@ -73,7 +73,7 @@ class Settings:
     kube_timeout_s: float = 10.0
     # Whether replicas elect the one that writes: auto (in a pod of a cluster only), on or off.
     leader_election: str = "auto"
-    # The Lease that they share; empty for ipa-serving.
+    # The Lease that they share; empty for <install>-serving.
     lease_name: str = ""
     # Where it is; empty for the namespace of the pod.
     lease_namespace: str = ""
