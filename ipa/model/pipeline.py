@@ -9,6 +9,7 @@ from itertools import zip_longest
 from types import MappingProxyType
 
 from ipa.model.errors import NotFoundError
+from ipa.model.overhead import NO_OVERHEAD, Overhead
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -100,6 +101,8 @@ class Bounds:
     batch_sizes: tuple[int, ...] | None = None
     accuracy_floor: float | None = None
     transition_cores: float | None = None
+    # Where the pipeline runs now (`at_cluster`), never what a file says; it counts within `cores`.
+    overhead: Overhead = NO_OVERHEAD
 
     @property
     def most_cores(self) -> float | None:
@@ -332,3 +335,20 @@ class Pipeline:
                 f"pipeline {self.name!r} has no objective {wanted!r}", hint=f"It has: {known}"
             )
         return self.objectives[wanted]
+
+
+def at_cluster(pipeline: Pipeline) -> Pipeline:
+    """The pipeline as it runs on Seldon: what runs there beside its replicas counts within its bounds."""
+    return replace(pipeline, bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)))
+
+
+def _overhead(pipeline: Pipeline) -> Overhead:
+    target = pipeline.seldon
+    if target is None:
+        return NO_OVERHEAD
+    if target.shape is Shape.SPLIT:
+        return Overhead(target.orchestrator_cores + target.queue_cores * len(pipeline.served))
+    if target.separate_orchestrator:
+        return Overhead(target.orchestrator_cores)
+    # The operator puts it into the pods of the first componentSpec.
+    return Overhead(0.0, ((pipeline.served[0].name, target.orchestrator_cores),))

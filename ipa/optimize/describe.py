@@ -35,7 +35,7 @@ def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
     )
     objective = problem.objective
     pas, term = accuracy_of(problem, variants)
-    cores = sum(stage.config.total_cores for stage in stages)
+    cores = problem.bounds.overhead.cores([stage.config for stage in stages])
     weighted = (
         objective.alpha * term
         - objective.beta * cores

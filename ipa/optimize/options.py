@@ -52,7 +52,7 @@ def full_program(problem: Problem) -> Program:
         uses_product=uses_product,
         sla_s=problem.sla_s,
         # What runs already may go on even where the budget has shrunk below it.
-        cores=_most_cores(problem, sum(cores for cores, _ in now)),
+        cores=_most_cores(problem, problem.fixed_cores + sum(cores for cores, _ in now)),
         memory_gib=inf if bounds.memory_gib is None else max(bounds.memory_gib, sum(gib for _, gib in now)),
         max_cost=min(
             inf if bounds.cores is None or not problem.running else bounds.cores,
@@ -131,7 +131,7 @@ def _running_use(problem: Problem, stage: StageProblem) -> tuple[float, float]:
     if config is None:
         return 0.0, 0.0
     gib = next((p.memory_gib for p in stage.points if p.variant == config.variant), 0.0)
-    return config.total_cores, gib * config.replicas
+    return problem.held(config).total_cores, gib * config.replicas
 
 
 def _stage_options(
@@ -171,6 +171,7 @@ def _level_options(
     )
     factor, gain = _worth(problem, stage, index, point)
     started, changes, (peak_cores, peak_gib) = _change(problem, stage, point, replicas, now)
+    fixed_cores = _fixed_cores(problem, index)
     options = Options(
         point=point,
         replicas=replicas,
@@ -188,15 +189,26 @@ def _level_options(
         gain=gain,
         value=gain.copy(),
         batch_size=columns.batch_size[point],
-        cost_cores=replicas * columns.cores[point],
+        cost_cores=replicas * _held(problem, stage)[point] + fixed_cores,
         memory_gib=replicas * columns.memory_gib[point],
-        peak_cores=peak_cores,
+        peak_cores=peak_cores + fixed_cores,
         peak_gib=peak_gib,
         started_cores=started,
         changes=changes,
     )
     options.value[:] = value_of(weights, options, problem.objective.accuracy_rule in PRODUCTS)
     return options
+
+
+def _held(problem: Problem, stage: StageProblem) -> Array:
+    """Cores of one replica at each point, with what runs beside it."""
+    return stage.columns.cores + problem.bounds.overhead.each(stage.name)
+
+
+def _fixed_cores(problem: Problem, index: int) -> float:
+    """Cores that are there once: counted with the first stage, of which every plan has one option."""
+    first = next((at for at, stage in enumerate(problem.stages) if not stage.is_free), -1)
+    return problem.fixed_cores if index == first else 0.0
 
 
 def _free_option(level: _Level) -> Options:
@@ -245,7 +257,8 @@ def _replica_counts(
     least = np.maximum(least, fewest)
     limit = np.full(len(at), inf if most is None else float(most))
     if problem.bounds.cores is not None and not problem.running:
-        limit = np.minimum(limit, problem.bounds.cores / columns.cores[at] + ROUNDING)
+        room = max(0.0, problem.bounds.cores - problem.fixed_cores)
+        limit = np.minimum(limit, room / _held(problem, stage)[at] + ROUNDING)
     extra = _extra_replicas(problem.compat, least, batches)
     if stage.pin.replicas is not None:
         extra = np.zeros((len(at), 1))
@@ -293,7 +306,8 @@ def _change(
     problem's rolling says. Where only the number of replicas changes the larger number is.
     """
     columns = stage.columns
-    cores, gib = replicas * columns.cores[point], replicas * columns.memory_gib[point]
+    each = _held(problem, stage)[point]
+    cores, gib = replicas * each, replicas * columns.memory_gib[point]
     config: StageConfig | None = problem.running_config(stage)
     if config is None:
         return np.zeros(len(point)), np.zeros(len(point)), (cores, gib)
@@ -304,7 +318,7 @@ def _change(
         & (columns.cores == config.cores)
     )[point]
     more = np.maximum(replicas - config.replicas, 0)
-    started = np.where(same, more * columns.cores[point], cores)
+    started = np.where(same, more * each, cores)
     changes = np.where(same, (replicas != config.replicas).astype(np.float64), 2.0)
     both_cores = _both(problem.rolling, config.replicas, now[0], replicas, cores)
     both_gib = _both(problem.rolling, config.replicas, now[1], replicas, gib)

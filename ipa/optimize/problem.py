@@ -108,6 +108,15 @@ class Problem:
         )
 
     @property
+    def fixed_cores(self) -> float:
+        """Cores of what runs once beside all replicas; part of every plan's cost."""
+        return self.bounds.overhead.fixed_cores
+
+    def held(self, config: StageConfig) -> StageConfig:
+        """The configuration with the cores that a replica takes with what runs beside it."""
+        return self.bounds.overhead.held(config)
+
+    @property
     def batch_sizes(self) -> int:
         """K, the number of different batch sizes over all stages together."""
         sizes = [stage.columns.batch_size[self.allowed(stage)] for stage in self.stages]

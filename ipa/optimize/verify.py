@@ -122,7 +122,10 @@ def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, Operating
     objective, bounds = problem.objective, problem.bounds
     given = {stage.stage: stage for stage in plan.stages}
     latency_s = plan_latency_s(problem, plan.stages)
-    cores = sum(stage.replicas * points[stage.stage].cores for stage in plan.stages)
+    overhead = bounds.overhead
+    cores = overhead.fixed_cores + sum(
+        stage.replicas * (points[stage.stage].cores + overhead.each(stage.stage)) for stage in plan.stages
+    )
     pas, term = accuracy_of(problem, {name: point.variant for name, point in points.items()})
     peak_cores, peak_gib, started_cores = _peak(problem, given, points)
     worth = (
@@ -139,7 +142,8 @@ def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, Operating
     yield from _differs("sla_s", plan.sla_s, problem.sla_s)
     if _exceeds(latency_s, problem.sla_s):
         yield f"latency {latency_s:g} s is above the SLA of {problem.sla_s:g} s"
-    now = {config.stage: config.total_cores for config in problem.running}
+    now = {config.stage: overhead.held(config).total_cores for config in problem.running}
+    now["beside all stages"] = overhead.fixed_cores
     for words, value, limit in (
         ("cores are above the bound", cores, bounds.cores),
         (
@@ -173,12 +177,12 @@ def _peak(
     problem: Problem, given: Mapping[str, StagePlan], points: Mapping[str, OperatingPoint]
 ) -> tuple[float, float, float]:
     """Cores and memory of old and new replicas together, and the cores of replicas that start."""
-    peak_cores = peak_gib = started = 0.0
-    before = {config.stage: config for config in problem.running}
+    peak_cores, peak_gib, started = problem.fixed_cores, 0.0, 0.0
+    before = {config.stage: problem.held(config) for config in problem.running}
     for stage in problem.stages:
         if stage.name not in given:
             continue
-        new, point = given[stage.name].config, points[stage.name]
+        new, point = problem.held(given[stage.name].config), points[stage.name]
         gib = point.memory_gib * new.replicas
         old = before.get(stage.name)
         if old is None:

@@ -149,26 +149,31 @@ class _Brute:
     def _try(self, configs: tuple[Chosen, ...], items: tuple[float, ...]) -> Tried | None:
         problem, objective, bounds = self._problem, self._problem.objective, self._problem.bounds
         means, spreads = [0.0] * len(configs), [0.0] * len(configs)
-        cores = peak = peak_gib = started = batch = 0.0
+        overhead = bounds.overhead
+        cores = peak = overhead.fixed_cores
+        peak_gib = started = batch = 0.0
         for at, (stage, one) in enumerate(zip(problem.stages, configs, strict=True)):
             if one is None:
                 continue
             point, n = one
+            # What a replica takes with what runs beside it.
+            beside = dict(overhead.each_cores).get(stage.name, 0.0)
+            each = point.cores + beside
             means[at], spreads[at] = self._stage_times(at, one, items[at])
-            cores, batch = cores + n * point.cores, batch + point.batch_size
+            cores, batch = cores + n * each, batch + point.batch_size
             old = self._before.get(stage.name)
             if old is None:
-                peak, peak_gib = peak + n * point.cores, peak_gib + n * point.memory_gib
+                peak, peak_gib = peak + n * each, peak_gib + n * point.memory_gib
                 continue
             old_gib = _memory_gib(stage, old.variant)
             if (old.variant, old.batch_size, old.cores) == (point.variant, point.batch_size, point.cores):
-                peak += max(n, old.replicas) * point.cores
+                peak += max(n, old.replicas) * each
                 peak_gib += max(n * point.memory_gib, old.replicas * old_gib)
-                started += max(0, n - old.replicas) * point.cores
+                started += max(0, n - old.replicas) * each
             else:
-                peak += self._both(n, point.cores, old.replicas, old.cores)
+                peak += self._both(n, each, old.replicas, old.cores + beside)
                 peak_gib += self._both(n, point.memory_gib, old.replicas, old_gib)
-                started += n * point.cores
+                started += n * each
         if self._beyond(cores, peak, peak_gib) or self._late(means, spreads):
             return None
         pas = _accuracy(self._shape, [one[0].accuracy if one else 1.0 for one in configs])
@@ -193,7 +198,10 @@ class _Brute:
     def _beyond(self, cores: float, peak: float, peak_gib: float) -> bool:
         """Whether a limit is passed; what runs already may go on where the bounds have shrunk below it."""
         problem, bounds = self._problem, self._problem.bounds
-        now = sum(config.total_cores for config in problem.running)
+        beside = dict(bounds.overhead.each_cores)
+        now = bounds.overhead.fixed_cores + sum(
+            config.replicas * (config.cores + beside.get(config.stage, 0.0)) for config in problem.running
+        )
         now_gib = sum(
             config.replicas * _memory_gib(stage, config.variant)
             for stage in problem.stages

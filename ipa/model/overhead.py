@@ -1,0 +1,32 @@
+"""What runs beside a pipeline's replicas where they run, such as Seldon's orchestrator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ipa.model.plan import StageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Cores that are there once (`fixed_cores`), and those beside each replica of some stages, by name."""
+
+    fixed_cores: float = 0.0
+    each_cores: tuple[tuple[str, float], ...] = ()
+
+    def each(self, stage: str) -> float:
+        """Cores beside each replica of the stage."""
+        return next((cores for name, cores in self.each_cores if name == stage), 0.0)
+
+    def held(self, config: StageConfig) -> StageConfig:
+        """The configuration with the cores that a replica takes with what runs beside it."""
+        beside = self.each(config.stage)
+        return replace(config, cores=config.cores + beside) if beside else config
+
+    def cores(self, configs: Sequence[StageConfig]) -> float:
+        """Cores of all replicas of all stages, with all that runs beside them."""
+        return self.fixed_cores + sum(self.held(config).total_cores for config in configs)
+
+
+NO_OVERHEAD = Overhead()
