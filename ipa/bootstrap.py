@@ -14,6 +14,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.gitops.folder import Folder
+from ipa.adapters.gitops.repository import Branch, Repository
+from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests, paths_faults
 from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
@@ -36,7 +39,7 @@ from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing, Times
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, Hook, World
-from ipa.control.ports import AlwaysLeading, Metrics, NoEvents, Workload
+from ipa.control.ports import AlwaysLeading, DecisionLog, Metrics, NoEvents, Workload
 from ipa.forecast.ladder import forecast
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, InfeasibleError, NotFoundError, Problem, UsageError
@@ -130,8 +133,11 @@ def build(settings: Settings, options: ServeOptions) -> App:
                 loop.wake()
 
         leadership = _leadership(settings, wake_all, resources)
-        events = KubeEvents(client, clock) if client else None
+        # Where a GitOps tool writes the cluster, nothing at all of it is ours to write.
+        events = KubeEvents(client, clock) if client and settings.actuation == "cluster" else None
         leads = leadership or AlwaysLeading()
+        if settings.actuation == "gitops":
+            workload = _through_gitops(settings, workload, store)
         world = World(clock, metrics, workload, store, store, leads, events or NoEvents())
         catalogue = Catalogue(registry, tuple(pipelines.values()))
         if leadership is not None:
@@ -267,6 +273,25 @@ def _kube_client_of(settings: Settings, resources: ExitStack) -> KubeClient | No
     client = kube_client(settings)
     resources.callback(client.close)
     return client
+
+
+def _through_gitops(settings: Settings, cluster: Workload, decisions: DecisionLog) -> Workload:
+    """The cluster, only read; what a GitOps tool takes from is written. ConfigurationError lists faults."""
+    problems = [Problem(f"IPA_GITOPS_PATH: {fault}") for fault in paths_faults(settings.gitops_path)]
+    if settings.target != "kubernetes":
+        problems.append(Problem("IPA_ACTUATION=gitops needs the target kubernetes"))
+    folder = Path(settings.gitops_dir)
+    if not settings.gitops_dir or not folder.is_dir():
+        problems.append(Problem(f"IPA_GITOPS_DIR {settings.gitops_dir!r} is no folder"))
+    if settings.gitops_remote and not settings.gitops_branch:
+        problems.append(Problem("IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"))
+    if problems:
+        raise ConfigurationError("nothing can be written for a GitOps tool so", problems=problems)
+    manifests: Manifests = Folder(folder)
+    if settings.gitops_branch:
+        branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
+        manifests = Repository(folder, branch, settings.gitops_timeout_s)
+    return GitOpsWorkload(cluster, manifests, settings.gitops_path, decisions.decision)
 
 
 def _prometheus(settings: Settings, url: str, dialect: Dialect) -> PrometheusMetrics:

@@ -69,6 +69,20 @@ class Settings:
     # What this install of the service calls itself. It claims each SeldonDeployment with its first write, and
     # leaves those of other installs alone. Replicas of one install share the name.
     install: str = "ipa"
+    # On Kubernetes, what is written: the cluster, or (gitops) only what a GitOps tool takes from.
+    actuation: str = "cluster"
+    # For gitops: the folder of the manifests, or the git repository (best a clone of its own) they are in.
+    gitops_dir: str = ""
+    # A pipeline's manifest below it.
+    gitops_path: str = "{pipeline}.yaml"
+    # The branch that commits go to; empty for a folder whose files are just rewritten.
+    gitops_branch: str = ""
+    # Where they are pushed to; empty for nowhere.
+    gitops_remote: str = ""
+    # In whose name.
+    gitops_author: str = "ipa-serving <ipa-serving@localhost>"
+    # Every call of git ends by then.
+    gitops_timeout_s: float = 20.0
     # Every call to the API server ends by then.
     kube_timeout_s: float = 10.0
     # Whether replicas elect the one that writes: auto (in a pod of a cluster only), on or off.
@@ -122,7 +136,7 @@ class Settings:
 
 
 KINDS = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
-CHOICES = {"leader_election": ("auto", "on", "off")}
+CHOICES = {"actuation": ("cluster", "gitops"), "leader_election": ("auto", "on", "off")}
 
 
 def _fault(name: str, value: Any) -> str:

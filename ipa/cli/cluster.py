@@ -20,7 +20,7 @@ from ipa.control.actuation import Phase
 from ipa.control.observe import observe
 from ipa.control.ports import Clock, RolloutPhase, WorkloadState
 from ipa.model.decision import Change, Decision
-from ipa.model.errors import ConflictError, DriftError, NotFoundError
+from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageError
 from ipa.model.observation import MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
@@ -79,6 +79,7 @@ class Cluster(Direct):
 
     def apply(self, pipeline: Pipeline, wanted: Wanted) -> Decision:
         """Create or change the SeldonDeployment, and wait until it is ready."""
+        self._check_actuation()
         try:
             state = self._workload.read(pipeline)
         except NotFoundError as error:
@@ -96,6 +97,7 @@ class Cluster(Direct):
 
     def rollback(self, pipeline: Pipeline, to: str | None, detail: str) -> Decision:
         """Go back and wait until it is ready; also from a change that does not get ready."""
+        self._check_actuation()
         configs = rollback_target(pipeline, self._store, to)
         state = replace(self._workload.read(pipeline), settled=True)
         return self._hand(pipeline, state).change(Wanted(configs, detail))
@@ -111,6 +113,13 @@ class Cluster(Direct):
     def verify(self, pipeline: Pipeline) -> int:
         """How many decisions are in the store; UnavailableError names the first one changed since."""
         return self._store.verify_decisions(pipeline.name)
+
+    def _check_actuation(self) -> None:
+        if self.settings.actuation == "gitops":
+            raise UsageError(
+                "IPA_ACTUATION is gitops: the cluster is written by a GitOps tool, not from here",
+                hint="Use --at with the manifest's FILE.yaml and commit it, or --at with the service's URL.",
+            )
 
     def _hand(self, pipeline: Pipeline, state: WorkloadState | None = None) -> Hand:
         return Hand(pipeline, self._workload, self._store, self._store, self.clock, self.settings, state)

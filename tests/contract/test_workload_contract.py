@@ -14,6 +14,7 @@ from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
 from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
 from tests.contract.split_harness import FakeSplitHarness
 from tests.contract.workload_harness import WorkloadHarness
@@ -29,6 +30,8 @@ def _cluster(_: Path) -> WorkloadHarness:
 
 
 HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
+    "gitops-folder": FolderHarness,
+    "gitops-git": GitOpsHarness,
     "kube-fake": FakeKubeHarness,
     "kube-fake-split": FakeSplitHarness,
     "kube-cluster": _cluster,
