@@ -116,7 +116,7 @@ def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
         if not (sane(config.cores) and config.cores > 0):
             faults.append(f"{stage.name}: {config.cores} cores are none")
     if over_budget(configs, bounds):
-        faults.append(f"{total_cores(configs):g} cores are above {bounds.cores:g}")
+        faults.append(f"{bounds.overhead.cores(configs):g} cores are above {bounds.cores:g}")
     return faults
 
 
@@ -142,8 +142,8 @@ def limit_steps(
 
 
 def over_budget(configs: Sequence[StageConfig], bounds: Bounds) -> bool:
-    """Whether all replicas together have more cores than the budget."""
-    return bounds.cores is not None and total_cores(configs) > bounds.cores + ROUNDING_CORES
+    """Whether all replicas, with what runs beside them, have more cores than the budget."""
+    return bounds.cores is not None and bounds.overhead.cores(configs) > bounds.cores + ROUNDING_CORES
 
 
 def total_cores(configs: Sequence[StageConfig]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ipa.model.plan import Plan, StageConfig
@@ -18,6 +18,8 @@ class StageChange:
     before: StageConfig | None
     after: StageConfig
     rolling: Rolling = SIDE_BY_SIDE
+    # Cores beside each replica.
+    beside_cores: float = 0.0
 
     @property
     def only_replicas(self) -> bool:
@@ -28,20 +30,23 @@ class StageChange:
     def started_cores(self) -> float:
         """Cores of the pods that start."""
         if self.before is not None and self.only_replicas:
-            return max(0, self.after.replicas - self.before.replicas) * self.after.cores
-        return self.after.total_cores
+            return max(0, self.after.replicas - self.before.replicas) * self._held(self.after).cores
+        return self._held(self.after).total_cores
 
     @property
     def peak_cores(self) -> float:
         """Cores of the stage while old and new pods run side by side."""
         if self.before is None:
-            return self.after.total_cores
-        return peak_cores(self.before, self.after, self.rolling)
+            return self._held(self.after).total_cores
+        return peak_cores(self._held(self.before), self._held(self.after), self.rolling)
+
+    def _held(self, config: StageConfig) -> StageConfig:
+        return replace(config, cores=config.cores + self.beside_cores)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The stages that change, in order; cores before, at the peak and after, of all stages together.
+    """The stages that change, in order; cores before, at the peak and after, of all that runs.
 
     New pods start before old ones stop, in all stages at once, as many as the problem's rolling says.
     `started_cores` are those of pods that start.
@@ -57,22 +62,24 @@ class Change:
         """The change as plain JSON values."""
         plain = asdict(self)
         for stage in plain["stages"]:
-            del stage["rolling"]
+            del stage["rolling"], stage["beside_cores"]
         return plain
 
 
 def change_of(problem: Problem, plan: Plan) -> Change:
     """The change from `problem.running` to the plan."""
-    before = {config.stage: config for config in problem.running}
+    before, overhead = {config.stage: config for config in problem.running}, problem.bounds.overhead
     changes = [
-        StageChange(config.stage, before.get(config.stage), config, problem.rolling)
+        StageChange(
+            config.stage, before.get(config.stage), config, problem.rolling, overhead.each(config.stage)
+        )
         for config in plan.configs
     ]
     changed = tuple(change for change in changes if change.before != change.after)
     return Change(
         stages=changed,
-        before_cores=sum(config.total_cores for config in problem.running),
-        peak_cores=sum(change.peak_cores for change in changes),
-        after_cores=sum(config.total_cores for config in plan.configs),
+        before_cores=overhead.cores(problem.running) if problem.running else 0.0,
+        peak_cores=overhead.fixed_cores + sum(change.peak_cores for change in changes),
+        after_cores=overhead.cores(plan.configs),
         started_cores=sum(change.started_cores for change in changed if change.before is not None),
     )

@@ -105,8 +105,8 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
         },
         "spec": {
             "protocol": "v2",
-            # Else the orchestrator sits in the pods of the first stage, and its cores multiply with them.
-            "annotations": {"seldon.io/engine-separate-pod": "true"},
+            # Without it the orchestrator sits in the pods of the first stage: its cores multiply with them.
+            "annotations": {"seldon.io/engine-separate-pod": "true"} if target.separate_orchestrator else {},
             "predictors": [
                 {
                     "name": target.predictor,

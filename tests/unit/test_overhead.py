@@ -1,0 +1,102 @@
+"""What runs beside a pipeline's replicas on a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ipa.adapters.kube.manifest import read, render
+from ipa.control.guards import bound_faults
+from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.pipeline import Bounds, Pipeline, at_cluster
+from ipa.model.plan import StageConfig
+from ipa.optimize.change import change_of
+from ipa.optimize.describe import describe
+from tests.contract.split_harness import split
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.cluster import cores_of
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
+
+SAMPLE, CONFIGS = sample_pipeline(), sample_configs()
+
+
+def beside(pipeline: Pipeline) -> Pipeline:
+    assert pipeline.seldon is not None
+    return replace(pipeline, seldon=replace(pipeline.seldon, separate_orchestrator=False))
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "overhead"),
+    [
+        (SAMPLE, Overhead(0.5)),
+        (beside(SAMPLE), Overhead(0.0, (("detect", 0.5),))),
+        (split(SAMPLE), Overhead(2.0)),
+        (PIPELINE, NO_OVERHEAD),
+    ],
+    ids=["a pod of its own", "beside the first stage", "split", "not on Seldon"],
+)
+def test_what_runs_beside_the_replicas_is_known_from_the_shape(
+    pipeline: Pipeline, overhead: Overhead
+) -> None:
+    assert pipeline.bounds.overhead == NO_OVERHEAD
+    assert at_cluster(pipeline).bounds == replace(pipeline.bounds, overhead=overhead)
+    assert at_cluster(at_cluster(pipeline)) == at_cluster(pipeline)
+
+
+def test_the_orchestrator_is_rendered_where_its_cores_are_counted() -> None:
+    pipeline = beside(SAMPLE)
+    configs = (replace(CONFIGS[0], replicas=3), *CONFIGS[1:])
+    body = render(pipeline, configs)
+    assert read(pipeline, body) == configs
+    kube = FakeKube()
+    with kube.store.lock:
+        kube.store.create("seldondeployments", "models", body)
+    kube.tick(8)
+    pods = kube.store.everything("pods")
+    kube._http.server_close()
+    assert sum(cores_of(pod["spec"]) for pod in pods) == at_cluster(pipeline).bounds.overhead.cores(configs)
+
+
+def test_the_parts_of_shape_split_take_what_is_counted() -> None:
+    from ipa.adapters.kube.split import render_split
+
+    pipeline = split(SAMPLE)
+    kube = FakeKube()
+    with kube.store.lock:
+        for body in render_split(pipeline, CONFIGS):
+            kube.store.create("seldondeployments", "models", body)
+    kube.tick(8)
+    pods = kube.store.everything("pods")
+    kube._http.server_close()
+    assert sum(cores_of(pod["spec"]) for pod in pods) == at_cluster(pipeline).bounds.overhead.cores(CONFIGS)
+
+
+def test_a_budget_that_the_replicas_alone_would_keep_is_broken_with_what_runs_beside_them() -> None:
+    configs = tuple(replace(config, cores=2.0) for config in SMALLEST)
+    tight = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=4.0))
+    assert bound_faults(tight, configs) == []
+    with_orchestrator = replace(tight, bounds=replace(tight.bounds, overhead=Overhead(0.5)))
+    assert bound_faults(with_orchestrator, configs) == ["4.5 cores are above 4"]
+
+
+def test_a_change_is_told_with_what_runs_beside_the_replicas() -> None:
+    from ipa.policies.planning import planning_problem
+
+    overhead = Overhead(0.5, (("detect", 0.25),))
+    pipeline = replace(PIPELINE, bounds=replace(PIPELINE.bounds, overhead=overhead))
+    problem = replace(planning_problem(pipeline, PROFILES, 5.0), running=SMALLEST)
+    wanted: tuple[StageConfig, ...] = (replace(SMALLEST[0], replicas=3), SMALLEST[1])
+    plan = describe(problem, wanted)
+    assert plan is not None
+    assert plan.cost_cores == 0.5 + 3 * 1.25 + 1.0
+    change = change_of(problem, plan)
+    assert (change.before_cores, change.peak_cores, change.after_cores) == (2.75, 5.25, 5.25)
+    assert change.started_cores == 2.5
+    assert change.to_json()["stages"][0].keys() == {"stage", "before", "after"}
+
+
+def test_bounds_of_a_file_have_no_overhead() -> None:
+    assert Bounds().overhead == NO_OVERHEAD
+    assert NO_OVERHEAD.cores(CONFIGS) == sum(config.total_cores for config in CONFIGS)
