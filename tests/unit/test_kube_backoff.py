@@ -130,12 +130,9 @@ def test_threads_that_wait_out_an_outage_go_one_by_one() -> None:
         with lock:
             sent.append(sent_s)
         door.answered(sent_s)
+        clock.leave()
 
-    threads = [threading.Thread(target=call) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30.0)
+    clock.crowd([threading.Thread(target=call) for _ in range(20)])
     assert len(sent) == 20
     sent.sort()
     assert sent[0] >= 30.0

@@ -41,11 +41,12 @@ class Backoff:
 class Limits:
     """How one client comes back after an outage: `rate_per_s` for `slow_s`, then as it likes.
 
-    In quiet times the server's own fairness decides, and says so with 429.
+    In quiet times the server's own fairness decides, and says so with 429. `slow_s` is longer than a tick:
+    by then every loop that failed has come back.
     """
 
     rate_per_s: float = 20.0
-    slow_s: float = 5.0
+    slow_s: float = 15.0
     backoff: Backoff = Backoff()
 
 

@@ -27,6 +27,7 @@ WRITE_WAIT_S = 1.0
 PUSHBACK = (429, 503)
 # The server, or what stands before it, is not there.
 ABSENT = (502, 504)
+POOL_SIZE = 64
 # Below that the clocks are as good as the same; Kubernetes' own certificates and tokens bear more.
 NOTABLE_SKEW_S = 5.0
 
@@ -208,4 +209,6 @@ def _prepared(configuration: Any) -> Any:
     configuration.retries = False
     # A peer that is gone without a word is found out while a watch is silent.
     configuration.keep_alive = True
+    # One for each thread that asks; there are no more than are used.
+    configuration.connection_pool_maxsize = POOL_SIZE
     return configuration

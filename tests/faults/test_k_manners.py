@@ -1,0 +1,493 @@
+"""K: how the service behaves towards the API server, and what it makes of its answers."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ipa.adapters.kube import client as client_module
+from ipa.adapters.kube.backoff import Limits
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.events import KubeEvents
+from ipa.adapters.kube.manifest import render
+from ipa.adapters.kube.watch import WATCH_S, Watcher, feeds
+from ipa.control.clock import VirtualClock
+from ipa.model.decision import Event, ReasonCode
+from ipa.model.errors import ForbiddenError, InputError, IpaError, NotFoundError, UnavailableError
+from ipa.model.pipeline import SeldonTarget
+from tests.fakes.clock import SharedClock
+from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.api import Request
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.faults.table import Case
+from tests.faults.world import build
+
+Json = dict[str, Any]
+NAMESPACE = "models"
+PIPELINE = sample_pipeline()
+NAMES = ("one", "two", "three", "four", "five", "six", "seven")
+
+
+@pytest.fixture
+def kube() -> Iterator[FakeKube]:
+    """A server with seven SeldonDeployments."""
+    with FakeKube() as fake:
+        for name in NAMES:
+            target = SeldonTarget(name, NAMESPACE, "main")
+            body = render(replace(PIPELINE, seldon=target), sample_configs())
+            with fake.store.lock:
+                fake.store.create("seldondeployments", NAMESPACE, body)
+        yield fake
+
+
+@pytest.fixture
+def connect(kube: FakeKube, tmp_path: Path) -> Iterator[Callable[..., KubeClient]]:
+    """Makes clients of it."""
+    made: list[KubeClient] = []
+
+    def build_client(timeout_s: float = 10.0, **options: Any) -> KubeClient:
+        path = str(kube.kubeconfig(tmp_path))
+        made.append(KubeClient.from_kubeconfig(path, timeout_s, seed=0, **options))
+        return made[-1]
+
+    yield build_client
+    for client in made:
+        client.close()
+
+
+def edit(kube: FakeKube, name: str, replicas: int) -> None:
+    """Another hand scales it."""
+
+    def scale(sdep: Json) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = replicas
+
+    kube.edit(NAMESPACE, name, scale)
+
+
+def patch_of(replicas: int) -> list[Json]:
+    return [{"op": "replace", "path": "/spec/predictors/0/componentSpecs/0/replicas", "value": replicas}]
+
+
+@pytest.mark.parametrize("form", ["status 410", "ERROR event in a 200 stream"])
+def test_k3_expired_watch(case: Case, kube: FakeKube, connect: Callable[..., KubeClient], form: str) -> None:
+    rounds, seeds = 10, 3
+    case.seeds = f"0–{seeds - 1}"
+    missed = made_up = relists = 0
+    told: set[str] = set()
+
+    def hear(namespace: str, name: str) -> None:
+        told.add(name)
+
+    for seed in range(seeds):
+        draw, clock = random.Random(seed), VirtualClock()
+        watcher = Watcher(feeds(connect(clock=clock), NAMESPACE)[0], hear, clock, watch_s=1.0, seed=seed)
+        watcher.step()
+        for number in range(rounds):
+            edited = set(draw.sample(NAMES, draw.randint(0, 3)))
+            for name in sorted(edited):
+                edit(kube, name, 10 + seed * rounds + number)
+            if form == "status 410":
+                with kube.store.lock:
+                    kube.store.version += 1
+                    kube.store.compact()
+            else:
+                kube.fault(FaultKind.EXPIRED, verb="watch")
+            told.clear()
+            # The watch that is refused, and the list after it.
+            watcher.step()
+            watcher.step()
+            missed += len(edited - told)
+            made_up += len(told - edited)
+        relists += watcher.lists - 1
+    case.equal("missed changes", missed, 0)
+    case.equal("changes told that were none", made_up, 0)
+    case.equal("relists for each expiry", relists / (rounds * seeds), 1.0)
+    # And it resumes: what happens after the last list comes through the watch.
+    told.clear()
+    edit(kube, "two", 99)
+    watcher.step()
+    case.equal("lists to see the next change", watcher.lists - 1 - rounds, 0)
+    assert told == {"two"}
+
+
+class Pushed:
+    """A server that answers 429 until a time, and twenty loops that want something of it."""
+
+    def __init__(self, kube: FakeKube, clock: SharedClock, retry_after: str | None, until_s: float) -> None:
+        self.kube, self.clock, self.retry_after, self.until_s = kube, clock, retry_after, until_s
+        self.at_s: list[float] = []
+        self.served = 0
+        self._lock = threading.Lock()
+        kube.delay = self._seen
+
+    def _seen(self, request: Request) -> None:
+        now_s = self.clock.monotonic_s()
+        with self._lock:
+            self.at_s.append(now_s)
+            if now_s < self.until_s:
+                self.kube.fault(FaultKind.STATUS, status=429, retry_after=self.retry_after)
+
+    def crowd(self, get: Callable[[], object], loops: int = 20, reads: int = 5) -> None:
+        """So many loops, each until it was answered so many times; one that fails waits for its next tick."""
+
+        def loop() -> None:
+            left = reads
+            while left:
+                try:
+                    get()
+                    left -= 1
+                except IpaError:
+                    self.clock.wait(5.0)
+            self.clock.leave()
+
+        self.clock.crowd([threading.Thread(target=loop) for _ in range(loops)])
+        self.served = loops * reads
+
+    def most_in(self, window_s: float) -> int:
+        """The most requests in any window of that length."""
+        times = sorted(self.at_s)
+        return max(sum(start <= at < start + window_s for at in times) for start in times)
+
+
+@pytest.mark.parametrize("retry_after", ["30", None])
+def test_k4_pushback(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], retry_after: str | None
+) -> None:
+    outage_s, limits = 60.0, Limits()
+    clock = SharedClock()
+    client = connect(clock=clock, limits=limits)
+    pushed = Pushed(kube, clock, retry_after, outage_s)
+    with pytest.raises(UnavailableError):
+        client.get_seldondeployment(NAMESPACE, "one")
+    pushed.crowd(lambda: client.get_seldondeployment(NAMESPACE, "one"))
+    during = [at for at in pushed.at_s if at < outage_s]
+    case.told("Retry-After s", retry_after or "none")
+    if retry_after is not None:
+        asked_s = float(retry_after)
+        gaps = [later - earlier for earlier, later in pairwise(during)]
+        case.equal("requests before their time", sum(gap < asked_s for gap in gaps), 0)
+    # One at a time tries, the waits doubling up to the longest.
+    case.at_most("requests in a minute of 429", len(during), 3 if retry_after else 20)
+    budget = 1 + limits.rate_per_s
+    case.at_most("requests in the busiest second", pushed.most_in(1.0), budget)
+    case.equal("reads answered in the end", len(pushed.at_s) - len(during), pushed.served)
+
+
+def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callable[..., KubeClient]) -> None:
+    clock = VirtualClock()
+    client = connect(clock=clock)
+    kube.fault(FaultKind.STATUS, status=503, retry_after="120")
+    with pytest.raises(UnavailableError):
+        client.get_seldondeployment(NAMESPACE, "one")
+    sent, waited_s = len(kube.requests), 0.0
+    for verb in (
+        client.get_seldondeployment,
+        lambda *place: client.patch_seldondeployment(*place, patch_of(3)),
+    ):
+        before_s = clock.monotonic_s()
+        with pytest.raises(UnavailableError, match="to be left alone until 00:0"):
+            verb(NAMESPACE, "one")
+        waited_s += clock.monotonic_s() - before_s
+    case.equal("s that they waited in vain", waited_s, 0.0)
+    case.equal("requests sent", len(kube.requests) - sent, 0)
+    clock.wait(150.0)
+    assert client.get_seldondeployment(NAMESPACE, "one")["kind"] == "SeldonDeployment"
+
+
+def sockets_to(kube: FakeKube) -> int:
+    """How many sockets of this process are at the server's port as clients."""
+    port = int(kube.url.rpartition(":")[2])
+    found = psutil.Process().net_connections("tcp")
+    return sum(bool(one.raddr) and one.raddr.port == port and one.status != "TIME_WAIT" for one in found)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.HANG, FaultKind.DRIP, FaultKind.RESET, FaultKind.LOST_BEFORE])
+def test_k6_slow_or_no_answers(case: Case, kind: FaultKind) -> None:
+    deadline_s, faults = 0.5, 2
+    with build("ours", over="http", timeout_s=deadline_s) as world:
+        world.settle()
+        before = sockets_to(world.kube)
+        took_s, reasons = [], set()
+        for _ in range(faults):
+            world.fault(kind, resource="seldondeployments")
+            began_s = time.monotonic()
+            reasons.add(world.tick().reason)
+            took_s.append(time.monotonic() - began_s)
+        settled = world.settle()
+        case.told("fault", kind.name.lower())
+        case.equal("ticks that held and said why", reasons, {ReasonCode.WORKLOAD_UNKNOWN})
+        # Wide, for a busy machine: without a deadline it would be the server's patience, which is endless.
+        case.at_most(f"longest tick s at a deadline of {deadline_s:g} s", max(took_s), 10.0)
+        # The backoff may outlast one tick at so short a deadline.
+        case.at_most("ticks to settle", settled, 3)
+        case.equal("leaked sockets", max(0, sockets_to(world.kube) - before), 0)
+        world.sound()
+
+
+def test_k9_silent_watch(case: Case, kube: FakeKube, connect: Callable[..., KubeClient]) -> None:
+    watch_s = 1.0
+    changed_s: list[float] = []
+    told_s: list[float] = []
+    clock = VirtualClock()
+    watcher = Watcher(
+        feeds(connect(clock=clock), NAMESPACE)[0],
+        lambda namespace, name: told_s.append(time.monotonic()),
+        clock,
+        watch_s=watch_s,
+    )
+    watcher.step()
+    # Accepted, then nothing: no event, no bookmark, no end.
+    kube.fault(FaultKind.SILENT, verb="watch")
+    edit(kube, "three", 5)
+    changed_s.append(time.monotonic())
+    watcher.step()
+    assert told_s == []
+    watcher.step()
+    stale_s = told_s[0] - changed_s[0]
+    case.equal("missed changes", 1 - len(told_s), 0)
+    case.equal("relists", watcher.lists - 1, 1)
+    case.at_most(f"staleness s at a watch of {watch_s:g} s", stale_s, 20.0)
+    case.told("staleness of the service's watch at most, in s", round(WATCH_S * stale_s / watch_s, 1))
+
+
+@pytest.mark.parametrize("verb", ["get", "patch", "list", "watch"])
+def test_k11_answers_that_are_none(
+    case: Case,
+    kube: FakeKube,
+    connect: Callable[..., KubeClient],
+    verb: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = connect(clock=VirtualClock())
+    acts: dict[str, Callable[[], object]] = {
+        "get": lambda: client.get_seldondeployment(NAMESPACE, "one"),
+        "patch": lambda: client.patch_seldondeployment(NAMESPACE, "one", patch_of(2)),
+        "list": lambda: client.list_seldondeployments(NAMESPACE),
+        "watch": lambda: list(client.watch_seldondeployments(NAMESPACE, "1", 1.0)),
+    }
+    kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
+    if verb == "watch":
+        # What a watch is told is a stream: a page of a proxy, or a Status, is no event of it.
+        kinds = [FaultKind.FAILURE]
+    typed, leaked = 0, 0
+    for kind in kinds:
+        kube.fault(kind, verb=verb)
+        try:
+            acts[verb]()
+        except UnavailableError as error:
+            typed += 1
+            leaked += "secret inside" in f"{error} {error.__cause__} {error.__context__}"
+    case.told("verb", verb)
+    case.equal("crashes or wrong beliefs", len(kinds) - typed, 0)
+    case.equal("leaked bodies", leaked + caplog.text.count("secret inside"), 0)
+
+
+def test_k11_the_loop_goes_on(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
+    with build("ours", over="http") as world:
+        world.settle()
+        for kind in kinds:
+            world.fault(kind)
+            world.tick()
+        told = " ".join(decision.detail for decision in world.decisions) + caplog.text
+        case.equal("ticks", len(world.reasons()[-len(kinds) :]), len(kinds))
+        case.equal("leaked bodies", told.count("secret inside"), 0)
+        case.at_most("ticks to settle", world.settle(), 2)
+        world.sound()
+
+
+def test_k12_token_that_was_rotated(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
+) -> None:
+    client = connect(clock=VirtualClock())
+    client.get_seldondeployment(NAMESPACE, "one")
+    kube.requests.clear()
+    # Rotated, and ours not yet: the same again would be refused again.
+    kube.tokens = {"new"}
+    with pytest.raises(ForbiddenError, match="401"):
+        client.get_seldondeployment(NAMESPACE, "one")
+    case.equal("requests with a token that has not changed", len(kube.requests), 1)
+    kube.requests.clear()
+    kube.kubeconfig(tmp_path, token="new")
+    client.patch_seldondeployment(NAMESPACE, "one", patch_of(4))
+    case.equal("requests of a call with a token read again", len(kube.requests), 2)
+    case.equal("writes of that call", len(kube.writes), 1)
+    client.get_seldondeployment(NAMESPACE, "one")
+    case.equal("requests of the next call", len(kube.requests) - 2, 1)
+    kube.requests.clear()
+    kube.tokens = {"newer"}
+    kube.kubeconfig(tmp_path, token="wrong")
+    with pytest.raises(ForbiddenError, match="401"):
+        client.get_seldondeployment(NAMESPACE, "one")
+    case.equal("requests with a new token that is refused too", len(kube.requests), 2)
+
+
+def test_k12_many_threads_with_a_token_that_was_rotated(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
+) -> None:
+    client = connect(clock=VirtualClock())
+    client.get_seldondeployment(NAMESPACE, "one")
+    kube.requests.clear()
+    kube.kubeconfig(tmp_path, token="new")
+    kube.tokens = {"new"}
+    threads = 8
+    start, failures = threading.Barrier(threads), []
+
+    def call() -> None:
+        start.wait()
+        try:
+            client.get_seldondeployment(NAMESPACE, "one")
+        except IpaError as error:
+            failures.append(error)
+
+    running = [threading.Thread(target=call) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(30.0)
+    case.equal("calls that failed", len(failures), 0)
+    case.at_most("requests", len(kube.requests), 2 * threads)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, ForbiddenError), (422, InputError), (404, NotFoundError)]
+)
+def test_k12_refusals_are_not_repeated(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], status: int, error: type[IpaError]
+) -> None:
+    client = connect(clock=VirtualClock())
+    if status == 403:
+        kube.denied = {("patch", "seldondeployments"), ("get", "seldondeployments")}
+    if status == 404:
+        with kube.store.lock:
+            kube.store.delete("seldondeployments", NAMESPACE, "one")
+    nameless = [{"op": "replace", "path": "/spec/predictors/0/graph/name", "value": "nobody"}]
+    kube.requests.clear()
+    for patch in (nameless,) if status == 422 else (patch_of(2), patch_of(3)):
+        with pytest.raises(error):
+            client.patch_seldondeployment(NAMESPACE, "one", patch)
+    case.told("status", status)
+    asked = 1 if status == 422 else 2
+    case.equal("retries", len(kube.requests) - asked, 0)
+
+
+def test_k12_rights_withdrawn_hold_the_pipeline(case: Case) -> None:
+    ticks = 20
+    with build("ours", over="http") as world:
+        world.settle()
+        world.kube.denied = {("patch", "seldondeployments")}
+        world.rate_rps = 25.0
+        sent = sum(one.verb == "patch" for one in world.kube.requests)
+        world.ticks(ticks)
+        tried = sum(one.verb == "patch" for one in world.kube.requests) - sent
+        case.equal("patches sent", tried, 1)
+        case.equal("reason", world.reasons()[-1].value, ReasonCode.RBAC.value)
+        case.equal("reads", "not allowed" in world.decisions[-1].detail, True)
+        # Given back, and a person says so.
+        world.kube.denied = set()
+        world.say(paused=True)
+        world.tick()
+        world.say(paused=False)
+        case.at_most("ticks to settle once it is allowed again", world.settle(), 12)
+        world.sound()
+
+
+def test_k12_object_deleted(case: Case) -> None:
+    with build("ours", over="http") as world:
+        world.settle()
+        with world.kube.store.lock:
+            world.kube.store.delete("seldondeployments", "default", "pages")
+        writes = len(world.kube.writes)
+        world.ticks(10)
+        case.equal("writes", len(world.kube.writes) - writes, 0)
+        case.equal("reasons", {one.value for one in world.reasons()[-10:]}, {"hold.workload_unknown"})
+        case.equal("says that it is gone", "does not exist" in world.decisions[-1].detail, True)
+
+
+def test_k16_pages_that_expire(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds, page = 30, 2
+    case.seeds = f"0–{seeds - 1}"
+    monkeypatch.setattr(client_module, "PAGE", page)
+    client = connect(clock=VirtualClock())
+    missing = twice = given_up = starts = 0
+    for seed in range(seeds):
+        draw = random.Random(seed)
+        left = draw.randint(1, client_module.LIST_STARTS - 1)
+
+        def expire(request: Request, draw: random.Random = draw) -> None:
+            nonlocal left, starts
+            is_later = "continue" in request.query
+            starts += request.verb == "list" and not is_later
+            if is_later and left and draw.random() < 0.5:
+                left -= 1
+                kube.expire_lists()
+            # Others go on changing things meanwhile.
+            edit(kube, draw.choice(NAMES), draw.randint(1, 9))
+
+        kube.delay = expire
+        try:
+            items, _ = client.list_seldondeployments(NAMESPACE)
+        except UnavailableError:
+            given_up += 1
+            continue
+        found = [one["metadata"]["name"] for one in items]
+        missing += len(set(NAMES) - set(found))
+        twice += len(found) - len(set(found))
+    kube.delay = None
+    case.equal("missing items", missing, 0)
+    case.equal("items twice", twice, 0)
+    case.equal("lists given up", given_up, 0)
+    case.told("restarts", starts - seeds)
+    # One whose pages always expire ends, and says so.
+    kube.delay = lambda request: kube.expire_lists() if "continue" in request.query else None
+    with pytest.raises(UnavailableError, match="expired"):
+        client.list_seldondeployments(NAMESPACE)
+
+
+@pytest.mark.parametrize("skew_s", [300.0, -300.0])
+def test_c3_skew_of_the_api_server(
+    case: Case, connect: Callable[..., KubeClient], kube: FakeKube, skew_s: float
+) -> None:
+    clock = VirtualClock()
+    kube.wall_s, kube.skew_s = lambda: clock.now().timestamp(), skew_s
+    client = connect(clock=clock)
+    sink = KubeEvents(client, clock)
+    for _ in range(5):
+        clock.wait(7.3)
+        client.get_seldondeployment(NAMESPACE, "one")
+    pipeline = replace(PIPELINE, seldon=SeldonTarget("one", NAMESPACE, "main"))
+    sink.emit(pipeline, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
+    with kube.store.lock:
+        (event,) = kube.store.find("events", NAMESPACE)
+    told = datetime.fromisoformat(event["lastTimestamp"].replace("Z", "+00:00")).timestamp()
+    assert client.skew_s is not None
+    case.told("skew s", skew_s)
+    case.at_most("error of the measured skew s", abs(client.skew_s - skew_s), 1.0)
+    case.at_most("error of an Event's time on the server s", abs(told - (kube.wall_s() + skew_s)), 1.5)
+
+
+def test_c3_skew_of_the_api_server_decides_nothing(case: Case) -> None:
+    def decisions(skew_s: float) -> list[tuple[object, ...]]:
+        with build("ours", over="http") as world:
+            world.kube.skew_s = skew_s
+            world.settle()
+            world.rate_rps = 25.0
+            world.settle()
+            return [(one.tick, one.action, one.reason, one.configs) for one in world.decisions]
+
+    straight = decisions(0.0)
+    wrong = sum(decisions(skew_s) != straight for skew_s in (300.0, -300.0))
+    case.equal("wrong verdicts", wrong, 0)
+    case.told("decisions compared", len(straight))
