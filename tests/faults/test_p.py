@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-import random
 import tracemalloc
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import datetime
 from time import perf_counter
 from typing import Any
 
@@ -16,26 +12,19 @@ import pytest
 
 from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.transport import MAX_BYTES
-from ipa.control.guards import total_cores
-from ipa.model.decision import Action, Decision, ReasonCode
-from tests.faults.prometheus import (
+from ipa.model.decision import Decision, ReasonCode
+from tests.faults.prometheus import Rewrite
+from tests.faults.table import Case
+from tests.faults.watched import (
+    BUSY_RPS,
     SETTINGS,
-    SLOW,
-    Rate,
-    Rewrite,
-    Target,
+    UNSEEN,
     Watched,
     downscales,
-    turns,
+    during,
     watched,
     writes,
 )
-from tests.faults.table import Case
-
-UNSEEN = {ReasonCode.METRICS_MISSING, ReasonCode.METRICS_STALE, ReasonCode.METRICS_INVALID}
-TICK_S = SETTINGS.tick_s
-# Well above what the smallest configuration carries: who takes it for nothing takes cores away.
-BUSY_RPS = 25.0
 
 
 def outage(seconds: float, *, naive: bool = False) -> tuple[list[Decision], list[Decision], Watched]:
@@ -77,14 +66,6 @@ def absent(kind: str) -> Rewrite:
         return 200, json.dumps({**answer, "data": data}).encode()
 
     return rewrite
-
-
-def during(rewrite: Rewrite, seconds: float = 100.0, *, naive: bool = False) -> list[Decision]:
-    """The decisions while answers are rewritten, after the loop had found its plan."""
-    with watched(BUSY_RPS, naive=naive) as over:
-        over.run(60.0)
-        over.server.rewrite = rewrite
-        return over.run(seconds)
 
 
 @pytest.mark.parametrize("kind", ["", "rate(ipa_router", "time()", "sum (rate(ipa_router_arrivals_total"])
@@ -210,155 +191,6 @@ def test_p4_answers_from_a_cache(case: Case) -> None:
     case.baseline("max age acted upon s", max(plain))
 
 
-def losing(seed: int) -> Callable[[int], bool]:
-    """Loses 30 % of the scrapes, the same ones for the same seed."""
-    return lambda second: random.Random(f"{seed}/{second}").random() >= 0.3
-
-
-def wavy(seed: int) -> Rate:
-    """A load that rises and falls threefold in ten minutes, with noise of a tenth."""
-    source = random.Random(seed)
-    noise = [source.gauss(1.0, 0.1) for _ in range(4000)]
-    return lambda t_s: 16.0 * (1 + 0.5 * math.sin(t_s / 95.0)) * max(0.2, noise[int(t_s) % 4000])
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_p5_lost_scrapes(case: Case, seed: int) -> None:
-    def run(keeps: Callable[[int], bool], *, naive: bool = False) -> Watched:
-        with watched(wavy(seed), naive=naive, direct=True, settings=SLOW) as over:
-            over.server.targets[0].answers = keeps
-            over.run(LONG_S)
-            return over
-
-    case.seeds = str(seed)
-    clean, lossy = run(lambda second: True), run(losing(seed))
-    lost, extra = turns(lossy.decisions), per_hour(turns(lossy.decisions) - turns(clean.decisions))
-    case.told("direction changes/h, clean", per_hour(turns(clean.decisions)))
-    case.told("direction changes/h, 30 % lost", per_hour(lost))
-    case.at_most("more direction changes/h", extra, 6.0)
-    case.told("s short of capacity, clean", clean.short_s)
-    case.told("s short of capacity, 30 % lost", lossy.short_s)
-    plain = run(losing(seed), naive=True)
-    case.baseline("direction changes/h", per_hour(turns(plain.decisions)))
-    case.baseline("s short of capacity", plain.short_s)
-
-
-LONG_S = 900.0
-
-
-def per_hour(count: float, seconds: float = LONG_S) -> float:
-    """So many an hour."""
-    return count * 3600.0 / seconds
-
-
-def squares(t_s: float) -> float:
-    """Five minutes low, five minutes high, five minutes low."""
-    return 25.0 if int(t_s // 300) % 2 else 5.0
-
-
-@pytest.mark.parametrize("lag_s", [30, 60, 120])
-def test_p6_a_lag_that_nobody_says(case: Case, lag_s: int) -> None:
-    def run(lag_s: int) -> tuple[float, Watched]:
-        with watched(squares, direct=True, settings=SLOW) as over:
-            over.server.hidden_lag_s = lag_s
-            over.run(LONG_S)
-            return max(total_cores(d.configs) for d in over.decisions), over
-
-    clean_cores, clean = run(0)
-    cores, late = run(lag_s)
-    case.told("lag s", lag_s)
-    case.at_most("overshoot %", 100 * (cores / clean_cores - 1), 0.0)
-    # The load turns twice in this time: so often may the cores, and no more often.
-    case.at_most("direction changes", turns(late.decisions), max(turns(clean.decisions), 2))
-    case.told("direction changes, no lag", turns(clean.decisions))
-    # The one rise is seen so much later.
-    case.at_most("more s short of capacity", late.short_s - clean.short_s, lag_s + 2 * SLOW.tick_s)
-
-
-@pytest.mark.parametrize("lag_s", [30, 60, 120])
-def test_p6_a_lag_that_ages_say(case: Case, lag_s: int) -> None:
-    with watched(squares, direct=True, settings=SLOW) as over:
-        over.run(340.0)
-        high = over.made.workload.desired
-        over.server.open_lag_s = lag_s
-        decisions = over.run(300.0)
-        case.equal("what runs is kept", over.made.workload.desired == high, True)
-    case.told("lag s", lag_s)
-    case.equal("writes", writes(decisions), 0)
-
-
-SERIES: dict[str, tuple[list[Target], str]] = {
-    "two routers share the load": (
-        [Target("router-1:9100", lambda t_s: 0.3), Target("router-2:9100", lambda t_s: 0.7)],
-        "",
-    ),
-    "one of two has ended": (
-        [
-            Target("router-1:9100", lambda t_s: 0.5 if t_s < 60 else 0.0, answers=lambda second: second < 60),
-            Target("router-2:9100", lambda t_s: 0.5 if t_s < 60 else 1.0),
-        ],
-        "",
-    ),
-    "another installation has the same name": (
-        [
-            Target("there:9100", lambda t_s: 3.0, labels={"namespace": "staging"}),
-            Target("here:9100", labels={"namespace": "default"}),
-        ],
-        "seldon",
-    ),
-    "the namespace is not on the series": ([Target("here:9100")], "seldon"),
-}
-
-
-@pytest.mark.parametrize("name", SERIES)
-def test_p7_several_series(case: Case, name: str) -> None:
-    targets, dialect = SERIES[name]
-
-    def errors(*, naive: bool = False) -> tuple[float, list[Decision]]:
-        with watched(BUSY_RPS, naive=naive, direct=True, dialect=Dialect(dialect or "local")) as over:
-            over.server.targets = [replace(target, counters={}) for target in targets]
-            over.run(150.0)
-            # The means over a window that holds the change are of both; what follows it is not.
-            settled = [d for n, d in enumerate(over.decisions) if not 12 <= n < 18]
-            seen = [d.observed_rate_rps for d in settled if d.observed_rate_rps is not None]
-            return max(abs(rate / BUSY_RPS - 1) for rate in seen), settled
-
-    error, decisions = errors()
-    case.told("series", name)
-    case.at_most("wrong λ error %", 100 * error, 2.0)
-    case.equal("ticks that see", sum(d.reason not in UNSEEN for d in decisions), len(decisions))
-    case.baseline("wrong λ error %", 100 * errors(naive=True)[0])
-
-
-def test_p7_one_of_two_has_ended_without_a_trace(case: Case) -> None:
-    """As where a remote store gets no staleness marker: a sum is as old as its oldest part."""
-    with watched(BUSY_RPS, direct=True) as over:
-        over.server.targets = [
-            Target("router-1:9100", lambda t_s: 0.5 if t_s < 60 else 0.0, arrives=lambda second: second < 60),
-            Target("router-2:9100", lambda t_s: 0.5 if t_s < 60 else 1.0),
-        ]
-        over.run(60.0)
-        decisions = over.run(420.0)
-    blind = sum(decision.reason in UNSEEN for decision in decisions)
-    case.equal("downscales", downscales(decisions), 0)
-    # Prometheus looks back five minutes: so long the ended one is there.
-    case.at_most("s blind", blind * TICK_S, 300.0)
-    seen = [d.observed_rate_rps for d in decisions[12:] if d.observed_rate_rps is not None]
-    case.at_most("wrong λ error %", 100 * max(abs(rate / BUSY_RPS - 1) for rate in seen), 2.0)
-
-
-def test_p7_an_answer_of_several_series_is_refused(case: Case) -> None:
-    def doubled(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
-        result = answer["data"]["result"]
-        return 200, json.dumps({**answer, "data": {**answer["data"], "result": result + result}}).encode()
-
-    decisions = during(doubled)
-    case.equal("decisions by the first one", sum(d.observed_rate_rps is not None for d in decisions), 0)
-    case.equal("reasons", sorted({d.reason.value for d in decisions}), ["hold.metrics_invalid"])
-    plain = during(doubled, naive=True)
-    case.baseline("decisions by the first one", sum(d.observed_rate_rps is not None for d in plain))
-
-
 def _warned(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
     return 200, json.dumps({**_low(answer), "warnings": ["fetched from 1 of 2 stores only"]}).encode()
 
@@ -443,34 +275,3 @@ def test_p11_hardly_any_load(case: Case, rate_rps: float) -> None:
     case.equal("batch sizes", sorted({config.batch_size for config in least}), [1])
     case.equal("replicas", sorted({config.replicas for config in least}), [1])
     case.equal("ticks that see", sum(d.reason not in UNSEEN for d in decisions), len(decisions))
-
-
-SHAPE_S = 300.0
-SHAPES: dict[str, tuple[Rate, float]] = {
-    # The load, and from when on it is high.
-    "spike ×10": (lambda t_s: 50.0 if 100 <= t_s < 160 else 5.0, 100.0),
-    "step": (lambda t_s: 25.0 if t_s >= 100 else 5.0, 100.0),
-    "ramp": (lambda t_s: 5.0 + max(0.0, t_s - 100.0) * 0.1, 100.0),
-    "square wave": (lambda t_s: 40.0 if t_s >= 100 and int(t_s // 15) % 2 else 5.0, 100.0),
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_p12_shapes(case: Case, shape: str) -> None:
-    rate, since_s = SHAPES[shape]
-    with watched(rate, direct=True) as over:
-        over.run(since_s)
-        before_s = over.short_s
-        over.run(SHAPE_S)
-    grew = [d for d in over.decisions if d.action is Action.APPLY and _at_s(over, d) >= since_s]
-    case.told("load", shape)
-    case.at_most("s short of capacity", over.short_s - before_s, 3 * TICK_S)
-    case.told("s until the first change", _at_s(over, grew[0]) - since_s if grew else math.inf)
-    case.at_most("changes/h", per_hour(len(grew), SHAPE_S), 240.0)
-    case.at_most("direction changes/h", per_hour(turns(grew), SHAPE_S), per_hour(1, SHAPE_S))
-
-
-def _at_s(over: Watched, decision: Decision) -> float:
-    """The virtual second of a decision."""
-    first = over.decisions[0]
-    return (datetime.fromisoformat(decision.at) - datetime.fromisoformat(first.at)).total_seconds()

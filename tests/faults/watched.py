@@ -1,0 +1,150 @@
+"""A control loop that reads a fake Prometheus, and the figures of what it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.dialects import Dialect
+from ipa.control.guards import GuardSettings, total_cores
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import Metrics, Signals
+from ipa.model.decision import Action, Decision, ReasonCode
+from ipa.model.pipeline import Pipeline, SeldonTarget
+from ipa.model.plan import StageConfig
+from tests.fakes.world import PIPELINE, Scenario, ours, profiled, scenario, window_max
+from tests.faults.prometheus import Direct, FakePrometheus, NaiveReader, Rate, Rewrite, session_of
+
+UNSEEN = {ReasonCode.METRICS_MISSING, ReasonCode.METRICS_STALE, ReasonCode.METRICS_INVALID}
+# Well above what the smallest configuration carries: who takes it for nothing takes cores away.
+BUSY_RPS = 25.0
+# How long loads that come and go are followed.
+LONG_S = 900.0
+
+
+@dataclass
+class _Targeted:
+    """Reads the pipeline as one that runs on Seldon in the namespace `default`."""
+
+    metrics: Metrics
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        return self.metrics.read(replace(pipeline, seldon=SeldonTarget(pipeline.name)), window_s)
+
+
+@dataclass
+class Watched:
+    """A control loop that reads a fake Prometheus, and what it decided."""
+
+    made: Scenario
+    server: FakePrometheus
+    decisions: list[Decision] = field(default_factory=list)
+    # Seconds of ticks in which what served lacked throughput for the load of that moment.
+    short_s: float = 0.0
+
+    def ticks(self, count: int) -> list[Decision]:
+        """So many ticks; the decisions of these."""
+        found = []
+        for _ in range(count):
+            found += self.made.ticks(1)
+            self.made.workload.read(PIPELINE)
+            rate = max(self.server.rate_rps(self.made.clock.monotonic_s()), 1e-3)
+            seen = profiled().predict(self.made.workload.serving, rate)
+            if seen is None or not seen.carries:
+                self.short_s += self.made.settings.tick_s
+        self.decisions += found
+        return found
+
+    def run(self, seconds: float) -> list[Decision]:
+        """The ticks of so much time."""
+        return self.ticks(round(seconds / self.made.settings.tick_s))
+
+    @property
+    def now_s(self) -> float:
+        """The virtual clock."""
+        return self.made.clock.monotonic_s()
+
+
+START = (StageConfig("detect", "big", 1, 1.0, 1), StageConfig("read", "big", 1, 1.0, 1))
+SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)
+# The service's own tick, where long loads are read.
+SLOW = replace(SETTINGS, tick_s=10.0)
+TICK_S = SETTINGS.tick_s
+
+
+@contextmanager
+def watched(
+    rate_rps: Rate | float = 5.0,
+    *,
+    naive: bool = False,
+    direct: bool = False,
+    timeout_s: float = 2.0,
+    dialect: Dialect = Dialect.LOCAL,
+    settings: GuardSettings = SETTINGS,
+    pipeline: Pipeline = PIPELINE,
+) -> Iterator[Watched]:
+    """An active loop over the fake, under that load; `naive` reads it naively, `direct` without HTTP."""
+    rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
+    made = scenario(rate, configs=START, settings=settings)
+    with FakePrometheus(made.clock, rate) as server:
+        metrics: Metrics = NaiveReader(server.url, dialect)
+        if not naive:
+            metrics = PrometheusMetrics(
+                server.url, timeout_s, settings.stale_after_s, dialect, monotonic_s=made.clock.monotonic_s
+            )
+        session = session_of(metrics)
+        if direct:
+            session.mount("http://", Direct(server))
+        if dialect is Dialect.SELDON:
+            metrics = _Targeted(metrics)
+        loop = ControlLoop(
+            pipeline,
+            World(made.clock, metrics, made.workload, made.store, made.store),
+            policy=ours(),
+            predict=profiled().predict,
+            forecaster=window_max,
+            settings=settings,
+            window_s=60.0,
+            run_id="run",
+        )
+        yield Watched(replace(made, loop=loop), server)
+        session.close()
+
+
+def grown_cores(decision: Decision) -> float:
+    """Cores that a decision adds; below zero it takes some away, zero where it writes nothing."""
+    if decision.action is not Action.APPLY:
+        return 0.0
+    return total_cores(decision.configs) - total_cores(decision.previous)
+
+
+def downscales(decisions: list[Decision]) -> int:
+    """Decisions that take cores away."""
+    return sum(grown_cores(decision) < -1e-9 for decision in decisions)
+
+
+def writes(decisions: list[Decision]) -> int:
+    """Decisions that write."""
+    return sum(decision.action is Action.APPLY for decision in decisions)
+
+
+def turns(decisions: list[Decision]) -> int:
+    """How often the cores change their direction."""
+    moves = [move for move in map(grown_cores, decisions) if abs(move) > 1e-9]
+    return sum(one * other < 0 for one, other in pairwise(moves))
+
+
+def during(rewrite: Rewrite, seconds: float = 100.0, *, naive: bool = False) -> list[Decision]:
+    """The decisions while answers are rewritten, after the loop had found its plan."""
+    with watched(BUSY_RPS, naive=naive) as over:
+        over.run(60.0)
+        over.server.rewrite = rewrite
+        return over.run(seconds)
+
+
+def per_hour(count: float, seconds: float = LONG_S) -> float:
+    """So many an hour."""
+    return count * 3600.0 / seconds
