@@ -144,6 +144,8 @@ def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline
     The solver's objective is so sharp a bound that label setting needs little beside it. It also looks over
     the solver's shoulder: SolverError where a plan is better than the solver's bound allows.
     """
+    if found.termination is Termination.INFEASIBLE:
+        return _doubted(program, solver, found, deadline)
     if found.termination is not Termination.OPTIMAL:
         return found
     objective = evaluate(program, found.chosen).objective
@@ -156,3 +158,11 @@ def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline
     if better - objective > CONTRADICTION * max(1.0, abs(objective)):
         raise SolverError(f"{solver} calls {objective!r} optimal, but {better!r} is feasible")
     return replace(found, chosen=tuple(chosen))
+
+
+def _doubted(program: Program, solver: str, found: Answer, deadline: Deadline) -> Answer:
+    """The same answer, unless label setting finds the plan that there should be none of."""
+    second = exact.solve(program, deadline)
+    if not second.chosen:
+        return found
+    return replace(second, note=f"{solver} calls it infeasible, label setting found a plan")
