@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from ipa.control.election import Lease
+from ipa.model.decision import ReasonCode
 from tests.fakes.elections import Simulation, Weather
+from tests.fakes.kube.api import Request
+from tests.faults.replicas import TIMES, Replica, Service
 from tests.faults.table import Case
+from tests.faults.world import KubeWorld, build
 
 SEEDS = range(1000)
 LEASE_S, RETRY_S = 15.0, 2.0
@@ -75,6 +82,95 @@ def double(weather: Weather, over: range = SEEDS, *, believing: bool = False) ->
     return seeds, both_s, led_s / (RUN_S * len(over))
 
 
+@contextmanager
+def pair(subject: str = "ours", **how: Any) -> Iterator[tuple[KubeWorld, Service]]:
+    """A cluster and two replicas that elect one."""
+    with build(subject) as world:
+        service = Service(world, subject=subject)
+        for name in ("one", "other"):
+            service.add(name, **how)
+        yield world, service
+        service.close()
+
+
+def stopped_at(point: int, subject: str) -> tuple[int, int]:
+    """The leader stops when that request of its write arrives, and wakes after another led and wrote.
+
+    How many requests its write had, and how many of its writes were accepted after the other's.
+    """
+    with pair(subject) as (world, service):
+        leader, other = service.led()
+        sent: list[Request] = []
+
+        def before(replica: Replica, request: Request) -> None:
+            if replica is not leader or not world.clock.monotonic_s() >= 20.0:
+                return
+            sent.append(request)
+            # The loop's own read is the first.
+            if len(sent) != point + 1:
+                return
+            leader.stopped = True
+            assert service.until(other.leadership.leading, 30.0)
+            world.rate_rps = 20.0
+            service.ticks(other, 15.0)
+            assert other.writes
+            leader.stopped = False
+
+        service.before = before
+        service.ticks(leader, 20.0 - world.clock.monotonic_s())
+        world.clock.wait(20.0 - world.clock.monotonic_s())
+        already = len(leader.writes)
+        world.rate_rps = 14.0
+        world.clock.wait(5.0)
+        woke = service.tick(leader)
+        if subject == "ours":
+            assert woke.reason is (ReasonCode.CONFLICT if len(sent) > point else ReasonCode.SCALE_UP)
+        return len(sent) - 1, len(leader.writes) - already
+
+
+def test_l2_the_leader_stops_inside_of_its_write(case: Case) -> None:
+    for subject, say in (("ours", case.told), ("plain", case.baseline)):
+        requests, _ = stopped_at(99, subject)
+        accepted = [stopped_at(point, subject)[1] for point in range(1, requests + 1)]
+        say("points of a write", requests)
+        say("writes accepted after the other's", sum(accepted))
+        if subject == "ours":
+            assert requests == 3
+            case.equal("writes accepted after the other's", sum(accepted), 0)
+
+
+def cut_off(*, elects: bool) -> tuple[Replica, Replica, float]:
+    """The leader cannot reach the Lease any more, and everything else; the load makes it write ever again.
+
+    It, the other, and when it could not renew for as long as it may.
+    """
+    with pair(elects=elects) as (world, service):
+        leader, other = service.led()
+        service.ticks(leader, 20.0)
+        leader.leases.cut = True
+        # It renewed at most a retry before.
+        deadline_s = world.clock.monotonic_s() + TIMES.renew_deadline_s
+        for rate_rps in (8.0, 20.0, 3.0, 14.0, 5.0, 20.0) * 4:
+            world.rate_rps = rate_rps
+            service.tick(leader)
+            if other.leadership.leading():
+                service.tick(other)
+            world.clock.wait(world.settings.tick_s)
+        return leader, other, deadline_s
+
+
+def test_l3_the_leader_cannot_renew_yet_can_patch(case: Case) -> None:
+    leader, other, deadline_s = cut_off(elects=True)
+    case.equal("writes after the deadline", sum(at_s >= deadline_s for at_s in leader.writes), 0)
+    case.told(
+        "ticks after the deadline", sum(one.reason is ReasonCode.NOT_LEADER for one in leader.decisions)
+    )
+    case.at_least("writes by the other since", len(other.writes), 1)
+    case.at_least("s between the last and the first of them", other.writes[0] - leader.writes[-1], 0.0)
+    believer, _, deadline_s = cut_off(elects=False)
+    case.baseline("writes after the deadline", sum(at_s >= deadline_s for at_s in believer.writes))
+
+
 def test_l4_all_start_at_once_with_other_clocks_and_lose_answers(case: Case) -> None:
     seeds, both_s, led = double(BREAKS)
     case.seeds = f"{len(SEEDS)}"
@@ -124,3 +220,38 @@ def test_l5_a_leader_is_found_again_when_they_are_done(case: Case) -> None:
     case.equal("seeds without a leader in the end", none, 0)
     # The rest of a stop of 30 s, another's lease and the wait of who makes it anew.
     case.at_most("s to a leader, longest", longest_s, 30.0 + 2 * LEASE_S + 2 * RETRY_S)
+
+
+def installs(*, owned: bool) -> tuple[Replica, Replica]:
+    """Two installs of the service, each its own leader, that were both given the same pipeline."""
+    with build() as world:
+        service = Service(world)
+        first, second = (
+            service.add(name, elects=False, install=name if owned else "") for name in ("red", "blue")
+        )
+        # The second wants something else: it sees the load of another place.
+        for rate_rps in sorted((6.0, 14.0, 20.0) * 8):
+            world.rate_rps = rate_rps
+            service.tick(first)
+            world.rate_rps = 2.0 * rate_rps / 3.0
+            service.tick(second)
+            world.clock.wait(world.settings.tick_s)
+        service.close()
+        return first, second
+
+
+def test_l6_two_installs_are_given_one_pipeline(case: Case) -> None:
+    first, second = installs(owned=True)
+    case.at_least("writes by the first", len(first.writes), 2)
+    case.equal("writes by the second", len(second.writes), 0)
+    case.equal("its reasons", {one.reason.value for one in second.decisions[1:]}, {"hold.drift"})
+    assert all("belongs to install 'red'" in one.detail for one in second.decisions[1:])
+    case.equal("the first's holds for another hand", reasons(first).count(ReasonCode.DRIFT), 0)
+    careless = installs(owned=False)
+    case.baseline("writes by the second, without the annotation", len(careless[1].writes))
+    held = [reasons(one).count(ReasonCode.DRIFT) for one in careless]
+    case.baseline("holds of both for another hand", sum(held))
+
+
+def reasons(replica: Replica) -> list[ReasonCode]:
+    return [one.reason for one in replica.decisions]
