@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs by name what demo and tests use beside Python (Prometheus, Chromium), where this machine allows it.
+# Installs by name what demo and tests use beside Python (Prometheus, Chromium, git), where this machine allows it.
 # Where it does not, the parts that need them are skipped, and say so.
 set -uo pipefail
 missing=()
 command -v prometheus >/dev/null || missing+=(prometheus)
 command -v chromium >/dev/null || missing+=(chromium)
+command -v git >/dev/null || missing+=(git)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive

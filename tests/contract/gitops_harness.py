@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from ipa.adapters.gitops.folder import Folder
@@ -47,6 +49,8 @@ class GitOpsHarness:
     """A remote, our clone of it, a person's clone; `sync` is one pass of the GitOps tool, as Flux or Argo."""
 
     def __init__(self, folder: Path, decision: Callable[[str], Decision] | None = None) -> None:
+        if shutil.which("git") is None:
+            pytest.skip("needs git: apt-get install git")
         self.kube = FakeKube()
         self.kube.__enter__()
         self.client = KubeClient.from_kubeconfig(str(self.kube.kubeconfig(folder)), TIMEOUT_S)

@@ -90,9 +90,10 @@ class GitOpsWorkload:
         try:
             asked = self._asked(pipeline, self._text(pipeline))
         except DriftError as error:
-            return Rollout(RolloutPhase.READY, f"another hand has changed the manifest: {error.message}")
+            return Rollout(RolloutPhase.REPLACED, f"another hand has changed the manifest: {error.message}")
         if asked != canonical(change.configs):
-            return Rollout(RolloutPhase.READY, "another hand has changed the manifest")
+            # No cache is on the way, so this is newer than what we wrote, even where it is as before.
+            return Rollout(RolloutPhase.REPLACED, "another hand has changed the manifest")
         if _configs(state) != asked:
             words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
             return Rollout(RolloutPhase.PROGRESSING, words)
