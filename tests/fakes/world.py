@@ -142,6 +142,7 @@ def scenario(
     settings: GuardSettings | None = None,
     fault: Fault | None = None,
     readiness_s: float = 2.0,
+    workload_of: type[FakeWorkload] = FakeWorkload,
 ) -> Scenario:
     """A loop over the pipeline under that load, active unless told otherwise, ticking every 5 s."""
     rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
@@ -150,7 +151,7 @@ def scenario(
     made = Scenario(
         clock=clock,
         metrics=FakeMetrics(clock, rate, fault),
-        workload=FakeWorkload(clock, configs, readiness_s),
+        workload=workload_of(clock, configs, readiness_s),
         store=FakeStore(PipelineControl(mode=mode)),
         loop=None,  # type: ignore[arg-type]
         settings=settings,
