@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.manifest import render
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.samples import sample_configs
+from tests.faults.manners import NAMES, NAMESPACE, named
 from tests.faults.table import Case, case_of, entry_of, write
 
 PROPERTY = "fault-case"
@@ -26,6 +31,32 @@ def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     yield made
     # Through the report, so that it also arrives from another worker's process.
     request.node.user_properties.append((PROPERTY, json.dumps(entry_of(made, True, 0.0))))
+
+
+@pytest.fixture
+def kube() -> Iterator[FakeKube]:
+    """A server with seven SeldonDeployments."""
+    with FakeKube() as fake:
+        for name in NAMES:
+            with fake.store.lock:
+                body = render(named(name), sample_configs())
+                fake.store.create("seldondeployments", NAMESPACE, body)
+        yield fake
+
+
+@pytest.fixture
+def connect(kube: FakeKube, tmp_path: Path) -> Iterator[Callable[..., KubeClient]]:
+    """Makes clients of it."""
+    made: list[KubeClient] = []
+
+    def build_client(timeout_s: float = 10.0, **options: Any) -> KubeClient:
+        path = str(kube.kubeconfig(tmp_path))
+        made.append(KubeClient.from_kubeconfig(path, timeout_s, seed=0, **options))
+        return made[-1]
+
+    yield build_client
+    for client in made:
+        client.close()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -19,63 +16,16 @@ from ipa.adapters.kube import client as client_module
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
-from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.watch import WATCH_S, Watcher, feeds
 from ipa.control.clock import VirtualClock
 from ipa.model.decision import Event, ReasonCode
-from ipa.model.errors import ForbiddenError, InputError, IpaError, NotFoundError, UnavailableError
-from ipa.model.pipeline import SeldonTarget
+from ipa.model.errors import IpaError, UnavailableError
 from tests.fakes.clock import SharedClock
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
-from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.faults.manners import NAMES, NAMESPACE, edit, named, patch_of, plain_of
 from tests.faults.table import Case
 from tests.faults.world import build
-
-Json = dict[str, Any]
-NAMESPACE = "models"
-PIPELINE = sample_pipeline()
-NAMES = ("one", "two", "three", "four", "five", "six", "seven")
-
-
-@pytest.fixture
-def kube() -> Iterator[FakeKube]:
-    """A server with seven SeldonDeployments."""
-    with FakeKube() as fake:
-        for name in NAMES:
-            target = SeldonTarget(name, NAMESPACE, "main")
-            body = render(replace(PIPELINE, seldon=target), sample_configs())
-            with fake.store.lock:
-                fake.store.create("seldondeployments", NAMESPACE, body)
-        yield fake
-
-
-@pytest.fixture
-def connect(kube: FakeKube, tmp_path: Path) -> Iterator[Callable[..., KubeClient]]:
-    """Makes clients of it."""
-    made: list[KubeClient] = []
-
-    def build_client(timeout_s: float = 10.0, **options: Any) -> KubeClient:
-        path = str(kube.kubeconfig(tmp_path))
-        made.append(KubeClient.from_kubeconfig(path, timeout_s, seed=0, **options))
-        return made[-1]
-
-    yield build_client
-    for client in made:
-        client.close()
-
-
-def edit(kube: FakeKube, name: str, replicas: int) -> None:
-    """Another hand scales it."""
-
-    def scale(sdep: Json) -> None:
-        sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = replicas
-
-    kube.edit(NAMESPACE, name, scale)
-
-
-def patch_of(replicas: int) -> list[Json]:
-    return [{"op": "replace", "path": "/spec/predictors/0/componentSpecs/0/replicas", "value": replicas}]
 
 
 @pytest.mark.parametrize("form", ["status 410", "ERROR event in a 200 stream"])
@@ -181,6 +131,13 @@ def test_k4_pushback(
     budget = 1 + limits.rate_per_s
     case.at_most("requests in the busiest second", pushed.most_in(1.0), budget)
     case.equal("reads answered in the end", len(pushed.at_s) - len(during), pushed.served)
+    kube.delay = None
+    kube.requests.clear()
+    kube.fault(FaultKind.STATUS, status=429, retry_after=retry_after, times=100)
+    with pytest.raises(UnavailableError):
+        plain_of(kube).read(named("one"))
+    kube.faults.faults.clear()
+    case.baseline("requests of one read, at once", len(kube.requests))
 
 
 def test_k4_a_call_that_cannot_wait(case: Case, kube: FakeKube, connect: Callable[..., KubeClient]) -> None:
@@ -260,160 +217,6 @@ def test_k9_silent_watch(case: Case, kube: FakeKube, connect: Callable[..., Kube
     case.told("staleness of the service's watch at most, in s", round(WATCH_S * stale_s / watch_s, 1))
 
 
-@pytest.mark.parametrize("verb", ["get", "patch", "list", "watch"])
-def test_k11_answers_that_are_none(
-    case: Case,
-    kube: FakeKube,
-    connect: Callable[..., KubeClient],
-    verb: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    client = connect(clock=VirtualClock())
-    acts: dict[str, Callable[[], object]] = {
-        "get": lambda: client.get_seldondeployment(NAMESPACE, "one"),
-        "patch": lambda: client.patch_seldondeployment(NAMESPACE, "one", patch_of(2)),
-        "list": lambda: client.list_seldondeployments(NAMESPACE),
-        "watch": lambda: list(client.watch_seldondeployments(NAMESPACE, "1", 1.0)),
-    }
-    kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
-    if verb == "watch":
-        # What a watch is told is a stream: a page of a proxy, or a Status, is no event of it.
-        kinds = [FaultKind.FAILURE]
-    typed, leaked = 0, 0
-    for kind in kinds:
-        kube.fault(kind, verb=verb)
-        try:
-            acts[verb]()
-        except UnavailableError as error:
-            typed += 1
-            leaked += "secret inside" in f"{error} {error.__cause__} {error.__context__}"
-    case.told("verb", verb)
-    case.equal("crashes or wrong beliefs", len(kinds) - typed, 0)
-    case.equal("leaked bodies", leaked + caplog.text.count("secret inside"), 0)
-
-
-def test_k11_the_loop_goes_on(case: Case, caplog: pytest.LogCaptureFixture) -> None:
-    kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
-    with build("ours", over="http") as world:
-        world.settle()
-        for kind in kinds:
-            world.fault(kind)
-            world.tick()
-        told = " ".join(decision.detail for decision in world.decisions) + caplog.text
-        case.equal("ticks", len(world.reasons()[-len(kinds) :]), len(kinds))
-        case.equal("leaked bodies", told.count("secret inside"), 0)
-        case.at_most("ticks to settle", world.settle(), 2)
-        world.sound()
-
-
-def test_k12_token_that_was_rotated(
-    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
-) -> None:
-    client = connect(clock=VirtualClock())
-    client.get_seldondeployment(NAMESPACE, "one")
-    kube.requests.clear()
-    # Rotated, and ours not yet: the same again would be refused again.
-    kube.tokens = {"new"}
-    with pytest.raises(ForbiddenError, match="401"):
-        client.get_seldondeployment(NAMESPACE, "one")
-    case.equal("requests with a token that has not changed", len(kube.requests), 1)
-    kube.requests.clear()
-    kube.kubeconfig(tmp_path, token="new")
-    client.patch_seldondeployment(NAMESPACE, "one", patch_of(4))
-    case.equal("requests of a call with a token read again", len(kube.requests), 2)
-    case.equal("writes of that call", len(kube.writes), 1)
-    client.get_seldondeployment(NAMESPACE, "one")
-    case.equal("requests of the next call", len(kube.requests) - 2, 1)
-    kube.requests.clear()
-    kube.tokens = {"newer"}
-    kube.kubeconfig(tmp_path, token="wrong")
-    with pytest.raises(ForbiddenError, match="401"):
-        client.get_seldondeployment(NAMESPACE, "one")
-    case.equal("requests with a new token that is refused too", len(kube.requests), 2)
-
-
-def test_k12_many_threads_with_a_token_that_was_rotated(
-    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
-) -> None:
-    client = connect(clock=VirtualClock())
-    client.get_seldondeployment(NAMESPACE, "one")
-    kube.requests.clear()
-    kube.kubeconfig(tmp_path, token="new")
-    kube.tokens = {"new"}
-    threads = 8
-    start, failures = threading.Barrier(threads), []
-
-    def call() -> None:
-        start.wait()
-        try:
-            client.get_seldondeployment(NAMESPACE, "one")
-        except IpaError as error:
-            failures.append(error)
-
-    running = [threading.Thread(target=call) for _ in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join(30.0)
-    case.equal("calls that failed", len(failures), 0)
-    case.at_most("requests", len(kube.requests), 2 * threads)
-
-
-@pytest.mark.parametrize(
-    ("status", "error"), [(403, ForbiddenError), (422, InputError), (404, NotFoundError)]
-)
-def test_k12_refusals_are_not_repeated(
-    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], status: int, error: type[IpaError]
-) -> None:
-    client = connect(clock=VirtualClock())
-    if status == 403:
-        kube.denied = {("patch", "seldondeployments"), ("get", "seldondeployments")}
-    if status == 404:
-        with kube.store.lock:
-            kube.store.delete("seldondeployments", NAMESPACE, "one")
-    nameless = [{"op": "replace", "path": "/spec/predictors/0/graph/name", "value": "nobody"}]
-    kube.requests.clear()
-    for patch in (nameless,) if status == 422 else (patch_of(2), patch_of(3)):
-        with pytest.raises(error):
-            client.patch_seldondeployment(NAMESPACE, "one", patch)
-    case.told("status", status)
-    asked = 1 if status == 422 else 2
-    case.equal("retries", len(kube.requests) - asked, 0)
-
-
-def test_k12_rights_withdrawn_hold_the_pipeline(case: Case) -> None:
-    ticks = 20
-    with build("ours", over="http") as world:
-        world.settle()
-        world.kube.denied = {("patch", "seldondeployments")}
-        world.rate_rps = 25.0
-        sent = sum(one.verb == "patch" for one in world.kube.requests)
-        world.ticks(ticks)
-        tried = sum(one.verb == "patch" for one in world.kube.requests) - sent
-        case.equal("patches sent", tried, 1)
-        case.equal("reason", world.reasons()[-1].value, ReasonCode.RBAC.value)
-        case.equal("reads", "not allowed" in world.decisions[-1].detail, True)
-        # Given back, and a person says so.
-        world.kube.denied = set()
-        world.say(paused=True)
-        world.tick()
-        world.say(paused=False)
-        case.at_most("ticks to settle once it is allowed again", world.settle(), 12)
-        world.sound()
-
-
-def test_k12_object_deleted(case: Case) -> None:
-    with build("ours", over="http") as world:
-        world.settle()
-        with world.kube.store.lock:
-            world.kube.store.delete("seldondeployments", "default", "pages")
-        writes = len(world.kube.writes)
-        world.ticks(10)
-        case.equal("writes", len(world.kube.writes) - writes, 0)
-        case.equal("reasons", {one.value for one in world.reasons()[-10:]}, {"hold.workload_unknown"})
-        case.equal("says that it is gone", "does not exist" in world.decisions[-1].detail, True)
-
-
 def test_k16_pages_that_expire(
     case: Case, kube: FakeKube, connect: Callable[..., KubeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,7 +270,7 @@ def test_c3_skew_of_the_api_server(
     for _ in range(5):
         clock.wait(7.3)
         client.get_seldondeployment(NAMESPACE, "one")
-    pipeline = replace(PIPELINE, seldon=SeldonTarget("one", NAMESPACE, "main"))
+    pipeline = named("one")
     sink.emit(pipeline, Event(ReasonCode.DRIFT, "kubectl", is_warning=True))
     with kube.store.lock:
         (event,) = kube.store.find("events", NAMESPACE)

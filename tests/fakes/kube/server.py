@@ -270,6 +270,9 @@ class _Handler(BaseHTTPRequestHandler):
         if 0 < since < self.kube.store.compacted:
             self._send(410, ApiError(410, "Expired", f"too old resource version: {since}").body)
             return
+        if fault and fault.kind in (FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND):
+            self._answer(200, {"type": "ADDED", "object": {"kind": "secret inside"}}, fault)
+            return
         since = since or self.kube.store.version
         silences = self.kube.silences
         self._head(200, [("Transfer-Encoding", "chunked")])

@@ -1,0 +1,179 @@
+"""K: answers of the API server that are none, or that say no."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.control.clock import VirtualClock
+from ipa.model.decision import Change, ReasonCode
+from ipa.model.errors import ForbiddenError, InputError, IpaError, NotFoundError, UnavailableError
+from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.samples import sample_configs
+from tests.faults.manners import NAMESPACE, named, patch_of, plain_of
+from tests.faults.table import Case
+from tests.faults.world import build
+
+
+@pytest.mark.parametrize("verb", ["get", "patch", "list", "watch"])
+def test_k11_answers_that_are_none(
+    case: Case,
+    kube: FakeKube,
+    connect: Callable[..., KubeClient],
+    verb: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = connect(clock=VirtualClock())
+    acts: dict[str, Callable[[], object]] = {
+        "get": lambda: client.get_seldondeployment(NAMESPACE, "one"),
+        "patch": lambda: client.patch_seldondeployment(NAMESPACE, "one", patch_of(2)),
+        "list": lambda: client.list_seldondeployments(NAMESPACE),
+        "watch": lambda: list(client.watch_seldondeployments(NAMESPACE, "1", 1.0)),
+    }
+    kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
+    typed, leaked = 0, 0
+    for kind in kinds:
+        kube.fault(kind, verb=verb)
+        try:
+            acts[verb]()
+        except UnavailableError as error:
+            typed += 1
+            leaked += "secret inside" in f"{error} {error.__cause__} {error.__context__}"
+    case.told("verb", verb)
+    case.equal("crashes or wrong beliefs", len(kinds) - typed, 0)
+    case.equal("leaked bodies", leaked + caplog.text.count("secret inside"), 0)
+
+
+def test_k11_the_loop_goes_on(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    kinds = [FaultKind.TRUNCATED, FaultKind.HTML, FaultKind.WRONG_KIND, FaultKind.FAILURE]
+    with build("ours", over="http") as world:
+        world.settle()
+        for kind in kinds:
+            world.fault(kind)
+            world.tick()
+        told = " ".join(decision.detail for decision in world.decisions) + caplog.text
+        case.equal("ticks", len(world.reasons()[-len(kinds) :]), len(kinds))
+        case.equal("leaked bodies", told.count("secret inside"), 0)
+        case.at_most("ticks to settle", world.settle(), 2)
+        world.sound()
+
+
+def test_k12_token_that_was_rotated(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
+) -> None:
+    client = connect(clock=VirtualClock())
+    client.get_seldondeployment(NAMESPACE, "one")
+    kube.requests.clear()
+    # Rotated, and ours not yet: the same again would be refused again.
+    kube.tokens = {"new"}
+    with pytest.raises(ForbiddenError, match="401"):
+        client.get_seldondeployment(NAMESPACE, "one")
+    case.equal("requests with a token that has not changed", len(kube.requests), 1)
+    kube.requests.clear()
+    kube.kubeconfig(tmp_path, token="new")
+    client.patch_seldondeployment(NAMESPACE, "one", patch_of(4))
+    case.equal("requests of a call with a token read again", len(kube.requests), 2)
+    case.equal("writes of that call", len(kube.writes), 1)
+    client.get_seldondeployment(NAMESPACE, "one")
+    case.equal("requests of the next call", len(kube.requests) - 2, 1)
+    kube.requests.clear()
+    kube.tokens = {"newer"}
+    kube.kubeconfig(tmp_path, token="wrong")
+    with pytest.raises(ForbiddenError, match="401"):
+        client.get_seldondeployment(NAMESPACE, "one")
+    case.equal("requests with a new token that is refused too", len(kube.requests), 2)
+
+
+def test_k12_many_threads_with_a_token_that_was_rotated(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], tmp_path: Path
+) -> None:
+    client = connect(clock=VirtualClock())
+    client.get_seldondeployment(NAMESPACE, "one")
+    kube.requests.clear()
+    kube.kubeconfig(tmp_path, token="new")
+    kube.tokens = {"new"}
+    threads = 8
+    start, failures = threading.Barrier(threads), []
+
+    def call() -> None:
+        start.wait()
+        try:
+            client.get_seldondeployment(NAMESPACE, "one")
+        except IpaError as error:
+            failures.append(error)
+
+    running = [threading.Thread(target=call) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(30.0)
+    case.equal("calls that failed", len(failures), 0)
+    case.at_most("requests", len(kube.requests), 2 * threads)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, ForbiddenError), (422, InputError), (404, NotFoundError)]
+)
+def test_k12_refusals_are_not_repeated(
+    case: Case, kube: FakeKube, connect: Callable[..., KubeClient], status: int, error: type[IpaError]
+) -> None:
+    client = connect(clock=VirtualClock())
+    if status == 403:
+        kube.denied = {("patch", "seldondeployments"), ("get", "seldondeployments")}
+    if status == 404:
+        with kube.store.lock:
+            kube.store.delete("seldondeployments", NAMESPACE, "one")
+    nameless = [{"op": "replace", "path": "/spec/predictors/0/graph/name", "value": "nobody"}]
+    kube.requests.clear()
+    for patch in (nameless,) if status == 422 else (patch_of(2), patch_of(3)):
+        with pytest.raises(error):
+            client.patch_seldondeployment(NAMESPACE, "one", patch)
+    case.told("status", status)
+    asked = 1 if status == 422 else 2
+    case.equal("retries", len(kube.requests) - asked, 0)
+    if status == 403:
+        kube.denied = {("update", "seldondeployments")}
+        configs = sample_configs()
+        change = Change("d", "sample", "1", configs, (replace(configs[0], replicas=3), *configs[1:]), 60.0)
+        kube.requests.clear()
+        with pytest.raises(UnavailableError):
+            plain_of(kube).write(named("one"), change)
+        case.baseline("retries", sum(one.verb == "update" for one in kube.requests) - 1)
+
+
+def test_k12_rights_withdrawn_hold_the_pipeline(case: Case) -> None:
+    ticks = 20
+    with build("ours", over="http") as world:
+        world.settle()
+        world.kube.denied = {("patch", "seldondeployments")}
+        world.rate_rps = 25.0
+        sent = sum(one.verb == "patch" for one in world.kube.requests)
+        world.ticks(ticks)
+        tried = sum(one.verb == "patch" for one in world.kube.requests) - sent
+        case.equal("patches sent", tried, 1)
+        case.equal("reason", world.reasons()[-1].value, ReasonCode.RBAC.value)
+        case.equal("reads", "not allowed" in world.decisions[-1].detail, True)
+        # Given back, and a person says so.
+        world.kube.denied = set()
+        world.say(paused=True)
+        world.tick()
+        world.say(paused=False)
+        case.at_most("ticks to settle once it is allowed again", world.settle(), 12)
+        world.sound()
+
+
+def test_k12_object_deleted(case: Case) -> None:
+    with build("ours", over="http") as world:
+        world.settle()
+        with world.kube.store.lock:
+            world.kube.store.delete("seldondeployments", "default", "pages")
+        writes = len(world.kube.writes)
+        world.ticks(10)
+        case.equal("writes", len(world.kube.writes) - writes, 0)
+        case.equal("reasons", {one.value for one in world.reasons()[-10:]}, {"hold.workload_unknown"})
+        case.equal("says that it is gone", "does not exist" in world.decisions[-1].detail, True)
