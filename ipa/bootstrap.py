@@ -43,7 +43,7 @@ from ipa.control.ports import AlwaysLeading, DecisionLog, Metrics, NoEvents, Wor
 from ipa.forecast.ladder import forecast
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, InfeasibleError, NotFoundError, Problem, UsageError
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.base import Policy
@@ -110,6 +110,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
     start rate), ConfigurationError, UnavailableError.
     """
     pipelines = _chosen(load_pipelines(settings.pipelines_dir), options.names)
+    if settings.target == "kubernetes":
+        pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
     stop = StopSignal()
     clock = SystemClock(stop)
     registry = CollectorRegistry()

@@ -19,7 +19,7 @@ from ipa.control.ports import Clock, PipelineControl, Signals
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
@@ -133,7 +133,7 @@ class Direct(ABC):
     def _pipeline(self, name: str) -> Pipeline:
         from ipa.cli.plan import find_pipeline
 
-        return find_pipeline(unquote(name), self.settings.pipelines_dir)
+        return at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
 
     def _checked(self, pipeline: Pipeline, configs: list[StageConfig]) -> tuple[StageConfig, ...]:
         from ipa.adapters.kube.manifest import canonical, check_configs

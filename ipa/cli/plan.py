@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from ipa.model.errors import DeadlineError, InfeasibleError, NotFoundError, UsageError
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
@@ -52,6 +52,9 @@ SETS = typer.Option(None, "--sets/--no-sets", help="several variants of a lone s
 MAX_PREDICTORS = typer.Option(
     None, "--max-predictors", help="how many configurations may share the load, 1 to 3"
 )
+AT = typer.Option(
+    None, "--at", help="kubernetes: what runs there beside the replicas counts in cost and budget"
+)
 RUNNING = typer.Option(
     None, "--running", help="what runs now: a plan as printed by -o json, or a list of stages"
 )
@@ -70,6 +73,8 @@ class Question:
     solver: str | None
     pipelines_dir: Path | None
     profiles_dir: Path | None
+    # Where the plan is to run; None: nothing but the replicas counts.
+    at: str | None = None
 
 
 def register(app: typer.Typer) -> None:
@@ -87,6 +92,7 @@ def register(app: typer.Typer) -> None:
         sets: bool | None = SETS,
         max_predictors: int | None = MAX_PREDICTORS,
         running: Path | None = RUNNING,
+        at: str | None = AT,
         output: Output = typer.Option(Output.TEXT, "--output", "-o"),
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
@@ -98,7 +104,7 @@ def register(app: typer.Typer) -> None:
         from ipa.cli.planned import Choice, planned
 
         question = Question(
-            pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir
+            pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
         )
         found = planned(question, rate, compat, Choice(sets, max_predictors, running))
         if output is Output.JSON:
@@ -164,7 +170,7 @@ def problem_of(
     allocation = choice_of("--allocation", question.allocation, Allocation)
     pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
     problem = planning_problem(
-        change(pipeline),
+        change(_at(pipeline, question.at)),
         profiles,
         rate_rps,
         objective=question.objective,
@@ -172,6 +178,22 @@ def problem_of(
         allocation=allocation,
     )
     return problem, settings
+
+
+def _at(pipeline: Pipeline, at: str | None) -> Pipeline:
+    """The pipeline as it runs there. UsageError where that is not known, or its file does not say how."""
+    if at is None:
+        return pipeline
+    if at != "kubernetes":
+        raise UsageError(
+            f"--at {at!r} is not where plans differ", hint="Use --at kubernetes, or leave it out."
+        )
+    if pipeline.seldon is None:
+        raise UsageError(
+            f"pipeline {pipeline.name!r} does not say how it runs on Seldon, so what it takes is not known",
+            hint="Give it a `seldon:` section, or leave out --at.",
+        )
+    return at_cluster(pipeline)
 
 
 def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Problem, Plan]:

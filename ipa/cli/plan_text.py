@@ -80,8 +80,11 @@ def stage_table(plan: Plan) -> Table:
 
 def _outcome(plan: Plan) -> str:
     latency_s = plan.latency_s or 0.0
+    replicas = sum(config.total_cores for config in plan.configs)
+    beside = round((plan.cost_cores or 0.0) - replicas, 9)
+    other = f" ({beside:g} beside the replicas)" if beside > 0 else ""
     return (
-        f"PAS {plan.pas:.4f}   cost {plan.cost_cores:g} cores   latency {latency_s:.3f} s   "
+        f"PAS {plan.pas:.4f}   cost {plan.cost_cores:g} cores{other}   latency {latency_s:.3f} s   "
         f"headroom {1 - latency_s / plan.sla_s:.0%}"
     )
 

@@ -78,6 +78,8 @@ def _refuse_with_sets(question: Question, choice: Choice) -> None:
         faults.append("--max-predictors: each variant of a set is a predictor already")
     if choice.running is not None:
         faults.append("--running: pipelines give the time of loading no worth, so what runs changes no set")
+    if question.at is not None:
+        faults.append("--at: what runs beside a set's variants is not counted")
     if faults:
         raise UsageError(
             "options that a set has no use for",

@@ -13,6 +13,9 @@ from ipa.model.errors import InfeasibleError, InputError, Problem, UsageError
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 
+# What is rendered runs on a cluster.
+AT = "kubernetes"
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb `render`."""
@@ -41,7 +44,7 @@ def register(app: typer.Typer) -> None:
         if plan is not None:
             configs = read_plan(plan)
         elif rate is not None:
-            question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir)
+            question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, AT)
             configs = planned_configs(question, rate)
         else:
             configs = smallest_configs(found)
