@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import render
+from ipa.control.clock import VirtualClock
 from ipa.model.errors import (
     ConfigurationError,
     ConflictError,
@@ -51,6 +55,15 @@ def connect(kube: FakeKube, tmp_path: Path) -> Iterator[Callable[[float], KubeCl
 @pytest.fixture
 def client(connect: Callable[[float], KubeClient]) -> KubeClient:
     return connect(10.0)
+
+
+@pytest.fixture
+def timed(kube: FakeKube, tmp_path: Path) -> Iterator[tuple[KubeClient, VirtualClock]]:
+    """A client whose waits are on a virtual clock."""
+    clock = VirtualClock()
+    made = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=clock, seed=0)
+    yield made, clock
+    made.close()
 
 
 def body() -> Json:
@@ -220,3 +233,132 @@ def test_configuration_that_cannot_be_used_says_so(tmp_path: Path, monkeypatch: 
             path.write_text(content)
         with pytest.raises(ConfigurationError, match="cannot be used"):
             KubeClient.from_kubeconfig(str(path), 1.0)
+
+
+def test_a_read_is_sent_again_when_the_server_said_and_a_write_is_not(
+    kube: FakeKube, timed: tuple[KubeClient, VirtualClock]
+) -> None:
+    client, clock = timed
+    kube.fault(FaultKind.STATUS, status=429, retry_after="3", times=2)
+    assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+    assert len(kube.requests) == 3
+    assert clock.monotonic_s() >= 6.0
+    kube.fault(FaultKind.STATUS, status=429, retry_after="1")
+    with pytest.raises(UnavailableError, match="answered 429"):
+        client.patch_seldondeployment(*NAME, replicas(3))
+    # Nor does the next one go late: what it was decided on is older by then.
+    with pytest.raises(UnavailableError, match="not sent"):
+        client.patch_seldondeployment(*NAME, replicas(3))
+    clock.wait(2.0)
+    client.patch_seldondeployment(*NAME, replicas(3))
+    assert len(kube.writes) == 1
+
+
+def test_a_read_that_would_be_sent_again_too_late_fails_at_once(
+    kube: FakeKube, timed: tuple[KubeClient, VirtualClock]
+) -> None:
+    client, clock = timed
+    kube.fault(FaultKind.STATUS, status=503, retry_after="30", times=9)
+    with pytest.raises(UnavailableError, match="not sent, the API server is to be left alone until"):
+        client.get_seldondeployment(*NAME)
+    assert clock.monotonic_s() == 0.0
+    assert len(kube.requests) == 1
+
+
+def test_one_pushback_holds_back_every_call_of_the_client(
+    kube: FakeKube, timed: tuple[KubeClient, VirtualClock]
+) -> None:
+    client, clock = timed
+    kube.fault(FaultKind.STATUS, status=503, retry_after="5", verb="patch")
+    with pytest.raises(UnavailableError):
+        client.patch_seldondeployment(*NAME, replicas(3))
+    client.within(20.0).list_pods("models", {"app": "x"})
+    assert clock.monotonic_s() >= 5.0
+
+
+def test_a_redirect_is_not_followed(kube: FakeKube, client: KubeClient) -> None:
+    """It would take our token to where it leads."""
+    kube.fault(FaultKind.STATUS, status=302, times=3)
+    with pytest.raises(UnavailableError, match="answered 302"):
+        client.get_seldondeployment(*NAME)
+    assert len(kube.requests) == 1
+
+
+def test_the_token_is_said_to_the_server_and_to_nobody_else(
+    kube: FakeKube, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    kube.tokens = {"canary-token"}
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path, "canary-token")), 10.0)
+    client.get_seldondeployment(*NAME)
+    kube.tokens = {"another"}
+    with pytest.raises(ForbiddenError) as failure:
+        client.get_seldondeployment(*NAME)
+    assert "canary" not in f"{failure.value} {failure.value.__cause__} {caplog.text}"
+    client.close()
+
+
+def test_a_token_file_that_cannot_be_read_is_no_end(kube: FakeKube, tmp_path: Path) -> None:
+    """Between the old projected token and the new one there may be none."""
+    path = kube.kubeconfig(tmp_path)
+    client = KubeClient.from_kubeconfig(str(path), 10.0)
+    kube.tokens = {"new"}
+    path.write_text("half of a")
+    with pytest.raises(ForbiddenError):
+        client.get_seldondeployment(*NAME)
+    kube.kubeconfig(tmp_path, "new")
+    assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+    client.close()
+
+
+def test_a_server_that_moved_is_found_by_the_credentials_that_were_read_again(
+    kube: FakeKube, tmp_path: Path
+) -> None:
+    with FakeKube() as old:
+        old.tokens = set()
+        path = old.kubeconfig(tmp_path)
+        client = KubeClient.from_kubeconfig(str(path), 10.0)
+        kube.tokens = {"new"}
+        kube.kubeconfig(tmp_path, "new")
+        assert client.get_seldondeployment(*NAME)["metadata"]["name"] == "sample"
+    client.close()
+
+
+def test_a_long_list_is_read_page_by_page(
+    kube: FakeKube, client: KubeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ipa.adapters.kube.client.PAGE", 2)
+    with kube.store.lock:
+        for number in range(4):
+            other = body()
+            other["metadata"]["name"] = f"other-{number}"
+            kube.store.create("seldondeployments", "models", other)
+    items, version = client.list_seldondeployments("models")
+    assert [one["metadata"]["name"] for one in items] == [*(f"other-{n}" for n in range(4)), "sample"]
+    assert version == str(kube.store.version)
+    assert [one.query.get("limit") for one in kube.requests] == ["2", "2", "2"]
+
+
+def test_a_watch_can_be_closed_from_another_thread(kube: FakeKube, client: KubeClient) -> None:
+    _, version = client.list_seldondeployments("models")
+    stream = client.watch_seldondeployments("models", version, 3600.0)
+    seen: list[Json] = []
+    ended = threading.Event()
+
+    def follow() -> None:
+        # Cut off, which is what was asked for.
+        with suppress(UnavailableError):
+            seen.extend(stream)
+        ended.set()
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    while not any(one.verb == "watch" for one in kube.requests):
+        assert not ended.wait(0.01)
+    stream.close()
+    thread.join(30.0)
+    assert ended.is_set()
+    # One that is closed before it began never begins.
+    stream = client.watch_seldondeployments("models", version, 3600.0)
+    stream.close()
+    assert list(stream) == []

@@ -32,6 +32,8 @@ class Stream:
 
     def __iter__(self) -> Iterator[Json]:
         what = self._request.what
+        if self._closed:
+            return
         with self._transport.opened(self._request, self._timeout_s, self._idle_s) as response:
             if not self._keep(response):
                 return
