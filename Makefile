@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test faults test-cluster demo bench bench-planner lint lock clean validate reference agreement
+.PHONY: help install test faults soak test-cluster demo bench bench-planner lint lock clean validate reference agreement
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +20,10 @@ test: install ## all tests
 	$(PY) -m pytest tests -n 2 --dist loadgroup
 
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
-	$(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
+	IPA_FAULT_SEEDS=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
+
+soak: install ## 72 h of virtual time under random faults, about 5 minutes (TICKS=2000, SEED=1)
+	$(PY) -m experiments.soak $(if $(TICKS),--ticks $(TICKS)) $(if $(SEED),--seed $(SEED))
 
 test-cluster: install ## the contract suite and the stories on the cluster that IPA_TEST_KUBECONFIG names
 	$(PY) -m pytest tests/contract -m cluster -rs

@@ -74,6 +74,11 @@ class ByName:
             self._plans[key] = planner(pipeline, rate_rps, running)
         return self._plans[key]
 
+    def forget(self, most: int) -> None:
+        """Forget all where there are more than so many."""
+        if len(self._plans) > most:
+            self._plans.clear()
+
 
 PLANNER = ByName()
 
