@@ -95,6 +95,13 @@ def resolve_plain(text: str) -> Any:
     return text
 
 
+def check_within(path: Path, folder: Path) -> None:
+    """Return where the file is in the folder; InputError where a link leads out of it."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        problem = Problem(f"this leads out of {folder}; put the file itself there", str(path), 1, 1)
+        raise InputError(f"{path} is not in {folder}", problems=[problem])
+
+
 def read_text(path: Path) -> str:
     """The text of a file; NotFoundError where there is none, InputError where it is no UTF-8 of fair size."""
     if not path.is_file():

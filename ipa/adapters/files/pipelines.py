@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ipa.adapters.files.document import Document, Pointer, parse, read_text
+from ipa.adapters.files.document import Document, Pointer, check_within, parse, read_text
 from ipa.adapters.files.graph import as_fan_out, edges_of, in_order, read_nodes
 from ipa.adapters.files.meaning import check_pipeline
 from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
@@ -59,6 +59,7 @@ def load_pipelines(folder: Path) -> dict[str, Pipeline]:
     problems: list[Problem] = []
     for path in sorted(folder.glob(f"*/{FILE_NAME}")):
         try:
+            check_within(path, folder)
             pipeline = load_pipeline(path)
         except InputError as error:
             problems.extend(error.problems or [Problem(error.message, str(path))])

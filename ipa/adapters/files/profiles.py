@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ipa.adapters.files.document import Document, parse, read_text, resolve_plain
+from ipa.adapters.files.document import Document, check_within, parse, read_text, resolve_plain
 from ipa.adapters.files.meaning import check_profile
 from ipa.adapters.files.quantities import (
     format_duration,
@@ -60,6 +60,7 @@ def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
     problems: list[Problem] = []
     for path in sorted(home.glob("*.yaml")):
         try:
+            check_within(path, folder)
             profile = load_profile(path)
         except InputError as error:
             problems.extend(error.problems or [Problem(error.message, str(path))])
