@@ -90,20 +90,9 @@ class Hand:
         write was not answered, and reading back shows that it did not happen.
         """
         loop = self._loop()
-        first = decision = loop.request(wanted.configs, wanted.detail)
-        while (running := self._carried(loop, decision)) == decision.configs != wanted.configs:
-            # A step of several: no capacity is taken away before its successor is ready.
-            decision = loop.request(wanted.configs, wanted.detail)
-        if running is None or running == wanted.configs:
-            return decision if running is None else first
-        if running == decision.previous:
-            raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
-        raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
-
-    def _carried(self, loop: ControlLoop, decision: Decision) -> tuple[StageConfig, ...] | None:
-        """What runs once the decision is carried out; None where it was to hold. Errors: see `change`."""
+        decision = loop.request(wanted.configs, wanted.detail)
         if decision.action is Action.HOLD and loop.snapshot().phase is not Phase.UNKNOWN:
-            return None
+            return decision
         self._say(f"{decision.reason.value}: {decision.detail}")
         taken_back, last, is_late = self._follow(loop, decision)
         if last.reason is ReasonCode.ROLLBACK_FAILED:
@@ -112,7 +101,12 @@ class Hand:
             kind = DeadlineError if is_late else RolloutError
             raise kind(f"{taken_back.detail}; that runs again")
         observation = loop.snapshot().observation
-        return (observation.running() if observation else None) or ()
+        running = observation.running() if observation else None
+        if running == wanted.configs:
+            return decision
+        if running == decision.previous:
+            raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
+        raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
 
     def create(self, wanted: Wanted) -> Decision:
         """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
@@ -157,8 +151,10 @@ class Hand:
             self._clock.wait(POLL_S)
             last = loop.tick_once()
             self._say(f"{last.reason.value}: {last.detail}" if loop.snapshot().phase in IN_FLIGHT else "")
-            if last.reason is ReasonCode.ROLLBACK:
+            if last.action is Action.APPLY:
+                # The next step of several, or a rollback, has its own time.
                 since_s = self._clock.monotonic_s()
+            if last.reason is ReasonCode.ROLLBACK:
                 is_late = is_late if taken_back else since_s - started_s >= deadline_s
                 taken_back = last
         return taken_back, last, is_late

@@ -11,7 +11,7 @@ from ipa.control.guards import bound_faults, limit_steps, total_cores
 from ipa.control.said import held_back, pin_faults, pins_of
 from ipa.control.stabiliser import remember, ripe
 from ipa.control.state import EngineState, TickRequest, Verdict, hold
-from ipa.control.steps import Step, safe_step
+from ipa.control.steps import Step, make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
@@ -19,6 +19,8 @@ from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.policies.base import PolicyState, Prediction
 
 Configs = tuple[StageConfig, ...]
+# So much more must a plan carry for a moment with less to be worth it.
+WORTH_A_DIP = 1.1
 
 
 def choose(
@@ -132,11 +134,7 @@ def checked(
     """
     found = _step_to(request, state, running, plan)
     if isinstance(found, Verdict) and found.reason is ReasonCode.NO_ROOM:
-        # Not the best plan then, but the best of those that can be reached.
-        other = plan_for(request, state, running, forecast, reachable=True)
-        if not isinstance(other, Verdict):
-            second = _step_to(request, state, running, other)
-            plan, found = (plan, found) if isinstance(second, Verdict) else (other, second)
+        plan, found = _within_reach(request, state, running, plan, forecast, found)
     if isinstance(found, Verdict):
         return replace(found, plan=plan, forecast=forecast)
     if reason is None:
@@ -157,8 +155,46 @@ def _step_to(request: TickRequest, state: EngineState, running: Configs, plan: P
         return aim
     if aim == running:
         return hold(ReasonCode.NO_CHANGE, "the step limit allows no change")
-    step = safe_step(running, aim, request.rolling, request.pipeline.bounds.most_cores)
+
+    def suffices(configs: Configs) -> bool:
+        seen = request.predict(configs, plan.rate_rps)
+        return seen is not None and seen.feasible
+
+    step = safe_step(running, aim, request.rolling, request.pipeline.bounds.most_cores, suffices)
     return step if step.configs != running else hold(ReasonCode.NO_ROOM, no_room(step, running, aim))
+
+
+def _within_reach(
+    request: TickRequest, state: EngineState, running: Configs, plan: Plan, forecast: Forecast, held: Verdict
+) -> tuple[Plan, Step | Verdict]:
+    """Of a plan that no step leads to: the best one that can be reached, a step that makes room, or the hold.
+
+    A plan that can be reached is taken where it carries the load too, or at least more than what runs.
+    """
+    now = request.predict(running, plan.rate_rps)
+    other = plan_for(request, state, running, forecast, reachable=True)
+    second = held if isinstance(other, Verdict) else _step_to(request, state, running, other)
+    reached = None if isinstance(other, Verdict) or isinstance(second, Verdict) else (other, second)
+    if reached and reached[0].rate_rps >= plan.rate_rps * (1 - 1e-9):
+        return reached
+    room = _room_made(request, running, plan, now) if now is not None else None
+    if room is not None:
+        return plan, room
+    if reached and now is not None and capacity_rps(reached[0]) > now.capacity_rps:
+        return reached
+    return plan, held
+
+
+def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Prediction) -> Step | None:
+    """The step that makes room for the plan, where what runs fails the load anyway.
+
+    None where what runs carries it, or the plan does not carry much more: then it is not worth the dip.
+    """
+    most_cores = request.pipeline.bounds.most_cores
+    if most_cores is None or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
+        return None
+    configs = make_room(running, plan.configs, request.rolling, most_cores)
+    return Step(configs, f"then {changes(running, plan.configs)}") if configs != running else None
 
 
 def no_room(step: Step, running: Configs, aim: Configs) -> str:

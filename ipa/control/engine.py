@@ -153,6 +153,7 @@ def _follow(
     actuation = advance(state.actuation, request.observation, request.rollout, request.now_s)
     if actuation.phase is Phase.NOT_APPLIED:
         actuation = withdrawn(actuation, request.now_s)
+        state = replace(state, goal=None)
     if actuation.in_flight:
         return _in_progress(actuation), replace(state, actuation=actuation)
     if actuation.phase is Phase.FAILED:

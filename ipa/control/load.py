@@ -84,6 +84,8 @@ def _heed(
     request: TickRequest, state: EngineState, running: Configs, verdict: Verdict
 ) -> tuple[Verdict, EngineState]:
     """The verdict, or more replicas where stages were crowded for long and it brings them none."""
+    if _knows(request, running, verdict):
+        return verdict, state
     known = request.predict(running, ANY_RATE_RPS)
     capacities = known.capacities_rps if known else {}
     sla_s = known.sla_s if known else request.pipeline.sla.latency_s
@@ -101,6 +103,14 @@ def _heed(
     if relief is None:
         return replace(verdict, detail=f"{verdict.detail}; {words}, and no more may be added"), state
     return replace(relief, plan=verdict.plan, forecast=verdict.forecast), replace(state, lower=())
+
+
+def _knows(request: TickRequest, running: Configs, verdict: Verdict) -> bool:
+    """Whether the model itself says that what runs does not carry the load: then the plan sees to it."""
+    if verdict.forecast is None:
+        return False
+    expected = request.predict(running, verdict.forecast.upper_rps)
+    return expected is not None and not expected.carries
 
 
 def _relief(

@@ -101,7 +101,7 @@ def unwritten(
         detail=words,
         configs=decision.previous,
     )
-    return held, replace(state, tick=tick, actuation=left, last_reason=reason)
+    return held, replace(state, tick=tick, actuation=left, goal=None, last_reason=reason)
 
 
 def _conflicted(

@@ -7,14 +7,21 @@ from what then runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from ipa.control.guards import ROUNDING_CORES, total_cores
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import Rolling, first_hop, peak_cores
+from ipa.model.rolling import Rolling, first_hop, only_replicas, peak_cores
 
 Configs = tuple[StageConfig, ...]
+# Whether a configuration carries the load within the SLA.
+Suffices = Callable[[Configs], bool]
+
+
+def never(configs: Configs) -> bool:
+    """Where it is not known."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +37,20 @@ class Step:
 
 
 def safe_step(
-    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, most_cores: float | None
+    running: Sequence[StageConfig],
+    wanted: Sequence[StageConfig],
+    rolling: Rolling,
+    most_cores: float | None,
+    suffices: Suffices = never,
 ) -> Step:
     """The first step towards the wanted configurations: all stages at once where there is room for that.
 
     Else the stages that need least beyond what they have go first. What runs already may go on even where it
-    has more than `most_cores` (None: no limit).
+    has more than `most_cores` (None: no limit). A stage that is to change and to have fewer replicas loses
+    them first where what then runs still `suffices`, and is else replaced by as many as it has.
     """
     now = {config.stage: config for config in running}
-    hops = [_hop(now.get(config.stage), config, rolling) for config in wanted]
+    hops = _hops(running, wanted, rolling, suffices)
     used_cores = total_cores(running)
     limit = None if most_cores is None else max(most_cores, used_cores) + ROUNDING_CORES
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
@@ -53,8 +65,56 @@ def safe_step(
     return Step(configs, later, lacking)
 
 
-def _hop(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> StageConfig:
-    return new if old is None else first_hop(old, new, rolling)
+def make_room(
+    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, most_cores: float
+) -> Configs:
+    """What to ask for where no stage has room to change, and what runs fails its load anyway.
+
+    A stage is replaced as it is, with as many replicas as it has, and grows later; where not even that fits,
+    replicas are taken away until it does. The stage that keeps the largest part of its replicas is taken;
+    what runs where there is none.
+    """
+    now = {config.stage: config for config in running}
+    spare_cores = most_cores + ROUNDING_CORES - total_cores(running)
+    best, kept_ratio = tuple(running), 0.0
+    for want in wanted:
+        old = now.get(want.stage)
+        if old is None or only_replicas(old, want):
+            continue
+        kept = _most_that_may_change(old, want, rolling, spare_cores + old.total_cores)
+        if kept / old.replicas > kept_ratio:
+            kept_ratio = kept / old.replicas
+            new = replace(want, replicas=kept) if kept == old.replicas else replace(old, replicas=kept)
+            best = tuple(new if it is old else it for it in running)
+    return best
+
+
+def _most_that_may_change(old: StageConfig, new: StageConfig, rolling: Rolling, cores: float) -> int:
+    """The most replicas, no more than there are, that have room to be replaced by as many."""
+    for replicas in range(old.replicas, 0, -1):
+        if peak_cores(replace(old, replicas=replicas), replace(new, replicas=replicas), rolling) <= cores:
+            return replicas
+    return 0
+
+
+def _hops(
+    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, suffices: Suffices
+) -> list[StageConfig]:
+    """Where each stage goes first."""
+    now = {config.stage: config for config in running}
+    less = [_fewer(now.get(want.stage), want, rolling) for want in wanted]
+    if any(less) and suffices(
+        tuple(few or now.get(want.stage, want) for few, want in zip(less, wanted, strict=True))
+    ):
+        return [few or want for few, want in zip(less, wanted, strict=True)]
+    return [first_hop(now[want.stage], want, rolling) if want.stage in now else want for want in wanted]
+
+
+def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> StageConfig | None:
+    """What runs with as few replicas as are wanted, where a replacement by so few would drop capacity."""
+    if old is None or first_hop(old, new, rolling) == new:
+        return None
+    return replace(old, replicas=new.replicas)
 
 
 def _extra_cores(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> float:

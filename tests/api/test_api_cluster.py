@@ -152,7 +152,7 @@ def test_history_and_rollback_read_the_store(running: Cli) -> None:
     assert running("rollback", "video", "--reason", "slow")[0] == 0
     assert running.stages() == before
     assert running.store.decisions("video")[0].detail.startswith("rollback by kim: slow: ")
-    assert running("history", "video", "--verify")[1].startswith("3 decisions of video")
+    assert running("history", "video", "--verify")[1].startswith("4 decisions of video")
     assert running("rollback", "video", "--to", page["decisions"][0]["decision_id"])[0] == 0
     assert running.stages() != before
 
