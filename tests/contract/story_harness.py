@@ -30,6 +30,7 @@ from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy
+from tests.contract.story_crasher import Crasher
 from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
@@ -94,6 +95,8 @@ class Story:
     clock: Clock
     settings: GuardSettings
     patience_ticks: int
+    # Whether a pod that crashes was never ready, so that no old one goes for it. Fake pods are for a moment.
+    old_pods_stay = True
 
     def __init__(self, kubeconfig: str, made: Pipeline) -> None:
         from kubernetes import client, config
@@ -201,9 +204,19 @@ class Story:
 
     def edit_by_another_hand(self, change: Callable[[Json], None]) -> None:
         """Read, change and put the SeldonDeployment, as `kubectl edit` does."""
-        live = self._custom.get_namespaced_custom_object(*self._place, NAME)
-        change(live)
-        self._custom.replace_namespaced_custom_object(*self._place, NAME, live)
+        from kubernetes.client import ApiException
+
+        for _ in range(STEPS):
+            live = self._custom.get_namespaced_custom_object(*self._place, NAME)
+            change(live)
+            try:
+                self._custom.replace_namespaced_custom_object(*self._place, NAME, live)
+                return
+            except ApiException as error:
+                # The operator may have written a status meanwhile.
+                if error.status != 409:
+                    raise
+        raise AssertionError("the SeldonDeployment changes too often to be edited")
 
     def delete_by_another_hand(self) -> None:
         """Take the SeldonDeployment away."""
@@ -257,21 +270,28 @@ class ClusterStory(Story):
         super().__init__(kubeconfig, pipeline(namespace, image, self.crash_image))
         timeout_s = float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
         self.clock, self._pause = SystemClock(), threading.Event()
-        self._crashes_by_hand = False
+        self._crasher: Crasher | None = None
         self.settings = GuardSettings(tick_s=1.0, rollout_deadline_s=timeout_s, quarantine_s=3600.0)
         # A story has time for a rollout, and for its being taken back or over.
         self.patience_ticks = 2 * int(timeout_s) + int(TIMES.lease_s)
         self._clear()
 
     def _tick_cluster(self) -> None:
-        if self._crashes_by_hand:
-            self._crash_by_hand()
+        if self._crasher is not None and self._crasher.refused:
+            pytest.skip(f"the pods are fake and their status cannot be set: HTTP {self._crasher.refused}")
         self._pause.wait(self.settings.tick_s)
 
     def make_pods_crash(self) -> None:
-        self._crashes_by_hand = self._pods_are_fake()
+        # Where pods are real the image itself sees to it.
+        if self._pods_are_fake():
+            self.old_pods_stay = False
+            self._crasher = Crasher(
+                self._hand, self.namespace, f"seldon-deployment-id={NAME}", self.crash_image
+            )
 
     def close(self) -> None:
+        if self._crasher is not None:
+            self._crasher.close()
         self._clear()
         super().close()
 
@@ -286,36 +306,6 @@ class ClusterStory(Story):
                 pytest.skip("whether the pods are fake cannot be seen: no right to list nodes")
             raise
         return any("kwok.x-k8s.io/node" in (node.annotations or {}) for node in nodes)
-
-    def _crash_by_hand(self) -> None:
-        """Give the broken pods the status that a kubelet would."""
-        from kubernetes.client import ApiException
-
-        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "cannot be pulled"}}
-        for pod in self.client.list_pods(self.namespace, {"seldon-deployment-id": NAME}):
-            broken = [one for one in pod["spec"]["containers"] if one.get("image") == self.crash_image]
-            if not broken:
-                continue
-            statuses = [
-                {
-                    "name": one["name"],
-                    "image": one["image"],
-                    "imageID": "",
-                    "ready": False,
-                    "restartCount": 0,
-                    "state": waiting,
-                }
-                for one in broken
-            ]
-            conditions = [{"type": kind, "status": "False"} for kind in ("Ready", "ContainersReady")]
-            status = {"phase": "Pending", "containerStatuses": statuses, "conditions": conditions}
-            try:
-                name = pod["metadata"]["name"]
-                self._core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
-            except ApiException as error:
-                if error.status == 404:
-                    continue
-                pytest.skip(f"the pods are fake and their status cannot be set: HTTP {error.status}")
 
     def _clear(self) -> None:
         from kubernetes.client import ApiException

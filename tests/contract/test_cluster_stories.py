@@ -143,7 +143,7 @@ def test_rollback_on_crash_loop(story: Story) -> None:
     decisions = service.until(lambda decision: decision.reason is ReasonCode.ROLLBACK, "it is taken back")
     assert decisions[-1].configs == SMALLEST
     # The pods that served did so all the while.
-    assert read <= story.pods("read")
+    assert read <= story.pods("read") or not story.old_pods_stay
     assert not applied(service.until_settled(SMALLEST))
     assert story.generation() == generation + 2
 
