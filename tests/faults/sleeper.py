@@ -1,0 +1,66 @@
+"""A control loop in a process of its own, on the machine's clocks, that says what each of its ticks came to.
+
+    python -m tests.faults.sleeper KUBECONFIG [alone]
+
+Its first tick that leads makes a change, which never becomes ready: whoever goes on leading takes it back
+once its deadline has passed. Times are small, so that nobody waits long. `alone`: it asks no Lease.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
+from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.control.clock import SystemClock
+from ipa.control.election import Times
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, Snapshot, World
+from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
+from ipa.model.decision import Decision, Mode
+from ipa.policies.ours import Ours
+from tests.fakes.metrics import FakeMetrics
+from tests.fakes.store import FakeStore
+from tests.fakes.world import profiled, window_max
+from tests.faults.world import NAMESPACE, PIPELINE, PLANNER
+
+TIMES = Times(lease_s=2.0, renew_deadline_s=1.0, retry_s=0.1)
+PLACE = LeasePlace(NAMESPACE, "lease")
+TICK_S = 0.2
+
+
+def main(kubeconfig: str, alone: bool) -> None:
+    """Run until killed."""
+    client = KubeClient.from_kubeconfig(kubeconfig, 5.0)
+    clock = SystemClock()
+    leads: Leadership = AlwaysLeading()
+    if not alone:
+        leadership = LeaseLeadership(client, PLACE, "child", TIMES)
+        leadership.start()
+        leads = TermLeadership(leadership)
+    store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
+    metrics = FakeMetrics(clock, lambda t_s: 9.0)  # type: ignore[arg-type]
+
+    def say(decision: Decision, snapshot: Snapshot) -> None:
+        sys.stdout.write(f"{time.monotonic() - snapshot.tick_s} {decision.reason.value}\n")
+        sys.stdout.flush()
+
+    loop = ControlLoop(
+        PIPELINE,
+        World(clock, metrics, SeldonWorkload(client), store, store, leadership=leads),
+        policy=Ours(PIPELINE, PLANNER),
+        predict=profiled().predict,
+        forecaster=window_max,
+        settings=GuardSettings(tick_s=TICK_S, rollout_deadline_s=1.0),
+        window_s=20.0,
+        run_id="child",
+        on_decision=(say,),
+    )
+    loop.run(threading.Event())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:] == ["alone"])
