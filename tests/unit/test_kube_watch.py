@@ -46,21 +46,22 @@ def client(kube: FakeKube, clock: VirtualClock, tmp_path: Path) -> Iterator[Kube
 
 
 class Heard:
-    """A watcher stepped by hand, on a virtual clock, and what it told."""
+    """A watcher stepped by hand, on a virtual clock, and what it told. What it tells ends that watch."""
 
-    def __init__(self, client: KubeClient, kind: int, clock: VirtualClock) -> None:
+    def __init__(self, kube: FakeKube, client: KubeClient, kind: int, clock: VirtualClock) -> None:
+        self.kube = kube
         self.told: list[tuple[str, str]] = []
-        feed = feeds(client, "models")[kind]
-        self.watcher = Watcher(feed, self._hear, clock, watch_s=1.0, seed=0)
+        self.watcher = Watcher(feeds(client, "models")[kind], self._hear, clock, seed=0)
         self.watcher.step()
 
     def _hear(self, namespace: str, name: str) -> None:
         self.told.append((namespace, name))
+        self.kube.expire_watches()
 
 
 @pytest.fixture
-def sdeps(client: KubeClient, clock: VirtualClock) -> Heard:
-    return Heard(client, 0, clock)
+def sdeps(kube: FakeKube, client: KubeClient, clock: VirtualClock) -> Heard:
+    return Heard(kube, client, 0, clock)
 
 
 def scale(kube: FakeKube, replicas: int) -> None:
@@ -93,7 +94,7 @@ def test_an_object_that_goes_and_one_that_comes_are_told(kube: FakeKube, sdeps: 
 def test_replicas_that_no_more_answer_are_told_of_their_seldondeployment(
     kube: FakeKube, client: KubeClient, clock: VirtualClock
 ) -> None:
-    children = Heard(client, 1, clock)
+    children = Heard(kube, client, 1, clock)
     with kube.store.lock:
         live = kube.store.get("deployments", "models", "sample-main-1-reader")
         kube.store.replace("deployments", {**live, "status": {**live["status"], "readyReplicas": 1}})
@@ -140,9 +141,10 @@ def test_a_listener_that_fails_does_not_end_the_watch(
     kube: FakeKube, client: KubeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     def listen(namespace: str, name: str) -> None:
+        kube.expire_watches()
         raise ZeroDivisionError
 
-    watcher = Watcher(feeds(client, "models")[0], listen, VirtualClock(), watch_s=1.0)
+    watcher = Watcher(feeds(client, "models")[0], listen, VirtualClock())
     watcher.step()
     scale(kube, 3)
     watcher.step()
