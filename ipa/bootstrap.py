@@ -46,6 +46,7 @@ from ipa.model.errors import ConfigurationError, InfeasibleError, NotFoundError,
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
 from ipa.policies.base import Policy
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import PolicyInputs, make_policy
@@ -199,6 +200,7 @@ def _inputs(
         settings.solver,
         settings.solver_deadline_s,
         supervised,
+        DEPLOYMENT if settings.target == "kubernetes" else SIDE_BY_SIDE,
     )
 
 
@@ -229,6 +231,9 @@ def _loop(
             max_step_replicas=settings.max_step_replicas,
             rollout_deadline_s=settings.rollout_deadline_s,
             quarantine_s=settings.quarantine_s,
+            max_utilisation_ratio=settings.max_utilisation_ratio,
+            crowded_ticks=settings.crowded_ticks,
+            crowded_hold_s=settings.crowded_hold_s,
         ),
         window_s=settings.window_s,
         run_id=uuid.uuid4().hex[:8],

@@ -58,6 +58,12 @@ class Settings:
     rollout_deadline_s: float = 300.0
     # A variant whose rollout failed is left alone this long; each further failure doubles it.
     quarantine_s: float = 300.0
+    # A stage offered more than this part of what its ready replicas carry is crowded.
+    max_utilisation_ratio: float = 1.0
+    # Crowded so many ticks in a row, a stage gets replicas whatever the plan says.
+    crowded_ticks: int = 3
+    # For so long after that nothing is taken away.
+    crowded_hold_s: float = 300.0
     # Wall time the solver may take; a plan after the next tick is of no use.
     solver_deadline_s: float = 5.0
     # auto, gurobi, highs or exact; auto says which it took and why.

@@ -160,7 +160,7 @@ def _step_to(request: TickRequest, state: EngineState, running: Configs, plan: P
         seen = request.predict(configs, plan.rate_rps)
         return seen is not None and seen.feasible
 
-    step = safe_step(running, aim, request.rolling, request.pipeline.bounds.most_cores, suffices)
+    step = safe_step(running, aim, request.rolling, request.pipeline.bounds, suffices)
     return step if step.configs != running else hold(ReasonCode.NO_ROOM, no_room(step, running, aim))
 
 
@@ -190,10 +190,10 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
 
     None where what runs carries it, or the plan does not carry much more: then it is not worth the dip.
     """
-    most_cores = request.pipeline.bounds.most_cores
-    if most_cores is None or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
+    bounds = request.pipeline.bounds
+    if bounds.most_cores is None or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
         return None
-    configs = make_room(running, plan.configs, request.rolling, most_cores)
+    configs = make_room(running, plan.configs, request.rolling, bounds)
     return Step(configs, f"then {changes(running, plan.configs)}") if configs != running else None
 
 

@@ -229,7 +229,7 @@ def _on_request(request: TickRequest, requested: Request, running: Configs) -> t
     if not request.control.mode.writes:
         reason = ReasonCode.SHADOW if request.control.mode is Mode.SHADOW else ReasonCode.ADVISORY
         return hold(reason, f"would {words}"), None
-    step = safe_step(running, configs, request.rolling, request.pipeline.bounds.most_cores)
+    step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running:
         return hold(ReasonCode.NO_ROOM, f"{detail}: {no_room(step, running, configs)}"), None
     if step.configs != configs:

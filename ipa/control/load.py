@@ -118,7 +118,7 @@ def _relief(
 ) -> Verdict | None:
     """The verdict to add replicas; None where bounds, room or a quarantine leave none to add."""
     configs = more(request.pipeline, running, crowds, request.settings)
-    step = safe_step(running, configs, request.rolling, request.pipeline.bounds.most_cores)
+    step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running or quarantine.objection(state.failures, running, step.configs, request.now_s):
         return None
     detail = f"{words}: {changes(running, step.configs)}"

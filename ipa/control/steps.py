@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
-from ipa.control.guards import ROUNDING_CORES, total_cores
+from ipa.control.guards import ROUNDING_CORES
+from ipa.model.overhead import Overhead
+from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import Rolling, first_hop, only_replicas, peak_cores
 
@@ -40,21 +43,21 @@ def safe_step(
     running: Sequence[StageConfig],
     wanted: Sequence[StageConfig],
     rolling: Rolling,
-    most_cores: float | None,
+    bounds: Bounds,
     suffices: Suffices = never,
 ) -> Step:
     """The first step towards the wanted configurations: all stages at once where there is room for that.
 
     Else the stages that need least beyond what they have go first. What runs already may go on even where it
-    has more than `most_cores` (None: no limit). A stage that is to change and to have fewer replicas loses
+    has more than the bounds' cores. A stage that is to change and to have fewer replicas loses
     them first where what then runs still `suffices`, and is else replaced by as many as it has.
     """
     now = {config.stage: config for config in running}
     hops = _hops(running, wanted, rolling, suffices)
-    used_cores = total_cores(running)
-    limit = None if most_cores is None else max(most_cores, used_cores) + ROUNDING_CORES
+    used_cores = bounds.overhead.cores(running)
+    limit = None if bounds.most_cores is None else max(bounds.most_cores, used_cores) + ROUNDING_CORES
     moving = [at for at, hop in enumerate(hops) if hop != now.get(hop.stage)]
-    extra_cores = [_extra_cores(now.get(hop.stage), hop, rolling) for hop in hops]
+    extra_cores = [_extra_cores(now.get(hop.stage), hop, rolling, bounds.overhead) for hop in hops]
     chosen = _chosen(moving, extra_cores, used_cores, limit)
     configs = tuple(hop if at in chosen else now.get(hop.stage, hop) for at, hop in enumerate(hops))
     waiting = [str(want) for want, config in zip(wanted, configs, strict=True) if want != config]
@@ -66,7 +69,7 @@ def safe_step(
 
 
 def make_room(
-    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, most_cores: float
+    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
 ) -> Configs:
     """What to ask for where no stage has room to change, and what runs fails its load anyway.
 
@@ -75,13 +78,15 @@ def make_room(
     what runs where there is none.
     """
     now = {config.stage: config for config in running}
-    spare_cores = most_cores + ROUNDING_CORES - total_cores(running)
+    held = bounds.overhead.held
+    spare_cores = (bounds.most_cores or inf) + ROUNDING_CORES - bounds.overhead.cores(running)
     best, kept_ratio = tuple(running), 0.0
     for want in wanted:
         old = now.get(want.stage)
         if old is None or only_replicas(old, want):
             continue
-        kept = _most_that_may_change(old, want, rolling, spare_cores + old.total_cores)
+        room_cores = spare_cores + held(old).total_cores
+        kept = _most_that_may_change(held(old), held(want), rolling, room_cores)
         if kept / old.replicas > kept_ratio:
             kept_ratio = kept / old.replicas
             new = replace(want, replicas=kept) if kept == old.replicas else replace(old, replicas=kept)
@@ -117,9 +122,13 @@ def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> Stage
     return replace(old, replicas=new.replicas)
 
 
-def _extra_cores(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> float:
+def _extra_cores(old: StageConfig | None, new: StageConfig, rolling: Rolling, overhead: Overhead) -> float:
     """Cores beyond those that the stage has now, at the peak of its step."""
-    return new.total_cores if old is None else peak_cores(old, new, rolling) - old.total_cores
+    new = overhead.held(new)
+    if old is None:
+        return new.total_cores
+    old = overhead.held(old)
+    return peak_cores(old, new, rolling) - old.total_cores
 
 
 def _chosen(
