@@ -21,7 +21,8 @@ from ipa.profiling.points import Allocation
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+# More than anything has; a number of hundreds of digits fits into no sum of cores.
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Person = Annotated[str, Field(max_length=253)]
 Reason = Annotated[str, Field(max_length=1000)]
 # A year; a longer pause is one without an end.

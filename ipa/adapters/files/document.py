@@ -24,6 +24,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 # Values counted after aliases are followed: what a "billion laughs" document multiplies.
 MAX_VALUES = 100_000
+# Nobody reads more, and a file of nothing but unknown keys would take a minute to describe.
+MAX_PROBLEMS = 200
 # Characters of a value in a message.
 MAX_SHOWN = 60
 
@@ -57,7 +59,10 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, pointer: Pointer, message: str, *, at_key: bool = False) -> None:
-        """Note a problem at a value, or at its key; of what is absent, at what should hold it."""
+        """Note a problem at a value, or at its key; of what is absent, at what should hold it.
+
+        InputError where there are very many.
+        """
         mark = self.key_marks.get(pointer) if at_key else None
         near = pointer
         while mark is None:
@@ -65,6 +70,8 @@ class Document:
             near = near[:-1]
         line, column = mark
         self.problems.append(Problem(message, self.path, line, column, to_json_pointer(pointer)))
+        if len(self.problems) >= MAX_PROBLEMS:
+            self.raise_problems()
 
     def shown(self, pointer: Pointer, value: Any) -> str:
         """The value as a message shows it: as it was written, shortened."""
@@ -76,6 +83,8 @@ class Document:
         if self.problems:
             found = sorted(set(self.problems), key=lambda p: (p.line, p.column, p.pointer, p.message))
             count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+            if len(self.problems) >= MAX_PROBLEMS:
+                count += " or more"
             raise InputError(f"{self.path or 'the input'} has {count}", problems=found)
 
 
