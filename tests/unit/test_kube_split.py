@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.shapes import manifest_of, render_all
-from ipa.adapters.kube.split import Role, parts_of, render_split
-from ipa.adapters.kube.splitorder import Step, steps
+from ipa.adapters.kube.split import parts_of, render_split
 from ipa.adapters.kube.splitworkload import SplitWorkload
 from ipa.control.clock import VirtualClock
 from ipa.control.ports import RolloutPhase
@@ -340,73 +337,38 @@ def test_a_rendered_file_reads_back_and_is_changed_where_it_differs() -> None:
         manifest_of(PIPELINE, yaml.safe_dump_all(render_all(PIPELINE, CONFIGS)[1:]), "sample.yaml")
 
 
-def capacity(config: StageConfig) -> float:
-    """Any rate that grows with batch and cores; by variant as it likes."""
-    each = {"s": 5.0, "m": 3.0, "l": 1.0}[config.variant]
-    return config.replicas * each * config.batch_size**0.4 * config.cores**0.8
+def test_an_autoscaler_of_a_model_is_named_with_its_stage_and_one_of_a_queue_is_let_be(world: Split) -> None:
+    def scales(name: str) -> Json:
+        target = {"kind": "Deployment", "name": name}
+        return {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": f"hpa-{name}"},
+            "spec": {"scaleTargetRef": target},
+        }
+
+    with world.kube.store.lock:
+        world.kube.store.create(
+            "horizontalpodautoscalers", "models", scales("sample-detect-queue-main-0-queue")
+        )
+    world.running()
+    with world.kube.store.lock:
+        world.kube.store.create(
+            "horizontalpodautoscalers", "models", scales("sample-reader-model-main-0-reader")
+        )
+    with pytest.raises(DriftError) as drifted:
+        world.running()
+    (problem,) = drifted.value.problems
+    assert problem.message.startswith("stage 'read': HorizontalPodAutoscaler 'hpa-sample-reader-model")
 
 
-def prefixes(running: Configs, wanted: Configs) -> Iterator[Configs]:
-    """What runs after each write."""
-    then = {config.stage: config for config in wanted}
-    now = {config.stage: config for config in running}
-    for step in steps(running, wanted):
-        new, old = then[step.stage], now[step.stage]
-        if step.role is Role.QUEUE:
-            now[step.stage] = replace(old, batch_size=new.batch_size)
-        else:
-            now[step.stage] = replace(new, batch_size=old.batch_size)
-        yield tuple(now.values())
-
-
-CONFIG = st.builds(
-    StageConfig,
-    st.just(""),
-    st.sampled_from("sml"),
-    st.sampled_from([1, 2, 4, 8]),
-    st.sampled_from([0.5, 1.0, 2.0]),
-    st.integers(1, 6),
-)
-PAIR = st.lists(st.tuples(CONFIG, CONFIG), min_size=1, max_size=3).map(
-    lambda pairs: tuple(
-        tuple(replace(one, stage=f"s{at}") for at, one in enumerate(side))
-        for side in zip(*pairs, strict=True)
+def test_an_answer_older_than_what_was_seen_is_not_believed(world: Split) -> None:
+    world.write(config("sort", replicas=2))
+    old = deepcopy(world.kube.store.get("seldondeployments", "models", "sample-sort-model"))
+    old["metadata"]["generation"] -= 1
+    real = world.kube.store.get
+    world.kube.store.get = lambda resource, namespace, name: (  # type: ignore[method-assign]
+        deepcopy(old) if name == "sample-sort-model" else real(resource, namespace, name)
     )
-)
-
-
-@given(PAIR)
-def test_after_every_write_each_stage_carries_the_less_of_before_and_after(
-    pair: tuple[Configs, Configs],
-) -> None:
-    running, wanted = pair
-    states = [running, *prefixes(running, wanted)]
-    assert states[-1] == wanted
-    for state in states:
-        for now, before, after in zip(state, running, wanted, strict=True):
-            assert capacity(now) >= min(capacity(before), capacity(after)) * (1 - 1e-12)
-            assert now.batch_size in (before.batch_size, after.batch_size)
-            assert now.cores * now.replicas <= max(before.total_cores, after.total_cores) + 1e-12
-
-
-@given(PAIR)
-def test_no_stage_only_shrinks_before_every_other_has_grown(pair: tuple[Configs, Configs]) -> None:
-    running, wanted = pair
-    grown = [
-        step
-        for step in steps(running, wanted)
-        if step.role is Role.MODEL and _only(running, wanted, step, grows=True)
-    ]
-    shrunk = [
-        step
-        for step in steps(running, wanted)
-        if step.role is Role.MODEL and _only(running, wanted, step, grows=False)
-    ]
-    order = list(steps(running, wanted))
-    assert all(order.index(one) < order.index(other) for one, other in product(grown, shrunk))
-
-
-def _only(running: Configs, wanted: Configs, step: Step, *, grows: bool) -> bool:
-    now, then = (next(c for c in side if c.stage == step.stage) for side in (running, wanted))
-    low, high = (now, then) if grows else (then, now)
-    return now.variant == then.variant and low.cores <= high.cores and low.replicas <= high.replicas
+    with pytest.raises(UnavailableError, match="is older"):
+        world.running()

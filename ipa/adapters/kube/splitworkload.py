@@ -10,6 +10,7 @@ from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.locate import Place, target_of
 from ipa.adapters.kube.manifest import canonical, check_configs
+from ipa.adapters.kube.newest import Newest
 from ipa.adapters.kube.patch import Operation, build_patch
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.adapters.kube.split import (
@@ -59,6 +60,7 @@ class SplitWorkload:
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
+        self._newest = Newest()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """What the SeldonDeployments ask for and how much of it answers. NotFoundError: not all are there."""
@@ -66,10 +68,12 @@ class SplitWorkload:
         objects = self._get(parts)
         configs = read_split(pipeline, parts, objects)
         places = places_of(parts, objects)
-        autoscalers = self._client.list_autoscalers(target_of(pipeline).namespace)
-        check_autoscalers(pipeline, list(objects), places, autoscalers)
-        deployments = self._deployments(pipeline, places)
         models = [place for part, place in zip(parts, places, strict=True) if part.role is Role.MODEL]
+        # Router and queues may be scaled by whom one likes.
+        names = [part.name for part in parts if part.role is Role.MODEL]
+        autoscalers = self._client.list_autoscalers(target_of(pipeline).namespace)
+        check_autoscalers(pipeline, names, models, autoscalers)
+        deployments = self._deployments(pipeline, places)
         stages = tuple(
             StageState(config, ready_replicas(deployments[place.deployment]))
             for config, place in zip(configs, models, strict=True)
@@ -156,9 +160,10 @@ class SplitWorkload:
         for part in parts:
             target = target_of(part.pipeline)
             try:
-                found[part.name] = self._client.get_seldondeployment(target.namespace, target.name)
+                live = self._client.get_seldondeployment(target.namespace, target.name)
             except NotFoundError:
                 continue
+            found[part.name] = self._newest.seen(live)
         return found
 
     def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
@@ -216,7 +221,7 @@ class SplitWorkload:
             return self._patch(write.part, write.patch)
         except UnavailableError as error:
             target = target_of(write.part.pipeline)
-            live = self._client.get_seldondeployment(target.namespace, target.name)
+            live = self._newest.seen(self._client.get_seldondeployment(target.namespace, target.name))
             if revision_of(live) == revision_of(write.live):
                 words = f"{error.message}; reading back shows that {write.part.name} was not written"
                 raise UnavailableError(words) from error
@@ -248,7 +253,8 @@ class SplitWorkload:
 
     def _patch(self, part: Part, patch: Sequence[Operation], *, dry_run: bool = False) -> dict[str, Any]:
         target = target_of(part.pipeline)
-        return self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=dry_run)
+        patched = self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=dry_run)
+        return patched if dry_run else self._newest.seen(patched)
 
 
 def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change: Change) -> list[_Write]:
