@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from ipa.api.views import WEEK
 from ipa.control.ports import Freeze, StagePin
+from ipa.control.said import WEEK
 from ipa.model.decision import Mode
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Bounds, Pin, Pipeline, StageBounds

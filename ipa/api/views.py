@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ipa.api.live import LiveState
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Freeze, PipelineControl, StagePin
+from ipa.control.said import ends
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
-
-WEEK = timedelta(days=7)
-
 
 @dataclass(frozen=True, slots=True)
 class EdgeView:
@@ -207,18 +205,10 @@ def _freeze_view(freeze: Freeze, now: datetime) -> FreezeView:
         start=freeze.start,
         end=freeze.end,
         weekly=freeze.weekly,
-        active=_is_active(freeze, now),
+        active=ends(freeze, now) is not None,
         reason=freeze.reason,
         by=freeze.by,
     )
-
-
-def _is_active(freeze: Freeze, now: datetime) -> bool:
-    """Whether it is frozen now; a weekly window comes again every seven days from its start on."""
-    if now < freeze.start:
-        return False
-    into = now - freeze.start
-    return (into % WEEK if freeze.weekly else into) < freeze.end - freeze.start
 
 
 def status_view(

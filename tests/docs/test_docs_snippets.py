@@ -11,11 +11,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Also those inside of a list, which are indented.
+BLOCK = re.compile(r"^( *)```(console|python)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 LONG = re.compile(r"^(make|git|cd|kubectl|helm) ")
 
 
@@ -24,8 +26,8 @@ def snippets() -> list[tuple[str, str, str]]:
     return [
         (
             f"{file.relative_to(ROOT)}:{file.read_text()[: match.start()].count(chr(10)) + 1}",
-            match[1],
             match[2],
+            dedent(match[3]),
         )
         for file in sorted(files)
         for match in BLOCK.finditer(file.read_text())

@@ -1,0 +1,77 @@
+"""How-tos that need a service or a cluster: each `ipa` line is run against a world, or parsed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import typer
+
+from ipa.cli.main import build_app, run
+from ipa.cli.source import Service
+from ipa.model.decision import ReasonCode
+from ipa.settings import Settings
+from tests.fakes.services import FakeWorld, InProcess
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops")
+BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+# The world has another pipeline than the guides.
+NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320"}
+# What starts something, or needs a cluster: its words are checked, and no more.
+ONLY_PARSED = ("serve", "release", "watch")
+
+
+def lines(guide: str) -> list[str]:
+    text = (ROOT / "docs" / "how-to" / f"{guide}.md").read_text()
+    return [line.strip() for block in BASH.findall(text) for line in block.splitlines() if line.strip()]
+
+
+def test_every_guide_has_something_to_run() -> None:
+    assert all(lines(guide) for guide in GUIDES)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_its_commands_are_right(
+    guide: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world = FakeWorld().play(30)
+    monkeypatch.setattr("ipa.cli.source.source", lambda at: Service(at, InProcess(world.services())))
+    for line in lines(guide):
+        words = shlex.split(line)
+        if words[0] == "ipa" and words[1] in ONLY_PARSED:
+            parsed(words[1:])
+        elif words[0] == "ipa":
+            world.clock.wait(timedelta(seconds=1).total_seconds())
+            assert run([NAMES.get(word, word) for word in words[1:]]) == 0, f"{line}\n{capfd.readouterr()}"
+        elif words[0] == "kubectl":
+            assert [
+                word for word in words if word.startswith("deploy/rbac/") and not (ROOT / word).is_file()
+            ] == []
+        elif "=" in words[0]:
+            name, _, value = words[0].partition("=")
+            assert Settings.from_env({name: value})
+        else:
+            assert words[0] == "git", line
+
+
+def parsed(words: list[str]) -> None:
+    """Raises where the command does not take these words."""
+    group = typer.main.get_command(build_app())
+    context = group.make_context("ipa", ["--help"], resilient_parsing=True)
+    name, command, rest = group.resolve_command(context, words)  # type: ignore[attr-defined]
+    assert command is not None
+    command.make_context(name, rest)
+
+
+def test_recovery_names_every_hold_with_what_to_do() -> None:
+    text = (ROOT / "docs" / "how-to" / "recover-from-holds.md").read_text()
+    rows = {
+        cells[1].strip("` "): cells[2:4]
+        for cells in (line.split("|") for line in text.splitlines() if line.startswith("| `hold."))
+    }
+    assert set(rows) == {code.value for code in ReasonCode if code.value.startswith("hold.")}
+    assert all(cell.strip() for cells in rows.values() for cell in cells)
