@@ -14,6 +14,7 @@ from ipa.control.said import ends
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
 
+
 @dataclass(frozen=True, slots=True)
 class EdgeView:
     """Where a stage's input comes from.
