@@ -1,0 +1,131 @@
+"""Two replicas of `ipa serve` on one cluster, as their users start, ask and end them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ipa.adapters.files import load_pipelines
+from ipa.adapters.kube.lease import spec_of
+from ipa.adapters.kube.manifest import render
+from ipa.control.election import Lease
+from ipa.model.plan import StageConfig
+from tests.fakes.kube import FakeKube
+
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(120)]
+NAMESPACE = "default"
+
+
+class Replica:
+    """One process."""
+
+    def __init__(self, root: Path, folder: Path, kube: FakeKube, name: str) -> None:
+        folder.joinpath(name).mkdir()
+        settings = {
+            "IPA_KUBECONFIG": str(kube.kubeconfig(folder / name)),
+            "IPA_LEADER_ELECTION": "on",
+            "IPA_LEASE_NAMESPACE": NAMESPACE,
+            "IPA_LEASE_IDENTITY": name,
+            "IPA_LEASE_S": "6",
+            "IPA_LEASE_RENEW_DEADLINE_S": "4",
+            "IPA_LEASE_RETRY_S": "0.2",
+            "IPA_PIPELINES_DIR": str(root / "pipelines"),
+            "IPA_PROFILES_DIR": str(root / "profiles"),
+            "IPA_STORE_URL": f"sqlite:///{folder / 'store.sqlite3'}",
+            "IPA_PROMETHEUS_URL": "http://127.0.0.1:9",
+            "IPA_TICK_S": "0.5",
+        }
+        command = [sys.executable, "-c", "from ipa.cli.main import main; main()", "serve", "video"]
+        with (folder / f"{name}.log").open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, "--target", "kubernetes", "--port", "0"],
+                cwd=folder,
+                env={**os.environ, **settings},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.client = httpx.Client(timeout=10)
+
+    def listens(self) -> None:
+        """Wait until it can be asked."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self.client.base_url = httpx.URL(line.split()[-1])
+
+    def standing(self) -> dict[str, Any]:
+        return dict(self.client.get("/v1/pipelines/video/status").json()["standing"])
+
+    def leads(self) -> bool:
+        return bool(self.standing()["leading"])
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 60.0) -> None:
+    """Wait until that holds."""
+    began_s = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began_s < within_s
+        time.sleep(0.02)
+
+
+def ended(replica: Replica) -> None:
+    replica.client.close()
+    replica.process.kill()
+    replica.process.communicate()
+
+
+def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path) -> None:
+    pipeline = load_pipelines(root / "pipelines")["video"]
+    configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 1) for stage in pipeline.served)
+    with FakeKube() as kube, ExitStack() as stack:
+        lease = {"kind": "Lease", "metadata": {"name": "ipa-serving"}, "spec": spec_of(Lease("", 1.0))}
+        with kube.store.lock:
+            kube.store.create("leases", NAMESPACE, lease)
+            kube.store.create("seldondeployments", pipeline.seldon.namespace, render(pipeline, configs))  # type: ignore[union-attr]
+        kube.tick(8)
+        replicas = []
+        for name in ("one", "other"):
+            replicas.append(Replica(root, tmp_path, kube, name))
+            stack.callback(ended, replicas[-1])
+        for replica in replicas:
+            replica.listens()
+        eventually(lambda: any(replica.leads() for replica in replicas))
+        first, second = replicas
+        leader, standby = (first, second) if first.leads() else (second, first)
+        eventually(lambda: standby.standing()["leader"] == leader.standing()["identity"])
+
+        refused = standby.client.post("/v1/pipelines/video/pause", json={"by": "kim"})
+        assert refused.status_code == 409
+        assert leader.standing()["identity"] in refused.json()["detail"]
+        assert leader.client.post("/v1/pipelines/video/pause", json={"by": "kim"}).status_code == 200
+        for replica, metric in ((leader, "ipa_leader 1.0"), (standby, "ipa_leader 0.0")):
+            assert metric in replica.client.get("/metrics").text.splitlines()
+            assert replica.client.get("/healthz").status_code == 200
+            assert replica.client.get("/readyz").status_code == 200
+        checks = {one["name"]: one for one in standby.client.get("/readyz?verbose").json()["checks"]}
+        assert checks["leadership"]["ok"]
+        eventually(
+            lambda: (
+                standby.client.get("/v1/pipelines/video/status").json()["live"]["reason"] == "hold.not_leader"
+            )
+        )
+
+        leader.process.send_signal(signal.SIGTERM)
+        assert leader.process.wait(30) == 0
+        given_up = [one for one in kube.writes if one.resource == "leases"]
+        assert any(one.body["spec"]["holderIdentity"] is None for one in given_up)
+        eventually(standby.leads)
+        # What people said to the one holds for the other.
+        eventually(
+            lambda: standby.client.get("/v1/pipelines/video/status").json()["live"]["reason"] == "hold.paused"
+        )
