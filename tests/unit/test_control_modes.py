@@ -1,0 +1,224 @@
+"""How far a pipeline is trusted: modes, freezes, pins, another leader; and what is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import Freeze, PipelineControl, Signals, StagePin
+from ipa.control.said import ends, stop_of
+from ipa.model.decision import Action, Event, Mode, ReasonCode
+from ipa.model.errors import ForbiddenError, UnavailableError
+from ipa.model.observation import Missing, MissingReason
+from ipa.model.pipeline import Fallback, Pin, Pipeline
+from ipa.model.plan import StageConfig
+from tests.fakes.world import PIPELINE, SMALLEST, Scenario, ours, profiled, scenario, window_max
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@dataclass
+class Told:
+    """An event sink that keeps what it is told."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def emit(self, pipeline: Pipeline, event: Event) -> None:
+        self.events.append(event)
+
+
+@dataclass
+class Lead:
+    """A leadership that is moved by hand, and answers from the list first."""
+
+    leads: bool = True
+    next: list[bool] = field(default_factory=list)
+
+    def leading(self) -> bool:
+        return self.next.pop(0) if self.next else self.leads
+
+
+def with_ports(
+    made: Scenario, *, lead: Lead | None = None, told: Told | None = None, pipeline: Pipeline = PIPELINE
+) -> Scenario:
+    world = World(
+        made.clock,
+        made.metrics,
+        made.workload,
+        made.store,
+        made.store,
+        lead or Lead(),
+        told or Told(),
+    )
+    loop = ControlLoop(
+        pipeline,
+        world,
+        policy=ours(),
+        predict=profiled().predict,
+        forecaster=window_max,
+        settings=made.settings,
+        window_s=60.0,
+        run_id="run",
+    )
+    return replace(made, loop=loop)
+
+
+def test_advisory_says_each_tick_what_it_would_do_from_what_runs() -> None:
+    made = scenario(30.0, mode=Mode.ADVISORY)
+    decisions = made.ticks(6)
+    assert {decision.reason for decision in decisions} == {ReasonCode.ADVISORY}
+    assert made.workload.writes == [] and made.workload.desired == SMALLEST
+
+
+def test_shadow_goes_on_from_its_own_decisions_and_writes_nothing() -> None:
+    made = scenario(30.0, mode=Mode.SHADOW)
+    first, *others = made.ticks(10)
+    assert first.reason is ReasonCode.SHADOW and "would apply.first_plan" in first.detail
+    # What it would have written carries the load; there is no more to do.
+    assert others[-1].reason in (ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE)
+    assert made.workload.writes == [] and made.workload.desired == SMALLEST
+    made.say(mode=Mode.ACTIVE)
+    assert made.ticks(1)[0].action is Action.APPLY
+    assert len(made.workload.accepted) == 1
+
+
+def test_guarded_adds_replicas_and_changes_nothing_else() -> None:
+    made = scenario(lambda t_s: 30.0 if t_s < 60 else 1.0, mode=Mode.GUARDED)
+    made.ticks(40)
+    assert made.workload.accepted
+    for change in made.workload.accepted:
+        for old, new in zip(change.previous, change.configs, strict=True):
+            assert replace(new, replicas=old.replicas) == old and new.replicas >= old.replicas
+    assert [config.variant for config in made.workload.desired] == ["small", "small"]
+
+
+def test_a_frozen_pipeline_is_not_written_until_the_window_ends() -> None:
+    made = scenario(30.0)
+    made.say(freezes=(Freeze(START, START + timedelta(seconds=60), "Black Friday", "kim"),))
+    decisions = made.ticks(13)
+    assert {decision.reason for decision in decisions[:12]} == {ReasonCode.FROZEN}
+    assert "frozen by kim until 2026-01-01T00:01:00+00:00: Black Friday" in decisions[0].detail
+    assert decisions[12].action is Action.APPLY
+
+
+@pytest.mark.parametrize(
+    ("at", "holds"),
+    [
+        (START - HOUR, False),
+        (START, True),
+        (START + HOUR, False),
+        (START + timedelta(days=7, minutes=30), True),
+        (START + timedelta(days=7, hours=2), False),
+        (START + timedelta(days=364, minutes=59), True),
+    ],
+)
+def test_a_weekly_freeze_comes_again(at: datetime, holds: bool) -> None:
+    freeze = Freeze(START, START + HOUR, weekly=True)
+    assert (ends(freeze, at) is not None) is holds
+    assert (stop_of(PipelineControl(freezes=(freeze,)), at) is not None) is holds
+
+
+def test_a_freeze_that_is_not_weekly_does_not() -> None:
+    assert ends(Freeze(START, START + HOUR), START + timedelta(days=7)) is None
+
+
+def test_a_pin_is_planned_for_and_put_in_place_even_where_the_plan_without_it_is_better() -> None:
+    made = scenario(5.0)
+    made.ticks(12)
+    assert made.workload.desired[1].variant == "big"
+    made.say(pins=(StagePin("read", Pin(variant="small"), "cheaper", "kim"),))
+    made.ticks(2)
+    assert made.workload.desired[1].variant == "small"
+    made.ticks(30)
+    assert made.workload.desired[1].variant == "small"
+    made.say(pins=())
+    made.ticks(20)
+    assert made.workload.desired[1].variant == "big"
+
+
+def test_what_a_person_asks_for_against_a_pin_is_refused() -> None:
+    made = scenario(5.0)
+    made.say(pins=(StagePin("read", Pin(replicas=1)),))
+    wanted = (SMALLEST[0], replace(SMALLEST[1], replicas=2))
+    decision = made.loop.request(wanted, "requested by kim")
+    assert decision.reason is ReasonCode.INFEASIBLE
+    assert "read is pinned to 1 replicas, not 2" in decision.detail
+    assert made.workload.writes == []
+
+
+def test_whoever_does_not_lead_neither_decides_nor_records_nor_writes() -> None:
+    lead = Lead(leads=False)
+    made = with_ports(scenario(30.0), lead=lead)
+    decisions = made.ticks(5)
+    assert {decision.reason for decision in decisions} == {ReasonCode.NOT_LEADER}
+    assert made.workload.writes == [] and made.store.kept == []
+    assert made.loop.snapshot().observation is not None
+    lead.leads = True
+    assert made.ticks(1)[0].action is Action.APPLY
+
+
+def test_leadership_is_asked_for_once_more_right_before_the_write() -> None:
+    lead = Lead(leads=True, next=[True, False])
+    made = with_ports(scenario(30.0), lead=lead)
+    decision = made.ticks(1)[0]
+    assert decision.reason is ReasonCode.NOT_LEADER
+    assert made.workload.writes == []
+    assert [kept.action for kept in made.store.kept] == [Action.APPLY]
+
+
+def test_changes_are_told_and_troubles_once() -> None:
+    told = Told()
+    made = with_ports(scenario(lambda t_s: 5.0 if t_s < 60 else 30.0), told=told)
+    made.ticks(12)
+    assert [event.reason for event in told.events] == [ReasonCode.FIRST_PLAN]
+    made.workload.errors["read"] = [UnavailableError("no route to host") for _ in range(6)]
+    made.ticks(6)
+    assert [(event.reason, event.is_warning) for event in told.events[1:]] == [
+        (ReasonCode.WORKLOAD_UNKNOWN, True)
+    ]
+
+
+def test_a_write_that_failed_is_told_instead_of_the_change() -> None:
+    told = Told()
+    made = with_ports(scenario(30.0), told=told)
+    made.workload.errors["write"] = [ForbiddenError("no")]
+    made.ticks(3)
+    assert [(event.reason, event.is_warning) for event in told.events] == [(ReasonCode.RBAC, True)]
+
+
+def test_what_a_person_asked_for_takes_as_many_steps_as_it_needs() -> None:
+    """Of 12 cores 11 run: one stage has to wait for the other."""
+    start = (StageConfig("detect", "big", 1, 1.0, 5), StageConfig("read", "big", 1, 1.0, 2))
+    wanted = (StageConfig("detect", "small", 1, 1.0, 4), StageConfig("read", "small", 1, 1.0, 2))
+    made = scenario(5.0, configs=start)
+    first = made.loop.request(wanted, "requested by kim")
+    assert first.action is Action.APPLY and "then" in first.detail
+    made.clock.wait(5.0)
+    second = made.ticks(1)[0]
+    assert second.reason is ReasonCode.REQUESTED
+    assert made.workload.desired == wanted
+
+
+def test_a_fallback_is_entered_at_its_tick_and_only_ever_adds() -> None:
+    fallback = Fallback(rate_rps=30.0, after_ticks=4, recover_ticks=2)
+    made = with_ports(scenario(2.0), pipeline=replace(PIPELINE, fallback=fallback))
+    made.ticks(12)
+    before = made.workload.desired
+    made.metrics.fault = _blind
+    decisions = made.ticks(8)
+    assert [decision.action for decision in decisions[:3]] == [Action.HOLD] * 3
+    assert decisions[3].reason is ReasonCode.FALLBACK
+    assert "4 ticks in a row" in decisions[3].detail
+    for old, new in zip(before, made.workload.desired, strict=True):
+        assert replace(new, replicas=old.replicas) == old and new.replicas >= old.replicas
+    seen = profiled().predict(made.workload.desired, 30.0)
+    assert seen is not None and seen.carries
+    assert all("fall-back of 30 rps is in force" in decision.detail for decision in decisions[5:])
+
+
+def _blind(now_s: float, signals: Signals) -> Signals:
+    return replace(signals, load=Missing(MissingReason.UNREACHABLE, "connection refused"))
