@@ -51,6 +51,18 @@ def test_p1_down(case: Case, seconds: float) -> None:
         case.baseline("s short of capacity", plain.short_s)
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_p1_server_errors(case: Case, status: int) -> None:
+    def busy(asked: Mapping[str, str], answer: dict[str, Any]) -> tuple[int, bytes]:
+        return status, b'{"status":"error","errorType":"unavailable","error":"too busy"}'
+
+    decisions = during(busy)
+    case.told("answer", f"HTTP {status}")
+    case.equal("downscales", downscales(decisions), 0)
+    case.equal("reasons", sorted({d.reason.value for d in decisions}), ["hold.metrics_missing"])
+    case.baseline("downscales", downscales(during(busy, naive=True)))
+
+
 def _first(decisions: list[Decision], holds: Callable[[Decision], bool]) -> int:
     """How many ticks it took until one holds; one more than there are where none does."""
     return next((n for n, decision in enumerate(decisions, 1) if holds(decision)), len(decisions) + 1)
