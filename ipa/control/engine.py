@@ -202,7 +202,8 @@ def _take_back(
 def _others(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict | None, EngineState]:
     """The hold where another hand changed what runs, or is about to."""
     if state.ours is not None and running != state.ours:
-        words = f"changed by another hand: {changes(state.ours, running)}"
+        by = f" ({request.observation.changed_by})" if request.observation.changed_by else ""
+        words = f"changed by another hand{by}: {changes(state.ours, running)}"
         recent = tuple(at_s for at_s in state.drifts_s if request.now_s - at_s < DRIFT_WINDOW_S)
         state = replace(state, ours=running, goal=None, drifts_s=(*recent, request.now_s))
         if len(state.drifts_s) >= request.settings.max_drifts:

@@ -61,6 +61,7 @@ def observe(
         revision=workload.revision if workload else "",
         settled=workload.settled if workload else False,
         problem=problem,
+        changed_by=workload.changed_by if workload else "",
     )
 
 

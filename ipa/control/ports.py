@@ -69,11 +69,15 @@ class StageState:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadState:
-    """What runs, at one revision. `settled` is false while a change is still rolling out."""
+    """What runs, at one revision. `settled` is false while a change is still rolling out.
+
+    `changed_by` is who changed it last where that is not us and the world knows it.
+    """
 
     revision: str
     stages: tuple[StageState, ...]
     settled: bool
+    changed_by: str = ""
 
 
 class RolloutPhase(StrEnum):

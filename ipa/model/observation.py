@@ -72,7 +72,8 @@ class Observation:
     """What was seen of a pipeline at one moment: its load, its latency, what runs and what is ready.
 
     `revision` is the state of the workload that was read (resourceVersion on Kubernetes); a change is
-    written only against it. `settled` is false while an earlier change is still rolling out.
+    written only against it. `settled` is false while an earlier change is still rolling out. `changed_by` is
+    who changed it last, where that is not us and is known.
     """
 
     pipeline: str
@@ -84,6 +85,7 @@ class Observation:
     revision: str = ""
     settled: bool = True
     problem: str = ""
+    changed_by: str = ""
 
     def running(self) -> tuple[StageConfig, ...] | None:
         """The configuration of every stage in order, or None where one was not seen."""

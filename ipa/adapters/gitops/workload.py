@@ -63,7 +63,7 @@ class GitOpsWorkload:
         ready = {stage.config.stage: stage.ready_replicas for stage in state.stages}
         stages = tuple(StageState(config, ready[config.stage]) for config in asked)
         settled = state.settled and asked == _configs(state)
-        return WorkloadState(_revision(state, text), stages, settled)
+        return WorkloadState(_revision(state, text), stages, settled, state.changed_by)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
         """The new revision, once the manifest is changed: one file, one commit.

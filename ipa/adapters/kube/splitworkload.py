@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.hands import last_hand
 from ipa.adapters.kube.locate import Place, target_of
 from ipa.adapters.kube.manifest import canonical, check_configs
 from ipa.adapters.kube.newest import Newest
@@ -79,7 +80,8 @@ class SplitWorkload:
             for config, place in zip(configs, models, strict=True)
         )
         settled = not any(unready(place, deployments[place.deployment]) for place in places)
-        return WorkloadState(revision_of_all(parts, objects), stages, settled)
+        hands = filter(None, map(last_hand, objects.values()))
+        return WorkloadState(revision_of_all(parts, objects), stages, settled, next(hands, ""))
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The revision of the SeldonDeployments, those that were not there created, the router last.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.hands import last_hand, with_hand
 from ipa.adapters.kube.locate import Place, locate, target_of
 from ipa.adapters.kube.manifest import canonical, read, render
 from ipa.adapters.kube.newest import Newest
@@ -13,7 +14,7 @@ from ipa.adapters.kube.patch import build_patch
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
+from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
@@ -41,8 +42,10 @@ class SeldonWorkload:
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""
         sdep = self._get(pipeline)
-        configs = read(pipeline, sdep)
-        places = locate(pipeline, sdep)
+        try:
+            configs, places = read(pipeline, sdep), locate(pipeline, sdep)
+        except DriftError as error:
+            raise with_hand(error, sdep) from error
         target = target_of(pipeline)
         autoscalers = self._client.list_autoscalers(target.namespace)
         check_autoscalers(pipeline, [target.name], places, autoscalers)
@@ -52,7 +55,7 @@ class SeldonWorkload:
             for place, config in zip(places, configs, strict=True)
         )
         settled = not any(unready(place, deployments[place.deployment]) for place in places)
-        return WorkloadState(revision_of(sdep), stages, settled)
+        return WorkloadState(revision_of(sdep), stages, settled, last_hand(sdep))
 
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The revision of the SeldonDeployment as created. ConflictError where there is one already."""
