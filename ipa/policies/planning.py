@@ -13,10 +13,13 @@ from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
+# A request in thirty years; below it the logarithms of the queue's formulas end.
+LEAST_RPS = 1e-9
+
 
 def check_rate(rate_rps: float) -> None:
     """Return where a plan can be asked for this rate; UsageError where it is not finite and above 0."""
-    if not 0 < rate_rps < inf:
+    if not LEAST_RPS <= rate_rps < inf:
         raise UsageError(f"the rate must be above 0 and finite, not {rate_rps:g} rps")
 
 

@@ -1,0 +1,426 @@
+"""Files and requests that are wrong, huge, or meant to do harm."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from ipa.adapters.files import load_pipeline, load_pipelines, load_profile, load_profiles
+from ipa.adapters.files.check import check_files
+from ipa.adapters.files.document import MAX_BYTES, to_json_pointer
+from ipa.model.errors import InputError, IpaError
+from ipa.model.profile import ProfilePoint
+from ipa.profiling.lint import lint_profile
+from tests.fakes import world
+from tests.fakes.services import ApiClient, FakeWorld
+from tests.fakes.world import PROFILES, Scenario, scenario
+from tests.faults.table import Case
+from tests.property.test_files_properties import ALL_PLACES, ECHOES, GOOD, SCHEMA_KEYS, parent_of
+from tests.unit.test_files_broken import BROKEN, expected, load, without_parser
+
+# No file may take longer, or more memory, than this on a busy machine; a bomb would take all there is.
+PARSE_S, PARSE_MB = 10.0, 100.0
+
+
+def problems_of(call: Callable[[], object]) -> list[str]:
+    """What is said to be wrong, each with its line; empty where nothing is."""
+    try:
+        call()
+    except InputError as error:
+        return [f"{p.line}:{p.column} {p.pointer or '/'} {p.message}" for p in error.problems]
+    return []
+
+
+def test_i1_every_fault_of_a_profile_is_listed_with_its_line(case: Case) -> None:
+    seeded = detected = 0
+    for path in BROKEN:
+        if not path.name.startswith("profile"):
+            continue
+        wanted = without_parser(expected(path))
+        found = without_parser(problems_of(lambda path=path: load(path)))
+        seeded += len(wanted)
+        detected += len([line for line in wanted if line in found])
+    case.told("seeded", seeded)
+    case.equal("detected / seeded %", 100.0 * detected / seeded, 100.0)
+
+
+def test_i1_what_is_odd_is_remarked_and_what_lacks_is_named(case: Case, tmp_path: Path) -> None:
+    """One point, points out of order, latency that falls, a poor fit, a variant that was not measured."""
+    profile = PROFILES["detect"]
+    first = profile.variants[0]
+
+    def with_points(*points: tuple[int, float]) -> tuple[str, ...]:
+        made = tuple(ProfilePoint(1.0, batch, latency_s) for batch, latency_s in points)
+        odd = replace(profile, variants=(replace(first, points=made),))
+        return tuple(remark.topic for remark in lint_profile(odd))
+
+    ordered, shuffled = ((1, 0.1), (2, 0.15), (4, 0.25)), ((4, 0.25), (1, 0.1), (2, 0.15))
+    found = {
+        "falling latency": any("falls" in topic for topic in with_points((1, 0.2), (2, 0.1), (4, 0.05))),
+        "poor fit": any("poor fit" in topic for topic in with_points((1, 0.1), (2, 0.9), (4, 0.1), (8, 0.9))),
+        "unsorted points are the same profile": with_points(*ordered) == with_points(*shuffled) == (),
+        "one point is enough": with_points((1, 0.1)) == (),
+    }
+    folders = tmp_path / "pipelines", tmp_path / "profiles"
+    for folder, kind, name in zip(folders, ("graph", "profile"), ("pipeline", "detect"), strict=True):
+        (folder / "shop").mkdir(parents=True)
+        (folder / "shop" / f"{name}.yaml").write_text(yaml.safe_dump(GOOD[kind][0], sort_keys=False))
+    said = [problem.message for each in check_files((), *folders) for problem in each.problems]
+    # The profile has "small"; the pipeline's stage has "tiny" and "huge", and two stages without a profile.
+    for wanted in ("variant 'tiny' is not in", "variant 'huge' is not in", "'small' has no profile"):
+        found[wanted] = any(wanted in message for message in said)
+    case.told("seeded", len(found))
+    case.equal("detected / seeded %", 100.0 * sum(found.values()) / len(found), 100.0)
+
+
+def _laughs() -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    return "\n".join(lines + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)])
+
+
+BOMBS: dict[str, bytes] = {
+    "a billion laughs": _laughs().encode(),
+    "quadratic aliases": b"a: &a [" + b"x," * 20_000 + b"x]\nb: [" + b"*a," * 20_000 + b"*a]",
+    "an alias of itself": b"name: &a [*a]",
+    "merge keys": b"a: &a {k: v}\nb:\n  <<: *a\n  <<: *a",
+    "10 000 deep": b"[" * 10_000,
+    "10 000 deep mappings": b"{a: " * 10_000,
+    "10 000 deep by indentation": b"\n".join(b" " * at + b"a:" for at in range(1400)),
+    "a tag that runs code": b"!!python/object/apply:os.system ['touch /tmp/ipa-was-here']",
+    "a tag of binary": b"name: !!binary aGk=",
+    "duplicate keys": b"name: a\nname: b",
+    "NUL": b"name: a\0b",
+    "UTF-16": "name: shop".encode("utf-16"),
+    "not UTF-8": b"name: \xff\xfe\xfa",
+    "two documents": b"name: a\n---\nname: b",
+    "1 MB of one line": b"name: " + b"x" * (MAX_BYTES - 10),
+    "20 000 keys": b"\n".join(b"k%d: 1" % at for at in range(20_000)),
+    "no, 0o7, 1e3 as names": b"name: no\nkind: 0o7\napiVersion: 1e3",
+    "a number of a million digits": b"name: " + b"9" * 900_000,
+}
+
+
+def test_i2_yaml_bombs(case: Case, tmp_path: Path) -> None:
+    refused, took_s = 0, []
+    path = tmp_path / "pipeline.yaml"
+    for bomb in BOMBS.values():
+        path.write_bytes(bomb)
+        began_s = perf_counter()
+        refused += bool(problems_of(lambda: load_pipeline(path)))
+        took_s.append(perf_counter() - began_s)
+    # Measured apart, since watching memory takes several times as long.
+    tracemalloc.start()
+    for name in ("a billion laughs", "10 000 deep", "1 MB of one line"):
+        path.write_bytes(BOMBS[name])
+        assert problems_of(lambda: load_pipeline(path))
+    with path.open("wb") as stream:
+        stream.truncate(100 * MAX_BYTES)
+    refused += bool(problems_of(lambda: load_pipeline(path)))
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    case.equal("refused with a place", refused, len(BOMBS) + 1)
+    case.equal("code run", Path("/tmp/ipa-was-here").exists(), False)
+    case.at_most("parse s max", max(took_s), PARSE_S)
+    case.at_most("peak MB", peak_mb, PARSE_MB)
+
+
+def test_i2_a_byte_order_mark_is_no_fault(case: Case, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + yaml.safe_dump(GOOD["pipeline"][0]).encode())
+    case.equal("problems", len(problems_of(lambda: load_pipeline(path))), 0)
+
+
+POISON: dict[str, bytes] = {
+    "NaN": b'{"rate_rps": NaN, "reason": NaN, "mode": NaN, "configs": NaN, "for_s": NaN}',
+    "Infinity": b'{"rate_rps": Infinity, "reason": -Infinity, "mode": Infinity, "configs": [Infinity]}',
+    "1e400": b'{"rate_rps": 1e400, "reason": 1e400, "mode": 1e400, "configs": [1e400]}',
+    "-1e400": b'{"rate_rps": -1e400}',
+    "a million digits": b'{"rate_rps": ' + b"9" * 60_000 + b"}",
+    "duplicate keys": b'{"rate_rps": 1, "rate_rps": 2, "mode": "active", "mode": "advisory"}',
+    "a lone surrogate": b'{"rate_rps": 5, "reason": "\\ud800", "by": "\\udfff", "mode": "\\ud800"}',
+    "a surrogate as key": b'{"\\ud800": 1}',
+    "NUL": b'{"reason": "a\\u0000b", "by": "\\u0000", "rate_rps": 1, "mode": "active"}',
+    "10 000 deep": b"[" * 10_000 + b"]" * 10_000,
+    "10 000 deep objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+    "not UTF-8": b'{"reason": "\xff\xfe"}',
+    "UTF-16": '{"reason": "x"}'.encode("utf-16"),
+    "byte order mark": b"\xef\xbb\xbf{}",
+    "nothing": b"",
+    "a number": b"5",
+    "null": b"null",
+    "text": b'"configs"',
+    "negative zero": b'{"rate_rps": -0.0}',
+    "smallest": b'{"rate_rps": 5e-324}',
+    "whole numbers of all sizes": b'{"configs": [{"stage": "detect", "variant": "v4-320", "batch_size": '
+    + b"9" * 400
+    + b', "cores": 1e308, "replicas": '
+    + b"9" * 400
+    + b"}]}",
+    "true for numbers": b'{"rate_rps": true, "configs": [{"replicas": true}]}',
+}
+
+
+def operations(api: ApiClient) -> list[tuple[str, str]]:
+    """Every method and address that takes a body."""
+    paths = api.get("/openapi.json").json()["paths"]
+    return [
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method, one in methods.items()
+        if "requestBody" in one
+    ]
+
+
+def test_i3_poisoned_json(case: Case) -> None:
+    api = ApiClient(FakeWorld().play(5).services())
+    faults: list[str] = []
+    unreadable: list[str] = []
+    sent = refused = 0
+    for method, path in operations(api):
+        address = path.replace("{pipeline}", "ocr").replace("{stage}", "detect")
+        for name, body in POISON.items():
+            answer = api(method, address, content=body, headers={"Content-Type": "application/json"})
+            sent += 1
+            refused += 400 <= answer.status_code < 500
+            if answer.status_code >= 500:
+                faults.append(f"{method} {path} {name}: {answer.status_code}")
+            try:
+                json.loads(answer.content.decode("utf-8"), parse_constant=_no_constant)
+            except ValueError as error:
+                unreadable.append(f"{method} {path} {name}: {error}")
+    assert sent > 100
+    case.told("requests", sent)
+    case.told("refused", refused)
+    case.equal("5xx", faults, [])
+    case.equal("answers that are no JSON", unreadable, [])
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+NAMES = (
+    "..",
+    "../x",
+    "..%2f..%2fetc%2fpasswd",
+    "%2e%2e/%2e%2e/etc/passwd",
+    "%2e%2e%5c%2e%2e%5cwindows",
+    "....//....//etc/passwd",
+    "/etc/passwd",
+    "%2fetc%2fpasswd",
+    "ocr%00",
+    "ocr%00.yaml",
+    "C:%5Cwindows",
+    "%5C%5Cserver%5Cshare",
+    "con",
+    "ocr%0d%0aX-Injected:%201",
+    "%c0%ae%c0%ae/",
+    "ocr/../../../etc/passwd",
+    "~root",
+    "OCR",
+    "%F0%9F%92%A9",
+    "a" * 4000,
+)
+
+
+def test_i4_paths_in_names_of_requests(case: Case) -> None:
+    api = ApiClient(FakeWorld().play(5).services())
+    leaked: list[str] = []
+    wrong: list[str] = []
+    sent = 0
+    places = (
+        "/v1/pipelines/{}",
+        "/v1/pipelines/{}/status",
+        "/v1/pipelines/{}/profiles/detect",
+        "/v1/pipelines/ocr/profiles/{}",
+        "/v1/pipelines/ocr/decisions/{}",
+        "/v1/decisions/{}",
+        "/assets/{}",
+        "/problems/{}",
+    )
+    for place in places:
+        for name in NAMES:
+            answer = api.get(place.format(name))
+            sent += 1
+            if "root:" in answer.text or "x-injected" in answer.headers:
+                leaked.append(place.format(name))
+            # A client takes ".." out of the address before it sends it.
+            if not 400 <= answer.status_code < 500 and "ocr" not in name and name != "..":
+                wrong.append(f"{place.format(name)[:80]}: {answer.status_code}")
+    case.told("requests", sent)
+    case.equal("files read outside root", leaked, [])
+    case.equal("answered other than 4xx", wrong, [])
+
+
+def test_i4_paths_in_names_and_links_of_files(case: Case, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    for kind in ("pipeline", "profile"):
+        folder = outside / kind / "shop"
+        folder.mkdir(parents=True)
+        name = "pipeline" if kind == "pipeline" else "detect"
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(GOOD[kind][0], sort_keys=False))
+    read = 0
+    homes = tmp_path / "pipelines", tmp_path / "profiles"
+    for home in homes:
+        home.mkdir()
+    # The folder a link, then the file a link.
+    for at in range(2):
+        for home, kind, name in zip(homes, ("pipeline", "profile"), ("pipeline", "detect"), strict=True):
+            link = home / "shop"
+            if at == 0:
+                link.symlink_to(outside / kind / "shop")
+            else:
+                link.unlink()
+                link.mkdir()
+                (link / f"{name}.yaml").symlink_to(outside / kind / "shop" / f"{name}.yaml")
+        loads: list[Callable[[], object]] = [
+            lambda: load_pipelines(homes[0]),
+            lambda: load_profiles(homes[1], "shop"),
+        ]
+        for call in loads:
+            said = problems_of(call)
+            read += not any("leads out of" in problem for problem in said)
+    for name in ("../outside/profile/shop", "..", ".", "/etc", "shop\0", "SHOP", "", "C:\\x", "shop/../shop"):
+        with pytest.raises(InputError):
+            load_profiles(homes[1], name)
+    refused = 0
+    wrong_names = ("../x", "a/b", "..", "A", "-a", "a" * 64, "a.b", "a\\b", "con ", "ä")
+    for name in wrong_names:
+        data = copy.deepcopy(GOOD["pipeline"][0])
+        data["name"] = name
+        path = tmp_path / "named.yaml"
+        path.write_text(yaml.safe_dump(data, allow_unicode=True))
+        refused += any("/name" in problem for problem in problems_of(lambda path=path: load_pipeline(path)))
+    case.equal("names refused", refused, len(wrong_names))
+    case.equal("files read outside root", read, 0)
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same question to the planner is answered once."""
+    plans: dict[str, Any] = {}
+    real = world.planner
+
+    def planner(pipeline: Any, rate_rps: float, *more: Any) -> Any:
+        key = repr((rate_rps, more))
+        if key not in plans:
+            plans[key] = real(pipeline, rate_rps, *more)
+        return plans[key]
+
+    monkeypatch.setattr(world, "planner", planner)
+
+
+SMALL = """
+apiVersion: ipa/v1
+kind: Pipeline
+name: {name}
+sla: {{latency: 1s}}
+graph: [only]
+objectives: {{default: {{}}}}
+stages:
+  - {{name: only, variants: [{{name: small}}]}}
+"""
+
+
+@pytest.mark.usefixtures("remembered")
+def test_i5_a_thousand_pipelines(case: Case, tmp_path: Path) -> None:
+    for at in range(1000):
+        folder = tmp_path / f"p{at}"
+        folder.mkdir()
+        (folder / "pipeline.yaml").write_text(SMALL.format(name=f"p{at}"))
+    before_mb = psutil.Process().memory_info().rss / 1e6
+    began_s = perf_counter()
+    case.equal("pipelines read", len(load_pipelines(tmp_path)), 1000)
+    case.at_most("reading s", perf_counter() - began_s, 60.0)
+    took_s = []
+    loops: list[Scenario] = [scenario(25.0) for _ in range(1000)]
+    for made in loops:
+        began_s = perf_counter()
+        made.loop.tick_once()
+        took_s.append(perf_counter() - began_s)
+    case.at_most("RSS grown by MB", psutil.Process().memory_info().rss / 1e6 - before_mb, 500.0)
+    case.equal("loops that wrote", sum(len(made.workload.writes) for made in loops), 1000)
+    case.at_most("tick s p99", sorted(took_s)[989], loops[0].settings.tick_s)
+
+
+def test_i5_graphs_that_are_none(case: Case) -> None:
+    """Cycles, stages that are not connected or not known, too many ways."""
+    graphs = [path for path in BROKEN if path.name.startswith("pipeline-graph") or "graph" in path.name]
+    refused = sum(bool(problems_of(lambda path=path: load(path))) for path in graphs)
+    case.told("graphs", len(graphs))
+    assert any("cycle" in path.name for path in graphs)
+    case.equal("refused", refused, len(graphs))
+
+
+def test_i6_a_mutation_names_its_key(case: Case, tmp_path: Path) -> None:
+    """Every key deleted, misspelt, and given values of other kinds: the problem is told where it is."""
+    said = precise = 0
+
+    def tried(kind: str, data: Any) -> list[Any]:
+        path = tmp_path / f"{kind}.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        try:
+            GOOD[kind][1](path)
+        except InputError as error:
+            return list(error.problems)
+        return []
+
+    for kind, place in SCHEMA_KEYS:
+        deleted = copy.deepcopy(GOOD[kind][0])
+        parent_of(deleted, place).pop(place[-1])
+        misspelt = copy.deepcopy(GOOD[kind][0])
+        holder = parent_of(misspelt, place)
+        holder[f"{place[-1]}z"] = holder.pop(place[-1])
+        for data in (deleted, misspelt):
+            problems = tried(kind, data)
+            said += bool(problems)
+            precise += bool(problems) and any(str(place[-1]) in problem.message for problem in problems)
+    for kind, place in ALL_PLACES:
+        here, above = to_json_pointer(place), to_json_pointer(place[:-1])
+        for value in (-1, "../x"):
+            altered = copy.deepcopy(GOOD[kind][0])
+            parent_of(altered, place)[place[-1]] = value
+            problems = tried(kind, altered)
+            said += bool(problems)
+            places = (here, *ECHOES.get(str(place[0]), ()))
+            precise += bool(problems) and all(
+                problem.line >= 1 and (problem.pointer == above or problem.pointer.startswith(places))
+                for problem in problems
+            )
+    case.told("mutations that are refused", said)
+    case.equal("precise messages %", 100.0 * precise / said, 100.0)
+
+
+def test_i6_the_files_of_the_repository_are_good(case: Case, root: Path) -> None:
+    pipelines = load_pipelines(root / "pipelines")
+    profiles = [load_profile(path) for path in (root / "profiles").glob("*/*.yaml")]
+    case.told("files", len(pipelines) + len(profiles))
+    checked = check_files((), root / "pipelines", root / "profiles")
+    case.equal("problems", sum(len(each.problems) for each in checked), 0)
+
+
+def test_i6_whatever_is_wrong_is_an_error_of_ours(case: Case, tmp_path: Path) -> None:
+    """Half of a good file, cut at every place: refused or good, never an exception of another kind."""
+    text = yaml.safe_dump(GOOD["graph"][0], sort_keys=False)
+    path, others = tmp_path / "pipeline.yaml", []
+    for at in range(0, len(text), 7):
+        path.write_text(text[:at])
+        try:
+            load_pipeline(path)
+        except IpaError as error:
+            assert not re.search(r"Traceback|<class", str(error))
+        except Exception as error:
+            others.append(repr(error))
+    case.told("cuts", len(range(0, len(text), 7)))
+    case.equal("other exceptions", others, [])
