@@ -8,11 +8,14 @@ from itertools import product
 import pytest
 
 from ipa.adapters.kube.manifest import read
+from ipa.control.guards import GuardSettings
+from ipa.control.ports import Signals
 from ipa.model.decision import Action, ReasonCode
+from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig
 from tests.fakes.kube import Trouble
 from tests.fakes.kube.store import Json
-from tests.fakes.world import SMALLEST
+from tests.fakes.world import SMALLEST, VARIANTS
 from tests.faults.drive import troubled
 from tests.faults.invariants import configs_of
 from tests.faults.table import Case
@@ -263,27 +266,119 @@ def test_w7_an_autoscaler_owns_the_replicas(case: Case, scaler: str) -> None:
             world.sound()
 
 
-def test_w7_an_autoscaler_that_targets_the_deployment_from_outside(case: Case) -> None:
-    """Whoever scales the Deployment itself is undone by the operator; nothing of ours is written for it."""
-    with build() as world:
-        world.settle()
-        writes, before = len(world.kube.writes), world.desired()
-        name = next(one for one in deployments(world) if "-1-read" in one)
-        for _ in range(20):
+@pytest.mark.parametrize("keda", [False, True])
+def test_w7_an_autoscaler_that_targets_the_deployment_from_outside(case: Case, keda: bool) -> None:
+    for subject in SUBJECTS:
+        with build(subject) as world:
+            world.settle()
+            writes = len(world.kube.writes)
+            name = next(one for one in deployments(world) if "-1-read" in one)
+            target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
+            labels = {"scaledobject.keda.sh/name": "by-queue"} if keda else {}
+            scaler = {
+                "apiVersion": "autoscaling/v2",
+                "kind": "HorizontalPodAutoscaler",
+                "metadata": {"name": "fast", "labels": labels},
+                "spec": {"scaleTargetRef": target, "maxReplicas": 9},
+            }
             with world.kube.store.lock:
-                live = world.kube.store.get("deployments", NAMESPACE, name)
-                live["spec"]["replicas"] = 4
-                world.kube.store.replace("deployments", live)
-            world.tick()
-        case.equal("writes", len(world.kube.writes) - writes, 0)
-        case.equal("asked for as before", world.desired() == before, True)
-        assert world.settle() >= 0
+                world.kube.store.create("horizontalpodautoscalers", NAMESPACE, scaler)
+            world.rate_rps = HIGH_RPS
+            world.ticks(20)
+            fights = len(world.kube.writes) - writes
+            if subject == "plain":
+                case.baseline("writes", fights)
+                continue
+            case.equal("writes", fights, 0)
+            case.equal("reason", world.decisions[-1].reason, ReasonCode.DRIFT)
+            case.equal("names it", "'fast'" in world.decisions[-1].detail, True)
+            with world.kube.store.lock:
+                world.kube.store.delete("horizontalpodautoscalers", NAMESPACE, "fast")
+            case.at_least("ticks to settle once it is gone", world.settle(), 0)
+            world.sound()
 
 
 def deployments(world: KubeWorld) -> list[str]:
     """Names of the Deployments."""
     with world.kube.store.lock:
         return [one["metadata"]["name"] for one in world.kube.store.everything("deployments")]
+
+
+class Real:
+    """Queues before the stages of a world in which every replica is `slower` times as slow as measured.
+
+    A fluid model: what comes beyond capacity waits, and a request's latency is its service and its waits.
+    """
+
+    def __init__(self, world: KubeWorld, slower: float) -> None:
+        self.world, self.slower = world, slower
+        self.waiting = dict.fromkeys(world.carried_rps(), 0.0)
+        self.late = self.requests = self.longest_s = 0.0
+        world.clock.every(1.0, self.second)
+        world.metrics.fault = self.seen
+
+    def latency_s(self) -> float:
+        carried = self.world.carried_rps()
+        waits = sum(self.waiting[name] / (rate / self.slower) for name, rate in carried.items())
+        service = sum(
+            VARIANTS[one.stage][one.variant][1] * (0.4 + 0.6 * one.batch_size) / one.cores**0.8
+            for one in self.world.desired()
+        )
+        return float(service * self.slower + waits)
+
+    def second(self) -> None:
+        arriving = self.world.rate_rps
+        for name, rate in self.world.carried_rps().items():
+            leaving = min(arriving + self.waiting[name], rate / self.slower)
+            self.waiting[name] += arriving - leaving
+            arriving = leaving
+        latency_s = self.latency_s()
+        self.requests += self.world.rate_rps
+        self.late += self.world.rate_rps * (latency_s > self.world.pipeline.sla.latency_s)
+        self.longest_s = max(self.longest_s, latency_s)
+
+    def seen(self, now_s: float, signals: Signals) -> Signals:
+        stages = {
+            name: replace(stage, queue_length=Measured(self.waiting[name]))
+            for name, stage in signals.stages.items()
+        }
+        return replace(signals, latency_s=Measured(self.latency_s()), stages=stages)
+
+
+def ten_minutes(slower: float, settings: GuardSettings = SETTINGS) -> tuple[KubeWorld, Real, int]:
+    """A load that the plan carries with a tenth to spare by the profile; and the tick of the first alarm."""
+    with build(settings=settings, rate_rps=12.0) as world:
+        world.settle()
+        real = Real(world, slower)
+        began = len(world.decisions)
+        world.until_s(world.clock.monotonic_s() + 600)
+        reasons = world.reasons(began)
+        alarm = reasons.index(ReasonCode.SATURATED) if ReasonCode.SATURATED in reasons else -1
+        return world, real, alarm
+
+
+def test_w8_the_profile_is_thirty_percent_too_fast(case: Case) -> None:
+    world, real, alarm = ten_minutes(1.3)
+    _, unguarded, _ = ten_minutes(1.3, replace(SETTINGS, crowded_ticks=10**9))
+    case.at_least("ticks to detect", alarm, 0)
+    case.at_most("ticks to detect", alarm, 12)
+    late, without = (100 * one.late / one.requests for one in (real, unguarded))
+    case.at_most("requests late %", late, 20.0)
+    case.baseline("requests late %", without)
+    case.told("longest latency s", real.longest_s)
+    case.baseline("longest latency s", unguarded.longest_s)
+    # The plan stays wrong: what the guard added is taken away once it let go, and added again.
+    case.at_most("changes in 10 min", len(world.applied()), 8)
+    world.sound()
+
+
+@pytest.mark.parametrize("slower", [1.0, 0.7])
+def test_w8_the_profile_is_right_or_too_slow(case: Case, slower: float) -> None:
+    world, real, alarm = ten_minutes(slower)
+    case.equal("alarms", alarm, -1)
+    case.equal("requests late %", 100 * real.late / real.requests, 0.0)
+    case.at_most("changes in 10 min", len(world.applied()), 2)
+    world.sound()
 
 
 def test_what_the_checker_reads_is_what_the_adapter_reads() -> None:

@@ -261,6 +261,10 @@ class KubeWorld:
 
     def served_rps(self) -> float:
         """What all ready pods can carry, old and new: the least over the stages."""
+        return min(self.carried_rps().values())
+
+    def carried_rps(self) -> dict[str, float]:
+        """What the ready pods of each stage can carry, old and new."""
         names = {stage.container or stage.name: stage.name for stage in self.pipeline.served}
         carried = dict.fromkeys(names.values(), 0.0)
         with self.kube.store.lock:
@@ -273,7 +277,7 @@ class KubeWorld:
                 if ready and container["name"] in names:
                     stage = names[container["name"]]
                     carried[stage] += replica_rps(stage, container)
-        return min(carried.values())
+        return carried
 
     def fault(self, kind: FaultKind, **when: Any) -> None:
         """Let that go wrong next."""
