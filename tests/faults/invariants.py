@@ -121,6 +121,8 @@ class Invariants:
     _mixed_since_s: float | None = None
     _heard: Heard = field(default_factory=Heard)
     _read_lines: int = 0
+    _pods_at: int = -1
+    _pods: list[Json] = field(default_factory=list)
 
     def watch(self) -> None:
         """From now on see every request that is served, and every line of the log."""
@@ -243,14 +245,19 @@ class Invariants:
     def cores_present(self) -> float:
         """Cores of the stages' containers in all pods there are, old and new."""
         names = {stage.container or stage.name for stage in self.pipeline.served}
-        with self.kube.store.lock:
-            pods = self.kube.store.everything("pods")
         return sum(
             cores_of(container)
-            for pod in pods
+            for pod in self.pods()
             for container in pod["spec"]["containers"]
             if container["name"] in names
         )
+
+    def pods(self) -> list[Json]:
+        """All pods; not to be changed."""
+        with self.kube.store.lock:
+            if self._pods_at != self.kube.store.version:
+                self._pods_at, self._pods = self.kube.store.version, self.kube.store.everything("pods")
+        return self._pods
 
     def is_settled(self, sdep: Json | None = None) -> bool:
         """Whether what runs is what the object asks for, and nothing else: told from pods alone."""
@@ -258,8 +265,7 @@ class Invariants:
         configs = configs_of(self.pipeline, sdep) if sdep else None
         if configs is None:
             return False
-        with self.kube.store.lock:
-            pods = self.kube.store.everything("pods")
+        pods = self.pods()
         for stage, config in zip(self.pipeline.served, configs, strict=True):
             own = [
                 (container, pod)

@@ -24,6 +24,8 @@ RATES_RPS = (0.0, 2.0, 5.0, 12.0, 25.0, 33.0)
 BLOCKED = frozenset({ReasonCode.DRIFT, ReasonCode.ROLLBACK_FAILED, ReasonCode.RBAC, ReasonCode.CONFLICT})
 # What the fakes keep for tests to look at is cut to that, since it is not the service's.
 KEPT = 60
+# Ticks between two looks at the memory.
+SAMPLE = 250
 # No slope is told from a process that is still warming up.
 WARM_UP = 0.2
 
@@ -122,7 +124,8 @@ def soak(ticks: int, seed: int = 0, *, with_faults: bool = True) -> Soak:
                 made.settled.extend([calm] if calm >= 0 else [])
                 made.never += calm < 0
             _cut(world)
-            made.rss_mb.append((made.ticks, rss_mb()))
+            if made.ticks - (made.rss_mb[-1][0] if made.rss_mb else 0) >= SAMPLE:
+                made.rss_mb.append((made.ticks, rss_mb()))
         made.violations = list(world.invariants.violations)
         made.longest_mixed_s = world.invariants.longest_mixed_s
         made.overshoot_cores = world.invariants.overshoot_cores
@@ -215,7 +218,7 @@ def table(bad: Soak, good: Soak, took_s: float) -> str:
         ("requests beyond capacity", f"{bad.lost_ratio:.3%}", f"{good.lost_ratio:.3%} without faults"),
         ("longest mixed s", f"{bad.longest_mixed_s:g}", ""),
         ("most cores above the budget", f"{bad.overshoot_cores:g}", ""),
-        ("memory, MB per 1 000 ticks", f"{bad.slope_mb:+.2f}", f"{bad.rss_mb[-1][1]:.0f} MB at the end"),
+        ("memory, MB per 1 000 ticks", f"{bad.slope_mb:+.2f}", f"{rss_mb():.0f} MB at the end"),
         ("time", f"{took_s:.0f} s", f"{1000 * took_s / max(bad.ticks + good.ticks, 1):.1f} ms a tick"),
     ]
     widths = [max(len(row[at]) for row in rows) for at in range(2)]

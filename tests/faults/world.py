@@ -267,9 +267,7 @@ class KubeWorld:
         """What the ready pods of each stage can carry, old and new."""
         names = {stage.container or stage.name: stage.name for stage in self.pipeline.served}
         carried = dict.fromkeys(names.values(), 0.0)
-        with self.kube.store.lock:
-            pods = self.kube.store.everything("pods")
-        for pod in pods:
+        for pod in self.invariants.pods():
             ready = any(
                 one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"]
             )
@@ -307,8 +305,7 @@ class KubeWorld:
 
     def pods(self) -> set[str]:
         """The names of all pods."""
-        with self.kube.store.lock:
-            return {pod["metadata"]["name"] for pod in self.kube.store.everything("pods")}
+        return {pod["metadata"]["name"] for pod in self.invariants.pods()}
 
     def sound(self) -> None:
         """No invariant was broken."""
