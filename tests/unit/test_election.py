@@ -94,6 +94,13 @@ def test_a_longer_lease_of_another_is_kept() -> None:
     assert next_step(saw(election, longer, 160.0, 0.0), 160.0, "now").act is Act.REPLACE
 
 
+def test_a_shorter_lease_of_another_is_no_reason_to_hurry() -> None:
+    """A hand may have shortened it; its holder counts on what it has written."""
+    shorter = replace(OTHERS, lease_s=1.0)
+    election = saw(saw(new(), shorter, 100.0, 0.0), shorter, 114.0, 0.0)
+    assert next_step(election, 114.0, "now").act is Act.WAIT
+
+
 def test_it_leads_until_the_deadline_after_the_sending() -> None:
     election = write(saw(new(), Lease("", 1.0, "", "z", version="7"), 100.0, 0.0), 100.0, took_s=4.0)
     assert leads(election, 109.9)
@@ -124,6 +131,16 @@ def test_after_a_lapse_it_leads_anew_where_nobody_else_wrote() -> None:
     election = write(saw(election, election.lease, 130.0, 0.0), 130.0)
     assert leads(election, 130.0)
     assert (election.term, election.from_s) == (2, 130.0)
+
+
+def test_after_a_lapse_ours_is_waited_out_where_somebody_wrote_since() -> None:
+    """Another may have led meanwhile, and a hand put back our record."""
+    election = unanswered(leader(100.0), 105.0, 0.0)
+    assert election.lease is not None
+    restored = replace(election.lease, version="30")
+    election = saw(election, restored, 130.0, 0.0)
+    assert next_step(election, 130.0, "now").act is Act.WAIT
+    assert next_step(saw(election, restored, 145.0, 0.0), 145.0, "now").act is Act.REPLACE
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
