@@ -97,7 +97,7 @@ def watched(
             )
         session = session_of(metrics)
         if direct:
-            session.mount("http://", Direct(server))
+            session.mount(server.url, Direct(server))
         if dialect is Dialect.SELDON:
             metrics = _Targeted(metrics)
         loop = ControlLoop(
