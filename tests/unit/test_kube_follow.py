@@ -149,6 +149,11 @@ def test_what_is_no_event_is_an_error_of_ours(event: Json) -> None:
         heard(following(sdep()), event, seldondeployment)
 
 
+def test_a_list_without_a_version_is_a_failure_and_not_listed_again_at_once() -> None:
+    with pytest.raises(UnavailableError):
+        listed(Following(), [sdep()], "", seldondeployment)
+
+
 def test_one_failure_goes_on_at_once_and_more_wait_longer() -> None:
     state = following(sdep())
     delays = []

@@ -62,7 +62,12 @@ class Step:
 
 
 def listed(state: Following, items: Iterable[Json], version: str, sight: Sight) -> Step:
-    """After a list. What differs from what was seen before it is news, so nothing is missed in between."""
+    """After a list. What differs from what was seen before it is news, so nothing is missed in between.
+
+    UnavailableError where it has no version from which to watch.
+    """
+    if not version:
+        raise UnavailableError("the list has no version")
     seen = {name: found for name, found in ((_name(one), sight(one)) for one in items) if found}
     before = state.seen
     names: set[str] = set()
