@@ -15,9 +15,10 @@ from ipa.adapters.kube.events import FORBIDDEN_S, LONGEST_MESSAGE, PER_MINUTE, S
 from ipa.adapters.kube.manifest import render
 from ipa.control.clock import VirtualClock
 from ipa.model.decision import Event, ReasonCode
-from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.faults.world import NAME, NAMESPACE, build
 
 Json = dict[str, Any]
 PIPELINE = sample_pipeline()
@@ -184,3 +185,21 @@ def test_a_long_message_is_cut_to_what_the_server_takes() -> None:
 def test_a_pipeline_that_runs_nowhere_on_seldon_is_dropped(sink: KubeEvents) -> None:
     sink.emit(replace(PIPELINE, seldon=None), DRIFT)
     assert sink.dropped == 1
+
+
+def test_the_loop_tells_of_a_rollout_that_was_taken_back(tmp_path: Path) -> None:
+    with build("ours", over="http") as world:
+        client = KubeClient.from_kubeconfig(str(world.kube.kubeconfig(tmp_path)), 10.0, clock=world.clock)
+        world.events = KubeEvents(client, world.clock)  # type: ignore[assignment]
+        world.start_service()
+        world.settle()
+        world.kube.cluster.trouble_of = lambda pod: Trouble.CRASH
+        world.rate_rps = 25.0
+        world.ticks(20)
+        with world.kube.store.lock:
+            events = world.kube.store.find("events", NAMESPACE)
+        client.close()
+    taken_back = [one for one in events if one["reason"] == ReasonCode.ROLLBACK.value]
+    assert taken_back
+    assert all(one["type"] == "Warning" and one["involvedObject"]["name"] == NAME for one in taken_back)
+    assert "CrashLoopBackOff" in taken_back[0]["message"]
