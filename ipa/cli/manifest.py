@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from ipa.adapters.gitops.folder import read_text, replace_text
 from ipa.adapters.kube.shapes import manifest_of
 from ipa.api.views import DecisionPage
 from ipa.cli.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
@@ -16,7 +14,7 @@ from ipa.control.choose import changes
 from ipa.control.observe import observe
 from ipa.control.ports import StageState, WorkloadState
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.errors import ConflictError, DriftError, InputError, NotFoundError, UsageError
+from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 
@@ -62,7 +60,7 @@ class ManifestFile(Direct):
         before, after = manifest.configs(), manifest.changed(wanted.configs)
         is_changed = after != text
         if is_changed:
-            _replace(Path(self.at), after)
+            replace_text(Path(self.at), after)
         words = f"{self.at} rewritten: {changes(before, wanted.configs)}; commit it to roll it out"
         return Decision(
             decision_id="",
@@ -104,34 +102,8 @@ class ManifestFile(Direct):
         return True
 
     def _read(self) -> str:
-        path = Path(self.at)
-        if not path.is_file():
-            raise NotFoundError(f"{path} is not a file", hint="`ipa render PIPELINE > FILE.yaml` makes one.")
-        try:
-            # As bytes, so that line ends stay as they are.
-            return path.read_bytes().decode("utf-8")
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8: byte {error.start}") from error
+        return read_text(Path(self.at))
 
 
 def _revision(text: str) -> str:
     return f"sha256:{digest(text)[:DIGITS]}"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put the text in place of the file's; whoever reads it meanwhile sees the one or the other, whole."""
-    target = path.resolve()
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(text.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        shutil.copymode(target, draft)
-        draft.replace(target)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error

@@ -256,6 +256,36 @@ def test_what_is_no_plan_of_ours_is_shown_and_not_written(running: Cli) -> None:
     assert running.kube.writes == []
 
 
+def test_what_another_install_owns_is_shown_and_not_written_until_it_is_released(
+    running: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPA_INSTALL", "green")
+    code, out, _ = running("status", "video")
+    assert code == 5 and "belongs to install 'ipa', and this is install 'green'" in out
+    code, _, err = running("apply", "video", "--rate", LARGE)
+    assert code == 4 and "install 'ipa'" in err
+    code, _, err = running("release", "video")
+    assert code == 4 and "install 'ipa'" in err
+    assert running.kube.writes == []
+    monkeypatch.setenv("IPA_INSTALL", "ipa")
+    assert running("release", "video")[:2] == (0, "install 'ipa' gave up video\n")
+    assert running("release", "video")[:2] == (0, "no install owns video\n")
+    monkeypatch.setenv("IPA_INSTALL", "green")
+    assert running("apply", "video", "--rate", LARGE)[0] == 0
+    assert running.sdep()["metadata"]["annotations"]["ipa-serving/install"] == "green"
+
+
+def test_where_a_gitops_tool_writes_the_cluster_apply_does_not(
+    running: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPA_ACTUATION", "gitops")
+    for words in (["apply", "video", "--rate", SMALL], ["rollback", "video"]):
+        code, _, err = running(*words)
+        assert code == 64 and "FILE.yaml" in err
+    assert running("status", "video")[0] == 0
+    assert running.kube.writes == []
+
+
 def test_a_paused_pipeline_is_left_alone(running: Cli) -> None:
     running.store.set_control("video", PipelineControl(paused=True, paused_reason="release"))
     code, out, _ = running("apply", "video", "--rate", LARGE)
