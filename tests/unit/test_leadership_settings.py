@@ -1,0 +1,88 @@
+"""When replicas elect a leader, and what settings are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa import bootstrap
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.model.errors import ConfigurationError
+from ipa.settings import Settings
+from tests.fakes.kube import FakeKube
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Iterator[str]:
+    with FakeKube() as kube:
+        yield str(kube.kubeconfig(tmp_path))
+
+
+def leadership(**settings: Any) -> LeaseLeadership | None:
+    with ExitStack() as resources:
+        return bootstrap._leadership(Settings(**settings), lambda: None, resources)
+
+
+def test_nobody_is_elected_outside_of_a_pod_unless_asked_for(kubeconfig: str) -> None:
+    assert leadership() is None
+    assert leadership(target="kubernetes", kubeconfig=kubeconfig) is None
+    assert leadership(target="kubernetes", leader_election="off") is None
+
+
+def test_asked_for_it_works_with_a_kubeconfig(kubeconfig: str) -> None:
+    found = leadership(
+        target="kubernetes",
+        kubeconfig=kubeconfig,
+        leader_election="on",
+        lease_namespace="models",
+        lease_identity="me",
+    )
+    assert found is not None
+    assert not found.leading()
+    assert found.standing().identity.startswith("me_")
+
+
+def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(
+    kubeconfig: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_cluster(timeout_s: float, *, limits: Any = None) -> KubeClient:
+        # One call that hangs leaves time for another before the deadline.
+        assert timeout_s == 5.0
+        assert limits.backoff.longest_s == 2.0
+        return KubeClient.from_kubeconfig(kubeconfig, timeout_s)
+
+    (tmp_path / "namespace").write_text("models\n")
+    monkeypatch.setattr(bootstrap, "POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(KubeClient, "in_cluster", in_cluster)
+    monkeypatch.setattr("socket.gethostname", lambda: "ipa-7d9f-x2x")
+    first, second = leadership(target="kubernetes"), leadership(target="kubernetes", install="blue")
+    assert first is not None and second is not None
+    assert first.standing().identity.startswith("ipa-7d9f-x2x_")
+    assert first.standing().identity != second.standing().identity
+    places = [(one._place.namespace, one._place.name) for one in (first, second)]
+    assert places == [("models", "ipa-serving"), ("models", "blue-serving")]
+
+
+def test_what_is_wrong_is_told_together() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        leadership(leader_election="on", lease_s=5.0)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "the renew deadline of 10 s is not below the lease of 5 s, so two could lead at once",
+        "IPA_LEADER_ELECTION=on needs the target kubernetes",
+    ]
+
+
+def test_without_a_pod_the_namespace_is_to_be_given(kubeconfig: str) -> None:
+    with pytest.raises(ConfigurationError, match="no leader can be elected") as caught:
+        leadership(target="kubernetes", kubeconfig=kubeconfig, leader_election="on")
+    assert "IPA_LEASE_NAMESPACE is needed outside of a pod" in str(caught.value)
+
+
+def test_an_unknown_choice_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="IPA_LEADER_ELECTION='yes' is none of auto, on, off"):
+        Settings.from_env({"IPA_LEADER_ELECTION": "yes"})
