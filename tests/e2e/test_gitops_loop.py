@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,21 @@ def test_a_branch_without_a_remote_is_moved_only_from_where_it_was_read(harness:
         "ipa: change ipa-contract",
         "meanwhile",
     ]
+
+
+def test_pipelines_that_write_at_once_do_not_get_in_each_other_s_way(harness: GitOpsHarness) -> None:
+    names = ("a.yaml", "b.yaml")
+    for name in names:
+        person_writes(harness.person, name, "0\n")
+
+    def count(name: str) -> None:
+        for number in range(4):
+            assert harness.manifests.read(name) == f"{number}\n"
+            harness.manifests.write(name, f"{number}\n", f"{number + 1}\n", f"{name} {number + 1}")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(count, names))
+    assert [harness.manifests.read(name) for name in names] == ["4\n", "4\n"]
 
 
 def test_a_remote_that_refuses_or_does_not_answer_is_told_apart(harness: GitOpsHarness) -> None:

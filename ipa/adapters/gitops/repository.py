@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Repository:
         self._git = Git(folder, timeout_s)
         self._branch = branch
         self._folder = folder
+        # Loops of several pipelines share the branch; git's own locks refuse rather than wait.
+        self._turn = threading.Lock()
         self._who = {
             f"GIT_{role}_{key}": value
             for role in ("AUTHOR", "COMMITTER")
@@ -60,10 +63,15 @@ class Repository:
 
     def read(self, path: str) -> str:
         """The file's text at the branch's newest commit."""
-        return self._text(self._head(), path)
+        with self._turn:
+            return self._text(self._head(), path)
 
     def write(self, path: str, before: str, after: str, message: str) -> None:
         """One commit that puts `after` in place of `before`. ConflictError: it says something else by now."""
+        with self._turn:
+            self._write(path, before, after, message)
+
+    def _write(self, path: str, before: str, after: str, message: str) -> None:
         head = self._head()
         if self._text(head, path) != before:
             raise ConflictError(
