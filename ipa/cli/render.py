@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, Quest
 from ipa.model.errors import InfeasibleError, InputError, Problem, UsageError
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.adapters.kube.predictors import Share
 
 # What is rendered runs on a cluster.
 AT = "kubernetes"
@@ -30,10 +33,14 @@ def register(app: typer.Typer) -> None:
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
-        """Print the SeldonDeployment that runs the pipeline: as planned, or else at its smallest."""
+        """Print the SeldonDeployment that runs the pipeline: as planned, or else at its smallest.
+
+        A plan with a mixture gives a predictor for each of its configurations.
+        """
         import yaml
 
         from ipa.adapters.kube.manifest import smallest_configs
+        from ipa.adapters.kube.predictors import render_mixture
         from ipa.adapters.kube.shapes import render_all
 
         if rate is not None and plan is not None:
@@ -41,6 +48,9 @@ def register(app: typer.Typer) -> None:
         if plan is None and rate is None and objective is not None:
             raise UsageError("--objective needs --rate")
         found = find_pipeline(pipeline, Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir)
+        if plan is not None and (shares := read_shares(plan)):
+            typer.echo(yaml.safe_dump(render_mixture(found, shares), sort_keys=False), nl=False)
+            return
         if plan is not None:
             configs = read_plan(plan)
         elif rate is not None:
@@ -64,17 +74,43 @@ def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, .
 
 def read_plan(path: Path) -> tuple[StageConfig, ...]:
     """The configurations in a plan's JSON; InputError lists what is wrong with it."""
+    return _configs(_json(path), path)
+
+
+def read_shares(path: Path) -> tuple[Share, ...]:
+    """The shares of a mixture in a plan's JSON, none where one plan is as good; InputError as `read_plan`."""
+    from ipa.adapters.kube.predictors import Share
+
+    data = _json(path)
+    mixture = data.get("mixture") if isinstance(data, dict) else None
+    parts = mixture.get("parts") if isinstance(mixture, dict) else None
+    if not isinstance(parts, list):
+        return ()
+    found = []
+    for index, part in enumerate(parts):
+        percent = part.get("share_percent") if isinstance(part, dict) else None
+        if not isinstance(percent, int) or isinstance(percent, bool):
+            where = f"{path}: mixture.parts[{index}].share_percent"
+            raise InputError(f"{where} is {percent!r}, not a whole number")
+        found.append(Share(percent, _configs(part.get("plan"), path, f"mixture.parts[{index}].plan.")))
+    return tuple(found)
+
+
+def _json(path: Path) -> Any:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from error
+
+
+def _configs(data: Any, path: Path, where: str = "") -> tuple[StageConfig, ...]:
     stages = data.get("stages") if isinstance(data, dict) else None
     if not isinstance(stages, list) or not stages:
         raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")
     problems = [
-        Problem(f"stages[{index}]: {fault}", str(path))
+        Problem(f"{where}stages[{index}]: {fault}", str(path))
         for index, stage in enumerate(stages)
         for fault in _faults(stage)
     ]

@@ -22,32 +22,30 @@ def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -
     It first tests the resourceVersion and the names of all it touches, then changes only fields that are
     ours and differ: replicas alone touch no pod template. DriftError, InputError: as `read` and `render`.
     """
-    draft = _draft(pipeline, live, wanted)
-    if not draft.changes:
-        return []
-    revision = _operation("test", ("metadata", "resourceVersion"), live["metadata"]["resourceVersion"])
-    return [revision, *draft.tests, *draft.changes]
+    draft = Draft(live)
+    change_all(draft, pipeline, live, wanted)
+    return draft.patch()
 
 
 def rewrite(
     pipeline: Pipeline, manifest: Json, wanted: Sequence[StageConfig]
 ) -> tuple[list[Operation], Json]:
     """The same changes to an object that no server has yet: each operation, and the object after them."""
-    draft = _draft(pipeline, manifest, wanted)
+    draft = Draft(manifest)
+    change_all(draft, pipeline, manifest, wanted)
     return draft.changes, draft.object
 
 
-def _draft(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> _Draft:
+def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
+    """Note down what takes the pipeline's predictor in the live object to the wanted configs."""
     check_variants(pipeline)
     check_configs(pipeline, wanted)
     running = read(pipeline, live)
-    draft = _Draft(live)
     for place, now, then in zip(locate(pipeline, live), running, canonical(wanted), strict=True):
         _change_stage(draft, place, now, then)
-    return draft
 
 
-def _change_stage(draft: _Draft, place: Place, now: StageConfig, then: StageConfig) -> None:
+def _change_stage(draft: Draft, place: Place, now: StageConfig, then: StageConfig) -> None:
     name = container_name(place.stage)
     if now == then:
         return
@@ -63,7 +61,7 @@ def _change_stage(draft: _Draft, place: Place, now: StageConfig, then: StageConf
         _change_variant(draft, place, then)
 
 
-def _change_variant(draft: _Draft, place: Place, then: StageConfig) -> None:
+def _change_variant(draft: Draft, place: Place, then: StageConfig) -> None:
     memory_gib = seldon_run(place.stage, then.variant).memory_gib
     if memory_gib is not None:
         _set_resource(draft, place, "memory", memory_quantity(memory_gib))
@@ -80,12 +78,12 @@ def _change_variant(draft: _Draft, place: Place, then: StageConfig) -> None:
     _remove_env(draft, place, {leaf.name for leaf in found if leaf.kind == "env" and leaf.value is None})
 
 
-def _set_resource(draft: _Draft, place: Place, resource: str, amount: str) -> None:
+def _set_resource(draft: Draft, place: Place, resource: str, amount: str) -> None:
     for kind in ("requests", "limits"):
         draft.set((*place.container_path, "resources", kind, resource), amount)
 
 
-def _set_env(draft: _Draft, place: Place, name: str, value: str) -> None:
+def _set_env(draft: Draft, place: Place, name: str, value: str) -> None:
     """Set or add an entry; one that is there is tested by name, since its index is not ours to keep."""
     path = (*place.container_path, "env")
     entries = draft.value(path) or []
@@ -99,7 +97,7 @@ def _set_env(draft: _Draft, place: Place, name: str, value: str) -> None:
         draft.set(path, [{"name": name, "value": value}])
 
 
-def _remove_env(draft: _Draft, place: Place, names: set[str]) -> None:
+def _remove_env(draft: Draft, place: Place, names: set[str]) -> None:
     path = (*place.container_path, "env")
     at = [index for index, entry in enumerate(draft.value(path) or ()) if entry.get("name") in names]
     for index in at:
@@ -108,13 +106,21 @@ def _remove_env(draft: _Draft, place: Place, names: set[str]) -> None:
         draft.set((*path, index), None)
 
 
-class _Draft:
+class Draft:
     """A copy of the live object that writes down what is done to it."""
 
     def __init__(self, live: Json) -> None:
         self.object = deepcopy(dict(live))
         self.tests: list[Operation] = []
         self.changes: list[Operation] = []
+
+    def patch(self) -> list[Operation]:
+        """The guarded patch of all that was done to it; empty where nothing was."""
+        if not self.changes:
+            return []
+        version = self.object["metadata"]["resourceVersion"]
+        revision = _operation("test", ("metadata", "resourceVersion"), version)
+        return [revision, *self.tests, *self.changes]
 
     def value(self, path: Path) -> Any:
         """What is at the path, None where nothing is."""
