@@ -50,7 +50,12 @@ class BoundsBody(Body):
         given: dict[str, Any] = self.model_dump(exclude_none=True)
         if self.batch_sizes is not None:
             given["batch_sizes"] = tuple(self.batch_sizes)
-        return replace(bounds, **given)
+        made = replace(bounds, **given)
+        if made.transition_cores is not None and made.transition_cores < (made.cores or 0.0):
+            message = f"{made.transition_cores:g} cores during a change are below the {made.cores:g} at rest"
+            problem = Problem(message, pointer="/bounds/transition_cores")
+            raise InputError("the bounds contradict each other", problems=[problem])
+        return made
 
 
 class PlanBody(Body):

@@ -141,6 +141,7 @@ def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:
         ({"rate_rps": 1, "compat": "mine"}, "/compat"),
         ({"rate_rps": 1, "bounds": {"batch_sizes": [1, 0]}}, "/bounds/batch_sizes/1"),
         ({"rate_rps": 1, "bounds": {"core": 1}}, "/bounds/core"),
+        ({"rate_rps": 1, "bounds": {"cores": 4, "transition_cores": 3}}, "/bounds/transition_cores"),
     ],
 )
 def test_a_what_if_that_makes_no_sense(api: ApiClient, body: dict[str, Any], pointer: str) -> None:
