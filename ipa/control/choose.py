@@ -42,7 +42,8 @@ def choose(
             words = f"another plan is better by {max(gain_ratio, 0):.1%} only"
             return _kept(ReasonCode.WITHIN_TOLERANCE, words, short, plan, forecast), reset
         ticks = request.settings.down_after_ticks
-        state = replace(state, lower=remember(state.lower, plan, ticks))
+        if state.counts(request):
+            state = replace(state, lower=remember(state.lower, plan, ticks))
         settled_on = ripe(state.lower, ticks)
         if settled_on is None:
             words = f"not needed now, better for {len(state.lower)} of {ticks} ticks: {_words(plan.configs)}"

@@ -39,7 +39,8 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     verdict, state = _judge(asked, state)
     decision = _decision(request, before, state.tick, verdict)
     events = _events(before, decision)
-    state = replace(state, last_reason=decision.reason)
+    counted_s = request.now_s if state.counts(request) else state.counted_s
+    state = replace(state, last_reason=decision.reason, counted_s=counted_s)
     change = None
     if verdict.action is Action.APPLY:
         change = Change(

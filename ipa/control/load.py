@@ -33,10 +33,12 @@ def on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple
     forecast = _forecast(request)
     fallback = request.pipeline.fallback
     if isinstance(forecast, Hold):
-        state = replace(state, lower=(), blindness=state.blindness.unseen(fallback))
+        blindness = state.blindness.unseen(fallback) if state.counts(request) else state.blindness
+        state = replace(state, lower=(), blindness=blindness)
         verdict = _blind(request, state, basis, forecast)
     else:
-        state = replace(state, blindness=state.blindness.seen(fallback))
+        blindness = state.blindness.seen(fallback) if state.counts(request) else state.blindness
+        state = replace(state, blindness=blindness)
         if fallback is not None and state.blindness.in_fallback:
             forecast = fallback_forecast(fallback, forecast)
         verdict, state = choose(request, state, basis, forecast)
@@ -92,7 +94,7 @@ def _heed(
     crowds = crowds_of(request.observation, capacities, sla_s, request.settings)
     if not crowds:
         return verdict, replace(state, crowding=replace(state.crowding, ticks=0))
-    ticks = state.crowding.ticks + 1
+    ticks = state.crowding.ticks + state.counts(request)
     if ticks < request.settings.crowded_ticks:
         return verdict, replace(state, crowding=replace(state.crowding, ticks=ticks))
     state = replace(state, crowding=Crowding(ticks, request.now_s))

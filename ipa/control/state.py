@@ -20,6 +20,9 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.policies.base import Policy, Predictor
 
+# A tick so much of an interval after the last is on time; clocks and loads make it a little early or late.
+NEARLY = 0.8
+
 
 class PeakForecaster(Protocol):
     """Forecasts the peak of a load, with horizon and quantile already chosen. Pure."""
@@ -78,7 +81,8 @@ class EngineState:
     `lower` are the lower plans of the last ticks in a row, `ours` what runs by our own hand (None before it
     is known), `planned` whether a plan was ever applied, `conflicts` refused writes in a row, `drifts_s` when
     another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what a person asked
-    for and takes more than one step, `last_reason` the last tick's.
+    for and takes more than one step, `last_reason` the last tick's, `counted_s` when a tick last counted (see
+    `counts`).
     """
 
     tick: int = 0
@@ -95,6 +99,12 @@ class EngineState:
     goal: Request | None = None
     shadow: tuple[StageConfig, ...] | None = None
     last_reason: ReasonCode | None = None
+    counted_s: float | None = None
+
+    def counts(self, request: TickRequest) -> bool:
+        """Whether this tick counts where ticks in a row are asked for: not one that was brought forward."""
+        least_s = NEARLY * request.settings.tick_s
+        return self.counted_s is None or request.now_s - self.counted_s >= least_s
 
 
 @dataclass(frozen=True, slots=True)

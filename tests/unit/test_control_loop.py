@@ -468,3 +468,16 @@ def test_an_unknown_running_configuration_is_replaced() -> None:
     assert made.loop.tick_once().reason is ReasonCode.FIRST_PLAN
     assert [config.cores for config in made.workload.desired] == [1.0, 1.0]
     assert PIPELINE.name in made.store.kept[0].decision_id
+
+
+def test_ticks_that_are_brought_forward_do_not_shorten_patience() -> None:
+    """A change in the cluster wakes the loop; a plan must still have been better for as long."""
+    made = settled_at(30.0)
+    made.metrics.rate_rps = lambda t_s: 5.0
+    made.clock.wait(60.0)
+    began_s, writes = made.clock.monotonic_s(), len(made.workload.writes)
+    while len(made.workload.writes) == writes:
+        made.loop.tick_once()
+        made.clock.wait(1.0)
+    waited_s = made.clock.monotonic_s() - 1.0 - began_s
+    assert waited_s >= 0.8 * made.settings.tick_s * (made.settings.down_after_ticks - 1)
