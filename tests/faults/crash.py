@@ -26,10 +26,12 @@ from typing import Any
 from sqlalchemy import event
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.store import Store
 from ipa.control.clock import VirtualClock
+from ipa.control.election import Times
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl, Rollout, WorkloadState
 from ipa.model.decision import Change, Decision
@@ -41,6 +43,7 @@ from tests.fakes.world import ours, planner, profiled, window_max
 
 Json = dict[str, Any]
 TIMEOUT_S = 10.0
+LEASE = LeasePlace("default", "ipa-serving")
 
 
 class Points:
@@ -102,6 +105,19 @@ class KilledClient(KubeClient):
         written = super().patch_seldondeployment(namespace, name, patch, dry_run=dry_run)
         self.points.pass_(f"after {what}, its answer not handled")
         return written
+
+    def create_lease(self, namespace: str, body: Any) -> Json:
+        self.points.pass_("before the lease is made")
+        made = super().create_lease(namespace, body)
+        self.points.pass_("after the lease is made")
+        return made
+
+    def replace_lease(self, namespace: str, name: str, body: Any) -> Json:
+        what = "renewed" if body["spec"].get("holderIdentity") else "released"
+        self.points.pass_(f"before the lease is {what}")
+        made = super().replace_lease(namespace, name, body)
+        self.points.pass_(f"after the lease is {what}")
+        return made
 
 
 class KilledWorkload(SeldonWorkload):
@@ -200,6 +216,24 @@ def serve(start: Json) -> None:
     os._exit(0)
 
 
+def lead(start: Json) -> None:
+    """Come to lead, lead for a while, hand over; on a clock of its own, so that nobody waits."""
+    points = Points(start["kill_at"])
+    points.phase = "leadership"
+    client = KilledClient.from_kubeconfig(start["kubeconfig"], TIMEOUT_S)
+    client.points = points
+    now_s = 0.0
+    taking_part = LeaseLeadership(client, LEASE, "first", Times(), now_s=lambda: now_s)
+    led_s = 0.0
+    while led_s < Times().lease_s:
+        wait_s = taking_part.step()
+        now_s += wait_s
+        led_s += wait_s if taking_part.leading() else 0.0
+    taking_part.close()
+    say({"points": points.passed})
+    os._exit(0)
+
+
 def read_line() -> Json | None:
     """The next line, unbuffered, since the process that forked us reads the same pipe; None to stop."""
     line = bytearray()
@@ -235,7 +269,7 @@ def main() -> None:
     while (start := read_line()) is not None:
         child = os.fork()
         if child == 0:
-            serve(start)
+            lead(start) if start.get("leads") else serve(start)
         _, status = os.waitpid(child, 0)
         say({"ended": os.waitstatus_to_exitcode(status)})
 

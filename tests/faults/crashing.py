@@ -62,6 +62,14 @@ class Service:
         self.runs = "ended" not in answer
         return answer if self.runs else None
 
+    def lead(self, kubeconfig: Path, kill_at: str) -> list[str]:
+        """The points that a process passes which comes to lead and hands over; none where it died."""
+        self._say({"leads": "yes", "kubeconfig": str(kubeconfig), "kill_at": kill_at})
+        answer = self._hear()
+        if "ended" not in answer:
+            assert self._hear() == {"ended": 0}
+        return list(answer.get("points", []))
+
     def stop(self) -> None:
         """End the process that runs."""
         if self.runs:

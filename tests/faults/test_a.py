@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.control.actuation import IN_FLIGHT
+from ipa.control.election import Times
+from tests.fakes.kube import FakeKube
+from tests.faults.crash import LEASE
 from tests.faults.crashing import STORIES, Found, run, service
 from tests.faults.table import Case
 
+# Some fifty lives of a service; a busy machine takes its time.
+pytestmark = pytest.mark.timeout(400)
 # A restart may have to wait out a rollout and try a broken variant once more.
 MTTR_TICKS = 12
 
@@ -41,6 +50,38 @@ def test_a1_killed_at_every_point_and_started_again(case: Case, tmp_path: Path) 
     case.equal("writes while another rolled out", sum(one.piled_up for one in found), 0)
     case.equal("writes out of bounds", sum(one.out_of_bounds for one in found), 0)
     case.equal("foreign fields changed", sum(one.foreign_changed for one in found), 0)
+
+
+def test_a1_killed_while_it_leads_and_hands_over(case: Case, tmp_path: Path) -> None:
+    """Whatever of the Lease was written last, another leads after the lease and a retry at most."""
+    takeover_s: dict[str, float] = {}
+    with service() as process:
+        points = [""]
+        for at, point in enumerate(points):
+            folder = tmp_path / str(at)
+            folder.mkdir()
+            with FakeKube() as kube:
+                passed = process.lead(kube.kubeconfig(folder), point)
+                points += [] if point else passed
+                assert bool(passed) == (not point)
+                takeover_s[point] = _takeover_s(kube, folder)
+    assert [point for point in points if "released" in point]
+    case.told("points", len(points) - 1)
+    limit_s = Times().lease_s + 2 * Times().retry_s
+    case.at_most("takeover s", max(takeover_s.values()), limit_s)
+    released_s = takeover_s["leadership: after the lease is released"]
+    case.at_most("takeover s once released", released_s, 2 * Times().retry_s)
+
+
+def _takeover_s(kube: FakeKube, folder: Path) -> float:
+    """Seconds until another replica leads, on a clock of its own."""
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
+    now_s = 0.0
+    second = LeaseLeadership(client, LEASE, "second", Times(), now_s=lambda: now_s, draw=lambda: 1.0)
+    while not second.leading() and now_s < 100.0:
+        now_s += second.step()
+    client.close()
+    return now_s
 
 
 def _phases(points: list[str]) -> list[str]:
