@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ipa.adapters.files import load_pipeline
 from ipa.adapters.gitops.command import Git
 from ipa.adapters.gitops.repository import Branch, Repository
 from ipa.adapters.gitops.workload import GitOpsWorkload, paths_faults
+from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.edit import Manifest
+from ipa.adapters.kube.manifest import render, smallest_configs
+from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.bootstrap import ServeOptions, build
 from ipa.control.clock import SystemClock, VirtualClock
 from ipa.control.guards import GuardSettings
@@ -32,6 +36,7 @@ from ipa.model.observation import LoadHistory
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
+from tests.fakes.kube import FakeKube
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import ours
@@ -329,3 +334,36 @@ def test_settings_that_make_no_sense_are_all_said(tmp_path: Path) -> None:
         build(settings, ServeOptions(("video",)))
     for word in ("IPA_GITOPS_PATH", "IPA_GITOPS_DIR", "IPA_GITOPS_REMOTE"):
         assert word in str(caught.value)
+
+
+def test_the_service_writes_the_file_and_reads_the_cluster(tmp_path: Path, root: Path) -> None:
+    pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
+    first = smallest_configs(pipeline)
+    file = tmp_path / "video.yaml"
+    file.write_text("# Of the vision team.\n" + yaml.safe_dump(render(pipeline, first), sort_keys=False))
+    with FakeKube() as kube:
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+        KubeWorkload(client).create(pipeline, first)
+        client.close()
+        kube.tick(10)
+        kube.writes.clear()
+        settings = Settings(
+            pipelines_dir=root / "pipelines",
+            profiles_dir=root / "profiles",
+            store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
+            prometheus_url="http://127.0.0.1:9",
+            target="kubernetes",
+            kubeconfig=str(tmp_path / "kubeconfig"),
+            actuation="gitops",
+            gitops_dir=str(tmp_path),
+        )
+        app = build(settings, ServeOptions(("video",), mode=Mode.ACTIVE))
+        try:
+            more = (replace(first[0], replicas=2), *first[1:])
+            decision = app.loops["video"].request(more, "requested by kim")
+        finally:
+            app.close()
+        assert decision.reason is ReasonCode.REQUESTED, decision.detail
+        assert kube.writes == []
+    assert file.read_text().startswith("# Of the vision team.\n")
+    assert Manifest(pipeline, file.read_text(), "video.yaml").configs() == more
