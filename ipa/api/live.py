@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.control.loop import HistoryPoint, Snapshot
+from ipa.control.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation, StageObservation

@@ -14,8 +14,8 @@ from ipa.api.live import live_state
 from ipa.api.views import DecisionPage, RecordView, status_view
 from ipa.control.actuation import Phase
 from ipa.control.canonical import plain
-from ipa.control.loop import Snapshot
 from ipa.control.ports import Clock, PipelineControl, Signals
+from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 from ipa.control.actuation import Phase, accepted, resume, sent
 from ipa.control.engine import on_tick
-from ipa.control.guards import GuardSettings, total_cores
+from ipa.control.guards import GuardSettings
 from ipa.control.observe import observe
 from ipa.control.outcome import standing_by, unrecorded, unwritten
 from ipa.control.ports import (
@@ -29,19 +28,16 @@ from ipa.control.ports import (
     Workload,
     WorkloadState,
 )
+from ipa.control.snapshot import Snapshot, after_tick
 from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
 from ipa.model.decision import Change, Decision, Effects, Event, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
-from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, MissingReason, Observation
+from ipa.model.observation import MissingReason, Observation
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy, Predictor
 
 log = logging.getLogger("ipa.control")
-
-# What the page plots.
-HISTORY_S = 900.0
 
 
 class Stop(Protocol):
@@ -50,42 +46,6 @@ class Stop(Protocol):
     def is_set(self) -> bool:
         """Whether to stop."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryPoint:
-    """One tick in the plots. None is not seen; `pas` is the accuracy of what runs."""
-
-    at: str
-    t_s: float
-    rate_rps: float | None
-    point_rps: float | None
-    upper_rps: float | None
-    latency_s: float | None
-    cores: float | None
-    pas: float | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the loop knows now. `plan` and `forecast` are the latest there were, `tick_s` what the tick took.
-
-    `skipped_ticks` were not run since the tick before them took too long.
-    """
-
-    pipeline: str
-    tick: int
-    control: PipelineControl
-    phase: Phase
-    history: tuple[HistoryPoint, ...] = ()
-    observation: Observation | None = None
-    forecast: Forecast | None = None
-    plan: Plan | None = None
-    decision: Decision | None = None
-    next_tick_at: datetime | None = None
-    tick_s: float = 0.0
-    skipped_ticks: int = 0
 
 
 Hook = Callable[[Decision, Snapshot], None]
@@ -133,7 +93,6 @@ class ControlLoop:
         self._recovered = False
         self._unread: IpaError | None = None
         self._control = PipelineControl()
-        self._history: deque[HistoryPoint] = deque(maxlen=max(1, round(HISTORY_S / settings.tick_s)))
         self._snapshot = Snapshot(pipeline.name, 0, self._control, Phase.IDLE)
 
     def snapshot(self) -> Snapshot:
@@ -332,41 +291,6 @@ class ControlLoop:
             self._world.events.emit(self.pipeline, event)
 
     def _publish(self, request: TickRequest, decision: Decision, tick_s: float) -> None:
-        observation, before = request.observation, self._snapshot
-        running = observation.running()
-        rate_rps = _value(observation.arrival_rate_rps)
-        seen = self._predict(running, rate_rps) if running and rate_rps else None
-        forecast = decision.forecast
-        self._history.append(
-            HistoryPoint(
-                at=decision.at,
-                t_s=request.now_s,
-                rate_rps=rate_rps,
-                point_rps=forecast.point_rps if forecast else None,
-                upper_rps=forecast.upper_rps if forecast else None,
-                latency_s=_value(observation.latency_s),
-                cores=total_cores(running) if running else None,
-                pas=seen.pas if seen else None,
-                reason=decision.reason.value,
-            )
-        )
-        self._snapshot = Snapshot(
-            pipeline=self.pipeline.name,
-            tick=self._state.tick,
-            control=request.control,
-            phase=self._state.actuation.phase,
-            history=tuple(self._history),
-            observation=observation,
-            forecast=forecast or before.forecast,
-            plan=decision.plan or before.plan,
-            decision=decision,
-            next_tick_at=before.next_tick_at,
-            tick_s=tick_s,
-            skipped_ticks=before.skipped_ticks,
-        )
+        self._snapshot = after_tick(self._snapshot, request, decision, self._state, tick_s)
         for hook in self._hooks:
             hook(decision, self._snapshot)
-
-
-def _value(value: Measured[float] | Missing) -> float | None:
-    return value.value if isinstance(value, Measured) else None

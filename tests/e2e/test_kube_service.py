@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from ipa.adapters.files import load_pipelines
 from ipa.adapters.kube.manifest import render
 from ipa.bootstrap import ServeOptions, build
-from ipa.control.loop import Snapshot
+from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings

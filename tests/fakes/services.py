@@ -17,8 +17,8 @@ from ipa.api.app import create_app
 from ipa.api.live import live_state
 from ipa.api.services import Check, Services
 from ipa.control.actuation import Phase
-from ipa.control.loop import HistoryPoint, Snapshot
 from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.forecast import Forecast

@@ -18,8 +18,9 @@ from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.clock import SystemClock
 from ipa.control.election import Times
 from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, Snapshot, World
+from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
+from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode
 from ipa.policies.ours import Ours
 from tests.fakes.metrics import FakeMetrics

@@ -26,7 +26,7 @@ from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, StageConfig
 from ipa.policies.ours import Ours
 from tests.fakes.world import PIPELINE, SMALLEST, planner, profiled, scenario, window_max
 

@@ -11,9 +11,9 @@ from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to
 from ipa.adapters.kube.manifest import read, render
 from ipa.api.live import live_state
 from ipa.control.actuation import Phase
-from ipa.control.loop import Snapshot
 from ipa.control.observe import NOT_READ, observe
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
+from ipa.control.snapshot import Snapshot
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import Gauge
 
 from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.control.loop import Snapshot
+from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.observation import Measured, Missing, StageObservation
 

@@ -1,0 +1,96 @@
+"""What a loop knows after a tick, as a value that no later tick changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ipa.control.actuation import Phase
+from ipa.control.guards import total_cores
+from ipa.control.ports import PipelineControl
+from ipa.control.state import EngineState, TickRequest
+from ipa.model.decision import Decision
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.plan import Plan
+
+# What the page plots.
+HISTORY_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """One tick in the plots. None is not seen; `pas` is the accuracy of what runs."""
+
+    at: str
+    t_s: float
+    rate_rps: float | None
+    point_rps: float | None
+    upper_rps: float | None
+    latency_s: float | None
+    cores: float | None
+    pas: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the loop knows now. `plan` and `forecast` are the latest there were, `tick_s` what the tick took.
+
+    `skipped_ticks` were not run since the tick before them took too long.
+    """
+
+    pipeline: str
+    tick: int
+    control: PipelineControl
+    phase: Phase
+    history: tuple[HistoryPoint, ...] = ()
+    observation: Observation | None = None
+    forecast: Forecast | None = None
+    plan: Plan | None = None
+    decision: Decision | None = None
+    next_tick_at: datetime | None = None
+    tick_s: float = 0.0
+    skipped_ticks: int = 0
+
+
+def after_tick(
+    before: Snapshot, request: TickRequest, decision: Decision, state: EngineState, tick_s: float
+) -> Snapshot:
+    """The snapshot after a tick that took `tick_s`; its history goes back `HISTORY_S`."""
+    points = max(1, round(HISTORY_S / request.settings.tick_s))
+    return Snapshot(
+        pipeline=before.pipeline,
+        tick=state.tick,
+        control=request.control,
+        phase=state.actuation.phase,
+        history=(*before.history, _point(request, decision))[-points:],
+        observation=request.observation,
+        forecast=decision.forecast or before.forecast,
+        plan=decision.plan or before.plan,
+        decision=decision,
+        next_tick_at=before.next_tick_at,
+        tick_s=tick_s,
+        skipped_ticks=before.skipped_ticks,
+    )
+
+
+def _point(request: TickRequest, decision: Decision) -> HistoryPoint:
+    observation, forecast = request.observation, decision.forecast
+    running, rate_rps = observation.running(), _value(observation.arrival_rate_rps)
+    seen = request.predict(running, rate_rps) if running and rate_rps else None
+    return HistoryPoint(
+        at=decision.at,
+        t_s=request.now_s,
+        rate_rps=rate_rps,
+        point_rps=forecast.point_rps if forecast else None,
+        upper_rps=forecast.upper_rps if forecast else None,
+        latency_s=_value(observation.latency_s),
+        cores=total_cores(running) if running else None,
+        pas=seen.pas if seen else None,
+        reason=decision.reason.value,
+    )
+
+
+def _value(value: Measured[float] | Missing) -> float | None:
+    return value.value if isinstance(value, Measured) else None
