@@ -1,8 +1,8 @@
 """A pipeline's router as a process: `python -m ipa.dataplane.router --pipeline P --port N --stage S=URL ...`.
 
 As a container it takes the same from its environment: IPA_PIPELINE, IPA_STAGES ("detect=http://..."
-and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's operator
-gives it.
+and more after spaces), IPA_DROP_AFTER_S, IPA_HOST, IPA_DRAIN_S, and IPA_PORT or the port that Seldon's
+operator gives it.
 
 Passes a V2 request through the stages' queues in order, as Seldon's orchestrator does: the outputs of one
 stage are the inputs of the next. Bodies are passed on as they are where nothing changes in them.

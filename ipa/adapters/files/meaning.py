@@ -46,6 +46,13 @@ def check_pipeline(document: Document) -> None:
     _check_positive(document, _mapping(data.get("bounds")), ("bounds",))
     check_limits(document, data, stages)
     _check_objectives(document, data)
+    _check_shape(document, _mapping(data.get("seldon")))
+
+
+def _check_shape(document: Document, seldon: dict[str, Any]) -> None:
+    if seldon.get("shape") == "split" and "image" not in seldon:
+        message = "shape split needs `image`: that of its router and queues, with ipa-serving installed"
+        document.problem(("seldon", "shape"), message)
 
 
 def _check_objectives(document: Document, data: dict[str, Any]) -> None:
