@@ -65,10 +65,11 @@ def test_k1_conflict_a_few_times(case: Case, times: int) -> None:
     for subject in ("ours", "plain"):
         with build(subject) as world:
             world.settle()
+            sent = len(world.sent())
             before_writes(world, times, lambda world=world: move(world))
             world.rate_rps = HIGH_RPS
             mttr = ticks_to_apply(world)
-            refused = len(world.sent()) - 1
+            refused = len(world.sent()) - sent - 1
             told = case.told if subject == "ours" else case.baseline
             told(f"refused × {times}: attempts", refused + 1)
             if subject == "plain":
@@ -127,7 +128,10 @@ def _proxy(world: KubeWorld) -> Json:
     return next(one for one in containers if one["name"] == "proxy")
 
 
-@pytest.mark.parametrize("hand", [_rename, _reorder])
+WORDS = {_rename: "renamed", _reorder: "moved"}
+
+
+@pytest.mark.parametrize("hand", WORDS)
 def test_k2_container_renamed_or_moved_between_read_and_patch(
     case: Case, hand: Callable[[KubeWorld], None]
 ) -> None:
@@ -141,13 +145,13 @@ def test_k2_container_renamed_or_moved_between_read_and_patch(
             made = world.ticks(4)
             wrong = sum(one.startswith(("I1 ", "I10 ")) for one in world.invariants.violations)
             if subject == "plain":
-                case.baseline(f"writes to a wrong container ({hand.__name__[1:]}d)", wrong)
+                case.baseline(f"writes to a wrong container ({WORDS[hand]})", wrong)
                 continue
-            case.equal(f"writes to a wrong container ({hand.__name__[1:]}d)", wrong, 0)
+            case.equal(f"writes to a wrong container ({WORDS[hand]})", wrong, 0)
             assert _proxy(world) == proxy
             case.equal("the tick itself", made[0].reason, ReasonCode.CONFLICT)
             if hand is _rename:
-                case.equal("the next ticks", {one.reason for one in made[1:]}, {ReasonCode.DRIFT})
+                case.equal("the next ticks", {one.reason.value for one in made[1:]}, {"hold.drift"})
                 case.equal("names what is gone", "'read'" in made[1].detail, True)
                 case.equal("writes", len(world.kube.writes) - writes, 0)
             else:
@@ -185,7 +189,7 @@ def test_k5_errors_for_minutes(case: Case, status: int, minutes: int) -> None:
         world.rate_rps = HIGH_RPS
         world.fault(FaultKind.STATUS, status=status, times=10**9)
         dark = world.ticks(12 * minutes)
-        case.equal("reasons", {one.reason for one in dark}, {ReasonCode.WORKLOAD_UNKNOWN})
+        case.equal("reasons", {one.reason.value for one in dark}, {"hold.workload_unknown"})
         world.clear_faults()
         case.at_most("MTTR ticks", ticks_to_apply(world), 2)
         assert world.settle() >= 0
@@ -409,8 +413,8 @@ def test_k15_a_person_edits_replicas(case: Case, seed: int) -> None:
         world.sound()
 
 
-# Over the API server and the real adapter; the other seeds run over a workload in memory, fifty times faster.
-API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "200"))
+# Over the API server and the real adapter; the other seeds run over a workload in memory, several times faster.
+API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "100"))
 SEEDS = 1000
 
 
@@ -425,8 +429,9 @@ def test_k17_random_delay_of_each_call(case: Case) -> None:
         if not settled:
             unsettled.append(seed)
         longest_s = max(longest_s, world.invariants.longest_mixed_s)
-    case.equal("violating seeds", violating, [])
-    case.equal("seeds that do not settle", unsettled, [])
+    print(violating, unsettled)
+    case.equal("violating seeds", len(violating), 0)
+    case.equal("seeds that do not settle", len(unsettled), 0)
     case.told("longest mixed s", longest_s)
 
 
@@ -498,9 +503,10 @@ def test_k17_random_delay_in_memory(case: Case) -> None:
                 wrong.append("outside its bounds, or a second change at once")
 
         made.workload.before_write = check
-        for _ in range(14):
+        for _ in range(11):
             decision = made.loop.tick_once()
             made.clock.wait(made.settings.tick_s)
         if wrong or decision.action is Action.APPLY or not made.workload.ready:
             violating.append((seed, wrong, decision.reason))
-    case.equal("violating seeds", violating, [])
+    print(violating)
+    case.equal("violating seeds", len(violating), 0)
