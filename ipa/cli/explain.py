@@ -10,6 +10,7 @@ import typer
 
 from ipa.cli.plan import (
     ALLOCATION,
+    AT,
     COMPAT,
     EXIT_CODES,
     OBJECTIVE,
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
         solver: str | None = SOLVER,
+        at: str | None = AT,
         deadline_s: float = typer.Option(10.0, "--deadline", help="seconds that the explanation may take"),
         output: Output = typer.Option(Output.TEXT, "--output", "-o"),
         pipelines_dir: Path | None = PIPELINES_DIR,
@@ -48,7 +50,7 @@ def register(app: typer.Typer) -> None:
         """
         from ipa.optimize.explain import explain as explanation_of
 
-        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
         problem, plan = best_plan(question, rate, deadline_s)
         # Batch sizes shape the operating points: without their limits there are others.
         free, _ = problem_of(question, rate, lambda found: _any_batch_size(found, objective))

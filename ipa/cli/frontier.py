@@ -12,6 +12,7 @@ import typer
 
 from ipa.cli.plan import (
     ALLOCATION,
+    AT,
     COMPAT,
     EXIT_CODES,
     OBJECTIVE,
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
         solver: str | None = SOLVER,
+        at: str | None = AT,
         plot: Path | None = typer.Option(None, "--plot", help="write a picture to FILE.svg or FILE.png"),
         deadline_s: float = typer.Option(60.0, "--deadline", help="seconds that the search may take"),
         output: Output = typer.Option(Output.TEXT, "--output", "-o"),
@@ -58,7 +60,7 @@ def register(app: typer.Typer) -> None:
         from ipa.optimize.frontier import frontier as frontier_of
 
         kind = "" if plot is None else _kind(plot)
-        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
         problem, plan = best_plan(question, rate, deadline_s)
         points = frontier_of(problem, deadline_s) if plan.stages else ()
         if output is Output.JSON:

@@ -123,12 +123,13 @@ def register(app: typer.Typer) -> None:
         compat: str = COMPAT,
         allocation: str = ALLOCATION,
         solver: str | None = SOLVER,
+        at: str | None = AT,
         output: Output = typer.Option(Output.JSON, "--output", "-o"),
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
         """Print the best plan for each of many rates; `objective` is null where there is none."""
-        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir)
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
         found = plans(question, parse_rates(rates), explain=False)
         if output is Output.JSON:
             typer.echo(json.dumps([each.to_json() for each in found], indent=1, ensure_ascii=False))

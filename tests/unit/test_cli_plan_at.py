@@ -55,6 +55,16 @@ def test_beside_the_first_stage_it_multiplies_and_the_budget_holds_with_it(
     assert tight["stages"] != found["stages"]
 
 
+def test_every_verb_that_plans_counts_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    cost_cores = plan(capsys, "--at", "kubernetes")["cost_cores"]
+    assert run(["sweep", "video", "--rates", "10", "--at", "kubernetes"]) == 0
+    assert [each["cost_cores"] for each in json.loads(capsys.readouterr().out)] == [cost_cores]
+    assert run(["frontier", "video", "--rate", "10", "-o", "json", "--at", "kubernetes"]) == 0
+    assert f'"cost_cores": {cost_cores}' in capsys.readouterr().out
+    assert run(["explain", "video", "--rate", "10", "-o", "json", "--at", "kubernetes"]) == 0
+    assert f'"cost_cores": {cost_cores}' in capsys.readouterr().out
+
+
 def test_where_it_makes_no_difference_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "video", "--rate", "10", "--at", "mars"]) == 64
     assert "Use --at kubernetes" in capsys.readouterr().err
