@@ -413,7 +413,7 @@ def test_k15_a_person_edits_replicas(case: Case, seed: int) -> None:
         world.sound()
 
 
-# Over the API server and the real adapter; the other seeds run over a workload in memory, several times faster.
+# Over the API server and the real adapter; the other seeds over a workload in memory, several times faster.
 API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "100"))
 SEEDS = 1000
 
