@@ -52,7 +52,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             deadline_s=request.settings.rollout_deadline_s,
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
         )
-        state = replace(state, actuation=begin(change, request.now_s), lower=(), planned=True)
+        state = replace(state, actuation=begin(change, request.now_s), lower=())
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 
 
@@ -177,6 +177,7 @@ def _landed(
         words = f"taking back failed, what runs needs a person: {actuation.detail}"
         block = Block(ReasonCode.ROLLBACK_FAILED, words, request.control)
         return hold(block.reason, words), replace(state, block=block)
+    state = replace(state, planned=True)
     if actuation.phase is Phase.SETTLED:
         state = replace(state, conflicts=0, failures=quarantine.forgive(state.failures, configs))
     # Where another hand moved it meanwhile, what runs differs from this and is seen as drift.

@@ -28,6 +28,7 @@ from ipa.control.ports import (
     Workload,
     WorkloadState,
 )
+from ipa.control.quarantine import recalled
 from ipa.control.snapshot import Snapshot, after_tick
 from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
 from ipa.model.decision import Change, Decision, Effects, Event, ReasonCode
@@ -38,6 +39,9 @@ from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy, Predictor
 
 log = logging.getLogger("ipa.control")
+
+# A restart looks so far back for changes that were taken back; a quarantine is hardly older than that.
+RECALLED = 30
 
 
 class Stop(Protocol):
@@ -213,7 +217,7 @@ class ControlLoop:
         name = self.pipeline.name
         try:
             newest = self._world.decisions.decisions(name, limit=1)
-            applied = self._world.decisions.decisions(name, limit=1, applied_only=True)
+            applied = self._world.decisions.decisions(name, limit=RECALLED, applied_only=True)
         except IpaError as error:
             self._unread = error
             return
@@ -223,6 +227,7 @@ class ControlLoop:
             self._state,
             tick=max(self._state.tick, newest[0].tick if newest else 0),
             planned=last is not None,
+            failures=recalled(applied, self._settings.quarantine_s, now_s, self._world.clock.now()),
         )
         if observation.running() is not None:
             actuation = resume(last, observation, self._settings.rollout_deadline_s, now_s)

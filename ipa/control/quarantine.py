@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from ipa.control.guards import total_cores
+from ipa.model.decision import Decision, ReasonCode
 from ipa.model.plan import StageConfig
 
 # 300 s doubled five times is 2.7 h: a broken variant is tried a few times a day.
@@ -43,6 +45,19 @@ def add(
     until_s = now_s + base_s * 2 ** min(times - 1, MAX_DOUBLINGS)
     others = tuple(failure for failure in failures if failure.variants != variants)
     return (*others, Failure(variants, total_cores(configs), until_s, times))
+
+
+def recalled(applied: Sequence[Decision], base_s: float, now_s: float, now: datetime) -> tuple[Failure, ...]:
+    """The failures that the record tells of (newest decisions first), for a process that has just started.
+
+    Each rollback is one; when it was is told by the wall clock of the record, what is over is left out.
+    """
+    failures: tuple[Failure, ...] = ()
+    for decision in reversed(applied):
+        if decision.reason is ReasonCode.ROLLBACK:
+            at_s = now_s - (now - datetime.fromisoformat(decision.at)).total_seconds()
+            failures = add(failures, decision.configs, decision.previous, base_s, at_s)
+    return tuple(failure for failure in failures if now_s < failure.until_s)
 
 
 def forgive(failures: Sequence[Failure], settled: Sequence[StageConfig]) -> tuple[Failure, ...]:

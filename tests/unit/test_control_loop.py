@@ -481,3 +481,25 @@ def test_ticks_that_are_brought_forward_do_not_shorten_patience() -> None:
         made.clock.wait(1.0)
     waited_s = made.clock.monotonic_s() - 1.0 - began_s
     assert waited_s >= 0.8 * made.settings.tick_s * (made.settings.down_after_ticks - 1)
+
+
+def test_a_quarantine_outlives_the_process() -> None:
+    made = scenario(5.0)
+    made.workload.broken = {("detect", "big")}
+    made.ticks(13)
+    assert made.workload.accepted[-1].is_rollback
+    tried = len(made.workload.accepted)
+    again = made.restarted()
+    reasons = {decision.reason for decision in again.ticks(8)}
+    assert not any(
+        ("detect", "big") in {(config.stage, config.variant) for config in change.configs}
+        for change in again.workload.accepted[tried:]
+    ), reasons
+
+
+def test_a_first_plan_that_could_not_be_recorded_is_still_the_first() -> None:
+    made = scenario(30.0)
+    made.store.failing = UnavailableError("disk full")
+    made.ticks(1)
+    made.store.failing = None
+    assert made.ticks(1)[0].reason is ReasonCode.FIRST_PLAN
