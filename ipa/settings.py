@@ -176,6 +176,7 @@ IGNORED = frozenset(
         "IPA_SCREENSHOTS",
         "IPA_TEST_NAMESPACE",
         "IPA_TEST_IMAGE",
+        "IPA_TEST_SPLIT_IMAGE",
         "IPA_TEST_TIMEOUT_S",
     }
 )

@@ -1,7 +1,9 @@
-"""SplitWorkload under the contract, on the fake API server."""
+"""SplitWorkload under the contract: on the fake API server, and on a cluster of yours."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from ipa.adapters.kube.split import Role, parts_of
 from ipa.adapters.kube.splitworkload import SplitWorkload
 from ipa.control.ports import Rollout, RolloutPhase, Workload
 from ipa.model.decision import Change
+from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, SeldonTarget, Shape
 from ipa.model.plan import StageConfig
 from tests.contract.kube_harness import TICKS, TIMEOUT_S, contract_pipeline
@@ -21,6 +24,11 @@ def split(pipeline: Pipeline) -> Pipeline:
     """The same pipeline in shape split."""
     target = pipeline.seldon or SeldonTarget(pipeline.name)
     return replace(pipeline, seldon=replace(target, shape=Shape.SPLIT, image="registry.example/ipa:1"))
+
+
+def model_of(pipeline: Pipeline, stage: str) -> str:
+    """The name of the SeldonDeployment of the stage's model."""
+    return next(part.name for part in parts_of(pipeline) if (part.role, part.stage) == (Role.MODEL, stage))
 
 
 class FakeSplitHarness:
@@ -51,14 +59,10 @@ class FakeSplitHarness:
         return rollout
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
-        model = next(
-            part for part in parts_of(self.pipeline) if (part.role, part.stage) == (Role.MODEL, stage)
-        )
-
         def scale(sdep: dict) -> None:
             sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = replicas
 
-        self.kube.edit("default", model.name, scale)
+        self.kube.edit("default", model_of(self.pipeline, stage), scale)
 
     def remove(self) -> None:
         with self.kube.store.lock:
@@ -68,3 +72,84 @@ class FakeSplitHarness:
     def close(self) -> None:
         self.client.close()
         self.kube.__exit__()
+
+
+class ClusterSplitHarness:
+    """On the cluster of IPA_TEST_KUBECONFIG, with the environment of ClusterHarness.
+
+    IPA_TEST_SPLIT_IMAGE is the image of router and queues; where pods are real this package is in it, and
+    IPA_TEST_IMAGE serves its port. Where they are fake any will do.
+    """
+
+    def __init__(self, kubeconfig: str) -> None:
+        from kubernetes import client, config
+
+        self.namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
+        self.timeout_s = float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
+        image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
+        made = split(contract_pipeline(self.namespace, image))
+        assert made.seldon is not None
+        own = os.environ.get("IPA_TEST_SPLIT_IMAGE", image)
+        self.pipeline = replace(made, seldon=replace(made.seldon, image=own))
+        self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
+        self.split = SplitWorkload(self.client)
+        self.workload: Workload = self.split
+        configuration = client.Configuration()
+        config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        self._api = client.ApiClient(configuration)
+        self._custom = client.CustomObjectsApi(self._api)
+        self._place = ("machinelearning.seldon.io", "v1", self.namespace, "seldondeployments")
+        self._pause = threading.Event()
+        self.remove()
+
+    def start(self, configs: Sequence[StageConfig]) -> None:
+        self.split.create(self.pipeline, configs)
+        for _ in range(int(self.timeout_s)):
+            if self.workload.read(self.pipeline).settled:
+                return
+            self._pause.wait(1)
+        raise AssertionError("the first deploy did not settle")
+
+    def settle(self, change: Change) -> Rollout:
+        for _ in range(int(self.timeout_s)):
+            rollout = self.workload.rollout(self.pipeline, change)
+            if rollout.phase is not RolloutPhase.PROGRESSING:
+                break
+            self._pause.wait(1)
+        return rollout
+
+    def scale_by_another_hand(self, stage: str, replicas: int) -> None:
+        path = "/spec/predictors/0/componentSpecs/0/replicas"
+        patch = [{"op": "replace", "path": path, "value": replicas}]
+        self._custom.patch_namespaced_custom_object(
+            *self._place, model_of(self.pipeline, stage), patch, _content_type="application/json-patch+json"
+        )
+
+    def remove(self) -> None:
+        there = [part.name for part in parts_of(self.pipeline) if self._is_there(part.name)]
+        for name in there:
+            self._custom.delete_namespaced_custom_object(*self._place, name)
+        for _ in range(int(self.timeout_s)):
+            if not any(self._has_children(name) for name in there):
+                return
+            self._pause.wait(1)
+        raise AssertionError("the children were not removed")
+
+    def close(self) -> None:
+        self.remove()
+        self.client.close()
+        self._api.close()
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.client.get_seldondeployment(self.namespace, name)
+        except NotFoundError:
+            return False
+        return True
+
+    def _has_children(self, name: str) -> bool:
+        target = self.pipeline.seldon
+        assert target is not None
+        containers = ("router", "queue", *(stage.container or stage.name for stage in self.pipeline.stages))
+        names = [f"{name}-{target.predictor}-0-{container}" for container in containers]
+        return any(self.client.get_deployment(self.namespace, each) for each in names)

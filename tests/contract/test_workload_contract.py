@@ -16,17 +16,17 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
 from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
-from tests.contract.split_harness import FakeSplitHarness
+from tests.contract.split_harness import ClusterSplitHarness, FakeSplitHarness
 from tests.contract.workload_harness import WorkloadHarness
 
 Configs = tuple[StageConfig, ...]
 
 
-def _cluster(_: Path) -> WorkloadHarness:
+def _kubeconfig() -> str:
     kubeconfig = os.environ.get("IPA_TEST_KUBECONFIG")
     if not kubeconfig:
         pytest.skip("needs a cluster with the SeldonDeployment CRD; set IPA_TEST_KUBECONFIG")
-    return ClusterHarness(kubeconfig)
+    return kubeconfig
 
 
 HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
@@ -34,9 +34,11 @@ HARNESSES: dict[str, Callable[[Path], WorkloadHarness]] = {
     "gitops-git": GitOpsHarness,
     "kube-fake": FakeKubeHarness,
     "kube-fake-split": FakeSplitHarness,
-    "kube-cluster": _cluster,
+    "kube-cluster": lambda _: ClusterHarness(_kubeconfig()),
+    "kube-cluster-split": lambda _: ClusterSplitHarness(_kubeconfig()),
 }
-MARKS = {"kube-cluster": [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]}
+ON_A_CLUSTER = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("cluster")]
+MARKS = {"kube-cluster": ON_A_CLUSTER, "kube-cluster-split": ON_A_CLUSTER}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in HARNESSES])
