@@ -22,7 +22,7 @@ test: install ## all tests
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
 	IPA_FAULT_SEEDS=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
 
-soak: install ## 72 h of virtual time under random faults, about 5 minutes (TICKS=2000, SEED=1)
+soak: install ## 72 h of virtual time under random faults, about 4 minutes (TICKS=2000, SEED=1)
 	$(PY) -m experiments.soak $(if $(TICKS),--ticks $(TICKS)) $(if $(SEED),--seed $(SEED))
 
 test-cluster: install ## the contract suite and the stories on the cluster that IPA_TEST_KUBECONFIG names

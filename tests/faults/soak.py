@@ -199,6 +199,10 @@ def percentile(values: Sequence[int], percent: float) -> int:
     return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] if ordered else -1
 
 
+def _per_1000(made: Soak) -> float:
+    return 1000 * made.writes / max(made.ticks, 1)
+
+
 def table(bad: Soak, good: Soak, took_s: float) -> str:
     """The figures, one a line."""
     middle = median(bad.settled) if bad.settled else -1
@@ -214,7 +218,7 @@ def table(bad: Soak, good: Soak, took_s: float) -> str:
             f"{bad.persons}",
             "pause and resume after drift, refusal, failed rollback",
         ),
-        ("writes", f"{bad.writes}", f"{good.writes} without faults"),
+        ("writes in 1 000 ticks", f"{_per_1000(bad):.1f}", f"{_per_1000(good):.1f} without faults"),
         ("requests beyond capacity", f"{bad.lost_ratio:.3%}", f"{good.lost_ratio:.3%} without faults"),
         ("longest mixed s", f"{bad.longest_mixed_s:g}", ""),
         ("most cores above the budget", f"{bad.overshoot_cores:g}", ""),
