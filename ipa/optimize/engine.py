@@ -64,7 +64,12 @@ def answer(
     else:
         used, found, notes = solver, _milp(solver, solvers)(smaller, deadline), []
     if used != "exact":
-        found = _break_ties(smaller, used, found, deadline)
+        try:
+            found = _break_ties(smaller, used, found, deadline)
+        except SolverError as wrong:
+            if solver != AUTO:
+                raise
+            used, found, notes = "exact", exact.solve(smaller, deadline), [*notes, f"then exact: {wrong}"]
     if found.chosen:
         whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=True))
         found = replace(found, chosen=whole)
@@ -84,7 +89,10 @@ def _auto_of_quantiles(
     if found.termination in PROVED:
         return "exact", found, [why]
     used, second, notes = _milp_in_time(program, deadline, solvers)
-    second = _break_ties(program, used, second, deadline)
+    try:
+        second = _break_ties(program, used, second, deadline)
+    except SolverError as wrong:
+        return "exact", found, [why, f"then {notes}: {wrong}"]
     return _better(program, ("exact", found), (used, second), [why], f"then {notes}")
 
 
@@ -100,7 +108,7 @@ def _auto(program: Program, deadline: Deadline, solvers: Solvers | None) -> tupl
 
 
 def _milp_in_time(program: Program, deadline: Deadline, solvers: Solvers | None) -> tuple[str, Answer, str]:
-    """Gurobi, else HiGHS: which, its answer, and why it; none found where it had to be stopped."""
+    """Gurobi, else HiGHS: which, its answer, and why it; none found where it had to be stopped or failed."""
     used, why = "gurobi", "gurobi, its licence covers the model"
     try:
         try:
@@ -108,7 +116,7 @@ def _milp_in_time(program: Program, deadline: Deadline, solvers: Solvers | None)
         except LicenceError as refusal:
             used, why = "highs", f"highs, since {refusal.message}"
             return used, _milp(used, solvers)(program, deadline), why
-    except DeadlineError as stopped:
+    except (DeadlineError, SolverError) as stopped:
         return used, Answer(Termination.NO_SOLUTION_FOUND), stopped.message
 
 

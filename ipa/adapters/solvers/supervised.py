@@ -96,7 +96,9 @@ class Supervised:
             worker.kill()
             if not isinstance(error, Exception):
                 raise
-            raise self._failure(error, limit_s) from error
+            # On a busy machine its own alarm may come before us.
+            late = TimeoutError() if worker.was_alarmed else error
+            raise self._failure(late, limit_s) from error
         with self._lock:
             self._idle.append(worker)
         if isinstance(answer, LicenceError):
@@ -161,6 +163,11 @@ class _Worker:
     def _read(self, limit_s: float) -> Any:
         assert self._process.stdout is not None
         return _received(self._process.stdout, Deadline(limit_s))
+
+    @property
+    def was_alarmed(self) -> bool:
+        """Whether the system ended it, for it did not end by itself."""
+        return self._process.returncode == -signal.SIGALRM
 
     def kill(self) -> None:
         """End the process, whatever it does."""
