@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from functools import cache
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
@@ -425,7 +427,9 @@ def _kubeconfig(url: str) -> str:
         "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
     }
     document = {"apiVersion": "v1", "kind": "Config", "current-context": "fake", **parts}
-    path = Path(mkdtemp(prefix="ipa-faults-")) / "kubeconfig"
+    folder = Path(mkdtemp(prefix="ipa-faults-"))
+    atexit.register(rmtree, folder)
+    path = folder / "kubeconfig"
     path.write_text(json.dumps(document))
     return str(path)
 
