@@ -52,7 +52,7 @@ validate: install ## every pipeline and profile file
 
 lock: install ## requirements/all.txt anew from pyproject.toml
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --extra local --extra demo --extra postgres --extra dev --override requirements/overrides.txt \
+	  --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra dev --override requirements/overrides.txt \
 	  --custom-compile-command "make lock" -o requirements/all.txt pyproject.toml
 
 reference: install ## docs/reference anew from the code
