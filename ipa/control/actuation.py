@@ -50,6 +50,7 @@ class Actuation:
     change: Change | None = None
     started_s: float = 0.0
     detail: str = ""
+    lacks_room: bool = False
 
     @property
     def in_flight(self) -> bool:
@@ -179,6 +180,7 @@ def _watched(
     if rollout is None:
         return replace(actuation, detail="how far it is cannot be read")
     change = _change(actuation)
+    actuation = replace(actuation, lacks_room=rollout.lacks_room)
     if rollout.phase is RolloutPhase.FAILED:
         return _failed(actuation, rollout.detail)
     if rollout.phase is RolloutPhase.READY and tuple(running) == change.configs:

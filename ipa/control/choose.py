@@ -78,9 +78,9 @@ def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Predic
     """Why capacity is not to be taken away now; empty where it may, or none is."""
     if capacity_rps(plan) >= now.capacity_rps * (1 - 1e-9):
         return ""
-    acted_on_s = state.crowding.acted_on_s
-    if acted_on_s is not None and request.now_s - acted_on_s < request.settings.crowded_hold_s:
-        return f"a stage was crowded {request.now_s - acted_on_s:.0f} s ago"
+    crowding = state.crowding
+    if crowding.acted_on_s is not None and crowding.holds(request.now_s):
+        return f"a stage was crowded {request.now_s - crowding.acted_on_s:.0f} s ago"
     return disagreement(request.observation, now.sla_s)
 
 

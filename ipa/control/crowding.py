@@ -18,16 +18,37 @@ from ipa.model.plan import StageConfig
 
 # What is added brings the stage down to this utilisation; a stage below it is not what makes a pipeline late.
 TARGET_RATIO = 0.8
+# A crowd within twice the hold of the last one is the same trouble come back.
+SOON = 2.0
+# Five doublings of five minutes are 2.7 h.
+MOST_HOLDS = 32
 
 Configs = tuple[StageConfig, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Crowding:
-    """Ticks in a row in which a stage was crowded, and when one last was long enough to act."""
+    """Ticks in a row in which a stage was crowded, and when one last was long enough to act.
+
+    `hold_s` is how long nothing is taken away after that: twice as long each time it comes back soon, for
+    then what was taken away was needed.
+    """
 
     ticks: int = 0
     acted_on_s: float | None = None
+    hold_s: float = 0.0
+
+    def acted(self, now_s: float, base_s: float) -> Crowding:
+        """After a tick in which stages were crowded for long enough."""
+        if self.acted_on_s is None or now_s - self.acted_on_s > SOON * self.hold_s:
+            return Crowding(self.ticks + 1, now_s, base_s)
+        if now_s - self.acted_on_s < self.hold_s:
+            return Crowding(self.ticks + 1, now_s, self.hold_s)
+        return Crowding(self.ticks + 1, now_s, min(2 * self.hold_s, MOST_HOLDS * base_s))
+
+    def holds(self, now_s: float) -> bool:
+        """Whether nothing may be taken away yet."""
+        return self.acted_on_s is not None and now_s - self.acted_on_s < self.hold_s
 
 
 UNCROWDED = Crowding()

@@ -191,7 +191,9 @@ def _take_back(
     change = actuation.change
     assert change is not None
     base_s = request.settings.quarantine_s
-    failures = quarantine.add(state.failures, change.previous, change.configs, base_s, request.now_s)
+    # Where only room was lacking the variants are not to blame: nothing so large is tried for a while.
+    before = change.configs if actuation.lacks_room else change.previous
+    failures = quarantine.add(state.failures, before, change.configs, base_s, request.now_s)
     state = replace(state, failures=failures, actuation=IDLE, goal=None)
     words = f"the rollout failed ({actuation.detail or 'no reason given'}): "
     if running == change.previous:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipa.control import quarantine
 from ipa.control.blind import fallback_forecast
 from ipa.control.choose import changes, checked, choose, plan_for
-from ipa.control.crowding import Crowd, Crowding, crowds_of, more
+from ipa.control.crowding import Crowd, crowds_of, more
 from ipa.control.guards import Hold, forecast_fault, load_of
 from ipa.control.said import held_back
 from ipa.control.state import EngineState, TickRequest, Verdict, hold
@@ -97,7 +97,7 @@ def _heed(
     ticks = state.crowding.ticks + state.counts(request)
     if ticks < request.settings.crowded_ticks:
         return verdict, replace(state, crowding=replace(state.crowding, ticks=ticks))
-    state = replace(state, crowding=Crowding(ticks, request.now_s))
+    state = replace(state, crowding=state.crowding.acted(request.now_s, request.settings.crowded_hold_s))
     words = "; ".join(crowd.words for crowd in crowds)
     if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, crowds):
         return verdict, state

@@ -92,10 +92,14 @@ class RolloutPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How far a change is, and in words what it waits for or why it failed."""
+    """How far a change is, and in words what it waits for or why it failed.
+
+    `lacks_room`: it waits for room alone; nothing is wrong with what is to run there.
+    """
 
     phase: RolloutPhase
     detail: str = ""
+    lacks_room: bool = False
 
 
 class Workload(Protocol):

@@ -39,6 +39,7 @@ class FakeWorkload:
         self.broken: set[tuple[str, str]] = set()
         self.errors: dict[str, list[IpaError]] = {"read": [], "write": [], "rollout": []}
         self.lose_answers = 0
+        self.lacks_room = False
         self.before_write: Callable[[Change], None] = lambda change: None
         self.writes: list[Write] = []
 
@@ -82,7 +83,7 @@ class FakeWorkload:
         self._raise("rollout")
         if self.ready:
             return Rollout(RolloutPhase.READY)
-        return Rollout(RolloutPhase.PROGRESSING, "waiting for replicas")
+        return Rollout(RolloutPhase.PROGRESSING, "waiting for replicas", self.lacks_room)
 
     def by_another_hand(self, stage: str, **changed: object) -> None:
         """Change a stage behind the loop's back, at once."""

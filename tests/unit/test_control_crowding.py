@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from ipa.control.crowding import crowds_of, disagreement, more
+from ipa.control.crowding import Crowding, crowds_of, disagreement, more
 from ipa.control.guards import GuardSettings, total_cores
 from ipa.control.ports import Signals, StageSignals
 from ipa.model.decision import Action, Mode, ReasonCode
@@ -168,3 +169,27 @@ def test_in_advisory_mode_it_only_says_so() -> None:
     last = made.ticks(4)[-1]
     assert last.reason is ReasonCode.ADVISORY and "would apply.saturated" in last.detail
     assert len(made.workload.writes) == before
+
+
+def test_what_comes_back_as_soon_as_it_was_let_go_is_held_twice_as_long() -> None:
+    """Else a wrong profile would make it saw: added, let go, added again."""
+    first = Crowding().acted(100.0, 300.0)
+    assert first.holds(399.0) and not first.holds(400.0)
+    assert first.acted(200.0, 300.0).hold_s == 300.0  # still the same trouble
+    second = first.acted(450.0, 300.0)
+    assert second.hold_s == 600.0
+    assert second.acted(3000.0, 300.0).hold_s == 300.0  # long over
+    for _ in range(9):
+        second = second.acted(second.acted_on_s + second.hold_s, 300.0)
+    assert second.hold_s == 32 * 300.0
+
+
+def test_a_wrong_profile_does_not_make_it_saw() -> None:
+    made = scenario(10.0)
+    made.ticks(12)
+    slower_than_profiled(made, 1.5)
+    made.ticks(720)  # an hour
+    turns = [
+        total_cores(change.configs) > total_cores(change.previous) for change in made.workload.accepted[1:]
+    ]
+    assert sum(before != after for before, after in pairwise(turns)) <= 8

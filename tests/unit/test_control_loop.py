@@ -503,3 +503,19 @@ def test_a_first_plan_that_could_not_be_recorded_is_still_the_first() -> None:
     made.ticks(1)
     made.store.failing = None
     assert made.ticks(1)[0].reason is ReasonCode.FIRST_PLAN
+
+
+def test_a_variant_is_not_to_blame_for_a_lack_of_room() -> None:
+    made = scenario(30.0)
+    made.workload.readiness_s = 1e9
+    made.workload.lacks_room = True
+    made.ticks(8)
+    tried = made.workload.accepted[0]
+    assert made.workload.accepted[1].is_rollback
+    made.workload.readiness_s, made.workload.lacks_room = 2.0, False
+    made.ticks(6)
+    last = made.workload.desired
+    assert total_cores(last) < total_cores(tried.configs)
+    assert {config.variant for config in last} <= {"small", "big"}
+    made.ticks(30)
+    assert made.workload.desired == tried.configs

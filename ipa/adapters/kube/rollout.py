@@ -26,6 +26,8 @@ FAILED_REASONS = frozenset(
     }
 )
 
+NO_ROOM = "a pod is Unschedulable"
+
 Deployments = Mapping[str, Json | None]
 
 
@@ -102,6 +104,7 @@ def judge(places: Sequence[Place], deployments: Deployments, pods: Mapping[str, 
     """
     failed: list[str] = []
     waiting: list[str] = []
+    is_crowded = is_broken = False
     for place in places:
         deployment = deployments[place.deployment]
         wait = unready(place, deployment)
@@ -109,15 +112,18 @@ def judge(places: Sequence[Place], deployments: Deployments, pods: Mapping[str, 
             continue
         news = list(_pod_news(place, pods.get(place.deployment, ())))
         bad = [detail for is_failure, detail in news if is_failure]
+        is_broken |= bool(bad)
+        is_crowded |= any(detail.startswith(NO_ROOM) for _, detail in news)
         if deployment is not None and _deadline_passed(deployment):
             bad.append("its Deployment made no progress in time")
         target = failed if bad else waiting
         words = bad or [wait, *(detail for _, detail in news)]
         target.append(f"stage {place.stage.name!r}: {'; '.join(dict.fromkeys(words))}")
+    lacks_room = is_crowded and not is_broken
     if failed:
-        return Rollout(RolloutPhase.FAILED, ". ".join(failed))
+        return Rollout(RolloutPhase.FAILED, ". ".join(failed), lacks_room)
     if waiting:
-        return Rollout(RolloutPhase.PROGRESSING, ". ".join(waiting))
+        return Rollout(RolloutPhase.PROGRESSING, ". ".join(waiting), lacks_room)
     return Rollout(RolloutPhase.READY)
 
 
@@ -129,7 +135,7 @@ def _pod_news(place: Place, pods: Sequence[Json]) -> Iterator[tuple[bool, str]]:
         status = pod.get("status") or {}
         for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
-                yield False, f"a pod is Unschedulable: {condition.get('message', '')}"
+                yield False, f"{NO_ROOM}: {condition.get('message', '')}"
         for key in ("initContainerStatuses", "containerStatuses"):
             for container in status.get(key) or ():
                 reason = _at(container, "state", "waiting", "reason")
