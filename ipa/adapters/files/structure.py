@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -59,7 +60,19 @@ def _validator(kind: str) -> Any:
 
 def check_structure(document: Document, kind: str) -> None:
     """Note every place where the document does not follow the schema of its kind."""
-    for error in _validator(kind).iter_errors(document.data):
+    _check(document, _validator(kind))
+
+
+def check_schema(document: Document, schema: Mapping[str, Any]) -> None:
+    """Note every place where the document does not follow a schema of the caller's own (draft 2020-12).
+
+    Its keywords are those that `_explain` has words for: no `oneOf` and the like.
+    """
+    _check(document, _Validator(schema))
+
+
+def _check(document: Document, validator: Any) -> None:
+    for error in validator.iter_errors(document.data):
         _explain(document, tuple(error.absolute_path), error)
 
 
