@@ -14,6 +14,8 @@ from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 
 Configs = tuple[StageConfig, ...]
+# Items that wait at stages, by their names.
+Queued = tuple[tuple[str, float], ...]
 EMPTY: Mapping[str, float] = MappingProxyType({})
 
 
@@ -94,6 +96,42 @@ class Planner(Protocol):
 
         Where it is told what runs, a change has its price and its peak of cores, and ties go to the least.
         """
+        ...
+
+
+class Alternatives(Protocol):
+    """The planner's other plans. Pure."""
+
+    def __call__(
+        self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float, count: int
+    ) -> tuple[Plan, ...]:
+        """The `count` best plans for an SLA `sla_ratio` times as long, best first; fewer where there are.
+
+        Errors: those of a Planner, and DeadlineError.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a simulation says of a configuration at a rate.
+
+    `quantile_s` is its latency at the SLA's percentile, over so many `requests`. `meets`: within the SLA with
+    confidence; `misses`: above it with confidence. Neither, where more requests would have been needed.
+    """
+
+    quantile_s: float
+    sla_s: float
+    requests: int
+    meets: bool
+    misses: bool
+
+
+class Checker(Protocol):
+    """Simulates a configuration. Equal questions have equal answers."""
+
+    def __call__(self, configs: Configs, rate_rps: float, queued: Queued = ()) -> Verdict | None:
+        """The verdict on a configuration that finds `queued` waiting; None where it was not measured."""
         ...
 
 

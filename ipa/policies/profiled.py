@@ -11,9 +11,10 @@ from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.describe import describe
+from ipa.optimize.kbest import k_best
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import solve
-from ipa.policies.base import Prediction
+from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
 
@@ -51,17 +52,33 @@ class Profiled:
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
 
-    def plan(self, pipeline: Pipeline, rate_rps: float, running: tuple[StageConfig, ...] = ()) -> Plan:
+    def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         """The best plan for the rate (a Planner), with the variants and within the bounds of `pipeline`.
 
         It may name fewer variants or other bounds than the one the profiles were fitted for.
         """
+        return self._solved(self._asked(pipeline, rate_rps, running))
+
+    def alternatives(
+        self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float, count: int
+    ) -> tuple[Plan, ...]:
+        """The best plans for an SLA `sla_ratio` times as long, best first (an Alternatives)."""
+        problem = self._asked(pipeline, rate_rps, running)
+        problem = replace(problem, sla_s=problem.sla_s * sla_ratio)
+        if count > 1:
+            return k_best(problem, count, self._deadline_s)
+        plan = self._solved(problem, explain=False)
+        return (plan,) if plan.stages else ()
+
+    def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> Problem:
         wanted = {stage.name: stage for stage in pipeline.stages}
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in self._planned.stages)
-        problem = replace(
+        return replace(
             self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=running
         )
-        return solve(problem, self._solver, self._deadline_s, solvers=self._solvers)
+
+    def _solved(self, problem: Problem, *, explain: bool = True) -> Plan:
+        return solve(problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers)
 
     def predict(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
         """What the configuration would do at the rate (a Predictor); None where it was not measured."""

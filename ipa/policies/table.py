@@ -11,7 +11,8 @@ from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.problem import Compat
-from ipa.policies.base import Policy
+from ipa.policies.base import Checker, Policy, Predictor
+from ipa.policies.checked import Checked, CheckedPredictor
 from ipa.policies.ours import Ours
 from ipa.policies.pinned import fa2, rim
 from ipa.policies.profiled import Profiled
@@ -30,10 +31,17 @@ class PolicyInputs:
     deadline_s: float = 5.0
     solvers: Solvers | None = None
     rolling: Rolling = SIDE_BY_SIDE
+    # Simulates configurations, for the policies that check theirs (`CHECKED`).
+    checker: Checker | None = None
 
     def profiled(self) -> Profiled:
         """Our planner and predictor over these profiles."""
         return self._profiled(Allocation.FREE, Compat.TAIL)
+
+    def predictor(self) -> Predictor:
+        """What configurations would do; by simulation where there is a checker."""
+        predict = self.profiled().predict
+        return predict if self.checker is None else CheckedPredictor(predict, self.checker)
 
     def published(self) -> Profiled:
         """The planner of the papers: base allocation, their formulas of latency."""
@@ -55,6 +63,13 @@ class PolicyInputs:
 
 def _ours(inputs: PolicyInputs) -> Policy:
     return Ours(inputs.pipeline, inputs.profiled().plan)
+
+
+def _ours_checked(inputs: PolicyInputs) -> Policy:
+    if inputs.checker is None:
+        raise UsageError("the policy ours-checked needs a simulation to check its plans by")
+    profiled = inputs.profiled()
+    return Checked(Ours(inputs.pipeline, profiled.plan), profiled.alternatives, inputs.checker)
 
 
 def _ipa(inputs: PolicyInputs) -> Policy:
@@ -79,12 +94,16 @@ def _static(inputs: PolicyInputs) -> Policy:
 
 POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
     "ours": _ours,
+    "ours-checked": _ours_checked,
     "ipa": _ipa,
     "fa2-low": _fa2_low,
     "fa2-high": _fa2_high,
     "rim": _rim,
     "static": _static,
 }
+
+# Those that need `PolicyInputs.checker`.
+CHECKED = frozenset({"ours-checked"})
 
 
 def make_policy(name: str, inputs: PolicyInputs) -> Policy:
