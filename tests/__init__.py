@@ -1,0 +1,1 @@
+"""Tests. A package, since some libraries bring one of this name."""
