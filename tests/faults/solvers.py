@@ -20,7 +20,7 @@ IGNORING = {
     "spins": "asked()\nwhile True: pass",
     "spins and ignores SIGTERM": "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nasked()\nwhile True: pass",
     "deadlocks": "asked()\nlock = threading.Lock(); lock.acquire(); lock.acquire()",
-    "drips its answer": "asked(); say(b'', 10**6)\nwhile True:\n    os.write(1, b'\\0')\n    time.sleep(0.02)",
+    "drips its answer": "asked(); say(b'', 10**6)\nwhile True: os.write(1, b'\\0'); time.sleep(0.02)",
     "reads nothing": "signal.pause()",
 }
 DYING = {
