@@ -50,11 +50,14 @@ def table(
     return f"<table><thead><tr>{cells('th', header)}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def page(title: str, lead: str, parts: Sequence[str]) -> str:
-    """The whole page. `parts` are already HTML: made by the functions above, or an <svg>."""
+def page(title: str, lead: str, parts: Sequence[str], *, style: str = "") -> str:
+    """The whole page. `parts` are already HTML: made by the functions above, or an <svg>.
+
+    `style` is CSS beside the usual.
+    """
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}{style}</style></head>\n'
         f'<body><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n'
         + "\n".join(parts)
         + "\n</body></html>\n"

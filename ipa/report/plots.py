@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Points = Sequence[tuple[float, float]]
 
@@ -38,6 +39,11 @@ class Plot:
 
 def svg(plot: Plot, *, width_in: float = 8.2, height_in: float = 2.5) -> str:
     """The plot as an <svg> element. The same input gives the same text."""
+    return drawn(lambda axes: _draw(axes, plot), width_in, height_in)
+
+
+def drawn(draw: Callable[[Any], None], width_in: float, height_in: float) -> str:
+    """What `draw` draws on matplotlib's axes, in the look of all plots, as an <svg> element."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -45,8 +51,7 @@ def svg(plot: Plot, *, width_in: float = 8.2, height_in: float = 2.5) -> str:
         {"svg.hashsalt": "ipa", "font.size": 9, "svg.fonttype": "none", "font.family": "sans-serif"}
     ):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
-        axes = figure.add_subplot()
-        _draw(axes, plot)
+        draw(figure.add_subplot())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = buffer.getvalue()
