@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
@@ -14,8 +14,6 @@ from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 
 Configs = tuple[StageConfig, ...]
-# Items that wait at stages, by their names.
-Queued = tuple[tuple[str, float], ...]
 EMPTY: Mapping[str, float] = MappingProxyType({})
 
 
@@ -37,6 +35,8 @@ class PolicyState:
     room_cores: float | None = None
     # The plan must be reachable within the cores that old and new may have together.
     reachable: bool = False
+    # What the policy's own `remember` left, where it is `Remembering`.
+    memory: object = None
 
 
 class Policy(Protocol):
@@ -54,6 +54,33 @@ class Policy(Protocol):
         is a plan with termination INFEASIBLE. Errors: SolverError, InputError.
         """
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A policy that learns from every tick, also from those that hold for other reasons."""
+
+    def remember(self, observation: Observation, state: PolicyState) -> object:
+        """What it remembers after this tick, `state.memory` being what it remembered before.
+
+        Pure, and the memory made of frozen dataclasses, tuples and numbers: it is part of the inputs that a
+        decision is recorded with, so that it can be taken again.
+        """
+        ...
+
+
+@runtime_checkable
+class Headstrong(Protocol):
+    """A policy whose plans are at times carried out at once, be they better than what runs or not."""
+
+    def at_once(self, running: Configs) -> bool:
+        """Whether so now: where its rule has a patience of its own, or would never choose what runs."""
+        ...
+
+
+def is_at_once(policy: Policy, running: Configs) -> bool:
+    """Whether the policy's plan is to be carried out without weighing it against what runs."""
+    return isinstance(policy, Headstrong) and policy.at_once(running)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +140,17 @@ class Alternatives(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """What a new configuration finds: what runs until it is ready, and the items that wait at stages."""
+
+    running: Configs = ()
+    queued: tuple[tuple[str, float], ...] = ()
+
+
+AT_REST = Start()
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a simulation says of a configuration at a rate.
 
@@ -130,8 +168,8 @@ class Verdict:
 class Checker(Protocol):
     """Simulates a configuration. Equal questions have equal answers."""
 
-    def __call__(self, configs: Configs, rate_rps: float, queued: Queued = ()) -> Verdict | None:
-        """The verdict on a configuration that finds `queued` waiting; None where it was not measured."""
+    def __call__(self, configs: Configs, rate_rps: float, start: Start = AT_REST) -> Verdict | None:
+        """The verdict on a configuration that begins so; None where it was not measured."""
         ...
 
 

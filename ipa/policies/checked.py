@@ -20,7 +20,7 @@ from ipa.policies.base import (
     PolicyState,
     Prediction,
     Predictor,
-    Queued,
+    Start,
     Verdict,
     constrained,
 )
@@ -54,8 +54,8 @@ class Checked:
         first = self.inner.decide(observation, forecast, state)
         if not first.stages:
             return first
-        queued = queued_of(observation)
-        verdict = self.checker(first.configs, first.rate_rps, queued)
+        start = Start(state.running, queued_of(observation))
+        verdict = self.checker(first.configs, first.rate_rps, start)
         if verdict is None or verdict.meets:
             return first
         nearest, least = first, verdict
@@ -63,7 +63,7 @@ class Checked:
         for plan in self._candidates(first, state):
             if checks == self.most_checks:
                 break
-            seen = self.checker(plan.configs, plan.rate_rps, queued)
+            seen = self.checker(plan.configs, plan.rate_rps, start)
             checks += 1
             if seen is None:
                 continue
@@ -102,11 +102,11 @@ class CheckedPredictor:
         seen = self.predict(configs, rate_rps)
         if seen is None or not seen.carries:
             return seen
-        verdict = self.checker(tuple(configs), rate_rps, ())
+        verdict = self.checker(tuple(configs), rate_rps)
         return seen if verdict is None else replace(seen, latency_s=verdict.quantile_s)
 
 
-def queued_of(observation: Observation) -> Queued:
+def queued_of(observation: Observation) -> tuple[tuple[str, float], ...]:
     """What waits at each stage, as far as that was seen."""
     return tuple(
         (stage.stage, stage.queue_length.value)
