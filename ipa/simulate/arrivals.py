@@ -1,0 +1,141 @@
+"""When requests come: request times from rates per second, and rates per second from named workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ipa.model.errors import InputError
+
+Floats = NDArray[np.float64]
+
+SPACINGS = ("poisson", "even", "burst")
+DAY_S = 86_400
+
+
+def request_times(
+    rates_rps: ArrayLike, spacing: str = "poisson", *, seed: int | Sequence[int] = 0, start_s: float = 0.0
+) -> Floats:
+    """The times in s of all requests, rising, at `rates_rps[i]` requests a second in [start_s + i, start_s + i + 1).
+
+    "poisson": a random number in each second, at random places. "even": as many as the rates add up to,
+    each where the rates' integral reaches the next half. "burst": as many, all at their second's start, as
+    the load generators of the papers send them. Only "poisson" depends on the seed. InputError for rates
+    that are negative or not finite, or a spacing that there is not.
+    """
+    rates = np.asarray(rates_rps, dtype=np.float64)
+    if rates.ndim != 1 or not np.all(np.isfinite(rates)) or np.any(rates < 0):
+        raise InputError("rates_rps must be numbers of zero or more, one a second")
+    seconds = np.arange(len(rates))
+    if spacing == "poisson":
+        rng = np.random.default_rng(seed)
+        counts = rng.poisson(rates)
+        places: Floats = np.sort(np.repeat(seconds, counts) + rng.random(int(counts.sum())))
+    elif spacing == "even":
+        total = np.concatenate([[0.0], np.cumsum(rates)])
+        targets = np.arange(int(np.floor(total[-1] + 0.5))) + 0.5
+        # Second i has the targets in (total[i], total[i + 1]]; a sum of rounding errors must not leave it.
+        at = np.minimum(np.searchsorted(total[1:], targets, side="left"), max(len(rates) - 1, 0))
+        inside = (targets - total[at]) / np.maximum(rates[at], 1e-300)
+        places = at + np.clip(inside, 0.0, np.nextafter(1.0, 0.0))
+    elif spacing == "burst":
+        ends = np.floor(np.cumsum(rates) + 0.5).astype(np.int64)
+        places = np.repeat(seconds.astype(np.float64), np.diff(ends, prepend=0))
+    else:
+        raise InputError(f"there is no spacing {spacing!r}", hint=f"There are: {', '.join(SPACINGS)}")
+    return places + start_s
+
+
+def steps(*parts: tuple[float, int]) -> Floats:
+    """Rates per second: each part is a rate in rps and for how many seconds it holds."""
+    return np.repeat([float(rate) for rate, _ in parts], [int(seconds) for _, seconds in parts])
+
+
+def ramp(from_rps: float, to_rps: float, seconds: int) -> Floats:
+    """Rates per second on a line from the first (in the first second) to the last (in the last)."""
+    return np.linspace(from_rps, to_rps, seconds)
+
+
+def mmpp(rates_rps: Sequence[float], stays_s: Sequence[float], seconds: int, *, seed: int = 0) -> Floats:
+    """Rates per second of a Markov-modulated Poisson process that starts in its first state.
+
+    It stays in state i for an exponential time of mean `stays_s[i]`, then goes to any other with equal
+    chance. A second's rate is its mean over that second, so `request_times` makes the process of it.
+    """
+    if len(rates_rps) != len(stays_s) or not rates_rps or min(stays_s) <= 0:
+        raise InputError("rates_rps and stays_s must be equally many, one at least, and stays above zero")
+    rng = np.random.default_rng(seed)
+    state, now_s = 0, 0.0
+    corners, total = [0.0], [0.0]
+    while now_s < seconds:
+        stay_s = min(rng.exponential(stays_s[state]), seconds - now_s) if len(rates_rps) > 1 else seconds
+        now_s = min(now_s + stay_s, float(seconds))
+        corners.append(now_s)
+        total.append(total[-1] + rates_rps[state] * (corners[-1] - corners[-2]))
+        if len(rates_rps) > 1:
+            state = (state + 1 + int(rng.integers(len(rates_rps) - 1))) % len(rates_rps)
+    return np.maximum(np.diff(np.interp(np.arange(seconds + 1), corners, total)), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A load of 20 minutes as the IPA paper names them.
+
+    `corners` are (second, rate in rps), straight lines between; `noise_rps` the standard deviation of
+    a second's rate around them; `cuts` which seconds of the 21-day trace the original is (from, to).
+    """
+
+    corners: tuple[tuple[int, float], ...]
+    noise_rps: float
+    least_rps: float
+    most_rps: float
+    cuts: tuple[tuple[int, int], ...]
+
+
+# Shape and figures of the workloads of Ghafouri et al., IPA, JSys 2024: a Twitter trace over 8.
+_BURST = ((10, 22.0), (30, 27.0), (150, 28.5), (165, 25.0), (330, 25.5), (360, 14.5), (400, 13.5), (440, 6.5))
+WORKLOADS = {
+    "bursty": Workload(
+        ((0, 5.0), (300, 5.1), (385, 6.0), (392, 15.0), *((392 + at, rate) for at, rate in _BURST), (1200, 5.5)),
+        1.5, 3.0, 34.0, ((1_301_160, 1_302_360),),
+    ),
+    "steady_low": Workload(((0, 5.06), (1200, 5.06)), 0.94, 3.0, 8.0, ((1_299_600, 1_300_800),)),
+    "steady_high": Workload(((0, 28.84), (1200, 28.84)), 1.92, 23.0, 34.0, ((1_768_800, 1_769_400),) * 2),
+    "fluctuating": Workload(
+        (
+            (0, 5.0), (145, 6.0), (152, 15.0), *((152 + at, rate) for at, rate in _BURST), (600, 6.3),
+            (735, 7.5), (750, 17.0), (765, 25.0), (810, 28.5), (885, 27.5), (915, 23.0), (985, 20.5),
+            (1005, 12.0), (1035, 8.0), (1065, 6.9), (1200, 6.3),
+        ),
+        1.7, 3.0, 34.0, ((1_301_400, 1_302_000), (1_308_600, 1_309_200)),
+    ),
+}  # fmt: skip
+
+
+def workload_rates(name: str, *, seed: int = 0, trace: Sequence[float] | None = None) -> Floats:
+    """The 1 200 rates per second in rps of the named workload.
+
+    Without `trace` they are made: the same shape, mean and range, whole requests a second. With the trace
+    of the papers (requests per second over 21 days from its start) they are the papers' own: cut from it,
+    a second's count over 8, rounded down. InputError for a name that there is not, or too short a trace.
+    """
+    if name not in WORKLOADS:
+        raise InputError(f"there is no workload {name!r}", hint=f"There are: {', '.join(WORKLOADS)}")
+    load = WORKLOADS[name]
+    if trace is not None:
+        last = max(stop for _, stop in load.cuts)
+        if len(trace) < last:
+            raise InputError(
+                f"workload {name!r} is cut from a trace up to second {last}; this one has {len(trace)}",
+                hint="Leave the trace out: then the workload is made with the same shape.",
+            )
+        cut = np.concatenate([np.asarray(trace[start:stop], dtype=np.float64) for start, stop in load.cuts])
+        return np.floor(cut / 8)
+    at, rates = zip(*load.corners, strict=True)
+    smooth = np.interp(np.arange(1200), at, rates)
+    names = sorted(WORKLOADS)
+    noise = np.random.default_rng([seed, names.index(name)]).normal(0.0, load.noise_rps, 1200)
+    return np.clip(np.rint(smooth + noise), load.least_rps, load.most_rps)

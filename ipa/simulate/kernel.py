@@ -1,0 +1,176 @@
+"""The inner loop of one stage between two changes: batches formed from a queue and given to replicas.
+
+Written so that it runs as plain Python on lists and, compiled, on arrays, with equal results: only
+indexing, comparisons and additions in one order. Random numbers come in from outside.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+# What happens to a request that is too old when a batch is formed (`drop`).
+KEEP, REQUEST, BATCH = 0, 1, 2
+# The answer of `advance` where all was done; any other is the number of the stream that ran out of draws.
+DONE = -1
+# Arrays of `advance` before those of the factors.
+INPUTS = 12
+# Places in `state`.
+HEAD, BATCHES = 0, 1
+
+
+def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles well
+    since_s: float,
+    until_s: float,
+    timeout_s: float,
+    drop: int,
+    drop_after_s: float,
+    arrived_s: Any,
+    born_s: Any,
+    state: Any,
+    sizes: Any,
+    means_s: Any,
+    first_mean: Any,
+    stream: Any,
+    first_slot: Any,
+    slots: Any,
+    free_s: Any,
+    replica: Any,
+    slow: Any,
+    factors: Any,
+    next_factor: Any,
+    last_factor: Any,
+    stops: Any,
+    starts_s: Any,
+    ends_s: Any,
+    served_by: Any,
+    lost: Any,
+) -> int:
+    """DONE once nothing more begins before `until_s`, or the stream that needs more draws (then call again).
+
+    Items wait in the order of `arrived_s` from place state[HEAD] on. Of group g: `sizes[g]` its batch size,
+    `means_s[first_mean[g] + k]` the mean service time of k items, `stream[g]` where its factors come from
+    (-1: none), `slots[g]` its replicas, a heap by the time they are free in `free_s[first_slot[g]:]`, with
+    their numbers in `replica` and by number how many times slower they are in `slow`. Each batch b leaves
+    the place after its last item in `stops`, when it began and ended, and the replica (-1: none served it,
+    all its items are lost). `lost` marks single items. Nothing begins before `since_s`.
+    """
+    head = state[HEAD]
+    batch = state[BATCHES]
+    total = len(arrived_s)
+    groups = len(sizes)
+    while head < total:
+        due_late = arrived_s[head] + timeout_s
+        start = inf
+        chosen = -1
+        chosen_free = inf
+        for g in range(groups):
+            if slots[g] > 0:
+                free = free_s[first_slot[g]]
+                last = head + sizes[g] - 1
+                moment = due_late
+                if last < total and arrived_s[last] < moment:
+                    moment = arrived_s[last]
+                moment = max(moment, free, since_s)
+                if moment < start or (moment == start and free < chosen_free):
+                    start = moment
+                    chosen = g
+                    chosen_free = free
+        if drop == REQUEST:
+            expiry = max(born_s[head] + drop_after_s, arrived_s[head])
+            if expiry <= start:
+                if expiry >= until_s:
+                    break
+                lost[head] = 1
+                head += 1
+                stops[batch] = head
+                starts_s[batch] = expiry
+                ends_s[batch] = expiry
+                served_by[batch] = -1
+                batch += 1
+                continue
+        if start >= until_s:
+            break
+        which = stream[chosen]
+        if which >= 0 and next_factor[which] >= last_factor[which]:
+            state[HEAD] = head
+            state[BATCHES] = batch
+            return int(which)
+        stop = head + 1
+        size = sizes[chosen]
+        items = 1
+        if drop == REQUEST:
+            while items < size and stop < total and arrived_s[stop] <= start:
+                if born_s[stop] + drop_after_s <= start:
+                    lost[stop] = 1
+                else:
+                    items += 1
+                stop += 1
+        else:
+            limit = min(head + size, total)
+            while stop < limit and arrived_s[stop] <= start:
+                stop += 1
+            items = stop - head
+            if drop == BATCH:
+                oldest = born_s[head]
+                for place in range(head + 1, stop):
+                    oldest = min(oldest, born_s[place])
+                if oldest + drop_after_s <= start:
+                    for place in range(head, stop):
+                        lost[place] = 1
+                    head = stop
+                    stops[batch] = stop
+                    starts_s[batch] = start
+                    ends_s[batch] = start
+                    served_by[batch] = -1
+                    batch += 1
+                    continue
+        factor = 1.0
+        if which >= 0:
+            factor = factors[next_factor[which]]
+            next_factor[which] += 1
+        root = first_slot[chosen]
+        server = replica[root]
+        end = start + means_s[first_mean[chosen] + items] * factor * slow[server]
+        head = stop
+        stops[batch] = stop
+        starts_s[batch] = start
+        ends_s[batch] = end
+        served_by[batch] = server
+        batch += 1
+        # The replica sinks to its place in the heap.
+        count = slots[chosen]
+        at = 0
+        while True:
+            child = 2 * at + 1
+            if child >= count:
+                break
+            if child + 1 < count and free_s[root + child + 1] < free_s[root + child]:
+                child += 1
+            if free_s[root + child] >= end:
+                break
+            free_s[root + at] = free_s[root + child]
+            replica[root + at] = replica[root + child]
+            at = child
+        free_s[root + at] = end
+        replica[root + at] = server
+    state[HEAD] = head
+    state[BATCHES] = batch
+    return DONE
+
+
+def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+    """Run `advance` as plain Python to its end; what it writes is in the arrays afterwards.
+
+    `scalars` and `arrays` are its arguments in order, without those of the factors (`Factors`).
+    """
+    before, after = arrays[:INPUTS], arrays[INPUTS:]
+    lists = [array.tolist() for array in before]
+    out = [array.tolist() for array in after]
+    draws, place = factors.values.tolist(), factors.next.tolist()
+    while (which := advance(*scalars, *lists, draws, place, factors.last.tolist(), *out)) != DONE:
+        factors.refill(which)
+        draws, place[which] = factors.values.tolist(), int(factors.next[which])
+    factors.next[:] = place
+    for array, values in zip(arrays, (*lists, *out), strict=True):
+        array[:] = values

@@ -1,0 +1,190 @@
+"""One queue for each replica of a stage, requests in turn; the other form is a `QueueSim` for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from ipa.simulate.kernel_numba import Drive
+from ipa.simulate.queue import Drained, Floats, Ints, Items, Pods, QueueSim
+
+
+class Lanes(Protocol):
+    """What a stage asks of its queues; see `QueueSim`."""
+
+    names: list[str]
+    variants: list[str]
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait."""
+
+    @property
+    def in_service(self) -> int:
+        """Items in batches that have not ended."""
+
+    def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
+        """Items that come."""
+
+    def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
+        """Serve with these."""
+
+    def slow(self, name: str, factor: float, count: int | None) -> None:
+        """Some replicas take longer."""
+
+    def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
+        """Some replicas are gone; how many items came back into the queue, and how many left it lost."""
+
+    def run(self, until_s: float) -> Items:
+        """Form all batches that begin before; what left the queue."""
+
+    def take_done(self, until_s: float) -> Items:
+        """What has ended before."""
+
+    def take_drained(self) -> list[Drained]:
+        """The pods that were taken away."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    number: int
+    name: str
+    queue: QueueSim
+    left_s: float | None = None  # taken away then
+    is_told: bool = False
+
+
+class Replicated:
+    """A queue for each replica. Requests go to the replicas in turn, all items of one to the same."""
+
+    def __init__(
+        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: Drive
+    ) -> None:
+        self._rules = (timeout_s, drop, drop_after_s)
+        self._seed, self._drive = seed, drive
+        self._lanes: list[_Lane] = []  # by number
+        self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive)  # while there is no replica
+        self._offered: list[tuple[Ints, Floats, Floats]] = []
+        self._turn = 0
+        self._drained: list[Drained] = []
+        self.names: list[str] = []
+        self.variants: list[str] = []
+
+    @property
+    def waiting(self) -> int:
+        """Items in all queues, and those to come."""
+        queues = [self._nobody, *(lane.queue for lane in self._lanes)]
+        return sum(queue.waiting for queue in queues) + sum(len(refs) for refs, _, _ in self._offered)
+
+    @property
+    def in_service(self) -> int:
+        """Items in batches that have not ended."""
+        return sum(lane.queue.in_service for lane in self._lanes)
+
+    def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
+        """Items that come; each goes to its replica at that moment."""
+        if len(refs):
+            self._offered.append((refs, arrived_s, born_s))
+
+    def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
+        """Serve with these; a replica that leaves serves what waits at it first, without waiting for more."""
+        wanted = {each.name: each for each in pods}
+        for lane in self._active():
+            if lane.name not in wanted:
+                self._leave(lane, at_s)
+        for name, each in wanted.items():
+            lanes = [lane for lane in self._active() if lane.name == name]
+            lanes.sort(key=lambda lane: (lane.queue.waiting, lane.queue.free_s, lane.number))
+            leaving = max(0, len(lanes) - each.count)
+            for lane in lanes[:leaving]:
+                self._leave(lane, at_s)
+            for lane in lanes[leaving:]:
+                lane.queue.set_pods(at_s, [replace(each, count=1)])
+            for _ in range(each.count - len(lanes)):
+                self._add(at_s, each)
+        if self._active():
+            self._give(self._nobody.take_waiting())
+
+    def slow(self, name: str, factor: float, count: int | None) -> None:
+        """Some replicas take longer for what they begin."""
+        for lane in self._named(name)[:count]:
+            lane.queue.slow(name, factor, None)
+
+    def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
+        """Some replicas are gone, and all that was at them is lost."""
+        left = 0
+        for lane in self._named(name)[:count]:
+            left += lane.queue.lose(at_s)
+            lane.left_s, lane.is_told = at_s, True
+        return 0, left
+
+    def run(self, until_s: float) -> Items:
+        """Form all batches that begin before `until_s`; what left the queues."""
+        if self._offered:
+            columns = [np.concatenate(column) for column in zip(*self._offered, strict=True)]
+            cut = int(np.searchsorted(columns[1], until_s, side="left"))
+            self._offered = [(columns[0][cut:], columns[1][cut:], columns[2][cut:])]
+            self._give((columns[0][:cut], columns[1][:cut], columns[2][:cut]))
+        left = self._nobody.run(until_s)
+        for lane in self._lanes:
+            left = left.and_then(lane.queue.run(until_s))
+            if lane.left_s is not None and not lane.is_told and not lane.queue.waiting:
+                self._drained.append(Drained(lane.name, max(lane.left_s, lane.queue.free_s)))
+                lane.is_told = True
+        return left
+
+    def take_done(self, until_s: float) -> Items:
+        """What has ended before `until_s`, taken away."""
+        done = self._nobody.take_done(until_s)
+        for lane in self._lanes:
+            items = lane.queue.take_done(until_s)
+            items.server = np.where(items.server >= 0, lane.number, -1)
+            done = done.and_then(items)
+        self._lanes = [
+            lane
+            for lane in self._lanes
+            if not lane.is_told or lane.queue.waiting or len(lane.queue.flying.ref)
+        ]
+        return done
+
+    def take_drained(self) -> list[Drained]:
+        """The pods that were taken away since this was last asked."""
+        taken, self._drained = self._drained, []
+        return taken
+
+    def _active(self) -> list[_Lane]:
+        return [lane for lane in self._lanes if lane.left_s is None]
+
+    def _named(self, name: str) -> list[_Lane]:
+        return [lane for lane in self._active() if lane.name == name]
+
+    def _add(self, at_s: float, pods: Pods) -> None:
+        number = len(self.names)
+        self.names.append(pods.name)
+        self.variants.append(pods.variant)
+        queue = QueueSim(*self._rules, (*self._seed, 1, number), self._drive)
+        queue.set_pods(at_s, [replace(pods, count=1)])
+        self._lanes.append(_Lane(number, pods.name, queue))
+
+    @staticmethod
+    def _leave(lane: _Lane, at_s: float) -> None:
+        lane.left_s = at_s
+        lane.queue.hurry(at_s)
+
+    def _give(self, items: tuple[Ints, Floats, Floats]) -> None:
+        refs, arrived, born = items
+        if not len(refs):
+            return
+        lanes = self._active()
+        if not lanes:
+            self._nobody.offer(refs, arrived, born)
+            return
+        request = np.cumsum(np.concatenate([[0], refs[1:] != refs[:-1]]))
+        to = (self._turn + request) % len(lanes)
+        self._turn += int(request[-1]) + 1
+        for place, lane in enumerate(lanes):
+            mine = to == place
+            lane.queue.offer(refs[mine], arrived[mine], born[mine])

@@ -1,0 +1,275 @@
+"""One queue and the replicas that take batches from it; what `stage` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.simulate import kernel
+from ipa.simulate.kernel_numba import Drive
+from ipa.simulate.service import Factors, Floats, Service
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """Replicas that are alike: how many, the most items they take at once, and how long that takes.
+
+    `name` says which pods are the same ones from one call to the next: those of a name that goes on stay
+    busy with what they do, whatever their batch size and service are from then on. `variant` is what they run,
+    for fan-outs that depend on it.
+    """
+
+    count: int
+    batch_size: int
+    service: Service
+    name: str = ""
+    variant: str = ""
+
+
+class Drained(NamedTuple):
+    """A pod that was taken away, and when it had finished what it did."""
+
+    name: str
+    end_s: float
+
+
+@dataclass(slots=True)
+class Items:
+    """Columns of items that left the queue, in the order in which they left it."""
+
+    ref: Ints
+    arrived_s: Floats
+    born_s: Floats
+    start_s: Floats
+    done_s: Floats
+    server: Ints
+    lost: Bools
+
+    def where(self, chosen: Bools) -> Items:
+        """Those that are chosen."""
+        return Items(*(getattr(self, column.name)[chosen] for column in fields(self)))
+
+    def and_then(self, later: Items) -> Items:
+        """These, then those."""
+        return Items(
+            *(
+                np.concatenate([getattr(each, column.name) for each in (self, later)])
+                for column in fields(self)
+            )
+        )
+
+
+def no_items() -> Items:
+    """None."""
+    none, ints = np.empty(0), np.empty(0, dtype=np.int64)
+    return Items(ints, none, none, none, none, ints, np.empty(0, dtype=np.bool_))
+
+
+@dataclass(slots=True)
+class _Group:
+    """Pods of one name: a heap of the times they are free, and their numbers."""
+
+    pods: Pods
+    free_s: Floats
+    replica: Ints
+
+
+class QueueSim:
+    """A first-in-first-out queue. Times rise from call to call; nothing at or after `until_s` has happened."""
+
+    def __init__(
+        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: Drive
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._drop, self._drop_after_s, self._drive = drop, drop_after_s, drive
+        self._factors = Factors(seed)
+        self._since_s = 0.0
+        self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
+        self._offered: list[tuple[Ints, Floats, Floats]] = []
+        self._groups: dict[str, _Group] = {}
+        self._replicas = 0
+        self._slow = np.empty(0)
+        self._drained: list[Drained] = []
+        self.names: list[str] = []  # of each replica's pods, by its number
+        self.variants: list[str] = []
+        self.flying = no_items()  # those whose end is not reported yet
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait, and those to come."""
+        return len(self._queued()[0])
+
+    @property
+    def in_service(self) -> int:
+        """Items in batches that have not ended."""
+        return int(np.count_nonzero(~self.flying.lost))
+
+    @property
+    def free_s(self) -> float:
+        """When all replicas will have ended what they do."""
+        return max((float(group.free_s.max(initial=0.0)) for group in self._groups.values()), default=0.0)
+
+    def _queued(self) -> tuple[Ints, Floats, Floats]:
+        if self._offered:
+            self._waiting = tuple(  # type: ignore[assignment]
+                np.concatenate(column) for column in zip(self._waiting, *self._offered, strict=True)
+            )
+            self._offered = []
+        return self._waiting
+
+    def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
+        """Items that come, in order of arrival and after all that came before."""
+        if len(refs):
+            self._offered.append((refs, arrived_s, born_s))
+
+    def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
+        """Serve with these from `at_s` on; those that leave finish what they do, of a group the idle first."""
+        self._since_s = at_s
+        wanted = {each.name: each for each in pods}
+        self._drained += [
+            Drained(name, max(at_s, float(end)))
+            for name, group in self._groups.items()
+            if name not in wanted
+            for end in np.sort(group.free_s)
+        ]
+        groups = {}
+        for name, each in wanted.items():
+            group = self._groups.get(name) or _Group(each, np.empty(0), np.empty(0, dtype=np.int64))
+            order = np.lexsort((group.replica, group.free_s))
+            leaving = max(0, len(order) - each.count)
+            self._drained += [Drained(name, max(at_s, float(group.free_s[at]))) for at in order[:leaving]]
+            stay = order[leaving:]
+            more = each.count - len(stay)
+            # A sorted list is a heap: those that are idle since before come first, in order of time.
+            free = np.concatenate([group.free_s[stay], np.full(more, at_s)])
+            numbers = np.concatenate([group.replica[stay], self._new(each, more)])
+            order = np.lexsort((numbers, free))
+            groups[name] = _Group(each, free[order], numbers[order])
+        self._groups = groups
+
+    def _new(self, pods: Pods, count: int) -> Ints:
+        numbers = np.arange(len(self.names), len(self.names) + count)
+        self.names += [pods.name] * count
+        self.variants += [pods.variant] * count
+        self._slow = np.concatenate([self._slow, np.ones(count)])
+        return numbers
+
+    def slow(self, name: str, factor: float, count: int | None) -> None:
+        """The first `count` replicas of the group (None: all) take so many times as long for what they begin."""
+        if name in self._groups:
+            self._slow[np.sort(self._groups[name].replica)[:count]] = factor
+
+    def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
+        """The first `count` replicas of the group are gone; what they had waits again. Items back, and lost."""
+        group = self._groups.get(name)
+        if group is None:
+            return 0, 0
+        self._since_s = at_s
+        gone = np.sort(group.replica)[:count]
+        stay = ~np.isin(group.replica, gone)
+        order = np.lexsort((group.replica[stay], group.free_s[stay]))
+        self._groups[name] = _Group(group.pods, group.free_s[stay][order], group.replica[stay][order])
+        back = np.isin(self.flying.server, gone) & ~self.flying.lost & (self.flying.done_s >= at_s)
+        items, self.flying = self.flying.where(back), self.flying.where(~back)
+        if len(items.ref):
+            joined = [
+                np.concatenate(pair)
+                for pair in zip((items.ref, items.arrived_s, items.born_s), self._queued(), strict=True)
+            ]
+            order = np.argsort(joined[1], kind="stable")
+            self._waiting = (joined[0][order], joined[1][order], joined[2][order])
+        return len(items.ref), 0
+
+    def hurry(self, at_s: float) -> None:
+        """From `at_s` on no batch waits for more items."""
+        self._since_s, self._timeout_s = at_s, 0.0
+
+    def lose(self, at_s: float) -> int:
+        """All replicas are gone at `at_s`, and all items with them; how many of them had waited."""
+        self._since_s, self._groups = at_s, {}
+        refs, arrived, born = self.take_waiting()
+        count = len(refs)
+        lost = np.ones(count, dtype=np.bool_)
+        at, nobody = np.full(count, at_s), np.full(count, -1)
+        waited = Items(refs, arrived, born, at, at, nobody, lost)
+        broken = self.flying.done_s >= at_s
+        self.flying.lost = self.flying.lost | broken
+        self.flying.done_s = np.where(broken, at_s, self.flying.done_s)
+        self.flying.server = np.where(broken, -1, self.flying.server)
+        self.flying = self.flying.and_then(waited)
+        return count
+
+    def take_drained(self) -> list[Drained]:
+        """The pods that were taken away since this was last asked, with the end of what they did."""
+        taken, self._drained = self._drained, []
+        return taken
+
+    def take_waiting(self) -> tuple[Ints, Floats, Floats]:
+        """All that wait, taken away."""
+        taken, self._waiting = self._queued(), (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
+        return taken
+
+    def run(self, until_s: float) -> Items:
+        """Form all batches that begin before `until_s`; the items in them, and those dropped before."""
+        refs, arrived, born = self._queued()
+        total = len(refs)
+        if not total:
+            return no_items()
+        groups = list(self._groups.values())
+        means = [group.pods.service.means_s(group.pods.batch_size) for group in groups]
+        counts = np.array([len(group.replica) for group in groups], dtype=np.int64)
+        first_slot = np.cumsum(counts) - counts
+        free_s = np.concatenate([np.empty(0), *(group.free_s for group in groups)])
+        replica = np.concatenate([np.empty(0, dtype=np.int64), *(group.replica for group in groups)])
+        streams = [self._factors.stream(group.pods.service.spread) for group in groups]
+        state = np.zeros(2, dtype=np.int64)
+        stops, server = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
+        starts, ends, lost = np.empty(total), np.empty(total), np.zeros(total, dtype=np.bool_)
+        self._drive(
+            (self._since_s, float(until_s), self._timeout_s, self._drop, self._drop_after_s),
+            (
+                arrived,
+                born,
+                state,
+                np.array([group.pods.batch_size for group in groups], dtype=np.int64),
+                np.array([mean for each in means for mean in each], dtype=np.float64),
+                np.cumsum([0, *(len(each) for each in means[:-1])]) if means else counts,
+                np.array(streams, dtype=np.int64),
+                first_slot,
+                counts,
+                free_s,
+                replica,
+                self._slow,
+                stops,
+                starts,
+                ends,
+                server,
+                lost,
+            ),
+            self._factors,
+        )
+        for group, at, count in zip(groups, first_slot, counts, strict=True):
+            group.free_s, group.replica = free_s[at : at + count], replica[at : at + count]
+        head, batches = state
+        sizes = np.diff(stops[:batches], prepend=0)
+        start_s = np.repeat(starts[:batches], sizes)
+        lost = lost[:head]
+        done_s = np.where(lost, start_s, np.repeat(ends[:batches], sizes))
+        self._waiting = (refs[head:], arrived[head:], born[head:])
+        served_by = np.where(lost, -1, np.repeat(server[:batches], sizes))
+        left = Items(refs[:head], arrived[:head], born[:head], start_s, done_s, served_by, lost)
+        self.flying = self.flying.and_then(left)
+        return left
+
+    def take_done(self, until_s: float) -> Items:
+        """What has ended before `until_s`, taken away."""
+        over = self.flying.done_s < until_s
+        done, self.flying = self.flying.where(over), self.flying.where(~over)
+        return done

@@ -1,0 +1,210 @@
+"""One stage between decisions: requests come in, wait, are served in batches by replicas, or are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ipa.model.errors import InputError
+from ipa.simulate import kernel
+from ipa.simulate.kernel_numba import drive
+from ipa.simulate.lanes import Lanes, Replicated
+from ipa.simulate.queue import Drained, Pods, QueueSim
+from ipa.simulate.requests import Requests
+from ipa.simulate.seconds import Seconds
+from ipa.simulate.service import Service
+
+__all__ = ["Drained", "Pods", "Served", "Service", "StageSim"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+DROPS = {"none": kernel.KEEP, "request": kernel.REQUEST, "batch": kernel.BATCH}
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Requests that ended at a stage, in the order in which they ended; columns of equal length.
+
+    `ids` and `born_s` are as offered, `done_s` when the last item was served, or when the request was
+    dropped. `server` is the number of the replica that served the last item (-1: none); `StageSim.names`
+    has the name of its pods.
+    """
+
+    ids: Ints
+    born_s: Floats
+    done_s: Floats
+    dropped: NDArray[np.bool_]
+    server: Ints
+
+
+class StageSim:
+    """A stage of a pipeline in virtual time.
+
+    A batch is due once its size waits or the oldest item has waited `batch_timeout_s`; it begins as soon as
+    a replica is free too, and fills until then. Of several groups of pods the one that can begin first takes
+    it. Moments are half open: `run(until_s)` does all that happens before `until_s`, so what is offered or
+    changed at `until_s` comes after. However a run is cut into calls, the results are equal.
+
+    `drop`: "request" drops each request that is `drop_after_s` old (since `born_s`) when it would be taken
+    into a batch; "batch" drops a whole batch whose oldest member is that old (as IPA's released code does);
+    "none". `queue`: "central" for all replicas, or one of its own for each "replica", requests in turn.
+    `kernel`: "auto", "numba" or "plain"; the results are equal.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_timeout_s: float = inf,
+        drop_after_s: float | None = None,
+        drop: str = "request",
+        queue: str = "central",
+        seed: int | Sequence[int] = 0,
+        kernel: str = "auto",
+    ) -> None:
+        if drop not in DROPS:
+            raise InputError(f"there is no drop {drop!r}", hint=f"There are: {', '.join(DROPS)}")
+        if queue not in ("central", "replica"):
+            raise InputError(f"there is no queue {queue!r}", hint="There are: central, replica")
+        if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
+            raise InputError("batch_timeout_s must be zero or more, drop_after_s above zero")
+        rule = DROPS["none"] if drop_after_s is None else DROPS[drop]
+        seeds = (seed,) if isinstance(seed, int) else tuple(seed)
+        made = (float(batch_timeout_s), rule, float(drop_after_s or inf), seeds, drive(kernel))
+        self._lanes: Lanes = QueueSim(*made) if queue == "central" else Replicated(*made)
+        self._requests = Requests()
+        self._changes: list[tuple[float, bool, Callable[[], None]]] = []
+        self._now_s = 0.0
+        self._last_offer_s = 0.0
+        self._came, self._left, self._entered = Seconds(), Seconds(), Seconds()
+
+    @property
+    def now_s(self) -> float:
+        """Until when it has run."""
+        return self._now_s
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of each replica's pods, by the replica's number; replicas are numbered as they come."""
+        return self._lanes.names
+
+    @property
+    def variants(self) -> Sequence[str]:
+        """What each replica runs, by the replica's number."""
+        return self._lanes.variants
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue now."""
+        return self._lanes.waiting
+
+    @property
+    def in_service(self) -> int:
+        """Items in batches that have begun and not ended."""
+        return self._lanes.in_service
+
+    def set_replicas(self, at_s: float, pods: Sequence[Pods]) -> None:
+        """From `at_s` on these groups serve.
+
+        InputError for names that are not distinct, or a moment that is past. Those taken away finish what they do and take nothing more (`drained` says when each had ended); of a
+        group idle ones go first. Sets of replicas that were given for `at_s` or later are forgotten.
+        """
+        if len({each.name for each in pods}) < len(pods) or any(
+            each.count < 0 or each.batch_size < 1 for each in pods
+        ):
+            raise InputError("groups need distinct names, counts of zero or more and batch sizes above zero")
+        self._changes = [each for each in self._changes if not (each[1] and each[0] >= at_s)]
+        groups = tuple(pods)
+        self._schedule(at_s, True, partial(self._lanes.set_pods, float(at_s), groups))
+
+    def slow(self, at_s: float, factor: float, *, name: str = "", count: int | None = None) -> None:
+        """From `at_s` on, what `count` replicas of the group begin (None: all) takes `factor` times as long.
+
+        1 makes them well again. The replicas are those with the lowest numbers at that moment.
+        """
+        if not factor > 0:
+            raise InputError(f"factor must be above zero, not {factor}")
+        self._schedule(at_s, False, partial(self._lanes.slow, name, float(factor), count))
+
+    def fail(self, at_s: float, *, name: str = "", count: int | None = None) -> None:
+        """At `at_s` `count` replicas of the group (None: all) are gone, those with the lowest numbers.
+
+        The items in their batches go back to the front of the queue; with a queue a replica they are lost,
+        as is what waited there. `set_replicas` starts others.
+        """
+        self._schedule(at_s, False, partial(self._fail, float(at_s), name, count))
+
+    def offer(
+        self,
+        times_s: ArrayLike,
+        ids: ArrayLike,
+        born_s: ArrayLike | None = None,
+        items: ArrayLike | None = None,
+    ) -> None:
+        """Requests that come at `times_s` (rising, none before `now_s` or what was offered before).
+
+        `ids` are the caller's, `born_s` when each came to the pipeline (None: now), `items` how many items it
+        brings (None: one each); one with none ends at once.
+        """
+        times = np.ascontiguousarray(times_s, dtype=np.float64)
+        if not len(times):
+            return
+        if times[0] < max(self._now_s, self._last_offer_s) or np.any(times[1:] < times[:-1]):
+            raise InputError(
+                f"times_s must rise from {max(self._now_s, self._last_offer_s)} on; the first is {times[0]}"
+            )
+        self._last_offer_s = float(times[-1])
+        born = times if born_s is None else np.ascontiguousarray(born_s, dtype=np.float64)
+        refs = np.ascontiguousarray(ids, dtype=np.int64)
+        self._came.add(times)
+        if items is None:
+            self._entered.add(times)
+            self._lanes.offer(refs, times, born)
+        else:
+            entering = self._requests.expand(refs, times, born, np.asarray(items, dtype=np.int64))
+            self._entered.add(entering[1])
+            self._lanes.offer(*entering)
+
+    def run(self, until_s: float) -> Served:
+        """What ended in [now_s, until_s): served or dropped. What is not done by then stays inside."""
+        if until_s < self._now_s:
+            raise InputError(f"until_s must be {self._now_s} or more, not {until_s}")
+        while self._changes and self._changes[0][0] <= until_s:
+            at_s, _, change = self._changes.pop(0)
+            self._advance(at_s)
+            change()
+        self._advance(until_s)
+        self._now_s = float(until_s)
+        done = self._lanes.take_done(until_s)
+        return Served(*self._requests.join(done, until_s))
+
+    def drained(self) -> list[Drained]:
+        """The pods that were taken away since this was last asked, with the moment each had finished."""
+        return self._lanes.take_drained()
+
+    def arrivals_per_s(self) -> Ints:
+        """Requests that were offered in each second, from 0 on."""
+        return self._came.counts()
+
+    def waiting_per_s(self) -> Ints:
+        """Items that wait at the end of each second, from 0 on, as far as it has run."""
+        length = max(len(self._entered.counts()), len(self._left.counts()))
+        return np.cumsum(self._entered.counts(length) - self._left.counts(length))
+
+    def _schedule(self, at_s: float, is_set: bool, change: Callable[[], None]) -> None:
+        if at_s < self._now_s:
+            raise InputError(f"at_s must be {self._now_s} or more, not {at_s}")
+        self._changes.append((float(at_s), is_set, change))
+        self._changes.sort(key=lambda each: each[0])
+
+    def _advance(self, until_s: float) -> None:
+        self._left.add(self._lanes.run(until_s).start_s)
+
+    def _fail(self, at_s: float, name: str, count: int | None) -> None:
+        back, lost = self._lanes.fail(at_s, name, count)
+        self._entered.add(np.full(back, at_s))
+        self._left.add(np.full(lost, at_s))
