@@ -20,7 +20,9 @@ HISTORY_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """One tick in the plots. None is not seen; `pas` is the accuracy of what runs."""
+    """One tick in the plots. None is not seen; `pas` is the accuracy of what runs, `predicted_latency_s` what
+    its profiles say at the rate seen.
+    """
 
     at: str
     t_s: float
@@ -31,6 +33,7 @@ class HistoryPoint:
     cores: float | None
     pas: float | None
     reason: str
+    predicted_latency_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def _point(request: TickRequest, decision: Decision) -> HistoryPoint:
         cores=total_cores(running) if running else None,
         pas=seen.pas if seen else None,
         reason=decision.reason.value,
+        predicted_latency_s=seen.latency_s if seen else None,
     )
 
 

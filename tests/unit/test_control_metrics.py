@@ -11,7 +11,7 @@ from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.model.decision import ReasonCode
 from ipa.model.observation import Missing, MissingReason
-from tests.fakes.world import PIPELINE, Scenario, scenario
+from tests.fakes.world import PIPELINE, Scenario, profiled, scenario
 
 
 def published(made: Scenario) -> CollectorRegistry:
@@ -44,6 +44,9 @@ def test_a_tick_shows_what_it_saw_and_decided() -> None:
     assert registry.get_sample_value("ipa_tick_seconds_count", pipeline) == 6.0
     assert registry.get_sample_value("ipa_forecast_upper_rps", pipeline) == 5.5
     assert registry.get_sample_value("ipa_observed_arrival_rate_rps", pipeline) == 5.0
+    known = profiled().predict(made.workload.desired, 5.0)
+    assert known is not None
+    assert registry.get_sample_value("ipa_predicted_latency_seconds", pipeline) == known.latency_s
     assert registry.get_sample_value("ipa_stage_replicas", stage) == 1.0
     assert registry.get_sample_value("ipa_stage_cores", stage) == 1.0
     assert registry.get_sample_value("ipa_input_age_seconds", pipeline) == 0.0

@@ -54,6 +54,12 @@ class Catalogue:
             per_pipeline,
             registry=registry,
         )
+        self.predicted_latency = Gauge(
+            "ipa_predicted_latency_seconds",
+            "Latency of what runs at the rate seen, by its profiles; far below the one seen, they are wrong.",
+            per_pipeline,
+            registry=registry,
+        )
         self.sla = Gauge(
             "ipa_sla_seconds", "Latency the pipeline must meet.", per_pipeline, registry=registry
         )

@@ -36,6 +36,9 @@ class Publisher:
             return
         _show(metrics.arrival_rate, observation.arrival_rate_rps, name)
         _show(metrics.latency, observation.latency_s, name)
+        point = snapshot.history[-1] if snapshot.history else None
+        predicted_s = point.predicted_latency_s if point else None
+        metrics.predicted_latency.labels(name).set(nan if predicted_s is None else predicted_s)
         metrics.input_age.labels(name).set(_age_s(observation.load))
         for stage in observation.stages:
             self._stage(name, stage)
