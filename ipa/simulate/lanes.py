@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from ipa.simulate.kernel_numba import Drive
-from ipa.simulate.queue import Drained, Floats, Ints, Items, Pods, QueueSim
+from ipa.simulate.queue import Drained, Ints, Items, Pods, QueueSim
+from ipa.simulate.service import Floats
 
 
 class Lanes(Protocol):
@@ -75,9 +76,8 @@ class Replicated:
 
     @property
     def waiting(self) -> int:
-        """Items in all queues, and those to come."""
-        queues = [self._nobody, *(lane.queue for lane in self._lanes)]
-        return sum(queue.waiting for queue in queues) + sum(len(refs) for refs, _, _ in self._offered)
+        """Items in all queues now."""
+        return self._nobody.waiting + sum(lane.queue.waiting for lane in self._lanes)
 
     @property
     def in_service(self) -> int:

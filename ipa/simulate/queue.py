@@ -90,7 +90,7 @@ class QueueSim:
         self._timeout_s = timeout_s
         self._drop, self._drop_after_s, self._drive = drop, drop_after_s, drive
         self._factors = Factors(seed)
-        self._since_s = 0.0
+        self._since_s = self._now_s = 0.0
         self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         self._offered: list[tuple[Ints, Floats, Floats]] = []
         self._groups: dict[str, _Group] = {}
@@ -103,8 +103,8 @@ class QueueSim:
 
     @property
     def waiting(self) -> int:
-        """Items that wait, and those to come."""
-        return len(self._queued()[0])
+        """Items that wait now."""
+        return int(np.searchsorted(self._queued()[1], self._now_s))
 
     @property
     def in_service(self) -> int:
@@ -218,8 +218,9 @@ class QueueSim:
 
     def run(self, until_s: float) -> Items:
         """Form all batches that begin before `until_s`; the items in them, and those dropped before."""
+        self._now_s = until_s
         refs, arrived, born = self._queued()
-        total = len(refs)
+        total = int(np.searchsorted(arrived, until_s))
         if not total:
             return no_items()
         groups = list(self._groups.values())
@@ -235,8 +236,8 @@ class QueueSim:
         self._drive(
             (self._since_s, float(until_s), self._timeout_s, self._drop, self._drop_after_s),
             (
-                arrived,
-                born,
+                arrived[:total],
+                born[:total],
                 state,
                 np.array([group.pods.batch_size for group in groups], dtype=np.int64),
                 np.array([mean for each in means for mean in each], dtype=np.float64),

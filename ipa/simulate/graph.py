@@ -1,0 +1,185 @@
+"""A pipeline in virtual time: requests pass its graph of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ipa.model.errors import NotFoundError
+from ipa.model.pipeline import Pipeline
+from ipa.simulate.queue import Pods
+from ipa.simulate.routes import Link, Routes, grown
+from ipa.simulate.stage import StageSim
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Requests that ended, in the order in which they ended; columns of equal length.
+
+    `done_s` is when the last stage had served it, or when it was lost (dropped or failed at a stage).
+    """
+
+    ids: Ints
+    born_s: Floats
+    done_s: Floats
+    lost: Bools
+
+    @property
+    def latency_s(self) -> Floats:
+        """Seconds from birth to end."""
+        return self.done_s - self.born_s
+
+
+class PipelineSim:
+    """The stages of a pipeline in virtual time; `run` moves it on, in calls of any length with equal results.
+
+    A router sends a request to one of the stages after it, by the edges' shares; any other stage to all of
+    them. A stage with several before it begins a request when all of those that it visits are done with it.
+    Each item of a parent makes `fan_out` items, of the variant that served it; where the total is not whole
+    it is one of the whole numbers beside it, at random with that mean; a stage that gets none is passed at
+    once. After a join the first of the edges counts. A request is lost with the first stage that loses it.
+    Stages without variants take no time. `hop_s` is added before each stage that serves. The other settings
+    are those of `StageSim`, for all stages.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        drop: str = "request",
+        queue: str = "central",
+        seed: int = 0,
+        hop_s: float = 0.0,
+        kernel: str = "auto",
+    ) -> None:
+        self.pipeline = pipeline
+        self._hop_s = hop_s
+        self._stages = {
+            stage.name: StageSim(
+                batch_timeout_s=stage.batch_timeout_s,
+                drop_after_s=pipeline.drop_after_s,
+                drop=drop,
+                queue=queue,
+                seed=(seed, 0, at),
+                kernel=kernel,
+            )
+            for at, stage in enumerate(pipeline.stages)
+            if stage.variants
+        }
+        self._routes = Routes(pipeline, seed)
+        self._born_s = np.empty(0)
+        self._offered = 0
+        self._finished = 0
+        # To each stage, what its parents sent and it has not begun.
+        self._sent: list[list[tuple[Ints, Floats]]] = [[] for _ in pipeline.stages]
+        self._now_s = 0.0
+
+    @property
+    def now_s(self) -> float:
+        """Until when it has run."""
+        return self._now_s
+
+    @property
+    def inside(self) -> int:
+        """Requests that were offered and have not ended."""
+        return self._offered - self._finished
+
+    def stage(self, name: str) -> StageSim:
+        """The stage of that name, to slow, to fail or to ask; NotFoundError where none of that name serves."""
+        if name not in self._stages:
+            raise NotFoundError(
+                f"pipeline {self.pipeline.name!r} has no stage {name!r} that serves",
+                hint=f"It has: {', '.join(self._stages)}",
+            )
+        return self._stages[name]
+
+    def set_replicas(self, stage: str, at_s: float, pods: Sequence[Pods]) -> None:
+        """From `at_s` on these groups serve that stage; see `StageSim.set_replicas`."""
+        self.stage(stage).set_replicas(at_s, pods)
+
+    def offer(self, times_s: ArrayLike) -> Ints:
+        """The ids (0, 1, 2, ...) of requests that come at `times_s`: rising, none before `now_s`."""
+        times = np.ascontiguousarray(times_s, dtype=np.float64)
+        ids = np.arange(self._offered, self._offered + len(times))
+        self._offered += len(times)
+        self._born_s = grown(self._born_s, self._offered)
+        self._born_s[ids] = times
+        self._routes.draw(self._offered - len(times), len(times))
+        for at, before in enumerate(self._routes.before):
+            if not before:
+                self._sent[at].append((ids, times))
+        return ids
+
+    def run(self, until_s: float) -> Finished:
+        """The requests that ended in [now_s, until_s)."""
+        ended: list[tuple[Ints, Floats, Bools]] = []
+        for at, stage in enumerate(self.pipeline.stages):
+            ids, times_s = self._arrived(at, until_s)
+            lost: Bools = np.zeros(len(ids), dtype=np.bool_)
+            server = np.full(len(ids), -1)
+            sim = self._stages.get(stage.name)
+            if sim is not None:
+                sim.offer(times_s + self._hop_s, ids, self._born_s[ids], self._routes.items(at, ids))
+                served = sim.run(until_s)
+                ids, times_s, lost, server = served.ids, served.done_s, served.dropped, served.server
+            links = self._routes.links[at]
+            if lost.any() or not links:
+                over = lost if links else np.ones(len(ids), dtype=np.bool_)
+                ended.append((ids[over], times_s[over], lost[over]))
+                ids, times_s, server = ids[~over], times_s[~over], server[~over]
+            for link in links:
+                self._send(link, ids, times_s, server, () if sim is None else sim.variants)
+        self._now_s = float(until_s)
+        return self._finish(ended)
+
+    def _arrived(self, at: int, until_s: float) -> tuple[Ints, Floats]:
+        """The requests that begin at a stage before `until_s`."""
+        sent = self._sent[at]
+        if not sent:
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        ids, times_s = sent[0] if len(sent) == 1 else map(np.concatenate, zip(*sent, strict=True))
+        if self._routes.before[at]:
+            self._sent[at] = []
+            return self._routes.arrive(at, ids, times_s)
+        # Requests may be offered long before they come.
+        cut = int(np.searchsorted(times_s, until_s))
+        self._sent[at] = [(ids[cut:], times_s[cut:])] if cut < len(ids) else []
+        return ids[:cut], times_s[:cut]
+
+    def _send(self, link: Link, ids: Ints, times_s: Floats, server: Ints, variants: Sequence[str]) -> None:
+        takes = self._routes.takes(link, ids)
+        if takes is not None:
+            ids, times_s, server = ids[takes], times_s[takes], server[takes]
+        if len(ids):
+            self._routes.send(link, ids, variants, server)
+            self._sent[link.child].append((ids, times_s))
+
+    def _finish(self, ended: Sequence[tuple[Ints, Floats, Bools]]) -> Finished:
+        if not ended:
+            return Finished(
+                np.empty(0, dtype=np.int64), np.empty(0), np.empty(0), np.empty(0, dtype=np.bool_)
+            )
+        ids, done_s, lost = (np.concatenate(column) for column in zip(*ended, strict=True))
+        if len(ended) > 1:
+            order = np.argsort(done_s, kind="stable")
+            ids, done_s, lost = ids[order], done_s[order], lost[order]
+        ends = self._routes.end(ids, lost)
+        if not ends.all():
+            ids, done_s, lost = ids[ends], done_s[ends], lost[ends]
+        self._finished += len(ids)
+        return Finished(ids, self._born_s[ids], done_s, lost)
+
+    def arrivals_per_s(self) -> Mapping[str, Ints]:
+        """For each stage that serves, the requests that came to it in each second, from 0 on."""
+        return {name: stage.arrivals_per_s() for name, stage in self._stages.items()}
+
+    def waiting_per_s(self) -> Mapping[str, Ints]:
+        """For each stage that serves, the items that wait at the end of each second, from 0 on."""
+        return {name: stage.waiting_per_s() for name, stage in self._stages.items()}
