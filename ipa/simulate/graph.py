@@ -180,6 +180,10 @@ class PipelineSim:
         """For each stage that serves, the requests that came to it in each second, from 0 on."""
         return {name: stage.arrivals_per_s() for name, stage in self._stages.items()}
 
+    def items_per_s(self) -> Mapping[str, Ints]:
+        """For each stage that serves, the items that came to it in each second, from 0 on."""
+        return {name: stage.items_per_s() for name, stage in self._stages.items()}
+
     def waiting_per_s(self) -> Mapping[str, Ints]:
         """For each stage that serves, the items that wait at the end of each second, from 0 on."""
         return {name: stage.waiting_per_s() for name, stage in self._stages.items()}

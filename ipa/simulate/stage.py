@@ -190,6 +190,10 @@ class StageSim:
         """Requests that were offered in each second, from 0 on."""
         return self._came.counts()
 
+    def items_per_s(self) -> Ints:
+        """Items that came to the queue in each second, from 0 on; those of a failed replica once more."""
+        return self._entered.counts()
+
     def waiting_per_s(self) -> Ints:
         """Items that wait at the end of each second, from 0 on, as far as it has run."""
         length = max(len(self._entered.counts()), len(self._left.counts()))
