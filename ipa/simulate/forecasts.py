@@ -1,0 +1,81 @@
+"""How a simulated loop forecasts: as the service does, by one rung of its ladder, or knowing what comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
+
+from ipa.control.state import PeakForecaster
+from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
+from ipa.forecast.reactive import LastValue
+from ipa.model.errors import UsageError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory
+
+LADDER, FORESIGHT = "ladder", "foresight"
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSettings:
+    """How the load is forecast: "ladder", one of its rungs by name, or "foresight", which knows what comes.
+
+    The others are those of the service; `margin_ratio` is added on top of point and upper quantile.
+    """
+
+    name: str = LADDER
+    window_s: float = 120.0
+    horizon_s: float = 20.0
+    quantile: float = 0.95
+    smooth_s: float = 5.0
+    margin_ratio: float = 0.0
+
+
+def forecaster_of(
+    asked: ForecastSettings, rates_rps: Sequence[float], now_s: Callable[[], float]
+) -> PeakForecaster:
+    """The forecaster of that name, for a load of `rates_rps` by the second; UsageError names all."""
+    if asked.name == FORESIGHT:
+        return Foresight(rates_rps, now_s, asked.horizon_s, asked.margin_ratio)
+    by_name = {rung.name: rung for rung in DEFAULT_RUNGS}
+    if asked.name != LADDER and asked.name not in by_name:
+        known = ", ".join((LADDER, FORESIGHT, *by_name))
+        raise UsageError(f"there is no forecaster {asked.name!r}", hint=f"There are: {known}")
+    last = LastValue()
+    rungs = DEFAULT_RUNGS if asked.name == LADDER else (by_name[asked.name], last)
+    ladder = partial(
+        forecast, horizon_s=asked.horizon_s, quantile=asked.quantile, rungs=rungs, smooth_s=asked.smooth_s
+    )
+    return WithMargin(ladder, asked.margin_ratio) if asked.margin_ratio else ladder
+
+
+@dataclass(frozen=True, slots=True)
+class WithMargin:
+    """The forecasts of another forecaster, a ratio higher."""
+
+    inner: PeakForecaster
+    margin_ratio: float
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The peak expected, and the margin."""
+        seen = self.inner(load)
+        times = 1 + self.margin_ratio
+        return replace(seen, point_rps=seen.point_rps * times, upper_rps=seen.upper_rps * times)
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """Knows the rates that come: the bound for any forecaster. The highest second of the next horizon."""
+
+    rates_rps: Sequence[float]
+    now_s: Callable[[], float]
+    horizon_s: float
+    margin_ratio: float = 0.0
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The peak that comes; after the end that of the last second."""
+        start = min(int(self.now_s()), len(self.rates_rps) - 1)
+        stop = ceil(self.now_s() + self.horizon_s)
+        peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)
+        return Forecast(peak_rps, peak_rps, 1.0, self.horizon_s, FORESIGHT, 1.0)

@@ -1,0 +1,52 @@
+"""The record of a simulated loop: what it decided, and what people say about its pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Action, Decision
+from ipa.model.errors import NotFoundError
+
+
+class Memory:
+    """The DecisionLog and ControlStore ports in memory.
+
+    `keep_inputs`: those of each decision too, which are tens of kilobytes a tick.
+    """
+
+    def __init__(self, control: PipelineControl, *, keep_inputs: bool = False) -> None:
+        self.kept: list[Decision] = []
+        self._control, self._keep_inputs = control, keep_inputs
+
+    def record(self, decision: Decision) -> None:
+        """Keep it."""
+        self.kept.append(decision if self._keep_inputs else replace(decision, inputs=""))
+
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        """The newest decisions first."""
+        wanted = [
+            kept
+            for kept in reversed(self.kept)
+            if (before_tick is None or kept.tick < before_tick)
+            and (not applied_only or kept.action is Action.APPLY)
+        ]
+        return wanted[:limit]
+
+    def decision(self, decision_id: str) -> Decision:
+        """That decision; NotFoundError where there is none."""
+        for kept in self.kept:
+            if kept.decision_id == decision_id:
+                return kept
+        raise NotFoundError(f"there is no decision {decision_id!r}")
+
+    def control(self, pipeline: str) -> PipelineControl:
+        """What was said last."""
+        return self._control
+
+    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+        """Say it."""
+        self._control = control

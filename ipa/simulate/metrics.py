@@ -1,0 +1,175 @@
+"""What a monitoring system would have seen of a simulated pipeline: the Metrics port over its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import floor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.control.ports import Signals, StageSignals
+from ipa.model.errors import InputError
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.pipeline import Pipeline
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Value = Measured[float] | Missing
+# From, to; in seconds.
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """How the pipeline is watched. The defaults are those of a pipeline on this machine.
+
+    Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. Rates are means
+    over `rate_window_s`; the latency quantile is that of what was answered in `latency_window_s`. In `gaps`
+    nothing is scraped, so what is known grows old; in `outages` nothing answers at all. What is older than
+    `stale_after_s` is Missing (stale). InputError for an interval that is not whole.
+    """
+
+    scrape_interval_s: float = 1.0
+    delay_s: float = 0.0
+    rate_window_s: float = 5.0
+    latency_window_s: float = 15.0
+    stale_after_s: float = 15.0
+    gaps: tuple[Window, ...] = ()
+    outages: tuple[Window, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.scrape_interval_s < 1 or self.scrape_interval_s != floor(self.scrape_interval_s):
+            raise InputError(
+                f"scrape_interval_s is {self.scrape_interval_s:g}, and must be whole seconds from 1 on"
+            )
+
+    @property
+    def load_window_s(self) -> float:
+        """What a rate of the load is a mean over: a second, or the two samples that a rate needs."""
+        return 1.0 if self.scrape_interval_s == 1 else 2 * self.scrape_interval_s
+
+
+# As Prometheus sees a pipeline on Seldon; its rates need two scrapes.
+ON_CLUSTER = MetricsSettings(
+    scrape_interval_s=15.0, rate_window_s=30.0, latency_window_s=60.0, stale_after_s=45.0
+)
+
+
+@dataclass(slots=True)
+class Record:
+    """What happened, second by second; the world fills it, `SimMetrics` reads it.
+
+    `arrivals` (requests) and each of `stage_arrivals` (items) count what came in each second since the
+    beginning, `stage_queues` what waited at the end of it, up to the last second in which anything happened.
+    `answered` holds pieces of (when, latency) of the answered requests, in rising order of when.
+    """
+
+    arrivals: Counts
+    stage_arrivals: Mapping[str, Counts] = field(default_factory=dict)
+    stage_queues: Mapping[str, Counts] = field(default_factory=dict)
+    answered: list[tuple[Floats, Floats]] = field(default_factory=list)
+
+    def latencies_in(self, since_s: float, until_s: float) -> Floats:
+        """Latencies of what was answered after `since_s` and until `until_s`, in seconds."""
+        found: list[Floats] = []
+        for done_s, latencies_s in reversed(self.answered):
+            if len(done_s) and done_s[-1] <= since_s:
+                break
+            first, last = np.searchsorted(done_s, (since_s, until_s), side="right")
+            found.append(latencies_s[first:last])
+        return np.concatenate(found) if found else np.empty(0)
+
+
+class SimMetrics:
+    """The Metrics port: load by the second, rates, latency quantile and queues, as far as they were scraped.
+
+    The latency of single stages is not asked for.
+    """
+
+    def __init__(self, record: Record, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
+        self._record, self._settings, self._now_s = record, settings, now_s
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """The signals as they are known now, the load over the last `window_s` seconds."""
+        settings, now_s = self._settings, self._now_s()
+        if _is_within(now_s, settings.outages):
+            return _nothing(pipeline, Missing(MissingReason.UNREACHABLE, "no answer"))
+        times = self._scrapes(now_s - settings.delay_s)
+        if not len(times):
+            return _nothing(pipeline, Missing(MissingReason.ABSENT, "no samples yet"))
+        newest_s = int(times[-1])
+        age_s = now_s - newest_s
+        if age_s > settings.stale_after_s:
+            words = f"the newest sample is {age_s:.0f} s old, the limit is {settings.stale_after_s:g} s"
+            return _nothing(pipeline, Missing(MissingReason.STALE, words, age_s))
+        record, quantile = self._record, pipeline.sla.percentile / 100
+        latencies_s = record.latencies_in(newest_s - settings.latency_window_s, newest_s)
+        latency: Value = IDLE
+        if len(latencies_s):
+            latency = Measured(float(np.quantile(latencies_s, quantile)), age_s)
+        return Signals(
+            arrival_rate_rps=self._rate(record.arrivals, times, age_s),
+            load=self._load(times, window_s, age_s),
+            latency_s=latency,
+            stages={
+                stage.name: StageSignals(
+                    self._rate(record.stage_arrivals[stage.name], times, age_s),
+                    NOT_ASKED,
+                    self._queue(stage.name, newest_s, age_s),
+                )
+                for stage in pipeline.served
+            },
+        )
+
+    def _scrapes(self, known_s: float) -> Counts:
+        """When it was scraped, as far as that is known by now; the beginning is the first time."""
+        every = int(self._settings.scrape_interval_s)
+        times = np.arange(0, floor(known_s) + 1, every, dtype=np.int64)
+        for start, end in self._settings.gaps:
+            times = times[(times < start) | (times >= end)]
+        return times
+
+    def _rate(self, counts: Counts, times: Counts, age_s: float) -> Value:
+        """The mean rate over the window that ends with the newest sample."""
+        first = times[np.searchsorted(times, times[-1] - self._settings.rate_window_s)]
+        if first == times[-1]:
+            return Missing(MissingReason.ABSENT, "a rate needs two samples", age_s)
+        return Measured(float(counts[first : times[-1]].sum() / (times[-1] - first)), age_s)
+
+    def _load(self, times: Counts, window_s: float, age_s: float) -> Measured[LoadHistory] | Missing:
+        """The rate at each second up to the newest sample; one without two samples in its window is a gap."""
+        mean_s = self._settings.load_window_s
+        newest = int(times[-1])
+        seconds = np.arange(newest - round(window_s) + 1, newest + 1)
+        last = np.searchsorted(times, seconds, side="right") - 1
+        first = np.searchsorted(times, seconds - mean_s)
+        known = (last > first) & (seconds > 0)
+        if not known.any():
+            return Missing(MissingReason.ABSENT, "no rate in the window", age_s)
+        total = np.zeros(newest + 1, dtype=np.int64)
+        counts = self._record.arrivals[:newest]
+        total[1 : len(counts) + 1] = counts
+        total = np.cumsum(total)
+        since, until = times[first[known]], times[last[known]]
+        values = iter(((total[until] - total[since]) / (until - since)).tolist())
+        rates = tuple(next(values) if seen else None for seen in known.tolist())
+        return Measured(LoadHistory(1.0, rates, averaged_s=0.0 if mean_s == 1 else mean_s), age_s)
+
+    def _queue(self, stage: str, newest_s: int, age_s: float) -> Value:
+        queues = self._record.stage_queues[stage][:newest_s]
+        return Measured(float(queues[-1]) if len(queues) else 0.0, age_s)
+
+
+NOT_ASKED = Missing(MissingReason.NOT_ASKED, "the simulator keeps no latency of single stages")
+IDLE = Missing(MissingReason.ABSENT, "no request was answered in the window")
+
+
+def _is_within(at_s: float, windows: Sequence[Window]) -> bool:
+    return any(start <= at_s < end for start, end in windows)
+
+
+def _nothing(pipeline: Pipeline, why: Missing) -> Signals:
+    unseen = StageSignals(why, why, why)
+    return Signals(why, why, why, {stage.name: unseen for stage in pipeline.served})

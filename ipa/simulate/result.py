@@ -1,0 +1,86 @@
+"""What came of a simulated run: by request, by tick, and in a few figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.decision import Action, Decision
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One tick: rates in rps as they were seen (None: not), cores held, accuracy of what serves."""
+
+    at_s: float
+    reason: str
+    rate_rps: float | None
+    point_rps: float | None
+    upper_rps: float | None
+    latency_s: float | None
+    cores: float
+    pas: float
+    configs: str
+
+
+@dataclass(frozen=True, slots=True)
+class SimResult:
+    """What came of a run of `duration_s`.
+
+    By request, in the order of coming: `born_s`, and `done_s` (NaN: lost). `ticks` is a row a tick,
+    `decisions` what was recorded. `pas_mean` and `core_seconds` are over time, every core that was held
+    counted, old and new together; `accuracy_mean` is over the answered requests.
+    """
+
+    pipeline: str
+    policy: str
+    seed: int
+    duration_s: float
+    sla_s: float
+    born_s: Floats
+    done_s: Floats
+    pas_mean: float
+    accuracy_mean: float
+    core_seconds: float
+    ticks: tuple[Tick, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def latencies_s(self) -> Floats:
+        """Those of the answered requests."""
+        latencies: Floats = (self.done_s - self.born_s)[~np.isnan(self.done_s)]
+        return latencies
+
+    @property
+    def changes(self) -> int:
+        """How many changes were written."""
+        return sum(decision.action is Action.APPLY for decision in self.decisions)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of the run as plain JSON values; latencies are None where nothing was answered.
+
+        `violation_ratio` is the share of the requests that were late or lost, `lost` their number.
+        """
+        latencies_s = self.latencies_s
+        sent = len(self.born_s)
+        lost = sent - len(latencies_s)
+        late = int((latencies_s > self.sla_s).sum())
+        p50, p99 = np.quantile(latencies_s, (0.5, 0.99)) if len(latencies_s) else (None, None)
+        return {
+            "pas_mean": self.pas_mean,
+            "cores_mean": self.core_seconds / self.duration_s,
+            "violation_ratio": (late + lost) / sent if sent else 0.0,
+            "lost": lost,
+            "latency_p50_s": None if p50 is None else float(p50),
+            "latency_p99_s": None if p99 is None else float(p99),
+            "changes": self.changes,
+            "requests": sent,
+            "accuracy_mean": self.accuracy_mean,
+            "decisions_by_reason": dict(sorted(Counter(it.reason.value for it in self.decisions).items())),
+        }

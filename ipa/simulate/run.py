@@ -1,0 +1,177 @@
+"""One run in the simulator: a pipeline under a load, kept by a policy, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import Snapshot
+from ipa.model.decision import Decision, Mode
+from ipa.model.errors import InfeasibleError, InputError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.policies.base import Policy
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.simulate.arrivals import request_times
+from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.forecasts import ForecastSettings, forecaster_of
+from ipa.simulate.memory import Memory
+from ipa.simulate.metrics import MetricsSettings
+from ipa.simulate.result import SimResult, Tick
+from ipa.simulate.truth import READINESS_S, Truth
+from ipa.simulate.world import SimWorld
+
+__all__ = ["ForecastSettings", "SimResult", "SimSetup", "Tick", "simulate"]
+
+# A load of nothing is started for as one request in ten seconds.
+LEAST_RPS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SimSetup:
+    """Everything a run depends on: equal setups have equal results.
+
+    `rates_rps` are the requests a second, one entry a second; `spacing` how they come within one (see
+    `request_times`). `policy` is a name of the table, or a policy. `start` is what runs at first; without it
+    the plan for the first `start_s` seconds' highest rate. `drop` and `queue` are those of `StageSim`.
+    """
+
+    pipeline: Pipeline
+    profiles: Mapping[str, StageProfile]
+    rates_rps: tuple[float, ...]
+    policy: str | Policy = "ours"
+    objective: str | None = None
+    seed: int = 0
+    spacing: str = "poisson"
+    forecast: ForecastSettings = field(default_factory=ForecastSettings)
+    guards: GuardSettings = field(default_factory=GuardSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    mode: Mode = Mode.ACTIVE
+    start: tuple[StageConfig, ...] = ()
+    start_s: int = 20
+    readiness_s: float = READINESS_S
+    solver: str = "exact"
+    deadline_s: float = 5.0
+    drop: str = "request"
+    queue: str = "central"
+    kernel: str = "auto"
+    keep_inputs: bool = False
+    # Kills so many serving pods of a stage at a time (s): (when, stage, count).
+    kills: tuple[tuple[float, str, int], ...] = ()
+
+
+def simulate(setup: SimSetup) -> SimResult:
+    """The result of the run: deterministic, in virtual time, with the production engine in the loop.
+
+    Errors: UsageError (no such policy, forecaster), InputError (rates, spacing, settings), InfeasibleError
+    (nothing carries the first rate and no `start` is given), those of planning.
+    """
+    if not setup.rates_rps:
+        raise InputError("there is no load: rates_rps is empty")
+    duration_s = float(len(setup.rates_rps))
+    times_s = request_times(setup.rates_rps, setup.spacing, seed=(setup.seed, 1))
+    inputs = PolicyInputs(
+        setup.pipeline,
+        setup.profiles,
+        setup.objective,
+        setup.solver,
+        setup.deadline_s,
+        rolling=setup.cluster.rolling,
+    )
+    policy = make_policy(setup.policy, inputs) if isinstance(setup.policy, str) else setup.policy
+    world = SimWorld(
+        setup.pipeline,
+        Truth(setup.pipeline, setup.profiles, setup.readiness_s),
+        setup.start or first_configs(setup, inputs),
+        times_s,
+        cluster=setup.cluster,
+        metrics=setup.metrics,
+        drop=setup.drop,
+        queue=setup.queue,
+        seed=setup.seed,
+        kernel=setup.kernel,
+    )
+    memory = Memory(PipelineControl(mode=setup.mode), keep_inputs=setup.keep_inputs)
+    ticks: list[Tick] = []
+    loop = ControlLoop(
+        setup.pipeline,
+        World(world.clock, world.metrics, world.workload, memory, memory),
+        policy=policy,
+        predict=inputs.predictor(),
+        forecaster=forecaster_of(setup.forecast, setup.rates_rps, world.clock.monotonic_s),
+        settings=setup.guards,
+        window_s=setup.forecast.window_s,
+        run_id=f"sim{setup.seed}",
+        on_decision=(lambda decision, snapshot: ticks.append(_tick(world, decision, snapshot)),),
+    )
+    _play(loop, world, setup, duration_s)
+    paid, pas_mean = world.cluster.core_seconds(duration_s), world.pas_mean(duration_s)
+    world.finish()
+    return SimResult(
+        pipeline=setup.pipeline.name,
+        policy=policy.name,
+        seed=setup.seed,
+        duration_s=duration_s,
+        sla_s=sla_of(setup),
+        born_s=world.born_s,
+        done_s=world.done_s,
+        pas_mean=pas_mean,
+        accuracy_mean=world.accuracy_mean(),
+        core_seconds=paid,
+        ticks=tuple(ticks),
+        decisions=tuple(memory.kept),
+    )
+
+
+def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
+    """Tick as the loop's own `run` does, but let faults of this program end the run."""
+    kills = sorted(setup.kills)
+    tick_s, number = setup.guards.tick_s, 0
+    while world.clock.monotonic_s() < duration_s:
+        loop.tick_once()
+        number += 1
+        next_s = min(number * tick_s, duration_s)
+        while kills and kills[0][0] < next_s:
+            at_s, stage, count = kills.pop(0)
+            world.clock.wait(at_s - world.clock.monotonic_s())
+            world.kill(stage, count)
+        world.clock.wait(next_s - world.clock.monotonic_s())
+
+
+def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, ...]:
+    """What runs at first: our plan for the highest rate of the first seconds; InfeasibleError without one."""
+    rate_rps = max(*setup.rates_rps[: setup.start_s], LEAST_RPS)
+    plan = inputs.profiled().plan(setup.pipeline, rate_rps)
+    if not plan.stages:
+        raise InfeasibleError(
+            f"no plan carries the {rate_rps:g} rps that pipeline {setup.pipeline.name!r} starts with",
+            hint=plan.note or "; ".join(plan.relaxations),
+        )
+    return plan.configs
+
+
+def sla_of(setup: SimSetup) -> float:
+    """The SLA in seconds: the objective's where it has one, else the pipeline's."""
+    own_s = setup.pipeline.objective(setup.objective).sla_s
+    return setup.pipeline.sla.latency_s if own_s is None else own_s
+
+
+def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> Tick:
+    _, pas, cores = world.timeline[-1]
+    forecast = decision.forecast
+    return Tick(
+        at_s=world.clock.monotonic_s(),
+        reason=decision.reason.value,
+        rate_rps=decision.observed_rate_rps,
+        point_rps=forecast.point_rps if forecast else None,
+        upper_rps=forecast.upper_rps if forecast else None,
+        latency_s=decision.observed_latency_s,
+        cores=cores,
+        pas=pas,
+        configs=", ".join(str(config) for config in decision.configs),
+    )

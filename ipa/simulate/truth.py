@@ -1,0 +1,121 @@
+"""What the replicas of a pipeline really do in a simulation: their profiles, without a planner's margins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import log
+
+from ipa.model.errors import NotFoundError
+from ipa.model.pipeline import Bounds, Pipeline, Stage, StageBounds
+from ipa.model.plan import StageConfig
+from ipa.model.profile import OperatingPoint, StageProfile
+from ipa.policies.planning import planning_problem
+from ipa.profiling.points import BATCH_SIZES, Allocation
+from ipa.simulate.cluster import Serving
+from ipa.simulate.service import Service, service_of
+
+# InfAdapter's ResNets were ready after 6.4 to 8.5 s; for variants whose start was not measured.
+READINESS_S = 7.0
+
+
+class Truth:
+    """Service times, start-up times and accuracies of what a pipeline may run.
+
+    From the same fits as planning, at every batch size that may be planned with and the powers of two, but
+    without the objective's margins and limits. `readiness_s` is for variants whose profile has none.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, profiles: Mapping[str, StageProfile], readiness_s: float = READINESS_S
+    ) -> None:
+        plain = replace(
+            pipeline.objective(),
+            latency_margin_ratio=0.0,
+            throughput_margin_ratio=0.0,
+            max_batch_size=None,
+        )
+        free = replace(
+            pipeline,
+            stages=tuple(_unbounded(stage, pipeline.bounds) for stage in pipeline.stages),
+            bounds=Bounds(),
+            objectives={plain.name: plain},
+            default_objective=plain.name,
+        )
+        self._problem = planning_problem(free, profiles, 1.0, allocation=Allocation.FREE)
+        self._points = {
+            (stage.name, point.variant, point.batch_size, point.cores): point
+            for stage in self._problem.stages
+            for point in stage.points
+        }
+        self._readiness_s = readiness_s
+        self._services: dict[tuple[str, str, int, float], Service] = {}
+
+    def knows(self, config: StageConfig) -> bool:
+        """Whether that configuration was measured."""
+        return _key(config) in self._points
+
+    def service(self, config: StageConfig) -> Service:
+        """The service of one replica. NotFoundError for a variant on cores that were not measured.
+
+        While variants are replaced, an old one may be given a batch size at which only the new one was
+        measured: then the line through a single item and the nearest measured batch goes on.
+        """
+        key = _key(config)
+        if key not in self._services:
+            point = self._point(config)
+            single = self._points.get((config.stage, config.variant, 1, config.cores))
+            service = service_of(point, single)
+            if point.batch_size not in (1, config.batch_size):
+                slope_s = (service.full_s - service.one_s) / (point.batch_size - 1)
+                full_s = service.one_s + slope_s * (config.batch_size - 1)
+                service = replace(service, full_s=max(full_s, service.one_s))
+            self._services[key] = service
+        return self._services[key]
+
+    def startup_s(self, config: StageConfig) -> float:
+        """How long a new replica takes until it serves."""
+        return self._point(config).readiness_s or self._readiness_s
+
+    def pas(self, serving: Mapping[str, Serving]) -> float:
+        """The pipeline's accuracy where those pods serve; a stage's is the mean over what its pods carry."""
+        accuracies = [
+            self._accuracy(serving[stage.name]) if stage.name in serving else 1.0
+            for stage in self._problem.stages
+        ]
+        return self._problem.graph.accuracy(accuracies)
+
+    def _accuracy(self, serving: Serving) -> float:
+        points = [(config.replicas, self._point(config)) for _, config in serving]
+        total = sum(count * point.capacity_rps for count, point in points)
+        carried = sum(count * point.capacity_rps * point.accuracy for count, point in points)
+        return carried / total if total else 0.0
+
+    def _point(self, config: StageConfig) -> OperatingPoint:
+        """The point of the configuration, or that of the nearest batch size of the same variant and cores."""
+        point = self._points.get(_key(config))
+        if point is not None:
+            return point
+        same = [
+            point
+            for (stage, variant, _, cores), point in self._points.items()
+            if (stage, variant, cores) == (config.stage, config.variant, config.cores)
+        ]
+        if not same:
+            raise NotFoundError(
+                f"{config} was not measured, so what it does is not known",
+                hint="Measure it, or start with a configuration of the profiles.",
+            )
+        return min(same, key=lambda point: abs(log(point.batch_size / config.batch_size)))
+
+
+def _key(config: StageConfig) -> tuple[str, str, int, float]:
+    return config.stage, config.variant, config.batch_size, config.cores
+
+
+def _unbounded(stage: Stage, bounds: Bounds) -> Stage:
+    """The stage with every batch size that it may be given."""
+    allowed = stage.limits(bounds).batch_sizes or ()
+    pinned = stage.pin.batch_size
+    sizes = {*BATCH_SIZES, *allowed, *(() if pinned is None else (pinned,))}
+    return replace(stage, bounds=StageBounds(batch_sizes=tuple(sorted(sizes))))

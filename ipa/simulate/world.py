@@ -1,0 +1,196 @@
+"""A simulated world behind the control loop's ports: the loop that runs in production runs in it unchanged.
+
+Waiting on its clock advances the simulation; its metrics are what was scraped of it; its workload is a
+cluster whose pods start, roll and drain. Deterministic for a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
+from ipa.model.decision import Change
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import Rolling
+from ipa.simulate.cluster import Cluster, ClusterSettings, Serving
+from ipa.simulate.graph import PipelineSim
+from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
+from ipa.simulate.stage import Pods
+from ipa.simulate.truth import Truth
+
+Floats = NDArray[np.float64]
+# What has not ended so long after the last tick is lost.
+LONGEST_S = 120.0
+# Any day does; equal runs have equal records.
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class SimClock:
+    """The Clock port: time stands still until it is waited for, which advances the simulation."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+        self._now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        """Seconds since the beginning."""
+        return self._now_s
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return EPOCH + timedelta(seconds=self._now_s)
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass."""
+        until_s = self._now_s + max(seconds, 0.0)
+        self._advance(until_s)
+        self._now_s = until_s
+
+
+class SimWorkload:
+    """The Workload port over the simulated cluster."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self._world = world
+        self._written = ""
+
+    @property
+    def rolling(self) -> Rolling:
+        """How it replaces replicas."""
+        return self._world.cluster.settings.rolling
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """What is wanted, and what of it is ready."""
+        cluster = self._world.cluster
+        return WorkloadState(str(cluster.revision), cluster.states(), cluster.settled)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision; ConflictError where it has moved."""
+        revision = self._world.change(change.configs, change.revision)
+        self._written = change.decision_id
+        return revision
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """How far the change is."""
+        if change.decision_id != self._written:
+            return Rollout(RolloutPhase.FAILED, "another change was written after it")
+        return self._world.cluster.rollout(self._world.clock.monotonic_s())
+
+
+class SimWorld:
+    """One pipeline that is sent requests at `times_s` (rising, in s), and the ports of its control loop.
+
+    `truth` says what its pods do; the first `configs` serve from the beginning.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        truth: Truth,
+        configs: Sequence[StageConfig],
+        times_s: Floats,
+        *,
+        cluster: ClusterSettings,
+        metrics: MetricsSettings,
+        drop: str = "request",
+        queue: str = "central",
+        seed: int = 0,
+        kernel: str = "auto",
+    ) -> None:
+        self.pipeline, self.truth = pipeline, truth
+        self.cluster = Cluster(configs, cluster, startup_s=truth.startup_s, overhead=pipeline.bounds.overhead)
+        self.clock = SimClock(self.advance)
+        self.record = Record(np.bincount(times_s.astype(np.int64), minlength=1))
+        self.metrics = SimMetrics(self.record, metrics, self.clock.monotonic_s)
+        self.workload = SimWorkload(self)
+        # (when, accuracy of what serves, cores that are held) from each moment on at which either changed.
+        self.timeline: list[tuple[float, float, float]] = []
+        self.born_s = times_s
+        self.done_s = np.full(len(times_s), np.nan)
+        self._sim = PipelineSim(pipeline, drop=drop, queue=queue, seed=seed, kernel=kernel)
+        self._sim.offer(times_s)
+        self._serving: dict[str, Serving] = {}
+        self._at_s = 0.0
+        self._follow(0.0)
+        self._note()
+
+    def change(self, configs: Sequence[StageConfig], revision: str) -> str:
+        """The new revision; what follows from the change begins now."""
+        answer = self.cluster.change(configs, revision, self._at_s)
+        self._follow(self._at_s)
+        return answer
+
+    def kill(self, stage: str, count: int) -> None:
+        """So many serving pods of the stage are gone now; what was in them waits again."""
+        for template in self.cluster.kill(stage, count, self._at_s):
+            self._sim.stage(stage).fail(self._at_s, name=template, count=1)
+        self._follow(self._at_s)
+
+    def advance(self, until_s: float) -> None:
+        """Let time pass until then."""
+        while self._at_s < until_s:
+            at_s = min(until_s, max(self.cluster.next_event_s(), self._at_s))
+            self._run(at_s)
+            self._at_s = at_s
+            if self.cluster.next_event_s() <= at_s:
+                self.cluster.advance(at_s)
+                self._follow(at_s)
+        self._note()
+
+    def finish(self) -> None:
+        """Let what is inside end, without any more ticks; what has not ended after `LONGEST_S` is lost."""
+        until_s = self._at_s + LONGEST_S
+        while self._sim.inside and self._at_s < until_s:
+            self.advance(self._at_s + 1.0)
+
+    def pas_mean(self, until_s: float) -> float:
+        """The mean over time, from 0 on, of the accuracy of what serves."""
+        starts = [min(at_s, until_s) for at_s, _, _ in self.timeline]
+        lasting_s = np.diff([*starts, until_s])
+        return float(np.dot(lasting_s, [pas for _, pas, _ in self.timeline]) / until_s)
+
+    def accuracy_mean(self) -> float:
+        """The mean over answered requests of the accuracy of what served at their end; 0 without any."""
+        done_s = self.done_s[~np.isnan(self.done_s)]
+        at = np.searchsorted([at_s for at_s, _, _ in self.timeline], done_s, side="right") - 1
+        return float(np.mean(np.array([pas for _, pas, _ in self.timeline])[at])) if len(done_s) else 0.0
+
+    def _run(self, until_s: float) -> None:
+        """Let requests pass until then, and keep the record."""
+        finished = self._sim.run(until_s)
+        answered = ~finished.lost
+        ids, done_s = finished.ids[answered], finished.done_s[answered]
+        self.done_s[ids] = done_s
+        if len(ids):
+            self.record.answered.append((done_s, finished.latency_s[answered]))
+        for drained in self._drained():
+            self.cluster.drained(*drained)
+
+    def _follow(self, at_s: float) -> None:
+        """Tell the stages which pods serve from now on."""
+        for stage in self.pipeline.served:
+            serving = self.cluster.serving(stage.name)
+            if serving != self._serving.get(stage.name):
+                self._serving[stage.name] = serving
+                self._sim.set_replicas(stage.name, at_s, [self._pods(*each) for each in serving])
+        # What was told for this moment happens at it, so that those who drain are known.
+        self._run(at_s)
+        self.timeline.append((at_s, self.truth.pas(self._serving), self.cluster.cores))
+
+    def _note(self) -> None:
+        """Put what happened at the stages into the record."""
+        self.record.stage_arrivals = self._sim.items_per_s()
+        self.record.stage_queues = self._sim.waiting_per_s()
+
+    def _pods(self, template: str, config: StageConfig) -> Pods:
+        return Pods(config.replicas, config.batch_size, self.truth.service(config), template, config.variant)
+
+    def _drained(self) -> Iterator[tuple[str, str, float]]:
+        for stage in self.pipeline.served:
+            for drained in self._sim.stage(stage.name).drained():
+                yield stage.name, drained.name, drained.end_s

@@ -1,0 +1,274 @@
+"""Pods that start, roll, wait for room and cost; what is scraped of a simulated pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import numpy as np
+import pytest
+
+from ipa.control.ports import RolloutPhase
+from ipa.model.errors import ConflictError, InputError
+from ipa.model.observation import Measured, Missing, MissingReason
+from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, peak_cores
+from ipa.simulate.cluster import Cluster, ClusterSettings
+from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
+
+SMALL = StageConfig("detect", "small", 4, 1.0, 4)
+BIG = StageConfig("detect", "big", 4, 2.0, 4)
+STARTUP_S, DRAIN_S = 8.0, 1.0
+
+
+def cluster(*configs: StageConfig, overhead: Overhead = NO_OVERHEAD, **settings: object) -> Cluster:
+    return Cluster(
+        configs or (SMALL,),
+        ClusterSettings(**settings),  # type: ignore[arg-type]
+        startup_s=lambda config: STARTUP_S,
+        overhead=overhead,
+    )
+
+
+def replicas(config: StageConfig, count: int) -> StageConfig:
+    return StageConfig(config.stage, config.variant, config.batch_size, config.cores, count)
+
+
+def serving(pods: Cluster, stage: str = "detect") -> list[StageConfig]:
+    return [config for _, config in pods.serving(stage)]
+
+
+def ready(pods: Cluster, stage: str = "detect") -> int:
+    return sum(config.replicas for config in serving(pods, stage))
+
+
+def settle_drains(pods: Cluster, at_s: float) -> None:
+    """All that were told to stop are gone `DRAIN_S` later."""
+    for stage, template in pods.draining():
+        pods.drained(stage, template, at_s + DRAIN_S)
+
+
+def played(pods: Cluster, until_s: float) -> list[tuple[float, int, float]]:
+    """(time, ready pods, cores held) after each event until then."""
+    seen = []
+    while pods.next_event_s() <= until_s:
+        at_s = pods.next_event_s()
+        pods.advance(at_s)
+        settle_drains(pods, at_s)
+        seen.append((at_s, ready(pods), pods.cores))
+    return seen
+
+
+def change(pods: Cluster, *configs: StageConfig, at_s: float = 0.0) -> None:
+    pods.change(configs, str(pods.revision), at_s)
+    settle_drains(pods, at_s)
+
+
+def test_first_pods_serve_at_once_and_are_paid_from_the_beginning() -> None:
+    pods = cluster()
+    assert serving(pods) == [SMALL]
+    assert pods.settled
+    assert pods.core_seconds(10.0) == 40.0
+
+
+def test_side_by_side_has_all_old_and_all_new_until_the_new_are_ready() -> None:
+    pods = cluster()
+    change(pods, BIG)
+    assert pods.cores == peak_cores(SMALL, BIG, SIDE_BY_SIDE) == 12.0
+    assert serving(pods) == [SMALL]
+    assert not pods.settled
+    assert pods.rollout(1.0).phase is RolloutPhase.PROGRESSING
+    assert played(pods, 100.0) == [(STARTUP_S, 4, 12.0), (STARTUP_S + DRAIN_S, 4, 8.0)]
+    assert serving(pods) == [BIG]
+    assert pods.rollout(100.0).phase is RolloutPhase.READY
+    # Old and new are paid while they overlap, the old ones until they have drained.
+    assert pods.core_seconds(20.0) == 8.0 * 20 + 4.0 * (STARTUP_S + DRAIN_S)
+
+
+def test_a_deployment_never_serves_with_fewer_than_wanted_and_keeps_to_its_surge() -> None:
+    pods = cluster(rolling=DEPLOYMENT, rebatch_restarts=True)
+    change(pods, BIG)
+    steps = [(0.0, 4, pods.cores), *played(pods, 1000.0)]
+    assert min(count for _, count, _ in steps) >= 4
+    # A drained pod is out of the count while it ends, so for a second there may be one more.
+    assert max(cores for _, _, cores in steps) <= peak_cores(SMALL, BIG, DEPLOYMENT) + SMALL.cores
+    assert serving(pods) == [BIG]
+    # One at a time: four start-ups, one after the other.
+    assert steps[-1][0] == pytest.approx(4 * STARTUP_S + DRAIN_S)
+
+
+def test_a_deployment_that_is_changed_and_made_smaller_takes_old_pods_away_at_once() -> None:
+    pods = cluster(rolling=DEPLOYMENT, rebatch_restarts=True)
+    change(pods, replicas(BIG, 2))
+    assert ready(pods) == 2
+
+
+@pytest.mark.parametrize("rolling", [SIDE_BY_SIDE, DEPLOYMENT])
+def test_more_and_fewer_of_the_same_restart_nothing(rolling: object) -> None:
+    pods = cluster(rolling=rolling)
+    change(pods, replicas(SMALL, 6))
+    assert (pods.cores, ready(pods)) == (6.0, 4)
+    pods.advance(STARTUP_S)
+    assert serving(pods) == [replicas(SMALL, 6)]
+    change(pods, replicas(SMALL, 1), at_s=20.0)
+    assert serving(pods) == [replicas(SMALL, 1)]
+    assert played(pods, 30.0)[-1] == (20.0 + DRAIN_S, 1, 1.0)
+
+
+def test_another_batch_size_is_told_to_the_queue_or_restarts_the_pods() -> None:
+    rebatched = StageConfig("detect", "small", 8, 1.0, 4)
+    told, restarted = cluster(), cluster(rebatch_restarts=True)
+    change(told, rebatched)
+    change(restarted, rebatched)
+    assert told.settled and not restarted.settled
+    assert serving(told) == [rebatched]
+    assert serving(restarted) == [SMALL]
+
+
+def test_old_pods_keep_their_batch_size_until_a_new_one_serves() -> None:
+    pods = cluster()
+    change(pods, StageConfig("detect", "big", 8, 2.0, 4))
+    assert [config.batch_size for config in serving(pods)] == [4]
+    pods.advance(STARTUP_S)
+    assert [config.batch_size for config in serving(pods)] == [8]
+
+
+def test_pods_without_room_are_pending_cost_nothing_and_start_when_there_is_room() -> None:
+    other = StageConfig("read", "small", 1, 1.0, 2)
+    pods = cluster(SMALL, other, capacity_cores=8.0)
+    change(pods, replicas(SMALL, 7), other)
+    seen = pods.rollout(1.0)
+    assert (seen.phase, seen.lacks_room) == (RolloutPhase.PROGRESSING, True)
+    assert pods.cores == 8.0
+    played(pods, 50.0)
+    assert [state.ready_replicas for state in pods.states()] == [6, 2]
+    assert next(iter(pods.states())).config.replicas == 7
+    change(pods, replicas(SMALL, 7), replicas(other, 1), at_s=60.0)
+    assert played(pods, 100.0)[-1][1] == 7
+    assert pods.settled
+    assert pods.core_seconds(61.0) <= 8.0 * 61
+
+
+def test_a_broken_variant_never_serves_and_is_given_up_while_the_old_one_serves_on() -> None:
+    pods = cluster(broken=frozenset({("detect", "big")}), gives_up_after_s=30.0)
+    change(pods, BIG)
+    assert played(pods, 1000.0) == []
+    assert pods.next_event_s() == inf
+    assert pods.rollout(29.0).phase is RolloutPhase.PROGRESSING
+    assert pods.rollout(30.0).phase is RolloutPhase.FAILED
+    change(pods, SMALL, at_s=40.0)
+    assert pods.settled
+    assert pods.cores == 4.0
+
+
+def test_a_killed_pod_is_replaced() -> None:
+    pods = cluster()
+    assert len(pods.kill("detect", 1, 5.0)) == 1
+    assert ready(pods) == 3
+    assert played(pods, 50.0) == [(5.0 + STARTUP_S, 4, 4.0)]
+
+
+def test_what_runs_beside_the_replicas_is_paid() -> None:
+    assert cluster(overhead=Overhead(0.5, (("detect", 0.25),))).cores == 4 * 1.25 + 0.5
+
+
+def test_a_change_of_an_older_revision_is_refused() -> None:
+    pods = cluster()
+    with pytest.raises(ConflictError, match="revision"):
+        pods.change((BIG,), "0", 0.0)
+    with pytest.raises(ConflictError, match="stages"):
+        pods.change((), "1", 0.0)
+
+
+PIPELINE = Pipeline(
+    name="pages",
+    stages=chain([Stage("detect", (Variant("small"),))]),
+    sla=Sla(0.5, 90.0),
+    objectives={"default": Objective()},
+)
+
+
+def metrics(
+    counts: Sequence[int], now_s: float, settings: MetricsSettings | None = None, queue: int = 0
+) -> SimMetrics:
+    arrivals = np.array(counts, dtype=np.int64)
+    record = Record(arrivals, {"detect": 2 * arrivals}, {"detect": np.full(len(counts), queue)})
+    done_s = np.arange(len(counts), dtype=np.float64) + 0.5
+    record.answered.append((done_s, 0.1 * (1 + np.arange(len(counts)))))
+    return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
+
+
+def test_the_load_is_what_came_in_each_second_and_the_rate_the_mean_of_the_last_five() -> None:
+    signals = metrics(range(1, 101), 60.0, queue=3).read(PIPELINE, 20.0)
+    assert isinstance(signals.load, Measured) and signals.load.age_s == 0.0
+    assert signals.load.value.rates_rps == tuple(float(count) for count in range(41, 61))
+    assert signals.arrival_rate_rps == Measured(58.0, 0.0)
+    stage = signals.stages["detect"]
+    assert stage.arrival_rate_rps == Measured(116.0, 0.0)
+    assert stage.queue_length == Measured(3.0, 0.0)
+
+
+def test_the_latency_is_the_slas_quantile_of_what_was_answered_in_the_window() -> None:
+    signals = metrics([1] * 100, 60.0).read(PIPELINE, 20.0)
+    answered = 0.1 * np.arange(46, 61)
+    assert isinstance(signals.latency_s, Measured)
+    assert signals.latency_s.value == pytest.approx(np.quantile(answered, 0.9))
+
+
+def test_before_the_first_second_nothing_was_seen_and_earlier_seconds_are_gaps() -> None:
+    start = metrics([4] * 100, 0.0).read(PIPELINE, 20.0)
+    assert isinstance(start.load, Missing) and start.load.reason is MissingReason.ABSENT
+    assert isinstance(start.arrival_rate_rps, Missing)
+    early = metrics([4] * 100, 3.0).read(PIPELINE, 20.0)
+    assert isinstance(early.load, Measured)
+    assert early.load.value.rates_rps == (None,) * 17 + (4.0,) * 3
+
+
+def test_what_is_known_late_has_an_age_and_nothing_newer_in_it() -> None:
+    signals = metrics(range(1, 101), 60.0, MetricsSettings(delay_s=4.0)).read(PIPELINE, 20.0)
+    assert isinstance(signals.load, Measured)
+    assert (signals.load.age_s, signals.load.value.rates_rps[-1]) == (4.0, 56.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (MetricsSettings(gaps=((40.0, 70.0),)), MissingReason.STALE),
+        (MetricsSettings(outages=((40.0, 70.0),)), MissingReason.UNREACHABLE),
+        (MetricsSettings(delay_s=100.0), MissingReason.ABSENT),
+        (MetricsSettings(delay_s=20.0), MissingReason.STALE),
+    ],
+)
+def test_what_is_not_seen_is_missing_with_its_reason(
+    settings: MetricsSettings, reason: MissingReason
+) -> None:
+    signals = metrics([3] * 100, 60.0, settings).read(PIPELINE, 20.0)
+    for value in (
+        signals.load,
+        signals.arrival_rate_rps,
+        signals.latency_s,
+        signals.stages["detect"].queue_length,
+    ):
+        assert isinstance(value, Missing) and value.reason is reason
+
+
+def test_a_short_gap_is_a_gap_in_the_load() -> None:
+    settings = MetricsSettings(gaps=((50.0, 55.0),))
+    signals = metrics(range(1, 101), 60.0, settings).read(PIPELINE, 20.0)
+    assert isinstance(signals.load, Measured)
+    rates = signals.load.value.rates_rps
+    # A rate of one second needs both its samples: 50 to 54 are missing, so 55 cannot be said either.
+    assert [at for at, rate in enumerate(rates, 41) if rate is None] == [50, 51, 52, 53, 54, 55]
+
+
+def test_a_slow_scrape_gives_means_of_two_intervals() -> None:
+    settings = MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0)
+    signals = metrics([0] * 30 + [6] * 70, 60.0, settings).read(PIPELINE, 30.0)
+    assert isinstance(signals.load, Measured)
+    assert signals.load.value.averaged_s == 30.0
+    assert signals.load.value.rates_rps[-1] == 6.0
+    assert signals.arrival_rate_rps == Measured(6.0, 0.0)
+    with pytest.raises(InputError, match="whole seconds"):
+        MetricsSettings(scrape_interval_s=0.5)
