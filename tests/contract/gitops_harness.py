@@ -19,11 +19,12 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.edit import Manifest
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.shapes import KubeWorkload
-from ipa.control.ports import Rollout, RolloutPhase, Workload
-from ipa.model.decision import Change, Decision
+from ipa.control.ports import Workload
+from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from tests.contract.kube_harness import TICKS, TIMEOUT_S, contract_pipeline
+from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
+from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.store import ApiError
 
@@ -45,7 +46,7 @@ def person_writes(clone: Path, name: str, text: str, message: str = "by hand") -
     git(clone, "push", "--quiet", "origin", "HEAD:main")
 
 
-class GitOpsHarness:
+class GitOpsHarness(Settling):
     """A remote, our clone of it, a person's clone; `sync` is one pass of the GitOps tool, as Flux or Argo."""
 
     def __init__(self, folder: Path, decision: Callable[[str], Decision] | None = None) -> None:
@@ -87,24 +88,13 @@ class GitOpsHarness:
                 return
             self.kube.store.replace(place[0], {**live, "spec": document["spec"]})
 
-    def start(self, configs: Sequence[StageConfig]) -> None:
+    def deploy(self, configs: Sequence[StageConfig]) -> None:
         text = yaml.safe_dump(render(self.pipeline, configs), sort_keys=False)
         person_writes(self.person, self.name, text, "deploy")
-        self.sync()
-        for _ in range(TICKS):
-            self.kube.tick()
-            if self.workload.read(self.pipeline).settled:
-                return
-        raise AssertionError("the first deploy did not settle")
 
-    def settle(self, change: Change) -> Rollout:
-        for _ in range(TICKS):
-            rollout = self.workload.rollout(self.pipeline, change)
-            if rollout.phase is not RolloutPhase.PROGRESSING:
-                break
-            self.sync()
-            self.kube.tick()
-        return rollout
+    def let_time_pass(self) -> None:
+        self.sync()
+        self.kube.tick()
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         text = self.manifests.read(self.name)

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.ports import Rollout, RolloutPhase, Workload
-from ipa.model.decision import Change
+from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 
-TICKS = 60
 TIMEOUT_S = 10.0
 
 
@@ -38,7 +37,7 @@ def contract_pipeline(namespace: str = "default", image: str = "registry.example
     )
 
 
-class FakeKubeHarness:
+class FakeKubeHarness(Settling):
     """On the fake: time is ticks."""
 
     def __init__(self, folder: Path) -> None:
@@ -49,21 +48,11 @@ class FakeKubeHarness:
         self.workload: Workload = self.seldon
         self.pipeline = contract_pipeline()
 
-    def start(self, configs: Sequence[StageConfig]) -> None:
+    def deploy(self, configs: Sequence[StageConfig]) -> None:
         self.seldon.create(self.pipeline, configs)
-        for _ in range(TICKS):
-            self.kube.tick()
-            if self.workload.read(self.pipeline).settled:
-                return
-        raise AssertionError("the first deploy did not settle")
 
-    def settle(self, change: Change) -> Rollout:
-        for _ in range(TICKS):
-            rollout = self.workload.rollout(self.pipeline, change)
-            if rollout.phase is not RolloutPhase.PROGRESSING:
-                break
-            self.kube.tick()
-        return rollout
+    def let_time_pass(self) -> None:
+        self.kube.tick()
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         index = [one.name for one in self.pipeline.stages].index(stage)
@@ -82,7 +71,7 @@ class FakeKubeHarness:
         self.kube.__exit__()
 
 
-class ClusterHarness:
+class ClusterHarness(Settling):
     """On the cluster of IPA_TEST_KUBECONFIG: it has the CRD and the operator; its pods may be fake.
 
     Environment: IPA_TEST_NAMESPACE (default ipa-test, must exist), IPA_TEST_IMAGE (any that starts and
@@ -93,7 +82,7 @@ class ClusterHarness:
         from kubernetes import client, config
 
         self.namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
-        self.timeout_s = float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
+        self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")))
         image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
         self.pipeline = contract_pipeline(self.namespace, image)
         self.client = KubeClient.from_kubeconfig(kubeconfig, TIMEOUT_S)
@@ -107,21 +96,11 @@ class ClusterHarness:
         self._pause = threading.Event()
         self._remove_if_there()
 
-    def start(self, configs: Sequence[StageConfig]) -> None:
+    def deploy(self, configs: Sequence[StageConfig]) -> None:
         self.seldon.create(self.pipeline, configs)
-        for _ in range(int(self.timeout_s)):
-            if self.workload.read(self.pipeline).settled:
-                return
-            self._pause.wait(1)
-        raise AssertionError("the first deploy did not settle")
 
-    def settle(self, change: Change) -> Rollout:
-        for _ in range(int(self.timeout_s)):
-            rollout = self.workload.rollout(self.pipeline, change)
-            if rollout.phase is not RolloutPhase.PROGRESSING:
-                break
-            self._pause.wait(1)
-        return rollout
+    def let_time_pass(self) -> None:
+        self._pause.wait(1)
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         index = [one.name for one in self.pipeline.stages].index(stage)
@@ -149,7 +128,7 @@ class ClusterHarness:
 
     def _wait_until_gone(self) -> None:
         names = [f"ipa-contract-default-{i}-{stage.name}" for i, stage in enumerate(self.pipeline.stages)]
-        for _ in range(int(self.timeout_s)):
+        for _ in range(self.attempts):
             if not any(self.client.get_deployment(self.namespace, name) for name in names):
                 return
             self._pause.wait(1)

@@ -11,12 +11,12 @@ from pathlib import Path
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.split import Role, parts_of
 from ipa.adapters.kube.splitworkload import SplitWorkload
-from ipa.control.ports import Rollout, RolloutPhase, Workload
-from ipa.model.decision import Change
+from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, SeldonTarget, Shape
 from ipa.model.plan import StageConfig
-from tests.contract.kube_harness import TICKS, TIMEOUT_S, contract_pipeline
+from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
+from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 
 
@@ -31,7 +31,7 @@ def model_of(pipeline: Pipeline, stage: str) -> str:
     return next(part.name for part in parts_of(pipeline) if (part.role, part.stage) == (Role.MODEL, stage))
 
 
-class FakeSplitHarness:
+class FakeSplitHarness(Settling):
     """On the fake: time is ticks."""
 
     def __init__(self, folder: Path) -> None:
@@ -42,21 +42,11 @@ class FakeSplitHarness:
         self.workload: Workload = self.split
         self.pipeline = split(contract_pipeline())
 
-    def start(self, configs: Sequence[StageConfig]) -> None:
+    def deploy(self, configs: Sequence[StageConfig]) -> None:
         self.split.create(self.pipeline, configs)
-        for _ in range(TICKS):
-            self.kube.tick()
-            if self.workload.read(self.pipeline).settled:
-                return
-        raise AssertionError("the first deploy did not settle")
 
-    def settle(self, change: Change) -> Rollout:
-        for _ in range(TICKS):
-            rollout = self.workload.rollout(self.pipeline, change)
-            if rollout.phase is not RolloutPhase.PROGRESSING:
-                break
-            self.kube.tick()
-        return rollout
+    def let_time_pass(self) -> None:
+        self.kube.tick()
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         def scale(sdep: dict) -> None:
@@ -74,7 +64,7 @@ class FakeSplitHarness:
         self.kube.__exit__()
 
 
-class ClusterSplitHarness:
+class ClusterSplitHarness(Settling):
     """On the cluster of IPA_TEST_KUBECONFIG, with the environment of ClusterHarness.
 
     IPA_TEST_SPLIT_IMAGE is the image of router and queues; where pods are real this package is in it, and
@@ -85,7 +75,7 @@ class ClusterSplitHarness:
         from kubernetes import client, config
 
         self.namespace = os.environ.get("IPA_TEST_NAMESPACE", "ipa-test")
-        self.timeout_s = float(os.environ.get("IPA_TEST_TIMEOUT_S", "180"))
+        self.attempts = int(float(os.environ.get("IPA_TEST_TIMEOUT_S", "180")))
         image = os.environ.get("IPA_TEST_IMAGE", "registry.k8s.io/pause:3.10")
         made = split(contract_pipeline(self.namespace, image))
         assert made.seldon is not None
@@ -102,21 +92,11 @@ class ClusterSplitHarness:
         self._pause = threading.Event()
         self.remove()
 
-    def start(self, configs: Sequence[StageConfig]) -> None:
+    def deploy(self, configs: Sequence[StageConfig]) -> None:
         self.split.create(self.pipeline, configs)
-        for _ in range(int(self.timeout_s)):
-            if self.workload.read(self.pipeline).settled:
-                return
-            self._pause.wait(1)
-        raise AssertionError("the first deploy did not settle")
 
-    def settle(self, change: Change) -> Rollout:
-        for _ in range(int(self.timeout_s)):
-            rollout = self.workload.rollout(self.pipeline, change)
-            if rollout.phase is not RolloutPhase.PROGRESSING:
-                break
-            self._pause.wait(1)
-        return rollout
+    def let_time_pass(self) -> None:
+        self._pause.wait(1)
 
     def scale_by_another_hand(self, stage: str, replicas: int) -> None:
         path = "/spec/predictors/0/componentSpecs/0/replicas"
@@ -129,7 +109,7 @@ class ClusterSplitHarness:
         there = [part.name for part in parts_of(self.pipeline) if self._is_there(part.name)]
         for name in there:
             self._custom.delete_namespaced_custom_object(*self._place, name)
-        for _ in range(int(self.timeout_s)):
+        for _ in range(self.attempts):
             if not any(self._has_children(name) for name in there):
                 return
             self._pause.wait(1)

@@ -6,10 +6,11 @@ test_workload_contract.py.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
-from ipa.control.ports import Rollout, Workload
+from ipa.control.ports import Rollout, RolloutPhase, Workload
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
@@ -41,3 +42,35 @@ class WorkloadHarness(Protocol):
     def close(self) -> None:
         """Leave nothing behind."""
         ...
+
+
+class Settling(ABC):
+    """A harness that deploys and lets time pass; how often it looks before it gives up is `attempts`."""
+
+    pipeline: Pipeline
+    workload: Workload
+    attempts = 60
+
+    @abstractmethod
+    def deploy(self, configs: Sequence[StageConfig]) -> None:
+        """Make the first of it."""
+
+    @abstractmethod
+    def let_time_pass(self) -> None:
+        """A tick, or a second."""
+
+    def start(self, configs: Sequence[StageConfig]) -> None:
+        self.deploy(configs)
+        for _ in range(self.attempts):
+            self.let_time_pass()
+            if self.workload.read(self.pipeline).settled:
+                return
+        raise AssertionError("the first deploy did not settle")
+
+    def settle(self, change: Change) -> Rollout:
+        for _ in range(self.attempts):
+            rollout = self.workload.rollout(self.pipeline, change)
+            if rollout.phase is not RolloutPhase.PROGRESSING:
+                break
+            self.let_time_pass()
+        return rollout
