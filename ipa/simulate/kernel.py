@@ -21,6 +21,7 @@ HEAD, BATCHES = 0, 1
 
 def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles well
     since_s: float,
+    moved_s: float,
     until_s: float,
     timeout_s: float,
     drop: int,
@@ -53,12 +54,14 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     (-1: none), `slots[g]` its replicas, a heap by the time they are free in `free_s[first_slot[g]:]`, with
     their numbers in `replica` and by number how many times slower they are in `slow`. Each batch b leaves
     the place after its last item in `stops`, when it began and ended, and the replica (-1: none served it,
-    all its items are lost). `lost` marks single items. Nothing begins before `since_s`.
+    all its items are lost). `lost` marks single items. Nothing begins before
+    `since_s`; the head of the queue has been there since `moved_s`.
     """
     head = state[HEAD]
     batch = state[BATCHES]
     total = len(arrived_s)
     groups = len(sizes)
+    moved = moved_s if batch == 0 else starts_s[batch - 1]
     while head < total:
         due_late = arrived_s[head] + timeout_s
         start = inf
@@ -77,7 +80,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                     chosen = g
                     chosen_free = free
         if drop == REQUEST:
-            expiry = max(born_s[head] + drop_after_s, arrived_s[head])
+            expiry = max(born_s[head] + drop_after_s, arrived_s[head], moved)
             if expiry <= start:
                 if expiry >= until_s:
                     break
@@ -86,6 +89,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                 stops[batch] = head
                 starts_s[batch] = expiry
                 ends_s[batch] = expiry
+                moved = expiry
                 served_by[batch] = -1
                 batch += 1
                 continue
@@ -122,6 +126,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
                     stops[batch] = stop
                     starts_s[batch] = start
                     ends_s[batch] = start
+                    moved = start
                     served_by[batch] = -1
                     batch += 1
                     continue
@@ -137,6 +142,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
         starts_s[batch] = start
         ends_s[batch] = end
         served_by[batch] = server
+        moved = start
         batch += 1
         # The replica sinks to its place in the heap.
         count = slots[chosen]

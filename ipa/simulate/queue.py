@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.simulate import kernel
 from ipa.simulate.kernel_numba import Drive
 from ipa.simulate.service import Factors, Floats, Service
 
@@ -90,7 +89,7 @@ class QueueSim:
         self._timeout_s = timeout_s
         self._drop, self._drop_after_s, self._drive = drop, drop_after_s, drive
         self._factors = Factors(seed)
-        self._since_s = self._now_s = 0.0
+        self._since_s = self._now_s = self._moved_s = 0.0
         self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         self._offered: list[tuple[Ints, Floats, Floats]] = []
         self._groups: dict[str, _Group] = {}
@@ -234,7 +233,7 @@ class QueueSim:
         stops, server = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
         starts, ends, lost = np.empty(total), np.empty(total), np.zeros(total, dtype=np.bool_)
         self._drive(
-            (self._since_s, float(until_s), self._timeout_s, self._drop, self._drop_after_s),
+            (self._since_s, self._moved_s, float(until_s), self._timeout_s, self._drop, self._drop_after_s),
             (
                 arrived[:total],
                 born[:total],
@@ -259,6 +258,8 @@ class QueueSim:
         for group, at, count in zip(groups, first_slot, counts, strict=True):
             group.free_s, group.replica = free_s[at : at + count], replica[at : at + count]
         head, batches = state
+        if batches:
+            self._moved_s = float(starts[batches - 1])
         sizes = np.diff(stops[:batches], prepend=0)
         start_s = np.repeat(starts[:batches], sizes)
         lost = lost[:head]
