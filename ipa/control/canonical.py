@@ -9,8 +9,17 @@ from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date
 from enum import Enum
+from functools import cache
 from math import isfinite
 from typing import Any
+
+
+SCALARS = frozenset({str, int, bool})
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def canonical_json(value: Any) -> str:
@@ -28,10 +37,16 @@ def plain(value: Any) -> Any:
 
     An infinite number is None: JSON has none.
     """
+    kind = type(value)
+    # What most of it is, first: every tick is written down so.
+    if kind is float:
+        return value if isfinite(value) else None
+    if value is None or kind in SCALARS:
+        return value
     if isinstance(value, Enum):
         return value.value
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {name: plain(getattr(value, name)) for name in _names(kind)}
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, AbstractSet):
@@ -41,7 +56,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, date):
         value = value.isoformat()
     if isinstance(value, float) and not isfinite(value):
-        value = None
-    if value is None or isinstance(value, bool | int | float | str):
+        return None
+    if isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"a {type(value).__name__} has no canonical form")
