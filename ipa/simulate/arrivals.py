@@ -19,7 +19,7 @@ DAY_S = 86_400
 def request_times(
     rates_rps: ArrayLike, spacing: str = "poisson", *, seed: int | Sequence[int] = 0, start_s: float = 0.0
 ) -> Floats:
-    """The times in s of all requests, rising, at `rates_rps[i]` requests a second in [start_s + i, start_s + i + 1).
+    """The times in s of all requests, rising: `rates_rps[i]` a second in [start_s + i, start_s + i + 1).
 
     "poisson": a random number in each second, at random places. "even": as many as the rates add up to,
     each where the rates' integral reaches the next half. "burst": as many, all at their second's start, as
@@ -99,7 +99,10 @@ class Workload:
 _BURST = ((10, 22.0), (30, 27.0), (150, 28.5), (165, 25.0), (330, 25.5), (360, 14.5), (400, 13.5), (440, 6.5))
 WORKLOADS = {
     "bursty": Workload(
-        ((0, 5.0), (300, 5.1), (385, 6.0), (392, 15.0), *((392 + at, rate) for at, rate in _BURST), (1200, 5.5)),
+        (
+            (0, 5.0), (300, 5.1), (385, 6.0), (392, 15.0), *((392 + at, rate) for at, rate in _BURST),
+            (1200, 5.5),
+        ),
         1.5, 3.0, 34.0, ((1_301_160, 1_302_360),),
     ),
     "steady_low": Workload(((0, 5.06), (1200, 5.06)), 0.94, 3.0, 8.0, ((1_299_600, 1_300_800),)),
@@ -138,4 +141,5 @@ def workload_rates(name: str, *, seed: int = 0, trace: Sequence[float] | None = 
     smooth = np.interp(np.arange(1200), at, rates)
     names = sorted(WORKLOADS)
     noise = np.random.default_rng([seed, names.index(name)]).normal(0.0, load.noise_rps, 1200)
-    return np.clip(np.rint(smooth + noise), load.least_rps, load.most_rps)
+    made: Floats = np.clip(np.rint(smooth + noise), load.least_rps, load.most_rps)
+    return made

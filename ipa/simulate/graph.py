@@ -92,7 +92,7 @@ class PipelineSim:
         return self._offered - self._finished
 
     def stage(self, name: str) -> StageSim:
-        """The stage of that name, to slow, to fail or to ask; NotFoundError where none of that name serves."""
+        """The stage of that name, to slow, fail or ask; NotFoundError where none of that name serves."""
         if name not in self._stages:
             raise NotFoundError(
                 f"pipeline {self.pipeline.name!r} has no stage {name!r} that serves",

@@ -173,10 +173,11 @@ def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any)
     before, after = arrays[:INPUTS], arrays[INPUTS:]
     lists = [array.tolist() for array in before]
     out = [array.tolist() for array in after]
-    draws, place = factors.values.tolist(), factors.next.tolist()
-    while (which := advance(*scalars, *lists, draws, place, factors.last.tolist(), *out)) != DONE:
+    place = factors.next.tolist()
+    loop: Any = advance
+    while (which := loop(*scalars, *lists, factors.listed(), place, factors.last.tolist(), *out)) != DONE:
         factors.refill(which)
-        draws, place[which] = factors.values.tolist(), int(factors.next[which])
+        place[which] = int(factors.next[which])
     factors.next[:] = place
     for array, values in zip(arrays, (*lists, *out), strict=True):
         array[:] = values

@@ -17,7 +17,7 @@ KERNELS = ("auto", "numba", "plain")
 
 @cache
 def drive(name: str = "auto") -> Drive:
-    """The loop of that name: "numba", "plain", or "auto": compiled where numba is installed. Equal results."""
+    """The loop of that name; "auto" is "numba" where that is installed. All give equal results."""
     if name not in KERNELS:
         raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
     if name == "plain" or (name == "auto" and find_spec("numba") is None):

@@ -21,8 +21,8 @@ class Pods:
     """Replicas that are alike: how many, the most items they take at once, and how long that takes.
 
     `name` says which pods are the same ones from one call to the next: those of a name that goes on stay
-    busy with what they do, whatever their batch size and service are from then on. `variant` is what they run,
-    for fan-outs that depend on it.
+    busy with what they do, whatever their batch size and service are from then on. `variant` is what they
+    run, for fan-outs that depend on it.
     """
 
     count: int
@@ -81,7 +81,7 @@ class _Group:
 
 
 class QueueSim:
-    """A first-in-first-out queue. Times rise from call to call; nothing at or after `until_s` has happened."""
+    """A queue, first in first out. Times rise from call to call; what is at `until_s` has not happened."""
 
     def __init__(
         self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: Drive
@@ -129,7 +129,7 @@ class QueueSim:
             self._offered.append((refs, arrived_s, born_s))
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve with these from `at_s` on; those that leave finish what they do, of a group the idle first."""
+        """Serve with these from `at_s` on. Those that leave finish what they do; of a group the idle leave."""
         self._since_s = at_s
         wanted = {each.name: each for each in pods}
         self._drained += [
@@ -161,16 +161,16 @@ class QueueSim:
         return numbers
 
     def slow(self, name: str, factor: float, count: int | None) -> None:
-        """The first `count` replicas of the group (None: all) take so many times as long for what they begin."""
+        """What the group's first `count` replicas (None: all) begin takes so many times as long."""
         if name in self._groups:
             self._slow[np.sort(self._groups[name].replica)[:count]] = factor
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
-        """The first `count` replicas of the group are gone; what they had waits again. Items back, and lost."""
+        """The group's first `count` replicas are gone, what they had waits again: items back, items lost."""
         group = self._groups.get(name)
         if group is None:
             return 0, 0
-        self._since_s = at_s
+        self._since_s = self._moved_s = at_s
         gone = np.sort(group.replica)[:count]
         stay = ~np.isin(group.replica, gone)
         order = np.lexsort((group.replica[stay], group.free_s[stay]))

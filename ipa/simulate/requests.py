@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ipa.simulate.queue import Items
+from ipa.simulate.queue import Bools, Ints, Items
 from ipa.simulate.service import Floats
 
-Ints = NDArray[np.int64]
+# id, birth, end, lost, server
+Columns = tuple[Ints, Floats, Floats, Bools, Ints]
 
 
 class Requests:
@@ -44,55 +44,50 @@ class Requests:
             self._empty.append((ids[none], times_s[none], born_s[none]))
         return np.repeat(refs, items), np.repeat(times_s, items), np.repeat(born_s, items)
 
-    def join(self, items: Items, until_s: float) -> tuple[Ints, Floats, Floats, NDArray[np.bool_], Ints]:
-        """The requests that ended with these items, in order of their end: id, birth, end, lost, server.
+    def join(self, items: Items, until_s: float) -> Columns:
+        """The requests that ended with these items, in order of their end.
 
         A request is lost with its first item that is lost.
         """
+        columns = (items.ref, items.born_s, items.done_s, items.lost, items.server)
         # In order of their end, those of one moment as they came: so however the run was cut.
         if np.any(items.done_s[1:] < items.done_s[:-1]):
-            order = np.argsort(items.done_s, kind="stable")
-            columns = [
-                column[order] for column in (items.ref, items.born_s, items.done_s, items.lost, items.server)
-            ]
-        else:
-            columns = [items.ref, items.born_s, items.done_s, items.lost, items.server]
+            columns = _pick(columns, np.argsort(items.done_s, kind="stable"))
         if np.any(columns[0] < 0):
-            columns = self._joined(*columns)
-        if self._empty:
-            columns = self._with_empty(columns, until_s)
-        return columns[0], columns[1], columns[2], columns[3], columns[4]
+            columns = self._joined(columns)
+        return self._with_empty(columns, until_s) if self._empty else columns
 
-    def _joined(self, ref: Ints, *others: NDArray) -> list[NDArray]:
-        lost = others[2]
-        rows = -1 - ref[ref < 0]
+    def _joined(self, columns: Columns) -> Columns:
+        ref, lost = columns[0], columns[3]
         places = np.flatnonzero(ref < 0)
-        # The first loss of each row, and the last item of each row whose items have all ended by now.
+        rows = -1 - ref[places]
         np.subtract.at(self._left, rows, 1)
         lost_rows, at = np.unique(rows[lost[places]], return_index=True)
-        lost_at = places[lost[places]][at]
-        fresh = ~self._told[lost_rows]
-        self._told[lost_rows] = True
-        back_rows, at = np.unique(rows[::-1], return_index=True)
-        last_at = places[::-1][at]
-        whole = (self._left[back_rows] == 0) & ~self._told[back_rows]
-        self._told[back_rows[whole]] = True
         keep = ref >= 0
-        keep[lost_at[fresh]] = True
-        keep[last_at[whole]] = True
+        keep[places[lost[places]][at]] = ~self._told[lost_rows]
+        self._told[lost_rows] = True
+        last_rows, at = np.unique(rows[::-1], return_index=True)
+        whole = (self._left[last_rows] == 0) & ~self._told[last_rows]
+        self._told[last_rows[whole]] = True
+        keep[places[::-1][at[whole]]] = True
         ids = ref.copy()
         ids[places] = self._ids[rows]
-        return [ids[keep], *(column[keep] for column in others)]
+        return _pick((ids, *columns[1:]), keep)
 
-    def _with_empty(self, columns: list[NDArray], until_s: float) -> list[NDArray]:
+    def _with_empty(self, columns: Columns, until_s: float) -> Columns:
         ids, times_s, born_s = (np.concatenate(each) for each in zip(*self._empty, strict=True))
         now = times_s < until_s
-        self._empty = [(ids[~now], times_s[~now], born_s[~now])] if not now.all() else []
-        none = np.zeros(int(now.sum()), dtype=np.bool_)
-        more = (ids[now], born_s[now], times_s[now], none, np.full(len(none), -1))
-        columns = [np.concatenate(pair) for pair in zip(columns, more, strict=True)]
-        order = np.argsort(columns[2], kind="stable")
-        return [column[order] for column in columns]
+        self._empty = [] if now.all() else [(ids[~now], times_s[~now], born_s[~now])]
+        count = int(now.sum())
+        more = (ids[now], born_s[now], times_s[now], np.zeros(count, dtype=np.bool_), np.full(count, -1))
+        both: Columns = (
+            np.concatenate([columns[0], more[0]]),
+            np.concatenate([columns[1], more[1]]),
+            np.concatenate([columns[2], more[2]]),
+            np.concatenate([columns[3], more[3]]),
+            np.concatenate([columns[4], more[4]]),
+        )
+        return _pick(both, np.argsort(both[2], kind="stable"))
 
     def _reserve(self, rows: int) -> None:
         if rows > len(self._ids):
@@ -102,3 +97,8 @@ class Requests:
                 grown = np.zeros(size, dtype=old.dtype)
                 grown[: self._rows] = old[: self._rows]
                 setattr(self, name, grown)
+
+
+def _pick(columns: Columns, which: Ints | Bools) -> Columns:
+    ids, born_s, done_s, lost, server = columns
+    return ids[which], born_s[which], done_s[which], lost[which], server[which]

@@ -92,7 +92,7 @@ class Routes:
             self._rounding[key][new] = rng.random(count)
         for at, before in enumerate(self.before):
             live = np.array([visits[link.parent] & self._takes(link, new) for link in before], dtype=np.bool_)
-            visits.append(live.any(axis=0) if before else np.ones(count, dtype=np.bool_))
+            visits.append(np.asarray(live.any(axis=0)) if before else np.ones(count, dtype=np.bool_))
             if at in self._left:
                 self._left[at] = grown(self._left[at], stop)
                 self._left[at][new] = live.sum(axis=0)
@@ -163,7 +163,7 @@ class Routes:
         return self._items[at][ids] if self.has_items else None
 
     def end(self, ids: Ints, lost: Bools) -> Bools:
-        """Which of these, in order of time, end their request: the last of its last stages, or the first loss."""
+        """Which of these, in order of time, end their request: as its last stage, or as its first loss."""
         if not self._forks:
             return np.ones(len(ids), dtype=np.bool_)
         np.subtract.at(self._ends_left, ids[~lost], 1)

@@ -74,6 +74,7 @@ class Factors:
         self._streams: dict[float, int] = {}
         self._rngs: list[np.random.Generator] = []
         self._drawn: list[int] = []
+        self._listed: list[float] | None = None
         self.values: Floats = np.empty(0)
         self.next = np.empty(0, dtype=np.int64)
         self.last = np.empty(0, dtype=np.int64)
@@ -86,6 +87,7 @@ class Factors:
             number = self._streams[spread] = len(self._rngs)
             self._rngs.append(np.random.default_rng((*self._seed, number)))
             self._drawn.append(self.FIRST)
+            self._listed = None
             self.values = np.concatenate([self.values, np.empty(self.BLOCK)])
             self.next = np.append(self.next, number * self.BLOCK)
             self.last = np.append(self.last, number * self.BLOCK)
@@ -98,3 +100,10 @@ class Factors:
         self.values[start : start + count] = self._rngs[number].gamma(1 / spread, spread, count)
         self.next[number], self.last[number] = start, start + count
         self._drawn[number] = min(2 * count, self.BLOCK)
+        self._listed = None
+
+    def listed(self) -> list[float]:
+        """The values as a list."""
+        if self._listed is None:
+            self._listed = self.values.tolist()
+        return self._listed

@@ -110,8 +110,9 @@ class StageSim:
     def set_replicas(self, at_s: float, pods: Sequence[Pods]) -> None:
         """From `at_s` on these groups serve.
 
-        InputError for names that are not distinct, or a moment that is past. Those taken away finish what they do and take nothing more (`drained` says when each had ended); of a
-        group idle ones go first. Sets of replicas that were given for `at_s` or later are forgotten.
+        InputError for names that are not distinct, or a moment that is past. Those taken away finish what
+        they do and take nothing more (`drained` says when each had ended); of a group idle ones go first.
+        Sets of replicas that were given for `at_s` or later are forgotten.
         """
         if len({each.name for each in pods}) < len(pods) or any(
             each.count < 0 or each.batch_size < 1 for each in pods
