@@ -16,7 +16,7 @@ from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.policies.base import PolicyState, Prediction
+from ipa.policies.base import PolicyState, Prediction, is_at_once
 
 Configs = tuple[StageConfig, ...]
 # So much more must a plan carry for a moment with less to be worth it.
@@ -36,6 +36,7 @@ def choose(
         return _kept(ReasonCode.NO_CHANGE, "the best plan runs", short, plan, forecast), reset
     now = request.predict(running, plan.rate_rps)
     urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
+    urgent = urgent or is_at_once(request.policy, running)
     if now is not None and not urgent:
         gain_ratio = _gain_ratio(plan, now)
         if now.feasible and gain_ratio < request.settings.tolerance_ratio:
@@ -102,6 +103,7 @@ def plan_for(
         only_more=only_more or request.control.mode is Mode.GUARDED,
         room_cores=quarantine.room_cores(state.failures, running, request.now_s),
         reachable=reachable,
+        memory=state.memory,
     )
     try:
         plan = request.policy.decide(request.observation, forecast, asked)

@@ -14,9 +14,10 @@ from ipa.control.said import pin_faults, pins_of, stop_of
 from ipa.control.state import Block, EngineState, Request, TickRequest, Verdict, hold
 from ipa.control.steps import safe_step
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
+from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
-from ipa.policies.base import pinned
+from ipa.policies.base import PolicyState, Remembering, pinned
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
 DRIFT_WINDOW_S = 3600.0
@@ -34,6 +35,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, tick=state.tick + 1)
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
+    state = replace(state, memory=_remembered(request, state))
     pins = pins_of(request.control)
     asked = replace(request, pipeline=pinned(request.pipeline, pins)) if pins else request
     verdict, state = _judge(asked, state)
@@ -54,6 +56,19 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         )
         state = replace(state, actuation=begin(change, request.now_s), lower=())
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
+
+
+def _remembered(request: TickRequest, state: EngineState) -> object:
+    """What the policy remembers after this tick; what it did before where it could not see what runs."""
+    running = request.observation.running()
+    if running is None or not isinstance(request.policy, Remembering):
+        return state.memory
+    asked = PolicyState(state.shadow or running, now_s=request.now_s, memory=state.memory)
+    try:
+        return request.policy.remember(request.observation, asked)
+    except IpaError:
+        # It will say so itself when it is asked for a plan.
+        return state.memory
 
 
 def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:

@@ -82,7 +82,7 @@ class EngineState:
     is known), `planned` whether a plan was ever applied, `conflicts` refused writes in a row, `drifts_s` when
     another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what a person asked
     for and takes more than one step, `last_reason` the last tick's, `counted_s` when a tick last counted (see
-    `counts`).
+    `counts`), `memory` what the policy itself remembers.
     """
 
     tick: int = 0
@@ -100,6 +100,7 @@ class EngineState:
     shadow: tuple[StageConfig, ...] | None = None
     last_reason: ReasonCode | None = None
     counted_s: float | None = None
+    memory: object = None
 
     def counts(self, request: TickRequest) -> bool:
         """Whether this tick counts where ticks in a row are asked for: not one that was brought forward."""

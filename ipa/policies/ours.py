@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor, log
 
@@ -9,7 +10,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.policies.base import Planner, PolicyState, constrained
+from ipa.policies.base import Configs, Planner, PolicyState, constrained
 
 # No load is planned for as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
 MIN_RATE_RPS = 0.1
@@ -17,13 +18,25 @@ MIN_RATE_RPS = 0.1
 GRID = 1.05
 
 
+# Whether the planner could choose a configuration at some rate.
+Offers = Callable[[Pipeline, Configs], bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Plans with `planner` for `forecast.upper_rps`; within what people said and what failed lately."""
+    """Plans with `planner` for `forecast.upper_rps`; within what people said and what failed lately.
+
+    `offers` is given where the planner decides less than ours, so that what runs may be none of its choices.
+    """
 
     pipeline: Pipeline
     planner: Planner
     name: str = "ours"
+    offers: Offers | None = None
+
+    def at_once(self, running: Configs) -> bool:
+        """Where something runs that the planner would never choose; its plan has then nothing to beat."""
+        return self.offers is not None and not self.offers(self.pipeline, running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best plan; that of the largest rate that can be carried where the forecast cannot be."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.profile import StageProfile
-from ipa.policies.base import Planner
 from ipa.policies.ours import Ours
+from ipa.policies.profiled import Profiled
 
 # RIM over-provisions statically; four of each is our choice, no published figure.
 RIM_REPLICAS = 4
 
 
-def fa2(pipeline: Pipeline, profiles: Mapping[str, StageProfile], planner: Planner, *, heavy: bool) -> Ours:
+def fa2(pipeline: Pipeline, profiles: Mapping[str, StageProfile], profiled: Profiled, *, heavy: bool) -> Ours:
     """FA2: batch and replicas are decided, every stage's variant is its least or its most accurate one."""
     stages = []
     for stage in pipeline.stages:
@@ -25,10 +25,17 @@ def fa2(pipeline: Pipeline, profiles: Mapping[str, StageProfile], planner: Plann
         ranked = sorted(stage.variants, key=lambda variant: profile.variant(variant.name).accuracy)
         stages.append(replace(stage, variants=(ranked[-1] if heavy else ranked[0],)))
     name = "fa2-high" if heavy else "fa2-low"
-    return Ours(replace(pipeline, stages=tuple(stages)), planner, name=name)
+    return Ours(replace(pipeline, stages=tuple(stages)), profiled.plan, name, profiled.offers)
 
 
-def rim(pipeline: Pipeline, planner: Planner, replicas: int = RIM_REPLICAS) -> Ours:
-    """RIM: variant and batch are decided, every stage has so many replicas."""
-    bounds = replace(pipeline.bounds, min_replicas=replicas, max_replicas=replicas)
-    return Ours(replace(pipeline, bounds=bounds), planner, name="rim")
+def rim(pipeline: Pipeline, profiled: Profiled, replicas: int = RIM_REPLICAS) -> Ours:
+    """RIM: variant and batch are decided, every stage has so many replicas, or as near as it may."""
+    stages = tuple(_fixed(stage, pipeline.bounds, replicas) for stage in pipeline.stages)
+    return Ours(replace(pipeline, stages=stages), profiled.plan, "rim", profiled.offers)
+
+
+def _fixed(stage: Stage, bounds: Bounds, replicas: int) -> Stage:
+    limits = stage.limits(bounds)
+    count = max(replicas, limits.min_replicas or 1)
+    count = count if limits.max_replicas is None else min(count, limits.max_replicas)
+    return replace(stage, bounds=replace(stage.bounds, min_replicas=count, max_replicas=count))

@@ -80,6 +80,30 @@ class Profiled:
     def _solved(self, problem: Problem, *, explain: bool = True) -> Plan:
         return solve(problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers)
 
+    def offers(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> bool:
+        """Whether the planner could choose the configuration at some rate, for this pipeline."""
+        problem = self._asked(pipeline, 1.0, ())
+        stages = [stage for stage in problem.stages if not stage.is_free]
+        if [config.stage for config in configs] != [stage.name for stage in stages]:
+            return False
+        for stage, config in zip(stages, configs, strict=True):
+            wanted = (config.variant, config.batch_size, config.cores)
+            at = [(it.variant, it.batch_size, it.cores) for it in stage.points]
+            least, most = problem.replica_limits(stage)
+            if wanted not in at or not problem.allows(stage, stage.points[at.index(wanted)]):
+                return False
+            if config.replicas < least or (most is not None and config.replicas > most):
+                return False
+        return True
+
+    def sizes_cores(self, config: StageConfig) -> tuple[float, ...]:
+        """The sizes of a replica at which the variant was measured with that batch size, ascending."""
+        (stage,) = (stage for stage in self._known.stages if stage.name == config.stage)
+        same = (config.variant, config.batch_size)
+        return tuple(
+            sorted(point.cores for point in stage.points if (point.variant, point.batch_size) == same)
+        )
+
     def predict(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
         """What the configuration would do at the rate (a Predictor); None where it was not measured."""
         # Of the least numbers there are, products are zero.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import PolicyState
-from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.profiled import Profiled
+from ipa.policies.rules import plan_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +25,4 @@ class Static:
 
         InputError where the configuration was not measured.
         """
-        configs = self.configs or state.running
-        rate_rps = max(forecast.upper_rps, MIN_RATE_RPS)
-        seen = self.profiled.predict(configs, rate_rps)
-        carried_rps = rate_rps if seen is None or seen.carries else seen.capacity_rps
-        plan = self.profiled.describe(configs, carried_rps)
-        if plan is None:
-            named = ", ".join(str(config) for config in configs)
-            raise InputError(f"the static configuration was not measured: {named}")
-        note = "" if carried_rps == rate_rps else f"the static plan carries {carried_rps:.3g} rps"
-        return replace(plan, solver=self.name, note=note)
+        return plan_of(self.profiled, self.configs or state.running, forecast, self.name)

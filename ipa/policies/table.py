@@ -13,10 +13,18 @@ from ipa.optimize.bymilp import Solvers
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Checker, Policy, Predictor
 from ipa.policies.checked import Checked, CheckedPredictor
+from ipa.policies.hpa import Hpa
+from ipa.policies.infadapter import InfAdapter
+from ipa.policies.kpa import Kpa
+from ipa.policies.ms_plus import MsPlus, OneTask
+from ipa.policies.oracle import Future, Oracle
 from ipa.policies.ours import Ours
-from ipa.policies.pinned import fa2, rim
+from ipa.policies.pinned import RIM_REPLICAS, fa2, rim
 from ipa.policies.profiled import Profiled
+from ipa.policies.rules import Ruled
+from ipa.policies.setplanning import set_question
 from ipa.policies.static import Static
+from ipa.policies.vpa_plus import VpaPlus
 from ipa.profiling.points import Allocation
 
 
@@ -33,6 +41,8 @@ class PolicyInputs:
     rolling: Rolling = SIDE_BY_SIDE
     # Simulates configurations, for the policies that check theirs (`CHECKED`).
     checker: Checker | None = None
+    # The true rate at a time of the world's clock, which only a simulation knows.
+    future: Future | None = None
 
     def profiled(self) -> Profiled:
         """Our planner and predictor over these profiles."""
@@ -43,9 +53,18 @@ class PolicyInputs:
         predict = self.profiled().predict
         return predict if self.checker is None else CheckedPredictor(predict, self.checker)
 
-    def published(self) -> Profiled:
-        """The planner of the papers: base allocation, their formulas of latency."""
-        return self._profiled(Allocation.BASE, Compat.PAPER)
+    def published(self, compat: Compat = Compat.PAPER) -> Profiled:
+        """The planner of the papers: base allocation, their formulas of latency, or those they released."""
+        return self._profiled(Allocation.BASE, compat)
+
+    def ruled(self) -> Ruled:
+        """What a rule makes its plans with."""
+        return Ruled(self.pipeline, self.profiled(), self.rolling)
+
+    def one_task(self) -> OneTask:
+        """The set program of a pipeline of one stage; UsageError says why there is none."""
+        asked = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
+        return OneTask(self.pipeline, self.profiled(), asked)
 
     def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
         return Profiled(
@@ -73,19 +92,58 @@ def _ours_checked(inputs: PolicyInputs) -> Policy:
 
 
 def _ipa(inputs: PolicyInputs) -> Policy:
-    return Ours(inputs.pipeline, inputs.published().plan, name="ipa")
+    return _published(inputs, "ipa", Compat.PAPER)
+
+
+def _ipa_artifact(inputs: PolicyInputs) -> Policy:
+    return _published(inputs, "ipa-artifact", Compat.IPA_ARTIFACT)
+
+
+def _published(inputs: PolicyInputs, name: str, compat: Compat) -> Policy:
+    profiled = inputs.published(compat)
+    return Ours(inputs.pipeline, profiled.plan, name, profiled.offers)
 
 
 def _fa2_low(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.profiles, inputs.published().plan, heavy=False)
+    return fa2(inputs.pipeline, inputs.profiles, inputs.published(), heavy=False)
 
 
 def _fa2_high(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.profiles, inputs.published().plan, heavy=True)
+    return fa2(inputs.pipeline, inputs.profiles, inputs.published(), heavy=True)
 
 
 def _rim(inputs: PolicyInputs) -> Policy:
-    return rim(inputs.pipeline, inputs.published().plan)
+    most = inputs.pipeline.objective(inputs.objective).max_replicas or RIM_REPLICAS
+    return rim(inputs.pipeline, inputs.published(), min(most, RIM_REPLICAS))
+
+
+def _infadapter(inputs: PolicyInputs) -> Policy:
+    return InfAdapter(inputs.one_task(), deadline_s=inputs.deadline_s)
+
+
+def _ms_plus(inputs: PolicyInputs) -> Policy:
+    return MsPlus(inputs.one_task())
+
+
+def _vpa_plus(inputs: PolicyInputs) -> Policy:
+    return VpaPlus(inputs.ruled())
+
+
+def _hpa(inputs: PolicyInputs) -> Policy:
+    return Hpa(inputs.ruled())
+
+
+def _kpa(inputs: PolicyInputs) -> Policy:
+    return Kpa(inputs.ruled())
+
+
+def _oracle(inputs: PolicyInputs) -> Policy:
+    if inputs.future is None:
+        raise UsageError(
+            "the policy oracle needs the true rates of the future, which only a simulation knows",
+            hint="Use it with `ipa simulate`.",
+        )
+    return Oracle(_ours(inputs), inputs.future)
 
 
 def _static(inputs: PolicyInputs) -> Policy:
@@ -98,8 +156,15 @@ POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
     "ipa": _ipa,
     "fa2-low": _fa2_low,
     "fa2-high": _fa2_high,
+    "ipa-artifact": _ipa_artifact,
     "rim": _rim,
+    "infadapter": _infadapter,
+    "ms+": _ms_plus,
+    "vpa+": _vpa_plus,
+    "hpa": _hpa,
+    "kpa": _kpa,
     "static": _static,
+    "oracle": _oracle,
 }
 
 # Those that need `PolicyInputs.checker`.

@@ -119,13 +119,18 @@ class Scenario:
         return replace(self, loop=_loop(self, ours(), run_id))
 
 
-def _loop(scenario: Scenario, policy: Policy, run_id: str) -> ControlLoop:
+def _loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipeline = PIPELINE) -> ControlLoop:
     world = World(scenario.clock, scenario.metrics, scenario.workload, scenario.store, scenario.store)
+    known = (
+        profiled()
+        if pipeline is PIPELINE
+        else Profiled(pipeline, PROFILES, compat=Compat.PAPER, solver="exact")
+    )
     return ControlLoop(
-        PIPELINE,
+        pipeline,
         world,
         policy=policy,
-        predict=profiled().predict,
+        predict=known.predict,
         forecaster=window_max,
         settings=scenario.settings,
         window_s=60.0,
@@ -143,6 +148,7 @@ def scenario(
     fault: Fault | None = None,
     readiness_s: float = 2.0,
     workload_of: type[FakeWorkload] = FakeWorkload,
+    pipeline: Pipeline = PIPELINE,
 ) -> Scenario:
     """A loop over the pipeline under that load, active unless told otherwise, ticking every 5 s."""
     rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
@@ -156,4 +162,4 @@ def scenario(
         loop=None,  # type: ignore[arg-type]
         settings=settings,
     )
-    return replace(made, loop=_loop(made, policy or ours(), "run"))
+    return replace(made, loop=_loop(made, policy or ours(), "run", pipeline))

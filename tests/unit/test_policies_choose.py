@@ -15,7 +15,7 @@ from ipa.policies.base import PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS, Ours
 from ipa.policies.profiled import Profiled
 from ipa.policies.static import Static
-from ipa.policies.table import POLICIES, PolicyInputs, make_policy
+from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, planner, profiled
 
 UNSEEN = Missing(MissingReason.NOT_ASKED)
@@ -34,7 +34,8 @@ def decide(name: str, rate_rps: float) -> Plan:
 
 
 RATES = [0.5, 10.0, 60.0]
-RIVALS = [name for name in POLICIES if name not in ("ours", "ours-checked", "static")]
+# Those whose plans are the best by the papers' formula of latency.
+RIVALS = ["ipa", "fa2-low", "fa2-high", "rim"]
 
 
 @pytest.mark.parametrize("rate_rps", RATES)

@@ -1,0 +1,178 @@
+"""Model-Switching+ of InfAdapter's evaluation: one variant at a time, on as many cores as the load takes.
+
+InfAdapter's program with one variant: max α·a_m − β·c − γ·LC, th_m(c) ≥ λ, c ≤ budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import inf
+
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Observation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
+from ipa.policies.base import Configs, PolicyState, constrained
+from ipa.policies.ours import MIN_RATE_RPS
+from ipa.policies.profiled import Profiled
+from ipa.policies.rules import ROUNDING
+from ipa.policies.setplanning import SetQuestion
+
+# InfAdapter plans for its point forecast and a tenth.
+MARGIN = 1.1
+# γ for each unit of α: 0.001 a second where accuracy counts in percent.
+GAMMA_RATIO = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class OneTask:
+    """What InfAdapter and its rival know of a pipeline of one stage. `asked` may be for any rate."""
+
+    pipeline: Pipeline
+    profiled: Profiled
+    asked: SetQuestion
+
+    @property
+    def stage(self) -> str:
+        """The name of its lone stage."""
+        return self.pipeline.served[0].name
+
+    def problem(self, rate_rps: float, state: PolicyState) -> SetProblem:
+        """The set program as it may be answered now: bounds, pins, what failed lately, what is loaded.
+
+        A variant that runs on other cores counts as to be loaded, since its pod is replaced.
+        """
+        pipeline = constrained(self.pipeline, state)
+        (stage,), bounds = pipeline.served, pipeline.bounds
+        names = {variant.name for variant in stage.variants}
+        asked = self.asked.problem
+        variants = tuple(
+            replace(
+                variant,
+                levels=tuple(level for level in variant.levels if self._allows(variant, level, pipeline)),
+                loaded=any(config.variant == variant.name for config in state.running),
+            )
+            for variant in asked.variants
+            if variant.name in names
+        )
+        room = inf if bounds.cores is None else bounds.cores - bounds.overhead.cores(())
+        return replace(
+            asked,
+            rate_rps=rate_rps,
+            budget_cores=max(min(asked.budget_cores, room), ROUNDING),
+            weights=replace(asked.weights, gamma=GAMMA_RATIO * asked.weights.alpha),
+            variants=variants,
+        )
+
+    def _allows(self, variant: SetVariant, level: CoreLevel, pipeline: Pipeline) -> bool:
+        (stage,) = pipeline.served
+        pin, limits = stage.pin, stage.limits(pipeline.bounds)
+        size = self.asked.batch_sizes[variant.name, level.cores]
+        return (
+            pin.variant in (None, variant.name)
+            and pin.cores in (None, level.cores)
+            and pin.batch_size in (None, size)
+            and pin.replicas in (None, 1)
+            and (limits.min_replicas or 1) <= 1
+            and (limits.batch_sizes is None or size in limits.batch_sizes)
+        )
+
+    def config(self, variant: str, cores: float) -> StageConfig:
+        """One replica of the variant on those cores, with the batch size by which it carries most."""
+        return StageConfig(self.stage, variant, self.asked.batch_sizes[variant, cores], cores, 1)
+
+    def offers(self, running: Configs) -> bool:
+        """Whether what runs is one replica that the program knows."""
+        return all(
+            (config.variant, config.cores) in self.asked.batch_sizes
+            and config == self.config(config.variant, config.cores)
+            for config in running
+        )
+
+    def described(self, config: StageConfig, rate_rps: float, name: str, note: str = "") -> Plan:
+        """The configuration as a plan for the rate."""
+        plan = self.profiled.describe((config,), rate_rps)
+        # It was made of points of the same profile.
+        assert plan is not None
+        return replace(plan, solver=name, note=note)
+
+    def infeasible(self, rate_rps: float, name: str, note: str) -> Plan:
+        """That there is no plan, and why."""
+        return Plan(
+            pipeline=self.pipeline.name,
+            rate_rps=rate_rps,
+            termination=Termination.INFEASIBLE,
+            solver=name,
+            objective=None,
+            bound=None,
+            gap=None,
+            pas=None,
+            cost_cores=None,
+            latency_s=None,
+            sla_s=self.asked.sla_s,
+            solve_s=0.0,
+            stages=(),
+            objective_name=self.asked.objective_name,
+            note=note,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MsPlus:
+    """Decides variant and cores; one replica."""
+
+    task: OneTask
+    name: str = "ms+"
+
+    def at_once(self, running: Configs) -> bool:
+        """Where something else runs than one replica of a measured size."""
+        return not self.task.offers(running)
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        """The best variant for the point forecast and a tenth, or for the upper one where that is more.
+
+        Where none carries that, the one that carries most.
+        """
+        rate_rps = planned_rate_rps(forecast)
+        return best_of_one(self.task, rate_rps, state, self.name)
+
+
+def planned_rate_rps(forecast: Forecast) -> float:
+    """The rate that InfAdapter and its rival plan for."""
+    return max(forecast.upper_rps, MARGIN * forecast.point_rps, MIN_RATE_RPS)
+
+
+def best_of_one(task: OneTask, rate_rps: float, state: PolicyState, name: str, note: str = "") -> Plan:
+    """The plan of the best single variant for the rate, or of the one that carries most."""
+    problem = task.problem(rate_rps, state)
+    single = [(variant, level) for variant, level in _levels(problem)]
+    if not single:
+        words = "no variant meets the SLA on any measured cores within the bounds"
+        return task.infeasible(rate_rps, name, words)
+    carrying = [it for it in single if it[1].capacity_rps >= rate_rps * (1 - ROUNDING)]
+    if carrying:
+        variant, level = max(
+            carrying, key=lambda it: (_worth(problem.weights, *it), -it[1].cores, it[0].name)
+        )
+        return task.described(task.config(variant.name, level.cores), rate_rps, name, note)
+    variant, level = max(single, key=lambda it: (it[1].capacity_rps, it[0].accuracy, -it[1].cores))
+    words = (
+        f"a load of {rate_rps:.3g} rps exceeds every variant; this one carries {level.capacity_rps:.3g} rps"
+    )
+    config = task.config(variant.name, level.cores)
+    return task.described(config, level.capacity_rps, name, "; ".join(it for it in (note, words) if it))
+
+
+def _levels(problem: SetProblem) -> Iterator[tuple[SetVariant, CoreLevel]]:
+    """Every variant on every number of cores that the budget has room for."""
+    for variant in problem.variants:
+        for level in variant.levels:
+            if level.cores <= problem.budget_cores + ROUNDING and level.capacity_rps > 0:
+                yield variant, level
+
+
+def _worth(weights: SetWeights, variant: SetVariant, level: CoreLevel) -> float:
+    worth = weights.alpha * variant.accuracy - weights.beta * level.cores
+    return worth - weights.gamma * variant.loading_s

@@ -1,0 +1,196 @@
+"""What the rules of autoscalers share: what each stage is offered, and a plan of what a rule wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, inf, isfinite
+
+from ipa.model.errors import InputError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling, peak_cores
+from ipa.policies.base import Configs, PolicyState, constrained
+from ipa.policies.ours import MIN_RATE_RPS
+from ipa.policies.profiled import Profiled
+
+# Sums of cores and shares of replicas are sums of fractions such as 0.1.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """What a stage is offered, in items a second, and what carries it. A rate of None was not seen.
+
+    `items` are those at the stage for each request of the pipeline, `capacity_rps` what one replica carries.
+    """
+
+    config: StageConfig
+    ready: int
+    rate_rps: float | None
+    queued: float
+    items: float
+    capacity_rps: float
+
+
+def stage_loads(
+    profiled: Profiled, observation: Observation, running: Sequence[StageConfig]
+) -> tuple[StageLoad, ...]:
+    """What each stage is offered while `running` runs; InputError where that was not measured.
+
+    Where something else is seen to run (in shadow mode), all replicas count as ready, and a stage is offered
+    what its place in the graph says.
+    """
+    plan = profiled.describe(running, 1.0)
+    if plan is None:
+        raise InputError(f"what runs was not measured: {', '.join(str(config) for config in running)}")
+    is_seen = observation.running() == tuple(running)
+    seen = {stage.stage: stage for stage in observation.stages} if is_seen else {}
+    loads = []
+    for config, known in zip(running, plan.stages, strict=True):
+        stage = seen.get(config.stage)
+        rate_rps = _sane(stage.arrival_rate_rps) if stage else None
+        if rate_rps is None:
+            requests_rps = _sane(observation.arrival_rate_rps)
+            rate_rps = None if requests_rps is None else requests_rps * known.rate_rps
+        ready = stage.ready_replicas.value if stage and isinstance(stage.ready_replicas, Measured) else None
+        loads.append(
+            StageLoad(
+                config=config,
+                ready=config.replicas if ready is None else max(ready, 0),
+                rate_rps=rate_rps,
+                queued=(_sane(stage.queue_length) if stage else None) or 0.0,
+                items=known.rate_rps,
+                capacity_rps=known.capacity_rps,
+            )
+        )
+    return tuple(loads)
+
+
+def _sane(seen: Measured[float] | Missing) -> float | None:
+    if isinstance(seen, Missing) or not isfinite(seen.value) or seen.value < 0:
+        return None
+    return seen.value
+
+
+def busy_replicas(load: StageLoad, over_s: float) -> float | None:
+    """How many replicas' worth of time the stage is busy, none of them for more than all of it.
+
+    What waits is offered once more within `over_s`. None where the load was not seen or nothing is ready.
+    """
+    if load.rate_rps is None or load.ready < 1:
+        return None
+    return min((load.rate_rps + load.queued / over_s) / load.capacity_rps, float(load.ready))
+
+
+def whole(replicas: float) -> int:
+    """So many replicas rounded up, forgiving rounding; one at the least."""
+    return max(1, ceil(replicas - ROUNDING))
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """Makes plans of what a rule wants: within bounds, pins and budget, described by the profiles."""
+
+    pipeline: Pipeline
+    profiled: Profiled
+    rolling: Rolling = SIDE_BY_SIDE
+
+    def loads(self, observation: Observation, state: PolicyState) -> tuple[StageLoad, ...]:
+        """What each stage is offered while what runs goes on."""
+        return stage_loads(self.profiled, observation, state.running)
+
+    def plan(self, wanted: Configs, forecast: Forecast, state: PolicyState, name: str) -> Plan:
+        """The plan of `wanted` as far as it may be, for the forecast or as much of it as it carries."""
+        fitted = fit(constrained(self.pipeline, state), wanted, state, self.rolling)
+        return plan_of(self.profiled, fitted, forecast, name)
+
+
+def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str) -> Plan:
+    """The configurations as a plan for the forecast, or for as much of it as they carry.
+
+    InputError where they were not measured.
+    """
+    rate_rps = max(forecast.upper_rps, MIN_RATE_RPS)
+    seen = profiled.predict(configs, rate_rps)
+    carried_rps = rate_rps if seen is None or seen.carries else seen.capacity_rps
+    plan = profiled.describe(configs, carried_rps)
+    if plan is None:
+        named = ", ".join(str(config) for config in configs)
+        raise InputError(f"the {name} configuration was not measured: {named}")
+    note = "" if carried_rps == rate_rps else f"the {name} plan carries {carried_rps:.3g} rps"
+    return replace(plan, solver=name, note=note)
+
+
+def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rolling = SIDE_BY_SIDE) -> Configs:
+    """What is wanted with its pins, within the replicas and the cores there may be.
+
+    Above the budget, what would be added is left out, most first: as pods that find no room. Where only what
+    can be reached is asked for and this cannot, what runs stays.
+    """
+    bounds = pipeline.bounds
+    now = {config.stage: config for config in state.running}
+    budget_cores = inf if bounds.cores is None else bounds.cores
+    fitted, least, kept = [], [], []
+    for config in wanted:
+        stage = pipeline.stage(config.stage)
+        pin, limits = stage.pin, stage.limits(bounds)
+        low = pin.replicas or limits.min_replicas or 1
+        high = pin.replicas or limits.max_replicas or inf
+        cores = config.cores if pin.cores is None else pin.cores
+        # Never more than would fill the whole budget: what is left to cut is then little.
+        high = max(low, min(high, budget_cores // cores))
+        fitted.append(
+            replace(
+                config,
+                variant=pin.variant or config.variant,
+                batch_size=pin.batch_size or config.batch_size,
+                cores=cores,
+                replicas=int(min(max(config.replicas, low), high)),
+            )
+        )
+        least.append(low)
+        kept.append(max(low, now[config.stage].replicas) if config.stage in now else low)
+    for floors in (kept, least):
+        fitted = _cut(pipeline, fitted, floors, budget_cores)
+    if state.reachable and not _is_reachable(pipeline, fitted, state.running, rolling):
+        return state.running
+    return tuple(fitted)
+
+
+def _cut(
+    pipeline: Pipeline, configs: Sequence[StageConfig], floors: Sequence[int], budget_cores: float
+) -> list[StageConfig]:
+    """The configurations with replicas left out until they fit, or all are at their floors."""
+    cut = list(configs)
+    while pipeline.bounds.overhead.cores(cut) > budget_cores + ROUNDING:
+        above = [
+            (config.replicas - floor, -at) for at, (config, floor) in enumerate(zip(cut, floors, strict=True))
+        ]
+        most, place = max(above)
+        if most <= 0:
+            break
+        cut[-place] = replace(cut[-place], replicas=cut[-place].replicas - 1)
+    return cut
+
+
+def _is_reachable(
+    pipeline: Pipeline, configs: Sequence[StageConfig], running: Configs, rolling: Rolling
+) -> bool:
+    """Whether old and new together never have more cores than they may, all stages at once."""
+    bounds = pipeline.bounds
+    if bounds.most_cores is None:
+        return True
+    now = {config.stage: config for config in running}
+    held = bounds.overhead.held
+    peak = bounds.overhead.fixed_cores + sum(
+        peak_cores(held(now.get(it.stage, it)), held(it), rolling) for it in configs
+    )
+    return peak <= max(bounds.most_cores, bounds.overhead.cores(running)) + ROUNDING
+
+
+def with_replicas(running: Configs, replicas: Sequence[int]) -> Configs:
+    """What runs with other numbers of replicas."""
+    return tuple(replace(config, replicas=n) for config, n in zip(running, replicas, strict=True))
