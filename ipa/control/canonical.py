@@ -13,7 +13,6 @@ from functools import cache
 from math import isfinite
 from typing import Any
 
-
 SCALARS = frozenset({str, int, bool})
 
 
@@ -43,18 +42,22 @@ def plain(value: Any) -> Any:
         return value if isfinite(value) else None
     if value is None or kind in SCALARS:
         return value
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if is_dataclass(value):
+        return {name: plain(getattr(value, name)) for name in _names(kind)}  # type: ignore[arg-type]
+    return _rare(value)
+
+
+def _rare(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
-    if is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in _names(kind)}
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, AbstractSet):
         return sorted((plain(entry) for entry in value), key=repr)
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
     if isinstance(value, date):
-        value = value.isoformat()
+        return value.isoformat()
     if isinstance(value, float) and not isfinite(value):
         return None
     if isinstance(value, bool | int | float | str):
