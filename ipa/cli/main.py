@@ -23,6 +23,7 @@ VERBS: tuple[str, ...] = (
     "remote",
     "render",
     "serve",
+    "simulate",
     "validate",
 )
 

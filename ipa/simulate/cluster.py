@@ -14,7 +14,7 @@ from ipa.control.ports import Rollout, RolloutPhase, StageState
 from ipa.model.errors import ConflictError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import ROUNDING, SIDE_BY_SIDE, Rolling
+from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling
 
 # Of a configuration, whose `replicas` do not count.
 Seconds = Callable[[StageConfig], float]
@@ -38,6 +38,10 @@ class ClusterSettings:
     rebatch_restarts: bool = False
     broken: frozenset[tuple[str, str]] = frozenset()
     gives_up_after_s: float = 30.0
+
+
+# Pods on Seldon, whose model servers batch.
+KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
 
 
 @dataclass(slots=True, eq=False)

@@ -25,15 +25,17 @@ Window = tuple[float, float]
 class MetricsSettings:
     """How the pipeline is watched. The defaults are those of a pipeline on this machine.
 
-    Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. Rates are means
-    over `rate_window_s`; the latency quantile is that of what was answered in `latency_window_s`. In `gaps`
-    nothing is scraped, so what is known grows old; in `outages` nothing answers at all. What is older than
-    `stale_after_s` is Missing (stale). InputError for an interval that is not whole.
+    Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate is the
+    mean over `rate_window_s`, each of the load's the mean over `load_window_s` before it: two intervals at
+    least, where an interval is not a second. The latency quantile is that of what was answered in
+    `latency_window_s`. In `gaps` nothing is scraped, so what is known grows old; in `outages` nothing answers
+    at all. What is older than `stale_after_s` is Missing (stale). InputError for windows that cannot be.
     """
 
     scrape_interval_s: float = 1.0
     delay_s: float = 0.0
     rate_window_s: float = 5.0
+    load_window_s: float = 1.0
     latency_window_s: float = 15.0
     stale_after_s: float = 15.0
     gaps: tuple[Window, ...] = ()
@@ -44,16 +46,14 @@ class MetricsSettings:
             raise InputError(
                 f"scrape_interval_s is {self.scrape_interval_s:g}, and must be whole seconds from 1 on"
             )
-
-    @property
-    def load_window_s(self) -> float:
-        """What a rate of the load is a mean over: a second, or the two samples that a rate needs."""
-        return 1.0 if self.scrape_interval_s == 1 else 2 * self.scrape_interval_s
+        least_s = 1.0 if self.scrape_interval_s == 1 else 2 * self.scrape_interval_s
+        if min(self.load_window_s, self.rate_window_s) < least_s:
+            raise InputError(f"load_window_s and rate_window_s must be {least_s:g} or more, for two scrapes")
 
 
-# As Prometheus sees a pipeline on Seldon; its rates need two scrapes.
+# As the service sees a pipeline on Seldon through Prometheus.
 ON_CLUSTER = MetricsSettings(
-    scrape_interval_s=15.0, rate_window_s=30.0, latency_window_s=60.0, stale_after_s=45.0
+    scrape_interval_s=5.0, rate_window_s=30.0, load_window_s=30.0, latency_window_s=60.0
 )
 
 

@@ -264,7 +264,7 @@ def test_a_short_gap_is_a_gap_in_the_load() -> None:
 
 
 def test_a_slow_scrape_gives_means_of_two_intervals() -> None:
-    settings = MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0)
+    settings = MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0, load_window_s=30.0)
     signals = metrics([0] * 30 + [6] * 70, 60.0, settings).read(PIPELINE, 30.0)
     assert isinstance(signals.load, Measured)
     assert signals.load.value.averaged_s == 30.0
@@ -272,3 +272,5 @@ def test_a_slow_scrape_gives_means_of_two_intervals() -> None:
     assert signals.arrival_rate_rps == Measured(6.0, 0.0)
     with pytest.raises(InputError, match="whole seconds"):
         MetricsSettings(scrape_interval_s=0.5)
+    with pytest.raises(InputError, match="two scrapes"):
+        MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0)

@@ -1,0 +1,136 @@
+"""`ipa simulate`: a pipeline under a load, kept by a policy, in virtual time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, Output, load
+from ipa.model.errors import InputError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from ipa.control.guards import GuardSettings
+    from ipa.settings import Settings
+
+TARGETS = ("local", "kubernetes")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `simulate`."""
+    app.command()(simulate)
+
+
+def simulate(
+    pipeline: str = PIPELINE,
+    *,
+    workload: str = typer.Option(
+        "bursty",
+        help="bursty, steady_low, steady_high, fluctuating; or a file of requests a second, one a line",
+    ),
+    policy: str | None = typer.Option(None, help="ours; with --settings ipa-artifact"),
+    seed: int = typer.Option(0, help="of arrivals and service times: equal seeds, equal runs"),
+    objective: str | None = OBJECTIVE,
+    minutes: float | None = typer.Option(None, help="of the workload; all of it without"),
+    times: float = typer.Option(1.0, min=0.0, help="multiplies the workload's rates"),
+    spacing: str | None = typer.Option(
+        None, help="of the requests of a second: poisson, even or burst; poisson, with --settings burst"
+    ),
+    forecaster: str = typer.Option("ladder", "--forecast", help="ladder, one of its rungs, or foresight"),
+    target: str = typer.Option("local", help="how pods are replaced and watched: as local or on kubernetes"),
+    capacity: float | None = typer.Option(None, help="cores there are; pods without room wait"),
+    settings: Path | None = typer.Option(None, help="JSON of a published run's settings, to repeat it"),
+    output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Run the control loop on a simulated pipeline and say what came of it."""
+    from ipa.simulate.cluster import KUBERNETES, ClusterSettings
+    from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
+    from ipa.simulate.published import settings_of
+    from ipa.simulate.repeat import repeated
+    from ipa.simulate.run import ForecastSettings, SimSetup
+    from ipa.simulate.run import simulate as run
+
+    if target not in TARGETS:
+        raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(TARGETS)}")
+    found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
+    on_cluster = target == "kubernetes"
+    if on_cluster:
+        from ipa.model.pipeline import at_cluster
+
+        found = at_cluster(found)
+    setup = SimSetup(
+        found,
+        profiles,
+        rates_of(workload, minutes, times),
+        policy=policy or "ours",
+        objective=objective,
+        seed=seed,
+        spacing=spacing or "poisson",
+        forecast=ForecastSettings(
+            forecaster, given.window_s, given.horizon_s, given.forecast_quantile, given.smooth_s
+        ),
+        guards=guards_of(given),
+        cluster=replace(KUBERNETES if on_cluster else ClusterSettings(), capacity_cores=capacity),
+        metrics=replace(ON_CLUSTER if on_cluster else MetricsSettings(), stale_after_s=given.stale_after_s),
+    )
+    if settings is not None:
+        published = settings_of(read_settings(settings), found, profiles)
+        setup = repeated(setup, published, policy=policy, spacing=spacing)
+    result = run(setup)
+    if output is Output.JSON:
+        typer.echo(json.dumps(result.summary(), indent=2))
+    else:
+        from ipa.cli.simulate_text import print_result
+
+        print_result(result)
+
+
+def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
+    """The rates by the second of a named workload or of a trace file; UsageError where none are left."""
+    from ipa.cli.forecast import read_trace
+    from ipa.simulate.arrivals import WORKLOADS, workload_rates
+
+    if workload in WORKLOADS:
+        rates = tuple(float(rate) for rate in workload_rates(workload))
+    elif Path(workload).is_file():
+        rates = tuple(rate or 0.0 for rate in read_trace(Path(workload), zeros_are_gaps=False))
+    else:
+        known = ", ".join(WORKLOADS)
+        raise NotFoundError(
+            f"there is no workload and no file {workload!r}", hint=f"Give a file, or one of: {known}"
+        )
+    if minutes is not None:
+        rates = rates[: max(round(60 * minutes), 0)]
+    if not rates:
+        raise UsageError(f"nothing of the workload {workload!r} is left to simulate")
+    return tuple(times * rate for rate in rates)
+
+
+def guards_of(given: Settings) -> GuardSettings:
+    """The loop's settings as the service has them."""
+    from ipa.control.guards import GuardSettings
+
+    named = {field.name for field in fields(given)}
+    return GuardSettings(
+        **{field.name: getattr(given, field.name) for field in fields(GuardSettings) if field.name in named}
+    )
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in the file; NotFoundError, or InputError where it is none."""
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path} holds no JSON object", hint="Give one `settings` object of the published runs."
+        )
+    return found
