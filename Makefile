@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test faults soak test-cluster demo bench bench-planner lint lock clean validate reference agreement
+.PHONY: help install test faults soak test-cluster demo bench bench-planner lint lock clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,11 @@ bench-planner: install ## the planner's engines: time, memory, failures; about 1
 
 agreement: install ## the planner's engines against each other and enumeration, over INSTANCES=2000 random problems
 	$(PY) -m experiments.agreement $(if $(INSTANCES),--instances $(INSTANCES))
+
+# All of them in their quick form, or the one that is named, whole.
+experiment: install ## the quick form of all experiments, ten minutes (or one: NAME=ipa-paper, QUICK=1; RESUME=1)
+	$(PY) -m experiments.lab $(NAME) $(if $(or $(QUICK),$(if $(NAME),,1)),--quick) $(if $(RESUME),--resume) \
+	  $(if $(TRACE),--trace $(TRACE)) $(if $(PIPELINE),--pipeline $(PIPELINE))
 
 lint: install ## style, types, layers
 	.venv/bin/ruff check .

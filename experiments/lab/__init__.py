@@ -1,0 +1,1 @@
+"""Experiments as files: an experiment.yaml becomes runs, Parquet tables and a page that needs no network."""

@@ -1,0 +1,93 @@
+"""What an experiment.yaml says, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineArm:
+    """A pipeline of the repository, and what is other than in its file."""
+
+    pipeline: str
+    name: str
+    objective: str | None = None
+    accuracy_floor: float | None = None
+    cores: float | None = None
+    # By stage: items sent on for each received, one number or by variant.
+    fan_out: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadArm:
+    """A load: one of the named ones (`like`), a trace file, or a file of the published data.
+
+    `at` is the place in a published JSON file, a JSON pointer. Rates are multiplied by `scale`.
+    """
+
+    name: str
+    like: str | None = None
+    trace: str | None = None
+    shared: str | None = None
+    at: str | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TraceArm:
+    """A load for forecasters: days of requests a second, some to learn from and some to be scored on.
+
+    The days are those of the trace, counted from 1, both ends included.
+    """
+
+    name: str
+    train_days: tuple[int, int]
+    test_days: tuple[int, int]
+    trace: str | None = None
+    shared: str | None = None
+    generate_days: int | None = None
+    divide: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetArm:
+    """Fleets of so many pipelines on one budget, planned anew every interval.
+
+    The budget lies at `budget_ratio` of the way from the least cores to those that no budget would take.
+    """
+
+    pipelines: tuple[int, ...]
+    hours: float
+    interval_s: float
+    budget_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One experiment: every combination of its arms is a run.
+
+    `slas` are as written: `own`, a multiple of the fastest plan's latency (`1.5x`) or a duration. `reference`
+    is the policy that the others are compared with. `root` is what its relative paths start from.
+    """
+
+    name: str
+    title: str
+    runner: str
+    path: Path
+    question: str = ""
+    minutes: float = 20.0
+    seeds: tuple[int, ...] = (1, 2, 3)
+    spacing: str = "poisson"
+    interval_s: float = 10.0
+    pipelines: tuple[PipelineArm, ...] = ()
+    workloads: tuple[WorkloadArm, ...] = ()
+    slas: tuple[str, ...] = ("own",)
+    policies: tuple[str, ...] = ()
+    forecasters: tuple[str, ...] = ("ladder",)
+    reference: str | None = None
+    published: str | None = None
+    traces: tuple[TraceArm, ...] = ()
+    fleet: FleetArm | None = None
+    quick: bool = False

@@ -1,0 +1,266 @@
+"""experiment.yaml -> Experiment, with every problem at its line and column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from experiments.lab.experiment import Experiment, FleetArm, PipelineArm, TraceArm, WorkloadArm
+from ipa.adapters.files import load_pipeline
+from ipa.adapters.files.document import Document, Pointer, parse, read_text
+from ipa.adapters.files.quantities import parse_duration_s
+from ipa.adapters.files.structure import check_schema
+from ipa.adapters.files.words import unknown
+from ipa.forecast.ladder import DEFAULT_RUNGS
+from ipa.model.errors import IpaError, UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.policies.table import POLICIES
+from ipa.simulate.arrivals import WORKLOADS
+from ipa.simulate.forecasts import FORESIGHT, LADDER
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE_NAME = "experiment.yaml"
+# What forecasts in a run: the service's ladder, one of its rungs, or the rate that truly comes.
+FORECASTERS = (LADDER, FORESIGHT, *(rung.name for rung in DEFAULT_RUNGS))
+# What each runner must be told.
+NEEDED = {
+    "simulate": ("pipelines", "workloads", "policies"),
+    "forecast": ("traces",),
+    "fleet": ("fleet", "seeds"),
+}
+_SOURCES = ("like", "trace", "shared")
+
+
+@cache
+def schema() -> Mapping[str, Any]:
+    """The JSON Schema of experiment files."""
+    found: Mapping[str, Any] = json.loads(
+        Path(__file__).with_name("experiment.schema.json").read_text("utf-8")
+    )
+    return found
+
+
+def find_experiments(root: Path = ROOT) -> dict[str, Path]:
+    """The experiment files of the repository by name."""
+    return {path.parent.name: path for path in sorted((root / "experiments").glob(f"*/{FILE_NAME}"))}
+
+
+def find_experiment(name: str, root: Path = ROOT) -> Path:
+    """The file of that name: that of an experiment of the repository, or a path; UsageError names all."""
+    known = find_experiments(root)
+    if name in known:
+        return known[name]
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return Path(name)
+    raise UsageError(f"there is no experiment {name!r}; {unknown(name, known)}")
+
+
+def load_experiment(path: Path, *, quick: bool = False, root: Path = ROOT) -> Experiment:
+    """The experiment in the file, in its quick form where wanted.
+
+    InputError lists every problem with its line and column; NotFoundError where there is no such file.
+    """
+    document = parse(read_text(path), str(path))
+    check_schema(document, schema())
+    if isinstance(document.data, dict):
+        _Check(document, path.parent, root).all()
+    document.raise_problems()
+    data = {key: value for key, value in document.data.items() if key != "quick"}
+    if quick:
+        data |= document.data.get("quick", {})
+    return _experiment(data, path, quick)
+
+
+class _Check:
+    """What a schema cannot say: names that must exist, keys that belong together."""
+
+    def __init__(self, document: Document, folder: Path, root: Path) -> None:
+        self.document, self.folder, self.root = document, folder, root
+
+    def all(self) -> None:
+        data = self.document.data
+        for part, place in ((data, ()), (data.get("quick"), ("quick",))):
+            if isinstance(part, dict):
+                self._part(part, place)
+        for key in NEEDED.get(str(data.get("runner")), ()):
+            if key not in data:
+                self.document.problem((), f"runner {data['runner']} needs the key {key!r}; add it")
+        reference, policies = data.get("reference"), data.get("policies")
+        if isinstance(reference, str) and isinstance(policies, list):
+            for place, names in (
+                (("policies",), policies),
+                (("quick", "policies"), _get(data, "quick", "policies")),
+            ):
+                if isinstance(names, list) and reference not in names:
+                    message = f"reference {reference!r} is not among {'.'.join(place)}; add it there"
+                    self.document.problem(("reference",), message)
+
+    def _part(self, part: dict[str, Any], place: Pointer) -> None:
+        self._names(part.get("policies"), (*place, "policies"), "policy", POLICIES)
+        self._names(part.get("forecasters"), (*place, "forecasters"), "forecaster", FORECASTERS)
+        for at, entry in _entries(part.get("pipelines")):
+            self._pipeline(entry, (*place, "pipelines", at))
+        for at, entry in _entries(part.get("workloads")):
+            self._workload(entry, (*place, "workloads", at))
+        for at, entry in _entries(part.get("traces")):
+            if isinstance(entry, dict):
+                self._trace(entry, (*place, "traces", at))
+        for key, word in (("pipelines", "name"), ("workloads", "name"), ("traces", "name")):
+            self._unique(part.get(key), (*place, key), word)
+
+    def _names(self, names: Any, place: Pointer, word: str, known: Iterable[str]) -> None:
+        for at, name in _entries(names):
+            if isinstance(name, str) and name not in known:
+                self.document.problem((*place, at), f"there is no {word} {name!r}; {unknown(name, known)}")
+
+    def _unique(self, entries: Any, place: Pointer, word: str) -> None:
+        seen: set[str] = set()
+        for at, entry in _entries(entries):
+            label = _label(entry)
+            if label in seen:
+                message = f"{word} {label!r} occurs twice; give one of them another `name`"
+                self.document.problem((*place, at), message)
+            seen.add(label)
+
+    def _pipeline(self, entry: Any, place: Pointer) -> None:
+        name = entry.get("pipeline") if isinstance(entry, dict) else entry
+        if not isinstance(name, str):
+            return
+        at = (*place, "pipeline") if isinstance(entry, dict) else place
+        known = [path.parent.name for path in sorted((self.root / "pipelines").glob("*/pipeline.yaml"))]
+        if name not in known:
+            self.document.problem(at, f"there is no pipeline {name!r}; {unknown(name, known)}")
+        elif isinstance(entry, dict):
+            try:
+                pipeline = load_pipeline(self.root / "pipelines" / name / "pipeline.yaml")
+            except IpaError as error:
+                self.document.problem(at, f"pipeline {name!r} cannot be read: {error.message}")
+            else:
+                self._of_pipeline(pipeline, entry, place)
+
+    def _of_pipeline(self, pipeline: Pipeline, entry: dict[str, Any], place: Pointer) -> None:
+        objective = entry.get("objective")
+        if isinstance(objective, str) and objective not in pipeline.objectives:
+            hint = unknown(objective, pipeline.objectives)
+            self.document.problem(
+                (*place, "objective"), f"{pipeline.name} has no objective {objective!r}; {hint}"
+            )
+        fan_out = entry.get("fan_out")
+        for stage, items in (fan_out if isinstance(fan_out, dict) else {}).items():
+            spot = (*place, "fan_out", stage)
+            stages = {each.name: each for each in pipeline.stages}
+            if stage not in stages:
+                hint = unknown(stage, stages)
+                self.document.problem(spot, f"{pipeline.name} has no stage {stage!r}; {hint}", at_key=True)
+            elif isinstance(items, dict):
+                variants = [variant.name for variant in stages[stage].variants]
+                missing = [name for name in variants if name not in items]
+                if missing:
+                    self.document.problem(spot, f"fan_out of {stage} lacks {', '.join(missing)}", at_key=True)
+                for name in (name for name in items if name not in variants):
+                    message = f"stage {stage} has no variant {name!r}; {unknown(name, variants)}"
+                    self.document.problem((*spot, name), message, at_key=True)
+
+    def _workload(self, entry: Any, place: Pointer) -> None:
+        like = entry.get("like") if isinstance(entry, dict) else entry
+        if isinstance(like, str) and like not in WORKLOADS:
+            at = (*place, "like") if isinstance(entry, dict) else place
+            self.document.problem(at, f"there is no workload {like!r}; {unknown(like, WORKLOADS)}")
+        if isinstance(entry, dict):
+            self._one_source(entry, place, _SOURCES)
+            self._file(entry, place)
+
+    def _trace(self, entry: dict[str, Any], place: Pointer) -> None:
+        self._one_source(entry, place, ("trace", "shared", "generate_days"))
+        self._file(entry, place)
+        for key in ("train_days", "test_days"):
+            text = entry.get(key)
+            if isinstance(text, str) and text.count(":") == 1 and text.replace(":", "").isdigit():
+                first, last = map(int, text.split(":"))
+                if last < first:
+                    self.document.problem((*place, key), f"{key} ends before it begins; write {last}:{first}")
+
+    def _one_source(self, entry: dict[str, Any], place: Pointer, keys: tuple[str, ...]) -> None:
+        given = [key for key in keys if key in entry]
+        if len(given) != 1:
+            has = "none" if not given else " and ".join(given)
+            self.document.problem(place, f"expected exactly one of {', '.join(keys)}; there is {has}")
+
+    def _file(self, entry: dict[str, Any], place: Pointer) -> None:
+        name = entry.get("trace")
+        if isinstance(name, str) and not (self.folder / name).is_file():
+            message = f"there is no file {self.folder / name}; the path starts from this file's folder"
+            self.document.problem((*place, "trace"), message)
+
+
+def _get(data: Any, *keys: str) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _entries(value: Any) -> Iterator[tuple[int, Any]]:
+    return enumerate(value) if isinstance(value, list) else iter(())
+
+
+def _label(entry: Any) -> str:
+    if isinstance(entry, dict):
+        return str(entry.get("name", entry.get("pipeline", "")))
+    return str(entry)
+
+
+def _experiment(data: Mapping[str, Any], path: Path, quick: bool) -> Experiment:
+    values: dict[str, Any] = {
+        key: data[key]
+        for key in ("name", "title", "runner", "question", "spacing", "reference", "published")
+        if key in data
+    }
+    lists = ("seeds", "slas", "policies", "forecasters")
+    values |= {key: tuple(data[key]) for key in lists if key in data}
+    if "minutes" in data:
+        values["minutes"] = float(data["minutes"])
+    if "interval" in data:
+        values["interval_s"] = parse_duration_s(data["interval"])
+    folder = path.parent
+    return Experiment(
+        path=path,
+        quick=quick,
+        pipelines=tuple(_pipeline_arm(entry) for entry in data.get("pipelines", ())),
+        workloads=tuple(_workload_arm(entry, folder) for entry in data.get("workloads", ())),
+        traces=tuple(_trace_arm(entry, folder) for entry in data.get("traces", ())),
+        fleet=_fleet_arm(data["fleet"]) if "fleet" in data else None,
+        **values,
+    )
+
+
+def _pipeline_arm(entry: Any) -> PipelineArm:
+    if isinstance(entry, str):
+        return PipelineArm(entry, entry)
+    return PipelineArm(**{"name": entry["pipeline"], **entry})
+
+
+def _workload_arm(entry: Any, folder: Path) -> WorkloadArm:
+    if isinstance(entry, str):
+        return WorkloadArm(entry, like=entry)
+    return WorkloadArm(**_placed(entry, folder))
+
+
+def _trace_arm(entry: Mapping[str, Any], folder: Path) -> TraceArm:
+    days = {key: tuple(map(int, entry[key].split(":"))) for key in ("train_days", "test_days")}
+    return TraceArm(**{**_placed(entry, folder), **days})
+
+
+def _placed(entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {**entry, **({"trace": str(folder / entry["trace"])} if "trace" in entry else {})}
+
+
+def _fleet_arm(data: Mapping[str, Any]) -> FleetArm:
+    return FleetArm(
+        pipelines=tuple(data["pipelines"]),
+        hours=float(data["hours"]),
+        interval_s=parse_duration_s(data["interval"]),
+        budget_ratio=float(data["budget_ratio"]),
+    )

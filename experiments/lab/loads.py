@@ -1,0 +1,134 @@
+"""The loads of an experiment as rates by the second, and the latency that SLAs are multiples of."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from experiments.lab.experiment import PipelineArm, WorkloadArm
+from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.adapters.files.quantities import parse_duration_s
+from ipa.model.errors import InputError
+from ipa.model.pipeline import Edge, Pipeline
+from ipa.model.profile import StageProfile
+from ipa.policies.planning import planning_problem
+
+
+def read_trace(path: Path) -> list[float]:
+    """Requests a second, one number a line; InputError says which line is none."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    rates = []
+    with opened(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            text = line.strip()
+            if not text:
+                continue
+            try:
+                rate = float(text)
+            except ValueError:
+                rate = -1.0
+            if not 0 <= rate < float("inf"):
+                raise InputError(f"{path}:{number}: {text[:40]!r} is no number of requests from 0 on")
+            rates.append(rate)
+    if not rates:
+        raise InputError(f"{path} has no rates", hint="One number of requests a second on each line.")
+    return rates
+
+
+def rates_of(arm: WorkloadArm, data: Path) -> list[float] | None:
+    """The rates of an arm that has a file, by the second and scaled; None where published data is not there.
+
+    InputError where the place `at` in a published file holds no numbers.
+    """
+    if arm.trace is not None:
+        rates = read_trace(Path(arm.trace))
+    else:
+        assert arm.shared is not None
+        path = data / arm.shared
+        if not path.is_file():
+            return None
+        rates = read_trace(path) if arm.at is None else _numbers(path, arm.at)
+    return [rate * arm.scale for rate in rates]
+
+
+def _numbers(path: Path, at: str) -> list[float]:
+    value: Any = json.loads(path.read_text("utf-8"))
+    for key in at.strip("/").split("/"):
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, list):
+        raise InputError(f"{path} has no list of rates at {at}")
+    return [float(each) for each in value]
+
+
+def pipeline_of(arm: PipelineArm, root: Path) -> tuple[Pipeline, dict[str, StageProfile]]:
+    """The arm's pipeline and profiles, with what the arm has otherwise."""
+    pipeline = load_pipeline(root / "pipelines" / arm.pipeline / "pipeline.yaml")
+    bounds = pipeline.bounds
+    if arm.accuracy_floor is not None:
+        bounds = replace(bounds, accuracy_floor=arm.accuracy_floor)
+    if arm.cores is not None:
+        bounds = replace(bounds, cores=arm.cores)
+    stages = tuple(
+        replace(stage, after=tuple(_edge(edge, arm.fan_out) for edge in stage.after))
+        for stage in pipeline.stages
+    )
+    pipeline = replace(
+        pipeline,
+        bounds=bounds,
+        stages=stages,
+        default_objective=arm.objective or pipeline.default_objective,
+    )
+    return pipeline, dict(load_profiles(root / "profiles", arm.pipeline))
+
+
+def _edge(edge: Edge, fan_outs: Mapping[str, float | Mapping[str, float]]) -> Edge:
+    if edge.parent not in fan_outs:
+        return edge
+    items = fan_outs[edge.parent]
+    return replace(
+        edge, fan_out=MappingProxyType(dict(items)) if isinstance(items, Mapping) else float(items)
+    )
+
+
+def with_sla(pipeline: Pipeline, sla_s: float) -> Pipeline:
+    """The pipeline with that SLA, whatever its objective says."""
+    name = pipeline.default_objective
+    objectives = {**pipeline.objectives, name: replace(pipeline.objectives[name], sla_s=sla_s)}
+    return replace(
+        pipeline,
+        sla=replace(pipeline.sla, latency_s=sla_s),
+        objectives=MappingProxyType(objectives),
+    )
+
+
+def sla_of(text: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float:
+    """The seconds that an SLA of an experiment stands for."""
+    if text == "own":
+        return pipeline.objective().sla_s or pipeline.sla.latency_s
+    if text.endswith("x"):
+        return round(float(text[:-1]) * fastest_s(pipeline, profiles), 4)
+    return parse_duration_s(text)
+
+
+def fastest_s(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> float:
+    """The latency of the fastest plan: the fastest variant and size of each stage, alone in its batch.
+
+    It is the percentile of service along the longest path, where nothing waits.
+    """
+    problem = planning_problem(pipeline, profiles, 1.0)
+    until: dict[str, float] = {}
+    for stage in problem.stages:
+        own = min((point.latency_s for point in stage.points if point.batch_size == 1), default=0.0)
+        until[stage.name] = own + max((until[edge.parent] for edge in stage.after), default=0.0)
+    return max(until.values())
+
+
+def shape_of(rates: Sequence[float]) -> str:
+    """A load in words."""
+    mean = sum(rates) / len(rates)
+    return f"{len(rates) / 60:.0f} minutes, {mean:.1f} rps on the mean, {max(rates):.0f} at most"

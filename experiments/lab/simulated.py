@@ -1,0 +1,125 @@
+"""Runs of the simulator: a policy keeps a pipeline under a load, for a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.lab.experiment import Experiment, PipelineArm
+from experiments.lab.files import ROOT
+from experiments.lab.loads import pipeline_of, rates_of, sla_of, with_sla
+from experiments.lab.units import Outcome, Unit
+from ipa.model.errors import InfeasibleError
+
+if TYPE_CHECKING:
+    from ipa.simulate.run import SimResult, SimSetup
+
+# Tables of ticks are kept of one seed only: they are for looking at.
+TICKS_OF = 1
+# How many times the SLA a start may take where nothing keeps it.
+LOOSER = (1.0, 2.0, 4.0, 16.0)
+
+
+def units(experiment: Experiment, data: Path, root: Path = ROOT) -> tuple[list[Unit], list[str]]:
+    """Every run of the experiment in a fixed order, and what is left out and why."""
+    notes: list[str] = []
+    loads: list[tuple[str, dict[str, Any]]] = []
+    for arm in experiment.workloads:
+        if arm.like is not None:
+            loads.append((arm.name, {"like": arm.like, "scale": arm.scale}))
+            continue
+        rates = rates_of(arm, data)
+        if rates is None:
+            notes.append(f"Workload {arm.name} is left out: {data / str(arm.shared)} is not there.")
+        else:
+            loads.append((arm.name, {"rates": rates}))
+    found = []
+    for arm in experiment.pipelines:
+        pipeline, profiles = pipeline_of(arm, root)
+        slas = [(text, sla_of(text, pipeline, profiles)) for text in experiment.slas]
+        arms = product(loads, slas, experiment.forecasters, experiment.policies, enumerate(experiment.seeds))
+        for (workload, load), (sla, sla_s), forecaster, policy, (number, seed) in arms:
+            labels = {
+                "pipeline": arm.name,
+                "workload": workload,
+                "sla": sla,
+                "sla_s": sla_s,
+                "forecaster": forecaster,
+                "policy": policy,
+                "seed": seed,
+            }
+            payload = {
+                "pipeline": asdict(arm) | {"fan_out": _plain(arm.fan_out)},
+                "load": load,
+                "sla_s": sla_s,
+                "forecaster": forecaster,
+                "policy": policy,
+                "seed": seed,
+                "minutes": experiment.minutes,
+                "spacing": experiment.spacing,
+                "interval_s": experiment.interval_s,
+                "ticks": number < TICKS_OF,
+            }
+            found.append(Unit(labels, payload, weight=experiment.minutes))
+    return found, notes
+
+
+def _plain(fan_out: Mapping[str, Any]) -> dict[str, Any]:
+    return {stage: dict(it) if isinstance(it, Mapping) else it for stage, it in fan_out.items()}
+
+
+def load_of(payload: Mapping[str, Any]) -> Sequence[float]:
+    """The rates of a run by the second, as long as it lasts: a load that is shorter begins again."""
+    from ipa.simulate.arrivals import workload_rates
+
+    load, seconds = payload["load"], max(1, round(payload["minutes"] * 60))
+    rates = load.get("rates")
+    if rates is None:
+        made = workload_rates(load["like"], seed=payload["seed"])
+        rates = [float(rate) * load["scale"] for rate in made]
+    return [rates[at % len(rates)] for at in range(seconds)]
+
+
+def work(payload: Mapping[str, Any]) -> Outcome:
+    """The run: its summary as a row, and its ticks where they are kept."""
+    from ipa.simulate.run import simulate
+
+    result = simulate(setup_of(payload))
+    row = {key: value for key, value in result.summary().items() if not isinstance(value, dict)}
+    return Outcome(row, _ticks(result) if payload["ticks"] else {})
+
+
+def setup_of(payload: Mapping[str, Any]) -> SimSetup:
+    """All that the simulator is told. Where nothing keeps the SLA at first, the start takes more."""
+    from ipa.control.guards import GuardSettings
+    from ipa.policies.table import PolicyInputs
+    from ipa.simulate.run import ForecastSettings, SimSetup, first_configs
+
+    own, profiles = pipeline_of(PipelineArm(**payload["pipeline"]), ROOT)
+    pipeline = with_sla(own, payload["sla_s"])
+    setup = SimSetup(
+        pipeline=pipeline,
+        profiles=profiles,
+        rates_rps=tuple(load_of(payload)),
+        policy=payload["policy"],
+        seed=payload["seed"],
+        spacing=payload["spacing"],
+        forecast=ForecastSettings(payload["forecaster"]),
+        guards=GuardSettings(tick_s=payload["interval_s"]),
+    )
+    for looser in LOOSER:
+        eased = replace(setup, pipeline=with_sla(own, payload["sla_s"] * looser))
+        try:
+            return replace(setup, start=first_configs(eased, PolicyInputs(eased.pipeline, profiles)))
+        except InfeasibleError:
+            continue
+    return setup
+
+
+def _ticks(result: SimResult) -> dict[str, list[Any]]:
+    """The ticks by column; what changes nothing is not worth its bytes."""
+    names = [each.name for each in fields(result.ticks[0])]
+    return {name: [getattr(tick, name) for tick in result.ticks] for name in names}

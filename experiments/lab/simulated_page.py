@@ -1,0 +1,273 @@
+"""The report of an experiment whose runs are simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan, nan
+from pathlib import Path
+from statistics import fmean
+
+from experiments.lab.experiment import Experiment
+from experiments.lab.markup import (
+    DASH,
+    Cell,
+    figure,
+    folded,
+    grouped_table,
+    judged,
+    note,
+    subheading,
+    text,
+)
+from experiments.lab.over_time import over_time
+from experiments.lab.pictures import Dots, Place, dots, trade_off
+from experiments.lab.published import PublishedRun, read_published
+from experiments.lab.stats import Mean, mean_of, paired
+from experiments.lab.units import Finished, Row
+from ipa.report import html
+
+# A pipeline under a load at an SLA: what policies are compared in. Policies here may carry a forecaster.
+CellKey = tuple[str, str, str]
+Value = Callable[[Row], float]
+METRICS: tuple[tuple[str, str, str, float, bool], ...] = (
+    # key of the summary, heading, format, scale, whether more is better
+    ("pas_mean", "PAS", ".2f", 100.0, True),
+    ("cores_mean", "cores", ".2f", 1.0, False),
+    ("violation_ratio", "violations %", ".2f", 100.0, False),
+    ("latency_p50_s", "p50 s", ".3f", 1.0, False),
+    ("latency_p99_s", "p99 s", ".2f", 1.0, False),
+    ("changes", "changes", ".1f", 1.0, False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The runs in order: by cell and policy the rows of all seeds."""
+
+    cells: tuple[CellKey, ...]
+    policies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: Mapping[tuple[CellKey, str], Mapping[int, Row]]
+    reference: str | None
+    published: Mapping[tuple[str, str, str], PublishedRun] = field(default_factory=dict)
+
+    def values(self, cell: CellKey, policy: str, key: str) -> list[float]:
+        """The figure of every seed, in the order of the seeds; NaN where a run has none."""
+        rows = self.rows[cell, policy]
+        return [number(rows[seed].get(key)) for seed in self.seeds]
+
+    def mean(self, cell: CellKey, policy: str, key: str) -> Mean | None:
+        """The figure's mean over the seeds."""
+        return mean_of(self.values(cell, policy, key))
+
+    def against(self, cell: CellKey, policy: str, key: str, *, relative: bool) -> Mean | None:
+        """The figure against the reference, seed by seed."""
+        if self.reference is None:
+            return None
+        values, others = (self.values(cell, name, key) for name in (policy, self.reference))
+        return paired(values, others, relative=relative)
+
+    def overall(self, policy: str, key: str, *, against: str = "") -> Mean | None:
+        """The mean over all cells, its interval over seeds; against the reference as "ratio" or "less"."""
+        per_seed = []
+        for at in range(len(self.seeds)):
+            each = []
+            for cell in self.cells:
+                value = self.values(cell, policy, key)[at]
+                if against and self.reference is not None:
+                    other = self.values(cell, self.reference, key)[at]
+                    value = value - other if against == "less" else value / other - 1 if other else nan
+                each.append(value)
+            known = [value for value in each if not isnan(value)]
+            per_seed.append(fmean(known) if known else nan)
+        return mean_of(per_seed)
+
+    def theirs(self, cell: CellKey, policy: str) -> PublishedRun | None:
+        """The published run of that cell."""
+        return self.published.get((cell[0], cell[1], policy)) if cell[2] == "own" else None
+
+
+def number(value: object) -> float:
+    """The value, NaN where there is none."""
+    return float(value) if isinstance(value, int | float) else nan
+
+
+def grid_of(
+    experiment: Experiment,
+    finished: Sequence[Finished],
+    published: Mapping[tuple[str, str, str], PublishedRun],
+) -> Grid:
+    """The runs by cell, policy and seed. Where there are several forecasters each is a policy of its own."""
+    several = len({each.unit.labels["forecaster"] for each in finished}) > 1
+    rows: dict[tuple[CellKey, str], dict[int, Row]] = {}
+    cells: dict[CellKey, None] = {}
+    policies: dict[str, None] = {}
+    for each in finished:
+        labels = each.unit.labels
+        cell = (str(labels["pipeline"]), str(labels["workload"]), str(labels["sla"]))
+        policy = str(labels["policy"])
+        name = f"{policy}, {labels['forecaster']}" if several else policy
+        cells[cell] = policies[name] = None
+        rows.setdefault((cell, name), {})[int(labels["seed"])] = each.row
+    reference = experiment.reference
+    if reference is not None and reference not in policies:
+        reference = next((name for name in policies if name.startswith(f"{reference}, ")), None)
+    return Grid(tuple(cells), tuple(policies), experiment.seeds, rows, reference, published)
+
+
+def parts(experiment: Experiment, finished: Sequence[Finished], data: Path) -> list[str]:
+    """The report's parts: the whole in one table, the trade-off, every cell, an example over time."""
+    published = read_published(data) if experiment.published == "ipa" else {}
+    grid = grid_of(experiment, finished, published)
+    found = [html.heading("All cells together"), *_overall(grid)]
+    found += [
+        html.heading("Every cell"),
+        *_pictures(grid),
+        folded("All figures of every cell", _tables(grid)),
+    ]
+    example = over_time(experiment.reference, finished)
+    if example:
+        found += [html.heading("One run over time"), *example]
+    return found
+
+
+def headline(experiment: Experiment, finished: Sequence[Finished]) -> str:
+    """The table over all cells, for the index."""
+    return _overall_table(grid_of(experiment, finished, {}))
+
+
+def _overall(grid: Grid) -> list[str]:
+    found = [_overall_table(grid)]
+    seeds = len(grid.seeds)
+    how = (
+        f"Means over {len(grid.cells)} cells; ± is half a 95 % interval (Student's t over {seeds} seeds)."
+        if seeds > 1
+        else f"Means over {len(grid.cells)} cells; one seed, so nothing is known of how sure they are."
+    )
+    how += (
+        " Violations: requests that were late or lost, of those sent. Cores: all that were paid, old and new"
+    )
+    how += " replicas of a change together."
+    if grid.reference is not None:
+        how += f" Differences are to {grid.reference}, under the same requests."
+        places = [
+            Place(policy, x, y)
+            for policy in grid.policies
+            if (x := _scaled(grid.overall(policy, "cores_mean", against="ratio"), 100))
+            and (y := _scaled(grid.overall(policy, "pas_mean", against="less"), 100))
+        ]
+        title = f"Accuracy and cost against {grid.reference}"
+        found.append(trade_off(title, places, "cores, % more", "PAS, points more"))
+    return [*found, note(how)]
+
+
+def _scaled(mean: Mean | None, by: float) -> Mean | None:
+    if mean is None:
+        return None
+    return Mean(mean.value * by, None if mean.half_width is None else mean.half_width * by, mean.count)
+
+
+def _overall_table(grid: Grid) -> str:
+    header = ["policy"]
+    rows: list[list[Cell]] = []
+    with_reference = grid.reference is not None
+    for key, name, *_ in METRICS:
+        header.append(name)
+        if with_reference and key in ("pas_mean", "cores_mean"):
+            header.append("Δ points" if key == "pas_mean" else "Δ %")
+    for policy in grid.policies:
+        row = [text(policy)]
+        for key, _, form, scale, more in METRICS:
+            row.append(figure(grid.overall(policy, key), form, scale=scale))
+            if with_reference and key in ("pas_mean", "cores_mean"):
+                how = "less" if key == "pas_mean" else "ratio"
+                change = None if policy == grid.reference else grid.overall(policy, key, against=how)
+                kind = judged(change, 0.0, more_is_better=more)
+                row.append(figure(change, "+.2f" if how == "less" else "+.1f", scale=100, kind=kind))
+        rows.append(row)
+    return grouped_table(header, [rows], texts=1)
+
+
+def _pictures(grid: Grid) -> list[str]:
+    names = [_cell_name(grid, cell) for cell in grid.cells]
+    found = []
+    if grid.reference is not None:
+        found.append(
+            dots(
+                Dots(
+                    "Cores",
+                    f"cores, of those of {grid.reference}",
+                    names,
+                    grid.policies,
+                    [[_ratio(grid, cell, policy) for policy in grid.policies] for cell in grid.cells],
+                    log=True,
+                    line=1.0,
+                )
+            )
+        )
+    for key, title, label in (
+        ("pas_mean", "Accuracy of a request (PAS)", "PAS, %"),
+        ("violation_ratio", "Late or lost", "% of the requests sent"),
+    ):
+        means = [
+            [_scaled(grid.mean(cell, policy, key), 100) for policy in grid.policies] for cell in grid.cells
+        ]
+        theirs = [
+            [run.pas * 100 if (run := grid.theirs(cell, policy)) else None for policy in grid.policies]
+            for cell in grid.cells
+        ]
+        found.append(
+            dots(Dots(title, label, names, grid.policies, means, theirs if key == "pas_mean" else ()))
+        )
+    return found
+
+
+def _ratio(grid: Grid, cell: CellKey, policy: str) -> Mean | None:
+    change = grid.against(cell, policy, "cores_mean", relative=True)
+    return None if change is None else Mean(change.value + 1, change.half_width, change.count)
+
+
+def _cell_name(grid: Grid, cell: CellKey) -> str:
+    varied = [at for at in range(3) if len({each[at] for each in grid.cells}) > 1]
+    return " ".join(cell[at] for at in varied) or cell[0]
+
+
+def _tables(grid: Grid) -> list[str]:
+    found = []
+    has_published = any(grid.theirs(cell, policy) for cell in grid.cells for policy in grid.policies)
+    header = ["workload", "SLA", "policy", *(name for _, name, *_ in METRICS), "lost"]
+    if has_published:
+        header += ["published PAS", "published cores"]
+    for pipeline in dict.fromkeys(cell[0] for cell in grid.cells):
+        groups = []
+        for cell in (cell for cell in grid.cells if cell[0] == pipeline):
+            rows = []
+            for number_of, policy in enumerate(grid.policies):
+                first = not number_of
+                sla_s = next(iter(grid.rows[cell, policy].values()))["sla_s"]
+                row = [
+                    text(cell[1] if first else ""),
+                    text(f"{sla_s:.3g} s" if first else ""),
+                    text(policy),
+                    *(
+                        figure(grid.mean(cell, policy, key), form, scale=scale)
+                        for key, _, form, scale, _ in METRICS
+                    ),
+                    figure(grid.mean(cell, policy, "lost"), ".0f"),
+                ]
+                if has_published:
+                    run = grid.theirs(cell, policy)
+                    row += [text(f"{run.pas * 100:.2f}"), text(f"{run.cores:.2f}")] if run else [DASH, DASH]
+                rows.append(row)
+            groups.append(rows)
+        found += [subheading(pipeline), grouped_table(header, groups, texts=3)]
+    if has_published:
+        found.append(
+            note(
+                "Published figures are means over the decisions in the authors' logs (revision series), each "
+                "run with weights and margins of its own, which ours have not: one weight set per pipeline. "
+                "RIM there is the larger of two static over-provisions."
+            )
+        )
+    return found

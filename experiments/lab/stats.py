@@ -1,0 +1,62 @@
+"""Means over seeds and how sure they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean with half the width of its 95 % confidence interval; None where one value alone is known."""
+
+    value: float
+    half_width: float | None
+    count: int
+
+    @property
+    def low(self) -> float:
+        """The lower end of the interval; the mean where there is none."""
+        return self.value - (self.half_width or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end of the interval; the mean where there is none."""
+        return self.value + (self.half_width or 0.0)
+
+    def differs_from(self, value: float) -> bool | None:
+        """Whether the interval leaves the value out; None where there is no interval."""
+        return None if self.half_width is None else not self.low <= value <= self.high
+
+
+def mean_of(values: Sequence[float]) -> Mean | None:
+    """The mean over seeds with Student's t interval; None for no values."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return None
+    count = len(known)
+    if count == 1:
+        return Mean(known[0], None, 1)
+    return Mean(fmean(known), student_t(count - 1) * stdev(known) / math.sqrt(count), count)
+
+
+def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) -> Mean | None:
+    """The mean of value − other, or of value/other − 1, pair by pair: a seed is the same load for both.
+
+    Pairs whose other is 0 have no ratio and are left out.
+    """
+    pairs = list(zip(values, others, strict=True))
+    if relative:
+        return mean_of([value / other - 1 for value, other in pairs if other])
+    return mean_of([value - other for value, other in pairs])
+
+
+def student_t(freedom: int) -> float:
+    """The two-sided quantile of Student's t at LEVEL."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, freedom))
