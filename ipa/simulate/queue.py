@@ -53,10 +53,14 @@ class Items:
 
     def where(self, chosen: Bools) -> Items:
         """Those that are chosen."""
+        if chosen.all():
+            return self
         return Items(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
     def and_then(self, later: Items) -> Items:
         """These, then those."""
+        if not len(self.ref) or not len(later.ref):
+            return later if len(later.ref) else self
         return Items(
             *(
                 np.concatenate([getattr(each, column.name) for each in (self, later)])
@@ -129,7 +133,7 @@ class QueueSim:
             self._offered.append((refs, arrived_s, born_s))
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve with these from `at_s` on. Those that leave finish what they do; of a group the idle leave."""
+        """Serve with these from `at_s` on. Those that leave end what they do; of a group the idle leave."""
         self._since_s = at_s
         wanted = {each.name: each for each in pods}
         self._drained += [
@@ -263,9 +267,11 @@ class QueueSim:
         sizes = np.diff(stops[:batches], prepend=0)
         start_s = np.repeat(starts[:batches], sizes)
         lost = lost[:head]
-        done_s = np.where(lost, start_s, np.repeat(ends[:batches], sizes))
+        done_s = np.repeat(ends[:batches], sizes)
+        served_by = np.repeat(server[:batches], sizes)
+        if lost.any():
+            done_s[lost], served_by[lost] = start_s[lost], -1
         self._waiting = (refs[head:], arrived[head:], born[head:])
-        served_by = np.where(lost, -1, np.repeat(server[:batches], sizes))
         left = Items(refs[:head], arrived[:head], born[:head], start_s, done_s, served_by, lost)
         self.flying = self.flying.and_then(left)
         return left
