@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipa.control.guards import GuardSettings
@@ -14,7 +14,7 @@ from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
-from ipa.policies.base import Policy
+from ipa.policies.base import Policy, Prediction, Predictor
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
@@ -29,6 +29,7 @@ __all__ = ["ForecastSettings", "SimResult", "SimSetup", "Tick", "simulate"]
 
 # A load of nothing is started for as one request in ten seconds.
 LEAST_RPS = 0.1
+MOST_ANSWERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ def simulate(setup: SimSetup) -> SimResult:
         setup.solver,
         setup.deadline_s,
         rolling=setup.cluster.rolling,
+        future=lambda at_s: setup.rates_rps[min(int(at_s), len(setup.rates_rps) - 1)],
     )
     policy = make_policy(setup.policy, inputs) if isinstance(setup.policy, str) else setup.policy
     world = SimWorld(
@@ -102,7 +104,7 @@ def simulate(setup: SimSetup) -> SimResult:
         setup.pipeline,
         World(world.clock, world.metrics, world.workload, memory, memory),
         policy=policy,
-        predict=inputs.predictor(),
+        predict=_Remembered(inputs.predictor()),
         forecaster=forecaster_of(setup.forecast, setup.rates_rps, world.clock.monotonic_s),
         settings=setup.guards,
         window_s=setup.forecast.window_s,
@@ -126,6 +128,22 @@ def simulate(setup: SimSetup) -> SimResult:
         ticks=tuple(ticks),
         decisions=tuple(memory.kept),
     )
+
+
+class _Remembered:
+    """A predictor that remembers: in a tick the same question comes several times."""
+
+    def __init__(self, predict: Predictor) -> None:
+        self._predict = predict
+        self._answers: dict[tuple[tuple[StageConfig, ...], float], Prediction | None] = {}
+
+    def __call__(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
+        key = (tuple(configs), rate_rps)
+        if key not in self._answers:
+            if len(self._answers) >= MOST_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = self._predict(configs, rate_rps)
+        return self._answers[key]
 
 
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
