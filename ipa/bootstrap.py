@@ -51,6 +51,7 @@ from ipa.policies.base import Policy
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
+from ipa.simulate.plancheck import with_checker
 
 SCRAPE_INTERVAL_S = 1.0
 # A change in the cluster brings a tick forward; at most one in this part of an interval.
@@ -124,7 +125,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
             for name in pipelines:
                 store.set_control(name, replace(store.control(name), mode=options.mode))
         # Before anything is started: a name that is wrong is said at once.
-        inputs = {name: _inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
+        inputs = {
+            name: with_checker(options.policy, _inputs(settings, options, it, profiles[name]))
+            for name, it in pipelines.items()
+        }
         policies = {name: make_policy(options.policy, it) for name, it in inputs.items()}
         client = _kube_client_of(settings, resources)
         workload, metrics, endpoints = _world(
@@ -216,7 +220,7 @@ def _loop(
         inputs.pipeline,
         replace(world, clock=SystemClock(waker)),
         policy=policy,
-        predict=inputs.profiled().predict,
+        predict=inputs.predictor(),
         forecaster=partial(
             forecast,
             horizon_s=settings.horizon_s,

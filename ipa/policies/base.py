@@ -126,15 +126,13 @@ class Planner(Protocol):
         ...
 
 
-class Alternatives(Protocol):
-    """The planner's other plans. Pure."""
+class Shorter(Protocol):
+    """The planner for a shorter SLA. Pure."""
 
-    def __call__(
-        self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float, count: int
-    ) -> tuple[Plan, ...]:
-        """The `count` best plans for an SLA `sla_ratio` times as long, best first; fewer where there are.
+    def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
+        """The best plan for an SLA `sla_ratio` times as long.
 
-        Errors: those of a Planner, and DeadlineError.
+        Errors: those of a Planner.
         """
         ...
 
@@ -167,6 +165,11 @@ class Verdict:
 
 class Checker(Protocol):
     """Simulates a configuration. Equal questions have equal answers."""
+
+    @property
+    def most_checks(self) -> int:
+        """How many configurations of one decision it has time for."""
+        ...
 
     def __call__(self, configs: Configs, rate_rps: float, start: Start = AT_REST) -> Verdict | None:
         """The verdict on a configuration that begins so; None where it was not measured."""

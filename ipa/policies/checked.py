@@ -7,7 +7,6 @@ batches they come in bursts, and there the sum can be far too low. What is simul
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ipa.model.errors import DeadlineError, SolverError
@@ -15,38 +14,37 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Observation
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.policies.base import (
-    Alternatives,
     Checker,
     PolicyState,
     Prediction,
     Predictor,
+    Shorter,
     Start,
     Verdict,
     constrained,
 )
 from ipa.policies.ours import Ours
 
-# SLAs that other plans are made for, as shares of the real one: the worst sum found was half of the truth.
-TIGHTER = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
-# So many of the best plans at the SLA itself are candidates: one batch size or replica away, mostly.
-NEAREST = 3
-# Plans whose predicted latencies differ by less are taken to have one latency.
-APART_RATIO = 0.01
+# The next plan is to take at least so much less than the one that was late.
+LESS = 0.03
+# What was late by a factor is planned so much shorter than that factor says.
+SHORTER = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The plan of `inner` if the checker says that it meets the SLA, else the best other one that does.
+    """The plan of `inner` if the checker says that it meets the SLA, else a plan for a shorter SLA that does.
 
-    At most `most_checks` plans are simulated in a decision: that, and not a clock, bounds its time, so that
-    equal inputs give equal plans. Where none of them meets the SLA for sure, the one that comes nearest is
-    taken, and its note says so.
+    The best plans after the first take as long as it, mostly. So the others are the best plans for shorter
+    SLAs: by what factor shorter, the checker says with each plan that is late; between one that is and one
+    that is not the middle is tried. The best that meets the SLA is taken. At most `checker.most_checks` are
+    simulated in a decision: that, and not a clock, bounds its time, so that equal inputs give equal plans.
+    Where none meets the SLA for sure, the one that comes nearest is taken, and its note says so.
     """
 
     inner: Ours
-    alternatives: Alternatives
+    shorter: Shorter
     checker: Checker
-    most_checks: int = 8
     name: str = "ours-checked"
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
@@ -58,36 +56,71 @@ class Checked:
         verdict = self.checker(first.configs, first.rate_rps, start)
         if verdict is None or verdict.meets:
             return first
-        nearest, least = first, verdict
-        checks = 1
-        for plan in self._candidates(first, state):
-            if checks == self.most_checks:
-                break
-            seen = self.checker(plan.configs, plan.rate_rps, start)
-            checks += 1
-            if seen is None:
-                continue
-            if seen.meets:
-                return _instead(first, plan, f"{_missed(verdict)}; this one takes {seen.quantile_s:.3g} s")
-            if seen.quantile_s < least.quantile_s:
-                nearest, least = plan, seen
-        words = f"none of {checks} plans meets the SLA of {least.sla_s:g} s for sure by simulation"
-        return _instead(first, nearest, f"{words}; this one takes {least.quantile_s:.3g} s")
+        tried = [(first, verdict), *self._others(first, verdict, state, start)]
+        good = [(plan, seen) for plan, seen in tried if seen.meets]
+        if good:
+            plan, seen = max(good, key=lambda each: _worth(each[0]))
+            words = f"the best plan takes {verdict.quantile_s:.3g} s of {verdict.sla_s:g} s by simulation"
+        else:
+            plan, seen = min(tried, key=lambda each: each[1].quantile_s)
+            words = f"none of {len(tried)} plans meets the SLA of {verdict.sla_s:g} s for sure by simulation"
+        return _instead(first, plan, f"{words}; this one takes {seen.quantile_s:.3g} s")
 
-    def _candidates(self, first: Plan, state: PolicyState) -> Iterator[Plan]:
-        """Other plans for the same rate, best first; those with one predicted latency once."""
+    def _others(
+        self, first: Plan, verdict: Verdict, state: PolicyState, start: Start
+    ) -> Iterator[tuple[Plan, Verdict]]:
+        """Plans for shorter SLAs, each with its verdict."""
         pipeline = constrained(self.inner.pipeline, state)
-        asked = [(1.0, 1 + NEAREST), *((ratio, 1) for ratio in TIGHTER)]
-        found: list[Plan] = []
-        for ratio, count in asked:
-            # One question that takes too long is no reason to do without the others.
-            with suppress(SolverError, DeadlineError):
-                found += self.alternatives(pipeline, first.rate_rps, state.running, ratio, count)
-        seen = [first]
-        for plan in sorted(found, key=_worst_last):
-            if not any(_alike(plan, other) for other in seen):
-                seen.append(plan)
-                yield plan
+        known = {first.configs: verdict}
+        bracket = _Bracket(first, verdict)
+        for _ in range(self.checker.most_checks - 1):
+            ratio = bracket.next_ratio()
+            if ratio is None:
+                return
+            try:
+                plan = self.shorter(pipeline, first.rate_rps, state.running, ratio)
+            except (SolverError, DeadlineError):
+                return
+            if plan.configs not in known:
+                seen = self.checker(plan.configs, plan.rate_rps, start) if plan.stages else None
+                if seen is None:
+                    bracket.unknown(ratio)
+                    continue
+                known[plan.configs] = seen
+                yield plan, seen
+            bracket.tell(ratio, plan, known[plan.configs])
+
+
+class _Bracket:
+    """Between which shares of the SLA the longest lies whose plan meets it."""
+
+    def __init__(self, first: Plan, verdict: Verdict) -> None:
+        # The shortest whose plan was late, the longest whose plan was in time, and that has none.
+        self._late = self._good = self._none = 0.0
+        self._guess = 0.0
+        self.tell(1.0, first, verdict)
+
+    def tell(self, ratio: float, plan: Plan, verdict: Verdict) -> None:
+        """What came of a share. A late plan is that of all shares down to its own latency."""
+        if verdict.meets:
+            self._good = ratio
+            return
+        assert plan.latency_s is not None
+        self._late = plan.latency_s / verdict.sla_s
+        # Shorter by as much as it was longer.
+        self._guess = max(0.5, SHORTER * verdict.sla_s / verdict.quantile_s) * self._late
+
+    def unknown(self, ratio: float) -> None:
+        """There is no plan so short."""
+        self._none = ratio
+
+    def next_ratio(self) -> float | None:
+        """The share to try next; None where the two sides are close."""
+        low = max(self._good, self._none)
+        if self._late - low < LESS:
+            return None
+        middle = (low + self._late) / 2
+        return middle if low else min(self._guess, self._late - LESS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +148,10 @@ def queued_of(observation: Observation) -> tuple[tuple[str, float], ...]:
     )
 
 
-def _worst_last(plan: Plan) -> tuple[float, float, float]:
-    assert plan.objective is not None and plan.cost_cores is not None and plan.latency_s is not None
+def _worth(plan: Plan) -> tuple[float, float]:
+    assert plan.objective is not None and plan.cost_cores is not None
     # Sums of floats that are equal up to rounding are one objective.
-    return -round(plan.objective, 9), round(plan.cost_cores, 9), plan.latency_s
-
-
-def _alike(one: Plan, other: Plan) -> bool:
-    """Whether there is nothing to learn from one of them that the other does not say."""
-    if one.configs == other.configs:
-        return True
-    assert one.latency_s is not None and other.latency_s is not None
-    same = abs(one.latency_s - other.latency_s) <= APART_RATIO * other.latency_s
-    return same and one.cost_cores == other.cost_cores
-
-
-def _missed(verdict: Verdict) -> str:
-    return f"the best plan takes {verdict.quantile_s:.3g} s of {verdict.sla_s:g} s by simulation"
+    return round(plan.objective, 9), -plan.cost_cores
 
 
 def _instead(first: Plan, plan: Plan, words: str) -> Plan:

@@ -11,7 +11,6 @@ from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.describe import describe
-from ipa.optimize.kbest import k_best
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.policies.base import Configs, Prediction
@@ -59,16 +58,10 @@ class Profiled:
         """
         return self._solved(self._asked(pipeline, rate_rps, running))
 
-    def alternatives(
-        self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float, count: int
-    ) -> tuple[Plan, ...]:
-        """The best plans for an SLA `sla_ratio` times as long, best first (an Alternatives)."""
+    def shorter(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
+        """The best plan for an SLA `sla_ratio` times as long (a Shorter), without what would make one."""
         problem = self._asked(pipeline, rate_rps, running)
-        problem = replace(problem, sla_s=problem.sla_s * sla_ratio)
-        if count > 1:
-            return k_best(problem, count, self._deadline_s)
-        plan = self._solved(problem, explain=False)
-        return (plan,) if plan.stages else ()
+        return self._solved(replace(problem, sla_s=problem.sla_s * sla_ratio), explain=False)
 
     def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> Problem:
         wanted = {stage.name: stage for stage in pipeline.stages}

@@ -88,7 +88,7 @@ def _ours_checked(inputs: PolicyInputs) -> Policy:
     if inputs.checker is None:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
-    return Checked(Ours(inputs.pipeline, profiled.plan), profiled.alternatives, inputs.checker)
+    return Checked(Ours(inputs.pipeline, profiled.plan), profiled.shorter, inputs.checker)
 
 
 def _ipa(inputs: PolicyInputs) -> Policy:

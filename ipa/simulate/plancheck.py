@@ -1,0 +1,304 @@
+"""Whether a configuration meets the SLA, by simulation: the checker of the policy `ours-checked`.
+
+A configuration is simulated under random arrivals for as many requests as it takes to tell on which side of
+the SLA its quantile lies. All are simulated with the same random numbers, so that they differ by what they
+are and not by luck. How much is simulated is a number of requests and no time: equal questions have equal
+answers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from math import ceil, exp, inf, log, log2
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.optimize.problem import Compat, StageProblem
+from ipa.optimize.verify import items_of
+from ipa.policies.base import AT_REST, Configs, Start, Verdict
+from ipa.policies.planning import planning_problem
+from ipa.policies.table import CHECKED, PolicyInputs
+from ipa.profiling.points import Allocation
+from ipa.queueing.tail_parts import service_spread
+from ipa.simulate.graph import PipelineSim
+from ipa.simulate.queue import Pods
+from ipa.simulate.service import Service
+
+Floats = NDArray[np.float64]
+
+SEED = 20_241
+# Late requests come in groups; the shares of so many parts of a run in order tell how sure their mean is.
+PARTS = 20
+# Student's t for 19 degrees of freedom: one side, 95 %.
+SURE = 1.729
+# Rates closer than this are one question.
+RATE_STEP = 0.01
+# What waits counts where serving it takes all replicas together longer than this.
+WAITING_S = 1.0
+# Where a profile does not say how long a replica takes to be ready.
+READY_S = 10.0
+# After what was new is ready, it has one tick for what has piled up.
+SETTLE_S = 10.0
+# Requests of the first so many SLAs do not count, since the pipeline is empty at first.
+FILLING_SLAS = 3.0
+# Arrivals are drawn so many at once.
+BLOCK = 8192
+# Answers that are remembered.
+MEMO = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is simulated: at most `most_checks` configurations a decision, each in looks.
+
+    After each look, so many thousands of items at all stages together, it is over if the answer is sure.
+    """
+
+    most_checks: int
+    looks: tuple[int, ...]
+
+
+# About 50 ms a decision with each kernel, where all plans of it are simulated to the last look.
+COMPILED = Effort(5, (8_000, 24_000, 72_000))
+PLAIN = Effort(3, (2_000, 6_000))
+
+
+def effort_of(kernel: str = "auto") -> Effort:
+    """What there is time for with the kernel of that name (see `PipelineSim`)."""
+    compiled = kernel == "numba" or (kernel == "auto" and find_spec("numba") is not None)
+    return COMPILED if compiled else PLAIN
+
+
+def with_checker(policy: str, inputs: PolicyInputs, kernel: str = "auto") -> PolicyInputs:
+    """The inputs with a checker where the policy of that name needs one."""
+    if policy not in CHECKED:
+        return inputs
+    made = PlanCheck(inputs.pipeline, inputs.profiles, objective=inputs.objective, kernel=kernel)
+    made.warm()
+    return replace(inputs, checker=made)
+
+
+class PlanCheck:
+    """The checker of one pipeline. Errors of the constructor: those of `planning_problem`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        *,
+        objective: str | None = None,
+        effort: Effort | None = None,
+        kernel: str = "auto",
+    ) -> None:
+        self._pipeline = replace(pipeline, drop_after_s=None)
+        self._problem = planning_problem(
+            pipeline, profiles, 1.0, objective=objective, compat=Compat.TAIL, allocation=Allocation.FREE
+        )
+        self._effort = effort or effort_of(kernel)
+        self._kernel = kernel
+        self._gaps = np.random.default_rng([SEED, 1])
+        self._units = np.empty(0)
+        self._memo: OrderedDict[tuple[Configs, int, Start], Verdict] = OrderedDict()
+
+    @property
+    def most_checks(self) -> int:
+        """How many configurations of one decision it has time for."""
+        return self._effort.most_checks
+
+    def warm(self) -> None:
+        """Simulate a request, so that the kernel is compiled before the first decision."""
+        first = (stage for stage in self._problem.stages if stage.points)
+        configs = tuple(
+            StageConfig(stage.name, point.variant, point.batch_size, point.cores, 1)
+            for stage in first
+            for point in stage.points[:1]
+        )
+        sim = self._sim(configs, AT_REST)
+        sim.offer([0.0])
+        sim.run(1.0)
+
+    def __call__(self, configs: Configs, rate_rps: float, start: Start = AT_REST) -> Verdict | None:
+        """The verdict on the configuration at the rate (rounded to the next of a grid of 1 %).
+
+        Where what runs does not carry the rate, or more waits than is served in `WAITING_S`, it runs until
+        the new one is ready, and what waits is there from the start; what comes after `SETTLE_S` more counts.
+        None where the configuration was not measured.
+        """
+        step = round(log(rate_rps) / RATE_STEP)
+        rate_rps = exp(step * RATE_STEP)
+        if not self._knows(configs):
+            return None
+        question = (configs, step, self._start(configs, rate_rps, start))
+        if question in self._memo:
+            self._memo.move_to_end(question)
+            return self._memo[question]
+        self._memo[question] = verdict = self._judged(configs, rate_rps, question[2])
+        if len(self._memo) > MEMO:
+            self._memo.popitem(last=False)
+        return verdict
+
+    def _judged(self, configs: Configs, rate_rps: float, start: Start) -> Verdict:
+        run = _Run(self._sim(configs, start), rate_rps, self._problem.sla_s, self._first_s(configs, start))
+        allowed = 1.0 - self._problem.percentile / 100.0
+        waiting = self._waiting(start, configs)
+        weight = sum(self._items(configs).values())
+        for look in self._effort.looks:
+            run.to(self._unit_times(ceil(look / weight + rate_rps * run.first_s)), waiting)
+            seen = run.seen(self._problem.percentile)
+            meets, misses = (
+                seen.late_ratio + seen.error <= allowed,
+                seen.late_ratio - seen.error > allowed,
+            )
+            if meets or misses:
+                break
+        return Verdict(seen.quantile_s, self._problem.sla_s, seen.requests, meets, misses)
+
+    def _sim(self, configs: Configs, start: Start) -> PipelineSim:
+        """The pipeline that runs `configs`, after what runs where that matters."""
+        sim = PipelineSim(self._pipeline, drop="none", seed=SEED, kernel=self._kernel)
+        ready_s = self._ready_s(configs, start)
+        for config in configs:
+            if ready_s:
+                (now,) = (it for it in start.running if it.stage == config.stage)
+                sim.set_replicas(config.stage, 0.0, [self._pods(now)])
+            sim.set_replicas(config.stage, ready_s, [self._pods(config)])
+        return sim
+
+    def _pods(self, config: StageConfig) -> Pods:
+        """The replicas; those that another configuration has too go on with what they do."""
+        at, stage = self._place(config)
+        assert at is not None
+        columns = stage.columns
+        # As the planner takes it: where less was measured than the service time says, a replica is busy for
+        # longer.
+        full_s = max(columns.mean_s[at], config.batch_size / columns.capacity_rps[at])
+        one_s = min(columns.single_s[at], full_s)
+        spread = 0.0
+        if columns.latency_s[at] > full_s:
+            spread = float(service_spread(np.array([full_s]), columns.latency_s[at : at + 1])[0])
+        name = f"{config.variant} b{config.batch_size} {config.cores:g}"
+        service = Service(float(full_s), float(one_s), spread)
+        return Pods(config.replicas, config.batch_size, service, name, config.variant)
+
+    def _place(self, config: StageConfig) -> tuple[int | None, StageProblem]:
+        (stage,) = (stage for stage in self._problem.stages if stage.name == config.stage)
+        return stage.columns.place.get((config.variant, config.batch_size, config.cores)), stage
+
+    def _knows(self, configs: Configs) -> bool:
+        planned = [stage.name for stage in self._problem.stages if not stage.is_free]
+        return [config.stage for config in configs] == planned and all(
+            config.replicas > 0 and self._place(config)[0] is not None for config in configs
+        )
+
+    def _items(self, configs: Configs) -> dict[str, float]:
+        """The items that a request brings to each stage on the mean, routers' shares counted."""
+        items, _ = items_of(self._problem, {config.stage: config.variant for config in configs})
+        reach = zip(self._problem.stages, self._problem.graph.reach, strict=True)
+        share = {stage.name: each for stage, each in reach}
+        return {config.stage: items[config.stage] * share[config.stage] for config in configs}
+
+    def _capacity_rps(self, configs: Configs) -> float:
+        """Requests a second that it carries."""
+        items = self._items(configs)
+        capacities = []
+        for config in configs:
+            pods = self._pods(config)
+            each_rps = pods.batch_size / pods.service.full_s
+            capacities.append(pods.count * each_rps / max(items[config.stage], 1e-12))
+        return min(capacities)
+
+    def _start(self, configs: Configs, rate_rps: float, start: Start) -> Start:
+        """What of the start matters: nothing, mostly. Numbers are rounded, so that questions are equal."""
+        running = start.running if self._knows(start.running) else ()
+        carries = self._capacity_rps(running or configs)
+        waiting = self._waiting(start, running or configs)
+        matters = waiting > WAITING_S * carries
+        if not matters and (not running or carries > rate_rps):
+            return AT_REST
+        # Powers of two are near enough for a crowd.
+        queued = ((self._pipeline.stages[0].name, float(2 ** round(log2(waiting)))),) if matters else ()
+        return Start(running if running != configs else (), queued)
+
+    def _waiting(self, start: Start, configs: Configs) -> int:
+        """What waits, as requests that are at their beginning: those halfway count like new ones."""
+        items = self._items(configs)
+        return ceil(sum(count / max(items.get(stage, 1.0), 1e-12) for stage, count in start.queued))
+
+    def _ready_s(self, configs: Configs, start: Start) -> float:
+        """When all that is new is ready; 0 where nothing else runs before."""
+        if not start.running:
+            return 0.0
+        new = [config for config in configs if config not in start.running]
+        times_s = [stage.points[at].readiness_s for at, stage in map(self._place, new) if at is not None]
+        return max((each or READY_S for each in times_s), default=0.0)
+
+    def _first_s(self, configs: Configs, start: Start) -> float:
+        """From when on requests count. The pipeline is empty at first: it fills within a few SLAs."""
+        if start == AT_REST:
+            return FILLING_SLAS * self._problem.sla_s
+        return self._ready_s(configs, start) + max(SETTLE_S, FILLING_SLAS * self._problem.sla_s)
+
+    def _unit_times(self, count: int) -> Floats:
+        """The first `count` arrivals of one a second; the same for all that is ever simulated."""
+        while count > len(self._units):
+            last = self._units[-1] if len(self._units) else 0.0
+            # Of one size: sums in another order differ in the last bit.
+            block = last + np.cumsum(self._gaps.exponential(1.0, BLOCK))
+            self._units = np.concatenate([self._units, block])
+        return self._units[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The latency's quantile, over how many requests, the share of late ones, and how far that may be off."""
+
+    quantile_s: float
+    requests: int
+    late_ratio: float
+    error: float
+
+
+class _Run:
+    """A simulation that goes on from look to look."""
+
+    def __init__(self, sim: PipelineSim, rate_rps: float, sla_s: float, first_s: float) -> None:
+        self._sim = sim
+        self._rate_rps, self._sla_s, self.first_s = rate_rps, sla_s, first_s
+        self._born_s = np.empty(0)
+        self._latency_s = np.empty(0)
+        self._offered = self._waiting = 0
+
+    def to(self, unit_times: Floats, waiting: int) -> None:
+        """Go on until these arrivals have come; `waiting` requests are there at 0."""
+        if not self._offered and waiting:
+            self._waiting = len(self._sim.offer(np.zeros(waiting)))
+        times_s = unit_times / self._rate_rps
+        self._sim.offer(times_s[self._offered :])
+        self._offered = len(times_s)
+        done = self._sim.run(times_s[-1])
+        more = len(times_s) + self._waiting - len(self._latency_s)
+        self._latency_s = np.concatenate([self._latency_s, np.full(more, np.inf)])
+        self._latency_s[done.ids] = done.latency_s
+        self._born_s = times_s
+
+    def seen(self, percentile: float) -> Seen:
+        """What the requests say that count and could have been in time."""
+        born_s, now_s = self._born_s, self._sim.now_s
+        counts = (born_s >= self.first_s) & (born_s < now_s - self._sla_s)
+        latency_s = self._latency_s[self._waiting :][counts]
+        if len(latency_s) < PARTS:
+            return Seen(inf, len(latency_s), 1.0, 1.0)
+        latency_s = np.minimum(latency_s, now_s - born_s[counts])
+        late = latency_s > self._sla_s
+        parts = np.array([part.mean() for part in np.array_split(late, PARTS)])
+        # Where none is late there may yet be one in as many requests as give three by chance.
+        error = max(SURE * parts.std(ddof=1) / PARTS**0.5, 3.0 / len(late) if not late.any() else 0.0)
+        quantile_s = float(np.quantile(latency_s, percentile / 100.0))
+        return Seen(quantile_s, len(late), float(late.mean()), float(error))
