@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.plan import Plan, Termination
+from ipa.optimize.sets.problem import SetProblem
+from ipa.optimize.sets.solve import missing_part
 from ipa.policies.base import Configs, PolicyState
 from ipa.policies.ms_plus import OneTask, best_of_one, planned_rate_rps
 from ipa.policies.setplanning import PipelineSet, plan_set
+
+# Shares in whole percents may lose up to a percent for each part: so much less is tried, and so often.
+STEP_RATIO = 0.99
+MOST_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +42,18 @@ class InfAdapter:
         no set carries the rate, it is the best one for the largest rate that one carries. Errors: those of
         `solve_set`.
         """
-        rate_rps = planned_rate_rps(forecast)
-        found = self._planned(rate_rps, state)
-        if found.plan.termination is Termination.INFEASIBLE and found.plan.missing_rps < rate_rps:
-            # In whole percents a hair less than all that is there.
-            return self._planned(0.98 * (rate_rps - found.plan.missing_rps), state)
+        problem = self.task.problem(planned_rate_rps(forecast), state)
+        found = self._planned(problem)
+        if found.plan.termination is not Termination.INFEASIBLE:
+            return found
+        most_rps = problem.rate_rps * (1 - missing_part(problem))
+        for step in range(MOST_STEPS if most_rps > 0 else 0):
+            less = self._planned(replace(problem, rate_rps=most_rps * STEP_RATIO**step))
+            if less.plan.parts:
+                return less
         return found
 
-    def _planned(self, rate_rps: float, state: PolicyState) -> PipelineSet:
-        problem = self.task.problem(rate_rps, state)
+    def _planned(self, problem: SetProblem) -> PipelineSet:
         return plan_set(replace(self.task.asked, problem=problem), self.solver, self.deadline_s)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:

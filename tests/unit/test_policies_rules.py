@@ -1,0 +1,241 @@
+"""The rules of autoscalers, each by figures that its own documentation gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ipa.control.guards import GuardSettings
+from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.pipeline import Bounds
+from ipa.model.plan import StageConfig
+from ipa.policies.base import Policy, PolicyState, Remembering
+from ipa.policies.hpa import Hpa
+from ipa.policies.kpa import Kpa, window_mean_rps
+from ipa.policies.rules import Ruled, fit
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.policies.vpa_plus import VpaPlus, decayed, percentile_cores, with_sample
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, profiled, scenario
+
+# One replica of detect carries 20 rps at this size, one of read 33.3 rps.
+DETECT_RPS = 20.0
+# No stage but detect has anything to do; nothing is bounded but by the profiles.
+WIDE = replace(PIPELINE, bounds=Bounds(cores=400.0))
+EXPECTED = Forecast(1.0, 1.0, 0.95, 20.0, "given", 1.0)
+UNSEEN = Missing(MissingReason.ABSENT)
+
+
+def ruled() -> Ruled:
+    return Ruled(WIDE, profiled())
+
+
+def seen(rates_rps: list[float], running: tuple[StageConfig, ...], ready: int | None = None) -> Observation:
+    """What a rule sees of detect under these rates of the last seconds; read has no load."""
+    stages = tuple(
+        StageObservation(
+            config.stage,
+            Measured(config),
+            Measured(config.replicas if ready is None else ready),
+            Measured(rates_rps[-1] if config.stage == "detect" else 0.0),
+            UNSEEN,
+            Measured(0.0),
+        )
+        for config in running
+    )
+    load = Measured(LoadHistory(1.0, tuple(rates_rps)))
+    return Observation("pages", 0.0, Measured(rates_rps[-1]), load, UNSEEN, stages)
+
+
+def replicas(count: int) -> tuple[StageConfig, ...]:
+    return (replace(SMALLEST[0], replicas=count), SMALLEST[1])
+
+
+def story(
+    policy: Policy,
+    rate_rps: Callable[[float], float],
+    until_s: int,
+    *,
+    start: tuple[StageConfig, ...] = SMALLEST,
+    tick_s: int = 5,
+    of: Callable[[StageConfig], float] = lambda config: config.replicas,
+) -> dict[int, float]:
+    """What detect has after each tick, where every plan is carried out at once."""
+    assert isinstance(policy, Remembering)
+    running, memory, told = start, None, {}
+    for t_s in range(0, until_s + 1, tick_s):
+        rates = [rate_rps(second) for second in range(t_s - 119, t_s + 1)]
+        observation = seen(rates, running)
+        state = PolicyState(running, now_s=float(t_s))
+        memory = policy.remember(observation, replace(state, memory=memory))
+        running = policy.decide(observation, EXPECTED, replace(state, memory=memory)).configs
+        told[t_s] = of(running[0])
+    return told
+
+
+@pytest.mark.parametrize(
+    ("rate_rps", "count", "ready", "wanted"),
+    [
+        # u = 0.75 is within a tenth of 0.8, 0.95 is not: ⌈2 · 0.95 / 0.8⌉.
+        (30.0, 2, 2, 2),
+        (38.0, 2, 2, 3),
+        # No more than all of the time can be used: a stage that is overrun grows by a quarter.
+        (2000.0, 2, 2, 3),
+        (2000.0, 8, 8, 10),
+        # Two of the four are starting: they count as idle, so nothing is added yet.
+        (2000.0, 4, 2, 4),
+        (2000.0, 4, 4, 5),
+    ],
+)
+def test_hpa_adds_replicas_by_utilisation(rate_rps: float, count: int, ready: int, wanted: int) -> None:
+    running = replicas(count)
+    plan = Hpa(ruled()).decide(seen([rate_rps], running, ready), EXPECTED, PolicyState(running))
+    assert plan.configs[0].replicas == wanted
+    assert replace(plan.configs[0], replicas=1) == SMALLEST[0]
+
+
+def test_hpa_acts_once_in_15_seconds_and_takes_away_by_the_most_of_300() -> None:
+    told = story(Hpa(ruled()), lambda t_s: 60.0 if 100 <= t_s < 200 else 10.0, 700)
+    changes = [t_s for t_s in told if t_s and told[t_s] != told[t_s - 5]]
+    # From 1 to ⌈1 / 0.8⌉ and so on up to ⌈3 / 0.8⌉ = 4 replicas, each step in the next period.
+    assert [(t_s, told[t_s]) for t_s in changes[:3]] == [(105, 2), (120, 3), (135, 4)]
+    # The last recommendation of four is that of 195 s; the first tick of a period in which it is 300 s old:
+    assert [(t_s, told[t_s]) for t_s in changes[3:]] == [(495, 1)]
+
+
+def test_hpa_takes_nothing_away_for_300_seconds_after_it_starts() -> None:
+    told = story(Hpa(ruled()), lambda t_s: 10.0, 320, start=replicas(6))
+    assert min(t_s for t_s in told if told[t_s] < 6) == 300
+
+
+def test_hpa_leaves_a_stage_that_it_does_not_see() -> None:
+    running = replicas(3)
+    blind = replace(seen([0.0], running), arrival_rate_rps=UNSEEN)
+    blind = replace(blind, stages=tuple(replace(it, arrival_rate_rps=UNSEEN) for it in blind.stages))
+    assert Hpa(ruled()).decide(blind, EXPECTED, PolicyState(running)).configs == running
+
+
+def test_kpa_follows_the_mean_of_a_minute() -> None:
+    told = story(Kpa(ruled()), lambda t_s: 21.0 if t_s < 100 else 35.0, 200)
+    # 70 % of 20 rps a replica: ⌈21 / 14⌉ at once, ⌈35 / 14⌉ once the mean is above 28 rps.
+    assert told[0] == 2 and told[100] == 2
+    assert min(t_s for t_s in told if told[t_s] == 3) == 130
+    assert told[200] == 3
+
+
+def test_kpa_panics_at_twice_the_replicas_and_takes_none_away_until_a_minute_after() -> None:
+    burst = story(Kpa(ruled()), lambda t_s: 140.0 if 100 <= t_s < 110 else 10.0, 300)
+    # The mean of the 6 s to 100 is 31.7 rps, three replicas for one that is ready; to 105 it is 140, ten.
+    assert burst[95] == 1 and burst[100] == 3 and burst[105] == 10
+    # Over the threshold no more after 105; the panic ends 60 s later, when the burst has left the minute.
+    assert burst[165] == 10
+    # Then at most a half goes in a tick.
+    assert [burst[t_s] for t_s in (170, 175, 180, 185)] == [5, 2, 1, 1]
+
+
+@pytest.mark.parametrize(("burst_rps", "most"), [(55.0, 2), (57.0, 5)])
+def test_kpa_does_not_panic_below_twice_the_replicas(burst_rps: float, most: int) -> None:
+    """Two replicas are ready: 55 rps ask for 3.9 of them, 57 for 4.1."""
+    told = story(Kpa(ruled()), lambda t_s: burst_rps if 100 <= t_s < 110 else 20.0, 140, start=replicas(2))
+    assert max(told.values()) == most
+
+
+def test_the_mean_of_a_window_is_over_what_was_seen() -> None:
+    load = Measured(LoadHistory(1.0, (99.0, 4.0, None, float("nan"), 6.0)))
+    assert window_mean_rps(load, 4.0) == 5.0
+    assert window_mean_rps(UNSEEN, 4.0) is None
+    assert window_mean_rps(Measured(LoadHistory(1.0, (1.0, None, None))), 2.0) is None
+
+
+def test_the_histogram_is_that_of_the_recommender() -> None:
+    # 0.01 cores wide at first, each bucket 5 % wider than the one before.
+    one = with_sample((), 0.005, 1.0)
+    assert one == ((0, 1.0),) and percentile_cores(one) == pytest.approx(0.01)
+    second = with_sample((), 0.015, 1.0)
+    assert second == ((1, 1.0),) and percentile_cores(second) == pytest.approx(0.0205)
+    # Nine tenths of the weight are small samples: the next one decides.
+    samples = ()
+    for _ in range(89):
+        samples = with_sample(samples, 0.5, 1.0)
+    assert percentile_cores(with_sample(samples, 3.0, 9.0)) < 0.53
+    assert percentile_cores(with_sample(samples, 3.0, 11.0)) > 3.0
+    assert decayed(((3, 8.0),), 86_400.0) == ((3, 4.0),)
+
+
+def cores_of(config: StageConfig) -> float:
+    return config.cores
+
+
+def test_vpa_takes_the_next_size_at_once_and_goes_back_after_four_intervals() -> None:
+    """Profiles know 1 and 2 cores. What it uses of one core is at most one, and with 15 % above that two."""
+    told = story(VpaPlus(ruled()), lambda t_s: 2.0 if t_s < 100 else 60.0, 200, of=cores_of)
+    assert told[95] == 1.0
+    first = min(t_s for t_s in told if told[t_s] == 2.0)
+    # Of the samples so far more than a tenth must be high: 3 of 23.
+    assert first == 110
+    # The histogram remembers the day: it stays.
+    assert told[200] == 2.0
+
+
+def test_vpa_takes_away_after_four_intervals_only() -> None:
+    start = (replace(SMALLEST[0], cores=2.0), SMALLEST[1])
+    told = story(VpaPlus(ruled()), lambda t_s: 2.0, 200, start=start, of=cores_of)
+    assert min(t_s for t_s in told if told[t_s] == 1.0) == 120
+
+
+def test_vpa_uses_no_more_than_it_has() -> None:
+    running = (replace(SMALLEST[0], cores=2.0), SMALLEST[1])
+    memory = VpaPlus(ruled()).remember(seen([1e6], running), PolicyState(running))
+    assert percentile_cores(memory.stages[0].histogram) == pytest.approx(2.0, rel=0.05)
+
+
+def test_growth_that_has_no_room_is_left_out_most_first() -> None:
+    tight = replace(PIPELINE, bounds=Bounds(cores=7.0))
+    wanted = (replace(SMALLEST[0], replicas=9), replace(SMALLEST[1], replicas=3))
+    fitted = fit(tight, wanted, PolicyState(SMALLEST))
+    assert [config.replicas for config in fitted] == [4, 3]
+    # What runs keeps its place before what would be added.
+    running = (SMALLEST[0], replace(SMALLEST[1], replicas=5))
+    fitted = fit(tight, (replace(SMALLEST[0], replicas=9), running[1]), PolicyState(running))
+    assert [config.replicas for config in fitted] == [2, 5]
+
+
+def test_what_cannot_be_reached_is_not_planned_where_that_is_asked() -> None:
+    tight = replace(PIPELINE, bounds=Bounds(cores=5.0))
+    wanted = (replace(SMALLEST[0], cores=2.0, replicas=2), SMALLEST[1])
+    running = replicas(2)
+    assert fit(tight, wanted, PolicyState(running)) == wanted
+    assert fit(tight, wanted, PolicyState(running, reachable=True)) == running
+
+
+@pytest.mark.parametrize("name", ["hpa", "kpa"])
+def test_the_engine_carries_out_a_rule_as_it_is(name: str) -> None:
+    """At 19 rps what runs carries the load; a planner would leave it, the rule asks for a second replica."""
+    policy = make_policy(name, PolicyInputs(PIPELINE, PROFILES, solver="exact"))
+    settings = GuardSettings(tick_s=15.0, rollout_deadline_s=30.0)
+    case = scenario(19.0, policy=policy, settings=settings)
+    decisions = case.ticks(5)
+    changed = [it for it in decisions if it.action is Action.APPLY]
+    assert changed and all(it.reason in (ReasonCode.FIRST_PLAN, ReasonCode.SCALE_UP) for it in changed)
+    assert case.workload.desired[0].replicas == 2
+    # Ten minutes later it has taken nothing away.
+    assert {it.action for it in case.ticks(20)} == {Action.HOLD}
+
+
+def test_a_variant_that_is_pinned_replaces_another_at_once() -> None:
+    """What runs is worth more by the objective, and is still none of what fa2-high may choose."""
+    case = scenario(3.0, policy=make_policy("fa2-high", PolicyInputs(PIPELINE, PROFILES, solver="exact")))
+    case.ticks(4)
+    assert [config.variant for config in case.workload.desired] == ["big", "big"]
+
+
+def test_in_shadow_mode_a_rule_goes_on_from_what_it_would_have_done() -> None:
+    policy = make_policy("hpa", PolicyInputs(PIPELINE, PROFILES, solver="exact"))
+    settings = GuardSettings(tick_s=15.0)
+    case = scenario(38.0, policy=policy, settings=settings, mode=Mode.SHADOW)
+    words = [it.detail for it in case.ticks(2)]
+    assert "detect=small b1 2×1 cores" in words[0] and "detect=small b1 3×1 cores" in words[1]
+    assert not case.workload.writes

@@ -1,0 +1,173 @@
+"""InfAdapter, its rival of one variant at a time, and the oracle, on figures that can be checked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from ipa.model.forecast import Forecast
+from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Variant
+from ipa.model.plan import StageConfig, Termination
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.policies.base import PolicyState
+from ipa.policies.infadapter import InfAdapter
+from ipa.policies.ms_plus import MsPlus
+from ipa.policies.oracle import Oracle
+from ipa.policies.ours import Ours
+from ipa.policies.table import PolicyInputs
+from tests.fakes.world import PIPELINE, SMALLEST, planner
+
+UNSEEN = Missing(MissingReason.NOT_ASKED)
+SEEN = Observation("images", 0.0, UNSEEN, UNSEEN, UNSEEN, ())
+NAMES = {"low": 0.7, "high": 0.8}
+# Requests a second on so many cores; four fifths of it are planned with.
+RATES = {"low": {2: 40.0, 4: 80.0, 8: 160.0}, "high": {2: 10.0, 4: 20.0, 8: 40.0}}
+
+IMAGES = Pipeline(
+    "images",
+    (Stage("classify", tuple(Variant(name) for name in NAMES), batch_timeout_s=0.01),),
+    Sla(0.75),
+    {"default": Objective(alpha=100.0, beta=0.05, throughput_margin_ratio=-0.2)},
+    bounds=Bounds(cores=12, batch_sizes=(1,)),
+)
+PROFILES = {
+    "classify": StageProfile(
+        "images",
+        "classify",
+        tuple(
+            VariantProfile(
+                name,
+                accuracy,
+                tuple(
+                    ProfilePoint(float(cores), batch, 0.2 * batch, throughput_rps=rate)
+                    for cores, rate in RATES[name].items()
+                    for batch in (1, 2, 4)
+                ),
+                readiness_s=6.0,
+            )
+            for name, accuracy in NAMES.items()
+        ),
+        "made up",
+        date(2026, 1, 1),
+        "made up",
+    )
+}
+TASK = PolicyInputs(IMAGES, PROFILES, solver="exact").one_task()
+LOW = (StageConfig("classify", "low", 1, 4.0, 1),)
+
+
+def expected(point_rps: float, upper_rps: float | None = None) -> Forecast:
+    upper = point_rps if upper_rps is None else upper_rps
+    return Forecast(point_rps, upper, 0.95, 60.0, "given", 1.0)
+
+
+def one(rate_rps: float, state: PolicyState | None = None, task: object = None) -> tuple[StageConfig, ...]:
+    policy = MsPlus(TASK if task is None else task)  # type: ignore[arg-type]
+    return policy.decide(SEEN, expected(rate_rps / 1.1, rate_rps), state or PolicyState(LOW)).configs
+
+
+def test_ms_plus_takes_the_best_variant_that_carries_the_load_alone() -> None:
+    # high carries 8, 16 and 32 rps by its sizes, low 32, 64 and 128.
+    assert one(7.0) == (StageConfig("classify", "high", 1, 2.0, 1),)
+    assert one(30.0) == (StageConfig("classify", "high", 1, 8.0, 1),)
+    assert one(33.0) == (StageConfig("classify", "low", 1, 4.0, 1),)
+    assert one(100.0) == (StageConfig("classify", "low", 1, 8.0, 1),)
+
+
+def test_a_tenth_above_the_point_is_planned_for_where_the_upper_forecast_is_not_more() -> None:
+    policy = MsPlus(TASK)
+    assert policy.decide(SEEN, expected(30.0), PolicyState(LOW)).rate_rps == pytest.approx(33.0)
+    assert policy.decide(SEEN, expected(20.0, 31.0), PolicyState(LOW)).rate_rps == 31.0
+
+
+def test_beyond_every_variant_the_one_that_carries_most_is_taken() -> None:
+    plan = MsPlus(TASK).decide(SEEN, expected(500.0), PolicyState(LOW))
+    assert plan.configs == (StageConfig("classify", "low", 1, 8.0, 1),)
+    assert plan.rate_rps == pytest.approx(128.0) and "this one carries 128 rps" in plan.note
+
+
+def test_infadapter_fills_the_most_accurate_first() -> None:
+    plan = InfAdapter(TASK).decide_set(expected(40.0 / 1.1, 40.0), PolicyState(LOW)).plan
+    # high on 8 cores carries 80 % of 40 rps, low on 2 the rest: better than low alone.
+    assert {part.variant: (part.cores, part.share_percent) for part in plan.parts} == {
+        "high": (8.0, 80),
+        "low": (2.0, 20),
+    }
+    assert plan.mean_accuracy == pytest.approx(0.8 * 0.8 + 0.2 * 0.7)
+
+
+def test_a_world_of_one_configuration_runs_the_best_single_variant_and_says_so() -> None:
+    plan = InfAdapter(TASK).decide(SEEN, expected(40.0 / 1.1, 40.0), PolicyState(LOW))
+    assert plan.configs == one(40.0) and plan.rate_rps == 40.0
+    assert plan.note == "better would be the set 80 % high on 8 cores + 20 % low on 2 cores"
+
+
+def test_beyond_every_set_the_largest_load_that_one_carries_is_shared_out() -> None:
+    plan = InfAdapter(TASK).decide_set(expected(500.0), PolicyState(LOW)).plan
+    assert plan.termination is Termination.OPTIMAL and plan.cost_cores == 12.0
+    # 128 rps on 8 cores and 16 on 4, but for what shares in whole percents lose.
+    assert 0.98 * 144.0 <= plan.rate_rps <= 144.0
+
+
+@pytest.mark.parametrize("room_cores", [3.0, 5.0, 9.0])
+def test_a_set_has_no_more_cores_than_there_is_room_for(room_cores: float) -> None:
+    state = PolicyState(LOW, room_cores=room_cores)
+    plan = InfAdapter(TASK).decide_set(expected(60.0), state).plan
+    assert 0 < (plan.cost_cores or 0.0) <= room_cores
+    assert all(config.cores <= room_cores for config in one(60.0, state))
+
+
+def test_what_failed_lately_is_left_alone_and_pins_are_kept() -> None:
+    failed = PolicyState(LOW, excluded=frozenset({("classify", "high")}))
+    assert one(7.0, failed)[0].variant == "low"
+    parts = InfAdapter(TASK).decide_set(expected(40.0), failed).plan.parts
+    assert {part.variant for part in parts} == {"low"}
+    pinned = PolicyState(LOW, pins=(("classify", Pin(variant="high", cores=4.0)),))
+    assert one(7.0, pinned) == (StageConfig("classify", "high", 1, 4.0, 1),)
+
+
+def test_a_variant_that_must_be_loaded_costs_its_time() -> None:
+    """Equal in accuracy and cores, the one that runs stays."""
+    alike = {
+        "classify": replace(
+            PROFILES["classify"],
+            variants=tuple(
+                replace(PROFILES["classify"].variant("low"), variant=name, accuracy=0.7) for name in NAMES
+            ),
+        )
+    }
+    task = PolicyInputs(IMAGES, alike, solver="exact").one_task()
+    for name in NAMES:
+        running = (replace(LOW[0], variant=name),)
+        assert one(50.0, PolicyState(running), task)[0].variant == name
+
+
+def test_where_nothing_fits_there_is_no_plan() -> None:
+    pinned = PolicyState(LOW, pins=(("classify", Pin(replicas=3)),))
+    plan = MsPlus(TASK).decide(SEEN, expected(7.0), pinned)
+    assert plan.termination is Termination.INFEASIBLE and not plan.stages and "SLA" in plan.note
+    other = InfAdapter(TASK).decide(SEEN, expected(7.0), pinned)
+    assert other.termination is Termination.INFEASIBLE and not other.stages
+
+
+def test_what_neither_would_run_is_replaced_at_once() -> None:
+    policy = MsPlus(TASK)
+    assert not policy.at_once(LOW)
+    assert policy.at_once((replace(LOW[0], replicas=2),))
+    assert policy.at_once((replace(LOW[0], cores=3.0),))
+
+
+def test_the_oracle_plans_for_the_highest_rate_within_the_horizon() -> None:
+    def future(t_s: float) -> float:
+        return 50.0 if 120.0 <= t_s < 121.0 else 5.0
+
+    ours = Ours(PIPELINE, planner)
+    oracle = Oracle(ours, future)
+    wrong = Forecast(9.0, 9.0, 0.95, 20.0, "given", 1.0)
+    for now_s, rate_rps in ((99.0, 5.0), (100.0, 50.0), (120.0, 50.0), (121.0, 5.0)):
+        plan = oracle.decide(SEEN, wrong, PolicyState(SMALLEST, now_s=now_s))
+        known = ours.decide(SEEN, replace(wrong, upper_rps=rate_rps), PolicyState(SMALLEST, now_s=now_s))
+        assert plan == known and plan.rate_rps == rate_rps
