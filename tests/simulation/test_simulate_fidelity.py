@@ -1,0 +1,266 @@
+"""The simulator against closed forms; request by request against SimPy, Ciw and the data plane's batcher."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from math import factorial, inf
+
+import ciw
+import numpy as np
+import pytest
+import simpy
+from numpy.typing import NDArray
+
+from ipa.dataplane.batching import Batcher, Outcome, Request
+from ipa.dataplane.tensors import parse
+from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
+from ipa.simulate.arrivals import request_times
+from ipa.simulate.graph import PipelineSim
+from ipa.simulate.stage import Pods, Served, Service, StageSim
+from tests.fakes.simpy_stage import SimpyStage, feed
+
+# Two simulators that add up the same numbers in another order may differ by so much.
+SAME_S = 1e-9
+# The t quantile for a two-sided 99 % interval over so many seeds. Ten are too few: queues are so correlated
+# that the spread of ten means says little.
+SEEDS, T = 40, 2.708
+
+
+def poisson(rate: float, count: int, seed: int) -> NDArray[np.float64]:
+    return np.cumsum(np.random.default_rng([seed, 9]).exponential(1 / rate, count))
+
+
+def factors(seed: int, spread: float, count: int) -> NDArray[np.float64]:
+    """Those that a stage of that seed draws for its first spread."""
+    return np.random.default_rng((seed, 0)).gamma(1 / spread, spread, count)
+
+
+def run_stage(times: NDArray[np.float64], pods: Pods, seed: int, **rules: object) -> Served:
+    stage = StageSim(seed=seed, **rules)  # type: ignore[arg-type]
+    stage.set_replicas(0.0, [pods])
+    stage.offer(times, np.arange(len(times)))
+    return stage.run(1e9)
+
+
+def mean_sojourn(rate: float, pods: Pods, timeout_s: float) -> tuple[float, float]:
+    """The mean time at a stage, and half its 99 % confidence interval."""
+    means = []
+    for seed in range(SEEDS):
+        served = run_stage(poisson(rate, 60_000, seed), pods, seed, batch_timeout_s=timeout_s)
+        warm = served.ids >= 5_000
+        means.append(np.mean((served.done_s - served.born_s)[warm]))
+    return float(np.mean(means)), T * float(np.std(means, ddof=1)) / SEEDS**0.5
+
+
+def erlang_c(servers: int, load: float) -> float:
+    """The probability of waiting; `load` is rate times service time."""
+    last = load**servers / factorial(servers) * servers / (servers - load)
+    return last / (sum(load**k / factorial(k) for k in range(servers)) + last)
+
+
+def root(equation: object) -> float:
+    """Where an equation x = f(x) with f rising on (0, 1) and f(0) > 0 has its least solution."""
+    x = 0.0
+    for _ in range(10_000):
+        x = equation(x)  # type: ignore[operator]
+    return x
+
+
+def full_batches(rate: float, size: int, service: float) -> float:
+    """Only full batches, exponential service: forming, and then the queue E_b/M/1 by its root."""
+    sigma = root(lambda x: (rate / (rate + (1 - x) / service)) ** size)
+    return (size - 1) / (2 * rate) + service / (1 - sigma)
+
+
+def what_is_there(rate: float, size: int, service: float) -> float:
+    """Batches of what is there, 1 to b items, exponential service; by the chain of (busy, waiting).
+
+    With k waiting behind a busy server the chance falls by a root r a step (Bailey 1954): r is the least
+    solution of (λ + μ) r = λ + μ r^(b+1), and the idle chance follows from the flow into busy.
+    """
+    mu = 1 / service
+    r = root(lambda x: (rate + mu * x ** (size + 1)) / (rate + mu))
+    # p(busy, k) = c r^k; rate p(idle) = mu c; the sum is one.
+    c = 1 / (mu / rate + 1 / (1 - r))
+    waiting = c * r / (1 - r) ** 2
+    return waiting / rate + service
+
+
+CLOSED = {
+    "M/M/1": (0.8, Pods(1, 1, Service(1.0, 1.0, 1.0)), inf, 5.0),
+    "M/D/1": (0.8, Pods(1, 1, Service(1.0, 1.0)), inf, 1 + 0.8 / (2 * 0.2)),
+    "M/M/4": (3.2, Pods(4, 1, Service(1.0, 1.0, 1.0)), inf, 1 + erlang_c(4, 3.2) / 0.8),
+    "M/M^4/1, full": (3.0, Pods(1, 4, Service(1.0, 1.0, 1.0)), inf, full_batches(3.0, 4, 1.0)),
+    "M/M^4/1, what is there": (3.0, Pods(1, 4, Service(1.0, 1.0, 1.0)), 0.0, what_is_there(3.0, 4, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_the_mean_time_is_that_of_the_closed_form(name: str) -> None:
+    rate, pods, timeout_s, expected = CLOSED[name]
+    mean, half = mean_sojourn(rate, pods, timeout_s)
+    assert half < 0.07 * expected
+    assert abs(mean - expected) <= half
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
+    rng = np.random.default_rng([seed, 1])
+    size, replicas = int(rng.choice([1, 2, 4, 8])), int(rng.integers(1, 5))
+    drop = ("none", "request", "batch")[seed % 3]
+    timeout, drop_after = float(rng.choice([0.0, 0.3, 2.0])), float(rng.choice([2.0, 4.0, 8.0]))
+    service = Service(0.95 * replicas * size, 0.6 * replicas, 0.2)
+    times = poisson(1.0, 3000, seed)
+    pods = Pods(replicas, size, service)
+    served = run_stage(times, pods, seed, batch_timeout_s=timeout, drop=drop, drop_after_s=drop_after)
+    env = simpy.Environment()
+    other = SimpyStage(
+        env,
+        size,
+        replicas,
+        timeout,
+        service.means_s(size),
+        factors(seed, 0.2, 3000).tolist(),
+        drop,
+        drop_after,
+    )
+    feed(env, other, times.tolist())
+    env.run()
+    assert set(served.ids[served.dropped].tolist()) == other.dropped
+    assert len(served.ids) == 3000
+    assert drop == "none" or other.dropped
+    kept = ~served.dropped
+    expected = np.array([other.done_s[request] for request in served.ids[kept].tolist()])
+    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+
+
+def test_a_chain_is_equal_to_simpy_request_by_request() -> None:
+    variants = (Variant("v"),)
+    stages = chain([Stage("a", variants, batch_timeout_s=0.5), Stage("b", variants, batch_timeout_s=1.0)])
+    pipeline = Pipeline("p", stages, Sla(1.0), {"default": Objective()}, drop_after_s=9.0)
+    one, two = Service(6.8, 3.0, 0.1), Service(3.4, 2.0, 0.3)
+    times = poisson(1.0, 4000, 4)
+    sim = PipelineSim(pipeline, seed=5)
+    sim.set_replicas("a", 0.0, [Pods(2, 4, one)])
+    sim.set_replicas("b", 0.0, [Pods(1, 4, two)])
+    sim.offer(times)
+    finished = sim.run(1e6)
+    env = simpy.Environment()
+    draws = [np.random.default_rng((5, 0, at, 0)) for at in (0, 1)]
+    second = SimpyStage(
+        env, 4, 1, 1.0, two.means_s(4), draws[1].gamma(1 / 0.3, 0.3, 4000).tolist(), "request", 9.0
+    )
+    first = SimpyStage(
+        env, 4, 2, 0.5, one.means_s(4), draws[0].gamma(10, 0.1, 4000).tolist(), "request", 9.0, second.arrive
+    )
+    feed(env, first, times.tolist())
+    env.run()
+    assert set(finished.ids[finished.lost].tolist()) == first.dropped | second.dropped
+    assert first.dropped
+    assert second.dropped
+    kept = ~finished.lost
+    expected = np.array([second.done_s[request] for request in finished.ids[kept].tolist()])
+    assert np.max(np.abs(finished.done_s[kept] - expected)) <= SAME_S
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_a_chain_of_single_requests_is_equal_to_ciw_request_by_request(servers: int) -> None:
+    count, seed = 2000, 6
+    times = poisson(1.0, count, seed)
+    pipeline = Pipeline(
+        "p",
+        chain([Stage("a", (Variant("v"),)), Stage("b", (Variant("v"),))]),
+        Sla(1.0),
+        {"default": Objective()},
+    )
+    service_s = 0.85 * servers
+    sim = PipelineSim(pipeline, seed=seed)
+    for stage in ("a", "b"):
+        sim.set_replicas(stage, 0.0, [Pods(servers, 1, Service(service_s, service_s, 0.5))])
+    sim.offer(times)
+    finished = sim.run(1e6)
+    draws = [np.random.default_rng((seed, 0, at, 0)).gamma(2.0, 0.5, count) * service_s for at in (0, 1)]
+    network = ciw.create_network(
+        arrival_distributions=[ciw.dists.Sequential([*np.diff(times, prepend=0.0).tolist(), inf]), None],
+        service_distributions=[ciw.dists.Sequential(each.tolist()) for each in draws],
+        routing=[[0.0, 1.0], [0.0, 0.0]],
+        number_of_servers=[servers, servers],
+    )
+    other = ciw.Simulation(network)
+    other.simulate_until_max_customers(count, method="Finish")
+    records = {each.id_number - 1: each for each in other.get_all_records() if each.node == 2}
+    assert len(records) == len(finished.ids) == count
+    expected = np.array([records[request].exit_date for request in finished.ids.tolist()])
+    assert np.max(np.abs(finished.done_s - expected)) <= SAME_S
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int) -> None:
+    """Requests of several items, and early drop one by one."""
+    rng = np.random.default_rng([seed, 2])
+    size, replicas = int(rng.choice([2, 4, 8])), int(rng.integers(1, 5))
+    timeout = float(rng.choice([0.0, 0.3, 2.0]))
+    times, items = poisson(1.0, 500, seed), rng.integers(1, 6, 500)
+    service = Service(0.37 * replicas * size, 0.2 * replicas, 0.1)
+    stage = StageSim(batch_timeout_s=timeout, drop_after_s=8.0, seed=seed)
+    stage.set_replicas(0.0, [Pods(replicas, size, service)])
+    stage.offer(times, np.arange(500), items=items)
+    served = stage.run(1e6)
+    requests, ends = replay(
+        times.tolist(), items.tolist(), service.means_s(size), size, replicas, timeout, seed
+    )
+    dropped = {at for at, request in enumerate(requests) if request.outcome is Outcome.DROPPED}
+    assert set(served.ids[served.dropped].tolist()) == dropped
+    assert dropped
+    assert len(served.ids) == 500
+    kept = ~served.dropped
+    expected = np.array([ends[request] for request in served.ids[kept].tolist()])
+    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+
+
+def replay(
+    times: list[float],
+    items: list[int],
+    means: list[float],
+    size: int,
+    replicas: int,
+    timeout: float,
+    seed: int,
+) -> tuple[list[Request], dict[int, float]]:
+    """The requests through a `Batcher` whose replicas take what the simulator's take, and their ends."""
+    batcher, draws = Batcher(size, timeout, 10**9), iter(factors(seed, 0.1, sum(items)).tolist())
+    coming = deque(zip(times, items, strict=True))
+    busy: list[float] = []
+    requests: list[Request] = []
+    ends: dict[int, float] = {}
+    number: dict[int, int] = {}
+    while coming or busy or batcher.waiting_items:
+        timer = batcher.next_batch_s() if len(busy) < replicas else None
+        moments = [moment for moment in (timer, batcher.next_drop_s(0.0)) if moment is not None]
+        now = min([*moments, *busy[:1], *([coming[0][0]] if coming else [])])
+        while busy and busy[0] <= now:
+            heapq.heappop(busy)
+        while coming and coming[0][0] <= now:
+            _, count = coming.popleft()
+            inputs = parse(
+                [{"name": "x", "shape": [count, 1], "datatype": "INT64", "data": [0] * count}], "x"
+            )
+            requests.append(Request(inputs, now, now + 8.0))
+            number[id(requests[-1])] = len(requests) - 1
+            assert batcher.offer(requests[-1])
+        batcher.drop_late(now, 0.0)
+        while len(busy) < replicas and (batch := batcher.take(now)):
+            end = now + means[batch.items] * next(draws)
+            heapq.heappush(busy, end)
+            for piece in batch.slices:
+                at = number[id(piece.request)]
+                ends[at] = max(ends.get(at, 0.0), end)
+    return requests, ends
+
+
+def test_poisson_requests_spread_as_a_poisson_process() -> None:
+    times = request_times(np.full(20_000, 5.0), "poisson", seed=3)
+    gaps = np.diff(times)
+    assert abs(np.mean(gaps) * 5 - 1) < 0.01
+    assert abs(np.std(gaps) / np.mean(gaps) - 1) < 0.01
