@@ -13,7 +13,8 @@ from ipa.model.errors import NotFoundError
 class Memory:
     """The DecisionLog and ControlStore ports in memory.
 
-    `keep_inputs`: those of each decision too, which are tens of kilobytes a tick.
+    `keep_inputs`: decisions as they are recorded in production, their inputs included, which are tens of
+    kilobytes a tick. Otherwise without, and without the time that solving took: so equal runs are equal.
     """
 
     def __init__(self, control: PipelineControl, *, keep_inputs: bool = False) -> None:
@@ -22,7 +23,10 @@ class Memory:
 
     def record(self, decision: Decision) -> None:
         """Keep it."""
-        self.kept.append(decision if self._keep_inputs else replace(decision, inputs=""))
+        if not self._keep_inputs:
+            plan = decision.plan and replace(decision.plan, solve_s=0.0)
+            decision = replace(decision, inputs="", inputs_digest="", plan=plan)
+        self.kept.append(decision)
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
