@@ -21,6 +21,7 @@ from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.memory import Memory
 from ipa.simulate.metrics import MetricsSettings
+from ipa.simulate.plancheck import with_checker
 from ipa.simulate.result import SimResult, Tick
 from ipa.simulate.truth import READINESS_S, Truth
 from ipa.simulate.world import SimWorld
@@ -85,6 +86,8 @@ def simulate(setup: SimSetup) -> SimResult:
         rolling=setup.cluster.rolling,
         future=lambda at_s: setup.rates_rps[min(int(at_s), len(setup.rates_rps) - 1)],
     )
+    if isinstance(setup.policy, str):
+        inputs = with_checker(setup.policy, inputs, setup.kernel)
     policy = make_policy(setup.policy, inputs) if isinstance(setup.policy, str) else setup.policy
     world = SimWorld(
         setup.pipeline,
