@@ -1,0 +1,125 @@
+"""However a run is computed or cut, its results are equal to the last bit."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipa.model.errors import InputError
+from ipa.simulate.kernel_numba import drive
+from ipa.simulate.service import Factors
+from ipa.simulate.stage import Pods, Served, Service, StageSim
+
+needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
+
+MOMENTS = st.floats(0.0, 60.0)
+GROUPS = st.builds(
+    Pods,
+    count=st.integers(0, 4),
+    batch_size=st.sampled_from([1, 2, 4, 8]),
+    service=st.builds(
+        Service,
+        full_s=st.floats(0.2, 3.0),
+        one_s=st.floats(0.1, 2.0),
+        spread=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    ),
+)
+CASES = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**32),
+        "requests": st.integers(0, 300),
+        "most_items": st.integers(1, 5),
+        "rounding": st.sampled_from([None, 0, 1]),
+        "rules": st.fixed_dictionaries(
+            {
+                "batch_timeout_s": st.sampled_from([0.0, 0.5, 3.0, float("inf")]),
+                "drop_after_s": st.sampled_from([None, 2.0, 10.0]),
+                "drop": st.sampled_from(["request", "batch", "none"]),
+                "queue": st.sampled_from(["central", "replica"]),
+            }
+        ),
+        "sets": st.lists(st.tuples(MOMENTS, st.lists(GROUPS, max_size=3)), max_size=4),
+        "slow": st.lists(st.tuples(MOMENTS, st.floats(0.5, 4.0)), max_size=2),
+        "fail": st.lists(st.tuples(MOMENTS, st.integers(1, 2)), max_size=2),
+    }
+)
+
+
+def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
+    """All that can be seen of a run, in columns."""
+    rng = np.random.default_rng([case["seed"], 7])
+    times = np.sort(rng.uniform(0.0, 60.0, case["requests"]))
+    if case["rounding"] is not None:  # several at once, and at the moments of cuts and changes
+        times = np.round(times, case["rounding"])
+    born = np.sort(times - rng.uniform(0.0, 3.0, len(times)))
+    stage = StageSim(seed=case["seed"], kernel=kernel, **case["rules"])
+    for at_s, groups in sorted(case["sets"], key=lambda each: each[0]):
+        named = [Pods(g.count, g.batch_size, g.service, f"g{at}") for at, g in enumerate(groups)]
+        stage.set_replicas(at_s, named)
+    for at_s, factor in case["slow"]:
+        stage.slow(at_s, factor, name="g0", count=1)
+    for at_s, count in case["fail"]:
+        stage.fail(at_s, name="g0", count=count)
+    many = case["most_items"] > 1
+    items = rng.integers(0, case["most_items"] + 1, len(times)) if many else None
+    stage.offer(times, np.arange(len(times)), born, items)
+    parts: list[Served] = [stage.run(cut) for cut in [*sorted(cuts), 1e6]]
+    columns = [
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("ids", "born_s", "done_s", "dropped", "server")
+    ]
+    drained = np.array(sorted(each.end_s for each in stage.drained()))
+    return [*columns, drained, stage.arrivals_per_s(), stage.waiting_per_s(), np.array([stage.waiting])]
+
+
+def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@needs_numba
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(CASES)
+def test_the_compiled_loop_and_the_plain_one_are_equal_bit_for_bit(case: dict) -> None:
+    assert equal(run_case(case, "plain", []), run_case(case, "numba", []))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(CASES, st.lists(MOMENTS | st.integers(0, 60).map(float), max_size=6))
+def test_a_run_in_several_calls_is_equal_to_one_in_one_call(case: dict, cuts: list[float]) -> None:
+    assert equal(run_case(case, "plain", []), run_case(case, "plain", cuts))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(CASES)
+def test_every_request_ends_once_or_waits(case: dict) -> None:
+    ids, born_s, done_s, _, _, *_, came, waits, waiting = run_case(case, "plain", [])
+    assert len(set(ids.tolist())) == len(ids)
+    assert np.all(done_s >= born_s)
+    assert np.all(done_s[1:] >= done_s[:-1])
+    assert came.sum() == case["requests"]
+    assert np.all(waits >= 0)
+    assert len(ids) <= case["requests"]
+    assert (len(ids) == case["requests"]) == (waiting[0] == 0)
+
+
+def test_factors_are_the_same_however_they_are_taken() -> None:
+    factors = Factors((4,))
+    number = factors.stream(0.3)
+    taken = []
+    for _ in range(6):
+        factors.refill(number)
+        taken.append(factors.values[factors.next[number] : factors.last[number]].copy())
+    drawn = np.concatenate(taken)
+    assert len(drawn) == 128 * (1 + 2 + 4 + 8 + 16 + 32)
+    assert np.array_equal(drawn, np.random.default_rng((4, 0)).gamma(1 / 0.3, 0.3, len(drawn)))
+    assert factors.stream(0.0) == -1
+    assert factors.stream(0.2) == 1
+
+
+def test_a_kernel_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="'fast'"):
+        drive("fast")

@@ -1,0 +1,175 @@
+"""What a stage does: batches, groups of pods, drains, faults, queues a replica."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ipa.model.errors import InputError
+from ipa.model.profile import OperatingPoint
+from ipa.simulate.service import service_of
+from ipa.simulate.stage import Drained, Pods, Service, StageSim
+
+FLAT = Service(1.0, 1.0)
+
+
+def stage_of(
+    pods: list[Pods], times: list[float], items: list[int] | None = None, **rules: object
+) -> StageSim:
+    stage = StageSim(**rules)  # type: ignore[arg-type]
+    stage.set_replicas(0.0, pods)
+    stage.offer(times, range(len(times)), items=items)
+    return stage
+
+
+def test_a_batch_waits_for_its_size_or_its_timeout_and_fills_until_a_replica_is_free() -> None:
+    stage = stage_of([Pods(1, 2, Service(1.0, 0.5))], [0.0, 0.2, 0.3, 4.0], batch_timeout_s=0.5)
+    served = stage.run(100.0)
+    # 0 and 1 go at 0.2; 2 is due at 0.8 and goes alone at 1.2; 3 at 4.5.
+    assert served.ids.tolist() == [0, 1, 2, 3]
+    assert served.done_s == pytest.approx([1.2, 1.2, 1.7, 5.0])
+
+
+def test_what_is_not_done_stays_inside() -> None:
+    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2])
+    assert stage.run(1.0).ids.tolist() == []  # it ends at 1.0, which is not before 1.0
+    assert (stage.waiting, stage.in_service) == (2, 1)
+    assert stage.run(2.5).ids.tolist() == [0, 1]
+    assert (stage.waiting, stage.in_service) == (0, 1)
+    assert stage.run(9.0).done_s.tolist() == [3.0]
+
+
+def test_requests_too_old_are_dropped_one_by_one_or_with_their_batch() -> None:
+    times = [0.0, 0.1, 0.9, 1.0]
+    one = stage_of([Pods(1, 2, FLAT)], times, batch_timeout_s=0.0, drop_after_s=0.5, drop="request").run(9.0)
+    assert one.ids[one.dropped].tolist() == [1]
+    assert one.done_s.tolist() == [0.6, 1.0, 2.0, 2.0]
+    batch = stage_of([Pods(1, 2, FLAT)], times, batch_timeout_s=0.0, drop_after_s=0.5, drop="batch").run(9.0)
+    assert batch.ids[batch.dropped].tolist() == [1, 2]
+    assert batch.done_s.tolist() == [1.0, 1.0, 1.0, 2.0]
+
+
+def test_those_taken_away_finish_what_they_do_the_idle_first() -> None:
+    stage = stage_of([Pods(2, 1, FLAT, "old")], [0.5, 3.0, 3.125])
+    stage.set_replicas(1.0, [Pods(1, 1, FLAT, "old"), Pods(1, 1, Service(0.125, 0.125), "new")])
+    stage.set_replicas(3.2, [Pods(1, 1, Service(0.1, 0.1), "new")])
+    served = stage.run(9.0)
+    # The new pod has been idle for longer than the old one.
+    assert served.done_s.tolist() == [1.5, 3.125, 4.125]
+    assert stage.drained() == [Drained("old", 1.0), Drained("old", 4.125)]
+    assert stage.drained() == []
+    assert [stage.names[number] for number in served.server] == ["old", "new", "old"]
+
+
+def test_a_later_set_replaces_what_was_to_come() -> None:
+    stage = stage_of([Pods(1, 1, FLAT)], [5.0, 5.0])
+    stage.set_replicas(3.0, [])
+    stage.set_replicas(2.0, [Pods(2, 1, FLAT)])
+    assert stage.run(9.0).done_s.tolist() == [6.0, 6.0]
+
+
+def test_a_change_is_felt_at_once_by_those_who_wait() -> None:
+    stage = stage_of([Pods(1, 8, FLAT)], [0.0, 0.0])
+    stage.set_replicas(4.0, [Pods(1, 2, FLAT)])
+    assert stage.run(9.0).done_s.tolist() == [5.0, 5.0]
+
+
+def test_a_slow_replica_takes_longer_for_what_it_begins() -> None:
+    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.5, 6.0])
+    stage.slow(0.2, 3.0)
+    stage.slow(5.0, 1.0)
+    assert stage.run(9.0).done_s.tolist() == [1.0, 4.0, 7.0]
+
+
+def test_what_a_failed_replica_had_is_done_again_first() -> None:
+    stage = stage_of([Pods(2, 1, FLAT)], [0.0, 0.1, 0.2])
+    stage.fail(0.5, count=1)
+    served = stage.run(9.0)
+    assert served.ids.tolist() == [1, 0, 2]
+    assert served.done_s == pytest.approx([1.1, 2.1, 3.1])
+    assert stage.waiting_per_s().tolist() == [2, 1, 0]
+
+
+def test_a_failed_replica_loses_its_own_queue() -> None:
+    stage = stage_of([Pods(2, 1, FLAT)], [0.0, 0.1, 0.2, 0.3, 0.6], queue="replica")
+    stage.fail(0.5, count=1)
+    served = stage.run(9.0)
+    assert served.ids[served.dropped].tolist() == [0, 2]
+    assert served.done_s[served.dropped].tolist() == [0.5, 0.5]
+    assert served.done_s[~served.dropped] == pytest.approx([1.1, 2.1, 3.1])
+    assert stage.waiting_per_s().tolist() == [2, 1, 0]
+
+
+def test_with_a_queue_a_replica_batches_form_slower_and_leavers_finish() -> None:
+    stage = stage_of([Pods(2, 2, FLAT)], [0.0, 1.0, 2.0, 3.0, 4.0], queue="replica")
+    stage.set_replicas(4.5, [Pods(1, 2, FLAT)])
+    served = stage.run(99.0)
+    # 0 and 2 at one replica, 1 and 3 at the other; 4 waits alone at the first, which has more and so stays.
+    assert served.done_s.tolist() == [3.0, 3.0, 4.0, 4.0]
+    assert stage.waiting == 1
+    stage.set_replicas(100.0, [])
+    assert stage.run(200.0).done_s.tolist() == [101.0]
+    assert stage.drained() == [Drained("", 4.5), Drained("", 101.0)]
+
+
+def test_requests_wait_where_there_is_no_replica_and_are_dropped_in_time() -> None:
+    for queue in ("central", "replica"):
+        stage = StageSim(drop_after_s=3.0, queue=queue)
+        stage.offer([0.0, 2.0], [7, 8])
+        stage.set_replicas(4.0, [Pods(1, 1, FLAT)])
+        served = stage.run(9.0)
+        assert served.ids.tolist() == [7, 8]
+        assert served.dropped.tolist() == [True, False]
+        assert served.done_s.tolist() == [3.0, 5.0]
+
+
+def test_a_request_is_done_with_its_last_item_and_without_items_at_once() -> None:
+    stage = stage_of([Pods(1, 2, FLAT)], [0.0, 0.5, 0.6], [3, 0, 1])
+    served = stage.run(9.0)
+    assert served.ids.tolist() == [1, 0, 2]
+    assert served.done_s.tolist() == [0.5, 2.0, 2.0]
+
+
+def test_counts_by_the_second() -> None:
+    stage = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2, 3.5])
+    stage.run(9.0)
+    assert stage.arrivals_per_s().tolist() == [3, 0, 0, 1]
+    assert stage.waiting_per_s().tolist() == [2, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: StageSim(drop="all"), "'all'"),
+        (lambda: StageSim(queue="two"), "'two'"),
+        (lambda: StageSim(batch_timeout_s=-1.0), "batch_timeout_s"),
+        (lambda: Service(0.0, 1.0), "full_s"),
+        (lambda: StageSim().set_replicas(0.0, [Pods(1, 1, FLAT), Pods(1, 2, FLAT)]), "distinct names"),
+        (lambda: StageSim().slow(0.0, 0.0), "factor"),
+        (lambda: StageSim().offer([1.0, 0.5], [0, 1]), "must rise"),
+        (lambda: stage_of([], [1.0]).offer([0.5], [1]), r"must rise from 1\.0 on"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(act: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        act()  # type: ignore[operator]
+
+
+def test_time_goes_one_way() -> None:
+    stage = StageSim()
+    stage.run(5.0)
+    with pytest.raises(InputError, match="until_s"):
+        stage.run(4.0)
+    with pytest.raises(InputError, match="at_s"):
+        stage.set_replicas(4.0, [])
+
+
+def test_the_service_of_an_operating_point() -> None:
+    point = OperatingPoint("v", 0.9, 8, 2.0, latency_s=0.12, capacity_rps=80.0, latency_mean_s=0.08)
+    single = OperatingPoint("v", 0.9, 1, 2.0, latency_s=0.03, capacity_rps=50.0, latency_mean_s=0.02)
+    service = service_of(point, single)
+    assert (service.full_s, service.one_s) == (0.1, 0.02)  # 8 items at 80 a second keep it for 0.1 s
+    draws = np.random.default_rng(0).gamma(1 / service.spread, service.spread, 200_000)
+    assert np.percentile(draws, 99) == pytest.approx(1.2, rel=0.01)
+    plain = service_of(OperatingPoint("v", 0.9, 4, 1.0, latency_s=0.2, capacity_rps=20.0))
+    assert (plain.full_s, plain.one_s, plain.spread) == (0.2, 0.125, 0.0)
