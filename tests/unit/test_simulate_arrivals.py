@@ -1,0 +1,116 @@
+"""Request times from rates, and rates by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipa.model.errors import InputError
+from ipa.simulate.arrivals import SPACINGS, WORKLOADS, mmpp, ramp, request_times, steps, workload_rates
+
+SHARED = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
+# Mean, standard deviation, least and most of the papers' 1 200 seconds.
+PUBLISHED = {
+    "bursty": (12.03, 9.34, 3, 34),
+    "steady_low": (5.06, 0.94, 3, 8),
+    "steady_high": (28.84, 1.92, 23, 34),
+    "fluctuating": (16.53, 9.36, 3, 34),
+}
+
+
+def test_even_requests_are_where_the_integral_reaches_halves() -> None:
+    assert request_times([2.0, 0.0, 4.0], "even").tolist() == [0.25, 0.75, 2.125, 2.375, 2.625, 2.875]
+    assert request_times([0.5, 0.5, 0.5, 0.5], "even", start_s=10.0).tolist() == [11.0, 13.0]
+
+
+def test_bursts_are_at_their_seconds_start() -> None:
+    assert request_times([2.0, 0.0, 0.5, 0.5], "burst").tolist() == [0.0, 0.0, 2.0]
+
+
+def test_poisson_requests_depend_on_the_seed_and_stay_in_their_second() -> None:
+    rates = steps((3.0, 100), (0.0, 50), (9.0, 100))
+    times = request_times(rates, seed=1)
+    assert np.array_equal(times, request_times(rates, seed=1))
+    assert not np.array_equal(times, request_times(rates, seed=2))
+    assert np.all(np.diff(times) >= 0)
+    assert not np.any((times >= 100) & (times < 150))
+    counts = np.bincount(times.astype(int), minlength=250)
+    assert counts[:100].mean() == pytest.approx(3.0, abs=0.6)
+    assert counts[150:].mean() == pytest.approx(9.0, abs=1.0)
+    assert counts[150:].var() == pytest.approx(9.0, rel=0.4)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("rates", [[], [0.0, 0.0]])
+def test_no_rate_gives_no_requests(spacing: str, rates: list[float]) -> None:
+    assert request_times(rates, spacing).tolist() == []
+
+
+@pytest.mark.parametrize("rates", [[-1.0], [float("nan")], [float("inf")], [[1.0]]])
+def test_rates_that_are_none_are_refused(rates: list) -> None:
+    with pytest.raises(InputError, match="rates_rps"):
+        request_times(rates)
+
+
+def test_a_spacing_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="'odd'"):
+        request_times([1.0], "odd")
+
+
+def test_steps_and_ramps() -> None:
+    assert steps((2.0, 2), (5.0, 1)).tolist() == [2.0, 2.0, 5.0]
+    assert ramp(1.0, 3.0, 5).tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_a_modulated_process_spends_its_time_in_its_states() -> None:
+    rates = mmpp([2.0, 10.0], [30.0, 10.0], 40_000, seed=3)
+    assert len(rates) == 40_000
+    assert rates.min() == pytest.approx(2.0)
+    assert rates.max() == pytest.approx(10.0)
+    assert rates.mean() == pytest.approx(4.0, rel=0.05)
+    assert mmpp([4.0], [1.0], 3).tolist() == [4.0, 4.0, 4.0]
+    with pytest.raises(InputError, match="equally many"):
+        mmpp([1.0, 2.0], [3.0], 10)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_named_workloads_have_the_published_figures(name: str) -> None:
+    mean, spread, least, most = PUBLISHED[name]
+    rates = workload_rates(name)
+    assert len(rates) == 1200
+    assert rates.mean() == pytest.approx(mean, rel=0.02)
+    assert rates.std() == pytest.approx(spread, rel=0.06)
+    assert least <= rates.min()
+    assert rates.max() <= most
+    assert np.array_equal(rates, np.rint(rates))
+    assert not np.array_equal(rates, workload_rates(name, seed=1))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_named_workloads_have_the_published_shape(name: str) -> None:
+    path = SHARED / "ipa_workloads.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: set IPA_SHARED_DATA")
+    published = np.array(json.loads(path.read_text())["patterns"][name], dtype=float)
+    difference = (workload_rates(name) - published).reshape(40, 30).mean(axis=1)
+    assert np.max(np.abs(difference)) <= 3.0
+    assert np.mean(np.abs(difference)) <= 0.7
+
+
+def test_a_trace_is_cut_where_the_papers_cut_it() -> None:
+    trace = np.arange(1_310_000)
+    rates = workload_rates("fluctuating", trace=trace)
+    assert rates[0] == 1_301_400 // 8
+    assert rates[600] == 1_308_600 // 8
+    assert len(rates) == 1200
+    with pytest.raises(InputError, match="1769400"):
+        workload_rates("steady_high", trace=trace)
+
+
+def test_a_workload_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="'calm'"):
+        workload_rates("calm")
