@@ -177,7 +177,8 @@ def _level_options(
         replicas=replicas,
         items=np.full(len(point), level.items),
         enter=np.full(len(point), level.number, dtype=np.intp),
-        leave=np.array(level.onward, dtype=np.intp).reshape(len(level.onward), len(columns.variants))[
+        # One number of items where a stage has no variants left; it has no options then.
+        leave=np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, len(columns.variants)))[
             :, columns.variant[point]
         ],
         service_s=service_s,

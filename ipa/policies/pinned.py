@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ipa.model.pipeline import Bounds, Pipeline, Stage
-from ipa.model.profile import StageProfile
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 
@@ -14,18 +13,18 @@ from ipa.policies.profiled import Profiled
 RIM_REPLICAS = 4
 
 
-def fa2(pipeline: Pipeline, profiles: Mapping[str, StageProfile], profiled: Profiled, *, heavy: bool) -> Ours:
-    """FA2: batch and replicas are decided, every stage's variant is its least or its most accurate one."""
-    stages = []
-    for stage in pipeline.stages:
-        if not stage.variants:
-            stages.append(stage)
-            continue
-        profile = profiles[stage.name]
-        ranked = sorted(stage.variants, key=lambda variant: profile.variant(variant.name).accuracy)
-        stages.append(replace(stage, variants=(ranked[-1] if heavy else ranked[0],)))
+def fa2(pipeline: Pipeline, profiled: Profiled, *, heavy: bool) -> Ours:
+    """FA2: batch and replicas are decided, every stage's variant is its least or its most accurate one.
+
+    Of those that have a base allocation: without one no replica of a variant carries the threshold.
+    """
+    stages = tuple(_lone(stage, profiled.variants(stage.name), heavy) for stage in pipeline.stages)
     name = "fa2-high" if heavy else "fa2-low"
-    return Ours(replace(pipeline, stages=tuple(stages)), profiled.plan, name, profiled.offers)
+    return Ours(replace(pipeline, stages=stages), profiled.plan, name, profiled.offers)
+
+
+def _lone(stage: Stage, ranked: Sequence[str], heavy: bool) -> Stage:
+    return replace(stage, variants=(stage.variant(ranked[-1 if heavy else 0]),)) if ranked else stage
 
 
 def rim(pipeline: Pipeline, profiled: Profiled, replicas: int = RIM_REPLICAS) -> Ours:

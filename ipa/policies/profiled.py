@@ -73,6 +73,13 @@ class Profiled:
     def _solved(self, problem: Problem, *, explain: bool = True) -> Plan:
         return solve(problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers)
 
+    def variants(self, stage: str) -> tuple[str, ...]:
+        """The stage's variants of which the planner may run any replica, by rising accuracy."""
+        (known,) = (it for it in self._planned.stages if it.name == stage)
+        columns = known.columns
+        accuracy = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
+        return tuple(sorted(accuracy, key=lambda name: float(accuracy[name])))
+
     def offers(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> bool:
         """Whether the planner could choose the configuration at some rate, for this pipeline."""
         problem = self._asked(pipeline, 1.0, ())

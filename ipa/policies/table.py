@@ -105,11 +105,11 @@ def _published(inputs: PolicyInputs, name: str, compat: Compat) -> Policy:
 
 
 def _fa2_low(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.profiles, inputs.published(), heavy=False)
+    return fa2(inputs.pipeline, inputs.published(), heavy=False)
 
 
 def _fa2_high(inputs: PolicyInputs) -> Policy:
-    return fa2(inputs.pipeline, inputs.profiles, inputs.published(), heavy=True)
+    return fa2(inputs.pipeline, inputs.published(), heavy=True)
 
 
 def _rim(inputs: PolicyInputs) -> Policy:

@@ -9,6 +9,7 @@ import pytest
 from ipa.model.errors import InputError, UsageError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.pipeline import Objective
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, constrained
@@ -69,6 +70,32 @@ def test_what_is_pinned_stays() -> None:
     assert {stage.variant for stage in decide("fa2-high", 10.0).stages} == {"big"}
     assert {stage.replicas for stage in decide("rim", 3.0).stages} == {4}
     assert decide("static", 3.0).configs == SMALLEST
+
+
+def test_the_heavy_variant_is_the_heaviest_that_base_allocation_knows() -> None:
+    """No replica of big carries 100 rps on any measured cores, so it has no base allocation."""
+    busy = replace(PIPELINE, objectives={"default": Objective(beta=0.02, threshold_rps=100.0)})
+    fast = {
+        name: replace(
+            profile,
+            variants=tuple(
+                replace(each, points=tuple(replace(it, throughput_rps=rate) for it in each.points))
+                for each, rate in zip(profile.variants, (200.0, 20.0), strict=True)
+            ),
+        )
+        for name, profile in PROFILES.items()
+    }
+    for name in ("fa2-low", "fa2-high"):
+        policy = make_policy(name, PolicyInputs(busy, fast, solver="exact"))
+        assert {stage.variant for stage in policy.decide(SEEN, expected(10.0), STATE).stages} == {"small"}
+
+
+def test_a_stage_that_is_left_without_an_option_is_infeasible() -> None:
+    """As where a variant that is pinned has no base allocation."""
+    for stages in (PIPELINE.stages[:1], PIPELINE.stages):
+        none = replace(PIPELINE, stages=tuple(replace(it, variants=()) for it in stages))
+        known = Profiled(replace(PIPELINE, stages=stages), PROFILES, solver="exact")
+        assert known.plan(none, 5.0).termination is Termination.INFEASIBLE
 
 
 def test_an_unknown_policy_names_those_there_are() -> None:
