@@ -17,11 +17,13 @@ KERNELS = ("auto", "numba", "plain")
 
 @cache
 def drive(name: str = "auto") -> Drive:
-    """The loop of that name; "auto" is "numba" where that is installed. All give equal results."""
+    """The loop of that name; all give equal results. "auto": plain at first, then numba where installed."""
     if name not in KERNELS:
         raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
     if name == "plain" or (name == "auto" and find_spec("numba") is None):
         return kernel.drive_plain
+    if name == "auto":
+        return _Patient()
     advance = _compiled()
 
     def drive_compiled(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
@@ -32,6 +34,20 @@ def drive(name: str = "auto") -> Drive:
             factors.refill(which)
 
     return drive_compiled
+
+
+class _Patient:
+    """Plain until so much was done that loading the compiled loop (1.6 s) pays."""
+
+    ENOUGH = 500_000
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+        run = kernel.drive_plain if self._items < self.ENOUGH else drive("numba")
+        self._items += len(arrays[0])
+        run(scalars, arrays, factors)
 
 
 def _compiled() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,27 @@ class _Group:
     replica: Ints
 
 
+def _table(groups: Sequence[_Group], factors: Factors) -> tuple[NDArray[Any], ...]:
+    """What `kernel.advance` knows of the groups, in its order. Heaps in it become those of the groups."""
+    means = [group.pods.service.means_s(group.pods.batch_size) for group in groups]
+    counts = np.array([len(group.replica) for group in groups], dtype=np.int64)
+    first_slot = np.cumsum(counts) - counts
+    free_s = np.concatenate([np.empty(0), *(group.free_s for group in groups)])
+    replica = np.concatenate([np.empty(0, dtype=np.int64), *(group.replica for group in groups)])
+    for group, at, count in zip(groups, first_slot, counts, strict=True):
+        group.free_s, group.replica = free_s[at : at + count], replica[at : at + count]
+    return (
+        np.array([group.pods.batch_size for group in groups], dtype=np.int64),
+        np.array([mean for each in means for mean in each], dtype=np.float64),
+        np.cumsum([0, *(len(each) for each in means[:-1])]) if means else counts,
+        np.array([factors.stream(group.pods.service.spread) for group in groups], dtype=np.int64),
+        first_slot,
+        counts,
+        free_s,
+        replica,
+    )
+
+
 class QueueSim:
     """A queue, first in first out. Times rise from call to call; what is at `until_s` has not happened."""
 
@@ -97,7 +118,7 @@ class QueueSim:
         self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         self._offered: list[tuple[Ints, Floats, Floats]] = []
         self._groups: dict[str, _Group] = {}
-        self._replicas = 0
+        self._known: tuple[NDArray[Any], ...] | None = None  # made of the groups when it is needed
         self._slow = np.empty(0)
         self._drained: list[Drained] = []
         self.names: list[str] = []  # of each replica's pods, by its number
@@ -155,7 +176,7 @@ class QueueSim:
             numbers = np.concatenate([group.replica[stay], self._new(each, more)])
             order = np.lexsort((numbers, free))
             groups[name] = _Group(each, free[order], numbers[order])
-        self._groups = groups
+        self._groups, self._known = groups, None
 
     def _new(self, pods: Pods, count: int) -> Ints:
         numbers = np.arange(len(self.names), len(self.names) + count)
@@ -176,6 +197,7 @@ class QueueSim:
             return 0, 0
         self._since_s = self._moved_s = at_s
         gone = np.sort(group.replica)[:count]
+        self._known = None
         stay = ~np.isin(group.replica, gone)
         order = np.lexsort((group.replica[stay], group.free_s[stay]))
         self._groups[name] = _Group(group.pods, group.free_s[stay][order], group.replica[stay][order])
@@ -196,7 +218,7 @@ class QueueSim:
 
     def lose(self, at_s: float) -> int:
         """All replicas are gone at `at_s`, and all items with them; how many of them had waited."""
-        self._since_s, self._groups = at_s, {}
+        self._since_s, self._groups, self._known = at_s, {}, None
         refs, arrived, born = self.take_waiting()
         count = len(refs)
         lost = np.ones(count, dtype=np.bool_)
@@ -226,13 +248,8 @@ class QueueSim:
         total = int(np.searchsorted(arrived, until_s))
         if not total:
             return no_items()
-        groups = list(self._groups.values())
-        means = [group.pods.service.means_s(group.pods.batch_size) for group in groups]
-        counts = np.array([len(group.replica) for group in groups], dtype=np.int64)
-        first_slot = np.cumsum(counts) - counts
-        free_s = np.concatenate([np.empty(0), *(group.free_s for group in groups)])
-        replica = np.concatenate([np.empty(0, dtype=np.int64), *(group.replica for group in groups)])
-        streams = [self._factors.stream(group.pods.service.spread) for group in groups]
+        if self._known is None:
+            self._known = _table(list(self._groups.values()), self._factors)
         state = np.zeros(2, dtype=np.int64)
         stops, server = np.empty(total, dtype=np.int64), np.empty(total, dtype=np.int64)
         starts, ends, lost = np.empty(total), np.empty(total), np.zeros(total, dtype=np.bool_)
@@ -242,14 +259,7 @@ class QueueSim:
                 arrived[:total],
                 born[:total],
                 state,
-                np.array([group.pods.batch_size for group in groups], dtype=np.int64),
-                np.array([mean for each in means for mean in each], dtype=np.float64),
-                np.cumsum([0, *(len(each) for each in means[:-1])]) if means else counts,
-                np.array(streams, dtype=np.int64),
-                first_slot,
-                counts,
-                free_s,
-                replica,
+                *self._known,
                 self._slow,
                 stops,
                 starts,
@@ -259,12 +269,12 @@ class QueueSim:
             ),
             self._factors,
         )
-        for group, at, count in zip(groups, first_slot, counts, strict=True):
-            group.free_s, group.replica = free_s[at : at + count], replica[at : at + count]
-        head, batches = state
-        if batches:
-            self._moved_s = float(starts[batches - 1])
-        sizes = np.diff(stops[:batches], prepend=0)
+        head, batches = int(state[0]), int(state[1])
+        if not head:
+            return no_items()
+        self._moved_s = float(starts[batches - 1])
+        sizes = stops[:batches]
+        sizes[1:] = np.diff(sizes)
         start_s = np.repeat(starts[:batches], sizes)
         lost = lost[:head]
         done_s = np.repeat(ends[:batches], sizes)

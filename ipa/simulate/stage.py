@@ -53,7 +53,7 @@ class StageSim:
     `drop`: "request" drops each request that is `drop_after_s` old (since `born_s`) when it would be taken
     into a batch; "batch" drops a whole batch whose oldest member is that old (as IPA's released code does);
     "none". `queue`: "central" for all replicas, or one of its own for each "replica", requests in turn.
-    `kernel`: "auto", "numba" or "plain"; the results are equal.
+    `kernel`: "plain", "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
     """
 
     def __init__(
