@@ -1,0 +1,1 @@
+"""A pipeline of this machine beside its simulation: `python -m experiments.fidelity`."""

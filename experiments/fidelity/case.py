@@ -1,0 +1,68 @@
+"""What is run for real and simulated: a pipeline, when requests come, and a change on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.policies.profiled import Profiled
+from ipa.simulate.arrivals import request_times, steps
+from pipelines.digits.bench import tensor
+from pipelines.digits.data import canvases
+from pipelines.ocr.client import page_bodies, score_answer
+
+SEED, PAGES = 7, 24
+# Requests a second in the first and the second half.
+RATES = {"ocr": (4.0, 7.0), "digits": (40.0, 80.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Requests come at `times_s`; from `change_s` on `after` is wanted instead of `before`."""
+
+    pipeline: Pipeline
+    profiles: Mapping[str, StageProfile]
+    times_s: NDArray[np.float64]
+    duration_s: float
+    change_s: float
+    before: tuple[StageConfig, ...]
+    after: tuple[StageConfig, ...]
+
+
+def case_of(name: str, seconds: int) -> Case:
+    """The named pipeline for so long: half of it at each of its two rates, each with our plan for it."""
+    pipeline = load_pipeline(Path("pipelines") / name / "pipeline.yaml")
+    profiles = load_profiles(Path("profiles"), name)
+    low_rps, high_rps = RATES[name]
+    half = seconds // 2
+    rates = steps((low_rps, half), (high_rps, seconds - half))
+    planned = Profiled(pipeline, profiles, solver="exact")
+    before, after = (planned.plan(pipeline, rate).configs for rate in (low_rps, high_rps))
+    times_s = request_times(rates, seed=SEED)
+    return Case(pipeline, profiles, times_s, float(seconds), float(half), before, after)
+
+
+def bodies_of(name: str) -> list[bytes]:
+    """The requests that are sent in turn."""
+    if name == "ocr":
+        return page_bodies(SEED, PAGES)
+    images = canvases(training=False, placements=1, seed=SEED).images
+    return [json.dumps({"inputs": [tensor("image", row)]}).encode() for row in images]
+
+
+def scores_of(name: str, answers: Sequence[tuple[int, Mapping[str, Any]]]) -> list[float]:
+    """The accuracy, 0 .. 1, of each answer to a body's number."""
+    if name == "ocr":
+        return [score_answer(SEED, PAGES, number, answer) for number, answer in answers]
+    labels = canvases(training=False, placements=1, seed=SEED).labels
+    return [float(answer["outputs"][0]["data"][0] == labels[number]) for number, answer in answers]

@@ -1,0 +1,53 @@
+"""The case on the local runtime: model servers, queues and router as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from experiments.demo.load import play
+from experiments.fidelity.case import Case, bodies_of, scores_of
+from experiments.fidelity.figures import Figures, figures_of
+from ipa.adapters.local.workload import LocalWorkload
+from ipa.model.decision import Change
+
+TIMEOUT_S = 30.0
+# Imports and first pages are not part of what is compared.
+WARM_UP = 12
+
+
+def run_real(case: Case, folder: Path) -> Figures:
+    """What came of it."""
+    name = case.pipeline.name
+    bodies = bodies_of(name)
+    workload = LocalWorkload(folder)
+    try:
+        workload.start(case.pipeline, case.before)
+        url = f"{workload.endpoint(name)}/v2/models/{name}/infer"
+        asyncio.run(play(url, bodies, [0.3 * number for number in range(WARM_UP)], TIMEOUT_S))
+        paid = [workload.allocated_core_seconds(name)]
+
+        def change() -> None:
+            revision = workload.read(case.pipeline).revision
+            workload.write(
+                case.pipeline, Change("fidelity", name, revision, case.before, case.after, case.duration_s)
+            )
+
+        timers = [
+            threading.Timer(case.change_s, change),
+            threading.Timer(case.duration_s, lambda: paid.append(workload.allocated_core_seconds(name))),
+        ]
+        for timer in timers:
+            timer.start()
+        sent = asyncio.run(play(url, bodies, case.times_s.tolist(), TIMEOUT_S))
+        for timer in timers:
+            timer.join()
+    finally:
+        workload.stop()
+    answered = [it for it in sent if it.outcome == "answered" and it.answer is not None]
+    scores = scores_of(name, [(it.page, it.answer) for it in answered if it.answer is not None])
+    latencies_s = np.array([it.latency_s if it.outcome == "answered" else np.nan for it in sent])
+    return figures_of(latencies_s, case.pipeline.sla.latency_s, float(np.mean(scores)), paid[-1] - paid[0])
