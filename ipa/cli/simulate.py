@@ -31,7 +31,9 @@ def simulate(
         "bursty",
         help="bursty, steady_low, steady_high, fluctuating; or a file of requests a second, one a line",
     ),
-    policy: str | None = typer.Option(None, help="ours; with --settings ipa-artifact"),
+    policy: str | None = typer.Option(
+        None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
+    ),
     seed: int = typer.Option(0, help="of arrivals and service times: equal seeds, equal runs"),
     objective: str | None = OBJECTIVE,
     minutes: float | None = typer.Option(None, help="of the workload; all of it without"),
