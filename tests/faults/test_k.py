@@ -418,6 +418,8 @@ API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "100"))
 SEEDS = 1000
 
 
+# A thousand seeds are minutes of work.
+@pytest.mark.timeout(1800)
 def test_k17_random_delay_of_each_call(case: Case) -> None:
     """Each call takes 0 to 5 s of virtual time; the load steps, and another hand moves the object."""
     case.seeds = f"0–{API_SEEDS - 1}"
@@ -480,6 +482,7 @@ class Slow(FakeWorkload):
         return super().rollout(pipeline, change)
 
 
+@pytest.mark.timeout(1800)
 def test_k17_random_delay_in_memory(case: Case) -> None:
     case.seeds = f"{API_SEEDS}–{SEEDS - 1}"
     violating = []

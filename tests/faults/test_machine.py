@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, run_state_machine_as_test
@@ -173,6 +174,8 @@ class Machine(RuleBasedStateMachine):
             self.context.__exit__(None, None, None)
 
 
+# Two thousand steps over a whole API server.
+@pytest.mark.timeout(900)
 def test_invariants_hold_through_any_trouble() -> None:
     run_state_machine_as_test(
         Machine,
