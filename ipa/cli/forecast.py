@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A file that is no trace at all need not be quoted line by line.
 MOST_PROBLEMS = 20
+# IPA's adaptation interval: a forecast a tick.
+TICK_S = 10.0
 
 
 def register(app: typer.Typer) -> None:
@@ -37,30 +39,59 @@ def backtest(
     horizon_s: float = typer.Option(20.0, "--horizon", min=1, help="seconds ahead whose peak is forecast"),
     window_s: float = typer.Option(120.0, "--window", min=120, help="seconds of load a forecaster sees"),
     quantile: float = typer.Option(0.95, min=0.5, max=0.999, help="the upper quantile"),
-    smooth_s: float = typer.Option(5.0, "--smooth", min=1, help="peaks are those of means over so long"),
-    forecasts: int = typer.Option(2000, min=1, help="how many forecasts, spread over the rest of the trace"),
+    smooth_s: float = typer.Option(1.0, "--smooth", min=1, help="peaks are those of means over so long"),
+    forecasts: int = typer.Option(
+        0, min=0, help="how many, spread over the test; 0: one every 10 s of --test-days, else 2000"
+    ),
     train_ratio: float = typer.Option(0.7, "--train", min=0, max=0.95, help="first share, to learn from"),
-    zeros_are_gaps: bool = typer.Option(False, "--zeros-are-gaps", help="a 0 is an outage of the collector"),
+    train_days: str = typer.Option("", help="days to learn from instead, such as 1:14"),
+    test_days: str = typer.Option("", help="days to forecast, such as 15:19; default: all after the others"),
+    divide: int = typer.Option(
+        1, min=1, help="so many requests count as one, as the papers thin their trace"
+    ),
+    zeros_are_gaps: bool | None = typer.Option(
+        None,
+        "--zeros-are-gaps/--zeros-are-rates",
+        help="a 0 is an outage of the collector; default: only runs of zeros where requests were due",
+    ),
     output: str = typer.Option("text", "-o", "--output", help="text or json"),
 ) -> None:
     """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile."""
+    import time
+
     from ipa.forecast.backtest import Backtest
-    from ipa.forecast.ladder import DEFAULT_RUNGS
-    from ipa.model.observation import LoadHistory
+    from ipa.forecast.ladder import BACKTEST_RUNGS
+    from ipa.forecast.traces import as_load, days
 
     if output not in {"text", "json"}:
         raise UsageError(f"-o {output}: there is text and json")
-    rates = read_trace(trace, zeros_are_gaps)
-    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s)
-    scores = replay.run(LoadHistory(1.0, rates), DEFAULT_RUNGS)
+    learned_s = days(train_days, "--train-days") if train_days else None
+    tested_s = days(test_days, "--test-days") if test_days else None
+    if learned_s and tested_s and learned_s[0] < tested_s[1] and tested_s[0] < learned_s[1]:
+        raise UsageError(f"--test-days {test_days} are among --train-days {train_days}")
+    load = as_load(read_trace(trace, zeros_are_gaps), divide)
+    if tested_s and not learned_s:
+        learned_s = (0.0, tested_s[0])
+    if learned_s and not tested_s:
+        tested_s = (learned_s[1], float(len(load.rates_rps)))
+    if not forecasts:
+        forecasts = round((tested_s[1] - tested_s[0]) / TICK_S) if tested_s else 2000
+    replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s, learned_s, tested_s)
+    scores = replay.run(load, BACKTEST_RUNGS, time.perf_counter)
+    short = [rung.name for rung in BACKTEST_RUNGS if rung.name not in scores]
+    if short:
+        typer.echo(f"left out, with too little to learn from: {', '.join(short)}", err=True)
     if output == "json":
         typer.echo(json.dumps({name: asdict(each) for name, each in scores.items()}, indent=2))
     else:
         _print(scores, quantile)
 
 
-def read_trace(path: Path, zeros_are_gaps: bool) -> tuple[float | None, ...]:
-    """The rates of a trace file; InputError lists the lines that are not whole numbers from 0 on."""
+def read_trace(path: Path, zeros_are_gaps: bool | None = None) -> tuple[float | None, ...]:
+    """The rates of a trace file; InputError lists the lines that are not whole numbers from 0 on.
+
+    Gaps are all zeros, none of them, or (None) those in runs where requests were due.
+    """
     if not path.is_file():
         raise NotFoundError(f"there is no trace file {path}")
     open_text = gzip.open if path.suffix == ".gz" else open
@@ -81,6 +112,11 @@ def read_trace(path: Path, zeros_are_gaps: bool) -> tuple[float | None, ...]:
         raise InputError(f"{path} cannot be read as a trace: {error}") from error
     if problems:
         raise InputError("the trace has lines that are not requests a second", problems=problems)
+    if zeros_are_gaps is None and any(rates):
+        from ipa.forecast.traces import outages
+
+        lost = outages([rate or 0.0 for rate in rates])
+        return tuple(None if gone else rate for rate, gone in zip(rates, lost.tolist(), strict=True))
     return tuple(rates)
 
 
@@ -89,7 +125,16 @@ def _print(scores: dict[str, Score], quantile: float) -> None:
     from rich.table import Table
 
     table = Table(title=f"{next(iter(scores.values())).count} forecasts, upper quantile {quantile:g}")
-    for column in ("forecaster", "SMAPE", "error rps", "coverage", "pinball rps", "upper ÷ peak"):
+    for column in (
+        "forecaster",
+        "SMAPE",
+        "error rps",
+        "coverage",
+        "pinball rps",
+        "upper ÷ peak",
+        "fit s",
+        "ms",
+    ):
         table.add_column(column, justify="left" if column == "forecaster" else "right")
     for name, each in scores.items():
         table.add_row(
@@ -99,5 +144,7 @@ def _print(scores: dict[str, Score], quantile: float) -> None:
             f"{each.coverage_ratio:.1%}",
             f"{each.pinball_rps:.3f}",
             f"{each.upper_ratio:.2f}",
+            f"{each.fit_s:.1f}",
+            f"{each.predict_ms:.2f}",
         )
     Console().print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from ipa.model.errors import DomainError
 from ipa.model.observation import LoadHistory
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # A plan must carry the rate of a few seconds, not each second's count: a queue absorbs the noise of single
 # seconds, whose Poisson peak at 5 rps would be twice the rate.
@@ -24,12 +26,16 @@ class Series:
     """A load without gaps, oldest first: trailing means over `smooth_s`, one every `step_s`.
 
     `gap_ratio` is the share of steps since the first rate that were not seen and had to be filled in.
+    `end_s` is the time of the last step in seconds since a midnight, None where that is not known; `seen`
+    says of each step whether it was seen, None where all were.
     """
 
     step_s: float
     rates_rps: Floats
     smooth_s: float
     gap_ratio: float = 0.0
+    end_s: float | None = None
+    seen: Flags | None = None
 
     @property
     def length_s(self) -> float:
@@ -42,7 +48,23 @@ class Series:
 
     def until(self, count: int) -> Series:
         """The first `count` steps."""
-        return Series(self.step_s, self.rates_rps[:count], self.smooth_s, self.gap_ratio)
+        return self.between(0, count)
+
+    def between(self, first: int, last: int) -> Series:
+        """The steps from `first` to before `last`, counted from the oldest."""
+        rates = self.rates_rps[first:last]
+        lost_s = (len(self.rates_rps) - min(last, len(self.rates_rps))) * self.step_s
+        end_s = None if self.end_s is None else self.end_s - lost_s
+        seen = None if self.seen is None else self.seen[first:last]
+        return Series(self.step_s, rates, self.smooth_s, self.gap_ratio, end_s, seen)
+
+    def whole(self, ends: Ints, back: int, ahead: int) -> Ints:
+        """Those of `ends` with so many steps before and after them, all of which were seen."""
+        ends = ends[(ends >= back) & (ends + ahead <= len(self.rates_rps))]
+        if self.seen is None:
+            return ends
+        gaps = np.concatenate(([0], np.cumsum(~self.seen)))
+        return np.asarray(ends[gaps[ends + ahead] == gaps[ends - back]])
 
     def noise_rps(self, rate_rps: float) -> float:
         """Standard deviation of a mean over `smooth_s` of Poisson arrivals at that rate."""
@@ -83,6 +105,24 @@ class Forecaster(Protocol):
         ...
 
 
+@runtime_checkable
+class Choosy(Protocol):
+    """A rung that bears only some loads."""
+
+    def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
+        """Why it does not answer for this load; empty where it does."""
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """A rung that answers for many moments at once, as it would for each alone."""
+
+    def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
+        """Points and upper quantiles after each of `counts` steps of the series, arrays of one length."""
+        ...
+
+
 def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
     """The load as a series: gaps filled in linearly, smoothed to means over `smooth_s`.
 
@@ -104,6 +144,8 @@ def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
         rates_rps=trailing_mean(filled, width),
         smooth_s=max(smooth_s, already_s),
         gap_ratio=float(1 - seen.mean()),
+        end_s=load.end_s,
+        seen=None if seen.all() else seen,
     )
 
 

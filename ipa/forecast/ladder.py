@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
+from ipa.forecast.boosted import Boosted
 from ipa.forecast.learned import Learned
 from ipa.forecast.quality import compare
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -14,6 +15,12 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
 DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(), LastValue())
+# What a backtest compares: also what learns from hours, and the last of the papers' inputs, their baseline.
+BACKTEST_RUNGS: tuple[Forecaster, ...] = (
+    Boosted(),
+    *DEFAULT_RUNGS,
+    WindowMaximum(span_s=10.0, name="maximum-10s"),
+)
 
 # A load that quadruples within one horizon is a step, which the last value shows soon enough; a forecast
 # beyond that is a fault of the forecaster.

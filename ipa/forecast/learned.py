@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ipa.forecast.base import SMOOTH_S, Floats, Peak, Series, sliding_max
+from ipa.forecast.base import SMOOTH_S, Floats, Ints, Peak, Series, sliding_max
 from ipa.model.errors import InputError, Problem
 
 # IPA: a window of 120 s as twelve maxima over 10 s.
@@ -109,14 +109,19 @@ class Learned:
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The median and the quantile of the peak over the horizon the weights were learned for."""
         weights = self.weights or learn(series, horizon_s, quantile)
+        asked = replace(self, weights=weights)
+        points, uppers = asked.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
+        return Peak(float(points[0]), float(uppers[0]))
+
+    def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
+        """The same after each of `counts` steps, with weights given for this horizon and quantile."""
+        weights = self.weights or learn(series, horizon_s, quantile)
         if (weights.horizon_s, weights.quantile) != (horizon_s, quantile):
             # Answering another question than was asked would look like an answer: let the ladder step down.
-            return Peak(math.nan, math.nan)
-        features, scales = _features(series, np.array([len(series.rates_rps)]))
-        point, upper = (
-            float(scales[0] * (features[0] @ np.array(row))) for row in (weights.point, weights.upper)
-        )
-        return Peak(point, max(point, upper))
+            return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
+        features, scales = _features(series, counts)
+        points, uppers = (scales * (features @ np.array(row)) for row in (weights.point, weights.upper))
+        return points, np.maximum(points, uppers)
 
 
 def learn(series: Series, horizon_s: float, quantile: float) -> QuantileWeights:

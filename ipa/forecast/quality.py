@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Forecaster, Series
+from ipa.forecast.base import Batched, Floats, Forecaster, Ints, Series
 from ipa.forecast.reactive import WindowMaximum
 
 # Look back a minute, every five seconds (a tick): newer errors say more of the next forecast.
@@ -25,7 +25,8 @@ class Score:
     """Measures over many forecasts. Ratios: 0 is perfect for `smape_ratio`, 1 for `upper_ratio`.
 
     `coverage_ratio` is the share of peaks at or below the upper quantile; `upper_ratio` the mean of upper
-    quantile over peak, which says what the coverage costs.
+    quantile over peak, which says what the coverage costs. `fit_s` is the time to learn, `predict_ms` that of
+    one answer, where they were measured.
     """
 
     count: int
@@ -34,6 +35,8 @@ class Score:
     coverage_ratio: float
     pinball_rps: float
     upper_ratio: float
+    fit_s: float = 0.0
+    predict_ms: float = 0.0
 
 
 def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> Score:
@@ -103,7 +106,28 @@ def replay(
     quantile: float,
 ) -> Score:
     """The rung's score had it been asked after each of `counts` steps; `peaks` are those that then came."""
-    answers = [rung.peak(series.until(count), horizon_s, quantile) for count in counts]
-    points = np.array([answer.point_rps for answer in answers])
-    uppers = np.array([answer.upper_rps for answer in answers])
+    moments = np.array(counts, dtype=np.int64)
+    points, uppers = answers(rung, series, moments, horizon_s, quantile)
     return score(peaks, points, uppers, quantile)
+
+
+def answers(
+    rung: Forecaster,
+    series: Series,
+    moments: Ints,
+    horizon_s: float,
+    quantile: float,
+    window: int | None = None,
+) -> tuple[Floats, Floats]:
+    """Points and upper quantiles of the rung after each of `moments` steps, two arrays of that length.
+
+    It sees the last `window` steps before a moment, all of them without one.
+    """
+    if isinstance(rung, Batched):
+        return rung.peaks(series, moments, horizon_s, quantile)
+    firsts = moments * 0 if window is None else moments - window
+    given = [
+        rung.peak(series.between(first, moment), horizon_s, quantile)
+        for first, moment in zip(firsts.tolist(), moments.tolist(), strict=True)
+    ]
+    return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])

@@ -36,9 +36,11 @@ class LastValue:
 class WindowMaximum:
     """The maximum of the last horizon stays (IPA's and InfAdapter's reactive baseline).
 
-    The upper quantile is that of all maxima over a horizon seen in the window, never below the point.
+    The upper quantile is that of all maxima over a horizon seen in the window, never below the point. With
+    `span_s` the point is the maximum of that time instead: the last of IPA's inputs is one over 10 s.
     """
 
+    span_s: float | None = None
     name: str = "window"
     max_gap_ratio: float = 0.5
 
@@ -53,5 +55,6 @@ class WindowMaximum:
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The maximum of the last horizon, and the quantile of all such maxima."""
         maxima = sliding_max(series.rates_rps, series.steps(horizon_s))
-        point = float(maxima[-1])
+        recent = maxima[-1:] if self.span_s is None else series.rates_rps[-series.steps(self.span_s) :]
+        point = float(recent.max())
         return Peak(point, max(point, float(np.quantile(maxima, quantile))))

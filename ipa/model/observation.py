@@ -47,12 +47,14 @@ class Missing:
 class LoadHistory:
     """Arrival rates of the pipeline, oldest first, one every `step_s`. A gap is None.
 
-    Each rate is the mean over the `averaged_s` before it, where that is longer than a step.
+    Each rate is the mean over the `averaged_s` before it, where that is longer than a step. The last one is
+    that at `end_s`, in seconds since 1970 UTC; None where the time of day is not known.
     """
 
     step_s: float
     rates_rps: tuple[float | None, ...]
     averaged_s: float = 0.0
+    end_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

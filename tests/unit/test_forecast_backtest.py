@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 from ipa.cli.forecast import read_trace
 from ipa.cli.main import run
 from ipa.forecast.backtest import Backtest
+from ipa.forecast.base import Series
 from ipa.forecast.learned import Learned
 from ipa.forecast.reactive import LastValue, WindowMaximum
-from ipa.model.errors import InputError
+from ipa.forecast.traces import as_load, outages
+from ipa.model.errors import InputError, UsageError
 from ipa.model.observation import LoadHistory
 
 RNG = np.random.default_rng(11)
@@ -30,8 +33,10 @@ def trace(tmp_path: Path) -> Path:
 
 def test_json_scores_of_every_rung(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["forecast", "backtest", str(trace), "--forecasts", "150", "-o", "json"]) == 0
-    scores = json.loads(capsys.readouterr().out)
-    assert list(scores) == ["learned", "seasonal", "window", "last"]
+    printed = capsys.readouterr()
+    assert "boosted" in printed.err
+    scores = json.loads(printed.out)
+    assert list(scores) == ["learned", "seasonal", "window", "last", "maximum-10s"]
     assert {each["count"] for each in scores.values()} == {150}
     assert scores["learned"]["smape_ratio"] < scores["last"]["smape_ratio"]
     assert scores["learned"]["coverage_ratio"] > 0.8
@@ -42,6 +47,86 @@ def test_table_names_every_rung(trace: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "20 forecasts" in out
     assert all(name in out for name in ("learned", "seasonal", "window", "last"))
+
+
+def test_days_of_a_trace_and_every_tick_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "days.txt"
+    path.write_text("\n".join(["16"] * 2 * 86400) + "\n")
+    command = [
+        "forecast",
+        "backtest",
+        str(path),
+        "--train-days",
+        "1:1",
+        "--test-days",
+        "2:2",
+        "--divide",
+        "8",
+    ]
+    assert run([*command, "--forecasts", "30", "-o", "json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert list(scores) == ["boosted", "learned", "seasonal", "window", "last", "maximum-10s"]
+    for each in scores.values():
+        assert each["count"] == 30
+        assert {"smape_ratio", "coverage_ratio", "pinball_rps", "fit_s", "predict_ms"} <= set(each)
+        assert each["predict_ms"] > 0
+    assert scores["maximum-10s"]["smape_ratio"] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--train-days", "1:3", "--test-days", "3:4"], "are among"),
+        (["--train-days", "0:3"], "is no days"),
+        (["--test-days", "4:3"], "is no days"),
+        (["--test-days", "soon"], "is no days"),
+        (["--divide", "0"], "divide"),
+    ],
+)
+def test_days_that_make_no_sense(
+    trace: Path, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["forecast", "backtest", str(trace), *given]) == 64
+    assert said in capsys.readouterr().err
+
+
+def test_rungs_learn_from_the_training_days_alone() -> None:
+    """What comes after the training days changes no answer: no leak."""
+    rates = [float(rate) for rate in np.random.default_rng(3).poisson(20, 4000)]
+    seen: list[Series] = []
+
+    @dataclass(frozen=True)
+    class Spy(LastValue):
+        name: str = "spy"
+
+        def fitted(self, series: Series, horizon_s: float, quantile: float) -> Spy:
+            seen.append(series)
+            return self
+
+    load = LoadHistory(1.0, (None, None, *rates), end_s=4002.0)
+    scores = Backtest(train_s=(100.0, 2000.0), test_s=(2500.0, 3500.0), forecasts=50, smooth_s=1.0).run(
+        load, (Spy(),)
+    )
+    assert scores["spy"].count == 50
+    assert seen[0].rates_rps.tolist() == rates[98:1998]
+    assert seen[0].end_s == 2000.0
+
+
+def test_runs_of_zeros_are_outages_only_where_requests_were_due() -> None:
+    busy, idle = [30.0] * 100, [0.0, 0.0, 1.0] * 40
+    found = outages([*busy, *[0.0] * 50, *busy, 0.0, *busy, *idle])
+    # A lone zero at 30 rps is no chance either.
+    assert np.flatnonzero(found).tolist() == [*range(100, 150), 250]
+    assert not outages(idle).any()
+    assert outages([*[0.0] * 5, *busy])[:5].all()
+
+
+def test_a_thinned_trace_keeps_whole_requests_and_gaps() -> None:
+    load = as_load((15.0, None, 16.0, 0.0), 8)
+    assert load.rates_rps == (1.0, None, 2.0, 0.0)
+    assert load.end_s == 4.0
+    with pytest.raises(UsageError, match="divided by 0"):
+        as_load((1.0,), 0)
 
 
 def test_moments_with_gaps_are_left_out() -> None:

@@ -1,0 +1,221 @@
+"""The boosted rung: quantiles of the peak by gradient boosting on minutes of load and the time of day.
+
+Learned from a trace of hours or days, seldom; its upper quantile is calibrated on days it was not grown on.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.forecast.base import Floats, Ints, Peak, Series, sliding_max
+from ipa.forecast.features import (
+    BACK_S,
+    COLUMNS,
+    DAY_S,
+    FEWEST_DAYS,
+    HOUR_S,
+    LEAST_RATIO,
+    DayProfile,
+    day_slots,
+    days_of,
+    features,
+    levels,
+    steps_a_day,
+)
+from ipa.forecast.forest import Forest, Growth, faults
+from ipa.model.errors import DomainError, InputError, Problem
+
+# One window every adaptation interval of IPA: closer ones are nearly the same.
+STRIDE_S = 10.0
+# Fewer windows than this teach less than the linear rung knows by its form.
+MIN_WINDOWS = 1000
+# Spread over the trace; a fortnight has as many.
+MAX_WINDOWS = 120_000
+# The newest part of the trace calibrates the upper quantile: a day, but never more than a fifth.
+CALIBRATION_RATIO = 0.2
+FORMAT = "ipa/boosted-quantiles/v1"
+NUMBERS = ("horizon_s", "quantile", "step_s", "smooth_s", "shift")
+GROWTH = Growth()
+
+
+@dataclass(frozen=True, slots=True)
+class BoostedModel:
+    """What was learned: trees of the log of peak over level, for the median and the quantile, and the day.
+
+    `shift` is added to the upper quantile's log: split conformal calibration (Romano et al. 2019).
+    """
+
+    horizon_s: float
+    quantile: float
+    step_s: float
+    smooth_s: float
+    shift: float
+    point: Forest
+    upper: Forest
+    profile: DayProfile | None
+
+    def to_bytes(self) -> bytes:
+        """The model as an npz file of plain arrays."""
+        arrays: dict[str, Any] = {"format": np.array(FORMAT)}
+        arrays |= {name: np.float64(getattr(self, name)) for name in NUMBERS}
+        for part in ("point", "upper"):
+            arrays |= {f"{part}_{name}": each for name, each in getattr(self, part).arrays().items()}
+        if self.profile is not None:
+            arrays |= {"day_sums": self.profile.sums, "day_counts": self.profile.counts}
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str = "") -> BoostedModel:
+        """The model in that npz file, nothing of which is executed; InputError lists all that is wrong."""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+            raise InputError(f"{path or 'the model'} is not a forecasting model: {error}") from error
+        problems = [Problem(message, path) for message in _faults(arrays)]
+        if problems:
+            raise InputError("the forecasting model cannot be used", problems=problems)
+        point, upper = (Forest.from_arrays(_part(arrays, part)) for part in ("point", "upper"))
+        profile = DayProfile(arrays["day_sums"], arrays["day_counts"]) if "day_sums" in arrays else None
+        horizon_s, quantile, step_s, smooth_s, shift = (float(arrays[name]) for name in NUMBERS)
+        return cls(horizon_s, quantile, step_s, smooth_s, shift, point, upper, profile)
+
+
+def _part(arrays: dict[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+    return {
+        name.removeprefix(f"{part}_"): each for name, each in arrays.items() if name.startswith(f"{part}_")
+    }
+
+
+def _faults(arrays: dict[str, NDArray[Any]]) -> list[str]:
+    """What is wrong with the arrays of a model."""
+    if "format" not in arrays or str(arrays["format"]) != FORMAT:
+        return [f"format must be {FORMAT!r}"]
+    found = []
+    for name in NUMBERS:
+        number = arrays.get(name)
+        if number is None or number.shape or number.dtype.kind != "f" or not math.isfinite(float(number)):
+            found.append(f"{name} must be a finite number")
+        elif name != "shift" and float(number) <= 0:
+            found.append(f"{name} must be above 0")
+    if not found and float(arrays["quantile"]) >= 1:
+        found.append("quantile must be below 1")
+    for part in ("point", "upper"):
+        found += [f"{part}: {fault}" for fault in faults(_part(arrays, part), COLUMNS)]
+    days = [arrays[name] for name in ("day_sums", "day_counts") if name in arrays]
+    if not found and days:
+        length = max(1, round(DAY_S / float(arrays["step_s"])))
+        if len(days) == 1 or any(each.shape != (length,) or each.dtype.kind != "f" for each in days):
+            found.append(f"day_sums and day_counts must be lists of {length} numbers")
+        elif not all(np.isfinite(each).all() for each in days):
+            found.append("day_sums and day_counts must be finite")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Boosted:
+    """Gradient boosted quantiles of the peak relative to the level, over ten minutes and the time of day.
+
+    With no model given it learns one from the series; that takes seconds to a minute, so the service gives it
+    one. Where the model knows days, the load must say its time of day.
+    """
+
+    model: BoostedModel | None = None
+    growth: Growth = GROWTH
+    name: str = "boosted"
+    max_gap_ratio: float = 0.1
+
+    def min_history_s(self, horizon_s: float) -> float:
+        """Ten minutes; to learn from it, MIN_WINDOWS more windows."""
+        return BACK_S if self.model else BACK_S + horizon_s + MIN_WINDOWS * STRIDE_S
+
+    def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
+        """One with a model for this horizon and quantile; itself where it has one. Errors: those of learn."""
+        if self.model is not None:
+            return self
+        return replace(self, model=learn(series, horizon_s, quantile, self.growth))
+
+    def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
+        """What about the question or the load is not what the model learned; empty where all is."""
+        model = self.model
+        if model is None:
+            return ""
+        asked = (horizon_s, quantile, series.step_s, series.smooth_s)
+        if asked != (model.horizon_s, model.quantile, model.step_s, model.smooth_s):
+            return (
+                f"learned for {model.horizon_s:g} s, quantile {model.quantile:g}, means over "
+                f"{model.smooth_s:g} s every {model.step_s:g} s"
+            )
+        if model.profile is not None and series.end_s is None:
+            return "the time of day is not known"
+        return ""
+
+    def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
+        """The median and the calibrated quantile of the peak; not a number where there is an objection."""
+        fitted = self.fitted(series, horizon_s, quantile)
+        points, uppers = fitted.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
+        return Peak(float(points[0]), float(uppers[0]))
+
+    def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
+        """The same after each of `counts` steps."""
+        model = self.model
+        if model is None or self.objection(series, horizon_s, quantile):
+            # Answering another question than was asked would look like an answer: let the ladder step down.
+            return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
+        day = np.zeros(len(counts)) if model.profile is None else model.profile.at(day_slots(series, counts))
+        rows, scales = features(series, counts, series.steps(horizon_s), day)
+        points, uppers = (
+            np.maximum(scales * (np.exp(logs) - LEAST_RATIO), 0.0)
+            for logs in (model.point.predict(rows), model.upper.predict(rows) + model.shift)
+        )
+        return points, np.maximum(points, uppers)
+
+
+def learn(series: Series, horizon_s: float, quantile: float, growth: Growth = GROWTH) -> BoostedModel:
+    """The model of a load: point from all of it, upper quantile from all but the newest part.
+
+    That part calibrates the quantile. Windows with gaps are left out; DomainError where that leaves fewer
+    than MIN_WINDOWS.
+    """
+    ahead, back = series.steps(horizon_s), series.steps(BACK_S)
+    ends = series.whole(np.arange(back, len(series.rates_rps) - ahead + 1), back, ahead)
+    targets = np.log(sliding_max(series.rates_rps, ahead)[ends] / levels(series, ends) + LEAST_RATIO)
+    slots = day_slots(series, ends)
+    chosen = np.arange(0, len(ends), series.steps(STRIDE_S))
+    if len(chosen) > MAX_WINDOWS:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, MAX_WINDOWS).round().astype(int)]
+    if len(chosen) < MIN_WINDOWS:
+        raise DomainError(
+            f"{len(chosen)} windows of {BACK_S:g} s without gaps to learn from, needs {MIN_WINDOWS}",
+            hint=f"Give a trace of at least {(BACK_S + MIN_WINDOWS * STRIDE_S) / HOUR_S:.1f} h.",
+        )
+    profile, day = None, np.zeros(len(chosen))
+    if days_of(series, ends) >= FEWEST_DAYS:
+        profile = DayProfile.of(slots, targets, steps_a_day(series))
+        day = profile.without(slots[chosen], targets[chosen], np.ones(len(chosen)))
+    rows, _ = features(series, ends[chosen], ahead, day)
+    wanted = targets[chosen]
+    newest = min(series.steps(DAY_S), round(CALIBRATION_RATIO * len(series.rates_rps)))
+    grown_on = ends[chosen] + ahead <= len(series.rates_rps) - newest
+    upper = Forest.grown(rows[grown_on], wanted[grown_on], quantile, growth)
+    missed = wanted[~grown_on] - upper.predict(rows[~grown_on])
+    point = Forest.grown(rows, wanted, 0.5, growth)
+    shift = _conformal(missed, quantile)
+    return BoostedModel(horizon_s, quantile, series.step_s, series.smooth_s, shift, point, upper, profile)
+
+
+def _conformal(missed: Floats, quantile: float) -> float:
+    """The least shift under which the quantile covers its share of what it had not seen, if anything."""
+    if not len(missed):
+        return 0.0
+    rank = min(1.0, math.ceil((len(missed) + 1) * quantile) / len(missed))
+    return float(np.quantile(missed, rank, method="higher"))

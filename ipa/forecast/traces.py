@@ -1,0 +1,55 @@
+"""Recorded loads: whole requests by the second, and which of their zeros are outages of the collector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ipa.forecast.base import Flags
+from ipa.model.errors import UsageError
+from ipa.model.observation import LoadHistory
+
+DAY_S = 86400
+# A run of zeros where this many requests were due is none of theirs: one in 5·10⁸ of Poisson arrivals.
+DUE = 20.0
+# So many counts on either side say what was due.
+NEAR = 60
+
+
+def outages(counts: Sequence[float]) -> Flags:
+    """Of each count whether it is part of a run of zeros in which about DUE requests or more were due.
+
+    Due is the lesser of the means of the NEAR counts before it that are no such run, and of those after it: a
+    load that went idle is no outage.
+    """
+    rates = np.asarray(counts, dtype=np.float64)
+    edges = np.diff(np.concatenate(([0], (rates == 0).astype(np.int8), [0])))
+    found = np.zeros(len(rates), dtype=np.bool_)
+    for start, stop in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
+        before = rates[max(0, start - NEAR) : start][~found[max(0, start - NEAR) : start]]
+        sides = [side for side in (before, rates[stop : stop + NEAR]) if len(side)]
+        if sides and min(float(side.mean()) for side in sides) * (stop - start) >= DUE:
+            found[start:stop] = True
+    return found
+
+
+def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:
+    """The counts of a trace as a load that begins at midnight: each `divide` requests are one, the rest lost.
+
+    The papers thin their trace so. UsageError where `divide` is below 1.
+    """
+    if divide < 1:
+        raise UsageError(f"a trace cannot be divided by {divide}", hint="Give a whole number from 1 on.")
+    rates = tuple(None if count is None else float(count // divide) for count in counts)
+    return LoadHistory(1.0, rates, end_s=float(len(rates)))
+
+
+def days(text: str, option: str) -> tuple[float, float]:
+    """The seconds (from, until) of days "first:last", counted from 1; UsageError if it is none."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and (last or first).isdecimal() and 1 <= int(first) <= int(last or first)):
+        raise UsageError(
+            f"{option} {text!r} is no days", hint="Give the first and the last day, such as 1:14."
+        )
+    return (int(first) - 1) * float(DAY_S), int(last or first) * float(DAY_S)

@@ -1,0 +1,218 @@
+"""The boosted rung: what it learns, that a day does not see itself, its file, and its trees in numpy."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from ipa.forecast.base import Series, prepare, sliding_max
+from ipa.forecast.boosted import BACK_S, Boosted, BoostedModel, learn
+from ipa.forecast.features import COLUMNS, DayProfile, features
+from ipa.forecast.forest import Forest, Growth, faults
+from ipa.forecast.ladder import forecast
+from ipa.forecast.quality import answers, score
+from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.model.errors import DomainError, InputError
+from ipa.model.observation import LoadHistory
+
+SMALL = Growth(trees=60, learning_rate=0.1, leaves=15, least_rows_in_leaf=20)
+HOURS = 3600
+
+
+def waves(seed: int, hours: float = 5.0) -> LoadHistory:
+    """A swing of twenty minutes with a burst of half a minute at the start of every fifth."""
+    seconds = np.arange(round(hours * HOURS))
+    rates = 40 + 20 * np.sin(2 * np.pi * seconds / 1200) + 60 * (seconds % 300 < 30)
+    counts = np.random.default_rng(seed).poisson(rates)
+    return LoadHistory(1.0, tuple(map(float, counts)), end_s=float(len(counts)))
+
+
+@pytest.fixture(scope="module")
+def model() -> BoostedModel:
+    return learn(prepare(waves(1), 1.0), 20.0, 0.9, SMALL)
+
+
+def test_it_beats_the_last_maximum_and_covers_its_quantile(model: BoostedModel) -> None:
+    series = prepare(waves(2), 1.0)
+    moments = np.arange(700, len(series.rates_rps) - 20, 37)
+    peaks = sliding_max(series.rates_rps, 20)[moments]
+    own, last = (
+        score(peaks, *answers(rung, series, moments, 20.0, 0.9, 120), 0.9)
+        for rung in (Boosted(model), WindowMaximum())
+    )
+    assert own.smape_ratio < 0.8 * last.smape_ratio
+    assert 0.86 <= own.coverage_ratio <= 0.94
+
+
+def test_answers_for_many_moments_are_those_for_each_and_need_ten_minutes_only(model: BoostedModel) -> None:
+    series, rung, back = prepare(waves(3), 1.0), Boosted(model), round(BACK_S)
+    moments = np.array([600, 611, 5000, 17000])
+    points, uppers = rung.peaks(series, moments, 20.0, 0.9)
+    for moment, point, upper in zip(moments.tolist(), points, uppers, strict=True):
+        one = rung.peak(series.between(moment - back, moment), 20.0, 0.9)
+        assert (one.point_rps, one.upper_rps) == pytest.approx((point, upper))
+
+
+def test_what_comes_later_changes_no_feature() -> None:
+    series = prepare(waves(4), 1.0)
+    spoiled = replace(series, rates_rps=np.concatenate((series.rates_rps[:9000], np.full(9000, 999.0))))
+    ends = np.arange(600, 9001, 50)
+    for each, other in zip(
+        *(features(it, ends, 20, np.zeros(len(ends))) for it in (series, spoiled)), strict=True
+    ):
+        assert np.array_equal(each, other)
+    assert features(series, ends, 20, np.zeros(len(ends)))[0].shape == (len(ends), COLUMNS)
+
+
+def test_learning_twice_gives_the_same_model(model: BoostedModel) -> None:
+    assert learn(prepare(waves(1), 1.0), 20.0, 0.9, SMALL).to_bytes() == model.to_bytes()
+
+
+def test_numpy_walks_the_trees_as_scikit_learn_does() -> None:
+    generator = np.random.default_rng(5)
+    rows = generator.normal(size=(3000, 4))
+    targets = rows[:, 0] + np.abs(rows[:, 1]) + generator.normal(size=3000)
+    grown = Forest.grown(rows, targets, 0.8, SMALL)
+    reference = HistGradientBoostingRegressor(
+        loss="quantile", quantile=0.8, max_iter=60, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=20,
+        early_stopping=False, random_state=0,
+    ).fit(rows, targets)  # fmt: skip
+    fresh = generator.normal(size=(1000, 4))
+    assert grown.predict(fresh) == pytest.approx(reference.predict(fresh))
+    assert len(grown.predict(np.zeros((0, 4)))) == 0
+
+
+def test_the_upper_quantile_is_calibrated_on_what_the_trees_have_not_seen() -> None:
+    """The newest fifth is wilder: trees grown on the rest alone would cover too little of such a load."""
+    generator = np.random.default_rng(6)
+    spread = np.where(np.arange(5 * HOURS) < 4 * HOURS, 2.0, 12.0)
+    series = Series(1.0, np.maximum(50 + spread * generator.normal(size=5 * HOURS), 0.0), 1.0)
+    model = learn(series, 20.0, 0.9, SMALL)
+    wild = Series(1.0, np.maximum(50 + 12 * generator.normal(size=2 * HOURS), 0.0), 1.0)
+    moments = np.arange(600, 7100, 20)
+    peaks = sliding_max(wild.rates_rps, 20)[moments]
+    shifted, plain = (
+        float((Boosted(each).peaks(wild, moments, 20.0, 0.9)[1] >= peaks).mean())
+        for each in (model, replace(model, shift=0.0))
+    )
+    assert plain < 0.8
+    assert 0.85 <= shifted <= 0.97
+
+
+def test_a_day_does_not_see_itself() -> None:
+    slots, logs = np.array([3, 3, 3, 5]), np.array([1.0, 2.0, 6.0, 4.0])
+    profile = DayProfile.of(slots, logs, 10)
+    assert profile.at(np.array([3, 5, 7])).tolist() == [3.0, 4.0, 0.0]
+    assert profile.without(slots, logs, np.ones(4)).tolist() == [4.0, 3.5, 1.5, 0.0]
+
+
+def bursting_days(seed: int, days: int) -> LoadHistory:
+    """A load in steps of 60 s whose bursts come at the same minutes of each day, and at no others."""
+    minutes = np.arange(days * 1440)
+    burst = np.random.default_rng(77).random(1440) < 0.05
+    rates = 50 + 100 * burst[minutes % 1440]
+    counts = np.random.default_rng(seed).poisson(rates)
+    return LoadHistory(60.0, tuple(map(float, counts)), end_s=60.0 * len(counts))
+
+
+def test_the_same_time_of_the_days_before_is_known() -> None:
+    """Bursts that only the time of day foretells are foretold, and forgotten where the clock is wrong."""
+    trained = learn(prepare(bursting_days(8, 9)), 60.0, 0.9, SMALL)
+    assert trained.profile is not None
+    series = prepare(bursting_days(9, 2))
+    moments = np.arange(100, 2800)
+    peaks = series.rates_rps[moments]
+    right, wrong = (
+        score(peaks, *Boosted(trained).peaks(each, moments, 60.0, 0.9), 0.9).smape_ratio
+        for each in (series, replace(series, end_s=(series.end_s or 0.0) + 7 * 60))
+    )
+    assert right < 0.12 < wrong
+    rung = Boosted(trained)
+    assert rung.objection(replace(series, end_s=None), 60.0, 0.9) == "the time of day is not known"
+
+
+def test_a_load_it_was_not_taught_for_steps_down(model: BoostedModel) -> None:
+    rungs = (Boosted(model), LastValue())
+    load = LoadHistory(1.0, waves(9).rates_rps[:1200])
+    assert forecast(load, horizon_s=20.0, quantile=0.9, rungs=rungs, smooth_s=1.0).rung == "boosted"
+    for horizon_s, quantile, smooth_s in ((10.0, 0.9, 1.0), (20.0, 0.95, 1.0), (20.0, 0.9, 5.0)):
+        answer = forecast(load, horizon_s=horizon_s, quantile=quantile, rungs=rungs, smooth_s=smooth_s)
+        assert answer.rung == "last"
+        assert answer.steps_down == ("boosted: learned for 20 s, quantile 0.9, means over 1 s every 1 s",)
+
+
+def test_too_little_to_learn_from_is_an_error() -> None:
+    with pytest.raises(DomainError, match="windows of 600 s without gaps"):
+        learn(prepare(waves(1, 1.0), 1.0), 20.0, 0.9, SMALL)
+
+
+def test_windows_with_gaps_are_not_learned_from() -> None:
+    rates = list(waves(1).rates_rps)
+    rates[100::700] = [None] * len(rates[100::700])  # type: ignore[list-item]
+    with pytest.raises(DomainError, match="windows"):
+        learn(prepare(LoadHistory(1.0, tuple(rates)), 1.0), 20.0, 0.9, SMALL)
+
+
+def arrays_of(model: BoostedModel) -> dict[str, Any]:
+    with np.load(io.BytesIO(model.to_bytes()), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def packed(arrays: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def test_the_model_survives_its_file(model: BoostedModel) -> None:
+    series = prepare(waves(3), 1.0)
+    moments = np.arange(600, 2000, 100)
+    read = BoostedModel.from_bytes(model.to_bytes())
+    assert read.to_bytes() == model.to_bytes()
+    for mine, theirs in zip(
+        *(Boosted(it).peaks(series, moments, 20.0, 0.9) for it in (model, read)), strict=True
+    ):
+        assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": np.array("pickle")}, "format must be"),
+        ({"quantile": np.float64(1.5)}, "quantile must be below 1"),
+        ({"horizon_s": np.float64(-1.0)}, "horizon_s must be above 0"),
+        ({"shift": np.float64("nan")}, "shift must be a finite number"),
+        ({"point_left": np.array([0])}, "point: the lists of nodes differ"),
+        ({"upper_roots": np.array([-1])}, "upper: roots leads outside"),
+        ({"upper_value": np.array(["x"])}, "upper: value holds no numbers"),
+        ({"point_depth": np.int64(10**9)}, "point: depth is not within"),
+        ({"day_sums": np.zeros(3), "day_counts": np.zeros(3)}, "lists of 86400 numbers"),
+        ({"day_sums": np.zeros(86400)}, "lists of 86400 numbers"),
+    ],
+)
+def test_spoiled_models_are_refused(model: BoostedModel, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        BoostedModel.from_bytes(packed(arrays_of(model) | change), "model.npz")
+    assert any(said in str(problem) for problem in caught.value.problems)
+
+
+def test_forests_that_lead_outside_or_nowhere_are_found(model: BoostedModel) -> None:
+    good = dict(model.point.arrays())
+    assert faults(good, COLUMNS) == []
+    assert faults(good, 2) == ["feature leads outside"]
+    assert faults({}, COLUMNS)[0] == "roots is missing"
+    assert faults(good | {"value": np.full_like(good["value"], np.inf)}, COLUMNS) == ["value is not finite"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04", packed({"format": np.array(["x", None])})]
+)
+def test_files_that_are_no_model_are_refused(content: bytes) -> None:
+    """Pickled objects among them, which are not even looked into."""
+    with pytest.raises(InputError, match="forecasting model"):
+        BoostedModel.from_bytes(content, "model.npz")
