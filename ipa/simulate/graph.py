@@ -122,18 +122,21 @@ class PipelineSim:
         ended: list[tuple[Ints, Floats, Bools]] = []
         for at, stage in enumerate(self.pipeline.stages):
             ids, times_s = self._arrived(at, until_s)
-            lost: Bools = np.zeros(len(ids), dtype=np.bool_)
-            server = np.full(len(ids), -1)
             sim = self._stages.get(stage.name)
-            if sim is not None:
-                sim.offer(times_s + self._hop_s, ids, self._born_s[ids], self._routes.items(at, ids))
+            if sim is None:
+                lost: Bools = np.zeros(len(ids), dtype=np.bool_)
+                server = np.full(len(ids), -1)
+            else:
+                came_s = times_s + self._hop_s if self._hop_s else times_s
+                sim.offer(came_s, ids, self._born_s[ids], self._routes.items(at, ids))
                 served = sim.run(until_s)
                 ids, times_s, lost, server = served.ids, served.done_s, served.dropped, served.server
             links = self._routes.links[at]
-            if lost.any() or not links:
-                over = lost if links else np.ones(len(ids), dtype=np.bool_)
-                ended.append((ids[over], times_s[over], lost[over]))
-                ids, times_s, server = ids[~over], times_s[~over], server[~over]
+            if not links:
+                ended.append((ids, times_s, lost))
+            elif lost.any():
+                ended.append((ids[lost], times_s[lost], lost[lost]))
+                ids, times_s, server = ids[~lost], times_s[~lost], server[~lost]
             for link in links:
                 self._send(link, ids, times_s, server, () if sim is None else sim.variants)
         self._now_s = float(until_s)

@@ -170,14 +170,19 @@ def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any)
 
     `scalars` and `arrays` are its arguments in order, without those of the factors (`Factors`).
     """
-    before, after = arrays[:INPUTS], arrays[INPUTS:]
-    lists = [array.tolist() for array in before]
-    out = [array.tolist() for array in after]
+    before, after = [array.tolist() for array in arrays[:INPUTS]], arrays[INPUTS:]
+    state = before[2]
+    total = len(before[0])
+    out: list[list[Any]] = [[0] * total for _ in after]
     place = factors.next.tolist()
     loop: Any = advance
-    while (which := loop(*scalars, *lists, factors.listed(), place, factors.last.tolist(), *out)) != DONE:
+    while (which := loop(*scalars, *before, factors.listed(), place, factors.last.tolist(), *out)) != DONE:
         factors.refill(which)
         place[which] = int(factors.next[which])
     factors.next[:] = place
-    for array, values in zip(arrays, (*lists, *out), strict=True):
-        array[:] = values
+    # Of what goes in the loop writes its state and the heaps; it knows batches and, last, lost items.
+    for at in (2, 9, 10):
+        arrays[at][:] = before[at]
+    for array, values in zip(after[:-1], out, strict=False):
+        array[: state[BATCHES]] = values[: state[BATCHES]]
+    after[-1][:] = out[-1]

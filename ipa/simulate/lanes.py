@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ipa.simulate.kernel_numba import Drive
-from ipa.simulate.queue import Drained, Ints, Items, Pods, QueueSim
+from ipa.simulate.queue import Drained, Ended, Ints, Items, Pods, QueueSim
 from ipa.simulate.service import Floats
 
 
@@ -42,7 +42,7 @@ class Lanes(Protocol):
     def run(self, until_s: float) -> Items:
         """Form all batches that begin before; what left the queue."""
 
-    def take_done(self, until_s: float) -> Items:
+    def take_done(self, until_s: float) -> Ended:
         """What has ended before."""
 
     def take_drained(self) -> list[Drained]:
@@ -136,13 +136,13 @@ class Replicated:
                 lane.is_told = True
         return left
 
-    def take_done(self, until_s: float) -> Items:
+    def take_done(self, until_s: float) -> Ended:
         """What has ended before `until_s`, taken away."""
-        done = self._nobody.take_done(until_s)
+        parts = [self._nobody.take_done(until_s)]
         for lane in self._lanes:
-            items = lane.queue.take_done(until_s)
-            items.server = np.where(items.server >= 0, lane.number, -1)
-            done = done.and_then(items)
+            part = lane.queue.take_done(until_s)
+            parts.append(part._replace(server=np.where(part.server >= 0, lane.number, -1)))
+        done = Ended(*(np.concatenate(columns) for columns in zip(*parts, strict=True))).by_end()
         self._lanes = [
             lane
             for lane in self._lanes

@@ -39,6 +39,26 @@ class Drained(NamedTuple):
     end_s: float
 
 
+class Ended(NamedTuple):
+    """Columns of items that ended, in order of their end, those of one moment in the order of the queue."""
+
+    ref: Ints
+    born_s: Floats
+    done_s: Floats
+    lost: Bools
+    server: Ints
+
+    def pick(self, which: Ints | Bools | slice) -> Ended:
+        """Those at these places."""
+        return Ended(
+            self.ref[which], self.born_s[which], self.done_s[which], self.lost[which], self.server[which]
+        )
+
+    def by_end(self) -> Ended:
+        """In order of their end."""
+        return self.pick(np.argsort(self.done_s, kind="stable"))
+
+
 @dataclass(slots=True)
 class Items:
     """Columns of items that left the queue, in the order in which they left it."""
@@ -51,10 +71,8 @@ class Items:
     server: Ints
     lost: Bools
 
-    def where(self, chosen: Bools) -> Items:
+    def cut(self, chosen: Bools | Ints | slice) -> Items:
         """Those that are chosen."""
-        if chosen.all():
-            return self
         return Items(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
     def and_then(self, later: Items) -> Items:
@@ -202,7 +220,7 @@ class QueueSim:
         order = np.lexsort((group.replica[stay], group.free_s[stay]))
         self._groups[name] = _Group(group.pods, group.free_s[stay][order], group.replica[stay][order])
         back = np.isin(self.flying.server, gone) & ~self.flying.lost & (self.flying.done_s >= at_s)
-        items, self.flying = self.flying.where(back), self.flying.where(~back)
+        items, self.flying = self.flying.cut(back), self.flying.cut(~back)
         if len(items.ref):
             joined = [
                 np.concatenate(pair)
@@ -286,8 +304,16 @@ class QueueSim:
         self.flying = self.flying.and_then(left)
         return left
 
-    def take_done(self, until_s: float) -> Items:
+    def take_done(self, until_s: float) -> Ended:
         """What has ended before `until_s`, taken away."""
-        over = self.flying.done_s < until_s
-        done, self.flying = self.flying.where(over), self.flying.where(~over)
-        return done
+        items = self.flying
+        columns = Ended(items.ref, items.born_s, items.done_s, items.lost, items.server)
+        done_s = items.done_s
+        if np.all(done_s[1:] >= done_s[:-1]):
+            cut = int(np.searchsorted(done_s, until_s))
+            self.flying = items.cut(slice(cut, None))
+            return columns.pick(slice(cut))
+        order = np.argsort(done_s, kind="stable")
+        cut = int(np.searchsorted(done_s[order], until_s))
+        self.flying = items.cut(np.sort(order[cut:]))
+        return columns.pick(order[:cut])

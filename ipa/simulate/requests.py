@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipa.simulate.queue import Bools, Ints, Items
+from ipa.simulate.queue import Ended, Ints
 from ipa.simulate.service import Floats
-
-# id, birth, end, lost, server
-Columns = tuple[Ints, Floats, Floats, Bools, Ints]
 
 
 class Requests:
@@ -44,50 +41,39 @@ class Requests:
             self._empty.append((ids[none], times_s[none], born_s[none]))
         return np.repeat(refs, items), np.repeat(times_s, items), np.repeat(born_s, items)
 
-    def join(self, items: Items, until_s: float) -> Columns:
-        """The requests that ended with these items, in order of their end.
+    def join(self, ended: Ended, until_s: float) -> Ended:
+        """The requests that ended with these items, in order of their end, by their ids.
 
         A request is lost with its first item that is lost.
         """
-        columns = (items.ref, items.born_s, items.done_s, items.lost, items.server)
-        # In order of their end, those of one moment as they came: so however the run was cut.
-        if np.any(items.done_s[1:] < items.done_s[:-1]):
-            columns = _pick(columns, np.argsort(items.done_s, kind="stable"))
-        if np.any(columns[0] < 0):
-            columns = self._joined(columns)
-        return self._with_empty(columns, until_s) if self._empty else columns
+        if self._rows and np.any(ended.ref < 0):
+            ended = self._joined(ended)
+        return self._with_empty(ended, until_s) if self._empty else ended
 
-    def _joined(self, columns: Columns) -> Columns:
-        ref, lost = columns[0], columns[3]
-        places = np.flatnonzero(ref < 0)
-        rows = -1 - ref[places]
+    def _joined(self, ended: Ended) -> Ended:
+        places = np.flatnonzero(ended.ref < 0)
+        rows = -1 - ended.ref[places]
+        lost = ended.lost[places]
         np.subtract.at(self._left, rows, 1)
-        lost_rows, at = np.unique(rows[lost[places]], return_index=True)
-        keep = ref >= 0
-        keep[places[lost[places]][at]] = ~self._told[lost_rows]
+        keep = ended.ref >= 0
+        lost_rows, at = np.unique(rows[lost], return_index=True)
+        keep[places[lost][at]] = ~self._told[lost_rows]
         self._told[lost_rows] = True
         last_rows, at = np.unique(rows[::-1], return_index=True)
         whole = (self._left[last_rows] == 0) & ~self._told[last_rows]
         self._told[last_rows[whole]] = True
         keep[places[::-1][at[whole]]] = True
-        ids = ref.copy()
+        ids = ended.ref.copy()
         ids[places] = self._ids[rows]
-        return _pick((ids, *columns[1:]), keep)
+        return ended._replace(ref=ids).pick(keep)
 
-    def _with_empty(self, columns: Columns, until_s: float) -> Columns:
+    def _with_empty(self, ended: Ended, until_s: float) -> Ended:
         ids, times_s, born_s = (np.concatenate(each) for each in zip(*self._empty, strict=True))
         now = times_s < until_s
         self._empty = [] if now.all() else [(ids[~now], times_s[~now], born_s[~now])]
         count = int(now.sum())
-        more = (ids[now], born_s[now], times_s[now], np.zeros(count, dtype=np.bool_), np.full(count, -1))
-        both: Columns = (
-            np.concatenate([columns[0], more[0]]),
-            np.concatenate([columns[1], more[1]]),
-            np.concatenate([columns[2], more[2]]),
-            np.concatenate([columns[3], more[3]]),
-            np.concatenate([columns[4], more[4]]),
-        )
-        return _pick(both, np.argsort(both[2], kind="stable"))
+        more = Ended(ids[now], born_s[now], times_s[now], np.zeros(count, dtype=np.bool_), np.full(count, -1))
+        return Ended(*(np.concatenate(pair) for pair in zip(ended, more, strict=True))).by_end()
 
     def _reserve(self, rows: int) -> None:
         if rows > len(self._ids):
@@ -97,8 +83,3 @@ class Requests:
                 grown = np.zeros(size, dtype=old.dtype)
                 grown[: self._rows] = old[: self._rows]
                 setattr(self, name, grown)
-
-
-def _pick(columns: Columns, which: Ints | Bools) -> Columns:
-    ids, born_s, done_s, lost, server = columns
-    return ids[which], born_s[which], done_s[which], lost[which], server[which]

@@ -142,10 +142,10 @@ class Routes:
 
         At a join that is the last of each; ids may be several times in what is given.
         """
-        order = np.argsort(times_s, kind="stable")
-        ids, times_s = ids[order], times_s[order]
         if at not in self._left or not len(ids):
             return ids, times_s
+        order = np.argsort(times_s, kind="stable")
+        ids, times_s = ids[order], times_s[order]
         left = self._left[at]
         np.subtract.at(left, ids, 1)
         _, last = np.unique(ids[::-1], return_index=True)

@@ -17,20 +17,17 @@ class Seconds:
         """Once at each of these moments, in any order; all finite and zero or more."""
         if not len(times_s):
             return
-        seconds = times_s.astype(np.int64)
-        first, last = int(seconds.min()), int(seconds.max())
+        if np.any(times_s[1:] < times_s[:-1]):
+            times_s = np.sort(times_s)
+        first, last = int(times_s[0]), int(times_s[-1])
         if last >= len(self._counts):
             grown = np.zeros(max(2 * len(self._counts), last + 1), dtype=np.int64)
             grown[: self._length] = self._counts[: self._length]
             self._counts = grown
         self._length = max(self._length, last + 1)
-        self._counts[first : last + 1] += np.bincount(seconds - first)
+        places = np.searchsorted(times_s, np.arange(first, last + 2))
+        self._counts[first : last + 1] += np.diff(places)
 
-    def counts(self, length: int | None = None) -> NDArray[np.int64]:
-        """The counts up to the last second in which it happened; with `length`, so many, with zeros after."""
-        if length is None:
-            return self._counts[: self._length].copy()
-        counts = np.zeros(length, dtype=np.int64)
-        shared = min(length, self._length)
-        counts[:shared] = self._counts[:shared]
-        return counts
+    def counts(self) -> NDArray[np.int64]:
+        """The counts up to the last second in which it happened."""
+        return self._counts[: self._length].copy()

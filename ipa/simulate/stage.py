@@ -80,7 +80,8 @@ class StageSim:
         self._changes: list[tuple[float, bool, Callable[[], None]]] = []
         self._now_s = 0.0
         self._last_offer_s = 0.0
-        self._came, self._left, self._entered = Seconds(), Seconds(), Seconds()
+        # Requests that came; items that came beside one a request or came back; items that went.
+        self._came, self._entered, self._left = Seconds(), Seconds(), Seconds()
 
     @property
     def now_s(self) -> float:
@@ -163,11 +164,14 @@ class StageSim:
         refs = np.ascontiguousarray(ids, dtype=np.int64)
         self._came.add(times)
         if items is None:
-            self._entered.add(times)
             self._lanes.offer(refs, times, born)
         else:
-            entering = self._requests.expand(refs, times, born, np.asarray(items, dtype=np.int64))
-            self._entered.add(entering[1])
+            counts = np.asarray(items, dtype=np.int64)
+            entering = self._requests.expand(refs, times, born, counts)
+            several = entering[1][np.repeat(counts != 1, counts)]
+            # Beside one item a request.
+            self._entered.add(several)
+            self._left.add(times[counts != 1])
             self._lanes.offer(*entering)
 
     def run(self, until_s: float) -> Served:
@@ -197,8 +201,13 @@ class StageSim:
 
     def waiting_per_s(self) -> Ints:
         """Items that wait at the end of each second, from 0 on, as far as it has run."""
-        length = max(len(self._entered.counts()), len(self._left.counts()))
-        return np.cumsum(self._entered.counts(length) - self._left.counts(length))
+        came, entered, left = self._came.counts(), self._entered.counts(), self._left.counts()
+        length = max(len(came), len(entered), len(left))
+        changes = np.zeros(length, dtype=np.int64)
+        changes[: len(came)] += came
+        changes[: len(entered)] += entered
+        changes[: len(left)] -= left
+        return np.cumsum(changes)
 
     def _schedule(self, at_s: float, is_set: bool, change: Callable[[], None]) -> None:
         if at_s < self._now_s:
