@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test faults soak test-cluster demo bench bench-planner lint lock clean validate reference agreement experiment
+.PHONY: help install test faults soak test-cluster demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ bench: install ## all benchmarks, side by side (QUICK=1: do they work)
 
 bench-planner: install ## the planner's engines: time, memory, failures; about 15 minutes (QUICK=1: half a minute)
 	$(PY) -m experiments.bench planner $(if $(QUICK),--quick)
+
+bench-simulate: install ## the simulator's speed beside SimPy, about a minute (QUICK=1: does it work)
+	$(PY) -m experiments.bench_simulate $(if $(QUICK),--quick)
 
 agreement: install ## the planner's engines against each other and enumeration, over INSTANCES=2000 random problems
 	$(PY) -m experiments.agreement $(if $(INSTANCES),--instances $(INSTANCES))
