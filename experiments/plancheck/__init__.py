@@ -1,0 +1,1 @@
+"""What it is worth to check plans by simulation."""
