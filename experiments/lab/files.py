@@ -239,7 +239,10 @@ def _experiment(data: Mapping[str, Any], path: Path, quick: bool) -> Experiment:
 def _pipeline_arm(entry: Any) -> PipelineArm:
     if isinstance(entry, str):
         return PipelineArm(entry, entry)
-    return PipelineArm(**{"name": entry["pipeline"], **entry})
+    values = {"name": entry["pipeline"], **entry}
+    if "capacity_within" in values:
+        values["capacity_within_s"] = parse_duration_s(values.pop("capacity_within"))
+    return PipelineArm(**values)
 
 
 def _workload_arm(entry: Any, folder: Path) -> WorkloadArm:

@@ -85,7 +85,8 @@ def work(payload: Mapping[str, Any]) -> Outcome:
     sent = lost = weighted_pas = 0.0
     for at in range(day.intervals):
         begin = time.perf_counter()
-        before, without = day.running, day.plan(at)
+        before = list(day.running)
+        without = day.plan(at)
         plans_s.append(time.perf_counter() - begin)
         now = day.rates[at]
         carried = np.minimum(now, day.capacities[None, :])
@@ -139,14 +140,25 @@ class _Day:
         self.rates = _rates(self._members, self.intervals, payload["interval_s"], payload["seed"])
         self._facts = [_facts(member.problem) for member in self._members]
         busiest = self._at(self.rates.max(axis=1)[int(self.rates.sum(axis=(1, 2)).argmax())] * MARGIN)
-        least, ample = least_cores(busiest), plan_fleet(busiest, float("inf"), DEADLINE_S)
-        self.budget_cores = least + payload["budget_ratio"] * (ample.cost_cores - least)
-        # Shares in proportion to what each would take at the busiest hour without a budget.
-        scale = self.budget_cores / ample.cost_cores
-        self._shares = [plan.cost_cores * scale for plan in ample.members]
+        least = least_cores(busiest)
+        most = plan_fleet(busiest, float("inf"), DEADLINE_S).cost_cores
+        self.budget_cores = least + payload["budget_ratio"] * (most - least)
+        self._shares = self._quotas() if self._way == "apart" else []
         self.running: list[Configs] = [()] * len(self._members)
         self.cores = np.zeros(len(self._members))
         self.capacities = np.zeros(len(self._members))
+
+    def _quotas(self) -> list[float]:
+        """A fixed share each: the cheapest plan for its own highest rate, and of the rest what it can use."""
+        highest = self._at(self.rates.max(axis=(0, 1)) * MARGIN)
+        cheap = [replace(each, problem=_cheapest(each.problem)) for each in highest]
+        least, most = (
+            np.array([plan.cost_cores for plan in plan_fleet(members, float("inf"), DEADLINE_S).members])
+            for members in (cheap, highest)
+        )
+        rest = self.budget_cores - least.sum()
+        shares = least + rest * (most - least) / max((most - least).sum(), 1e-9)
+        return list(np.where(rest >= 0, shares, least * self.budget_cores / least.sum()))
 
     def plan(self, at: int) -> int:
         """Plan for an interval from what was seen in the one before; the pipelines that got no plan."""
@@ -206,6 +218,10 @@ class _Day:
             plan = solve(replace(member.problem, bounds=bounds), "exact", DEADLINE_S, explain=False)
             found.append(tuple(stage.config for stage in plan.stages) or None)
         return found
+
+
+def _cheapest(problem: Problem) -> Problem:
+    return replace(problem, objective=replace(problem.objective, alpha=0.0, beta=1.0))
 
 
 def _facts(problem: Problem) -> _Facts:

@@ -24,12 +24,12 @@ FIGURES = (
 )
 EXPLAINED = (
     "Means over seeds, ± half a 95 % interval. `together`: one plan of the whole fleet each interval. "
-    "`apart`: each pipeline on a fixed share of the budget, in proportion to what it would take at the "
-    "busiest hour. `once`: one plan of the fleet for the highest rate of each pipeline's day. PAS is "
-    "over requests that were carried; `beyond capacity` are requests above what the plan carries by its "
-    "profile, no queue is simulated; `without a plan` counts pipelines and intervals whose cores hold "
-    "no plan: what ran is kept. The pipelines are random chains of five stages with eight variants "
-    "each."
+    "`apart`: each pipeline on a fixed share of the budget: the cheapest plan for the highest rate of "
+    "its day, and of the rest in proportion to what it could use. `once`: one plan of the fleet for the "
+    "highest rate of each pipeline's day. PAS is over requests that were carried; `beyond capacity` are "
+    "requests above what the plan carries by its profile, no queue is simulated; `without a plan` "
+    "counts pipelines and intervals whose cores hold no plan: what ran is kept. The pipelines are "
+    "random chains of five stages with eight variants each."
 )
 
 
@@ -94,6 +94,10 @@ def _day(kept: Sequence[Finished]) -> list[str]:
     return [
         svg(Plot("Load", "requests / s", load, x_label="hours")),
         svg(Plot("Cores", "cores", lines("cost_cores"), x_label="hours", limit=("budget", budget))),
-        svg(Plot("Accuracy of what is carried", "PAS, %", lines("pas", 100.0), x_label="hours")),
+        svg(
+            Plot(
+                "Accuracy of what is carried", "PAS, %", lines("pas", 100.0), x_label="hours", from_zero=False
+            )
+        ),
         svg(Plot("Beyond capacity", "% of requests", lines("lost_ratio", 100.0), x_label="hours")),
     ]

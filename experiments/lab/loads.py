@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import log
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.adapters.files.quantities import parse_duration_s
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Edge, Pipeline
-from ipa.model.profile import StageProfile
+from ipa.model.profile import ProfilePoint, StageProfile
 from ipa.policies.planning import planning_problem
 
 
@@ -73,6 +74,8 @@ def pipeline_of(arm: PipelineArm, root: Path) -> tuple[Pipeline, dict[str, Stage
         bounds = replace(bounds, accuracy_floor=arm.accuracy_floor)
     if arm.cores is not None:
         bounds = replace(bounds, cores=arm.cores)
+    if arm.transition_cores is not None:
+        bounds = replace(bounds, transition_cores=arm.transition_cores)
     stages = tuple(
         replace(stage, after=tuple(_edge(edge, arm.fan_out) for edge in stage.after))
         for stage in pipeline.stages
@@ -83,7 +86,29 @@ def pipeline_of(arm: PipelineArm, root: Path) -> tuple[Pipeline, dict[str, Stage
         stages=stages,
         default_objective=arm.objective or pipeline.default_objective,
     )
-    return pipeline, dict(load_profiles(root / "profiles", arm.pipeline))
+    profiles = dict(load_profiles(root / "profiles", arm.pipeline))
+    if arm.capacity_within_s is not None:
+        profiles = {name: as_servers(each, arm.capacity_within_s) for name, each in profiles.items()}
+    return pipeline, profiles
+
+
+def as_servers(profile: StageProfile, within_s: float) -> StageProfile:
+    """The profile with the service times that its throughputs tell of.
+
+    Where the throughput th of a point is the largest Poisson rate whose 99th percentile is `within_s`,
+    waiting included, the one server with exponential service of which that is true serves in
+    s = within_s / (ln 100 + th·within_s): the time at an M/M/1 queue is exponential of rate 1/s − th.
+    """
+
+    def served(point: ProfilePoint) -> ProfilePoint:
+        assert point.throughput_rps is not None
+        mean_s = within_s / (log(100) + point.throughput_rps * within_s)
+        return replace(point, latency_s=mean_s * log(100), latency_mean_s=mean_s, throughput_rps=1 / mean_s)
+
+    variants = tuple(
+        replace(each, points=tuple(served(point) for point in each.points)) for each in profile.variants
+    )
+    return replace(profile, variants=variants)
 
 
 def _edge(edge: Edge, fan_outs: Mapping[str, float | Mapping[str, float]]) -> Edge:

@@ -17,7 +17,7 @@ tr.group td { border-top: 2px solid #d1d5db; } td.better { color: #047857; } td.
 td small { color: #6b7280; font-size: .88em; } td.text { white-space: normal; min-width: 18rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }
 .scroll { overflow-x: auto; } pre { background: #f3f4f6; padding: .6rem .8rem; overflow-x: auto; }
-figure { margin: .8rem 0; }
+svg { max-width: 60rem; display: block; margin: .6rem 0; }
 """
 
 # A cell: its HTML, and a class of its own ("better", "worse", "text" or "").

@@ -43,7 +43,7 @@ def over_time(reference: str | None, finished: Sequence[Finished]) -> list[str]:
             if (points := _points(each, key)) and (name := str(each.unit.labels["policy"]))
         ]
         if lines:
-            plots.append(svg(Plot(title, label, lines)))
+            plots.append(svg(Plot(title, label, lines, from_zero=key != PAS)))
     return [note(where + "."), *plots]
 
 

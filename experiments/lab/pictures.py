@@ -14,6 +14,8 @@ OTHERS = ("#cc79a7", "#56b4e9", "#000000", "#b59f00", "#8c564b", "#7f7f7f")
 FIXED = {"ours": BLUE, "ipa": ORANGE, "fa2-low": GREEN, "fa2-high": RED}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 PUBLISHED = "published"
+# Values this many times apart are drawn on a logarithmic axis.
+WIDE = 4
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -88,11 +90,11 @@ def dots(plot: Dots) -> str:
                 axes.axhspan(row - 0.5, row + 0.5, color="#f3f4f6", zorder=0)
         for at, policy in enumerate(plot.policies):
             ys = [row + 0.7 * ((at + 0.5) / count - 0.5) for row in range(len(plot.cells))]
-            known = [(mean, y) for mean, y in zip([row[at] for row in plot.means], ys, strict=True) if mean]
+            placed = [(mean, y) for mean, y in zip([row[at] for row in plot.means], ys, strict=True) if mean]
             axes.errorbar(
-                [mean.value for mean, _ in known],
-                [y for _, y in known],
-                xerr=[mean.half_width or 0.0 for mean, _ in known],
+                [mean.value for mean, _ in placed],
+                [y for _, y in placed],
+                xerr=[mean.half_width or 0.0 for mean, _ in placed],
                 fmt="o",
                 color=colours[policy],
                 markersize=4,
@@ -122,7 +124,8 @@ def dots(plot: Dots) -> str:
         axes.set_yticks(range(len(plot.cells)), plot.cells)
         axes.set_ylim(len(plot.cells) - 0.5, -0.5)
         axes.set_xlabel(plot.x_label)
-        if plot.log:
+        known = [mean.value for row in plot.means for mean in row if mean]
+        if plot.log and known and max(known) > WIDE * min(known) > 0:
             _log_axis(axes)
         axes.set_title(plot.title, loc="left", fontsize=10, fontweight="bold")
         axes.grid(axis="x", alpha=0.3, linewidth=0.6)
@@ -146,3 +149,29 @@ def _tidy(axes: Any) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.set_axisbelow(True)
+
+
+def bars(
+    title: str, x_label: str, names: Sequence[str], values: Sequence[float], line: float | None = None
+) -> str:
+    """A bar for each name, from zero or, where a line is given, from near it; the value at its end."""
+    known = [*values, *([] if line is None else [line])]
+    least, most = min(known), max(known)
+    low = 0.0 if line is None else least - 0.35 * (most - least + 1)
+
+    def draw(axes: Any) -> None:
+        rows = range(len(names))
+        axes.barh(rows, [value - low for value in values], left=low, color=BLUE, alpha=0.75, height=0.6)
+        for row, value in zip(rows, values, strict=True):
+            axes.annotate(f" {value:.2f}", (value, row), va="center", fontsize=8)
+        if line is not None:
+            axes.axvline(line, color=GREY, linewidth=0.9, linestyle="--")
+        axes.set_xlim(low, low + (most - low) * 1.12)
+        axes.set_yticks(rows, names)
+        axes.invert_yaxis()
+        axes.set_xlabel(x_label)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        axes.tick_params(axis="y", length=0)
+        _tidy(axes)
+
+    return drawn(draw, 8.2, 0.9 + 0.28 * len(names))

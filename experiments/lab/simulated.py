@@ -15,10 +15,15 @@ from experiments.lab.units import Outcome, Unit
 from ipa.model.errors import InfeasibleError
 
 if TYPE_CHECKING:
+    from ipa.model.pipeline import Pipeline
+    from ipa.model.profile import StageProfile
+    from ipa.policies.base import Policy
     from ipa.simulate.run import SimResult, SimSetup
 
 # Tables of ticks are kept of one seed only: they are for looking at.
 TICKS_OF = 1
+# Policies whose rule is about the measured throughput, not about service times.
+AS_MEASURED = ("infadapter", "ms+")
 # How many times the SLA a start may take where nothing keeps it.
 LOOSER = (1.0, 2.0, 4.0, 16.0)
 
@@ -98,13 +103,14 @@ def setup_of(payload: Mapping[str, Any]) -> SimSetup:
     from ipa.policies.table import PolicyInputs
     from ipa.simulate.run import ForecastSettings, SimSetup, first_configs
 
-    own, profiles = pipeline_of(PipelineArm(**payload["pipeline"]), ROOT)
+    arm = PipelineArm(**payload["pipeline"])
+    own, profiles = pipeline_of(arm, ROOT)
     pipeline = with_sla(own, payload["sla_s"])
     setup = SimSetup(
         pipeline=pipeline,
         profiles=profiles,
         rates_rps=tuple(load_of(payload)),
-        policy=payload["policy"],
+        policy=_policy(payload["policy"], arm, pipeline, profiles),
         seed=payload["seed"],
         spacing=payload["spacing"],
         forecast=ForecastSettings(payload["forecaster"]),
@@ -117,6 +123,18 @@ def setup_of(payload: Mapping[str, Any]) -> SimSetup:
         except InfeasibleError:
             continue
     return setup
+
+
+def _policy(
+    name: str, arm: PipelineArm, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
+) -> str | Policy:
+    """The policy by name; those that plan with capacities as they were measured are given these."""
+    from ipa.policies.table import PolicyInputs, make_policy
+
+    if arm.capacity_within_s is None or name not in AS_MEASURED:
+        return name
+    measured = pipeline_of(replace(arm, capacity_within_s=None), ROOT)[1]
+    return make_policy(name, PolicyInputs(pipeline, measured))
 
 
 def _ticks(result: SimResult) -> dict[str, list[Any]]:

@@ -35,6 +35,8 @@ class Plot:
     band: tuple[str, Points, Points] | None = None
     marks: Sequence[float] = field(default=())
     y_max: float | None = None
+    # Whether the axis begins at zero; else where the values do.
+    from_zero: bool = True
 
 
 def svg(plot: Plot, *, width_in: float = 8.2, height_in: float = 2.5) -> str:
@@ -86,10 +88,10 @@ def _draw(axes, plot: Plot) -> None:  # type: ignore[no-untyped-def] # matplotli
     axes.set_title(plot.title, loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
-    axes.set_ylim(bottom=0, top=plot.y_max)
+    axes.set_ylim(bottom=0 if plot.from_zero else None, top=plot.y_max)
     axes.margins(x=0.01)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
     # Above the axes, so that all plots of a page have the same width and their times line up.
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, frameon=False, fontsize=8)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=6, frameon=False, fontsize=8)
