@@ -1,0 +1,106 @@
+"""Writes docs/explanation/reproduction.md and runs/reproduction/*.json from the published data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.reproduction import beating, compare, infadapter
+from experiments.reproduction.forecasts import learned
+from experiments.reproduction.page import count_rows, lines, page
+from experiments.reproduction.replay import Ask
+from experiments.reproduction.runs import PIPELINES, TRACE, Published, missing_files, read_runs
+from ipa.adapters.files import load_pipeline, load_profiles
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
+# A few cells: a run takes ten seconds.
+SIMULATED = (("video", "bursty"), ("audio-qa", "fluctuating"), ("sum-qa", "bursty"), ("nlp", "bursty"))
+SEEDS = (1, 2, 3)
+
+
+def main() -> int:
+    """Repeat every run; 1 where the data is not there."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.reproduction", description=__doc__)
+    data = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=data)
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "explanation" / "reproduction.md")
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
+    parser.add_argument("--sim-seeds", type=int, default=1, help="runs of each simulated cell")
+    arguments = parser.parse_args()
+    data = arguments.data
+    absent = [name for name in (TRACE, "infadapter.json") if not (data / name).is_file()]
+    missing = [*missing_files(data), *absent]
+    if missing:
+        where = f"{data} (IPA_SHARED_DATA, --data)"
+        print(f"the published data is needed: {', '.join(missing)} not in {where}", file=sys.stderr)
+        return 1
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    published = read_runs(data)
+    found = replayed(published, data)
+    write(arguments.out / "runs.json", compare.rows(found))
+    adapted = infadapter.outcomes(data / "infadapter.json", SEEDS)
+    write(arguments.out / "infadapter.json", (asdict(each) for each in adapted))
+    planned = list(plans(published))
+    write(arguments.out / "planned.json", (asdict(each) for each in planned))
+    simulated = list(simulations(published, range(1, arguments.sim_seeds + 1)))
+    write(arguments.out / "simulated.json", (asdict(each) for each in simulated))
+    arguments.page.write_text(page(found, adapted, planned, simulated), encoding="utf-8")
+    print(lines(count_rows(found)))
+    return 0
+
+
+def replayed(published: Published, data: Path) -> list[compare.Compared]:
+    """Every run, planned again."""
+    line = learned(data / TRACE)
+    files = {name: files_of(name) for name in PIPELINES}
+    found: list[compare.Compared] = []
+    planners: dict[str, dict[str, Ask]] = {}
+    for run in published.runs:
+        found.append(compare.compare(run, published, files, line, planners))
+        say(*run.cell, run.system)
+    return found
+
+
+def plans(published: Published) -> Iterable[beating.Outcome]:
+    """Our planner against IPA's, every pipeline and workload."""
+    for name in ALL:
+        for objective in beating.OBJECTIVES:
+            for workload, pattern in published.patterns.items():
+                yield from beating.plan_cell(*files_of(name), objective, workload, pattern)
+                say("planned", name, objective, workload)
+
+
+def simulations(published: Published, seeds: Iterable[int]) -> Iterable[beating.Outcome]:
+    """Our policies against IPA's in the simulator, a few cells."""
+    for seed in seeds:
+        for name, workload in SIMULATED:
+            for objective in beating.OBJECTIVES:
+                pattern = published.patterns[workload]
+                yield from beating.simulate_cell(*files_of(name), objective, workload, pattern, seed)
+                say("simulated", name, objective, workload, str(seed))
+
+
+def files_of(name: str) -> Any:
+    """The pipeline and its profiles."""
+    return load_pipeline(ROOT / "pipelines" / name / "pipeline.yaml"), load_profiles(ROOT / "profiles", name)
+
+
+def write(path: Path, rows: Iterable[Any]) -> None:
+    """The rows as a JSON list."""
+    path.write_text(json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def say(*words: str) -> None:
+    """Where it is, to whom waits."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""What was found, as a page of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from experiments.bench.render import aligned
+from experiments.published.page import percent
+from experiments.reproduction import beating, infadapter
+from experiments.reproduction.compare import (
+    EITHER,
+    FORECASTS,
+    HEADLINE,
+    PLAIN,
+    TIES,
+    WITHIN,
+    Compared,
+    Way,
+    counts,
+)
+
+TEMPLATE = Path(__file__).with_name("template.md")
+
+
+def page(
+    found: Sequence[Compared],
+    adapted: Sequence[infadapter.Outcome],
+    planned: Sequence[beating.Outcome],
+    simulated: Sequence[beating.Outcome],
+) -> str:
+    """The whole page, every figure from what was found."""
+    plain_runs, main, plain_cells, cells = counts(found, PLAIN)
+    line_runs, _, line_cells, _ = counts(found, HEADLINE)
+    either_runs, _, either_cells, _ = counts(found, (HEADLINE[0], EITHER))
+    sets = {each.cell for each in planned if each.objective == beating.OBJECTIVES[0]}
+    tried = list(dict.fromkeys(f"{each.pipeline} {each.workload}" for each in simulated))
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        runs=len(found),
+        within=percent(WITHIN),
+        counts=lines(count_rows(found)),
+        main=main,
+        cells=cells,
+        plain_runs=plain_runs,
+        plain_cells=plain_cells,
+        line_runs=line_runs,
+        line_cells=line_cells,
+        either_runs=either_runs,
+        either_cells=either_cells,
+        rate_off=percent(max(_rate_off(each) for each in found)),
+        off_headline=lines(off_rows(found, HEADLINE)),
+        off_plain=lines(off_rows(found, PLAIN)),
+        every=lines(run_rows(found)),
+        notes="; ".join(dict.fromkeys(_notes(found))) or "none",
+        seeds=len({each.seed for each in adapted}),
+        infadapter=lines(adapted_rows(adapted)),
+        infadapter_words=adapted_words(adapted),
+        planned_cells=len(sets),
+        planned=lines(verdict_rows(planned)),
+        simulated_cells="in " + ", ".join(tried) if tried else "not run",
+        simulated=lines(simulated_rows(simulated)),
+        simulated_verdicts=lines(verdict_rows(simulated)),
+        verdict_words=verdict_words([*beating.verdicts(planned), *beating.verdicts(simulated)]),
+    )
+
+
+def lines(rows: Sequence[Sequence[str]]) -> str:
+    """The rows, the first being the head, as a Markdown table; a word where there is none."""
+    return "\n".join(aligned(rows)) if len(rows) > 1 else "None."
+
+
+def count_rows(found: Sequence[Compared]) -> list[list[str]]:
+    """How many runs and cells are within, by forecast and ties."""
+    ties = (*TIES, EITHER)
+    rows = [["forecast", *(f"{what}, {each}" for what in ("runs", "cells") for each in ties)]]
+    for forecast in FORECASTS:
+        each = [counts(found, (forecast, choice)) for choice in ties]
+        rows.append(
+            [forecast, *(f"{a} of {b}" for a, b, _, _ in each), *(f"{c} of {d}" for _, _, c, d in each)]
+        )
+    return rows
+
+
+def off_rows(found: Sequence[Compared], way: Way) -> list[list[str]]:
+    """The runs that are off, and why."""
+    rows = [["run", "cores", "published", "off", "PAS off", "why"]]
+    for each in found:
+        if not each.within(way):
+            cores, pas = each.off(way)
+            mine = f"{each.replays[way].cores:.2f}"
+            log = f"{each.run.log.cores:.2f}"
+            rows.append([_name(each), mine, log, percent(cores), percent(pas), each.reason(way)])
+    return rows
+
+
+def run_rows(found: Sequence[Compared]) -> list[list[str]]:
+    """A line a run."""
+    head = ["run", "rate", "cores", "PAS"]
+    for name in ("foresight", "line"):
+        head += [f"{name}: cores", "off", "PAS", "off"]
+    rows = [head]
+    for each in found:
+        log = each.run.log
+        row = [_name(each), f"{log.rate_rps:.1f}", f"{log.cores:.2f}", f"{100 * log.pas:.2f}"]
+        for way in (PLAIN, HEADLINE):
+            replay, (cores, pas) = each.replays[way], each.off(way)
+            row += [f"{replay.cores:.2f}", percent(cores), f"{100 * replay.pas:.2f}", percent(pas)]
+        rows.append(row)
+    return rows
+
+
+def adapted_rows(adapted: Sequence[infadapter.Outcome]) -> list[list[str]]:
+    """A line for each forecaster, with sets and with single variants."""
+    betas = list(dict.fromkeys(each.beta for each in adapted))
+    rows = [["forecast", "variants", "late", *(f"accuracy, cores at β {beta:g}" for beta in betas)]]
+    for forecast in dict.fromkeys(each.forecast for each in adapted):
+        for sets in (True, False):
+            some = [each for each in adapted if (each.forecast, each.sets) == (forecast, sets)]
+            by_beta = [[each for each in some if each.beta == beta] for beta in betas]
+            late = [fmean(each.late_ratio for each in group) for group in by_beta]
+            accuracy = [fmean(each.accuracy for each in group) for group in by_beta]
+            cores = [fmean(each.cores for each in group) for group in by_beta]
+            cells = [f"{100 * a:.2f} %, {c:.1f}" for a, c in zip(accuracy, cores, strict=True)]
+            words = f"{percent(min(late))} to {percent(max(late))}"
+            rows.append([forecast, "a set" if sets else "one", words, *cells])
+    return rows
+
+
+def adapted_words(adapted: Sequence[infadapter.Outcome]) -> str:
+    """What a set gains over one variant, by β, with foresight."""
+    gains = []
+    for beta in dict.fromkeys(each.beta for each in adapted):
+        of = {
+            sets: fmean(
+                each.accuracy
+                for each in adapted
+                if (each.forecast, each.sets, each.beta) == ("foresight", sets, beta)
+            )
+            for sets in (True, False)
+        }
+        gains.append(f"{100 * (of[True] - of[False]):+.2f} at β {beta:g}")
+    return (
+        "The forecaster decides who is late, not the solver. With foresight a set of variants is more "
+        f"accurate than one at a time by, in points: {', '.join(gains)}."
+    )
+
+
+def verdict_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
+    """Every system against ipa."""
+    rows = [
+        ["weights", "system", "cores", "worst cell", "PAS no lower", "cores no more", "late at most half"]
+    ]
+    for each in beating.verdicts(outcomes):
+        late = "–" if each.late_half is None else f"{each.late_half} of {each.cells}"
+        rows.append(
+            [
+                each.objective,
+                each.system,
+                percent(each.cores_mean_ratio),
+                percent(each.cores_worst_ratio),
+                f"{each.no_less_accurate} of {each.cells}",
+                f"{each.no_more_cores} of {each.cells}",
+                late,
+            ]
+        )
+    return rows
+
+
+def simulated_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
+    """A line a run."""
+    rows = [["pipeline", "workload", "weights", "system", "cores", "PAS", "late or lost", "p99", "changes"]]
+    for each in outcomes:
+        rows.append(
+            [
+                each.pipeline,
+                each.workload,
+                each.objective,
+                each.system,
+                f"{each.cores:.2f}",
+                f"{100 * each.pas:.2f}",
+                f"{100 * (each.late_ratio or 0.0):.2f} %",
+                "–" if each.p99_s is None else f"{each.p99_s:.2f} s",
+                str(each.changes),
+            ]
+        )
+    return rows
+
+
+def verdict_words(found: Sequence[beating.Verdict]) -> str:
+    """Which goals are met."""
+    met = [f"{each.system} with the weights {each.objective}" for each in found if each.met]
+    if met:
+        return f"All goals are met by: {', '.join(dict.fromkeys(met))}."
+    best = min(found, key=lambda each: each.cores_mean_ratio)
+    return (
+        "No system meets all goals at once. The fewest cores on the mean are "
+        f"{percent(best.cores_mean_ratio)} of ipa's ({best.system}, weights {best.objective}).\n"
+        "Charging the waiting of random arrivals costs cores that the paper's formula does not see, and\n"
+        "deciding the cores of a replica saves some. Where a plan has the smallest replicas already there\n"
+        "is nothing to save, so the one does not pay for the other everywhere."
+    )
+
+
+def _rate_off(each: Compared) -> float:
+    return abs(each.run.log.rate_rps / each.replays[PLAIN].rate_rps - 1)
+
+
+def _notes(found: Sequence[Compared]) -> Iterator[str]:
+    for each in found:
+        for note in each.run.notes:
+            yield f"{each.run.pipeline}, series {each.run.series}: {note}"
+
+
+def _name(each: Compared) -> str:
+    return " ".join((each.run.series, each.run.pipeline, each.run.workload, each.run.system))
