@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.adapters.prometheus.shaped import ShapedMetrics
 from ipa.adapters.solvers.supervised import supervised
 from ipa.adapters.store.store import Store, open_store
+from ipa.control.beside import beside
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing, Times
 from ipa.control.guards import GuardSettings
@@ -53,6 +54,8 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.settings import Settings
 from ipa.simulate.plancheck import with_checker
 
+# What a policy is made of, and itself.
+Chosen = tuple[PolicyInputs, Policy]
 SCRAPE_INTERVAL_S = 1.0
 # A change in the cluster brings a tick forward; at most one in this part of an interval.
 WAKE_GAP_RATIO = 0.25
@@ -70,6 +73,8 @@ class ServeOptions:
     mode: Mode | None = None
     start_rate_rps: float = 1.0
     folder: Path = Path("runs/local")
+    # A second policy that only says what it would do.
+    shadow_policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class App:
     resources: ExitStack
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
+    # The loops of the policy that only says what it would do, by pipeline.
+    beside: Mapping[str, ControlLoop] = field(default_factory=dict)
 
     def standing(self) -> Standing:
         """Whether this replica leads, and who does where it does not."""
@@ -125,11 +132,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
             for name in pipelines:
                 store.set_control(name, replace(store.control(name), mode=options.mode))
         # Before anything is started: a name that is wrong is said at once.
-        inputs = {
-            name: with_checker(options.policy, _inputs(settings, options, it, profiles[name]))
-            for name, it in pipelines.items()
-        }
-        policies = {name: make_policy(options.policy, it) for name, it in inputs.items()}
+        inputs = {name: _inputs(settings, options, it, profiles[name]) for name, it in pipelines.items()}
+        chosen = {name: _policy(options.policy, it) for name, it in inputs.items()}
+        other = options.shadow_policy
+        shadows = {name: _policy(other, it) for name, it in inputs.items()} if other else {}
         client = _kube_client_of(settings, resources)
         workload, metrics, endpoints = _world(
             settings, options, pipelines, profiles, registry, resources, client
@@ -151,10 +157,12 @@ def build(settings: Settings, options: ServeOptions) -> App:
             catalogue.leader.set_function(leadership.leading)
         publisher = Publisher(catalogue)
         loops = {
-            name: _loop(
-                settings, inputs[name], policies[name], _own(world, leadership), (publisher,), stop.linked()
-            )
-            for name in pipelines
+            name: _loop(settings, each, _own(world, leadership), (publisher,), stop.linked())
+            for name, each in chosen.items()
+        }
+        others = {
+            name: _loop_beside(settings, each, _own(world, leadership), stop.linked())
+            for name, each in shadows.items()
         }
         if client and events:
             gap_s = WAKE_GAP_RATIO * settings.tick_s
@@ -176,6 +184,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             stop=stop,
             resources=resources.pop_all(),
             leadership=leadership,
+            beside=others,
         )
 
 
@@ -208,14 +217,22 @@ def _inputs(
     )
 
 
+def _policy(name: str, inputs: PolicyInputs) -> Chosen:
+    checked = with_checker(name, inputs)
+    return checked, make_policy(name, checked)
+
+
+def _loop_beside(settings: Settings, chosen: Chosen, world: World, waker: threading.Event) -> ControlLoop:
+    """The loop of a policy that only says what it would do."""
+    inputs, policy = chosen
+    pipeline, seen = beside(world, inputs.pipeline, policy.name)
+    return _loop(settings, (replace(inputs, pipeline=pipeline), policy), seen, (), waker)
+
+
 def _loop(
-    settings: Settings,
-    inputs: PolicyInputs,
-    policy: Policy,
-    world: World,
-    hooks: Sequence[Hook],
-    waker: threading.Event,
+    settings: Settings, chosen: Chosen, world: World, hooks: Sequence[Hook], waker: threading.Event
 ) -> ControlLoop:
+    inputs, policy = chosen
     return ControlLoop(
         inputs.pipeline,
         replace(world, clock=SystemClock(waker)),

@@ -72,6 +72,48 @@ class LiveState:
     degraded: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class BesideLive:
+    """What would run if another policy controlled the pipeline, which only says what it would do.
+
+    `record` is the name that its decisions are listed under; `reason` and `detail` are those of the latest.
+    `pas` and `cost_cores` are None before it has decided once.
+    """
+
+    policy: str
+    record: str
+    tick: int
+    configs: tuple[StageConfig, ...] = ()
+    pas: float | None = None
+    cost_cores: float | None = None
+    reason: ReasonCode | None = None
+    detail: str = ""
+
+
+def beside_live(
+    policy: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile], snapshot: Snapshot
+) -> BesideLive:
+    """What the snapshot of the other policy's loop shows; `pipeline` is the one that runs."""
+    would = {config.stage: config for config in snapshot.would}
+    stages = tuple(_would(stage.name, would.get(stage.name), profiles) for stage in pipeline.served)
+    return BesideLive(
+        policy=policy,
+        record=snapshot.pipeline,
+        tick=snapshot.tick,
+        configs=snapshot.would,
+        pas=_pas(pipeline, stages),
+        cost_cores=_cores(stages),
+        reason=snapshot.decision.reason if snapshot.decision else None,
+        detail=snapshot.decision.detail if snapshot.decision else "",
+    )
+
+
+def _would(name: str, config: StageConfig | None, profiles: Mapping[str, StageProfile]) -> StageLive:
+    known = {each.variant: each for each in profiles[name].variants} if name in profiles else {}
+    variant = known.get(config.variant) if config else None
+    return StageLive(name, config, accuracy=variant.accuracy if variant else None)
+
+
 def live_state(
     pipeline: Pipeline,
     profiles: Mapping[str, StageProfile],

@@ -48,7 +48,14 @@ def named_pipeline(pipeline: str, services: Annotated[Services, Depends(services
     return services.pipelines[pipeline]
 
 
+def named_record(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> str:
+    """The name that decisions are recorded under: the path's pipeline, or with @ and a policy beside it."""
+    named_pipeline(pipeline.partition("@")[0], services)
+    return pipeline
+
+
 Using = Annotated[Services, Depends(services_of)]
+Recorded = Annotated[str, Depends(named_record)]
 Named = Annotated[Pipeline, Depends(named_pipeline)]
 Paged = Annotated[Paging, Depends(paging)]
 
@@ -77,7 +84,8 @@ def get_status(pipeline: Named, services: Using, response: Response) -> StatusVi
     live = services.live(pipeline.name)
     response.headers["ETag"] = etag(live.revision)
     control = services.controls.control(pipeline.name)
-    return status_view(pipeline, control, live, services.clock.now(), services.standing())
+    now, standing = services.clock.now(), services.standing()
+    return status_view(pipeline, control, live, now, standing, services.beside(pipeline.name))
 
 
 @router.get("/pipelines/{pipeline}/profiles", tags=["profiles"])
@@ -144,21 +152,21 @@ def _planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: f
 
 
 @router.get("/pipelines/{pipeline}/decisions", tags=["decisions"])
-def list_decisions(pipeline: Named, services: Using, wanted: Paged) -> DecisionPage:
-    """Every decision, holds included, newest first."""
-    return wanted.page(services, pipeline.name, applied_only=False)
+def list_decisions(pipeline: Recorded, services: Using, wanted: Paged) -> DecisionPage:
+    """Every decision, holds included, newest first; those of a policy beside it for PIPELINE@POLICY."""
+    return wanted.page(services, pipeline, applied_only=False)
 
 
 @router.get("/pipelines/{pipeline}/history", tags=["decisions"])
-def list_history(pipeline: Named, services: Using, wanted: Paged) -> DecisionPage:
+def list_history(pipeline: Recorded, services: Using, wanted: Paged) -> DecisionPage:
     """The decisions that changed the pipeline, newest first."""
-    return wanted.page(services, pipeline.name, applied_only=True)
+    return wanted.page(services, pipeline, applied_only=True)
 
 
 @router.get("/pipelines/{pipeline}/record", tags=["decisions"])
-def verify_record(pipeline: Named, services: Using) -> RecordView:
+def verify_record(pipeline: Recorded, services: Using) -> RecordView:
     """Recompute the chain of digests over every decision; a problem names the first that was changed."""
-    return RecordView(pipeline.name, services.verify(pipeline.name))
+    return RecordView(pipeline, services.verify(pipeline))
 
 
 @router.get("/decisions/{decision_id}", tags=["decisions"])

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from ipa.api.live import LiveState
+from ipa.api.live import BesideLive, LiveState
 from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Clock, ControlStore, DecisionLog
 from ipa.model.decision import Decision
@@ -74,3 +74,5 @@ class Services:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # Whether this replica leads, and who does where it does not.
     standing: Callable[[], Standing] = lambda: ALONE
+    # The policies that only say what they would do of a pipeline.
+    beside: Callable[[str], tuple[BesideLive, ...]] = lambda pipeline: ()

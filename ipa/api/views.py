@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.api.live import LiveState
+from ipa.api.live import BesideLive, LiveState
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Freeze, PipelineControl, StagePin
@@ -96,7 +96,8 @@ class ControlView:
 class StatusView:
     """A pipeline now. `healthy` is false where `live.degraded` says why.
 
-    `standing` is that of the replica that answers: one that does not lead only looks on.
+    `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
+    policies that only say what they would do.
     """
 
     pipeline: str
@@ -107,6 +108,7 @@ class StatusView:
     healthy: bool
     live: LiveState
     standing: Standing
+    beside: tuple[BesideLive, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,7 @@ def status_view(
     live: LiveState,
     now: datetime,
     standing: Standing = ALONE,
+    beside: tuple[BesideLive, ...] = (),
 ) -> StatusView:
     """All that the page shows of a pipeline but its decisions."""
     return StatusView(
@@ -229,4 +232,5 @@ def status_view(
         healthy=not live.degraded,
         live=live,
         standing=standing,
+        beside=beside,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipa.api.live import LiveState, live_state
+from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.bootstrap import App
 from ipa.model.errors import IpaError
@@ -30,6 +30,7 @@ def services_of(app: App) -> Services:
         registry=app.registry,
         endpoints=app.endpoints,
         standing=app.standing,
+        beside=lambda name: _beside(app, name),
     )
 
 
@@ -69,6 +70,13 @@ def _live(app: App, name: str) -> LiveState:
         now=app.clock.now(),
         tick_s=app.settings.tick_s,
     )
+
+
+def _beside(app: App, name: str) -> tuple[BesideLive, ...]:
+    loop = app.beside.get(name)
+    if loop is None:
+        return ()
+    return (beside_live(loop.policy, app.pipelines[name], app.profiles[name], loop.snapshot()),)
 
 
 def _readiness(app: App) -> tuple[Check, ...]:

@@ -22,6 +22,10 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     from ipa.bootstrap import App
 
+# By name here, since the table itself takes its time to load.
+POLICY_NAMES = (
+    "ours, ours-checked, ipa, ipa-artifact, fa2-low, fa2-high, rim, infadapter, ms+, vpa+, hpa, kpa, static"
+)
 # A tick in flight may take as long as the solver and one write; what then still runs ends with the process.
 JOIN_S = 15.0
 # What people asked for over the API may still be under way then.
@@ -37,7 +41,10 @@ def serve(
     pipelines: Annotated[list[str] | None, typer.Argument(help="to control; all without")] = None,
     target: Annotated[str | None, typer.Option(help="local or kubernetes")] = None,
     mode: Annotated[Mode | None, typer.Option(help="as last time without; advisory at first")] = None,
-    policy: Annotated[str, typer.Option(help="ours, ipa, fa2-low, fa2-high, rim, static")] = "ours",
+    policy: Annotated[str, typer.Option(help=f"one of: {POLICY_NAMES}")] = "ours",
+    shadow_policy: Annotated[
+        str | None, typer.Option(help="a second one that only says what it would do")
+    ] = None,
     objective: Annotated[str | None, typer.Option(help="the pipelines' default without")] = None,
     rate: Annotated[float, typer.Option(help="rate in rps that a local pipeline starts with")] = 1.0,
     host: Annotated[str | None, typer.Option(help="address to listen on")] = None,
@@ -56,7 +63,7 @@ def serve(
             f"the API has no authentication yet, so it does not listen on {settings.host}",
             hint="Use 127.0.0.1 and a tunnel or a proxy that authenticates.",
         )
-    options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder)
+    options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     # Before anything is started, so that a port that is taken is said at once.
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)
@@ -83,9 +90,12 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _serve(running: App, listener: socket.socket) -> None:
     """Run the loops and the API until a signal says to stop; then end what is under way, and hand over."""
+    loops = (*running.loops.values(), *running.beside.values())
     threads = [
-        threading.Thread(target=loop.run, args=(running.stop,), name=f"loop-{name}", daemon=True)
-        for name, loop in running.loops.items()
+        threading.Thread(
+            target=loop.run, args=(running.stop,), name=f"loop-{loop.pipeline.name}", daemon=True
+        )
+        for loop in loops
     ]
     if running.leadership is not None:
         running.leadership.start()

@@ -40,6 +40,7 @@ def status_table(status: dict[str, Any]) -> RenderableType:
     lines += [Text(f"  {text}", style="yellow") for text in _said(status["control"])]
     lines += [Text(f"  Degraded: {text}", style="red") for text in live["degraded"]]
     lines += [Text(f"  {text}", style="yellow") for text in _standing(status)]
+    lines += [Text(f"  {text}") for text in _beside(status)]
     return Group(*lines)
 
 
@@ -74,6 +75,16 @@ def _standing(status: dict[str, Any]) -> list[str]:
     leader = standing["leader"] or "nobody"
     trouble = f" (the Lease cannot be used: {standing['trouble']})" if standing["trouble"] else ""
     return [f"Standby: {standing['identity']} answered, {leader} leads{trouble}"]
+
+
+def _beside(status: dict[str, Any]) -> list[str]:
+    """What other policies, which only say what they would do, would run."""
+    lines = []
+    for each in status.get("beside", ()):
+        configs = "  ".join(_words(config) for config in each["configs"]) or "nothing yet"
+        cost = f"PAS {_n(each['pas'], 3)}   cost {_plain(each['cost_cores'])} cores"
+        lines.append(f"{each['policy']} would run {configs}   {cost}")
+    return lines
 
 
 def why(status: dict[str, Any]) -> str:

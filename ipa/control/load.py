@@ -43,7 +43,7 @@ def on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple
             forecast = fallback_forecast(fallback, forecast)
         verdict, state = choose(request, state, basis, forecast)
     if is_shadow:
-        return verdict, replace(state, shadow=verdict.would or state.shadow)
+        return verdict, replace(state, shadow=verdict.would or basis)
     return _heed(request, state, running, verdict)
 
 

@@ -99,6 +99,11 @@ class ControlLoop:
         self._control = PipelineControl()
         self._snapshot = Snapshot(pipeline.name, 0, self._control, Phase.IDLE)
 
+    @property
+    def policy(self) -> str:
+        """The name of the policy that decides."""
+        return self._policy.name
+
     def snapshot(self) -> Snapshot:
         """What the loop knows now; a value that no later tick changes."""
         return self._snapshot

@@ -9,10 +9,10 @@ from ipa.control.actuation import Phase
 from ipa.control.guards import total_cores
 from ipa.control.ports import PipelineControl
 from ipa.control.state import EngineState, TickRequest
-from ipa.model.decision import Decision
+from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, StageConfig
 
 # What the page plots.
 HISTORY_S = 900.0
@@ -40,7 +40,8 @@ class HistoryPoint:
 class Snapshot:
     """What the loop knows now. `plan` and `forecast` are the latest there were, `tick_s` what the tick took.
 
-    `skipped_ticks` were not run since the tick before them took too long.
+    `skipped_ticks` were not run since the tick before them took too long. `would` is what would run had all
+    that shadow mode decided been carried out; empty in other modes, or where what runs was not seen.
     """
 
     pipeline: str
@@ -55,6 +56,7 @@ class Snapshot:
     next_tick_at: datetime | None = None
     tick_s: float = 0.0
     skipped_ticks: int = 0
+    would: tuple[StageConfig, ...] = ()
 
 
 def after_tick(
@@ -75,7 +77,14 @@ def after_tick(
         next_tick_at=before.next_tick_at,
         tick_s=tick_s,
         skipped_ticks=before.skipped_ticks,
+        would=_would(request, state),
     )
+
+
+def _would(request: TickRequest, state: EngineState) -> tuple[StageConfig, ...]:
+    if request.control.mode is not Mode.SHADOW:
+        return ()
+    return state.shadow or request.observation.running() or ()
 
 
 def _point(request: TickRequest, decision: Decision) -> HistoryPoint:

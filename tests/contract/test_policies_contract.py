@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import ipa.control.loop
+from ipa.cli.serve import POLICY_NAMES
 from ipa.control.engine import on_tick
 from ipa.control.guards import bound_faults
 from ipa.control.said import pin_faults
@@ -179,6 +180,10 @@ def timeless(effects: Effects) -> Effects:
     plan = effects.decision.plan
     decision = replace(effects.decision, plan=plan and replace(plan, solve_s=0.0))
     return replace(effects, decision=decision)
+
+
+def test_the_command_line_names_all_that_a_service_can_have() -> None:
+    assert POLICY_NAMES.split(", ") == [name for name in POLICIES if name != "oracle"]
 
 
 REMEMBERING: list[str] = ["vpa+", "hpa", "kpa"]

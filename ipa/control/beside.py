@@ -1,0 +1,84 @@
+"""The world of a second policy beside the one that controls: it sees all of it and changes nothing.
+
+Its loop is in shadow mode: it goes on from its own decisions as if they had been carried out. They are
+recorded under the pipeline's name with the policy's after an @, which no pipeline's name contains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ipa.control.loop import World
+from ipa.control.ports import (
+    ControlStore,
+    Metrics,
+    NoEvents,
+    PipelineControl,
+    Rollout,
+    Signals,
+    Workload,
+    WorkloadState,
+)
+from ipa.model.decision import Change, Mode
+from ipa.model.errors import ForbiddenError
+from ipa.model.pipeline import Pipeline
+from ipa.model.rolling import Rolling
+
+
+def record_name(pipeline: str, policy: str) -> str:
+    """Under which name the decisions of a policy beside that of the pipeline are recorded."""
+    return f"{pipeline}@{policy}"
+
+
+def beside(world: World, pipeline: Pipeline, policy: str) -> tuple[Pipeline, World]:
+    """The pipeline under its other name, and its world with nothing to write, say or tell in it."""
+    other = replace(pipeline, name=record_name(pipeline.name, policy))
+    seen = replace(
+        world,
+        metrics=_SameMetrics(world.metrics, pipeline),
+        workload=_OnlyRead(world.workload, pipeline),
+        controls=_InShadow(world.controls, pipeline.name),
+        events=NoEvents(),
+    )
+    return other, seen
+
+
+class _SameMetrics:
+    def __init__(self, metrics: Metrics, pipeline: Pipeline) -> None:
+        self._metrics, self._pipeline = metrics, pipeline
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        return self._metrics.read(self._pipeline, window_s)
+
+
+class _OnlyRead:
+    """What runs. A change of the other policy that rolls out is none of this one's business."""
+
+    def __init__(self, workload: Workload, pipeline: Pipeline) -> None:
+        self._workload, self._pipeline = workload, pipeline
+
+    @property
+    def rolling(self) -> Rolling:
+        return self._workload.rolling
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        return replace(self._workload.read(self._pipeline), settled=True)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        raise ForbiddenError(f"{pipeline.name} only says what it would do; it writes nothing")
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        return self._workload.rollout(self._pipeline, change)
+
+
+class _InShadow:
+    """What people have pinned holds for both; a pause or a freeze is none, since nothing is written."""
+
+    def __init__(self, controls: ControlStore, pipeline: str) -> None:
+        self._controls, self._pipeline = controls, pipeline
+
+    def control(self, pipeline: str) -> PipelineControl:
+        return PipelineControl(mode=Mode.SHADOW, pins=self._controls.control(self._pipeline).pins)
+
+    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+        raise ForbiddenError(f"{pipeline} only says what it would do; its mode cannot be changed")

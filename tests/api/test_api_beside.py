@@ -1,0 +1,86 @@
+"""What another policy would run: in the status, and in a record of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from ipa.api.live import beside_live
+from ipa.cli.status_text import status_table
+from ipa.control.actuation import Phase
+from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import Snapshot
+from ipa.model.decision import Mode, ReasonCode
+from ipa.model.plan import StageConfig
+from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile
+
+WOULD = (StageConfig("detect", "v6-320", 2, 0.5, 3), StageConfig("recognise", "v6-240", 4, 0.5, 2))
+PROFILES = {"detect": a_profile("detect"), "recognise": a_profile("recognise")}
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    world = FakeWorld().play(20)
+    for decision in world.log[-3:]:
+        name = "ocr@vpa+"
+        would = replace(decision, pipeline=name, decision_id=f"{name}-{decision.tick}", configs=WOULD)
+        world.record(replace(would, reason=ReasonCode.SHADOW, mode=Mode.SHADOW))
+    return world
+
+
+def client(world: FakeWorld, would: tuple[StageConfig, ...] = WOULD) -> ApiClient:
+    snapshot = Snapshot("ocr@vpa+", 3, PipelineControl(mode=Mode.SHADOW), Phase.IDLE, would=would)
+    if would:
+        snapshot = replace(snapshot, decision=world.log[-1])
+    seen = (beside_live("vpa+", a_pipeline(), PROFILES, snapshot),)
+    return ApiClient(replace(world.services(), beside=lambda _: seen))
+
+
+def text_of(status: dict[str, object]) -> str:
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(status_table(status))
+    return shown.get()
+
+
+def test_the_status_shows_what_it_would_run(world: FakeWorld) -> None:
+    status = client(world).get("/v1/pipelines/ocr/status").json()
+    (beside,) = status["beside"]
+    assert [config["replicas"] for config in beside["configs"]] == [3, 2]
+    assert beside["cost_cores"] == 2.5 and beside["pas"] == pytest.approx(0.773 * 0.761)
+    assert (beside["policy"], beside["record"], beside["reason"]) == ("vpa+", "ocr@vpa+", "hold.shadow")
+    words = "vpa+ would run detect=v6-320 b2 3×0.5  recognise=v6-240 b4 2×0.5   PAS 0.588   cost 2.5 cores"
+    assert words in text_of(status)
+
+
+def test_before_it_has_decided_there_is_nothing_to_show(world: FakeWorld) -> None:
+    status = client(world, ()).get("/v1/pipelines/ocr/status").json()
+    assert status["beside"][0]["pas"] is None and status["beside"][0]["cost_cores"] is None
+    assert "vpa+ would run nothing yet" in text_of(status)
+
+
+def test_there_is_none_without_a_second_policy(world: FakeWorld) -> None:
+    status = ApiClient(world.services()).get("/v1/pipelines/ocr/status").json()
+    assert status["beside"] == [] and "would run" not in text_of(status)
+
+
+def test_its_decisions_are_a_record_of_their_own(world: FakeWorld) -> None:
+    api = client(world)
+    name = "ocr%40vpa%2B"
+    page = api.get(f"/v1/pipelines/{name}/decisions?limit=2").json()
+    assert [it["pipeline"] for it in page["decisions"]] == ["ocr@vpa+"] * 2
+    rest = api.get(f"/v1/pipelines/{name}/decisions?before={page['next_before'].replace('+', '%2B')}").json()
+    assert len(rest["decisions"]) == 1 and rest["next_before"] is None
+    assert api.get(f"/v1/pipelines/{name}/record").json() == {"pipeline": "ocr@vpa+", "decisions": 3}
+    assert api.get(f"/v1/pipelines/{name}/history").json()["decisions"] == []
+    mine = api.get("/v1/pipelines/ocr/decisions").json()["decisions"]
+    assert {it["pipeline"] for it in mine} == {"ocr"}
+
+
+def test_a_policy_beside_is_no_pipeline(world: FakeWorld) -> None:
+    api = client(world)
+    for path in ("", "/status", "/profiles"):
+        assert api.get(f"/v1/pipelines/ocr%40vpa%2B{path}").status_code == 404
+    assert api.get("/v1/pipelines/nobody%40hpa/decisions").status_code == 404

@@ -1,0 +1,117 @@
+"""A second policy beside the one that controls: it decides on the same world, and nothing of that happens."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipa.control.beside import beside
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import PipelineControl, Signals, StagePin, WorkloadState
+from ipa.model.decision import Action, Change, Mode, ReasonCode
+from ipa.model.errors import ForbiddenError
+from ipa.model.pipeline import Pin, Pipeline
+from ipa.policies.table import PolicyInputs, make_policy
+from tests.fakes.metrics import FakeMetrics
+from tests.fakes.workload import FakeWorkload
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, Scenario, profiled, scenario, window_max
+
+
+class Named(FakeMetrics):
+    """Answers for the pipeline alone, as adapters that look things up by name do."""
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        assert pipeline is PIPELINE
+        return super().read(pipeline, window_s)
+
+
+class NamedWorkload(FakeWorkload):
+    """Likewise."""
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        assert pipeline is PIPELINE
+        return super().read(pipeline)
+
+
+def rising(t_s: float) -> float:
+    return 5.0 if t_s < 60 else 38.0
+
+
+def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, World]:
+    """The loop that controls, and one of that policy beside it."""
+    case = scenario(rising, workload_of=NamedWorkload)
+    metrics = Named(case.clock, rising)
+    world = World(case.clock, metrics, case.workload, case.store, case.store)
+    pipeline, seen = beside(world, PIPELINE, policy)
+    loop = ControlLoop(
+        pipeline,
+        seen,
+        policy=make_policy(policy, PolicyInputs(PIPELINE, PROFILES, solver="exact")),
+        predict=profiled().predict,
+        forecaster=window_max,
+        settings=case.settings,
+        window_s=60.0,
+        run_id="run",
+    )
+    return case, loop, seen
+
+
+def play(case: Scenario, loop: ControlLoop, ticks: int) -> None:
+    for _ in range(ticks):
+        case.loop.tick_once()
+        loop.tick_once()
+        case.clock.wait(case.settings.tick_s)
+
+
+def test_it_goes_on_from_its_own_decisions_and_writes_nothing() -> None:
+    case, loop, _ = pair()
+    play(case, loop, 40)
+    decided = case.store.decisions("pages@hpa", limit=100)
+    assert len(decided) == 40 and {it.mode for it in decided} == {Mode.SHADOW}
+    assert {it.action for it in decided} == {Action.HOLD}
+    assert {it.decision_id for it in decided}.isdisjoint(
+        it.decision_id for it in case.store.decisions("pages")
+    )
+    # detect is offered 38 rps at 20 a replica: by its own rule 3 replicas, whatever our policy runs.
+    would = loop.snapshot().would
+    assert [config.replicas for config in would] == [3, 2]
+    assert [config.variant for config in would] == [config.variant for config in SMALLEST]
+    assert case.workload.writes and all(it.change.pipeline == "pages" for it in case.workload.writes)
+    assert case.workload.desired != would
+
+
+def test_a_change_of_the_other_policy_that_rolls_out_does_not_hold_it() -> None:
+    case, loop, _ = pair()
+    case.workload.readiness_s = 1e6
+    play(case, loop, 30)
+    assert case.loop.snapshot().decision.reason is ReasonCode.IN_PROGRESS  # type: ignore[union-attr]
+    reasons = {it.reason for it in case.store.decisions("pages@hpa", limit=100)}
+    assert ReasonCode.SHADOW in reasons and ReasonCode.IN_PROGRESS not in reasons
+
+
+def test_a_pause_does_not_stop_it_and_a_pin_holds_for_both() -> None:
+    case, loop, _ = pair("ours")
+    case.say(paused=True, pins=(StagePin("detect", Pin(replicas=2)),))
+    play(case, loop, 20)
+    assert not case.workload.writes
+    assert loop.snapshot().would[0].replicas == 2
+    assert case.store.decisions("pages@ours")[0].reason is not ReasonCode.PAUSED
+
+
+def test_it_takes_up_its_own_record_after_a_restart() -> None:
+    case, loop, _ = pair()
+    play(case, loop, 3)
+    again, other, _ = pair()
+    again.store.kept = case.store.kept
+    other.tick_once()
+    assert case.store.decisions("pages@hpa")[0].tick == 4
+
+
+def test_nothing_can_be_written_said_or_told_through_it() -> None:
+    case, loop, seen = pair()
+    loop.tick_once()
+    change = Change("id", "pages@hpa", "1", SMALLEST, SMALLEST, 30.0)
+    with pytest.raises(ForbiddenError, match="writes nothing"):
+        seen.workload.write(loop.pipeline, change)
+    with pytest.raises(ForbiddenError, match="cannot be changed"):
+        seen.controls.set_control("pages@hpa", PipelineControl(mode=Mode.ACTIVE))
+    assert seen.workload.rollout(PIPELINE, change) and seen.workload.rolling == case.workload.rolling
