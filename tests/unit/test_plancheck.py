@@ -17,6 +17,7 @@ from ipa.policies.checked import Checked, CheckedPredictor
 from ipa.policies.profiled import Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.plancheck import Effort, PlanCheck, with_checker
+from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 PLAIN = "plain"
@@ -177,3 +178,11 @@ def test_only_the_policy_that_checks_gets_a_checker() -> None:
     assert (
         seen.latency_s == pytest.approx(formula.latency_s, rel=0.25) and seen.latency_s != formula.latency_s
     )
+
+
+def test_a_simulated_run_with_checked_plans_repeats() -> None:
+    setup = SimSetup(PIPELINE, PROFILES, (6.0,) * 20 + (20.0,) * 15, policy="ours-checked", kernel=PLAIN)
+    one, other = simulate(setup), simulate(setup)
+    assert one.policy == "ours-checked"
+    assert one.summary() == other.summary() and one.ticks == other.ticks
+    assert one.summary()["changes"] > 0
