@@ -12,11 +12,16 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import BATCH_SIZES, Allocation
+from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import Serving
 from ipa.simulate.service import Service, service_of
 
 # InfAdapter's ResNets were ready after 6.4 to 8.5 s; for variants whose start was not measured.
 READINESS_S = 7.0
+# Of an interval: what is left is far below what latencies are measured to.
+HALVINGS = 30
+# Profiles are written with a few digits.
+ROUNDING = 1.05
 
 
 class Truth:
@@ -49,6 +54,7 @@ class Truth:
             for point in stage.points
         }
         self._readiness_s = readiness_s
+        self._percentile = pipeline.sla.percentile
         self._services: dict[tuple[str, str, int, float], Service] = {}
 
     def knows(self, config: StageConfig) -> bool:
@@ -65,7 +71,10 @@ class Truth:
         if key not in self._services:
             point = self._point(config)
             single = self._points.get((config.stage, config.variant, 1, config.cores))
-            service = service_of(point, single)
+            has_waiting = (
+                point.latency_mean_s is None and point.capacity_rps * point.latency_s > point.batch_size
+            )
+            service = under_load(point, self._percentile) if has_waiting else service_of(point, single)
             if point.batch_size not in (1, config.batch_size):
                 slope_s = (service.full_s - service.one_s) / (point.batch_size - 1)
                 full_s = service.one_s + slope_s * (config.batch_size - 1)
@@ -107,6 +116,30 @@ class Truth:
                 hint="Measure it, or start with a configuration of the profiles.",
             )
         return min(same, key=lambda point: abs(log(point.batch_size / config.batch_size)))
+
+
+def _has_waiting(point: OperatingPoint) -> bool:
+    """Whether its latency was measured under load: it has no mean, and more throughput than that allows."""
+    alone_rps = point.batch_size / point.latency_s
+    return point.latency_mean_s is None and point.capacity_rps > ROUNDING * alone_rps
+
+
+def under_load(point: OperatingPoint, percentile: float = 99.0) -> Service:
+    """The constant service of a replica whose latency was measured at its throughput, waiting included.
+
+    The service time is that with which the latency's quantile at that rate of random arrivals is the measured
+    one (`ipa.queueing.tail.sojourn`); the rate itself is within what the replica carries.
+    """
+    batch_size, rate_rps = point.batch_size, point.capacity_rps
+    low_s, high_s = 0.0, batch_size / rate_rps
+    for _ in range(HALVINGS):
+        middle_s = (low_s + high_s) / 2
+        seen = sojourn(batch_size, 1, middle_s, middle_s, rate_rps, percentile=percentile, timeout_s=0.0)
+        if float(seen.quantile_s) <= point.latency_s:
+            low_s = middle_s
+        else:
+            high_s = middle_s
+    return Service(high_s, high_s / batch_size if batch_size > 1 else high_s)
 
 
 def _key(config: StageConfig) -> tuple[str, str, int, float]:

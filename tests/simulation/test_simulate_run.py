@@ -13,6 +13,7 @@ from ipa.cli.main import run as ipa
 from ipa.control.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, UsageError
+from ipa.model.pipeline import Edge, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import CHECKED, POLICIES
@@ -158,6 +159,30 @@ def test_pods_roll_as_on_a_cluster() -> None:
     assert KUBERNETES.rolling == DEPLOYMENT
     assert result.changes > 0
     assert max(tick.cores for tick in result.ticks) <= PIPELINE.bounds.cores  # type: ignore[operator]
+
+
+def test_a_router_sends_each_request_one_way() -> None:
+    detect, read = PIPELINE.stages
+    pick = Stage("pick", (), (Edge("detect"),), kind=StageKind.ROUTER)
+    ways = tuple(
+        replace(read, name=name, after=(Edge("pick", share=share),))
+        for name, share in (("rare", 0.25), ("often", 0.75))
+    )
+    pipeline = replace(PIPELINE, stages=(detect, pick, *ways))
+    profiles = {"detect": PROFILES["detect"]}
+    profiles |= {way.name: replace(PROFILES["read"], stage=way.name) for way in ways}
+    start = (
+        SMALLEST[0],
+        StageConfig("rare", "small", 1, 1.0, 1),
+        StageConfig("often", "big", 1, 1.0, 1),
+    )
+    fixed = setup(pipeline=pipeline, profiles=profiles, start=start, rates_rps=(4.0,) * 60)
+    result = simulate(replace(fixed, policy="static"))
+    assert result.pas_mean == pytest.approx(0.6 * (0.25 * 0.7 + 0.75 * 0.95))
+    # Each request waits for one of the two ways only.
+    services_s = sorted({round(float(it), 6) for it in result.latencies_s})
+    assert services_s[0] == pytest.approx(0.05 + 0.03)
+    assert simulate(fixed).changes > 0
 
 
 def test_advisory_writes_nothing() -> None:

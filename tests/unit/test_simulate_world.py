@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 
 import numpy as np
 import pytest
 
 from ipa.control.ports import RolloutPhase
-from ipa.model.errors import ConflictError, InputError
+from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, peak_cores
+from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import Cluster, ClusterSettings
 from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
+from ipa.simulate.truth import READINESS_S, Truth, under_load
+from tests.fakes.world import PIPELINE as PAGES
+from tests.fakes.world import PROFILES
 
 SMALL = StageConfig("detect", "small", 4, 1.0, 4)
 BIG = StageConfig("detect", "big", 4, 2.0, 4)
@@ -274,3 +280,64 @@ def test_a_slow_scrape_gives_means_of_two_intervals() -> None:
         MetricsSettings(scrape_interval_s=0.5)
     with pytest.raises(InputError, match="two scrapes"):
         MetricsSettings(scrape_interval_s=15.0, rate_window_s=30.0)
+
+
+def point(**changed: object) -> OperatingPoint:
+    made = OperatingPoint("small", 0.9, 1, 1.0, latency_s=0.5, capacity_rps=10.0)
+    return replace(made, **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rate_rps", "latency_s"), [(5.0, 0.4), (19.0, 0.39), (190.0, 0.7), (27.0, 0.1)])
+def test_a_latency_measured_under_load_comes_out_again_at_that_load(
+    rate_rps: float, latency_s: float
+) -> None:
+    service = under_load(point(capacity_rps=rate_rps, latency_s=latency_s))
+    assert service.spread == 0.0
+    assert service.full_s < 1 / rate_rps
+    seen = sojourn(1, 1, service.full_s, service.full_s, rate_rps, timeout_s=0.0)
+    assert float(seen.quantile_s) == pytest.approx(latency_s, rel=1e-3)
+
+
+def test_a_profile_with_waiting_in_its_latencies_is_told_by_its_throughput() -> None:
+    (small, big) = PROFILES["detect"].variants
+    loaded = tuple(replace(it, throughput_rps=3 * it.batch_size / it.latency_s) for it in small.points)
+    profiles = {
+        **PROFILES,
+        "detect": replace(PROFILES["detect"], variants=(replace(small, points=loaded), big)),
+    }
+    config = StageConfig("detect", "small", 1, 1.0, 1)
+    alone_s = Truth(PAGES, PROFILES).service(config).full_s
+    assert Truth(PAGES, profiles).service(config).full_s < alone_s / 3
+
+
+def test_what_pods_do_is_their_profile_without_the_margins_of_an_objective() -> None:
+    margins = Objective(latency_margin_ratio=1.0, throughput_margin_ratio=-0.5, max_batch_size=1)
+    careful = replace(PAGES, objectives={"default": margins})
+    config = StageConfig("detect", "big", 4, 2.0, 1)
+    with_margins, without = Truth(careful, PROFILES), Truth(PAGES, PROFILES)
+    assert with_margins.service(config) == without.service(config)
+    measured = next(
+        it for it in PROFILES["detect"].variant("big").points if (it.cores, it.batch_size) == (2.0, 4)
+    )
+    assert without.service(config).full_s == pytest.approx(measured.latency_s, rel=1e-6)
+    assert without.startup_s(config) == READINESS_S
+
+
+def test_accuracy_while_variants_are_replaced_is_that_of_both_by_what_they_carry() -> None:
+    truth = Truth(PAGES, PROFILES)
+    small, big = (StageConfig("detect", name, 1, 1.0, 1) for name in ("small", "big"))
+    read = {"read": (("", StageConfig("read", "big", 1, 1.0, 1)),)}
+    alone = [truth.pas({"detect": (("", it),), **read}) for it in (small, big)]
+    assert alone == pytest.approx([0.6 * 0.95, 0.9 * 0.95])
+    # The small one is three times as quick.
+    both = truth.pas({"detect": (("", small), ("", big)), **read})
+    assert both == pytest.approx(0.75 * alone[0] + 0.25 * alone[1])
+
+
+def test_a_batch_size_that_was_not_measured_goes_on_along_the_line() -> None:
+    truth = Truth(PAGES, PROFILES)
+    eight, sixteen = (truth.service(StageConfig("detect", "big", size, 1.0, 1)) for size in (8, 16))
+    slope_s = (eight.full_s - eight.one_s) / 7
+    assert sixteen.full_s == pytest.approx(eight.one_s + 15 * slope_s)
+    with pytest.raises(NotFoundError, match="was not measured"):
+        truth.service(StageConfig("detect", "big", 1, 3.0, 1))
