@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, prepare
+from ipa.forecast.base import SMOOTH_S, Batched, Choosy, Forecaster, Peak, Series, prepare
 from ipa.forecast.boosted import Boosted
+from ipa.forecast.drift import RULE, watch
 from ipa.forecast.learned import Learned
 from ipa.forecast.quality import compare
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -42,16 +43,17 @@ def forecast(
     """The peak rate to plan for over the next `horizon_s`, from the first rung that holds.
 
     Rates are means over `smooth_s`. A rung is stepped down from where there is too little history, too coarse
-    rates or too many gaps, where it was worse than the last maximum lately, or where its answer is not a
-    number, negative or beyond CLAMP_FACTOR times the highest rate seen; each step is said in `steps_down`.
-    The last rung answers in any case, clamped. DomainError where the load has no rate at all.
+    rates or too many gaps, where it learned for another question, where it was worse than the last maximum
+    lately, where it was learned before and is worse than the rung below for minutes, or where its answer is
+    not a number, negative or beyond CLAMP_FACTOR times the highest rate seen; each step is said in
+    `steps_down`. The last rung answers in any case, clamped. DomainError where the load has no rate at all.
     """
     series = prepare(load, smooth_s)
     highest = float(series.rates_rps.max())
     limit = CLAMP_FACTOR * (highest + series.noise_rps(highest))
     steps_down: list[str] = []
-    for rung in rungs[:-1]:
-        peak, trouble = _try(rung, series, horizon_s, quantile, limit)
+    for place, rung in enumerate(rungs[:-1]):
+        peak, trouble = _try(rung, rungs[place + 1 :], series, horizon_s, quantile, limit)
         if peak is not None:
             break
         steps_down.append(f"{rung.name}: {trouble}")
@@ -71,22 +73,40 @@ def forecast(
 
 
 def _try(
-    rung: Forecaster, series: Series, horizon_s: float, quantile: float, limit: float
+    rung: Forecaster,
+    others: Sequence[Forecaster],
+    series: Series,
+    horizon_s: float,
+    quantile: float,
+    limit: float,
 ) -> tuple[Peak | None, str]:
-    """The rung's peak, or None and why it is not to be trusted."""
-    if series.step_s > min(COARSEST_S, horizon_s / 2):
-        return None, f"one rate in {series.step_s:g} s is too coarse for the next {horizon_s:g} s"
-    needed_s = rung.min_history_s(horizon_s)
-    if series.length_s < needed_s:
-        return None, f"{series.length_s:g} s of load, needs {needed_s:g} s"
-    if series.gap_ratio > rung.max_gap_ratio:
-        return None, f"{series.gap_ratio:.0%} gaps, bears {rung.max_gap_ratio:.0%}"
+    """The rung's peak, or None and why it is not to be trusted; `others` are the rungs below it."""
+    trouble = _unfit(rung, series, horizon_s, quantile)
+    if trouble:
+        return None, trouble
     comparison = compare(rung, series, horizon_s, quantile)
     if comparison.worst_ratio > WORSE_FACTOR:
         return None, f"lately {comparison.worst_ratio:.1f} times as wrong as the last maximum"
+    if comparison.rung is rung and isinstance(rung, Batched):
+        below = next(it for it in others if it is others[-1] or not _unfit(it, series, horizon_s, quantile))
+        drift = watch(rung, below, series, horizon_s, quantile)
+        if drift.is_down:
+            return None, f"drifted, {drift.ratio:.2f} times the loss of {below.name} over {RULE.mean_s:g} s"
     peak = comparison.rung.peak(series, horizon_s, quantile)
     trouble = _trouble(peak, limit)
     return (None, trouble) if trouble else (peak, "")
+
+
+def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> str:
+    """Why the rung cannot answer for such a load; empty where it can."""
+    if series.step_s > min(COARSEST_S, horizon_s / 2):
+        return f"one rate in {series.step_s:g} s is too coarse for the next {horizon_s:g} s"
+    needed_s = rung.min_history_s(horizon_s)
+    if series.length_s < needed_s:
+        return f"{series.length_s:g} s of load, needs {needed_s:g} s"
+    if series.gap_ratio > rung.max_gap_ratio:
+        return f"{series.gap_ratio:.0%} gaps, bears {rung.max_gap_ratio:.0%}"
+    return rung.objection(series, horizon_s, quantile) if isinstance(rung, Choosy) else ""
 
 
 def _trouble(peak: Peak, limit: float) -> str:

@@ -106,6 +106,13 @@ class Learned:
             return self
         return replace(self, weights=learn(series, horizon_s, quantile))
 
+    def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
+        """What else the weights were learned for than what is asked; empty where there is nothing."""
+        weights = self.weights
+        if weights is None or (weights.horizon_s, weights.quantile) == (horizon_s, quantile):
+            return ""
+        return f"learned for {weights.horizon_s:g} s, quantile {weights.quantile:g}"
+
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The median and the quantile of the peak over the horizon the weights were learned for."""
         weights = self.weights or learn(series, horizon_s, quantile)

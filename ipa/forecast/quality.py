@@ -47,17 +47,21 @@ def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> Sco
     errors = np.abs(points - peaks)
     sums = points + peaks
     smape = np.divide(2 * errors, sums, out=np.zeros_like(errors), where=sums > 0)
-    short = peaks - uppers
-    pinball = np.maximum(quantile * short, (quantile - 1) * short)
     busy = peaks > 0
     return Score(
         count=len(peaks),
         mae_rps=float(errors.mean()),
         smape_ratio=float(smape.mean()),
         coverage_ratio=float((uppers >= peaks).mean()),
-        pinball_rps=float(pinball.mean()),
+        pinball_rps=float(pinball(peaks, uppers, quantile).mean()),
         upper_ratio=float((uppers[busy] / peaks[busy]).mean()) if busy.any() else 1.0,
     )
+
+
+def pinball(peaks: Floats, forecasts: Floats, quantile: float) -> Floats:
+    """The pinball loss of each forecast of that quantile of `peaks`."""
+    short = peaks - forecasts
+    return np.maximum(quantile * short, (quantile - 1) * short)
 
 
 @dataclass(frozen=True, slots=True)

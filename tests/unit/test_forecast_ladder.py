@@ -166,4 +166,4 @@ def test_weights_for_another_question_step_down() -> None:
     model = Learned().fitted(prepare(load), 20.0, 0.95)
     answer = forecast(load, horizon_s=10.0, quantile=0.95, rungs=(model, LastValue()))
     assert answer.rung == "last"
-    assert answer.steps_down == ("learned: its answer is not a number",)
+    assert answer.steps_down == ("learned: learned for 20 s, quantile 0.95",)
