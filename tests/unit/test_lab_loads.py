@@ -1,0 +1,134 @@
+"""Loads, SLAs and pipelines as experiments name them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from math import exp
+from pathlib import Path
+
+import pytest
+
+from experiments.lab.experiment import PipelineArm, WorkloadArm
+from experiments.lab.files import load_experiment
+from experiments.lab.loads import (
+    as_servers,
+    fastest_s,
+    pipeline_of,
+    rates_of,
+    read_trace,
+    sla_of,
+    with_sla,
+)
+from experiments.lab.published import read_published
+from experiments.lab.simulated import load_of, setup_of, units
+from ipa.model.errors import InputError
+
+
+def test_a_trace_is_read_and_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text("3\n\n4.5\n0\n")
+    assert read_trace(path) == [3.0, 4.5, 0.0]
+    assert rates_of(WorkloadArm("x", trace=str(path), scale=2.0), tmp_path) == [6.0, 9.0, 0.0]
+    path.write_text("3\nmany\n")
+    with pytest.raises(InputError, match=r"trace\.txt:2: 'many' is no number of requests"):
+        read_trace(path)
+    path.write_text("3\n-1\n")
+    with pytest.raises(InputError, match=r":2: '-1'"):
+        read_trace(path)
+    path.write_text("\n")
+    with pytest.raises(InputError, match="has no rates"):
+        read_trace(path)
+
+
+def test_published_rates_are_left_out_where_they_are_not_there(tmp_path: Path) -> None:
+    arm = WorkloadArm("x", shared="some.json", at="/a/b")
+    assert rates_of(arm, tmp_path) is None
+    (tmp_path / "some.json").write_text(json.dumps({"a": {"b": [1, 2]}}))
+    assert rates_of(arm, tmp_path) == [1.0, 2.0]
+    with pytest.raises(InputError, match="no list of rates at /a/c"):
+        rates_of(replace(arm, at="/a/c"), tmp_path)
+
+
+def test_what_an_arm_has_otherwise(root: Path) -> None:
+    fan_out = {"crop": {"yolov5n": 2.0, "yolov5s": 3, "yolov5m": 4, "yolov5l": 5, "yolov5x": 6}}
+    arm = PipelineArm("video", "v", objective="paper-v3", accuracy_floor=0.3, cores=9.0, fan_out=fan_out)
+    pipeline, profiles = pipeline_of(arm, root)
+    assert pipeline.default_objective == "paper-v3"
+    assert (pipeline.bounds.accuracy_floor, pipeline.bounds.cores) == (0.3, 9.0)
+    (edge,) = pipeline.stage("classification").after
+    assert [edge.items(name) for name in ("yolov5n", "yolov5x")] == [2.0, 6]
+    assert set(profiles) == {"crop", "classification"}
+    plain = pipeline_of(PipelineArm("video", "video", fan_out={"crop": 7.0}), root)[0]
+    assert plain.stage("classification").after[0].fan_out == 7.0
+
+
+def test_slas(root: Path) -> None:
+    pipeline, profiles = pipeline_of(PipelineArm("video", "video", objective="paper-v3"), root)
+    assert sla_of("own", pipeline, profiles) == pipeline.objectives["paper-v3"].sla_s
+    assert sla_of("800ms", pipeline, profiles) == 0.8
+    fastest = fastest_s(pipeline, profiles)
+    # No measured point of a stage is faster.
+    least = [
+        min(point.latency_s for variant in profile.variants for point in variant.points)
+        for profile in profiles.values()
+    ]
+    assert fastest == pytest.approx(sum(least), rel=0.25)
+    assert sla_of("2x", pipeline, profiles) == pytest.approx(2 * fastest, abs=1e-4)
+    tight = with_sla(pipeline, 0.5)
+    assert tight.objective().sla_s == tight.sla.latency_s == 0.5
+
+
+def test_servers_of_which_the_measured_capacity_is_true(root: Path) -> None:
+    profile = pipeline_of(PipelineArm("resnets", "resnets"), root)[1]["classify"]
+    served = as_servers(profile, 0.75)
+    for before, after in zip(profile.variants[0].points, served.variants[0].points, strict=True):
+        assert before.throughput_rps is not None and after.latency_mean_s is not None
+        # M/M/1: a request takes longer than t with the chance exp(-(1/s - rate)·t).
+        rate = 1 / after.latency_mean_s - before.throughput_rps
+        assert exp(-rate * 0.75) == pytest.approx(0.01)
+        assert after.throughput_rps == pytest.approx(1 / after.latency_mean_s)
+
+
+def test_every_policy_has_the_same_requests(root: Path) -> None:
+    experiment = load_experiment(root / "experiments" / "ipa-tight" / "experiment.yaml", quick=True)
+    found, notes = units(experiment, root / "nowhere")
+    assert notes == []
+    arms = 3 * 1 * 3 * 3 * 3  # pipelines, workloads, SLAs, policies, seeds
+    assert len(found) == arms
+    assert len({unit.digest("x") for unit in found}) == arms
+    rates = {unit.labels["policy"]: load_of(unit.payload) for unit in found if unit.labels["seed"] == 2}
+    assert len(rates) == 3
+    assert len({tuple(each) for each in rates.values()}) == 1
+    assert len(next(iter(rates.values()))) == 1200
+
+
+def test_a_start_that_no_plan_allows_is_eased(root: Path) -> None:
+    experiment = load_experiment(root / "experiments" / "ipa-tight" / "experiment.yaml", quick=True)
+    unit = units(replace(experiment, slas=("0.9x",)), root)[0][0]
+    setup = setup_of(unit.payload)
+    assert setup.start
+    assert setup.pipeline.sla.latency_s == unit.labels["sla_s"]
+
+
+def test_published_runs_are_told_by_their_rate(tmp_path: Path) -> None:
+    settings = {"predictor_margin": 0}
+    row = {"series": "18", "pipeline": "p", "settings": settings, "pas_mean_pct": 40.0}
+    rows = [
+        row | {"system": "ipa", "workload": "low", "predicted_mean_rps": 20.5, "cores_mean": 3.0},
+        row | {"system": "ipa", "workload": "low", "predicted_mean_rps": 5.0, "cores_mean": 2.0},
+        row | {"system": "", "workload": "high, cpu", "predicted_mean_rps": 20.0, "cores_mean": 9.0},
+        row | {"system": "rim-low", "workload": "low", "predicted_mean_rps": 5.0, "cores_mean": 1.0},
+        row | {"system": "ipa", "workload": "high", "predicted_mean_rps": 90.0, "cores_mean": 1.0},
+    ]
+    assert read_published(tmp_path) == {}
+    (tmp_path / "ipa_published.json").write_text(json.dumps({"rows": rows}))
+    patterns = {"low": [5] * 100, "high": [20] * 100}
+    (tmp_path / "ipa_workloads.json").write_text(json.dumps({"patterns": patterns}))
+    found = read_published(tmp_path)
+    assert {key: run.cores for key, run in found.items()} == {
+        ("p", "high", "ipa"): 3.0,
+        ("p", "low", "ipa"): 2.0,
+        ("p", "high", "fa2-high"): 9.0,
+    }
+    assert found["p", "low", "ipa"].pas == 0.4
