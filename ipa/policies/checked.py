@@ -108,6 +108,8 @@ class _Bracket:
         # Shorter by as much as it was longer, or the other way round.
         share = max(0.5, SHORTER * verdict.sla_s / verdict.quantile_s)
         self._guess: float | None = min(longest, share * first.latency_s / verdict.sla_s)
+        if verdict.meets:
+            self._late = min(longest, self._guess + LESS)
 
     def tell(self, ratio: float, plan: Plan, verdict: Verdict) -> None:
         """What came of a share. A late plan is that of all shares down to its own latency."""
