@@ -23,6 +23,7 @@ from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat, StageProblem
 from ipa.optimize.verify import items_of
 from ipa.policies.base import AT_REST, Configs, Start, Verdict
+from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.planning import planning_problem
 from ipa.policies.table import CHECKED, PolicyInputs
 from ipa.profiling.points import Allocation
@@ -136,7 +137,7 @@ class PlanCheck:
         the new one is ready, and what waits is there from the start; what comes after `SETTLE_S` more counts.
         None where the configuration was not measured.
         """
-        step = round(log(rate_rps) / RATE_STEP)
+        step = round(log(max(rate_rps, MIN_RATE_RPS)) / RATE_STEP)
         rate_rps = exp(step * RATE_STEP)
         if not self._knows(configs):
             return None

@@ -99,8 +99,9 @@ def test_equal_questions_have_equal_answers_whatever_was_asked_before() -> None:
     first = [many(config(1), rate_rps) for rate_rps in rates]
     assert [many(config(1), rate_rps) for rate_rps in rates] == first
     assert [check(0.5)(config(1), rate_rps) for rate_rps in reversed(rates)] == first[::-1]
-    # Rates that differ by little are one question.
+    # Rates that differ by little are one question, and so are those that are next to none.
     assert many(config(1), 7.0 * 1.0001) is many(config(1), 7.0)
+    assert many(config(1), 0.0) is many(config(1), 1e-9) is many(config(1), 0.1)
 
 
 def test_the_compiled_kernel_says_the_same() -> None:
