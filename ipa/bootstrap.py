@@ -14,6 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.forecasting import Sight, sight_of
 from ipa.adapters.gitops.folder import Folder
 from ipa.adapters.gitops.repository import Branch, Repository
 from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests, paths_faults
@@ -41,7 +42,6 @@ from ipa.control.election import ALONE, Standing, Times
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, Hook, World
 from ipa.control.ports import AlwaysLeading, DecisionLog, Metrics, NoEvents, Workload
-from ipa.forecast.ladder import forecast
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, InfeasibleError, NotFoundError, Problem, UsageError
 from ipa.model.pipeline import Pipeline, at_cluster
@@ -156,12 +156,13 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         publisher = Publisher(catalogue)
+        sight = sight_of(settings)
         loops = {
-            name: _loop(settings, each, _own(world, leadership), (publisher,), stop.linked())
+            name: _loop(settings, sight, each, _own(world, leadership), (publisher,), stop.linked())
             for name, each in chosen.items()
         }
         others = {
-            name: _loop_beside(settings, each, _own(world, leadership), stop.linked())
+            name: _loop_beside(settings, sight, each, _own(world, leadership), stop.linked())
             for name, each in shadows.items()
         }
         if client and events:
@@ -222,15 +223,22 @@ def _policy(name: str, inputs: PolicyInputs) -> Chosen:
     return checked, make_policy(name, checked)
 
 
-def _loop_beside(settings: Settings, chosen: Chosen, world: World, waker: threading.Event) -> ControlLoop:
+def _loop_beside(
+    settings: Settings, sight: Sight, chosen: Chosen, world: World, waker: threading.Event
+) -> ControlLoop:
     """The loop of a policy that only says what it would do."""
     inputs, policy = chosen
     pipeline, seen = beside(world, inputs.pipeline, policy.name)
-    return _loop(settings, (replace(inputs, pipeline=pipeline), policy), seen, (), waker)
+    return _loop(settings, sight, (replace(inputs, pipeline=pipeline), policy), seen, (), waker)
 
 
 def _loop(
-    settings: Settings, chosen: Chosen, world: World, hooks: Sequence[Hook], waker: threading.Event
+    settings: Settings,
+    sight: Sight,
+    chosen: Chosen,
+    world: World,
+    hooks: Sequence[Hook],
+    waker: threading.Event,
 ) -> ControlLoop:
     inputs, policy = chosen
     return ControlLoop(
@@ -238,12 +246,7 @@ def _loop(
         replace(world, clock=SystemClock(waker)),
         policy=policy,
         predict=inputs.predictor(),
-        forecaster=partial(
-            forecast,
-            horizon_s=settings.horizon_s,
-            quantile=settings.forecast_quantile,
-            smooth_s=settings.smooth_s,
-        ),
+        forecaster=sight.forecaster,
         settings=GuardSettings(
             tick_s=settings.tick_s,
             stale_after_s=settings.stale_after_s,
@@ -256,7 +259,7 @@ def _loop(
             crowded_ticks=settings.crowded_ticks,
             crowded_hold_s=settings.crowded_hold_s,
         ),
-        window_s=settings.window_s,
+        window_s=sight.window_s,
         run_id=uuid.uuid4().hex[:8],
         on_decision=hooks,
         waker=waker,

@@ -46,6 +46,9 @@ class Settings:
     smooth_s: float = 5.0
     # The plan is made for this quantile of the forecast.
     forecast_quantile: float = 0.95
+    # A trace of the load (requests a line, a line a second, from midnight UTC) to learn forecasts from at
+    # start; empty for none. Half a day is enough, a fortnight takes a minute.
+    forecast_trace: str = ""
     # Samples older than this do not count as seen: three missed 5 s scrapes.
     stale_after_s: float = 15.0
     # Scale down only after the lower plan was best this many ticks in a row (InfAdapter waits four).

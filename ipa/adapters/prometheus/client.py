@@ -111,7 +111,7 @@ class PrometheusMetrics:
         if isinstance(points, Missing):
             return points
         rates = tuple(points.get(end_s - back) for back in reversed(range(round(window_s))))
-        return Measured(LoadHistory(STEP_S, rates, averaged_s=asked.arrivals.window_s), age.value)
+        return Measured(LoadHistory(STEP_S, rates, asked.arrivals.window_s, float(end_s)), age.value)
 
 
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this target has no queue of its own")

@@ -1,0 +1,89 @@
+"""The service's forecaster: the ladder, and what a trace teaches it while it already answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipa.adapters.forecasting import TraceForecaster, sight_of
+from ipa.forecast.traces import as_load
+from ipa.model.errors import InputError, NotFoundError
+from ipa.model.observation import LoadHistory
+from ipa.settings import Settings
+
+
+def counts(seed: int, length: int) -> list[float]:
+    """Four hours are enough to learn from."""
+    rates = 40 + 20 * np.sin(2 * np.pi * np.arange(length) / 1200)
+    return [float(count) for count in np.random.default_rng(seed).poisson(rates)]
+
+
+def means(seed: int, length: int) -> LoadHistory:
+    """What the metrics say: means over five seconds."""
+    rates = np.convolve(counts(seed, length + 4), np.full(5, 0.2), "valid")
+    return LoadHistory(1.0, tuple(rates.tolist()), averaged_s=5.0, end_s=float(length))
+
+
+@pytest.fixture(scope="module")
+def forecaster() -> TraceForecaster:
+    return TraceForecaster(as_load(counts(1, 14_400)), horizon_s=20.0, quantile=0.95, smooth_s=5.0)
+
+
+def test_it_answers_before_it_has_learned_and_by_the_trace_after(forecaster: TraceForecaster) -> None:
+    load = means(2, round(forecaster.window_s))
+    before = forecaster(load)
+    assert before.rung != "boosted"
+    assert before.steps_down[0] == "boosted: still learning from the trace"
+    forecaster.learn()
+    after = forecaster(load)
+    assert (after.rung, after.steps_down) == ("boosted", ())
+    assert 20 < after.point_rps < after.upper_rps < 90
+    # A second call has nothing to learn from any more.
+    forecaster.learn()
+    assert forecaster(load) == after
+
+
+def test_a_short_load_and_coarser_means_step_down(forecaster: TraceForecaster) -> None:
+    forecaster.learn()
+    short = forecaster(means(3, 300))
+    assert short.rung == "learned"
+    assert short.steps_down == ("boosted: 300 s of load, needs 600 s",)
+    coarse = forecaster(replace(means(3, 1220), averaged_s=30.0))
+    assert coarse.rung != "boosted"
+    assert "learned for 20 s, quantile 0.95, means over 5 s every 1 s" in coarse.steps_down[0]
+
+
+def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
+    idle = TraceForecaster(as_load(counts(1, 900)), horizon_s=20.0, quantile=0.95, smooth_s=5.0)
+    idle.learn()
+    answer = idle(means(2, 1220))
+    assert "nothing learned from the trace" in answer.steps_down[0]
+    assert answer.upper_rps > 20
+
+
+def test_without_a_trace_it_is_the_plain_ladder() -> None:
+    seen = sight_of(Settings())
+    assert seen.window_s == Settings().window_s
+    assert seen.forecaster(means(2, 120)).rung in {"seasonal", "window"}
+
+
+def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text("\n".join(f"{count:.0f}" for count in counts(1, 300)) + "\n")
+    seen = sight_of(Settings(forecast_trace=str(path), target="kubernetes"))
+    assert seen.window_s == 600 + 600 + 20
+    assert isinstance(seen.forecaster, TraceForecaster)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(None, NotFoundError), ("many\n", InputError), ("0\n0\n", InputError)]
+)
+def test_traces_that_are_none_are_said_at_start(tmp_path: Path, content: str | None, error: type) -> None:
+    path = tmp_path / "trace.txt"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(error, match="trace"):
+        sight_of(Settings(forecast_trace=str(path)))
