@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+import numpy as np
+
 # What happens to a request that is too old when a batch is formed (`drop`).
 KEEP, REQUEST, BATCH = 0, 1, 2
 # The answer of `advance` where all was done; any other is the number of the stream that ran out of draws.
@@ -186,3 +188,94 @@ def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any)
     for array, values in zip(after[:-1], out, strict=False):
         array[: state[BATCHES]] = values[: state[BATCHES]]
     after[-1][:] = out[-1]
+
+
+def release(  # noqa: PLR0912, PLR0915 - see `advance`
+    until_s: float,
+    flying: Any,
+    refs: Any,
+    arrived_s: Any,
+    born_s: Any,
+    stops: Any,
+    ends_s: Any,
+    served_by: Any,
+) -> Any:
+    """What ended before `until_s`, and what did not. To be compiled; without that NumPy's steps are quicker.
+
+    `flying` are columns (ref, arrival, birth, end, server) of items from earlier, the other arguments new
+    items and the batches over them; none is lost. The answer is columns (ref, birth, end, server) by end,
+    those of one moment in the order of the queue, and then those of what flies on, in that order.
+    """
+    old_ref, old_arrived, old_born, old_done, old_server = flying
+    old = len(old_ref)
+    units = old + len(stops)
+    keys = np.empty(units)
+    order = np.empty(units, np.int64)
+    items = 0
+    for unit in range(units):
+        end = old_done[unit] if unit < old else ends_s[unit - old]
+        if end < until_s:
+            batch = unit - old
+            if batch < 0:
+                items += 1
+            else:
+                items += stops[batch] - (stops[batch - 1] if batch else 0)
+        place = unit
+        while place > 0 and keys[place - 1] > end:
+            keys[place] = keys[place - 1]
+            order[place] = order[place - 1]
+            place -= 1
+        keys[place] = end
+        order[place] = unit
+    ref = np.empty(items, np.int64)
+    born = np.empty(items)
+    done = np.empty(items)
+    server = np.empty(items, np.int64)
+    at = 0
+    for place in range(units):
+        end = keys[place]
+        if end >= until_s:
+            break
+        unit = order[place]
+        if unit < old:
+            ref[at] = old_ref[unit]
+            born[at] = old_born[unit]
+            done[at] = end
+            server[at] = old_server[unit]
+            at += 1
+        else:
+            batch = unit - old
+            first = stops[batch - 1] if batch else 0
+            for item in range(first, stops[batch]):
+                ref[at] = refs[item]
+                born[at] = born_s[item]
+                done[at] = end
+                server[at] = served_by[batch]
+                at += 1
+    rest = old + (stops[-1] if len(stops) else 0) - items
+    on_ref = np.empty(rest, np.int64)
+    on_arrived = np.empty(rest)
+    on_born = np.empty(rest)
+    on_done = np.empty(rest)
+    on_server = np.empty(rest, np.int64)
+    at = 0
+    for unit in range(old):
+        if old_done[unit] >= until_s:
+            on_ref[at] = old_ref[unit]
+            on_arrived[at] = old_arrived[unit]
+            on_born[at] = old_born[unit]
+            on_done[at] = old_done[unit]
+            on_server[at] = old_server[unit]
+            at += 1
+    first = 0
+    for batch in range(len(stops)):
+        if ends_s[batch] >= until_s:
+            for item in range(first, stops[batch]):
+                on_ref[at] = refs[item]
+                on_arrived[at] = arrived_s[item]
+                on_born[at] = born_s[item]
+                on_done[at] = ends_s[batch]
+                on_server[at] = served_by[batch]
+                at += 1
+        first = stops[batch]
+    return (ref, born, done, server), (on_ref, on_arrived, on_born, on_done, on_server)

@@ -5,14 +5,70 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 from ipa.model.errors import InputError
 from ipa.simulate import kernel
 
-# (scalars, arrays, factors): see `kernel.drive_plain`.
-Drive = Callable[[tuple[Any, ...], tuple[Any, ...], Any], None]
 KERNELS = ("auto", "numba", "plain")
+# Insertion sort is quick where an item passes few others: those that end while it is served.
+FEW_REPLICAS = 32
+
+
+class Drive(Protocol):
+    """Runs `kernel.advance` to its end: see `kernel.drive_plain`."""
+
+    @property
+    def release(self) -> Callable[..., Any] | None:
+        """`kernel.release`, compiled; None where NumPy is to do it."""
+
+    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+        """See `kernel.drive_plain`."""
+
+
+class Plain:
+    """The loop as plain Python."""
+
+    release: Callable[..., Any] | None = None
+
+    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+        """See `kernel.drive_plain`."""
+        kernel.drive_plain(scalars, arrays, factors)
+
+
+class Compiled:
+    """The loop compiled by numba."""
+
+    def __init__(self) -> None:
+        self._advance = _compiled(kernel.advance)
+        self.release: Callable[..., Any] | None = _compiled(kernel.release)
+
+    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+        """See `kernel.drive_plain`."""
+        before, after = arrays[: kernel.INPUTS], arrays[kernel.INPUTS :]
+        while (
+            which := self._advance(*scalars, *before, factors.values, factors.next, factors.last, *after)
+        ) != kernel.DONE:
+            factors.refill(which)
+
+
+class Patient:
+    """Plain until so much was done that loading the compiled loop (1.5 s) pays."""
+
+    ENOUGH = 500_000
+
+    def __init__(self) -> None:
+        self._items = 0
+        self._drive: Drive = drive("plain")
+        self.release: Callable[..., Any] | None = None
+
+    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+        """See `kernel.drive_plain`."""
+        if self._items >= self.ENOUGH and self.release is None:
+            self._drive = drive("numba")
+            self.release = self._drive.release
+        self._items += len(arrays[0])
+        self._drive(scalars, arrays, factors)
 
 
 @cache
@@ -20,42 +76,17 @@ def drive(name: str = "auto") -> Drive:
     """The loop of that name; all give equal results. "auto": plain at first, then numba where installed."""
     if name not in KERNELS:
         raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
-    if name == "plain" or (name == "auto" and find_spec("numba") is None):
-        return kernel.drive_plain
-    if name == "auto":
-        return _Patient()
-    advance = _compiled()
-
-    def drive_compiled(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
-        before, after = arrays[: kernel.INPUTS], arrays[kernel.INPUTS :]
-        while (
-            which := advance(*scalars, *before, factors.values, factors.next, factors.last, *after)
-        ) != kernel.DONE:
-            factors.refill(which)
-
-    return drive_compiled
+    if name == "numba":
+        return Compiled()
+    return Plain() if name == "plain" or find_spec("numba") is None else Patient()
 
 
-class _Patient:
-    """Plain until so much was done that loading the compiled loop (1.6 s) pays."""
-
-    ENOUGH = 500_000
-
-    def __init__(self) -> None:
-        self._items = 0
-
-    def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
-        run = kernel.drive_plain if self._items < self.ENOUGH else drive("numba")
-        self._items += len(arrays[0])
-        run(scalars, arrays, factors)
-
-
-def _compiled() -> Any:
+def _compiled(function: Callable[..., Any]) -> Any:
     try:
         import numba
     except ImportError as error:
         raise InputError("numba is not installed", hint="pip install 'ipa-serving[simulate]'") from error
     try:
-        return numba.njit(cache=True)(kernel.advance)
+        return numba.njit(cache=True)(function)
     except RuntimeError:  # no folder to keep the compiled code in
-        return numba.njit(kernel.advance)
+        return numba.njit(function)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ipa.simulate.kernel_numba import Drive
-from ipa.simulate.queue import Drained, Ended, Ints, Items, Pods, QueueSim
+from ipa.simulate.queue import Drained, Ended, Formed, Ints, Pods, QueueSim
 from ipa.simulate.service import Floats
 
 
@@ -39,8 +39,8 @@ class Lanes(Protocol):
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
         """Some replicas are gone; how many items came back into the queue, and how many left it lost."""
 
-    def run(self, until_s: float) -> Items:
-        """Form all batches that begin before; what left the queue."""
+    def run(self, until_s: float) -> list[Formed]:
+        """Form all batches that begin before."""
 
     def take_done(self, until_s: float) -> Ended:
         """What has ended before."""
@@ -121,20 +121,20 @@ class Replicated:
             lane.left_s, lane.is_told = at_s, True
         return 0, left
 
-    def run(self, until_s: float) -> Items:
-        """Form all batches that begin before `until_s`; what left the queues."""
+    def run(self, until_s: float) -> list[Formed]:
+        """Form all batches that begin before `until_s`."""
         if self._offered:
             columns = [np.concatenate(column) for column in zip(*self._offered, strict=True)]
             cut = int(np.searchsorted(columns[1], until_s, side="left"))
             self._offered = [(columns[0][cut:], columns[1][cut:], columns[2][cut:])]
             self._give((columns[0][:cut], columns[1][:cut], columns[2][:cut]))
-        left = self._nobody.run(until_s)
+        formed = self._nobody.run(until_s)
         for lane in self._lanes:
-            left = left.and_then(lane.queue.run(until_s))
+            formed += lane.queue.run(until_s)
             if lane.left_s is not None and not lane.is_told and not lane.queue.waiting:
                 self._drained.append(Drained(lane.name, max(lane.left_s, lane.queue.free_s)))
                 lane.is_told = True
-        return left
+        return formed
 
     def take_done(self, until_s: float) -> Ended:
         """What has ended before `until_s`, taken away."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.simulate.kernel_numba import Drive
+from ipa.simulate.kernel_numba import FEW_REPLICAS, Drive
 from ipa.simulate.service import Factors, Floats, Service
 
 Ints = NDArray[np.int64]
@@ -66,7 +66,6 @@ class Items:
     ref: Ints
     arrived_s: Floats
     born_s: Floats
-    start_s: Floats
     done_s: Floats
     server: Ints
     lost: Bools
@@ -87,10 +86,34 @@ class Items:
         )
 
 
+class Formed(NamedTuple):
+    """Batches by their number and the items in them, in the order of the queue.
+
+    Batch k ends before item `stops[k]`; `lost` is by item, and a batch of server -1 is lost whole.
+    """
+
+    ref: Ints
+    arrived_s: Floats
+    born_s: Floats
+    stops: Ints
+    starts_s: Floats
+    ends_s: Floats
+    server: Ints
+    lost: Bools
+
+    def items(self) -> Items:
+        """The items one by one."""
+        sizes = np.diff(self.stops, prepend=0)
+        done_s, server = np.repeat(self.ends_s, sizes), np.repeat(self.server, sizes)
+        if self.lost.any():
+            done_s[self.lost], server[self.lost] = np.repeat(self.starts_s, sizes)[self.lost], -1
+        return Items(self.ref, self.arrived_s, self.born_s, done_s, server, self.lost)
+
+
 def no_items() -> Items:
     """None."""
     none, ints = np.empty(0), np.empty(0, dtype=np.int64)
-    return Items(ints, none, none, none, none, ints, np.empty(0, dtype=np.bool_))
+    return Items(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))
 
 
 @dataclass(slots=True)
@@ -141,7 +164,9 @@ class QueueSim:
         self._drained: list[Drained] = []
         self.names: list[str] = []  # of each replica's pods, by its number
         self.variants: list[str] = []
-        self.flying = no_items()  # those whose end is not reported yet
+        # Those whose end is not reported yet: from earlier, and since then.
+        self._flying = no_items()
+        self._formed: list[Formed] = []
 
     @property
     def waiting(self) -> int:
@@ -157,6 +182,18 @@ class QueueSim:
     def free_s(self) -> float:
         """When all replicas will have ended what they do."""
         return max((float(group.free_s.max(initial=0.0)) for group in self._groups.values()), default=0.0)
+
+    @property
+    def flying(self) -> Items:
+        """The items whose end is not reported yet."""
+        for formed in self._formed:
+            self._flying = self._flying.and_then(formed.items())
+        self._formed = []
+        return self._flying
+
+    @flying.setter
+    def flying(self, items: Items) -> None:
+        self._flying, self._formed = items, []
 
     def _queued(self) -> tuple[Ints, Floats, Floats]:
         if self._offered:
@@ -241,12 +278,12 @@ class QueueSim:
         count = len(refs)
         lost = np.ones(count, dtype=np.bool_)
         at, nobody = np.full(count, at_s), np.full(count, -1)
-        waited = Items(refs, arrived, born, at, at, nobody, lost)
-        broken = self.flying.done_s >= at_s
-        self.flying.lost = self.flying.lost | broken
-        self.flying.done_s = np.where(broken, at_s, self.flying.done_s)
-        self.flying.server = np.where(broken, -1, self.flying.server)
-        self.flying = self.flying.and_then(waited)
+        items = self.flying
+        broken = items.done_s >= at_s
+        items.lost = items.lost | broken
+        items.done_s = np.where(broken, at_s, items.done_s)
+        items.server = np.where(broken, -1, items.server)
+        self.flying = items.and_then(Items(refs, arrived, born, at, nobody, lost))
         return count
 
     def take_drained(self) -> list[Drained]:
@@ -259,13 +296,13 @@ class QueueSim:
         taken, self._waiting = self._queued(), (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         return taken
 
-    def run(self, until_s: float) -> Items:
-        """Form all batches that begin before `until_s`; the items in them, and those dropped before."""
+    def run(self, until_s: float) -> list[Formed]:
+        """Form all batches that begin before `until_s`, and drop what is to drop before."""
         self._now_s = until_s
         refs, arrived, born = self._queued()
         total = int(np.searchsorted(arrived, until_s))
         if not total:
-            return no_items()
+            return []
         if self._known is None:
             self._known = _table(list(self._groups.values()), self._factors)
         state = np.zeros(2, dtype=np.int64)
@@ -289,23 +326,29 @@ class QueueSim:
         )
         head, batches = int(state[0]), int(state[1])
         if not head:
-            return no_items()
+            return []
         self._moved_s = float(starts[batches - 1])
-        sizes = stops[:batches]
-        sizes[1:] = np.diff(sizes)
-        start_s = np.repeat(starts[:batches], sizes)
-        lost = lost[:head]
-        done_s = np.repeat(ends[:batches], sizes)
-        served_by = np.repeat(server[:batches], sizes)
-        if lost.any():
-            done_s[lost], served_by[lost] = start_s[lost], -1
         self._waiting = (refs[head:], arrived[head:], born[head:])
-        left = Items(refs[:head], arrived[:head], born[:head], start_s, done_s, served_by, lost)
-        self.flying = self.flying.and_then(left)
-        return left
+        formed = Formed(
+            refs[:head],
+            arrived[:head],
+            born[:head],
+            stops[:batches],
+            starts[:batches],
+            ends[:batches],
+            server[:batches],
+            lost[:head],
+        )
+        self._formed.append(formed)
+        return [formed]
 
     def take_done(self, until_s: float) -> Ended:
         """What has ended before `until_s`, taken away."""
+        serving = sum(len(group.replica) for group in self._groups.values())
+        if self._drive.release is not None and len(self._formed) == 1 and serving <= FEW_REPLICAS:
+            old, new = self._flying, self._formed[0]
+            if not old.lost.any() and not new.lost.any():
+                return self._release(until_s, old, new)
         items = self.flying
         columns = Ended(items.ref, items.born_s, items.done_s, items.lost, items.server)
         done_s = items.done_s
@@ -317,3 +360,18 @@ class QueueSim:
         cut = int(np.searchsorted(done_s[order], until_s))
         self.flying = items.cut(np.sort(order[cut:]))
         return columns.pick(order[:cut])
+
+    def _release(self, until_s: float, old: Items, new: Formed) -> Ended:
+        assert self._drive.release is not None
+        (ref, born, done, server), on = self._drive.release(
+            until_s,
+            (old.ref, old.arrived_s, old.born_s, old.done_s, old.server),
+            new.ref,
+            new.arrived_s,
+            new.born_s,
+            new.stops,
+            new.ends_s,
+            new.server,
+        )
+        self.flying = Items(*on, np.zeros(len(on[0]), dtype=np.bool_))
+        return Ended(ref, born, done, np.zeros(len(ref), dtype=np.bool_), server)

@@ -13,12 +13,13 @@ class Seconds:
         self._counts = np.zeros(64, dtype=np.int64)
         self._length = 0
 
-    def add(self, times_s: NDArray[np.float64]) -> None:
-        """Once at each of these moments, in any order; all finite and zero or more."""
+    def add(self, times_s: NDArray[np.float64], totals: NDArray[np.int64] | None = None) -> None:
+        """Once at each of these moments: rising, finite, zero or more.
+
+        With `totals`, as often as they say: `totals[k]` at moments 0 to k together.
+        """
         if not len(times_s):
             return
-        if np.any(times_s[1:] < times_s[:-1]):
-            times_s = np.sort(times_s)
         first, last = int(times_s[0]), int(times_s[-1])
         if last >= len(self._counts):
             grown = np.zeros(max(2 * len(self._counts), last + 1), dtype=np.int64)
@@ -26,6 +27,8 @@ class Seconds:
             self._counts = grown
         self._length = max(self._length, last + 1)
         places = np.searchsorted(times_s, np.arange(first, last + 2))
+        if totals is not None:
+            places = np.concatenate([[0], totals])[places]
         self._counts[first : last + 1] += np.diff(places)
 
     def counts(self) -> NDArray[np.int64]:

@@ -216,7 +216,8 @@ class StageSim:
         self._changes.sort(key=lambda each: each[0])
 
     def _advance(self, until_s: float) -> None:
-        self._left.add(self._lanes.run(until_s).start_s)
+        for formed in self._lanes.run(until_s):
+            self._left.add(formed.starts_s, formed.stops)
 
     def _fail(self, at_s: float, name: str, count: int | None) -> None:
         back, lost = self._lanes.fail(at_s, name, count)
