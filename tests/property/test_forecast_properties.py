@@ -8,7 +8,9 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ipa.forecast.base import prepare
+from ipa.forecast.base import Series, prepare
+from ipa.forecast.boosted import Boosted, learn
+from ipa.forecast.forest import Growth
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
 from ipa.forecast.learned import Learned, QuantileWeights
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -17,6 +19,16 @@ from ipa.model.observation import LoadHistory
 
 WEIGHTS = QuantileWeights(20.0, 0.95, (0.0,) * 11 + (1.0, 0.0, 0.0), (0.0,) * 11 + (1.2, 0.0, 0.0))
 RUNGS = (Learned(WEIGHTS), Seasonal(season_s=30.0), Seasonal(), WindowMaximum(), LastValue())
+
+# Grown on three hours of noise: what it says is not the point here.
+BOOSTED = Boosted(
+    learn(
+        Series(1.0, np.random.default_rng(1).poisson(20, 10_800).astype(np.float64), 1.0),
+        20.0,
+        0.9,
+        Growth(trees=20, leaves=7),
+    )
+)
 
 rates = st.one_of(
     st.none(),
@@ -75,3 +87,43 @@ def test_more_load_is_never_forecast_as_less(seed: int, factor: float) -> None:
     assume(small.rung == large.rung)
     assert large.point_rps >= small.point_rps
     assert large.upper_rps >= small.upper_rps
+
+
+SPOILED = st.lists(
+    st.tuples(st.integers(0, 699), st.sampled_from([None, 0.0, -1.0, 1e-12, 1e9, math.nan, math.inf])),
+    max_size=40,
+)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 1.0, 60.0, 1e6]), SPOILED, st.booleans())
+def test_the_boosted_rung_gives_rates_whatever_the_load(
+    seed: int, scale: float, spoiled: list[tuple[int, float | None]], is_timed: bool
+) -> None:
+    """Finite, ordered, never negative, and in the ladder never beyond what was seen times the factor."""
+    rates: list[float | None] = [float(count) for count in np.random.default_rng(seed).poisson(scale, 700)]
+    for at, value in spoiled:
+        rates[at] = value
+    load = LoadHistory(1.0, tuple(rates), end_s=5e8 if is_timed else None)
+    series = prepare(load, 1.0)
+    if series.length_s >= 600:
+        peak = BOOSTED.peak(series, 20.0, 0.9)
+        assert 0 <= peak.point_rps <= peak.upper_rps < math.inf
+    answer = forecast(load, horizon_s=20.0, quantile=0.9, rungs=(BOOSTED, LastValue()), smooth_s=1.0)
+    highest = float(series.rates_rps.max())
+    assert 0 <= answer.point_rps <= answer.upper_rps
+    assert answer.upper_rps <= CLAMP_FACTOR * (highest + series.noise_rps(highest)) * (1 + 1e-9)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_the_boosted_rung_answers_the_same_for_one_moment_and_for_many(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    series = prepare(
+        LoadHistory(1.0, tuple(map(float, generator.poisson(generator.uniform(1, 100), 900)))), 1.0
+    )
+    moments = np.sort(generator.choice(np.arange(600, 901), 5, replace=False))
+    points, uppers = BOOSTED.peaks(series, moments, 20.0, 0.9)
+    for moment, point, upper in zip(moments.tolist(), points.tolist(), uppers.tolist(), strict=True):
+        alone = BOOSTED.peak(series.between(moment - 600, moment), 20.0, 0.9)
+        assert (alone.point_rps, alone.upper_rps) == (point, upper)
