@@ -13,11 +13,12 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.profiled import Profiled
-from ipa.policies.rules import ROUNDING
+from ipa.policies.rules import ROUNDING, is_reachable
 from ipa.policies.setplanning import SetQuestion
 
 # InfAdapter plans for its point forecast and a tenth.
@@ -33,6 +34,7 @@ class OneTask:
     pipeline: Pipeline
     profiled: Profiled
     asked: SetQuestion
+    rolling: Rolling = SIDE_BY_SIDE
 
     @property
     def stage(self) -> str:
@@ -51,7 +53,7 @@ class OneTask:
         variants = tuple(
             replace(
                 variant,
-                levels=tuple(level for level in variant.levels if self._allows(variant, level, pipeline)),
+                levels=tuple(it for it in variant.levels if self._allows(variant, it, pipeline, state)),
                 loaded=any(config.variant == variant.name for config in state.running),
             )
             for variant in asked.variants
@@ -66,17 +68,19 @@ class OneTask:
             variants=variants,
         )
 
-    def _allows(self, variant: SetVariant, level: CoreLevel, pipeline: Pipeline) -> bool:
+    def _allows(self, variant: SetVariant, level: CoreLevel, pipeline: Pipeline, state: PolicyState) -> bool:
         (stage,) = pipeline.served
+        config = self.config(variant.name, level.cores)
+        if state.reachable and not is_reachable(pipeline, (config,), state.running, self.rolling):
+            return False
         pin, limits = stage.pin, stage.limits(pipeline.bounds)
-        size = self.asked.batch_sizes[variant.name, level.cores]
         return (
             pin.variant in (None, variant.name)
             and pin.cores in (None, level.cores)
-            and pin.batch_size in (None, size)
+            and pin.batch_size in (None, config.batch_size)
             and pin.replicas in (None, 1)
             and (limits.min_replicas or 1) <= 1
-            and (limits.batch_sizes is None or size in limits.batch_sizes)
+            and (limits.batch_sizes is None or config.batch_size in limits.batch_sizes)
         )
 
     def config(self, variant: str, cores: float) -> StageConfig:

@@ -155,7 +155,7 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
         kept.append(max(low, now[config.stage].replicas) if config.stage in now else low)
     for floors in (kept, least):
         fitted = _cut(pipeline, fitted, floors, budget_cores)
-    if state.reachable and not _is_reachable(pipeline, fitted, state.running, rolling):
+    if state.reachable and not is_reachable(pipeline, fitted, state.running, rolling):
         return state.running
     return tuple(fitted)
 
@@ -176,10 +176,10 @@ def _cut(
     return cut
 
 
-def _is_reachable(
+def is_reachable(
     pipeline: Pipeline, configs: Sequence[StageConfig], running: Configs, rolling: Rolling
 ) -> bool:
-    """Whether old and new together never have more cores than they may, all stages at once."""
+    """Whether old and new never have more cores together than they may, where all stages go at once."""
     bounds = pipeline.bounds
     if bounds.most_cores is None:
         return True

@@ -64,7 +64,7 @@ class PolicyInputs:
     def one_task(self) -> OneTask:
         """The set program of a pipeline of one stage; UsageError says why there is none."""
         asked = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
-        return OneTask(self.pipeline, self.profiled(), asked)
+        return OneTask(self.pipeline, self.profiled(), asked, self.rolling)
 
     def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
         return Profiled(
@@ -154,9 +154,9 @@ POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
     "ours": _ours,
     "ours-checked": _ours_checked,
     "ipa": _ipa,
+    "ipa-artifact": _ipa_artifact,
     "fa2-low": _fa2_low,
     "fa2-high": _fa2_high,
-    "ipa-artifact": _ipa_artifact,
     "rim": _rim,
     "infadapter": _infadapter,
     "ms+": _ms_plus,

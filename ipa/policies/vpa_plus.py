@@ -13,9 +13,10 @@ from math import floor, log
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import Configs, PolicyState, constrained
-from ipa.policies.rules import ROUNDING, Ruled, StageLoad, busy_replicas
+from ipa.policies.rules import ROUNDING, Ruled, StageLoad, busy_replicas, is_reachable
 
 # The recommender's histogram: the first bucket, and how much wider each next one is.
 FIRST_CORES = 0.01
@@ -97,16 +98,22 @@ class VpaPlus:
         return self.ruled.plan(self._affordable(wanted, state), forecast, state, self.name)
 
     def _affordable(self, wanted: Configs, state: PolicyState) -> Configs:
-        """What is wanted without the growth, largest first, that the budget has no room for."""
-        bounds = constrained(self.ruled.pipeline, state).bounds
+        """What is wanted without the growth, largest first, that there is no room for."""
+        pipeline = constrained(self.ruled.pipeline, state)
         kept = list(wanted)
-        while bounds.cores is not None and bounds.overhead.cores(kept) > bounds.cores + ROUNDING:
+        while not self._has_room(pipeline, kept, state):
             grown = [new.total_cores - old.total_cores for new, old in zip(kept, state.running, strict=True)]
             at = max(range(len(grown)), key=grown.__getitem__)
             if grown[at] <= 0:
                 break
             kept[at] = self._smaller(kept[at], state.running[at])
         return tuple(kept)
+
+    def _has_room(self, pipeline: Pipeline, configs: Sequence[StageConfig], state: PolicyState) -> bool:
+        bounds = pipeline.bounds
+        if bounds.cores is not None and bounds.overhead.cores(configs) > bounds.cores + ROUNDING:
+            return False
+        return not state.reachable or is_reachable(pipeline, configs, state.running, self.ruled.rolling)
 
     def _smaller(self, config: StageConfig, least: StageConfig) -> StageConfig:
         """The next smaller size, not below what runs."""

@@ -192,6 +192,16 @@ def test_vpa_uses_no_more_than_it_has() -> None:
     assert percentile_cores(memory.stages[0].histogram) == pytest.approx(2.0, rel=0.05)
 
 
+def test_vpa_grows_as_far_as_old_and_new_have_room_together() -> None:
+    running = (replace(SMALLEST[0], replicas=2), replace(SMALLEST[1], replicas=2))
+    policy = VpaPlus(replace(ruled(), pipeline=replace(PIPELINE, bounds=Bounds(cores=8.0))))
+    busy = replace(seen([500.0], running), stages=())
+    plan = policy.decide(busy, EXPECTED, PolicyState(running))
+    assert [config.cores for config in plan.configs] == [2.0, 2.0]
+    near = policy.decide(busy, EXPECTED, PolicyState(running, reachable=True))
+    assert [config.cores for config in near.configs] == [1.0, 2.0]
+
+
 def test_growth_that_has_no_room_is_left_out_most_first() -> None:
     tight = replace(PIPELINE, bounds=Bounds(cores=7.0))
     wanted = (replace(SMALLEST[0], replicas=9), replace(SMALLEST[1], replicas=3))

@@ -145,6 +145,15 @@ def test_a_variant_that_must_be_loaded_costs_its_time() -> None:
         assert one(50.0, PolicyState(running), task)[0].variant == name
 
 
+def test_what_cannot_be_reached_beside_what_runs_is_not_planned_where_that_is_asked() -> None:
+    """Of 12 cores eight run, so no more than four may be started beside them."""
+    running = (StageConfig("classify", "high", 1, 8.0, 1),)
+    assert one(33.0, PolicyState(running)) == (StageConfig("classify", "low", 1, 4.0, 1),)
+    assert one(100.0, PolicyState(running)) == (StageConfig("classify", "low", 1, 8.0, 1),)
+    near = one(100.0, PolicyState(running, reachable=True))
+    assert near == (StageConfig("classify", "low", 1, 4.0, 1),)
+
+
 def test_where_nothing_fits_there_is_no_plan() -> None:
     pinned = PolicyState(LOW, pins=(("classify", Pin(replicas=3)),))
     plan = MsPlus(TASK).decide(SEEN, expected(7.0), pinned)
