@@ -12,7 +12,7 @@ body { max-width: 72rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
 p { max-width: 46rem; } p.note { color: #4b5563; font-size: .92em; }
 table { font-size: .94em; width: auto; min-width: 40rem; }
-th, td { white-space: nowrap; padding: .18rem .7rem; }
+th, td { white-space: nowrap; padding: .18rem .55rem; }
 tr.group td { border-top: 2px solid #d1d5db; } td.better { color: #047857; } td.worse { color: #b91c1c; }
 td small { color: #6b7280; font-size: .88em; } td.text { white-space: normal; min-width: 18rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; font-weight: 600; }

@@ -133,7 +133,7 @@ def dots(plot: Dots) -> str:
         axes.tick_params(axis="y", length=0)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
-    return drawn(draw, 8.2, 0.9 + len(plot.cells) * max(0.24, 0.075 * count + 0.06))
+    return drawn(draw, 8.2, 0.9 + len(plot.cells) * max(0.24, 0.058 * count + 0.06))
 
 
 def _log_axis(axes: Any) -> None:

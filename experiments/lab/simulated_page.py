@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
+from typing import TypeVar
 
 from experiments.lab.experiment import Experiment
 from experiments.lab.markup import (
@@ -29,7 +30,7 @@ from ipa.report import html
 
 # A pipeline under a load at an SLA: what policies are compared in. Policies here may carry a forecaster.
 CellKey = tuple[str, str, str]
-Value = Callable[[Row], float]
+V = TypeVar("V")
 METRICS: tuple[tuple[str, str, str, float, bool], ...] = (
     # key of the summary, heading, format, scale, whether more is better
     ("pas_mean", "PAS", ".2f", 100.0, True),
@@ -190,42 +191,68 @@ def _overall_table(grid: Grid) -> str:
 
 
 def _pictures(grid: Grid) -> list[str]:
+    """Cores and accuracy of every cell, against the reference where there is one; what was late or lost."""
+
+    def over(value: Callable[[CellKey, str], V]) -> list[list[V]]:
+        return [[value(cell, policy) for policy in grid.policies] for cell in grid.cells]
+
     names = [_cell_name(grid, cell) for cell in grid.cells]
-    found = []
-    if grid.reference is not None:
-        found.append(
-            dots(
-                Dots(
-                    "Cores",
-                    f"cores, of those of {grid.reference}",
-                    names,
-                    grid.policies,
-                    [[_ratio(grid, cell, policy) for policy in grid.policies] for cell in grid.cells],
-                    log=True,
-                    line=1.0,
-                )
+    of = "" if grid.reference is None else f", of those of {grid.reference}"
+    than = "%" if grid.reference is None else f"points more than {grid.reference}"
+    late = over(lambda cell, policy: _scaled(grid.mean(cell, policy, "violation_ratio"), 100))
+    return [
+        dots(
+            Dots(
+                "Cores",
+                f"cores{of}",
+                names,
+                grid.policies,
+                over(lambda cell, policy: _cores(grid, cell, policy)),
+                over(lambda cell, policy: _their_cores(grid, cell, policy)),
+                log=True,
+                line=1.0 if of else None,
             )
-        )
-    for key, title, label in (
-        ("pas_mean", "Accuracy of a request (PAS)", "PAS, %"),
-        ("violation_ratio", "Late or lost", "% of the requests sent"),
-    ):
-        means = [
-            [_scaled(grid.mean(cell, policy, key), 100) for policy in grid.policies] for cell in grid.cells
-        ]
-        theirs = [
-            [run.pas * 100 if (run := grid.theirs(cell, policy)) else None for policy in grid.policies]
-            for cell in grid.cells
-        ]
-        found.append(
-            dots(Dots(title, label, names, grid.policies, means, theirs if key == "pas_mean" else ()))
-        )
-    return found
+        ),
+        dots(
+            Dots(
+                "Accuracy of a request (PAS)",
+                f"PAS, {than}",
+                names,
+                grid.policies,
+                over(lambda cell, policy: _pas(grid, cell, policy)),
+                over(lambda cell, policy: _their_pas(grid, cell, policy)),
+                line=0.0 if of else None,
+            )
+        ),
+        dots(Dots("Late or lost", "% of the requests sent", names, grid.policies, late)),
+    ]
 
 
-def _ratio(grid: Grid, cell: CellKey, policy: str) -> Mean | None:
+def _cores(grid: Grid, cell: CellKey, policy: str) -> Mean | None:
+    if grid.reference is None:
+        return grid.mean(cell, policy, "cores_mean")
     change = grid.against(cell, policy, "cores_mean", relative=True)
     return None if change is None else Mean(change.value + 1, change.half_width, change.count)
+
+
+def _pas(grid: Grid, cell: CellKey, policy: str) -> Mean | None:
+    if grid.reference is None:
+        return _scaled(grid.mean(cell, policy, "pas_mean"), 100)
+    return _scaled(grid.against(cell, policy, "pas_mean", relative=False), 100)
+
+
+def _their_cores(grid: Grid, cell: CellKey, policy: str) -> float | None:
+    own, base = grid.theirs(cell, policy), grid.theirs(cell, grid.reference or "")
+    if grid.reference is None:
+        return own and own.cores
+    return own.cores / base.cores if own and base and policy != grid.reference else None
+
+
+def _their_pas(grid: Grid, cell: CellKey, policy: str) -> float | None:
+    own, base = grid.theirs(cell, policy), grid.theirs(cell, grid.reference or "")
+    if grid.reference is None:
+        return own and 100 * own.pas
+    return 100 * (own.pas - base.pas) if own and base and policy != grid.reference else None
 
 
 def _cell_name(grid: Grid, cell: CellKey) -> str:
@@ -238,7 +265,7 @@ def _tables(grid: Grid) -> list[str]:
     has_published = any(grid.theirs(cell, policy) for cell in grid.cells for policy in grid.policies)
     header = ["workload", "SLA", "policy", *(name for _, name, *_ in METRICS), "lost"]
     if has_published:
-        header += ["published PAS", "published cores"]
+        header += ["their PAS", "their cores"]
     for pipeline in dict.fromkeys(cell[0] for cell in grid.cells):
         groups = []
         for cell in (cell for cell in grid.cells if cell[0] == pipeline):
@@ -265,8 +292,8 @@ def _tables(grid: Grid) -> list[str]:
     if has_published:
         found.append(
             note(
-                "Published figures are means over the decisions in the authors' logs (revision series), each "
-                "run with weights and margins of its own, which ours have not: one weight set per pipeline. "
+                "Theirs are the published figures, means over the decisions in the authors' logs (revision "
+                "series). Each run there has weights and margins of its own; here a pipeline has one set. "
                 "RIM there is the larger of two static over-provisions."
             )
         )
