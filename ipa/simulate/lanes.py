@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from ipa.simulate.columns import Ended, Formed, Ints
 from ipa.simulate.kernel_numba import Drive
-from ipa.simulate.queue import Drained, Ended, Formed, Ints, Pods, QueueSim
+from ipa.simulate.queue import Drained, Pods, QueueSim
 from ipa.simulate.service import Floats
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ipa.simulate.columns import Ended, Formed, Ints, Items, no_items
 from ipa.simulate.kernel_numba import FEW_REPLICAS, Drive
 from ipa.simulate.service import Factors, Floats, Service
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,83 +35,6 @@ class Drained(NamedTuple):
 
     name: str
     end_s: float
-
-
-class Ended(NamedTuple):
-    """Columns of items that ended, in order of their end, those of one moment in the order of the queue."""
-
-    ref: Ints
-    born_s: Floats
-    done_s: Floats
-    lost: Bools
-    server: Ints
-
-    def pick(self, which: Ints | Bools | slice) -> Ended:
-        """Those at these places."""
-        return Ended(
-            self.ref[which], self.born_s[which], self.done_s[which], self.lost[which], self.server[which]
-        )
-
-    def by_end(self) -> Ended:
-        """In order of their end."""
-        return self.pick(np.argsort(self.done_s, kind="stable"))
-
-
-@dataclass(slots=True)
-class Items:
-    """Columns of items that left the queue, in the order in which they left it."""
-
-    ref: Ints
-    arrived_s: Floats
-    born_s: Floats
-    done_s: Floats
-    server: Ints
-    lost: Bools
-
-    def cut(self, chosen: Bools | Ints | slice) -> Items:
-        """Those that are chosen."""
-        return Items(*(getattr(self, column.name)[chosen] for column in fields(self)))
-
-    def and_then(self, later: Items) -> Items:
-        """These, then those."""
-        if not len(self.ref) or not len(later.ref):
-            return later if len(later.ref) else self
-        return Items(
-            *(
-                np.concatenate([getattr(each, column.name) for each in (self, later)])
-                for column in fields(self)
-            )
-        )
-
-
-class Formed(NamedTuple):
-    """Batches by their number and the items in them, in the order of the queue.
-
-    Batch k ends before item `stops[k]`; `lost` is by item, and a batch of server -1 is lost whole.
-    """
-
-    ref: Ints
-    arrived_s: Floats
-    born_s: Floats
-    stops: Ints
-    starts_s: Floats
-    ends_s: Floats
-    server: Ints
-    lost: Bools
-
-    def items(self) -> Items:
-        """The items one by one."""
-        sizes = np.diff(self.stops, prepend=0)
-        done_s, server = np.repeat(self.ends_s, sizes), np.repeat(self.server, sizes)
-        if self.lost.any():
-            done_s[self.lost], server[self.lost] = np.repeat(self.starts_s, sizes)[self.lost], -1
-        return Items(self.ref, self.arrived_s, self.born_s, done_s, server, self.lost)
-
-
-def no_items() -> Items:
-    """None."""
-    none, ints = np.empty(0), np.empty(0, dtype=np.int64)
-    return Items(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))
 
 
 @dataclass(slots=True)
@@ -373,5 +294,7 @@ class QueueSim:
             new.ends_s,
             new.server,
         )
-        self.flying = Items(*on, np.zeros(len(on[0]), dtype=np.bool_))
+        ref_on, arrived_on, born_on, done_on, server_on = on
+        lost_on = np.zeros(len(ref_on), dtype=np.bool_)
+        self.flying = Items(ref_on, arrived_on, born_on, done_on, server_on, lost_on)
         return Ended(ref, born, done, np.zeros(len(ref), dtype=np.bool_), server)

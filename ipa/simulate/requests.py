@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipa.simulate.queue import Ended, Ints
+from ipa.simulate.columns import Ended, Ints
 from ipa.simulate.service import Floats
 
 
