@@ -82,6 +82,8 @@ class StageSim:
         self._last_offer_s = 0.0
         # Requests that came; items that came beside one a request or came back; items that went.
         self._came, self._entered, self._left = Seconds(), Seconds(), Seconds()
+        # Requests that bring other than one item.
+        self._several = Seconds()
 
     @property
     def now_s(self) -> float:
@@ -172,6 +174,7 @@ class StageSim:
             # Beside one item a request.
             self._entered.add(several)
             self._left.add(times[counts != 1])
+            self._several.add(times[counts != 1])
             self._lanes.offer(*entering)
 
     def run(self, until_s: float) -> Served:
@@ -197,7 +200,13 @@ class StageSim:
 
     def items_per_s(self) -> Ints:
         """Items that came to the queue in each second, from 0 on; those of a failed replica once more."""
-        return self._entered.counts()
+        came, entered, several = self._came.counts(), self._entered.counts(), self._several.counts()
+        # A request of one item has entered as it came; of others each item counts, and not the request.
+        items = np.zeros(max(len(came), len(entered)), dtype=np.int64)
+        items[: len(came)] += came
+        items[: len(entered)] += entered
+        items[: len(several)] -= several
+        return items
 
     def waiting_per_s(self) -> Ints:
         """Items that wait at the end of each second, from 0 on, as far as it has run."""

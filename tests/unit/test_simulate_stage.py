@@ -173,3 +173,13 @@ def test_the_service_of_an_operating_point() -> None:
     assert np.percentile(draws, 99) == pytest.approx(1.2, rel=0.01)
     plain = service_of(OperatingPoint("v", 0.9, 4, 1.0, latency_s=0.2, capacity_rps=20.0))
     assert (plain.full_s, plain.one_s, plain.spread) == (0.2, 0.125, 0.0)
+
+
+def test_items_are_counted_by_the_second_beside_requests() -> None:
+    times, items = [0.0, 0.4, 1.2, 1.3, 3.0], [1, 3, 0, 1, 2]
+    counted = stage_of([Pods(1, 1, FLAT)], times, items)
+    assert counted.arrivals_per_s().tolist() == [2, 2, 0, 1]
+    assert counted.items_per_s().tolist() == [4, 1, 0, 2]
+    assert stage_of([Pods(1, 1, FLAT)], times).items_per_s().tolist() == [2, 2, 0, 1]
+    none = stage_of([Pods(1, 1, FLAT)], [0.5, 2.5], [1, 0])
+    assert none.items_per_s().tolist() == [1, 0, 0]
