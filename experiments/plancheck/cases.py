@@ -32,7 +32,7 @@ def measured() -> Iterator[Case]:
     for name, pipeline in load_pipelines(Path("pipelines")).items():
         profiles = load_profiles(Path("profiles"), name)
         for rate_rps in RATES_RPS:
-            yield Case(name, pipeline, profiles, rate_rps)
+            yield Case("measured", pipeline, profiles, rate_rps)
 
 
 def drawn(seed: int, count: int) -> Iterator[Case]:

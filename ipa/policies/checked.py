@@ -40,16 +40,12 @@ class Checked:
     that is not the middle is tried. The best that meets the SLA is taken. At most `checker.most_checks` are
     simulated in a decision: that, and not a clock, bounds its time, so that equal inputs give equal plans.
     Where none meets the SLA for sure, the one that comes nearest is taken, and its note says so.
-
-    `longest` above 1 also tries plans that are late by prediction, for SLAs up to so many times as long,
-    where the first is in time by far.
     """
 
     inner: Ours
     shorter: Shorter
     checker: Checker
     name: str = "ours-checked"
-    longest: float = 1.0
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The plan for `forecast.upper_rps`; that of the largest rate that can be carried where none can."""
@@ -58,14 +54,12 @@ class Checked:
             return first
         start = Start(state.running, queued_of(observation))
         verdict = self.checker(first.configs, first.rate_rps, start)
-        if verdict is None or (verdict.meets and self.longest <= 1.0):
+        if verdict is None or verdict.meets:
             return first
         tried = [(first, verdict), *self._others(first, verdict, state, start)]
         good = [(plan, seen) for plan, seen in tried if seen.meets]
         if good:
             plan, seen = max(good, key=lambda each: _worth(each[0]))
-            if plan is first:
-                return first
             words = f"the best plan takes {verdict.quantile_s:.3g} s of {verdict.sla_s:g} s by simulation"
         else:
             plan, seen = min(tried, key=lambda each: each[1].quantile_s)
@@ -78,7 +72,7 @@ class Checked:
         """Plans for shorter SLAs, each with its verdict."""
         pipeline = constrained(self.inner.pipeline, state)
         known = {first.configs: verdict}
-        bracket = _Bracket(first, verdict, self.longest)
+        bracket = _Bracket(first, verdict)
         for _ in range(self.checker.most_checks - 1):
             ratio = bracket.next_ratio()
             if ratio is None:
@@ -100,16 +94,11 @@ class Checked:
 class _Bracket:
     """Between which shares of the SLA the longest lies whose plan meets it."""
 
-    def __init__(self, first: Plan, verdict: Verdict, longest: float) -> None:
+    def __init__(self, first: Plan, verdict: Verdict) -> None:
         # The shortest whose plan was late, the longest whose plan was in time, and that has none.
-        self._late, self._good, self._none = longest, 0.0, 0.0
+        self._late = self._good = self._none = 0.0
+        self._guess = 0.0
         self.tell(1.0, first, verdict)
-        assert first.latency_s is not None
-        # Shorter by as much as it was longer, or the other way round.
-        share = max(0.5, SHORTER * verdict.sla_s / verdict.quantile_s)
-        self._guess: float | None = min(longest, share * first.latency_s / verdict.sla_s)
-        if verdict.meets:
-            self._late = min(longest, self._guess + LESS)
 
     def tell(self, ratio: float, plan: Plan, verdict: Verdict) -> None:
         """What came of a share. A late plan is that of all shares down to its own latency."""
@@ -118,6 +107,7 @@ class _Bracket:
             return
         assert plan.latency_s is not None
         self._late = plan.latency_s / verdict.sla_s
+        # Shorter by as much as it was longer.
         self._guess = max(0.5, SHORTER * verdict.sla_s / verdict.quantile_s) * self._late
 
     def unknown(self, ratio: float) -> None:
@@ -129,15 +119,16 @@ class _Bracket:
         low = max(self._good, self._none)
         if self._late - low < LESS:
             return None
-        guess, self._guess = self._guess, None
-        if guess is not None and (not low or low + LESS <= guess):
-            return min(guess, self._late if low else self._late - LESS)
-        return (low + self._late) / 2
+        return (low + self._late) / 2 if low else min(self._guess, self._late - LESS)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedPredictor:
-    """What `predict` says, with the latency as it is simulated: so what runs is judged as plans are."""
+    """What `predict` says, with the latency as it is simulated where that is longer.
+
+    So what runs is judged as plans are, which meet the SLA by both. A simulation that begins at rest is too
+    short to see how long the queue of a stage near its capacity becomes; the prediction knows.
+    """
 
     predict: Predictor
     checker: Checker
@@ -145,10 +136,10 @@ class CheckedPredictor:
     def __call__(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
         """What the configuration would do at the rate; None where the profiles do not know it."""
         seen = self.predict(configs, rate_rps)
-        if seen is None or not seen.carries:
+        if seen is None or not seen.feasible:
             return seen
         verdict = self.checker(tuple(configs), rate_rps)
-        return seen if verdict is None else replace(seen, latency_s=verdict.quantile_s)
+        return seen if verdict is None else replace(seen, latency_s=max(seen.latency_s, verdict.quantile_s))
 
 
 def queued_of(observation: Observation) -> tuple[tuple[str, float], ...]:

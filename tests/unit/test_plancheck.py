@@ -176,9 +176,7 @@ def test_only_the_policy_that_checks_gets_a_checker() -> None:
     assert isinstance(predict, CheckedPredictor)
     seen, formula = predict(SMALLEST, 5.0), inputs.predictor()(SMALLEST, 5.0)
     assert seen is not None and formula is not None
-    assert (
-        seen.latency_s == pytest.approx(formula.latency_s, rel=0.25) and seen.latency_s != formula.latency_s
-    )
+    assert formula.latency_s <= seen.latency_s < 1.25 * formula.latency_s
 
 
 def test_a_simulated_run_with_checked_plans_repeats() -> None:
