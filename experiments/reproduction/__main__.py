@@ -6,13 +6,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from experiments.reproduction import beating, compare, infadapter
 from experiments.reproduction.forecasts import learned
+from experiments.reproduction.inloop import LoopRun, loop_run
 from experiments.reproduction.page import count_rows, lines, page
 from experiments.reproduction.replay import Ask
 from experiments.reproduction.runs import PIPELINES, TRACE, Published, missing_files, read_runs
@@ -23,6 +24,7 @@ ALL = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
 # A few cells: a run takes ten seconds.
 SIMULATED = (("video", "bursty"), ("audio-qa", "fluctuating"), ("sum-qa", "bursty"), ("nlp", "bursty"))
 SEEDS = (1, 2, 3)
+PARTS = ("runs", "loop", "infadapter", "planned", "simulated")
 
 
 def main() -> int:
@@ -32,6 +34,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=data)
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "explanation" / "reproduction.md")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
+    parser.add_argument("--parts", default=",".join(PARTS), help="anew; the others are read from --out")
     parser.add_argument("--sim-seeds", type=int, default=1, help="runs of each simulated cell")
     arguments = parser.parse_args()
     data = arguments.data
@@ -41,18 +44,35 @@ def main() -> int:
         where = f"{data} (IPA_SHARED_DATA, --data)"
         print(f"the published data is needed: {', '.join(missing)} not in {where}", file=sys.stderr)
         return 1
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    wanted = arguments.parts.split(",")
+    unknown = [part for part in wanted if part and part not in PARTS]
+    if unknown:
+        parser.error(f"--parts: there is no {', '.join(unknown)}; there are {', '.join(PARTS)}")
     published = read_runs(data)
-    found = replayed(published, data)
-    write(arguments.out / "runs.json", compare.rows(found))
-    adapted = infadapter.outcomes(data / "infadapter.json", SEEDS)
-    write(arguments.out / "infadapter.json", (asdict(each) for each in adapted))
-    planned = list(plans(published))
-    write(arguments.out / "planned.json", (asdict(each) for each in planned))
-    simulated = list(simulations(published, range(1, arguments.sim_seeds + 1)))
-    write(arguments.out / "simulated.json", (asdict(each) for each in simulated))
-    arguments.page.write_text(page(found, adapted, planned, simulated), encoding="utf-8")
-    print(lines(count_rows(found)))
+    makers: dict[str, Callable[[], Iterable[Any]]] = {
+        "runs": lambda: compare.rows(replayed(published, data)),
+        "loop": lambda: (asdict(each) for each in in_loop(published)),
+        "infadapter": lambda: (asdict(each) for each in infadapter.outcomes(data / "infadapter.json", SEEDS)),
+        "planned": lambda: (asdict(each) for each in plans(published)),
+        "simulated": lambda: (
+            asdict(each) for each in simulations(published, range(1, arguments.sim_seeds + 1))
+        ),
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for part, make in makers.items():
+        if part in wanted:
+            write(arguments.out / f"{part}.json", make())
+    found = {part: json.loads((arguments.out / f"{part}.json").read_text("utf-8")) for part in PARTS}
+    compared = compare.from_rows(found["runs"])
+    text = page(
+        compared,
+        [LoopRun(**row) for row in found["loop"]],
+        [infadapter.Outcome(**row) for row in found["infadapter"]],
+        [beating.Outcome(**row) for row in found["planned"]],
+        [beating.Outcome(**row) for row in found["simulated"]],
+    )
+    arguments.page.write_text(text, encoding="utf-8")
+    print(lines(count_rows(compared)))
     return 0
 
 
@@ -66,6 +86,14 @@ def replayed(published: Published, data: Path) -> list[compare.Compared]:
         found.append(compare.compare(run, published, files, line, planners))
         say(*run.cell, run.system)
     return found
+
+
+def in_loop(published: Published) -> Iterable[LoopRun]:
+    """IPA's runs in the simulator."""
+    for run in published.runs:
+        if run.system == "ipa":
+            yield loop_run(run, *files_of(run.pipeline), published.patterns[run.workload])
+            say("in the loop", *run.cell)
 
 
 def plans(published: Published) -> Iterable[beating.Outcome]:

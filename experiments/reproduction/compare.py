@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.reproduction.forecasts import Learned, Rates, at_mean, foresight, last_maximum
 from experiments.reproduction.replay import Ask, Replay, planner, started, walk
-from experiments.reproduction.runs import SYSTEMS, LoggedRun, Published
+from experiments.reproduction.runs import SYSTEMS, Log, LoggedRun, Published
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.simulate.published import settings_of
@@ -137,6 +137,7 @@ def rows(found: Sequence[Compared]) -> Iterator[dict[str, Any]]:
             "workload": run.workload,
             "system": run.system,
             "log": asdict(run.log),
+            "starting_cores": each.starting_cores,
             "notes": list(run.notes),
             "reason": each.reason(HEADLINE),
             "replays": [
@@ -151,3 +152,19 @@ def rows(found: Sequence[Compared]) -> Iterator[dict[str, Any]]:
                 for way, replay in each.replays.items()
             ],
         }
+
+
+def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Compared]:
+    """What `rows` made plain, but for the runs' settings."""
+    found = []
+    for row in rows:
+        names = (row["series"], row["pipeline"], row["workload"], row["system"])
+        run = LoggedRun(*names, {}, Log(**row["log"]), tuple(row["notes"]))
+        replays = {
+            (each["forecast"], each["ties"]): Replay(
+                **{name: each[name] for name in Replay.__dataclass_fields__}
+            )
+            for each in row["replays"]
+        }
+        found.append(Compared(run, row["starting_cores"], replays))
+    return found

@@ -68,13 +68,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run: the share of requests late or turned away, accuracy by request, cores paid by second."""
+    """One run: the share of requests late or turned away, accuracy by request, cores paid by second.
+
+    `beyond_ratio` is the share of the requests beyond what their variant carries in the second they come.
+    """
 
     forecast: str
     sets: bool
     beta: float
     seed: int
     late_ratio: float
+    beyond_ratio: float
     accuracy: float
     cores: float
     most_cores: int
@@ -87,6 +91,7 @@ class Server:
     def __init__(self, cores: int, saturation_rps: float, capacity_rps: float, ready_s: float) -> None:
         """A server that has been idle until `ready_s`."""
         self.ready_s = ready_s
+        self.capacity_rps = capacity_rps
         self._service_s = cores / saturation_rps
         self._longest_wait_s = ENQUEUED * capacity_rps / saturation_rps
         self._free = [ready_s] * cores
@@ -192,7 +197,7 @@ def simulate(task: Task, forecast: str, beta: float, *, sets: bool, seed: int) -
     credit: dict[str, float] = {}
     recent: list[float] = []
     sent = late = changes = 0
-    accurate, paid = 0.0, []
+    accurate, beyond, paid = 0.0, 0.0, []
     for second in range(FIRST_S, len(task.rates)):
         if (second - FIRST_S) % INTERVAL_S == 0:
             # Up at once, down once four decisions in a row ask for less.
@@ -200,6 +205,8 @@ def simulate(task: Task, forecast: str, beta: float, *, sets: bool, seed: int) -
             changes += pods.ask(planner.plan(max(recent), pods.loaded), second)
         pods.advance(second)
         paid.append(pods.cores())
+        for name, share in pods.shares.items():
+            beyond += max(0.0, task.rates[second] * share - pods.serving[name][1].capacity_rps)
         for offset_s in np.sort(random.random(int(task.rates[second]))):
             for name, share in pods.shares.items():
                 credit[name] = credit.get(name, 0.0) + share
@@ -210,7 +217,8 @@ def simulate(task: Task, forecast: str, beta: float, *, sets: bool, seed: int) -
             if took_s is None or took_s > task.published.slo_ms / 1000:
                 late += 1
             accurate += task.published.variants[name][0]
-    return Outcome(forecast, sets, beta, seed, late / sent, accurate / sent, fmean(paid), max(paid), changes)
+    ratios = (late / sent, beyond / sent, accurate / sent)
+    return Outcome(forecast, sets, beta, seed, *ratios, fmean(paid), max(paid), changes)
 
 
 def outcomes(path: Path, seeds: Sequence[int]) -> list[Outcome]:

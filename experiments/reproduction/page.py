@@ -20,12 +20,16 @@ from experiments.reproduction.compare import (
     Way,
     counts,
 )
+from experiments.reproduction.inloop import LoopRun
 
+# The share of the cells that is to be within.
+GOAL = 0.9
 TEMPLATE = Path(__file__).with_name("template.md")
 
 
 def page(
     found: Sequence[Compared],
+    looped: Sequence[LoopRun],
     adapted: Sequence[infadapter.Outcome],
     planned: Sequence[beating.Outcome],
     simulated: Sequence[beating.Outcome],
@@ -48,11 +52,15 @@ def page(
         line_cells=line_cells,
         either_runs=either_runs,
         either_cells=either_cells,
+        goal_words=goal_words(found),
         rate_off=percent(max(_rate_off(each) for each in found)),
         off_headline=lines(off_rows(found, HEADLINE)),
         off_plain=lines(off_rows(found, PLAIN)),
         every=lines(run_rows(found)),
         notes="; ".join(dict.fromkeys(_notes(found))) or "none",
+        looped=lines(loop_rows(looped)),
+        looped_within=sum(all(abs(off) <= WITHIN for off in each.off) for each in looped),
+        looped_all=len(looped),
         seeds=len({each.seed for each in adapted}),
         infadapter=lines(adapted_rows(adapted)),
         infadapter_words=adapted_words(adapted),
@@ -80,6 +88,20 @@ def count_rows(found: Sequence[Compared]) -> list[list[str]]:
             [forecast, *(f"{a} of {b}" for a, b, _, _ in each), *(f"{c} of {d}" for _, _, c, d in each)]
         )
     return rows
+
+
+def goal_words(found: Sequence[Compared]) -> str:
+    """With which forecasts and choices the goal is met, by runs and by whole cells."""
+    words = []
+    for what, first in (("runs", 0), ("whole cells", 2)):
+        ways = [(forecast, ties) for forecast in FORECASTS for ties in (*TIES, EITHER)]
+        met = [f"{way[0]} ({way[1]})" for way in ways if _share(counts(found, way), first) >= GOAL]
+        words.append(f"By {what} it is met with: {', '.join(met) or 'none'}.")
+    return " ".join(words)
+
+
+def _share(counted: tuple[int, int, int, int], first: int) -> float:
+    return counted[first] / counted[first + 1]
 
 
 def off_rows(found: Sequence[Compared], way: Way) -> list[list[str]]:
@@ -110,20 +132,48 @@ def run_rows(found: Sequence[Compared]) -> list[list[str]]:
     return rows
 
 
+def loop_rows(looped: Sequence[LoopRun]) -> list[list[str]]:
+    """A line a run of the simulator."""
+    rows = [["run", "published cores, PAS", "decided", "off", "paid cores", "late or lost", "changes"]]
+    for each in looped:
+        cores, pas = each.off
+        rows.append(
+            [
+                " ".join((each.series, each.pipeline, each.workload)),
+                f"{each.log_cores:.2f}, {100 * each.log_pas:.2f}",
+                f"{each.cores:.2f}, {100 * each.pas:.2f}",
+                f"{percent(cores)}, {percent(pas)}",
+                f"{each.paid_cores:.2f}",
+                f"{100 * each.late_ratio:.2f} %",
+                str(each.changes),
+            ]
+        )
+    return rows
+
+
 def adapted_rows(adapted: Sequence[infadapter.Outcome]) -> list[list[str]]:
     """A line for each forecaster, with sets and with single variants."""
     betas = list(dict.fromkeys(each.beta for each in adapted))
-    rows = [["forecast", "variants", "late", *(f"accuracy, cores at β {beta:g}" for beta in betas)]]
+    rows = [
+        [
+            "forecast",
+            "variants",
+            "late",
+            "beyond capacity",
+            *(f"accuracy, cores at β {beta:g}" for beta in betas),
+        ]
+    ]
     for forecast in dict.fromkeys(each.forecast for each in adapted):
         for sets in (True, False):
             some = [each for each in adapted if (each.forecast, each.sets) == (forecast, sets)]
             by_beta = [[each for each in some if each.beta == beta] for beta in betas]
             late = [fmean(each.late_ratio for each in group) for group in by_beta]
+            beyond = [fmean(each.beyond_ratio for each in group) for group in by_beta]
             accuracy = [fmean(each.accuracy for each in group) for group in by_beta]
             cores = [fmean(each.cores for each in group) for group in by_beta]
             cells = [f"{100 * a:.2f} %, {c:.1f}" for a, c in zip(accuracy, cores, strict=True)]
-            words = f"{percent(min(late))} to {percent(max(late))}"
-            rows.append([forecast, "a set" if sets else "one", words, *cells])
+            ranges = [f"{percent(min(each))} to {percent(max(each))}" for each in (late, beyond)]
+            rows.append([forecast, "a set" if sets else "one", *ranges, *cells])
     return rows
 
 
