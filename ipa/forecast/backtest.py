@@ -58,6 +58,8 @@ class Backtest:
             except DomainError:
                 continue
             fitted[rung.name] = own, clock_s() - start_s
+        if not fitted:
+            return {}
         windows = {
             name: series.steps(max(self.window_s, own.min_history_s(self.horizon_s)))
             for name, (own, _) in fitted.items()
