@@ -44,7 +44,7 @@ CASES = (
     Case("one stage, batches of 8 on 4 replicas", 1, 8, 4, 0.1),
     Case("three stages, single requests on 4 replicas", 3, 1, 4, 0.1),
     Case("three stages, batches of 8 on 4 replicas", 3, 8, 4, 0.1),
-    Case("three stages, batches of 8 on 4 replicas, early drop", 3, 8, 4, 0.1, drop_after_s=0.25),
+    Case("three stages, batches of 8 on 4 replicas, early drop", 3, 8, 4, 0.1, drop_after_s=0.08),
 )
 
 
@@ -53,8 +53,8 @@ def arrivals(count: int) -> NDArray[np.float64]:
     return np.cumsum(np.random.default_rng(1).exponential(1 / RATE_RPS, count))
 
 
-def simulate(case: Case, times_s: NDArray[np.float64], kernel: str) -> NDArray[np.float64]:
-    """When each request ended, by id (negative: lost); the simulator."""
+def simulate(case: Case, times_s: NDArray[np.float64], kernel: str) -> tuple[NDArray[np.float64], int]:
+    """When each request ended, by id (negative: lost), and how many came to all stages; the simulator."""
     stages = [Stage(f"s{at}", (Variant("v"),), batch_timeout_s=case.timeout_s) for at in range(case.stages)]
     pipeline = Pipeline(
         "bench", chain(stages), Sla(1.0), {"default": Objective()}, drop_after_s=case.drop_after_s
@@ -69,7 +69,7 @@ def simulate(case: Case, times_s: NDArray[np.float64], kernel: str) -> NDArray[n
         until_s = float(times_s[first + CHUNK]) if first + CHUNK < len(times_s) else float(times_s[-1]) + 1e3
         ended = sim.run(until_s)
         ends[ended.ids] = np.where(ended.lost, -ended.done_s, ended.done_s)
-    return ends
+    return ends, sum(int(came.sum()) for came in sim.arrivals_per_s().values())
 
 
 def simulate_in_simpy(case: Case, times_s: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -203,8 +203,9 @@ def release(  # noqa: PLR0912, PLR0915 - see `advance`
     """What ended before `until_s`, and what did not. To be compiled; without that NumPy's steps are quicker.
 
     `flying` are columns (ref, arrival, birth, end, server) of items from earlier, the other arguments new
-    items and the batches over them; none is lost. The answer is columns (ref, birth, end, server) by end,
-    those of one moment in the order of the queue, and then those of what flies on, in that order.
+    items and the batches over them; what is lost is lost by the batch, of server -1. The answer is columns
+    (ref, birth, end, server) by end, those of one moment in the order of the queue, and then those of what
+    flies on, in that order.
     """
     old_ref, old_arrived, old_born, old_done, old_server = flying
     old = len(old_ref)
