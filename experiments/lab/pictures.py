@@ -15,7 +15,7 @@ FIXED = {"ours": BLUE, "ipa": ORANGE, "fa2-low": GREEN, "fa2-high": RED}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 PUBLISHED = "published"
 # Values this many times apart are drawn on a logarithmic axis.
-WIDE = 4
+WIDE = 8
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:

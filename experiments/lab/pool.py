@@ -69,7 +69,9 @@ def _make(name: str, missing: Sequence[Unit], work: Work, store: RunStore, worke
             for future in done:
                 unit = pending.pop(future)
                 future.result()
-                progress.step(unit.title, unit.weight)
+                # Of those that wait for an answer the oldest are being made.
+                running = sum(each.weight for each in list(pending.values())[:workers])
+                progress.step(unit.title, unit.weight, running)
     except KeyboardInterrupt:
         _end(pool)
         kept = runs - sum(store.load(unit) is None for unit in missing)

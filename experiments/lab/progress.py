@@ -30,8 +30,8 @@ class Progress:
         self._start = self._said = now()
         self._done, self._done_weight = 0, 0.0
 
-    def step(self, title: str, weight: float) -> None:
-        """One more run is done."""
+    def step(self, title: str, weight: float, running: float = 0.0) -> None:
+        """One more run is done, and runs of weight `running` are under way: half done on the mean."""
         self._done += 1
         self._done_weight += weight
         now = self._now()
@@ -39,18 +39,19 @@ class Progress:
         if not self._live and not last and now - self._said < EVERY_S:
             return
         self._said = now
-        text = f"{self._name}: {self._done}/{self._runs} runs, {self._left(now)} [{title}]"
+        text = f"{self._name}: {self._done}/{self._runs} runs, {self._left(now, running)} [{title}]"
         if self._live:
             self._stream.write(f"\r\x1b[K{text[:118]}" + ("\n" if last else ""))
         else:
             self._stream.write(text + "\n")
         self._stream.flush()
 
-    def _left(self, now: float) -> str:
+    def _left(self, now: float, running: float) -> str:
         spent_s = now - self._start
         if self._done == self._runs:
             return f"took {words_of(spent_s)}"
-        left_s = spent_s / self._done_weight * (self._weight - self._done_weight)
+        done = self._done_weight + running / 2
+        left_s = spent_s / done * (self._weight - done)
         return f"about {words_of(left_s)} left"
 
 

@@ -61,11 +61,11 @@ def test_the_time_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     clock = iter([0.0, 20.0, 60.0, 61.0])
     progress = Progress("try", 3, 10.0, stream=sys.stderr, now=lambda: next(clock))
     progress.step("a", 4.0)
-    progress.step("b", 4.0)
+    progress.step("b", 4.0, running=2.0)
     progress.step("c", 2.0)
     assert capsys.readouterr().err.splitlines() == [
         "try: 1/3 runs, about 30 s left [a]",
-        "try: 2/3 runs, about 15 s left [b]",
+        "try: 2/3 runs, about 7 s left [b]",
         "try: 3/3 runs, took 1 min 01 s [c]",
     ]
     assert words_of(3725) == "1 h 02 min"
