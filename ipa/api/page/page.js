@@ -74,7 +74,7 @@ async function refresh() {
   put("chips", [control, live.degraded, live.settled, status.standing], () => chips(status));
   put("reason", [control, live.reason, live.detail, live.degraded], () => reason(status)[1]);
   $("reason").className = `banner ${reason(status)[0]}`;
-  put("figures", [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.stages], () => figures(status));
+  put("figures", [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.stages, status.beside], () => figures(status));
   put("stages", live.stages, () => stages(status, pipeline));
   put("decisions", [state.list, state.showHolds], () => decisions(state.list, state.showHolds));
   const samples = live.series.map((sample) => ({ ...sample, latency_ms: sample.latency_s === null ? null : sample.latency_s * 1000 }));

@@ -56,14 +56,16 @@ export function figures(status) {
   const share = live.latency_s === null ? null : live.latency_s / status.sla_s;
   const level = share === null ? "" : share > 1 ? "over" : share > 0.85 ? "near" : "ok";
   const ahead = live.forecast;
+  const beside = status.beside.filter((each) => each.cost_cores !== null);
   return [
     figure("Load", number(live.rate_rps), "rps", ahead
       ? ["forecast ", el("b", {}, number(ahead.point_rps)), ` · up to ${number(ahead.upper_rps)} within ${plain(ahead.horizon_s)} s`]
       : ["no forecast yet"]),
     figure(`Latency p${plain(status.sla_percentile)}`, latency, unit,
       [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
-    figure("Accuracy (PAS)", number(live.pas, 3), "", [`of ${live.stages.length} stages`]),
-    figure("Cost", plain(live.cost_cores), "cores", [`${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`]),
+    figure("Accuracy (PAS)", number(live.pas, 3), "", [`of ${live.stages.length} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
+    figure("Cost", plain(live.cost_cores), "cores", [`${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
+      ...beside.map((each) => ` · ${each.policy} would pay ${plain(each.cost_cores)}`)]),
   ];
 }
 
