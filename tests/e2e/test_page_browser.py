@@ -16,6 +16,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ipa.api.app import create_app
+from ipa.api.live import BesideLive
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
@@ -80,6 +81,14 @@ def shoot(page: Page, name: str) -> None:
     """Keep a picture where IPA_SCREENSHOTS names a folder."""
     if folder := os.environ.get("IPA_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def test_it_shows_what_a_second_policy_would_have_and_pay(page: Page, world: FakeWorld) -> None:
+    expect(page.locator("#figures")).not_to_contain_text("would")
+    world.beside = (BesideLive("hpa", "ocr@hpa", 3, LADDER[1][3], pas=0.742, cost_cores=1.5),)
+    expect(page.locator("#figures")).to_contain_text("hpa would have 0.742")
+    expect(page.locator("#figures")).to_contain_text("hpa would pay 1.5")
+    shoot(page, "beside")
 
 
 def test_it_shows_what_runs_and_why(page: Page, world: FakeWorld) -> None:

@@ -14,7 +14,7 @@ import httpx
 from prometheus_client import CollectorRegistry, Counter
 
 from ipa.api.app import create_app
-from ipa.api.live import live_state
+from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
 from ipa.control.actuation import Phase
 from ipa.control.ports import PipelineControl
@@ -148,6 +148,7 @@ class FakeWorld:
     applied_tick: int = -99
     metrics_fail: bool = False
     broken: Exception | None = None
+    beside: tuple[BesideLive, ...] = ()
     checks: tuple[Check, ...] = (Check("store", True, required=True), Check("prometheus", True))
 
     def services(self) -> Services:
@@ -172,6 +173,7 @@ class FakeWorld:
             verify=lambda name: len([decision for decision in self.log if decision.pipeline == name]),
             clock=self.clock,
             registry=registry,
+            beside=lambda _: self.beside,
         )
 
     def record(self, decision: Decision) -> None:
