@@ -135,6 +135,28 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
     assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
 
 
+@pytest.mark.parametrize("drop", ["none", "request", "batch"])
+def test_queues_a_replica_are_equal_to_so_many_stages_in_simpy(drop: str) -> None:
+    service, times = Service(2.7 * 4, 4.0, 0.2), poisson(1.0, 3000, 8)
+    rules = {"batch_timeout_s": 2.0, "drop": drop, "drop_after_s": 12.0}
+    served = run_stage(times, Pods(3, 4, service), 8, queue="replica", **rules)
+    done: dict[int, float] = {}
+    dropped: set[int] = set()
+    for lane in range(3):
+        env = simpy.Environment()
+        draws = np.random.default_rng((8, 1, lane, 0)).gamma(5.0, 0.2, 1000).tolist()
+        other = SimpyStage(env, 4, 1, 2.0, service.means_s(4), draws, drop, 12.0)
+        feed(env, other, times[lane::3].tolist())
+        env.run()
+        done |= {3 * request + lane: end for request, end in other.done_s.items()}
+        dropped |= {3 * request + lane for request in other.dropped}
+    assert set(served.ids[served.dropped].tolist()) == dropped
+    assert len(served.ids) == 3000
+    kept = ~served.dropped
+    expected = np.array([done[request] for request in served.ids[kept].tolist()])
+    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+
+
 def test_a_chain_is_equal_to_simpy_request_by_request() -> None:
     variants = (Variant("v"),)
     stages = chain([Stage("a", variants, batch_timeout_s=0.5), Stage("b", variants, batch_timeout_s=1.0)])

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.model.errors import InputError
-from ipa.simulate.kernel_numba import drive
+from ipa.simulate import kernel
+from ipa.simulate.kernel_numba import Patient, drive
+from ipa.simulate.queue import QueueSim
 from ipa.simulate.service import Factors
 from ipa.simulate.stage import Pods, Served, Service, StageSim
 
@@ -104,6 +106,26 @@ def test_every_request_ends_once_or_waits(case: dict) -> None:
     assert np.all(waits >= 0)
     assert len(ids) <= case["requests"]
     assert (len(ids) == case["requests"]) == (waiting[0] == 0)
+
+
+@needs_numba
+def test_the_patient_loop_is_plain_until_it_has_done_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patient, "ENOUGH", 500)
+    patient = Patient()
+    assert patient.release is None
+    columns = []
+    for loop in (patient, drive("plain")):
+        queue = QueueSim(0.5, kernel.KEEP, 1.0, (3,), loop)
+        queue.set_pods(0.0, [Pods(2, 4, Service(1.5, 1.0, 0.3))])
+        times = np.sort(np.random.default_rng(0).uniform(0.0, 400.0, 1500))
+        queue.offer(np.arange(1500), times, times)
+        parts = []
+        for until_s in (100.0, 200.0, 300.0, 1e4):
+            queue.run(until_s)
+            parts.append(queue.take_done(until_s))
+        columns.append([np.concatenate(column) for column in zip(*parts, strict=True)])
+    assert patient.release is not None
+    assert equal(*columns)
 
 
 def test_factors_are_the_same_however_they_are_taken() -> None:
