@@ -156,7 +156,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         publisher = Publisher(catalogue)
-        sight = sight_of(settings)
+        sight = sight_of(settings, profiles)
         loops = {
             name: _loop(settings, sight, each, _own(world, leadership), (publisher,), stop.linked())
             for name, each in chosen.items()

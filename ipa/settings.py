@@ -40,7 +40,8 @@ class Settings:
     tick_s: float = 10.0
     # IPA's monitoring window: two minutes of per-second rates.
     window_s: float = 120.0
-    # Pod start-up plus one tick: what is decided now must carry the load until the next decision acts.
+    # Pod start-up plus one tick: what is decided now must carry the load until the next decision acts. Longer
+    # where a profile's readiness time and a tick are.
     horizon_s: float = 20.0
     # What is forecast are means over this long: a queue and an objective's margins absorb shorter bursts.
     smooth_s: float = 5.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
+from ipa.model.profile import StageProfile
 
 log = logging.getLogger("ipa.forecast")
 
@@ -90,6 +92,8 @@ class SightSettings(Protocol):
     @property
     def forecast_quantile(self) -> float: ...
     @property
+    def tick_s(self) -> float: ...
+    @property
     def horizon_s(self) -> float: ...
     @property
     def smooth_s(self) -> float: ...
@@ -97,12 +101,23 @@ class SightSettings(Protocol):
     def window_s(self) -> float: ...
 
 
-def sight_of(settings: SightSettings) -> Sight:
+def horizon_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> float:
+    """Seconds ahead that must be known: the horizon set, or the slowest variant's start-up and one tick.
+
+    One for all pipelines, so that they share what is learned; `profiles` are by pipeline and stage.
+    """
+    stages = [stage for each in profiles.values() for stage in each.values()]
+    readiness_s = [variant.readiness_s or 0.0 for stage in stages for variant in stage.variants]
+    return max(settings.horizon_s, max(readiness_s, default=0.0) + settings.tick_s)
+
+
+def sight_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageProfile]]) -> Sight:
     """The ladder; with a trace file the one that learns from it, already learning.
 
     The trace begins at midnight UTC. InputError where it is no trace or has no requests.
     """
-    horizon_s, quantile, smooth_s = settings.horizon_s, settings.forecast_quantile, settings.smooth_s
+    quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
+    horizon_s = horizon_of(settings, profiles)
     if not settings.forecast_trace:
         ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s)
         return Sight(ladder, settings.window_s)

@@ -40,6 +40,8 @@ MIN_WINDOWS = 1000
 MAX_WINDOWS = 120_000
 # The newest part of the trace calibrates the upper quantile: a day, but never more than a fifth.
 CALIBRATION_RATIO = 0.2
+# Half of what is seen: of longer peaks there would be none to compare with.
+LONGEST_S = BACK_S / 2
 FORMAT = "ipa/boosted-quantiles/v1"
 NUMBERS = ("horizon_s", "quantile", "step_s", "smooth_s", "shift")
 GROWTH = Growth()
@@ -184,8 +186,10 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: Growth = GR
     """The model of a load: point from all of it, upper quantile from all but the newest part.
 
     That part calibrates the quantile. Windows with gaps are left out; DomainError where that leaves fewer
-    than MIN_WINDOWS.
+    than MIN_WINDOWS, or where the horizon is beyond a part of what is seen.
     """
+    if horizon_s > LONGEST_S:
+        raise DomainError(f"the horizon of {horizon_s:g} s is beyond {LONGEST_S:g} s")
     ahead, back = series.steps(horizon_s), series.steps(BACK_S)
     ends = series.whole(np.arange(back, len(series.rates_rps) - ahead + 1), back, ahead)
     targets = np.log(sliding_max(series.rates_rps, ahead)[ends] / levels(series, ends) + LEAST_RATIO)

@@ -151,6 +151,22 @@ def test_too_little_to_learn_from_is_an_error() -> None:
         learn(prepare(waves(1, 1.0), 1.0), 20.0, 0.9, SMALL)
 
 
+@pytest.mark.parametrize(("step_s", "horizon_s"), [(1.0, 300.0), (5.0, 5.0), (5.0, 55.0), (60.0, 120.0)])
+def test_it_learns_for_any_step_and_horizon_up_to_half_of_what_it_sees(
+    step_s: float, horizon_s: float
+) -> None:
+    rates = np.random.default_rng(1).poisson(20, round(20_000 / step_s) * (40 if step_s == 60 else 1))
+    series = Series(step_s, rates.astype(np.float64), step_s)
+    rung = Boosted(growth=replace(SMALL, trees=3)).fitted(series, horizon_s, 0.9)
+    answer = rung.peak(series.between(0, series.steps(600.0)), horizon_s, 0.9)
+    assert 15 < answer.point_rps <= answer.upper_rps < 45
+
+
+def test_a_horizon_beyond_what_it_sees_is_an_error() -> None:
+    with pytest.raises(DomainError, match="beyond 300 s"):
+        learn(prepare(waves(1), 1.0), 301.0, 0.9, SMALL)
+
+
 def test_windows_with_gaps_are_not_learned_from() -> None:
     rates = list(waves(1).rates_rps)
     rates[100::700] = [None] * len(rates[100::700])  # type: ignore[list-item]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ipa.adapters.forecasting import TraceForecaster, sight_of
+from ipa.adapters.forecasting import TraceForecaster, horizon_of, sight_of
 from ipa.forecast.traces import as_load
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.observation import LoadHistory
+from ipa.model.profile import StageProfile, VariantProfile
 from ipa.settings import Settings
 
 
@@ -65,15 +67,26 @@ def test_a_trace_too_short_to_learn_from_is_said_in_every_forecast() -> None:
 
 
 def test_without_a_trace_it_is_the_plain_ladder() -> None:
-    seen = sight_of(Settings())
+    seen = sight_of(Settings(), {})
     assert seen.window_s == Settings().window_s
     assert seen.forecaster(means(2, 120)).rung in {"seasonal", "window"}
+
+
+@pytest.mark.parametrize(("readiness_s", "horizon_s"), [(None, 20.0), (9.0, 20.0), (45.0, 55.0)])
+def test_the_horizon_covers_the_slowest_start_up_and_a_tick(
+    readiness_s: float | None, horizon_s: float
+) -> None:
+    variants = (VariantProfile("light", 0.7, ()), VariantProfile("heavy", 0.9, (), readiness_s=readiness_s))
+    stage = StageProfile("p", "s", variants, "a machine", date(2026, 1, 1), "measured")
+    profiles = {"p": {"s": stage}, "other": {}}
+    assert horizon_of(Settings(tick_s=10.0), profiles) == horizon_s
+    assert sight_of(Settings(), profiles).forecaster(means(2, 300)).horizon_s == horizon_s
 
 
 def test_the_setting_names_a_trace_and_the_window_grows(tmp_path: Path) -> None:
     path = tmp_path / "trace.txt"
     path.write_text("\n".join(f"{count:.0f}" for count in counts(1, 300)) + "\n")
-    seen = sight_of(Settings(forecast_trace=str(path), target="kubernetes"))
+    seen = sight_of(Settings(forecast_trace=str(path), target="kubernetes"), {})
     assert seen.window_s == 600 + 600 + 20
     assert isinstance(seen.forecaster, TraceForecaster)
 
@@ -86,4 +99,4 @@ def test_traces_that_are_none_are_said_at_start(tmp_path: Path, content: str | N
     if content is not None:
         path.write_text(content)
     with pytest.raises(error, match="trace"):
-        sight_of(Settings(forecast_trace=str(path)))
+        sight_of(Settings(forecast_trace=str(path)), {})
