@@ -94,7 +94,7 @@ def simulate(
 
 def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
     """The rates by the second of a named workload or of a trace file; UsageError where none are left."""
-    from ipa.cli.forecast import read_trace
+    from ipa.adapters.files.traces import read_trace
     from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
     if workload in WORKLOADS:
