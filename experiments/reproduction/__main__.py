@@ -22,7 +22,13 @@ from ipa.adapters.files import load_pipeline, load_profiles
 ROOT = Path(__file__).resolve().parents[2]
 ALL = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
 # A few cells: a run takes ten seconds.
-SIMULATED = (("video", "bursty"), ("audio-qa", "fluctuating"), ("sum-qa", "bursty"), ("nlp", "bursty"))
+SIMULATED = (
+    ("video", "bursty"),
+    ("audio-qa", "fluctuating"),
+    ("sum-qa", "bursty"),
+    ("nlp", "bursty"),
+    ("nlp", "fluctuating"),
+)
 SEEDS = (1, 2, 3)
 PARTS = ("runs", "loop", "infadapter", "planned", "simulated")
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+import numpy as np
+
 from experiments.published.compare import SLACK, cheapest, planned
 from experiments.published.data import peak_rates
 from ipa.control.guards import GuardSettings
@@ -19,7 +21,7 @@ from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.profiling.points import Allocation
-from ipa.simulate.run import SimSetup, simulate
+from ipa.simulate.run import SimResult, SimSetup, simulate
 
 OBJECTIVES = ("default", "paper-v3")
 # `ours` weighs accuracy against cores as `ipa` does; the others take the fewest cores at the accuracy that
@@ -30,6 +32,7 @@ COMPATS = {AT_TAIL: Compat.TAIL, AT_PAPER: Compat.PAPER}
 # Each new plan is taken at once, as the released loop does: the fewest cores at an accuracy are not what the
 # loop's own measure of worth would wait for.
 AT_ONCE = GuardSettings(down_after_ticks=1, tolerance_ratio=-1e9)
+WORST_S = 40.0
 # The goals: cores on the mean of the cells, and violations in each, relative to ipa's.
 CORES_GOAL, LATE_GOAL = 0.8, 0.5
 
@@ -38,7 +41,10 @@ Files = Mapping[str, tuple[Pipeline, Mapping[str, StageProfile]]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a system came to in a cell; `late_ratio` and `p99_s` are None where only plans were made."""
+    """What a system came to in a cell; `late_ratio` and `p99_s` are None where only plans were made.
+
+    `worst_ratio` is the share of the late or lost requests that came in the 40 s with most of them.
+    """
 
     pipeline: str
     workload: str
@@ -50,6 +56,7 @@ class Outcome:
     p99_s: float | None = None
     changes: int = 0
     seed: int | None = None
+    worst_ratio: float | None = None
 
     @property
     def cell(self) -> tuple[str, str, str, int | None]:
@@ -141,7 +148,8 @@ def simulate_cell(
         policy = policy_of(system, pipeline, profiles, objective)
         rates = tuple(float(rate) for rate in pattern)
         setup = SimSetup(pipeline, profiles, rates, policy, objective, seed, guards=AT_ONCE)
-        found = simulate(setup).summary()
+        result = simulate(setup)
+        found = result.summary()
         yield Outcome(
             pipeline.name,
             workload,
@@ -153,7 +161,18 @@ def simulate_cell(
             found["latency_p99_s"],
             found["changes"],
             seed,
+            worst_of(result),
         )
+
+
+def worst_of(result: SimResult) -> float | None:
+    """The share of the late or lost requests that came in the 40 s with most of them; None without any."""
+    took_s = result.done_s - result.born_s
+    late_s = result.born_s[~(took_s <= result.sla_s)]
+    if not len(late_s):
+        return None
+    inside = np.searchsorted(late_s, late_s + WORST_S, side="right") - np.arange(len(late_s))
+    return float(inside.max() / len(late_s))
 
 
 @dataclass(frozen=True, slots=True)

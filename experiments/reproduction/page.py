@@ -69,7 +69,7 @@ def page(
         simulated_cells="in " + ", ".join(tried) if tried else "not run",
         simulated=lines(simulated_rows(simulated)),
         simulated_verdicts=lines(verdict_rows(simulated)),
-        verdict_words=verdict_words([*beating.verdicts(planned), *beating.verdicts(simulated)]),
+        verdict_words=verdict_words(list(beating.verdicts(planned)), list(beating.verdicts(simulated))),
     )
 
 
@@ -94,10 +94,11 @@ def goal_words(found: Sequence[Compared]) -> str:
     """With which forecasts and choices the goal is met, by runs and by whole cells."""
     words = []
     for what, first in (("runs", 0), ("whole cells", 2)):
-        ways = [(forecast, ties) for forecast in FORECASTS for ties in (*TIES, EITHER)]
-        met = [f"{way[0]} ({way[1]})" for way in ways if _share(counts(found, way), first) >= GOAL]
-        words.append(f"By {what} it is met with: {', '.join(met) or 'none'}.")
-    return " ".join(words)
+        for ties in (TIES[0], EITHER):
+            met = [each for each in FORECASTS if _share(counts(found, (each, ties)), first) >= GOAL]
+            names = "every forecast" if len(met) == len(FORECASTS) else ", ".join(met) or "none"
+            words.append(f"- by {what}, *{ties}*: {names}")
+    return "\n".join(words)
 
 
 def _share(counted: tuple[int, int, int, int], first: int) -> float:
@@ -219,7 +220,20 @@ def verdict_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
 
 def simulated_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
     """A line a run."""
-    rows = [["pipeline", "workload", "weights", "system", "cores", "PAS", "late or lost", "p99", "changes"]]
+    rows = [
+        [
+            "pipeline",
+            "workload",
+            "weights",
+            "system",
+            "cores",
+            "PAS",
+            "late or lost",
+            "in 40 s",
+            "p99",
+            "changes",
+        ]
+    ]
     for each in outcomes:
         rows.append(
             [
@@ -230,6 +244,7 @@ def simulated_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
                 f"{each.cores:.2f}",
                 f"{100 * each.pas:.2f}",
                 f"{100 * (each.late_ratio or 0.0):.2f} %",
+                "–" if each.worst_ratio is None else f"{100 * each.worst_ratio:.0f} %",
                 "–" if each.p99_s is None else f"{each.p99_s:.2f} s",
                 str(each.changes),
             ]
@@ -237,14 +252,15 @@ def simulated_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
     return rows
 
 
-def verdict_words(found: Sequence[beating.Verdict]) -> str:
-    """Which goals are met."""
-    met = [f"{each.system} with the weights {each.objective}" for each in found if each.met]
+def verdict_words(planned: Sequence[beating.Verdict], simulated: Sequence[beating.Verdict]) -> str:
+    """Which goals are met; the mean is that of all cells, since those simulated are few."""
+    good = [{(each.system, each.objective) for each in found if each.met} for found in (planned, simulated)]
+    met = [f"{system} with the weights {objective}" for system, objective in sorted(good[0] & good[1])]
     if met:
-        return f"All goals are met by: {', '.join(dict.fromkeys(met))}."
-    best = min(found, key=lambda each: each.cores_mean_ratio)
+        return f"All goals are met by: {', '.join(met)}."
+    best = min(planned, key=lambda each: each.cores_mean_ratio)
     return (
-        "No system meets all goals at once. The fewest cores on the mean are "
+        "No system meets all goals at once. The fewest cores on the mean of all cells are "
         f"{percent(best.cores_mean_ratio)} of ipa's ({best.system}, weights {best.objective}).\n"
         "Charging the waiting of random arrivals costs cores that the paper's formula does not see, and\n"
         "deciding the cores of a replica saves some. Where a plan has the smallest replicas already there\n"
