@@ -141,10 +141,11 @@ def headline(experiment: Experiment, finished: Sequence[Finished]) -> str:
 def _overall(grid: Grid) -> list[str]:
     found = [_overall_table(grid)]
     seeds = len(grid.seeds)
+    cells = "one cell" if len(grid.cells) == 1 else f"{len(grid.cells)} cells"
     how = (
-        f"Means over {len(grid.cells)} cells; ± is half a 95 % interval (Student's t over {seeds} seeds)."
+        f"Means over {cells}; ± is half a 95 % interval (Student's t over {seeds} seeds)."
         if seeds > 1
-        else f"Means over {len(grid.cells)} cells; one seed, so nothing is known of how sure they are."
+        else f"Means over {cells}; one seed, so nothing is known of how sure they are."
     )
     how += (
         " Violations: requests that were late or lost, of those sent. Cores: all that were paid, old and new"
