@@ -82,20 +82,20 @@ class _Check:
 
     def all(self) -> None:
         data = self.document.data
-        for part, place in ((data, ()), (data.get("quick"), ("quick",))):
-            if isinstance(part, dict):
-                self._part(part, place)
+        self._part(data, ())
+        if isinstance(data.get("quick"), dict):
+            self._part(data["quick"], ("quick",))
         for key in NEEDED.get(str(data.get("runner")), ()):
             if key not in data:
                 self.document.problem((), f"runner {data['runner']} needs the key {key!r}; add it")
         reference, policies = data.get("reference"), data.get("policies")
         if isinstance(reference, str) and isinstance(policies, list):
             for place, names in (
-                (("policies",), policies),
-                (("quick", "policies"), _get(data, "quick", "policies")),
+                ("policies", policies),
+                ("quick.policies", _get(data, "quick", "policies")),
             ):
                 if isinstance(names, list) and reference not in names:
-                    message = f"reference {reference!r} is not among {'.'.join(place)}; add it there"
+                    message = f"reference {reference!r} is not among {place}; add it there"
                     self.document.problem(("reference",), message)
 
     def _part(self, part: dict[str, Any], place: Pointer) -> None:

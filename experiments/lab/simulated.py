@@ -32,15 +32,16 @@ def units(experiment: Experiment, data: Path, root: Path = ROOT) -> tuple[list[U
     """Every run of the experiment in a fixed order, and what is left out and why."""
     notes: list[str] = []
     loads: list[tuple[str, dict[str, Any]]] = []
-    for arm in experiment.workloads:
-        if arm.like is not None:
-            loads.append((arm.name, {"like": arm.like, "scale": arm.scale}))
+    for workload_arm in experiment.workloads:
+        name = workload_arm.name
+        if workload_arm.like is not None:
+            loads.append((name, {"like": workload_arm.like, "scale": workload_arm.scale}))
             continue
-        rates = rates_of(arm, data)
+        rates = rates_of(workload_arm, data)
         if rates is None:
-            notes.append(f"Workload {arm.name} is left out: {data / str(arm.shared)} is not there.")
+            notes.append(f"Workload {name} is left out: {data / str(workload_arm.shared)} is not there.")
         else:
-            loads.append((arm.name, {"rates": rates}))
+            loads.append((name, {"rates": rates}))
     found = []
     for arm in experiment.pipelines:
         pipeline, profiles = pipeline_of(arm, root)

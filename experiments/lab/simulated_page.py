@@ -245,14 +245,14 @@ def _pas(grid: Grid, cell: CellKey, policy: str) -> Mean | None:
 def _their_cores(grid: Grid, cell: CellKey, policy: str) -> float | None:
     own, base = grid.theirs(cell, policy), grid.theirs(cell, grid.reference or "")
     if grid.reference is None:
-        return own and own.cores
+        return own.cores if own else None
     return own.cores / base.cores if own and base and policy != grid.reference else None
 
 
 def _their_pas(grid: Grid, cell: CellKey, policy: str) -> float | None:
     own, base = grid.theirs(cell, policy), grid.theirs(cell, grid.reference or "")
     if grid.reference is None:
-        return own and 100 * own.pas
+        return 100 * own.pas if own else None
     return 100 * (own.pas - base.pas) if own and base and policy != grid.reference else None
 
 
