@@ -35,8 +35,8 @@ SAMPLES = 6
 # What is planned for: so much more than the highest sample of the interval before.
 MARGIN = 1.15
 DEADLINE_S = 60.0
-# People sleep in three places.
-ZONES_H = (0.0, 8.0, 16.0)
+# People wake up in three places.
+ZONES_H = (0.0, 2.0, 8.0)
 
 
 def units(experiment: Experiment, data: Path) -> tuple[list[Unit], list[str]]:

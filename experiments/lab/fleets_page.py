@@ -23,11 +23,11 @@ FIGURES = (
     ("without_plan", "without a plan", ".0f", 1.0),
 )
 EXPLAINED = (
-    "Means over seeds, ± half a 95 % interval. `together`: one plan of the whole fleet each interval. "
-    "`apart`: each pipeline on a fixed share of the budget: the cheapest plan for the highest rate of "
-    "its day, and of the rest in proportion to what it could use. `once`: one plan of the fleet for the "
-    "highest rate of each pipeline's day. PAS is over requests that were carried; `beyond capacity` are "
-    "requests above what the plan carries by its profile, no queue is simulated; `without a plan` "
+    "Means over seeds, ± half a 95 % interval. Together: one plan of the whole fleet each interval. "
+    "Apart: each pipeline on a fixed share of the budget: the cheapest plan for the highest rate of "
+    "its day, and of the rest in proportion to what it could use. Once: one plan of the fleet for the "
+    "highest rate of each pipeline's day. PAS is over requests that were carried. Beyond capacity are "
+    "requests above what the plan carries by its profile, no queue is simulated. Without a plan "
     "counts pipelines and intervals whose cores hold no plan: what ran is kept. The pipelines are "
     "random chains of five stages with eight variants each."
 )
