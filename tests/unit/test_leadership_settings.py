@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from ipa import bootstrap
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.bootstrap import leading
+from ipa.bootstrap.leading import leadership_of
 from ipa.model.errors import ConfigurationError
 from ipa.settings import Settings
 from tests.fakes.kube import FakeKube
@@ -25,7 +26,7 @@ def kubeconfig(tmp_path: Path) -> Iterator[str]:
 
 def leadership(**settings: Any) -> LeaseLeadership | None:
     with ExitStack() as resources:
-        return bootstrap._leadership(Settings(**settings), lambda: None, resources)
+        return leadership_of(Settings(**settings), lambda: None, resources)
 
 
 def test_nobody_is_elected_outside_of_a_pod_unless_asked_for(kubeconfig: str) -> None:
@@ -57,7 +58,7 @@ def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(
         return KubeClient.from_kubeconfig(kubeconfig, timeout_s)
 
     (tmp_path / "namespace").write_text("models\n")
-    monkeypatch.setattr(bootstrap, "POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(leading, "POD_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setattr(KubeClient, "in_cluster", in_cluster)
     monkeypatch.setattr("socket.gethostname", lambda: "ipa-7d9f-x2x")
     first, second = leadership(target="kubernetes"), leadership(target="kubernetes", install="blue")

@@ -1,0 +1,161 @@
+"""The service: everything that runs, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from prometheus_client import CollectorRegistry
+
+from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.forecasting import sight_of
+from ipa.adapters.kube.events import KubeEvents
+from ipa.adapters.kube.health import KubeHealth
+from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.adapters.kube.watchers import Watchers
+from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.store.store import Store, open_store
+from ipa.bootstrap.leading import leadership_of, own_world
+from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
+from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.worlds import kube_client_of, through_gitops, world_of
+from ipa.control.clock import StopSignal, SystemClock
+from ipa.control.election import ALONE, Standing
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import AlwaysLeading, NoEvents
+from ipa.model.errors import NotFoundError
+from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.profile import StageProfile
+from ipa.settings import Settings
+
+# A change in the cluster brings a tick forward; at most one in this part of an interval.
+WAKE_GAP_RATIO = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that runs: the loops, the store and the world they act on. `close` ends what was started."""
+
+    settings: Settings
+    pipelines: Mapping[str, Pipeline]
+    profiles: Mapping[str, Mapping[str, StageProfile]]
+    loops: Mapping[str, ControlLoop]
+    endpoints: Mapping[str, str]
+    store: Store
+    registry: CollectorRegistry
+    clock: SystemClock
+    stop: StopSignal
+    resources: ExitStack
+    # None where the service runs alone.
+    leadership: LeaseLeadership | None = None
+    # The loops of the policy that only says what it would do, by pipeline.
+    beside: Mapping[str, ControlLoop] = field(default_factory=dict)
+
+    def standing(self) -> Standing:
+        """Whether this replica leads, and who does where it does not."""
+        return self.leadership.standing() if self.leadership else ALONE
+
+    def hand_over(self, settled: Callable[[], bool]) -> None:
+        """Write no more, and let another replica lead at once where no write is under way."""
+        if self.leadership is not None:
+            self.leadership.close(settled)
+
+    def close(self) -> None:
+        """Stop the loops, then everything they needed, in reverse order of starting."""
+        self.stop.set()
+        self.resources.close()
+
+
+def build(settings: Settings, options: ServeOptions) -> App:
+    """The service, its pipelines running and its loops not yet started.
+
+    Call it from a thread that lives as long as the service: what it starts ends with that thread. Errors:
+    InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy), InfeasibleError (the
+    start rate), ConfigurationError, UnavailableError.
+    """
+    pipelines = _chosen(load_pipelines(settings.pipelines_dir), options.names)
+    if settings.target == "kubernetes":
+        pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
+    stop = StopSignal()
+    clock = SystemClock(stop)
+    registry = CollectorRegistry()
+    with ExitStack() as resources:
+        store = open_store(settings.store_url)
+        resources.callback(store.close)
+        profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
+        if options.mode is not None:
+            for name in pipelines:
+                store.set_control(name, replace(store.control(name), mode=options.mode))
+        # Before anything is started: a name that is wrong is said at once.
+        inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
+        chosen = {name: policy_of(options.policy, it) for name, it in inputs.items()}
+        other = options.shadow_policy
+        shadows = {name: policy_of(other, it) for name, it in inputs.items()} if other else {}
+        client = kube_client_of(settings, resources)
+        workload, metrics, endpoints = world_of(
+            settings, options, pipelines, profiles, registry, resources, client
+        )
+
+        def wake_all() -> None:
+            for loop in loops.values():
+                loop.wake()
+
+        leadership = leadership_of(settings, wake_all, resources)
+        # Where a GitOps tool writes the cluster, nothing at all of it is ours to write.
+        events = KubeEvents(client, clock) if client and settings.actuation == "cluster" else None
+        leads = leadership or AlwaysLeading()
+        if settings.actuation == "gitops":
+            workload = through_gitops(settings, workload, store)
+        world = World(clock, metrics, workload, store, store, leads, events or NoEvents())
+        catalogue = Catalogue(registry, tuple(pipelines.values()))
+        if leadership is not None:
+            catalogue.leader.set_function(leadership.leading)
+        publisher = Publisher(catalogue)
+        sight = sight_of(settings, profiles)
+        loops = {
+            name: loop_of(settings, sight, each, own_world(world, leadership), (publisher,), stop.linked())
+            for name, each in chosen.items()
+        }
+        others = {
+            name: loop_beside(settings, sight, each, own_world(world, leadership), stop.linked())
+            for name, each in shadows.items()
+        }
+        if client and events:
+            gap_s = WAKE_GAP_RATIO * settings.tick_s
+            watchers = Watchers(
+                client, pipelines.values(), lambda name: loops[name].wake(), gap_s=gap_s, stop=stop
+            )
+            registry.register(KubeHealth(client, events, watchers.watchers))
+            watchers.start()
+            resources.callback(watchers.close)
+        return App(
+            settings=settings,
+            pipelines=pipelines,
+            profiles=profiles,
+            loops=loops,
+            endpoints=endpoints,
+            store=store,
+            registry=registry,
+            clock=clock,
+            stop=stop,
+            resources=resources.pop_all(),
+            leadership=leadership,
+            beside=others,
+        )
+
+
+def _chosen(found: Mapping[str, Pipeline], names: Sequence[str]) -> dict[str, Pipeline]:
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        known = ", ".join(sorted(found)) or "none"
+        raise NotFoundError(f"there is no pipeline {', '.join(unknown)}", hint=f"There are: {known}")
+    return {name: found[name] for name in names or sorted(found)}
+
+
+def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+    """The profiles of the files, kept in the store as newest; the store's where there are no files."""
+    for profile in load_profiles(settings.profiles_dir, pipeline.name).values():
+        store.save_profile(profile)
+    return store.profiles(pipeline.name)

@@ -1,0 +1,56 @@
+"""The part this replica of the service takes in the election of the one that writes."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from ipa.adapters.kube.backoff import Backoff, Limits
+from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
+from ipa.bootstrap.worlds import kube_client
+from ipa.control.election import Times
+from ipa.control.loop import World
+from ipa.model.errors import ConfigurationError, Problem
+from ipa.settings import Settings
+
+# Which namespace a pod is in.
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def own_world(world: World, leadership: LeaseLeadership | None) -> World:
+    """The world of one loop, which is told when another replica may have led since it looked last."""
+    return replace(world, leadership=TermLeadership(leadership)) if leadership else world
+
+
+def leadership_of(
+    settings: Settings, on_lead: Callable[[], None], resources: ExitStack
+) -> LeaseLeadership | None:
+    """The part this replica takes in the election, not yet started; None where there is none."""
+    in_pod = settings.target == "kubernetes" and not settings.kubeconfig
+    if settings.leader_election == "off" or (settings.leader_election == "auto" and not in_pod):
+        return None
+    times = Times(settings.lease_s, settings.lease_renew_deadline_s, settings.lease_retry_s)
+    problems = [Problem(fault) for fault in times.faults()]
+    namespace = settings.lease_namespace
+    if settings.target != "kubernetes":
+        problems.append(Problem("IPA_LEADER_ELECTION=on needs the target kubernetes"))
+    elif not namespace and in_pod and POD_NAMESPACE.is_file():
+        namespace = POD_NAMESPACE.read_text(encoding="utf-8").strip()
+    elif not namespace:
+        problems.append(Problem("IPA_LEASE_NAMESPACE is needed outside of a pod"))
+    if problems:
+        raise ConfigurationError("no leader can be elected with these settings", problems=problems)
+    # A client of its own: renewals do not wait for what else the service asks, nor for its pushback. One call
+    # that hangs leaves time for another before the deadline.
+    limits = Limits(backoff=Backoff(longest_s=settings.lease_retry_s))
+    timeout_s = min(settings.kube_timeout_s, settings.lease_renew_deadline_s / 2)
+    client = kube_client(replace(settings, kube_timeout_s=timeout_s), limits)
+    resources.callback(client.close)
+    name = settings.lease_identity or socket.gethostname()
+    identity = f"{name}_{uuid.uuid4().hex[:8]}"
+    place = LeasePlace(namespace, settings.lease_name or f"{settings.install}-serving")
+    return LeaseLeadership(client, place, identity, times, on_lead=on_lead)

@@ -1,0 +1,91 @@
+"""The policies and the control loops of the service."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ipa.adapters.forecasting import Sight
+from ipa.adapters.solvers.supervised import supervised
+from ipa.bootstrap.options import ServeOptions
+from ipa.control.beside import beside
+from ipa.control.clock import SystemClock
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, Hook, World
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
+from ipa.policies.base import Policy
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.settings import Settings
+from ipa.simulate.plancheck import with_checker
+
+# What a policy is made of, and itself.
+Chosen = tuple[PolicyInputs, Policy]
+
+
+def inputs_of(
+    settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
+) -> PolicyInputs:
+    """What the policies of a pipeline are made of."""
+    return PolicyInputs(
+        pipeline,
+        profiles,
+        options.objective,
+        settings.solver,
+        settings.solver_deadline_s,
+        supervised,
+        DEPLOYMENT if settings.target == "kubernetes" else SIDE_BY_SIDE,
+    )
+
+
+def policy_of(name: str, inputs: PolicyInputs) -> Chosen:
+    """The policy of that name, with the checker it needs; UsageError where there is none."""
+    checked = with_checker(name, inputs)
+    return checked, make_policy(name, checked)
+
+
+def loop_beside(
+    settings: Settings, sight: Sight, chosen: Chosen, world: World, waker: threading.Event
+) -> ControlLoop:
+    """The loop of a policy that only says what it would do."""
+    inputs, policy = chosen
+    pipeline, seen = beside(world, inputs.pipeline, policy.name)
+    return loop_of(settings, sight, (replace(inputs, pipeline=pipeline), policy), seen, (), waker)
+
+
+def loop_of(
+    settings: Settings,
+    sight: Sight,
+    chosen: Chosen,
+    world: World,
+    hooks: Sequence[Hook],
+    waker: threading.Event,
+) -> ControlLoop:
+    """The loop of one pipeline, not yet started; `waker` brings its ticks forward."""
+    inputs, policy = chosen
+    return ControlLoop(
+        inputs.pipeline,
+        replace(world, clock=SystemClock(waker)),
+        policy=policy,
+        predict=inputs.predictor(),
+        forecaster=sight.forecaster,
+        settings=GuardSettings(
+            tick_s=settings.tick_s,
+            stale_after_s=settings.stale_after_s,
+            down_after_ticks=settings.down_after_ticks,
+            tolerance_ratio=settings.tolerance_ratio,
+            max_step_replicas=settings.max_step_replicas,
+            rollout_deadline_s=settings.rollout_deadline_s,
+            quarantine_s=settings.quarantine_s,
+            max_utilisation_ratio=settings.max_utilisation_ratio,
+            crowded_ticks=settings.crowded_ticks,
+            crowded_hold_s=settings.crowded_hold_s,
+        ),
+        window_s=sight.window_s,
+        run_id=uuid.uuid4().hex[:8],
+        on_decision=hooks,
+        waker=waker,
+    )

@@ -1,0 +1,131 @@
+"""The worlds the service acts on: local processes, or a cluster, read and written or only read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from ipa.adapters.gitops.folder import Folder
+from ipa.adapters.gitops.repository import Branch, Repository
+from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests, paths_faults
+from ipa.adapters.kube.backoff import Limits
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.ownership import OwningClient
+from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.local.costs import LocalCosts
+from ipa.adapters.local.workload import LocalWorkload
+from ipa.adapters.prometheus.client import PrometheusMetrics
+from ipa.adapters.prometheus.dialects import Dialect
+from ipa.adapters.prometheus.server import start_metrics_server
+from ipa.adapters.prometheus.shaped import ShapedMetrics
+from ipa.bootstrap.options import ServeOptions
+from ipa.control.ports import DecisionLog, Metrics, Workload
+from ipa.model.errors import ConfigurationError, InfeasibleError, Problem, UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.policies.planning import plan_pipeline
+from ipa.settings import Settings
+
+SCRAPE_INTERVAL_S = 1.0
+
+
+def world_of(
+    settings: Settings,
+    options: ServeOptions,
+    pipelines: Mapping[str, Pipeline],
+    profiles: Mapping[str, Mapping[str, StageProfile]],
+    registry: CollectorRegistry,
+    resources: ExitStack,
+    client: KubeClient | None,
+) -> tuple[Workload, Metrics, Mapping[str, str]]:
+    """What runs, what measures it, and where requests go (local pipelines only)."""
+    if client is not None:
+        metrics: Metrics = ShapedMetrics(partial(_prometheus, settings, settings.prometheus_url))
+        workload: Workload = KubeWorkload(OwningClient(client, settings.install))
+        endpoints: dict[str, str] = {}
+    elif settings.target == "local":
+        local = LocalWorkload(options.folder)
+        resources.callback(local.stop)
+        for name, pipeline in pipelines.items():
+            local.start(pipeline, start_configs(settings, options, pipeline, profiles[name]))
+        targets = [target for name in pipelines for target in local.scrape_targets(name)]
+        server = start_metrics_server(
+            targets, scrape_interval_s=SCRAPE_INTERVAL_S, folder=options.folder / "metrics"
+        )
+        resources.callback(server.stop)
+        registry.register(LocalCosts(local, tuple(pipelines)))
+        workload, metrics = local, _prometheus(settings, server.url, Dialect.LOCAL)
+        endpoints = {name: local.endpoint(name) for name in pipelines}
+    else:
+        raise UsageError(f"target is 'local' or 'kubernetes', not {settings.target!r}")
+    return workload, metrics, endpoints
+
+
+def kube_client_of(settings: Settings, resources: ExitStack) -> KubeClient | None:
+    """The client of the target cluster, closed with the resources; None where the target is none."""
+    if settings.target != "kubernetes":
+        return None
+    client = kube_client(settings)
+    resources.callback(client.close)
+    return client
+
+
+def through_gitops(settings: Settings, cluster: Workload, decisions: DecisionLog) -> Workload:
+    """The cluster, only read; what a GitOps tool takes from is written. ConfigurationError lists faults."""
+    problems = [Problem(f"IPA_GITOPS_PATH: {fault}") for fault in paths_faults(settings.gitops_path)]
+    if settings.target != "kubernetes":
+        problems.append(Problem("IPA_ACTUATION=gitops needs the target kubernetes"))
+    folder = Path(settings.gitops_dir)
+    if not settings.gitops_dir or not folder.is_dir():
+        problems.append(Problem(f"IPA_GITOPS_DIR {settings.gitops_dir!r} is no folder"))
+    if settings.gitops_remote and not settings.gitops_branch:
+        problems.append(Problem("IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"))
+    if problems:
+        raise ConfigurationError("nothing can be written for a GitOps tool so", problems=problems)
+    manifests: Manifests = Folder(folder)
+    if settings.gitops_branch:
+        branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
+        manifests = Repository(folder, branch, settings.gitops_timeout_s)
+    return GitOpsWorkload(cluster, manifests, settings.gitops_path, decisions.decision)
+
+
+def _prometheus(settings: Settings, url: str, dialect: Dialect) -> PrometheusMetrics:
+    return PrometheusMetrics(
+        url,
+        settings.prometheus_timeout_s,
+        settings.stale_after_s,
+        dialect,
+        namespace_label=settings.prometheus_namespace_label,
+    )
+
+
+def kube_client(settings: Settings, limits: Limits | None = None) -> KubeClient:
+    """The client of the settings' cluster; ConfigurationError where it cannot be made."""
+    if settings.kubeconfig:
+        return KubeClient.from_kubeconfig(settings.kubeconfig, settings.kube_timeout_s, limits=limits)
+    return KubeClient.in_cluster(settings.kube_timeout_s, limits=limits)
+
+
+def start_configs(
+    settings: Settings, options: ServeOptions, pipeline: Pipeline, profiles: Mapping[str, StageProfile]
+) -> tuple[StageConfig, ...]:
+    """What a local pipeline starts with. InfeasibleError says what would make a plan for the start rate."""
+    plan = plan_pipeline(
+        pipeline,
+        profiles,
+        options.start_rate_rps,
+        objective=options.objective,
+        solver=settings.solver,
+        deadline_s=settings.solver_deadline_s,
+    )
+    if not plan.configs:
+        raise InfeasibleError(
+            f"no plan of {pipeline.name!r} carries {options.start_rate_rps:g} rps",
+            hint="; ".join(plan.relaxations),
+        )
+    return plan.configs
