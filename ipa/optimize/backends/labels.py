@@ -117,6 +117,18 @@ def _accuracy(program: Program, column: str, floor: float) -> Accuracy:
     return Accuracy(own, floor, steps, tuple(terms), tuple(sets), tuple(lasts))
 
 
+def _levels(program: Program) -> list[bool]:
+    """Whether the stages before each may send other numbers of items than the one it is planned for.
+
+    A program that was cut down may hold one number at a stage, and more in what is left before it.
+    """
+    numbers = [set(stage.enter.tolist()) for stage in program.stages]
+    for at, children in enumerate(program.graph.children):
+        for place, child in enumerate(children):
+            numbers[child].update(program.stages[at].leave[place].tolist())
+    return [len(found) > 1 for found in numbers]
+
+
 class Growth:
     """How labels grow, and which of them no completion can bring within the limits."""
 
@@ -140,7 +152,7 @@ class Growth:
         self._mean = np.array([stage.mean_s.min() for stage in self._stages])
         self._spread = np.array([stage.spread_s2.min() for stage in self._stages])
         self._sla = program.sla_s + tolerance(program.sla_s)
-        self._levels = [len(set(stage.enter.tolist())) > 1 for stage in self._stages]
+        self._levels = _levels(program)
 
     def start(self) -> Labels:
         """The one label of no stage."""
