@@ -20,6 +20,9 @@ ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
 
+# How soon a Ctrl-C is heeded.
+LOOK_S = 0.2
+
 Work = Callable[[Any], Outcome]
 
 
@@ -58,14 +61,18 @@ def _make(name: str, missing: Sequence[Unit], work: Work, store: RunStore, worke
     # The long ones first, so that the last minute keeps both cores busy.
     waiting = sorted(missing, key=lambda unit: -unit.weight)
     pending: dict[Future[None], Unit] = {}
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = threading.Event()
+    # Looked at between runs: an exception out of the middle of the pool's own code could be lost there.
+    before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         while waiting or pending:
+            if stop.is_set():
+                raise KeyboardInterrupt
             # Few at a time: an interrupt need not take back a long list.
             while waiting and len(pending) < 2 * workers:
                 unit = waiting.pop(0)
                 pending[pool.submit(_one, work, unit, store)] = unit
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
             for future in done:
                 unit = pending.pop(future)
                 future.result()
@@ -80,7 +87,8 @@ def _make(name: str, missing: Sequence[Unit], work: Work, store: RunStore, worke
         _end(pool)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     pool.shutdown()
 
 
