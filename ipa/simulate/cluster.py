@@ -293,7 +293,11 @@ class Cluster:
                 break
             self._stop(run, pod, at_s)
             most -= 1
-        if len(run.live()) < wanted + surge and len(self._current(run)) < wanted:
+        current = self._current(run)
+        is_short = len(run.live()) < wanted + surge and len(current) < wanted
+        # Back to what ran before with fewer: once the others are gone these are too many.
+        is_over = len(current) > wanted and len(current) == len(run.live())
+        if is_short or is_over:
             self._roll(run, at_s)
 
     def _create(self, run: StagePods, at_s: float) -> Pod:
