@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isclose
 from random import Random
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -86,11 +86,16 @@ def test_where_the_search_starts_changes_no_answer(
     assume(start.stages)
     cold, warm = best(problem), best(problem, start)
     every = solve(problem, "exact", 60.0, explain=False)
-    assert (cold.objective, cold.cost_cores) == (every.objective, every.cost_cores)
-    if cold.latency_s is not None and every.latency_s is not None:
-        assert isclose(cold.latency_s, every.latency_s, rel_tol=1e-9)
+    assert cold.configs == every.configs
     assert (warm.termination, warm.configs) == (cold.termination, cold.configs)
     assert warm.objective == cold.objective
+
+
+@pytest.mark.parametrize("seed", [186, 823, 1522, 1903, 2110, 2930])
+def test_of_equal_plans_the_search_and_enumeration_name_the_same(seed: int) -> None:
+    # A path's time and an alternative's accuracy are forgotten on the way: the search may not choose by them.
+    problem = random_graph_problem(Random(seed))
+    assert best(problem).configs == solve(problem, "exact", 60.0, explain=False).configs != ()
 
 
 def peaks(problem: Problem, configs: tuple[StageConfig, ...]) -> tuple[float, float]:

@@ -139,6 +139,23 @@ def test_undominated_keeps_the_first_of_what_nothing_beats(candidates: list[tupl
     assert undominated(columns).tolist() == expected
 
 
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), max_size=40), st.sampled_from([(), (2,), (0, 2)]))
+def test_undominated_for_good_needs_an_earlier_one_or_a_row_that_lasts(
+    candidates: list[tuple[int, int, int]], lasting: tuple[int, ...]
+) -> None:
+    columns = np.array(candidates, dtype=float).reshape(-1, 3).T
+    expected = [
+        at
+        for at, mine in enumerate(candidates)
+        if not any(
+            all(b <= a for a, b in zip(mine, other, strict=True))
+            and (before < at or any(other[row] < mine[row] for row in lasting))
+            for before, other in enumerate(candidates)
+        )
+    ]
+    assert undominated(columns, lasting=lasting).tolist() == expected
+
+
 def test_undominated_compares_across_chunks() -> None:
     falling = np.vstack([np.arange(1000.0), np.arange(1000.0)[::-1]])
     assert undominated(falling).tolist() == list(range(1000))

@@ -35,7 +35,7 @@ FEW = 4096
 def solve(
     program: Program, deadline: Deadline, start: Sequence[int] = (), prices: Array | None = None
 ) -> Answer:
-    """The best plan; of equally good ones that of the fewest changes, lowest cost, latency, then names.
+    """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`.
 
     `start` is a plan within the limits and `prices` the multipliers of an earlier search: with both the first
     pass is not needed.
@@ -94,6 +94,7 @@ class Search:
         self._deadline = deadline
         self._has_spread = program.has_spread
         self._counting = _counting(program)
+        self._is_chain = _is_chain(program)
         if not bounded:
             self._growth = Growth(program, tuple(np.zeros((0, len(stage))) for stage in program.stages), 0)
             return
@@ -180,7 +181,8 @@ class Search:
             if width is not None and len(labels) > 2 * width:
                 few = _spread(labels, bound, 2 * width)
                 labels, bound, complete = labels.take(few), bound[few], False
-            kept = undominated(self._criteria(labels), self._deadline)
+            rows, lasting = self._criteria(labels)
+            kept = undominated(rows, self._deadline, None if self._is_chain else lasting)
             labels, bound = labels.take(kept), bound[kept]
             if width is not None and len(labels) > width:
                 few = _spread(labels, bound, width)
@@ -214,23 +216,28 @@ class Search:
                 good &= most >= accuracy.floor - EQUAL * max(1.0, abs(accuracy.floor))
         return good
 
-    def _criteria(self, labels: Labels) -> Array:
-        """What counts of each label, a row a criterion, all to be small."""
-        rows = [-labels.value, *labels.ties[1:], *labels.means]
+    def _criteria(self, labels: Labels) -> tuple[Array, list[int]]:
+        """What counts of each label, a row a criterion, all to be small; and which rows last to the end.
+
+        What is less in a lasting row is less in the whole plan's too. The time along a path that is shorter
+        than another, or an accuracy that is not the best of its alternatives, is forgotten in the end.
+        """
+        passing = [*labels.means]
         if self._has_spread:
-            rows.extend(labels.spreads)
+            passing.extend(labels.spreads)
+        lasts = [-labels.value, *labels.ties[1:]]
         for product, reached in zip(labels.products, labels.reached, strict=True):
-            rows = [*(-each for each in product), *rows]
+            passing = [*(-each for each in product), *passing]
             if reached.any():
-                rows.append(-reached)
+                lasts.append(-reached)
         if labels.ties[0].any():
-            rows.append(labels.ties[0])
+            lasts.append(labels.ties[0])
         if labels.latest.any():
-            rows.append(labels.latest)
-        rows.extend(labels.use[at] for at in self._counting)
+            passing.append(labels.latest)
+        lasts.extend(labels.use[at] for at in self._counting)
         for number in labels.due.values():
-            rows.extend([number.astype(np.float64), -number.astype(np.float64)])
-        return np.array(rows)
+            passing.extend([number.astype(np.float64), -number.astype(np.float64)])
+        return np.array([*passing, *lasts]), list(range(len(passing), len(passing) + len(lasts)))
 
     def _objective(self, labels: Labels) -> Array:
         if not self._program.alpha:
@@ -239,12 +246,20 @@ class Search:
         return objective
 
     def _best(self, labels: Labels) -> int:
+        """The first of the best: fewest changes, cores, latency, then all that counts, then names.
+
+        All that counts, since of two labels the search keeps the one that is better in it: what is forgotten
+        on the way and what is not must name the same plan.
+        """
         objective = self._objective(labels)
         best = float(objective.max())
         equal = np.flatnonzero(objective >= best - EQUAL * max(1.0, abs(best)))
-        changes, cores = np.round(labels.ties[:, equal], 9)
-        latency = np.round(labels.latest[equal], 9)
-        return int(equal[np.lexsort((latency, cores, changes))[0]])
+        if len(equal) == 1:
+            return int(equal[0])
+        alike = labels.take(equal)
+        changes, cores = np.round(alike.ties, 9)
+        rows, _ = self._criteria(alike)
+        return int(equal[np.lexsort((*rows[::-1], np.round(alike.latest, 9), cores, changes))[0]])
 
 
 def _counting(program: Program) -> list[int]:
@@ -256,6 +271,12 @@ def _counting(program: Program) -> list[int]:
     )
     covered = {"cost": True, "cores": same_cores, "accuracy": same_accuracy}
     return [at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
+
+
+def _is_chain(program: Program) -> bool:
+    """Whether nothing of a partial plan is forgotten: one path, and one product of accuracies."""
+    terms = program.graph.terms
+    return len(program.graph.paths) == 1 and len(terms) == 1 and len(terms[0].alternatives) == 1
 
 
 def _spread(labels: Labels, bound: Array, width: int) -> Index:
