@@ -38,6 +38,9 @@ class Settings:
     prometheus_namespace_label: str = "namespace"
     # IPA's adaptation interval.
     tick_s: float = 10.0
+    # Between ticks the load is looked at so often, and a tick comes early where more comes than was expected.
+    # For never: as long as a tick.
+    peek_s: float = 5.0
     # IPA's monitoring window: two minutes of per-second rates.
     window_s: float = 120.0
     # Pod start-up plus one tick: what is decided now must carry the load until the next decision acts. Longer

@@ -74,6 +74,7 @@ def loop_of(
         forecaster=sight.forecaster,
         settings=GuardSettings(
             tick_s=settings.tick_s,
+            peek_s=settings.peek_s,
             stale_after_s=settings.stale_after_s,
             down_after_ticks=settings.down_after_ticks,
             tolerance_ratio=settings.tolerance_ratio,

@@ -31,7 +31,7 @@ def choose(
     plan = plan_for(request, state, running, forecast)
     if isinstance(plan, Verdict):
         return plan, reset
-    short = plan.note if plan.rate_rps < forecast.upper_rps * (1 - 1e-9) else ""
+    short = _short_of(plan, forecast)
     if plan.configs == running:
         return _kept(ReasonCode.NO_CHANGE, "the best plan runs", short, plan, forecast), reset
     now = request.predict(running, plan.rate_rps)
@@ -240,7 +240,13 @@ def _gain_ratio(plan: Plan, now: Prediction) -> float:
 
 def _why(plan: Plan, forecast: Forecast) -> str:
     expected = f"{forecast.upper_rps:.3g} rps expected within {forecast.horizon_s:g} s ({forecast.rung}); "
-    return expected + (f"{plan.note}; " if plan.rate_rps < forecast.upper_rps * (1 - 1e-9) else "")
+    short = _short_of(plan, forecast)
+    return expected + (f"{short}; " if short else "")
+
+
+def _short_of(plan: Plan, forecast: Forecast) -> str:
+    """What the plan says of carrying less than is expected; empty where it does not."""
+    return plan.note if plan.carried_rps < forecast.upper_rps * (1 - 1e-9) else ""
 
 
 def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:

@@ -30,6 +30,8 @@ class GuardSettings:
     """The settings the engine needs; each is explained where the service's settings are."""
 
     tick_s: float = 10.0
+    # How often the load is looked at between ticks; 0 for never.
+    peek_s: float = 0.0
     stale_after_s: float = 15.0
     down_after_ticks: int = 4
     tolerance_ratio: float = 0.01
@@ -85,6 +87,13 @@ def trailing_gap_s(load: LoadHistory) -> float:
             break
         gaps += 1
     return gaps * load.step_s
+
+
+def mean_rps(load: LoadHistory, last_s: float) -> float:
+    """The mean rate over the last seconds of the load; 0 where none of them was seen."""
+    steps = max(1, round(last_s / load.step_s))
+    seen = [rate for rate in load.rates_rps[-steps:] if rate is not None]
+    return sum(seen) / len(seen) if seen else 0.0
 
 
 def forecast_fault(forecast: Forecast) -> Hold | None:

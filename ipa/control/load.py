@@ -111,7 +111,9 @@ def _knows(request: TickRequest, running: Configs, verdict: Verdict) -> bool:
     """Whether the model itself says that what runs does not carry the load: then the plan sees to it."""
     if verdict.forecast is None:
         return False
-    expected = request.predict(running, verdict.forecast.upper_rps)
+    plan = verdict.plan
+    needed_rps = verdict.forecast.upper_rps if plan is None or plan.peak_rps is None else plan.rate_rps
+    expected = request.predict(running, needed_rps)
     return expected is not None and not expected.carries
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ipa.control.actuation import Phase, accepted, resume, sent
 from ipa.control.engine import on_tick
-from ipa.control.guards import GuardSettings
+from ipa.control.guards import GuardSettings, mean_rps
 from ipa.control.observe import observe
 from ipa.control.outcome import standing_by, unrecorded, unwritten
 from ipa.control.ports import (
@@ -33,7 +33,7 @@ from ipa.control.snapshot import Snapshot, after_tick
 from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
 from ipa.model.decision import Change, Decision, Effects, Event, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
-from ipa.model.observation import MissingReason, Observation
+from ipa.model.observation import Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy, Predictor
@@ -147,10 +147,39 @@ class ControlLoop:
                 log.warning("tick of %s took too long, %d skipped", self.pipeline.name, missed)
             wait_s = max(due_s - clock.monotonic_s(), 0.0)
             self._snapshot = replace(self._snapshot, next_tick_at=clock.now() + timedelta(seconds=wait_s))
-            clock.wait(wait_s)
+            if self.rest(due_s):
+                due_s = clock.monotonic_s()
             if self._waker.is_set():
                 self._waker.clear()
                 due_s = clock.monotonic_s()
+
+    def rest(self, until_s: float) -> bool:
+        """Wait until then; whether it ended early since more came than the last tick expected.
+
+        That is looked at every `peek_s`. A change in flight is waited for: a tick could not act before.
+        """
+        clock, peek_s = self._world.clock, self._settings.peek_s
+        while (left_s := until_s - clock.monotonic_s()) > 0:
+            if not 0 < peek_s < left_s:
+                clock.wait(left_s)
+                return False
+            clock.wait(peek_s)
+            if self._waker.is_set():
+                return False
+            if self._is_overrun():
+                return True
+        return False
+
+    def _is_overrun(self) -> bool:
+        """Whether the load is higher now than the last tick's forecast; not where either is unknown."""
+        decision = self._snapshot.decision
+        if decision is None or decision.forecast is None or self._state.actuation.in_flight:
+            return False
+        forecast = decision.forecast
+        load = self._world.metrics.read(self.pipeline, forecast.peak_s).load
+        if not isinstance(load, Measured) or load.age_s > self._settings.stale_after_s:
+            return False
+        return mean_rps(load.value, forecast.peak_s) > forecast.upper_rps
 
     def _tick(self, requested: Request | None) -> Decision:
         with self._ticking:

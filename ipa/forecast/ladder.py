@@ -69,6 +69,7 @@ def forecast(
         rung=rung.name,
         quality_ratio=seen / len(load.rates_rps),
         steps_down=tuple(steps_down),
+        peak_s=series.smooth_s,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Forecast:
     """The peak arrival rate expected over `horizon_s`: a point and an upper quantile.
 
+    A rate is a mean over `peak_s`: the peak lasts so long at least.
     `rung` is the forecaster of the ladder that made it, `steps_down` the reasons why the rungs above it did
     not; `quality_ratio` is 1 for a full window without gaps.
     """
@@ -20,3 +21,4 @@ class Forecast:
     rung: str
     quality_ratio: float
     steps_down: tuple[str, ...] = ()
+    peak_s: float = 1.0

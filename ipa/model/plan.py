@@ -74,7 +74,8 @@ class Plan:
     accuracies whatever the objective used. `note` says in words what a reader should know (which solver
     `auto` took and why); `relaxations` says, for an infeasible plan, what would make it feasible. `prices`
     holds what one unit more of each limit would be worth (Lagrange multipliers), where label setting found
-    it.
+    it. Of a plan that lets requests wait while a peak lasts, `peak_rps` is that peak and `rate_rps` what it
+    carries for good; else it is None.
     """
 
     pipeline: str
@@ -94,6 +95,12 @@ class Plan:
     note: str = ""
     relaxations: tuple[str, ...] = ()
     prices: tuple[tuple[str, float], ...] = ()
+    peak_rps: float | None = None
+
+    @property
+    def carried_rps(self) -> float:
+        """The highest rate it is for: that of a peak where it lets one wait."""
+        return self.rate_rps if self.peak_rps is None else self.peak_rps
 
     @property
     def configs(self) -> tuple[StageConfig, ...]:

@@ -23,7 +23,7 @@ from ipa.policies.base import (
     Verdict,
     constrained,
 )
-from ipa.policies.ours import Ours
+from ipa.policies.ours import Ours, worth
 
 # The next plan is to take at least so much less than the one that was late.
 LESS = 0.03
@@ -59,7 +59,7 @@ class Checked:
         tried = [(first, verdict), *self._others(first, verdict, state, start)]
         good = [(plan, seen) for plan, seen in tried if seen.meets]
         if good:
-            plan, seen = max(good, key=lambda each: _worth(each[0]))
+            plan, seen = max(good, key=lambda each: worth(each[0]))
             words = f"the best plan takes {verdict.quantile_s:.3g} s of {verdict.sla_s:g} s by simulation"
         else:
             plan, seen = min(tried, key=lambda each: each[1].quantile_s)
@@ -149,12 +149,6 @@ def queued_of(observation: Observation) -> tuple[tuple[str, float], ...]:
         for stage in observation.stages
         if isinstance(stage.queue_length, Measured) and stage.queue_length.value > 0
     )
-
-
-def _worth(plan: Plan) -> tuple[float, float]:
-    assert plan.objective is not None and plan.cost_cores is not None
-    # Sums of floats that are equal up to rounding are one objective.
-    return round(plan.objective, 9), -plan.cost_cores
 
 
 def _instead(first: Plan, plan: Plan, words: str) -> Plan:

@@ -27,5 +27,7 @@ class Oracle:
         """The plan for the true peak from now to the end of the forecast's horizon, in steps of 1 s."""
         steps = max(1, round(forecast.horizon_s / STEP_S))
         peak_rps = max(max(self.future(state.now_s + STEP_S * step), 0.0) for step in range(steps + 1))
-        true = replace(forecast, point_rps=peak_rps, upper_rps=peak_rps, quantile=1.0, rung=self.name)
+        true = replace(
+            forecast, point_rps=peak_rps, upper_rps=peak_rps, quantile=1.0, rung=self.name, peak_s=STEP_S
+        )
         return self.inner.decide(observation, true, state)

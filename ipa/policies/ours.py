@@ -6,17 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import floor, log
 
+from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.policies.base import Configs, Planner, PolicyState, constrained
+from ipa.policies.base import Configs, Planner, PolicyState, Shorter, constrained
 
 # No load is planned for as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
 MIN_RATE_RPS = 0.1
 # The largest rate that can be carried is sought on this grid, so that it does not jitter with the load.
 GRID = 1.05
-
+# Of the SLA, what a request may wait until a peak is over; the plan keeps the rest.
+WAIT_RATIO = 0.5
 
 # Whether the planner could choose a configuration at some rate.
 Offers = Callable[[Pipeline, Configs], bool]
@@ -27,12 +29,14 @@ class Ours:
     """Plans with `planner` for `forecast.upper_rps`; within what people said and what failed lately.
 
     `offers` is given where the planner decides less than ours, so that what runs may be none of its choices.
+    `shorter` is given where requests may wait while a peak lasts, if that is worth more.
     """
 
     pipeline: Pipeline
     planner: Planner
     name: str = "ours"
     offers: Offers | None = None
+    shorter: Shorter | None = None
 
     def at_once(self, running: Configs) -> bool:
         """Where something runs that the planner would never choose; its plan has then nothing to beat."""
@@ -42,7 +46,7 @@ class Ours:
         """The best plan; that of the largest rate that can be carried where the forecast cannot be."""
         pipeline = constrained(self.pipeline, state)
         rate_rps = max(forecast.upper_rps, MIN_RATE_RPS)
-        plan = self.planner(pipeline, rate_rps, state.running)
+        plan = best_plan(self.planner, self.shorter, pipeline, forecast, state.running)
         if plan.termination is not Termination.INFEASIBLE:
             return plan
         most = self._most(pipeline, rate_rps, state)
@@ -63,3 +67,49 @@ class Ours:
             else:
                 best, low = plan, middle + 1
         return best
+
+
+def best_plan(
+    planner: Planner, shorter: Shorter | None, pipeline: Pipeline, forecast: Forecast, running: Configs
+) -> Plan:
+    """The best plan for the upper forecast; where there is `shorter`, also of those that let peaks wait.
+
+    Errors: those of the planner.
+    """
+    plan = planner(pipeline, max(forecast.upper_rps, MIN_RATE_RPS), running)
+    waiting = waiting_plan(shorter, pipeline, forecast, running, plan.sla_s) if shorter else None
+    if waiting is not None and (not plan.stages or worth(waiting) > worth(plan)):
+        return waiting
+    return plan
+
+
+def waiting_plan(
+    shorter: Shorter, pipeline: Pipeline, forecast: Forecast, running: Configs, sla_s: float
+) -> Plan | None:
+    """The best plan under which requests wait while a peak lasts; None where no peak is to be waited out.
+
+    A peak of w seconds at the upper rate that finds w/(w + d) of its rate in capacity leaves a queue that
+    takes d seconds to serve. So where requests may wait d, a share of the SLA, that much is enough for the
+    peak, and the point forecast for what comes beside it; the rest of the SLA is the plan's.
+    """
+    upper_rps = max(forecast.upper_rps, MIN_RATE_RPS)
+    wait_s = WAIT_RATIO * sla_s
+    rate_rps = max(forecast.point_rps, upper_rps * forecast.peak_s / (forecast.peak_s + wait_s), MIN_RATE_RPS)
+    if rate_rps >= upper_rps:
+        return None
+    try:
+        plan = shorter(pipeline, rate_rps, running, 1 - WAIT_RATIO)
+    except (SolverError, DeadlineError):
+        # The plan that carries the peak is there already.
+        return None
+    if not plan.stages:
+        return None
+    words = f"{upper_rps:.3g} rps for {forecast.peak_s:g} s may wait up to {wait_s:.3g} s longer"
+    return replace(plan, sla_s=sla_s, peak_rps=upper_rps, note="; ".join(filter(None, (plan.note, words))))
+
+
+def worth(plan: Plan) -> tuple[float, float]:
+    """What a plan is chosen by: its objective, then the fewest cores."""
+    assert plan.objective is not None and plan.cost_cores is not None
+    # Sums of floats that are equal up to rounding are one objective.
+    return round(plan.objective, 9), -plan.cost_cores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
@@ -13,6 +13,7 @@ from ipa.optimize.bymilp import Solvers
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Checker, Policy, Predictor
 from ipa.policies.checked import Checked, CheckedPredictor
+from ipa.policies.frugal import Frugal, accurate, thrifty
 from ipa.policies.hpa import Hpa
 from ipa.policies.infadapter import InfAdapter
 from ipa.policies.kpa import Kpa
@@ -80,8 +81,9 @@ class PolicyInputs:
         )
 
 
-def _ours(inputs: PolicyInputs) -> Policy:
-    return Ours(inputs.pipeline, inputs.profiled().plan)
+def _ours(inputs: PolicyInputs) -> Ours:
+    profiled = inputs.profiled()
+    return Ours(inputs.pipeline, profiled.plan, shorter=profiled.shorter)
 
 
 def _ours_checked(inputs: PolicyInputs) -> Policy:
@@ -89,6 +91,12 @@ def _ours_checked(inputs: PolicyInputs) -> Policy:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
     return Checked(Ours(inputs.pipeline, profiled.plan), profiled.shorter, inputs.checker)
+
+
+def _ours_frugal(inputs: PolicyInputs) -> Policy:
+    cheap = replace(inputs, pipeline=thrifty(inputs.pipeline, inputs.objective)).profiled()
+    exact = replace(inputs, pipeline=accurate(inputs.pipeline, inputs.objective)).published()
+    return Frugal(_ours(inputs), exact.plan, cheap.plan, cheap.shorter)
 
 
 def _ipa(inputs: PolicyInputs) -> Policy:
@@ -153,6 +161,7 @@ def _static(inputs: PolicyInputs) -> Policy:
 POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
     "ours": _ours,
     "ours-checked": _ours_checked,
+    "ours-frugal": _ours_frugal,
     "ipa": _ipa,
     "ipa-artifact": _ipa_artifact,
     "fa2-low": _fa2_low,

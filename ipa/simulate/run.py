@@ -152,16 +152,14 @@ class _Remembered:
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
     """Tick as the loop's own `run` does, but let faults of this program end the run."""
     kills = sorted(setup.kills)
-    tick_s, number = setup.guards.tick_s, 0
     while world.clock.monotonic_s() < duration_s:
         loop.tick_once()
-        number += 1
-        next_s = min(number * tick_s, duration_s)
+        next_s = min(world.clock.monotonic_s() + setup.guards.tick_s, duration_s)
         while kills and kills[0][0] < next_s:
             at_s, stage, count = kills.pop(0)
             world.clock.wait(at_s - world.clock.monotonic_s())
             world.kill(stage, count)
-        world.clock.wait(next_s - world.clock.monotonic_s())
+        loop.rest(next_s)
 
 
 def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, ...]:

@@ -1,0 +1,78 @@
+"""Between ticks the load is looked at; where more comes than was expected a tick comes early."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ipa.control.guards import GuardSettings, mean_rps
+from ipa.control.ports import Signals
+from ipa.model.decision import Mode, ReasonCode
+from ipa.model.observation import LoadHistory, Missing, MissingReason
+from tests.fakes.metrics import Fault
+from tests.fakes.world import Scenario, scenario
+
+SETTINGS = GuardSettings(tick_s=10.0, peek_s=2.0, rollout_deadline_s=60.0)
+
+
+def began(made: Scenario, seconds: float) -> list[float]:
+    """The times of the ticks of so many seconds."""
+    times: list[float] = []
+    made.loop._hooks = (lambda decision, snapshot: times.append(made.clock.monotonic_s()),)
+    made.run(seconds)
+    return times
+
+
+def jumping(
+    settings: GuardSettings = SETTINGS, mode: Mode = Mode.ADVISORY, fault: Fault | None = None
+) -> Scenario:
+    """The load goes from 5 to 9 rps after 22 s; 5 rps were expected to become 5.5 at most."""
+    return scenario(lambda t_s: 5.0 if t_s < 22 else 9.0, settings=settings, mode=mode, fault=fault)
+
+
+def test_a_jump_of_the_load_brings_a_tick_and_later_ones_count_from_it() -> None:
+    assert began(jumping(), 45.0) == [0.0, 10.0, 20.0, 22.0, 32.0, 42.0]
+
+
+def test_the_early_tick_acts_on_the_jump() -> None:
+    made = jumping(mode=Mode.ACTIVE)
+    made.run(23.0)
+    decision = made.loop.snapshot().decision
+    assert decision is not None and decision.at.endswith("22+00:00")
+    assert decision.forecast is not None and decision.forecast.point_rps == 9.0
+    assert decision.reason is not ReasonCode.NO_CHANGE
+
+
+@pytest.mark.parametrize("peek_s", [0.0, 10.0, 60.0])
+def test_who_does_not_peek_ticks_on_time_only(peek_s: float) -> None:
+    assert began(jumping(replace(SETTINGS, peek_s=peek_s)), 35.0) == [0.0, 10.0, 20.0, 30.0]
+
+
+def test_a_steady_load_brings_no_tick() -> None:
+    assert began(scenario(5.0, settings=SETTINGS, mode=Mode.ADVISORY), 35.0) == [0.0, 10.0, 20.0, 30.0]
+
+
+def test_a_change_in_flight_is_waited_for() -> None:
+    loads = {12.0: 5.0, 26.0: 40.0}
+    made = scenario(
+        lambda t_s: next((rate for until_s, rate in loads.items() if t_s < until_s), 90.0),
+        settings=SETTINGS,
+        readiness_s=30.0,
+    )
+    assert began(made, 35.0) == [0.0, 10.0, 12.0, 22.0, 32.0]
+    assert [write.at_s for write in made.workload.writes] == [12.0]
+
+
+def test_a_load_that_is_not_seen_brings_no_tick() -> None:
+    def blind(now_s: float, signals: Signals) -> Signals:
+        return replace(signals, load=Missing(MissingReason.UNREACHABLE)) if now_s > 20 else signals
+
+    assert began(jumping(fault=blind), 35.0) == [0.0, 10.0, 20.0, 30.0]
+
+
+def test_the_mean_rate_leaves_gaps_out() -> None:
+    load = LoadHistory(1.0, (100.0, 4.0, None, 8.0))
+    assert mean_rps(load, 3.0) == 6.0
+    assert mean_rps(LoadHistory(1.0, (None,)), 3.0) == 0.0
+    assert mean_rps(LoadHistory(5.0, (1.0, 9.0)), 3.0) == 9.0
