@@ -40,7 +40,7 @@ class Settings:
     tick_s: float = 10.0
     # Between ticks the load is looked at so often, and a tick comes early where more comes than was expected.
     # For never: as long as a tick.
-    peek_s: float = 5.0
+    peek_s: float = 2.0
     # IPA's monitoring window: two minutes of per-second rates.
     window_s: float = 120.0
     # Pod start-up plus one tick: what is decided now must carry the load until the next decision acts. Longer

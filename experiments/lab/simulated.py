@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TICKS_OF = 1
 # Policies whose rule is about the measured throughput, not about service times.
 AS_MEASURED = ("infadapter", "ms+")
+# Those that run in the service's own loop.
+OWN = ("ours", "ours-checked", "ours-frugal")
 # How many times the SLA a start may take where nothing keeps it.
 LOOSER = (1.0, 2.0, 4.0, 16.0)
 
@@ -115,7 +117,7 @@ def setup_of(payload: Mapping[str, Any]) -> SimSetup:
         seed=payload["seed"],
         spacing=payload["spacing"],
         forecast=ForecastSettings(payload["forecaster"]),
-        guards=GuardSettings(tick_s=payload["interval_s"]),
+        guards=GuardSettings(tick_s=payload["interval_s"], peek_s=_peek_s(payload["policy"])),
     )
     for looser in LOOSER:
         eased = replace(setup, pipeline=with_sla(own, payload["sla_s"] * looser))
@@ -124,6 +126,13 @@ def setup_of(payload: Mapping[str, Any]) -> SimSetup:
         except InfeasibleError:
             continue
     return setup
+
+
+def _peek_s(policy: str) -> float:
+    """How often the loop looks at the load between ticks: as the service does; the papers' loops do not."""
+    from ipa.settings import Settings
+
+    return Settings().peek_s if policy in OWN else 0.0
 
 
 def _policy(

@@ -21,16 +21,8 @@ from ipa.adapters.files import load_pipeline, load_profiles
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
-# A few cells: a run takes ten seconds.
-SIMULATED = (
-    ("video", "bursty"),
-    ("audio-qa", "fluctuating"),
-    ("sum-qa", "bursty"),
-    ("nlp", "bursty"),
-    ("nlp", "fluctuating"),
-)
 SEEDS = (1, 2, 3)
-PARTS = ("runs", "loop", "infadapter", "planned", "simulated")
+PARTS = ("runs", "loop", "infadapter", "planned")
 
 
 def main() -> int:
@@ -41,7 +33,6 @@ def main() -> int:
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "explanation" / "reproduction.md")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
     parser.add_argument("--parts", default=",".join(PARTS), help="anew; the others are read from --out")
-    parser.add_argument("--sim-seeds", type=int, default=1, help="runs of each simulated cell")
     arguments = parser.parse_args()
     data = arguments.data
     absent = [name for name in (TRACE, "infadapter.json") if not (data / name).is_file()]
@@ -60,9 +51,6 @@ def main() -> int:
         "loop": lambda: (asdict(each) for each in in_loop(published)),
         "infadapter": lambda: (asdict(each) for each in infadapter.outcomes(data / "infadapter.json", SEEDS)),
         "planned": lambda: (asdict(each) for each in plans(published)),
-        "simulated": lambda: (
-            asdict(each) for each in simulations(published, range(1, arguments.sim_seeds + 1))
-        ),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     for part, make in makers.items():
@@ -75,7 +63,6 @@ def main() -> int:
         [LoopRun(**row) for row in found["loop"]],
         [infadapter.Outcome(**row) for row in found["infadapter"]],
         [beating.Outcome(**row) for row in found["planned"]],
-        [beating.Outcome(**row) for row in found["simulated"]],
     )
     arguments.page.write_text(text, encoding="utf-8")
     print(lines(count_rows(compared)))
@@ -109,16 +96,6 @@ def plans(published: Published) -> Iterable[beating.Outcome]:
             for workload, pattern in published.patterns.items():
                 yield from beating.plan_cell(*files_of(name), objective, workload, pattern)
                 say("planned", name, objective, workload)
-
-
-def simulations(published: Published, seeds: Iterable[int]) -> Iterable[beating.Outcome]:
-    """Our policies against IPA's in the simulator, a few cells."""
-    for seed in seeds:
-        for name, workload in SIMULATED:
-            for objective in beating.OBJECTIVES:
-                pattern = published.patterns[workload]
-                yield from beating.simulate_cell(*files_of(name), objective, workload, pattern, seed)
-                say("simulated", name, objective, workload, str(seed))
 
 
 def files_of(name: str) -> Any:

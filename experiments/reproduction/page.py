@@ -32,14 +32,12 @@ def page(
     looped: Sequence[LoopRun],
     adapted: Sequence[infadapter.Outcome],
     planned: Sequence[beating.Outcome],
-    simulated: Sequence[beating.Outcome],
 ) -> str:
     """The whole page, every figure from what was found."""
     plain_runs, main, plain_cells, cells = counts(found, PLAIN)
     line_runs, _, line_cells, _ = counts(found, HEADLINE)
     either_runs, _, either_cells, _ = counts(found, (HEADLINE[0], EITHER))
     sets = {each.cell for each in planned if each.objective == beating.OBJECTIVES[0]}
-    tried = list(dict.fromkeys(f"{each.pipeline} {each.workload}" for each in simulated))
     return TEMPLATE.read_text(encoding="utf-8").format(
         runs=len(found),
         within=percent(WITHIN),
@@ -66,10 +64,7 @@ def page(
         infadapter_words=adapted_words(adapted),
         planned_cells=len(sets),
         planned=lines(verdict_rows(planned)),
-        simulated_cells="in " + ", ".join(tried) if tried else "not run",
-        simulated=lines(simulated_rows(simulated)),
-        simulated_verdicts=lines(verdict_rows(simulated)),
-        verdict_words=verdict_words(list(beating.verdicts(planned)), list(beating.verdicts(simulated))),
+        verdict_words=verdict_words(list(beating.verdicts(planned))),
     )
 
 
@@ -199,11 +194,8 @@ def adapted_words(adapted: Sequence[infadapter.Outcome]) -> str:
 
 def verdict_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
     """Every system against ipa."""
-    rows = [
-        ["weights", "system", "cores", "worst cell", "PAS no lower", "cores no more", "late at most half"]
-    ]
+    rows = [["weights", "system", "cores", "worst cell", "PAS no lower", "cores no more"]]
     for each in beating.verdicts(outcomes):
-        late = "–" if each.late_half is None else f"{each.late_half} of {each.cells}"
         rows.append(
             [
                 each.objective,
@@ -212,55 +204,19 @@ def verdict_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
                 percent(each.cores_worst_ratio),
                 f"{each.no_less_accurate} of {each.cells}",
                 f"{each.no_more_cores} of {each.cells}",
-                late,
             ]
         )
     return rows
 
 
-def simulated_rows(outcomes: Sequence[beating.Outcome]) -> list[list[str]]:
-    """A line a run."""
-    rows = [
-        [
-            "pipeline",
-            "workload",
-            "weights",
-            "system",
-            "cores",
-            "PAS",
-            "late or lost",
-            "in 40 s",
-            "p99",
-            "changes",
-        ]
-    ]
-    for each in outcomes:
-        rows.append(
-            [
-                each.pipeline,
-                each.workload,
-                each.objective,
-                each.system,
-                f"{each.cores:.2f}",
-                f"{100 * each.pas:.2f}",
-                f"{100 * (each.late_ratio or 0.0):.2f} %",
-                "–" if each.worst_ratio is None else f"{100 * each.worst_ratio:.0f} %",
-                "–" if each.p99_s is None else f"{each.p99_s:.2f} s",
-                str(each.changes),
-            ]
-        )
-    return rows
-
-
-def verdict_words(planned: Sequence[beating.Verdict], simulated: Sequence[beating.Verdict]) -> str:
-    """Which goals are met; the mean is that of all cells, since those simulated are few."""
-    good = [{(each.system, each.objective) for each in found if each.met} for found in (planned, simulated)]
-    met = [f"{system} with the weights {objective}" for system, objective in sorted(good[0] & good[1])]
+def verdict_words(planned: Sequence[beating.Verdict]) -> str:
+    """Which goals are met by planning."""
+    met = [f"{each.system} with the weights {each.objective}" for each in planned if each.met]
     if met:
         return f"All goals are met by: {', '.join(met)}."
     best = min(planned, key=lambda each: each.cores_mean_ratio)
     return (
-        "No system meets all goals at once. The fewest cores on the mean of all cells are "
+        "No system meets all goals by planning alone. The fewest cores on the mean of all cells are "
         f"{percent(best.cores_mean_ratio)} of ipa's ({best.system}, weights {best.objective}).\n"
         "Charging the waiting of random arrivals costs cores that the paper's formula does not see, and\n"
         "deciding the cores of a replica saves some. Where a plan has the smallest replicas already there\n"

@@ -36,6 +36,7 @@ def repeated(
         guards=replace(
             setup.guards,
             tick_s=run.interval_s,
+            peek_s=0.0,
             down_after_ticks=1,
             tolerance_ratio=0.0,
             max_step_replicas=NO_LIMIT,

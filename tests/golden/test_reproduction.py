@@ -217,22 +217,15 @@ def test_the_forecaster_decides_who_is_late(shared_data: Path) -> None:
     )
 
 
-def outcome(system: str, cores: float, pas: float, late_ratio: float, workload: str) -> beating.Outcome:
-    return beating.Outcome("video", workload, "default", system, cores, pas, late_ratio, 1.0, 0, 1)
+def outcome(system: str, cores: float, workload: str) -> beating.Outcome:
+    return beating.Outcome("video", workload, "default", system, cores, 0.5)
 
 
 def test_a_verdict_needs_every_goal_in_every_cell() -> None:
-    good = [
-        outcome(
-            system, 10.0 if system == beating.IPA else 7.0, 0.5, 0.1 if system == beating.IPA else 0.05, "a"
-        )
-        for system in beating.SYSTEMS
-    ]
+    good = [outcome(system, 10.0 if system == beating.IPA else 7.0, "a") for system in beating.SYSTEMS]
     assert all(verdict.met for verdict in beating.verdicts(good))
-    bad = [
-        outcome(system, 10.0 if system == beating.IPA else 10.5, 0.5, 0.1, "b") for system in beating.SYSTEMS
-    ]
+    bad = [outcome(system, 10.0 if system == beating.IPA else 10.5, "b") for system in beating.SYSTEMS]
     verdict = next(iter(beating.verdicts([*good, *bad])))
-    assert (verdict.cells, verdict.no_more_cores, verdict.late_half, verdict.no_less_accurate) == (2, 1, 1, 2)
+    assert (verdict.cells, verdict.no_more_cores, verdict.no_less_accurate) == (2, 1, 2)
     assert verdict.cores_worst_ratio == pytest.approx(1.05)
     assert not verdict.met

@@ -1,0 +1,50 @@
+"""Writes docs/explanation/beating-ipa.md and runs/beating.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from experiments.beating.cells import OBJECTIVES, ROOT, Outcome, jobs, run
+from experiments.beating.page import page
+
+WORKERS = 2
+
+
+def main() -> int:
+    """Make every run, or read those of before; then write the page."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.beating", description=__doc__)
+    data = Path(os.environ.get("IPA_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=data, help="the published loads, where they are")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "explanation" / "beating-ipa.md")
+    parser.add_argument("--out", type=Path, default=Path("runs/beating.json"))
+    parser.add_argument("--seeds", type=int, default=10, help="runs of each cell and system")
+    parser.add_argument("--objectives", default=",".join(OBJECTIVES))
+    parser.add_argument("--again", action="store_true", help="the page anew, from the runs in --out")
+    arguments = parser.parse_args()
+    if arguments.again:
+        found = json.loads(arguments.out.read_text("utf-8"))
+    else:
+        seeds = range(1, arguments.seeds + 1)
+        asked, published_loads = jobs(arguments.data, arguments.objectives.split(","), seeds)
+        outcomes = []
+        with ProcessPoolExecutor(WORKERS) as pool:
+            for number, outcome in enumerate(pool.map(run, asked), 1):
+                outcomes.append(asdict(outcome))
+                if number % 50 == 0:
+                    print(f"{number} of {len(asked)} runs", file=sys.stderr, flush=True)
+        found = {"published_loads": published_loads, "runs": outcomes}
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = page([Outcome(**row) for row in found["runs"]], found["published_loads"])
+    arguments.page.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

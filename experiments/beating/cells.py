@@ -1,0 +1,135 @@
+"""The cells and the systems that are compared in them, and one run of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.control.guards import GuardSettings
+from ipa.settings import Settings
+from ipa.simulate.arrivals import workload_rates
+from ipa.simulate.run import ForecastSettings, SimSetup, simulate
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINES = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
+WORKLOADS = ("bursty", "steady_low", "steady_high", "fluctuating")
+WORKLOADS_FILE = "ipa_workloads.json"
+OBJECTIVES = ("paper-v3", "default")
+
+# IPA's released loop takes each new plan at once, every ten seconds.
+RELEASED = GuardSettings(down_after_ticks=1, tolerance_ratio=-1e9)
+SERVICE = GuardSettings(peek_s=Settings().peek_s)
+IPA, OURS, FRUGAL, ORACLE, TOLD = "ipa", "ours", "ours-frugal", "oracle", "ours-frugal, told"
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A policy, the loop it runs in, and the forecasts it is given ("foresight" knows what comes)."""
+
+    policy: str
+    guards: GuardSettings
+    forecaster: str = "ladder"
+
+
+SYSTEMS = {
+    IPA: System("ipa", RELEASED),
+    OURS: System("ours", SERVICE),
+    FRUGAL: System("ours-frugal", SERVICE),
+    # Those that are told the true rates.
+    ORACLE: System("oracle", SERVICE),
+    TOLD: System("ours-frugal", SERVICE, "foresight"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run to make."""
+
+    pipeline: str
+    workload: str
+    objective: str
+    system: str
+    seed: int
+    rates_rps: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a system came to in a cell under a seed; cores are those paid, old and new pods together."""
+
+    pipeline: str
+    workload: str
+    objective: str
+    system: str
+    seed: int
+    cores: float
+    pas: float
+    late_ratio: float
+    changes: int
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        """The cell, whatever the seed."""
+        return (self.pipeline, self.workload, self.objective)
+
+
+def jobs(data: Path, objectives: Sequence[str], seeds: Sequence[int]) -> tuple[list[Job], bool]:
+    """Every run, and whether the loads are the published ones: else they are made up, alike in shape."""
+    published = data / WORKLOADS_FILE
+    known = json.loads(published.read_text("utf-8"))["patterns"] if published.is_file() else None
+
+    def rates(workload: str, seed: int) -> tuple[float, ...]:
+        found = workload_rates(workload, seed=seed) if known is None else known[workload]
+        return tuple(float(rate) for rate in found)
+
+    return [
+        Job(pipeline, workload, objective, system, seed, rates(workload, seed))
+        for objective in objectives
+        for pipeline in PIPELINES
+        for workload in WORKLOADS
+        for seed in seeds
+        for system in SYSTEMS
+    ], known is not None
+
+
+def run(job: Job) -> Outcome:
+    """The run, its requests at random in each second."""
+    system = SYSTEMS[job.system]
+    pipeline = load_pipeline(ROOT / "pipelines" / job.pipeline / "pipeline.yaml")
+    result = simulate(
+        SimSetup(
+            pipeline,
+            load_profiles(ROOT / "profiles", job.pipeline),
+            job.rates_rps,
+            system.policy,
+            job.objective,
+            job.seed,
+            forecast=ForecastSettings(system.forecaster),
+            guards=system.guards,
+        )
+    ).summary()
+    return Outcome(
+        job.pipeline,
+        job.workload,
+        job.objective,
+        job.system,
+        job.seed,
+        result["cores_mean"],
+        result["pas_mean"],
+        result["violation_ratio"],
+        result["changes"],
+    )
+
+
+def by_cell(outcomes: Sequence[Outcome], objective: str) -> Iterator[dict[str, list[Outcome]]]:
+    """For each cell of the weights its runs by system, in order."""
+    cells = dict.fromkeys(each.cell for each in outcomes if each.objective == objective)
+    for cell in cells:
+        found: dict[str, list[Outcome]] = {}
+        for each in outcomes:
+            if each.cell == cell:
+                found.setdefault(each.system, []).append(each)
+        yield found
