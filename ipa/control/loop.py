@@ -154,7 +154,7 @@ class ControlLoop:
                 due_s = clock.monotonic_s()
 
     def rest(self, until_s: float) -> bool:
-        """Wait until then; whether it ended early since more came than the last tick expected.
+        """Wait until then; whether it ended early since more comes than what runs was planned for.
 
         That is looked at every `peek_s`. A change in flight is waited for: a tick could not act before.
         """
@@ -171,7 +171,10 @@ class ControlLoop:
         return False
 
     def _is_overrun(self) -> bool:
-        """Whether the load is higher now than the last tick's forecast; not where either is unknown."""
+        """Whether more comes than the last tick expected, and what runs is not good enough for it.
+
+        Not where that is not known.
+        """
         decision = self._snapshot.decision
         if decision is None or decision.forecast is None or self._state.actuation.in_flight:
             return False
@@ -179,7 +182,11 @@ class ControlLoop:
         load = self._world.metrics.read(self.pipeline, forecast.peak_s).load
         if not isinstance(load, Measured) or load.age_s > self._settings.stale_after_s:
             return False
-        return mean_rps(load.value, forecast.peak_s) > forecast.upper_rps
+        rate_rps = mean_rps(load.value, forecast.peak_s)
+        if rate_rps <= forecast.upper_rps:
+            return False
+        seen = self._predict(decision.configs, rate_rps)
+        return seen is None or not seen.feasible
 
     def _tick(self, requested: Request | None) -> Decision:
         with self._ticking:

@@ -18,7 +18,7 @@ MIN_RATE_RPS = 0.1
 # The largest rate that can be carried is sought on this grid, so that it does not jitter with the load.
 GRID = 1.05
 # Of the SLA, what a request may wait until a peak is over; the plan keeps the rest.
-WAIT_RATIO = 0.5
+WAIT_RATIO = 0.25
 
 # Whether the planner could choose a configuration at some rate.
 Offers = Callable[[Pipeline, Configs], bool]

@@ -27,8 +27,8 @@ def began(made: Scenario, seconds: float) -> list[float]:
 def jumping(
     settings: GuardSettings = SETTINGS, mode: Mode = Mode.ADVISORY, fault: Fault | None = None
 ) -> Scenario:
-    """The load goes from 5 to 9 rps after 22 s; 5 rps were expected to become 5.5 at most."""
-    return scenario(lambda t_s: 5.0 if t_s < 22 else 9.0, settings=settings, mode=mode, fault=fault)
+    """The load goes from 5 to 40 rps after 22 s; 5.5 at most were expected, and what runs carries 20."""
+    return scenario(lambda t_s: 5.0 if t_s < 22 else 40.0, settings=settings, mode=mode, fault=fault)
 
 
 def test_a_jump_of_the_load_brings_a_tick_and_later_ones_count_from_it() -> None:
@@ -40,7 +40,7 @@ def test_the_early_tick_acts_on_the_jump() -> None:
     made.run(23.0)
     decision = made.loop.snapshot().decision
     assert decision is not None and decision.at.endswith("22+00:00")
-    assert decision.forecast is not None and decision.forecast.point_rps == 9.0
+    assert decision.forecast is not None and decision.forecast.point_rps == 40.0
     assert decision.reason is not ReasonCode.NO_CHANGE
 
 
@@ -51,6 +51,11 @@ def test_who_does_not_peek_ticks_on_time_only(peek_s: float) -> None:
 
 def test_a_steady_load_brings_no_tick() -> None:
     assert began(scenario(5.0, settings=SETTINGS, mode=Mode.ADVISORY), 35.0) == [0.0, 10.0, 20.0, 30.0]
+
+
+def test_a_jump_that_what_runs_is_good_enough_for_brings_no_tick() -> None:
+    made = scenario(lambda t_s: 5.0 if t_s < 22 else 6.0, settings=SETTINGS, mode=Mode.ADVISORY)
+    assert began(made, 35.0) == [0.0, 10.0, 20.0, 30.0]
 
 
 def test_a_change_in_flight_is_waited_for() -> None:
