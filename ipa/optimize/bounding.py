@@ -81,14 +81,12 @@ class Bounding:
     def __init__(self, program: Program, prices: Array | None = None) -> None:
         self._stages = program.stages
         self._alpha = program.alpha if program.graph.is_product else 0.0
-        self._rows = surrogates(program)
+        self.rows = surrogates(program)
         self.free_alpha = program.alpha - self._alpha
         grid = GRID if self._alpha else 2
         coarse = COARSE if self._alpha else 2
         self._largest = np.cumprod([1.0, *(float(stage.factor.max()) for stage in program.stages)])
-        self._groups = [
-            _groups(stage, use) for stage, use in zip(program.stages, self._rows.use, strict=True)
-        ]
+        self._groups = [_groups(stage, use) for stage, use in zip(program.stages, self.rows.use, strict=True)]
         self._cells: dict[int, list[tuple[NDArray[np.intp], Array]]] = {}
         best = self._search(coarse) if prices is None else prices
         self.prices = best
@@ -99,16 +97,16 @@ class Bounding:
     @property
     def most(self) -> Array:
         """The limits of the rows."""
-        return self._rows.most
+        return self.rows.most
 
     def use(self, stage: int) -> Array:
         """What each option of the stage takes of each row."""
-        return self._rows.use[stage]
+        return self.rows.use[stage]
 
     @property
     def root(self) -> float:
         """The bound on the whole program, without what `free_alpha` weighs."""
-        nothing = np.zeros((len(self._rows.most), 1))
+        nothing = np.zeros((len(self.rows.most), 1))
         return float(self.upper(0, np.ones(1), np.zeros(1), nothing)[0])
 
     def upper(self, depth: int, product: Array, value: Array, use: Array) -> Array:
@@ -117,7 +115,7 @@ class Bounding:
         cell, share = self._cell(depth, product, self._grid)
         rest = table[:, cell]
         rest += (table[:, cell + 1] - rest) * share
-        rest += self._multipliers @ (self._rows.most[:, None] - use)
+        rest += self._multipliers @ (self.rows.most[:, None] - use)
         bound: Array = rest.min(axis=0)
         bound += value
         return bound
@@ -132,7 +130,7 @@ class Bounding:
         at = np.arange(count)[:, None]
         chosen = np.zeros((count, len(self._stages)), dtype=np.intp)
         for depth, stage in enumerate(self._stages):
-            worth = stage.value - self._multipliers @ self._rows.use[depth]
+            worth = stage.value - self._multipliers @ self.rows.use[depth]
             if self._alpha:
                 cell, share = self._cell(depth + 1, product[:, None] * stage.factor, self._grid)
                 after = self._tables[depth + 1]
@@ -164,7 +162,7 @@ class Bounding:
         options = self._stages[stage]
         cell, share = _cells(options.factor, largest[1], grid)
         whole = after[:, cell] * (1 - share) + after[:, cell + 1] * share
-        whole += multipliers @ (self._rows.most[:, None] - self._rows.use[stage])
+        whole += multipliers @ (self.rows.most[:, None] - self.rows.use[stage])
         bound: Array = whole.min(axis=0) + options.value
         return bound
 
@@ -202,17 +200,17 @@ class Bounding:
 
     def _dual(self, multipliers: Array, grid: int) -> Array:
         """The bound on the whole program under each multiplier vector."""
-        dual: Array = self._tabulate(multipliers, grid)[0][:, -1] + multipliers @ self._rows.most
+        dual: Array = self._tabulate(multipliers, grid)[0][:, -1] + multipliers @ self.rows.most
         return dual
 
     def _search(self, grid: int) -> Array:
         """The best multipliers found by a coordinate search."""
         ranges = [float(np.ptp(stage.value)) for stage in self._stages]
         spread = self._alpha * self._largest[-1] + sum(ranges)
-        best, reached = np.zeros(len(self._rows.most)), inf
+        best, reached = np.zeros(len(self.rows.most)), inf
         steps = [POWERS, FINER, FINEST]
         for axis in list(range(len(best))) * (2 if len(best) > 1 else 1):
-            scale = spread / max(abs(float(self._rows.most[axis])), 1e-9)
+            scale = spread / max(abs(float(self.rows.most[axis])), 1e-9)
             for step in steps:
                 tries = np.tile(best, (len(step) + 1, 1))
                 tries[1:, axis] = step * (scale if step is POWERS else best[axis])

@@ -22,10 +22,13 @@ from ipa.optimize.bounding import Bounding
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
+from ipa.optimize.polish import polished
 from ipa.optimize.program import Program, evaluate, fits
 
-# Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for.
-WIDTHS = (16, 48, 256, 1000, None)
+# Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for. Narrow
+# ones look for a plan where the multipliers suggested none.
+NARROW = (16, 48)
+WIDTHS = (256, 1000, None)
 # The labels that are kept are the best of so many classes of the value so far.
 STRATA = 4
 # So many plans are all tried: fewer operations than the tables of a bound take.
@@ -37,8 +40,8 @@ def solve(
 ) -> Answer:
     """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`.
 
-    `start` is a plan within the limits and `prices` the multipliers of an earlier search: with both the first
-    pass is not needed.
+    `start` is a plan within the limits and `prices` the multipliers of an earlier search: then neither is
+    looked for.
     """
     if not all(len(stage) for stage in program.stages):
         return Answer(Termination.INFEASIBLE)
@@ -48,7 +51,7 @@ def solve(
     chosen = tuple(start)
     try:
         chosen = search.guess(chosen)
-        for width in WIDTHS[2 if start else 1 if chosen else 0 :]:
+        for width in WIDTHS if chosen else (*NARROW, *WIDTHS):
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
             chosen = found or chosen
@@ -117,11 +120,11 @@ class Search:
         return float(self._upper(0, start)[0])
 
     def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The best of `start` and of those plans that the multipliers suggest and the limits allow."""
-        plans = [start] if start else []
-        plans += dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
+        """`start`, else the best plan that the multipliers suggest and the limits allow, polished."""
+        plans = [start] if start else dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
         within = [plan for plan in plans if plan is start or fits(self._program, plan)]
-        return max(within, key=lambda plan: evaluate(self._program, plan).objective, default=())
+        best = max(within, key=lambda plan: evaluate(self._program, plan).objective, default=())
+        return polished(self._program, self.bounding.rows, self.prices, best) if best else ()
 
     def every(self) -> tuple[int, ...]:
         """The best of all plans within the limits, each of them tried; empty where there is none."""
