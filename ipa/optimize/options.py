@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf, log
 
 import numpy as np
@@ -16,7 +16,7 @@ from ipa.model.rolling import Rolling
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.program import Options, Program, Weights, value_of
+from ipa.optimize.program import NUMBERS, Options, Program, Weights, options_of, value_of
 from ipa.optimize.reduce import reduce_program
 from ipa.optimize.timing import option_times
 from ipa.queueing.formation import ROUNDING, ceil_up
@@ -149,10 +149,8 @@ def _stage_options(
 
 def _joined(parts: list[Options]) -> Options:
     return Options(
-        **{
-            column.name: np.concatenate([getattr(part, column.name) for part in parts], axis=-1)
-            for column in fields(Options)
-        }
+        np.concatenate([part.counts for part in parts], axis=1),
+        np.concatenate([part.numbers for part in parts], axis=1),
     )
 
 
@@ -172,15 +170,12 @@ def _level_options(
     factor, gain = _worth(problem, stage, index, point)
     started, changes, (peak_cores, peak_gib) = _change(problem, stage, point, replicas, now)
     fixed_cores = _fixed_cores(problem, index)
-    options = Options(
-        point=point,
-        replicas=replicas,
-        items=np.full(len(point), level.items),
-        enter=np.full(len(point), level.number, dtype=np.intp),
-        # One number of items where a stage has no variants left; it has no options then.
-        leave=np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, len(columns.variants)))[
-            :, columns.variant[point]
-        ],
+    options = options_of(
+        point,
+        replicas,
+        level.number,
+        _onward(level, len(columns.variants))[:, columns.variant[point]],
+        items=level.items,
         service_s=service_s,
         wait_s=wait_s,
         mean_s=mean_s,
@@ -188,7 +183,7 @@ def _level_options(
         accuracy=columns.accuracy[point],
         factor=factor,
         gain=gain,
-        value=gain.copy(),
+        value=0.0,
         batch_size=columns.batch_size[point],
         cost_cores=replicas * _held(problem, stage)[point] + fixed_cores,
         memory_gib=replicas * columns.memory_gib[point],
@@ -199,6 +194,11 @@ def _level_options(
     )
     options.value[:] = value_of(weights, options, problem.objective.accuracy_rule in PRODUCTS)
     return options
+
+
+def _onward(level: _Level, variants: int) -> Index:
+    """(children × variants), one column where a stage has no variants left: it has no options then."""
+    return np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, variants))
 
 
 def _held(problem: Problem, stage: StageProblem) -> Array:
@@ -214,29 +214,9 @@ def _fixed_cores(problem: Problem, index: int) -> float:
 
 def _free_option(level: _Level) -> Options:
     """What the pipeline's own router does, at no cost."""
-    zero, one = np.zeros(1), np.ones(1)
-    return Options(
-        point=np.array([-1], dtype=np.intp),
-        replicas=np.zeros(1, dtype=np.intp),
-        items=np.array([level.items]),
-        enter=np.array([level.number], dtype=np.intp),
-        leave=np.array(level.onward, dtype=np.intp).reshape(len(level.onward), 1),
-        service_s=zero,
-        wait_s=zero,
-        mean_s=zero,
-        spread_s2=zero,
-        accuracy=one,
-        factor=one,
-        gain=zero,
-        value=zero,
-        batch_size=zero,
-        cost_cores=zero,
-        memory_gib=zero,
-        peak_cores=zero,
-        peak_gib=zero,
-        started_cores=zero,
-        changes=zero,
-    )
+    numbers = dict.fromkeys(NUMBERS, 0.0) | {"items": level.items, "accuracy": 1.0, "factor": 1.0}
+    none = np.zeros(1, dtype=np.intp)
+    return options_of(none - 1, none, level.number, _onward(level, 1), **numbers)
 
 
 def _replica_counts(
