@@ -107,13 +107,9 @@ class Options:
         return Options(self.counts, numbers)
 
 
-def options_of(point: Index, replicas: Index, enter: int, leave: Index, **numbers: Array | float) -> Options:
-    """The options with those columns; `numbers` are all of `NUMBERS`, one number where all are alike."""
-    counts = np.vstack([point, replicas, np.full(len(point), enter, dtype=np.intp), leave])
-    table = np.empty((len(NUMBERS), len(point)))
-    for at, name in enumerate(NUMBERS):
-        table[at] = numbers[name]
-    return Options(counts, table)
+def options_of(point: Index, replicas: Index, enter: Index, leave: Index, numbers: Array) -> Options:
+    """The options of those columns and of the rows of `NUMBERS`."""
+    return Options(np.concatenate([point[None], replicas[None], enter[None], leave]), numbers)
 
 
 @dataclass(frozen=True, slots=True)
