@@ -18,8 +18,8 @@ COARSE = 17
 # Multipliers tried: powers of four around the natural scale of each limit, then between the best's two
 # neighbours.
 POWERS = np.concatenate([[0.0], 4.0 ** np.arange(-6, 5)])
-FINER = np.geomspace(0.35, 2.8, 17)
-FINEST = np.linspace(0.9, 1.1, 9)
+FINER = np.geomspace(0.35, 2.8, 9)
+FINEST = np.linspace(0.88, 1.12, 5)
 AROUND = (0.25, 0.5, 2.0, 4.0)
 
 
@@ -39,11 +39,14 @@ def surrogates(program: Program) -> Surrogates:
     """The linear rows of the program, those of the paths first."""
     rows: list[list[Array]] = []
     most: list[float] = []
+    has_spread = program.has_spread
     for path in program.graph.paths:
-        slope, start = chord(*spread_range(program, path))
+        slope, start = chord(*spread_range(program, path)) if has_spread else (0.0, 0.0)
         rows.append(
             [
-                stage.mean_s + slope * stage.spread_s2 if at in path else np.zeros(len(stage))
+                (stage.mean_s + slope * stage.spread_s2 if has_spread else stage.mean_s)
+                if at in path
+                else np.zeros(len(stage))
                 for at, stage in enumerate(program.stages)
             ]
         )

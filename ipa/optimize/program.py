@@ -19,6 +19,8 @@ NUMBERS = (
     *("batch_size", "cost_cores", "memory_gib", "peak_cores", "peak_gib", "started_cores", "changes"),
 )
 PLACE = {name: at for at, name in enumerate(NUMBERS)}
+# What of a plan depends on more than the sum over its stages.
+OF_STAGES = [PLACE[name] for name in ("factor", "accuracy", "mean_s", "spread_s2")]
 
 
 class _Count:
@@ -222,15 +224,18 @@ class Totals:
 def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
     """The totals of the plan that takes option chosen[s] of each stage s."""
     graph = program.graph
-    rows = np.array([stage.numbers[:, at] for stage, at in zip(program.stages, chosen, strict=True)]).T
-    column = dict(zip(NUMBERS, rows.tolist(), strict=True))
-    total = dict(zip(NUMBERS, rows.sum(axis=1).tolist(), strict=True))
-    term = graph.accuracy(column["factor"]) if program.uses_product else total["gain"]
+    columns = np.array([stage.numbers[:, at] for stage, at in zip(program.stages, chosen, strict=True)]).T
+    total = dict(zip(NUMBERS, columns.sum(axis=1).tolist(), strict=True))
+    factor, accuracy, mean_s, spread_s2 = columns[OF_STAGES].tolist()
+    pas = graph.accuracy(accuracy)
+    term = total["gain"]
+    if program.uses_product:
+        term = pas if factor == accuracy else graph.accuracy(factor)
     return Totals(
         objective=(program.alpha * term if program.uses_product else 0.0) + total["value"],
         term=term,
-        pas=graph.accuracy(column["accuracy"]),
-        latency_s=path_latency_s(graph, column["mean_s"], column["spread_s2"]),
+        pas=pas,
+        latency_s=path_latency_s(graph, mean_s, spread_s2),
         cost_cores=total["cost_cores"],
         peak_cores=total["peak_cores"],
         peak_gib=total["peak_gib"],
@@ -246,13 +251,13 @@ def path_latency_s(graph: Graph, means_s: Sequence[float], spreads_s2: Sequence[
     )
 
 
-def fits(program: Program, chosen: Sequence[int]) -> bool:
-    """Whether the choice is within all limits."""
-    totals = evaluate(program, chosen)
+def fits(program: Program, chosen: Sequence[int], known: Totals | None = None) -> bool:
+    """Whether the choice is within all limits; `known` are its totals where they are known."""
+    totals = known or evaluate(program, chosen)
     floor = program.log_floor
     return (
-        levels_agree(program, chosen)
-        and totals.latency_s <= program.sla_s + tolerance(program.sla_s)
+        totals.latency_s <= program.sla_s + tolerance(program.sla_s)
+        and levels_agree(program, chosen)
         and (floor == -inf or (totals.pas > 0 and log(totals.pas) >= floor - tolerance(1.0)))
         and totals.term >= program.term_floor - tolerance(abs(program.term_floor))
         and all(

@@ -113,10 +113,15 @@ class Search:
 
     def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
         """`start`, else the best plan that the multipliers suggest and the limits allow, polished."""
-        plans = [start] if start else dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
-        within = [plan for plan in plans if plan is start or fits(self._program, plan)]
-        best = max(within, key=lambda plan: evaluate(self._program, plan).objective, default=())
+        best = start or self._suggested()
         return polished(self._program, self.bounding.rows, self.prices, best) if best else ()
+
+    def _suggested(self) -> tuple[int, ...]:
+        """The best of the plans that the multipliers suggest and the limits allow."""
+        plans = dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
+        totals = {plan: evaluate(self._program, plan) for plan in plans}
+        ranked = sorted(plans, key=lambda plan: totals[plan].objective, reverse=True)
+        return next((plan for plan in ranked if fits(self._program, plan, totals[plan])), ())
 
     def every(self) -> tuple[int, ...]:
         """The best of all plans within the limits, each of them tried; empty where there is none."""

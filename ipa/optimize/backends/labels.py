@@ -151,7 +151,8 @@ class Growth:
         self.linear = LIMITS + len(paths)
         self._row_count = LIMITS + len(rows.most)
         self._room = _room([own[self.linear :] for own in self._own], rows.most[len(paths) :])
-        self._rest = [self._rests(at, paths) for at in range(depth)]
+        least = [times.min(axis=1) for times in self._times]
+        self._rest = [self._rests(at, paths, least) for at in range(depth)]
         self._sla = program.sla_s + tolerance(program.sla_s)
         self._levels = _levels(program)
         # Whether a path has ended, or a term of each accuracy is complete, once a stage is done.
@@ -161,13 +162,15 @@ class Growth:
             tuple(at >= min(accuracy.lasts) for accuracy in self.accuracies) for at in range(depth)
         ]
 
-    def _rests(self, at: int, paths: tuple[tuple[int, ...], ...]) -> list[tuple[int, list[float], bool]]:
+    def _rests(
+        self, at: int, paths: tuple[tuple[int, ...], ...], least: list[Array]
+    ) -> list[tuple[int, list[float], bool]]:
         """For each path open at the stage: its number, the least of its times to come, and if it ends."""
         found = []
         for number in self._paths[at].place:
             rest = [stage for stage in paths[number] if stage > at]
-            least = sum(self._times[stage].min(axis=1) for stage in rest) + np.zeros(len(self._times[at]))
-            found.append((self._paths[at].place[number], least.tolist(), not rest))
+            to_come = sum((least[stage] for stage in rest), np.zeros_like(least[at]))
+            found.append((self._paths[at].place[number], to_come.tolist(), not rest))
         return found
 
     def start(self) -> Labels:
