@@ -72,6 +72,22 @@ class Candidates:
         """Items a second that reach the stage."""
         return self.of_block("rate_rps")
 
+    def take(self, at: Index) -> Candidates:
+        """Those candidates only, in the same order."""
+        block = self.block.take(at)
+        return Candidates(
+            self.blocks,
+            np.searchsorted(block, np.arange(len(self.blocks) + 1)).tolist(),
+            block,
+            self.point.take(at),
+            self.variant.take(at),
+            self.replicas.take(at),
+            self.points.take(at, axis=1),
+            self.scalars.take(at, axis=1),
+            self.term.take(at),
+            self.held_cores.take(at),
+        )
+
     def of_point(self, name: str) -> Array:
         """A number of the operating points, as `PointColumns` names it."""
         row: Array = self.points[ROWS[name]]

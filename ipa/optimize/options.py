@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import inf, log
 
 import numpy as np
@@ -18,6 +19,8 @@ from ipa.optimize.program import NUMBERS, PLACE, Options, Program, Weights, opti
 from ipa.optimize.reduce import reduce_program
 from ipa.optimize.timing import option_times
 
+TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)
+
 
 def build_program(problem: Problem) -> Program:
     """The program of a problem, its dominated and hopeless options removed; no best plan is lost.
@@ -29,15 +32,56 @@ def build_program(problem: Problem) -> Program:
 
 def full_program(problem: Problem) -> Program:
     """The program of a problem with all its options."""
-    objective, bounds = problem.objective, problem.bounds
+    return program_of(problem, draft_of(problem))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """All that is known of the options before their times are: `numbers` has the rows of `NUMBERS`.
+
+    `candidates` is None where the pipeline's own routers do all the work. `now` is what each stage takes now.
+    """
+
+    weights: Weights
+    now: list[tuple[float, float]]
+    levels: list[list[Level]]
+    candidates: Candidates | None
+    numbers: Array
+
+    def take(self, at: Index) -> Draft:
+        """With those candidates only."""
+        assert self.candidates is not None
+        return replace(self, candidates=self.candidates.take(at), numbers=self.numbers.take(at, axis=1))
+
+
+def draft_of(problem: Problem) -> Draft:
+    """What is known of the problem's options before their times are; the arithmetic is on all at once."""
+    objective = problem.objective
     transition = objective.transition_per_core if problem.running else 0.0
     weights = Weights(objective.alpha, objective.beta, objective.delta, transition)
-    floor = bounds.accuracy_floor or 0.0
     now = [_running_use(problem, stage) for stage in problem.stages]
+    levels = levels_of(problem)
+    blocks = [
+        Block(at, level)
+        for at, stage in enumerate(problem.stages)
+        if not stage.is_free
+        for level in levels[at]
+    ]
+    if not blocks:
+        return Draft(weights, now, levels, None, np.empty((len(NUMBERS), 0)))
+    candidates = candidates_of(problem, blocks)
+    return Draft(weights, now, levels, candidates, _numbers(problem, candidates, weights, now))
+
+
+def program_of(problem: Problem, draft: Draft) -> Program:
+    """The program of a problem with the draft's options."""
+    objective, bounds = problem.objective, problem.bounds
+    floor = bounds.accuracy_floor or 0.0
+    now = draft.now
     return Program(
         graph=problem.graph,
-        stages=_stages(problem, weights, now),
-        weights=weights,
+        stages=_stages(problem, draft),
+        weights=draft.weights,
         uses_product=objective.accuracy_rule in PRODUCTS,
         sla_s=problem.sla_s,
         # What runs already may go on even where the budget has shrunk below it.
@@ -66,19 +110,11 @@ def _running_use(problem: Problem, stage: StageProblem) -> tuple[float, float]:
     return problem.held(config).total_cores, gib * config.replicas
 
 
-def _stages(problem: Problem, weights: Weights, now: list[tuple[float, float]]) -> tuple[Options, ...]:
-    """The options of each stage; the arithmetic is on those of all stages at once."""
-    levels = levels_of(problem)
-    blocks = [
-        Block(at, level)
-        for at, stage in enumerate(problem.stages)
-        if not stage.is_free
-        for level in levels[at]
-    ]
-    numbers, candidates = np.empty((len(NUMBERS), 0)), None
-    if blocks:
-        candidates = candidates_of(problem, blocks)
-        numbers = _numbers(problem, candidates, weights, now)
+def _stages(problem: Problem, draft: Draft) -> tuple[Options, ...]:
+    """The options of each stage, their times included."""
+    candidates, numbers, levels = draft.candidates, draft.numbers, draft.levels
+    if candidates is not None:
+        numbers[TIMES] = option_times(problem, candidates)
     stages, first = [], 0
     for at, stage in enumerate(problem.stages):
         if stage.is_free or candidates is None:
@@ -129,8 +165,7 @@ def _free_options(levels: Sequence[Level]) -> Options:
 def _numbers(
     problem: Problem, candidates: Candidates, weights: Weights, now: list[tuple[float, float]]
 ) -> Array:
-    """The rows of `NUMBERS`, an entry a candidate."""
-    service_s, wait_s, mean_s, spread_s2 = option_times(problem, candidates)
+    """The rows of `NUMBERS`, an entry a candidate; nothing yet in those of the times."""
     replicas = candidates.replicas
     cores, gib = replicas * candidates.held_cores, replicas * candidates.memory_gib
     started, changes, (peak_cores, peak_gib) = _change(problem, candidates, (cores, gib), now)
@@ -138,10 +173,6 @@ def _numbers(
     is_product = problem.objective.accuracy_rule in PRODUCTS
     rows = {
         "items": candidates.items,
-        "service_s": service_s,
-        "wait_s": wait_s,
-        "mean_s": mean_s,
-        "spread_s2": spread_s2,
         "accuracy": candidates.accuracy,
         # The accuracy is in the factor under a product, else in the gain.
         "factor": candidates.term if is_product else 1.0,
@@ -156,8 +187,8 @@ def _numbers(
         "changes": changes,
     }
     numbers = np.empty((len(NUMBERS), len(replicas)))
-    for at, name in enumerate(NUMBERS):
-        numbers[at] = rows[name]
+    for name, row in rows.items():
+        numbers[PLACE[name]] = row
     options = Options(np.empty((0, len(replicas)), dtype=np.intp), numbers)
     options.value[:] = value_of(weights, options, is_product)
     return numbers

@@ -31,7 +31,7 @@ WIDTHS = (256, 1000, None)
 # The labels that are kept are the best of so many classes of the value so far.
 STRATA = 4
 # So many plans are all tried: fewer operations than the tables of a bound take.
-FEW = 4096
+FEW = 16384
 
 
 def solve(
