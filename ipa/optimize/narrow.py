@@ -10,6 +10,7 @@ from math import inf, prod
 
 import numpy as np
 
+from ipa.model.errors import DeadlineError
 from ipa.model.plan import Plan
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.backends import exact
@@ -32,8 +33,9 @@ STAFFING = 0.5
 def narrow_program(problem: Problem, start: Plan | None, deadline: Deadline) -> Program:
     """The program of a problem without options that no plan as good as one that is known can have.
 
-    The plan known is sought among what `start` runs, with any number of replicas, else among the options that
-    promise most. All options where that finds none, or where times take no time.
+    The plan known is sought among what `start` runs, with any number of replicas, else among all points with
+    about the replicas that are most often right. All options where that finds none, or where a time costs
+    nothing.
     """
     draft = draft_of(problem)
     at_most = _worth_at_most(problem, draft) if problem.compat is Compat.TAIL else None
@@ -98,9 +100,16 @@ def _good(problem: Problem, draft: Draft, deadline: Deadline) -> float:
     program = reduce_program(program_of(problem, draft))
     if not all(len(stage) for stage in program.stages):
         return -inf
-    if prod(len(stage) for stage in program.stages) <= exact.FEW:
-        chosen = exact.solve(program, deadline).chosen
-    else:
-        search = exact.Search(program, deadline)
-        chosen = search.guess() or search.run(-inf, exact.NARROW[0])[0]
+    try:
+        chosen = _good_plan(program, deadline)
+    except DeadlineError:
+        return -inf
     return evaluate(program, chosen).objective if chosen else -inf
+
+
+def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
+    """A plan within the limits, empty where none is found at once. DeadlineError where the time is up."""
+    if prod(len(stage) for stage in program.stages) <= exact.FEW:
+        return exact.Search(program, deadline, bounded=False).every()
+    search = exact.Search(program, deadline)
+    return search.guess() or search.run(-inf, exact.NARROW[0])[0]

@@ -7,10 +7,11 @@ from random import Random
 from statistics import median
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.model.plan import Plan
+from ipa.model.plan import Plan, Termination
 from ipa.optimize import narrow
 from ipa.optimize.bounding import Bounding
 from ipa.optimize.deadline import Deadline
@@ -76,3 +77,13 @@ def test_exchanges_keep_a_plan_within_the_limits_and_never_make_it_worse(seed: i
             better = polished(program, bounding.rows, bounding.prices, plan)
             assert fits(program, better)
             assert evaluate(program, better).objective >= evaluate(program, plan).objective
+
+
+@pytest.mark.parametrize(
+    ("seed", "termination"), [(0, Termination.FEASIBLE), (4, Termination.NO_SOLUTION_FOUND)]
+)
+def test_no_time_to_leave_options_out_is_no_error(seed: int, termination: Termination) -> None:
+    problem = random_problem(Random(seed), (6, 6), (8, 8))
+    plan = solve(replace(problem, sla_s=problem.sla_s * 20, compat=Compat.TAIL), "exact", 0.0)
+    assert plan.termination is termination
+    assert "time was up" in plan.note

@@ -2,8 +2,8 @@
 
 Partial plans (labels) grow stage by stage. A label is dropped where another of the same stages is as good in
 everything that counts, where a limit cannot be met any more, or where the bound of its completions lies
-below the best plan known. A first pass that keeps only the most promising labels finds that plan; if it kept
-all, it was already exact.
+below the best plan known. That plan is what the multipliers suggest, bettered by exchanges; where they
+suggest none, a pass that keeps only the most promising labels finds it. A pass that kept all is exact.
 """
 
 from __future__ import annotations
