@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ipa.optimize.columns import Array
-from ipa.optimize.program import Options, Program
+from ipa.optimize.columns import Array, Index
+from ipa.optimize.program import Program
 
 # Points at which the bound is tabulated over the product so far; between them it is read off the chord,
 # which lies above, since the bound is convex in the product. The coarse one is for seeking multipliers.
@@ -18,8 +18,8 @@ COARSE = 17
 # Multipliers tried: powers of four around the natural scale of each limit, then between the best's two
 # neighbours.
 POWERS = np.concatenate([[0.0], 4.0 ** np.arange(-6, 5)])
-FINER = np.geomspace(0.35, 2.8, 17)
-FINEST = np.linspace(0.9, 1.1, 9)
+FINER = np.geomspace(0.35, 2.8, 9)
+FINEST = np.linspace(0.88, 1.12, 5)
 AROUND = (0.25, 0.5, 2.0, 4.0)
 
 
@@ -39,11 +39,14 @@ def surrogates(program: Program) -> Surrogates:
     """The linear rows of the program, those of the paths first."""
     rows: list[list[Array]] = []
     most: list[float] = []
+    has_spread = program.has_spread
     for path in program.graph.paths:
-        slope, start = chord(*spread_range(program, path))
+        slope, start = chord(*spread_range(program, path)) if has_spread else (0.0, 0.0)
         rows.append(
             [
-                stage.mean_s + slope * stage.spread_s2 if at in path else np.zeros(len(stage))
+                (stage.mean_s + slope * stage.spread_s2 if has_spread else stage.mean_s)
+                if at in path
+                else np.zeros(len(stage))
                 for at, stage in enumerate(program.stages)
             ]
         )
@@ -79,66 +82,68 @@ class Bounding:
     """
 
     def __init__(self, program: Program, prices: Array | None = None) -> None:
-        self._stages = program.stages
+        stages = program.stages
+        self._stages = stages
         self._alpha = program.alpha if program.graph.is_product else 0.0
-        self._rows = surrogates(program)
+        self.rows = surrogates(program)
         self.free_alpha = program.alpha - self._alpha
-        grid = GRID if self._alpha else 2
-        coarse = COARSE if self._alpha else 2
-        self._largest = np.cumprod([1.0, *(float(stage.factor.max()) for stage in program.stages)])
-        self._groups = [
-            _groups(stage, use) for stage, use in zip(program.stages, self._rows.use, strict=True)
-        ]
-        self._cells: dict[int, list[tuple[NDArray[np.intp], Array]]] = {}
-        best = self._search(coarse) if prices is None else prices
-        self.prices = best
-        self._multipliers = self._around(best)
-        self._tables = self._tabulate(self._multipliers, grid)
-        self._grid = grid
+        self._largest = np.cumprod([1.0, *(float(stage.factor.max()) for stage in stages)])
+        self._groups = [_groups(stage.factor) for stage in stages]
+        counts = np.cumsum([0, *(len(stage) for stage in stages)]).tolist()
+        # All options of all stages: what they are worth, what they take, and their order by stage and factor.
+        self._whole = np.concatenate([stage.value for stage in stages]), np.concatenate(self.rows.use, axis=1)
+        self._options = [slice(*ends) for ends in pairwise(counts)]
+        self._order = np.concatenate([g.order + at for g, at in zip(self._groups, counts, strict=False)])
+        self._starts = np.concatenate([g.starts + at for g, at in zip(self._groups, counts, strict=False)])
+        self._steps: dict[int, list[tuple[Index, Array]]] = {}
+        self.prices = self._search(COARSE if self._alpha else 1) if prices is None else prices
+        self._multipliers = self._around(self.prices)
+        self._grid = GRID if self._alpha else 1
+        tables = np.array(self._tabulate(self._multipliers, self._grid))
+        # With what all that the limits allow is worth; and how much each point lies below the next.
+        self._tables = tables + (self._multipliers @ self.rows.most)[:, None]
+        self._rises = np.zeros_like(tables)
+        np.subtract(tables[:, :, 1:], tables[:, :, :-1], out=self._rises[:, :, :-1])
 
     @property
-    def most(self) -> Array:
-        """The limits of the rows."""
-        return self._rows.most
+    def is_product(self) -> bool:
+        """Whether the tables run over the product so far."""
+        return bool(self._alpha)
 
-    def use(self, stage: int) -> Array:
-        """What each option of the stage takes of each row."""
-        return self._rows.use[stage]
+    def upper(self, depth: int, product: Array | None, value: Array, use: Array) -> Array:
+        """For partial plans of the first `depth` stages, the most their completions can reach.
 
-    @property
-    def root(self) -> float:
-        """The bound on the whole program, without what `free_alpha` weighs."""
-        nothing = np.zeros((len(self._rows.most), 1))
-        return float(self.upper(0, np.ones(1), np.zeros(1), nothing)[0])
-
-    def upper(self, depth: int, product: Array, value: Array, use: Array) -> Array:
-        """For partial plans of the first `depth` stages, the most their completions can reach."""
-        table = self._tables[depth]
-        cell, share = self._cell(depth, product, self._grid)
-        rest = table[:, cell]
-        rest += (table[:, cell + 1] - rest) * share
-        rest += self._multipliers @ (self._rows.most[:, None] - use)
-        bound: Array = rest.min(axis=0)
+        `product` is that of the factors so far, needed where `is_product`; without what `free_alpha` weighs.
+        """
+        rest = -(self._multipliers @ use)
+        if self._alpha and product is not None:
+            cell, share = self._cell(depth, product, self._grid)
+            rest += self._tables[depth].take(cell, axis=1)
+            rest += self._rises[depth].take(cell, axis=1) * share
+        else:
+            rest += self._tables[depth]
+        bound: Array = np.minimum.reduce(rest)
         bound += value
         return bound
 
-    def guesses(self) -> NDArray[np.intp]:
+    def guesses(self) -> Index:
         """(multiplier vectors × stages): the plan that is best where limits only cost what each vector says.
 
         Such a plan may break limits; the dearer they are the less it does.
         """
-        count = len(self._multipliers)
+        worth = self._worth(self._multipliers)
+        count = len(worth)
         product = np.ones(count)
-        at = np.arange(count)[:, None]
+        row = np.arange(count)[:, None] * self._grid
         chosen = np.zeros((count, len(self._stages)), dtype=np.intp)
         for depth, stage in enumerate(self._stages):
-            worth = stage.value - self._multipliers @ self._rows.use[depth]
+            mine = worth[:, self._options[depth]]
             if self._alpha:
                 cell, share = self._cell(depth + 1, product[:, None] * stage.factor, self._grid)
-                after = self._tables[depth + 1]
-                worth += after[at, cell] * (1 - share) + after[at, cell + 1] * share
-            chosen[:, depth] = worth.argmax(axis=1)
-            product = product * stage.factor[chosen[:, depth]]
+                cell += row
+                mine += self._tables[depth + 1].take(cell) + self._rises[depth + 1].take(cell) * share
+            chosen[:, depth] = mine.argmax(axis=1)
+            product = product * stage.factor.take(chosen[:, depth])
         return chosen
 
     def option_bounds(self, stage: int) -> Array:
@@ -148,14 +153,14 @@ class Bounding:
         """
         others = [at for at in range(len(self._stages)) if at != stage]
         order = [stage, *others]
-        largest = np.cumprod([1.0, *(float(self._groups[at][3][-1]) for at in order)])
+        largest = np.cumprod([1.0, *(float(self._groups[at].factors[-1]) for at in order)])
         grid = COARSE * 2 if self._alpha else 2
+        bests = self._bests(self._multipliers)
         steps = np.linspace(0.0, 1.0, grid)
         multipliers = self._multipliers
         after = np.tile(self._alpha * largest[-1] * steps, (len(multipliers), 1))
         for depth in range(len(order) - 1, 0, -1):
-            value, use, starts, factors = self._groups[order[depth]]
-            best = np.maximum.reduceat(value - multipliers @ use, starts, axis=1)
+            best, factors = bests[order[depth]], self._groups[order[depth]].factors
             cell, share = _cells((largest[depth] * factors)[:, None] * steps, largest[depth + 1], grid)
             onward = after[:, cell]
             onward += (after[:, cell + 1] - onward) * share
@@ -164,55 +169,66 @@ class Bounding:
         options = self._stages[stage]
         cell, share = _cells(options.factor, largest[1], grid)
         whole = after[:, cell] * (1 - share) + after[:, cell + 1] * share
-        whole += multipliers @ (self._rows.most[:, None] - self._rows.use[stage])
+        whole += multipliers @ (self.rows.most[:, None] - self.rows.use[stage])
         bound: Array = whole.min(axis=0) + options.value
         return bound
 
-    def _cell(self, depth: int, product: Array, grid: int) -> tuple[NDArray[np.intp], Array]:
+    def _cell(self, depth: int, product: Array, grid: int) -> tuple[Index, Array]:
         return _cells(product, float(self._largest[depth]), grid)
+
+    def _worth(self, multipliers: Array) -> Array:
+        """(multiplier vectors × all options): the value less what is taken of the limits."""
+        value, use = self._whole
+        worth: Array = value - multipliers @ use
+        return worth
+
+    def _bests(self, multipliers: Array) -> list[Array]:
+        """For each stage (multiplier vectors × factors): the most that an option of the factor is worth."""
+        worth = self._worth(multipliers).take(self._order, axis=1)
+        best = np.maximum.reduceat(worth, self._starts, axis=1)
+        ends = np.cumsum([0, *(len(group.starts) for group in self._groups)]).tolist()
+        return [best[:, first:last] for first, last in pairwise(ends)]
 
     def _tabulate(self, multipliers: Array, grid: int) -> list[Array]:
         """tables[s][i, g]: the most that completions from s on make of α·P·Π factor + Σ (value − use·m)."""
+        bests = self._bests(multipliers)
+        if not self._alpha:
+            most = [np.zeros(len(multipliers)), *(best.max(axis=1) for best in reversed(bests))]
+            return [total[:, None] for total in np.cumsum(most, axis=0)[::-1]]
         steps = np.linspace(0.0, 1.0, grid)
-        cells = self._onward_cells(steps) if self._alpha else []
-        tables = [np.tile(self._alpha * self._largest[-1] * steps, (len(multipliers), 1))]
-        for depth in range(len(self._stages) - 1, -1, -1):
-            value, use, starts, _ = self._groups[depth]
-            best = np.maximum.reduceat(value - multipliers @ use, starts, axis=1)
-            if not self._alpha:
-                tables.append(tables[-1] + best.max(axis=1)[:, None])
-                continue
-            cell, share = cells[depth]
-            after = tables[-1]
-            onward = after[:, cell]
-            onward += (after[:, cell + 1] - onward) * share
+        after = np.tile(self._alpha * self._largest[-1] * steps, (len(multipliers), 1))
+        tables = [after]
+        for best, (cell, share) in zip(reversed(bests), reversed(self._onward(steps)), strict=True):
+            onward = after.take(cell, axis=1)
+            onward += (after.take(cell + 1, axis=1) - onward) * share
             onward += best[:, :, None]
-            tables.append(onward.max(axis=1))
+            after = np.maximum.reduce(onward, axis=1)
+            tables.append(after)
         return tables[::-1]
 
-    def _onward_cells(self, steps: Array) -> list[tuple[NDArray[np.intp], Array]]:
+    def _onward(self, steps: Array) -> list[tuple[Index, Array]]:
         """For each stage (factors × steps): where the product with a factor lies on the next stage's grid."""
         grid = len(steps)
-        if grid not in self._cells:
-            self._cells[grid] = [
-                self._cell(depth + 1, (self._largest[depth] * factors)[:, None] * steps, grid)
-                for depth, (_, _, _, factors) in enumerate(self._groups)
+        if grid not in self._steps:
+            self._steps[grid] = [
+                self._cell(depth + 1, (self._largest[depth] * group.factors)[:, None] * steps, grid)
+                for depth, group in enumerate(self._groups)
             ]
-        return self._cells[grid]
+        return self._steps[grid]
 
     def _dual(self, multipliers: Array, grid: int) -> Array:
         """The bound on the whole program under each multiplier vector."""
-        dual: Array = self._tabulate(multipliers, grid)[0][:, -1] + multipliers @ self._rows.most
+        dual: Array = self._tabulate(multipliers, grid)[0][:, -1] + multipliers @ self.rows.most
         return dual
 
     def _search(self, grid: int) -> Array:
         """The best multipliers found by a coordinate search."""
         ranges = [float(np.ptp(stage.value)) for stage in self._stages]
         spread = self._alpha * self._largest[-1] + sum(ranges)
-        best, reached = np.zeros(len(self._rows.most)), inf
+        best, reached = np.zeros(len(self.rows.most)), inf
         steps = [POWERS, FINER, FINEST]
         for axis in list(range(len(best))) * (2 if len(best) > 1 else 1):
-            scale = spread / max(abs(float(self._rows.most[axis])), 1e-9)
+            scale = spread / max(abs(float(self.rows.most[axis])), 1e-9)
             for step in steps:
                 tries = np.tile(best, (len(step) + 1, 1))
                 tries[1:, axis] = step * (scale if step is POWERS else best[axis])
@@ -232,19 +248,29 @@ class Bounding:
                 other = best.copy()
                 other[axis] *= ratio
                 around.append(other)
-        return np.unique(np.array(around), axis=0)
+        return np.array(list(dict.fromkeys(tuple(each.tolist()) for each in around)))
 
 
-def _cells(product: Array, largest: float, grid: int) -> tuple[NDArray[np.intp], Array]:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The options of a stage by rising factor, where each group of equal factors starts, and the factors."""
+
+    order: Index
+    starts: Index
+    factors: Array
+
+
+def _groups(factor: Array) -> _Group:
+    order = factor.argsort(kind="stable")
+    ranked = factor.take(order)
+    first = np.ones(len(order), dtype=bool)
+    np.greater(ranked[1:], ranked[:-1], out=first[1:])
+    starts = first.nonzero()[0]
+    return _Group(order, starts, ranked.take(starts))
+
+
+def _cells(product: Array, largest: float, grid: int) -> tuple[Index, Array]:
     """Where products lie on a grid from 0 to the largest: the point below, and the share of the way on."""
     at = product * ((grid - 1) / largest if largest > 0 else 0.0)
     cell = np.minimum(at.astype(np.intp), grid - 2)
     return cell, at - cell
-
-
-def _groups(stage: Options, use: Array) -> tuple[Array, Array, NDArray[np.intp], Array]:
-    """Value and use by rising factor, where each group of equal factors starts, and the factors."""
-    order = np.argsort(stage.factor, kind="stable")
-    ranked = stage.factor[order]
-    starts = np.flatnonzero(np.concatenate([[True], ranked[1:] > ranked[:-1]]))
-    return stage.value[order], np.ascontiguousarray(use[:, order]), starts, ranked[starts]

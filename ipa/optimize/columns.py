@@ -14,12 +14,19 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 
+NAMES = (
+    *("accuracy", "batch_size", "cores", "latency_s"),
+    *("mean_s", "capacity_rps", "memory_gib", "single_s"),
+)
+ROWS = {name: at for at, name in enumerate(NAMES)}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PointColumns:
     """One entry a point, in the order of the points; `variant` is an index into `variants`.
 
     `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` says
-    whether all numbers can be planned with.
+    whether all numbers can be planned with. `table` has the numbers as rows (`ROWS`), which have names too.
     """
 
     variants: tuple[str, ...]
@@ -28,18 +35,50 @@ class PointColumns:
     are_sensible: bool
     variant_accuracy: tuple[float, ...]
     variant: Index
-    accuracy: Array
-    batch_size: Array
-    cores: Array
-    latency_s: Array
-    mean_s: Array
-    capacity_rps: Array
-    memory_gib: Array
-    # Mean service time of a batch of one, of the same variant and cores.
-    single_s: Array
+    table: Array
 
     def __len__(self) -> int:
         return len(self.variant)
+
+    def row(self, name: str) -> Array:
+        """The numbers of that name."""
+        row: Array = self.table[ROWS[name]]
+        return row
+
+    @property
+    def accuracy(self) -> Array:
+        """The accuracy of each point's variant."""
+        return self.row("accuracy")
+
+    @property
+    def batch_size(self) -> Array:
+        """Items of a full batch."""
+        return self.row("batch_size")
+
+    @property
+    def cores(self) -> Array:
+        """Cores of one replica."""
+        return self.row("cores")
+
+    @property
+    def latency_s(self) -> Array:
+        """Service time of a full batch, at its high percentile."""
+        return self.row("latency_s")
+
+    @property
+    def mean_s(self) -> Array:
+        """Mean service time of a full batch."""
+        return self.row("mean_s")
+
+    @property
+    def capacity_rps(self) -> Array:
+        """Items a second that one replica carries."""
+        return self.row("capacity_rps")
+
+    @property
+    def single_s(self) -> Array:
+        """Mean service time of a batch of one, of the same variant and cores."""
+        return self.row("single_s")
 
 
 def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
@@ -66,7 +105,9 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         key = (point.variant, point.cores)
         if key not in smallest or point.batch_size < smallest[key][0]:
             smallest[key] = (point.batch_size, mean_s)
-    accuracy, batch_size, cores, latency_s, mean_s, capacity_rps, memory_gib = np.ascontiguousarray(rows.T)
+    single_s = [_single_s(*smallest[point.variant, point.cores]) for point in points]
+    table = np.vstack([rows.T, np.array(single_s, dtype=np.float64)])
+    accuracy, batch_size, cores = table[:3]
     variant = np.array([number[point.variant] for point in points], dtype=np.intp)
     rank = np.argsort(np.argsort(np.array(variants, dtype=str)))
     positive = rows[:, [1, 2, 3, 4, 5]]
@@ -77,14 +118,7 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
         bool(np.isfinite(positive).all() and (positive > 0).all() and (accuracy >= 0).all()),
         tuple({point.variant: point.accuracy for point in points}.values()),
         variant,
-        accuracy,
-        batch_size,
-        cores,
-        latency_s,
-        mean_s,
-        capacity_rps,
-        memory_gib,
-        np.array([_single_s(*smallest[point.variant, point.cores]) for point in points], dtype=np.float64),
+        table,
     )
 
 

@@ -27,7 +27,9 @@ def undominated(
     DeadlineError where the time is up before.
     """
     order = np.lexsort(columns[::-1])
-    ranked = columns[:, order]
+    ranked = columns.take(order, axis=1)
+    if len(order) <= CHUNK and (deadline is None or not deadline.passed):
+        return np.sort(order[~_covered_before(ranked, order, lasting)])
     kept = np.empty((len(columns), 0))
     kept_at = np.zeros(0, dtype=np.intp)
     for start in range(0, ranked.shape[1], CHUNK):

@@ -48,7 +48,7 @@ def frontier(problem: Problem, deadline_s: float = 60.0) -> tuple[FrontierPoint,
         replace(
             given,
             stages=tuple(
-                replace(stage, factor=stage.accuracy, value=np.zeros(len(stage))) for stage in given.stages
+                stage.having(factor=stage.accuracy, value=np.zeros(len(stage))) for stage in given.stages
             ),
             uses_product=True,
             weights=Weights(1.0, 0.0, 0.0),
@@ -90,7 +90,7 @@ def _from_zero(program: Program) -> tuple[Program, float]:
     shift_s = max(0.0, -sum(float(stage.mean_s.min(initial=0.0)) for stage in program.stages))
     if not shift_s:
         return program, 0.0
-    first = replace(program.stages[0], mean_s=program.stages[0].mean_s + shift_s)
+    first = program.stages[0].having(mean_s=program.stages[0].mean_s + shift_s)
     return replace(program, stages=(first, *program.stages[1:]), sla_s=program.sla_s + shift_s), shift_s
 
 

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import inf, log, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.graph import Graph
+
+# The rows of an `Options` table: what is whole, the numbers of items sent on after them; and the rest.
+COUNTS = ("point", "replicas", "enter")
+NUMBERS = (
+    *("items", "service_s", "wait_s", "mean_s", "spread_s2", "accuracy", "factor", "gain", "value"),
+    *("batch_size", "cost_cores", "memory_gib", "peak_cores", "peak_gib", "started_cores", "changes"),
+)
+PLACE = {name: at for at, name in enumerate(NUMBERS)}
+# What of a plan depends on more than the sum over its stages.
+OF_STAGES = [PLACE[name] for name in ("factor", "accuracy", "mean_s", "spread_s2")]
+
+
+class _Count:
+    """A row of whole numbers."""
+
+    def __init__(self, name: str) -> None:
+        self._at = COUNTS.index(name)
+
+    def __get__(self, options: Options, owner: object) -> Index:
+        row: Index = options.counts[self._at]
+        return row
+
+
+class _Number:
+    """A row of numbers."""
+
+    def __init__(self, name: str) -> None:
+        self._at = PLACE[name]
+
+    def __get__(self, options: Options, owner: object) -> Array:
+        row: Array = options.numbers[self._at]
+        return row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,31 +56,40 @@ class Options:
     to the accuracy term; `value` is what adds up to the objective. `peak_cores` and `peak_gib` are what old
     and new replicas take together, `started_cores` those of replicas that a change would start, `changes` how
     much differs from what runs (1: replicas, 2: more).
+
+    All are rows of two tables, so that some of the options are taken in one go.
     """
 
-    point: Index
-    replicas: Index
-    items: Array
-    enter: Index
-    leave: NDArray[np.intp]
-    service_s: Array
-    wait_s: Array
-    mean_s: Array
-    spread_s2: Array
-    accuracy: Array
-    factor: Array
-    gain: Array
-    value: Array
-    batch_size: Array
-    cost_cores: Array
-    memory_gib: Array
-    peak_cores: Array
-    peak_gib: Array
-    started_cores: Array
-    changes: Array
+    counts: Index
+    numbers: Array
+
+    point = _Count("point")
+    replicas = _Count("replicas")
+    enter = _Count("enter")
+    items = _Number("items")
+    service_s = _Number("service_s")
+    wait_s = _Number("wait_s")
+    mean_s = _Number("mean_s")
+    spread_s2 = _Number("spread_s2")
+    accuracy = _Number("accuracy")
+    factor = _Number("factor")
+    gain = _Number("gain")
+    value = _Number("value")
+    batch_size = _Number("batch_size")
+    cost_cores = _Number("cost_cores")
+    memory_gib = _Number("memory_gib")
+    peak_cores = _Number("peak_cores")
+    peak_gib = _Number("peak_gib")
+    started_cores = _Number("started_cores")
+    changes = _Number("changes")
 
     def __len__(self) -> int:
-        return len(self.point)
+        return len(self.counts[0])
+
+    @property
+    def leave(self) -> Index:
+        """(stages after this one × options)."""
+        return self.counts[len(COUNTS) :]
 
     @property
     def log_accuracy(self) -> Array:
@@ -59,8 +99,19 @@ class Options:
 
     def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | list[int]) -> Options:
         """Those options only."""
-        columns: dict[str, Any] = {each.name: getattr(self, each.name)[..., at] for each in fields(self)}
-        return Options(**columns)
+        return Options(self.counts[:, at], self.numbers[:, at])
+
+    def having(self, **columns: Array) -> Options:
+        """The same options with other numbers in the columns named."""
+        numbers = self.numbers.copy()
+        for name, column in columns.items():
+            numbers[PLACE[name]] = column
+        return Options(self.counts, numbers)
+
+
+def options_of(point: Index, replicas: Index, enter: Index, leave: Index, numbers: Array) -> Options:
+    """The options of those columns and of the rows of `NUMBERS`."""
+    return Options(np.concatenate([point[None], replicas[None], enter[None], leave]), numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +193,7 @@ class Program:
             self,
             weights=weights,
             stages=tuple(
-                replace(stage, value=value_of(weights, stage, self.uses_product)) for stage in self.stages
+                stage.having(value=value_of(weights, stage, self.uses_product)) for stage in self.stages
             ),
         )
 
@@ -172,24 +223,24 @@ class Totals:
 
 def evaluate(program: Program, chosen: Sequence[int]) -> Totals:
     """The totals of the plan that takes option chosen[s] of each stage s."""
-    stages, graph = program.stages, program.graph
-
-    def column(name: str) -> list[float]:
-        return [float(getattr(stage, name)[at]) for stage, at in zip(stages, chosen, strict=True)]
-
-    accuracy = column("accuracy")
-    gain = sum(column("gain"))
-    term = graph.accuracy(column("factor")) if program.uses_product else gain
+    graph = program.graph
+    columns = np.array([stage.numbers[:, at] for stage, at in zip(program.stages, chosen, strict=True)]).T
+    total = dict(zip(NUMBERS, columns.sum(axis=1).tolist(), strict=True))
+    factor, accuracy, mean_s, spread_s2 = columns[OF_STAGES].tolist()
+    pas = graph.accuracy(accuracy)
+    term = total["gain"]
+    if program.uses_product:
+        term = pas if factor == accuracy else graph.accuracy(factor)
     return Totals(
-        objective=(program.alpha * term if program.uses_product else 0.0) + sum(column("value")),
+        objective=(program.alpha * term if program.uses_product else 0.0) + total["value"],
         term=term,
-        pas=graph.accuracy(accuracy),
-        latency_s=path_latency_s(graph, column("mean_s"), column("spread_s2")),
-        cost_cores=sum(column("cost_cores")),
-        peak_cores=sum(column("peak_cores")),
-        peak_gib=sum(column("peak_gib")),
-        batch=sum(column("batch_size")),
-        changes=sum(column("changes")),
+        pas=pas,
+        latency_s=path_latency_s(graph, mean_s, spread_s2),
+        cost_cores=total["cost_cores"],
+        peak_cores=total["peak_cores"],
+        peak_gib=total["peak_gib"],
+        batch=total["batch_size"],
+        changes=total["changes"],
     )
 
 
@@ -200,13 +251,13 @@ def path_latency_s(graph: Graph, means_s: Sequence[float], spreads_s2: Sequence[
     )
 
 
-def fits(program: Program, chosen: Sequence[int]) -> bool:
-    """Whether the choice is within all limits."""
-    totals = evaluate(program, chosen)
+def fits(program: Program, chosen: Sequence[int], known: Totals | None = None) -> bool:
+    """Whether the choice is within all limits; `known` are its totals where they are known."""
+    totals = known or evaluate(program, chosen)
     floor = program.log_floor
     return (
-        levels_agree(program, chosen)
-        and totals.latency_s <= program.sla_s + tolerance(program.sla_s)
+        totals.latency_s <= program.sla_s + tolerance(program.sla_s)
+        and levels_agree(program, chosen)
         and (floor == -inf or (totals.pas > 0 and log(totals.pas) >= floor - tolerance(1.0)))
         and totals.term >= program.term_floor - tolerance(abs(program.term_floor))
         and all(

@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from ipa.optimize.columns import Array
 from ipa.optimize.dominance import undominated
-from ipa.optimize.program import Options, Program, tolerance
+from ipa.optimize.program import COUNTS, Options, Program, tolerance
+
+# From this row on an option's whole numbers are those of the items that it is for and sends on.
+ENTER = COUNTS.index("enter")
 
 
 def reduce_program(program: Program) -> Program:
     """The same program, smaller; no best plan is lost, nor the first of equally good ones."""
     fitting = without_hopeless(program)
-    has_spread = fitting.has_spread
-    stages = tuple(_without_dominated(fitting, stage, has_spread) for stage in fitting.stages)
+    has_spread, has_levels = fitting.has_spread, _has_levels(fitting)
+    stages = tuple(_without_dominated(fitting, stage, has_spread, has_levels) for stage in fitting.stages)
     return replace(fitting, stages=stages)
 
 
@@ -44,18 +47,21 @@ def without_hopeless(program: Program) -> Program:
 
 def _drop_late(program: Program, kept: list[NDArray[np.bool_]]) -> None:
     mean = np.array([stage.mean_s.min(initial=inf) for stage in program.stages])
-    spread = np.array([stage.spread_s2.min(initial=inf) for stage in program.stages])
     if not np.isfinite(mean).all():
         _drop_all(kept)
         return
+    has_spread = program.has_spread
+    spread = np.array([stage.spread_s2.min() if has_spread else 0.0 for stage in program.stages])
     most = program.sla_s + tolerance(program.sla_s)
     for path in program.graph.paths:
         members = list(path)
         mean_s, spread_s2 = float(mean[members].sum()), float(spread[members].sum())
         for at in path:
             stage = program.stages[at]
-            others_s2 = max(0.0, spread_s2 - float(spread[at]))
-            least_s = stage.mean_s + np.sqrt(stage.spread_s2 + others_s2)
+            least_s = stage.mean_s
+            if has_spread:
+                others_s2 = max(0.0, spread_s2 - float(spread[at]))
+                least_s = least_s + np.sqrt(stage.spread_s2 + others_s2)
             kept[at] &= least_s <= most - (mean_s - float(mean[at]))
 
 
@@ -66,7 +72,7 @@ def _drop_all(kept: list[NDArray[np.bool_]]) -> None:
 
 def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
     """Options for numbers of items that no kept option of a stage before sends, and the other way round."""
-    if not any(stage.enter.any() or stage.leave.any() for stage in program.stages):
+    if not _has_levels(program):
         return
     changed = True
     while changed:
@@ -82,15 +88,20 @@ def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
                         changed = True
 
 
-def _without_dominated(program: Program, stage: Options, has_spread: bool) -> Options:
+def _has_levels(program: Program) -> bool:
+    """Whether a stage may see more than one number of items."""
+    return any(stage.counts[ENTER:].any() for stage in program.stages)
+
+
+def _without_dominated(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Options:
     """Drop an option where another is as good in everything that counts. Of equal ones the first stays."""
     if len(stage) < 2:
         return stage
-    kept = undominated(criteria(program, stage, has_spread))
+    kept = undominated(criteria(program, stage, has_spread, has_levels))
     return stage if len(kept) == len(stage) else stage.take(kept)
 
 
-def criteria(program: Program, stage: Options, has_spread: bool) -> Array:
+def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:
     """What counts of each option, a row a criterion, all to be small; numbers of items must be equal."""
     rows = [-stage.value, stage.cost_cores, stage.mean_s]
     if program.uses_product:
@@ -109,7 +120,7 @@ def criteria(program: Program, stage: Options, has_spread: bool) -> Array:
         rows.append(-stage.gain)
     if stage.changes.any():
         rows.append(stage.changes)
-    for number in (stage.enter, *stage.leave):
+    for number in stage.counts[ENTER:] if has_levels else ():
         if (number != number[0]).any():
             rows.extend([number.astype(np.float64), -number.astype(np.float64)])
     return np.array(rows)

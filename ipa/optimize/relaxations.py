@@ -155,7 +155,7 @@ def _floor(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
         program,
         uses_product=True,
         term_floor=-inf,
-        stages=tuple(replace(stage, factor=stage.accuracy) for stage in program.stages),
+        stages=tuple(stage.having(factor=stage.accuracy) for stage in program.stages),
     )
     totals = _best(by_pas.weighed(Weights(1.0, 0.0, 0.0)), deadline)
     if totals is not None:
@@ -214,7 +214,7 @@ def _with_bounds(problem: Problem, **changes: float | None) -> Problem:
 
 def _least(program: Program, use: Callable[[Options], Array], deadline: Deadline) -> Totals | None:
     """What the plan comes to that takes least of something that adds up; None where there is no plan."""
-    stages = tuple(replace(stage, value=-use(stage)) for stage in program.stages)
+    stages = tuple(stage.having(value=-use(stage)) for stage in program.stages)
     plain = replace(program, stages=stages, weights=Weights(0.0, 0.0, 0.0))
     return _best(plain, deadline)
 

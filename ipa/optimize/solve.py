@@ -15,6 +15,7 @@ from ipa.optimize.bymilp import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.engine import AUTO, BACKENDS, SOLVERS, Warm, answer
 from ipa.optimize.goals import reach
+from ipa.optimize.narrow import narrow_program
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.problem import Compat, Problem, StageProblem
@@ -62,7 +63,9 @@ def solve(
         used, found, notes = answer(program, solver, deadline, warm, solvers)
         return found
 
-    program, found = reach(full_program(problem), problem.objective.goal, one)
+    narrow = problem.objective.goal is Goal.WEIGHTED
+    full = narrow_program(problem, start, deadline) if narrow else full_program(problem)
+    program, found = reach(full, problem.objective.goal, one)
     solve_s = deadline.elapsed_s
     if explain and found.chosen and found.prices is None:
         found = replace(found, prices=Bounding(program).prices)

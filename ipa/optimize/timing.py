@@ -2,57 +2,59 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 
 from ipa.model.profile import OperatingPoint
+from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, Problem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
 from ipa.queueing.tail import sojourn
 
 
-def option_times(
-    problem: Problem, stage: StageProblem, point: Index, replicas: Index, items: float, rate_rps: float
-) -> tuple[Array, Array, Array, Array]:
-    """Service time, wait, mean time and squared excess of the quantile over it, an entry an option.
+def option_times(problem: Problem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
+    """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
 
-    `point` is an index into the stage's points; `rate_rps` counts the items that reach the stage. The split
-    between service and wait is for people.
+    The split between service and wait is for people.
     """
-    columns = stage.columns
-    batch_size = columns.batch_size[point]
+    batch_size, replicas, rate_rps = candidates.batch_size, candidates.replicas, candidates.rate_rps
     if problem.compat is Compat.TAIL:
-        return _tail_times(problem, stage, point, replicas, items, rate_rps)
-    sequence = np.maximum(1.0, ceil_up(items / (replicas * batch_size)))
-    service_s = columns.latency_s[point] * sequence
+        return _tail_times(
+            problem.percentile,
+            candidates.points,
+            replicas,
+            rate_rps,
+            candidates.items,
+            candidates.of_block("timeout_s"),
+        )
+    sequence = np.maximum(1.0, ceil_up(candidates.items / (replicas * batch_size)))
+    service_s = candidates.of_point("latency_s") * sequence
     if problem.compat is Compat.IPA_ARTIFACT:
-        released_s = released_wait_s(len(columns.variants), problem.batch_sizes, rate_rps)
-        wait_s = np.full(len(point), released_s)
+        wait_s = candidates.of_block("released_s")
     else:
-        wait_s = (batch_size - 1) / rate_rps
-        if stage.batch_timeout_s is not None:
-            wait_s = np.minimum(wait_s, stage.batch_timeout_s)
-    return service_s, wait_s, service_s + wait_s, np.zeros(len(point))
+        wait_s = np.minimum((batch_size - 1) / rate_rps, candidates.of_block("timeout_s"))
+    return service_s, wait_s, service_s + wait_s, np.zeros(len(replicas))
 
 
 def _tail_times(
-    problem: Problem, stage: StageProblem, point: Index, replicas: Index, items: float, rate_rps: float
+    percentile: float, points: Array, replicas: Index, rate_rps: Array, items: Array, timeout_s: Array
 ) -> tuple[Array, Array, Array, Array]:
-    columns = stage.columns
-    batch_size, capacity_rps = columns.batch_size[point], columns.capacity_rps[point]
-    service_s = columns.mean_s[point]
+    """As `option_times`; `points` has the rows of `PointColumns.table`."""
+    _, batch_size, _, latency_s, service_s, capacity_rps, _, single_s = points
     # Where the measured throughput is lower than the service time says, a replica is busy for longer.
     busy_s = np.maximum(service_s, batch_size / capacity_rps)
     found = sojourn(
         batch_size,
         replicas,
         busy_s,
-        np.maximum(columns.latency_s[point], busy_s),
+        np.maximum(latency_s, busy_s),
         rate_rps,
         items=items,
-        timeout_s=stage.batch_timeout_s,
-        percentile=problem.percentile,
-        service_one_s=np.minimum(columns.single_s[point], busy_s),
+        timeout_s=timeout_s,
+        percentile=percentile,
+        service_one_s=np.minimum(single_s, busy_s),
     )
     with np.errstate(invalid="ignore"):
         return service_s, found.quantile_s - service_s, found.mean_s, found.excess_s**2
@@ -66,8 +68,13 @@ def stage_times(
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
     if problem.compat is Compat.TAIL:
         place = stage.columns.place[point.variant, point.batch_size, point.cores]
-        at = np.array([place], dtype=np.intp)
-        times = _tail_times(problem, stage, at, np.array([replicas], dtype=np.intp), items, rate_rps)
+        timeout_s = inf if stage.batch_timeout_s is None else stage.batch_timeout_s
+        times = _tail_times(
+            problem.percentile,
+            stage.columns.table[:, [place]],
+            np.array([replicas], dtype=np.intp),
+            *(np.array([number]) for number in (rate_rps, items, timeout_s)),
+        )
         service, wait, mean, spread = (float(each[0]) for each in times)
         return service, wait, mean, spread**0.5
     service_s = point.latency_s * batches_in_sequence(items, point.batch_size, replicas)

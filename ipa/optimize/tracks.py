@@ -27,18 +27,31 @@ class Step:
     joins: Index
     place: dict[int, int]
     kept: Index
+    # Whether each number is made of itself with the stage's own, and whether all are remembered: most often.
+    is_plain: bool
+    keeps_all: bool
 
     def add(self, numbers: Array, own: Array) -> Array:
-        """(numbers × labels) and one own number a label to the numbers after the stage."""
-        after = numbers[self.source]
-        after[self.joins] += own
+        """(… × numbers × labels) and (…) own numbers a label to the numbers after the stage."""
+        if self.is_plain:
+            summed: Array = numbers + own[..., None, :]
+            return summed
+        after = numbers.take(self.source, axis=-2)
+        after[..., self.joins, :] += own[..., None, :]
         return after
 
     def multiply(self, numbers: Array, own: Array) -> Array:
-        """As `add`, for products."""
-        after = numbers[self.source]
+        """As `add`, for products of (numbers × labels)."""
+        if self.is_plain:
+            product: Array = numbers * own
+            return product
+        after = numbers.take(self.source, axis=0)
         after[self.joins] *= own
         return after
+
+    def remembered(self, numbers: Array) -> Array:
+        """Those of (… × numbers × labels) that are needed after the stage."""
+        return numbers if self.keeps_all else numbers.take(self.kept, axis=-2)
 
 
 @lru_cache(maxsize=1024)
@@ -66,6 +79,8 @@ def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: 
                 np.array(joins, dtype=np.intp),
                 place,
                 np.array(kept, dtype=np.intp),
+                len(known) == len(source) and source == sorted(joins) == list(range(len(source))),
+                kept == list(range(len(source))),
             )
         )
         known = {key: kept.index(number) for key, number in numbers.items() if number in kept}

@@ -2,8 +2,8 @@
 
 Partial plans (labels) grow stage by stage. A label is dropped where another of the same stages is as good in
 everything that counts, where a limit cannot be met any more, or where the bound of its completions lies
-below the best plan known. A first pass that keeps only the most promising labels finds that plan; if it kept
-all, it was already exact.
+below the best plan known. That plan is what the multipliers suggest, bettered by exchanges; where they
+suggest none, a pass that keeps only the most promising labels finds it. A pass that kept all is exact.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from collections.abc import Sequence
 from math import inf, prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Termination
 from ipa.optimize.backends.answer import EQUAL, Answer
-from ipa.optimize.backends.labels import Growth, Labels
-from ipa.optimize.bounding import Bounding
+from ipa.optimize.backends.labels import CHANGES, COST, LIMITS, VALUE, Growth, Labels
+from ipa.optimize.bounding import Bounding, surrogates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
+from ipa.optimize.polish import polished
 from ipa.optimize.program import Program, evaluate, fits
 
-# Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for.
-WIDTHS = (16, 48, 256, 1000, None)
+# Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for. Narrow
+# ones look for a plan where the multipliers suggested none.
+NARROW = (16, 48)
+WIDTHS = (256, 1000, None)
 # The labels that are kept are the best of so many classes of the value so far.
 STRATA = 4
 # So many plans are all tried: fewer operations than the tables of a bound take.
-FEW = 4096
+FEW = 16384
 
 
 def solve(
@@ -37,8 +39,8 @@ def solve(
 ) -> Answer:
     """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`.
 
-    `start` is a plan within the limits and `prices` the multipliers of an earlier search: with both the first
-    pass is not needed.
+    `start` is a plan within the limits and `prices` the multipliers of an earlier search: then neither is
+    looked for.
     """
     if not all(len(stage) for stage in program.stages):
         return Answer(Termination.INFEASIBLE)
@@ -48,7 +50,7 @@ def solve(
     chosen = tuple(start)
     try:
         chosen = search.guess(chosen)
-        for width in WIDTHS[2 if start else 1 if chosen else 0 :]:
+        for width in WIDTHS if chosen else (*NARROW, *WIDTHS):
             known = evaluate(program, chosen).objective if chosen else -inf
             found, complete = search.run(known, width)
             chosen = found or chosen
@@ -92,18 +94,11 @@ class Search:
     ) -> None:
         self._program = program
         self._deadline = deadline
-        self._has_spread = program.has_spread
-        self._counting = _counting(program)
         self._is_chain = _is_chain(program)
-        if not bounded:
-            self._growth = Growth(program, tuple(np.zeros((0, len(stage))) for stage in program.stages), 0)
-            return
-        self.bounding = Bounding(program, prices)
-        self._growth = Growth(
-            program,
-            tuple(self.bounding.use(at) for at in range(len(program.stages))),
-            len(self.bounding.most),
-        )
+        if bounded:
+            self.bounding = Bounding(program, prices)
+        self._growth = Growth(program, self.bounding.rows if bounded else surrogates(program))
+        self._counting = _counting(program, self._growth.linear)
 
     @property
     def prices(self) -> Array:
@@ -117,25 +112,29 @@ class Search:
         return float(self._upper(0, start)[0])
 
     def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The best of `start` and of those plans that the multipliers suggest and the limits allow."""
-        plans = [start] if start else []
-        plans += dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
-        within = [plan for plan in plans if plan is start or fits(self._program, plan)]
-        return max(within, key=lambda plan: evaluate(self._program, plan).objective, default=())
+        """`start`, else the best plan that the multipliers suggest and the limits allow, polished."""
+        best = start or self._suggested()
+        return polished(self._program, self.bounding.rows, self.prices, best) if best else ()
+
+    def _suggested(self) -> tuple[int, ...]:
+        """The best of the plans that the multipliers suggest and the limits allow."""
+        plans = dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
+        totals = {plan: evaluate(self._program, plan) for plan in plans}
+        ranked = sorted(plans, key=lambda plan: totals[plan].objective, reverse=True)
+        return next((plan for plan in ranked if fits(self._program, plan, totals[plan])), ())
 
     def every(self) -> tuple[int, ...]:
         """The best of all plans within the limits, each of them tried; empty where there is none."""
         labels = self._growth.start()
-        history: list[tuple[Index, Index]] = []
+        history: list[Index] = []
         for at in range(len(self._program.stages)):
             if self._deadline.passed:
                 raise DeadlineError("the solver's time is up")
             labels = self._growth.grow(labels, at)
-            history.append((labels.parent, labels.option))
-        good = np.flatnonzero(self._above_floors(len(self._program.stages), labels))
-        if not len(good):
-            return ()
-        return _trace(history, int(good[self._best(labels.take(good))]))
+            history.append(labels.made)
+        depth = len(history)
+        found, _ = self._promising(depth, labels, np.zeros(len(labels)), -inf)
+        return _trace([*history[:-1], found.made], self._best(found)) if len(found) else ()
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
         """The best plan not worse than `known`, and whether every label was kept (then it is exact)."""
@@ -150,7 +149,7 @@ class Search:
         labels, history, _ = self._grown(least, None)
         if not len(labels):
             return []
-        cost, objective = labels.ties[1], self._objective(labels)
+        cost, objective = labels.sums[COST], self._objective(labels)
         order = np.lexsort((-objective, np.round(cost, 9)))
         before = np.maximum.accumulate(np.append(-inf, objective[order][:-1]))
         better = order[objective[order] > before]
@@ -164,80 +163,84 @@ class Search:
         labels, history, _ = self._grown(-inf, None)
         return [_trace(history, at) for at in range(len(labels))]
 
-    def _grown(self, known: float, width: int | None) -> tuple[Labels, list[tuple[Index, Index]], bool]:
+    def _grown(self, known: float, width: int | None) -> tuple[Labels, list[Index], bool]:
         """The labels of all stages, how each was made, and whether every one was kept."""
         labels = self._growth.start()
-        history: list[tuple[Index, Index]] = []
+        history: list[Index] = []
         complete = True
-        least = known - EQUAL * max(1.0, abs(known)) if known > -inf else -inf
+        least = _slightly_below(known) if known > -inf else -inf
         for at in range(len(self._program.stages)):
             if self._deadline.passed:
                 raise DeadlineError("the solver's time is up")
             labels = self._growth.grow(labels, at)
             bound = self._upper(at + 1, labels)
-            good = bound >= least
-            good &= self._above_floors(at + 1, labels)
-            labels, bound = labels.take(good), bound[good]
+            labels, bound = self._promising(at + 1, labels, bound, least)
             if width is not None and len(labels) > 2 * width:
                 few = _spread(labels, bound, 2 * width)
                 labels, bound, complete = labels.take(few), bound[few], False
-            rows, lasting = self._criteria(labels)
-            kept = undominated(rows, self._deadline, None if self._is_chain else lasting)
-            labels, bound = labels.take(kept), bound[kept]
+            kept = self._undominated(at + 1, labels)
+            if len(kept) < len(labels):
+                labels, bound = labels.take(kept), bound[kept]
             if width is not None and len(labels) > width:
                 few = _spread(labels, bound, width)
                 labels, complete = labels.take(few), False
             if not len(labels):
                 break
-            history.append((labels.parent, labels.option))
+            history.append(labels.made)
         return labels, history, complete
 
-    def _upper(self, depth: int, labels: Labels) -> Array:
-        product = np.ones(len(labels))
-        bounding = self.bounding
-        if bounding.free_alpha or not self._growth.accuracies or not self._program.alpha:
-            bound = bounding.upper(depth, product, labels.value, labels.rows)
-            if bounding.free_alpha:
-                accuracy = self._growth.accuracies[0]
-                reach = accuracy.could_reach(depth, labels.products[0], labels.reached[0])
-                bound = bound + bounding.free_alpha * reach
-            return bound
-        done = depth == len(self._program.stages)
-        product = labels.reached[0] if done else labels.products[0][0]
-        return bounding.upper(depth, product, labels.value, labels.rows)
-
-    def _above_floors(self, depth: int, labels: Labels) -> NDArray[np.bool_]:
-        good = np.ones(len(labels), dtype=bool)
+    def _promising(self, depth: int, labels: Labels, bound: Array, least: float) -> tuple[Labels, Array]:
+        """Those that may still reach the floors and the objective `least`."""
+        good = bound >= least
         for accuracy, products, reached in zip(
             self._growth.accuracies, labels.products, labels.reached, strict=True
         ):
             if accuracy.floor > -inf:
-                most = accuracy.could_reach(depth, products, reached)
-                good &= most >= accuracy.floor - EQUAL * max(1.0, abs(accuracy.floor))
-        return good
+                good &= accuracy.could_reach(depth, products, reached) >= _slightly_below(accuracy.floor)
+        if good.all():
+            return labels, bound
+        left = good.nonzero()[0]
+        return labels.take(left), bound[left]
 
-    def _criteria(self, labels: Labels) -> tuple[Array, list[int]]:
+    def _undominated(self, depth: int, labels: Labels) -> Index:
+        """The labels that no other makes needless."""
+        if len(labels) < 2:
+            return np.arange(len(labels))
+        rows, lasting = self._criteria(depth, labels)
+        return undominated(rows, self._deadline, None if self._is_chain else lasting)
+
+    def _upper(self, depth: int, labels: Labels) -> Array:
+        bounding, growth = self.bounding, self._growth
+        product: Array | None = None
+        if bounding.is_product:
+            done = depth == len(self._program.stages)
+            product = labels.reached[0] if done else labels.products[0][0]
+        bound = bounding.upper(depth, product, labels.value, labels.sums[LIMITS:])
+        if bounding.free_alpha:
+            reach = growth.accuracies[0].could_reach(depth, labels.products[0], labels.reached[0])
+            bound = bound + bounding.free_alpha * reach
+        return bound
+
+    def _criteria(self, depth: int, labels: Labels) -> tuple[Array, list[int]]:
         """What counts of each label, a row a criterion, all to be small; and which rows last to the end.
 
         What is less in a lasting row is less in the whole plan's too. The time along a path that is shorter
         than another, or an accuracy that is not the best of its alternatives, is forgotten in the end.
         """
-        passing = [*labels.means]
-        if self._has_spread:
-            passing.extend(labels.spreads)
-        lasts = [-labels.value, *labels.ties[1:]]
-        for product, reached in zip(labels.products, labels.reached, strict=True):
-            passing = [*(-each for each in product), *passing]
-            if reached.any():
-                lasts.append(-reached)
-        if labels.ties[0].any():
-            lasts.append(labels.ties[0])
-        if labels.latest.any():
-            passing.append(labels.latest)
-        lasts.extend(labels.use[at] for at in self._counting)
+        growth = self._growth
+        passing = [*(-product for product in reversed(labels.products)), *labels.times]
+        if growth.has_ended[depth - 1]:
+            passing.append(labels.latest[None])
         for number in labels.due.values():
-            passing.extend([number.astype(np.float64), -number.astype(np.float64)])
-        return np.array([*passing, *lasts]), list(range(len(passing), len(passing) + len(lasts)))
+            passing.append(np.array([number, -number], dtype=np.float64))
+        lasts = [-labels.sums[None, VALUE], labels.sums[None, COST]]
+        for reached, complete in zip(labels.reached, growth.has_complete[depth - 1], strict=True):
+            if complete:
+                lasts.append(-reached[None])
+        if len(self._counting):
+            lasts.append(labels.sums.take(self._counting, axis=0))
+        rows = np.concatenate([*passing, *lasts])
+        return rows, list(range(sum(map(len, passing)), len(rows)))
 
     def _objective(self, labels: Labels) -> Array:
         if not self._program.alpha:
@@ -253,24 +256,34 @@ class Search:
         """
         objective = self._objective(labels)
         best = float(objective.max())
-        equal = np.flatnonzero(objective >= best - EQUAL * max(1.0, abs(best)))
+        equal = np.flatnonzero(objective >= _slightly_below(best))
         if len(equal) == 1:
             return int(equal[0])
         alike = labels.take(equal)
-        changes, cores = np.round(alike.ties, 9)
-        rows, _ = self._criteria(alike)
+        changes, cores = np.round(alike.sums[[CHANGES, COST]], 9)
+        rows, _ = self._criteria(len(self._program.stages), alike)
         return int(equal[np.lexsort((*rows[::-1], np.round(alike.latest, 9), cores, changes))[0]])
 
 
-def _counting(program: Program) -> list[int]:
-    """The linear limits that no other criterion stands for: cost does where nothing runs yet."""
+def _counting(program: Program, linear: int) -> Index:
+    """The rows of the labels' sums that count beside value and cost; `linear` is that of the first limit.
+
+    Of the linear limits those that no other criterion stands for: cost does where nothing runs yet.
+    """
     stages = program.stages
     same_cores = all(np.array_equal(stage.peak_cores, stage.cost_cores) for stage in stages)
     same_accuracy = program.alpha > 0 and all(
         np.array_equal(stage.factor, stage.accuracy) for stage in stages
     )
     covered = {"cost": True, "cores": same_cores, "accuracy": same_accuracy}
-    return [at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
+    rows = [linear + at for at, limit in enumerate(program.limits()) if not covered.get(limit.name)]
+    changing = [CHANGES] if any(stage.changes.any() for stage in stages) else []
+    return np.array([*changing, *rows], dtype=np.intp)
+
+
+def _slightly_below(limit: float) -> float:
+    """The limit, less what rounding may take from a sum."""
+    return limit - EQUAL * max(1.0, abs(limit))
 
 
 def _is_chain(program: Program) -> bool:
@@ -293,7 +306,7 @@ def _spread(labels: Labels, bound: Array, width: int) -> Index:
     return np.sort(order[place < -(-width // STRATA)])
 
 
-def _trace(history: list[tuple[Index, Index]], at: int) -> tuple[int, ...]:
+def _trace(history: list[Index], at: int) -> tuple[int, ...]:
     """The options by which the label was made, first stage first."""
     chosen = []
     for parent, option in reversed(history):

@@ -8,52 +8,55 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from ipa.optimize.bounding import Surrogates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.program import Program, tolerance
+from ipa.optimize.program import PLACE, Program, tolerance
 from ipa.optimize.tracks import Step, steps_of
+
+# What the first rows of `Labels.sums` add up.
+OWN = [PLACE[name] for name in ("value", "changes", "cost_cores")]
+# Rows of `Labels.sums` before those of the limits.
+VALUE, CHANGES, COST, LIMITS = range(4)
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
     """Partial plans, one a column, in the order of names.
 
-    `means` and `spreads` are the sums along the paths that are open, `latest` the latency of those that have
-    ended; `products` the products that are still open of each accuracy, `reached` its part that is complete.
-    `use` is what they take of the linear limits, `ties` what breaks ties (changes, cost), `due` the number of
-    items of stages to come. `parent` and `option` say how each was made of a label before.
+    `sums` adds up along the stages: the value so far, what breaks ties (changes, cost), and what is taken of
+    each limit as a linear row, those of the paths first. `times` are the means along the paths that are open
+    and, where any time varies, the squared spreads; `latest` is the latency of the paths that have ended.
+    `products` are the products that are still open of each accuracy, `reached` its part that is complete,
+    `due` the number of items of stages to come. `made` is how each was made: the label before and the option.
     """
 
-    value: Array
-    means: Array
-    spreads: Array
+    sums: Array
+    times: Array
     latest: Array
     products: tuple[Array, ...]
     reached: tuple[Array, ...]
-    use: Array
-    rows: Array
-    ties: Array
     due: dict[int, Index]
-    parent: Index
-    option: Index
+    made: Index
 
     def __len__(self) -> int:
-        return len(self.value)
+        return len(self.latest)
 
-    def take(self, at: NDArray[np.intp] | NDArray[np.bool_]) -> Labels:
+    @property
+    def value(self) -> Array:
+        """What adds up to the objective."""
+        value: Array = self.sums[VALUE]
+        return value
+
+    def take(self, at: Index) -> Labels:
         """Those labels only."""
         return Labels(
-            self.value[at],
-            self.means[:, at],
-            self.spreads[:, at],
-            self.latest[at],
-            tuple(product[:, at] for product in self.products),
-            tuple(reached[at] for reached in self.reached),
-            self.use[:, at],
-            self.rows[:, at],
-            self.ties[:, at],
-            {stage: number[at] for stage, number in self.due.items()},
-            self.parent[at],
-            self.option[at],
+            self.sums.take(at, axis=1),
+            self.times.take(at, axis=2),
+            self.latest.take(at),
+            tuple(product.take(at, axis=1) for product in self.products),
+            tuple(reached.take(at) for reached in self.reached),
+            {stage: number.take(at) for stage, number in self.due.items()},
+            self.made.take(at, axis=1),
         )
 
 
@@ -132,109 +135,112 @@ def _levels(program: Program) -> list[bool]:
 class Growth:
     """How labels grow, and which of them no completion can bring within the limits."""
 
-    def __init__(self, program: Program, rows: tuple[Array, ...], row_count: int) -> None:
-        self._program = program
+    def __init__(self, program: Program, rows: Surrogates) -> None:
         self._stages = program.stages
-        self._rows = rows
-        self._row_count = row_count
+        self._children = program.graph.children
         self.accuracies = accuracies_of(program)
-        paths = program.graph.paths
-        self._paths = steps_of(paths, tuple(path[-1] for path in paths), len(self._stages))
-        limits = program.limits()
-        self._limits = [
-            np.array([limit.use[at] for limit in limits]).reshape(len(limits), len(stage))
-            for at, stage in enumerate(self._stages)
+        paths, depth = program.graph.paths, len(program.stages)
+        self._paths = steps_of(paths, tuple(path[-1] for path in paths), depth)
+        self._own = [
+            np.concatenate([stage.numbers[OWN], use])
+            for stage, use in zip(program.stages, rows.use, strict=True)
         ]
-        self._most = np.array([limit.most + tolerance(abs(limit.most)) for limit in limits])
-        least = np.array([use.min(axis=1) for use in self._limits]).reshape(len(self._stages), len(limits))
-        # What the stages after each depth take of each limit at the least.
-        self._rest = np.vstack([np.cumsum(least[::-1], axis=0)[::-1], np.zeros(len(limits))])
-        self._mean = np.array([stage.mean_s.min() for stage in self._stages])
-        self._spread = np.array([stage.spread_s2.min() for stage in self._stages])
+        kinds = ["mean_s", "spread_s2"] if program.has_spread else ["mean_s"]
+        self._times = [stage.numbers[[PLACE[kind] for kind in kinds]] for stage in program.stages]
+        # The row of the sums where the limits begin that are no path's.
+        self.linear = LIMITS + len(paths)
+        self._row_count = LIMITS + len(rows.most)
+        self._room = _room([own[self.linear :] for own in self._own], rows.most[len(paths) :])
+        least = [times.min(axis=1) for times in self._times]
+        self._rest = [self._rests(at, paths, least) for at in range(depth)]
         self._sla = program.sla_s + tolerance(program.sla_s)
         self._levels = _levels(program)
+        # Whether a path has ended, or a term of each accuracy is complete, once a stage is done.
+        first = min(path[-1] for path in paths)
+        self.has_ended = [at >= first for at in range(depth)]
+        self.has_complete = [
+            tuple(at >= min(accuracy.lasts) for accuracy in self.accuracies) for at in range(depth)
+        ]
+
+    def _rests(
+        self, at: int, paths: tuple[tuple[int, ...], ...], least: list[Array]
+    ) -> list[tuple[int, list[float], bool]]:
+        """For each path open at the stage: its number, the least of its times to come, and if it ends."""
+        found = []
+        for number in self._paths[at].place:
+            rest = [stage for stage in paths[number] if stage > at]
+            to_come = sum((least[stage] for stage in rest), np.zeros_like(least[at]))
+            found.append((self._paths[at].place[number], to_come.tolist(), not rest))
+        return found
 
     def start(self) -> Labels:
         """The one label of no stage."""
-        one, zero, none = np.ones((1, 1)), np.zeros(1), np.zeros(1, dtype=np.intp)
+        one, zero = np.ones((1, 1)), np.zeros(1)
         return Labels(
-            zero,
-            np.zeros((1, 1)),
-            np.zeros((1, 1)),
+            np.zeros((self._row_count, 1)),
+            np.zeros((len(self._times[0]), 1, 1)),
             zero,
             tuple(one for _ in self.accuracies),
             tuple(zero for _ in self.accuracies),
-            np.zeros((len(self._most), 1)),
-            np.zeros((self._row_count, 1)),
-            np.zeros((2, 1)),
             {},
-            none,
-            none,
+            np.zeros((2, 1), dtype=np.intp),
         )
 
     def grow(self, labels: Labels, at: int) -> Labels:
         """Every label with every option of stage `at` that may still meet the limits."""
-        stage, step = self._stages[at], self._paths[at]
-        count = len(stage)
-        use = labels.use[:, :, None] + self._limits[at][:, None, :]
-        fits = np.ones((len(labels), count), dtype=bool)
-        for row, rest, most in zip(use, self._rest[at + 1], self._most, strict=True):
-            fits &= row <= most - rest
-        if at in labels.due:
-            fits &= labels.due[at][:, None] == stage.enter[None, :]
-        parent, option = np.nonzero(fits)
-        means = step.add(labels.means[:, parent], stage.mean_s[option])
-        spreads = step.add(labels.spreads[:, parent], stage.spread_s2[option])
-        latest, in_time = self._latest(at, step, labels.latest[parent], means, spreads)
-        due, agree = self._due(labels, at, parent, option)
-        good = np.flatnonzero(in_time if agree is None else in_time & agree)
-        if len(good) < len(parent):
-            parent, option = parent[good], option[good]
-            means, spreads, latest = means[:, good], spreads[:, good], latest[good]
-            due = {child: number[good] for child, number in due.items()}
-        products, reached = self._accuracy(labels, at, parent, option)
-        return Labels(
-            labels.value[parent] + stage.value[option],
-            means[step.kept],
-            spreads[step.kept],
-            latest,
-            products,
-            reached,
-            use[:, parent, option],
-            labels.rows[:, parent] + self._rows[at][:, option],
-            labels.ties[:, parent] + np.array([stage.changes, stage.cost_cores])[:, option],
-            due,
-            parent,
-            option,
-        )
+        step = self._paths[at]
+        made = self._pairs(labels, at)
+        times = step.add(labels.times.take(made[0], axis=2), self._times[at].take(made[1], axis=1))
+        latest, good = self._latest(at, labels.latest.take(made[0]), times)
+        due, agree = self._due(labels, at, *made)
+        if agree is not None:
+            good &= agree
+        if not good.all():
+            left = good.nonzero()[0]
+            made, times, latest = made.take(left, axis=1), times.take(left, axis=2), latest.take(left)
+            due = {child: number.take(left) for child, number in due.items()}
+        sums = labels.sums.take(made[0], axis=1)
+        sums += self._own[at].take(made[1], axis=1)
+        return Labels(sums, step.remembered(times), latest, *self._accuracy(labels, at, *made), due, made)
 
-    def _latest(
-        self, at: int, step: Step, latest: Array, means: Array, spreads: Array
-    ) -> tuple[Array, NDArray[np.bool_]]:
+    def _pairs(self, labels: Labels, at: int) -> Index:
+        """Label and option of all pairs that keep room for the stages to come and suit the items due."""
+        own, room = self._own[at][self.linear :], self._room[at]
+        fits: NDArray[np.bool_] | None = None
+        if at in labels.due:
+            fits = labels.due[at][:, None] == self._stages[at].enter
+        for so_far, more, most in zip(labels.sums[self.linear :], own, room, strict=True):
+            within = so_far[:, None] + more <= most
+            fits = within if fits is None else fits & within
+        if fits is None:
+            count = own.shape[1]
+            return np.array(np.divmod(np.arange(len(labels) * count), count))
+        return np.array(fits.nonzero())
+
+    def _latest(self, at: int, latest: Array, times: Array) -> tuple[Array, NDArray[np.bool_]]:
         """The latency of the paths that end here, and who can still be in time on all open paths."""
-        in_time = np.ones(len(latest), dtype=bool)
-        for path, stages in enumerate(self._program.graph.paths):
-            if path not in step.place:
-                continue
-            rest = [stage for stage in stages if stage > at]
-            mean, spread = means[step.place[path]], spreads[step.place[path]]
-            quantile = mean + self._mean[rest].sum()
-            quantile = quantile + np.sqrt(spread + self._spread[rest].sum())
-            in_time &= quantile <= self._sla
-            if not rest:
+        in_time: NDArray[np.bool_] | None = None
+        for place, least, ends in self._rest[at]:
+            quantile = times[0, place] + least[0]
+            if len(least) > 1:
+                quantile += np.sqrt(times[1, place] + least[1])
+            good = quantile <= self._sla
+            in_time = good if in_time is None else in_time & good
+            if ends:
                 latest = np.maximum(latest, quantile)
+        assert in_time is not None, "every stage is on a path"
         return latest, in_time
 
     def _due(
         self, labels: Labels, at: int, parent: Index, option: Index
     ) -> tuple[dict[int, Index], NDArray[np.bool_] | None]:
         """The items that later stages must be planned for, and who agrees with what was known of them."""
-        due = {child: number[parent] for child, number in labels.due.items() if child != at}
+        due = {child: number.take(parent) for child, number in labels.due.items() if child != at}
         agree: NDArray[np.bool_] | None = None
-        for place, child in enumerate(self._program.graph.children[at]):
+        for place, child in enumerate(self._children[at]):
             if not self._levels[child]:
                 continue
-            sent = self._stages[at].leave[place, option]
+            sent = self._stages[at].leave[place].take(option)
             if child in due:
                 same = due[child] == sent
                 agree = same if agree is None else agree & same
@@ -248,12 +254,22 @@ class Growth:
         products, reached = [], []
         for accuracy, product, done in zip(self.accuracies, labels.products, labels.reached, strict=True):
             step = accuracy.steps[at]
-            after = step.multiply(product[:, parent], accuracy.own[at][option])
-            complete = done[parent]
+            after = step.multiply(product.take(parent, axis=1), accuracy.own[at].take(option))
+            complete = done.take(parent)
             for weight, alternatives in accuracy.terms:
                 if accuracy.lasts[alternatives[0]] == at:
                     best = np.maximum.reduce([after[step.place[each]] for each in alternatives])
                     complete = complete + weight * best
-            products.append(after[step.kept])
+            products.append(step.remembered(after))
             reached.append(complete)
         return tuple(products), tuple(reached)
+
+
+def _room(uses: list[Array], most: Array) -> list[list[float]]:
+    """For each stage what of each limit may be taken up to and with it: later ones take something too."""
+    left = np.array([limit + tolerance(abs(limit)) for limit in most.tolist()])
+    room = []
+    for use in reversed(uses):
+        room.append(left.tolist())
+        left = left - use.min(axis=1)
+    return room[::-1]

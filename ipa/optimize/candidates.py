@@ -1,0 +1,214 @@
+"""Every way to run a stage that there may be: points and replicas of all stages, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from ipa.model.pipeline import AccuracyRule
+from ipa.optimize.accuracy import PRODUCTS, variant_terms
+from ipa.optimize.columns import ROWS, Array, Index
+from ipa.optimize.levels import Level
+from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stage, by its index, at one number of items."""
+
+    index: int
+    level: Level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Points with their replicas, an entry each; those of a block are first[block]..first[block + 1] − 1.
+
+    A block's are in the order of names. `term` is the share of the accuracy term, `held_cores` the cores of
+    one replica with what runs beside it, `released_s` the released formula's wait. `rate_rps` counts items.
+    """
+
+    blocks: list[Block]
+    first: list[int]
+    block: Index
+    point: Index
+    variant: Index
+    replicas: Index
+    points: Array
+    scalars: Array
+    term: Array
+    held_cores: Array
+
+    @property
+    def accuracy(self) -> Array:
+        """The accuracy of each point's variant."""
+        return self.of_point("accuracy")
+
+    @property
+    def batch_size(self) -> Array:
+        """Items of a full batch."""
+        return self.of_point("batch_size")
+
+    @property
+    def cores(self) -> Array:
+        """Cores of one replica alone."""
+        return self.of_point("cores")
+
+    @property
+    def memory_gib(self) -> Array:
+        """Memory of one replica."""
+        return self.of_point("memory_gib")
+
+    @property
+    def items(self) -> Array:
+        """Items that a request brings."""
+        return self.of_block("items")
+
+    @property
+    def rate_rps(self) -> Array:
+        """Items a second that reach the stage."""
+        return self.of_block("rate_rps")
+
+    def take(self, at: Index) -> Candidates:
+        """Those candidates only, in the same order."""
+        block = self.block.take(at)
+        return Candidates(
+            self.blocks,
+            np.searchsorted(block, np.arange(len(self.blocks) + 1)).tolist(),
+            block,
+            self.point.take(at),
+            self.variant.take(at),
+            self.replicas.take(at),
+            self.points.take(at, axis=1),
+            self.scalars.take(at, axis=1),
+            self.term.take(at),
+            self.held_cores.take(at),
+        )
+
+    def of_point(self, name: str) -> Array:
+        """A number of the operating points, as `PointColumns` names it."""
+        row: Array = self.points[ROWS[name]]
+        return row
+
+    def of_block(self, name: str) -> Array:
+        """A number that a block has as a whole: one of `SCALARS`."""
+        row: Array = self.scalars[SCALARS.index(name)]
+        return row
+
+
+SCALARS = ("rate_rps", "items", "fewest", "most", "timeout_s", "beside_cores", "released_s")
+
+
+def candidates_of(problem: Problem, blocks: list[Block]) -> Candidates:
+    """The candidates of the blocks, which come by stage."""
+    stages = [problem.stages[block.index] for block in blocks]
+    allowed = {block.index: _allowed(problem, problem.stages[block.index]) for block in blocks}
+    at = [allowed[block.index] for block in blocks]
+    scalars = _scalars(problem, blocks)
+    counts = [len(each) for each in at]
+    owner = np.repeat(np.arange(len(blocks)), counts)
+    points = np.concatenate(
+        [stage.columns.table.take(some, axis=1) for stage, some in zip(stages, at, strict=True)], axis=1
+    )
+    row, replicas = _replicas(problem, points, scalars.take(owner, axis=1))
+    variant = [stage.columns.variant.take(some) for stage, some in zip(stages, at, strict=True)]
+    terms = _terms(problem)
+    term = [terms[block.index].take(some) for block, some in zip(blocks, variant, strict=True)]
+    owner, points = owner.take(row), points.take(row, axis=1)
+    scalars = scalars.take(owner, axis=1)
+    return Candidates(
+        blocks=blocks,
+        first=np.searchsorted(owner, np.arange(len(blocks) + 1)).tolist(),
+        block=owner,
+        point=np.concatenate(at).take(row),
+        variant=np.concatenate(variant).take(row),
+        replicas=replicas,
+        points=points,
+        scalars=scalars,
+        term=np.concatenate(term).take(row),
+        held_cores=points[ROWS["cores"]] + scalars[SCALARS.index("beside_cores")],
+    )
+
+
+def _allowed(problem: Problem, stage: StageProblem) -> Index:
+    """The points that objective, bounds and pin allow, by names."""
+    order = stage.columns.order
+    return order.compress(problem.allowed(stage).take(order))
+
+
+def _scalars(problem: Problem, blocks: list[Block]) -> Array:
+    """(`SCALARS` × blocks)."""
+    is_released = problem.compat is Compat.IPA_ARTIFACT
+    batch_sizes = problem.batch_sizes if is_released else 0
+    columns = []
+    for block in blocks:
+        stage = problem.stages[block.index]
+        rate_rps = problem.rate_rps * problem.graph.reach[block.index] * block.level.items
+        fewest, most = problem.replica_limits(stage)
+        columns.append(
+            (
+                rate_rps,
+                block.level.items,
+                fewest,
+                inf if most is None else most,
+                inf if stage.batch_timeout_s is None else stage.batch_timeout_s,
+                problem.bounds.overhead.each(stage.name),
+                released_wait_s(len(stage.columns.variants), batch_sizes, rate_rps) if is_released else 0.0,
+            )
+        )
+    return np.array(columns, dtype=np.float64).T
+
+
+def _terms(problem: Problem) -> list[Array]:
+    """For each stage, by variant: the factor of a product, or the part of a sum."""
+    rule, shares = problem.objective.accuracy_rule, problem.shares
+    whole = sum(shares) if rule is AccuracyRule.MEAN else 1.0
+    found = []
+    for stage, share in zip(problem.stages, shares, strict=True):
+        terms = variant_terms(stage, problem.objective)
+        term = np.array([terms[name] for name in stage.columns.variants], dtype=np.float64)
+        found.append(term if rule in PRODUCTS else share * term / whole)
+    return found
+
+
+def _replicas(problem: Problem, points: Array, scalars: Array) -> tuple[Index, Index]:
+    """Which point, and the replicas it may run with: (place, replicas) pairs.
+
+    Formulas of the papers: the least n that carries the rate, and each larger n that takes one batch less in
+    sequence; between those n nothing but the cost changes. Under random arrivals every n from the least on
+    shortens the wait, until by the square-root rule of staffing none is left: n ≤ least + 3·√least + 3.
+    """
+    rate_rps, items, fewest, limit, _, beside_cores, _ = scalars
+    busy = rate_rps / points[ROWS["capacity_rps"]]
+    least = ceil_up(np.maximum(busy, 1.0))
+    batches = ceil_up(items / points[ROWS["batch_size"]])
+    if problem.compat is Compat.TAIL:
+        # A replica busy to the last moment would let its queue grow for ever.
+        least += busy > least - ROUNDING
+    least = np.maximum(least, fewest)
+    if problem.bounds.cores is not None and not problem.running:
+        room = max(0.0, problem.bounds.cores - problem.fixed_cores)
+        limit = np.minimum(limit, room / (points[ROWS["cores"]] + beside_cores) + ROUNDING)
+    counts = least[:, None] + _extra_replicas(problem.compat, least, batches)
+    fresh = counts <= limit[:, None]
+    fresh[:, 1:] &= counts[:, 1:] > counts[:, :-1]
+    row, column = fresh.nonzero()
+    return row, counts[row, column].astype(np.intp)
+
+
+def _extra_replicas(compat: Compat, least: Array, batches: Array) -> Array:
+    """What may be added to the least replicas: (points × choices), ascending, repeated where fewer."""
+    if not len(least):
+        return np.zeros((0, 1))
+    if compat is Compat.TAIL:
+        most = np.maximum(np.ceil(3 * np.sqrt(least)) + 3, batches - least)
+        counts: Array = np.minimum(np.arange(most.max() + 1)[None, :], most[:, None])
+        return counts
+    sequence = np.maximum(1, ceil_up(batches / least))
+    shorter = np.arange(sequence.max(), 0, -1)[None, :]
+    enough = ceil_up(batches[:, None] / np.minimum(shorter, sequence[:, None]))
+    extra: Array = np.maximum(enough - least[:, None], 0)
+    return extra

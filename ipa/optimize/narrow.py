@@ -1,0 +1,115 @@
+"""A program without options that are too dear, found before their times are computed.
+
+A quantile takes far longer to compute than a cost. What a plan with an option is worth at the most, were all
+its stages in time, needs no times; what lies below a plan that is known to be in time need not be computed.
+"""
+
+from __future__ import annotations
+
+from math import inf, prod
+
+import numpy as np
+
+from ipa.model.errors import DeadlineError
+from ipa.model.plan import Plan
+from ipa.optimize.accuracy import PRODUCTS
+from ipa.optimize.backends import exact
+from ipa.optimize.backends.answer import EQUAL
+from ipa.optimize.candidates import Candidates
+from ipa.optimize.columns import Array, Index
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.options import Draft, draft_of, program_of
+from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.program import PLACE, Program, evaluate
+from ipa.optimize.reduce import reduce_program
+
+# Fewer options are computed as soon as they are ruled out.
+FEW = 256
+# The replicas beyond the least with which each point is tried first: so many times the root of the least
+# (the square-root rule of staffing).
+STAFFING = 0.5
+
+
+def narrow_program(problem: Problem, start: Plan | None, deadline: Deadline) -> Program:
+    """The program of a problem without options that no plan as good as one that is known can have.
+
+    The plan known is sought among what `start` runs, with any number of replicas, else among all points with
+    about the replicas that are most often right. All options where that finds none, or where a time costs
+    nothing.
+    """
+    draft = draft_of(problem)
+    at_most = _worth_at_most(problem, draft) if problem.compat is Compat.TAIL else None
+    if draft.candidates is None or at_most is None or len(at_most) <= FEW:
+        return program_of(problem, draft)
+    known = -inf
+    if start is not None and start.stages:
+        known = _good(problem, draft.take(_run_by(problem, draft.candidates, start)), deadline)
+    if known == -inf:
+        known = _good(problem, draft.take(_staffed(draft.candidates)), deadline)
+    least = known - 10 * EQUAL * max(1.0, abs(known)) if known > -inf else -inf
+    return program_of(problem, draft.take((at_most >= least).nonzero()[0]))
+
+
+def _worth_at_most(problem: Problem, draft: Draft) -> Array | None:
+    """For each candidate the most that a plan with it is worth, whatever its latency.
+
+    None where accuracies neither add up nor multiply, and where a stage has no candidates.
+    """
+    alpha = draft.weights.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
+    candidates = draft.candidates
+    if candidates is None or (alpha and not problem.graph.is_product):
+        return None
+    stage = np.array([block.index for block in candidates.blocks])[candidates.block]
+    starts = np.flatnonzero(np.diff(stage, prepend=-1))
+    if len(starts) < len({block.index for block in candidates.blocks}):
+        return None
+    counts = np.diff(starts, append=len(stage))
+    factor, value = draft.numbers[PLACE["factor"]], draft.numbers[PLACE["value"]]
+    factors, values = np.maximum.reduceat(factor, starts), np.maximum.reduceat(value, starts)
+    others = np.array([np.delete(factors, at).prod() for at in range(len(factors))])
+    worth: Array = alpha * factor * others.repeat(counts) + value + (values.sum() - values).repeat(counts)
+    return worth
+
+
+def _run_by(problem: Problem, candidates: Candidates, start: Plan) -> Index:
+    """The candidates of the points that the plan runs."""
+    planned = {stage.stage: stage for stage in start.stages}
+    run = []
+    for block in candidates.blocks:
+        stage = problem.stages[block.index]
+        now = planned.get(stage.name)
+        names = None if now is None else (now.variant, now.batch_size, now.cores)
+        run.append(-1 if names is None else stage.columns.place.get(names, -1))
+    at: Index = (candidates.point == np.array(run)[candidates.block]).nonzero()[0]
+    return at
+
+
+def _staffed(candidates: Candidates) -> Index:
+    """A candidate for each point of each block, with the replicas that are most often right."""
+    is_first = np.ones(len(candidates.point), dtype=bool)
+    is_first[1:] = (np.diff(candidates.point) != 0) | (np.diff(candidates.block) != 0)
+    least = is_first.nonzero()[0]
+    most = np.append(least[1:], len(is_first)) - 1
+    more = np.ceil(STAFFING * np.sqrt(candidates.replicas[least])).astype(np.intp)
+    at: Index = np.minimum(least + more, most)
+    return at
+
+
+def _good(problem: Problem, draft: Draft, deadline: Deadline) -> float:
+    """What a good plan of the draft's options is worth, −infinity where none is found at once."""
+    program = reduce_program(program_of(problem, draft))
+    if not all(len(stage) for stage in program.stages):
+        return -inf
+    try:
+        chosen = _good_plan(program, deadline)
+    except DeadlineError:
+        return -inf
+    return evaluate(program, chosen).objective if chosen else -inf
+
+
+def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
+    """A plan within the limits, empty where none is found at once. DeadlineError where the time is up."""
+    if prod(len(stage) for stage in program.stages) <= exact.FEW:
+        return exact.Search(program, deadline, bounded=False).every()
+    search = exact.Search(program, deadline)
+    return search.guess() or search.run(-inf, exact.NARROW[0])[0]

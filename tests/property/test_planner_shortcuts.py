@@ -1,0 +1,89 @@
+"""What only makes label setting faster: exchanges of options, and options that are left out untimed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from statistics import median
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipa.model.plan import Plan, Termination
+from ipa.optimize import narrow
+from ipa.optimize.bounding import Bounding
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.options import build_program, full_program
+from ipa.optimize.polish import polished
+from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.program import evaluate, fits
+from ipa.optimize.solve import solve
+from tests.fakes.planner_graphs import random_graph_problem
+from tests.fakes.planner_instances import random_problem
+
+seeds = st.integers(0, 100_000)
+ALL = 10**9
+
+
+def tail_problem(seed: int) -> Problem:
+    random = Random(seed)
+    problem = random.choice([random_problem, random_graph_problem])(random)
+    # Quantiles are longer than the worst cases that the SLAs are drawn for.
+    return replace(problem, sla_s=problem.sla_s * random.choice([1.0, 4.0, 20.0]), compat=Compat.TAIL)
+
+
+def best(problem: Problem, start: Plan | None = None, few: int = 0) -> Plan:
+    with patch.object(narrow, "FEW", few):
+        return solve(problem, "exact", 60.0, explain=False, start=start)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, st.floats(0.5, 2.0))
+def test_options_too_dear_are_in_no_best_plan(seed: int, ratio: float) -> None:
+    problem = tail_problem(seed)
+    whole = best(problem, few=ALL)
+    changed = replace(problem, rate_rps=problem.rate_rps * ratio)
+    assert best(problem).configs == whole.configs
+    assert best(changed, whole).configs == best(changed, few=ALL).configs
+    running = replace(changed, running=whole.configs)
+    assert best(running, whole).configs == best(running, few=ALL).configs
+
+
+def test_most_options_are_left_out_before_their_times_are_known() -> None:
+    left = []
+    for seed in range(30):
+        problem = random_problem(Random(seed), stages=(2, 3))
+        problem = replace(problem, sla_s=problem.sla_s * 10, compat=Compat.TAIL)
+        whole = sum(len(stage) for stage in full_program(problem).stages)
+        with patch.object(narrow, "FEW", 0):
+            stages = narrow.narrow_program(problem, None, Deadline(60.0)).stages
+        left.append(sum(len(stage) for stage in stages) / whole)
+    assert median(left) < 0.5
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, st.sampled_from(list(Compat)))
+def test_exchanges_keep_a_plan_within_the_limits_and_never_make_it_worse(seed: int, compat: Compat) -> None:
+    random = Random(seed)
+    program = build_program(replace(random_problem(random), compat=compat))
+    if not all(len(stage) for stage in program.stages):
+        return
+    bounding = Bounding(program)
+    for _ in range(20):
+        plan = tuple(random.randrange(len(stage)) for stage in program.stages)
+        if fits(program, plan):
+            better = polished(program, bounding.rows, bounding.prices, plan)
+            assert fits(program, better)
+            assert evaluate(program, better).objective >= evaluate(program, plan).objective
+
+
+@pytest.mark.parametrize(
+    ("seed", "termination"), [(0, Termination.FEASIBLE), (4, Termination.NO_SOLUTION_FOUND)]
+)
+def test_no_time_to_leave_options_out_is_no_error(seed: int, termination: Termination) -> None:
+    problem = random_problem(Random(seed), (6, 6), (8, 8))
+    plan = solve(replace(problem, sla_s=problem.sla_s * 20, compat=Compat.TAIL), "exact", 0.0)
+    assert plan.termination is termination
+    assert "time was up" in plan.note
