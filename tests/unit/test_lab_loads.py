@@ -94,11 +94,11 @@ def test_every_policy_has_the_same_requests(root: Path) -> None:
     experiment = load_experiment(root / "experiments" / "ipa-tight" / "experiment.yaml", quick=True)
     found, notes = units(experiment, root / "nowhere")
     assert notes == []
-    arms = 2 * 1 * 3 * 3 * 3  # pipelines, workloads, SLAs, policies, seeds
+    arms = 2 * 1 * 3 * 4 * 3  # pipelines, workloads, SLAs, policies, seeds
     assert len(found) == arms
     assert len({unit.digest("x") for unit in found}) == arms
     rates = {unit.labels["policy"]: load_of(unit.payload) for unit in found if unit.labels["seed"] == 2}
-    assert len(rates) == 3
+    assert len(rates) == 4
     assert len({tuple(each) for each in rates.values()}) == 1
     assert len(next(iter(rates.values()))) == 1200
 
