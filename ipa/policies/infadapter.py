@@ -30,8 +30,11 @@ class InfAdapter:
     name: str = "infadapter"
 
     def at_once(self, running: Configs) -> bool:
-        """Where something else runs than one replica of a measured size of each variant."""
-        return not self.task.offers(running)
+        """Where something else runs than one replica of a measured size of each variant, or one idly.
+
+        A part for no requests is one that was to get some, by a process that has ended since.
+        """
+        return not self.task.offers(running) or any(config.share_percent == 0 for config in running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best set for the point forecast and a tenth, or for the upper one where that is more.
