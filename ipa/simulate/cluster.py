@@ -25,7 +25,7 @@ Seconds = Callable[[StageConfig], float]
 
 # Templates with the configuration and number of their pods.
 Serving = tuple[tuple[str, StageConfig], ...]
-# The slot of what runs alone.
+# The slot of what runs alone from the beginning.
 FIRST = 1
 
 
@@ -103,7 +103,7 @@ class Cluster:
         )
 
     def shares(self) -> dict[int, int]:
-        """The percent of the requests that is sent to each slot now; one alone has all, in slot 1."""
+        """The percent of the requests that is sent to each slot now; what runs first alone has slot 1."""
         return {number: slot.share_percent for number, slot in self._slots.items()}
 
     def is_going(self, slot: int) -> bool:
