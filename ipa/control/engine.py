@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipa.control import quarantine
 from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
 from ipa.control.canonical import canonical_json, digest, plain
-from ipa.control.choose import changes, no_room
+from ipa.control.choose import changes, classify, no_room
 from ipa.control.guards import bound_faults
 from ipa.control.load import on_load
 from ipa.control.said import pin_faults, pins_of, stop_of
@@ -56,8 +56,8 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         )
         state = replace(state, actuation=begin(change, request.now_s), lower=())
         if verdict.then:
-            rest = Request(verdict.then, "the rest of what was begun", verdict.reason)
-            state = replace(state, goal=rest)
+            reason = classify(verdict.configs, verdict.then, urgent=True)
+            state = replace(state, goal=Request(verdict.then, "the rest of what was begun", reason))
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 
 
