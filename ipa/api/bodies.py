@@ -14,8 +14,9 @@ from ipa.control.ports import Freeze, StagePin
 from ipa.control.said import WEEK
 from ipa.model.decision import Mode
 from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.parts import in_order, parts_of, share_faults
 from ipa.model.pipeline import Bounds, Pin, Pipeline, StageBounds
-from ipa.model.plan import StageConfig
+from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 
@@ -159,10 +160,11 @@ class ConfigBody(Body):
     batch_size: Count
     cores: Positive
     replicas: Count
+    share_percent: Annotated[int, Field(ge=0, le=WHOLE_PERCENT)] = WHOLE_PERCENT
 
 
 class ApplyBody(Body):
-    """A configuration for every stage of the pipeline."""
+    """A configuration for every stage of the pipeline; or several, one after the other, with their shares."""
 
     configs: Annotated[list[ConfigBody], Field(min_length=1)]
     by: Person = ""
@@ -230,13 +232,30 @@ def checked_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple
             problems=problems,
         )
     order = {stage.name: index for index, stage in enumerate(pipeline.served)}
-    return tuple(sorted(configs, key=lambda config: order[config.stage]))
+    return in_order([sorted(part, key=lambda it: order[it.stage]) for part in _parts(configs)])
+
+
+def _parts(configs: Sequence[StageConfig]) -> Sequence[Sequence[StageConfig]]:
+    """The parts that share the requests; where no share is given all are one."""
+    return parts_of(configs) if any(it.share_percent != WHOLE_PERCENT for it in configs) else [configs]
 
 
 def _misnamed(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
+    """What names no stage or variant, and what is wrong with the shares of several parts."""
+    problems: list[Problem] = []
+    first = 0
+    for part in _parts(configs):
+        problems += _misnamed_part(pipeline, part, first)
+        first += len(part)
+    if problems:
+        return problems
+    return [Problem(fault, pointer="/configs") for fault in share_faults(configs)]
+
+
+def _misnamed_part(pipeline: Pipeline, configs: Sequence[StageConfig], first: int) -> list[Problem]:
     stages = {stage.name: stage for stage in pipeline.served}
     problems, seen = [], set()
-    for index, config in enumerate(configs):
+    for index, config in enumerate(configs, first):
         stage = stages.get(config.stage)
         where = f"/configs/{index}"
         if stage is None:

@@ -11,14 +11,20 @@ from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation, StageObservation
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig, StagePlan
+from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.optimize.graph import Node, build_graph
+
+# Of a stage: variant, batch size and cores.
+Replica = tuple[str, str, int, float]
 
 
 @dataclass(frozen=True, slots=True)
 class StageLive:
-    """A stage now. None is what was not seen. `utilisation_ratio` is ρ = λ/(n·h) at the rate seen."""
+    """A stage now, or that of one part where several share the load. None is what was not seen.
+
+    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen.
+    """
 
     stage: str
     config: StageConfig | None = None
@@ -94,8 +100,8 @@ def beside_live(
     policy: str, pipeline: Pipeline, profiles: Mapping[str, StageProfile], snapshot: Snapshot
 ) -> BesideLive:
     """What the snapshot of the other policy's loop shows; `pipeline` is the one that runs."""
-    would = {config.stage: config for config in snapshot.would}
-    stages = tuple(_would(stage.name, would.get(stage.name), profiles) for stage in pipeline.served)
+    stages = tuple(_would(config.stage, config, profiles) for config in snapshot.would)
+    stages = stages or tuple(StageLive(stage.name) for stage in pipeline.served)
     return BesideLive(
         policy=policy,
         record=snapshot.pipeline,
@@ -108,9 +114,9 @@ def beside_live(
     )
 
 
-def _would(name: str, config: StageConfig | None, profiles: Mapping[str, StageProfile]) -> StageLive:
+def _would(name: str, config: StageConfig, profiles: Mapping[str, StageProfile]) -> StageLive:
     known = {each.variant: each for each in profiles[name].variants} if name in profiles else {}
-    variant = known.get(config.variant) if config else None
+    variant = known.get(config.variant)
     return StageLive(name, config, accuracy=variant.accuracy if variant else None)
 
 
@@ -124,12 +130,11 @@ def live_state(
 ) -> LiveState:
     """The live state that the loop's snapshot shows at `now`; `tick_s` is the time between ticks."""
     observation, decision = snapshot.observation, snapshot.decision
-    seen = {stage.stage: stage for stage in observation.stages} if observation else {}
-    planned = {stage.stage: stage for stage in snapshot.plan.stages} if snapshot.plan else {}
+    planned = {_replica(stage.config): stage for stage in snapshot.plan.stages} if snapshot.plan else {}
     stages = tuple(
-        _stage(stage.name, seen.get(stage.name), planned.get(stage.name), profiles.get(stage.name))
-        for stage in pipeline.served
-    )
+        _stage(stage, planned, profiles.get(stage.stage))
+        for stage in (observation.stages if observation else ())
+    ) or tuple(StageLive(stage.name) for stage in pipeline.served)
     due = snapshot.next_tick_at
     return LiveState(
         at=now.isoformat(),
@@ -170,17 +175,15 @@ def _value(seen: Measured[float] | Missing) -> float | None:
 
 
 def _stage(
-    name: str, seen: StageObservation | None, planned: StagePlan | None, profile: StageProfile | None
+    seen: StageObservation, planned: Mapping[Replica, StagePlan], profile: StageProfile | None
 ) -> StageLive:
-    if seen is None:
-        return StageLive(name)
     config = seen.running.value if isinstance(seen.running, Measured) else None
     rate_rps = _value(seen.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
-    capacity_rps = _capacity_rps(config, planned, running) if config else None
+    capacity_rps = _capacity_rps(config, planned.get(_replica(config)), running) if config else None
     return StageLive(
-        stage=name,
+        stage=seen.stage,
         config=config,
         ready_replicas=seen.ready_replicas.value if isinstance(seen.ready_replicas, Measured) else None,
         arrival_rate_rps=rate_rps,
@@ -197,7 +200,7 @@ def _capacity_rps(
     config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None
 ) -> float | None:
     """What one replica carries: as planned where this is what was planned, else as measured."""
-    if planned and _replica(planned.config) == _replica(config):
+    if planned:
         return planned.capacity_rps
     for point in profile.points if profile else ():
         if point.batch_size == config.batch_size and point.cores == config.cores:
@@ -205,14 +208,31 @@ def _capacity_rps(
     return None
 
 
-def _replica(config: StageConfig) -> tuple[str, int, float]:
-    return config.variant, config.batch_size, config.cores
+def _replica(config: StageConfig) -> Replica:
+    return config.stage, config.variant, config.batch_size, config.cores
 
 
 def _pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
+    """The accuracy of what runs, that of parts that share the load by their shares."""
+    starts = [at for at, stage in enumerate(stages) if stage.stage == stages[0].stage]
+    found = [_part_pas(pipeline, stages[a:b]) for a, b in zip(starts, [*starts[1:], None], strict=False)]
+    known = [pas for pas in found if pas is not None]
+    if not known or len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return known[0]
+    shares = [stages[at].config for at in starts]
+    return sum(
+        pas * config.share_percent / WHOLE_PERCENT
+        for pas, config in zip(known, shares, strict=True)
+        if config
+    )
+
+
+def _part_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
     """The accuracy of the whole graph: the product of all stages where it has no routers and combiners."""
     seen = {stage.stage: stage.accuracy for stage in stages}
-    terms = [seen[stage.name] if stage.variants else 1.0 for stage in pipeline.stages]
+    terms = [seen.get(stage.name) if stage.variants else 1.0 for stage in pipeline.stages]
     known = [term for term in terms if term is not None]
     if not stages or len(known) < len(terms):
         return None

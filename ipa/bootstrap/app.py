@@ -20,7 +20,7 @@ from ipa.adapters.store.store import Store, open_store
 from ipa.bootstrap.leading import leadership_of, own_world
 from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
-from ipa.bootstrap.worlds import kube_client_of, through_gitops, world_of
+from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
@@ -76,6 +76,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     start rate), ConfigurationError, UnavailableError.
     """
     pipelines = _chosen(load_pipelines(settings.pipelines_dir), options.names)
+    check_carried(settings, pipelines, options.policy)
     if settings.target == "kubernetes":
         pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
     stop = StopSignal()

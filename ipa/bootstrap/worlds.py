@@ -16,6 +16,7 @@ from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.split import is_split
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.local.workload import LocalWorkload
 from ipa.adapters.prometheus.client import PrometheusMetrics
@@ -29,6 +30,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
+from ipa.policies.table import SHARING
 from ipa.settings import Settings
 
 SCRAPE_INTERVAL_S = 1.0
@@ -64,6 +66,25 @@ def world_of(
     else:
         raise UsageError(f"target is 'local' or 'kubernetes', not {settings.target!r}")
     return workload, metrics, endpoints
+
+
+def check_carried(settings: Settings, pipelines: Mapping[str, Pipeline], policy: str) -> None:
+    """UsageError where the policy's plans have parts side by side, and the world runs one configuration."""
+    if policy not in SHARING:
+        return
+    problems = []
+    if settings.target == "local":
+        problems.append(Problem("target local: one queue a stage serves one variant at a time"))
+    else:
+        split = [name for name, pipeline in pipelines.items() if is_split(pipeline)]
+        problems += [Problem(f"pipeline {name!r} has the shape split, with one router") for name in split]
+    if problems:
+        raise UsageError(
+            f"the policy {policy} runs several variants side by side, which is not carried here",
+            hint="Use --policy ms+, which runs one at a time, or --target kubernetes with the shape single; "
+            f"--shadow-policy {policy} says what it would do.",
+            problems=problems,
+        )
 
 
 def kube_client_of(settings: Settings, resources: ExitStack) -> KubeClient | None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from ipa.cli.render import read_plan
 from ipa.model.errors import InputError
+from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig
 
-FIELDS = ("variant", "batch_size", "replicas", "cores")
+FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class StageDifference:
-    """One stage: what runs (None where it was not seen), what shall, and the fields that differ."""
+    """One stage: what runs (None where it was not seen), what shall, and the fields that differ.
+
+    `wanted` is None of what runs beside others and is to go.
+    """
 
     stage: str
     running: dict[str, Any] | None
-    wanted: dict[str, Any]
+    wanted: dict[str, Any] | None
     changed: tuple[str, ...]
 
 
@@ -67,8 +71,11 @@ def target_in(path: Path, pipeline: str) -> Target:
 def difference(status: dict[str, Any], target: Target) -> Difference:
     """What would change if the target ran in place of what the status shows."""
     live = status["live"]
-    running = {stage["stage"]: stage["config"] for stage in live["stages"]}
-    stages = tuple(_stage(running.get(config.stage), config) for config in target.configs)
+    seen = [stage["config"] for stage in live["stages"] if stage["config"]]
+    running = [StageConfig(config["stage"], **_fields(config)) for config in seen]
+    stages = tuple(_stage(before, config) for before, config in stage_pairs(running, target.configs))
+    gone = [config for part in gone_parts(running, target.configs) for config in part]
+    stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS) for it in gone)
     return Difference(
         pipeline=status["pipeline"],
         revision=live["revision"],
@@ -82,11 +89,15 @@ def difference(status: dict[str, Any], target: Target) -> Difference:
     )
 
 
-def _stage(running: dict[str, Any] | None, config: StageConfig) -> StageDifference:
-    wanted = {name: getattr(config, name) for name in FIELDS}
-    before = _fields(running) if running else None
+def _stage(running: StageConfig | None, config: StageConfig) -> StageDifference:
+    wanted = _values(config)
+    before = _values(running) if running else None
     changed = tuple(name for name in FIELDS if before is None or before[name] != wanted[name])
     return StageDifference(config.stage, before, wanted, changed)
+
+
+def _values(config: StageConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in FIELDS}
 
 
 def _fields(stage: dict[str, Any]) -> dict[str, Any]:

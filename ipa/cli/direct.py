@@ -19,6 +19,7 @@ from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -139,7 +140,8 @@ class Direct(ABC):
         from ipa.adapters.kube.manifest import canonical, check_configs
 
         ordered = checked_configs(pipeline, configs)
-        check_configs(pipeline, ordered)
+        for part in parts_of(ordered):
+            check_configs(pipeline, part)
         # As they read back; else what runs would seem to differ from what was asked.
         return canonical(ordered)
 

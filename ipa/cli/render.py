@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, Question, find_pipeline, plans
 from ipa.model.errors import InfeasibleError, InputError, Problem, UsageError
-from ipa.model.plan import StageConfig
+from ipa.model.parts import with_share
+from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.settings import Settings
-
-if TYPE_CHECKING:
-    from ipa.adapters.kube.predictors import Share
 
 # What is rendered runs on a cluster.
 AT = "kubernetes"
@@ -35,12 +33,11 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Print the SeldonDeployment that runs the pipeline: as planned, or else at its smallest.
 
-        A plan with a mixture gives a predictor for each of its configurations.
+        A plan with a mixture, or of several parts, gives a predictor for each of its configurations.
         """
         import yaml
 
         from ipa.adapters.kube.manifest import smallest_configs
-        from ipa.adapters.kube.predictors import render_mixture
         from ipa.adapters.kube.shapes import render_all
 
         if rate is not None and plan is not None:
@@ -48,11 +45,8 @@ def register(app: typer.Typer) -> None:
         if plan is None and rate is None and objective is not None:
             raise UsageError("--objective needs --rate")
         found = find_pipeline(pipeline, Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir)
-        if plan is not None and (shares := read_shares(plan)):
-            typer.echo(yaml.safe_dump(render_mixture(found, shares), sort_keys=False), nl=False)
-            return
         if plan is not None:
-            configs = read_plan(plan)
+            configs = read_shares(plan) or read_plan(plan)
         elif rate is not None:
             question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, AT)
             configs = planned_configs(question, rate)
@@ -77,22 +71,20 @@ def read_plan(path: Path) -> tuple[StageConfig, ...]:
     return _configs(_json(path), path)
 
 
-def read_shares(path: Path) -> tuple[Share, ...]:
-    """The shares of a mixture in a plan's JSON, none where one plan is as good; InputError as `read_plan`."""
-    from ipa.adapters.kube.predictors import Share
-
+def read_shares(path: Path) -> tuple[StageConfig, ...]:
+    """The parts of a mixture in a plan's JSON, none where one plan is as good; InputError as `read_plan`."""
     data = _json(path)
     mixture = data.get("mixture") if isinstance(data, dict) else None
     parts = mixture.get("parts") if isinstance(mixture, dict) else None
     if not isinstance(parts, list):
         return ()
-    found = []
+    found: list[StageConfig] = []
     for index, part in enumerate(parts):
         percent = part.get("share_percent") if isinstance(part, dict) else None
         if not isinstance(percent, int) or isinstance(percent, bool):
             where = f"{path}: mixture.parts[{index}].share_percent"
             raise InputError(f"{where} is {percent!r}, not a whole number")
-        found.append(Share(percent, _configs(part.get("plan"), path, f"mixture.parts[{index}].plan.")))
+        found += with_share(_configs(part.get("plan"), path, f"mixture.parts[{index}].plan."), percent)
     return tuple(found)
 
 
@@ -118,7 +110,12 @@ def _configs(data: Any, path: Path, where: str = "") -> tuple[StageConfig, ...]:
         raise InputError(f"{path} is not a plan", problems=problems)
     return tuple(
         StageConfig(
-            stage["stage"], stage["variant"], stage["batch_size"], float(stage["cores"]), stage["replicas"]
+            stage["stage"],
+            stage["variant"],
+            stage["batch_size"],
+            float(stage["cores"]),
+            stage["replicas"],
+            stage.get("share_percent", WHOLE_PERCENT),
         )
         for stage in stages
     )
@@ -136,8 +133,9 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 def _faults(stage: Any) -> list[str]:
     if not isinstance(stage, dict):
         return ["is not an object"]
+    kinds = _KINDS if "share_percent" not in stage else {**_KINDS, "share_percent": int}
     return [
         f"{key} is {stage.get(key)!r}, not {'a text' if kind is str else 'a number'}"
-        for key, kind in _KINDS.items()
+        for key, kind in kinds.items()
         if not isinstance(stage.get(key), kind) or isinstance(stage.get(key), bool)
     ]

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.difference import Difference, StageDifference
+from ipa.model.plan import WHOLE_PERCENT
 
 # Tables are as wide as they need, also in a pipe.
 WIDTH = 160
@@ -169,7 +170,7 @@ def _stage_row(stage: dict[str, Any], sla_s: float) -> list[Text]:
     is_waiting = stage["ready_replicas"] != config["replicas"]
     return [
         Text(f"  {stage['stage']}"),
-        Text(config["variant"]),
+        Text(config["variant"] + _share(config)),
         Text(str(config["batch_size"])),
         Text(f"{ready}/{config['replicas']}", style="yellow" if is_waiting else ""),
         Text(f"{config['cores'] * config['replicas']:g}"),
@@ -183,6 +184,8 @@ def _stage_row(stage: dict[str, Any], sla_s: float) -> list[Text]:
 
 def _difference_row(stage: StageDifference) -> list[Text]:
     before = stage.running or {}
+    if stage.wanted is None:
+        return [Text(f"{SIGN[True]} {stage.stage}"), Text(f"{before['variant']} → nothing", style="bold")]
     cells = [Text(f"{SIGN[bool(stage.changed)]} {stage.stage}")]
     for name in ("variant", "batch_size", "replicas", "cores"):
         old, new = before.get(name, "?"), stage.wanted[name]
@@ -190,9 +193,19 @@ def _difference_row(stage: StageDifference) -> list[Text]:
         cells.append(
             Text(f"{_show(old)} → {_show(new)}" if is_new else _show(new), style="bold" if is_new else "")
         )
+    if (share := _share_change(before, stage.wanted)) != "":
+        cells[1].append(share)
     wanted = stage.wanted["cores"] * stage.wanted["replicas"]
     cells.append(Text(_delta(before["cores"] * before["replicas"] if before else None, wanted, "g")))
     return cells
+
+
+def _share_change(before: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The percents of the requests, where not both are all."""
+    old, new = before.get("share_percent", WHOLE_PERCENT), wanted["share_percent"]
+    if old == new:
+        return _share(wanted)
+    return f" for {old} → {new} %"
 
 
 def _delta(old: float | None, new: float | None, form: str, *, relative: bool = False) -> str:
@@ -239,7 +252,13 @@ def _short(stage: dict[str, Any]) -> str:
 
 def _words(config: dict[str, Any], ready: str = "") -> str:
     replicas = f"{ready}{config['replicas']}×{config['cores']:g}"
-    return f"{config['stage']}={config['variant']} b{config['batch_size']} {replicas}"
+    return f"{config['stage']}={config['variant']} b{config['batch_size']} {replicas}{_share(config)}"
+
+
+def _share(config: dict[str, Any]) -> str:
+    """What it takes of the requests, where that is not all."""
+    percent = config.get("share_percent", WHOLE_PERCENT)
+    return "" if percent == WHOLE_PERCENT else f" for {percent} %"
 
 
 def _show(value: Any) -> str:

@@ -15,6 +15,7 @@ from ipa.control.steps import Step, make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
+from ipa.model.parts import gone_parts, only_shares, stage_pairs
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.policies.base import PolicyState, Prediction, is_at_once
 
@@ -37,11 +38,14 @@ def choose(
     now = request.predict(running, plan.rate_rps)
     urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
     urgent = urgent or is_at_once(request.policy, running)
+    # No pod starts or stops, so there is nothing to be patient about.
+    moves_requests = only_shares(running, plan.configs)
     if now is not None and not urgent:
         gain_ratio = _gain_ratio(plan, now)
         if now.feasible and gain_ratio < request.settings.tolerance_ratio:
             words = f"another plan is better by {max(gain_ratio, 0):.1%} only"
             return _kept(ReasonCode.WITHIN_TOLERANCE, words, short, plan, forecast), reset
+    if now is not None and not urgent and not moves_requests:
         ticks = request.settings.down_after_ticks
         if state.counts(request):
             state = replace(state, lower=remember(state.lower, plan, ticks))
@@ -59,9 +63,10 @@ def choose(
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
     """What kind of change this is: the variant counts before the size, the size before the batch."""
-    now = {config.stage: config for config in running}
-    pairs = [(now.get(config.stage), config) for config in configs]
-    if any(old is None or old.variant != new.variant for old, new in pairs):
+    if running and only_shares(running, configs):
+        return ReasonCode.RESHARE
+    pairs = list(stage_pairs(running, configs))
+    if gone_parts(running, configs) or any(old is None or old.variant != new.variant for old, new in pairs):
         return ReasonCode.SWITCH_VARIANT
     if all(old and (old.cores, old.replicas) == (new.cores, new.replicas) for old, new in pairs):
         return ReasonCode.REBATCH
@@ -71,8 +76,12 @@ def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urg
 
 
 def capacity_rps(plan: Plan) -> float:
-    """Requests a second the whole plan can carry: the least over its stages."""
-    return min(stage.replicas * stage.capacity_rps * plan.rate_rps / stage.rate_rps for stage in plan.stages)
+    """Requests a second the whole plan can carry, shared out as it says: the least over its stages."""
+    return min(
+        stage.replicas * stage.capacity_rps * plan.rate_rps / stage.rate_rps
+        for stage in plan.stages
+        if stage.share_percent
+    )
 
 
 def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Prediction) -> str:
@@ -148,7 +157,7 @@ def checked(
     if held is not None:
         words = f"would {reason.value}: {detail}"
         return hold(held, words, plan=plan, forecast=forecast, would=found.configs)
-    return Verdict(Action.APPLY, reason, detail, found.configs, plan, forecast)
+    return Verdict(Action.APPLY, reason, detail, found.configs, plan, forecast, then=found.then)
 
 
 def _step_to(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Step | Verdict:
@@ -251,11 +260,10 @@ def _short_of(plan: Plan, forecast: Forecast) -> str:
 
 def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:
     """What changes, stage by stage, in words."""
-    now = {config.stage: config for config in running}
+    pairs = [(old, config) for old, config in stage_pairs(running, configs) if old != config]
+    gone = [config for part in gone_parts(running, configs) for config in part]
     return ", ".join(
-        f"{now.get(config.stage, 'nothing')} → {config}"
-        for config in configs
-        if now.get(config.stage) != config
+        [*(f"{old or 'nothing'} → {new}" for old, new in pairs), *(f"{old} → nothing" for old in gone)]
     )
 
 

@@ -7,7 +7,7 @@ late and this is its busiest stage. Latency alone adds nothing: replicas do not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -56,42 +56,63 @@ UNCROWDED = Crowding()
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """A crowded stage: what it is offered over what its ready replicas carry, and how that is known."""
+    """A crowded stage: what it is offered over what its ready replicas carry, and how that is known.
+
+    `place` is where it is in the row of what runs.
+    """
 
     stage: str
     utilisation_ratio: float
     words: str
+    place: int = 0
 
 
 def crowds_of(
     observation: Observation,
-    capacities_rps: Mapping[str, float],
+    capacities_rps: Sequence[float],
     sla_s: float,
     settings: GuardSettings,
 ) -> tuple[Crowd, ...]:
-    """The crowded stages. What was not seen does not vote. `capacities_rps` are those of one replica."""
+    """The crowded stages. What was not seen does not vote.
+
+    `capacities_rps` are those of one replica, in the order of what runs; none where they are not known. Of
+    parts that share the load each is looked at for itself.
+    """
+    if len(capacities_rps) != len(observation.stages):
+        return ()
+    stages = list(enumerate(zip(observation.stages, capacities_rps, strict=True)))
+    names = [_name(stage, observation) for stage in observation.stages]
     loads = [
-        (stage, utilisation)
-        for stage in observation.stages
-        if (utilisation := _utilisation_ratio(stage, capacities_rps.get(stage.stage))) is not None
+        (place, utilisation)
+        for place, (stage, capacity_rps) in stages
+        if (utilisation := _utilisation_ratio(stage, capacity_rps)) is not None
     ]
     found = {}
-    for stage, utilisation in loads:
+    for place, utilisation in loads:
         if utilisation > settings.max_utilisation_ratio:
-            words = f"{stage.stage} is offered {utilisation:.0%} of what its ready replicas carry"
-            found[stage.stage] = Crowd(stage.stage, utilisation, words)
-    for stage in observation.stages:
-        wait_s = _backlog_s(stage, capacities_rps.get(stage.stage))
-        if wait_s is not None and wait_s > sla_s and stage.stage not in found:
-            words = f"what waits at {stage.stage} takes {wait_s:.3g} s, the SLA is {sla_s:g} s"
-            found[stage.stage] = Crowd(stage.stage, 1.0 + wait_s / sla_s, words)
+            words = f"{names[place]} is offered {utilisation:.0%} of what its ready replicas carry"
+            found[place] = Crowd(names[place], utilisation, words, place)
+    for place, (stage, capacity_rps) in stages:
+        wait_s = _backlog_s(stage, capacity_rps)
+        if wait_s is not None and wait_s > sla_s and place not in found:
+            words = f"what waits at {names[place]} takes {wait_s:.3g} s, the SLA is {sla_s:g} s"
+            found[place] = Crowd(names[place], 1.0 + wait_s / sla_s, words, place)
     late = _value(observation.latency_s)
     if not found and late is not None and late > sla_s and loads:
-        stage, utilisation = max(loads, key=lambda load: load[1])
+        place, utilisation = max(loads, key=lambda load: load[1])
         if utilisation >= TARGET_RATIO:
-            words = f"latency is {late:.3g} s and {stage.stage} is busiest at {utilisation:.0%}"
-            found[stage.stage] = Crowd(stage.stage, utilisation, words)
+            words = f"latency is {late:.3g} s and {names[place]} is busiest at {utilisation:.0%}"
+            found[place] = Crowd(names[place], utilisation, words, place)
     return tuple(found.values())
+
+
+def _name(stage: StageObservation, observation: Observation) -> str:
+    """The stage's name; with the variant where several parts have that stage."""
+    several = sum(other.stage == stage.stage for other in observation.stages) > 1
+    running = stage.running
+    return (
+        f"{stage.stage}={running.value.variant}" if several and isinstance(running, Measured) else stage.stage
+    )
 
 
 def more(
@@ -99,11 +120,11 @@ def more(
 ) -> Configs:
     """What runs with replicas added to the crowded stages, as far as bounds and steps allow."""
     configs = tuple(running)
-    by_stage = {crowd.stage: crowd for crowd in crowds}
+    by_place = {crowd.place: crowd for crowd in crowds}
     for at, config in enumerate(configs):
-        if config.stage not in by_stage:
+        if at not in by_place:
             continue
-        wanted = _wanted(config, by_stage[config.stage], settings.max_step_replicas)
+        wanted = _wanted(config, by_place[at], settings.max_step_replicas)
         limits = pipeline.stage(config.stage).limits(pipeline.bounds)
         if limits.max_replicas is not None:
             wanted = min(wanted, limits.max_replicas)

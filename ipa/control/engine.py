@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipa.control import quarantine
 from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
 from ipa.control.canonical import canonical_json, digest, plain
-from ipa.control.choose import changes, no_room
+from ipa.control.choose import changes, classify, no_room
 from ipa.control.guards import bound_faults
 from ipa.control.load import on_load
 from ipa.control.said import pin_faults, pins_of, stop_of
@@ -55,6 +55,9 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             is_rollback=verdict.reason is ReasonCode.ROLLBACK,
         )
         state = replace(state, actuation=begin(change, request.now_s), lower=())
+        if verdict.then:
+            reason = classify(verdict.configs, verdict.then, urgent=True)
+            state = replace(state, goal=Request(verdict.then, "the rest of what was begun", reason))
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 
 
@@ -235,7 +238,7 @@ def _others(request: TickRequest, state: EngineState, running: Configs) -> tuple
 
 
 def _on_request(request: TickRequest, requested: Request, running: Configs) -> tuple[Verdict, Request | None]:
-    """What a person asked for, and the same again where more steps of it are left.
+    """What a person asked for, or the rest of a change, and the same again where more steps of it are left.
 
     It needs no load and no patience, yet keeps the bounds, and takes no capacity away before its successor.
     """
@@ -255,7 +258,7 @@ def _on_request(request: TickRequest, requested: Request, running: Configs) -> t
     if step.configs != configs:
         words = f"{detail}: {changes(running, step.configs)}; {step.later}"
     goal = requested if step.configs != configs else None
-    return Verdict(Action.APPLY, ReasonCode.REQUESTED, words, step.configs), goal
+    return Verdict(Action.APPLY, requested.reason, words, step.configs), goal
 
 
 def _in_progress(actuation: Actuation) -> Verdict:

@@ -10,6 +10,7 @@ from ipa.control.observe import sane
 from ipa.model.decision import ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
+from ipa.model.parts import parts_of, share_faults, stage_pairs
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 
@@ -105,16 +106,28 @@ def forecast_fault(forecast: Forecast) -> Hold | None:
 
 
 def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
-    """Every bound the configuration breaks, in words; it is never written where there is one."""
-    wanted, named = [stage.name for stage in pipeline.served], [config.stage for config in configs]
-    if wanted != named:
-        return [f"stages are {', '.join(named) or 'none'} instead of {', '.join(wanted)}"]
+    """Every bound the configuration breaks, in words; it is never written where there is one.
+
+    Of several side by side each part keeps to the bounds of a stage, all together to the cores.
+    """
+    wanted = [stage.name for stage in pipeline.served]
+    parts = parts_of(configs)
+    for named in [[config.stage for config in part] for part in parts] or [[]]:
+        if wanted != named:
+            return [f"stages are {', '.join(named) or 'none'} instead of {', '.join(wanted)}"]
     bounds = pipeline.bounds
+    faults = [fault for part in parts for fault in _part_faults(pipeline, part)] + share_faults(configs)
+    if over_budget(configs, bounds):
+        faults.append(f"{bounds.overhead.cores(configs):g} cores are above {bounds.cores:g}")
+    return faults
+
+
+def _part_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
     faults = []
     for stage, config in zip(pipeline.served, configs, strict=True):
         if config.variant not in {variant.name for variant in stage.variants}:
             faults.append(f"{stage.name} has no variant {config.variant!r}")
-        limits = stage.limits(bounds)
+        limits = stage.limits(pipeline.bounds)
         least, most, allowed = limits.min_replicas or 1, limits.max_replicas, limits.batch_sizes
         if config.replicas < least:
             faults.append(f"{stage.name}: {config.replicas} replicas are below {least}")
@@ -124,8 +137,6 @@ def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
             faults.append(f"{stage.name}: batch size {config.batch_size} is not allowed")
         if not (sane(config.cores) and config.cores > 0):
             faults.append(f"{stage.name}: {config.cores} cores are none")
-    if over_budget(configs, bounds):
-        faults.append(f"{bounds.overhead.cores(configs):g} cores are above {bounds.cores:g}")
     return faults
 
 
@@ -137,17 +148,16 @@ def limit_steps(
     A new variant or size of replica is not a step. Where slower removal would break the core budget, removal
     is not slowed.
     """
-    now = {config.stage: config for config in running}
 
-    def stepped(config: StageConfig, slow_removal: bool) -> StageConfig:
-        old = now.get(config.stage)
+    def stepped(old: StageConfig | None, config: StageConfig, slow_removal: bool) -> StageConfig:
         if old is None or (old.variant, old.cores) != (config.variant, config.cores):
             return config
         least = old.replicas - max_step if slow_removal else config.replicas
         return replace(config, replicas=min(max(config.replicas, least), old.replicas + max_step))
 
-    slow = tuple(stepped(config, True) for config in configs)
-    return tuple(stepped(config, False) for config in configs) if over_budget(slow, bounds) else slow
+    pairs = list(stage_pairs(running, configs))
+    slow = tuple(stepped(old, config, True) for old, config in pairs)
+    return tuple(stepped(*pair, False) for pair in pairs) if over_budget(slow, bounds) else slow
 
 
 def over_budget(configs: Sequence[StageConfig], bounds: Bounds) -> bool:

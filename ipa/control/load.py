@@ -15,6 +15,7 @@ from ipa.control.steps import safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
+from ipa.model.parts import is_shared
 from ipa.model.pipeline import Fallback
 from ipa.model.plan import StageConfig
 
@@ -89,7 +90,7 @@ def _heed(
     if _knows(request, running, verdict):
         return verdict, state
     known = request.predict(running, ANY_RATE_RPS)
-    capacities = known.capacities_rps if known else {}
+    capacities = known.capacities_rps if known else ()
     sla_s = known.sla_s if known else request.pipeline.sla.latency_s
     crowds = crowds_of(request.observation, capacities, sla_s, request.settings)
     if not crowds:
@@ -133,13 +134,14 @@ def _relief(
 
 
 def _helps(request: TickRequest, running: Configs, configs: Configs, crowds: tuple[Crowd, ...]) -> bool:
-    """Whether the change lets every crowded stage carry more."""
+    """Whether the change lets every crowded stage carry more; all together, where parts share the load."""
     before, after = (request.predict(each, ANY_RATE_RPS) for each in (running, configs))
     if before is None or after is None:
         return False
-    now, then = ({config.stage: config.replicas for config in each} for each in (running, configs))
-    return all(
-        then[crowd.stage] * after.capacities_rps[crowd.stage]
-        > now[crowd.stage] * before.capacities_rps[crowd.stage]
-        for crowd in crowds
+    if is_shared(running) or is_shared(configs):
+        return after.capacity_rps > before.capacity_rps
+    now, then = (
+        [config.replicas * each_rps for config, each_rps in zip(configs, seen.capacities_rps, strict=True)]
+        for configs, seen in ((running, before), (configs, after))
     )
+    return all(then[crowd.place] > now[crowd.place] for crowd in crowds)

@@ -17,7 +17,9 @@ from ipa.model.observation import (
     Observation,
     StageObservation,
 )
+from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import WHOLE_PERCENT
 
 NOT_READ = Missing(MissingReason.ABSENT, "the metrics have no such stage")
 
@@ -33,24 +35,29 @@ def observe(
 ) -> Observation:
     """The observation of a pipeline; `workload` is None where it could not be read, `problem` says why.
 
-    `unseen` is then UNREACHABLE, or INVALID where what runs is none of the pipeline's configurations.
+    `unseen` is then UNREACHABLE, or INVALID where what runs is none of the pipeline's configurations. Of
+    parts that share the load each has its stages; metrics know the stage alone, so what comes to it and what
+    waits there is theirs by their shares.
     """
-    states = {state.config.stage: state for state in workload.stages} if workload else {}
+    running = list(workload.stages) if workload else []
     stages = []
-    for stage in pipeline.served:
-        state = states.get(stage.name)
-        missing = Missing(unseen if workload is None else MissingReason.ABSENT, problem)
-        seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ))
-        stages.append(
-            StageObservation(
-                stage=stage.name,
-                running=Measured(state.config) if state else missing,
-                ready_replicas=Measured(state.ready_replicas) if state else missing,
-                arrival_rate_rps=checked(seen.arrival_rate_rps),
-                latency_s=checked(seen.latency_s),
-                queue_length=checked(seen.queue_length),
+    for part in parts_of([state.config for state in running]) or ((),):
+        states = {config.stage: running.pop(0) for config in part}
+        for stage in pipeline.served:
+            state = states.get(stage.name)
+            missing = Missing(unseen if workload is None else MissingReason.ABSENT, problem)
+            seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ))
+            ratio = state.config.share_percent / WHOLE_PERCENT if state else 1.0
+            stages.append(
+                StageObservation(
+                    stage=stage.name,
+                    running=Measured(state.config) if state else missing,
+                    ready_replicas=Measured(state.ready_replicas) if state else missing,
+                    arrival_rate_rps=_shared(checked(seen.arrival_rate_rps), ratio),
+                    latency_s=checked(seen.latency_s),
+                    queue_length=_shared(checked(seen.queue_length), ratio),
+                )
             )
-        )
     return Observation(
         pipeline=pipeline.name,
         at_s=at_s,
@@ -63,6 +70,11 @@ def observe(
         problem=problem,
         changed_by=workload.changed_by if workload else "",
     )
+
+
+def _shared(value: Measured[float] | Missing, ratio: float) -> Measured[float] | Missing:
+    """The part of it that has that share."""
+    return value if isinstance(value, Missing) or ratio == 1 else replace(value, value=value.value * ratio)
 
 
 def checked(value: Measured[float] | Missing) -> Measured[float] | Missing:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from ipa.control.ports import Freeze, PipelineControl
 from ipa.model.decision import Mode, ReasonCode
+from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import only_replicas
@@ -88,13 +89,13 @@ def held_back(
 
 
 def adds_only(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> bool:
-    """Whether replicas are added and nothing else changes."""
-    now = {config.stage: config for config in running}
-    return all(
-        config.stage in now
-        and only_replicas(now[config.stage], config)
-        and config.replicas >= now[config.stage].replicas
-        for config in configs
+    """Whether replicas are added and nothing else changes, no part and no share either."""
+    return not gone_parts(running, configs) and all(
+        old is not None
+        and only_replicas(old, config)
+        and config.replicas >= old.replicas
+        and config.share_percent == old.share_percent
+        for old, config in stage_pairs(running, configs)
     )
 
 

@@ -34,10 +34,11 @@ class PeakForecaster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A change a person asked for, and the words that go with it."""
+    """A change a person asked for, or the rest of one that was begun, and the words that go with it."""
 
     configs: tuple[StageConfig, ...]
     detail: str
+    reason: ReasonCode = ReasonCode.REQUESTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,10 @@ class EngineState:
 
     `lower` are the lower plans of the last ticks in a row, `ours` what runs by our own hand (None before it
     is known), `planned` whether a plan was ever applied, `conflicts` refused writes in a row, `drifts_s` when
-    another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what a person asked
-    for and takes more than one step, `last_reason` the last tick's, `counted_s` when a tick last counted (see
-    `counts`), `memory` what the policy itself remembers.
+    another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what takes more
+    than one step and goes on whatever the load is (a person's request, the shares of a set), `last_reason`
+    the last tick's, `counted_s` when a tick last counted (see `counts`), `memory` what the policy itself
+    remembers.
     """
 
     tick: int = 0
@@ -120,6 +122,8 @@ class Verdict:
     forecast: Forecast | None = None
     # What would have been written, where the mode held it back.
     would: tuple[StageConfig, ...] = ()
+    # What is to follow what is written (`Step.then`).
+    then: tuple[StageConfig, ...] = ()
 
 
 def hold(

@@ -13,9 +13,10 @@ from math import inf
 
 from ipa.control.guards import ROUNDING_CORES
 from ipa.model.overhead import Overhead
+from ipa.model.parts import in_order, is_shared, paired, share_of, stage_pairs, with_share
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.model.rolling import Rolling, first_hop, only_replicas, peak_cores
+from ipa.model.rolling import Rolling, change_peak_cores, first_hop, only_replicas, peak_cores
 
 Configs = tuple[StageConfig, ...]
 # Whether a configuration carries the load within the SLA.
@@ -31,12 +32,14 @@ def never(configs: Configs) -> bool:
 class Step:
     """What to write now, and in words what is left for later; `configs` is what runs where there is no room.
 
-    `lacking_cores` is what the cheapest stage to change would need beyond what a change may have.
+    `lacking_cores` is what the cheapest stage to change would need beyond what a change may have. `then` is
+    what is to follow whatever the load is by then: the requests go to what was started for them.
     """
 
     configs: Configs
     later: str = ""
     lacking_cores: float = 0.0
+    then: Configs = ()
 
 
 def safe_step(
@@ -50,8 +53,11 @@ def safe_step(
 
     Else the stages that need least beyond what they have go first. What runs already may go on even where it
     has more than the bounds' cores. A stage that is to change and to have fewer replicas loses
-    them first where what then runs still `suffices`, and is else replaced by as many as it has.
+    them first where what then runs still `suffices`, and is else replaced by as many as it has. Parts that
+    share the load change together (`shared_step`).
     """
+    if is_shared(running) or is_shared(wanted):
+        return _shared_step(tuple(running), tuple(wanted), rolling, bounds)
     now = {config.stage: config for config in running}
     hops = _hops(running, wanted, rolling, suffices)
     used_cores = bounds.overhead.cores(running)
@@ -68,6 +74,48 @@ def safe_step(
     return Step(configs, later, lacking)
 
 
+def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bounds) -> Step:
+    """The first step between sets: what is wanted, where the world keeps old parts till new ones serve.
+
+    Where it sends requests to parts that do not serve yet, as predictors do, those are started first, for no
+    requests; what grows does so with the share it has.
+    """
+    started = _started(running, wanted, rolling) if rolling.shrinks_first else wanted
+    configs = _no_fewer(running, wanted, rolling) if started == running else started
+    used_cores = bounds.overhead.cores(running)
+    limit = inf if bounds.most_cores is None else max(bounds.most_cores, used_cores) + ROUNDING_CORES
+    lacking_cores = change_peak_cores(running, configs, rolling, bounds.overhead) - limit
+    if lacking_cores > 0:
+        return Step(running, lacking_cores=lacking_cores)
+    if configs == wanted:
+        return Step(configs)
+    return Step(configs, f"then {', '.join(map(str, wanted))}", then=wanted)
+
+
+def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
+    """What runs with what grows of it grown, and with the new parts beside it, for no requests yet."""
+    parts = []
+    for before, after in paired(running, wanted):
+        if before is None:
+            parts.append(with_share(after or (), 0))
+        elif after is None:
+            parts.append(before)
+        else:
+            grown = [
+                first_hop(old, new, rolling) if new.total_cores > old.total_cores else old
+                for old, new in zip(before, after, strict=True)
+            ]
+            parts.append(with_share(grown, share_of(before)))
+    return in_order(parts)
+
+
+def _no_fewer(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
+    """What is wanted, each part with as many replicas as it has where they would go before successors."""
+    return tuple(
+        new if old is None else first_hop(old, new, rolling) for old, new in stage_pairs(running, wanted)
+    )
+
+
 def make_room(
     running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
 ) -> Configs:
@@ -77,19 +125,18 @@ def make_room(
     replicas are taken away until it does. The stage that keeps the largest part of its replicas is taken;
     what runs where there is none.
     """
-    now = {config.stage: config for config in running}
     held = bounds.overhead.held
     spare_cores = (bounds.most_cores or inf) + ROUNDING_CORES - bounds.overhead.cores(running)
     best, kept_ratio = tuple(running), 0.0
-    for want in wanted:
-        old = now.get(want.stage)
+    for old, want in stage_pairs(running, wanted):
         if old is None or only_replicas(old, want):
             continue
         room_cores = spare_cores + held(old).total_cores
         kept = _most_that_may_change(held(old), held(want), rolling, room_cores)
         if kept / old.replicas > kept_ratio:
             kept_ratio = kept / old.replicas
-            new = replace(want, replicas=kept) if kept == old.replicas else replace(old, replicas=kept)
+            new = replace(want if kept == old.replicas else old, replicas=kept)
+            new = replace(new, share_percent=old.share_percent)
             best = tuple(new if it is old else it for it in running)
     return best
 

@@ -42,6 +42,7 @@ class ReasonCode(StrEnum):
     SCALE_DOWN = "apply.scale_down"
     SWITCH_VARIANT = "apply.switch_variant"
     REBATCH = "apply.rebatch"
+    RESHARE = "apply.reshare"
     FIRST_PLAN = "apply.first_plan"
     ROLLBACK = "apply.rollback"
     SATURATED = "apply.saturated"

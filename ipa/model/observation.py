@@ -59,7 +59,7 @@ class LoadHistory:
 
 @dataclass(frozen=True, slots=True)
 class StageObservation:
-    """What was seen of one stage."""
+    """What was seen of one stage, or of one part's stage where several configurations run side by side."""
 
     stage: str
     running: Measured[StageConfig] | Missing
@@ -90,7 +90,7 @@ class Observation:
     changed_by: str = ""
 
     def running(self) -> tuple[StageConfig, ...] | None:
-        """The configuration of every stage in order, or None where one was not seen."""
+        """The configuration of every stage in order, of each part, or None where one was not seen."""
         configs = [stage.running for stage in self.stages]
         seen = [config.value for config in configs if isinstance(config, Measured)]
         return tuple(seen) if len(seen) == len(configs) and seen else None

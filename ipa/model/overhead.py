@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ipa.model.parts import parts_of
 from ipa.model.plan import StageConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Cores that are there once (`fixed_cores`), and those beside each replica of some stages, by name."""
+    """Cores beside each part (`fixed_cores`), and those beside each replica of some stages, by name.
+
+    One configuration alone is one part; of several side by side each has an orchestrator of its own.
+    """
 
     fixed_cores: float = 0.0
     each_cores: tuple[tuple[str, float], ...] = ()
@@ -26,7 +30,8 @@ class Overhead:
 
     def cores(self, configs: Sequence[StageConfig]) -> float:
         """Cores of all replicas of all stages, with all that runs beside them."""
-        return self.fixed_cores + sum(self.held(config).total_cores for config in configs)
+        parts = max(1, len(parts_of(configs)))
+        return parts * self.fixed_cores + sum(self.held(config).total_cores for config in configs)
 
 
 NO_OVERHEAD = Overhead()

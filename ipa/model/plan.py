@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+# What a configuration that runs alone takes of the requests.
+WHOLE_PERCENT = 100
+
 
 class Termination(StrEnum):
     """How the solver ended (the vocabulary of OR-Tools MathOpt)."""
@@ -18,13 +21,18 @@ class Termination(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageConfig:
-    """What a stage runs: the variant, its batch size, the cores of each replica and how many replicas."""
+    """What a stage runs: the variant, its batch size, the cores of each replica and how many replicas.
+
+    Where several configurations run side by side, `share_percent` of the pipeline's requests are for the one
+    that this belongs to (`ipa.model.parts`).
+    """
 
     stage: str
     variant: str
     batch_size: int
     cores: float
     replicas: int
+    share_percent: int = WHOLE_PERCENT
 
     @property
     def total_cores(self) -> float:
@@ -32,7 +40,8 @@ class StageConfig:
         return self.cores * self.replicas
 
     def __str__(self) -> str:
-        return f"{self.stage}={self.variant} b{self.batch_size} {self.replicas}×{self.cores:g} cores"
+        words = f"{self.stage}={self.variant} b{self.batch_size} {self.replicas}×{self.cores:g} cores"
+        return words if self.share_percent == WHOLE_PERCENT else f"{words} for {self.share_percent} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +68,19 @@ class StagePlan:
     items: float = 1.0
     mean_s: float = 0.0
     excess_s: float = 0.0
+    share_percent: int = WHOLE_PERCENT
 
     @property
     def config(self) -> StageConfig:
-        """The part of it that is written to the world."""
-        return StageConfig(self.stage, self.variant, self.batch_size, self.cores, self.replicas)
+        """What of it is written to the world."""
+        return StageConfig(
+            self.stage, self.variant, self.batch_size, self.cores, self.replicas, self.share_percent
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The best configuration found for a rate, or why there is none.
+    """The best configuration found for a rate, or the several that share it, or why there is none.
 
     `objective` is None exactly where there is no configuration; `pas` is the product of the stages'
     accuracies whatever the objective used. `note` says in words what a reader should know (which solver
@@ -104,7 +116,7 @@ class Plan:
 
     @property
     def configs(self) -> tuple[StageConfig, ...]:
-        """The configuration of every stage, in order; empty where there is none."""
+        """The configuration of every stage, in order, of each part; empty where there is none."""
         return tuple(stage.config for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:

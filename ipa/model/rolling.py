@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil
 
+from ipa.model.overhead import Overhead
+from ipa.model.parts import gone_parts, paired, stage_pairs
 from ipa.model.plan import StageConfig
 
 # A quarter of a whole number may be a rounding off.
@@ -46,6 +49,22 @@ def peak_cores(old: StageConfig, new: StageConfig, rolling: Rolling) -> float:
     return peak_amount(old.replicas, old.cores, new.replicas, new.cores, rolling)
 
 
+def change_peak_cores(
+    running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, overhead: Overhead
+) -> float:
+    """The most cores at any moment where all changes at once, with what runs beside the replicas.
+
+    Of parts that run side by side, new ones come before old ones go.
+    """
+    held = overhead.held
+    changing = sum(
+        peak_cores(held(old), held(new), rolling) if old else held(new).total_cores
+        for old, new in stage_pairs(running, wanted)
+    )
+    going = sum(held(config).total_cores for part in gone_parts(running, wanted) for config in part)
+    return len(paired(running, wanted)) * overhead.fixed_cores + changing + going
+
+
 def peak_amount(
     old_replicas: int, old_each: float, new_replicas: int, new_each: float, rolling: Rolling
 ) -> float:
@@ -60,5 +79,5 @@ def peak_amount(
 def first_hop(old: StageConfig, new: StageConfig, rolling: Rolling) -> StageConfig:
     """What to ask for first on the way to new, so that no capacity goes before its successor is ready."""
     if rolling.shrinks_first and not only_replicas(old, new) and new.replicas < old.replicas:
-        return StageConfig(new.stage, new.variant, new.batch_size, new.cores, old.replicas)
+        return replace(new, replicas=old.replicas)
     return new

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from ipa.model.parts import parts_of, share_of
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import Problem
@@ -15,26 +17,27 @@ from ipa.queueing.capacity import utilisation_ratio
 
 # Said of what has no end: records are JSON, which has no infinity.
 ENDLESS_S = 86_400.0
+# What a part for no requests is described at.
+LEAST_RPS = 1e-9
 
 
 def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
     """The configuration as a plan of solver "given"; None where it was not measured.
 
-    The wait at a stage that cannot carry its load grows without end; it is given as a day.
+    The wait at a stage that cannot carry its load grows without end; it is given as a day. Of several that
+    share the rate each part carries its own; accuracies are weighed by the shares (InfAdapter's AA), and the
+    latency is that of the slowest part that has requests.
     """
-    points = _points(problem, configs)
-    if points is None:
+    parts = [_part(problem, part) for part in parts_of(configs)]
+    known = [part for part in parts if part is not None]
+    if not known or len(known) < len(parts):
         return None
-    by_name = {config.stage: config for config in configs}
-    variants = {name: point.variant for name, point in points.items()}
-    items, _ = items_of(problem, variants)
-    stages = tuple(
-        _stage_plan(problem, index, points[stage.name], by_name[stage.name].replicas, items[stage.name])
-        for index, stage in enumerate(problem.stages)
-        if stage.name in points
-    )
     objective = problem.objective
-    pas, term = accuracy_of(problem, variants)
+    pas, term = known[0].pas, known[0].term
+    if len(known) > 1:
+        pas = sum(part.share_ratio * part.pas for part in known)
+        term = sum(part.share_ratio * part.term for part in known)
+    stages = tuple(stage for part in known for stage in part.stages)
     cores = problem.bounds.overhead.cores([stage.config for stage in stages])
     weighted = (
         objective.alpha * term
@@ -51,12 +54,43 @@ def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
         gap=None,
         pas=pas,
         cost_cores=cores,
-        latency_s=plan_latency_s(problem, stages),
+        latency_s=max(part.latency_s for part in known if part.share_ratio > 0),
         sla_s=problem.sla_s,
         solve_s=0.0,
         stages=stages,
         objective_name=objective.name,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one of the configurations does with its share of the rate."""
+
+    share_ratio: float
+    stages: tuple[StagePlan, ...]
+    pas: float
+    term: float
+    latency_s: float
+
+
+def _part(whole: Problem, configs: Sequence[StageConfig]) -> _Part | None:
+    share_ratio = share_of(configs) / WHOLE_PERCENT
+    problem = whole
+    if share_ratio != 1:
+        problem = replace(whole, rate_rps=max(whole.rate_rps * share_ratio, LEAST_RPS))
+    points = _points(problem, configs)
+    if points is None:
+        return None
+    by_name = {config.stage: config for config in configs}
+    variants = {name: point.variant for name, point in points.items()}
+    items, _ = items_of(problem, variants)
+    stages = tuple(
+        _stage_plan(problem, index, points[stage.name], by_name[stage.name], items[stage.name])
+        for index, stage in enumerate(problem.stages)
+        if stage.name in points
+    )
+    pas, term = accuracy_of(problem, variants)
+    return _Part(share_ratio, stages, pas, term, plan_latency_s(problem, stages))
 
 
 def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, OperatingPoint] | None:
@@ -73,8 +107,9 @@ def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, Opera
 
 
 def _stage_plan(
-    problem: Problem, index: int, point: OperatingPoint, replicas: int, items: float
+    problem: Problem, index: int, point: OperatingPoint, config: StageConfig, items: float
 ) -> StagePlan:
+    replicas = config.replicas
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
     times_s = stage_times(problem, index, point, replicas, items)
     service_s, wait_s, mean_s, excess_s = (min(each, ENDLESS_S) for each in times_s)
@@ -93,4 +128,5 @@ def _stage_plan(
         items=items,
         mean_s=mean_s,
         excess_s=excess_s,
+        share_percent=config.share_percent,
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import inf
-from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from ipa.model.forecast import Forecast
@@ -14,7 +13,6 @@ from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 
 Configs = tuple[StageConfig, ...]
-EMPTY: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,8 @@ class Prediction:
     sla_s: float
     objective: float
     pas: float
-    # Items a second that one replica of each stage carries, by its name.
-    capacities_rps: Mapping[str, float] = field(default_factory=lambda: EMPTY)
+    # Items a second that one replica of each stage carries, in the order of the configurations.
+    capacities_rps: tuple[float, ...] = ()
 
     @property
     def carries(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ipa.model.errors import DeadlineError, SolverError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Observation
+from ipa.model.parts import is_shared
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.policies.base import (
     Checker,
@@ -52,7 +53,8 @@ class Checked:
         first = self.inner.decide(observation, forecast, state)
         if not first.stages:
             return first
-        start = Start(state.running, queued_of(observation))
+        # The checker knows a change from one configuration alone.
+        start = Start(() if is_shared(state.running) else state.running, queued_of(observation))
         verdict = self.checker(first.configs, first.rate_rps, start)
         if verdict is None or verdict.meets:
             return first

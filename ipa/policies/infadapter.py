@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
-from ipa.model.plan import Plan, Termination
+from ipa.model.parts import in_order, is_shared, with_share
+from ipa.model.plan import WHOLE_PERCENT, Plan, Termination
+from ipa.optimize.sets.plan import SetPlan
 from ipa.optimize.sets.problem import SetProblem
-from ipa.optimize.sets.solve import missing_part
+from ipa.optimize.sets.solve import missing_part, solve_set
 from ipa.policies.base import Configs, PolicyState
 from ipa.policies.ms_plus import OneTask, best_of_one, planned_rate_rps
-from ipa.policies.setplanning import PipelineSet, plan_set
+from ipa.policies.rules import is_reachable, plan_of
 
 # Shares in whole percents may lose up to a percent for each part: so much less is tried, and so often.
 STEP_RATIO = 0.99
@@ -20,11 +22,7 @@ MOST_STEPS = 16
 
 @dataclass(frozen=True, slots=True)
 class InfAdapter:
-    """Decides which variants run, on how many cores, and which whole percents of the load each takes.
-
-    A world that runs one configuration of a stage at a time cannot carry a set. There `decide` is the best
-    single variant, and its note says which set would be better; a world that can asks `decide_set`.
-    """
+    """Decides which variants run, on how many cores, and which whole percents of the requests each takes."""
 
     task: OneTask
     solver: str = "exact"
@@ -32,33 +30,75 @@ class InfAdapter:
     name: str = "infadapter"
 
     def at_once(self, running: Configs) -> bool:
-        """Where something else runs than one replica of a measured size."""
-        return not self.task.offers(running)
+        """Where something else runs than one replica of a measured size of each variant, or one idly.
 
-    def decide_set(self, forecast: Forecast, state: PolicyState) -> PipelineSet:
+        A part for no requests is one that was to get some, by a process that has ended since.
+        """
+        return not self.task.offers(running) or any(config.share_percent == 0 for config in running)
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best set for the point forecast and a tenth, or for the upper one where that is more.
 
-        `state.running` holds every configuration that runs, several of the one stage where a set runs. Where
-        no set carries the rate, it is the best one for the largest rate that one carries. Errors: those of
-        `solve_set`.
+        Where no set carries the rate, it is the best one for the largest rate that one carries. Where only
+        what adds replicas is wanted, a set stays as it is: each of its variants has one replica.
+        Errors: those of `solve_set`.
         """
-        problem = self.task.problem(planned_rate_rps(forecast), state)
+        rate_rps = planned_rate_rps(forecast)
+        if state.only_more and is_shared(state.running):
+            return plan_of(self.task.profiled, state.running, forecast, self.name)
+        found = self.decide_set(rate_rps, state)
+        if not found.parts:
+            return best_of_one(self.task, rate_rps, state, self.name, "no set was found in time")
+        words = ""
+        if found.rate_rps < rate_rps:
+            words = (
+                f"a load of {rate_rps:.3g} rps exceeds every set; this one carries {found.rate_rps:.3g} rps"
+            )
+        return self.task.described(self._configs(found), found.rate_rps, self.name, words)
+
+    def decide_set(self, rate_rps: float, state: PolicyState) -> SetPlan:
+        """The best set for the rate, or for the largest rate that one carries.
+
+        `state.running` holds every configuration that runs, several of the one stage where a set runs. Cores
+        are those of the variants' pods with what runs beside them.
+        """
+        problem = self.task.problem(rate_rps, state)
+        found = self._carried(problem)
+        rolling, pipeline = self.task.rolling, self.task.pipeline
+        if not state.reachable or is_reachable(pipeline, self._configs(found), state.running, rolling):
+            return found
+        # Each alone may be started beside what runs: of two at once that is not known.
+        one_more = [self._carried(self._starting(problem, it.name, state)) for it in problem.variants]
+        best = [plan for plan in one_more if plan.objective is not None]
+        return max(best, key=lambda plan: (plan.rate_rps, plan.objective or 0.0), default=found)
+
+    def _configs(self, plan: SetPlan) -> Configs:
+        pods = [(self.task.pod(part.variant, part.cores), part.share_percent) for part in plan.parts]
+        return in_order(
+            [with_share((pod,), WHOLE_PERCENT if share is None else share) for pod, share in pods]
+        )
+
+    def _carried(self, problem: SetProblem) -> SetPlan:
         found = self._planned(problem)
-        if found.plan.termination is not Termination.INFEASIBLE:
+        if found.termination is not Termination.INFEASIBLE:
             return found
         most_rps = problem.rate_rps * (1 - missing_part(problem))
         for step in range(MOST_STEPS if most_rps > 0 else 0):
             less = self._planned(replace(problem, rate_rps=most_rps * STEP_RATIO**step))
-            if less.plan.parts:
+            if less.parts:
                 return less
         return found
 
-    def _planned(self, problem: SetProblem) -> PipelineSet:
-        return plan_set(replace(self.task.asked, problem=problem), self.solver, self.deadline_s)
+    def _planned(self, problem: SetProblem) -> SetPlan:
+        """The best set whose shares are whole percents, since predictors take those."""
+        return solve_set(problem, self.solver, self.deadline_s, whole_percents=True)
 
-    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The plan of the best single variant, with the better set in its note where there is one."""
-        parts = self.decide_set(forecast, state).plan.parts
-        words = " + ".join(f"{it.share_percent} % {it.variant} on {it.cores:g} cores" for it in parts)
-        note = f"better would be the set {words}" if len(parts) > 1 else ""
-        return best_of_one(self.task, planned_rate_rps(forecast), state, self.name, note)
+    def _starting(self, problem: SetProblem, name: str, state: PolicyState) -> SetProblem:
+        """The problem where of all variants but one only what runs may run."""
+        runs = {(config.variant, config.cores) for config in state.running}
+        variants = []
+        for variant in problem.variants:
+            pods = [(self.task.pod(variant.name, level.cores), level) for level in variant.levels]
+            kept = tuple(level for pod, level in pods if (pod.variant, pod.cores) in runs)
+            variants.append(variant if variant.name == name else replace(variant, levels=kept))
+        return replace(problem, variants=tuple(variants))

@@ -11,8 +11,9 @@ from math import inf
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
+from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, Termination
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
 from ipa.policies.base import Configs, PolicyState, constrained
@@ -41,10 +42,17 @@ class OneTask:
         """The name of its lone stage."""
         return self.pipeline.served[0].name
 
+    @property
+    def beside_cores(self) -> float:
+        """Cores that run beside each variant of a set: its predictor has an orchestrator of its own."""
+        overhead = self.pipeline.bounds.overhead
+        return overhead.fixed_cores + overhead.each(self.stage)
+
     def problem(self, rate_rps: float, state: PolicyState) -> SetProblem:
         """The set program as it may be answered now: bounds, pins, what failed lately, what is loaded.
 
-        A variant that runs on other cores counts as to be loaded, since its pod is replaced.
+        A variant that runs on other cores counts as to be loaded, since its pod is replaced. Its cores are
+        those of the pod with what runs beside it (`beside_cores`), and so is the budget.
         """
         pipeline = constrained(self.pipeline, state)
         (stage,), bounds = pipeline.served, pipeline.bounds
@@ -53,13 +61,17 @@ class OneTask:
         variants = tuple(
             replace(
                 variant,
-                levels=tuple(it for it in variant.levels if self._allows(variant, it, pipeline, state)),
+                levels=tuple(
+                    replace(it, cores=it.cores + self.beside_cores)
+                    for it in variant.levels
+                    if self._allows(variant, it, pipeline, state)
+                ),
                 loaded=any(config.variant == variant.name for config in state.running),
             )
             for variant in asked.variants
             if variant.name in names
         )
-        room = inf if bounds.cores is None else bounds.cores - bounds.overhead.cores(())
+        room = inf if bounds.cores is None else bounds.cores
         return replace(
             asked,
             rate_rps=rate_rps,
@@ -83,21 +95,26 @@ class OneTask:
             and (limits.batch_sizes is None or config.batch_size in limits.batch_sizes)
         )
 
+    def pod(self, variant: str, cores: float) -> StageConfig:
+        """The replica of the variant that has those cores with what runs beside it."""
+        sizes = [size for name, size in self.asked.batch_sizes if name == variant]
+        return self.config(variant, min(sizes, key=lambda size: abs(size + self.beside_cores - cores)))
+
     def config(self, variant: str, cores: float) -> StageConfig:
         """One replica of the variant on those cores, with the batch size by which it carries most."""
         return StageConfig(self.stage, variant, self.asked.batch_sizes[variant, cores], cores, 1)
 
     def offers(self, running: Configs) -> bool:
-        """Whether what runs is one replica that the program knows."""
+        """Whether what runs is one replica that the program knows, or one of each of several variants."""
         return all(
             (config.variant, config.cores) in self.asked.batch_sizes
-            and config == self.config(config.variant, config.cores)
+            and replace(config, share_percent=WHOLE_PERCENT) == self.config(config.variant, config.cores)
             for config in running
         )
 
-    def described(self, config: StageConfig, rate_rps: float, name: str, note: str = "") -> Plan:
-        """The configuration as a plan for the rate."""
-        plan = self.profiled.describe((config,), rate_rps)
+    def described(self, configs: Configs, rate_rps: float, name: str, note: str = "") -> Plan:
+        """The configurations as a plan for the rate."""
+        plan = self.profiled.describe(configs, rate_rps)
         # It was made of points of the same profile.
         assert plan is not None
         return replace(plan, solver=name, note=note)
@@ -132,7 +149,7 @@ class MsPlus:
 
     def at_once(self, running: Configs) -> bool:
         """Where something else runs than one replica of a measured size."""
-        return not self.task.offers(running)
+        return is_shared(running) or not self.task.offers(running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best variant for the point forecast and a tenth, or for the upper one where that is more.
@@ -160,13 +177,13 @@ def best_of_one(task: OneTask, rate_rps: float, state: PolicyState, name: str, n
         variant, level = max(
             carrying, key=lambda it: (_worth(problem.weights, *it), -it[1].cores, it[0].name)
         )
-        return task.described(task.config(variant.name, level.cores), rate_rps, name, note)
+        return task.described((task.pod(variant.name, level.cores),), rate_rps, name, note)
     variant, level = max(single, key=lambda it: (it[1].capacity_rps, it[0].accuracy, -it[1].cores))
     words = (
         f"a load of {rate_rps:.3g} rps exceeds every variant; this one carries {level.capacity_rps:.3g} rps"
     )
-    config = task.config(variant.name, level.cores)
-    return task.described(config, level.capacity_rps, name, "; ".join(it for it in (note, words) if it))
+    config = task.pod(variant.name, level.cores)
+    return task.described((config,), level.capacity_rps, name, "; ".join(it for it in (note, words) if it))
 
 
 def _levels(problem: SetProblem) -> Iterator[tuple[SetVariant, CoreLevel]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
@@ -66,8 +67,10 @@ class Profiled:
     def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> Problem:
         wanted = {stage.name: stage for stage in pipeline.stages}
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in self._planned.stages)
+        # A change from several that share the load to one has no price: the planner knows changes of one.
+        before = () if is_shared(running) else running
         return replace(
-            self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=running
+            self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before
         )
 
     def _solved(self, problem: Problem, *, explain: bool = True) -> Plan:
@@ -119,11 +122,11 @@ class Profiled:
             sla_s=plan.sla_s,
             objective=plan.objective,
             pas=plan.pas,
-            capacities_rps={stage.stage: stage.capacity_rps for stage in plan.stages},
+            capacities_rps=tuple(stage.capacity_rps for stage in plan.stages),
         )
 
     def describe(self, configs: Sequence[StageConfig], rate_rps: float) -> Plan | None:
-        """The configuration as a plan, feasible or not; None where it was not measured."""
+        """The configuration, or those that share the rate, as a plan, feasible or not; None: not measured."""
         return describe(replace(self._known, rate_rps=rate_rps), configs)
 
 

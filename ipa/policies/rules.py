@@ -9,9 +9,10 @@ from math import ceil, inf, isfinite
 from ipa.model.errors import InputError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
+from ipa.model.parts import is_shared, parts_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.rolling import SIDE_BY_SIDE, Rolling, peak_cores
+from ipa.model.rolling import SIDE_BY_SIDE, Rolling, change_peak_cores
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.profiled import Profiled
@@ -41,8 +42,14 @@ def stage_loads(
     """What each stage is offered while `running` runs; InputError where that was not measured.
 
     Where something else is seen to run (in shadow mode), all replicas count as ready, and a stage is offered
-    what its place in the graph says.
+    what its place in the graph says. Also InputError where several configurations share the load: a rule
+    scales one.
     """
+    if is_shared(running):
+        raise InputError(
+            f"{len(parts_of(running))} configurations share the load, and this rule scales one",
+            hint="Run one of them alone with `ipa apply`, or a policy that plans sets, such as infadapter.",
+        )
     plan = profiled.describe(running, 1.0)
     if plan is None:
         raise InputError(f"what runs was not measured: {', '.join(str(config) for config in running)}")
@@ -183,11 +190,7 @@ def is_reachable(
     bounds = pipeline.bounds
     if bounds.most_cores is None:
         return True
-    now = {config.stage: config for config in running}
-    held = bounds.overhead.held
-    peak = bounds.overhead.fixed_cores + sum(
-        peak_cores(held(now.get(it.stage, it)), held(it), rolling) for it in configs
-    )
+    peak = change_peak_cores(running, configs, rolling, bounds.overhead)
     return peak <= max(bounds.most_cores, bounds.overhead.cores(running)) + ROUNDING
 
 

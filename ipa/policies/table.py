@@ -176,6 +176,8 @@ POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
     "oracle": _oracle,
 }
 
+# Those whose plans may have several configurations side by side, which not every world carries.
+SHARING = frozenset({"infadapter"})
 # Those that need `PolicyInputs.checker`.
 CHECKED = frozenset({"ours-checked"})
 

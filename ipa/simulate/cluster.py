@@ -7,14 +7,17 @@ processes are replaced, or as a Kubernetes Deployment does it with a surge and m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import count
 from math import ceil, inf
 
 from ipa.control.ports import Rollout, RolloutPhase, StageState
 from ipa.model.errors import ConflictError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.parts import order_of, paired, parts_of, share_of
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling
+from ipa.simulate.pods import Pod, Slot, StagePods
 
 # Of a configuration, whose `replicas` do not count.
 Seconds = Callable[[StageConfig], float]
@@ -22,6 +25,8 @@ Seconds = Callable[[StageConfig], float]
 
 # Templates with the configuration and number of their pods.
 Serving = tuple[tuple[str, StageConfig], ...]
+# The slot of what runs alone from the beginning.
+FIRST = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +49,13 @@ class ClusterSettings:
 KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
 
 
-@dataclass(slots=True, eq=False)
-class Pod:
-    """One replica of a template. Pending until `placed_s`, serving from `ready_s` on, gone at `gone_s`.
-
-    One that drains serves no more, and is gone once it has done what it had begun.
-    """
-
-    config: StageConfig
-    template: str
-    number: int
-    created_s: float
-    cores: float
-    placed_s: float = inf
-    ready_s: float = inf
-    is_ready: bool = False
-    is_draining: bool = False
-    gone_s: float = inf
-
-
-@dataclass(slots=True)
-class StagePods:
-    """What a stage shall run, the batch size its queue was told, and its pods, oldest first."""
-
-    wanted: StageConfig
-    told: int
-    pods: list[Pod] = field(default_factory=list)
-
-    def live(self) -> list[Pod]:
-        """Those that do not drain."""
-        return [pod for pod in self.pods if not pod.is_draining]
-
-
 class Cluster:
     """The pods of all stages of one pipeline, from its first ones, which are ready at once.
 
     `startup_s` says how long a replica of a configuration takes until it serves. When one that is told to
     stop has done what it had begun is said from outside, with `drained`; until then it is there and paid.
-    `overhead` is paid beside the replicas.
+    `overhead` is paid beside the replicas. Each of several parts has a slot. Side by side, requests go where
+    they went until all that is wanted serves; with predictors of Deployments, where they shall at once.
     """
 
     def __init__(
@@ -98,9 +72,11 @@ class Cluster:
         self._startup_s, self._overhead = startup_s, overhead
         self._numbers = 0
         self._paid_core_s, self._paid_until_s = 0.0, at_s
-        self._cores = overhead.fixed_cores
-        self._stages = {config.stage: StagePods(config, config.batch_size) for config in configs}
-        for run in self._stages.values():
+        self._cores = 0.0
+        self._slots: dict[int, Slot] = {}
+        for part in parts_of(configs):
+            self._open(part, share_of(part), at_s)
+        for run in self._runs():
             for pod in [self._create(run, at_s) for _ in range(run.wanted.replicas)]:
                 self._place(pod, at_s)
                 pod.ready_s, pod.is_ready = at_s, True
@@ -116,23 +92,34 @@ class Cluster:
 
     def configs(self) -> tuple[StageConfig, ...]:
         """What is wanted of each stage."""
-        return tuple(run.wanted for run in self._stages.values())
+        return tuple(state.config for state in self.states())
 
     def states(self) -> tuple[StageState, ...]:
-        """What is wanted of each stage, and how many of its replicas are ready."""
+        """What is wanted of each stage, and how many of its replicas are ready; of parts in their order."""
         return tuple(
             StageState(run.wanted, sum(pod.is_ready for pod in self._current(run)))
-            for run in self._stages.values()
+            for slot in sorted(self._active(), key=lambda slot: order_of(slot.wanted))
+            for run in slot.runs.values()
         )
 
-    def serving(self, stage: str) -> Serving:
+    def shares(self) -> dict[int, int]:
+        """The percent of the requests that is sent to each slot now; what runs first alone has slot 1."""
+        return {number: slot.share_percent for number, slot in self._slots.items()}
+
+    def is_going(self, slot: int) -> bool:
+        """Whether the part in that slot is wanted no more, and its pods are still there."""
+        return slot in self._slots and self._slots[slot].is_going and not self._slots[slot].share_percent
+
+    def serving(self, stage: str, slot: int = FIRST) -> Serving:
         """The templates that serve with the configuration and the number of their pods, the oldest first.
 
         Where another batch size needs no restart all take that of the stage, from the moment on that one of
         the wanted variant and cores serves.
         """
-        run = self._stages[stage]
         found: dict[str, StageConfig] = {}
+        if slot not in self._slots:
+            return ()
+        run = self._slots[slot].runs[stage]
         for pod in run.live():
             if pod.is_ready:
                 before = found.get(pod.template, replace(pod.config, replicas=0))
@@ -146,9 +133,9 @@ class Cluster:
             (pod.config.stage, pod.template) for pod in self._pods() if pod.is_draining and pod.gone_s == inf
         )
 
-    def drained(self, stage: str, template: str, end_s: float) -> None:
+    def drained(self, stage: str, template: str, end_s: float, slot: int = FIRST) -> None:
         """One of the template's pods that were told to stop is gone by then."""
-        for pod in self._stages[stage].pods:
+        for pod in self._slots[slot].runs[stage].pods:
             if pod.is_draining and pod.gone_s == inf and pod.template == template:
                 pod.gone_s = end_s
                 return
@@ -157,13 +144,40 @@ class Cluster:
         """The new revision; the pods follow. ConflictError where it is at another revision already."""
         if revision != str(self.revision):
             raise ConflictError(f"the pipeline is at revision {self.revision}, not {revision}")
-        if [config.stage for config in configs] != list(self._stages):
-            raise ConflictError(f"the change has other stages than {', '.join(self._stages)}")
+        stages = [config.stage for config in self._active()[0].wanted]
+        if not configs or any([it.stage for it in part] != stages for part in parts_of(configs)):
+            raise ConflictError(f"the change has other stages than {', '.join(stages)}")
         self.revision += 1
-        for config in configs:
-            self._stages[config.stage].wanted = config
+        self._assign(configs, at_s)
         self._follow(at_s)
         return str(self.revision)
+
+    def _assign(self, configs: Sequence[StageConfig], at_s: float) -> None:
+        """Give each part the slot of the one that it replaces, or one that is free."""
+        active = self._active()
+        free = list(active)
+        for before, after in paired([config for slot in active for config in slot.wanted], configs):
+            slot = next((slot for slot in free if slot.wanted == before), None)
+            if slot is not None:
+                free.remove(slot)
+            if after is None:
+                assert slot is not None
+                slot.leave()
+            elif slot is not None:
+                slot.want(after)
+            else:
+                self._open(after, 0, at_s)
+
+    def _open(self, part: Sequence[StageConfig], share_percent: int, at_s: float) -> None:
+        """A slot for the part: that of the same variants that is about to go, or the first that is free."""
+        variants = [config.variant for config in part]
+        for slot in self._slots.values():
+            if slot.is_going and [config.variant for config in slot.wanted] == variants:
+                slot.want(part)
+                return
+        number = next(number for number in count(FIRST) if number not in self._slots)
+        self._slots[number] = Slot(part, share_percent)
+        self._hold(self._overhead.fixed_cores, at_s)
 
     def next_event_s(self) -> float:
         """When a pod is ready or gone next; infinite where none is under way."""
@@ -177,7 +191,7 @@ class Cluster:
 
         Not to be called for a time after the next event.
         """
-        for run in self._stages.values():
+        for run in self._runs():
             for pod in list(run.pods):
                 if pod.is_draining:
                     if pod.gone_s <= at_s:
@@ -186,31 +200,32 @@ class Cluster:
                     pod.is_ready = True
         self._follow(at_s)
 
-    def kill(self, stage: str, count: int, at_s: float) -> tuple[str, ...]:
-        """The templates of so many of the stage's serving pods, which are gone; others take their place."""
-        run = self._stages[stage]
-        dead = [pod for pod in run.live() if pod.is_ready][:count]
-        for pod in dead:
+    def kill(self, stage: str, count: int, at_s: float) -> tuple[tuple[int, str], ...]:
+        """Slot and template of so many of the stage's serving pods, which are gone; others follow them."""
+        runs = [(number, slot.runs[stage]) for number, slot in self._slots.items()]
+        dead = [(number, run, pod) for number, run in runs for pod in run.live() if pod.is_ready][:count]
+        for _, run, pod in dead:
             self._remove(run, pod, at_s)
         self._follow(at_s)
-        return tuple(pod.template for pod in dead)
+        return tuple((number, pod.template) for number, _, pod in dead)
 
     @property
     def settled(self) -> bool:
         """Whether what is wanted runs, and nothing else."""
-        return all(self._is_settled(run) for run in self._stages.values())
+        return not any(self._open_runs())
 
     def rollout(self, at_s: float) -> Rollout:
         """How far it is from what is wanted, in words."""
-        open_stages = [run for run in self._stages.values() if not self._is_settled(run)]
-        if not open_stages:
+        open_runs = list(self._open_runs())
+        if not open_runs:
             return Rollout(RolloutPhase.READY)
         waits: list[str] = []
         failed: list[str] = []
         pending = 0
-        for run in open_stages:
+        for run in open_runs:
             current = self._current(run)
             name, ready = run.wanted.stage, sum(pod.is_ready for pod in current)
+            name = name if len(self._slots) == 1 else f"{name}={run.wanted.variant}"
             waits.append(f"{name}: {ready} of {run.wanted.replicas} replicas ready")
             pending += sum(pod.placed_s > at_s for pod in current)
             if any(self._gave_up(pod, at_s) for pod in current):
@@ -224,6 +239,13 @@ class Cluster:
     def _gave_up(self, pod: Pod, at_s: float) -> bool:
         is_broken = (pod.config.stage, pod.config.variant) in self.settings.broken
         return is_broken and not pod.is_ready and at_s - pod.placed_s >= self.settings.gives_up_after_s
+
+    def _open_runs(self) -> Iterator[StagePods]:
+        """The stages where something else runs than what is wanted."""
+        for slot in self._slots.values():
+            for run in slot.runs.values():
+                if run.live() if slot.is_going else not self._is_settled(run):
+                    yield run
 
     def _is_settled(self, run: StagePods) -> bool:
         live = run.live()
@@ -242,28 +264,57 @@ class Cluster:
     def _current(self, run: StagePods) -> list[Pod]:
         return [pod for pod in run.live() if self._is_current(run, pod)]
 
+    def _active(self) -> list[Slot]:
+        return [slot for slot in self._slots.values() if not slot.is_going]
+
+    def _runs(self) -> Iterator[StagePods]:
+        for slot in self._slots.values():
+            yield from slot.runs.values()
+
     def _pods(self) -> Iterator[Pod]:
-        for run in self._stages.values():
+        for run in self._runs():
             yield from run.pods
 
     def _follow(self, at_s: float) -> None:
         """Start and stop pods as the way of rolling has it, until nothing more follows at this moment."""
-        for run in self._stages.values():
+        for run in [run for slot in self._active() for run in slot.runs.values()]:
             if self.settings.rolling.shrinks_first:
                 self._roll(run, at_s)
             else:
                 self._replace(run, at_s)
             if any(pod.is_ready for pod in self._current(run)):
                 run.told = run.wanted.batch_size
+        if self.settings.rolling.shrinks_first or self._all_serve():
+            self._share_out(at_s)
         self._place_pending(at_s)
 
+    def _all_serve(self) -> bool:
+        """Whether as many replicas as are wanted serve in every part."""
+        return all(
+            sum(pod.is_ready for pod in self._current(run)) >= run.wanted.replicas
+            for slot in self._active()
+            for run in slot.runs.values()
+        )
+
+    def _share_out(self, at_s: float) -> None:
+        """Send requests where they shall go from now on; the pods of parts that go may stop."""
+        for number, slot in list(self._slots.items()):
+            slot.share_percent = slot.wanted_percent
+            if slot.is_going:
+                for run in slot.runs.values():
+                    for pod in run.live():
+                        self._stop(run, pod, at_s)
+                if not slot.pods:
+                    del self._slots[number]
+                    self._hold(-self._overhead.fixed_cores, at_s)
+
     def _replace(self, run: StagePods, at_s: float) -> None:
-        """All new ones beside all old ones; the old ones go once the new ones are ready."""
+        """All new ones beside all old ones; the old ones go once the new ones are ready, of every part."""
         wanted, current = run.wanted.replicas, self._current(run)
         for _ in range(wanted - len(current)):
             self._create(run, at_s)
         keep = [pod for pod in self._current(run) if pod.is_ready][:wanted]
-        if len(keep) == wanted:
+        if len(keep) == wanted and (len(self._slots) == 1 or self._all_serve()):
             for pod in [pod for pod in run.live() if pod not in keep]:
                 self._stop(run, pod, at_s)
 

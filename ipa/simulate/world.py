@@ -6,7 +6,7 @@ cluster whose pods start, roll and drain. Deterministic for a seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,17 +15,22 @@ from numpy.typing import NDArray
 from ipa.control.ports import Rollout, RolloutPhase, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import Rolling
-from ipa.simulate.cluster import Cluster, ClusterSettings, Serving
+from ipa.simulate.cluster import FIRST, Cluster, ClusterSettings
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
+from ipa.simulate.shares import Lane, Split, in_time, summed
 from ipa.simulate.stage import Pods
 from ipa.simulate.truth import Truth
 
 Floats = NDArray[np.float64]
 # What has not ended so long after the last tick is lost.
 LONGEST_S = 120.0
+# So often it is looked whether a part that goes has served what waited at it.
+LOOK_S = 0.1
+# Seeds of parts beside the first are far from those that people give.
+SLOT_SEED = 1_000_003
 # Any day does; equal runs have equal records.
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -112,9 +117,13 @@ class SimWorld:
         self.timeline: list[tuple[float, float, float]] = []
         self.born_s = times_s
         self.done_s = np.full(len(times_s), np.nan)
-        self._sim = PipelineSim(pipeline, drop=drop, queue=queue, seed=seed, kernel=kernel)
-        self._sim.offer(times_s)
-        self._serving: dict[str, Serving] = {}
+        self._made: Callable[[int], PipelineSim] = lambda slot: PipelineSim(
+            pipeline, drop=drop, queue=queue, seed=seed + SLOT_SEED * (slot - FIRST), kernel=kernel
+        )
+        self._split = Split(times_s, seed)
+        # Of each slot that a part ever had; one alone has the first.
+        self._lanes: dict[int, Lane] = {}
+        self._accuracy = np.zeros(len(times_s))
         self._at_s = 0.0
         self._follow(0.0)
         self._note()
@@ -127,25 +136,29 @@ class SimWorld:
 
     def kill(self, stage: str, count: int) -> None:
         """So many serving pods of the stage are gone now; what was in them waits again."""
-        for template in self.cluster.kill(stage, count, self._at_s):
-            self._sim.stage(stage).fail(self._at_s, name=template, count=1)
+        for slot, template in self.cluster.kill(stage, count, self._at_s):
+            self._lanes[slot].sim.stage(stage).fail(self._at_s, name=template, count=1)
         self._follow(self._at_s)
 
     def advance(self, until_s: float) -> None:
         """Let time pass until then."""
         while self._at_s < until_s:
             at_s = min(until_s, max(self.cluster.next_event_s(), self._at_s))
+            if any(lane.is_emptying for lane in self._lanes.values()):
+                at_s = min(at_s, self._at_s + LOOK_S)
             self._run(at_s)
             self._at_s = at_s
             if self.cluster.next_event_s() <= at_s:
                 self.cluster.advance(at_s)
+                self._follow(at_s)
+            elif any(lane.is_emptying for lane in self._lanes.values()):
                 self._follow(at_s)
         self._note()
 
     def finish(self) -> None:
         """Let what is inside end, without any more ticks; what has not ended after `LONGEST_S` is lost."""
         until_s = self._at_s + LONGEST_S
-        while self._sim.inside and self._at_s < until_s:
+        while any(lane.sim.inside for lane in self._lanes.values()) and self._at_s < until_s:
             self.advance(self._at_s + 1.0)
 
     def pas_mean(self, until_s: float) -> float:
@@ -155,42 +168,73 @@ class SimWorld:
         return float(np.dot(lasting_s, [pas for _, pas, _ in self.timeline]) / until_s)
 
     def accuracy_mean(self) -> float:
-        """The mean over answered requests of the accuracy of what served at their end; 0 without any."""
-        done_s = self.done_s[~np.isnan(self.done_s)]
-        at = np.searchsorted([at_s for at_s, _, _ in self.timeline], done_s, side="right") - 1
-        return float(np.mean(np.array([pas for _, pas, _ in self.timeline])[at])) if len(done_s) else 0.0
+        """The mean over answered requests of the accuracy of the part that answered; 0 without any.
+
+        That of what served of it at their end.
+        """
+        answered = ~np.isnan(self.done_s)
+        return float(np.mean(self._accuracy[answered])) if answered.any() else 0.0
 
     def _run(self, until_s: float) -> None:
         """Let requests pass until then, and keep the record."""
-        finished = self._sim.run(until_s)
-        answered = ~finished.lost
-        ids, done_s = finished.ids[answered], finished.done_s[answered]
-        self.done_s[ids] = done_s
+        shares = self.cluster.shares()
+        for slot, (ids, times_s) in self._split.until(until_s, shares).items():
+            self._lanes[slot].offer(ids, times_s)
+        pieces = []
+        for slot, lane in self._lanes.items():
+            ids, done_s = lane.run(until_s)
+            self.done_s[ids] = done_s
+            self._accuracy[ids] = lane.pas
+            pieces.append((ids, done_s))
+            for drained in self._drained(lane):
+                self.cluster.drained(*drained, slot)
+        ids, done_s = in_time(pieces)
         if len(ids):
-            self.record.answered.append((done_s, finished.latency_s[answered]))
-        for drained in self._drained():
-            self.cluster.drained(*drained)
+            self.record.answered.append((done_s, done_s - self.born_s[ids]))
 
     def _follow(self, at_s: float) -> None:
-        """Tell the stages which pods serve from now on."""
-        for stage in self.pipeline.served:
-            serving = self.cluster.serving(stage.name)
-            if serving != self._serving.get(stage.name):
-                self._serving[stage.name] = serving
-                self._sim.set_replicas(stage.name, at_s, [self._pods(*each) for each in serving])
+        """Tell the stages of each part which pods serve from now on."""
+        shares = self.cluster.shares()
+        for slot in shares:
+            if slot not in self._lanes:
+                self._lanes[slot] = Lane(self._made(slot))
+        for slot, lane in self._lanes.items():
+            lane.is_emptying = self.cluster.is_going(slot) and lane.waiting > 0
+            if lane.is_emptying:
+                continue
+            for stage in self.pipeline.served:
+                serving = self.cluster.serving(stage.name, slot)
+                if serving != lane.serving.get(stage.name):
+                    lane.serving[stage.name] = serving
+                    lane.sim.set_replicas(stage.name, at_s, [self._pods(*each) for each in serving])
         # What was told for this moment happens at it, so that those who drain are known.
         self._run(at_s)
-        self.timeline.append((at_s, self.truth.pas(self._serving), self.cluster.cores))
+        self.timeline.append((at_s, self._pas(shares), self.cluster.cores))
+
+    def _pas(self, shares: Mapping[int, int]) -> float:
+        """The accuracy of what serves: that of the parts by the requests that they are sent."""
+        carried = total = 0.0
+        for slot, lane in self._lanes.items():
+            pas = self.truth.pas(lane.serving)
+            if pas > 0:
+                lane.pas = pas
+            percent = shares.get(slot, 0)
+            if percent == WHOLE_PERCENT:
+                return pas
+            carried, total = carried + percent * pas, total + percent
+        return carried / total
 
     def _note(self) -> None:
         """Put what happened at the stages into the record."""
-        self.record.stage_arrivals = self._sim.items_per_s()
-        self.record.stage_queues = self._sim.waiting_per_s()
+        self.record.stage_arrivals = summed([lane.sim.items_per_s() for lane in self._lanes.values()])
+        self.record.stage_queues = summed(
+            [lane.sim.waiting_per_s() for lane in self._lanes.values()], goes_on=True
+        )
 
     def _pods(self, template: str, config: StageConfig) -> Pods:
         return Pods(config.replicas, config.batch_size, self.truth.service(config), template, config.variant)
 
-    def _drained(self) -> Iterator[tuple[str, str, float]]:
+    def _drained(self, lane: Lane) -> Iterator[tuple[str, str, float]]:
         for stage in self.pipeline.served:
-            for drained in self._sim.stage(stage.name).drained():
+            for drained in lane.sim.stage(stage.name).drained():
                 yield stage.name, drained.name, drained.end_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -307,7 +307,4 @@ def test_every_answer_says_what_a_browser_may_do_with_it(api: ApiClient) -> None
 
 
 def as_body(configs: tuple[StageConfig, ...]) -> list[dict[str, Any]]:
-    return [
-        {name: getattr(config, name) for name in ("stage", "variant", "batch_size", "cores", "replicas")}
-        for config in configs
-    ]
+    return [asdict(config) for config in configs]

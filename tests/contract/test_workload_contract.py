@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ipa.adapters.kube.split import is_split
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
-from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.errors import ConflictError, InputError, NotFoundError
+from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
@@ -110,6 +112,38 @@ def test_variant_batch_and_cores_of_every_stage_change_at_once(harness: Workload
     assert harness.settle(change).phase is RolloutPhase.READY
     assert harness.workload.read(harness.pipeline).settled
     assert running(harness) == wanted
+
+
+def test_a_set_is_written_read_and_settled_or_refused_as_a_whole(harness: WorkloadHarness) -> None:
+    """A second configuration comes without requests, gets its share, and stays alone."""
+    small = first_configs(harness.pipeline)
+    large = tuple(
+        StageConfig(stage.name, stage.variants[-1].name, 1, 0.25, 1) for stage in harness.pipeline.stages
+    )
+    harness.start(small)
+    steps = [
+        in_order([small, with_share(large, 0)]),
+        in_order([with_share(small, 30), with_share(large, 70)]),
+        large,
+    ]
+    if is_split(harness.pipeline):
+        change = change_to(harness, steps[1])
+        with pytest.raises(InputError):
+            harness.workload.write(harness.pipeline, change)
+        assert running(harness) == small
+        return
+    for wanted in steps:
+        change = change_to(harness, wanted)
+        harness.workload.write(harness.pipeline, change)
+        assert running(harness) == wanted
+        assert harness.settle(change).phase is RolloutPhase.READY
+        state = harness.workload.read(harness.pipeline)
+        assert state.settled and [stage.ready_replicas for stage in state.stages] == [1] * len(wanted)
+    # One alone goes on in the predictor that it has.
+    change = change_to(harness, scaled(large, 2))
+    harness.workload.write(harness.pipeline, change)
+    assert harness.settle(change).phase is RolloutPhase.READY
+    assert running(harness) == scaled(large, 2)
 
 
 def test_writing_what_runs_already_changes_nothing(harness: WorkloadHarness) -> None:

@@ -17,7 +17,8 @@ from ipa.model.plan import StageConfig
 from tests.fakes.world import PIPELINE, Scenario, scenario
 
 SETTINGS = GuardSettings()
-CAPACITIES = {"detect": 10.0, "read": 20.0}
+# Of detect and of read.
+CAPACITIES = (10.0, 20.0)
 DETECT = StageConfig("detect", "small", 1, 1.0, 2)
 READ = StageConfig("read", "small", 1, 1.0, 1)
 ABSENT = Missing(MissingReason.ABSENT)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.patch import build_patch
-from ipa.adapters.kube.predictors import Share, build_mixture_patch, read_mixture, render_mixture
+from ipa.adapters.kube.predictors import build_mixture_patch, read_mixture, render_mixture
 from ipa.model.errors import DriftError, InputError
+from ipa.model.parts import in_order, parts_of, with_share
 from ipa.model.plan import StageConfig
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube
@@ -32,8 +33,20 @@ LARGE = (
 MIDDLE = (SMALL[0], StageConfig("read", "r-m", 8, 1.0, 1), LARGE[2])
 
 
-def live(*shares: Share) -> Json:
-    body = render_mixture(PIPELINE, shares)
+Configs = tuple[StageConfig, ...]
+
+
+def share(percent: int, configs: Configs) -> Configs:
+    return with_share(configs, percent)
+
+
+def row(*parts: Configs) -> Configs:
+    """The parts as they are given; `in_order` puts them in their order."""
+    return tuple(config for part in parts for config in part)
+
+
+def live(*shares: Configs) -> Json:
+    body = render_mixture(PIPELINE, row(*shares))
     body["metadata"]["resourceVersion"] = "7"
     return body
 
@@ -43,11 +56,11 @@ def touched(patch: list[Json]) -> list[str]:
 
 
 def test_one_share_is_what_render_gives() -> None:
-    assert render_mixture(PIPELINE, [Share(100, SMALL)]) == render(PIPELINE, SMALL)
+    assert render_mixture(PIPELINE, SMALL) == render(PIPELINE, SMALL)
 
 
 def test_shares_are_predictors_with_traffic_that_the_cluster_admits_and_that_read_back() -> None:
-    shares = (Share(70, SMALL), Share(20, LARGE), Share(10, MIDDLE))
+    shares = row(share(70, SMALL), share(20, LARGE), share(10, MIDDLE))
     body = render_mixture(PIPELINE, shares)
     predictors = body["spec"]["predictors"]
     assert [one["name"] for one in predictors] == ["main", "main-2", "main-3"]
@@ -59,7 +72,7 @@ def test_shares_are_predictors_with_traffic_that_the_cluster_admits_and_that_rea
 def test_each_share_runs_in_deployments_of_its_own() -> None:
     kube = FakeKube()
     with kube.store.lock:
-        kube.store.create("seldondeployments", "models", live(Share(60, SMALL), Share(40, LARGE)))
+        kube.store.create("seldondeployments", "models", live(share(60, SMALL), share(40, LARGE)))
     kube.tick(2)
     names = {one["metadata"]["name"] for one in kube.store.everything("deployments")}
     kube._http.server_close()
@@ -70,28 +83,28 @@ def test_each_share_runs_in_deployments_of_its_own() -> None:
 
 
 def test_a_change_of_traffic_alone_touches_traffic_alone() -> None:
-    now = live(Share(60, SMALL), Share(40, LARGE))
+    now = live(share(60, SMALL), share(40, LARGE))
     # In another order, as a planner may give them.
-    patch = build_mixture_patch(PIPELINE, now, [Share(55, LARGE), Share(45, SMALL)])
+    patch = build_mixture_patch(PIPELINE, now, row(share(55, LARGE), share(45, SMALL)))
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/1/traffic"]
     assert patch[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
-    assert read_mixture(PIPELINE, json_patch(deepcopy(now), patch)) == (Share(45, SMALL), Share(55, LARGE))
+    assert read_mixture(PIPELINE, json_patch(deepcopy(now), patch)) == row(share(55, LARGE), share(45, SMALL))
 
 
 def test_a_second_configuration_comes_beside_the_first_which_is_left_as_it_is() -> None:
-    now = live(Share(100, SMALL))
-    patch = build_mixture_patch(PIPELINE, now, [Share(30, LARGE), Share(70, SMALL)])
+    now = live(share(100, SMALL))
+    patch = build_mixture_patch(PIPELINE, now, row(share(30, LARGE), share(70, SMALL)))
     assert touched(patch) == ["/spec/predictors/0/traffic", "/spec/predictors/-"]
     back = build_mixture_patch(
-        PIPELINE, json_patch(deepcopy(now), patch) | {"metadata": now["metadata"]}, [Share(100, SMALL)]
+        PIPELINE, json_patch(deepcopy(now), patch) | {"metadata": now["metadata"]}, SMALL
     )
     assert touched(back) == ["/spec/predictors/0/traffic", "/spec/predictors/1"]
 
 
 def test_of_one_configuration_the_patch_is_that_of_a_single_plan() -> None:
-    now = live(Share(100, SMALL))
-    assert build_mixture_patch(PIPELINE, now, [Share(100, LARGE)]) == build_patch(PIPELINE, now, LARGE)
-    assert build_mixture_patch(PIPELINE, now, [Share(100, SMALL)]) == []
+    now = live(share(100, SMALL))
+    assert build_mixture_patch(PIPELINE, now, LARGE) == build_patch(PIPELINE, now, LARGE)
+    assert build_mixture_patch(PIPELINE, now, SMALL) == []
 
 
 MIXTURES = st.lists(st.sampled_from([SMALL, MIDDLE, LARGE]), min_size=1, max_size=3, unique=True).flatmap(
@@ -99,7 +112,7 @@ MIXTURES = st.lists(st.sampled_from([SMALL, MIDDLE, LARGE]), min_size=1, max_siz
         list(permutations([50, 30, 20]) if len(configs) == 3 else [(60, 40)])
     ).map(
         lambda percents: tuple(
-            Share(100 if len(configs) == 1 else percent, each)
+            share(100 if len(configs) == 1 else percent, each)
             for percent, each in zip(percents, configs, strict=False)
         )
     )
@@ -108,40 +121,40 @@ MIXTURES = st.lists(st.sampled_from([SMALL, MIDDLE, LARGE]), min_size=1, max_siz
 
 @given(MIXTURES, MIXTURES)
 def test_every_mixture_is_reached_from_every_other_and_nothing_else_changes(
-    before: tuple[Share, ...], after: tuple[Share, ...]
+    before: tuple[Configs, ...], after: tuple[Configs, ...]
 ) -> None:
     now = live(*before)
-    now["spec"]["predictors"][0]["annotations"] = {"theirs": "1"}
-    patch = build_mixture_patch(PIPELINE, now, after)
+    for predictor in now["spec"]["predictors"]:
+        predictor["annotations"] = {"theirs": "1"}
+    patch = build_mixture_patch(PIPELINE, now, row(*after))
     then = json_patch(deepcopy(now), patch)
-    assert set(read_mixture(PIPELINE, then)) == set(after)
-    assert then["spec"]["predictors"][0]["annotations"] == {"theirs": "1"}
+    assert read_mixture(PIPELINE, then) == in_order(after)
+    assert all(one["annotations"] == {"theirs": "1"} for one in then["spec"]["predictors"])
     admit(then, small_schema(), strict=True)
     kept = then | {"metadata": now["metadata"]}
-    assert build_mixture_patch(PIPELINE, kept, after) == []
+    assert build_mixture_patch(PIPELINE, kept, row(*after)) == []
 
 
 def test_what_cannot_be_shared_is_refused_with_all_that_is_wrong() -> None:
     with pytest.raises(InputError) as refused:
-        render_mixture(PIPELINE, [Share(0, SMALL), Share(70, LARGE)])
+        render_mixture(PIPELINE, row(share(0, SMALL), share(70, LARGE)))
     assert [problem.message for problem in refused.value.problems] == [
-        "a share of 0 % is none; leave it out",
         "the shares are 70 % together, not 100 %",
     ]
-    with pytest.raises(InputError, match="cannot run these shares") as of_split:
-        render_mixture(split(PIPELINE), [Share(50, SMALL), Share(50, LARGE)])
+    with pytest.raises(InputError, match="cannot run these parts") as of_split:
+        render_mixture(split(PIPELINE), row(share(50, SMALL), share(50, LARGE)))
     assert "shape split" in of_split.value.problems[0].message
 
 
 def test_predictors_of_other_people_that_take_requests_are_drift_and_shadows_are_not() -> None:
-    body = live(Share(60, SMALL), Share(40, LARGE))
+    body = live(share(60, SMALL), share(40, LARGE))
     theirs = deepcopy(body["spec"]["predictors"][1]) | {"name": "canary"}
     body["spec"]["predictors"].append(theirs | {"shadow": True})
-    assert len(read_mixture(PIPELINE, body)) == 2
+    assert len(parts_of(read_mixture(PIPELINE, body))) == 2
     body["spec"]["predictors"][2] = theirs | {"traffic": 10}
     with pytest.raises(DriftError) as drifted:
         read_mixture(PIPELINE, body)
     assert drifted.value.problems[0].message.startswith("predictor 'canary' takes 10 %")
     other = replace(PIPELINE, seldon=replace(PIPELINE.seldon, predictor="blue"))  # type: ignore[type-var]
     with pytest.raises(DriftError):
-        read_mixture(other, live(Share(100, SMALL)))
+        read_mixture(other, live(share(100, SMALL)))

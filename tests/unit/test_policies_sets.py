@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
 
 import pytest
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Missing, MissingReason, Observation
-from ipa.model.pipeline import Bounds, Objective, Pin, Pipeline, Sla, Stage, Variant
+from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig, Termination
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.base import PolicyState
 from ipa.policies.infadapter import InfAdapter
 from ipa.policies.ms_plus import MsPlus
 from ipa.policies.oracle import Oracle
 from ipa.policies.ours import Ours
 from ipa.policies.table import PolicyInputs
+from tests.fakes.images import IMAGES, NAMES, PROFILES
 from tests.fakes.world import PIPELINE, SMALLEST, planner
 
 UNSEEN = Missing(MissingReason.NOT_ASKED)
 SEEN = Observation("images", 0.0, UNSEEN, UNSEEN, UNSEEN, ())
-NAMES = {"low": 0.7, "high": 0.8}
-# Requests a second on so many cores; four fifths of it are planned with.
-RATES = {"low": {2: 40.0, 4: 80.0, 8: 160.0}, "high": {2: 10.0, 4: 20.0, 8: 40.0}}
-
-IMAGES = Pipeline(
-    "images",
-    (Stage("classify", tuple(Variant(name) for name in NAMES), batch_timeout_s=0.01),),
-    Sla(0.75),
-    {"default": Objective(alpha=100.0, beta=0.05, throughput_margin_ratio=-0.2)},
-    bounds=Bounds(cores=12, batch_sizes=(1,)),
-)
-PROFILES = {
-    "classify": StageProfile(
-        "images",
-        "classify",
-        tuple(
-            VariantProfile(
-                name,
-                accuracy,
-                tuple(
-                    ProfilePoint(float(cores), batch, 0.2 * batch, throughput_rps=rate)
-                    for cores, rate in RATES[name].items()
-                    for batch in (1, 2, 4)
-                ),
-                readiness_s=6.0,
-            )
-            for name, accuracy in NAMES.items()
-        ),
-        "made up",
-        date(2026, 1, 1),
-        "made up",
-    )
-}
 TASK = PolicyInputs(IMAGES, PROFILES, solver="exact").one_task()
 LOW = (StageConfig("classify", "low", 1, 4.0, 1),)
 
@@ -90,7 +56,7 @@ def test_beyond_every_variant_the_one_that_carries_most_is_taken() -> None:
 
 
 def test_infadapter_fills_the_most_accurate_first() -> None:
-    plan = InfAdapter(TASK).decide_set(expected(40.0 / 1.1, 40.0), PolicyState(LOW)).plan
+    plan = InfAdapter(TASK).decide_set(40.0, PolicyState(LOW))
     # high on 8 cores carries 80 % of 40 rps, low on 2 the rest: better than low alone.
     assert {part.variant: (part.cores, part.share_percent) for part in plan.parts} == {
         "high": (8.0, 80),
@@ -99,14 +65,20 @@ def test_infadapter_fills_the_most_accurate_first() -> None:
     assert plan.mean_accuracy == pytest.approx(0.8 * 0.8 + 0.2 * 0.7)
 
 
-def test_a_world_of_one_configuration_runs_the_best_single_variant_and_says_so() -> None:
+def test_a_set_is_a_plan_of_a_part_for_each_variant() -> None:
     plan = InfAdapter(TASK).decide(SEEN, expected(40.0 / 1.1, 40.0), PolicyState(LOW))
-    assert plan.configs == one(40.0) and plan.rate_rps == 40.0
-    assert plan.note == "better would be the set 80 % high on 8 cores + 20 % low on 2 cores"
+    assert plan.configs == (
+        StageConfig("classify", "high", 1, 8.0, 1, 80),
+        StageConfig("classify", "low", 1, 2.0, 1, 20),
+    )
+    assert plan.rate_rps == 40.0 and plan.note == ""
+    assert [stage.rate_rps for stage in plan.stages] == [pytest.approx(32.0), pytest.approx(8.0)]
+    assert plan.pas == pytest.approx(0.8 * 0.8 + 0.2 * 0.7) and plan.cost_cores == 10.0
+    assert plan.objective == pytest.approx(100 * plan.pas - 0.05 * 10 - 1e-6 * 2)
 
 
 def test_beyond_every_set_the_largest_load_that_one_carries_is_shared_out() -> None:
-    plan = InfAdapter(TASK).decide_set(expected(500.0), PolicyState(LOW)).plan
+    plan = InfAdapter(TASK).decide_set(500.0, PolicyState(LOW))
     assert plan.termination is Termination.OPTIMAL and plan.cost_cores == 12.0
     # 128 rps on 8 cores and 16 on 4, but for what shares in whole percents lose.
     assert 0.98 * 144.0 <= plan.rate_rps <= 144.0
@@ -115,7 +87,7 @@ def test_beyond_every_set_the_largest_load_that_one_carries_is_shared_out() -> N
 @pytest.mark.parametrize("room_cores", [3.0, 5.0, 9.0])
 def test_a_set_has_no_more_cores_than_there_is_room_for(room_cores: float) -> None:
     state = PolicyState(LOW, room_cores=room_cores)
-    plan = InfAdapter(TASK).decide_set(expected(60.0), state).plan
+    plan = InfAdapter(TASK).decide_set(60.0, state)
     assert 0 < (plan.cost_cores or 0.0) <= room_cores
     assert all(config.cores <= room_cores for config in one(60.0, state))
 
@@ -123,7 +95,7 @@ def test_a_set_has_no_more_cores_than_there_is_room_for(room_cores: float) -> No
 def test_what_failed_lately_is_left_alone_and_pins_are_kept() -> None:
     failed = PolicyState(LOW, excluded=frozenset({("classify", "high")}))
     assert one(7.0, failed)[0].variant == "low"
-    parts = InfAdapter(TASK).decide_set(expected(40.0), failed).plan.parts
+    parts = InfAdapter(TASK).decide_set(40.0, failed).parts
     assert {part.variant for part in parts} == {"low"}
     pinned = PolicyState(LOW, pins=(("classify", Pin(variant="high", cores=4.0)),))
     assert one(7.0, pinned) == (StageConfig("classify", "high", 1, 4.0, 1),)

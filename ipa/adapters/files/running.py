@@ -12,9 +12,11 @@ from ipa.adapters.files.document import Document, Pointer, parse, read_text, to_
 from ipa.adapters.files.words import unknown
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig, StagePlan
+from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 
-KEYS = tuple(field.name for field in fields(StageConfig))
+# A change from several that share the load has no price: the file is of one configuration alone.
+SHARE = "share_percent"
+KEYS = tuple(field.name for field in fields(StageConfig) if field.name != SHARE)
 # A plan says more of a stage than what runs.
 KNOWN = tuple(field.name for field in fields(StagePlan))
 
@@ -68,6 +70,8 @@ def _config(document: Document, at: Pointer, entry: Any, pipeline: Pipeline) -> 
         _note(document, at, f"{document.shown(at, entry)} is not a stage; expected {', '.join(KEYS)}")
         return None
     before = len(document.problems)
+    if entry.get(SHARE, WHOLE_PERCENT) != WHOLE_PERCENT:
+        _note(document, (*at, SHARE), "several configurations run; give the one that the change is from")
     for key in entry:
         if key not in KNOWN:
             _note(document, (*at, key), f"unknown key; {unknown(key, KEYS)}", at_key=True)

@@ -13,6 +13,7 @@ from ipa.control.choose import changes
 from ipa.control.ports import Rollout, RolloutPhase, StageState, Workload, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, DriftError, IpaError
+from ipa.model.parts import stage_pairs
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
@@ -60,8 +61,11 @@ class GitOpsWorkload:
         state = self._cluster.read(pipeline)
         text = self._text(pipeline)
         asked = self._asked(pipeline, text)
-        ready = {stage.config.stage: stage.ready_replicas for stage in state.stages}
-        stages = tuple(StageState(config, ready[config.stage]) for config in asked)
+        ready = {stage.config: stage.ready_replicas for stage in state.stages}
+        stages = tuple(
+            StageState(config, 0 if there is None else ready[there])
+            for there, config in stage_pairs(_configs(state), asked)
+        )
         settled = state.settled and asked == _configs(state)
         return WorkloadState(_revision(state, text), stages, settled, state.changed_by)
 

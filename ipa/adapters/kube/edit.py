@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from ipa.adapters.kube.locate import target_of
-from ipa.adapters.kube.manifest import KIND, read
-from ipa.adapters.kube.patch import Operation, rewrite
+from ipa.adapters.kube.manifest import KIND
+from ipa.adapters.kube.patch import Operation
+from ipa.adapters.kube.predictors import read_mixture, rewrite_mixture
 from ipa.adapters.kube.variants import Json
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
@@ -30,7 +31,7 @@ class Manifest:
     def configs(self) -> tuple[StageConfig, ...]:
         """What it asks for. DriftError lists everything that no configuration of the pipeline would have."""
         try:
-            return read(self._pipeline, self._documents[self._index])
+            return read_mixture(self._pipeline, self._documents[self._index])
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(
                 f"{self._path}: its {KIND} is not whole: {type(error).__name__} {error}",
@@ -44,7 +45,7 @@ class Manifest:
         the file is written anew; InputError where comments would be lost by that.
         """
         self.configs()
-        changes, after = rewrite(self._pipeline, self._documents[self._index], wanted)
+        changes, after = rewrite_mixture(self._pipeline, self._documents[self._index], wanted)
         if not changes:
             return self._text
         documents = [*self._documents[: self._index], after, *self._documents[self._index + 1 :]]

@@ -27,15 +27,6 @@ def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -
     return draft.patch()
 
 
-def rewrite(
-    pipeline: Pipeline, manifest: Json, wanted: Sequence[StageConfig]
-) -> tuple[list[Operation], Json]:
-    """The same changes to an object that no server has yet: each operation, and the object after them."""
-    draft = Draft(manifest)
-    change_all(draft, pipeline, manifest, wanted)
-    return draft.changes, draft.object
-
-
 def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
     """Note down what takes the pipeline's predictor in the live object to the wanted configs."""
     check_variants(pipeline)

@@ -1,113 +1,170 @@
 """Several configurations of a pipeline side by side: predictors of one SeldonDeployment share its traffic.
 
-The first is the pipeline's own predictor, the others are called after it: default, default-2, default-3. Each
-is a whole graph, with an orchestrator of its own.
+They are called after the pipeline's own predictor: default, default-2, default-3. Each is a whole graph, with
+an orchestrator of its own; one alone may have any of the names. Predictors of other names are other people's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import permutations
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ipa.adapters.kube.locate import drift, target_of
+from ipa.adapters.kube.locate import Place, drift, locate, target_of
 from ipa.adapters.kube.manifest import canonical, read, render
 from ipa.adapters.kube.patch import Draft, Operation, change_all
 from ipa.adapters.kube.split import is_split
 from ipa.adapters.kube.variants import Json
 from ipa.model.errors import InputError, Problem
+from ipa.model.parts import (
+    Configs,
+    in_order,
+    is_shared,
+    order_of,
+    paired,
+    parts_of,
+    share_faults,
+    share_of,
+    with_share,
+)
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 
-WHOLE_PERCENT = 100
-# As many as a mixture may have; more are not looked for.
-MOST = 3
+# A set has as many as a stage has variants; while it changes those that go are there too.
+MOST = 10
 PREDICTORS = ("spec", "predictors")
 
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A configuration of every stage, and the percent of the requests that it takes."""
-
-    percent: int
-    configs: tuple[StageConfig, ...]
+# The pipeline with one of the predictors it may have, and what that runs.
+Named = tuple[Pipeline, Configs]
 
 
-def render_mixture(pipeline: Pipeline, shares: Sequence[Share]) -> dict[str, Any]:
-    """The SeldonDeployment that runs the shares side by side; of one share, what `render` gives.
+def render_mixture(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
+    """The SeldonDeployment that runs the parts side by side; of one part, what `render` gives.
 
-    InputError as `render`, and where the shares are not one to three of together 100 percent.
+    InputError as `render`, and where the shares are no whole percents of together 100.
     """
-    _check(pipeline, shares)
-    first, *others = [
-        render(named, share.configs) for named, share in zip(_named(pipeline), shares, strict=False)
-    ]
+    _check(pipeline, configs)
+    parts = parts_of(configs)
+    first, *others = [render(named, part) for named, part in zip(_named(pipeline), parts, strict=False)]
     predictors = [body["spec"]["predictors"][0] for body in (first, *others)]
     if others:
-        for predictor, share in zip(predictors, shares, strict=True):
-            predictor["traffic"] = share.percent
+        for predictor, part in zip(predictors, parts, strict=True):
+            predictor["traffic"] = share_of(part)
     first["spec"]["predictors"] = predictors
     return first
 
 
-def read_mixture(pipeline: Pipeline, sdep: Json) -> tuple[Share, ...]:
-    """The shares that the SeldonDeployment asks for, the pipeline's own predictor first.
+def read_mixture(pipeline: Pipeline, sdep: Json) -> Configs:
+    """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
+    return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
 
-    DriftError as `read`, and where predictors of other people take requests.
+
+def locate_mixture(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+    """The place of every stage of every part, in the order of `read_mixture`."""
+    return tuple(place for named, _ in read_named(pipeline, sdep) for place in locate(named, sdep))
+
+
+def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
+    """Each predictor of the pipeline with what it runs, in the order of parts.
+
+    DriftError as `read`, and where several share the requests and predictors of other people take some too:
+    shares are then no percents of the pipeline's.
     """
-    predictors = (sdep.get("spec") or {}).get("predictors") or []
-    traffic = {one["name"]: int(one.get("traffic") or 0) for one in predictors if not one.get("shadow")}
+    traffic = _traffic(sdep)
     ours = [named for named in _named(pipeline) if target_of(named).predictor in traffic]
-    names = [target_of(named).predictor for named in ours]
+    if len(ours) <= 1:
+        # None: `locate` says what there is instead.
+        return [(named, read(named, sdep)) for named in ours or [pipeline]]
+    _check_others(pipeline, traffic)
+    found = [(named, with_share(read(named, sdep), traffic[target_of(named).predictor])) for named in ours]
+    return sorted(found, key=lambda each: order_of(each[1]))
+
+
+def _traffic(sdep: Json) -> dict[str, int]:
+    """The percent of the requests of each predictor that is no shadow."""
+    predictors = (sdep.get("spec") or {}).get("predictors") or []
+    return {one["name"]: int(one.get("traffic") or 0) for one in predictors if not one.get("shadow")}
+
+
+def _check_others(pipeline: Pipeline, traffic: Mapping[str, int]) -> None:
+    names = {target_of(named).predictor for named in _named(pipeline)}
     problems = [
         f"predictor {name!r} takes {percent} % of the requests, and is none of the pipeline's"
         for name, percent in traffic.items()
-        if name not in names and (percent or len(traffic) == 1)
+        if name not in names and percent
     ]
-    if names[:1] != [target_of(pipeline).predictor]:
-        problems.append(
-            f"has predictors {', '.join(traffic) or '(none)'}, not {target_of(pipeline).predictor!r}"
-        )
     if problems:
         raise drift(pipeline, problems)
-    return tuple(
-        Share(traffic[name] if len(traffic) > 1 else WHOLE_PERCENT, read(named, sdep))
-        for name, named in zip(names, ours, strict=True)
-    )
 
 
-def build_mixture_patch(pipeline: Pipeline, live: Json, wanted: Sequence[Share]) -> list[Operation]:
-    """The one guarded JSON Patch from the live object to the wanted shares; empty where nothing changes.
+def build_mixture_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> list[Operation]:
+    """The one guarded JSON Patch from the live object to the wanted parts; empty where nothing changes.
 
-    Shares are put where they change least, so that a change of traffic alone touches traffic alone. What is
-    new is added last, what is gone removed last. Errors as `read_mixture` and `render_mixture`.
+    Errors as `read_mixture` and `render_mixture`.
     """
-    _check(pipeline, wanted)
-    running = read_mixture(pipeline, live)
-    shares = _least_change(running, [replace(each, configs=canonical(each.configs)) for each in wanted])
     draft = Draft(live)
-    index = {one["name"]: at for at, one in enumerate(live["spec"]["predictors"])}
-    named = _named(pipeline)
-    for own, _, share in zip(named, running, shares, strict=False):
-        change_all(draft, own, live, share.configs)
-    whole = render_mixture(pipeline, shares)["spec"]["predictors"]
-    for predictor in whole[: len(running)]:
-        _set_traffic(draft, index[predictor["name"]], predictor.get("traffic"))
-    for predictor in whole[len(running) :]:
-        draft.append(PREDICTORS, predictor)
-    gone = [index[target_of(own).predictor] for own in named[len(shares) : len(running)]]
-    for at in sorted(gone, reverse=True):
-        draft.test((*PREDICTORS, at, "name"), draft.value((*PREDICTORS, at, "name")))
-        draft.set((*PREDICTORS, at), None)
+    _change_mixture(draft, pipeline, live, wanted)
     return draft.patch()
 
 
-def _set_traffic(draft: Draft, at: int, percent: int | None) -> None:
+def rewrite_mixture(
+    pipeline: Pipeline, manifest: Json, wanted: Sequence[StageConfig]
+) -> tuple[list[Operation], Json]:
+    """The same changes to an object that no server has yet: each operation, and the object after them."""
+    draft = Draft(manifest)
+    _change_mixture(draft, pipeline, manifest, wanted)
+    return draft.changes, draft.object
+
+
+def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
+    """Note down what takes the live object to the wanted parts.
+
+    A part stays in the predictor of its variants, so that a change of traffic alone touches traffic alone.
+    What is new is added last, as a copy of a predictor that is there, so that it has what other people gave
+    that; what is gone is removed last. Where one is alone before and after, its traffic is not touched.
+    """
+    _check(pipeline, wanted)
+    running = read_named(pipeline, live)
+    shares = len(running) > 1 or is_shared(wanted)
+    if shares:
+        _check_others(pipeline, _traffic(live))
+    index = {one["name"]: at for at, one in enumerate(live["spec"]["predictors"])}
+    free = [named for named in _named(pipeline) if target_of(named).predictor not in index]
+    there = list(running)
+    kept: list[tuple[int, Pipeline, Configs]] = []
+    added: list[Json] = []
+    for before, after in paired(read_mixture(pipeline, live), in_order(parts_of(canonical(wanted)))):
+        here = next((each for each in there if each[1] == before), None)
+        if here is not None and after is not None:
+            there.remove(here)
+            kept.append((index[target_of(here[0]).predictor], here[0], after))
+        elif after is not None:
+            added.append(_like(running[0][0], free.pop(0), live, after))
+    for at, named, part in sorted(kept, key=lambda each: each[0]):
+        change_all(draft, named, live, part)
+        if shares:
+            _set_traffic(draft, at, share_of(part))
+    for predictor in added:
+        draft.append(PREDICTORS, predictor)
+    for at in sorted((index[target_of(named).predictor] for named, _ in there), reverse=True):
+        draft.test((*PREDICTORS, at, "name"), draft.value((*PREDICTORS, at, "name")))
+        draft.set((*PREDICTORS, at), None)
+
+
+def _like(model: Pipeline, named: Pipeline, live: Json, part: Configs) -> Json:
+    """A predictor that runs the part, and is else as that of `model` but for its explainer: one is enough."""
+    name = target_of(named).predictor
+    (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
+    copy = {key: value for key, value in one.items() if key != "explainer"}
+    copy |= {"name": name, "traffic": share_of(part)}
+    draft = Draft({**live, "spec": {**live["spec"], "predictors": [copy]}})
+    change_all(draft, named, draft.object, part)
+    found: Json = draft.object["spec"]["predictors"][0]
+    return found
+
+
+def _set_traffic(draft: Draft, at: int, percent: int) -> None:
     path = (*PREDICTORS, at)
-    # A lone predictor takes all, whatever it says.
-    if percent is None and draft.value((*path, "traffic")) in (None, 0, WHOLE_PERCENT):
-        return
     if draft.value((*path, "traffic")) != percent:
         draft.test((*path, "name"), draft.value((*path, "name")))
         draft.set((*path, "traffic"), percent)
@@ -120,32 +177,16 @@ def _named(pipeline: Pipeline) -> list[Pipeline]:
     return [replace(pipeline, seldon=replace(target, predictor=name)) for name in names]
 
 
-def _check(pipeline: Pipeline, shares: Sequence[Share]) -> None:
-    problems = [Problem(problem) for problem in _faults(pipeline, shares)]
+def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
+    problems = [Problem(problem) for problem in _faults(pipeline, configs)]
     if problems:
-        raise InputError(f"pipeline {pipeline.name!r} cannot run these shares", problems=problems)
+        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
 
 
-def _faults(pipeline: Pipeline, shares: Sequence[Share]) -> Iterator[str]:
-    if not 1 <= len(shares) <= MOST:
-        yield f"there must be one to {MOST} shares, not {len(shares)}"
-    for share in shares:
-        if share.percent < 1:
-            yield f"a share of {share.percent} % is none; leave it out"
-    total = sum(share.percent for share in shares)
-    if shares and total != WHOLE_PERCENT:
-        yield f"the shares are {total} % together, not {WHOLE_PERCENT} %"
-    if len(shares) > 1 and is_split(pipeline):
+def _faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Iterator[str]:
+    count = len(parts_of(configs))
+    if not 1 <= count <= MOST:
+        yield f"there must be one to {MOST} parts, not {count}"
+    yield from share_faults(configs)
+    if count > 1 and is_split(pipeline):
         yield "shape split has one router and no predictors to share; use shape single"
-
-
-def _least_change(running: Sequence[Share], wanted: Sequence[Share]) -> tuple[Share, ...]:
-    """The wanted shares in the order in which the fewest stages change; in their own where that is open."""
-
-    def changed(order: Sequence[Share]) -> int:
-        pairs = zip(running, order, strict=False)
-        return sum(
-            old != new for now, then in pairs for old, new in zip(now.configs, then.configs, strict=True)
-        )
-
-    return min(permutations(wanted), key=changed)

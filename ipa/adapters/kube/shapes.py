@@ -7,7 +7,7 @@ from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.edit import Manifest
-from ipa.adapters.kube.manifest import render
+from ipa.adapters.kube.predictors import render_mixture
 from ipa.adapters.kube.split import changed_config, config_of, is_split, merged, parts_of, render_split
 from ipa.adapters.kube.splitworkload import SplitWorkload
 from ipa.adapters.kube.workload import SeldonWorkload
@@ -49,7 +49,7 @@ class KubeWorkload:
 
 def render_all(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
     """Every SeldonDeployment that runs the pipeline so; InputError as `render` and `render_split`."""
-    return render_split(pipeline, configs) if is_split(pipeline) else [render(pipeline, configs)]
+    return render_split(pipeline, configs) if is_split(pipeline) else [render_mixture(pipeline, configs)]
 
 
 class SplitManifest:

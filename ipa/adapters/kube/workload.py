@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import Json, KubeClient
 from ipa.adapters.kube.hands import last_hand, with_hand
-from ipa.adapters.kube.locate import Place, locate, target_of
-from ipa.adapters.kube.manifest import canonical, read, render
+from ipa.adapters.kube.locate import Place, target_of
+from ipa.adapters.kube.manifest import canonical
 from ipa.adapters.kube.newest import Newest
-from ipa.adapters.kube.patch import build_patch
+from ipa.adapters.kube.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
@@ -31,7 +31,10 @@ def revision_of(sdep: Json) -> str:
 
 
 class SeldonWorkload:
-    """A pipeline that runs as one SeldonDeployment. Only the SeldonDeployment is written, never a child."""
+    """A pipeline that runs as one SeldonDeployment, each part that shares its load as a predictor of it.
+
+    Only the SeldonDeployment is written, never a child.
+    """
 
     rolling = DEPLOYMENT
 
@@ -43,7 +46,7 @@ class SeldonWorkload:
         """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""
         sdep = self._get(pipeline)
         try:
-            configs, places = read(pipeline, sdep), locate(pipeline, sdep)
+            configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
         except DriftError as error:
             raise with_hand(error, sdep) from error
         target = target_of(pipeline)
@@ -60,7 +63,7 @@ class SeldonWorkload:
     def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
         """The revision of the SeldonDeployment as created. ConflictError where there is one already."""
         namespace = target_of(pipeline).namespace
-        body = render(pipeline, configs)
+        body = render_mixture(pipeline, configs)
         self._client.create_seldondeployment(namespace, body, dry_run=True)
         try:
             created = self._client.create_seldondeployment(namespace, body)
@@ -82,7 +85,7 @@ class SeldonWorkload:
                 f"not at {change.revision} as when it was decided on",
                 hint="Read it again and decide again.",
             )
-        patch = build_patch(pipeline, live, change.configs)
+        patch = build_mixture_patch(pipeline, live, change.configs)
         if not patch:
             return revision_of(live)
         promised = self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=True)
@@ -105,7 +108,7 @@ class SeldonWorkload:
             return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was made anew by another hand")
         if not _asks_for(pipeline, sdep, change):
             return Rollout(RolloutPhase.READY, "another hand has replaced the change")
-        places = locate(pipeline, sdep)
+        places = locate_mixture(pipeline, sdep)
         deployments = self._deployments(pipeline, places)
         namespace = target_of(pipeline).namespace
         pods = {}
@@ -140,7 +143,7 @@ class SeldonWorkload:
         """The revision where the unanswered write happened; it is never sent again to find out."""
         try:
             live = self._get(pipeline)
-            found = read(pipeline, live)
+            found = read_mixture(pipeline, live)
         except NotFoundError:
             raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
         except IpaError as error:
@@ -159,7 +162,7 @@ class SeldonWorkload:
 
 
 def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
-    return read(pipeline, sdep) == canonical(change.configs)
+    return read_mixture(pipeline, sdep) == canonical(change.configs)
 
 
 def same_object(revision: str, other: str) -> bool:

@@ -361,6 +361,11 @@ def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageCon
         )
     by_stage = {config.stage: config for config in configs}
     names = [stage.name for stage in pipeline.stages]
+    if len(by_stage) < len(configs):
+        raise ConfigurationError(
+            f"pipeline {pipeline.name} cannot run several configurations side by side on this machine",
+            hint="Run it on Kubernetes for that, or ask for one configuration alone.",
+        )
     if sorted(by_stage) != sorted(names):
         raise ConflictError(
             f"pipeline {pipeline.name} has the stages {', '.join(names)}, the change {', '.join(by_stage)}"

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import Gauge
 
 from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.control.guards import total_cores
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.observation import Measured, Missing, StageObservation
@@ -40,19 +41,25 @@ class Publisher:
         predicted_s = point.predicted_latency_s if point else None
         metrics.predicted_latency.labels(name).set(nan if predicted_s is None else predicted_s)
         metrics.input_age.labels(name).set(_age_s(observation.load))
+        by_stage: dict[str, list[StageObservation]] = {}
         for stage in observation.stages:
-            self._stage(name, stage)
+            by_stage.setdefault(stage.stage, []).append(stage)
+        for stage_name, parts in by_stage.items():
+            self._stage(name, stage_name, parts)
 
-    def _stage(self, name: str, stage: StageObservation) -> None:
+    def _stage(self, name: str, stage: str, parts: list[StageObservation]) -> None:
+        """What a stage has in all parts that share the load."""
         metrics = self._metrics
-        _show(metrics.ready_replicas, stage.ready_replicas, name, stage.stage)
-        running = stage.running.value if isinstance(stage.running, Measured) else None
-        metrics.cores.labels(name, stage.stage).set(running.total_cores if running else nan)
-        metrics.replicas.labels(name, stage.stage).set(running.replicas if running else nan)
-        metrics.batch_size.labels(name, stage.stage).set(running.batch_size if running else nan)
+        ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
+        running = [part.running.value for part in parts if isinstance(part.running, Measured)]
+        is_seen = len(running) == len(parts)
+        metrics.ready_replicas.labels(name, stage).set(sum(ready) if len(ready) == len(parts) else nan)
+        metrics.cores.labels(name, stage).set(total_cores(running) if is_seen else nan)
+        metrics.replicas.labels(name, stage).set(sum(it.replicas for it in running) if is_seen else nan)
+        metrics.batch_size.labels(name, stage).set(max(it.batch_size for it in running) if is_seen else nan)
 
 
-def _show(gauge: Gauge, value: Measured[float] | Measured[int] | Missing, *labels: str) -> None:
+def _show(gauge: Gauge, value: Measured[float] | Missing, *labels: str) -> None:
     gauge.labels(*labels).set(value.value if isinstance(value, Measured) else nan)
 
 

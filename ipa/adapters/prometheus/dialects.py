@@ -40,6 +40,10 @@ RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0, Dialect.SPLIT: 30.0}
 LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0, Dialect.SPLIT: 60.0}
 
 
+# What the executor asks of each stage.
+CLIENT = "seldon_api_executor_client_requests_seconds"
+
+
 def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> Queries:
     """The queries of that pipeline in that dialect.
 
@@ -76,20 +80,23 @@ def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Querie
 
 
 def _seldon(pipeline: Pipeline, namespace_label: str) -> Queries:
-    labels: Mapping[str, str] = {"deployment_name": pipeline.name, "predictor_name": "default"}
+    labels: Mapping[str, str] = {"deployment_name": pipeline.name}
+    # Those that share the load are numbered.
+    predictors: Mapping[str, str] = {"predictor_name": "default"}
     here = _here(pipeline, namespace_label)
     if pipeline.seldon is not None:
-        labels = {"deployment_name": pipeline.seldon.name, "predictor_name": pipeline.seldon.predictor}
+        labels = {"deployment_name": pipeline.seldon.name}
+        predictors = {"predictor_name": pipeline.seldon.predictor}
     served = {**labels, "service": "predictions"}
     answered = {**served, "code": "200"}
     return _queries(
         pipeline,
         Dialect.SELDON,
-        arrivals=Selector("seldon_api_executor_server_requests_seconds_count", served, here),
-        latency=Selector("seldon_api_executor_server_requests_seconds_bucket", answered, here),
+        arrivals=Selector("seldon_api_executor_server_requests_seconds_count", served, here, predictors),
+        latency=Selector("seldon_api_executor_server_requests_seconds_bucket", answered, here, predictors),
         stage_label="model_name",
-        stage_arrivals=Selector("seldon_api_executor_client_requests_seconds_count", labels, here),
-        stage_latency=Selector("seldon_api_executor_client_requests_seconds_bucket", labels, here),
+        stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors),
+        stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors),
         stage_queue=None,
     )
 

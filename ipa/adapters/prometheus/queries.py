@@ -6,9 +6,9 @@
     Age       time() - min by (LABEL) (timestamp(METRIC{...}))
 
 LABEL is left out where a single value is asked for. A matcher NAME=~"VALUE|" is for a label that series may
-lack. Sums make one of several series (replicas, terminated pods that were scraped till now); ages take the
-oldest, since a sum is as old as its oldest part. No user text is ever PromQL: names are fixed, label values
-are escaped.
+lack, NAME=~"VALUE(-[0-9]+)?" for a value that may have a number behind it. Sums make one of several series
+(replicas, terminated pods that were scraped till now); ages take the oldest, since a sum is as old as its
+oldest part. No user text is ever PromQL: names are fixed, label values are escaped.
 """
 
 from __future__ import annotations
@@ -17,25 +17,37 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# What may be behind a numbered value.
+NUMBER = "(-[0-9]+)?"
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A metric's name and the label values it must have; those `where_said` only where it has the label."""
+    """A metric's name and the label values it must have; those `where_said` only where it has the label.
+
+    A `numbered` value may have a number behind it: default, default-2, default-3.
+    """
 
     metric: str
     labels: Mapping[str, str]
     where_said: Mapping[str, str] = field(default_factory=dict)
+    numbered: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         inside = [f'{name}="{_escape(value)}"' for name, value in self.labels.items()]
         # A series without the label matches the empty alternative.
         inside += [f'{name}=~"{_escape(_literal(value))}|"' for name, value in self.where_said.items()]
+        inside += [f'{name}=~"{_escape(_literal(value))}{NUMBER}"' for name, value in self.numbered.items()]
         return f"{self.metric}{{{','.join(inside)}}}"
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether it asks for a series with those labels."""
         said = all(labels.get(name, value) == value for name, value in self.where_said.items())
-        return said and self.labels.items() <= labels.items()
+        counted = all(
+            re.fullmatch(_literal(value) + NUMBER, labels.get(name, ""))
+            for name, value in self.numbered.items()
+        )
+        return said and counted and self.labels.items() <= labels.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +149,11 @@ def _query(shape: str, match: re.Match[str]) -> Query | None:
         return None
 
 
-def _labels(text: str) -> tuple[dict[str, str], dict[str, str]] | None:
-    """The label values of a selector's inside, and those that count where said; None for anything else."""
+def _labels(text: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]] | None:
+    """The label values of a selector's inside, those where said, those numbered; None for anything else."""
     labels: dict[str, str] = {}
     where_said: dict[str, str] = {}
+    numbered: dict[str, str] = {}
     position = 0
     while position < len(text):
         match = _LABEL.match(text, position)
@@ -150,12 +163,13 @@ def _labels(text: str) -> tuple[dict[str, str], dict[str, str]] | None:
         if match["how"] == "=":
             labels[match["name"]] = value
         else:
-            said = re.sub(r"\\(.)", r"\1", value.removesuffix("|"), flags=re.DOTALL)
-            if value != f"{_literal(said)}|":
+            kind, end = (numbered, NUMBER) if value.endswith(NUMBER) else (where_said, "|")
+            said = re.sub(r"\\(.)", r"\1", value.removesuffix(end), flags=re.DOTALL)
+            if value != _literal(said) + end:
                 return None
-            where_said[match["name"]] = said
+            kind[match["name"]] = said
         position = match.end()
-    return labels, where_said
+    return labels, where_said, numbered
 
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}

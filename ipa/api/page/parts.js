@@ -63,7 +63,7 @@ export function figures(status) {
       : ["no forecast yet"]),
     figure(`Latency p${plain(status.sla_percentile)}`, latency, unit,
       [el("b", { class: level }, share === null ? "–" : `${(100 * share).toFixed(0)} %`), ` of the SLA, ${sla} ${slaUnit}`], meter(share, level)),
-    figure("Accuracy (PAS)", number(live.pas, 3), "", [`of ${live.stages.length} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
+    figure("Accuracy (PAS)", number(live.pas, 3), "", [`of ${new Set(live.stages.map((stage) => stage.stage)).size} stages`, ...beside.map((each) => ` · ${each.policy} would have ${number(each.pas, 3)}`)]),
     figure("Cost", plain(live.cost_cores), "cores", [`${live.stages.reduce((sum, stage) => sum + (stage.config?.replicas ?? 0), 0)} replicas`,
       ...beside.map((each) => ` · ${each.policy} would pay ${plain(each.cost_cores)}`)]),
   ];
@@ -108,6 +108,7 @@ function card(stage) {
   return el("article", { class: "card stage" },
     el("div", { class: "head" }, el("h3", {}, stage.stage), el("span", { class: "variant" }, config.variant)),
     el("dl", {},
+      config.share_percent === 100 ? "" : pair("share", `${config.share_percent} %`),
       pair("batch", plain(config.batch_size)),
       pair("cores each", plain(config.cores)),
       pair("replicas", [ready === null ? "–" : String(ready), el("small", {}, ` / ${config.replicas} ready`), pods(ready ?? 0, config.replicas)], "wide"),
@@ -155,18 +156,26 @@ function row(decision, count) {
 function remark({ detail, configs, previous, action }) {
   if (action !== "apply") return detail;
   const text = (config) => (config ? `${config.stage}=${words(config).join(" ")}` : "nothing");
-  const told = configs.map((config) => `${text(previous.find((other) => other.stage === config.stage))} → ${text(config)}`)
+  const told = configs.map((config) => `${text(before(config, previous))} → ${text(config)}`)
     .filter((line) => detail.includes(line)).join(", ");
   return (told ? detail.replace(told, "") : detail).replace(/[\s:;,]+$/, "");
 }
 
 function change(config, previous) {
-  const before = previous.find((other) => other.stage === config.stage);
-  const [was, is] = [before ? words(before) : [], words(config)];
+  const old = before(config, previous);
+  const [was, is] = [old ? words(old) : [], words(config)];
   if (was.join() === is.join()) return [];
   const parts = is.flatMap((word, index) => (word === was[index] ? [`${word} `]
-    : [before ? el("del", {}, `${was[index]} → `) : "", el("ins", {}, word), " "]));
+    : [old ? el("del", {}, `${was[index]} → `) : "", el("ins", {}, word), " "]));
   return [el("code", {}, `${config.stage}: `, ...parts)];
 }
 
-const words = (config) => [config.variant, `b${config.batch_size}`, `${config.replicas}×${plain(config.cores)} cores`];
+/** What ran in its place: of the same variant, or of its stage where one alone ran and runs there. */
+function before(config, previous) {
+  const others = previous.filter((other) => other.stage === config.stage);
+  const same = others.find((other) => other.variant === config.variant);
+  return same ?? (others.length === 1 && config.share_percent === 100 ? others[0] : undefined);
+}
+
+const words = (config) => [config.variant, `b${config.batch_size}`, `${config.replicas}×${plain(config.cores)} cores`,
+  ...(config.share_percent === 100 ? [] : [`for ${config.share_percent} %`])];

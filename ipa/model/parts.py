@@ -1,0 +1,109 @@
+"""Several configurations of a pipeline side by side, each for a whole percent of its requests (a set).
+
+They are kept as one row of stage configurations: each *part* has every stage in order, and its share in all
+of them. A part for 0 % runs and waits for its requests. One configuration alone is one part for 100 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ipa.model.plan import WHOLE_PERCENT, StageConfig
+
+Configs = tuple[StageConfig, ...]
+
+
+def parts_of(configs: Sequence[StageConfig]) -> tuple[Configs, ...]:
+    """The configurations of each part; a part begins where the first stage comes again."""
+    starts = [at for at, config in enumerate(configs) if config.stage == configs[0].stage]
+    stops = [*starts[1:], len(configs)] if starts else []
+    return tuple(tuple(configs[start:stop]) for start, stop in zip(starts, stops, strict=True))
+
+
+def is_shared(configs: Sequence[StageConfig]) -> bool:
+    """Whether several parts run side by side."""
+    return bool(configs) and sum(config.stage == configs[0].stage for config in configs) > 1
+
+
+def share_of(part: Sequence[StageConfig]) -> int:
+    """The percent of the requests that a part takes."""
+    return part[0].share_percent
+
+
+def with_share(part: Sequence[StageConfig], percent: int) -> Configs:
+    """The part for that percent of the requests."""
+    return tuple(replace(config, share_percent=percent) for config in part)
+
+
+def in_order(parts: Sequence[Sequence[StageConfig]]) -> Configs:
+    """The parts as one row, the largest share first: equal sets are equal rows."""
+    return tuple(config for part in sorted(parts, key=order_of) for config in part)
+
+
+def order_of(part: Sequence[StageConfig]) -> tuple[object, ...]:
+    """What parts are put in order by."""
+    places = [(config.variant, config.batch_size, config.cores, config.replicas) for config in part]
+    return -share_of(part), places
+
+
+def paired(
+    old: Sequence[StageConfig], new: Sequence[StageConfig]
+) -> tuple[tuple[Configs | None, Configs | None], ...]:
+    """Each new part with the old one that it replaces (None: it is added), then the old ones that go.
+
+    A part replaces the one of the same variants. One configuration alone replaces another alone.
+    """
+    olds, news = list(parts_of(old)), parts_of(new)
+    if len(olds) == len(news) == 1:
+        return ((olds[0], news[0]),)
+    pairs: list[tuple[Configs | None, Configs | None]] = []
+    for part in news:
+        same = next((each for each in olds if _variants(each) == _variants(part)), None)
+        if same is not None:
+            olds.remove(same)
+        pairs.append((same, part))
+    return (*pairs, *((gone, None) for gone in olds))
+
+
+def stage_pairs(
+    old: Sequence[StageConfig], new: Sequence[StageConfig]
+) -> Iterator[tuple[StageConfig | None, StageConfig]]:
+    """Each new configuration in order, with the one of the same stage that it replaces; None without one."""
+    for before, after in paired(old, new):
+        was = {config.stage: config for config in before or ()}
+        for config in after or ():
+            yield was.get(config.stage), config
+
+
+def gone_parts(old: Sequence[StageConfig], new: Sequence[StageConfig]) -> tuple[Configs, ...]:
+    """The old parts that none of the new ones replaces."""
+    return tuple(before for before, after in paired(old, new) if before is not None and after is None)
+
+
+def only_shares(old: Sequence[StageConfig], new: Sequence[StageConfig]) -> bool:
+    """Whether the same parts run and only the requests are shared out anew."""
+    return all(
+        before is not None and after is not None and with_share(before, share_of(after)) == after
+        for before, after in paired(old, new)
+    )
+
+
+def share_faults(configs: Sequence[StageConfig]) -> list[str]:
+    """What is wrong with the shares, in words: each is a whole percent, all are 100 together."""
+    faults = [
+        f"{config}: a share is 0 to {WHOLE_PERCENT} %"
+        for config in configs
+        if not 0 <= config.share_percent <= WHOLE_PERCENT
+    ]
+    for part in parts_of(configs):
+        if len({config.share_percent for config in part}) > 1:
+            faults.append(f"the stages of one part have different shares: {', '.join(map(str, part))}")
+    total = sum(share_of(part) for part in parts_of(configs))
+    if configs and total != WHOLE_PERCENT:
+        faults.append(f"the shares are {total} % together, not {WHOLE_PERCENT} %")
+    return faults
+
+
+def _variants(part: Sequence[StageConfig]) -> list[tuple[str, str]]:
+    return [(config.stage, config.variant) for config in part]

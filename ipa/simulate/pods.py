@@ -1,0 +1,82 @@
+"""What a simulated cluster keeps of each pod, of each stage's pods, and of each part that shares the load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from ipa.model.parts import Configs, share_of, with_share
+from ipa.model.plan import StageConfig
+
+
+@dataclass(slots=True, eq=False)
+class Pod:
+    """One replica of a template. Pending until `placed_s`, serving from `ready_s` on, gone at `gone_s`.
+
+    One that drains serves no more, and is gone once it has done what it had begun.
+    """
+
+    config: StageConfig
+    template: str
+    number: int
+    created_s: float
+    cores: float
+    placed_s: float = inf
+    ready_s: float = inf
+    is_ready: bool = False
+    is_draining: bool = False
+    gone_s: float = inf
+
+
+@dataclass(slots=True)
+class StagePods:
+    """What a stage shall run, the batch size its queue was told, and its pods, oldest first."""
+
+    wanted: StageConfig
+    told: int
+    pods: list[Pod] = field(default_factory=list)
+
+    def live(self) -> list[Pod]:
+        """Those that do not drain."""
+        return [pod for pod in self.pods if not pod.is_draining]
+
+
+class Slot:
+    """Where one part runs: all its stages, and the percent of the requests that are sent to it now.
+
+    A slot whose part is wanted no more `is_going`: it has no requests any more, and is free once its pods are
+    gone.
+    """
+
+    def __init__(self, part: Sequence[StageConfig], share_percent: int) -> None:
+        self.share_percent = share_percent
+        self.is_going = False
+        self.runs = {config.stage: StagePods(config, config.batch_size) for config in part}
+
+    @property
+    def wanted(self) -> Configs:
+        """The part, with the share that it shall have."""
+        return tuple(run.wanted for run in self.runs.values())
+
+    def want(self, part: Sequence[StageConfig]) -> None:
+        """Run this part here from now on."""
+        self.is_going = False
+        for config in part:
+            self.runs[config.stage].wanted = config
+
+    def leave(self) -> None:
+        """Its part is wanted no more."""
+        self.is_going = True
+        for run in self.runs.values():
+            (run.wanted,) = with_share((run.wanted,), 0)
+
+    @property
+    def pods(self) -> list[Pod]:
+        """All pods of all its stages."""
+        return [pod for run in self.runs.values() for pod in run.pods]
+
+    @property
+    def wanted_percent(self) -> int:
+        """The share that its part shall have."""
+        return share_of(self.wanted)

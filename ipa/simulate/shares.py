@@ -1,0 +1,103 @@
+"""Parts that share the load in virtual time: which requests go to which, and the requests of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ipa.simulate.cluster import Serving
+from ipa.simulate.graph import PipelineSim
+from ipa.simulate.routes import grown
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+# What the stream of random numbers is for; those of `routes` are counted from 0.
+SHARES = 3
+
+
+class Split:
+    """Shares requests out as they come, each at random by the percents of that moment, as Seldon does.
+
+    So the requests of each part come at random too, and are its percent of them up to chance.
+    """
+
+    def __init__(self, times_s: Floats, seed: int) -> None:
+        self._times_s = times_s
+        self._rng = np.random.default_rng((seed, SHARES))
+        self._next = 0
+
+    def until(self, until_s: float, shares: Mapping[int, int]) -> dict[int, tuple[Ints, Floats]]:
+        """The requests that came since the last call and before `until_s`: ids and times, by slot."""
+        first, self._next = self._next, int(np.searchsorted(self._times_s, until_s))
+        ids, times_s = np.arange(first, self._next), self._times_s[first : self._next]
+        if not len(ids):
+            return {}
+        taking = [slot for slot, percent in shares.items() if percent]
+        if len(taking) == 1:
+            return {taking[0]: (ids, times_s)}
+        ends = np.cumsum([shares[slot] for slot in taking])
+        places = np.searchsorted(ends, self._rng.random(len(ids)) * ends[-1], side="right")
+        return {slot: (ids[places == place], times_s[places == place]) for place, slot in enumerate(taking)}
+
+
+class Lane:
+    """A part's own stages and queues. `pas` is the accuracy of what serves, or of what did so last.
+
+    `is_emptying`: its part goes, and still serves what waits there.
+    """
+
+    def __init__(self, sim: PipelineSim) -> None:
+        self.sim = sim
+        self.serving: dict[str, Serving] = {}
+        self.pas = 0.0
+        self.is_emptying = False
+        self._ids = np.empty(0, dtype=np.int64)
+        self._count = 0
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait at its stages."""
+        return sum(self.sim.stage(stage.name).waiting for stage in self.sim.pipeline.served)
+
+    def offer(self, ids: Ints, times_s: Floats) -> None:
+        """Requests of the pipeline that come to it."""
+        stop = self._count + len(ids)
+        self._ids = grown(self._ids, stop)
+        self._ids[self._count : stop] = ids
+        self._count = stop
+        self.sim.offer(times_s)
+
+    def run(self, until_s: float) -> tuple[Ints, Floats]:
+        """The pipeline's requests that were answered before then, and when; lost ones are left out."""
+        finished = self.sim.run(until_s)
+        answered = ~finished.lost
+        return self._ids[finished.ids[answered]], finished.done_s[answered]
+
+
+def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
+    """The pieces as one, in order of time."""
+    if len(pieces) == 1:
+        return pieces[0]
+    ids, done_s = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    order = np.argsort(done_s, kind="stable")
+    return ids[order], done_s[order]
+
+
+def summed(lanes: Sequence[Mapping[str, Ints]], *, goes_on: bool = False) -> Mapping[str, Ints]:
+    """The counts by the second of all lanes together, for each stage.
+
+    After the last second of a lane nothing is counted; where it `goes_on`, what was there last is.
+    """
+    if len(lanes) == 1:
+        return lanes[0]
+    totals: dict[str, Ints] = {}
+    for stage in lanes[0]:
+        totals[stage] = np.zeros(max(len(lane[stage]) for lane in lanes), dtype=np.int64)
+        for lane in lanes:
+            counts = lane[stage]
+            totals[stage][: len(counts)] += counts
+            if goes_on and len(counts):
+                totals[stage][len(counts) :] += counts[-1]
+    return totals

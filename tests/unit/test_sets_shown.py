@@ -1,0 +1,133 @@
+"""A set that runs, as the loop's observation has it and as metrics, API and command line show it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from ipa.adapters.local.runner import checked
+from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.publish import Publisher
+from ipa.api.bodies import checked_configs
+from ipa.api.live import live_state
+from ipa.cli.difference import Target, difference
+from ipa.cli.status_text import difference_table, printer, status_line
+from ipa.control.actuation import Phase
+from ipa.control.canonical import plain
+from ipa.control.crowding import crowds_of, more
+from ipa.control.guards import GuardSettings
+from ipa.control.observe import observe
+from ipa.control.ports import PipelineControl, Signals, StageSignals, StageState, WorkloadState
+from ipa.control.snapshot import Snapshot
+from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.errors import ConfigurationError, InputError
+from ipa.model.observation import Measured, Missing, MissingReason, Observation
+from ipa.model.parts import in_order, with_share
+from ipa.model.plan import StageConfig
+from ipa.policies.table import PolicyInputs
+from tests.fakes.images import IMAGES, PROFILES
+
+HIGH = StageConfig("classify", "high", 1, 8.0, 1)
+LOW = StageConfig("classify", "low", 1, 2.0, 1)
+BOTH = in_order([with_share((HIGH,), 80), with_share((LOW,), 20)])
+ABSENT = Missing(MissingReason.ABSENT)
+
+
+def seen(rate_rps: float, waiting: float = 0.0) -> Observation:
+    stage = StageSignals(Measured(rate_rps), ABSENT, Measured(waiting))
+    signals = Signals(Measured(rate_rps), ABSENT, ABSENT, {"classify": stage})
+    workload = WorkloadState("7", tuple(StageState(config, 1) for config in BOTH), True)
+    return observe(IMAGES, signals, workload, at_s=0.0)
+
+
+def test_each_part_is_seen_with_its_share_of_what_the_stage_has() -> None:
+    observation = seen(30.0, waiting=10.0)
+    assert observation.running() == BOTH
+    assert [stage.arrival_rate_rps for stage in observation.stages] == [Measured(24.0), Measured(6.0)]
+    assert [stage.queue_length for stage in observation.stages] == [Measured(8.0), Measured(2.0)]
+
+
+def test_a_part_that_is_offered_more_than_it_carries_is_crowded_by_itself() -> None:
+    known = PolicyInputs(IMAGES, PROFILES, solver="exact").predictor()(BOTH, 30.0)
+    assert known is not None and len(known.capacities_rps) == 2
+    # The part that is full first says what all of it carries.
+    assert known.capacity_rps == pytest.approx(
+        min(known.capacities_rps[0] / 0.8, known.capacities_rps[1] / 0.2)
+    )
+    calm = crowds_of(seen(0.9 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
+    assert calm == ()
+    (crowd,) = crowds_of(seen(1.1 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
+    assert crowd.place == 0 and crowd.words.startswith("classify=high is offered 110%")
+    assert more(IMAGES, BOTH, (crowd,), GuardSettings()) == BOTH, "12 cores are all there are"
+    wide = replace(IMAGES, bounds=replace(IMAGES.bounds, cores=20.0))
+    assert more(wide, BOTH, (crowd,), GuardSettings()) == (replace(BOTH[0], replicas=2), BOTH[1])
+
+
+def decision() -> Decision:
+    at = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+    held = (Action.HOLD, ReasonCode.NO_CHANGE, "the best plan runs")
+    return Decision("d", "images", 1, at, *held, BOTH, BOTH, Mode.ACTIVE)
+
+
+def snapshot() -> Snapshot:
+    control = PipelineControl(mode=Mode.ACTIVE)
+    return Snapshot("images", 1, control, Phase.IDLE, observation=seen(30.0), decision=decision())
+
+
+def test_the_metrics_of_a_stage_are_those_of_all_its_parts() -> None:
+    registry = CollectorRegistry()
+    Publisher(Catalogue(registry, (IMAGES,)))(decision(), snapshot())
+    labels = {"pipeline": "images", "stage": "classify"}
+    shown = {
+        name: registry.get_sample_value(f"ipa_stage_{name}", labels)
+        for name in ("cores", "replicas", "ready_replicas", "batch_size")
+    }
+    assert shown == {"cores": 10.0, "replicas": 2.0, "ready_replicas": 2.0, "batch_size": 1.0}
+
+
+def test_the_state_has_a_row_for_each_part_and_the_accuracy_of_the_requests() -> None:
+    live = live_state(IMAGES, PROFILES, snapshot(), now=datetime(2026, 1, 1, tzinfo=UTC), tick_s=5.0)
+    assert [stage.config for stage in live.stages] == list(BOTH)
+    assert live.pas == pytest.approx(0.8 * 0.8 + 0.2 * 0.7) and live.cost_cores == 10.0
+    status = {
+        "pipeline": "images",
+        "control": None,
+        "sla_s": 0.75,
+        "sla_percentile": 99.0,
+        "live": plain(live),
+    }
+    assert "classify=high b1 1/1×8 for 80 %  classify=low b1 1/1×2 for 20 %" in status_line(status)
+
+
+def test_the_difference_to_a_set_names_what_comes_goes_and_moves(capsys: pytest.CaptureFixture[str]) -> None:
+    live = live_state(IMAGES, PROFILES, snapshot(), now=datetime(2026, 1, 1, tzinfo=UTC), tick_s=5.0)
+    status = {"pipeline": "images", "live": plain(live)}
+    alone = difference(status, Target((HIGH,), 0.8, 20.0))
+    assert [(it.wanted and it.wanted["variant"], it.changed != ()) for it in alone.stages] == [
+        ("high", True),
+        (None, True),
+    ]
+    printer().print(difference_table(alone))
+    said = capsys.readouterr().out
+    assert "high for 80 → 100 %" in said and "low → nothing" in said
+    assert not difference(status, Target(BOTH, 0.78, 30.0)).changed
+
+
+def test_a_set_that_is_asked_for_is_checked_part_by_part() -> None:
+    assert checked_configs(IMAGES, BOTH[::-1]) == BOTH
+    with pytest.raises(InputError) as refused:
+        checked_configs(IMAGES, (BOTH[0], replace(BOTH[1], share_percent=30)))
+    (problem,) = refused.value.problems
+    assert problem.message == "the shares are 110 % together, not 100 %" and problem.pointer == "/configs"
+    # Without shares a stage that is there twice is a mistake.
+    with pytest.raises(InputError) as twice:
+        checked_configs(IMAGES, (HIGH, LOW))
+    assert twice.value.problems[0].message == "stage 'classify' is given twice"
+
+
+def test_this_machine_refuses_a_set() -> None:
+    with pytest.raises(ConfigurationError, match="side by side"):
+        checked(IMAGES, BOTH)
