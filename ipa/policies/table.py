@@ -43,6 +43,8 @@ class PolicyInputs:
     checker: Checker | None = None
     # The true rate at a time of the world's clock, which only a simulation knows.
     future: Future | None = None
+    # Whether plans say what limits cost and what would make infeasible problems feasible.
+    explain: bool = True
 
     def profiled(self) -> Profiled:
         """Our planner and predictor over these profiles."""
@@ -77,18 +79,21 @@ class PolicyInputs:
             deadline_s=self.deadline_s,
             solvers=self.solvers,
             rolling=self.rolling,
+            explain=self.explain,
         )
 
 
 def _ours(inputs: PolicyInputs) -> Policy:
-    return Ours(inputs.pipeline, inputs.profiled().plan)
+    profiled = inputs.profiled()
+    return Ours(inputs.pipeline, profiled.plan, probe=profiled.probe)
 
 
 def _ours_checked(inputs: PolicyInputs) -> Policy:
     if inputs.checker is None:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
-    return Checked(Ours(inputs.pipeline, profiled.plan), profiled.shorter, inputs.checker)
+    ours = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe)
+    return Checked(ours, profiled.shorter, inputs.checker)
 
 
 def _ipa(inputs: PolicyInputs) -> Policy:
@@ -101,7 +106,7 @@ def _ipa_artifact(inputs: PolicyInputs) -> Policy:
 
 def _published(inputs: PolicyInputs, name: str, compat: Compat) -> Policy:
     profiled = inputs.published(compat)
-    return Ours(inputs.pipeline, profiled.plan, name, profiled.offers)
+    return Ours(inputs.pipeline, profiled.plan, name, profiled.offers, profiled.probe)
 
 
 def _fa2_low(inputs: PolicyInputs) -> Policy:
