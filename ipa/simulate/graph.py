@@ -128,7 +128,8 @@ class PipelineSim:
                 server = np.full(len(ids), -1)
             else:
                 came_s = times_s + self._hop_s if self._hop_s else times_s
-                sim.offer(came_s, ids, self._born_s[ids], self._routes.items(at, ids))
+                born_s = self._born_s[ids] if self._routes.before[at] else times_s
+                sim.offer(came_s, ids, born_s, self._routes.items(at, ids))
                 served = sim.run(until_s)
                 ids, times_s, lost, server = served.ids, served.done_s, served.dropped, served.server
             links = self._routes.links[at]

@@ -101,14 +101,18 @@ class Factors:
         """Draw the next block of a stream that is at its end."""
         spread = list(self._streams)[number]
         count, start = min(self._drawn[number] + self.FIRST, self.BLOCK), number * self.BLOCK
-        if self._drawn[number] < self.EXACT or spread == 1.0:
-            drawn = self._rngs[number].gamma(1 / spread, spread, count)
-        else:
-            drawn = gamma_table(spread).draw(self._rngs[number], count)
-        self.values[start : start + count] = drawn
+        self.values[start : start + count] = self._draw(number, spread, count)
         self.next[number], self.last[number] = start, start + count
         self._drawn[number] += count
         self._listed = None
+
+    def _draw(self, number: int, spread: float, count: int) -> Floats:
+        rng = self._rngs[number]
+        if spread == 1.0:
+            return rng.standard_exponential(count)
+        if self._drawn[number] < self.EXACT:
+            return rng.gamma(1 / spread, spread, count)
+        return gamma_table(spread).draw(rng, count)
 
     def listed(self) -> list[float]:
         """The values as a list."""
