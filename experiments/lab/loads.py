@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import log
 from pathlib import Path
 from types import MappingProxyType
@@ -68,7 +69,7 @@ def _numbers(path: Path, at: str) -> list[float]:
 
 def pipeline_of(arm: PipelineArm, root: Path) -> tuple[Pipeline, dict[str, StageProfile]]:
     """The arm's pipeline and profiles, with what the arm has otherwise."""
-    pipeline = load_pipeline(root / "pipelines" / arm.pipeline / "pipeline.yaml")
+    pipeline, profiles = _read(arm.pipeline, root)
     bounds = pipeline.bounds
     if arm.accuracy_floor is not None:
         bounds = replace(bounds, accuracy_floor=arm.accuracy_floor)
@@ -86,10 +87,16 @@ def pipeline_of(arm: PipelineArm, root: Path) -> tuple[Pipeline, dict[str, Stage
         stages=stages,
         default_objective=arm.objective or pipeline.default_objective,
     )
-    profiles = dict(load_profiles(root / "profiles", arm.pipeline))
     if arm.capacity_within_s is not None:
         profiles = {name: as_servers(each, arm.capacity_within_s) for name, each in profiles.items()}
-    return pipeline, profiles
+    return pipeline, dict(profiles)
+
+
+@cache
+def _read(name: str, root: Path) -> tuple[Pipeline, Mapping[str, StageProfile]]:
+    """Its files: read once by a worker, whose runs share them and change nothing in them."""
+    pipeline = load_pipeline(root / "pipelines" / name / "pipeline.yaml")
+    return pipeline, load_profiles(root / "profiles", name)
 
 
 def as_servers(profile: StageProfile, within_s: float) -> StageProfile:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipa.forecast.base import Batched, Floats, Forecaster, Ints, Series
+from ipa.forecast.base import Batched, Floats, Forecaster, Ints, Replayed, Series
 from ipa.forecast.reactive import WindowMaximum
 
 # Look back a minute, every five seconds (a tick): newer errors say more of the next forecast.
@@ -129,6 +129,8 @@ def answers(
     """
     if isinstance(rung, Batched):
         return rung.peaks(series, moments, horizon_s, quantile)
+    if window is None and isinstance(rung, Replayed):
+        return rung.replay(series, moments, horizon_s, quantile)
     firsts = moments * 0 if window is None else moments - window
     given = [
         rung.peak(series.between(first, moment), horizon_s, quantile)

@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Peak, Series, sliding_max
+from ipa.forecast.base import Floats, Ints, Peak, Series, quantile_of, sliding_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,19 @@ class WindowMaximum:
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The maximum of the last horizon, and the quantile of all such maxima."""
-        maxima = sliding_max(series.rates_rps, series.steps(horizon_s))
-        recent = maxima[-1:] if self.span_s is None else series.rates_rps[-series.steps(self.span_s) :]
-        point = float(recent.max())
-        return Peak(point, max(point, float(np.quantile(maxima, quantile))))
+        points, uppers = self.replay(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
+        return Peak(float(points[0]), float(uppers[0]))
+
+    def replay(
+        self, series: Series, counts: Ints, horizon_s: float, quantile: float
+    ) -> tuple[Floats, Floats]:
+        """The same of the first `counts` steps each."""
+        rates, width = series.rates_rps, series.steps(horizon_s)
+        span = width if self.span_s is None else series.steps(self.span_s)
+        maxima = sliding_max(rates, width)
+        points, uppers = np.empty(len(counts)), np.empty(len(counts))
+        for at, count in enumerate(counts.tolist()):
+            known = maxima[: count - width + 1] if count >= width else rates[:count].max(keepdims=True)
+            points[at] = rates[max(0, count - span) : count].max()
+            uppers[at] = quantile_of(known, quantile)
+        return points, np.maximum(points, uppers)

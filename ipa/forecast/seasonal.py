@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Peak, Series, sliding_max
+from ipa.forecast.base import Floats, Ints, Peak, Series, quantile_of, sliding_max
 
 # Weights of the past halve over so long; the noise of the slope must not outgrow the trend it shows, so a
 # longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
@@ -52,34 +53,57 @@ class Seasonal:
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The highest of level + damped trend + season over the horizon, and its calibrated quantile."""
+        points, uppers = self._grown(series, [len(series.rates_rps)], horizon_s, quantile)
+        return Peak(float(points[0]), float(uppers[0]))
+
+    def replay(
+        self, series: Series, counts: Ints, horizon_s: float, quantile: float
+    ) -> tuple[Floats, Floats]:
+        """The same of the first `counts` steps each."""
+        if self.season_s is None:
+            return self._grown(series, counts.tolist(), horizon_s, quantile)
+        # A season is the mean over all that is known: each moment has its own.
+        given = [self.peak(series.until(count), horizon_s, quantile) for count in counts.tolist()]
+        return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
+
+    def _grown(
+        self, series: Series, counts: Sequence[int], horizon_s: float, quantile: float
+    ) -> tuple[Floats, Floats]:
+        """Points and upper quantiles for the first `counts` steps each, with the season of the whole."""
         ahead = series.steps(horizon_s)
-        half_life_s = _half_life_s(horizon_s)
-        width = max(3, series.steps(HALF_LIVES * half_life_s))
+        width = max(3, series.steps(HALF_LIVES * _half_life_s(horizon_s)))
+        centres, spreads = self._fits(series, ahead, width, _half_life_s(horizon_s) / series.step_s)
+        futures = sliding_max(series.rates_rps, ahead)[width:]
+        errors = (futures - centres[: len(futures)]) / spreads[: len(futures)]
+        normal = NormalDist().inv_cdf(quantile)
+        points, uppers = np.zeros(len(counts)), np.zeros(len(counts))
+        for at, count in enumerate(counts):
+            rates, known = series.rates_rps[:count], errors[: max(0, count - ahead - width + 1)]
+            if not rates.any():
+                continue
+            seen = quantile_of(known, quantile) if len(known) else 0.0
+            calibrated = min(max(seen, normal + CALIBRATION_FLOOR), normal + CALIBRATION_CAP)
+            centre, spread = float(centres[count - width]), float(spreads[count - width])
+            recent = float(rates[-series.steps(series.smooth_s) :].max())
+            points[at] = centre + PEAK_EXCESS * series.noise_rps(centre)
+            uppers[at] = max(points[at], centre + calibrated * spread, recent)
+        return points, uppers
+
+    def _fits(self, series: Series, ahead: int, width: int, half_life: float) -> tuple[Floats, Floats]:
+        """The centre of the peak after each window of `width` steps, and its spread."""
         season = _season(series, self.season_s, ahead)
         windows = np.lib.stride_tricks.sliding_window_view(series.rates_rps - season[:-ahead], width)
-        level_weights, slope_weights = _weights(width, half_life_s / series.step_s)
+        level_weights, slope_weights = _weights(width, half_life)
         levels, slopes = windows @ level_weights, windows @ slope_weights
         damped = DAMPING_S * (1 - np.exp(-np.arange(ahead + 1) * series.step_s / DAMPING_S)) / series.step_s
         seasons = np.lib.stride_tricks.sliding_window_view(season, ahead + 1)[width - 1 :]
         centres = np.maximum((levels[:, None] + slopes[:, None] * damped + seasons).max(axis=1), 0.0)
-
         slope_noise = _slope_noise(slope_weights, series) * damped[-1]
         spreads = np.sqrt(
             np.maximum(centres, LEAST_RATE_RPS) / series.smooth_s
             + (SLOPE_SHARE * slope_noise) ** 2 * np.maximum(levels, LEAST_RATE_RPS)
         )
-        futures = sliding_max(series.rates_rps, ahead)[width:]
-        count = len(futures)
-        errors = (futures - centres[:count]) / spreads[:count]
-        normal = NormalDist().inv_cdf(quantile)
-        seen = float(np.quantile(errors, quantile)) if count > 0 else 0.0
-        calibrated = min(max(seen, normal + CALIBRATION_FLOOR), normal + CALIBRATION_CAP)
-        centre = float(centres[-1])
-        if not series.rates_rps.any():
-            return Peak(0.0, 0.0)
-        recent = float(series.rates_rps[-series.steps(series.smooth_s) :].max())
-        point = centre + PEAK_EXCESS * series.noise_rps(centre)
-        return Peak(point, max(point, centre + calibrated * float(spreads[-1]), recent))
+        return centres, spreads
 
 
 def _weights(width: int, half_life: float) -> tuple[Floats, Floats]:

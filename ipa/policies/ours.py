@@ -30,12 +30,14 @@ class Ours:
 
     `offers` is given where the planner decides less than ours, so that what runs may be none of its choices.
     `shorter` is given where requests may wait while a peak lasts, if that is worth more.
+    `probe` is the same planner without explanations, for the questions that only ask whether there is a plan.
     """
 
     pipeline: Pipeline
     planner: Planner
     name: str = "ours"
     offers: Offers | None = None
+    probe: Planner | None = None
     shorter: Shorter | None = None
 
     def at_once(self, running: Configs) -> bool:
@@ -57,16 +59,17 @@ class Ours:
 
     def _most(self, pipeline: Pipeline, rate_rps: float, state: PolicyState) -> Plan | None:
         """The plan for the largest rate of the grid below `rate_rps` that has one."""
-        best: Plan | None = None
+        probe = self.probe or self.planner
+        best_rps: float | None = None
         low, high = 0, floor(log(rate_rps / MIN_RATE_RPS) / log(GRID))
         while low <= high:
             middle = (low + high) // 2
-            plan = self.planner(pipeline, MIN_RATE_RPS * GRID**middle, state.running)
-            if plan.termination is Termination.INFEASIBLE:
+            at_rps = MIN_RATE_RPS * GRID**middle
+            if probe(pipeline, at_rps, state.running).termination is Termination.INFEASIBLE:
                 high = middle - 1
             else:
-                best, low = plan, middle + 1
-        return best
+                best_rps, low = at_rps, middle + 1
+        return None if best_rps is None else self.planner(pipeline, best_rps, state.running)
 
 
 def best_plan(

@@ -20,7 +20,7 @@ def fa2(pipeline: Pipeline, profiled: Profiled, *, heavy: bool) -> Ours:
     """
     stages = tuple(_lone(stage, profiled.variants(stage.name), heavy) for stage in pipeline.stages)
     name = "fa2-high" if heavy else "fa2-low"
-    return Ours(replace(pipeline, stages=stages), profiled.plan, name, profiled.offers)
+    return Ours(replace(pipeline, stages=stages), profiled.plan, name, profiled.offers, profiled.probe)
 
 
 def _lone(stage: Stage, ranked: Sequence[str], heavy: bool) -> Stage:
@@ -30,7 +30,7 @@ def _lone(stage: Stage, ranked: Sequence[str], heavy: bool) -> Stage:
 def rim(pipeline: Pipeline, profiled: Profiled, replicas: int = RIM_REPLICAS) -> Ours:
     """RIM: variant and batch are decided, every stage has so many replicas, or as near as it may."""
     stages = tuple(_fixed(stage, pipeline.bounds, replicas) for stage in pipeline.stages)
-    return Ours(replace(pipeline, stages=stages), profiled.plan, "rim", profiled.offers)
+    return Ours(replace(pipeline, stages=stages), profiled.plan, "rim", profiled.offers, profiled.probe)
 
 
 def _fixed(stage: Stage, bounds: Bounds, replicas: int) -> Stage:

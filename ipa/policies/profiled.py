@@ -25,6 +25,8 @@ LEAST_RPS = 1e-9
 class Profiled:
     """Plans for a pipeline, and says what a given configuration would do.
 
+    Without `explain` plans have neither prices nor what would make an infeasible one feasible.
+
     Errors of the constructor: those of `planning_problem`; of planning: SolverError.
     """
 
@@ -40,6 +42,7 @@ class Profiled:
         deadline_s: float = 5.0,
         solvers: Solvers | None = None,
         rolling: Rolling = SIDE_BY_SIDE,
+        explain: bool = True,
     ) -> None:
         def problem(allocation: Allocation, compat: Compat) -> Problem:
             made = planning_problem(
@@ -51,13 +54,18 @@ class Profiled:
         # What runs may have any measured size, whatever sizes are planned with.
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
+        self._explain = explain
 
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         """The best plan for the rate (a Planner), with the variants and within the bounds of `pipeline`.
 
         It may name fewer variants or other bounds than the one the profiles were fitted for.
         """
-        return self._solved(self._asked(pipeline, rate_rps, running))
+        return self._solved(self._asked(pipeline, rate_rps, running), explain=self._explain)
+
+    def probe(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
+        """The same plan (a Planner), without prices or what would make an infeasible problem feasible."""
+        return self._solved(self._asked(pipeline, rate_rps, running), explain=False)
 
     def shorter(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
         """The best plan for an SLA `sla_ratio` times as long (a Shorter), without what would make one."""
@@ -73,7 +81,7 @@ class Profiled:
             self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before
         )
 
-    def _solved(self, problem: Problem, *, explain: bool = True) -> Plan:
+    def _solved(self, problem: Problem, *, explain: bool) -> Plan:
         return solve(problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers)
 
     def variants(self, stage: str) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class PolicyInputs:
     checker: Checker | None = None
     # The true rate at a time of the world's clock, which only a simulation knows.
     future: Future | None = None
+    # Whether plans say what limits cost and what would make infeasible problems feasible.
+    explain: bool = True
 
     def profiled(self) -> Profiled:
         """Our planner and predictor over these profiles."""
@@ -78,19 +80,21 @@ class PolicyInputs:
             deadline_s=self.deadline_s,
             solvers=self.solvers,
             rolling=self.rolling,
+            explain=self.explain,
         )
 
 
 def _ours(inputs: PolicyInputs) -> Ours:
     profiled = inputs.profiled()
-    return Ours(inputs.pipeline, profiled.plan, shorter=profiled.shorter)
+    return Ours(inputs.pipeline, profiled.plan, shorter=profiled.shorter, probe=profiled.probe)
 
 
 def _ours_checked(inputs: PolicyInputs) -> Policy:
     if inputs.checker is None:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
-    return Checked(Ours(inputs.pipeline, profiled.plan), profiled.shorter, inputs.checker)
+    ours = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe)
+    return Checked(ours, profiled.shorter, inputs.checker)
 
 
 def _ours_frugal(inputs: PolicyInputs) -> Policy:
@@ -109,7 +113,7 @@ def _ipa_artifact(inputs: PolicyInputs) -> Policy:
 
 def _published(inputs: PolicyInputs, name: str, compat: Compat) -> Policy:
     profiled = inputs.published(compat)
-    return Ours(inputs.pipeline, profiled.plan, name, profiled.offers)
+    return Ours(inputs.pipeline, profiled.plan, name, profiled.offers, profiled.probe)
 
 
 def _fa2_low(inputs: PolicyInputs) -> Policy:

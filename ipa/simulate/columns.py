@@ -76,12 +76,6 @@ class Formed(NamedTuple):
     server: Ints
     lost: Bools
 
-    @property
-    def is_lost_by_batch(self) -> bool:
-        """Whether all items that are lost are in batches that are lost whole."""
-        lost = np.count_nonzero(self.lost)
-        return not lost or lost == int(np.diff(self.stops, prepend=0)[self.server < 0].sum())
-
     def items(self) -> Items:
         """The items one by one."""
         sizes = np.diff(self.stops, prepend=0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import ceil
 
 from ipa.control.state import PeakForecaster
+from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.reactive import LastValue
 from ipa.model.errors import UsageError
@@ -15,6 +16,9 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
 LADDER, FORESIGHT = "ladder", "foresight"
+# Runs of several policies or pipelines under one load ask the same: so many answers are kept, of 20 minutes
+# and ten seconds a tick those of some thirty loads. An answer with what it was asked takes about 8 kB.
+KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,16 @@ def forecaster_of(
     last = LastValue()
     rungs = DEFAULT_RUNGS if asked.name == LADDER else (by_name[asked.name], last)
     ladder = partial(
-        forecast, horizon_s=asked.horizon_s, quantile=asked.quantile, rungs=rungs, smooth_s=asked.smooth_s
+        _forecast, horizon_s=asked.horizon_s, quantile=asked.quantile, rungs=rungs, smooth_s=asked.smooth_s
     )
     return WithMargin(ladder, asked.margin_ratio) if asked.margin_ratio else ladder
+
+
+@lru_cache(KEPT)
+def _forecast(
+    load: LoadHistory, horizon_s: float, quantile: float, rungs: tuple[Forecaster, ...], smooth_s: float
+) -> Forecast:
+    return forecast(load, horizon_s=horizon_s, quantile=quantile, rungs=rungs, smooth_s=smooth_s)
 
 
 @dataclass(frozen=True, slots=True)

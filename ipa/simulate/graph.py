@@ -110,7 +110,7 @@ class PipelineSim:
         ids = np.arange(self._offered, self._offered + len(times))
         self._offered += len(times)
         self._born_s = grown(self._born_s, self._offered)
-        self._born_s[ids] = times
+        self._born_s[self._offered - len(times) : self._offered] = times
         self._routes.draw(self._offered - len(times), len(times))
         for at, before in enumerate(self._routes.before):
             if not before:
@@ -128,7 +128,8 @@ class PipelineSim:
                 server = np.full(len(ids), -1)
             else:
                 came_s = times_s + self._hop_s if self._hop_s else times_s
-                sim.offer(came_s, ids, self._born_s[ids], self._routes.items(at, ids))
+                born_s = self._born_s[ids] if self._routes.before[at] else times_s
+                sim.offer(came_s, ids, born_s, self._routes.items(at, ids))
                 served = sim.run(until_s)
                 ids, times_s, lost, server = served.ids, served.done_s, served.dropped, served.server
             links = self._routes.links[at]
@@ -169,8 +170,9 @@ class PipelineSim:
             return Finished(
                 np.empty(0, dtype=np.int64), np.empty(0), np.empty(0), np.empty(0, dtype=np.bool_)
             )
-        ids, done_s, lost = (np.concatenate(column) for column in zip(*ended, strict=True))
+        ids, done_s, lost = ended[0]
         if len(ended) > 1:
+            ids, done_s, lost = (np.concatenate(column) for column in zip(*ended, strict=True))
             order = np.argsort(done_s, kind="stable")
             ids, done_s, lost = ids[order], done_s[order], lost[order]
         ends = self._routes.end(ids, lost)

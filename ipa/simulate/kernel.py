@@ -167,8 +167,8 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     return DONE
 
 
-def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
-    """Run `advance` as plain Python to its end; what it writes is in the arrays afterwards.
+def drive_plain(loop: Any, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
+    """Run `advance`, or a loop like it, as plain Python to its end; what it writes is in the arrays then.
 
     `scalars` and `arrays` are its arguments in order, without those of the factors (`Factors`).
     """
@@ -177,7 +177,6 @@ def drive_plain(scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any)
     total = len(before[0])
     out: list[list[Any]] = [[0] * total for _ in after]
     place = factors.next.tolist()
-    loop: Any = advance
     while (which := loop(*scalars, *before, factors.listed(), place, factors.last.tolist(), *out)) != DONE:
         factors.refill(which)
         place[which] = int(factors.next[which])
@@ -197,63 +196,101 @@ def release(  # noqa: PLR0912, PLR0915 - see `advance`
     arrived_s: Any,
     born_s: Any,
     stops: Any,
+    starts_s: Any,
     ends_s: Any,
     served_by: Any,
+    lost: Any,
+    replicas: int,
 ) -> Any:
     """What ended before `until_s`, and what did not. To be compiled; without that NumPy's steps are quicker.
 
     `flying` are columns (ref, arrival, birth, end, server) of items from earlier, the other arguments new
-    items and the batches over them; what is lost is lost by the batch, of server -1. The answer is columns
-    (ref, birth, end, server) by end, those of one moment in the order of the queue, and then those of what
-    flies on, in that order.
+    items and the batches over them. A batch of server -1 is lost whole; of others items that are `lost` end
+    when their batch began. Servers are numbers below `replicas`. The answer is columns (ref, birth, end,
+    server) by end, those of one moment in the order of the queue, and then those of what flies on, in that
+    order. What is lost has server -1.
     """
     old_ref, old_arrived, old_born, old_done, old_server = flying
-    old = len(old_ref)
-    units = old + len(stops)
-    keys = np.empty(units)
-    order = np.empty(units, np.int64)
-    items = 0
-    for unit in range(units):
-        end = old_done[unit] if unit < old else ends_s[unit - old]
-        if end < until_s:
-            batch = unit - old
-            if batch < 0:
-                items += 1
-            else:
-                items += stops[batch] - (stops[batch - 1] if batch else 0)
-        place = unit
-        while place > 0 and keys[place - 1] > end:
+    old, batches = len(old_ref), len(stops)
+    items = old + (stops[-1] if batches else 0)
+    # Units end at one moment: an item from earlier, or a batch. They are taken up nearly as they end, a batch
+    # when its replica begins the next, so that the insertion sort moves few of them, and not far.
+    keys = np.empty(old + batches)
+    order = np.empty(old + batches, np.int64)
+    ended = 0
+    newest = np.full(replicas, -1)
+    for step in range(old + batches + replicas):
+        unit = step
+        if step < old:
+            end = old_done[step]
+        else:
+            if step >= old + batches:
+                unit = newest[step - old - batches]
+            elif served_by[step - old] >= 0:
+                server = served_by[step - old]
+                unit = newest[server]
+                newest[server] = step
+            if unit < 0:
+                continue
+            end = ends_s[unit - old]
+        if end >= until_s:
+            continue
+        place = ended
+        while place > 0 and (keys[place - 1] > end or (keys[place - 1] == end and order[place - 1] > unit)):
             keys[place] = keys[place - 1]
             order[place] = order[place - 1]
             place -= 1
         keys[place] = end
         order[place] = unit
+        ended += 1
     ref = np.empty(items, np.int64)
     born = np.empty(items)
     done = np.empty(items)
-    server = np.empty(items, np.int64)
+    by = np.empty(items, np.int64)
+    some_lost = lost.any()
+    # Batches begin in their order: those before this one have given up the items they had lost by then.
+    begun = 0
     at = 0
-    for place in range(units):
-        end = keys[place]
-        if end >= until_s:
+    for place in range(ended + 1):
+        while some_lost and begun < batches:
+            start = starts_s[begun]
+            if place < ended and (
+                start > keys[place] or (start == keys[place] and old + begun >= order[place])
+            ):
+                break
+            if served_by[begun] >= 0 and start < ends_s[begun]:
+                for item in range(stops[begun - 1] if begun else 0, stops[begun]):
+                    if lost[item]:
+                        ref[at] = refs[item]
+                        born[at] = born_s[item]
+                        done[at] = start
+                        by[at] = -1
+                        at += 1
+            begun += 1
+        if place == ended:
             break
         unit = order[place]
         if unit < old:
             ref[at] = old_ref[unit]
             born[at] = old_born[unit]
-            done[at] = end
-            server[at] = old_server[unit]
+            done[at] = keys[place]
+            by[at] = old_server[unit]
             at += 1
-        else:
-            batch = unit - old
-            first = stops[batch - 1] if batch else 0
-            for item in range(first, stops[batch]):
-                ref[at] = refs[item]
-                born[at] = born_s[item]
-                done[at] = end
-                server[at] = served_by[batch]
-                at += 1
-    rest = old + (stops[-1] if len(stops) else 0) - items
+            continue
+        batch = unit - old
+        for item in range(stops[batch - 1] if batch else 0, stops[batch]):
+            server = served_by[batch]
+            if some_lost and server >= 0 and lost[item]:
+                if starts_s[batch] < ends_s[batch]:
+                    continue
+                server = -1
+            ref[at] = refs[item]
+            born[at] = born_s[item]
+            done[at] = keys[place]
+            by[at] = server
+            at += 1
+    gone = at
+    rest = items - gone
     on_ref = np.empty(rest, np.int64)
     on_arrived = np.empty(rest)
     on_born = np.empty(rest)
@@ -269,9 +306,11 @@ def release(  # noqa: PLR0912, PLR0915 - see `advance`
             on_server[at] = old_server[unit]
             at += 1
     first = 0
-    for batch in range(len(stops)):
+    for batch in range(batches):
         if ends_s[batch] >= until_s:
             for item in range(first, stops[batch]):
+                if lost[item]:
+                    continue
                 on_ref[at] = refs[item]
                 on_arrived[at] = arrived_s[item]
                 on_born[at] = born_s[item]
@@ -279,4 +318,10 @@ def release(  # noqa: PLR0912, PLR0915 - see `advance`
                 on_server[at] = served_by[batch]
                 at += 1
         first = stops[batch]
-    return (ref, born, done, server), (on_ref, on_arrived, on_born, on_done, on_server)
+    return (ref[:gone], born[:gone], done[:gone], by[:gone]), (
+        on_ref,
+        on_arrived,
+        on_born,
+        on_done,
+        on_server,
+    )

@@ -8,11 +8,14 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from ipa.model.errors import InputError
-from ipa.simulate import kernel
+from ipa.simulate import kernel, kernel_singles
 
 KERNELS = ("auto", "numba", "plain")
-# Insertion sort is quick where an item passes few others: those that end while it is served.
-FEW_REPLICAS = 32
+# Insertion sort is quick where few pass others; of several groups an idle replica's last batch may pass all.
+FEW_REPLICAS = 256
+# Places among the arrays of `kernel.advance`.
+SIZES, SLOTS = 3, 8
+DROP = 4
 
 
 class Drive(Protocol):
@@ -33,7 +36,8 @@ class Plain:
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
         """See `kernel.drive_plain`."""
-        kernel.drive_plain(scalars, arrays, factors)
+        loop = kernel_singles.advance_singles if _is_single(scalars, arrays) else kernel.advance
+        kernel.drive_plain(loop, scalars, arrays, factors)
 
 
 class Compiled:
@@ -41,13 +45,15 @@ class Compiled:
 
     def __init__(self) -> None:
         self._advance = _compiled(kernel.advance)
+        self._singles = _compiled(kernel_singles.advance_singles)
         self.release: Callable[..., Any] | None = _compiled(kernel.release)
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
         """See `kernel.drive_plain`."""
         before, after = arrays[: kernel.INPUTS], arrays[kernel.INPUTS :]
+        loop = self._singles if _is_single(scalars, arrays) else self._advance
         while (
-            which := self._advance(*scalars, *before, factors.values, factors.next, factors.last, *after)
+            which := loop(*scalars, *before, factors.values, factors.next, factors.last, *after)
         ) != kernel.DONE:
             factors.refill(which)
 
@@ -79,6 +85,10 @@ def drive(name: str = "auto") -> Drive:
     if name == "numba":
         return Compiled()
     return Plain() if name == "plain" or find_spec("numba") is None else Patient()
+
+
+def _is_single(scalars: tuple[Any, ...], arrays: tuple[Any, ...]) -> bool:
+    return kernel_singles.is_for(scalars[DROP], arrays[SIZES], arrays[SLOTS])
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

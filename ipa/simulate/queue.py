@@ -268,7 +268,7 @@ class QueueSim:
         serving = sum(len(group.replica) for group in self._groups.values())
         if self._drive.release is not None and len(self._formed) == 1 and serving <= FEW_REPLICAS:
             old, new = self._flying, self._formed[0]
-            if not old.lost.any() and new.is_lost_by_batch:
+            if not old.lost.any():
                 return self._release(until_s, old, new)
         items = self.flying
         columns = Ended(items.ref, items.born_s, items.done_s, items.lost, items.server)
@@ -291,8 +291,11 @@ class QueueSim:
             new.arrived_s,
             new.born_s,
             new.stops,
+            new.starts_s,
             new.ends_s,
             new.server,
+            new.lost,
+            len(self.names),
         )
         ref_on, arrived_on, born_on, done_on, server_on = on
         lost_on = np.zeros(len(ref_on), dtype=np.bool_)

@@ -40,6 +40,7 @@ class SimSetup:
     `rates_rps` are the requests a second, one entry a second; `spacing` how they come within one (see
     `request_times`). `policy` is a name of the table, or a policy. `start` is what runs at first; without it
     the plan for the first `start_s` seconds' highest rate. `drop` and `queue` are those of `StageSim`.
+    `keep_inputs` keeps decisions as production does, with their inputs and the explanations of their plans.
     """
 
     pipeline: Pipeline
@@ -84,6 +85,8 @@ def simulate(setup: SimSetup) -> SimResult:
         setup.solver,
         setup.deadline_s,
         rolling=setup.cluster.rolling,
+        # The explanations of a plan take longer than the plan.
+        explain=setup.keep_inputs,
         future=lambda at_s: setup.rates_rps[min(int(at_s), len(setup.rates_rps) - 1)],
     )
     if isinstance(setup.policy, str):

@@ -1,0 +1,47 @@
+"""Rungs that go through their past at once say what they would say of each beginning of it alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipa.forecast.base import Replayed, Series, quantile_of
+from ipa.forecast.quality import answers
+from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.forecast.seasonal import Seasonal
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.floats(0.0, 1.0))
+def test_the_quick_quantile_is_numpys(values: list[float], quantile: float) -> None:
+    mine = quantile_of(np.array(values), quantile)
+    assert mine == pytest.approx(float(np.quantile(values, quantile)), rel=1e-12, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "rung", [Seasonal(), Seasonal(season_s=30.0), WindowMaximum(), WindowMaximum(span_s=10.0, name="ten")]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_replay_is_the_answers_one_by_one(rung: Seasonal | WindowMaximum, seed: int) -> None:
+    assert isinstance(rung, Replayed)
+    rng = np.random.default_rng(seed)
+    rates = rng.poisson(20 + 10 * np.sin(np.arange(200) / 20)).astype(float)
+    rates[:70] *= seed > 0  # silence at first
+    series = Series(1.0, rates, 5.0)
+    counts = np.arange(60, 200, 7)
+    points, uppers = rung.replay(series, counts, 20.0, 0.95)
+    alone = [rung.peak(series.until(int(count)), 20.0, 0.95) for count in counts]
+    np.testing.assert_allclose(points, [each.point_rps for each in alone], rtol=1e-12)
+    np.testing.assert_allclose(uppers, [each.upper_rps for each in alone], rtol=1e-12)
+
+
+def test_what_sees_only_a_window_is_asked_one_by_one() -> None:
+    series = Series(1.0, np.arange(200.0), 5.0)
+    moments = np.array([150, 190])
+    for rung in (WindowMaximum(), LastValue()):
+        points, _ = answers(rung, series, moments, 20.0, 0.5, window=60)
+        assert points.tolist() == [149.0, 189.0]
+    _, uppers = answers(WindowMaximum(), series, moments, 20.0, 0.5, window=60)
+    assert uppers.tolist() == [149.0, 189.0]
