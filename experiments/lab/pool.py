@@ -99,11 +99,15 @@ def _one(work: Work, unit: Unit, store: RunStore) -> None:
 def _end(pool: ProcessPoolExecutor) -> None:
     """End the workers now: what they have not finished is made again another time."""
     processes = list((getattr(pool, "_processes", None) or {}).values())
+    manager: threading.Thread | None = getattr(pool, "_executor_manager_thread", None)
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
     for process in processes:
         process.join()
+    if manager is not None:
+        # It closes its pipe once the workers are gone; the interpreter's exit must not write to it meanwhile.
+        manager.join()
 
 
 def _begin() -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # By name here, since the table itself takes its time to load.
 POLICY_NAMES = (
-    "ours, ours-checked, ipa, ipa-artifact, fa2-low, fa2-high, rim, infadapter, ms+, vpa+, hpa, kpa, static"
+    "ours, ours-checked, ours-frugal, ipa, ipa-artifact, fa2-low, fa2-high, rim, infadapter, ms+, vpa+, "
+    "hpa, kpa, static"
 )
 # A tick in flight may take as long as the solver and one write; what then still runs ends with the process.
 JOIN_S = 15.0
