@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +76,11 @@ class Outcome:
         return (self.pipeline, self.workload, self.objective)
 
 
-def jobs(data: Path, objectives: Sequence[str], seeds: Sequence[int]) -> tuple[list[Job], bool]:
-    """Every run, and whether the loads are the published ones: else they are made up, alike in shape."""
+def jobs(data: Path, seeds: Mapping[str, int]) -> tuple[list[Job], bool]:
+    """Every run, so many seeds for each objective; and whether the loads are the published ones.
+
+    Else they are made up, alike in shape.
+    """
     published = data / WORKLOADS_FILE
     known = json.loads(published.read_text("utf-8"))["patterns"] if published.is_file() else None
 
@@ -87,10 +90,10 @@ def jobs(data: Path, objectives: Sequence[str], seeds: Sequence[int]) -> tuple[l
 
     return [
         Job(pipeline, workload, objective, system, seed, rates(workload, seed))
-        for objective in objectives
+        for objective, count in seeds.items()
         for pipeline in PIPELINES
         for workload in WORKLOADS
-        for seed in seeds
+        for seed in range(1, count + 1)
         for system in SYSTEMS
     ], known is not None
 

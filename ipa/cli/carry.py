@@ -20,6 +20,7 @@ from ipa.control.ports import (
     Clock,
     ControlStore,
     DecisionLog,
+    Load,
     PipelineControl,
     Rollout,
     RolloutPhase,
@@ -291,6 +292,9 @@ class _Control:
 class _NoMetrics:
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         return NO_SIGNALS
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        return NO_SIGNALS.load
 
 
 class _NoPolicy:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ipa.control.loop import World
 from ipa.control.ports import (
     ControlStore,
+    Load,
     Metrics,
     NoEvents,
     PipelineControl,
@@ -49,6 +50,9 @@ class _SameMetrics:
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         return self._metrics.read(self._pipeline, window_s)
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        return self._metrics.load(self._pipeline, window_s)
 
 
 class _OnlyRead:

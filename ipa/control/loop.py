@@ -179,7 +179,7 @@ class ControlLoop:
         if decision is None or decision.forecast is None or self._state.actuation.in_flight:
             return False
         forecast = decision.forecast
-        load = self._world.metrics.read(self.pipeline, forecast.peak_s).load
+        load = self._world.metrics.load(self.pipeline, forecast.peak_s)
         if not isinstance(load, Measured) or load.age_s > self._settings.stale_after_s:
             return False
         rate_rps = mean_rps(load.value, forecast.peak_s)

@@ -15,6 +15,8 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import Rolling
 
+Load = Measured[LoadHistory] | Missing
+
 
 class Clock(Protocol):
     """Time. Durations are taken from `monotonic_s`, never from `now`."""
@@ -46,7 +48,7 @@ class Signals:
     """What the metrics say of a pipeline: `latency_s` at the SLA's percentile, `load` one rate a second."""
 
     arrival_rate_rps: Measured[float] | Missing
-    load: Measured[LoadHistory] | Missing
+    load: Load
     latency_s: Measured[float] | Missing
     stages: Mapping[str, StageSignals] = field(default_factory=dict)
 
@@ -56,6 +58,10 @@ class Metrics(Protocol):
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
+        ...
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """The load alone, as `read` has it; asked for between ticks, so it costs little."""
         ...
 
 

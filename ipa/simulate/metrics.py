@@ -9,7 +9,7 @@ from math import floor
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.control.ports import Signals, StageSignals
+from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
@@ -93,17 +93,11 @@ class SimMetrics:
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals as they are known now, the load over the last `window_s` seconds."""
-        settings, now_s = self._settings, self._now_s()
-        if _is_within(now_s, settings.outages):
-            return _nothing(pipeline, Missing(MissingReason.UNREACHABLE, "no answer"))
-        times = self._scrapes(now_s - settings.delay_s)
-        if not len(times):
-            return _nothing(pipeline, Missing(MissingReason.ABSENT, "no samples yet"))
+        settings, times = self._settings, self._known()
+        if isinstance(times, Missing):
+            return _nothing(pipeline, times)
         newest_s = int(times[-1])
-        age_s = now_s - newest_s
-        if age_s > settings.stale_after_s:
-            words = f"the newest sample is {age_s:.0f} s old, the limit is {settings.stale_after_s:g} s"
-            return _nothing(pipeline, Missing(MissingReason.STALE, words, age_s))
+        age_s = self._now_s() - newest_s
         record, quantile = self._record, pipeline.sla.percentile / 100
         latencies_s = record.latencies_in(newest_s - settings.latency_window_s, newest_s)
         latency: Value = IDLE
@@ -123,6 +117,25 @@ class SimMetrics:
             },
         )
 
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """The load over the last `window_s` seconds, as it is known now."""
+        times = self._known()
+        return times if isinstance(times, Missing) else self._load(times, window_s, self._now_s() - times[-1])
+
+    def _known(self) -> Counts | Missing:
+        """When it was scraped, as far as that is known now and not too old."""
+        settings, now_s = self._settings, self._now_s()
+        if _is_within(now_s, settings.outages):
+            return Missing(MissingReason.UNREACHABLE, "no answer")
+        times = self._scrapes(now_s - settings.delay_s)
+        if not len(times):
+            return Missing(MissingReason.ABSENT, "no samples yet")
+        age_s = now_s - int(times[-1])
+        if age_s > settings.stale_after_s:
+            words = f"the newest sample is {age_s:.0f} s old, the limit is {settings.stale_after_s:g} s"
+            return Missing(MissingReason.STALE, words, age_s)
+        return times
+
     def _scrapes(self, known_s: float) -> Counts:
         """When it was scraped, as far as that is known by now; the beginning is the first time."""
         every = int(self._settings.scrape_interval_s)
@@ -138,7 +151,7 @@ class SimMetrics:
             return Missing(MissingReason.ABSENT, "a rate needs two samples", age_s)
         return Measured(float(counts[first : times[-1]].sum() / (times[-1] - first)), age_s)
 
-    def _load(self, times: Counts, window_s: float, age_s: float) -> Measured[LoadHistory] | Missing:
+    def _load(self, times: Counts, window_s: float, age_s: float) -> Load:
         """The rate at each second up to the newest sample; one without two samples in its window is a gap."""
         mean_s = self._settings.load_window_s
         newest = int(times[-1])

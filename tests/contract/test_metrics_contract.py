@@ -205,6 +205,16 @@ def test_load_has_one_rate_a_second_and_gaps_before_the_first(busy: Signals) -> 
     assert load.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
 
 
+def test_the_load_alone_is_the_load_of_a_reading(busy: Signals, server: MetricsServer) -> None:
+    assert isinstance(busy.load, Measured)
+    alone = PrometheusMetrics(server.url).load(pipeline("busy"), 10.0)
+    assert isinstance(alone, Measured), alone
+    assert (alone.value.step_s, alone.value.averaged_s, len(alone.value.rates_rps)) == (1.0, 5.0, 10)
+    assert alone.value.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
+    nobody = PrometheusMetrics(server.url).load(pipeline("nobody"), 10.0)
+    assert isinstance(nobody, Missing) and nobody.reason is MissingReason.ABSENT
+
+
 def test_series_that_are_not_there_are_absent(busy: Signals, server: MetricsServer) -> None:
     assert isinstance(busy.stages["two"].latency_s, Missing)
     assert busy.stages["two"].latency_s.reason is MissingReason.ABSENT

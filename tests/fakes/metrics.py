@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ipa.control.clock import VirtualClock
-from ipa.control.ports import Signals, StageSignals
+from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 
@@ -40,3 +40,6 @@ class FakeMetrics:
             stages={stage_of.name: stage for stage_of in pipeline.stages},
         )
         return self.fault(now_s, signals) if self.fault else signals
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        return self.read(pipeline, window_s).load

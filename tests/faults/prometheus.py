@@ -21,7 +21,7 @@ from ipa.adapters.prometheus.dialects import Dialect, queries
 from ipa.adapters.prometheus.scraper import respond
 from ipa.adapters.prometheus.series import SeriesStore
 from ipa.control.clock import VirtualClock
-from ipa.control.ports import Signals
+from ipa.control.ports import Load, Signals
 from ipa.model.observation import LoadHistory, Measured
 from ipa.model.pipeline import Pipeline
 from tests.fakes.world import PIPELINE
@@ -237,6 +237,10 @@ class NaiveReader:
         return Signals(
             Measured(rate), Measured(LoadHistory(1.0, rates)), Measured(self._number(str(asked.latency)))
         )
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """The load alone."""
+        return self.read(pipeline, window_s).load
 
     at_s = EPOCH_S
 

@@ -11,7 +11,7 @@ from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
 from ipa.control.guards import GuardSettings, total_cores
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import Metrics, Signals
+from ipa.control.ports import Load, Metrics, Signals
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Pipeline, SeldonTarget
 from ipa.model.plan import StageConfig
@@ -33,6 +33,9 @@ class _Targeted:
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         return self.metrics.read(replace(pipeline, seldon=SeldonTarget(pipeline.name)), window_s)
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        return self.read(pipeline, window_s).load
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipa.adapters.prometheus.dialects import Dialect, queries, stage_value
 from ipa.adapters.prometheus.shaped import ShapedMetrics
-from ipa.control.ports import Signals
+from ipa.control.ports import Load, Signals
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from tests.contract.split_harness import split
@@ -24,10 +24,19 @@ def test_each_pipeline_is_read_in_the_dialect_of_its_shape() -> None:
             read.append((self.dialect, pipeline.name, window_s))
             return Signals(UNSEEN, UNSEEN, UNSEEN)
 
+        def load(self, pipeline: Pipeline, window_s: float) -> Load:
+            read.append((self.dialect, pipeline.name, window_s))
+            return UNSEEN
+
     metrics = ShapedMetrics(Told)
     metrics.read(sample_pipeline(), 60.0)
     metrics.read(split(sample_pipeline()), 30.0)
-    assert read == [(Dialect.SELDON, "sample", 60.0), (Dialect.SPLIT, "sample", 30.0)]
+    assert metrics.load(split(sample_pipeline()), 5.0) is UNSEEN
+    assert read == [
+        (Dialect.SELDON, "sample", 60.0),
+        (Dialect.SPLIT, "sample", 30.0),
+        (Dialect.SPLIT, "sample", 5.0),
+    ]
 
 
 def test_a_split_pipeline_has_the_series_of_router_and_queues_over_a_clusters_windows() -> None:

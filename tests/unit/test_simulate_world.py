@@ -260,6 +260,21 @@ def test_what_is_not_seen_is_missing_with_its_reason(
         assert isinstance(value, Missing) and value.reason is reason
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        MetricsSettings(),
+        MetricsSettings(delay_s=4.0),
+        MetricsSettings(gaps=((50.0, 55.0),)),
+        MetricsSettings(gaps=((40.0, 70.0),)),
+        MetricsSettings(outages=((40.0, 70.0),)),
+    ],
+)
+def test_the_load_alone_is_that_of_all_signals(settings: MetricsSettings) -> None:
+    seen = metrics(range(1, 101), 60.0, settings)
+    assert seen.load(PIPELINE, 20.0) == seen.read(PIPELINE, 20.0).load
+
+
 def test_a_short_gap_is_a_gap_in_the_load() -> None:
     settings = MetricsSettings(gaps=((50.0, 55.0),))
     signals = metrics(range(1, 101), 60.0, settings).read(PIPELINE, 20.0)

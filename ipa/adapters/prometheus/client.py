@@ -14,7 +14,7 @@ from urllib3.util.retry import Retry
 from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
 from ipa.adapters.prometheus.transport import CheckedSession
-from ipa.control.ports import Signals, StageSignals
+from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
@@ -83,6 +83,14 @@ class PrometheusMetrics:
             stages=stages,
         )
 
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """The load over the last `window_s` seconds, by two queries."""
+        asked = queries(pipeline, self._dialect, self._namespace_label)
+        reading = _Reading(self._prometheus)
+        ages = reading.instant(asked.age)
+        age = self._age(_pick(ages, WHOLE), self._repeated_s(str(asked.age), reading.server_now_s))
+        return self._load(reading, asked, age, window_s)
+
     def _repeated_s(self, query: str, server_now_s: float) -> float:
         """How long the server's time has stood still over the readings of that query."""
         now_s = self._monotonic_s()
@@ -100,9 +108,7 @@ class PrometheusMetrics:
             return Missing(MissingReason.STALE, detail, age.value)
         return age
 
-    def _load(
-        self, reading: _Reading, asked: Queries, age: Value, window_s: float
-    ) -> Measured[LoadHistory] | Missing:
+    def _load(self, reading: _Reading, asked: Queries, age: Value, window_s: float) -> Load:
         """The load by the second up to the server's now; a second without a rate is a gap."""
         if isinstance(age, Missing):
             return age

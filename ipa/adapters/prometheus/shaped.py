@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ipa.adapters.prometheus.dialects import Dialect
-from ipa.control.ports import Metrics, Signals
+from ipa.control.ports import Load, Metrics, Signals
 from ipa.model.pipeline import Pipeline, Shape
 
 
@@ -17,5 +17,11 @@ class ShapedMetrics:
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, as that dialect's metrics read them."""
-        shape = pipeline.seldon.shape if pipeline.seldon else Shape.SINGLE
-        return self._by_shape[shape].read(pipeline, window_s)
+        return self._of(pipeline).read(pipeline, window_s)
+
+    def load(self, pipeline: Pipeline, window_s: float) -> Load:
+        """Its load alone, likewise."""
+        return self._of(pipeline).load(pipeline, window_s)
+
+    def _of(self, pipeline: Pipeline) -> Metrics:
+        return self._by_shape[pipeline.seldon.shape if pipeline.seldon else Shape.SINGLE]
