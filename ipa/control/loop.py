@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from math import floor
 from typing import Protocol
 
 from ipa.control.actuation import Phase, accepted, resume, sent
@@ -128,7 +129,10 @@ class ControlLoop:
         self._waker.set()
 
     def run(self, stop: Stop) -> None:
-        """Tick every `tick_s` until `stop` is set. A tick that takes longer skips the ticks it missed."""
+        """Tick every `tick_s` until `stop` is set. A tick that takes longer skips the ticks it missed.
+
+        And the one after them where it is less than half a tick away: it would see what this one saw.
+        """
         clock, tick_s = self._world.clock, self._settings.tick_s
         due_s = clock.monotonic_s()
         while not stop.is_set():
@@ -140,7 +144,7 @@ class ControlLoop:
             due_s += tick_s
             late_s = clock.monotonic_s() - due_s
             if late_s > 0:
-                missed = int(late_s // tick_s) + 1
+                missed = floor(late_s / tick_s + 0.5) + 1
                 due_s += missed * tick_s
                 skipped = self._snapshot.skipped_ticks + missed
                 self._snapshot = replace(self._snapshot, skipped_ticks=skipped)
