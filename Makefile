@@ -28,7 +28,7 @@ soak: install ## 72 h of virtual time under random faults, about 4 minutes (TICK
 test-cluster: install ## the contract suite and the stories on the cluster that IPA_TEST_KUBECONFIG names
 	$(PY) -m pytest tests/contract -m cluster -rs
 
-demo: install ## the main job on real models, about six minutes (SCREENSHOT=file for a picture of the page)
+demo: install ## the main job on real models, about five minutes (SCREENSHOT=file for a picture of the page)
 	@tools/system.sh
 	$(PY) -m experiments.demo $(if $(SCREENSHOT),--screenshot $(SCREENSHOT))
 
