@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.published.data import PIPELINES, WORKLOADS
 from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.control.guards import GuardSettings
 from ipa.settings import Settings
@@ -14,8 +15,6 @@ from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
-PIPELINES = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")
-WORKLOADS = ("bursty", "steady_low", "steady_high", "fluctuating")
 WORKLOADS_FILE = "ipa_workloads.json"
 OBJECTIVES = ("paper-v3", "default")
 

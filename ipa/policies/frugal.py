@@ -9,7 +9,7 @@ from ipa.model.observation import Observation
 from ipa.model.pipeline import Goal, Objective, Pipeline
 from ipa.model.plan import Plan
 from ipa.policies.base import Configs, Planner, PolicyState, Shorter, constrained
-from ipa.policies.ours import MIN_RATE_RPS, Ours, best_plan
+from ipa.policies.ours import Ours, best_plan, upper_rate_rps
 
 # Floors are compared with sums of floats.
 ROUNDING = 1e-9
@@ -43,7 +43,7 @@ class Frugal:
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The plan with the fewest cores; that of `inner` where there is none."""
         pipeline = constrained(self.inner.pipeline, state)
-        floor = self.published(pipeline, max(forecast.upper_rps, MIN_RATE_RPS)).pas
+        floor = self.published(pipeline, upper_rate_rps(forecast)).pas
         if floor is not None:
             floor = max(floor * (1 - ROUNDING), pipeline.bounds.accuracy_floor or 0.0)
             asked = replace(pipeline, bounds=replace(pipeline.bounds, accuracy_floor=floor))

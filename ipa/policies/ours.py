@@ -47,7 +47,7 @@ class Ours:
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The best plan; that of the largest rate that can be carried where the forecast cannot be."""
         pipeline = constrained(self.pipeline, state)
-        rate_rps = max(forecast.upper_rps, MIN_RATE_RPS)
+        rate_rps = upper_rate_rps(forecast)
         plan = best_plan(self.planner, self.shorter, pipeline, forecast, state.running)
         if plan.termination is not Termination.INFEASIBLE:
             return plan
@@ -72,6 +72,11 @@ class Ours:
         return None if best_rps is None else self.planner(pipeline, best_rps, state.running)
 
 
+def upper_rate_rps(forecast: Forecast) -> float:
+    """The upper forecast, as far as it is a load that can be planned for."""
+    return max(forecast.upper_rps, MIN_RATE_RPS)
+
+
 def best_plan(
     planner: Planner, shorter: Shorter | None, pipeline: Pipeline, forecast: Forecast, running: Configs
 ) -> Plan:
@@ -79,7 +84,7 @@ def best_plan(
 
     Errors: those of the planner.
     """
-    plan = planner(pipeline, max(forecast.upper_rps, MIN_RATE_RPS), running)
+    plan = planner(pipeline, upper_rate_rps(forecast), running)
     waiting = waiting_plan(shorter, pipeline, forecast, running, plan.sla_s) if shorter else None
     if waiting is not None and (not plan.stages or worth(waiting) > worth(plan)):
         return waiting
@@ -95,7 +100,7 @@ def waiting_plan(
     takes d seconds to serve. So where requests may wait d, a share of the SLA, that much is enough for the
     peak, and the point forecast for what comes beside it; the rest of the SLA is the plan's.
     """
-    upper_rps = max(forecast.upper_rps, MIN_RATE_RPS)
+    upper_rps = upper_rate_rps(forecast)
     wait_s = WAIT_RATIO * sla_s
     rate_rps = max(forecast.point_rps, upper_rps * forecast.peak_s / (forecast.peak_s + wait_s), MIN_RATE_RPS)
     if rate_rps >= upper_rps:

@@ -14,7 +14,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling, change_peak_cores
 from ipa.policies.base import Configs, PolicyState, constrained
-from ipa.policies.ours import MIN_RATE_RPS
+from ipa.policies.ours import upper_rate_rps
 from ipa.policies.profiled import Profiled
 
 # Sums of cores and shares of replicas are sums of fractions such as 0.1.
@@ -120,7 +120,7 @@ def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str)
 
     InputError where they were not measured.
     """
-    rate_rps = max(forecast.upper_rps, MIN_RATE_RPS)
+    rate_rps = upper_rate_rps(forecast)
     seen = profiled.predict(configs, rate_rps)
     carried_rps = rate_rps if seen is None or seen.carries else seen.capacity_rps
     plan = profiled.describe(configs, carried_rps)
