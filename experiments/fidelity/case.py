@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.adapters.files import load_pipeline, load_profiles
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.policies.base import pinned
 from ipa.policies.profiled import Profiled
 from ipa.simulate.arrivals import request_times, steps
 from pipelines.digits.bench import tensor
@@ -39,9 +40,18 @@ class Case:
     after: tuple[StageConfig, ...]
 
 
-def case_of(name: str, seconds: int) -> Case:
-    """The named pipeline for so long: half of it at each of its two rates, each with our plan for it."""
+# The stage that most of the work is for.
+BUSIEST = {"ocr": "recognise", "digits": "classify"}
+
+
+def case_of(name: str, seconds: int, *, shares_cpus: bool = False) -> Case:
+    """The named pipeline for so long: half of it at each of its two rates, each with our plan for it.
+
+    Its busiest stage has whole cores, so CPUs of its own; with `shares_cpus` it has what is best, be it less.
+    """
     pipeline = load_pipeline(Path("pipelines") / name / "pipeline.yaml")
+    if not shares_cpus:
+        pipeline = pinned(pipeline, [(BUSIEST[name], Pin(cores=1.0))])
     profiles = load_profiles(Path("profiles"), name)
     low_rps, high_rps = RATES[name]
     half = seconds // 2

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# The period of Linux CFS bandwidth control: a container may use cores × 100 ms in each.
-CFS_PERIOD_S = 0.1
+from ipa.model.plan import CFS_PERIOD_S
 
 
 class CpuQuota:
@@ -36,8 +35,11 @@ class CpuQuota:
         self._balance_s = min(self._capacity_s, self._balance_s + self._income_s() - cpu_s)
 
     def charge(self, cpu_s: float) -> float:
-        """The seconds to wait until the debt is paid, after `cpu_s` seconds of CPU time were used at once."""
-        self._balance_s = min(self._capacity_s, self._balance_s + self._income_s()) - cpu_s
+        """The seconds to wait until the debt is paid, after `cpu_s` seconds of CPU time since the last call.
+
+        So a replica that was busy before takes cpu_s / cores; one that was idle up to a period less.
+        """
+        self.settle(cpu_s)
         return max(0.0, -self._balance_s / self.cores) if self._is_limited else 0.0
 
     def _income_s(self) -> float:

@@ -8,6 +8,13 @@ from typing import Any
 
 # What a configuration that runs alone takes of the requests.
 WHOLE_PERCENT = 100
+# The period of Linux CFS bandwidth control: a container may use cores × 100 ms in each.
+CFS_PERIOD_S = 0.1
+
+
+def quota_cores(cores: float) -> float:
+    """The CPU quota that a replica of less than a core computes under, one thread at a time; 0 for others."""
+    return cores if cores < 1 else 0.0
 
 
 class Termination(StrEnum):

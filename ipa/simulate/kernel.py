@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from ipa.model.plan import CFS_PERIOD_S
+
 # What happens to a request that is too old when a batch is formed (`drop`).
 KEEP, REQUEST, BATCH = 0, 1, 2
 # The answer of `advance` where all was done; any other is the number of the stream that ran out of draws.
 DONE = -1
 # Arrays of `advance` before those of the factors.
-INPUTS = 12
+INPUTS = 14
 # Places in `state`.
 HEAD, BATCHES = 0, 1
 
@@ -39,7 +41,9 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     slots: Any,
     free_s: Any,
     replica: Any,
+    quota: Any,
     slow: Any,
+    saved_s: Any,
     factors: Any,
     next_factor: Any,
     last_factor: Any,
@@ -54,9 +58,10 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     Items wait in the order of `arrived_s` from place state[HEAD] on. Of group g: `sizes[g]` its batch size,
     `means_s[first_mean[g] + k]` the mean service time of k items, `stream[g]` where its factors come from
     (-1: none), `slots[g]` its replicas, a heap by the time they are free in `free_s[first_slot[g]:]`, with
-    their numbers in `replica` and by number how many times slower they are in `slow`. Each batch b leaves
-    the place after its last item in `stops`, when it began and ended, and the replica (-1: none served it,
-    all its items are lost). `lost` marks single items. Nothing begins before
+    their numbers in `replica` and by number how many times slower they are in `slow`; `quota[g]` the cores
+    of their CPU quota, 0 without: the means are those of busy replicas, less what was saved up by number in
+    `saved_s`. Each batch b leaves the place after its last item in `stops`, when it began and ended, and the
+    replica (-1: none served it, all its items are lost). `lost` marks single items. Nothing begins before
     `since_s`; the head of the queue has been there since `moved_s`.
     """
     head = state[HEAD]
@@ -138,7 +143,14 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
             next_factor[which] += 1
         root = first_slot[chosen]
         server = replica[root]
-        end = start + means_s[first_mean[chosen] + items] * factor * slow[server]
+        took = means_s[first_mean[chosen] + items] * factor * slow[server]
+        if quota[chosen] > 0.0:
+            # What a quota let it save up while idle, a period's worth at most; it computes all the same.
+            credit = min(CFS_PERIOD_S, saved_s[server] + start - chosen_free)
+            paid = took
+            took = max(paid * quota[chosen], paid - credit)
+            saved_s[server] = credit + took - paid
+        end = start + took
         head = stop
         stops[batch] = stop
         starts_s[batch] = start
@@ -181,8 +193,9 @@ def drive_plain(loop: Any, scalars: tuple[Any, ...], arrays: tuple[Any, ...], fa
         factors.refill(which)
         place[which] = int(factors.next[which])
     factors.next[:] = place
-    # Of what goes in the loop writes its state and the heaps; it knows batches and, last, lost items.
-    for at in (2, 9, 10):
+    # Of what goes in the loop writes its state, the heaps and what is saved up.
+    # It knows batches and, last, lost items.
+    for at in (2, 9, 10, 13):
         arrays[at][:] = before[at]
     for array, values in zip(after[:-1], out, strict=False):
         array[: state[BATCHES]] = values[: state[BATCHES]]

@@ -14,7 +14,7 @@ KERNELS = ("auto", "numba", "plain")
 # Insertion sort is quick where few pass others; of several groups an idle replica's last batch may pass all.
 FEW_REPLICAS = 256
 # Places among the arrays of `kernel.advance`.
-SIZES, SLOTS = 3, 8
+SIZES, SLOTS, QUOTA = 3, 8, 11
 DROP = 4
 
 
@@ -88,7 +88,7 @@ def drive(name: str = "auto") -> Drive:
 
 
 def _is_single(scalars: tuple[Any, ...], arrays: tuple[Any, ...]) -> bool:
-    return kernel_singles.is_for(scalars[DROP], arrays[SIZES], arrays[SLOTS])
+    return kernel_singles.is_for(scalars[DROP], arrays[SIZES], arrays[SLOTS], arrays[QUOTA])
 
 
 def _compiled(function: Callable[..., Any]) -> Any:

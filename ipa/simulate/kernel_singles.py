@@ -10,9 +10,9 @@ from ipa.simulate.kernel import BATCHES, DONE, HEAD, KEEP
 FEW_PODS = 16
 
 
-def is_for(drop: int, sizes: Any, slots: Any) -> bool:
+def is_for(drop: int, sizes: Any, slots: Any, quota: Any) -> bool:
     """Whether `advance_singles` does what `kernel.advance` would with these."""
-    return drop == KEEP and len(sizes) == 1 and sizes[0] == 1 and slots[0] <= FEW_PODS
+    return drop == KEEP and len(sizes) == 1 and sizes[0] == 1 and slots[0] <= FEW_PODS and not quota[0]
 
 
 def advance_singles(
@@ -33,7 +33,9 @@ def advance_singles(
     slots: Any,
     free_s: Any,
     replica: Any,
+    quota: Any,
     slow: Any,
+    saved_s: Any,
     factors: Any,
     next_factor: Any,
     last_factor: Any,

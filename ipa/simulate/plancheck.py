@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, quota_cores
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat, StageProblem
 from ipa.optimize.verify import items_of
@@ -192,7 +192,7 @@ class PlanCheck:
         if columns.latency_s[at] > full_s:
             spread = float(service_spread(np.array([full_s]), columns.latency_s[at : at + 1])[0])
         name = f"{config.variant} b{config.batch_size} {config.cores:g}"
-        service = Service(float(full_s), float(one_s), spread)
+        service = Service(float(full_s), float(one_s), spread, quota_cores(config.cores))
         return Pods(config.replicas, config.batch_size, service, name, config.variant)
 
     def _place(self, config: StageConfig) -> tuple[int | None, StageProblem]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ipa.model.plan import CFS_PERIOD_S
 from ipa.simulate.columns import Ended, Formed, Ints, Items, no_items
 from ipa.simulate.kernel_numba import FEW_REPLICAS, Drive
 from ipa.simulate.service import Factors, Floats, Service
@@ -64,6 +65,7 @@ def _table(groups: Sequence[_Group], factors: Factors) -> tuple[NDArray[Any], ..
         counts,
         free_s,
         replica,
+        np.array([group.pods.service.quota_cores for group in groups], dtype=np.float64),
     )
 
 
@@ -82,6 +84,7 @@ class QueueSim:
         self._groups: dict[str, _Group] = {}
         self._known: tuple[NDArray[Any], ...] | None = None  # made of the groups when it is needed
         self._slow = np.empty(0)
+        self._saved_s = np.empty(0)  # of a quota, by each replica
         self._drained: list[Drained] = []
         self.names: list[str] = []  # of each replica's pods, by its number
         self.variants: list[str] = []
@@ -159,6 +162,7 @@ class QueueSim:
         self.names += [pods.name] * count
         self.variants += [pods.variant] * count
         self._slow = np.concatenate([self._slow, np.ones(count)])
+        self._saved_s = np.concatenate([self._saved_s, np.full(count, CFS_PERIOD_S)])
         return numbers
 
     def slow(self, name: str, factor: float, count: int | None) -> None:
@@ -237,6 +241,7 @@ class QueueSim:
                 state,
                 *self._known,
                 self._slow,
+                self._saved_s,
                 stops,
                 starts,
                 ends,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import InputError
+from ipa.model.plan import quota_cores
 from ipa.model.profile import OperatingPoint
 from ipa.queueing.tail_parts import service_spread
 from ipa.simulate.gamma import gamma_table
@@ -20,12 +21,14 @@ class Service:
     """The service time of one replica: gamma distributed, its mean linear in the items of the batch.
 
     A full batch takes `full_s` on the mean, a single item `one_s`; `spread` is the squared coefficient
-    of variation of either: 0 is constant, 1 exponential.
+    of variation of either: 0 is constant, 1 exponential. Those are the times of a busy replica; with a CPU
+    quota of `quota_cores` it has saved up to a period of its time while it was idle (`dataplane.quota`).
     """
 
     full_s: float
     one_s: float
     spread: float = 0.0
+    quota_cores: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.full_s > 0 and self.one_s > 0 and self.spread >= 0):
@@ -57,7 +60,7 @@ def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> S
     spread = 0.0
     if point.latency_mean_s is not None and point.latency_s > full_s:
         spread = float(service_spread(np.array([full_s]), np.array([point.latency_s]))[0])
-    return Service(full_s, one_s, spread)
+    return Service(full_s, one_s, spread, quota_cores(point.cores))
 
 
 class Factors:

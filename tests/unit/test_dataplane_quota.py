@@ -29,6 +29,7 @@ def test_idle_time_refills_no_more_than_a_period() -> None:
     time = Time()
     quota = CpuQuota(0.5, monotonic=time)
     time.now_s = 1000
+    quota.settle(0)
     assert quota.charge(0.15) == pytest.approx(0.2)
 
 
@@ -70,3 +71,15 @@ def test_usage_never_exceeds_the_quota_and_one_period(cores: float, calls: list[
         # Some of it was used meanwhile, by the server around the model.
         used_s += idle_s / 4
         quota.settle(idle_s / 4)
+
+
+def test_a_busy_replica_takes_its_time_over_the_cores_however_long_a_call_is() -> None:
+    time = Time()
+    quota = CpuQuota(0.25, monotonic=time)
+    quota.charge(0.025)
+    for cpu_s in (0.01, 0.3, 0.02):
+        began_s = time.now_s
+        quota.settle(0)
+        time.now_s += cpu_s
+        time.now_s += quota.charge(cpu_s)
+        assert time.now_s - began_s == pytest.approx(cpu_s / 0.25)

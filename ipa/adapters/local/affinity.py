@@ -2,40 +2,91 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def move(pid: int, cpus: Collection[int]) -> None:
+    """Bind every thread of the process to those CPUs; nothing where it has ended."""
+    moved: set[str] = set()
+    with suppress(ProcessLookupError, FileNotFoundError):
+        # A thread that starts meanwhile has the CPUs of the one that started it: look until none is new.
+        while new := {task.name for task in Path(f"/proc/{pid}/task").iterdir()} - moved:
+            for thread in new:
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread), cpus)
+            moved |= new
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a process is: on CPUs of its own, or on those that are left to all others."""
+
+    cores: float
+    cpus: tuple[int, ...] = ()
+    is_exclusive: bool = False
+    pid: int = 0
 
 
 class CpuMap:
-    """Replicas packed onto the CPUs of this machine: whole cores to CPUs of their own while there are any."""
+    """Processes on the CPUs of this machine, as the kubelet's static policy has them. Thread-safe.
 
-    def __init__(self, cpus: Sequence[int] | None = None) -> None:
-        self._load: dict[int, float] = dict.fromkeys(cpus or sorted(os.sched_getaffinity(0)), 0.0)
-        self._places: dict[str, dict[int, float]] = {}
+    A replica of whole cores has CPUs of its own while there are any free; replicas of less, and what has no
+    cores of its own, share the rest, or all CPUs where none is left. Whoever comes late, as in a change
+    beside what is still there, gets its own as soon as others have gone.
+    """
 
-    def place(self, replica: str, cores: float) -> tuple[int, ...]:
-        """The CPUs of a new replica: the least loaded, for a fraction the fullest on which it still fits."""
-        wanted = min(len(self._load), max(1, math.ceil(cores)))
-        share = cores / wanted
-        if cores < 1:
-            fitting = [cpu for cpu, load in self._load.items() if load + cores <= 1 + 1e-9]
-            fullest = max(fitting, key=lambda cpu: self._load[cpu], default=None)
-            chosen = [fullest] if fullest is not None else self._least_loaded(1)
-        else:
-            chosen = self._least_loaded(wanted)
-        for cpu in chosen:
-            self._load[cpu] += share
-        self._places[replica] = dict.fromkeys(chosen, share)
-        return tuple(chosen)
+    def __init__(
+        self, cpus: Sequence[int] | None = None, move: Callable[[int, Collection[int]], None] = move
+    ) -> None:
+        self._cpus = tuple(cpus or sorted(os.sched_getaffinity(0)))
+        self._move = move
+        self._places: dict[str, Place] = {}
+        self._lock = threading.Lock()
 
-    def release(self, replica: str) -> None:
-        """The replica is gone."""
-        for cpu, share in self._places.pop(replica, {}).items():
-            self._load[cpu] -= share
+    def place(self, name: str, cores: float = 0) -> tuple[int, ...]:
+        """The CPUs of a new process, until others come or go."""
+        with self._lock:
+            self._places[name] = Place(cores)
+            self._share_out()
+            return self._places[name].cpus
 
-    def _least_loaded(self, number: int) -> list[int]:
-        return sorted(self._load, key=lambda cpu: (round(self._load[cpu], 9), cpu))[:number]
+    def started(self, name: str, pid: int) -> None:
+        """What was placed runs as this process."""
+        with self._lock:
+            place = self._places[name]
+            place.pid = pid
+            # Others may have come or gone since it was placed.
+            self._move(pid, place.cpus)
+
+    def release(self, name: str) -> None:
+        """It is gone."""
+        with self._lock:
+            if self._places.pop(name, None):
+                self._share_out()
+
+    def _share_out(self) -> None:
+        taken = {cpu for place in self._places.values() if place.is_exclusive for cpu in place.cpus}
+        # From the last CPU on: the first is where a machine handles its interrupts.
+        free = [cpu for cpu in reversed(self._cpus) if cpu not in taken]
+        for place in self._places.values():
+            wanted = int(place.cores)
+            if not place.is_exclusive and wanted == place.cores and 0 < wanted <= len(free):
+                place.is_exclusive = True
+                self._put(place, tuple(sorted(free[:wanted])))
+                free = free[wanted:]
+        for place in self._places.values():
+            if not place.is_exclusive:
+                self._put(place, tuple(sorted(free)) or self._cpus)
+
+    def _put(self, place: Place, cpus: tuple[int, ...]) -> None:
+        if place.cpus != cpus and place.pid:
+            self._move(place.pid, cpus)
+        place.cpus = cpus
 
 
 class CoreMeter:

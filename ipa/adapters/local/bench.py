@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -61,8 +60,7 @@ class Bench:
     @contextmanager
     def serve(self, stage: str, variant: str, cores: float) -> Iterator[Served]:
         """A replica that is ready; it has ended afterwards. UnavailableError where it does not get ready."""
-        # From the last CPU on: the first is where a machine handles its interrupts.
-        cpus = CpuMap(sorted(os.sched_getaffinity(0), reverse=True))
+        cpus = CpuMap()
         config = StageConfig(stage=stage, variant=variant, batch_size=1, cores=cores, replicas=1)
         started_s = time.monotonic()
         replica = launch(

@@ -96,10 +96,10 @@ def launch(
     """Start a replica of the configuration; it is not ready yet."""
     run = local_run(pipeline, config.stage, config.variant)
     key = f"{config.stage}-{number}"
-    place = cpus.place(key, config.cores)
     port = free_port()
     model_dir = folder / key
     log = folder / f"{key}.log"
+    place = cpus.place(str(log), config.cores)
     env = {**_compute_env(config.cores), **run.env}
     if run.command:
         model_dir.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,7 @@ def launch(
     else:
         write_settings(model_dir, config.stage, run, port)
         pid = processes.start_module(SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log)
+    cpus.started(str(log), pid)
     url = f"http://{HOST}:{port}"
     return Replica(key, config.stage, config.variant, config.cores, url, pid, log, now_s)
 

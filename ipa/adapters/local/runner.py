@@ -172,7 +172,9 @@ class PipelineRunner:
         self._thread.join()
         self._processes.close()
         with self._lock:
+            self._cpus.release(str(self._log("router")))
             for run in self._stages:
+                self._cpus.release(str(self._log(f"queue-{run.stage.name}")))
                 for replica in run.replicas:
                     self._gone(replica)
                 run.replicas.clear()
@@ -213,7 +215,7 @@ class PipelineRunner:
             if not run.queue_pid:
                 name = run.stage.name
                 arguments = ["--pipeline", self.pipeline.name, "--stage", name, "--port", str(run.queue_port)]
-                run.queue_pid = self._start("ipa.dataplane.queue", arguments, f"queue-{name}.log")
+                run.queue_pid = self._start("ipa.dataplane.queue", arguments, f"queue-{name}")
                 run.told = None
         if not self._router_pid:
             arguments = ["--pipeline", self.pipeline.name, "--port", str(self._router_port)]
@@ -221,10 +223,17 @@ class PipelineRunner:
                 arguments += ["--stage", f"{run.stage.name}={run.queue_url}"]
             if self.pipeline.drop_after_s is not None:
                 arguments += ["--drop-after-s", str(self.pipeline.drop_after_s)]
-            self._router_pid = self._start("ipa.dataplane.router", arguments, "router.log")
+            self._router_pid = self._start("ipa.dataplane.router", arguments, "router")
 
-    def _start(self, module: str, arguments: list[str], log_name: str) -> int:
-        return self._processes.start_module(module, arguments, env={}, cpus=(), log=self._folder / log_name)
+    def _start(self, module: str, arguments: list[str], name: str) -> int:
+        log_path = self._log(name)
+        cpus = self._cpus.place(str(log_path))
+        pid = self._processes.start_module(module, arguments, env={}, cpus=cpus, log=log_path)
+        self._cpus.started(str(log_path), pid)
+        return pid
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
 
     def _check_health(self) -> None:
         now_s = time.monotonic()
@@ -319,6 +328,7 @@ class PipelineRunner:
             with self._lock:
                 if pid == self._router_pid:
                     self._router_pid = 0
+                    self._cpus.release(str(self._log("router")))
                     self.restarts += 1
                 for run in self._stages:
                     self._note_exit(run, pid, code)
@@ -326,6 +336,7 @@ class PipelineRunner:
     def _note_exit(self, run: StageRun, pid: int, code: int) -> None:
         if pid == run.queue_pid:
             run.queue_pid = 0
+            self._cpus.release(str(self._log(f"queue-{run.stage.name}")))
             self.restarts += 1
         for replica in [it for it in run.replicas if it.pid == pid]:
             run.replicas.remove(replica)
@@ -335,7 +346,7 @@ class PipelineRunner:
 
     def _gone(self, replica: Replica) -> None:
         self._meter.add(-replica.cores, time.monotonic())
-        self._cpus.release(replica.key)
+        self._cpus.release(str(replica.log))
 
     def _died(self, run: StageRun, replica: Replica, code: int) -> None:
         self.restarts += 1
