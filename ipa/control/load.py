@@ -18,10 +18,9 @@ from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Fallback
 from ipa.model.plan import StageConfig
+from ipa.policies.base import ANY_RATE_RPS
 
 Configs = tuple[StageConfig, ...]
-# A rate for which every measured configuration can be described; capacities do not depend on it.
-ANY_RATE_RPS = 1.0
 
 
 def on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict, EngineState]:

@@ -1,0 +1,226 @@
+"""How many times its profile each variant takes where it runs now, learned from the batches that are seen.
+
+A profile says what a replica does alone; where machines are shared, a batch may take longer. The ratio of the
+two is smoothed, and planned with in steps. It is never below 1: a machine that is quicker than measured may
+be shared again tomorrow, and plans that count on it would be late then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import exp, log
+
+from ipa.control.guards import GuardSettings
+from ipa.model.decision import Event, Notice
+from ipa.model.observation import Batches, Measured, Observation
+from ipa.model.parts import is_shared
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.slowdown import Slowdown, Slowdowns
+from ipa.policies.base import ANY_RATE_RPS, Predictor
+from ipa.queueing.service import Service
+
+# Ratios are planned with in steps of 5 %, so that plans do not jitter with them.
+STEP = 1.05
+# A profile may be wrong by so much, and by less than half of it once it is corrected.
+DEAD_BAND, DEAD_BAND_END = 1.10, 1.05
+# It is taken back only by two steps and more: half a step up is enough to plan for more.
+STEPS_BACK = 2
+# What takes longer than this is broken, not slow: a plan with so many replicas would not mend it.
+MOST = 4.0
+# What is quicker is not followed further, so that it is seen at once when it gets slower.
+LEAST = 0.9
+# The windows of the metrics smooth already; this evens out a tick or two.
+SMOOTH_S = 10.0
+# Fewer batches in a window say nothing.
+LEAST_BATCHES = 10
+# A ratio of so many batches is within 3.3 % of the true one, so that the dead band is three deviations: the
+# square of the batches' variation over that of 0.033. No variant is taken to vary by less than 30 %.
+SURE_RATIO, LEAST_VARIATION = 0.033, 0.3
+# A variant that was not seen for so long may do better by now.
+FORGET_S = 1800.0
+# Above this a person should look, and is told again only after it was below the other.
+ALARM, ALARM_END = 1.25, 1.15
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a variant was seen to take: `ratio` times its profile, smoothed; last at `at_s`.
+
+    `steps` are those of `STEP` planned with; `is_told` whether people were told.
+    """
+
+    stage: str
+    variant: str
+    ratio: float
+    steps: int
+    at_s: float
+    is_told: bool = False
+
+    @property
+    def planned_ratio(self) -> float:
+        """What is planned with; 1 within the dead band."""
+        return STEP**self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """When a stage was first seen to run these replicas, with no change on its way."""
+
+    stage: str
+    variant: str
+    batch_size: int
+    cores: float
+    since_s: float
+
+    def is_of(self, config: StageConfig) -> bool:
+        """Whether the configuration has such replicas, however many."""
+        mine = (self.stage, self.variant, self.batch_size, self.cores)
+        return mine == (config.stage, config.variant, config.batch_size, config.cores)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What was learned of each variant, and since when stages run what they do."""
+
+    seen: tuple[Seen, ...] = ()
+    since: tuple[Since, ...] = ()
+
+    def of(self, stage: str, variant: str) -> Seen | None:
+        """What is known of the variant; None where nothing is."""
+        return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
+
+    def newest(self, stage: str) -> Seen | None:
+        """What was seen last of any variant of the stage."""
+        mine = (each for each in self.seen if each.stage == stage)
+        return max(mine, key=lambda each: each.at_s, default=None)
+
+    def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
+        """What to plan with. What slows one variant slows its stage: one that was not seen has the newest."""
+        found = []
+        for stage in pipeline.served if self.seen else ():
+            newest = self.newest(stage.name)
+            for variant in stage.variants if newest else ():
+                seen = self.of(stage.name, variant.name) or newest
+                if seen is not None and seen.steps:
+                    found.append(Slowdown(stage.name, variant.name, seen.planned_ratio))
+        return tuple(found)
+
+
+UNCORRECTED = Correction()
+
+
+def learned(
+    before: Correction,
+    observation: Observation,
+    predict: Predictor,
+    settings: GuardSettings,
+    now_s: float,
+    *,
+    in_flight: bool,
+) -> Correction:
+    """What is known after this tick. `predict` is by the profiles alone.
+
+    Nothing is learned while a change is on its way, nor where the batches seen may be those of other
+    replicas, are too few, or old; nor where several configurations share the load, since metrics know the
+    stage alone.
+    """
+    if not settings.correct_profiles:
+        return UNCORRECTED
+    kept = tuple(each for each in before.seen if now_s - each.at_s < FORGET_S)
+    running = observation.running()
+    if running is None:
+        return replace(before, seen=kept)
+    known = {config.stage: each for each in before.since for config in running if each.is_of(config)}
+    if in_flight or not observation.settled or is_shared(running):
+        return Correction(kept, tuple(known.values()))
+    since = tuple(known.get(config.stage) or _since(config, now_s) for config in running)
+    after = Correction(kept, since)
+    ripe = {
+        stage.stage: stage.batches.value
+        for stage, one in zip(observation.stages, since, strict=True)
+        if isinstance(stage.batches, Measured) and _is_ripe(stage.batches, one, settings, now_s)
+    }
+    by_profile = predict(running, ANY_RATE_RPS) if ripe else None
+    if by_profile is None:
+        return after
+    for config, service in zip(running, by_profile.services, strict=True):
+        if config.stage in ripe:
+            after = _with(after, _updated(after, config, service, ripe[config.stage], now_s))
+    return after
+
+
+def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Event, ...]]:
+    """What people are to be told of profiles that are wrong, once each; and that they are told."""
+    events, seen = [], []
+    for each in known.seen:
+        is_slow = each.planned_ratio > (ALARM_END if each.is_told else ALARM)
+        if is_slow and not each.is_told:
+            events.append(Event(Notice.PROFILE_SLOW, _alarm(each, pipeline), is_warning=True))
+        seen.append(replace(each, is_told=is_slow))
+    return replace(known, seen=tuple(seen)), tuple(events)
+
+
+def planned_with(plan: Plan) -> str:
+    """In words, which variants of the plan are to take longer than their profile; empty for none."""
+    named = [
+        f"{stage.stage}={stage.variant} taking {stage.slowdown_ratio:.3g} x its profile"
+        for stage in plan.stages
+        if stage.slowdown_ratio > 1
+    ]
+    return f"planned with {', '.join(named)}" if named else ""
+
+
+def steps_for(steps: int, ratio: float) -> int:
+    """The steps to plan with where so many are planned with now and the ratio is that."""
+    if ratio < DEAD_BAND_END or (not steps and ratio < DEAD_BAND):
+        return 0
+    wanted = log(min(ratio, MOST)) / log(STEP)
+    if steps - STEPS_BACK < wanted <= steps + 0.5:
+        return steps
+    return max(round(wanted), round(log(DEAD_BAND) / log(STEP)))
+
+
+def _since(config: StageConfig, now_s: float) -> Since:
+    return Since(config.stage, config.variant, config.batch_size, config.cores, now_s)
+
+
+def _is_ripe(batches: Measured[Batches], since: Since, settings: GuardSettings, now_s: float) -> bool:
+    """Whether these are enough, new enough, and all of the replicas that run."""
+    seen = batches.value
+    return (
+        batches.age_s <= settings.stale_after_s
+        and seen.count >= LEAST_BATCHES
+        and now_s - since.since_s >= seen.window_s + batches.age_s
+    )
+
+
+def _updated(
+    known: Correction, config: StageConfig, service: Service, batches: Batches, now_s: float
+) -> Seen:
+    """What is known of the variant after these batches: more of it the longer ago it was and the more."""
+    mine, newest = known.of(config.stage, config.variant), known.newest(config.stage)
+    before = mine or newest
+    ratio = before.ratio if before else 1.0
+    passed_s = min(now_s - mine.at_s, batches.window_s) if mine else batches.window_s
+    enough = max(service.spread, LEAST_VARIATION**2) / SURE_RATIO**2
+    new = batches.count * passed_s / batches.window_s
+    weight = min(1 - exp(-passed_s / SMOOTH_S), new / enough)
+    expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
+    seen = min(batches.service_s / expected_s, MOST)
+    ratio = max(ratio + weight * (seen - ratio), LEAST)
+    steps = steps_for(before.steps if before else 0, ratio)
+    return Seen(config.stage, config.variant, ratio, steps, now_s, before is not None and before.is_told)
+
+
+def _with(known: Correction, seen: Seen) -> Correction:
+    others = tuple(each for each in known.seen if (each.stage, each.variant) != (seen.stage, seen.variant))
+    return replace(known, seen=(*others, seen))
+
+
+def _alarm(seen: Seen, pipeline: Pipeline) -> str:
+    return (
+        f"{seen.stage}={seen.variant} takes {seen.ratio:.3g} x its profile, and is planned for so; "
+        f"measure it anew where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or look what "
+        "else its machines do"
+    )
