@@ -22,8 +22,8 @@ from ipa.queueing.service import Service
 
 # Ratios are planned with in steps of 5 %, so that plans do not jitter with them.
 STEP = 1.05
-# A profile may be wrong by so much, and by less than half of it once it is corrected.
-DEAD_BAND, DEAD_BAND_END = 1.10, 1.05
+# A profile may be wrong by so much; one that was corrected by no more than the other, to be let go.
+DEAD_BAND, DEAD_BAND_END = 1.10, 1.03
 # It is taken back only by two steps and more: half a step up is enough to plan for more.
 STEPS_BACK = 2
 # What takes longer than this is broken, not slow: a plan with so many replicas would not mend it.
@@ -34,9 +34,9 @@ LEAST = 0.9
 SMOOTH_S = 10.0
 # Fewer batches in a window say nothing.
 LEAST_BATCHES = 10
-# A ratio of so many batches is within 3.3 % of the true one, so that the dead band is three deviations: the
-# square of the batches' variation over that of 0.033. No variant is taken to vary by less than 30 %.
-SURE_RATIO, LEAST_VARIATION = 0.033, 0.3
+# The mean of n batches is off by their variation over √n. So many are asked for that this is 2 %: then chance
+# neither leaves the dead band nor goes back and forth between steps. None is taken to vary by less than 25 %.
+SURE_RATIO, LEAST_VARIATION = 0.02, 0.25
 # A variant that was not seen for so long may do better by now.
 FORGET_S = 1800.0
 # Above this a person should look, and is told again only after it was below the other.

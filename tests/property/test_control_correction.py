@@ -95,10 +95,8 @@ def test_random_service_times_neither_correct_a_right_profile_nor_flap_on_a_wron
     if true == 1.0:
         assert not any(steps)
         return
-    late = steps[60:]
-    changes = sum(before != after for before, after in pairwise(late))
-    assert changes <= 6
-    backs = sum(after < before for before, after in pairwise(late))
+    # It may still be rising where a window says little; back and forth it goes seldom.
+    backs = sum(after < before for before, after in pairwise(steps))
     assert backs <= 3
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ipa.control.correction import (
     DEAD_BAND,
+    DEAD_BAND_END,
     FORGET_S,
     MOST,
     STEP,
@@ -192,7 +193,8 @@ def test_a_step_back_needs_more_than_a_step_up() -> None:
     assert steps_for(steps, planned * 1.03) == steps + 1
     assert steps_for(steps, planned * 0.92) == steps
     assert steps_for(steps, planned * 0.90) < steps
-    assert (steps_for(0, DEAD_BAND - 0.001), steps_for(2, 1.06), steps_for(2, 1.049)) == (0, 2, 0)
+    ends = (steps_for(2, DEAD_BAND_END), steps_for(2, DEAD_BAND_END - 0.001))
+    assert (steps_for(0, DEAD_BAND - 0.001), steps_for(0, DEAD_BAND), *ends) == (0, 2, 2, 0)
 
 
 def test_people_are_told_once_and_again_only_after_it_was_well() -> None:
