@@ -7,8 +7,9 @@ be shared again tomorrow, and plans that count on it would be late then.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import exp, log, sqrt
 
 from ipa.control.guards import GuardSettings
 from ipa.model.decision import Event, Notice
@@ -30,13 +31,16 @@ STEPS_BACK = 2
 MOST = 4.0
 # What is quicker is not followed further, so that it is seen at once when it gets slower.
 LEAST = 0.9
-# The windows of the metrics smooth already; this evens out a tick or two.
-SMOOTH_S = 10.0
 # Fewer batches in a window say nothing.
-LEAST_BATCHES = 10
-# The mean of n batches is off by their variation over √n. So many are asked for that this is 2 %: then chance
-# neither leaves the dead band nor goes back and forth between steps. None is taken to vary by less than 25 %.
-SURE_RATIO, LEAST_VARIATION = 0.02, 0.25
+LEAST_BATCHES = 5
+# A mean of n batches is off by their variation over √n. They are smoothed until that is 2 %, and over this
+# long at least: then chance neither leaves the dead band nor goes back and forth between steps.
+SURE_RATIO, SMOOTH_S = 0.02, 10.0
+# No variant is taken to vary by less.
+LEAST_VARIATION = 0.25
+# So many deviations and a step away is no chance: the world has changed, and nothing before counts. Where a
+# deviation is more than a tenth, means are too far from normal to say so.
+SURPRISE, NORMAL_RATIO = 4.0, 0.1
 # A variant that was not seen for so long may do better by now.
 FORGET_S = 1800.0
 # Above this a person should look, and is told again only after it was below the other.
@@ -47,7 +51,8 @@ ALARM, ALARM_END = 1.25, 1.15
 class Seen:
     """What a variant was seen to take: `ratio` times its profile, smoothed; last at `at_s`.
 
-    `steps` are those of `STEP` planned with; `is_told` whether people were told.
+    `recent` are (time, ratio) of the last window. `steps` are those of `STEP` planned with; `is_told` whether
+    people were told.
     """
 
     stage: str
@@ -55,6 +60,7 @@ class Seen:
     ratio: float
     steps: int
     at_s: float
+    recent: tuple[tuple[float, float], ...] = ()
     is_told: bool = False
 
     @property
@@ -171,14 +177,28 @@ def planned_with(plan: Plan) -> str:
     return f"planned with {', '.join(named)}" if named else ""
 
 
-def steps_for(steps: int, ratio: float) -> int:
-    """The steps to plan with where so many are planned with now and the ratio is that."""
-    if ratio < DEAD_BAND_END or (not steps and ratio < DEAD_BAND):
+def steps_for(steps: int, ratios: Sequence[float]) -> int:
+    """The steps to plan with where so many are planned with now, and these are the ratios of the last window.
+
+    More where all of them say so, and then as many as the newest says: by then a change has filled the
+    window, and one batch that took long has left it. Fewer where all say so.
+    """
+    low, high, newest = min(ratios), max(ratios), ratios[-1]
+    if not steps:
+        return _steps(newest) if low >= DEAD_BAND else 0
+    if high < DEAD_BAND_END:
         return 0
-    wanted = log(min(ratio, MOST)) / log(STEP)
-    if steps - STEPS_BACK < wanted <= steps + 0.5:
-        return steps
-    return max(round(wanted), round(log(DEAD_BAND) / log(STEP)))
+    if _exact_steps(low) > steps + 0.5:
+        return _steps(newest)
+    return max(_steps(high), _steps(DEAD_BAND)) if _exact_steps(high) <= steps - STEPS_BACK else steps
+
+
+def _exact_steps(ratio: float) -> float:
+    return log(min(ratio, MOST)) / log(STEP)
+
+
+def _steps(ratio: float) -> int:
+    return round(_exact_steps(ratio))
 
 
 def _since(config: StageConfig, now_s: float) -> Since:
@@ -198,19 +218,34 @@ def _is_ripe(batches: Measured[Batches], since: Since, settings: GuardSettings, 
 def _updated(
     known: Correction, config: StageConfig, service: Service, batches: Batches, now_s: float
 ) -> Seen:
-    """What is known of the variant after these batches: more of it the longer ago it was and the more."""
-    mine, newest = known.of(config.stage, config.variant), known.newest(config.stage)
-    before = mine or newest
-    ratio = before.ratio if before else 1.0
-    passed_s = min(now_s - mine.at_s, batches.window_s) if mine else batches.window_s
-    enough = max(service.spread, LEAST_VARIATION**2) / SURE_RATIO**2
-    new = batches.count * passed_s / batches.window_s
-    weight = min(1 - exp(-passed_s / SMOOTH_S), new / enough)
+    """What is known of the variant after these batches."""
+    mine = known.of(config.stage, config.variant)
+    before = mine or known.newest(config.stage)
+    window_s = batches.window_s
+    passed_s = min(now_s - mine.at_s, window_s) if mine else window_s
+    ratio = _smoothed(before.ratio if before else 1.0, config, service, batches, passed_s)
+    past = mine.recent if mine else ((now_s - window_s, before.ratio if before else 1.0),)
+    recent = tuple(each for each in past if now_s - each[0] <= window_s) or past[-1:]
+    recent = (*recent, (now_s, ratio))
+    steps = steps_for(before.steps if before else 0, [each for _, each in recent])
+    is_told = before is not None and before.is_told
+    return Seen(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
+
+
+def _smoothed(
+    ratio: float, config: StageConfig, service: Service, batches: Batches, passed_s: float
+) -> float:
+    """The ratio after batches that were seen `passed_s` later: the more of them, the more they count."""
     expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
     seen = min(batches.service_s / expected_s, MOST)
-    ratio = max(ratio + weight * (seen - ratio), LEAST)
-    steps = steps_for(before.steps if before else 0, ratio)
-    return Seen(config.stage, config.variant, ratio, steps, now_s, before is not None and before.is_told)
+    variation = max(sqrt(service.spread), LEAST_VARIATION)
+    deviation_ratio = variation / sqrt(batches.count)
+    surprising = max(SURPRISE * deviation_ratio, STEP - 1)
+    if deviation_ratio <= NORMAL_RATIO and abs(seen - ratio) > ratio * surprising:
+        return max(seen, LEAST)
+    new = batches.count * passed_s / batches.window_s
+    weight = min(1 - exp(-passed_s / SMOOTH_S), new * (SURE_RATIO / variation) ** 2)
+    return max(ratio + weight * (seen - ratio), LEAST)
 
 
 def _with(known: Correction, seen: Seen) -> Correction:
@@ -220,7 +255,7 @@ def _with(known: Correction, seen: Seen) -> Correction:
 
 def _alarm(seen: Seen, pipeline: Pipeline) -> str:
     return (
-        f"{seen.stage}={seen.variant} takes {seen.ratio:.3g} x its profile, and is planned for so; "
+        f"{seen.stage}={seen.variant} takes {seen.ratio:.3g} x its profile, and plans now count on that; "
         f"measure it anew where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or look what "
         "else its machines do"
     )

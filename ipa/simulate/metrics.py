@@ -29,9 +29,9 @@ class MetricsSettings:
     Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate is the
     mean over `rate_window_s`, each of the load's the mean over `load_window_s` before it: two intervals at
     least, where an interval is not a second. The latency quantile is that of what was answered in
-    `latency_window_s`, batches are those that ended in it. In `gaps` nothing is scraped, so what is known
-    grows old; in `outages` nothing answers at all. What is older than `stale_after_s` is Missing (stale).
-    InputError for windows that cannot be.
+    `latency_window_s`, batches are those that ended in `batches_window_s`. In `gaps` nothing is scraped, so
+    what is known grows old; in `outages` nothing answers at all. What is older than `stale_after_s` is
+    Missing (stale). InputError for windows that cannot be.
     """
 
     scrape_interval_s: float = 1.0
@@ -39,6 +39,7 @@ class MetricsSettings:
     rate_window_s: float = 5.0
     load_window_s: float = 1.0
     latency_window_s: float = 15.0
+    batches_window_s: float = 10.0
     stale_after_s: float = 15.0
     gaps: tuple[Window, ...] = ()
     outages: tuple[Window, ...] = ()
@@ -55,7 +56,11 @@ class MetricsSettings:
 
 # As the service sees a pipeline on Seldon through Prometheus.
 ON_CLUSTER = MetricsSettings(
-    scrape_interval_s=5.0, rate_window_s=30.0, load_window_s=30.0, latency_window_s=60.0
+    scrape_interval_s=5.0,
+    rate_window_s=30.0,
+    load_window_s=30.0,
+    latency_window_s=60.0,
+    batches_window_s=30.0,
 )
 
 
@@ -181,7 +186,7 @@ class SimMetrics:
 
     def _batches(self, stage: str, newest_s: int, age_s: float) -> Measured[Batches] | Missing:
         logs = self._record.stage_batches.get(stage, ())
-        batches = served(logs, newest_s - self._settings.latency_window_s, newest_s)
+        batches = served(logs, newest_s - self._settings.batches_window_s, newest_s)
         return Measured(batches, age_s) if batches else NO_BATCHES
 
 

@@ -199,14 +199,14 @@ def test_queue_length_zero_is_seen_not_missing(busy: Signals) -> None:
     assert value(busy.stages["two"].queue_length) == 0
 
 
-def test_batches_are_those_of_the_latencys_window(busy: Signals, server: MetricsServer) -> None:
+def test_batches_are_those_of_their_window(busy: Signals, server: MetricsServer) -> None:
     assert isinstance(busy.stages["one"].batches, Measured)
     batches = busy.stages["one"].batches.value
     assert batches.service_s == pytest.approx(0.15, rel=0.02)
     assert batches.items == pytest.approx(3.0, rel=0.02)
-    assert batches.window_s == 15.0
+    assert batches.window_s == 10.0
     # The window is not yet full: some are there, and at most what a full one has.
-    assert 0 < batches.count <= 1.05 * RATE / 3 * 15.0
+    assert 0 < batches.count <= 1.05 * RATE / 3 * 10.0
     idle = PrometheusMetrics(server.url).read(pipeline("idle"), 30.0).stages
     for stage in (busy.stages["two"], idle["one"], idle["two"]):
         assert isinstance(stage.batches, Missing)

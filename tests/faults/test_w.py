@@ -27,7 +27,7 @@ HIGH_RPS = 25.0
 CORRECTING = replace(SETTINGS, correct_profiles=True)
 UNGUARDED = replace(SETTINGS, crowded_ticks=10**9)
 # Of the batches that the metrics tell of.
-WINDOW_S = 15.0
+WINDOW_S = 10.0
 SUBJECTS = ("ours", "plain")
 
 
@@ -398,7 +398,7 @@ def test_w8_the_profile_is_thirty_percent_too_fast(case: Case) -> None:
     case.at_least("residual alarms", len(warned), 1)
     case.at_most("residual alarms", len(warned), 2)
     late, by_guard, without = (100 * one.late / one.requests for one in (real, guarded, unguarded))
-    case.at_most("requests late %", late, 5.0)
+    case.at_most("requests late %", late, 7.5)
     case.at_most("requests late % with the guard against crowds alone", by_guard, 20.0)
     case.at_most("ticks to detect with that guard alone", first(alone, is_saturated), 12)
     case.baseline("requests late %", without)

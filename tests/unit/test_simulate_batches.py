@@ -65,10 +65,10 @@ def metrics(stage: StageSim, now_s: float, settings: MetricsSettings | None = No
     return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
 
 
-def test_the_port_has_those_of_the_latencys_window_up_to_the_newest_sample() -> None:
+def test_the_port_has_those_of_its_window_up_to_the_newest_sample() -> None:
     stage = played([float(second) for second in range(60)], 80.0, 1.0)
     seen = metrics(stage, 40.0).read(PIPELINE, 20.0).stages["detect"].batches
-    assert seen == Measured(Batches(15.0, pytest.approx(0.5), 1.0, 15.0), 0.0)
+    assert seen == Measured(Batches(10.0, pytest.approx(0.5), 1.0, 10.0), 0.0)
     late = metrics(stage, 42.0, MetricsSettings(delay_s=2.0)).read(PIPELINE, 20.0).stages["detect"].batches
     assert late == Measured(seen.value, 2.0)
     idle = metrics(stage, 90.0).read(PIPELINE, 20.0).stages["detect"].batches

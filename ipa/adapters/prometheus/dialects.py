@@ -50,6 +50,10 @@ RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0, Dialect.SPLIT: 30.0}
 LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0, Dialect.SPLIT: 60.0}
 
 
+# A tick, or two scrapes: a mean wants fewer batches than a quantile, and shows a change only as they pass.
+BATCHES_WINDOW_S = {Dialect.LOCAL: 10.0, Dialect.SPLIT: 30.0}
+
+
 # What the executor asks of each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"
 
@@ -133,7 +137,8 @@ def _queries(
     quantile = pipeline.sla.percentile / 100
     batches = None
     if stage_batches:
-        batches = BatchQueries(*(Rate(selector, latency_s, stage_label) for selector in stage_batches))
+        window_s = BATCHES_WINDOW_S[dialect]
+        batches = BatchQueries(*(Rate(selector, window_s, stage_label) for selector in stage_batches))
     return Queries(
         age=Age(arrivals),
         arrivals=Rate(arrivals, rate_s),
