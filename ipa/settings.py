@@ -71,6 +71,9 @@ class Settings:
     crowded_ticks: int = 3
     # For so long after that nothing is taken away.
     crowded_hold_s: float = 300.0
+    # Whether plans count on variants as they are seen where batches take longer than their profiles say, by a
+    # tenth and more. Needs our queues' metrics: the local target or shape split.
+    correct_profiles: bool = True
     # Wall time the solver may take; a plan after the next tick is of no use.
     solver_deadline_s: float = 5.0
     # auto, gurobi, highs or exact; auto says which it took and why.
@@ -135,7 +138,7 @@ class Settings:
                 continue
             wanted = Path if isinstance(getattr(defaults, name), Path) else type(getattr(defaults, name))
             try:
-                values[name] = wanted(text)
+                values[name] = _flag(text) if wanted is bool else wanted(text)
             except ValueError:
                 problems.append(Problem(f"{key}={text!r} is not {KINDS[wanted]}"))
                 continue
@@ -148,8 +151,16 @@ class Settings:
         return cls(**values)
 
 
-KINDS = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
+KINDS = {bool: "on or off", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+FLAGS = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 CHOICES = {"actuation": ("cluster", "gitops"), "leader_election": ("auto", "on", "off")}
+
+
+def _flag(text: str) -> bool:
+    """Whether it is on; ValueError where it is neither on nor off."""
+    if text.strip().lower() not in FLAGS:
+        raise ValueError(text)
+    return FLAGS[text.strip().lower()]
 
 
 def _fault(name: str, value: Any) -> str:
@@ -163,7 +174,7 @@ def _fault(name: str, value: Any) -> str:
 
 
 def _number_fault(name: str, value: Any) -> str:
-    if not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     if not math.isfinite(value):
         return "is not finite"

@@ -31,6 +31,7 @@ def settings() -> str:
         why = " ".join(above)
         name = ast.unparse(node.target)
         default = re.sub(r"^Path\('(.*)'\)$", r"\1", ast.unparse(node.value)).strip("'")
+        default = {"True": "on", "False": "off"}.get(default, default)
         rows.append(f"| `IPA_{name.upper()}` | `{default or ' '}` | {why} |")
     head = "Environment variables of the service. An unknown `IPA_` one is an error that names the nearest."
     return f"# Settings\n\n{head}\n\n| variable | default | why |\n|---|---|---|\n" + "\n".join(rows) + "\n"

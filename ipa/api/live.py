@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ipa.control.correction import Correction
 from ipa.control.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
@@ -23,7 +24,8 @@ Replica = tuple[str, str, int, float]
 class StageLive:
     """A stage now, or that of one part where several share the load. None is what was not seen.
 
-    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen.
+    `utilisation_ratio` is ρ = λ/(n·h) at the rate seen. `slowdown_ratio` is how many times its profile the
+    variant takes where it runs, None where it was not seen; `planned_slowdown_ratio` what is planned with.
     """
 
     stage: str
@@ -34,6 +36,8 @@ class StageLive:
     queue_length: float | None = None
     utilisation_ratio: float | None = None
     accuracy: float | None = None
+    slowdown_ratio: float | None = None
+    planned_slowdown_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ def live_state(
     observation, decision = snapshot.observation, snapshot.decision
     planned = {_replica(stage.config): stage for stage in snapshot.plan.stages} if snapshot.plan else {}
     stages = tuple(
-        _stage(stage, planned, profiles.get(stage.stage))
+        _stage(stage, planned, profiles.get(stage.stage), snapshot.correction)
         for stage in (observation.stages if observation else ())
     ) or tuple(StageLive(stage.name) for stage in pipeline.served)
     due = snapshot.next_tick_at
@@ -175,13 +179,18 @@ def _value(seen: Measured[float] | Missing) -> float | None:
 
 
 def _stage(
-    seen: StageObservation, planned: Mapping[Replica, StagePlan], profile: StageProfile | None
+    seen: StageObservation,
+    planned: Mapping[Replica, StagePlan],
+    profile: StageProfile | None,
+    correction: Correction,
 ) -> StageLive:
     config = seen.running.value if isinstance(seen.running, Measured) else None
     rate_rps = _value(seen.arrival_rate_rps)
     variants = {each.variant: each for each in profile.variants} if profile else {}
     running = variants.get(config.variant) if config else None
-    capacity_rps = _capacity_rps(config, planned.get(_replica(config)), running) if config else None
+    slow = correction.of(seen.stage, config.variant) if config else None
+    slower = slow.planned_ratio if slow else 1.0
+    capacity_rps = _capacity_rps(config, planned.get(_replica(config)), running, slower) if config else None
     return StageLive(
         stage=seen.stage,
         config=config,
@@ -193,18 +202,21 @@ def _stage(
         if rate_rps is not None and capacity_rps and config and config.replicas
         else None,
         accuracy=running.accuracy if running else None,
+        slowdown_ratio=slow.ratio if slow else None,
+        planned_slowdown_ratio=slower,
     )
 
 
 def _capacity_rps(
-    config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None
+    config: StageConfig, planned: StagePlan | None, profile: VariantProfile | None, slower: float
 ) -> float | None:
-    """What one replica carries: as planned where this is what was planned, else as measured."""
+    """What one replica carries: as it was planned where it was, else as measured, so much slower."""
     if planned:
         return planned.capacity_rps
     for point in profile.points if profile else ():
         if point.batch_size == config.batch_size and point.cores == config.cores:
-            return point.throughput_rps or point.batch_size / (point.latency_mean_s or point.latency_s)
+            alone_rps = point.batch_size / (point.latency_mean_s or point.latency_s)
+            return (point.throughput_rps or alone_rps) / slower
     return None
 
 

@@ -84,6 +84,7 @@ def loop_of(
             max_utilisation_ratio=settings.max_utilisation_ratio,
             crowded_ticks=settings.crowded_ticks,
             crowded_hold_s=settings.crowded_hold_s,
+            correct_profiles=settings.correct_profiles,
         ),
         window_s=sight.window_s,
         run_id=uuid.uuid4().hex[:8],

@@ -42,6 +42,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import PolicyState, Prediction
 from ipa.settings import Settings
 
@@ -310,5 +311,7 @@ def _no_forecast(load: LoadHistory) -> Forecast:
     raise InfeasibleError("nothing is forecast by hand")
 
 
-def _no_prediction(configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
+def _no_prediction(
+    configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
+) -> Prediction | None:
     return None

@@ -40,6 +40,7 @@ def status_table(status: dict[str, Any]) -> RenderableType:
     lines += [Text(f"  Paused{text}", style="bold yellow") for text in _pause(status["control"])]
     lines += [Text(f"  {text}", style="yellow") for text in _said(status["control"])]
     lines += [Text(f"  Degraded: {text}", style="red") for text in live["degraded"]]
+    lines += [Text(f"  {text}", style="yellow") for text in _slower(live["stages"])]
     lines += [Text(f"  {text}", style="yellow") for text in _standing(status)]
     lines += [Text(f"  {text}") for text in _beside(status)]
     return Group(*lines)
@@ -76,6 +77,16 @@ def _standing(status: dict[str, Any]) -> list[str]:
     leader = standing["leader"] or "nobody"
     trouble = f" (the Lease cannot be used: {standing['trouble']})" if standing["trouble"] else ""
     return [f"Standby: {standing['identity']} answered, {leader} leads{trouble}"]
+
+
+def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """Variants that take longer than their profile and are planned for so."""
+    return [
+        f"{stage['stage']}={stage['config']['variant']} takes {stage['slowdown_ratio']:.2f} x its profile; "
+        f"planned with {stage['planned_slowdown_ratio']:.2f}"
+        for stage in stages
+        if stage.get("planned_slowdown_ratio", 1.0) > 1
+    ]
 
 
 def _beside(status: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ipa.control import quarantine
+from ipa.control.correction import planned_with
 from ipa.control.crowding import disagreement
 from ipa.control.guards import bound_faults, limit_steps, total_cores
 from ipa.control.said import held_back, pin_faults, pins_of
@@ -113,6 +114,7 @@ def plan_for(
         room_cores=quarantine.room_cores(state.failures, running, request.now_s),
         reachable=reachable,
         memory=state.memory,
+        slowdowns=state.correction.slowdowns(request.pipeline),
     )
     try:
         plan = request.policy.decide(request.observation, forecast, asked)
@@ -151,7 +153,8 @@ def checked(
         return replace(found, plan=plan, forecast=forecast)
     if reason is None:
         reason = classify(running, found.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
-    detail = _why(plan, forecast) + changes(running, found.configs)
+    slower = planned_with(plan)
+    detail = _why(plan, forecast) + (f"{slower}; " if slower else "") + changes(running, found.configs)
     detail += f"; {found.later}" if found.later else ""
     held = held_back(request.control.mode, running, found.configs)
     if held is not None:

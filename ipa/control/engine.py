@@ -8,6 +8,7 @@ from ipa.control import quarantine
 from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
 from ipa.control.canonical import canonical_json, digest, plain
 from ipa.control.choose import changes, classify, no_room
+from ipa.control.correction import alarms, learned
 from ipa.control.guards import bound_faults
 from ipa.control.load import on_load
 from ipa.control.said import pin_faults, pins_of, stop_of
@@ -17,7 +18,7 @@ from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Eve
 from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
-from ipa.policies.base import PolicyState, Remembering, pinned
+from ipa.policies.base import PolicyState, Remembering, corrected, pinned
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
 DRIFT_WINDOW_S = 3600.0
@@ -36,11 +37,10 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
     state = replace(state, memory=_remembered(request, state))
-    pins = pins_of(request.control)
-    asked = replace(request, pipeline=pinned(request.pipeline, pins)) if pins else request
-    verdict, state = _judge(asked, state)
+    state, alarmed = _corrected(request, state)
+    verdict, state = _judge(_asked(request, state), state)
     decision = _decision(request, before, state.tick, verdict)
-    events = _events(before, decision)
+    events = (*_events(before, decision), *alarmed)
     counted_s = request.now_s if state.counts(request) else state.counted_s
     state = replace(state, last_reason=decision.reason, counted_s=counted_s)
     change = None
@@ -59,6 +59,28 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
             reason = classify(verdict.configs, verdict.then, urgent=True)
             state = replace(state, goal=Request(verdict.then, "the rest of what was begun", reason))
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
+
+
+def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, tuple[Event, ...]]:
+    """The state with what is now known of the profiles, and what people are to be told of them."""
+    now = learned(
+        state.correction,
+        request.observation,
+        request.predict,
+        request.settings,
+        request.now_s,
+        in_flight=state.actuation.in_flight,
+    )
+    now, alarmed = alarms(now, request.pipeline)
+    return replace(state, correction=now), alarmed
+
+
+def _asked(request: TickRequest, state: EngineState) -> TickRequest:
+    """The request with people's pins in its pipeline, and a predictor that knows how slow variants are."""
+    pins, slowdowns = pins_of(request.control), state.correction.slowdowns(request.pipeline)
+    if pins:
+        request = replace(request, pipeline=pinned(request.pipeline, pins))
+    return replace(request, predict=corrected(request.predict, slowdowns)) if slowdowns else request
 
 
 def _remembered(request: TickRequest, state: EngineState) -> object:

@@ -49,6 +49,8 @@ class GuardSettings:
     crowded_ticks: int = 3
     # No capacity is taken away for so long after that.
     crowded_hold_s: float = 300.0
+    # Whether plans count on variants as they are seen, where they are slower than their profiles.
+    correct_profiles: bool = False
 
 
 @dataclass(frozen=True, slots=True)

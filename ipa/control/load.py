@@ -18,10 +18,9 @@ from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Fallback
 from ipa.model.plan import StageConfig
+from ipa.policies.base import ANY_RATE_RPS
 
 Configs = tuple[StageConfig, ...]
-# A rate for which every measured configuration can be described; capacities do not depend on it.
-ANY_RATE_RPS = 1.0
 
 
 def on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict, EngineState]:
@@ -86,26 +85,43 @@ def _fall_back(request: TickRequest, state: EngineState, running: Configs, fallb
 def _heed(
     request: TickRequest, state: EngineState, running: Configs, verdict: Verdict
 ) -> tuple[Verdict, EngineState]:
-    """The verdict, or more replicas where stages were crowded for long and it brings them none."""
-    if _knows(request, running, verdict):
+    """The verdict, or more replicas where stages were crowded for long and it brings them none.
+
+    Where the model knows that what runs does not carry the load, the plan sees to it; but where it came to
+    know that by a slowdown, requests have piled up until then, which the plan knows nothing of.
+    """
+    knows = _knows(request, running, verdict)
+    if knows and not (state.correction.slowdowns(request.pipeline) and verdict.action is Action.APPLY):
         return verdict, state
-    known = request.predict(running, ANY_RATE_RPS)
-    capacities = known.capacities_rps if known else ()
-    sla_s = known.sla_s if known else request.pipeline.sla.latency_s
-    crowds = crowds_of(request.observation, capacities, sla_s, request.settings)
-    if not crowds:
-        return verdict, replace(state, crowding=replace(state.crowding, ticks=0))
-    ticks = state.crowding.ticks + state.counts(request)
-    if ticks < request.settings.crowded_ticks:
-        return verdict, replace(state, crowding=replace(state.crowding, ticks=ticks))
-    state = replace(state, crowding=state.crowding.acted(request.now_s, request.settings.crowded_hold_s))
+    crowds, state = _lasting(request, state, running)
     words = "; ".join(crowd.words for crowd in crowds)
+    if not crowds:
+        return verdict, state
+    if knows:
+        return _widened(request, state, running, verdict, crowds, words), state
     if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, crowds):
         return verdict, state
     relief = _relief(request, state, running, crowds, words)
     if relief is None:
         return replace(verdict, detail=f"{verdict.detail}; {words}, and no more may be added"), state
     return replace(relief, plan=verdict.plan, forecast=verdict.forecast), replace(state, lower=())
+
+
+def _lasting(
+    request: TickRequest, state: EngineState, running: Configs
+) -> tuple[tuple[Crowd, ...], EngineState]:
+    """The crowded stages, once some were for long enough; the state counts these ticks."""
+    known = request.predict(running, ANY_RATE_RPS)
+    capacities = known.capacities_rps if known else ()
+    sla_s = known.sla_s if known else request.pipeline.sla.latency_s
+    crowds = crowds_of(request.observation, capacities, sla_s, request.settings)
+    if not crowds:
+        return (), replace(state, crowding=replace(state.crowding, ticks=0))
+    ticks = state.crowding.ticks + state.counts(request)
+    if ticks < request.settings.crowded_ticks:
+        return (), replace(state, crowding=replace(state.crowding, ticks=ticks))
+    crowding = state.crowding.acted(request.now_s, request.settings.crowded_hold_s)
+    return crowds, replace(state, crowding=crowding)
 
 
 def _knows(request: TickRequest, running: Configs, verdict: Verdict) -> bool:
@@ -131,6 +147,25 @@ def _relief(
     if held is not None:
         return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", would=step.configs)
     return Verdict(Action.APPLY, ReasonCode.SATURATED, detail, step.configs)
+
+
+def _widened(
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    verdict: Verdict,
+    crowds: tuple[Crowd, ...],
+    words: str,
+) -> Verdict:
+    """The change with replicas for what has piled up, as far as bounds, room and quarantines allow."""
+    configs = more(request.pipeline, verdict.configs, crowds, request.settings)
+    step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
+    if configs == verdict.configs or step.configs != configs:
+        return verdict
+    if quarantine.objection(state.failures, running, configs, request.now_s):
+        return verdict
+    detail = f"{verdict.detail}; {words}, so more of it: {changes(verdict.configs, configs)}"
+    return replace(verdict, configs=configs, detail=detail)
 
 
 def _helps(request: TickRequest, running: Configs, configs: Configs, crowds: tuple[Crowd, ...]) -> bool:

@@ -32,12 +32,12 @@ from ipa.control.ports import (
 from ipa.control.quarantine import recalled
 from ipa.control.snapshot import Snapshot, after_tick
 from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
-from ipa.model.decision import Change, Decision, Effects, Event, ReasonCode
+from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
 from ipa.model.observation import Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.policies.base import Policy, Predictor
+from ipa.policies.base import Policy, Predictor, corrected
 
 log = logging.getLogger("ipa.control")
 
@@ -189,7 +189,8 @@ class ControlLoop:
         rate_rps = mean_rps(load.value, forecast.peak_s)
         if rate_rps <= forecast.upper_rps:
             return False
-        seen = self._predict(decision.configs, rate_rps)
+        predict = corrected(self._predict, self._state.correction.slowdowns(self.pipeline))
+        seen = predict(decision.configs, rate_rps)
         return seen is None or not seen.feasible
 
     def _tick(self, requested: Request | None) -> Decision:
@@ -334,9 +335,12 @@ class ControlLoop:
 
     def _tell(self, effects: Effects, decision: Decision) -> None:
         """Tell what the tick asked to tell; where it could not be carried out, that instead."""
+        noticed = tuple(event for event in effects.events if isinstance(event.reason, Notice))
+        for event in noticed:
+            log.warning("%s: %s %s", self.pipeline.name, event.reason.value, event.message)
         events = effects.events
         if decision is not effects.decision:
-            events = (Event(decision.reason, decision.detail, is_warning=True),)
+            events = (Event(decision.reason, decision.detail, is_warning=True), *noticed)
         for event in events:
             self._world.events.emit(self.pipeline, event)
 

@@ -10,6 +10,7 @@ from math import isfinite
 
 from ipa.control.ports import Signals, StageSignals, WorkloadState
 from ipa.model.observation import (
+    Batches,
     LoadHistory,
     Measured,
     Missing,
@@ -37,7 +38,7 @@ def observe(
 
     `unseen` is then UNREACHABLE, or INVALID where what runs is none of the pipeline's configurations. Of
     parts that share the load each has its stages; metrics know the stage alone, so what comes to it and what
-    waits there is theirs by their shares.
+    waits there is theirs by their shares, and its batches are those of all.
     """
     running = list(workload.stages) if workload else []
     stages = []
@@ -46,7 +47,7 @@ def observe(
         for stage in pipeline.served:
             state = states.get(stage.name)
             missing = Missing(unseen if workload is None else MissingReason.ABSENT, problem)
-            seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ))
+            seen = signals.stages.get(stage.name, StageSignals(NOT_READ, NOT_READ, NOT_READ, NOT_READ))
             ratio = state.config.share_percent / WHOLE_PERCENT if state else 1.0
             stages.append(
                 StageObservation(
@@ -56,6 +57,7 @@ def observe(
                     arrival_rate_rps=_shared(checked(seen.arrival_rate_rps), ratio),
                     latency_s=checked(seen.latency_s),
                     queue_length=_shared(checked(seen.queue_length), ratio),
+                    batches=checked_batches(seen.batches),
                 )
             )
     return Observation(
@@ -82,6 +84,17 @@ def checked(value: Measured[float] | Missing) -> Measured[float] | Missing:
     if isinstance(value, Missing) or sane(value.value):
         return value
     return Missing(MissingReason.INVALID, f"the value is {value.value}", value.age_s)
+
+
+def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] | Missing:
+    """The batches, or Missing where their numbers make no sense."""
+    if isinstance(batches, Missing):
+        return batches
+    seen = batches.value
+    numbers = (seen.count, seen.service_s, seen.items, seen.window_s)
+    if all(map(sane, numbers)) and seen.service_s > 0 and seen.items > 0 and seen.window_s > 0:
+        return batches
+    return Missing(MissingReason.INVALID, f"the batches are {seen}", batches.age_s)
 
 
 def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory] | Missing:

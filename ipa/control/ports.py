@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from ipa.model.decision import Change, Decision, Event, Mode
-from ipa.model.observation import LoadHistory, Measured, Missing
+from ipa.model.observation import NOT_ASKED, Batches, LoadHistory, Measured, Missing
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -36,11 +36,15 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageSignals:
-    """What the metrics say of one stage: items a second, latency of a request in it, requests waiting."""
+    """What the metrics say of one stage: items a second, latency of a request in it, requests waiting.
+
+    `batches` are those that its replicas served.
+    """
 
     arrival_rate_rps: Measured[float] | Missing
     latency_s: Measured[float] | Missing
     queue_length: Measured[float] | Missing
+    batches: Measured[Batches] | Missing = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ipa.control.actuation import Phase
+from ipa.control.correction import UNCORRECTED, Correction
 from ipa.control.guards import total_cores
 from ipa.control.ports import PipelineControl
 from ipa.control.state import EngineState, TickRequest
@@ -42,6 +43,7 @@ class Snapshot:
 
     `skipped_ticks` were not run since the tick before them took too long. `would` is what would run had all
     that shadow mode decided been carried out; empty in other modes, or where what runs was not seen.
+    `correction` is how variants do beside their profiles.
     """
 
     pipeline: str
@@ -57,6 +59,7 @@ class Snapshot:
     tick_s: float = 0.0
     skipped_ticks: int = 0
     would: tuple[StageConfig, ...] = ()
+    correction: Correction = UNCORRECTED
 
 
 def after_tick(
@@ -78,6 +81,7 @@ def after_tick(
         tick_s=tick_s,
         skipped_ticks=before.skipped_ticks,
         would=_would(request, state),
+        correction=state.correction,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ipa.control.actuation import IDLE, Actuation
 from ipa.control.blind import SEEING, Blindness
+from ipa.control.correction import UNCORRECTED, Correction
 from ipa.control.crowding import UNCROWDED, Crowding
 from ipa.control.guards import GuardSettings
 from ipa.control.ports import PipelineControl, Rollout
@@ -84,7 +85,7 @@ class EngineState:
     another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what takes more
     than one step and goes on whatever the load is (a person's request, the shares of a set), `last_reason`
     the last tick's, `counted_s` when a tick last counted (see `counts`), `memory` what the policy itself
-    remembers.
+    remembers, `correction` how the variants do beside their profiles.
     """
 
     tick: int = 0
@@ -103,6 +104,7 @@ class EngineState:
     last_reason: ReasonCode | None = None
     counted_s: float | None = None
     memory: object = None
+    correction: Correction = UNCORRECTED
 
     def counts(self, request: TickRequest) -> bool:
         """Whether this tick counts where ticks in a row are asked for: not one that was brought forward."""

@@ -97,6 +97,12 @@ UNHEALTHY = frozenset(
 )
 
 
+class Notice(StrEnum):
+    """What is told beside decisions."""
+
+    PROFILE_SLOW = "notice.profile_slow"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Apply a configuration, or hold, with the reason and the inputs it was taken from.
@@ -145,7 +151,7 @@ class Change:
 class Event:
     """Something worth telling those who look at the workload: said once, not every tick."""
 
-    reason: ReasonCode
+    reason: ReasonCode | Notice
     message: str
     is_warning: bool = False
 

@@ -43,6 +43,10 @@ class Missing:
         return self.reason in (MissingReason.ABSENT, MissingReason.NOT_ASKED)
 
 
+# Of what nobody reads here.
+NOT_ASKED = Missing(MissingReason.NOT_ASKED)
+
+
 @dataclass(frozen=True, slots=True)
 class LoadHistory:
     """Arrival rates of the pipeline, oldest first, one every `step_s`. A gap is None.
@@ -58,15 +62,32 @@ class LoadHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class Batches:
+    """The batches that a stage's replicas served in the last `window_s`: how many, and their means.
+
+    `service_s` is that of the time of one batch in a replica, `items` that of the items in it.
+    """
+
+    count: float
+    service_s: float
+    items: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StageObservation:
-    """What was seen of one stage, or of one part's stage where several configurations run side by side."""
+    """What was seen of one stage, or of one part's stage where several configurations run side by side.
+
+    `batches` are those of all parts together.
+    """
 
     stage: str
     running: Measured[StageConfig] | Missing
     ready_replicas: Measured[int] | Missing
     arrival_rate_rps: Measured[float] | Missing
     latency_s: Measured[float] | Missing
-    queue_length: Measured[float] | Missing = Missing(MissingReason.NOT_ASKED)
+    queue_length: Measured[float] | Missing = NOT_ASKED
+    batches: Measured[Batches] | Missing = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True)

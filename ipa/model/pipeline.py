@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -302,6 +303,8 @@ class Pipeline:
     drop_after_s: float | None = None
     # Without one, what runs is kept for as long as the load is not seen.
     fallback: Fallback | None = None
+    # How its variants do where it runs now (`ipa.control.correction`), never what a file says.
+    slowdowns: Slowdowns = AS_MEASURED
 
     @property
     def served(self) -> tuple[Stage, ...]:

@@ -58,7 +58,8 @@ class StagePlan:
     `capacity_rps` is that of one replica (h), `latency_s` the service latency of what a request sends
     through the stage, `queue_delay_s` the wait before it, `utilisation_ratio` ρ = λ/(n·h). `items` are those
     of one request. The mean time at the stage is `mean_s`, its quantile at the SLA's percentile lies
-    `excess_s` above: along a path means add, and so do the squares of the excesses.
+    `excess_s` above: along a path means add, and so do the squares of the excesses. `slowdown_ratio` is how
+    many times its profile a batch is planned to take.
     """
 
     stage: str
@@ -76,6 +77,7 @@ class StagePlan:
     mean_s: float = 0.0
     excess_s: float = 0.0
     share_percent: int = WHOLE_PERCENT
+    slowdown_ratio: float = 1.0
 
     @property
     def config(self) -> StageConfig:

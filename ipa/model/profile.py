@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from ipa.model.errors import NotFoundError
+from ipa.model.slowdown import Slowdowns, ratios_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,15 @@ class ProfilePoint:
     latency_s: float
     latency_mean_s: float | None = None
     throughput_rps: float | None = None
+
+    def slowed(self, ratio: float) -> ProfilePoint:
+        """The measurement of a replica that takes `ratio` times as long."""
+        return replace(
+            self,
+            latency_s=self.latency_s * ratio,
+            latency_mean_s=None if self.latency_mean_s is None else self.latency_mean_s * ratio,
+            throughput_rps=None if self.throughput_rps is None else self.throughput_rps / ratio,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,17 @@ class StageProfile:
             hint=f"It has: {known}",
         )
 
+    def slowed(self, slowdowns: Slowdowns) -> StageProfile:
+        """The profile as it would be where its variants take that many times as long."""
+        ratios = ratios_of(slowdowns, self.stage)
+        variants = tuple(
+            replace(each, points=tuple(point.slowed(ratios[each.variant]) for point in each.points))
+            if each.variant in ratios
+            else each
+            for each in self.variants
+        )
+        return replace(self, variants=variants)
+
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
@@ -66,7 +87,8 @@ class OperatingPoint:
 
     `latency_s` is the service latency l(b) of one batch at the high percentile, `latency_mean_s` its mean
     (None: as the percentile), `capacity_rps` the throughput h(b) in items a second; all already carry the
-    objective's margins. `readiness_s` is how long a new replica takes until it serves.
+    objective's margins. `readiness_s` is how long a new replica takes until it serves, `slowdown_ratio` how
+    many times as long for a batch as was measured, where that is known to be so (it is in all numbers).
     """
 
     variant: str
@@ -78,3 +100,14 @@ class OperatingPoint:
     latency_mean_s: float | None = None
     memory_gib: float = 0.0
     readiness_s: float = 0.0
+    slowdown_ratio: float = 1.0
+
+    def slowed(self, ratio: float) -> OperatingPoint:
+        """The point of a replica that takes `ratio` times as long for each batch."""
+        return replace(
+            self,
+            latency_s=self.latency_s * ratio,
+            capacity_rps=self.capacity_rps / ratio,
+            latency_mean_s=None if self.latency_mean_s is None else self.latency_mean_s * ratio,
+            slowdown_ratio=self.slowdown_ratio * ratio,
+        )

@@ -129,4 +129,5 @@ def _stage_plan(
         mean_s=mean_s,
         excess_s=excess_s,
         share_percent=config.share_percent,
+        slowdown_ratio=point.slowdown_ratio,
     )

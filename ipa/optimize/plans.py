@@ -92,6 +92,7 @@ def _stage_plan(problem: Problem, index: int, options: Options, at: int) -> Stag
         items=float(options.items[at]),
         mean_s=mean_s,
         excess_s=spread_s2**0.5,
+        slowdown_ratio=point.slowdown_ratio,
     )
 
 

@@ -11,6 +11,7 @@ from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.problem import Compat, Problem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
+from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
 
@@ -43,18 +44,17 @@ def _tail_times(
 ) -> tuple[Array, Array, Array, Array]:
     """As `option_times`; `points` has the rows of `PointColumns.table`."""
     _, batch_size, _, latency_s, service_s, capacity_rps, _, single_s = points
-    # Where the measured throughput is lower than the service time says, a replica is busy for longer.
-    busy_s = np.maximum(service_s, batch_size / capacity_rps)
+    full_s = busy_s(service_s, batch_size, capacity_rps)
     found = sojourn(
         batch_size,
         replicas,
-        busy_s,
-        np.maximum(latency_s, busy_s),
+        full_s,
+        np.maximum(latency_s, full_s),
         rate_rps,
         items=items,
         timeout_s=timeout_s,
         percentile=percentile,
-        service_one_s=np.minimum(single_s, busy_s),
+        service_one_s=np.minimum(single_s, full_s),
     )
     with np.errstate(invalid="ignore"):
         return service_s, found.quantile_s - service_s, found.mean_s, found.excess_s**2

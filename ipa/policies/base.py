@@ -11,8 +11,12 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.slowdown import AS_MEASURED, Slowdowns
+from ipa.queueing.service import Service
 
 Configs = tuple[StageConfig, ...]
+# A rate for which every measured configuration can be described; capacities do not depend on it.
+ANY_RATE_RPS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class PolicyState:
     """What a policy may lean on beside the observation: what runs, and which variants to leave alone.
 
     `excluded` holds (stage, variant) pairs whose rollout failed lately; never one that runs. `pins` are what
-    people fixed of a stage, by its name.
+    people fixed of a stage, by its name. `slowdowns` are how its variants do beside their profiles.
     """
 
     running: tuple[StageConfig, ...]
@@ -35,6 +39,7 @@ class PolicyState:
     reachable: bool = False
     # What the policy's own `remember` left, where it is `Remembering`.
     memory: object = None
+    slowdowns: Slowdowns = AS_MEASURED
 
 
 class Policy(Protocol):
@@ -83,7 +88,11 @@ def is_at_once(policy: Policy, running: Configs) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a configuration would do at a rate: `capacity_rps` is that of the whole pipeline, in requests."""
+    """What a configuration would do at a rate: `capacity_rps` is that of the whole pipeline, in requests.
+
+    `services` are how long a replica of each stage takes by its profile alone, without slowdowns and without
+    the objective's margins, in the order of the configurations.
+    """
 
     rate_rps: float
     capacity_rps: float
@@ -93,6 +102,7 @@ class Prediction:
     pas: float
     # Items a second that one replica of each stage carries, in the order of the configurations.
     capacities_rps: tuple[float, ...] = ()
+    services: tuple[Service, ...] = ()
 
     @property
     def carries(self) -> bool:
@@ -108,9 +118,24 @@ class Prediction:
 class Predictor(Protocol):
     """Says what a configuration would do. Pure."""
 
-    def __call__(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
-        """What it would do; None where the profiles do not know it."""
+    def __call__(
+        self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
+    ) -> Prediction | None:
+        """What it would do where variants are that slow; None where the profiles do not know it."""
         ...
+
+
+def corrected(predict: Predictor, slowdowns: Slowdowns) -> Predictor:
+    """The predictor of a world that is that slow; the same one where nothing is."""
+    if not slowdowns:
+        return predict
+
+    def slowed(
+        configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = slowdowns
+    ) -> Prediction | None:
+        return predict(configs, rate_rps, slowdowns)
+
+    return slowed
 
 
 class Planner(Protocol):
@@ -137,10 +162,14 @@ class Shorter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a new configuration finds: what runs until it is ready, and the items that wait at stages."""
+    """What a new configuration finds: what runs until it is ready, and the items that wait at stages.
+
+    `slowdowns` are how variants do beside their profiles.
+    """
 
     running: Configs = ()
     queued: tuple[tuple[str, float], ...] = ()
+    slowdowns: Slowdowns = AS_MEASURED
 
 
 AT_REST = Start()
@@ -177,7 +206,7 @@ class Checker(Protocol):
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
     """The pipeline as a policy may plan for it now: pins merged, variants left out, nothing made less.
 
-    A stage that would be left with no variant keeps all of its own.
+    A stage that would be left with no variant keeps all of its own. Planners heed its `slowdowns`.
     """
     bounds = pipeline.bounds
     if state.room_cores is not None:
@@ -188,7 +217,7 @@ def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
         _no_less(stage, state.running, bounds) if state.only_more else _allowed(stage, state.excluded)
         for stage in pinned(pipeline, state.pins).stages
     )
-    return replace(pipeline, stages=stages, bounds=bounds)
+    return replace(pipeline, stages=stages, bounds=bounds, slowdowns=state.slowdowns)
 
 
 def _allowed(stage: Stage, excluded: frozenset[tuple[str, str]]) -> Stage:

@@ -14,6 +14,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import (
     Checker,
     PolicyState,
@@ -54,7 +55,8 @@ class Checked:
         if not first.stages:
             return first
         # The checker knows a change from one configuration alone.
-        start = Start(() if is_shared(state.running) else state.running, queued_of(observation))
+        running = () if is_shared(state.running) else state.running
+        start = Start(running, queued_of(observation), state.slowdowns)
         verdict = self.checker(first.configs, first.rate_rps, start)
         if verdict is None or verdict.meets:
             return first
@@ -135,12 +137,14 @@ class CheckedPredictor:
     predict: Predictor
     checker: Checker
 
-    def __call__(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
+    def __call__(
+        self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
+    ) -> Prediction | None:
         """What the configuration would do at the rate; None where the profiles do not know it."""
-        seen = self.predict(configs, rate_rps)
+        seen = self.predict(configs, rate_rps, slowdowns)
         if seen is None or not seen.feasible:
             return seen
-        verdict = self.checker(tuple(configs), rate_rps)
+        verdict = self.checker(tuple(configs), rate_rps, Start(slowdowns=slowdowns))
         return seen if verdict is None else replace(seen, latency_s=max(seen.latency_s, verdict.quantile_s))
 
 

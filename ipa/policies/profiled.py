@@ -10,6 +10,7 @@ from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
+from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, Problem, StageProblem
@@ -17,9 +18,12 @@ from ipa.optimize.solve import solve
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
+from ipa.queueing.service import Service, service
 
 # A rate at which nothing is asked for: a request in thirty years.
 LEAST_RPS = 1e-9
+# A tick asks with one set of slowdowns; those of some ticks before are asked for again.
+SLOWED = 8
 
 
 class Profiled:
@@ -55,11 +59,13 @@ class Profiled:
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
         self._explain = explain
+        self._slowed: dict[Slowdowns, tuple[Problem, Problem]] = {}
+        self._services: dict[tuple[str, str, int, float], Service] = {}
 
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         """The best plan for the rate (a Planner), with the variants and within the bounds of `pipeline`.
 
-        It may name fewer variants or other bounds than the one the profiles were fitted for.
+        It may name fewer variants or other bounds than the one the profiles were fitted for, and slowdowns.
         """
         return self._solved(self._asked(pipeline, rate_rps, running), explain=self._explain)
 
@@ -74,12 +80,21 @@ class Profiled:
 
     def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> Problem:
         wanted = {stage.name: stage for stage in pipeline.stages}
-        stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in self._planned.stages)
+        planned, _ = self._problems(pipeline.slowdowns)
+        stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in planned.stages)
         # A change from several that share the load to one has no price: the planner knows changes of one.
         before = () if is_shared(running) else running
-        return replace(
-            self._planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before
-        )
+        return replace(planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before)
+
+    def _problems(self, slowdowns: Slowdowns) -> tuple[Problem, Problem]:
+        """The problem planned with and that of what runs, where variants are that slow."""
+        if not slowdowns:
+            return self._planned, self._known
+        if slowdowns not in self._slowed:
+            if len(self._slowed) >= SLOWED:
+                del self._slowed[next(iter(self._slowed))]
+            self._slowed[slowdowns] = (_slowed(self._planned, slowdowns), _slowed(self._known, slowdowns))
+        return self._slowed[slowdowns]
 
     def _solved(self, problem: Problem, *, explain: bool) -> Plan:
         return solve(problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers)
@@ -115,11 +130,13 @@ class Profiled:
             sorted(point.cores for point in stage.points if (point.variant, point.batch_size) == same)
         )
 
-    def predict(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
+    def predict(
+        self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
+    ) -> Prediction | None:
         """What the configuration would do at the rate (a Predictor); None where it was not measured."""
         # Of the least numbers there are, products are zero.
         rate_rps = max(rate_rps, LEAST_RPS)
-        plan = self.describe(configs, rate_rps)
+        plan = self.describe(configs, rate_rps, slowdowns)
         if plan is None:
             return None
         assert plan.objective is not None and plan.latency_s is not None and plan.pas is not None
@@ -131,11 +148,46 @@ class Profiled:
             objective=plan.objective,
             pas=plan.pas,
             capacities_rps=tuple(stage.capacity_rps for stage in plan.stages),
+            services=tuple(self._service(stage.config) for stage in plan.stages),
         )
 
-    def describe(self, configs: Sequence[StageConfig], rate_rps: float) -> Plan | None:
+    def describe(
+        self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
+    ) -> Plan | None:
         """The configuration, or those that share the rate, as a plan, feasible or not; None: not measured."""
-        return describe(replace(self._known, rate_rps=rate_rps), configs)
+        _, known = self._problems(slowdowns)
+        return describe(replace(known, rate_rps=rate_rps), configs)
+
+    def _service(self, config: StageConfig) -> Service:
+        """How long a replica of what was measured takes by its profile, without the objective's margins."""
+        key = (config.stage, config.variant, config.batch_size, config.cores)
+        if key not in self._services:
+            (stage,) = (stage for stage in self._known.stages if stage.name == config.stage)
+            columns, objective = stage.columns, self._known.objective
+            at = columns.place[key[1:]]
+            longer = 1 + objective.latency_margin_ratio
+            self._services[key] = service(
+                config.batch_size,
+                columns.mean_s[at] / longer,
+                columns.latency_s[at] / longer,
+                columns.single_s[at] / longer,
+                columns.capacity_rps[at] / (1 + objective.throughput_margin_ratio),
+                config.cores,
+            )
+        return self._services[key]
+
+
+def _slowed(problem: Problem, slowdowns: Slowdowns) -> Problem:
+    """The problem of replicas that take so many times as long."""
+    stages = []
+    for stage in problem.stages:
+        ratios = ratios_of(slowdowns, stage.name)
+        points = tuple(
+            point.slowed(ratios[point.variant]) if point.variant in ratios else point
+            for point in stage.points
+        )
+        stages.append(replace(stage, points=points) if ratios else stage)
+    return replace(problem, stages=tuple(stages))
 
 
 def _narrowed(planned: StageProblem, stage: Stage) -> StageProblem:

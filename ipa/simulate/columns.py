@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.simulate.service import Floats
+from ipa.simulate.factors import Floats
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

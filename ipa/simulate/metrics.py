@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
+from ipa.simulate.batches import BatchLog, served
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -28,8 +29,9 @@ class MetricsSettings:
     Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate is the
     mean over `rate_window_s`, each of the load's the mean over `load_window_s` before it: two intervals at
     least, where an interval is not a second. The latency quantile is that of what was answered in
-    `latency_window_s`. In `gaps` nothing is scraped, so what is known grows old; in `outages` nothing answers
-    at all. What is older than `stale_after_s` is Missing (stale). InputError for windows that cannot be.
+    `latency_window_s`, batches are those that ended in `batches_window_s`. In `gaps` nothing is scraped, so
+    what is known grows old; in `outages` nothing answers at all. What is older than `stale_after_s` is
+    Missing (stale). InputError for windows that cannot be.
     """
 
     scrape_interval_s: float = 1.0
@@ -37,6 +39,7 @@ class MetricsSettings:
     rate_window_s: float = 5.0
     load_window_s: float = 1.0
     latency_window_s: float = 15.0
+    batches_window_s: float = 10.0
     stale_after_s: float = 15.0
     gaps: tuple[Window, ...] = ()
     outages: tuple[Window, ...] = ()
@@ -53,7 +56,11 @@ class MetricsSettings:
 
 # As the service sees a pipeline on Seldon through Prometheus.
 ON_CLUSTER = MetricsSettings(
-    scrape_interval_s=5.0, rate_window_s=30.0, load_window_s=30.0, latency_window_s=60.0
+    scrape_interval_s=5.0,
+    rate_window_s=30.0,
+    load_window_s=30.0,
+    latency_window_s=60.0,
+    batches_window_s=30.0,
 )
 
 
@@ -63,12 +70,14 @@ class Record:
 
     `arrivals` (requests) and each of `stage_arrivals` (items) count what came in each second since the
     beginning, `stage_queues` what waited at the end of it, up to the last second in which anything happened.
-    `answered` holds pieces of (when, latency) of the answered requests, in rising order of when.
+    `answered` holds pieces of (when, latency) of the answered requests, in rising order of when;
+    `stage_batches` what each stage served, one log for each part that it is in.
     """
 
     arrivals: Counts
     stage_arrivals: Mapping[str, Counts] = field(default_factory=dict)
     stage_queues: Mapping[str, Counts] = field(default_factory=dict)
+    stage_batches: Mapping[str, Sequence[BatchLog]] = field(default_factory=dict)
     answered: list[tuple[Floats, Floats]] = field(default_factory=list)
 
     def latencies_in(self, since_s: float, until_s: float) -> Floats:
@@ -112,6 +121,7 @@ class SimMetrics:
                     self._rate(record.stage_arrivals[stage.name], times, age_s),
                     NOT_ASKED,
                     self._queue(stage.name, newest_s, age_s),
+                    self._batches(stage.name, newest_s, age_s),
                 )
                 for stage in pipeline.served
             },
@@ -174,9 +184,15 @@ class SimMetrics:
         queues = self._record.stage_queues[stage][:newest_s]
         return Measured(float(queues[-1]) if len(queues) else 0.0, age_s)
 
+    def _batches(self, stage: str, newest_s: int, age_s: float) -> Measured[Batches] | Missing:
+        logs = self._record.stage_batches.get(stage, ())
+        batches = served(logs, newest_s - self._settings.batches_window_s, newest_s)
+        return Measured(batches, age_s) if batches else NO_BATCHES
+
 
 NOT_ASKED = Missing(MissingReason.NOT_ASKED, "the simulator keeps no latency of single stages")
 IDLE = Missing(MissingReason.ABSENT, "no request was answered in the window")
+NO_BATCHES = Missing(MissingReason.ABSENT, "no batch was served in the window")
 
 
 def _is_within(at_s: float, windows: Sequence[Window]) -> bool:
@@ -184,5 +200,5 @@ def _is_within(at_s: float, windows: Sequence[Window]) -> bool:
 
 
 def _nothing(pipeline: Pipeline, why: Missing) -> Signals:
-    unseen = StageSignals(why, why, why)
+    unseen = StageSignals(why, why, why, why)
     return Signals(why, why, why, {stage.name: unseen for stage in pipeline.served})

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig, quota_cores
+from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.slowdown import Slowdowns, ratios_of
 from ipa.optimize.problem import Compat, StageProblem
 from ipa.optimize.verify import items_of
 from ipa.policies.base import AT_REST, Configs, Start, Verdict
@@ -27,10 +28,9 @@ from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.planning import planning_problem
 from ipa.policies.table import CHECKED, PolicyInputs
 from ipa.profiling.points import Allocation
-from ipa.queueing.tail_parts import service_spread
+from ipa.queueing.service import service
 from ipa.simulate.graph import PipelineSim
 from ipa.simulate.queue import Pods
-from ipa.simulate.service import Service
 
 Floats = NDArray[np.float64]
 
@@ -175,25 +175,25 @@ class PlanCheck:
         for config in configs:
             if ready_s:
                 (now,) = (it for it in start.running if it.stage == config.stage)
-                sim.set_replicas(config.stage, 0.0, [self._pods(now)])
-            sim.set_replicas(config.stage, ready_s, [self._pods(config)])
+                sim.set_replicas(config.stage, 0.0, [self._pods(now, start.slowdowns)])
+            sim.set_replicas(config.stage, ready_s, [self._pods(config, start.slowdowns)])
         return sim
 
-    def _pods(self, config: StageConfig) -> Pods:
+    def _pods(self, config: StageConfig, slowdowns: Slowdowns) -> Pods:
         """The replicas; those that another configuration has too go on with what they do."""
         at, stage = self._place(config)
         assert at is not None
-        columns = stage.columns
-        # As the planner takes it: where less was measured than the service time says, a replica is busy for
-        # longer.
-        full_s = max(columns.mean_s[at], config.batch_size / columns.capacity_rps[at])
-        one_s = min(columns.single_s[at], full_s)
-        spread = 0.0
-        if columns.latency_s[at] > full_s:
-            spread = float(service_spread(np.array([full_s]), columns.latency_s[at : at + 1])[0])
+        columns, ratio = stage.columns, ratios_of(slowdowns, config.stage).get(config.variant, 1.0)
+        made = service(
+            config.batch_size,
+            columns.mean_s[at] * ratio,
+            columns.latency_s[at] * ratio,
+            columns.single_s[at] * ratio,
+            columns.capacity_rps[at] / ratio,
+            config.cores,
+        )
         name = f"{config.variant} b{config.batch_size} {config.cores:g}"
-        service = Service(float(full_s), float(one_s), spread, quota_cores(config.cores))
-        return Pods(config.replicas, config.batch_size, service, name, config.variant)
+        return Pods(config.replicas, config.batch_size, made, name, config.variant)
 
     def _place(self, config: StageConfig) -> tuple[int | None, StageProblem]:
         (stage,) = (stage for stage in self._problem.stages if stage.name == config.stage)
@@ -212,12 +212,12 @@ class PlanCheck:
         share = {stage.name: each for stage, each in reach}
         return {config.stage: items[config.stage] * share[config.stage] for config in configs}
 
-    def _capacity_rps(self, configs: Configs) -> float:
+    def _capacity_rps(self, configs: Configs, slowdowns: Slowdowns) -> float:
         """Requests a second that it carries."""
         items = self._items(configs)
         capacities = []
         for config in configs:
-            pods = self._pods(config)
+            pods = self._pods(config, slowdowns)
             each_rps = pods.batch_size / pods.service.full_s
             capacities.append(pods.count * each_rps / max(items[config.stage], 1e-12))
         return min(capacities)
@@ -225,14 +225,14 @@ class PlanCheck:
     def _start(self, configs: Configs, rate_rps: float, start: Start) -> Start:
         """What of the start matters: nothing, mostly. Numbers are rounded, so that questions are equal."""
         running = start.running if self._knows(start.running) else ()
-        carries = self._capacity_rps(running or configs)
+        carries = self._capacity_rps(running or configs, start.slowdowns)
         waiting = self._waiting(start, running or configs)
         matters = waiting > WAITING_S * carries
         if not matters and (not running or carries > rate_rps):
-            return AT_REST
+            return Start(slowdowns=start.slowdowns)
         # Powers of two are near enough for a crowd.
         queued = ((self._pipeline.stages[0].name, float(2 ** round(log2(waiting)))),) if matters else ()
-        return Start(running if running != configs else (), queued)
+        return Start(running if running != configs else (), queued, start.slowdowns)
 
     def _waiting(self, start: Start, configs: Configs) -> int:
         """What waits, as requests that are at their beginning: those halfway count like new ones."""
@@ -249,7 +249,7 @@ class PlanCheck:
 
     def _first_s(self, configs: Configs, start: Start) -> float:
         """From when on requests count. The pipeline is empty at first: it fills within a few SLAs."""
-        if start == AT_REST:
+        if not start.running and not start.queued:
             return FILLING_SLAS * self._problem.sla_s
         return self._ready_s(configs, start) + max(SETTLE_S, FILLING_SLAS * self._problem.sla_s)
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.plan import CFS_PERIOD_S
+from ipa.queueing.service import Service
 from ipa.simulate.columns import Ended, Formed, Ints, Items, no_items
+from ipa.simulate.factors import Factors, Floats
 from ipa.simulate.kernel_numba import FEW_REPLICAS, Drive
-from ipa.simulate.service import Factors, Floats, Service
 
 
 @dataclass(frozen=True, slots=True)

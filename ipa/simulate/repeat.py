@@ -41,5 +41,6 @@ def repeated(
             tolerance_ratio=0.0,
             max_step_replicas=NO_LIMIT,
             crowded_ticks=NO_LIMIT,
+            correct_profiles=False,
         ),
     )

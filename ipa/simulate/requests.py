@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ipa.simulate.columns import Ended, Ints
-from ipa.simulate.service import Floats
+from ipa.simulate.factors import Floats
 
 
 class Requests:

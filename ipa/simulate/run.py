@@ -14,6 +14,7 @@ from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import Policy, Prediction, Predictor
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
@@ -64,6 +65,8 @@ class SimSetup:
     queue: str = "central"
     kernel: str = "auto"
     keep_inputs: bool = False
+    # What replicas really do, where that is not what the profiles say.
+    truth: Mapping[str, StageProfile] | None = None
     # Kills so many serving pods of a stage at a time (s): (when, stage, count).
     kills: tuple[tuple[float, str, int], ...] = ()
 
@@ -94,7 +97,7 @@ def simulate(setup: SimSetup) -> SimResult:
     policy = make_policy(setup.policy, inputs) if isinstance(setup.policy, str) else setup.policy
     world = SimWorld(
         setup.pipeline,
-        Truth(setup.pipeline, setup.profiles, setup.readiness_s),
+        Truth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s),
         setup.start or first_configs(setup, inputs),
         times_s,
         cluster=setup.cluster,
@@ -141,14 +144,16 @@ class _Remembered:
 
     def __init__(self, predict: Predictor) -> None:
         self._predict = predict
-        self._answers: dict[tuple[tuple[StageConfig, ...], float], Prediction | None] = {}
+        self._answers: dict[tuple[tuple[StageConfig, ...], float, Slowdowns], Prediction | None] = {}
 
-    def __call__(self, configs: Sequence[StageConfig], rate_rps: float) -> Prediction | None:
-        key = (tuple(configs), rate_rps)
+    def __call__(
+        self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
+    ) -> Prediction | None:
+        key = (tuple(configs), rate_rps, slowdowns)
         if key not in self._answers:
             if len(self._answers) >= MOST_ANSWERS:
                 self._answers.clear()
-            self._answers[key] = self._predict(configs, rate_rps)
+            self._answers[key] = self._predict(configs, rate_rps, slowdowns)
         return self._answers[key]
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ipa.model.errors import InputError
+from ipa.queueing.service import Service
 from ipa.simulate import kernel
+from ipa.simulate.batches import BatchLog
 from ipa.simulate.kernel_numba import drive
 from ipa.simulate.lanes import Lanes, Replicated
 from ipa.simulate.queue import Drained, Pods, QueueSim
 from ipa.simulate.requests import Requests
 from ipa.simulate.seconds import Seconds
-from ipa.simulate.service import Service
 
 __all__ = ["Drained", "Pods", "Served", "Service", "StageSim"]
 
@@ -84,6 +85,8 @@ class StageSim:
         self._came, self._entered, self._left = Seconds(), Seconds(), Seconds()
         # Requests that bring other than one item.
         self._several = Seconds()
+        # What its replicas took.
+        self.batches = BatchLog()
 
     @property
     def now_s(self) -> float:
@@ -227,6 +230,7 @@ class StageSim:
     def _advance(self, until_s: float) -> None:
         for formed in self._lanes.run(until_s):
             self._left.add(formed.starts_s, formed.stops)
+            self.batches.add(formed)
 
     def _fail(self, at_s: float, name: str, count: int | None) -> None:
         back, lost = self._lanes.fail(at_s, name, count)

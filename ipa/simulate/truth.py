@@ -12,9 +12,9 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import BATCH_SIZES, Allocation
+from ipa.queueing.service import Service, service_of
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import Serving
-from ipa.simulate.service import Service, service_of
 
 # InfAdapter's ResNets were ready after 6.4 to 8.5 s; for variants whose start was not measured.
 READINESS_S = 7.0

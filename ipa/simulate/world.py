@@ -230,6 +230,10 @@ class SimWorld:
         self.record.stage_queues = summed(
             [lane.sim.waiting_per_s() for lane in self._lanes.values()], goes_on=True
         )
+        self.record.stage_batches = {
+            stage.name: [lane.sim.stage(stage.name).batches for lane in self._lanes.values()]
+            for stage in self.pipeline.served
+        }
 
     def _pods(self, template: str, config: StageConfig) -> Pods:
         return Pods(config.replicas, config.batch_size, self.truth.service(config), template, config.variant)

@@ -73,6 +73,13 @@ class Exporter:
         lines += [f'ipa_queue_arrivals_total{{pipeline="busy",stage="two"}} {3 * count}']
         lines += ["# TYPE ipa_queue_stage_seconds histogram"]
         lines += self._histogram("ipa_queue_stage_seconds", 'pipeline="busy",stage="one"', count)
+        # Every batch has 3 items and takes 0.15 s.
+        lines += ["# TYPE ipa_queue_service_seconds histogram"]
+        lines += self._histogram("ipa_queue_service_seconds", 'pipeline="busy",stage="one"', count / 3)
+        lines += self._histogram("ipa_queue_service_seconds", 'pipeline="idle",stage="one"', 0)
+        lines += ["# TYPE ipa_queue_batch_size histogram"]
+        lines += [f'ipa_queue_batch_size_sum{{pipeline="busy",stage="one"}} {count}']
+        lines += ['ipa_queue_batch_size_sum{pipeline="idle",stage="one"} 0']
         lines += ["# TYPE ipa_queue_length gauge"]
         lines += ['ipa_queue_length{pipeline="busy",stage="one"} 4']
         lines += ['ipa_queue_length{pipeline="busy",stage="two"} 0']
@@ -192,6 +199,20 @@ def test_queue_length_zero_is_seen_not_missing(busy: Signals) -> None:
     assert value(busy.stages["two"].queue_length) == 0
 
 
+def test_batches_are_those_of_their_window(busy: Signals, server: MetricsServer) -> None:
+    assert isinstance(busy.stages["one"].batches, Measured)
+    batches = busy.stages["one"].batches.value
+    assert batches.service_s == pytest.approx(0.15, rel=0.02)
+    assert batches.items == pytest.approx(3.0, rel=0.02)
+    assert batches.window_s == 10.0
+    # The window is not yet full: some are there, and at most what a full one has.
+    assert 0 < batches.count <= 1.05 * RATE / 3 * 10.0
+    idle = PrometheusMetrics(server.url).read(pipeline("idle"), 30.0).stages
+    for stage in (busy.stages["two"], idle["one"], idle["two"]):
+        assert isinstance(stage.batches, Missing)
+        assert stage.batches.reason is MissingReason.ABSENT
+
+
 def test_ages_are_those_of_the_samples(busy: Signals) -> None:
     assert isinstance(busy.arrival_rate_rps, Measured)
     assert 0 <= busy.arrival_rate_rps.age_s < 5
@@ -238,8 +259,9 @@ def test_seldon_dialect_counts_all_codes_and_times_the_answered(server: MetricsS
     # The window of 30 s is not yet full: a rate is there, and at most the true one.
     assert 0 < value(signals.arrival_rate_rps) <= 1.05 * RATE
     assert value(signals.latency_s) == pytest.approx(P99_S, rel=0.02)
-    assert isinstance(signals.stages["one"].queue_length, Missing)
-    assert signals.stages["one"].queue_length.reason is MissingReason.NOT_ASKED
+    for signal in (signals.stages["one"].queue_length, signals.stages["one"].batches):
+        assert isinstance(signal, Missing)
+        assert signal.reason is MissingReason.NOT_ASKED
 
 
 def test_deployments_of_one_name_are_told_apart_by_namespace(server: MetricsServer, busy: Signals) -> None:

@@ -71,7 +71,7 @@ class ByName:
         names = tuple(
             (tuple(one.name for one in stage.variants), stage.pin, stage.bounds) for stage in pipeline.stages
         )
-        key = (names, pipeline.bounds, rate_rps, running)
+        key = (names, pipeline.bounds, pipeline.slowdowns, rate_rps, running)
         if key not in self._plans:
             self._plans[key] = planner(pipeline, rate_rps, running)
         return self._plans[key]

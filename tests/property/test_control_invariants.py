@@ -51,7 +51,7 @@ class ByName:
         self._plans: dict[Any, Plan] = {}
 
     def __call__(self, pipeline: Pipeline, rate_rps: float, running: tuple[StageConfig, ...] = ()) -> Plan:
-        key = (pipeline.stages, pipeline.bounds, rate_rps, running)
+        key = (pipeline.stages, pipeline.bounds, pipeline.slowdowns, rate_rps, running)
         if key not in self._plans:
             self._plans[key] = planner(pipeline, rate_rps, running)
         return self._plans[key]

@@ -21,6 +21,11 @@ def test_paths_are_paths() -> None:
     assert Settings.from_env({"IPA_PROFILES_DIR": "x/y"}).profiles_dir == Path("x/y")
 
 
+@pytest.mark.parametrize(("text", "is_on"), [("on", True), ("True", True), ("off", False), ("0", False)])
+def test_a_flag_is_on_or_off(text: str, is_on: bool) -> None:
+    assert Settings.from_env({"IPA_CORRECT_PROFILES": text}).correct_profiles is is_on
+
+
 def test_what_only_tests_read_is_no_unknown_setting() -> None:
     assert Settings.from_env({"IPA_SHARED_DATA": "/somewhere"}) == Settings()
 
@@ -32,6 +37,7 @@ def test_every_problem_is_named_at_once_with_the_nearest_name() -> None:
         "IPA_TICK_S": "-1",
         "IPA_WINDOW_S": "nan",
         "IPA_TOLERANCE_RATIO": "0",
+        "IPA_CORRECT_PROFILES": "maybe",
     }
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env(wrong)
@@ -40,6 +46,7 @@ def test_every_problem_is_named_at_once_with_the_nearest_name() -> None:
         "IPA_PORT='http' is not a whole number",
         "IPA_TICK_S='-1' is not above 0",
         "IPA_WINDOW_S='nan' is not finite",
+        "IPA_CORRECT_PROFILES='maybe' is not on or off",
     ]
 
 

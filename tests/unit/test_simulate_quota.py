@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ipa.dataplane.quota import CpuQuota
 from ipa.model.plan import quota_cores
+from ipa.queueing.service import Service
 from ipa.simulate import kernel
 from ipa.simulate.kernel_numba import drive
 from ipa.simulate.queue import Pods, QueueSim
-from ipa.simulate.service import Service
 
 
 class Time:

@@ -7,7 +7,7 @@ import pytest
 
 from ipa.model.errors import InputError
 from ipa.model.profile import OperatingPoint
-from ipa.simulate.service import service_of
+from ipa.queueing.service import service_of
 from ipa.simulate.stage import Drained, Pods, Service, StageSim
 
 FLAT = Service(1.0, 1.0)

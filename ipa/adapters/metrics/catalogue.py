@@ -60,6 +60,12 @@ class Catalogue:
             per_pipeline,
             registry=registry,
         )
+        self.slowdown = Gauge(
+            "ipa_profile_slowdown_ratio",
+            "Time of batches seen over that of the variant's profile, smoothed; planned with from 1.1 on.",
+            [*per_stage, "variant"],
+            registry=registry,
+        )
         self.sla = Gauge(
             "ipa_sla_seconds", "Latency the pipeline must meet.", per_pipeline, registry=registry
         )

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import Gauge
 
 from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.control.correction import Correction
 from ipa.control.guards import total_cores
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
@@ -20,6 +21,8 @@ class Publisher:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._metrics = catalogue
+        # Variants whose slowdown is shown, as (pipeline, stage, variant).
+        self._slowed: set[tuple[str, str, str]] = set()
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
         """Count the decision and show what the snapshot holds."""
@@ -41,11 +44,21 @@ class Publisher:
         predicted_s = point.predicted_latency_s if point else None
         metrics.predicted_latency.labels(name).set(nan if predicted_s is None else predicted_s)
         metrics.input_age.labels(name).set(_age_s(observation.load))
+        self._slowdowns(name, snapshot.correction)
         by_stage: dict[str, list[StageObservation]] = {}
         for stage in observation.stages:
             by_stage.setdefault(stage.stage, []).append(stage)
         for stage_name, parts in by_stage.items():
             self._stage(name, stage_name, parts)
+
+    def _slowdowns(self, name: str, known: Correction) -> None:
+        """How slow each variant was seen to be; NaN for what was forgotten."""
+        shown = {(name, each.stage, each.variant): each.ratio for each in known.seen}
+        for gone in {labels for labels in self._slowed if labels[0] == name} - shown.keys():
+            self._metrics.slowdown.labels(*gone).set(nan)
+        for labels, ratio in shown.items():
+            self._metrics.slowdown.labels(*labels).set(ratio)
+        self._slowed |= shown.keys()
 
     def _stage(self, name: str, stage: str, parts: list[StageObservation]) -> None:
         """What a stage has in all parts that share the load."""

@@ -11,12 +11,12 @@ from typing import Any
 from prometheus_api_client import PrometheusConnect
 from urllib3.util.retry import Retry
 
-from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
+from ipa.adapters.prometheus.dialects import BatchQueries, Dialect, Queries, queries, stage_value
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.errors import InputError, UnavailableError
-from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 
 # The load is read as one rate a second.
@@ -66,6 +66,7 @@ class PrometheusMetrics:
         stage_rates = reading.instant(asked.stage_arrivals)
         stage_latencies = reading.instant(asked.stage_latency)
         stage_queues = reading.instant(asked.stage_queue) if asked.stage_queue else None
+        stage_batches = _StageBatches(reading, asked.stage_batches) if asked.stage_batches else None
         stages = {}
         for stage in pipeline.served:
             label = stage_value(stage, self._dialect)
@@ -74,6 +75,7 @@ class PrometheusMetrics:
                 arrival_rate_rps=_aged(_pick(stage_rates, label), age),
                 latency_s=_aged(_pick(stage_latencies, label), age),
                 queue_length=_NOT_ASKED if stage_queues is None else _aged(_pick(stage_queues, label), age),
+                batches=_NOT_ASKED if stage_batches is None else stage_batches.of(label, age),
             )
         age = self._age(_pick(ages, WHOLE), repeated_s)
         return Signals(
@@ -180,6 +182,26 @@ class _Reading:
         except InputError as error:
             return Missing(MissingReason.INVALID, error.message)
         return result
+
+
+class _StageBatches:
+    """What the stages' replicas served, by three rates of each."""
+
+    def __init__(self, reading: _Reading, asked: BatchQueries) -> None:
+        self._window_s = asked.count.window_s
+        self._rates = [reading.instant(query) for query in (asked.count, asked.service, asked.items)]
+
+    def of(self, label: str, age: Value) -> Measured[Batches] | Missing:
+        """Those of the stage of that label; Missing where none was served in the window."""
+        rates = [_aged(_pick(values, label), age) for values in self._rates]
+        for rate in rates:
+            if isinstance(rate, Missing):
+                return rate
+        count, service, items = (rate.value for rate in rates if isinstance(rate, Measured))
+        if not count:
+            return Missing(MissingReason.ABSENT, "no batch was served in the window", rates[0].age_s)
+        batches = Batches(count * self._window_s, service / count, items / count, self._window_s)
+        return Measured(batches, rates[0].age_s or 0.0)
 
 
 def _checked(value: float, query: Query) -> Value:

@@ -20,6 +20,15 @@ class Dialect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchQueries:
+    """What a stage's replicas serve a second: batches, the seconds these took, the items in them."""
+
+    count: Rate
+    service: Rate
+    items: Rate
+
+
+@dataclass(frozen=True, slots=True)
 class Queries:
     """The queries of one pipeline. Those of the stages answer for all stages at once, by `stage_label`."""
 
@@ -31,6 +40,7 @@ class Queries:
     stage_arrivals: Rate
     stage_latency: Quantile
     stage_queue: Gauge | None
+    stage_batches: BatchQueries | None
 
 
 # Five 1 s scrapes: the mean a plan is made for (forecast.SMOOTH_S). Seldon is scraped every 5 to 15 s, and a
@@ -38,6 +48,10 @@ class Queries:
 RATE_WINDOW_S = {Dialect.LOCAL: 5.0, Dialect.SELDON: 30.0, Dialect.SPLIT: 30.0}
 # A p99 wants a hundred requests, a change should be seen within two ticks.
 LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0, Dialect.SPLIT: 60.0}
+
+
+# A tick, or two scrapes: a mean wants fewer batches than a quantile, and shows a change only as they pass.
+BATCHES_WINDOW_S = {Dialect.LOCAL: 10.0, Dialect.SPLIT: 30.0}
 
 
 # What the executor asks of each stage.
@@ -76,6 +90,11 @@ def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Querie
         stage_arrivals=Selector("ipa_queue_arrivals_total", labels, here),
         stage_latency=Selector("ipa_queue_stage_seconds_bucket", labels, here),
         stage_queue=Selector("ipa_queue_length", labels, here),
+        stage_batches=(
+            Selector("ipa_queue_service_seconds_count", labels, here),
+            Selector("ipa_queue_service_seconds_sum", labels, here),
+            Selector("ipa_queue_batch_size_sum", labels, here),
+        ),
     )
 
 
@@ -98,6 +117,7 @@ def _seldon(pipeline: Pipeline, namespace_label: str) -> Queries:
         stage_arrivals=Selector(f"{CLIENT}_count", labels, here, predictors),
         stage_latency=Selector(f"{CLIENT}_bucket", labels, here, predictors),
         stage_queue=None,
+        stage_batches=None,
     )
 
 
@@ -111,9 +131,14 @@ def _queries(
     stage_arrivals: Selector,
     stage_latency: Selector,
     stage_queue: Selector | None,
+    stage_batches: tuple[Selector, Selector, Selector] | None,
 ) -> Queries:
     rate_s, latency_s = RATE_WINDOW_S[dialect], LATENCY_WINDOW_S[dialect]
     quantile = pipeline.sla.percentile / 100
+    batches = None
+    if stage_batches:
+        window_s = BATCHES_WINDOW_S[dialect]
+        batches = BatchQueries(*(Rate(selector, window_s, stage_label) for selector in stage_batches))
     return Queries(
         age=Age(arrivals),
         arrivals=Rate(arrivals, rate_s),
@@ -123,4 +148,5 @@ def _queries(
         stage_arrivals=Rate(stage_arrivals, rate_s, stage_label),
         stage_latency=Quantile(quantile, stage_latency, latency_s, stage_label),
         stage_queue=Gauge(stage_queue, stage_label) if stage_queue else None,
+        stage_batches=batches,
     )

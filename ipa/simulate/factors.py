@@ -1,66 +1,13 @@
-"""How long a batch takes on one replica, and the random factors around its mean."""
+"""The random factors around the mean of a batch's service time."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.model.errors import InputError
-from ipa.model.plan import quota_cores
-from ipa.model.profile import OperatingPoint
-from ipa.queueing.tail_parts import service_spread
 from ipa.simulate.gamma import gamma_table
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """The service time of one replica: gamma distributed, its mean linear in the items of the batch.
-
-    A full batch takes `full_s` on the mean, a single item `one_s`; `spread` is the squared coefficient
-    of variation of either: 0 is constant, 1 exponential. Those are the times of a busy replica; with a CPU
-    quota of `quota_cores` it has saved up to a period of its time while it was idle (`dataplane.quota`).
-    """
-
-    full_s: float
-    one_s: float
-    spread: float = 0.0
-    quota_cores: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (self.full_s > 0 and self.one_s > 0 and self.spread >= 0):
-            raise InputError(
-                f"a service needs full_s and one_s above zero and spread of zero or more: {self}"
-            )
-
-    def means_s(self, batch_size: int) -> list[float]:
-        """The mean for each number of items, 0 to `batch_size`, in s."""
-        if batch_size == 1:
-            return [self.full_s, self.full_s]
-        slope = self.full_s - self.one_s
-        return [self.one_s + slope * ((size - 1) / (batch_size - 1)) for size in range(batch_size + 1)]
-
-
-def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> Service:
-    """The service of an operating point; `single` is the same variant and cores at batch size 1.
-
-    As the planner takes it: where the measured throughput is less than a batch in its mean latency, the
-    replica is busy for longer. Its 99th percentile sets the spread. Without `single` half the time of a
-    full batch does not depend on the items in it.
-    """
-    mean_s = point.latency_s if point.latency_mean_s is None else point.latency_mean_s
-    full_s = max(mean_s, point.batch_size / point.capacity_rps)
-    if single is None:
-        one_s = full_s * (0.5 + 0.5 / point.batch_size)
-    else:
-        one_s = min(single.latency_s if single.latency_mean_s is None else single.latency_mean_s, full_s)
-    spread = 0.0
-    if point.latency_mean_s is not None and point.latency_s > full_s:
-        spread = float(service_spread(np.array([full_s]), np.array([point.latency_s]))[0])
-    return Service(full_s, one_s, spread, quota_cores(point.cores))
 
 
 class Factors:

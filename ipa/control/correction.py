@@ -1,0 +1,261 @@
+"""How many times its profile each variant takes where it runs now, learned from the batches that are seen.
+
+A profile says what a replica does alone; where machines are shared, a batch may take longer. The ratio of the
+two is smoothed, and planned with in steps. It is never below 1: a machine that is quicker than measured may
+be shared again tomorrow, and plans that count on it would be late then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, log, sqrt
+
+from ipa.control.guards import GuardSettings
+from ipa.model.decision import Event, Notice
+from ipa.model.observation import Batches, Measured, Observation
+from ipa.model.parts import is_shared
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.slowdown import Slowdown, Slowdowns
+from ipa.policies.base import ANY_RATE_RPS, Predictor
+from ipa.queueing.service import Service
+
+# Ratios are planned with in steps of 5 %, so that plans do not jitter with them.
+STEP = 1.05
+# A profile may be wrong by so much; one that was corrected by no more than the other, to be let go.
+DEAD_BAND, DEAD_BAND_END = 1.10, 1.03
+# It is taken back only by two steps and more: half a step up is enough to plan for more.
+STEPS_BACK = 2
+# What takes longer than this is broken, not slow: a plan with so many replicas would not mend it.
+MOST = 4.0
+# What is quicker is not followed further, so that it is seen at once when it gets slower.
+LEAST = 0.9
+# Fewer batches in a window say nothing.
+LEAST_BATCHES = 5
+# A mean of n batches is off by their variation over √n. They are smoothed until that is 2 %, and over this
+# long at least: then chance neither leaves the dead band nor goes back and forth between steps.
+SURE_RATIO, SMOOTH_S = 0.02, 10.0
+# No variant is taken to vary by less.
+LEAST_VARIATION = 0.25
+# So many deviations and a step away is no chance: the world has changed, and nothing before counts. Where a
+# deviation is more than a tenth, means are too far from normal to say so.
+SURPRISE, NORMAL_RATIO = 4.0, 0.1
+# A variant that was not seen for so long may do better by now.
+FORGET_S = 1800.0
+# Above this a person should look, and is told again only after it was below the other.
+ALARM, ALARM_END = 1.25, 1.15
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a variant was seen to take: `ratio` times its profile, smoothed; last at `at_s`.
+
+    `recent` are (time, ratio) of the last window. `steps` are those of `STEP` planned with; `is_told` whether
+    people were told.
+    """
+
+    stage: str
+    variant: str
+    ratio: float
+    steps: int
+    at_s: float
+    recent: tuple[tuple[float, float], ...] = ()
+    is_told: bool = False
+
+    @property
+    def planned_ratio(self) -> float:
+        """What is planned with; 1 within the dead band."""
+        return STEP**self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """When a stage was first seen to run these replicas, with no change on its way."""
+
+    stage: str
+    variant: str
+    batch_size: int
+    cores: float
+    since_s: float
+
+    def is_of(self, config: StageConfig) -> bool:
+        """Whether the configuration has such replicas, however many."""
+        mine = (self.stage, self.variant, self.batch_size, self.cores)
+        return mine == (config.stage, config.variant, config.batch_size, config.cores)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What was learned of each variant, and since when stages run what they do."""
+
+    seen: tuple[Seen, ...] = ()
+    since: tuple[Since, ...] = ()
+
+    def of(self, stage: str, variant: str) -> Seen | None:
+        """What is known of the variant; None where nothing is."""
+        return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
+
+    def newest(self, stage: str) -> Seen | None:
+        """What was seen last of any variant of the stage."""
+        mine = (each for each in self.seen if each.stage == stage)
+        return max(mine, key=lambda each: each.at_s, default=None)
+
+    def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
+        """What to plan with. What slows one variant slows its stage: one that was not seen has the newest."""
+        found = []
+        for stage in pipeline.served if self.seen else ():
+            newest = self.newest(stage.name)
+            for variant in stage.variants if newest else ():
+                seen = self.of(stage.name, variant.name) or newest
+                if seen is not None and seen.steps:
+                    found.append(Slowdown(stage.name, variant.name, seen.planned_ratio))
+        return tuple(found)
+
+
+UNCORRECTED = Correction()
+
+
+def learned(
+    before: Correction,
+    observation: Observation,
+    predict: Predictor,
+    settings: GuardSettings,
+    now_s: float,
+    *,
+    in_flight: bool,
+) -> Correction:
+    """What is known after this tick. `predict` is by the profiles alone.
+
+    Nothing is learned while a change is on its way, nor where the batches seen may be those of other
+    replicas, are too few, or old; nor where several configurations share the load, since metrics know the
+    stage alone.
+    """
+    if not settings.correct_profiles:
+        return UNCORRECTED
+    kept = tuple(each for each in before.seen if now_s - each.at_s < FORGET_S)
+    running = observation.running()
+    if running is None:
+        return replace(before, seen=kept)
+    known = {config.stage: each for each in before.since for config in running if each.is_of(config)}
+    if in_flight or not observation.settled or is_shared(running):
+        return Correction(kept, tuple(known.values()))
+    since = tuple(known.get(config.stage) or _since(config, now_s) for config in running)
+    after = Correction(kept, since)
+    ripe = {
+        stage.stage: stage.batches.value
+        for stage, one in zip(observation.stages, since, strict=True)
+        if isinstance(stage.batches, Measured) and _is_ripe(stage.batches, one, settings, now_s)
+    }
+    by_profile = predict(running, ANY_RATE_RPS) if ripe else None
+    if by_profile is None:
+        return after
+    for config, service in zip(running, by_profile.services, strict=True):
+        if config.stage in ripe:
+            after = _with(after, _updated(after, config, service, ripe[config.stage], now_s))
+    return after
+
+
+def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Event, ...]]:
+    """What people are to be told of profiles that are wrong, once each; and that they are told."""
+    events, seen = [], []
+    for each in known.seen:
+        is_slow = each.planned_ratio > (ALARM_END if each.is_told else ALARM)
+        if is_slow and not each.is_told:
+            events.append(Event(Notice.PROFILE_SLOW, _alarm(each, pipeline), is_warning=True))
+        seen.append(replace(each, is_told=is_slow))
+    return replace(known, seen=tuple(seen)), tuple(events)
+
+
+def planned_with(plan: Plan) -> str:
+    """In words, which variants of the plan are to take longer than their profile; empty for none."""
+    named = [
+        f"{stage.stage}={stage.variant} taking {stage.slowdown_ratio:.3g} x its profile"
+        for stage in plan.stages
+        if stage.slowdown_ratio > 1
+    ]
+    return f"planned with {', '.join(named)}" if named else ""
+
+
+def steps_for(steps: int, ratios: Sequence[float]) -> int:
+    """The steps to plan with where so many are planned with now, and these are the ratios of the last window.
+
+    More where all of them say so, and then as many as the newest says: by then a change has filled the
+    window, and one batch that took long has left it. Fewer where all say so.
+    """
+    low, high, newest = min(ratios), max(ratios), ratios[-1]
+    if not steps:
+        return _steps(newest) if low >= DEAD_BAND else 0
+    if high < DEAD_BAND_END:
+        return 0
+    if _exact_steps(low) > steps + 0.5:
+        return _steps(newest)
+    return max(_steps(high), _steps(DEAD_BAND)) if _exact_steps(high) <= steps - STEPS_BACK else steps
+
+
+def _exact_steps(ratio: float) -> float:
+    return log(min(ratio, MOST)) / log(STEP)
+
+
+def _steps(ratio: float) -> int:
+    return round(_exact_steps(ratio))
+
+
+def _since(config: StageConfig, now_s: float) -> Since:
+    return Since(config.stage, config.variant, config.batch_size, config.cores, now_s)
+
+
+def _is_ripe(batches: Measured[Batches], since: Since, settings: GuardSettings, now_s: float) -> bool:
+    """Whether these are enough, new enough, and all of the replicas that run."""
+    seen = batches.value
+    return (
+        batches.age_s <= settings.stale_after_s
+        and seen.count >= LEAST_BATCHES
+        and now_s - since.since_s >= seen.window_s + batches.age_s
+    )
+
+
+def _updated(
+    known: Correction, config: StageConfig, service: Service, batches: Batches, now_s: float
+) -> Seen:
+    """What is known of the variant after these batches."""
+    mine = known.of(config.stage, config.variant)
+    before = mine or known.newest(config.stage)
+    window_s = batches.window_s
+    passed_s = min(now_s - mine.at_s, window_s) if mine else window_s
+    ratio = _smoothed(before.ratio if before else 1.0, config, service, batches, passed_s)
+    past = mine.recent if mine else ((now_s - window_s, before.ratio if before else 1.0),)
+    recent = tuple(each for each in past if now_s - each[0] <= window_s) or past[-1:]
+    recent = (*recent, (now_s, ratio))
+    steps = steps_for(before.steps if before else 0, [each for _, each in recent])
+    is_told = before is not None and before.is_told
+    return Seen(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
+
+
+def _smoothed(
+    ratio: float, config: StageConfig, service: Service, batches: Batches, passed_s: float
+) -> float:
+    """The ratio after batches that were seen `passed_s` later: the more of them, the more they count."""
+    expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)
+    seen = min(batches.service_s / expected_s, MOST)
+    variation = max(sqrt(service.spread), LEAST_VARIATION)
+    deviation_ratio = variation / sqrt(batches.count)
+    surprising = max(SURPRISE * deviation_ratio, STEP - 1)
+    if deviation_ratio <= NORMAL_RATIO and abs(seen - ratio) > ratio * surprising:
+        return max(seen, LEAST)
+    new = batches.count * passed_s / batches.window_s
+    weight = min(1 - exp(-passed_s / SMOOTH_S), new * (SURE_RATIO / variation) ** 2)
+    return max(ratio + weight * (seen - ratio), LEAST)
+
+
+def _with(known: Correction, seen: Seen) -> Correction:
+    others = tuple(each for each in known.seen if (each.stage, each.variant) != (seen.stage, seen.variant))
+    return replace(known, seen=(*others, seen))
+
+
+def _alarm(seen: Seen, pipeline: Pipeline) -> str:
+    return (
+        f"{seen.stage}={seen.variant} takes {seen.ratio:.3g} x its profile, and plans now count on that; "
+        f"measure it anew where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or look what "
+        "else its machines do"
+    )

@@ -1,0 +1,78 @@
+"""How long a replica takes for a batch: on the mean linear in its items, as planner and simulator take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ipa.model.errors import InputError
+from ipa.model.plan import quota_cores
+from ipa.model.profile import OperatingPoint
+from ipa.queueing.tail_parts import Floats, service_spread
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The service time of one replica: gamma distributed, its mean linear in the items of the batch.
+
+    A full batch takes `full_s` on the mean, a single item `one_s`; `spread` is the squared coefficient
+    of variation of either: 0 is constant, 1 exponential. Those are the times of a busy replica; with a CPU
+    quota of `quota_cores` it has saved up to a period of its time while it was idle (`dataplane.quota`).
+    """
+
+    full_s: float
+    one_s: float
+    spread: float = 0.0
+    quota_cores: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.full_s > 0 and self.one_s > 0 and self.spread >= 0):
+            raise InputError(
+                f"a service needs full_s and one_s above zero and spread of zero or more: {self}"
+            )
+
+    def mean_s(self, items: float, batch_size: int) -> float:
+        """The mean over batches of so many items on the mean, where a full one has `batch_size`, in s."""
+        if batch_size == 1:
+            return self.full_s
+        return self.one_s + (self.full_s - self.one_s) * ((items - 1) / (batch_size - 1))
+
+    def means_s(self, batch_size: int) -> list[float]:
+        """The mean for each number of items, 0 to `batch_size`, in s."""
+        return [self.mean_s(items, batch_size) for items in range(batch_size + 1)]
+
+
+def busy_s(mean_s: ArrayLike, batch_size: ArrayLike, capacity_rps: ArrayLike) -> Floats:
+    """How long a full batch keeps a replica busy on the mean.
+
+    Where less throughput was measured than a batch in its mean latency, that is longer than the latency.
+    """
+    return np.asarray(np.maximum(mean_s, np.asarray(batch_size) / np.asarray(capacity_rps)))
+
+
+def service(
+    batch_size: int, mean_s: float, tail_s: float, one_s: float | None, capacity_rps: float, cores: float
+) -> Service:
+    """The service of a replica: mean and 99th percentile of a full batch, mean of a single item, throughput.
+
+    Of less than one of `cores` it has a quota. Without `one_s` half the time of a full batch does not depend
+    on the items in it.
+    """
+    full_s = float(busy_s(mean_s, batch_size, capacity_rps))
+    single_s = full_s * (0.5 + 0.5 / batch_size) if one_s is None else min(float(one_s), full_s)
+    spread = 0.0
+    if tail_s > full_s:
+        spread = float(service_spread(np.array([full_s]), np.array([tail_s]))[0])
+    return Service(full_s, single_s, spread, quota_cores(cores))
+
+
+def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> Service:
+    """The service of an operating point; `single` is the same variant and cores at batch size 1."""
+    one_s = None if single is None else _mean_s(single)
+    return service(point.batch_size, _mean_s(point), point.latency_s, one_s, point.capacity_rps, point.cores)
+
+
+def _mean_s(point: OperatingPoint) -> float:
+    return point.latency_s if point.latency_mean_s is None else point.latency_mean_s

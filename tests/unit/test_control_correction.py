@@ -1,0 +1,371 @@
+"""What is learned of profiles that are wrong: by what is seen, slowly, in steps, and never below them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from math import log
+
+import pytest
+
+from ipa.control.correction import (
+    DEAD_BAND,
+    DEAD_BAND_END,
+    FORGET_S,
+    MOST,
+    STEP,
+    UNCORRECTED,
+    Correction,
+    Seen,
+    alarms,
+    learned,
+    planned_with,
+    steps_for,
+)
+from ipa.control.engine import on_tick
+from ipa.control.guards import GuardSettings
+from ipa.control.ports import Signals
+from ipa.control.state import EngineState
+from ipa.model.decision import Action, Mode, Notice
+from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
+from ipa.model.plan import StageConfig
+from ipa.model.slowdown import Slowdown
+from tests.fakes.world import PIPELINE, SMALLEST, Scenario, profiled, scenario
+
+SETTINGS = GuardSettings(tick_s=10.0, correct_profiles=True)
+ABSENT = Missing(MissingReason.ABSENT)
+WINDOW_S = 10.0
+# What a full window has, where nothing else is said: as many as make a ratio sure in a tick.
+MANY = 300.0
+
+
+def service_s(config: StageConfig, items: float = 1.0) -> float:
+    """What a batch takes by the profile."""
+    known = profiled().predict(SMALLEST if config in SMALLEST else (config, SMALLEST[1]), 1.0)
+    assert known is not None
+    return known.services[0].mean_s(items, config.batch_size)
+
+
+def observed(
+    ratio: float,
+    config: StageConfig = SMALLEST[0],
+    *,
+    items: float = 1.0,
+    count: float = MANY,
+    age_s: float = 0.0,
+    settled: bool = True,
+    window_s: float = WINDOW_S,
+) -> Observation:
+    """The first stage runs `config`, whose batches take `ratio` times their profile."""
+    batches = Batches(count, ratio * service_s(config, items), items, window_s)
+    stages = tuple(
+        StageObservation(one.stage, Measured(one), Measured(one.replicas), ABSENT, ABSENT, batches=seen)
+        for one, seen in ((config, Measured(batches, age_s)), (SMALLEST[1], ABSENT))
+    )
+    return Observation("pages", 0.0, ABSENT, ABSENT, ABSENT, stages, settled=settled)
+
+
+def after(
+    *seen: Observation,
+    known: Correction = UNCORRECTED,
+    first_s: float = 0.0,
+    in_flight: bool = False,
+    settings: GuardSettings = SETTINGS,
+) -> Correction:
+    """What is known after ticks that saw these."""
+    for tick, observation in enumerate(seen):
+        now_s = first_s + tick * settings.tick_s
+        known = learned(known, observation, profiled().predict, settings, now_s, in_flight=in_flight)
+    return known
+
+
+def ratio_of(known: Correction, variant: str = "small") -> float:
+    """What is planned with."""
+    found = {each.variant: each.ratio for each in known.slowdowns(PIPELINE) if each.stage == "detect"}
+    return found.get(variant, 1.0)
+
+
+def test_what_is_seen_is_learned_within_a_few_ticks_and_in_steps() -> None:
+    slow = observed(1.3)
+    # Within the first window something else may have run, and of the next it might be one long batch.
+    ratios = [ratio_of(after(*[slow] * ticks)) for ticks in range(1, 9)]
+    assert ratios[:2] == [1.0, 1.0]
+    assert all(ratio == pytest.approx(1.3, rel=0.03) for ratio in ratios[2:])
+    assert ratios[-1] == STEP ** round(log(1.3) / log(STEP))
+
+
+def test_a_batch_that_took_long_is_no_slow_variant() -> None:
+    for tick in range(3, 9):
+        seen = [observed(1.0)] * 9
+        seen[tick] = observed(3.0)
+        assert all(after(*seen[:ticks]).slowdowns(PIPELINE) == () for ticks in range(1, 10))
+
+
+def test_a_change_that_comes_into_the_window_slowly_is_planned_with_once_it_is_there() -> None:
+    """With a window of three ticks: not with what the first part of it says."""
+    ramp = [observed(ratio, window_s=30.0) for ratio in (1.0, 1.0, 1.0, 1.0, 1.15, 1.3, 1.45, 1.45, 1.45)]
+    ratios = [ratio_of(after(*ramp[:ticks])) for ticks in range(1, 10)]
+    assert ratios[:7] == [1.0] * 7
+    assert all(ratio == pytest.approx(1.45, rel=0.03) for ratio in ratios[7:])
+
+
+def test_what_it_was_before_counts_again_once_the_window_says_so() -> None:
+    known = after(*[observed(1.5)] * 9)
+    ratios = [ratio_of(after(*[observed(1.0)] * n, known=known, first_s=90.0)) for n in (1, 2, 3)]
+    assert ratios == [ratio_of(known), 1.0, 1.0]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.8, 1.0, 1.05, 1.09])
+def test_what_is_as_measured_or_quicker_is_left_alone(ratio: float) -> None:
+    known = after(*[observed(ratio)] * 20)
+    assert known.slowdowns(PIPELINE) == ()
+
+
+def test_items_are_weighed_as_the_profile_has_them() -> None:
+    """A batch of eight takes longer than one of one, which says nothing of the profile."""
+    config = replace(SMALLEST[0], batch_size=8)
+    for items in (1.0, 3.5, 8.0):
+        assert after(*[observed(1.0, config, items=items)] * 9).slowdowns(PIPELINE) == ()
+        assert ratio_of(after(*[observed(1.5, config, items=items)] * 9)) == pytest.approx(1.5, rel=0.03)
+
+
+def test_it_ends_where_what_runs_is_broken_and_not_slow() -> None:
+    assert ratio_of(after(*[observed(50.0)] * 20)) == pytest.approx(MOST, rel=STEP - 1)
+
+
+def test_nothing_is_learned_of_what_is_on_its_way_old_little_or_not_there() -> None:
+    slow = observed(2.0)
+    known = after(slow)
+    assert known.seen == ()
+    never = [
+        observed(2.0, count=4.0),
+        observed(2.0, age_s=SETTINGS.stale_after_s + 1),
+        observed(2.0, settled=False),
+        replace(slow, stages=(replace(slow.stages[0], batches=ABSENT), slow.stages[1])),
+        replace(slow, stages=(replace(slow.stages[0], running=ABSENT), slow.stages[1])),
+        replace(slow, stages=(replace(slow.stages[0], running=Measured(unmeasured())), slow.stages[1])),
+    ]
+    for observation in never:
+        assert after(*[observation] * 5, known=known, first_s=10.0).seen == ()
+    assert after(*[slow] * 5, known=known, first_s=10.0, in_flight=True).seen == ()
+    assert after(*[slow] * 5, known=known, first_s=10.0).seen != ()
+    assert after(*[slow] * 9, settings=replace(SETTINGS, correct_profiles=False)) == UNCORRECTED
+
+
+def unmeasured() -> StageConfig:
+    """What no profile knows."""
+    return replace(SMALLEST[0], cores=7.0)
+
+
+def test_parts_that_share_the_load_are_not_told_apart_so_not_learned_of() -> None:
+    slow = observed(2.0)
+    parts = [
+        replace(stage, running=Measured(replace(stage.running.value, share_percent=50)))
+        for stage in slow.stages * 2
+        if isinstance(stage.running, Measured)
+    ]
+    assert after(*[replace(slow, stages=tuple(parts))] * 9).seen == ()
+
+
+def test_other_replicas_are_watched_for_a_window_before_anything_is_learned_of_them() -> None:
+    slow, other = observed(1.3), observed(3.0, replace(SMALLEST[0], batch_size=4))
+    known = after(*[slow] * 9)
+    # More of the same are the same.
+    more = observed(1.3, replace(SMALLEST[0], replicas=5))
+    assert after(more, known=known, first_s=90.0).seen[0].at_s == 90.0
+    assert [after(*[other] * n, known=known, first_s=90.0).seen[0].at_s for n in (1, 2)] == [80.0, 100.0]
+    # What was on its way in between is other replicas too.
+    gone = after(other, known=known, first_s=90.0, in_flight=True)
+    assert after(slow, known=gone, first_s=100.0).seen[0].at_s == 80.0
+
+
+def test_a_variant_that_was_not_seen_takes_what_its_stage_takes() -> None:
+    known = after(*[observed(1.4)] * 9)
+    assert {(each.stage, each.variant) for each in known.slowdowns(PIPELINE)} == {
+        ("detect", "small"),
+        ("detect", "big"),
+    }
+    assert ratio_of(known, "big") == ratio_of(known, "small")
+    # Its own ratio begins there, and counts from then on.
+    big = observed(1.4, replace(SMALLEST[0], variant="big"))
+    now = after(*[big] * 3, known=known, first_s=90.0)
+    assert ratio_of(now, "big") == ratio_of(known, "big")
+    free = after(*[observed(1.0, replace(SMALLEST[0], variant="big"))] * 12, known=known, first_s=90.0)
+    assert (ratio_of(free, "big"), ratio_of(free, "small")) == (1.0, ratio_of(known, "small"))
+
+
+def test_what_was_long_ago_is_forgotten() -> None:
+    known = after(*[observed(1.4)] * 9)
+    (seen,) = known.seen
+    quiet = replace(observed(1.0), stages=tuple(replace(it, batches=ABSENT) for it in observed(1.0).stages))
+    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S - 1).seen == (seen,)
+    assert after(quiet, known=known, first_s=seen.at_s + FORGET_S).seen == ()
+
+
+def test_few_batches_teach_slowly() -> None:
+    """As few as differ so much by chance; many are believed at once."""
+    few, many = (after(*[observed(1.4, count=count)] * 4).seen[0].ratio for count in (6.0, MANY))
+    assert 1.0 < few < 1.1 and many == pytest.approx(1.4)
+
+
+def test_a_step_back_needs_more_than_a_step_up() -> None:
+    steps = steps_for(0, [1.3])
+    planned = STEP**steps
+    assert steps_for(steps, [planned * 1.02]) == steps
+    assert steps_for(steps, [planned * 1.03]) == steps + 1
+    assert steps_for(steps, [planned * 0.92]) == steps
+    assert steps_for(steps, [planned * 0.90]) < steps
+    ends = (steps_for(2, [DEAD_BAND_END]), steps_for(2, [DEAD_BAND_END - 0.001]))
+    assert (steps_for(0, [DEAD_BAND - 0.001]), steps_for(0, [DEAD_BAND]), *ends) == (0, 2, 2, 0)
+
+
+def test_a_step_needs_all_of_the_window() -> None:
+    assert (steps_for(0, [1.05, 1.3]), steps_for(0, [1.12, 1.3])) == (0, steps_for(0, [1.3]))
+    assert (steps_for(2, [1.1, 1.5]), steps_for(2, [1.3, 1.5])) == (2, steps_for(0, [1.5]))
+    assert (steps_for(6, [1.3, 1.1]), steps_for(6, [1.2, 1.1])) == (6, steps_for(0, [1.2]))
+    assert (steps_for(6, [1.3, 1.0]), steps_for(6, [1.0, 1.0])) == (6, 0)
+
+
+def test_people_are_told_once_and_again_only_after_it_was_well() -> None:
+    known = after(*[observed(1.3)] * 9)
+    told, events = alarms(known, PIPELINE)
+    (event,) = events
+    assert event.reason is Notice.PROFILE_SLOW and event.is_warning
+    assert "detect=small takes 1.3 x its profile" in event.message
+    assert "ipa profile pages --stage detect" in event.message
+    assert alarms(told, PIPELINE) == (told, ())
+    well = after(*[observed(1.0)] * 9, known=told, first_s=90.0)
+    well, events = alarms(well, PIPELINE)
+    assert events == () and not well.seen[0].is_told
+    again = after(*[observed(1.3)] * 9, known=well, first_s=180.0)
+    assert len(alarms(again, PIPELINE)[1]) == 1
+    assert alarms(after(*[observed(1.2)] * 9), PIPELINE)[1] == ()
+
+
+def test_words_name_what_of_a_plan_is_slower() -> None:
+    slow = (Slowdown("detect", "small", 1.4071), Slowdown("read", "big", 2.0))
+    plan, plain = (profiled().describe(SMALLEST, 1.0, each) for each in (slow, slow[1:]))
+    assert plan is not None and plain is not None
+    assert planned_with(plan) == "planned with detect=small taking 1.41 x its profile"
+    assert planned_with(plain) == ""
+
+
+def slowed(made: Scenario, ratio: float, waiting: float = 0.0) -> None:
+    """Let batches take that many times their profile, full ones, and items wait, in the fake's metrics."""
+
+    def fault(now_s: float, signals: Signals) -> Signals:
+        known = profiled().predict(made.workload.serving, 1.0)
+        assert known is not None
+        stages = {}
+        for config, service in zip(made.workload.serving, known.services, strict=True):
+            items = float(config.batch_size)
+            took_s = ratio * service.mean_s(items, config.batch_size)
+            batches = Measured(Batches(MANY, took_s, items, WINDOW_S))
+            stages[config.stage] = replace(
+                signals.stages[config.stage], batches=batches, queue_length=Measured(waiting)
+            )
+        return replace(signals, stages=stages)
+
+    made.metrics.fault = fault
+
+
+def settled(mode: Mode = Mode.ACTIVE, crowded_ticks: int = 3) -> Scenario:
+    """A loop at its plan, whose profiles turn out to be too quick."""
+    correcting = replace(scenario().settings, correct_profiles=True, crowded_ticks=crowded_ticks)
+    made = scenario(10.0, settings=correcting, mode=mode)
+    made.ticks(12)
+    slowed(made, 1.5)
+    return made
+
+
+def test_the_loop_plans_for_what_it_sees_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    made = settled()
+    before = made.workload.desired
+    with caplog.at_level(logging.WARNING, "ipa.control"):
+        decisions = made.ticks(12)
+    applied = [decision for decision in decisions if decision.action is Action.APPLY]
+    assert "taking 1." in applied[0].detail and "x its profile" in applied[0].detail
+    known = profiled().predict(made.workload.desired, 11.0)
+    assert known is not None and made.workload.desired != before
+    # What runs carries the load half as slow again.
+    assert known.capacity_rps >= 1.45 * 11.0
+    assert [line for line in caplog.messages if "notice.profile_slow" in line]
+    slow = made.loop.snapshot().correction.slowdowns(PIPELINE)
+    assert {each.stage for each in slow} == {"detect", "read"}
+    assert all(each.ratio == pytest.approx(1.5, rel=0.03) for each in slow)
+
+
+def test_the_plan_is_widened_by_what_piled_up_until_the_slowdown_was_known() -> None:
+    """The guard alone would have acted on the crowd by then; the plan for the rate does not serve it."""
+    planned, piled = settled(crowded_ticks=2), settled(crowded_ticks=2)
+    slowed(piled, 1.5, waiting=60.0)
+    changes = []
+    for made in (planned, piled):
+        decisions = made.ticks(8)
+        changes.append(next(it for it in decisions if "x its profile" in it.detail))
+    alone, wider = changes
+    assert wider.tick == alone.tick and "so more of it" in wider.detail
+    assert "so more of it" not in alone.detail
+    more = [(it.replicas, was.replicas) for it, was in zip(wider.configs, alone.configs, strict=True)]
+    assert all(now >= was for now, was in more) and any(now > was for now, was in more)
+    same = [
+        replace(it, replicas=was.replicas) == was
+        for it, was in zip(wider.configs, alone.configs, strict=True)
+    ]
+    assert all(same)
+    # And not taken away again at once.
+    assert piled.loop._state.crowding.holds(piled.clock.monotonic_s())
+
+
+def test_advisory_mode_learns_too() -> None:
+    made = settled(Mode.ADVISORY)
+    details = [decision.detail for decision in made.ticks(12)]
+    assert any("x its profile" in detail for detail in details)
+    assert made.workload.accepted == []
+
+
+def test_a_decision_is_recorded_with_what_it_was_corrected_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = settled()
+    requests = []
+
+    def kept(request, state):  # type: ignore[no-untyped-def]
+        requests.append((request, state))
+        return on_tick(request, state)
+
+    monkeypatch.setattr("ipa.control.loop.on_tick", kept)
+    decisions = made.ticks(8)
+    last = json.loads(decisions[-1].inputs)
+    assert last["state"]["correction"]["seen"][0]["ratio"] > 1.3
+    assert last["observation"]["stages"][0]["batches"]["value"]["count"] == MANY
+    # Taken again from what it was given, it is the same.
+    for request, state in requests:
+        again, _ = on_tick(request, state)
+        first = next(it for it in decisions if it.decision_id == again.decision.decision_id)
+        assert again.decision == first
+
+
+def test_a_jump_is_weighed_by_what_replicas_carry_really() -> None:
+    """Between ticks, too, what runs is good enough for less where it is slower."""
+    made = settled()
+    made.ticks(12)
+    corrected = made.loop._state.correction
+    made.metrics.rate_rps = lambda t_s: 13.0
+    assert made.loop._is_overrun()
+    made.loop._state = replace(made.loop._state, correction=UNCORRECTED)
+    assert not made.loop._is_overrun()
+    made.loop._state = replace(made.loop._state, correction=corrected)
+
+
+def test_a_restart_knows_nothing_of_it() -> None:
+    made = settled()
+    made.ticks(12)
+    again = made.restarted()
+    again.ticks(1)
+    assert again.loop.snapshot().correction.seen == ()
+    assert EngineState().correction == UNCORRECTED
+
+
+def test_what_is_planned_with_is_a_power_of_the_step() -> None:
+    assert Seen("s", "v", 1.0, 0, 0.0).planned_ratio == 1.0
+    assert Seen("s", "v", 1.3, 5, 0.0).planned_ratio == pytest.approx(1.05**5)

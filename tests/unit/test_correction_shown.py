@@ -1,0 +1,82 @@
+"""What people see of profiles that are wrong: the metric, the live state, the status, the event."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from math import isnan
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from ipa.adapters.kube.events import event_body
+from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.publish import Publisher
+from ipa.api.live import live_state
+from ipa.api.views import status_view
+from ipa.cli.status_text import printer, status_table
+from ipa.control.canonical import plain
+from ipa.control.correction import UNCORRECTED, Correction, Seen
+from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import Snapshot
+from ipa.model.decision import Decision, Event, Notice
+from ipa.model.plan import StageConfig
+from tests.fakes.world import PIPELINE, PROFILES, scenario
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SLOW = Correction((Seen("detect", "small", 1.41, 7, 9.0), Seen("read", "big", 1.04, 0, 3.0)))
+SMALL = {"pipeline": "pages", "stage": "detect", "variant": "small"}
+BIG = {"pipeline": "pages", "stage": "read", "variant": "big"}
+
+
+def ticked(correction: Correction) -> tuple[Decision, Snapshot]:
+    made = scenario(
+        5.0, configs=(StageConfig("detect", "small", 1, 1.0, 2), StageConfig("read", "big", 1, 1.0, 1))
+    )
+    decision = made.loop.tick_once()
+    return decision, replace(made.loop.snapshot(), correction=correction, plan=None)
+
+
+def test_the_metric_has_what_was_seen_and_nothing_of_what_is_forgotten() -> None:
+    registry = CollectorRegistry()
+    publish = Publisher(Catalogue(registry, [PIPELINE]))
+    name = "ipa_profile_slowdown_ratio"
+    publish(*ticked(UNCORRECTED))
+    assert registry.get_sample_value(name, SMALL) is None
+    publish(*ticked(SLOW))
+    assert registry.get_sample_value(name, SMALL) == 1.41
+    assert registry.get_sample_value(name, BIG) == 1.04
+    publish(*ticked(Correction(SLOW.seen[:1])))
+    forgotten = registry.get_sample_value(name, BIG)
+    assert registry.get_sample_value(name, SMALL) == 1.41
+    assert forgotten is not None and isnan(forgotten)
+
+
+def test_status_says_what_takes_longer_and_what_is_planned_with() -> None:
+    _, snapshot = ticked(SLOW)
+    live = live_state(PIPELINE, PROFILES, snapshot, now=NOW, tick_s=5.0)
+    detect, read = live.stages
+    assert (detect.slowdown_ratio, detect.planned_slowdown_ratio) == (1.41, pytest.approx(1.05**7))
+    assert (read.slowdown_ratio, read.planned_slowdown_ratio) == (1.04, 1.0)
+    # It is busier by that, too.
+    quick = live_state(PIPELINE, PROFILES, replace(snapshot, correction=UNCORRECTED), now=NOW, tick_s=5.0)
+    assert quick.stages[0].slowdown_ratio is None
+    assert detect.utilisation_ratio == pytest.approx((quick.stages[0].utilisation_ratio or 0.0) * 1.05**7)
+    status = plain(status_view(PIPELINE, PipelineControl(), live, NOW))
+    console = printer()
+    with console.capture() as captured:
+        console.print(status_table(status))
+    lines = [line.strip() for line in captured.get().splitlines()]
+    assert "detect=small takes 1.41 x its profile; planned with 1.41" in lines
+    assert not any("read=big takes" in line for line in lines)
+    # Of a service that does not know it yet.
+    for stage in status["live"]["stages"]:
+        del stage["slowdown_ratio"], stage["planned_slowdown_ratio"]
+    console.print(status_table(status))
+
+
+def test_the_event_has_a_reason_of_its_own() -> None:
+    metadata = {"name": "pages", "namespace": "default", "uid": "1", "resourceVersion": "7"}
+    event = Event(Notice.PROFILE_SLOW, "detect=small takes 1.41 x its profile", is_warning=True)
+    body = event_body({"metadata": metadata}, event, NOW)
+    assert (body["reason"], body["type"]) == ("notice.profile_slow", "Warning")
