@@ -11,6 +11,7 @@ import numpy as np
 from experiments.demo.load import play
 from experiments.fidelity.case import Case, bodies_of, scores_of
 from experiments.fidelity.figures import Figures, figures_of
+from experiments.fidelity.seen import SETTLE_S, Means, Totals, means_of, read_totals
 from ipa.adapters.local.workload import LocalWorkload
 from ipa.model.decision import Change
 
@@ -19,8 +20,8 @@ TIMEOUT_S = 30.0
 WARM_UP = 12
 
 
-def run_real(case: Case, folder: Path) -> Figures:
-    """What came of it."""
+def run_real(case: Case, folder: Path) -> tuple[Figures, Means]:
+    """What came of it, and the mean service times that the queues saw."""
     name = case.pipeline.name
     bodies = bodies_of(name)
     workload = LocalWorkload(folder)
@@ -29,17 +30,28 @@ def run_real(case: Case, folder: Path) -> Figures:
         url = f"{workload.endpoint(name)}/v2/models/{name}/infer"
         asyncio.run(play(url, bodies, [0.3 * number for number in range(WARM_UP)], TIMEOUT_S))
         paid = [workload.allocated_core_seconds(name)]
+        totals: list[Totals] = []
+
+        def look() -> None:
+            totals.append(read_totals(workload.scrape_targets(name)[1:]))
 
         def change() -> None:
+            look()
             revision = workload.read(case.pipeline).revision
             workload.write(
                 case.pipeline, Change("fidelity", name, revision, case.before, case.after, case.duration_s)
             )
 
+        def end() -> None:
+            paid.append(workload.allocated_core_seconds(name))
+            look()
+
         timers = [
             threading.Timer(case.change_s, change),
-            threading.Timer(case.duration_s, lambda: paid.append(workload.allocated_core_seconds(name))),
+            threading.Timer(case.change_s + SETTLE_S, look),
+            threading.Timer(case.duration_s, end),
         ]
+        look()
         for timer in timers:
             timer.start()
         sent = asyncio.run(play(url, bodies, case.times_s.tolist(), TIMEOUT_S))
@@ -50,4 +62,6 @@ def run_real(case: Case, folder: Path) -> Figures:
     answered = [it for it in sent if it.outcome == "answered" and it.answer is not None]
     scores = scores_of(name, [(it.page, it.answer) for it in answered if it.answer is not None])
     latencies_s = np.array([it.latency_s if it.outcome == "answered" else np.nan for it in sent])
-    return figures_of(latencies_s, case.pipeline.sla.latency_s, float(np.mean(scores)), paid[-1] - paid[0])
+    sla_s = case.pipeline.sla.latency_s
+    figures = figures_of(latencies_s, sla_s, float(np.mean(scores)), paid[-1] - paid[0])
+    return figures, means_of(case, *totals)
