@@ -12,24 +12,27 @@ import numpy as np
 
 from experiments.lab.experiment import Experiment, TraceArm
 from experiments.lab.units import Outcome, Unit
+from ipa.forecast.base import Forecaster
+from ipa.model.errors import UsageError
 
 DAY_S = 86_400
 # As the papers: two minutes seen, the peak of the next 20 seconds, a forecast every ten.
 WINDOW_S, HORIZON_S, QUANTILE, EVERY_S = 120.0, 20.0, 0.95, 10
+# What learns takes most of the time.
+WEIGHTS = {"boosted": 10.0, "lstm": 40.0}
 TIMES = ("fit_s", "predict_ms")
 
 
 def units(experiment: Experiment, data: Path) -> tuple[list[Unit], list[str]]:
     """Every forecaster on every trace that is there, and what is left out."""
-    from ipa.forecast.ladder import BACKTEST_RUNGS
-
-    found, notes = [], []
+    rungs, notes = _rungs()
+    found = []
     for arm in experiment.traces:
         path = _path(arm, data)
         if path is not None and not path.is_file():
             notes.append(f"Trace {arm.name} is left out: {path} is not there.")
             continue
-        for rung in BACKTEST_RUNGS:
+        for rung in rungs:
             labels = {"trace": arm.name, "forecaster": rung.name}
             payload = {
                 "forecaster": rung.name,
@@ -39,9 +42,23 @@ def units(experiment: Experiment, data: Path) -> tuple[list[Unit], list[str]]:
                 "test_days": list(arm.test_days),
                 "divide": arm.divide,
             }
-            # What learns takes most of the time.
-            found.append(Unit(labels, payload, weight=10.0 if "boost" in rung.name else 2.0))
+            found.append(Unit(labels, payload, weight=WEIGHTS.get(rung.name, 2.0)))
     return found, notes
+
+
+def _rungs() -> tuple[list[Forecaster], list[str]]:
+    """The forecasters that can learn here, and which are left out and why."""
+    from ipa.forecast.ladder import BACKTEST_RUNGS, COMPARED_RUNGS
+
+    rungs, notes = list(BACKTEST_RUNGS), []
+    for rung in COMPARED_RUNGS:
+        try:
+            rung.require()
+        except UsageError as error:
+            notes.append(f"Forecaster {rung.name} is left out: {error.message}. {error.hint}")
+        else:
+            rungs.append(rung)
+    return rungs, notes
 
 
 def _path(arm: TraceArm, data: Path) -> Path | None:
@@ -53,7 +70,6 @@ def _path(arm: TraceArm, data: Path) -> Path | None:
 def work(payload: Mapping[str, Any]) -> Outcome:
     """The forecaster's score; where it has too little to learn from, a row without figures."""
     from ipa.forecast.backtest import Backtest
-    from ipa.forecast.ladder import BACKTEST_RUNGS
     from ipa.forecast.traces import as_load
 
     train, test = (_seconds(payload[key]) for key in ("train_days", "test_days"))
@@ -67,7 +83,7 @@ def work(payload: Mapping[str, Any]) -> Outcome:
         train_s=train,
         test_s=test,
     )
-    rung = next(rung for rung in BACKTEST_RUNGS if rung.name == payload["forecaster"])
+    rung = next(rung for rung in _rungs()[0] if rung.name == payload["forecaster"])
     found = replay.run(load, [rung], time.perf_counter).get(rung.name)
     if found is None:
         return Outcome({"count": 0})

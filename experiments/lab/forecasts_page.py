@@ -22,9 +22,10 @@ FIGURES = (
 EXPLAINED = (
     "Every ten seconds of the test days the highest second of the next 20 is forecast. SMAPE is the "
     "mean of 2|f−a|/(f+a). Coverage is the share of peaks at or below the 95 % quantile: 95 is right, "
-    "more costs cores; upper ÷ peak says how much. One trace is one sample: hundredths of a percent "
-    "between two forecasters are noise. Times of fit and answer are in timings.json, since no two runs "
-    "have them alike."
+    "more costs cores; upper ÷ peak says how much. Two are no rungs of the ladder: maximum-10s, the last of "
+    "the papers' inputs, and lstm, their network (where PyTorch is installed). One trace is one sample: "
+    "hundredths of a percent between two forecasters are noise. Times of fit and answer are in timings.json, "
+    "since no two runs have them alike."
 )
 
 

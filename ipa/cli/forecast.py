@@ -13,6 +13,7 @@ from ipa.adapters.files.traces import read_trace
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
+    from ipa.forecast.lstm import Lstm
     from ipa.forecast.quality import Score
 
 # IPA's adaptation interval: a forecast a tick.
@@ -52,6 +53,9 @@ def backtest(
         "--zeros-are-gaps/--zeros-are-rates",
         help="a 0 is an outage of the collector; default: only runs of zeros where requests were due",
     ),
+    also: list[str] = typer.Option(
+        [], help="a forecaster that is no rung of ours, such as lstm: the papers', which needs PyTorch"
+    ),
     output: str = typer.Option("text", "-o", "--output", help="text or json"),
 ) -> None:
     """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile."""
@@ -63,6 +67,7 @@ def backtest(
 
     if output not in {"text", "json"}:
         raise UsageError(f"-o {output}: there is text and json")
+    rungs = (*BACKTEST_RUNGS, *_compared(also))
     learned_s = days(train_days, "--train-days") if train_days else None
     tested_s = days(test_days, "--test-days") if test_days else None
     if learned_s and tested_s and learned_s[0] < tested_s[1] and tested_s[0] < learned_s[1]:
@@ -75,14 +80,28 @@ def backtest(
     if not forecasts:
         forecasts = round((tested_s[1] - tested_s[0]) / TICK_S) if tested_s else 2000
     replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s, learned_s, tested_s)
-    scores = replay.run(load, BACKTEST_RUNGS, time.perf_counter)
-    short = [rung.name for rung in BACKTEST_RUNGS if rung.name not in scores]
+    scores = replay.run(load, rungs, time.perf_counter)
+    short = [rung.name for rung in rungs if rung.name not in scores]
     if short:
         typer.echo(f"left out, with too little to learn from: {', '.join(short)}", err=True)
     if output == "json":
         typer.echo(json.dumps({name: asdict(each) for name, each in scores.items()}, indent=2))
     else:
         _print(scores, quantile)
+
+
+def _compared(names: list[str]) -> list[Lstm]:
+    """Those forecasters that are compared where asked; UsageError where one is none or cannot learn here."""
+    from ipa.forecast.ladder import COMPARED_RUNGS
+
+    by_name = {rung.name: rung for rung in COMPARED_RUNGS}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise UsageError(f"--also {', '.join(unknown)}: there is {', '.join(by_name)}")
+    rungs = [by_name[name] for name in dict.fromkeys(names)]
+    for rung in rungs:
+        rung.require()
+    return rungs
 
 
 def _print(scores: dict[str, Score], quantile: float) -> None:

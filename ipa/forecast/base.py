@@ -179,6 +179,17 @@ def quantile_of(values: Floats, quantile: float) -> float:
     return start + step * share if share < 0.5 else float(ordered[above]) - step * (1 - share)
 
 
+def conformal(missed: Floats, quantile: float) -> float:
+    """The least value that covers the quantile's share of what was not learned from; 0 where there is none.
+
+    Split conformal calibration (Romano et al. 2019).
+    """
+    if not len(missed):
+        return 0.0
+    rank = min(1.0, math.ceil((len(missed) + 1) * quantile) / len(missed))
+    return float(np.quantile(missed, rank, method="higher"))
+
+
 def sliding_max(rates: Floats, width: int) -> Floats:
     """The maximum of every run of `width` values; of all of them where there are fewer."""
     windows = np.lib.stride_tricks.sliding_window_view(rates, min(width, len(rates)))

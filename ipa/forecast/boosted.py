@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, sliding_max
+from ipa.forecast.base import Floats, Ints, Peak, Series, conformal, sliding_max
 from ipa.forecast.features import (
     BACK_S,
     COLUMNS,
@@ -213,13 +213,5 @@ def learn(series: Series, horizon_s: float, quantile: float, growth: Growth = GR
     upper = Forest.grown(rows[grown_on], wanted[grown_on], quantile, growth)
     missed = wanted[~grown_on] - upper.predict(rows[~grown_on])
     point = Forest.grown(rows, wanted, 0.5, growth)
-    shift = _conformal(missed, quantile)
+    shift = conformal(missed, quantile)
     return BoostedModel(horizon_s, quantile, series.step_s, series.smooth_s, shift, point, upper, profile)
-
-
-def _conformal(missed: Floats, quantile: float) -> float:
-    """The least shift under which the quantile covers its share of what it had not seen, if anything."""
-    if not len(missed):
-        return 0.0
-    rank = min(1.0, math.ceil((len(missed) + 1) * quantile) / len(missed))
-    return float(np.quantile(missed, rank, method="higher"))

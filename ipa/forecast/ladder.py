@@ -9,6 +9,7 @@ from ipa.forecast.base import SMOOTH_S, Batched, Choosy, Forecaster, Peak, Serie
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import RULE, watch
 from ipa.forecast.learned import Learned
+from ipa.forecast.lstm import Lstm
 from ipa.forecast.quality import compare
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.seasonal import Seasonal
@@ -22,6 +23,8 @@ BACKTEST_RUNGS: tuple[Forecaster, ...] = (
     *DEFAULT_RUNGS,
     WindowMaximum(span_s=10.0, name="maximum-10s"),
 )
+# What it compares only where it is asked to: it learns with a library that is an optional extra.
+COMPARED_RUNGS: tuple[Lstm, ...] = (Lstm(),)
 
 # A load that quadruples within one horizon is a step, which the last value shows soon enough; a forecast
 # beyond that is a fault of the forecaster.

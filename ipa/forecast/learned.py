@@ -169,12 +169,16 @@ def _regression(features: Floats, targets: Floats, level: float) -> Floats:
     return np.append(signed[: len(lags)] - signed[len(lags) :], -found.eqlin.marginals)
 
 
-def _features(series: Series, ends: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Floats, Floats]:
+def _features(series: Series, ends: Ints) -> tuple[Floats, Floats]:
     """For each end: its lagged maxima over their mean, the relative Poisson noise, and 1; and that mean."""
-    block = series.steps(BLOCK_S)
-    maxima = sliding_max(series.rates_rps, block)
-    lags = ends[:, None] - block * np.arange(LAGS, 0, -1)[None, :]
-    rows = maxima[lags]
+    rows = lagged_maxima(series, ends)
     scales: Floats = np.maximum(rows.mean(axis=1), 1.0 / SMOOTH_S)
     noise = np.sqrt(1 / (scales * series.smooth_s))
     return np.column_stack([rows / scales[:, None], noise, np.ones(len(ends))]), scales
+
+
+def lagged_maxima(series: Series, ends: Ints) -> Floats:
+    """The LAGS maxima over BLOCK_S before each of `ends`, oldest first: (n, LAGS)."""
+    block = series.steps(BLOCK_S)
+    lags = ends[:, None] - block * np.arange(LAGS, 0, -1)[None, :]
+    return np.asarray(sliding_max(series.rates_rps, block)[lags])

@@ -1,0 +1,197 @@
+"""The papers' LSTM: its arithmetic, what it learns, and what is said where PyTorch is absent."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.lab import forecasts
+from experiments.lab.files import load_experiment
+from ipa.cli.main import run
+from ipa.forecast.base import Series, conformal, prepare, sliding_max
+from ipa.forecast.learned import LAGS
+from ipa.forecast.lstm import Lstm, LstmModel, Network, Training, forward, learn, trained
+from ipa.forecast.quality import answers, score
+from ipa.forecast.reactive import WindowMaximum
+from ipa.model.errors import DomainError, UsageError
+from ipa.model.observation import LoadHistory
+
+QUICK = Training(epochs=60, learning_rate=0.01, patience=10)
+# A network of two units whose weights are of all sizes and signs.
+RNG = np.random.default_rng(2)
+SMALL = Network(
+    *(RNG.normal(size=shape).astype(np.float32) for shape in ((8,), (2, 8), (8,), (2,), ()))  # type: ignore[arg-type]
+)
+
+
+def waves(seed: int, hours: float = 3.0) -> Series:
+    """A swing of five minutes, seen through Poisson noise: the last maximum is always behind."""
+    seconds = np.arange(round(hours * 3600))
+    counts = np.random.default_rng(seed).poisson(30 + 20 * np.sin(2 * np.pi * seconds / 300))
+    return prepare(LoadHistory(1.0, tuple(map(float, counts))), 1.0)
+
+
+def same(one: Network, other: Network) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(one.weights(), other.weights(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="PyTorch is not installed (extra `lstm`)")
+
+
+@pytest.fixture(scope="module")
+def model(torch: Any) -> LstmModel:
+    return learn(waves(1), 20.0, 0.9, QUICK)
+
+
+def test_the_network_is_an_lstm_with_relu() -> None:
+    """Unit by unit as Hochreiter & Schmidhuber's cell with a gate for forgetting is written down."""
+
+    def sigmoid(value: float) -> float:
+        return 1 / (1 + math.exp(-value))
+
+    rows = RNG.uniform(0, 3, (4, LAGS))
+    for row, said in zip(rows, SMALL.predict(rows), strict=True):
+        hidden, cell = [0.0, 0.0], [0.0, 0.0]
+        for value in row:
+            pulls = [
+                float(value * SMALL.kernel[at] + SMALL.bias[at])
+                + sum(hidden[unit] * float(SMALL.recurrent[unit, at]) for unit in range(2))
+                for at in range(8)
+            ]
+            for unit in range(2):
+                entering, keeping, leaving = (sigmoid(pulls[gate * 2 + unit]) for gate in range(3))
+                cell[unit] = keeping * cell[unit] + entering * max(pulls[6 + unit], 0.0)
+                hidden[unit] = leaving * max(cell[unit], 0.0)
+        expected = sum(hidden[unit] * float(SMALL.dense[unit]) for unit in range(2)) + float(SMALL.offset)
+        assert said == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert len(SMALL.predict(np.zeros((0, LAGS)))) == 0
+
+
+def test_answers_for_many_moments_are_those_for_each() -> None:
+    rung, series = Lstm(LstmModel(20.0, 0.9, 1.3, SMALL)), waves(3, 0.2)
+    moments = np.array([120, 121, 400, 700])
+    points, uppers = rung.peaks(series, moments, 20.0, 0.9)
+    for moment, point, upper in zip(moments.tolist(), points, uppers, strict=True):
+        one = rung.peak(series.between(moment - 120, moment), 20.0, 0.9)
+        assert (one.point_rps, one.upper_rps) == pytest.approx((point, upper))
+    assert (uppers >= points).all()
+
+
+def test_what_was_learned_for_another_question_answers_none() -> None:
+    rung = Lstm(LstmModel(20.0, 0.9, 1.3, SMALL))
+    for horizon_s, quantile in ((10.0, 0.9), (20.0, 0.95)):
+        assert math.isnan(rung.peak(waves(3, 0.1), horizon_s, quantile).upper_rps)
+
+
+def test_too_little_to_learn_from_is_an_error() -> None:
+    with pytest.raises(DomainError, match=r"346 windows of 120 s without gaps to learn from, needs 1000"):
+        learn(waves(1, 3590 / 3600), 20.0, 0.9)
+
+
+def test_it_beats_the_last_maximum_and_covers_its_quantile(model: LstmModel) -> None:
+    series = waves(2)
+    moments = np.arange(200, len(series.rates_rps) - 20, 37)
+    peaks = sliding_max(series.rates_rps, 20)[moments]
+    own, last = (
+        score(peaks, *answers(rung, series, moments, 20.0, 0.9, 120), 0.9)
+        for rung in (Lstm(model), WindowMaximum())
+    )
+    assert own.smape_ratio < 0.8 * last.smape_ratio
+    assert 0.86 <= own.coverage_ratio <= 0.94
+
+
+def test_numpy_answers_as_pytorch_learned_and_twice_the_same(torch: Any, model: LstmModel) -> None:
+    again = learn(waves(1), 20.0, 0.9, QUICK)
+    assert again.factor == model.factor
+    assert same(again.network, model.network)
+    rows = RNG.uniform(0, 30, (50, LAGS))
+    weights = [torch.tensor(each) for each in again.network.weights()]
+    theirs = forward(torch, weights, torch.tensor(rows).float())
+    assert again.network.predict(rows) == pytest.approx(theirs.numpy(), rel=1e-4)
+
+
+def test_the_best_weights_are_kept_not_the_last(torch: Any) -> None:
+    """What is to stop by is what the first epoch left says: every later epoch is further from it."""
+    rows, peaks = RNG.uniform(0, 30, (300, LAGS)), RNG.uniform(0, 30, 300)
+    threads = torch.get_num_threads()
+    first = trained(rows, peaks, rows, peaks, Training(epochs=1))
+    kept = trained(rows, peaks, rows, first.predict(rows), Training(epochs=20))
+    last = trained(rows, peaks, rows, peaks, Training(epochs=20))
+    assert same(kept, first)
+    assert not same(last, first)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_upper_quantile_is_calibrated_on_the_newest_part(torch: Any) -> None:
+    """The newest fifth is wilder: by what was learned from, it would be covered too seldom."""
+    generator = np.random.default_rng(6)
+    spread = np.where(np.arange(18_000) < 14_400, 1.0, 6.0)
+    series = Series(1.0, np.maximum(20 + spread * generator.normal(size=18_000), 0.0), 1.0)
+    found = learn(series, 20.0, 0.9, QUICK)
+    newest = np.arange(14_600, 17_980, 20)
+    peaks = sliding_max(series.rates_rps, 20)[newest]
+    points, uppers = Lstm(found).peaks(series, newest, 20.0, 0.9)
+    assert (uppers >= peaks).mean() == pytest.approx(0.9, abs=0.03)
+    calm = sliding_max(series.rates_rps, 20)[np.arange(200, 10_000, 20)]
+    calm_points = Lstm(found).peaks(series, np.arange(200, 10_000, 20), 20.0, 0.9)[0]
+    assert (points * conformal(calm / calm_points, 0.9) >= peaks).mean() < 0.5
+
+
+def test_a_backtest_has_it_beside_the_others_where_asked(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text("\n".join(str(round(rate)) for rate in waves(4, 5.0).rates_rps) + "\n")
+    command = ["forecast", "backtest", str(path), "--also", "lstm", "--forecasts", "60", "-o", "json"]
+    assert run(command) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert list(scores) == ["boosted", "learned", "seasonal", "window", "last", "maximum-10s", "lstm"]
+    assert {each["count"] for each in scores.values()} == {60}
+    assert scores["lstm"]["coverage_ratio"] > 0.5
+
+
+@pytest.fixture
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_without_pytorch_the_extra_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At once, before the trace is read and the others learn from it."""
+    assert run(["forecast", "backtest", str(tmp_path / "none"), "--also", "lstm"]) == 64
+    said = capsys.readouterr().err
+    assert "lstm needs PyTorch, which is not installed" in said
+    assert "pip install 'ipa-serving[lstm]'" in said
+    with pytest.raises(UsageError, match="PyTorch"):
+        learn(waves(1), 20.0, 0.9)
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_an_experiment_says_that_it_is_left_out(root: Path) -> None:
+    experiment = load_experiment(root / "experiments" / "forecast" / "experiment.yaml")
+    units, notes = forecasts.units(experiment, root / "nowhere")
+    assert "lstm" not in {each.labels["forecaster"] for each in units}
+    assert [each for each in notes if each.startswith("Forecaster")] == [
+        "Forecaster lstm is left out: the forecaster lstm needs PyTorch, which is not installed. "
+        "Install it with: pip install 'ipa-serving[lstm]'"
+    ]
+
+
+def test_an_experiment_has_it_where_pytorch_is(torch: Any, root: Path) -> None:
+    experiment = load_experiment(root / "experiments" / "forecast" / "experiment.yaml")
+    units, notes = forecasts.units(experiment, root / "nowhere")
+    assert "lstm" in {each.labels["forecaster"] for each in units}
+    assert not [each for each in notes if each.startswith("Forecaster")]
+
+
+def test_forecasters_that_there_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["forecast", "backtest", "none", "--also", "arima", "--also", "lstm"]) == 64
+    assert "--also arima: there is lstm" in capsys.readouterr().err
