@@ -50,7 +50,7 @@ def make(folder: Path, guardrails: str = GUARDRAILS) -> Path:
             shutil.copyfile(file, target)
     (folder / "guardrails.yaml").write_text(guardrails)
     (folder / "traces").mkdir()
-    rates = workload_rates("fluctuating")[400:700]
+    rates = workload_rates("fluctuating")[400:520]
     (folder / "traces" / "video.txt").write_text("".join(f"{rate:.0f}\n" for rate in rates))
     git(folder, "init", "--quiet", "-b", "main")
     git(folder, "add", ".")
