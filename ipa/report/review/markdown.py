@@ -163,7 +163,7 @@ def _inputs(review: Review, reviewed: Reviewed) -> list[str]:
     both = [(used.load, used.load_sha256), (review.guardrails.path, used.guardrails_sha256)]
     rows += [(_cell(name), sha[:DIGITS], sha[:DIGITS]) for name, sha in both if sha]
     lines = _rows(("input", "sha256 before", "after"), rows)
-    return [*lines, "", f"ipa {used.version}; before is {used.base} at {used.commit[:DIGITS]}."]
+    return [*lines, "", f"ipa {used.version}; before is {_cell(used.base)} at {used.commit[:DIGITS]}."]
 
 
 def _rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
