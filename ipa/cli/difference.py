@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipa.adapters.kube.manifest import canonical
 from ipa.cli.render import read_plan
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
@@ -72,9 +74,11 @@ def difference(status: dict[str, Any], target: Target) -> Difference:
     """What would change if the target ran in place of what the status shows."""
     live = status["live"]
     seen = [stage["config"] for stage in live["stages"] if stage["config"]]
-    running = [StageConfig(config["stage"], **_fields(config)) for config in seen]
-    stages = tuple(_stage(before, config) for before, config in stage_pairs(running, target.configs))
-    gone = [config for part in gone_parts(running, target.configs) for config in part]
+    running = canonical([StageConfig(config["stage"], **_fields(config)) for config in seen])
+    # As it will read back: what is written has whole millicores.
+    wanted = canonical(target.configs)
+    stages = tuple(_stage(before, config) for before, config in stage_pairs(running, wanted))
+    gone = [config for part in gone_parts(running, wanted) for config in part]
     stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS) for it in gone)
     return Difference(
         pipeline=status["pipeline"],
@@ -83,10 +87,16 @@ def difference(status: dict[str, Any], target: Target) -> Difference:
         changed=any(stage.changed for stage in stages),
         stages=stages,
         cost_cores=live["cost_cores"],
-        wanted_cost_cores=sum(config.total_cores for config in target.configs),
+        wanted_cost_cores=sum(config.total_cores for config in wanted),
         pas=live["pas"],
         wanted_pas=target.pas,
     )
+
+
+def pas_of(plan: Mapping[str, Any]) -> float | None:
+    """The accuracy of a plan's JSON values, of a mixture the mean; None where it does not say."""
+    mixture = plan.get("mixture")
+    return _number(mixture["mean_pas"] if mixture else plan.get("pas"))
 
 
 def _stage(running: StageConfig | None, config: StageConfig) -> StageDifference:

@@ -13,6 +13,7 @@ from ipa.model.errors import IpaError, UsageError
 
 # Each module has `register(app)`, which adds its verbs. Heavy imports belong inside the verbs' functions.
 VERBS: tuple[str, ...] = (
+    "ci",
     "control",
     "explain",
     "fleet",

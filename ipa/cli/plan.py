@@ -55,6 +55,16 @@ MAX_PREDICTORS = typer.Option(
 AT = typer.Option(
     None, "--at", help="kubernetes: what runs there beside the replicas counts in cost and budget"
 )
+PLAN_AT = typer.Option(
+    None,
+    "--at",
+    metavar="WHERE",
+    help="kubernetes: what runs there beside the replicas counts; for --out also as `ipa apply` has it",
+)
+OUT = typer.Option(None, "--out", metavar="FILE", help="save the plan for `ipa apply FILE`; needs --at")
+DETAILED = typer.Option(False, "--detailed-exitcode", help="2 where it changes what runs; needs --at")
+# Exit code with --detailed-exitcode where there is a change.
+CHANGED = 2
 RUNNING = typer.Option(
     None, "--running", help="what runs now: a plan as printed by -o json, or a list of stages"
 )
@@ -92,21 +102,31 @@ def register(app: typer.Typer) -> None:
         sets: bool | None = SETS,
         max_predictors: int | None = MAX_PREDICTORS,
         running: Path | None = RUNNING,
-        at: str | None = AT,
+        at: str | None = PLAN_AT,
+        out: Path | None = OUT,
+        detailed: bool = DETAILED,
         output: Output = typer.Option(Output.TEXT, "--output", "-o"),
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
         """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
 
-        As the file, --sets or --max-predictors say: a configuration, a mixture, or a set of variants.
+        As the file, --sets or --max-predictors say: a configuration, a mixture, or a set of variants. With
+        --at and --out it is saved beside what runs there and what it was made from: `ipa apply` refuses it
+        once any of that has moved.
         """
         from ipa.cli.planned import Choice, planned
 
         question = Question(
             pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
         )
-        found = planned(question, rate, compat, Choice(sets, max_predictors, running))
+        choice = Choice(sets, max_predictors, running)
+        if out is not None or detailed:
+            from ipa.cli.proposed import propose
+
+            code, is_change = propose(question, rate, compat, choice, out, output)
+            raise typer.Exit(code or (CHANGED if detailed and is_change else 0))
+        found = planned(question, rate, compat, choice)
         if output is Output.JSON:
             typer.echo(json.dumps(found.values, indent=2, ensure_ascii=False))
         else:

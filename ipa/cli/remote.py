@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.plan import Output
+from ipa.cli.plan import CHANGED, Output
 from ipa.model.errors import (
     ConflictError,
     ForbiddenError,
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from ipa.cli.source import Source
 
 PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name")
+DEFAULT_AT = "http://127.0.0.1:8080"
 AT = typer.Option(
-    "http://127.0.0.1:8080",
+    DEFAULT_AT,
     "--at",
     metavar="WHERE",
     help="a service's URL, kubernetes[:KUBECONFIG], or a SeldonDeployment's FILE.yaml",
@@ -40,7 +41,10 @@ REASON = typer.Option("", "--reason", help="why; it is kept with the decision")
 RATE = typer.Option(None, "--rate", help="requests a second to plan for; a service's forecast without")
 OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
 PLAN = typer.Option(None, "--plan", metavar="FILE", help="a plan, as `ipa plan -o json` prints it")
-CHANGED = 2
+PIPELINE_OR_PLAN = typer.Argument(metavar="PIPELINE", help="its name, or a FILE.json of `ipa plan --out`")
+APPLY_AT = typer.Option(
+    None, "--at", metavar="WHERE", help="as for the other verbs; a saved plan says where it was made for"
+)
 # What exit code a hold has; 3 for all others, which guards made.
 HELD: dict[str, type[IpaError]] = {
     "hold.conflict": ConflictError,
@@ -146,7 +150,7 @@ def diff(
 
 
 def apply(
-    pipeline: str = PIPELINE,
+    pipeline: str = PIPELINE_OR_PLAN,
     *,
     plan: Path | None = PLAN,
     rate: float | None = RATE,
@@ -154,20 +158,35 @@ def apply(
     reason: str = REASON,
     by: str | None = BY,
     output: Output = OUTPUT,
-    at: str = AT,
+    at: str | None = APPLY_AT,
 ) -> None:
     """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved.
 
     On a cluster it waits until what it wrote is ready, else writes back what ran before (5, after the
-    deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit.
+    deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit. A plan
+    saved with `ipa plan --out` is refused once its files or what runs have moved, and it is said which.
     """
-    from ipa.cli.difference import difference
+    from ipa.cli.difference import Target, difference, pas_of
+    from ipa.cli.saved import check_fresh, inputs_of, read_saved
     from ipa.cli.source import entity_tag, of, source
     from ipa.cli.status_text import difference_table
+    from ipa.settings import Settings
 
+    file = Path(pipeline) if pipeline.endswith(".json") else None
+    saved = None if file is None else read_saved(file)
+    if saved is not None:
+        if plan is not None or rate is not None or objective is not None:
+            raise UsageError(f"{file} is a plan, so --plan, --rate and --objective mean nothing beside it")
+        pipeline, at = saved.pipeline, at or saved.at
+    at = at or DEFAULT_AT
     with source(at) as service:
         running = service.get(of(pipeline, "status"))
-        target = _target(service, pipeline, plan, rate, objective)
+        if saved is not None and file is not None:
+            inputs = inputs_of(service, at, Settings.from_env(), pipeline)
+            check_fresh(saved, running["live"]["revision"], inputs, file)
+            target = Target(saved.configs, pas_of(saved.plan), saved.rate_rps)
+        else:
+            target = _target(service, pipeline, plan, rate, objective)
         if output is Output.TEXT:
             show(output, None, difference_table(difference(running, target)))
         body = {"configs": [asdict(config) for config in target.configs], "by": by or me(), "reason": reason}

@@ -68,12 +68,16 @@ def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, .
 
 def read_plan(path: Path) -> tuple[StageConfig, ...]:
     """The configurations in a plan's JSON; InputError lists what is wrong with it."""
-    return _configs(_json(path), path)
+    return configs_in(_json(path), path)
 
 
 def read_shares(path: Path) -> tuple[StageConfig, ...]:
     """The parts of a mixture in a plan's JSON, none where one plan is as good; InputError as `read_plan`."""
-    data = _json(path)
+    return shares_in(_json(path), path)
+
+
+def shares_in(data: Any, path: Path | str) -> tuple[StageConfig, ...]:
+    """As `read_shares`, of values that are named `path` where they are wrong."""
     mixture = data.get("mixture") if isinstance(data, dict) else None
     parts = mixture.get("parts") if isinstance(mixture, dict) else None
     if not isinstance(parts, list):
@@ -84,7 +88,7 @@ def read_shares(path: Path) -> tuple[StageConfig, ...]:
         if not isinstance(percent, int) or isinstance(percent, bool):
             where = f"{path}: mixture.parts[{index}].share_percent"
             raise InputError(f"{where} is {percent!r}, not a whole number")
-        found += with_share(_configs(part.get("plan"), path, f"mixture.parts[{index}].plan."), percent)
+        found += with_share(configs_in(part.get("plan"), path, f"mixture.parts[{index}].plan."), percent)
     return tuple(found)
 
 
@@ -97,9 +101,10 @@ def _json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON: {error}") from error
 
 
-def _configs(data: Any, path: Path, where: str = "") -> tuple[StageConfig, ...]:
+def configs_in(data: Any, path: Path | str, where: str = "") -> tuple[StageConfig, ...]:
+    """As `read_plan`, of values that are named `path`, and `where` in it, where they are wrong."""
     stages = data.get("stages") if isinstance(data, dict) else None
-    if not isinstance(stages, list) or not stages:
+    if not isinstance(stages, list | tuple) or not stages:
         raise InputError(f"{path} has no stages", hint="Write it with `ipa plan PIPELINE --rate R -o json`.")
     problems = [
         Problem(f"{where}stages[{index}]: {fault}", str(path))

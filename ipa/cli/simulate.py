@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ from ipa.model.errors import InputError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from ipa.control.guards import GuardSettings
+    from ipa.model.pipeline import Pipeline
+    from ipa.model.profile import StageProfile
     from ipa.settings import Settings
+    from ipa.simulate.run import SimSetup
 
 TARGETS = ("local", "kubernetes")
 
@@ -50,35 +54,22 @@ def simulate(
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
     """Run the control loop on a simulated pipeline and say what came of it."""
-    from ipa.simulate.cluster import KUBERNETES, ClusterSettings
-    from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
     from ipa.simulate.published import settings_of
     from ipa.simulate.repeat import repeated
-    from ipa.simulate.run import ForecastSettings, SimSetup
     from ipa.simulate.run import simulate as run
 
     if target not in TARGETS:
         raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(TARGETS)}")
     found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
-    on_cluster = target == "kubernetes"
-    if on_cluster:
-        from ipa.model.pipeline import at_cluster
-
-        found = at_cluster(found)
-    setup = SimSetup(
-        found,
-        profiles,
-        rates_of(workload, minutes, times),
+    setup = as_served(found, profiles, rates_of(workload, minutes, times), given, target)
+    setup = replace(
+        setup,
         policy=policy or "ours",
         objective=objective,
         seed=seed,
         spacing=spacing or "poisson",
-        forecast=ForecastSettings(
-            forecaster, given.window_s, given.horizon_s, given.forecast_quantile, given.smooth_s
-        ),
-        guards=guards_of(given),
-        cluster=replace(KUBERNETES if on_cluster else ClusterSettings(), capacity_cores=capacity),
-        metrics=replace(ON_CLUSTER if on_cluster else MetricsSettings(), stale_after_s=given.stale_after_s),
+        forecast=replace(setup.forecast, name=forecaster),
+        cluster=replace(setup.cluster, capacity_cores=capacity),
     )
     if settings is not None:
         published = settings_of(read_settings(settings), found, profiles)
@@ -90,6 +81,36 @@ def simulate(
         from ipa.cli.simulate_text import print_result
 
         print_result(result)
+
+
+def as_served(
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    rates_rps: tuple[float, ...],
+    given: Settings,
+    target: str,
+) -> SimSetup:
+    """A run of the loop with the service's settings; `target` is one of TARGETS."""
+    from ipa.model.pipeline import at_cluster
+    from ipa.simulate.cluster import KUBERNETES, ClusterSettings
+    from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
+    from ipa.simulate.run import ForecastSettings, SimSetup
+
+    on_cluster = target == "kubernetes"
+    return SimSetup(
+        at_cluster(pipeline) if on_cluster else pipeline,
+        profiles,
+        rates_rps,
+        forecast=ForecastSettings(
+            window_s=given.window_s,
+            horizon_s=given.horizon_s,
+            quantile=given.forecast_quantile,
+            smooth_s=given.smooth_s,
+        ),
+        guards=guards_of(given),
+        cluster=KUBERNETES if on_cluster else ClusterSettings(),
+        metrics=replace(ON_CLUSTER if on_cluster else MetricsSettings(), stale_after_s=given.stale_after_s),
+    )
 
 
 def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:

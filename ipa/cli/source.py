@@ -103,25 +103,31 @@ class Service:
         raise _error(answer.status_code, body if isinstance(body, dict) else {})
 
 
-def source(at: str) -> Source:
-    """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
-
-    UsageError for anything else; ConfigurationError where the cluster cannot be used.
-    """
+def is_service(at: str) -> bool:
+    """Whether it is the URL of a service."""
     try:
         url = httpx.URL(at)
     except httpx.InvalidURL:
-        url = httpx.URL("")
-    if url.scheme in ("http", "https") and url.host:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
+
+
+def source(at: str, settings: Settings | None = None) -> Source:
+    """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
+
+    Clusters and manifests are read by `settings` (those of the environment where None). UsageError for
+    anything else; ConfigurationError where the cluster cannot be used.
+    """
+    if is_service(at):
         return Service(at)
     if at.partition(":")[0] == "kubernetes":
         from ipa.cli.cluster import Cluster
 
-        return Cluster(at, Settings.from_env(), clock.SystemClock())
+        return Cluster(at, settings or Settings.from_env(), clock.SystemClock())
     if at.endswith((".yaml", ".yml")):
         from ipa.cli.manifest import ManifestFile
 
-        return ManifestFile(at, Settings.from_env(), clock.SystemClock())
+        return ManifestFile(at, settings or Settings.from_env(), clock.SystemClock())
     raise UsageError(
         f"--at {at!r} is no URL of a service, no cluster and no manifest",
         hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",

@@ -1,4 +1,4 @@
-"""`ipa validate` checks pipeline and profile files; `ipa schema` prints what they must look like."""
+"""`ipa validate` checks pipeline, profile and guardrails files; `ipa schema` prints their schemas."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """The two kinds of files."""
+    """The kinds of files."""
 
     PIPELINE = "pipeline"
     PROFILE = "profile"
+    GUARDRAILS = "guardrails"
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
         ),
         verbose: bool = typer.Option(False, "--verbose", "-v", help="List every warning by variant."),
     ) -> None:
-        """Check pipeline and profile files: a line for each good one, every problem of the others."""
+        """Check pipeline, profile and guardrails files: a line for each good one, every problem of others."""
         from ipa.adapters.files.check import check_files
         from ipa.settings import Settings
 
@@ -52,7 +53,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def schema(kind: Kind = typer.Argument(..., help="Which kind of file.")) -> None:
-        """Print the JSON Schema (2020-12) of pipeline or profile files."""
+        """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
         from ipa.adapters.files.structure import schema_text
 
         typer.echo(schema_text(kind.value), nl=False)
@@ -69,6 +70,10 @@ def _show(checked: Checked, *, verbose: bool) -> None:
             f"SLA {pipeline.sla.latency_s:g} s at p{pipeline.sla.percentile:g}, "
             f"objectives {', '.join(pipeline.objectives)}"
         )
+    if checked.guardrails is not None:
+        rules = checked.guardrails
+        count = len(rules.fail_if) + sum(len(own) for own in (rules.by_pipeline or {}).values())
+        typer.echo(f"OK {checked.path}: {_count(count, 'rule')}")
     if checked.profile is not None:
         _show_profile(checked.path, checked.profile, verbose=verbose)
 

@@ -8,15 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipa.adapters.files.document import Document
+from ipa.adapters.files.guardrails import read_guardrails
 from ipa.adapters.files.pipelines import FILE_NAME, read_pipeline
 from ipa.adapters.files.profiles import read_profile
 from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.guardrails import Guardrails
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 
 # How a file in a folder shows that it is meant for us, even one that is broken otherwise.
-_OURS = re.compile(r"""^(apiVersion:\s*["']?ipa/|kind:\s*["']?(Pipeline|Profile)\b)""", re.MULTILINE)
-_PROFILE = re.compile(r"""^kind:\s*["']?Profile\b""", re.MULTILINE)
+_OURS = re.compile(
+    r"""^(apiVersion:\s*["']?ipa/|kind:\s*["']?(Pipeline|Profile|Guardrails)\b)""", re.MULTILINE
+)
+_KIND = re.compile(r"""^kind:\s*["']?(Profile|Guardrails)\b""", re.MULTILINE)
+PIPELINE, PROFILE, GUARDRAILS = "Pipeline", "Profile", "Guardrails"
 
 
 @dataclass(slots=True)
@@ -27,6 +32,7 @@ class Checked:
     document: Document = field(repr=False, default_factory=lambda: Document("", None))
     pipeline: Pipeline | None = None
     profile: StageProfile | None = None
+    guardrails: Guardrails | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -35,7 +41,7 @@ def check_files(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) 
 
     Pipelines are checked against their profiles, wherever those were given; else in `profiles_dir`.
     """
-    checked = [_check(path, is_profile) for path, is_profile in _find(paths, pipelines_dir, profiles_dir)]
+    checked = [_check(path, kind) for path, kind in _find(paths, pipelines_dir, profiles_dir)]
     profiles = {(each.profile.pipeline, each.profile.stage): each for each in checked if each.profile}
     seen = {each.path for each in checked}
     for each in checked:
@@ -48,18 +54,24 @@ def check_files(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) 
     return checked
 
 
-def _find(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) -> Iterator[tuple[Path, bool]]:
-    """Files to check, and whether each is a profile."""
+def _find(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) -> Iterator[tuple[Path, str]]:
+    """Files to check, and the kind of each."""
     if not paths:
-        yield from ((path, False) for path in sorted(pipelines_dir.glob(f"*/{FILE_NAME}")))
-        yield from ((path, True) for path in sorted(profiles_dir.glob("*/*.yaml")))
+        yield from ((path, PIPELINE) for path in sorted(pipelines_dir.glob(f"*/{FILE_NAME}")))
+        yield from ((path, PROFILE) for path in sorted(profiles_dir.glob("*/*.yaml")))
     for path in paths:
         if path.is_dir():
             for inner in sorted(path.rglob("*.yaml")):
                 if inner.name == FILE_NAME or _OURS.search(_head(inner)):
-                    yield inner, bool(_PROFILE.search(_head(inner)))
+                    yield inner, _kind(inner)
         else:
-            yield path, bool(_PROFILE.search(_head(path)))
+            yield path, _kind(path)
+
+
+def _kind(path: Path) -> str:
+    """What the file says it is; a pipeline where it says nothing."""
+    found = _KIND.search(_head(path))
+    return found[1] if found else PIPELINE
 
 
 def _head(path: Path) -> str:
@@ -70,11 +82,13 @@ def _head(path: Path) -> str:
         return stream.read(4096).decode("utf-8", errors="replace")
 
 
-def _check(path: Path, is_profile: bool) -> Checked:
+def _check(path: Path, kind: str) -> Checked:
     checked = Checked(path)
     try:
-        if is_profile:
+        if kind == PROFILE:
             checked.profile, checked.document = read_profile(path)
+        elif kind == GUARDRAILS:
+            checked.guardrails, checked.document = read_guardrails(path)
         else:
             checked.pipeline, checked.document = read_pipeline(path)
     except (InputError, NotFoundError) as error:
@@ -103,7 +117,7 @@ def _check_coverage(
         if found is None and where in seen:
             continue  # it was checked, and its problems are listed
         if found is None:
-            found = _check(where, True)
+            found = _check(where, PROFILE)
             if not where.is_file():
                 message = f"stage {stage['name']!r} has no profile; expected {where}"
                 document.problem(("stages", index, "name"), message)

@@ -17,7 +17,6 @@ from jsonschema import Draft202012Validator, validators
 
 from ipa.adapters.files.document import Document, Pointer
 
-KINDS = ("pipeline", "profile")
 _TYPE_NAMES = {
     "object": "a mapping",
     "array": "a list",
@@ -39,7 +38,7 @@ _DEMANDS = {
 
 
 def schema_text(kind: str) -> str:
-    """The published JSON Schema (draft 2020-12) of `pipeline` or `profile` files."""
+    """The published JSON Schema (draft 2020-12) of `pipeline`, `profile` or `guardrails` files."""
     return resources.files(__package__).joinpath("schema", f"{kind}.schema.json").read_text("utf-8")
 
 

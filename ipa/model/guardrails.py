@@ -1,0 +1,152 @@
+"""What a change of files may do: rules over the figures of a pipeline before and after it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+HOURS_A_MONTH = 730
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came of a pipeline under a load, over all seeds together.
+
+    `late` counts requests late or lost. Means are over time; `cores_peak` is the most held at a tick.
+    Latencies are None where nothing was answered. `usd_per_hour` is None without a price.
+    """
+
+    requests: int
+    late: int
+    cores_mean: float
+    cores_peak: float
+    pas_mean: float
+    latency_p50_s: float | None
+    latency_p99_s: float | None
+    changes: int
+    usd_per_hour: float | None = None
+
+    @property
+    def slo_ratio(self) -> float:
+        """The share of the requests that were in time; 1 without any."""
+        return 1.0 - self.late / self.requests if self.requests else 1.0
+
+
+class Measure(StrEnum):
+    """What a rule may ask for: figures after the change, and how they differ from those before it."""
+
+    SLO_RATIO = "slo_ratio"
+    CORES_MEAN = "cores_mean"
+    CORES_PEAK = "cores_peak"
+    PAS_MEAN = "pas_mean"
+    LATENCY_P99_S = "latency_p99_s"
+    USD_PER_HOUR = "usd_per_hour"
+    COST_INCREASE_RATIO = "cost_increase_ratio"
+    CORES_INCREASE = "cores_increase"
+    ACCURACY_DROP = "accuracy_drop"
+    SLO_DROP = "slo_drop"
+    LATENCY_INCREASE_RATIO = "latency_increase_ratio"
+
+
+COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A change fails where the measure compares so to the limit. `line` is where its file says so."""
+
+    measure: Measure
+    comparison: str
+    limit: float
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.measure.value} {self.comparison} {self.limit:g}"
+
+    def fails(self, value: float | None) -> bool:
+        """Whether the value breaks the rule; what cannot be measured breaks none."""
+        return value is not None and COMPARISONS[self.comparison](value, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What is worth telling: a change of more than one of these, up or down."""
+
+    # Of the mean cores, relative.
+    cores_ratio: float = 0.02
+    pas: float = 0.002
+    # Of the share of requests in time.
+    slo_ratio: float = 0.002
+    # Of the 99th percentile, relative.
+    latency_ratio: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrails:
+    """The rules of a file. `workload` and `trace` name the load to simulate where the command does not."""
+
+    fail_if: tuple[Rule, ...] = ()
+    by_pipeline: Mapping[str, tuple[Rule, ...]] | None = None
+    threshold: Threshold = Threshold()
+    usd_per_core_hour: float | None = None
+    workload: str | None = None
+    trace: str | None = None
+    path: str = ""
+
+    def rules(self, pipeline: str) -> tuple[Rule, ...]:
+        """Those of all pipelines, and those of this one."""
+        return self.fail_if + (self.by_pipeline or {}).get(pipeline, ())
+
+
+def measured(measure: Measure, before: Figures | None, after: Figures) -> float | None:
+    """The value of the measure; None where there is nothing to compare with, no answer, or no price."""
+    absolute = {
+        Measure.SLO_RATIO: after.slo_ratio,
+        Measure.CORES_MEAN: after.cores_mean,
+        Measure.CORES_PEAK: after.cores_peak,
+        Measure.PAS_MEAN: after.pas_mean,
+        Measure.LATENCY_P99_S: after.latency_p99_s,
+        Measure.USD_PER_HOUR: after.usd_per_hour,
+    }
+    if measure in absolute:
+        return absolute[measure]
+    return None if before is None else _compared(measure, before, after)
+
+
+def _compared(measure: Measure, before: Figures, after: Figures) -> float | None:
+    match measure:
+        case Measure.COST_INCREASE_RATIO:
+            return relative(before.cores_mean, after.cores_mean)
+        case Measure.CORES_INCREASE:
+            return after.cores_mean - before.cores_mean
+        case Measure.ACCURACY_DROP:
+            return before.pas_mean - after.pas_mean
+        case Measure.SLO_DROP:
+            return before.slo_ratio - after.slo_ratio
+        case _:
+            return relative(before.latency_p99_s, after.latency_p99_s)
+
+
+def relative(before: float | None, after: float | None) -> float | None:
+    """By which part of itself the value grew; None where either is unknown or it was 0."""
+    return None if before is None or after is None or before == 0 else after / before - 1
+
+
+def is_notable(threshold: Threshold, before: Figures, after: Figures) -> bool:
+    """Whether a change of the figures is above the threshold."""
+    latency = relative(before.latency_p99_s, after.latency_p99_s)
+    cores = relative(before.cores_mean, after.cores_mean)
+    return (
+        (cores is not None and abs(cores) > threshold.cores_ratio)
+        or abs(after.pas_mean - before.pas_mean) > threshold.pas
+        or abs(after.slo_ratio - before.slo_ratio) > threshold.slo_ratio
+        or (latency is not None and abs(latency) > threshold.latency_ratio)
+        or (before.latency_p99_s is None) != (after.latency_p99_s is None)
+    )

@@ -1,0 +1,185 @@
+"""A review as one comment in Markdown, the same bytes for the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ipa.model.guardrails import Rule, measured
+from ipa.model.plan import Plan
+from ipa.report.review.result import Review, Reviewed
+from ipa.report.review.words import (
+    NOTHING,
+    accuracy,
+    cells,
+    changed,
+    cores,
+    headline,
+    remark,
+    seconds,
+    verdict,
+)
+
+# By which a platform's job finds its earlier comment, to write the new one in its place.
+MARKER = "<!-- ipa ci -->"
+# GitHub takes 65 536 characters; what is more is in -o json.
+LONGEST = 60_000
+# Rows of a list of changes.
+MOST_CHANGES = 16
+DIGITS = 12
+
+
+def comment(review: Review) -> str:
+    """The comment; empty where nothing is worth telling."""
+    if review.is_silent:
+        return ""
+    if review.problems:
+        return "\n".join((MARKER, f"### IPA: {verdict(review)}", "", *_problems(review))) + "\n"
+    lines = [MARKER, f"### IPA: {headline(review)}   {verdict(review)}", "", *_table(review)]
+    rest = [each.pipeline for each in review.pipelines if each not in review.told]
+    if rest:
+        lines += ["", f"Below the threshold: {', '.join(rest)}."]
+    lines += ["", _load(review)]
+    for each in review.told:
+        more = ["", *_details(review, each)]
+        if len("\n".join(lines + more)) > LONGEST:
+            lines += ["", "What is missing here is in the JSON output: this comment is as long as it may be."]
+            break
+        lines += more
+    return "\n".join(lines) + "\n"
+
+
+def _problems(review: Review) -> list[str]:
+    rows = [
+        (f"`{_plain(each.path)}:{each.line}:{each.column}`", _cell(each.message)) for each in review.problems
+    ]
+    return _rows(("where", "what is wrong"), rows)
+
+
+def _table(review: Review) -> list[str]:
+    """One row a pipeline."""
+    figures = [cells(review, each) for each in review.told]
+    heads = ("pipeline", *figures[0], "note")
+    rows = [
+        (each.pipeline, *shown.values(), _cell(remark(each)))
+        for each, shown in zip(review.told, figures, strict=True)
+    ]
+    return _rows(heads, rows)
+
+
+def _load(review: Review) -> str:
+    used = review.inputs
+    seeds = "1 seed" if used.seeds == 1 else f"{used.seeds} seeds"
+    return (
+        f"Simulated on {_cell(used.load)}: {used.duration_s / 60:g} min, {used.mean_rps:.1f} rps on the "
+        f"mean, {used.peak_rps:g} at most; {seeds}, policy {used.policy}; both sides get the same requests."
+    )
+
+
+def _details(review: Review, reviewed: Reviewed) -> list[str]:
+    parts = [_guardrails(reviewed), _plans(reviewed), _changes(reviewed), _inputs(review, reviewed)]
+    body = [line for part in parts if part for line in (*part, "")]
+    summary = f"<summary>{reviewed.pipeline}: guardrails, plans, decisions over the trace, inputs</summary>"
+    return ["<details>", summary, "", *body, "</details>"]
+
+
+def _guardrails(reviewed: Reviewed) -> list[str]:
+    after = reviewed.figures[1]
+    if not reviewed.rules or after is None:
+        return []
+    rows = [_rule(reviewed, rule) for rule in reviewed.rules]
+    return _rows(("fails if", "measured", ""), rows)
+
+
+def _rule(reviewed: Reviewed, rule: Rule) -> tuple[str, str, str]:
+    before, after = reviewed.figures
+    assert after is not None
+    value = measured(rule.measure, before, after)
+    is_broken = any(finding.rule == rule for finding in reviewed.findings)
+    return str(rule), NOTHING if value is None else f"{value:.4g}", "❌" if is_broken else "✅"
+
+
+def _plans(reviewed: Reviewed) -> list[str]:
+    """What is planned at the recorded rates, on both sides."""
+    sides = [side for side in (reviewed.before, reviewed.after) if side is not None]
+    rows = []
+    for index, at in enumerate(sides[-1].plans if sides else ()):
+        before = reviewed.before.plans[index].plan if reviewed.before else None
+        after = reviewed.after.plans[index].plan if reviewed.after else None
+        rows.append(
+            (
+                f"{at.label}: {at.rate_rps:.4g}",
+                _configs(before),
+                "as before" if _same(before, after) else _configs(after),
+                changed(_known(before, "cost_cores"), _known(after, "cost_cores"), cores),
+                changed(_known(before, "pas"), _known(after, "pas"), accuracy),
+                changed(_known(before, "latency_s"), _known(after, "latency_s"), seconds),
+            )
+        )
+    heads = ("recorded rate, rps", "plan before", "plan after", "cores", "PAS", "latency s")
+    return _rows(heads, rows) if rows else []
+
+
+def _same(before: Plan | None, after: Plan | None) -> bool:
+    return (
+        before is not None and after is not None and bool(after.configs) and before.configs == after.configs
+    )
+
+
+def _configs(plan: Plan | None) -> str:
+    if plan is None:
+        return NOTHING
+    return "<br>".join(map(str, plan.configs)) or f"none: {plan.termination.value.replace('_', ' ')}"
+
+
+def _known(plan: Plan | None, name: str) -> float | None:
+    return None if plan is None else getattr(plan, name)
+
+
+def _changes(reviewed: Reviewed) -> list[str]:
+    """What the loop decided over the trace, both sides in the order of time."""
+    decided: dict[float, list[str]] = {}
+    for place, side in enumerate((reviewed.before, reviewed.after)):
+        for each in side.changes if side else ():
+            row = decided.setdefault(each.at_s, ["", ""])
+            row[place] = f"{each.reason}: {each.configs}"
+    if not decided:
+        return []
+    rows = [
+        (f"{at_s:.0f}", before, "the same" if before == after else after)
+        for at_s, (before, after) in sorted(decided.items())
+    ]
+    lines = _rows(("at s", "decided before", "decided after"), rows[:MOST_CHANGES])
+    left = len(rows) - MOST_CHANGES
+    return [*lines, "", f"{left} later ones are in the JSON output."] if left > 0 else lines
+
+
+def _inputs(review: Review, reviewed: Reviewed) -> list[str]:
+    """The hashes of all that went in."""
+    used = review.inputs
+    rows = [
+        (f"`{_plain(file.path)}`", file.before[:DIGITS] or NOTHING, file.after[:DIGITS] or NOTHING)
+        for file in reviewed.files
+    ]
+    both = [(used.load, used.load_sha256), (review.guardrails.path, used.guardrails_sha256)]
+    rows += [(_cell(name), sha[:DIGITS], sha[:DIGITS]) for name, sha in both if sha]
+    lines = _rows(("input", "sha256 before", "after"), rows)
+    return [*lines, "", f"ipa {used.version}; before is {_cell(used.base)} at {used.commit[:DIGITS]}."]
+
+
+def _rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(heads)} |",
+        "|" + "---|" * len(heads),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _cell(text: str) -> str:
+    """Text of files and errors as nothing but text: no markup, no cell of its own, nobody called."""
+    escaped = "".join(f"\\{each}" if each in "\\`*_[]|~" else each for each in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
+
+
+def _plain(path: str) -> str:
+    """A path inside of a code span."""
+    return "".join("?" if each in "`|\n\r" else each for each in path)

@@ -1,0 +1,89 @@
+"""A review as SARIF 2.1.0, so that platforms show it at the lines of the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+from ipa.report.review.result import Review, Reviewed
+from ipa.report.review.words import cells
+
+FILE, GUARDRAIL, NO_PLAN, CHANGE = "file", "guardrail", "no-plan", "change"
+RULES = {
+    FILE: "A file cannot be used.",
+    GUARDRAIL: "The change breaks a guardrail.",
+    NO_PLAN: "No plan carries a recorded rate.",
+    CHANGE: "The change is above the threshold.",
+}
+HELP = "docs/how-to/review-changes.md"
+
+
+def sarif(review: Review) -> str:
+    """The log as JSON."""
+    driver = {
+        "name": "ipa ci",
+        "version": review.inputs.version,
+        "rules": [
+            {"id": rule, "shortDescription": {"text": text}, "help": {"text": f"See {HELP}."}}
+            for rule, text in RULES.items()
+        ],
+    }
+    log = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {"driver": driver},
+                "columnKind": "unicodeCodePoints",
+                "results": list(_results(review)),
+            }
+        ],
+    }
+    return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
+
+
+def _results(review: Review) -> Iterator[dict[str, Any]]:
+    for problem in review.problems:
+        place = _place(problem.path, problem.line, problem.column)
+        yield _result(FILE, "error", problem.message, place, f"{problem.path}{problem.pointer}")
+    for each in review.told:
+        yield from _of(review, each)
+
+
+def _of(review: Review, reviewed: Reviewed) -> Iterator[dict[str, Any]]:
+    here = _place(reviewed.path, 1, 1)
+    for finding in reviewed.findings:
+        words = f"{reviewed.pipeline}: {finding.words}"
+        if finding.rule is None:
+            yield _result(NO_PLAN, "error", words, here, reviewed.pipeline + finding.words)
+            continue
+        rule = finding.rule
+        made = _result(
+            GUARDRAIL, "error", f"{words}; it fails if {rule}", here, f"{reviewed.pipeline} {rule}"
+        )
+        said_at = {**_place(review.guardrails.path, rule.line, 1), "message": {"text": "The guardrail"}}
+        yield {**made, "relatedLocations": [said_at]}
+    if reviewed.is_notable and not reviewed.findings:
+        moved = ", ".join(f"{name} {text}" for name, text in cells(review, reviewed).items())
+        words = f"{reviewed.pipeline}: {reviewed.status.value}, {moved}"
+        yield _result(CHANGE, "note", words, here, reviewed.pipeline)
+
+
+def _result(rule: str, level: str, text: str, place: dict[str, Any], what: str) -> dict[str, Any]:
+    return {
+        "ruleId": rule,
+        "ruleIndex": list(RULES).index(rule),
+        "level": level,
+        "message": {"text": text},
+        "locations": [place],
+        "partialFingerprints": {"ipa/v1": sha256(f"{rule} {what}".encode()).hexdigest()},
+    }
+
+
+def _place(path: str, line: int, column: int) -> dict[str, Any]:
+    region = {"startLine": max(line, 1), "startColumn": max(column, 1)}
+    artifact = {"uri": quote(path), "uriBaseId": "%SRCROOT%"}
+    return {"physicalLocation": {"artifactLocation": artifact, "region": region}}

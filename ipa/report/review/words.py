@@ -1,0 +1,138 @@
+"""Figures of a review in words: before → after, absolute and relative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ipa.model.guardrails import HOURS_A_MONTH, Figures, relative
+from ipa.report.review.result import Review, Reviewed, Status
+
+NOTHING = "–"
+MARKS = {Status.ADDED: "new", Status.REMOVED: "removed", Status.UNCHANGED: "guardrails changed"}
+
+
+def cores(value: float) -> str:
+    """Cores to a tenth."""
+    return f"{value:.1f}"
+
+
+def percent(value: float) -> str:
+    """A share in percent to a hundredth."""
+    return f"{100 * value:.2f} %"
+
+
+def usd(value: float) -> str:
+    """Whole dollars."""
+    return f"${value:,.0f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds to a millisecond."""
+    return f"{value:.3f}"
+
+
+def accuracy(value: float) -> str:
+    """A PAS to three digits."""
+    return f"{value:.3f}"
+
+
+def signed(value: float, shown: Callable[[float], str]) -> str:
+    """With its sign, a minus that is one; what rounds to zero has none."""
+    text = shown(abs(value))
+    if not any(digit in text for digit in "123456789"):
+        return "±" + text
+    return ("+" if value > 0 else "−") + text
+
+
+def grown(before: float | None, after: float | None) -> str:
+    """By how many percent of itself it grew; nothing where that has no meaning."""
+    by = relative(before, after)
+    return "" if by is None else f"{signed(by * 100, lambda value: f'{value:.0f}')} %"
+
+
+def changed(
+    before: float | None, after: float | None, shown: Callable[[float], str], *, is_relative: bool = False
+) -> str:
+    """`before → after (difference)`, or the one that there is; relative too where that is asked for."""
+    if before is None or after is None:
+        known = [value for value in (before, after) if value is not None]
+        return shown(known[0]) if known else NOTHING
+    if shown(before) == shown(after):
+        return shown(after)
+    difference = [signed(after - before, shown)]
+    if is_relative:
+        difference.append(grown(before, after))
+    return f"{shown(before)} → {shown(after)} ({', '.join(filter(None, difference))})"
+
+
+def headline(review: Review) -> str:
+    """The whole change in one line, without its verdict."""
+    told = review.told
+    if not told:
+        return "no change above the threshold"
+    count = "1 pipeline affected" if len(told) == 1 else f"{len(told)} pipelines affected"
+    pairs = [each.figures for each in told]
+    both = [(before, after) for before, after in pairs if before and after]
+    parts = []
+    if any(before or after for before, after in pairs):
+        less = sum(before.cores_mean for before, _ in pairs if before)
+        more = sum(after.cores_mean for _, after in pairs if after)
+        by = grown(less, more)
+        parts.append(f"{signed(more - less, cores)} cores" + (f" ({by})" if by else ""))
+    parts += _money(pairs)
+    if both:
+        pas = sum(after.pas_mean - before.pas_mean for before, after in both) / len(both)
+        parts.append(f"PAS {signed(pas, accuracy)}")
+        slo = [percent(_slo([pair[side] for pair in both])) for side in (0, 1)]
+        parts.append(f"SLO {slo[1]}" if slo[0] == slo[1] else f"SLO {slo[0]} → {slo[1]}")
+    return f"{count}: {', '.join(parts)}" if parts else count
+
+
+def _money(pairs: Sequence[tuple[Figures | None, Figures | None]]) -> list[str]:
+    sides = [[each.usd_per_hour for pair in pairs if (each := pair[side]) is not None] for side in (0, 1)]
+    known = [[value for value in side if value is not None] for side in sides]
+    if not any(known):
+        return []
+    return [f"{signed((sum(known[1]) - sum(known[0])) * HOURS_A_MONTH, usd)} a month"]
+
+
+def _slo(figures: Sequence[Figures]) -> float:
+    requests = sum(each.requests for each in figures)
+    return 1.0 - sum(each.late for each in figures) / requests if requests else 1.0
+
+
+def verdict(review: Review) -> str:
+    """Whether the guardrails hold, with their mark."""
+    if review.problems:
+        return "❌ files cannot be used"
+    broken = len(review.findings)
+    if broken:
+        return f"❌ {broken} guardrail{'' if broken == 1 else 's'} broken"
+    has_rules = any(each.rules for each in review.pipelines)
+    return "✅ guardrails passed" if has_rules else "no guardrails"
+
+
+def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:
+    """The figures of a pipeline by what they are called; money only where there is a price."""
+    before, after = reviewed.figures
+
+    def moved(
+        name: str, shown: Callable[[float], str], *, is_relative: bool = False, times: float = 1.0
+    ) -> str:
+        known = [None if side is None else getattr(side, name) for side in (before, after)]
+        less, more = (None if value is None else value * times for value in known)
+        return changed(less, more, shown, is_relative=is_relative)
+
+    found = {"cores": moved("cores_mean", cores, is_relative=True)}
+    if review.guardrails.usd_per_core_hour is not None:
+        found["a month"] = moved("usd_per_hour", usd, times=HOURS_A_MONTH)
+    found["PAS"] = moved("pas_mean", accuracy)
+    found["SLO met"] = moved("slo_ratio", percent)
+    found["p99 s"] = moved("latency_p99_s", seconds, is_relative=True)
+    return found
+
+
+def remark(reviewed: Reviewed) -> str:
+    """What else is to say of a pipeline in its row."""
+    words = [MARKS.get(reviewed.status, ""), *(finding.words for finding in reviewed.findings)]
+    return "; ".join(filter(None, (*words, reviewed.note)))

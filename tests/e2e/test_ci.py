@@ -1,0 +1,218 @@
+"""`ipa ci` in a real git repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from ipa.cli.main import run
+from tests.fakes.reviewed import BREAKING, COSTLY, GUARDRAILS, HARMLESS, PIPELINE, edit, git, make
+
+Ci = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    make(folder)
+    monkeypatch.chdir(folder)
+    for name in ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def ci(repository: Path, capfd: pytest.CaptureFixture[str]) -> Ci:
+    def command(*words: str) -> tuple[int, str, str]:
+        code = run(["ci", "--base", "main", "--seeds", "1", *words])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, out, err
+
+    return command
+
+
+RULES = ("--policy-file", "guardrails.yaml")
+SHORT = ("--trace", "traces/short.txt")
+
+
+@pytest.fixture
+def short(repository: Path) -> Path:
+    """A trace of half a minute, for what does not look at the figures."""
+    file = repository / "traces" / "short.txt"
+    file.write_text("10\n" * 30)
+    return file
+
+
+def test_nothing_changed_is_said_and_leaves_an_empty_comment(ci: Ci, repository: Path) -> None:
+    code, out, err = ci(*RULES, "--comment", "c.md", "-o", "md")
+    assert (code, err) == (0, "")
+    assert "no change above the threshold" in out
+    assert (repository / "c.md").read_text() == ""
+
+
+def test_a_harmless_change_is_simulated_and_silent(ci: Ci, repository: Path) -> None:
+    edit(repository / PIPELINE, HARMLESS)
+    (repository / "c.md").write_text("earlier")
+    code, out, err = ci(*RULES, "--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    assert code == 0 and "no change above the threshold" in out and "guardrails passed" in out
+    assert "simulating 120 s, seed 1 of 1" in err
+    assert (repository / "c.md").read_text() == ""
+    assert json.loads((repository / "s.json").read_text())["runs"][0]["results"] == []
+    suites = ElementTree.parse(repository / "j.xml").getroot()
+    assert suites.get("failures") == "0" and suites.get("tests") == "5"
+
+
+def test_a_costly_change_is_told_the_same_way_every_time(ci: Ci, repository: Path) -> None:
+    edit(repository / PIPELINE, COSTLY)
+    code, out, _ = ci(*RULES, "-o", "md", "--sarif", "s.json")
+    assert code == 2
+    assert out.startswith("<!-- ipa ci -->\n### IPA: 1 pipeline affected: +")
+    assert "guardrails passed" in out and " a month" in out and "| video |" in out
+    [result] = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
+    assert (result["ruleId"], result["level"]) == ("change", "note")
+    # Committed or not, and whatever time it is, the same inputs make the same bytes.
+    git(repository, "commit", "--quiet", "-am", "accuracy is worth more")
+    assert ci(*RULES, "-o", "md")[1] == out
+
+
+def test_a_broken_guardrail_is_named_with_its_line_and_what_was_measured(ci: Ci, repository: Path) -> None:
+    edit(repository / PIPELINE, BREAKING)
+    code, out, _ = ci(*RULES, "--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    assert code == 3
+    assert "video: accuracy_drop is 0." in out and "(fails if accuracy_drop > 0.02)" in out
+    assert "1 guardrail broken" in (repository / "c.md").read_text()
+    [result] = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
+    assert (result["ruleId"], result["level"]) == ("guardrail", "error")
+    [said_at] = result["relatedLocations"]
+    assert said_at["physicalLocation"]["artifactLocation"]["uri"] == "guardrails.yaml"
+    line = said_at["physicalLocation"]["region"]["startLine"]
+    assert "accuracy_drop" in (repository / "guardrails.yaml").read_text().splitlines()[line - 1]
+    [failure] = ElementTree.parse(repository / "j.xml").getroot().iter("failure")
+    assert "accuracy_drop" in str(failure.get("message"))
+
+
+def test_the_json_has_both_sides_and_the_exit_code(ci: Ci, repository: Path, short: Path) -> None:
+    edit(repository / PIPELINE, COSTLY)
+    code, out, _ = ci(*SHORT, "-o", "json")
+    found = json.loads(out)
+    assert found["exit_code"] == code
+    [video] = found["pipelines"]
+    assert [each["label"] for each in video["after"]["plans"]] == ["p50", "p95", "max"]
+    assert video["before"]["figures"]["requests"] == video["after"]["figures"]["requests"] > 0
+    changed = {file["path"] for file in video["files"] if file["before"] != file["after"]}
+    assert changed == {PIPELINE}
+    assert found["inputs"]["commit"] == git(repository, "rev-parse", "main").strip()
+
+
+def test_a_rate_without_a_plan_fails_the_change(ci: Ci, repository: Path, short: Path) -> None:
+    edit(repository / PIPELINE, ("latency: 1s", "latency: 50ms"))
+    code, out, _ = ci(*SHORT, "-o", "md", "--sarif", "s.json")
+    assert code == 3
+    assert "no plan carries 10 rps, the p50 of the trace (infeasible)" in out and "feasible with" in out
+    results = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
+    assert {result["ruleId"] for result in results} == {"no-plan"}
+
+
+def test_every_problem_of_every_changed_file_is_told_at_its_line(ci: Ci, repository: Path) -> None:
+    edit(repository / PIPELINE, ("graph: [crop, classification]", "grap: [crop, classification]"))
+    edit(repository / "profiles/video/crop.yaml", ("stage: crop", "stage: crap"))
+    edit(repository / "guardrails.yaml", ("slo_ratio", "slo_rato"))
+    files = ("--comment", "c.md", "--junit", "j.xml", "--sarif", "s.json")
+    code, out, err = ci(*RULES, *files)
+    assert code == 65
+    for words in (
+        f"{PIPELINE}:8:1: unknown key 'grap'; did you mean 'graph'?",
+        "profiles/video/crop.yaml:1:1: this file belongs at profiles/video/crap.yaml",
+        "guardrails.yaml:6:5: there is no measure 'slo_rato'; did you mean 'slo_ratio'?",
+    ):
+        assert words in err, err
+    assert "simulating" not in err and "guardrails passed" not in out
+    comment = (repository / "c.md").read_text()
+    assert f"`{PIPELINE}:8:1`" in comment and "❌ files cannot be used" in comment
+    results = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
+    places = [result["locations"][0]["physicalLocation"] for result in results]
+    assert {place["artifactLocation"]["uri"] for place in places} == {
+        PIPELINE,
+        "profiles/video/crop.yaml",
+        "guardrails.yaml",
+    }
+    assert str(repository) not in comment + err + (repository / "s.json").read_text()
+
+
+def test_a_change_that_mends_a_broken_file_can_pass(ci: Ci, repository: Path, short: Path) -> None:
+    good = (repository / PIPELINE).read_text()
+    git(repository, "checkout", "--quiet", "main")
+    edit(repository / PIPELINE, ("sla: {", "slo: {"))
+    git(repository, "commit", "--quiet", "-am", "broken")
+    git(repository, "checkout", "--quiet", "-B", "change")
+    (repository / PIPELINE).write_text(good)
+    code, out, _ = ci(*SHORT, "-o", "md")
+    assert code == 2
+    assert "at the base its files could not be used" in out and PIPELINE in out
+
+
+def test_pipelines_that_come_and_go_are_told(ci: Ci, repository: Path, short: Path) -> None:
+    for kind in ("pipelines", "profiles"):
+        shutil.move(repository / kind / "video", repository / kind / "film")
+    edit(repository / "pipelines/film/pipeline.yaml", ("\nname: video", "\nname: film"))
+    for file in (repository / "profiles/film").iterdir():
+        edit(file, ("pipeline: video", "pipeline: film"))
+    code, out, _ = ci(*SHORT, "-o", "md")
+    assert code == 2
+    rows = {line.split(" | ")[0]: line for line in out.splitlines() if line.startswith(("| film", "| video"))}
+    assert rows["| film"].endswith("| new |") and rows["| video"].endswith("| removed |")
+
+
+def test_changed_guardrails_are_held_against_every_pipeline(ci: Ci, repository: Path, short: Path) -> None:
+    edit(repository / "guardrails.yaml", ("cores_mean > 40", "cores_mean > 1"))
+    code, out, err = ci(*RULES, *SHORT, "-o", "md")
+    assert code == 3 and "guardrails changed; cores" in out.replace("\\_", "_")
+    assert err.count("simulating") == 1, "both sides are the same, and are run once"
+
+
+def test_rules_of_one_pipeline_and_names_that_are_none(ci: Ci, repository: Path, short: Path) -> None:
+    own = "pipelines:\n  video: {fail_if: latency_p99_s > 0.001}\n"
+    (repository / "guardrails.yaml").write_text(GUARDRAILS + own)
+    code, out, _ = ci(*RULES, *SHORT)
+    assert code == 3 and "fails if latency_p99_s > 0.001" in out
+    (repository / "guardrails.yaml").write_text(GUARDRAILS + own.replace("video", "vidoe"))
+    code, _, err = ci(*RULES, *SHORT)
+    assert code == 65 and "guardrails.yaml:11:3: there is no pipeline 'vidoe'; did you mean 'video'?" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--base", "nope"), "--base 'nope' is no commit here"),
+        (("--trace", "a", "--workload", "bursty"), "cannot both be given"),
+        (("--comment", "no/folder/c.md"), "there is no folder no/folder"),
+        (("--policy", "our"), "did you mean 'ours'?"),
+        (("--pipelines-dir", "/"), "is not below"),
+    ],
+)
+def test_usage(ci: Ci, words: tuple[str, ...], said: str) -> None:
+    code, _, err = ci(*words)
+    assert code == 64 and said in err
+
+
+def test_outside_of_a_work_tree(ci: Ci, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = ci()
+    assert code == 64 and "is not in a git work tree" in err
+
+
+def test_what_came_to_the_base_meanwhile_is_not_the_change(ci: Ci, repository: Path) -> None:
+    git(repository, "checkout", "--quiet", "main")
+    edit(repository / PIPELINE, COSTLY)
+    git(repository, "commit", "--quiet", "-am", "theirs")
+    git(repository, "checkout", "--quiet", "change")
+    code, out, err = ci(*RULES)
+    assert code == 0 and "simulating" not in err and "no change" in out

@@ -1,0 +1,231 @@
+"""deploy/ci: the files are valid, their commands exist, and their steps run in a real git repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import typer
+import yaml
+
+from ipa.cli.main import build_app
+from tests.fakes.reviewed import BREAKING, COSTLY, HARMLESS, PIPELINE, edit, git, make
+
+ROOT = Path(__file__).resolve().parents[2]
+GITHUB, GITLAB = (ROOT / "deploy" / "ci" / name for name in ("github-actions.yml", "gitlab-ci.yml"))
+SCHEMAS = "check_jsonschema.builtin_schemas.vendor"
+CHANGES = {"harmless": (HARMLESS, 0), "costly": (COSTLY, 2), "breaking": (BREAKING, 3)}
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt-get install git")
+
+
+class Yaml12(yaml.SafeLoader):
+    """In which `on` is a key, as these platforms read it."""
+
+
+Yaml12.yaml_implicit_resolvers = {
+    first: [pair for pair in resolvers if pair[0] != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
+
+
+def read(file: Path) -> Any:
+    return yaml.load(file.read_text(), Yaml12)
+
+
+def github_step(name: str) -> dict[str, Any]:
+    [step] = [step for step in read(GITHUB)["jobs"]["review"]["steps"] if step.get("name") == name]
+    return dict(step)
+
+
+def scripts() -> dict[str, str]:
+    """Every script of both files, by where it is."""
+    found = {
+        f"github {step.get('name')}": step["run"]
+        for step in read(GITHUB)["jobs"]["review"]["steps"]
+        if "run" in step
+    }
+    job = read(GITLAB)["ipa-review"]
+    return {**found, "gitlab": gitlab_script(), "gitlab before": "\n".join(job["before_script"])}
+
+
+def gitlab_script() -> str:
+    return "\n".join(read(GITLAB)["ipa-review"]["script"])
+
+
+@pytest.mark.parametrize(("file", "schema"), [(GITHUB, "github-workflows"), (GITLAB, "gitlab-ci")])
+def test_they_are_as_the_platforms_say(file: Path, schema: str) -> None:
+    text = resources.files(SCHEMAS).joinpath(f"{schema}.json").read_text("utf-8")
+    found = list(
+        jsonschema.validators.validator_for(json.loads(text))(json.loads(text)).iter_errors(read(file))
+    )
+    assert [error.message for error in found] == []
+
+
+def test_no_script_takes_text_of_others_into_its_code() -> None:
+    """What a branch is called must come in by the environment, or it could be a command."""
+    assert [name for name, script in scripts().items() if "${{" in script] == []
+
+
+def test_every_ipa_command_exists_with_those_options() -> None:
+    group = typer.main.get_command(build_app())
+    context = group.make_context("ipa", ["--help"], resilient_parsing=True)
+    seen = 0
+    for script in scripts().values():
+        for line in script.replace("\\\n", " ").splitlines():
+            words = line.partition("||")[0].split()
+            if words[:1] != ["ipa"]:
+                continue
+            seen += 1
+            name, command, rest = group.resolve_command(context, words[1:])  # type: ignore[attr-defined]
+            assert command is not None
+            command.make_context(name, rest)
+    assert seen == 2
+
+
+@pytest.mark.parametrize("name", list(scripts()))
+def test_every_script_is_one_that_bash_can_read(name: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=scripts()[name], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@dataclass
+class Runner:
+    """A checkout of the change, and what a platform would run in it."""
+
+    folder: Path
+    tools: Path
+
+    def __call__(self, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join((str(self.tools), str(Path(sys.executable).parent), os.environ["PATH"]))
+        given = {key: value for key, value in os.environ.items() if not key.startswith("IPA_")}
+        return subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env={**given, "PATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+
+    def review(self) -> tuple[subprocess.CompletedProcess[str], int]:
+        """The step that reviews, and the exit code of the step that gives the verdict."""
+        outputs, summary = self.folder / "outputs", self.folder / "summary"
+        step = github_step("Review")
+        done = self(
+            step["run"], BASE="origin/main", GITHUB_OUTPUT=str(outputs), GITHUB_STEP_SUMMARY=str(summary)
+        )
+        code = outputs.read_text().strip().partition("=")[2] if outputs.is_file() else ""
+        assert summary.read_text() == (self.folder / "comment.md").read_text()
+        verdict = self(github_step("Verdict")["run"], CODE=code)
+        assert {"0": 0, "2": 0}.get(code, int(code)) == verdict.returncode
+        return done, int(code)
+
+    def comment(self) -> list[str]:
+        """What the step that comments asks of the platform."""
+        calls = self.tools / "calls"
+        calls.write_text("")
+        done = self(github_step("Comment")["run"], COMMENTS="issues/7/comments", COMMENT="issues/comments")
+        assert done.returncode == 0, done.stderr
+        return calls.read_text().splitlines()
+
+
+# Stand-ins of the platforms' clients: they keep what is asked, and list the comments there are.
+GH = """#!/bin/sh
+case "$*" in
+  *--paginate*) cat "$(dirname "$0")/listed" ;;
+  *) echo "$@" >> "$(dirname "$0")/calls" ;;
+esac
+"""
+CURL = """#!/bin/sh
+echo "$@" | sed 's/.*TOKEN: [^ ]* //' >> "$(dirname "$0")/calls"
+case "$*" in *per_page*) cat "$(dirname "$0")/listed" ;; esac
+"""
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    origin, tools = tmp_path / "origin", tmp_path / "tools"
+    origin.mkdir()
+    make(origin)
+    git(tmp_path, "clone", "--quiet", "--branch", "change", str(origin), "checkout")
+    tools.mkdir()
+    for name, text in (("gh", GH), ("curl", CURL)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (tools / "listed").write_text("")
+    return Runner(tmp_path / "checkout", tools)
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_on_github_three_changes_end_as_they_should(runner: Runner, name: str) -> None:
+    change, expected = CHANGES[name]
+    edit(runner.folder / PIPELINE, change)
+    git(runner.folder, "commit", "--quiet", "-am", name)
+    done, code = runner.review()
+    assert (done.returncode, code) == (0, expected), done.stderr
+    assert (runner.folder / "junit.xml").is_file() and (runner.folder / "ipa.sarif").is_file()
+    is_told = bool((runner.folder / "comment.md").read_text())
+    assert is_told == (expected != 0)
+    first = runner.comment()
+    assert first == (["api --method POST issues/7/comments -F body=@comment.md"] if is_told else [])
+    (runner.tools / "listed").write_text("41\n42\n")
+    again = runner.comment()
+    assert again == (
+        ["api --method PATCH issues/comments/41 -F body=@comment.md"]
+        if is_told
+        else ["api --method DELETE issues/comments/41"]
+    )
+
+
+def test_on_github_what_went_wrong_is_no_verdict(runner: Runner) -> None:
+    (runner.folder / "guardrails.yaml").unlink()
+    (runner.folder / "summary").write_text("")
+    (runner.folder / "comment.md").write_text("")
+    step = github_step("Review")
+    done = runner(step["run"], BASE="origin/main", GITHUB_OUTPUT="outputs", GITHUB_STEP_SUMMARY="summary")
+    assert done.returncode == 1 and "guardrails.yaml" in done.stderr
+    assert not (runner.folder / "outputs").exists()
+
+
+def test_on_gitlab_a_costly_change_is_orange_and_noted(runner: Runner) -> None:
+    edit(runner.folder / PIPELINE, COSTLY)
+    git(runner.folder, "commit", "--quiet", "-am", "costly")
+    calls = runner.tools / "calls"
+    environment = {
+        "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main",
+        "CI_API_V4_URL": "https://gitlab.example/api/v4",
+        "CI_PROJECT_ID": "5",
+        "CI_MERGE_REQUEST_IID": "7",
+    }
+    done = runner(gitlab_script(), **environment)
+    assert done.returncode == read(GITLAB)["ipa-review"]["allow_failure"]["exit_codes"] == 2, done.stderr
+    assert not calls.exists(), "without a token nothing is asked"
+    # The review is done; what follows is only how its comment gets there.
+    note = next(part for part in read(GITLAB)["ipa-review"]["script"] if "PRIVATE-TOKEN" in part)
+    notes = "https://gitlab.example/api/v4/projects/5/merge_requests/7/notes"
+    listed = [{"id": 40, "body": "looks good"}, {"id": 41, "body": "<!-- ipa ci -->\n### IPA"}]
+    for there, expected in (
+        ([], f"--request POST --data-urlencode body@comment.md {notes}"),
+        (listed, f"--request PUT --data-urlencode body@comment.md {notes}/41"),
+    ):
+        (runner.tools / "listed").write_text(json.dumps(there))
+        calls.write_text("")
+        done = runner(note, IPA_REVIEW_TOKEN="secret", **environment)
+        assert done.returncode == 0, done.stderr
+        assert calls.read_text().splitlines() == [f"{notes}?per_page=100", expected]
+    (runner.folder / "comment.md").write_text("")
+    calls.write_text("")
+    assert runner(note, IPA_REVIEW_TOKEN="secret", **environment).returncode == 0
+    assert calls.read_text().splitlines()[1:] == [f"--request DELETE {notes}/41"]

@@ -1,0 +1,66 @@
+"""A git repository with one pipeline, its profiles, guardrails and a trace, and changes to review."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from ipa.simulate.arrivals import workload_rates
+
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINE = "pipelines/video/pipeline.yaml"
+GUARDRAILS = """\
+apiVersion: ipa/v1
+kind: Guardrails
+trace: traces/video.txt
+usd_per_core_hour: 0.04
+fail_if:
+  - slo_ratio < 0.99
+  - cores_mean > 40
+  - cost_increase_ratio > 0.6
+  - accuracy_drop > 0.02
+"""
+# What is replaced in the pipeline's file: nothing that shows, accuracy worth twice, and half of the cores.
+HARMLESS = ("drop_after: 10s", "drop_after: 8s")
+COSTLY = ("    alpha: 10\n    beta: 0.05", "    alpha: 20\n    beta: 0.05")
+BREAKING = ("max_replicas: 100}", "max_replicas: 100, cores: 8}")
+# One moment and one person, so that equal repositories have equal commits.
+WHO = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "ann"), ("EMAIL", "ann@example.com"), ("DATE", "2026-11-24T12:00:00Z"))
+}
+
+
+def git(folder: Path, *words: str) -> str:
+    """What that git command prints."""
+    command = ["git", "-C", str(folder), *words]
+    environment = {**os.environ, **WHO, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+def make(folder: Path, guardrails: str = GUARDRAILS) -> Path:
+    """The repository on branch `change`, which is where `main` is."""
+    for kind in ("pipelines", "profiles"):
+        for file in sorted((ROOT / kind / "video").glob("*.yaml")):
+            target = folder / kind / "video" / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    (folder / "guardrails.yaml").write_text(guardrails)
+    (folder / "traces").mkdir()
+    rates = workload_rates("fluctuating")[400:520]
+    (folder / "traces" / "video.txt").write_text("".join(f"{rate:.0f}\n" for rate in rates))
+    git(folder, "init", "--quiet", "-b", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "first")
+    git(folder, "checkout", "--quiet", "-b", "change")
+    return folder
+
+
+def edit(file: Path, change: tuple[str, str]) -> None:
+    """Replace the one text by the other, which must be there once."""
+    text = file.read_text()
+    assert text.count(change[0]) == 1, change
+    file.write_text(text.replace(*change))
