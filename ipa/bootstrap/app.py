@@ -24,7 +24,7 @@ from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, 
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import AlwaysLeading, NoEvents
+from ipa.control.ports import AlwaysLeading, Deed, NoEvents, Said
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.profile import StageProfile
@@ -88,7 +88,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
         if options.mode is not None:
             for name in pipelines:
-                store.set_control(name, replace(store.control(name), mode=options.mode))
+                said = Said(Deed.MODE, by="ipa serve", why="--mode")
+                store.set_control(name, replace(store.control(name), mode=options.mode), said)
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         chosen = {name: policy_of(options.policy, it) for name, it in inputs.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.control.actuation import Phase
+from ipa.control.actuation import Actuation, Phase
 from ipa.control.guards import total_cores
 from ipa.control.ports import PipelineControl
 from ipa.control.state import EngineState, TickRequest
@@ -41,7 +41,8 @@ class Snapshot:
     """What the loop knows now. `plan` and `forecast` are the latest there were, `tick_s` what the tick took.
 
     `skipped_ticks` were not run since the tick before them took too long. `would` is what would run had all
-    that shadow mode decided been carried out; empty in other modes, or where what runs was not seen.
+    that shadow mode decided been carried out; empty in other modes, or where what runs was not seen. `ended`
+    is the change of which this tick saw the end.
     """
 
     pipeline: str
@@ -57,6 +58,7 @@ class Snapshot:
     tick_s: float = 0.0
     skipped_ticks: int = 0
     would: tuple[StageConfig, ...] = ()
+    ended: Actuation | None = None
 
 
 def after_tick(
@@ -78,6 +80,7 @@ def after_tick(
         tick_s=tick_s,
         skipped_ticks=before.skipped_ticks,
         would=_would(request, state),
+        ended=state.ended,
     )
 
 
