@@ -8,7 +8,9 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from ipa.adapters.store.feed import Record
 from ipa.api.live import BesideLive, LiveState
+from ipa.api.streams import Streams
 from ipa.control.audit import Head, Verified
 from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Clock, ControlStore, DecisionLog
@@ -78,3 +80,6 @@ class Services:
     standing: Callable[[], Standing] = lambda: ALONE
     # The policies that only say what they would do of a pipeline.
     beside: Callable[[str], tuple[BesideLive, ...]] = lambda pipeline: ()
+    # The record itself, and those who follow it; None where there is none to be had.
+    record: Record | None = None
+    streams: Streams | None = None

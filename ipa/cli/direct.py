@@ -104,8 +104,8 @@ class Direct(ABC):
             case ["pipelines", name, "record"]:
                 pipeline = self._pipeline(name)
                 anchor = query.get("anchor")
-                found = self.verify(pipeline, head_of(anchor) if anchor else None)
-                return plain(record_view(pipeline.name, found))
+                verified = self.verify(pipeline, head_of(anchor) if anchor else None)
+                return plain(record_view(pipeline.name, verified))
             case ["pipelines", name, ("history" | "decisions") as kind]:
                 found = self.page(
                     self._pipeline(name), query["limit"], query["before"], applied_only=kind == "history"

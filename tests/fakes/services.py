@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 from prometheus_client import CollectorRegistry, Counter
 
+from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
+from ipa.api.streams import Streams
 from ipa.control.actuation import Phase
 from ipa.control.audit import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
@@ -178,6 +180,9 @@ class FakeWorld:
             clock=self.clock,
             registry=registry,
             beside=lambda _: self.beside,
+            record=self,
+            # What answers in this process is read to its end, so that streams end once they have caught up.
+            streams=Streams(Feed(self, self.clock.monotonic_s, poll_s=0.0), longest_s=0.0),
         )
 
     def record(self, decision: Decision) -> None:

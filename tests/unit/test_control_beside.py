@@ -6,7 +6,7 @@ import pytest
 
 from ipa.control.beside import beside
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import PipelineControl, Signals, StagePin, WorkloadState
+from ipa.control.ports import Deed, PipelineControl, Said, Signals, StagePin, WorkloadState
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError
 from ipa.model.pipeline import Pin, Pipeline

@@ -84,8 +84,9 @@ def verify(connection: Connection, pipeline: str, anchor: Head | None) -> Verifi
     chain, seq = Chain(pipeline, anchor), 0
     for row in _rows(connection, pipeline):
         seq = _check(chain, row, seq)
+    found = chain.ended(_kept_head(connection, pipeline))
     _check_unrecorded(connection, chain)
-    return chain.ended(_kept_head(connection, pipeline) if chain.head.number else None)
+    return found
 
 
 def _rows(connection: Connection, pipeline: str) -> Iterator[Any]:

@@ -64,6 +64,15 @@ class HeadRow(Base):
     digest: Mapped[str] = mapped_column(DIGEST)
 
 
+class CursorRow(Base):
+    """Up to where in the record someone was told of it."""
+
+    __tablename__ = "ipa_cursors"
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+
+
 class ControlRow(Base):
     """What was said last about a pipeline."""
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 from ipa.adapters.store import audit
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import open_engine, reading, writing
-from ipa.adapters.store.schema import ControlRow, DecisionRow, ProfileRow
+from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.ports import PipelineControl, Said
@@ -73,7 +73,7 @@ class Store:
             audit.append(connection, entry)
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
-        """The `limit` entries of the record after the `seq` given, oldest first; of all pipelines without one."""
+        """The `limit` entries after the `seq` given, oldest first; without a pipeline those of all."""
         with reading(self._engine) as connection:
             return audit.entries(connection, after, limit, pipeline)
 
@@ -90,6 +90,18 @@ class Store:
         """
         with reading(self._engine) as connection:
             return audit.verify(connection, pipeline, anchor)
+
+    def cursor(self, name: str) -> int | None:
+        """The place in the record that was kept under this name; None where none was."""
+        with reading(self._engine) as connection:
+            return connection.scalar(select(CursorRow.seq).where(CursorRow.name == name))
+
+    def set_cursor(self, name: str, seq: int) -> None:
+        """Keep it."""
+        with writing(self._engine, _lock("cursors", name)) as connection:
+            changed = connection.execute(update(CursorRow).where(CursorRow.name == name).values(seq=seq))
+            if changed.rowcount == 0:
+                connection.execute(insert(CursorRow).values(name=name, seq=seq))
 
     @contextmanager
     def _recording(self) -> Iterator[Connection]:

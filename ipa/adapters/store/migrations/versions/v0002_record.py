@@ -6,7 +6,9 @@ is done with, ended at, and whether it was whole.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,6 +20,7 @@ depends_on = None
 
 # What a decision is stays as it was then, whatever this package makes of it later; so nothing is imported.
 FACTS = ("action", "tick", "mode", "observed_rate_rps", "observed_latency_s")
+LONG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 GUARD = "the record is only ever added to"
 
 
@@ -25,9 +28,7 @@ def upgrade() -> None:
     """Create the tables, fill them from the decisions, and let nothing but additions be made to entries."""
     op.create_table(
         "ipa_entries",
-        sa.Column(
-            "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False
-        ),
+        sa.Column("seq", LONG, primary_key=True, autoincrement=False),
         sa.Column("pipeline", sa.String(253), nullable=False),
         sa.Column("number", sa.BigInteger, nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
@@ -42,6 +43,11 @@ def upgrade() -> None:
         sa.Column("pipeline", sa.String(253), primary_key=True),
         sa.Column("number", sa.BigInteger, nullable=False),
         sa.Column("digest", sa.String(64), nullable=False),
+    )
+    op.create_table(
+        "ipa_cursors",
+        sa.Column("name", sa.String(253), primary_key=True),
+        sa.Column("seq", sa.BigInteger, nullable=False),
     )
     connection = op.get_bind()
     _Adoption(connection).run()
@@ -74,17 +80,18 @@ def _guards(dialect: str) -> list[str]:
 class _Adoption:
     """Goes along the decisions in the order in which they were recorded."""
 
-    def __init__(self, connection):
+    def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self._seq = 0
-        self._heads = {}
-        self._rows = []
+        self._heads: dict[str, tuple[int, str]] = {}
+        self._rows: list[dict[str, Any]] = []
 
-    def run(self):
+    def run(self) -> None:
         """Write an entry for each decision."""
         for pipeline, (count, old, damaged) in self._old_chains().items():
             facts = {"decisions": count, "digest": old, "damaged": damaged}
-            self._add(pipeline, "adopted", "adopted", datetime.now(UTC).isoformat(), facts=facts)
+            now = datetime.now(UTC).isoformat()
+            self._add({"pipeline": pipeline, "kind": "adopted", "what": "adopted", "at": now, "facts": facts})
         query = sa.text("SELECT body, decision_id, at FROM ipa_decisions ORDER BY seq")
         for body, decision_id, at in self._read(query):
             self._decision(body, decision_id, at)
@@ -95,12 +102,12 @@ class _Adoption:
                 {"p": pipeline, "n": number, "d": digest},
             )
 
-    def _read(self, query):
+    def _read(self, query: sa.TextClause) -> Iterator[Any]:
         yield from self._connection.execution_options(yield_per=500).execute(query)
 
-    def _old_chains(self):
-        """By pipeline how many decisions there are, the digest of the last, and the first that was changed."""
-        found = {}
+    def _old_chains(self) -> dict[str, tuple[int, str, str | None]]:
+        """By pipeline how many decisions there are, the last digest, and the first that was changed."""
+        found: dict[str, tuple[int, str, str | None]] = {}
         query = sa.text("SELECT pipeline, decision_id, body, digest FROM ipa_decisions ORDER BY seq")
         for pipeline, decision_id, body, digest in self._read(query):
             count, before, damaged = found.get(pipeline, (0, "", None))
@@ -110,7 +117,7 @@ class _Adoption:
             found[pipeline] = (count + 1, digest, damaged)
         return found
 
-    def _decision(self, body, decision_id, at):
+    def _decision(self, body: str, decision_id: str, at: str) -> None:
         decision = json.loads(body)
         is_change = decision["action"] == "apply"
         forecast, plan = decision.get("forecast") or {}, decision.get("plan") or {}
@@ -120,39 +127,27 @@ class _Adoption:
             "cores": sum(each["cores"] * each["replicas"] for each in decision["configs"]) or None,
         }
         self._add(
-            decision["pipeline"],
-            "decision",
-            decision["reason"],
-            at,
-            why=decision["detail"],
-            was=decision["previous"] if is_change else None,
-            becomes=decision["configs"] if is_change else None,
-            decision_id=decision_id,
-            facts=facts,
-            content=hashlib.sha256(body.encode()).hexdigest(),
+            {
+                "pipeline": decision["pipeline"],
+                "kind": "decision",
+                "what": decision["reason"],
+                "at": at,
+                "why": decision["detail"],
+                "from": decision["previous"] if is_change else None,
+                "to": decision["configs"] if is_change else None,
+                "decision_id": decision_id,
+                "facts": facts,
+                "content": hashlib.sha256(body.encode()).hexdigest(),
+            }
         )
 
-    def _add(
-        self, pipeline, kind, what, at, *, facts, why="", was=None, becomes=None, decision_id="", content=""
-    ):
+    def _add(self, said: dict[str, Any]) -> None:
+        pipeline = said["pipeline"]
         number, previous = self._heads.get(pipeline, (0, ""))
         self._seq += 1
-        entry = {
-            "seq": self._seq,
-            "number": number + 1,
-            "pipeline": pipeline,
-            "kind": kind,
-            "what": what,
-            "at": at,
-            "by": "ipa",
-            "why": why,
-            "from": was,
-            "to": becomes,
-            "decision_id": decision_id,
-            "facts": facts,
-            "content": content,
-            "previous": previous,
-        }
+        place = {"seq": self._seq, "number": number + 1, "previous": previous}
+        entry = {"by": "ipa", "why": "", "from": None, "to": None, "decision_id": "", "content": ""}
+        entry |= said | place
         text = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         digest = hashlib.sha256(text.encode()).hexdigest()
         self._heads[pipeline] = (number + 1, digest)
@@ -161,8 +156,8 @@ class _Adoption:
                 "s": self._seq,
                 "p": pipeline,
                 "n": number + 1,
-                "k": kind,
-                "i": decision_id,
+                "k": entry["kind"],
+                "i": entry["decision_id"],
                 "b": text,
                 "d": digest,
             }
@@ -170,7 +165,7 @@ class _Adoption:
         if len(self._rows) >= 500:
             self._flush()
 
-    def _flush(self):
+    def _flush(self) -> None:
         if self._rows:
             self._connection.execute(
                 sa.text(
