@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow
 from ipa.control.audit import NOTHING, Chain, Entry, Head, Kind, Recorded, Verified
@@ -82,16 +81,17 @@ def entries(connection: Connection, after: int, limit: int, pipeline: str | None
 def verify(connection: Connection, pipeline: str, anchor: Head | None) -> Verified:
     """What the record of the pipeline holds; RecordError names the first that is not as it was written."""
     chain, seq = Chain(pipeline, anchor), 0
-    for row in _rows(connection, pipeline):
-        seq = _check(chain, row, seq)
+    with connection.execute(_query(pipeline), execution_options={"yield_per": BATCH}) as rows:
+        for row in rows:
+            seq = _check(chain, row, seq)
     found = chain.ended(_kept_head(connection, pipeline))
     _check_unrecorded(connection, chain)
     return found
 
 
-def _rows(connection: Connection, pipeline: str) -> Iterator[Any]:
-    """Every entry of the pipeline with its decision, read in parts."""
-    query = (
+def _query(pipeline: str) -> Select[*tuple[Any, ...]]:
+    """Every entry of the pipeline with its decision."""
+    return (
         select(
             EntryRow.number,
             EntryRow.seq,
@@ -110,7 +110,6 @@ def _rows(connection: Connection, pipeline: str) -> Iterator[Any]:
         .where(EntryRow.pipeline == pipeline)
         .order_by(EntryRow.number)
     )
-    yield from connection.execution_options(yield_per=BATCH).execute(query)
 
 
 def _check(chain: Chain, row: Any, before: int) -> int:

@@ -103,7 +103,7 @@ class _Adoption:
             )
 
     def _read(self, query: sa.TextClause) -> Iterator[Any]:
-        yield from self._connection.execution_options(yield_per=500).execute(query)
+        yield from self._connection.execute(query, execution_options={"yield_per": 500})
 
     def _old_chains(self) -> dict[str, tuple[int, str, str | None]]:
         """By pipeline how many decisions there are, the last digest, and the first that was changed."""
