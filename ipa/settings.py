@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,21 @@ class Settings:
     lease_renew_deadline_s: float = 10.0
     # How often the Lease is looked at or renewed.
     lease_retry_s: float = 2.0
+    # Where what is decided and done is told, as signed CloudEvents; http or https, empty for nowhere.
+    webhook_url: str = ""
+    # The secret that they are signed with: whsec_ and the base64 of 24 to 64 bytes.
+    webhook_secret: str = field(default="", repr=False)
+    # Or a file that holds it, as a Secret is mounted.
+    webhook_secret_file: str = ""
+    # public, or private where the receiver is inside a house or a cluster. Link-local addresses and those of
+    # clouds' metadata are never connected to.
+    webhook_networks: str = "public"
+    # changes (of holds only the first of a reason in a row), or all.
+    webhook_events: str = "changes"
+    # So many may wait while the receiver does not answer; then the oldest are dropped.
+    webhook_queue: int = 1000
+    # An attempt ends by then.
+    webhook_timeout_s: float = 10.0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
@@ -123,7 +138,7 @@ class Settings:
         ConfigurationError lists every IPA_ variable that is unknown (with the nearest name) or ill-typed.
         """
         env = os.environ if environ is None else environ
-        known = {field.name: field for field in fields(cls)}
+        known = {each.name: each for each in fields(cls)}
         defaults = cls()
         values: dict[str, Any] = {}
         problems: list[Problem] = []
@@ -153,7 +168,12 @@ class Settings:
 
 KINDS = {bool: "on or off", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 FLAGS = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
-CHOICES = {"actuation": ("cluster", "gitops"), "leader_election": ("auto", "on", "off")}
+CHOICES = {
+    "actuation": ("cluster", "gitops"),
+    "leader_election": ("auto", "on", "off"),
+    "webhook_networks": ("public", "private"),
+    "webhook_events": ("changes", "all"),
+}
 
 
 def _flag(text: str) -> bool:

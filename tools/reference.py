@@ -32,6 +32,8 @@ def settings() -> str:
         name = ast.unparse(node.target)
         default = re.sub(r"^Path\('(.*)'\)$", r"\1", ast.unparse(node.value)).strip("'")
         default = {"True": "on", "False": "off"}.get(default, default)
+        # field(default='', repr=False): a secret.
+        default = re.sub(r"^field\(default='(.*)', repr=False\)$", r"\1", default)
         rows.append(f"| `IPA_{name.upper()}` | `{default or ' '}` | {why} |")
     head = "Environment variables of the service. An unknown `IPA_` one is an error that names the nearest."
     return f"# Settings\n\n{head}\n\n| variable | default | why |\n|---|---|---|\n" + "\n".join(rows) + "\n"

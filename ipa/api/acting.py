@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -12,17 +11,16 @@ from starlette.exceptions import HTTPException
 
 from ipa.api import controls
 from ipa.api.bodies import ApplyBody, PauseBody, RollbackBody
-from ipa.api.controls import change_control
+from ipa.api.controls import By, Why, change_control
 from ipa.api.reading import Named, Using, etag
 from ipa.api.services import Services
 from ipa.api.views import ControlView
-from ipa.control.ports import DecisionLog
+from ipa.control.ports import DecisionLog, Deed, Said
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 
-LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/pipelines/{pipeline}")
 router.include_router(controls.router)
 IfMatch = Annotated[str | None, Header(description="the ETag of the status that the change was made for")]
@@ -32,10 +30,10 @@ IfMatch = Annotated[str | None, Header(description="the ETag of the status that 
 def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
     """Hold everything, until a moment, for a while, or until resumed; requests go on being served."""
     until = body.end(services.clock.now())
-    LOG.info("pipeline %s paused by %s: %s", pipeline.name, body.by or "someone", body.reason)
     return change_control(
         services,
         pipeline,
+        Said(Deed.PAUSE, body.by, body.reason),
         lambda control: replace(
             control, paused=True, paused_until=until, paused_reason=body.reason, paused_by=body.by
         ),
@@ -43,12 +41,12 @@ def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
 
 
 @router.post("/resume", tags=["control"])
-def resume(pipeline: Named, services: Using) -> ControlView:
+def resume(pipeline: Named, services: Using, by: By = "", reason: Why = "") -> ControlView:
     """End the pause."""
-    LOG.info("pipeline %s resumed", pipeline.name)
     return change_control(
         services,
         pipeline,
+        Said(Deed.RESUME, by, reason),
         lambda control: replace(control, paused=False, paused_until=None, paused_reason="", paused_by=""),
     )
 
@@ -58,7 +56,7 @@ def apply(pipeline: Named, services: Using, body: ApplyBody, if_match: IfMatch =
     """Run this configuration. With If-Match, only where the pipeline did not change since (else 412)."""
     configs = body.checked(pipeline)
     _unchanged(services, pipeline, if_match)
-    return services.apply(pipeline.name, configs, said("requested", body.by, body.reason))
+    return services.apply(pipeline.name, configs, said("requested", body.by, body.reason), body.by)
 
 
 @router.post("/rollback", tags=["control"])
@@ -66,7 +64,7 @@ def rollback(pipeline: Named, services: Using, body: RollbackBody, if_match: IfM
     """Run again what ran before the last change, or after the decision `to`."""
     configs = rollback_target(pipeline, services.log, body.to)
     _unchanged(services, pipeline, if_match)
-    return services.apply(pipeline.name, configs, said("rollback", body.by, body.reason))
+    return services.apply(pipeline.name, configs, said("rollback", body.by, body.reason), body.by)
 
 
 def said(what: str, by: str, why: str) -> str:

@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import ipa
-from ipa.api import acting, problems, reading
+from ipa.api import acting, events, problems, reading
 from ipa.api.reading import Using
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
@@ -46,6 +46,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(reading.router)
+    app.include_router(events.router)
     app.include_router(acting.router, dependencies=[Depends(only_the_leader)])
     app.include_router(router)
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")

@@ -14,7 +14,7 @@ from ipa.api.bodies import FreezeBody, ModeBody, Person, PinBody, Reason
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
 from ipa.api.views import ControlView, control_view, freeze_id
-from ipa.control.ports import Freeze, PipelineControl
+from ipa.control.ports import Deed, Freeze, PipelineControl, Said
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 
@@ -31,12 +31,13 @@ _one_at_a_time = threading.Lock()
 
 
 def change_control(
-    services: Services, pipeline: Pipeline, change: Callable[[PipelineControl], PipelineControl]
+    services: Services, pipeline: Pipeline, said: Said, change: Callable[[PipelineControl], PipelineControl]
 ) -> ControlView:
-    """What holds for the pipeline after the change of what was said of it."""
+    """What holds for the pipeline after the change of what was said of it; the record has who said it."""
     with _one_at_a_time:
         control = change(services.controls.control(pipeline.name))
-        services.controls.set_control(pipeline.name, control)
+        services.controls.set_control(pipeline.name, control, said)
+    LOG.info("%s of %s by %s: %s", said.deed.value, pipeline.name, said.by or "someone", said.why)
     return control_view(control, services.clock.now())
 
 
@@ -47,10 +48,10 @@ def set_mode(pipeline: Named, services: Using, body: ModeBody) -> ControlView:
     Advisory decides and records; shadow goes on from its own decisions; neither writes. Guarded writes only
     what adds; active writes all.
     """
-    LOG.info("pipeline %s is %s by %s: %s", pipeline.name, body.mode.value, body.by or "someone", body.reason)
     return change_control(
         services,
         pipeline,
+        Said(Deed.MODE, body.by, body.reason),
         lambda control: replace(control, mode=body.mode, mode_by=body.by, mode_reason=body.reason),
     )
 
@@ -59,10 +60,10 @@ def set_mode(pipeline: Named, services: Using, body: ModeBody) -> ControlView:
 def set_pin(pipeline: Named, services: Using, stage: StageName, body: PinBody) -> ControlView:
     """Fix a part of what the stage runs, beside what the pipeline's file pins. Replaces the stage's pin."""
     pin = body.checked(pipeline, stage)
-    LOG.info("pipeline %s: %s pinned by %s: %s", pipeline.name, stage, body.by or "someone", body.reason)
     return change_control(
         services,
         pipeline,
+        Said(Deed.PIN, body.by, body.reason),
         lambda control: replace(
             control,
             pins=(*(other for other in control.pins if other.stage != stage), pin),
@@ -85,9 +86,7 @@ def remove_pin(
             )
         return replace(control, pins=kept)
 
-    view = change_control(services, pipeline, without)
-    LOG.info("pipeline %s: %s unpinned by %s: %s", pipeline.name, stage, by or "someone", reason)
-    return view
+    return change_control(services, pipeline, Said(Deed.UNPIN, by, reason), without)
 
 
 @router.post("/freezes", tags=["control"])
@@ -108,16 +107,14 @@ def add_freeze(pipeline: Named, services: Using, body: FreezeBody) -> ControlVie
             raise InputError("there are too many freezes; remove some first", problems=[problem])
         return replace(control, freezes=(*kept, freeze))
 
-    view = change_control(services, pipeline, added)
-    LOG.info("pipeline %s frozen by %s: %s", pipeline.name, body.by or "someone", body.reason)
-    return view
+    return change_control(services, pipeline, Said(Deed.FREEZE, body.by, body.reason), added)
 
 
 @router.delete("/freezes", tags=["control"])
 def remove_freezes(pipeline: Named, services: Using, by: By = "", reason: Why = "") -> ControlView:
     """End every freeze, also those to come."""
-    LOG.info("pipeline %s: every freeze ended by %s: %s", pipeline.name, by or "someone", reason)
-    return change_control(services, pipeline, lambda control: replace(control, freezes=()))
+    said = Said(Deed.UNFREEZE, by, reason)
+    return change_control(services, pipeline, said, lambda control: replace(control, freezes=()))
 
 
 @router.delete("/freezes/{freeze}", tags=["control"])
@@ -135,6 +132,4 @@ def remove_freeze(
             )
         return replace(control, freezes=kept)
 
-    view = change_control(services, pipeline, without)
-    LOG.info("pipeline %s: freeze %s ended by %s: %s", pipeline.name, freeze, by or "someone", reason)
-    return view
+    return change_control(services, pipeline, Said(Deed.UNFREEZE, by, reason), without)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ipa.api.bodies import PlanBody
 from ipa.api.paging import Paging, paging
@@ -16,8 +16,10 @@ from ipa.api.views import (
     RecordView,
     StatusView,
     pipeline_view,
+    record_view,
     status_view,
 )
+from ipa.control.audit import HEAD, head_of
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
@@ -58,6 +60,9 @@ Using = Annotated[Services, Depends(services_of)]
 Recorded = Annotated[str, Depends(named_record)]
 Named = Annotated[Pipeline, Depends(named_pipeline)]
 Paged = Annotated[Paging, Depends(paging)]
+Anchor = Annotated[
+    str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")
+]
 
 
 @router.get("/pipelines", tags=["pipelines"])
@@ -164,9 +169,12 @@ def list_history(pipeline: Recorded, services: Using, wanted: Paged) -> Decision
 
 
 @router.get("/pipelines/{pipeline}/record", tags=["decisions"])
-def verify_record(pipeline: Recorded, services: Using) -> RecordView:
-    """Recompute the chain of digests over every decision; a problem names the first that was changed."""
-    return RecordView(pipeline, services.verify(pipeline))
+def verify_record(pipeline: Recorded, services: Using, anchor: Anchor = None) -> RecordView:
+    """Recompute the chain of digests over every entry; a problem names the first that was changed.
+
+    Also one that was removed or put in. What was cut off at the end shows against an earlier head, `anchor`.
+    """
+    return record_view(pipeline, services.verify(pipeline, head_of(anchor) if anchor else None))
 
 
 @router.get("/decisions/{decision_id}", tags=["decisions"])

@@ -8,7 +8,10 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from ipa.adapters.store.feed import Record
 from ipa.api.live import BesideLive, LiveState
+from ipa.api.streams import Streams
+from ipa.control.audit import Head, Verified
 from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Clock, ControlStore, DecisionLog
 from ipa.model.decision import Decision
@@ -39,8 +42,8 @@ class Planner(Protocol):
 class Applier(Protocol):
     """Carries out a configuration that a person asked for."""
 
-    def __call__(self, pipeline: str, configs: tuple[StageConfig, ...], detail: str) -> Decision:
-        """The recorded decision: applied, or a hold that says why. `detail` is who asked and why."""
+    def __call__(self, pipeline: str, configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
+        """The recorded decision: applied, or a hold that says why. `detail` is who (`by`) asked and why."""
         ...
 
 
@@ -66,8 +69,9 @@ class Services:
     live: Callable[[str], LiveState]
     apply: Applier
     readiness: Callable[[], tuple[Check, ...]]
-    # How many decisions a pipeline has; UnavailableError names the first one changed after it was recorded.
-    verify: Callable[[str], int]
+    # What the record of a pipeline holds; RecordError names the first entry that is not as it was written, or
+    # not as the head says that was kept elsewhere.
+    verify: Callable[[str, Head | None], Verified]
     clock: Clock
     registry: CollectorRegistry = field(default=REGISTRY)
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
@@ -76,3 +80,6 @@ class Services:
     standing: Callable[[], Standing] = lambda: ALONE
     # The policies that only say what they would do of a pipeline.
     beside: Callable[[str], tuple[BesideLive, ...]] = lambda pipeline: ()
+    # The record itself, and those who follow it; None where there is none to be had.
+    record: Record | None = None
+    streams: Streams | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ipa.api.live import BesideLive, LiveState
+from ipa.control.audit import Verified
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Freeze, PipelineControl, StagePin
@@ -121,10 +122,20 @@ class DecisionPage:
 
 @dataclass(frozen=True, slots=True)
 class RecordView:
-    """How many decisions are in the record, every one as it was written."""
+    """What is in the record, every entry as it was written. `head` names the newest: NUMBER:DIGEST.
+
+    Kept elsewhere, the head shows later whether entries at the end were cut off or all were written anew.
+    """
 
     pipeline: str
     decisions: int
+    entries: int
+    head: str
+
+
+def record_view(pipeline: str, found: Verified) -> RecordView:
+    """What was found of the pipeline's record."""
+    return RecordView(pipeline, found.decisions, found.entries, str(found.head))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ipa.adapters.metrics.figures import Figure, Figures
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
+from ipa.api.streams import Streams
 from ipa.bootstrap import App
 from ipa.model.errors import IpaError
 from ipa.model.observation import Missing, MissingReason
@@ -23,15 +25,28 @@ def services_of(app: App) -> Services:
         controls=app.store,
         plan=_Planner(app),
         live=lambda name: _live(app, name),
-        apply=lambda name, configs, detail: app.loops[name].request(configs, detail),
+        apply=lambda name, configs, detail, by: app.loops[name].request(configs, detail, by),
         readiness=lambda: _readiness(app),
-        verify=app.store.verify_decisions,
+        verify=app.store.verify,
         clock=app.clock,
         registry=app.registry,
         endpoints=app.endpoints,
         standing=app.standing,
         beside=lambda name: _beside(app, name),
+        record=app.store,
+        streams=_streams(app),
     )
+
+
+def _streams(app: App) -> Streams:
+    streams = Streams(app.feed, stopping=app.stop.is_set)
+    app.registry.register(
+        Figures(
+            Figure("ipa_event_streams", "Clients that follow events.", lambda: streams.open, counts=False),
+            Figure("ipa_event_streams_dropped", "Clients that were too slow.", lambda: streams.dropped),
+        )
+    )
+    return streams
 
 
 class _Planner:

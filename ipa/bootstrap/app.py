@@ -16,15 +16,19 @@ from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
+from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store, open_store
+from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.leading import leadership_of, own_world
 from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.telling import telling_figures, webhook_of
 from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import AlwaysLeading, NoEvents
+from ipa.control.ports import AlwaysLeading, Deed, NoEvents, Said
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.profile import StageProfile
@@ -48,10 +52,14 @@ class App:
     clock: SystemClock
     stop: StopSignal
     resources: ExitStack
+    # The record as it grows.
+    feed: Feed
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
     beside: Mapping[str, ControlLoop] = field(default_factory=dict)
+    # None where nobody is to be told.
+    webhook: Webhook | None = None
 
     def standing(self) -> Standing:
         """Whether this replica leads, and who does where it does not."""
@@ -88,7 +96,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
         if options.mode is not None:
             for name in pipelines:
-                store.set_control(name, replace(store.control(name), mode=options.mode))
+                said = Said(Deed.MODE, by="ipa serve", why="--mode")
+                store.set_control(name, replace(store.control(name), mode=options.mode), said)
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         chosen = {name: policy_of(options.policy, it) for name, it in inputs.items()}
@@ -113,10 +122,15 @@ def build(settings: Settings, options: ServeOptions) -> App:
         catalogue = Catalogue(registry, tuple(pipelines.values()))
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
-        publisher = Publisher(catalogue)
+        hooks = (Publisher(catalogue), Changes(store.note))
+        feed = Feed(store, clock.monotonic_s)
+        webhook = webhook_of(settings, store, feed, leads)
+        if webhook is not None:
+            resources.callback(webhook.close)
+        registry.register(telling_figures(store, webhook))
         sight = sight_of(settings, profiles)
         loops = {
-            name: loop_of(settings, sight, each, own_world(world, leadership), (publisher,), stop.linked())
+            name: loop_of(settings, sight, each, own_world(world, leadership), hooks, stop.linked())
             for name, each in chosen.items()
         }
         others = {
@@ -144,6 +158,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
             resources=resources.pop_all(),
             leadership=leadership,
             beside=others,
+            feed=feed,
+            webhook=webhook,
         )
 
 

@@ -24,6 +24,7 @@ from ipa.control.ports import (
     PipelineControl,
     Rollout,
     RolloutPhase,
+    Said,
     Signals,
     WorkloadState,
 )
@@ -92,7 +93,7 @@ class Hand:
         write was not answered, and reading back shows that it did not happen.
         """
         loop = self._loop()
-        decision = loop.request(wanted.configs, wanted.detail)
+        decision = loop.request(wanted.configs, wanted.detail, wanted.by)
         if decision.action is Action.HOLD and loop.snapshot().phase is not Phase.UNKNOWN:
             return decision
         self._say(f"{decision.reason.value}: {decision.detail}")
@@ -180,6 +181,7 @@ class Hand:
             mode=self._control.mode,
             inputs_digest=digest(inputs),
             inputs=inputs,
+            by=wanted.by,
         )
 
     def _not_created(self, decision: Decision, change: Change, error: IpaError, now_s: float) -> None:
@@ -286,7 +288,7 @@ class _Control:
     def control(self, pipeline: str) -> PipelineControl:
         return self._control
 
-    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
         self._control = control
 
 

@@ -17,6 +17,7 @@ from ipa.bootstrap import kube_client
 from ipa.cli.carry import Hand
 from ipa.cli.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
 from ipa.control.actuation import Phase
+from ipa.control.audit import Head, Verified
 from ipa.control.observe import observe
 from ipa.control.ports import Clock, RolloutPhase, WorkloadState
 from ipa.model.decision import Change, Decision
@@ -95,12 +96,12 @@ class Cluster(Direct):
             )
         return self._hand(pipeline, state).change(wanted)
 
-    def rollback(self, pipeline: Pipeline, to: str | None, detail: str) -> Decision:
+    def rollback(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
         """Go back and wait until it is ready; also from a change that does not get ready."""
         self._check_actuation()
         configs = rollback_target(pipeline, self._store, to)
         state = replace(self._workload.read(pipeline), settled=True)
-        return self._hand(pipeline, state).change(Wanted(configs, detail))
+        return self._hand(pipeline, state).change(Wanted(configs, detail, by=by))
 
     def release(self, name: str) -> list[str]:
         """Give the pipeline's SeldonDeployments up, for another install to claim; those that were ours."""
@@ -110,9 +111,9 @@ class Cluster(Direct):
         """Decisions in the store, newest first."""
         return page_of(self._store, pipeline.name, limit, before, applied_only=applied_only)
 
-    def verify(self, pipeline: Pipeline) -> int:
-        """How many decisions are in the store; UnavailableError names the first one changed since."""
-        return self._store.verify_decisions(pipeline.name)
+    def verify(self, pipeline: Pipeline, anchor: Head | None) -> Verified:
+        """What the store's record holds; RecordError names the first entry that was changed since."""
+        return self._store.verify(pipeline.name, anchor)
 
     def _check_actuation(self) -> None:
         if self.settings.actuation == "gitops":

@@ -11,8 +11,9 @@ from urllib.parse import unquote
 
 from ipa.api.bodies import checked_configs
 from ipa.api.live import live_state
-from ipa.api.views import DecisionPage, RecordView, status_view
+from ipa.api.views import DecisionPage, record_view, status_view
 from ipa.control.actuation import Phase
+from ipa.control.audit import Head, Verified, head_of
 from ipa.control.canonical import plain
 from ipa.control.ports import Clock, PipelineControl, Signals
 from ipa.control.snapshot import Snapshot
@@ -41,11 +42,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a person asked for: `detail` says who and why, `revision` what it was decided on ("" unknown)."""
+    """What a person (`by`) asked for: `detail` says who and why, `revision` what for ("" unknown)."""
 
     configs: tuple[StageConfig, ...]
     detail: str
     revision: str = ""
+    by: str = ""
 
 
 class Direct(ABC):
@@ -81,7 +83,7 @@ class Direct(ABC):
         """Make it run; the decision, applied or a hold that says why. ConflictError: the revision moved."""
 
     @abstractmethod
-    def rollback(self, pipeline: Pipeline, to: str | None, detail: str) -> Decision:
+    def rollback(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
         """Make run what ran before the last change, or after the decision `to`."""
 
     @abstractmethod
@@ -89,8 +91,8 @@ class Direct(ABC):
         """Decisions, newest first."""
 
     @abstractmethod
-    def verify(self, pipeline: Pipeline) -> int:
-        """How many decisions there are, each as it was recorded."""
+    def verify(self, pipeline: Pipeline, anchor: Head | None) -> Verified:
+        """What the record holds, each entry as it was written."""
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer at that address below /v1."""
@@ -101,7 +103,9 @@ class Direct(ABC):
                 return self._status(self._pipeline(name))
             case ["pipelines", name, "record"]:
                 pipeline = self._pipeline(name)
-                return plain(RecordView(pipeline.name, self.verify(pipeline)))
+                anchor = query.get("anchor")
+                verified = self.verify(pipeline, head_of(anchor) if anchor else None)
+                return plain(record_view(pipeline.name, verified))
             case ["pipelines", name, ("history" | "decisions") as kind]:
                 found = self.page(
                     self._pipeline(name), query["limit"], query["before"], applied_only=kind == "history"
@@ -121,10 +125,10 @@ class Direct(ABC):
                 configs = self._checked(pipeline, [StageConfig(**config) for config in body["configs"]])
                 detail = said("requested", body["by"], body["reason"])
                 revision = (if_match or "").strip('"')
-                return plain(self.apply(pipeline, Wanted(configs, detail, revision)))
+                return plain(self.apply(pipeline, Wanted(configs, detail, revision, body["by"])))
             case ["pipelines", name, "rollback"]:
                 detail = said("rollback", body["by"], body["reason"])
-                return plain(self.rollback(self._pipeline(name), body["to"], detail))
+                return plain(self.rollback(self._pipeline(name), body["to"], detail, body["by"]))
         verb = path.partition("?")[0].split("/")[2]
         raise UsageError(
             f"{verb} is for a service, and {self.at} is none: nothing there changes by itself",

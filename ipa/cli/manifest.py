@@ -9,6 +9,7 @@ from ipa.adapters.gitops.folder import read_text, replace_text
 from ipa.adapters.kube.shapes import manifest_of
 from ipa.api.views import DecisionPage
 from ipa.cli.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
+from ipa.control.audit import Head, Verified
 from ipa.control.canonical import digest
 from ipa.control.choose import changes
 from ipa.control.observe import observe
@@ -76,7 +77,7 @@ class ManifestFile(Direct):
             revision=_revision(after),
         )
 
-    def rollback(self, pipeline: Pipeline, to: str | None, detail: str) -> Decision:
+    def rollback(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
         """UsageError: a file does not know what it said before."""
         raise self._no_history()
 
@@ -84,7 +85,7 @@ class ManifestFile(Direct):
         """UsageError: a file does not know what it said before."""
         raise self._no_history()
 
-    def verify(self, pipeline: Pipeline) -> int:
+    def verify(self, pipeline: Pipeline, anchor: Head | None) -> Verified:
         """UsageError: a file does not know what it said before."""
         raise self._no_history()
 

@@ -109,7 +109,8 @@ def history(
     limit: int = typer.Option(20, "--limit", min=1, max=500),
     all_: bool = typer.Option(False, "--all", help="holds too, not only changes"),
     before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
-    verify: bool = typer.Option(False, "--verify", help="check that no recorded decision was changed since"),
+    verify: bool = typer.Option(False, "--verify", help="check that nothing recorded was changed since"),
+    anchor: str | None = typer.Option(None, "--anchor", metavar="HEAD", help="a head that was kept, too"),
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
@@ -119,8 +120,9 @@ def history(
 
     with source(at) as service:
         if verify:
-            record = service.get(of(pipeline, "record"))
-            show(output, record, f"{record['decisions']} decisions of {pipeline}, each as it was recorded")
+            record = service.get(of(pipeline, "record"), anchor=_head(anchor))
+            found = f"{record['decisions']} decisions of {pipeline}, each as it was recorded"
+            show(output, record, f"{found}; keep its head elsewhere: {record['head']}")
             return
         page = service.get(of(pipeline, "decisions" if all_ else "history"), limit=limit, before=before)
     show(output, page, history_table(page["decisions"]))
@@ -238,12 +240,22 @@ def pause(
     show(output, control, f"{pipeline} is paused {end}")
 
 
-def resume(pipeline: str = PIPELINE, *, output: Output = OUTPUT, at: str = AT) -> None:
+def resume(
+    pipeline: str = PIPELINE,
+    *,
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
     """End a pause."""
+    from urllib.parse import urlencode
+
     from ipa.cli.source import of, source
 
+    said = urlencode({"by": by or me(), "reason": reason})
     with source(at) as service:
-        control = service.send("POST", of(pipeline, "resume"), {})
+        control = service.send("POST", f"{of(pipeline, 'resume')}?{said}", {})
     show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
 
 
@@ -289,6 +301,15 @@ def show(output: Output, data: Any, *renderables: RenderableType) -> None:
     console = printer()
     for renderable in renderables:
         console.print(renderable, markup=False)
+
+
+def _head(anchor: str | None) -> str | None:
+    from ipa.control.audit import head_of
+
+    try:
+        return None if anchor is None else str(head_of(anchor))
+    except ValueError as error:
+        raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
 
 
 def _duration_s(option: str, text: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import threading
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipa.adapters.logs import Format, start_logs
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.settings import Settings
@@ -31,6 +31,8 @@ POLICY_NAMES = (
 JOIN_S = 15.0
 # What people asked for over the API may still be under way then.
 LAST_S = 1.0
+# How long a connection may have something to send that the other side does not take.
+STUCK_MS = 60_000
 
 
 def register(app: typer.Typer) -> None:
@@ -52,12 +54,13 @@ def serve(
     port: Annotated[int | None, typer.Option(help="port to listen on")] = None,
     folder: Annotated[Path, typer.Option(help="where a local pipeline keeps its files")] = Path("runs/local"),
     solver: Annotated[str | None, typer.Option(help="auto, gurobi, highs or exact")] = None,
+    log: Annotated[Format, typer.Option(help="how a line of the log looks: text or json")] = Format.TEXT,
 ) -> None:
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
+    from ipa.adapters.metrics.figures import Figure, Figures
     from ipa.bootstrap import ServeOptions, build
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs = start_logs(log)
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(
@@ -68,6 +71,8 @@ def serve(
     # Before anything is started, so that a port that is taken is said at once.
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)
+        lost = Figure("ipa_log_lines_dropped", "Lines of the log that nobody took.", lambda: logs.dropped)
+        running.registry.register(Figures(lost))
         try:
             _serve(running, listener)
         finally:
@@ -79,6 +84,9 @@ def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Inherited by what is accepted: a client that takes nothing is let go, not kept until it does.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_MS)
     try:
         listener.bind((host, port))
     except OSError as error:
@@ -100,6 +108,8 @@ def _serve(running: App, listener: socket.socket) -> None:
     ]
     if running.leadership is not None:
         running.leadership.start()
+    if running.webhook is not None:
+        running.webhook.start()
     for thread in threads:
         thread.start()
     _listen(running, listener)
@@ -129,7 +139,13 @@ def _listen(running: App, listener: socket.socket) -> None:
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 
     server = Server(
-        uvicorn.Config(create_app(services_of(running)), log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            create_app(services_of(running)),
+            log_level="warning",
+            # Its own would write to the terminal itself; ours does so without waiting.
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        )
     )
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -16,6 +16,7 @@ from ipa.control.ports import (
     NoEvents,
     PipelineControl,
     Rollout,
+    Said,
     Signals,
     Workload,
     WorkloadState,
@@ -84,5 +85,5 @@ class _InShadow:
     def control(self, pipeline: str) -> PipelineControl:
         return PipelineControl(mode=Mode.SHADOW, pins=self._controls.control(self._pipeline).pins)
 
-    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
         raise ForbiddenError(f"{pipeline} only says what it would do; its mode cannot be changed")

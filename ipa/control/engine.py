@@ -33,7 +33,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     failing forecast: each is a hold with its reason.
     """
     before = state
-    state = replace(state, tick=state.tick + 1)
+    state = replace(state, tick=state.tick + 1, ended=None)
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
     state = replace(state, memory=_remembered(request, state))
@@ -139,7 +139,15 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Ver
         plan=verdict.plan,
         inputs_digest=digest(inputs),
         inputs=inputs,
+        by=_asked_by(request.requested, before.goal, verdict),
     )
+
+
+def _asked_by(requested: Request | None, goal: Request | None, verdict: Verdict) -> str:
+    """Who asked for what this tick decides: now, or some ticks ago where it takes more than one."""
+    if requested is not None:
+        return requested.by
+    return goal.by if goal is not None and verdict.action is Action.APPLY else ""
 
 
 def _judge(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineState]:
@@ -193,8 +201,8 @@ def _follow(
     """Take the change in flight one step on; None where nothing is in flight any more."""
     actuation = advance(state.actuation, request.observation, request.rollout, request.now_s)
     if actuation.phase is Phase.NOT_APPLIED:
+        state = replace(state, goal=None, ended=actuation)
         actuation = withdrawn(actuation, request.now_s)
-        state = replace(state, goal=None)
     if actuation.in_flight:
         return _in_progress(actuation), replace(state, actuation=actuation)
     if actuation.phase is Phase.FAILED:
@@ -202,8 +210,9 @@ def _follow(
             # Kept in flight: it is judged again once writing is allowed.
             words = f"the rollout failed and is not taken back in this mode: {actuation.detail}"
             return hold(ReasonCode.IN_PROGRESS, words), state
-        return _take_back(request, state, running, actuation)
-    return _landed(request, replace(state, actuation=IDLE), actuation)
+        return _take_back(request, replace(state, ended=actuation), running, actuation)
+    ended = actuation if actuation.change is not None else state.ended
+    return _landed(request, replace(state, actuation=IDLE, ended=ended), actuation)
 
 
 def _landed(

@@ -113,9 +113,9 @@ class ControlLoop:
         """One pass: observe, decide, record, write. What went wrong is in the decision, nothing is raised."""
         return self._tick(None)
 
-    def request(self, configs: tuple[StageConfig, ...], detail: str) -> Decision:
+    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
         """A pass that applies what a person asked for (`detail`: who and why), or holds and says why."""
-        return self._tick(Request(configs, detail))
+        return self._tick(Request(configs, detail, by=by))
 
     def idle(self, within_s: float) -> bool:
         """Whether no pass is under way, once one that is has been waited for at most so long."""

@@ -175,6 +175,27 @@ class PipelineControl:
     mode_by: str = ""
 
 
+class Deed(StrEnum):
+    """What a person may do to a pipeline's control."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    MODE = "mode"
+    PIN = "pin"
+    UNPIN = "unpin"
+    FREEZE = "freeze"
+    UNFREEZE = "unfreeze"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a person did, who it was, and why; it is kept in the record."""
+
+    deed: Deed
+    by: str = ""
+    why: str = ""
+
+
 class Leadership(Protocol):
     """Which of several replicas of the service writes."""
 
@@ -231,8 +252,8 @@ class ControlStore(Protocol):
         """What was said last; the default where nothing was."""
         ...
 
-    def set_control(self, pipeline: str, control: PipelineControl) -> None:
-        """Keep it."""
+    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+        """Keep it, and in the record who said it; neither where one cannot be kept."""
         ...
 
 

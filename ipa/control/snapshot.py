@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.control.actuation import Phase
+from ipa.control.actuation import Actuation, Phase
 from ipa.control.correction import UNCORRECTED, Correction
 from ipa.control.guards import total_cores
 from ipa.control.ports import PipelineControl
@@ -43,7 +43,7 @@ class Snapshot:
 
     `skipped_ticks` were not run since the tick before them took too long. `would` is what would run had all
     that shadow mode decided been carried out; empty in other modes, or where what runs was not seen.
-    `correction` is how variants do beside their profiles.
+    `correction` is how variants do beside their profiles, `ended` the change of which this tick saw the end.
     """
 
     pipeline: str
@@ -60,6 +60,7 @@ class Snapshot:
     skipped_ticks: int = 0
     would: tuple[StageConfig, ...] = ()
     correction: Correction = UNCORRECTED
+    ended: Actuation | None = None
 
 
 def after_tick(
@@ -82,6 +83,7 @@ def after_tick(
         skipped_ticks=before.skipped_ticks,
         would=_would(request, state),
         correction=state.correction,
+        ended=state.ended,
     )
 
 

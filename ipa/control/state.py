@@ -35,11 +35,12 @@ class PeakForecaster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A change a person asked for, or the rest of one that was begun, and the words that go with it."""
+    """A change a person (`by`) asked for, or the rest of one that was begun, with the words to it."""
 
     configs: tuple[StageConfig, ...]
     detail: str
     reason: ReasonCode = ReasonCode.REQUESTED
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class EngineState:
     another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what takes more
     than one step and goes on whatever the load is (a person's request, the shares of a set), `last_reason`
     the last tick's, `counted_s` when a tick last counted (see `counts`), `memory` what the policy itself
-    remembers, `correction` how the variants do beside their profiles.
+    remembers, `correction` how the variants do beside their profiles, `ended` the change of which this tick
+    saw the end.
     """
 
     tick: int = 0
@@ -105,6 +107,7 @@ class EngineState:
     counted_s: float | None = None
     memory: object = None
     correction: Correction = UNCORRECTED
+    ended: Actuation | None = None
 
     def counts(self, request: TickRequest) -> bool:
         """Whether this tick counts where ticks in a row are asked for: not one that was brought forward."""

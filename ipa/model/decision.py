@@ -129,6 +129,8 @@ class Decision:
     inputs_digest: str = ""
     # The inputs themselves as canonical JSON, so that the decision can be taken again.
     inputs: str = ""
+    # Who asked for it; empty where nobody did.
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

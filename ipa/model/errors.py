@@ -15,6 +15,7 @@
     ├── DeadlineError           waited long enough                                              (6)
     ├── SolverError             a solver failed                                                 (1)
     │   └── LicenceError        a solver is installed but not licensed for this model           (1)
+    ├── RecordError             the record of what was decided is not as it was written         (1)
     └── UnavailableError        a metrics server, cluster or store did not answer               (1)
 
 The exit codes are those of the command line (docs/reference/exit-codes.md).
@@ -162,6 +163,12 @@ class LicenceError(SolverError):
     """A solver is installed but its licence does not cover this model."""
 
     code = "solver.licence"
+
+
+class RecordError(IpaError):
+    """The record of what was decided is not as it was written; the message names the first entry."""
+
+    code = "record"
 
 
 class UnavailableError(IpaError):

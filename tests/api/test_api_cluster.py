@@ -14,7 +14,7 @@ import pytest
 from ipa.adapters.store.store import Store, open_store
 from ipa.cli.main import run
 from ipa.control.clock import VirtualClock
-from ipa.control.ports import PipelineControl
+from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, ReasonCode
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 
@@ -287,7 +287,7 @@ def test_where_a_gitops_tool_writes_the_cluster_apply_does_not(
 
 
 def test_a_paused_pipeline_is_left_alone(running: Cli) -> None:
-    running.store.set_control("video", PipelineControl(paused=True, paused_reason="release"))
+    running.store.set_control("video", PipelineControl(paused=True, paused_reason="release"), Said(Deed.MODE))
     code, out, _ = running("apply", "video", "--rate", LARGE)
     assert code == 3 and "hold.paused" in out and "release" in out
     assert running.kube.writes == []

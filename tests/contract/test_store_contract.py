@@ -2,84 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
-from ipa.control.ports import ControlStore, DecisionLog, PipelineControl, ProfileStore
-from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
-from ipa.model.forecast import Forecast
-from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
+from ipa.control.ports import ControlStore, DecisionLog, Deed, PipelineControl, ProfileStore, Said
+from ipa.model.decision import Action, Mode
+from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-
-Reopen = Callable[[], Store]
-TABLES = ("ipa_decisions", "ipa_controls", "ipa_profiles", "ipa_schema_version")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/folder/ipa.sqlite3"
-        return
-    found = os.environ.get("IPA_TEST_POSTGRES_URL", "")
-    if not found:
-        pytest.skip("needs a PostgreSQL database; set IPA_TEST_POSTGRES_URL")
-    engine = create_engine(found.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        for table in TABLES:
-            connection.execute(text(f"DROP TABLE IF EXISTS {table}"))
-    engine.dispose()
-    yield found
-
-
-@pytest.fixture
-def reopen(url: str) -> Iterator[Reopen]:
-    opened: list[Store] = []
-
-    def open_again() -> Store:
-        opened.append(open_store(url))
-        return opened[-1]
-
-    yield open_again
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(reopen: Reopen) -> Store:
-    return reopen()
-
-
-def a_decision(tick: int, *, pipeline: str = "ocr", action: Action = Action.HOLD) -> Decision:
-    config = StageConfig("detect", "v4-320", 4, 0.5, 2)
-    stage = StagePlan("detect", "v4-320", 4, 0.5, 2, 10.0, 40.0, 0.1, 0.2, 0.125, 0.65)
-    plan = Plan(
-        pipeline, 10.0, Termination.OPTIMAL, "highs", 0.55, 0.55, 0.0, 0.65, 1.0, 0.3, 0.9, 0.01, (stage,),
-        note="auto took highs", relaxations=("SLA ≥ 1 s",),
-    )  # fmt: skip
-    return Decision(
-        decision_id=f"{pipeline}-{tick}",
-        pipeline=pipeline,
-        tick=tick,
-        at=f"2026-11-24T10:00:{tick:02d}Z",
-        action=action,
-        reason=ReasonCode.SCALE_UP if action is Action.APPLY else ReasonCode.NO_CHANGE,
-        detail="λ 9 → 10 rps",
-        configs=(config,),
-        previous=(replace(config, replicas=1),),
-        mode=Mode.ACTIVE,
-        observed_rate_rps=9.0,
-        forecast=Forecast(9.5, 10.0, 0.95, 20.0, "holt-winters", 0.9, ("learned: too little history",)),
-        plan=plan,
-    )
+from tests.contract.store_harness import Reopen, a_decision
 
 
 def a_profile(accuracy: float = 0.65, stage: str = "detect") -> StageProfile:
@@ -135,20 +70,6 @@ def test_a_decision_that_is_not_there_is_named(store: Store) -> None:
         store.decision("nope")
 
 
-def test_a_changed_record_is_found(store: Store, url: str) -> None:
-    for tick in range(3):
-        store.record(a_decision(tick))
-    assert store.verify_decisions("ocr") == 3
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        connection.execute(
-            text("UPDATE ipa_decisions SET body = replace(body, '9.0', '8.0') WHERE decision_id = 'ocr-1'")
-        )
-    engine.dispose()
-    with pytest.raises(UnavailableError, match="ocr-1"):
-        store.verify_decisions("ocr")
-
-
 def test_threads_do_not_lose_decisions(store: Store) -> None:
     def write(first: int) -> None:
         for tick in range(first, first + 10):
@@ -159,13 +80,14 @@ def test_threads_do_not_lose_decisions(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.verify_decisions("ocr") == 40
+    found = store.verify("ocr")
+    assert (found.decisions, found.entries) == (40, 40)
 
 
 def test_control_is_kept(store: Store, reopen: Reopen) -> None:
     said = PipelineControl(Mode.ACTIVE, True, datetime(2026, 11, 24, 12, tzinfo=UTC), "release", "kim")
-    store.set_control("ocr", PipelineControl(Mode.ACTIVE))
-    store.set_control("ocr", said)
+    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Said(Deed.MODE))
+    store.set_control("ocr", said, Said(Deed.MODE))
     assert reopen().control("ocr") == said
     assert store.control("other") == PipelineControl()
 

@@ -15,7 +15,7 @@ from ipa.bootstrap.worlds import check_carried
 from ipa.control.clock import VirtualClock
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import PipelineControl, StagePin
+from ipa.control.ports import Deed, PipelineControl, Said, StagePin
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import UsageError
 from ipa.model.parts import is_shared
@@ -140,7 +140,7 @@ def test_a_predictor_that_crash_loops_is_taken_back_before_it_has_requests(clust
 
 def test_modes_pins_and_pauses_hold_for_sets(cluster: Cluster) -> None:
     def say(control: PipelineControl) -> None:
-        cluster.store.set_control(IMAGES.name, control)
+        cluster.store.set_control(IMAGES.name, control, Said(Deed.MODE))
 
     cluster.rate_rps = 32.0
     for control, reason in (

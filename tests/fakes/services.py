@@ -13,11 +13,15 @@ from typing import Any
 import httpx
 from prometheus_client import CollectorRegistry, Counter
 
+from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
+from ipa.api.streams import Streams
 from ipa.control.actuation import Phase
-from ipa.control.ports import PipelineControl
+from ipa.control.audit import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
+from ipa.control.canonical import digest
+from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.control.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
@@ -31,6 +35,7 @@ from ipa.profiling.points import Allocation
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
+NO_ONE = Said(Deed.MODE)
 
 
 def _rung(rate: float, pas: float, latency_s: float, *configs: str) -> tuple[float, float, float, Configs]:
@@ -141,6 +146,7 @@ class FakeWorld:
     ticks: int = 0
     clock: FakeClock = field(default_factory=FakeClock)
     log: list[Decision] = field(default_factory=list)
+    kept: list[Recorded] = field(default_factory=list)
     controls: dict[str, PipelineControl] = field(default_factory=dict)
     history: list[HistoryPoint] = field(default_factory=list)
     rung: int = 0
@@ -170,15 +176,19 @@ class FakeWorld:
             ),
             apply=self.apply,
             readiness=lambda: self.checks,
-            verify=lambda name: len([decision for decision in self.log if decision.pipeline == name]),
+            verify=self.verify,
             clock=self.clock,
             registry=registry,
             beside=lambda _: self.beside,
+            record=self,
+            # What answers in this process is read to its end, so that streams end once they have caught up.
+            streams=Streams(Feed(self, self.clock.monotonic_s, poll_s=0.0), longest_s=0.0),
         )
 
     def record(self, decision: Decision) -> None:
         """Keep it."""
         self.log.append(decision)
+        self.note(of_decision(decision, digest(decision.decision_id)))
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
@@ -206,9 +216,33 @@ class FakeWorld:
         """What was said last."""
         return self.controls.get(pipeline, PipelineControl(mode=Mode.ACTIVE))
 
-    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Said = NO_ONE) -> None:
         """Keep it."""
+        was, at = self.control(pipeline), self.clock.now().isoformat()
+        self.note(of_control(pipeline, was, control, said, at))
         self.controls[pipeline] = control
+
+    def note(self, entry: Entry) -> None:
+        """Put it at the end of the record."""
+        mine = [kept for kept in self.kept if kept.values["pipeline"] == entry.pipeline]
+        text = entry.text(len(self.kept) + 1, len(mine) + 1, mine[-1].digest if mine else "")
+        self.kept.append(Recorded(len(self.kept) + 1, text, digest(text)))
+
+    def entries(self, after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:
+        """The record."""
+        found = [kept for kept in self.kept[after:] if pipeline in (None, kept.values["pipeline"])]
+        return found[:limit]
+
+    def newest_seq(self) -> int:
+        """The number of the newest entry."""
+        return len(self.kept)
+
+    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
+        """What is in the record."""
+        chain = Chain(pipeline, anchor)
+        for kept in self.entries(0, len(self.kept), pipeline):
+            chain.add(kept.text, kept.digest)
+        return chain.ended()
 
     def plan(
         self,
@@ -230,7 +264,7 @@ class FakeWorld:
             cost_cores=None, latency_s=None, stages=(), relaxations=("SLA ≥ 0.31 s",),
         )  # fmt: skip
 
-    def apply(self, pipeline: str, configs: Configs, detail: str) -> Decision:
+    def apply(self, pipeline: str, configs: Configs, detail: str, by: str = "") -> Decision:
         """What the loop does with a request."""
         if self.log:
             changes = zip(self.log[-1].configs, configs, strict=True)

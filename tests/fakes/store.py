@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ipa.control.ports import PipelineControl
+from ipa.control.ports import PipelineControl, Said
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError, NotFoundError
 
@@ -46,7 +46,7 @@ class FakeStore:
         self._check()
         return self.controls.get(pipeline, self.default)
 
-    def set_control(self, pipeline: str, control: PipelineControl) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Said | None = None) -> None:
         self._check()
         self.controls[pipeline] = control
 

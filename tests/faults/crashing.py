@@ -19,7 +19,7 @@ from ipa.adapters.kube.manifest import read
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store import open_store
 from ipa.control.guards import bound_faults
-from ipa.control.ports import PipelineControl
+from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Mode
 from ipa.model.plan import StageConfig
 from tests.e2e.test_kube_loop import PIPELINE, SETTINGS, troubled
@@ -162,7 +162,7 @@ class Watched:
         self.kube.tick(6)
         self.kube.writes.clear()
         store = open_store(self.store_url)
-        store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE))
+        store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
         store.close()
         story.prepare(self.kube)
         self.on_patch = story.on_patch

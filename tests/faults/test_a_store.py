@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from ipa.adapters.store import Store, database
-from ipa.control.ports import PipelineControl
+from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Change, Decision, Mode, ReasonCode
 from ipa.model.errors import ConfigurationError, IpaError
 from tests.fakes.world import PIPELINE, Scenario, scenario
@@ -53,7 +53,7 @@ def url_of(path: Path) -> str:
 def kept(path: Path) -> Iterator[Kept]:
     engine = database.open_engine(url_of(path))
     store = Store(engine)
-    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE))
+    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
     made = replace(scenario(25.0), store=store).restarted("run")  # type: ignore[arg-type]
     found = Kept(path, engine, made)
     made.workload.before_write = found.check
@@ -215,10 +215,10 @@ def test_a4_damaged_while_in_use_and_at_start(case: Case, tmp_path: Path) -> Non
     case.equal("bytes changed by refusing", path.read_bytes() == contents, True)
 
 
-SECOND = """
+THIRD = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
 def upgrade():
     op.add_column("ipa_decisions", sa.Column("extra", sa.Text))
     op.execute("UPDATE ipa_decisions SET extra = reason")
@@ -227,13 +227,13 @@ def upgrade():
 
 @pytest.fixture
 def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes this version one with a second migration, which ends with the line given."""
+    """Makes this version one with a third migration, which ends with the line given."""
 
     def install(last: str) -> None:
         folder = tmp_path / "version"
         copytree(Path(database.__file__).parent / "migrations", folder / "migrations")
         versions = folder / "migrations" / "versions"
-        (versions / "v0002_second.py").write_text(f"{SECOND}    {last}\n")
+        (versions / "v0003_third.py").write_text(f"{THIRD}    {last}\n")
         monkeypatch.setattr(database, "__file__", str(folder / "database.py"))
 
     return install
@@ -251,7 +251,7 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
     with kept(path) as found:
         case.equal("rows lost by migrating", len(set(before) - set(found.rows())), 0)
         case.told("rows", len(before))
-        case.equal("chain of digests", Store(found.engine).verify_decisions(PIPELINE.name), len(before))
+        case.equal("chain of digests", Store(found.engine).verify(PIPELINE.name).decisions, len(before))
         found.world.ticks(2)
         case.equal("unaudited writes after it", found.unaudited, 0)
         after = found.rows()

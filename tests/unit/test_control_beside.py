@@ -6,7 +6,7 @@ import pytest
 
 from ipa.control.beside import beside
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import PipelineControl, Signals, StagePin, WorkloadState
+from ipa.control.ports import Deed, PipelineControl, Said, Signals, StagePin, WorkloadState
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError
 from ipa.model.pipeline import Pin, Pipeline
@@ -113,5 +113,5 @@ def test_nothing_can_be_written_said_or_told_through_it() -> None:
     with pytest.raises(ForbiddenError, match="writes nothing"):
         seen.workload.write(loop.pipeline, change)
     with pytest.raises(ForbiddenError, match="cannot be changed"):
-        seen.controls.set_control("pages@hpa", PipelineControl(mode=Mode.ACTIVE))
+        seen.controls.set_control("pages@hpa", PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
     assert seen.workload.rollout(PIPELINE, change) and seen.workload.rolling == case.workload.rolling

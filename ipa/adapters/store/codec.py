@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any, Generic, TypeVar
 
@@ -42,8 +41,3 @@ class Codec(Generic[T]):
 DECISION = Codec(Decision)
 CONTROL = Codec(PipelineControl)
 PROFILE = Codec(StageProfile)
-
-
-def digest(*parts: str) -> str:
-    """SHA-256 over the parts, each ended by a zero byte, in hexadecimal."""
-    return hashlib.sha256(b"".join(part.encode() + b"\0" for part in parts)).hexdigest()

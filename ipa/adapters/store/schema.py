@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Names of pipelines, stages and people; long enough for a Kubernetes name (253).
 NAME = String(253)
 DIGEST = String(64)
+# SQLite has rowids only under the name INTEGER.
+LONG = BigInteger().with_variant(Integer, "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -15,7 +17,7 @@ class Base(DeclarativeBase):
 
 
 class DecisionRow(Base):
-    """One decision. Rows are only ever added; `digest` chains each to the one before it of its pipeline."""
+    """One decision, whole. Rows are only ever added; an entry of the record has the digest of each."""
 
     __tablename__ = "ipa_decisions"
     __table_args__ = (
@@ -31,7 +33,44 @@ class DecisionRow(Base):
     action: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(64))
     body: Mapped[str] = mapped_column(Text)
+
+
+class EntryRow(Base):
+    """One entry of the record (`ipa.control.audit`). The database itself refuses to change or remove one."""
+
+    __tablename__ = "ipa_entries"
+    __table_args__ = (
+        UniqueConstraint("pipeline", "number", name="uq_ipa_entries_number"),
+        Index("ix_ipa_entries_decision", "decision_id"),
+    )
+
+    # Given by us under a lock, not by a sequence: those may commit in another order.
+    seq: Mapped[int] = mapped_column(LONG, primary_key=True, autoincrement=False)
+    pipeline: Mapped[str] = mapped_column(NAME)
+    number: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(16))
+    decision_id: Mapped[str] = mapped_column(NAME)
+    body: Mapped[str] = mapped_column(Text)
     digest: Mapped[str] = mapped_column(DIGEST)
+
+
+class HeadRow(Base):
+    """The newest entry of each pipeline, apart from the entries, so that one cut off at the end is missed."""
+
+    __tablename__ = "ipa_heads"
+
+    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(DIGEST)
+
+
+class CursorRow(Base):
+    """Up to where in the record someone was told of it."""
+
+    __tablename__ = "ipa_cursors"
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
 
 
 class ControlRow(Base):

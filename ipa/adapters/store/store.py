@@ -1,39 +1,52 @@
-"""The store: the ports DecisionLog, ControlStore and ProfileStore over one database."""
+"""The store: the ports DecisionLog, ControlStore and ProfileStore over one database, and the record."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
-from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE, digest
+from ipa.adapters.store import audit
+from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import open_engine, reading, writing
-from ipa.adapters.store.schema import ControlRow, DecisionRow, ProfileRow
-from ipa.control.ports import PipelineControl
+from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
+from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
+from ipa.control.canonical import digest
+from ipa.control.ports import PipelineControl, Said
 from ipa.model.decision import Action, Decision
-from ipa.model.errors import ConflictError, NotFoundError, UnavailableError
+from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
+
+# One for all pipelines: entries get their numbers in the order in which they are committed.
+RECORD_LOCK = zlib.crc32(b"ipa/record")
 
 
 class Store:
-    """Decisions, controls and profiles in one database; safe for many threads and processes."""
+    """Decisions, controls and profiles in one database, and the record of who decided and said what.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Safe for many threads and processes.
+    """
+
+    def __init__(self, engine: Engine, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._engine, self._now = engine, now
+        # Times that something could not be recorded.
+        self.failures = 0
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
     def record(self, decision: Decision) -> None:
-        """Return only when the decision is on disk.
+        """Return only when the decision is on disk, with its entry in the record.
 
         The same decision again is fine (a retry after an unknown outcome); another one under its id is a
         ConflictError. UnavailableError: it is not on disk.
         """
         body = DECISION.text(decision)
-        with writing(self._engine, _lock("decisions", decision.pipeline)) as connection:
+        with self._recording() as connection:
             kept = connection.scalar(
                 select(DecisionRow.body).where(DecisionRow.decision_id == decision.decision_id)
             )
@@ -41,12 +54,6 @@ class Store:
                 return
             if kept is not None:
                 raise ConflictError(f"another decision is already recorded as {decision.decision_id!r}")
-            before = connection.scalar(
-                select(DecisionRow.digest)
-                .where(DecisionRow.pipeline == decision.pipeline)
-                .order_by(DecisionRow.seq.desc())
-                .limit(1)
-            )
             connection.execute(
                 insert(DecisionRow).values(
                     decision_id=decision.decision_id,
@@ -56,9 +63,55 @@ class Store:
                     action=decision.action.value,
                     reason=decision.reason.value,
                     body=body,
-                    digest=digest(before or "", body),
                 )
             )
+            audit.append(connection, of_decision(decision, digest(body)))
+
+    def note(self, entry: Entry) -> None:
+        """Return only when the entry is on disk at the end of the record; UnavailableError: it is not."""
+        with self._recording() as connection:
+            audit.append(connection, entry)
+
+    def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
+        """The `limit` entries after the `seq` given, oldest first; without a pipeline those of all."""
+        with reading(self._engine) as connection:
+            return audit.entries(connection, after, limit, pipeline)
+
+    def newest_seq(self) -> int:
+        """The `seq` of the newest entry of all; 0 where there is none."""
+        with reading(self._engine) as connection:
+            return audit.newest_seq(connection)
+
+    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
+        """What the record of the pipeline holds.
+
+        RecordError names the first entry or decision that was changed, removed or put in. What was cut off
+        at the end together with the head shows only against an `anchor` that was kept elsewhere.
+        """
+        with reading(self._engine) as connection:
+            return audit.verify(connection, pipeline, anchor)
+
+    def cursor(self, name: str) -> int | None:
+        """The place in the record that was kept under this name; None where none was."""
+        with reading(self._engine) as connection:
+            return connection.scalar(select(CursorRow.seq).where(CursorRow.name == name))
+
+    def set_cursor(self, name: str, seq: int) -> None:
+        """Keep it."""
+        with writing(self._engine, _lock("cursors", name)) as connection:
+            changed = connection.execute(update(CursorRow).where(CursorRow.name == name).values(seq=seq))
+            if changed.rowcount == 0:
+                connection.execute(insert(CursorRow).values(name=name, seq=seq))
+
+    @contextmanager
+    def _recording(self) -> Iterator[Connection]:
+        """A transaction that writes the record; one that fails is counted."""
+        try:
+            with writing(self._engine, RECORD_LOCK) as connection:
+                yield connection
+        except (UnavailableError, ConfigurationError):
+            self.failures += 1
+            raise
 
     def decisions(
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
@@ -83,31 +136,19 @@ class Store:
             )
         return DECISION.value(body)
 
-    def verify_decisions(self, pipeline: str) -> int:
-        """How many decisions the pipeline has; UnavailableError names the first one changed since."""
-        columns = select(DecisionRow.decision_id, DecisionRow.body, DecisionRow.digest)
-        before, count = "", 0
-        with reading(self._engine) as connection:
-            query = columns.where(DecisionRow.pipeline == pipeline).order_by(DecisionRow.seq)
-            for decision_id, body, kept in connection.execute(query):
-                if digest(before, body) != kept:
-                    raise UnavailableError(
-                        f"the record of {pipeline!r} was changed at or just before decision {decision_id!r}",
-                        hint="Compare with a backup of the store.",
-                    )
-                before, count = kept, count + 1
-        return count
-
     def control(self, pipeline: str) -> PipelineControl:
         """What was said last; the default where nothing was."""
         with reading(self._engine) as connection:
             body = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == pipeline))
         return PipelineControl() if body is None else CONTROL.value(body)
 
-    def set_control(self, pipeline: str, control: PipelineControl) -> None:
-        """Keep it; on disk when this returns."""
+    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+        """Keep it, and in the record who said it; both on disk when this returns."""
         body = CONTROL.text(control)
-        with writing(self._engine, _lock("controls", pipeline)) as connection:
+        with self._recording() as connection:
+            before = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == pipeline))
+            was = PipelineControl() if before is None else CONTROL.value(before)
+            audit.append(connection, of_control(pipeline, was, control, said, self._now().isoformat()))
             changed = connection.execute(
                 update(ControlRow).where(ControlRow.pipeline == pipeline).values(body=body)
             )
@@ -117,7 +158,7 @@ class Store:
     def save_profile(self, profile: StageProfile) -> int:
         """The revision under which it is kept, from 1 on; the same one again where nothing changed."""
         body = PROFILE.text(profile)
-        mark = digest(body)
+        mark = digest(f"{body}\0")
         with writing(self._engine, _lock("profiles", f"{profile.pipeline}/{profile.stage}")) as connection:
             newest = _newest_profile(connection, profile.pipeline, profile.stage)
             if newest is not None and newest[1] == mark:

@@ -1,0 +1,149 @@
+"""The record in the database: entries put at its end within the transaction of what they are about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, insert, select, update
+
+from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow
+from ipa.control.audit import NOTHING, Chain, Entry, Head, Kind, Recorded, Verified
+from ipa.control.canonical import digest
+
+# Rows of one read: enough to be quick, few enough to be held.
+BATCH = 500
+
+
+def append(connection: Connection, entry: Entry) -> Recorded:
+    """The entry as it is now at the end of its pipeline's chain.
+
+    Within a transaction that writes the record alone, so that the order of `seq` is that of the commits:
+    whoever has read up to one has missed none before it.
+    """
+    head = head_of(connection, entry.pipeline)
+    newest = newest_seq(connection)
+    number, previous = (head.number + 1, head.digest) if head else (1, NOTHING)
+    text = entry.text(newest + 1, number, previous)
+    kept = Recorded(newest + 1, text, digest(text))
+    connection.execute(
+        insert(EntryRow).values(
+            seq=kept.seq,
+            pipeline=entry.pipeline,
+            number=number,
+            kind=entry.kind.value,
+            decision_id=entry.decision_id,
+            body=text,
+            digest=kept.digest,
+        )
+    )
+    values = {"number": number, "digest": kept.digest}
+    changed = connection.execute(update(HeadRow).where(HeadRow.pipeline == entry.pipeline).values(**values))
+    if changed.rowcount == 0:
+        connection.execute(insert(HeadRow).values(pipeline=entry.pipeline, **values))
+    return kept
+
+
+def newest_seq(connection: Connection) -> int:
+    """The number of the newest entry of all; 0 where there is none."""
+    return connection.scalar(select(func.max(EntryRow.seq))) or 0
+
+
+def head_of(connection: Connection, pipeline: str) -> Head | None:
+    """The head that is kept of the pipeline's chain, or else its last entry; None where it has none."""
+    kept = _kept_head(connection, pipeline)
+    if kept is not None:
+        return kept
+    newest = (
+        select(EntryRow.number, EntryRow.digest)
+        .where(EntryRow.pipeline == pipeline)
+        .order_by(EntryRow.number.desc())
+        .limit(1)
+    )
+    row = connection.execute(newest).first()
+    return Head(row[0], row[1]) if row else None
+
+
+def _kept_head(connection: Connection, pipeline: str) -> Head | None:
+    query = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
+    row = connection.execute(query).first()
+    return Head(row[0], row[1]) if row else None
+
+
+def entries(connection: Connection, after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:
+    """The `limit` entries after that `seq`, oldest first."""
+    query = select(EntryRow.seq, EntryRow.body, EntryRow.digest).where(EntryRow.seq > after)
+    if pipeline is not None:
+        query = query.where(EntryRow.pipeline == pipeline)
+    rows = connection.execute(query.order_by(EntryRow.seq).limit(limit))
+    return [Recorded(*row) for row in rows]
+
+
+def verify(connection: Connection, pipeline: str, anchor: Head | None) -> Verified:
+    """What the record of the pipeline holds; RecordError names the first that is not as it was written."""
+    chain, seq = Chain(pipeline, anchor), 0
+    with connection.execute(_query(pipeline), execution_options={"yield_per": BATCH}) as rows:
+        for row in rows:
+            seq = _check(chain, row, seq)
+    found = chain.ended(_kept_head(connection, pipeline))
+    _check_unrecorded(connection, chain)
+    return found
+
+
+def _query(pipeline: str) -> Select[*tuple[Any, ...]]:
+    """Every entry of the pipeline with its decision."""
+    return (
+        select(
+            EntryRow.number,
+            EntryRow.seq,
+            EntryRow.kind,
+            EntryRow.decision_id,
+            EntryRow.body,
+            EntryRow.digest,
+            DecisionRow.pipeline,
+            DecisionRow.tick,
+            DecisionRow.at,
+            DecisionRow.action,
+            DecisionRow.reason,
+            DecisionRow.body.label("decision"),
+        )
+        .outerjoin(DecisionRow, DecisionRow.decision_id == EntryRow.decision_id)
+        .where(EntryRow.pipeline == pipeline)
+        .order_by(EntryRow.number)
+    )
+
+
+def _check(chain: Chain, row: Any, before: int) -> int:
+    """The `seq` of the next entry, which is as it was written, and so is its decision."""
+    values = chain.add(row.body, row.digest)
+    number = chain.head.number
+    found = (row.number, row.seq, row.kind, row.decision_id)
+    if found != tuple(values[name] for name in ("number", "seq", "kind", "decision_id")):
+        raise chain.fault(f"entry {number} was changed: its columns are not what its text says")
+    if row.seq <= before:
+        raise chain.fault(f"entry {number} was moved before another")
+    if values["kind"] != Kind.DECISION:
+        return int(row.seq)
+    name = f"decision {values['decision_id']!r} of entry {number}"
+    if row.decision is None:
+        raise chain.fault(f"{name} was removed")
+    facts = values["facts"]
+    said = (values["pipeline"], facts["tick"], values["at"], facts["action"], values["what"])
+    if digest(row.decision) != values["content"] or said != tuple(row[6:11]):
+        raise chain.fault(f"{name} was changed")
+    return int(row.seq)
+
+
+def _check_unrecorded(connection: Connection, chain: Chain) -> None:
+    query = (
+        select(DecisionRow.decision_id)
+        .outerjoin(
+            EntryRow,
+            (EntryRow.decision_id == DecisionRow.decision_id) & (EntryRow.kind == Kind.DECISION.value),
+        )
+        .where(DecisionRow.pipeline == chain.pipeline, EntryRow.seq.is_(None))
+        .order_by(DecisionRow.seq)
+        .limit(1)
+    )
+    found = connection.scalar(query)
+    if found is not None:
+        raise chain.fault(f"decision {found!r} was put in: no entry tells of it")

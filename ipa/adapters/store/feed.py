@@ -1,0 +1,75 @@
+"""The record as it grows, for those who follow it: read from the store once, however many there are."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ipa.control.audit import Recorded
+
+# How often the store is looked at; a tick is some seconds.
+POLL_S = 0.5
+# Entries that are remembered, about a kilobyte each; older ones are read again.
+REMEMBERED = 1000
+# Who comes back after more than this is told so instead: to read it all takes longer than to look anew.
+KEPT = 10_000
+
+
+class Record(Protocol):
+    """What is followed."""
+
+    def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
+        """The `limit` entries after that `seq`, oldest first."""
+        ...
+
+    def newest_seq(self) -> int:
+        """The `seq` of the newest entry; 0 where there is none."""
+        ...
+
+
+class Feed:
+    """The newest entries of the record. Thread-safe; errors are the store's."""
+
+    def __init__(
+        self, record: Record, monotonic_s: Callable[[], float], *, poll_s: float = POLL_S, kept: int = KEPT
+    ) -> None:
+        self._record, self._monotonic_s = record, monotonic_s
+        self.poll_s, self.kept = poll_s, kept
+        self._lock = threading.Lock()
+        self._recent: deque[Recorded] = deque(maxlen=REMEMBERED)
+        # Every entry after this one that there is, is remembered or was.
+        self._newest: int | None = None
+        self._read_s = 0.0
+
+    def newest(self) -> int:
+        """The `seq` of the newest entry."""
+        with self._lock:
+            return self._refresh()
+
+    def after(self, seq: int, limit: int = 100) -> Sequence[Recorded]:
+        """The `limit` entries after that one, oldest first."""
+        with self._lock:
+            if seq >= self._refresh():
+                return ()
+            if self._recent and self._recent[0].seq <= seq + 1:
+                return tuple(entry for entry in self._recent if entry.seq > seq)[:limit]
+        return self._record.entries(seq, limit)
+
+    def gone(self, seq: int) -> bool:
+        """Whether what follows that entry is no longer to be had: too much, or of another store."""
+        newest = self.newest()
+        return seq > newest or newest - seq > self.kept
+
+    def _refresh(self) -> int:
+        now_s = self._monotonic_s()
+        if self._newest is None:
+            self._newest = self._record.newest_seq()
+        elif now_s - self._read_s < self.poll_s:
+            return self._newest
+        while found := self._record.entries(self._newest, REMEMBERED):
+            self._recent.extend(found)
+            self._newest = found[-1].seq
+        self._read_s = now_s
+        return self._newest

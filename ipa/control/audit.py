@@ -1,0 +1,294 @@
+"""The record of all that was decided and done: what an entry holds, and how entries are chained.
+
+Each entry is one canonical JSON text that holds the digest of the entry before it of the same pipeline, so
+that none can be changed, removed or put in without every later one showing it (docs/explanation/audit.md).
+Events and webhooks are these entries too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ipa.control.actuation import Actuation, Phase
+from ipa.control.canonical import canonical_json, digest, plain
+from ipa.control.guards import total_cores
+from ipa.control.ports import PipelineControl, Said
+from ipa.model.decision import Action, Decision
+from ipa.model.errors import RecordError
+
+# Who decides where no person asked.
+SERVICE = "ipa"
+# The entry before the first one.
+NOTHING = ""
+RESTORE = "Compare with an export of `ipa audit`, or with a backup of the store."
+
+
+class Kind(StrEnum):
+    """What an entry is about."""
+
+    DECISION = "decision"
+    # What became of a change that was written.
+    CHANGE = "change"
+    # What a person said about the pipeline.
+    CONTROL = "control"
+    # Where decisions of an older version of the store begin.
+    ADOPTED = "adopted"
+
+
+OUTCOMES = {
+    Phase.SETTLED: "landed",
+    Phase.FAILED: "failed",
+    Phase.ROLLED_BACK: "rolled_back",
+    Phase.ROLLBACK_FAILED: "rollback_failed",
+    Phase.NOT_APPLIED: "not_applied",
+    Phase.MOVED: "moved",
+}
+APPLIED = "applied"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who did what and why, from what to what. `what` is a reason code, an outcome, or a person's deed.
+
+    `content` is the digest of the whole decision, which is kept beside the record.
+    """
+
+    pipeline: str
+    kind: Kind
+    what: str
+    at: str
+    by: str = ""
+    why: str = ""
+    was: Any = None
+    becomes: Any = None
+    decision_id: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
+
+    def text(self, seq: int, number: int, previous: str) -> str:
+        """The entry as the `number`th of its pipeline and the `seq`th of all, after that with that digest."""
+        return canonical_json(
+            {
+                "seq": seq,
+                "number": number,
+                "pipeline": self.pipeline,
+                "kind": self.kind,
+                "what": self.what,
+                "at": self.at,
+                "by": self.by,
+                "why": self.why,
+                "from": self.was,
+                "to": self.becomes,
+                "decision_id": self.decision_id,
+                "facts": self.facts,
+                "content": self.content,
+                "previous": previous,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An entry as it is kept: its place among all, its text and the text's digest."""
+
+    seq: int
+    text: str
+    digest: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the text holds."""
+        found: dict[str, Any] = json.loads(self.text)
+        return found
+
+    def line(self) -> str:
+        """The entry as a line of an export."""
+        return f'{{"digest":"{self.digest}","entry":{self.text}}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest entry of a chain. Kept elsewhere, it tells later whether the chain was cut or rewritten."""
+
+    number: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.digest}"
+
+
+# A head as text.
+HEAD = r"^[0-9]{1,18}:[0-9a-f]{64}$"
+
+
+def head_of(text: str) -> Head:
+    """The head of such text; ValueError where it is none."""
+    if not re.match(HEAD, text):
+        raise ValueError(f"{text!r} is no head, as 42: and 64 hexadecimal digits")
+    number, _, digest_ = text.partition(":")
+    return Head(int(number), digest_)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a chain that is whole holds."""
+
+    decisions: int
+    head: Head
+
+    @property
+    def entries(self) -> int:
+        """How many entries there are."""
+        return self.head.number
+
+
+class Chain:
+    """Goes along the entries of one pipeline; RecordError names the first that is not as it was written.
+
+    `anchor` is a head of it that was kept elsewhere.
+    """
+
+    def __init__(self, pipeline: str, anchor: Head | None = None) -> None:
+        self.pipeline, self._anchor = pipeline, anchor
+        self.head = Head(0, NOTHING)
+        self.decisions = 0
+
+    def add(self, text: str, kept: str) -> dict[str, Any]:
+        """What the next entry holds."""
+        number = self.head.number + 1
+        if digest(text) != kept:
+            raise self.fault(f"entry {number} was changed")
+        values: dict[str, Any] = json.loads(text)
+        if values["pipeline"] != self.pipeline:
+            raise self.fault(f"entry {number} is of pipeline {values['pipeline']!r}")
+        if values["number"] != number:
+            what = "was removed" if values["number"] > number else "was put in or moved"
+            raise self.fault(f"entry {number} {what}: entry {values['number']} is in its place")
+        if values["previous"] != self.head.digest:
+            raise self.fault(f"entry {number} was not written after what is now entry {number - 1}")
+        if values["kind"] == Kind.ADOPTED and values["facts"].get("damaged"):
+            raise self.fault(f"decision {values['facts']['damaged']!r} was changed before entry {number}")
+        self.decisions += bool(values["content"])
+        self.head = Head(number, kept)
+        if self._anchor is not None and self._anchor.number == number and self._anchor.digest != kept:
+            raise self.fault(f"entry {number} is not the one that the anchor says it is")
+        return values
+
+    def ended(self, kept: Head | None = None) -> Verified:
+        """The whole chain, where it ends at the head that was kept of it, and reaches the anchor."""
+        here = self.head.number
+        for name, head in (("the head", kept), ("the anchor", self._anchor)):
+            if head is not None and head.number > here:
+                which = f"{here + 1} was" if head.number == here + 1 else f"{here + 1} to {head.number} were"
+                raise self.fault(f"entry {which} removed from the end: {name} is entry {head.number}")
+        if kept is not None and kept.number < here:
+            raise self.fault(f"entry {kept.number + 1} was put in after the end")
+        if kept is not None and kept.digest != self.head.digest:
+            raise self.fault(f"entry {here} is not the one that the head says it is")
+        return Verified(self.decisions, self.head)
+
+    def fault(self, message: str) -> RecordError:
+        """The error that says so of this chain."""
+        return RecordError(f"the record of {self.pipeline!r} is damaged: {message}", hint=RESTORE)
+
+
+def verify_lines(lines: Iterable[str], anchors: Mapping[str, Head]) -> dict[str, Verified]:
+    """What the lines of an export hold, by pipeline, each from its first entry on.
+
+    RecordError names the first line that is not as it was written.
+    """
+    chains: dict[str, Chain] = {}
+    for index, line in enumerate(lines, 1):
+        try:
+            found = json.loads(line)
+            text, kept = canonical_json(found["entry"]), str(found["digest"])
+            pipeline = str(found["entry"]["pipeline"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"line {index} is no entry of a record: {error}", hint=RESTORE) from error
+        chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
+        try:
+            chain.add(text, kept)
+        except (KeyError, AttributeError) as error:
+            raise chain.fault(f"entry {chain.head.number + 1} was changed") from error
+    missing = [name for name in anchors if name not in chains]
+    if missing:
+        raise RecordError(f"there is no entry of {', '.join(missing)}", hint=RESTORE)
+    return {name: chain.ended() for name, chain in chains.items()}
+
+
+def of_decision(decision: Decision, content: str) -> Entry:
+    """The entry of a decision whose text has the digest `content`."""
+    is_change = decision.action is Action.APPLY
+    return Entry(
+        pipeline=decision.pipeline,
+        kind=Kind.DECISION,
+        what=decision.reason.value,
+        at=decision.at,
+        by=decision.by or SERVICE,
+        why=decision.detail,
+        was=plain(decision.previous) if is_change else None,
+        becomes=plain(decision.configs) if is_change else None,
+        decision_id=decision.decision_id,
+        facts={
+            "action": decision.action,
+            "tick": decision.tick,
+            "mode": decision.mode,
+            "observed_rate_rps": decision.observed_rate_rps,
+            "observed_latency_s": decision.observed_latency_s,
+            "forecast_upper_rps": decision.forecast.upper_rps if decision.forecast else None,
+            "pas": decision.plan.pas if decision.plan else None,
+            "cores": total_cores(decision.configs) if decision.configs else None,
+        },
+        content=content,
+    )
+
+
+def of_control(pipeline: str, was: PipelineControl, becomes: PipelineControl, said: Said, at: str) -> Entry:
+    """The entry of what a person said: of the control only what it changed."""
+    old, new = plain(was), plain(becomes)
+    changed = [key for key in new if old[key] != new[key]]
+    return Entry(
+        pipeline=pipeline,
+        kind=Kind.CONTROL,
+        what=said.deed.value,
+        at=at,
+        by=said.by,
+        why=said.why,
+        was={key: old[key] for key in changed},
+        becomes={key: new[key] for key in changed},
+    )
+
+
+def of_ended(pipeline: str, ended: Actuation, at: str) -> Entry:
+    """The entry of a change that is no longer in flight."""
+    assert ended.change is not None
+    return Entry(
+        pipeline=pipeline,
+        kind=Kind.CHANGE,
+        what=OUTCOMES[ended.phase],
+        at=at,
+        by=SERVICE,
+        why=ended.detail,
+        was=plain(ended.change.previous),
+        becomes=plain(ended.change.configs),
+        decision_id=ended.change.decision_id,
+    )
+
+
+def of_applied(decision: Decision, at: str) -> Entry:
+    """The entry of a decision whose change was accepted and now rolls out."""
+    return Entry(
+        pipeline=decision.pipeline,
+        kind=Kind.CHANGE,
+        what=APPLIED,
+        at=at,
+        by=decision.by or SERVICE,
+        was=plain(decision.previous),
+        becomes=plain(decision.configs),
+        decision_id=decision.decision_id,
+    )

@@ -1,0 +1,288 @@
+"""The record: every change of it is found and named, on each database; older stores keep theirs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from ipa.adapters.store import Store, database, open_store
+from ipa.adapters.store.codec import DECISION
+from ipa.control.audit import Head, Kind, head_of, verify_lines
+from ipa.control.canonical import digest
+from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.model.decision import Action, Mode
+from ipa.model.errors import RecordError, UnavailableError
+from tests.contract.store_harness import Reopen, a_decision, plain_engine
+
+SAID = Said(Deed.PAUSE, "kim", "release")
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """Six entries of ocr, two of another pipeline among them."""
+    for tick in range(1, 5):
+        store.record(a_decision(tick, action=Action.APPLY if tick == 2 else Action.HOLD))
+        if tick % 2:
+            store.record(a_decision(tick, pipeline="other"))
+    store.set_control("ocr", PipelineControl(paused=True, paused_reason="release", paused_by="kim"), SAID)
+    store.record(a_decision(5))
+    return store
+
+
+@pytest.fixture
+def hands(url: str, filled: Store) -> Iterator[Engine]:
+    """The database without its guards, as one who owns it can make it."""
+    engine = plain_engine(url)
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("DROP TRIGGER ipa_entries_no_update"))
+            connection.execute(text("DROP TRIGGER ipa_entries_no_delete"))
+        else:
+            connection.execute(text("DROP TRIGGER ipa_entries_guard ON ipa_entries"))
+    yield engine
+    engine.dispose()
+
+
+def run(engine: Engine, *statements: str) -> None:
+    with engine.begin() as connection:
+        for statement in statements:
+            assert connection.execute(text(statement)).rowcount > 0, statement
+
+
+def test_decisions_and_deeds_are_one_chain(filled: Store) -> None:
+    found = filled.verify("ocr")
+    assert (found.decisions, found.entries) == (5, 6)
+    entries = [entry.values for entry in filled.entries(0, 100, "ocr")]
+    assert [values["number"] for values in entries] == [1, 2, 3, 4, 5, 6]
+    assert [values["kind"] for values in entries] == [*["decision"] * 4, "control", "decision"]
+    change, pause = entries[1], entries[4]
+    assert (change["by"], change["decision_id"], change["why"]) == ("ipa", "ocr-2", "λ 9 → 10 rps")
+    assert (change["from"][0]["replicas"], change["to"][0]["replicas"]) == (1, 2)
+    assert (pause["what"], pause["by"], pause["why"]) == ("pause", "kim", "release")
+    assert pause["from"] == {"paused": False, "paused_by": "", "paused_reason": ""}
+    assert pause["to"] == {"paused": True, "paused_by": "kim", "paused_reason": "release"}
+    assert [entry.seq for entry in filled.entries(0, 100)] == list(range(1, 9))
+    assert filled.newest_seq() == 8
+
+
+def test_the_database_itself_refuses_to_change_or_remove(filled: Store, url: str) -> None:
+    engine = plain_engine(url)
+    for statement in ("UPDATE ipa_entries SET body = ''", "DELETE FROM ipa_entries"):
+        with pytest.raises(DBAPIError, match="only ever added to"), engine.begin() as connection:
+            connection.execute(text(statement))
+    engine.dispose()
+    assert filled.verify("ocr").entries == 6
+
+
+COPIED = """
+INSERT INTO ipa_decisions (decision_id, pipeline, tick, at, action, reason, body)
+SELECT 'ocr-x', pipeline, tick, at, action, reason, body FROM ipa_decisions WHERE decision_id = 'ocr-1'
+"""
+
+
+def set_entry(what: str, seq: int) -> str:
+    return f"UPDATE ipa_entries SET {what} WHERE seq = {seq}"
+
+
+def set_decision(what: str, name: str) -> str:
+    return f"UPDATE ipa_decisions SET {what} WHERE decision_id = '{name}'"
+
+
+def set_head(what: str) -> str:
+    return f"UPDATE ipa_heads SET {what} WHERE pipeline = 'ocr'"
+
+
+def swapped(column: str, one: int, other: int) -> list[str]:
+    """Two entries of ocr change places."""
+    update = "UPDATE ipa_entries SET {0} = {2} WHERE {0} = {1} AND pipeline = 'ocr'"
+    return [update.format(column, *step) for step in ((one, 100), (other, one), (100, other))]
+
+
+DONE = {
+    "entry 5 was changed": [set_entry("body = replace(body, 'release', 'nothing')", 7)],
+    "entry 3 was changed": [set_entry("digest = 'x'", 4)],
+    "entry 1 was changed: its columns": [set_entry("kind = 'change'", 1)],
+    "entry 2 was changed: its columns": [set_entry("decision_id = 'ocr-9'", 3)],
+    "entry 1 was removed: entry 2 is": ["DELETE FROM ipa_entries WHERE seq = 1"],
+    "entry 3 was removed: entry 4 is": ["DELETE FROM ipa_entries WHERE seq = 4"],
+    "entry 6 was removed from the end: the head is entry 6": ["DELETE FROM ipa_entries WHERE seq = 8"],
+    "entry 4 to 6 were removed from the end": ["DELETE FROM ipa_entries WHERE seq > 5"],
+    "entry 1 to 6 were removed": ["DELETE FROM ipa_entries WHERE pipeline = 'ocr'"],
+    "decision 'ocr-3' of entry 3 was changed": [set_decision("body = replace(body, '9.0', '8.0')", "ocr-3")],
+    "decision 'ocr-4' of entry 4 was changed": [set_decision("tick = 7", "ocr-4")],
+    "decision 'ocr-1' of entry 1 was changed": [set_decision("action = 'apply'", "ocr-1")],
+    "decision 'ocr-2' of entry 2 was removed": ["DELETE FROM ipa_decisions WHERE decision_id = 'ocr-2'"],
+    "decision 'ocr-x' was put in": [COPIED],
+    "entry 3 was changed: its columns are not": swapped("seq", 4, 6),
+    "entry 3 was removed: entry 4 is in its place": swapped("number", 3, 4),
+    "entry 7 to 9 were removed": [set_head("number = 9")],
+    "entry 6 is not the one that the head says": [set_head("digest = 'x'")],
+    "entry 6 was put in after the end": [set_head("number = 5")],
+}
+
+
+@pytest.mark.parametrize("named", DONE)
+def test_what_was_done_to_it_is_named(filled: Store, hands: Engine, named: str) -> None:
+    run(hands, *DONE[named])
+    with pytest.raises(RecordError, match=named):
+        filled.verify("ocr")
+    assert filled.verify("other").entries == 2
+
+
+def test_an_entry_put_in_with_a_right_digest_is_found(filled: Store, hands: Engine) -> None:
+    last = filled.entries(0, 100, "ocr")[-1]
+    forged = last.text.replace('"number":6', '"number":7').replace(f'"seq":{last.seq}', '"seq":9')
+    forged = forged.replace(last.values["previous"], last.digest).replace('"ocr-5"', '""')
+    insert = text(
+        "INSERT INTO ipa_entries (seq, pipeline, number, kind, decision_id, body, digest) "
+        "VALUES (9, 'ocr', 7, 'decision', '', :body, :digest)"
+    )
+    with hands.begin() as connection:
+        connection.execute(insert, {"body": forged, "digest": digest(forged)})
+    with pytest.raises(RecordError, match="entry 7"):
+        filled.verify("ocr")
+
+
+def test_a_tail_cut_with_its_head_shows_against_an_anchor(filled: Store, hands: Engine) -> None:
+    anchor = filled.verify("ocr").head
+    fifth = filled.entries(0, 100, "ocr")[4]
+    run(
+        hands,
+        "DELETE FROM ipa_entries WHERE seq = 8",
+        "DELETE FROM ipa_decisions WHERE decision_id = 'ocr-5'",
+        f"UPDATE ipa_heads SET number = 5, digest = '{fifth.digest}' WHERE pipeline = 'ocr'",
+    )
+    assert filled.verify("ocr").entries == 5  # nothing in the database tells
+    with pytest.raises(RecordError, match="entry 6 was removed from the end: the anchor is entry 6"):
+        filled.verify("ocr", anchor)
+    filled.record(a_decision(9))
+    with pytest.raises(RecordError, match="entry 6 is not the one that the anchor says"):
+        filled.verify("ocr", anchor)
+
+
+def test_it_goes_on_after_a_tail_was_cut_and_still_shows_it(filled: Store, hands: Engine) -> None:
+    run(hands, "DELETE FROM ipa_entries WHERE seq = 8")
+    filled.record(a_decision(9))
+    with pytest.raises(RecordError, match="entry 6 was removed: entry 7 is in its place"):
+        filled.verify("ocr")
+
+
+def test_an_export_is_verified_without_the_store(filled: Store) -> None:
+    lines = [entry.line() for entry in filled.entries(0, 100)]
+    found = verify_lines(lines, {"ocr": filled.verify("ocr").head})
+    assert {name: each.entries for name, each in found.items()} == {"ocr": 6, "other": 2}
+    with pytest.raises(RecordError, match="'ocr' is damaged: entry 3 was removed"):
+        verify_lines([line for line in lines if '"decision_id":"ocr-3"' not in line], {})
+    with pytest.raises(RecordError, match="removed from the end"):
+        verify_lines(lines[:-1], {"ocr": filled.verify("ocr").head})
+
+
+def test_a_control_without_its_entry_is_not_kept(
+    filled: Store, hands: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
+    kept, failures = filled.control("ocr"), filled.failures
+    run(hands, "UPDATE ipa_heads SET number = 3 WHERE pipeline = 'ocr'")  # so that entry 4 is there already
+    with pytest.raises(UnavailableError):
+        filled.set_control("ocr", PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE, "kim"))
+    assert (filled.control("ocr"), filled.failures) == (kept, failures + 1)
+
+
+def test_two_replicas_write_one_chain_in_the_order_of_their_commits(store: Store, reopen: Reopen) -> None:
+    seen: list[int] = []
+    done = threading.Event()
+
+    def write(writer: Store, pipeline: str) -> None:
+        for tick in range(30):
+            writer.record(a_decision(tick, pipeline=pipeline))
+            writer.set_control("ocr", PipelineControl(), Said(Deed.RESUME, pipeline))
+
+    def follow() -> None:
+        """Never sees a later entry before an earlier one, as one would with numbers from a sequence."""
+        last = True
+        while last or not done.is_set():
+            last = not done.is_set()
+            seen.extend(entry.seq for entry in store.entries(seen[-1] if seen else 0, 7))
+
+    names = ("ocr", "video", "pages")
+    writers = [threading.Thread(target=write, args=(reopen(), name)) for name in names]
+    follower = threading.Thread(target=follow)
+    for thread in (*writers, follower):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    follower.join()
+    seen.extend(entry.seq for entry in store.entries(seen[-1], 1000))
+    assert seen == list(range(1, 181))
+    assert [store.verify(name).entries for name in names] == [120, 30, 30]
+
+
+def older(url: str, *, damaged: bool) -> None:
+    """A store of the first schema with three decisions, as the version of then wrote it."""
+    engine = plain_engine(url)
+    folder = database.__file__.replace("database.py", "migrations")
+    config = Config()
+    config.set_main_option("script_location", folder)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        before = ""
+        for tick in range(1, 4):
+            decision = a_decision(tick, action=Action.APPLY if tick == 3 else Action.HOLD)
+            body = DECISION.text(decision)
+            before = hashlib.sha256(f"{before}\0{body}\0".encode()).hexdigest()
+            kept = "0" * 64 if damaged and tick == 2 else before
+            connection.execute(
+                text(
+                    "INSERT INTO ipa_decisions "
+                    "(decision_id, pipeline, tick, at, action, reason, body, digest) "
+                    "VALUES (:i, 'ocr', :t, :at, :a, :r, :b, :d)"
+                ),
+                {"i": decision.decision_id, "t": tick, "at": decision.at, "a": decision.action.value,
+                 "r": decision.reason.value, "b": body, "d": kept},
+            )  # fmt: skip
+    engine.dispose()
+
+
+def test_an_older_store_keeps_its_decisions_as_the_first_entries(url: str, tmp_path: object) -> None:
+    if url.startswith("sqlite"):
+        url = f"sqlite:///{tmp_path}/older.sqlite3"
+    older(url, damaged=False)
+    store = open_store(url)
+    store.record(a_decision(4))
+    found = store.verify("ocr")
+    assert (found.decisions, found.entries) == (4, 5)
+    first, *rest = [entry.values for entry in store.entries(0, 100, "ocr")]
+    assert (first["kind"], first["facts"]["decisions"], first["facts"]["damaged"]) == (Kind.ADOPTED, 3, None)
+    assert [values["decision_id"] for values in rest] == ["ocr-1", "ocr-2", "ocr-3", "ocr-4"]
+    # What it was given then reads as what is written now.
+    fresh = {**rest[3], "seq": 0, "number": 0, "previous": "", "content": "", "at": "", "decision_id": ""}
+    adopted = {**rest[0], "seq": 0, "number": 0, "previous": "", "content": "", "at": "", "decision_id": ""}
+    assert {**adopted, "facts": {**adopted["facts"], "tick": 4}} == fresh
+    assert [decision.tick for decision in store.decisions("ocr")] == [4, 3, 2, 1]
+    store.close()
+
+
+def test_a_change_before_the_migration_stays_found(url: str, tmp_path: object) -> None:
+    if url.startswith("sqlite"):
+        url = f"sqlite:///{tmp_path}/older.sqlite3"
+    older(url, damaged=True)
+    store = open_store(url)
+    with pytest.raises(RecordError, match="decision 'ocr-2' was changed before entry 1"):
+        store.verify("ocr")
+    store.close()
+
+
+def test_a_head_is_read_again_as_it_was_written() -> None:
+    head = Head(12, "a" * 64)
+    assert head_of(str(head)) == head
+    with pytest.raises(ValueError, match="no head"):
+        head_of("12:abc")
