@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from ipa.api import controls
 from ipa.api.bodies import ApplyBody, PauseBody, RollbackBody
 from ipa.api.controls import change_control
+from ipa.api.gate import Asker
 from ipa.api.reading import Named, Using, etag
 from ipa.api.services import Services
 from ipa.api.views import ControlView
@@ -29,8 +30,9 @@ IfMatch = Annotated[str | None, Header(description="the ETag of the status that 
 
 
 @router.post("/pause", tags=["control"])
-def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
+def pause(pipeline: Named, services: Using, asker: Asker, body: PauseBody) -> ControlView:
     """Hold everything, until a moment, for a while, or until resumed; requests go on being served."""
+    body = asker.signed(body)
     until = body.end(services.clock.now())
     LOG.info("pipeline %s paused by %s: %s", pipeline.name, body.by or "someone", body.reason)
     return change_control(
@@ -43,9 +45,9 @@ def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
 
 
 @router.post("/resume", tags=["control"])
-def resume(pipeline: Named, services: Using) -> ControlView:
+def resume(pipeline: Named, services: Using, asker: Asker) -> ControlView:
     """End the pause."""
-    LOG.info("pipeline %s resumed", pipeline.name)
+    LOG.info("pipeline %s resumed by %s", pipeline.name, asker.name("") or "someone")
     return change_control(
         services,
         pipeline,
@@ -54,16 +56,22 @@ def resume(pipeline: Named, services: Using) -> ControlView:
 
 
 @router.post("/apply", tags=["control"])
-def apply(pipeline: Named, services: Using, body: ApplyBody, if_match: IfMatch = None) -> Decision:
+def apply(
+    pipeline: Named, services: Using, asker: Asker, body: ApplyBody, if_match: IfMatch = None
+) -> Decision:
     """Run this configuration. With If-Match, only where the pipeline did not change since (else 412)."""
+    body = asker.signed(body)
     configs = body.checked(pipeline)
     _unchanged(services, pipeline, if_match)
     return services.apply(pipeline.name, configs, said("requested", body.by, body.reason))
 
 
 @router.post("/rollback", tags=["control"])
-def rollback(pipeline: Named, services: Using, body: RollbackBody, if_match: IfMatch = None) -> Decision:
+def rollback(
+    pipeline: Named, services: Using, asker: Asker, body: RollbackBody, if_match: IfMatch = None
+) -> Decision:
     """Run again what ran before the last change, or after the decision `to`."""
+    body = asker.signed(body)
     configs = rollback_target(pipeline, services.log, body.to)
     _unchanged(services, pipeline, if_match)
     return services.apply(pipeline.name, configs, said("rollback", body.by, body.reason))

@@ -17,6 +17,7 @@ from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.store import Store, open_store
+from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leading import leadership_of, own_world
 from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
@@ -52,6 +53,8 @@ class App:
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
     beside: Mapping[str, ControlLoop] = field(default_factory=dict)
+    # Who knows who asks; none where nobody has to say who they are.
+    authenticators: tuple[Identities, ...] = ()
 
     def standing(self) -> Standing:
         """Whether this replica leads, and who does where it does not."""
@@ -85,6 +88,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     with ExitStack() as resources:
         store = open_store(settings.store_url)
         resources.callback(store.close)
+        authenticators = authenticators_of(settings, store, clock, resources)
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
         if options.mode is not None:
             for name in pipelines:
@@ -144,6 +148,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             resources=resources.pop_all(),
             leadership=leadership,
             beside=others,
+            authenticators=authenticators,
         )
 
 

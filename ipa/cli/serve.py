@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ipa.model.decision import Mode
-from ipa.model.errors import UnavailableError, UsageError
+from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,16 +54,12 @@ def serve(
     solver: Annotated[str | None, typer.Option(help="auto, gurobi, highs or exact")] = None,
 ) -> None:
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
-    from ipa.bootstrap import ServeOptions, build
+    from ipa.bootstrap import ServeOptions, build, check_listening
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
-    if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise UsageError(
-            f"the API has no authentication yet, so it does not listen on {settings.host}",
-            hint="Use 127.0.0.1 and a tunnel or a proxy that authenticates.",
-        )
+    check_listening(settings)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     # Before anything is started, so that a port that is taken is said at once.
     with _bound(settings.host, settings.port) as listener:
@@ -115,6 +111,7 @@ def _listen(running: App, listener: socket.socket) -> None:
 
     from ipa.api.app import create_app
     from ipa.api.wiring import services_of
+    from ipa.bootstrap import hosts_of
 
     class Server(uvicorn.Server):
         """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""
@@ -128,9 +125,8 @@ def _listen(running: App, listener: socket.socket) -> None:
             # Only now: whoever reads the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 
-    server = Server(
-        uvicorn.Config(create_app(services_of(running)), log_level="warning", timeout_graceful_shutdown=5)
-    )
+    app = create_app(services_of(running), hosts=hosts_of(running.settings))
+    server = Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
+from ipa.cli import credential
 from ipa.control import clock
 from ipa.model.errors import (
     ConflictError,
@@ -16,6 +17,7 @@ from ipa.model.errors import (
     IpaError,
     NotFoundError,
     Problem,
+    UnauthenticatedError,
     UnavailableError,
     UsageError,
 )
@@ -63,7 +65,14 @@ class Service:
     def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
         self._at = at
         # Proxies of the environment are for the way out of a house; the service is inside it.
-        self._client = httpx.Client(base_url=at, timeout=TIMEOUT_S, trust_env=False, transport=transport)
+        token = credential.token()
+        self._client = httpx.Client(
+            base_url=at,
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            transport=transport,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        )
 
     def __enter__(self) -> Service:
         return self
@@ -158,6 +167,7 @@ def _problem(item: dict[str, Any]) -> Problem:
 
 BY_STATUS: dict[int, type[IpaError]] = {
     400: InputError,
+    401: UnauthenticatedError,
     403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,

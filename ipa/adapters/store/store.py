@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE, digest
 from ipa.adapters.store.database import open_engine, reading, writing
+from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.schema import ControlRow, DecisionRow, ProfileRow
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision
@@ -21,6 +22,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.keys = Keys(engine)
 
     def close(self) -> None:
         """Close every connection."""
