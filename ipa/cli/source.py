@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -63,15 +64,16 @@ class Service:
     interval_s = 1.0
 
     def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._at = at
+        # Errors name it, without what it may say of who asks.
+        self._at = _shown(at)
         # Proxies of the environment are for the way out of a house; the service is inside it.
-        token = credential.token()
         self._client = httpx.Client(
             base_url=at,
             timeout=TIMEOUT_S,
             trust_env=False,
             transport=transport,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            # Before what the address may say of who asks.
+            auth=credential.auth(),
         )
 
     def __enter__(self) -> Service:
@@ -132,9 +134,14 @@ def source(at: str) -> Source:
 
         return ManifestFile(at, Settings.from_env(), clock.SystemClock())
     raise UsageError(
-        f"--at {at!r} is no URL of a service, no cluster and no manifest",
+        f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
         hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
     )
+
+
+def _shown(at: str) -> str:
+    """The address without the password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", at)
 
 
 def of(pipeline: str, *rest: str) -> str:

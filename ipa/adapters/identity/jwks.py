@@ -37,7 +37,7 @@ def source_fault(source: str) -> str:
     """What is wrong with where the keys shall come from, empty for nothing."""
     url = urlsplit(source)
     if not url.scheme or len(url.scheme) == 1:
-        return "" if Path(source).is_file() else "is no file"
+        return "" if Path(source).is_file() else f"is no file: {source!r}"
     if url.scheme not in ("https", "http") or not url.hostname:
         return "is neither a file nor an https address"
     if url.scheme == "http" and url.hostname not in LOOPBACK:
@@ -51,7 +51,8 @@ class Jwks:
     def __init__(self, source: str, clock: Clock, transport: httpx.BaseTransport | None = None) -> None:
         fault = source_fault(source)
         if fault:
-            raise ConfigurationError(f"IPA_OIDC_JWKS={source!r} {fault}")
+            # Not the address: it may hold a password.
+            raise ConfigurationError(f"IPA_OIDC_JWKS {fault}")
         self._source, self._clock, self._transport = source, clock, transport
         self._lock = threading.Lock()
         self._keys: Sequence[PyJWK] = ()
