@@ -64,16 +64,16 @@ class Service:
     interval_s = 1.0
 
     def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
-        # Errors name it, without what it may say of who asks.
+        url = httpx.URL(at)
+        # What errors and logs name, without what it may say of who asks.
         self._at = _shown(at)
         # Proxies of the environment are for the way out of a house; the service is inside it.
         self._client = httpx.Client(
-            base_url=at,
+            base_url=self._at,
             timeout=TIMEOUT_S,
             trust_env=False,
             transport=transport,
-            # Before what the address may say of who asks.
-            auth=credential.auth(),
+            auth=credential.auth() or ((url.username, url.password) if url.username else None),
         )
 
     def __enter__(self) -> Service:
