@@ -29,6 +29,28 @@ class Settings:
     host: str = "127.0.0.1"
     # Where the API and the page listen.
     port: int = 8080
+    # How it is known who asks: keys (`ipa key`), oidc, kubernetes, or several with commas between. Empty:
+    # nobody has to say, and only this machine is listened to.
+    auth: str = ""
+    # Names that the service is called by, with commas between, beside this machine's and its own address.
+    # Empty: any where it listens to others.
+    hosts: str = ""
+    # Whether /metrics is open to all who reach the port, or wants a token of a viewer of every namespace.
+    metrics_access: str = "open"
+    # For oidc: the issuer (iss) whose tokens count.
+    oidc_issuer: str = ""
+    # Whom they have to be made for (aud).
+    oidc_audience: str = ""
+    # Where the issuer's public keys are, a JWK set: a file, or an https address, which may not redirect.
+    oidc_jwks: str = ""
+    # The claim that says who it is, as records name them.
+    oidc_name_claim: str = "sub"
+    # The claim that says what they are: a list, or words.
+    oidc_roles_claim: str = "groups"
+    # What its values grant: platform=operator,vision-team=owner:vision,everyone=viewer:*
+    oidc_roles: str = ""
+    # For kubernetes: the audience that tokens have to be made for; empty for that of the API server.
+    kube_audience: str = ""
     # Base URL of Prometheus.
     prometheus_url: str = "http://127.0.0.1:9090"
     # A query that takes longer is treated as missing; well below the tick.
@@ -173,7 +195,15 @@ CHOICES = {
     "leader_election": ("auto", "on", "off"),
     "webhook_networks": ("public", "private"),
     "webhook_events": ("changes", "all"),
+    "metrics_access": ("open", "token"),
 }
+# Who can say who asks.
+AUTHENTICATORS = ("keys", "oidc", "kubernetes")
+
+
+def words(value: str) -> tuple[str, ...]:
+    """The words of a setting that lists some with commas between."""
+    return tuple(filter(None, (word.strip() for word in value.split(","))))
 
 
 def _flag(text: str) -> bool:
@@ -187,6 +217,9 @@ def _fault(name: str, value: Any) -> str:
     """What is wrong with the value, empty for nothing."""
     if name == "install":
         return "" if value.strip() else "is empty"
+    if name == "auth":
+        unknown = [word for word in words(value) if word not in AUTHENTICATORS]
+        return f"names {', '.join(unknown)}, which is none of {', '.join(AUTHENTICATORS)}" if unknown else ""
     if isinstance(value, str):
         choices = CHOICES.get(name, (value,))
         return "" if value in choices else f"is none of {', '.join(choices)}"
@@ -205,9 +238,10 @@ def _number_fault(name: str, value: Any) -> str:
     return "is not below 1" if name == "forecast_quantile" and value >= 1 else ""
 
 
-# Read by the tests and by make, not by the service.
+# Not read by the service: by its clients (the token), by the tests and by make.
 IGNORED = frozenset(
     {
+        "IPA_TOKEN",
         "IPA_TEST_KUBECONFIG",
         "IPA_SHARED_DATA",
         "IPA_TEST_POSTGRES_URL",

@@ -23,6 +23,8 @@ GROUPS = {
     "L": "Two replicas of the service",
     "W": "Workloads",
     "I": "Inputs",
+    "H": "Requests of others",
+    "O": "Operation",
 }
 
 HEAD = """# What goes wrong, and what then happens

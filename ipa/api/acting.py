@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from ipa.api import controls
 from ipa.api.bodies import ApplyBody, PauseBody, RollbackBody
 from ipa.api.controls import By, Why, change_control
+from ipa.api.gate import Asker
 from ipa.api.reading import Named, Using, etag
 from ipa.api.services import Services
 from ipa.api.views import ControlView
@@ -27,8 +28,9 @@ IfMatch = Annotated[str | None, Header(description="the ETag of the status that 
 
 
 @router.post("/pause", tags=["control"])
-def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
+def pause(pipeline: Named, services: Using, asker: Asker, body: PauseBody) -> ControlView:
     """Hold everything, until a moment, for a while, or until resumed; requests go on being served."""
+    body = asker.signed(body)
     until = body.end(services.clock.now())
     return change_control(
         services,
@@ -41,27 +43,33 @@ def pause(pipeline: Named, services: Using, body: PauseBody) -> ControlView:
 
 
 @router.post("/resume", tags=["control"])
-def resume(pipeline: Named, services: Using, by: By = "", reason: Why = "") -> ControlView:
+def resume(pipeline: Named, services: Using, asker: Asker, by: By = "", reason: Why = "") -> ControlView:
     """End the pause."""
     return change_control(
         services,
         pipeline,
-        Said(Deed.RESUME, by, reason),
+        Said(Deed.RESUME, asker.name(by), reason),
         lambda control: replace(control, paused=False, paused_until=None, paused_reason="", paused_by=""),
     )
 
 
 @router.post("/apply", tags=["control"])
-def apply(pipeline: Named, services: Using, body: ApplyBody, if_match: IfMatch = None) -> Decision:
+def apply(
+    pipeline: Named, services: Using, asker: Asker, body: ApplyBody, if_match: IfMatch = None
+) -> Decision:
     """Run this configuration. With If-Match, only where the pipeline did not change since (else 412)."""
+    body = asker.signed(body)
     configs = body.checked(pipeline)
     _unchanged(services, pipeline, if_match)
     return services.apply(pipeline.name, configs, said("requested", body.by, body.reason), body.by)
 
 
 @router.post("/rollback", tags=["control"])
-def rollback(pipeline: Named, services: Using, body: RollbackBody, if_match: IfMatch = None) -> Decision:
+def rollback(
+    pipeline: Named, services: Using, asker: Asker, body: RollbackBody, if_match: IfMatch = None
+) -> Decision:
     """Run again what ran before the last change, or after the decision `to`."""
+    body = asker.signed(body)
     configs = rollback_target(pipeline, services.log, body.to)
     _unchanged(services, pipeline, if_match)
     return services.apply(pipeline.name, configs, said("rollback", body.by, body.reason), body.by)

@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 import ipa
 from ipa.api import acting, events, problems, reading
+from ipa.api.gate import Gate
 from ipa.api.reading import Using
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
@@ -52,6 +53,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
+    app.add_middleware(Gate)
     app.add_middleware(Shell, hosts=hosts)
     return app
 

@@ -36,6 +36,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Asked(Body):
+    """A request body that says who asks, and why. `by` counts only where nobody has to say who they are."""
+
+    reason: Reason = ""
+    by: Person = ""
+
+
 class BoundsBody(Body):
     """Bounds that replace the pipeline's where they are given."""
 
@@ -80,13 +87,11 @@ class PlanBody(Body):
         return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
 
 
-class PauseBody(Body):
+class PauseBody(Asked):
     """A pause, until a moment, for a while, or (with neither) until someone resumes."""
 
     until: AwareDatetime | None = None
     for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S)] | None = None
-    reason: Reason = ""
-    by: Person = ""
 
     def end(self, now: datetime) -> datetime | None:
         """When the pause ends; InputError where that is in the past or said twice."""
@@ -101,23 +106,19 @@ class PauseBody(Body):
         return self.until
 
 
-class ModeBody(Body):
+class ModeBody(Asked):
     """How far the pipeline is trusted to the service."""
 
     mode: Mode
-    reason: Reason = ""
-    by: Person = ""
 
 
-class PinBody(Body):
+class PinBody(Asked):
     """What is fixed of one stage; what is absent is free."""
 
     variant: str | None = None
     batch_size: Count | None = None
     cores: Positive | None = None
     replicas: Count | None = None
-    reason: Reason = ""
-    by: Person = ""
 
     def checked(self, pipeline: Pipeline, stage: str) -> StagePin:
         """The pin; NotFoundError for an unknown stage, InputError lists all else that is wrong with it."""
@@ -128,14 +129,12 @@ class PinBody(Body):
         return StagePin(stage, pin, self.reason, self.by)
 
 
-class FreezeBody(Body):
+class FreezeBody(Asked):
     """A window in which nothing is written; from now where `start` is absent."""
 
     start: AwareDatetime | None = None
     end: AwareDatetime
     weekly: bool = False
-    reason: Reason = ""
-    by: Person = ""
 
     def checked(self, now: datetime) -> Freeze:
         """The freeze, in UTC; InputError where its end is not after its start, or past."""
@@ -163,24 +162,20 @@ class ConfigBody(Body):
     share_percent: Annotated[int, Field(ge=0, le=WHOLE_PERCENT)] = WHOLE_PERCENT
 
 
-class ApplyBody(Body):
+class ApplyBody(Asked):
     """A configuration for every stage of the pipeline; or several, one after the other, with their shares."""
 
     configs: Annotated[list[ConfigBody], Field(min_length=1)]
-    by: Person = ""
-    reason: Reason = ""
 
     def checked(self, pipeline: Pipeline) -> tuple[StageConfig, ...]:
         """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
         return checked_configs(pipeline, [StageConfig(**config.model_dump()) for config in self.configs])
 
 
-class RollbackBody(Body):
+class RollbackBody(Asked):
     """Back to what ran after the decision `to`; without it, to what ran before the last change."""
 
     to: str | None = None
-    by: Person = ""
-    reason: Reason = ""
 
 
 def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from ipa.api.bodies import FreezeBody, ModeBody, Person, PinBody, Reason
+from ipa.api.gate import Asker
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
 from ipa.api.views import ControlView, control_view, freeze_id
@@ -42,12 +43,13 @@ def change_control(
 
 
 @router.put("/mode", tags=["control"])
-def set_mode(pipeline: Named, services: Using, body: ModeBody) -> ControlView:
+def set_mode(pipeline: Named, services: Using, asker: Asker, body: ModeBody) -> ControlView:
     """How far the pipeline is trusted to the service.
 
     Advisory decides and records; shadow goes on from its own decisions; neither writes. Guarded writes only
     what adds; active writes all.
     """
+    body = asker.signed(body)
     return change_control(
         services,
         pipeline,
@@ -57,8 +59,9 @@ def set_mode(pipeline: Named, services: Using, body: ModeBody) -> ControlView:
 
 
 @router.put("/pins/{stage}", tags=["control"])
-def set_pin(pipeline: Named, services: Using, stage: StageName, body: PinBody) -> ControlView:
+def set_pin(pipeline: Named, services: Using, asker: Asker, stage: StageName, body: PinBody) -> ControlView:
     """Fix a part of what the stage runs, beside what the pipeline's file pins. Replaces the stage's pin."""
+    body = asker.signed(body)
     pin = body.checked(pipeline, stage)
     return change_control(
         services,
@@ -73,7 +76,7 @@ def set_pin(pipeline: Named, services: Using, stage: StageName, body: PinBody) -
 
 @router.delete("/pins/{stage}", tags=["control"])
 def remove_pin(
-    pipeline: Named, services: Using, stage: StageName, by: By = "", reason: Why = ""
+    pipeline: Named, services: Using, asker: Asker, stage: StageName, by: By = "", reason: Why = ""
 ) -> ControlView:
     """Leave the stage to the planner again. What the pipeline's file pins stays."""
 
@@ -86,12 +89,13 @@ def remove_pin(
             )
         return replace(control, pins=kept)
 
-    return change_control(services, pipeline, Said(Deed.UNPIN, by, reason), without)
+    return change_control(services, pipeline, Said(Deed.UNPIN, asker.name(by), reason), without)
 
 
 @router.post("/freezes", tags=["control"])
-def add_freeze(pipeline: Named, services: Using, body: FreezeBody) -> ControlView:
+def add_freeze(pipeline: Named, services: Using, asker: Asker, body: FreezeBody) -> ControlView:
     """Write nothing from `start` (now without) to `end`; every week again where `weekly`."""
+    body = asker.signed(body)
     now = services.clock.now()
     freeze = body.checked(now)
 
@@ -111,15 +115,17 @@ def add_freeze(pipeline: Named, services: Using, body: FreezeBody) -> ControlVie
 
 
 @router.delete("/freezes", tags=["control"])
-def remove_freezes(pipeline: Named, services: Using, by: By = "", reason: Why = "") -> ControlView:
+def remove_freezes(
+    pipeline: Named, services: Using, asker: Asker, by: By = "", reason: Why = ""
+) -> ControlView:
     """End every freeze, also those to come."""
-    said = Said(Deed.UNFREEZE, by, reason)
+    said = Said(Deed.UNFREEZE, asker.name(by), reason)
     return change_control(services, pipeline, said, lambda control: replace(control, freezes=()))
 
 
 @router.delete("/freezes/{freeze}", tags=["control"])
 def remove_freeze(
-    pipeline: Named, services: Using, freeze: FreezeId, by: By = "", reason: Why = ""
+    pipeline: Named, services: Using, asker: Asker, freeze: FreezeId, by: By = "", reason: Why = ""
 ) -> ControlView:
     """End one freeze, or take it off before it begins."""
 
@@ -132,4 +138,4 @@ def remove_freeze(
             )
         return replace(control, freezes=kept)
 
-    return change_control(services, pipeline, Said(Deed.UNFREEZE, by, reason), without)
+    return change_control(services, pipeline, Said(Deed.UNFREEZE, asker.name(by), reason), without)

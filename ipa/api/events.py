@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -110,7 +110,7 @@ def follow(
     if streams.open >= streams.most:
         raise UnavailableError(f"{streams.open} streams of events are open already", hint="Try again later.")
     seq = after if last_event_id is None else int(last_event_id)
-    return EventStream(streams, _events(streams, pipeline, seq))
+    return EventStream(streams, _events(streams, _Reader(streams.feed, services.pipelines, pipeline, seq)))
 
 
 def streams_of(services: Services) -> Streams:
@@ -120,11 +120,10 @@ def streams_of(services: Services) -> Streams:
     return services.streams
 
 
-async def _events(streams: Streams, pipeline: str | None, seq: int | None) -> AsyncIterator[str]:
+async def _events(streams: Streams, reader: _Reader) -> AsyncIterator[str]:
     clock = asyncio.get_running_loop().time
     begun_s = sent_s = clock()
     yield f"retry: {RETRY_MS}\n\n"
-    reader = _Reader(streams.feed, pipeline, seq)
     while not streams.stopping():
         for event in await run_in_threadpool(reader.read):
             sent_s = clock()
@@ -140,10 +139,13 @@ async def _events(streams: Streams, pipeline: str | None, seq: int | None) -> As
 
 
 class _Reader:
-    """One client's place in the feed. `more`: there is more to read at once."""
+    """One client's place in the feed. `more`: there is more to read at once.
 
-    def __init__(self, feed: Feed, pipeline: str | None, seq: int | None) -> None:
-        self._feed, self._pipeline, self._seq = feed, pipeline, seq
+    Of the pipelines that the client may see (`seen`), or of the one that they ask for.
+    """
+
+    def __init__(self, feed: Feed, seen: Collection[str], pipeline: str | None, seq: int | None) -> None:
+        self._feed, self._seen, self._pipeline, self._seq = feed, seen, pipeline, seq
         self._placed = self._failing = self.more = False
 
     def read(self) -> list[str]:
@@ -177,7 +179,9 @@ class _Reader:
         return [event_of(entry) for entry in found if self._is_asked(entry)]
 
     def _is_asked(self, entry: Recorded) -> bool:
-        return self._pipeline is None or entry.values["pipeline"] == self._pipeline
+        name = str(entry.values["pipeline"])
+        # What a policy decides beside a pipeline is recorded as PIPELINE@POLICY.
+        return name == self._pipeline or (self._pipeline is None and name.partition("@")[0] in self._seen)
 
 
 def event_of(entry: Recorded) -> str:

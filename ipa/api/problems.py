@@ -165,16 +165,21 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
 
 async def _on_ipa(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, IpaError)
-    headers = {"Retry-After": "1"} if error.status == 503 else None
+    return ipa_problem(request_id_of(request), error)
+
+
+def ipa_problem(request_id: str, error: IpaError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The response for an error of ours."""
+    retry = {"Retry-After": "1"} if error.status == 503 else {}
     return respond(
-        request_id_of(request),
+        request_id,
         error.status,
         error.code,
         _title(type(error)),
         error.message,
         hint=error.hint,
         items=[_from_problem(problem) for problem in error.problems],
-        headers=headers,
+        headers={**retry, **(headers or {})},
     )
 
 

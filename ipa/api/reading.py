@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from ipa.api.bodies import PlanBody
+from ipa.api.gate import Asker
 from ipa.api.paging import Paging, paging
+from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
 from ipa.api.views import (
     DecisionPage,
@@ -35,19 +37,14 @@ EXPLANATION_S = 5.0
 router = APIRouter(prefix="/v1")
 
 
-def services_of(request: Request) -> Services:
-    """The services that the application was created with."""
-    found = request.app.state.services
-    assert isinstance(found, Services)
-    return found
+def services_of(asker: Asker) -> Services:
+    """The services, as far as who asks may see them."""
+    return asker.services
 
 
 def named_pipeline(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> Pipeline:
     """The pipeline of the path; NotFoundError names those there are."""
-    if pipeline not in services.pipelines:
-        known = ", ".join(sorted(services.pipelines)) or "none"
-        raise NotFoundError(f"there is no pipeline {pipeline!r}", hint=f"There are: {known}")
-    return services.pipelines[pipeline]
+    return pipeline_named(services, pipeline)
 
 
 def named_record(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> str:

@@ -14,12 +14,28 @@ from ipa.api.streams import Streams
 from ipa.control.audit import Head, Verified
 from ipa.control.election import ALONE, Standing
 from ipa.control.ports import Clock, ControlStore, DecisionLog
+from ipa.model.access import Identity
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
+
+
+class Authenticator(Protocol):
+    """Knows whose some tokens are."""
+
+    def takes(self, token: str) -> bool:
+        """Whether it is the one to ask of that token, by its form."""
+        ...
+
+    def identify(self, token: str, *, fresh: bool) -> Identity | None:
+        """Whose it is, None where it does not hold; `fresh`: not by what was said before.
+
+        UnavailableError where it cannot be found out.
+        """
+        ...
 
 
 class Planner(Protocol):
@@ -78,6 +94,10 @@ class Services:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # Whether this replica leads, and who does where it does not.
     standing: Callable[[], Standing] = lambda: ALONE
+    # Who knows who asks; none where nobody has to say who they are.
+    authenticators: tuple[Authenticator, ...] = ()
+    # Whether the metrics are there for all who reach the port.
+    metrics_open: bool = True
     # The policies that only say what they would do of a pipeline.
     beside: Callable[[str], tuple[BesideLive, ...]] = lambda pipeline: ()
     # The record itself, and those who follow it; None where there is none to be had.

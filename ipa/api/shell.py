@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -14,7 +15,7 @@ from ipa.api.problems import http_problem
 LOG = logging.getLogger(__name__)
 # The largest body we expect is a plan of some ten stages, a few kB.
 BODY_LIMIT_BYTES = 1 << 20
-# As the API has no passwords yet, a page that was rebound to this address must not be served.
+# Where nobody has to say who they are, a page that was rebound to this address must not be served.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 HEADERS = {
@@ -55,7 +56,7 @@ class Shell:
                 answer.setdefault("Cache-Control", "no-cache" if is_asset else "no-store")
             await send(message)
 
-        refused = self._refusal(scope["method"], headers)
+        refused = self._refusal(scope["method"], headers, str((scope.get("server") or ("",))[0]))
         if refused:
             await http_problem(request_id, 403, refused)(scope, receive, dressed)
             return
@@ -73,14 +74,30 @@ class Shell:
             detail = f"the service failed; its log names the request {request_id}"
             await http_problem(request_id, 500, detail)(scope, receive, dressed)
 
-    def _refusal(self, method: str, headers: Headers) -> str:
-        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-        if self._hosts and host not in self._hosts:
+    def _refusal(self, method: str, headers: Headers, own: str) -> str:
+        host = _host(headers)
+        # Probes and scrapes call it by its address; rebinding needs a name.
+        if self._hosts and host not in self._hosts and not (host == own and _is_address(host)):
             return f"the service does not answer to the name {host!r}"
         origin = headers.get("origin")
         if method not in SAFE and origin and urlsplit(origin).netloc != headers.get("host"):
             return f"a page of {origin} may not change anything here"
         return ""
+
+
+def _host(headers: Headers) -> str:
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -32,6 +32,8 @@ def services_of(app: App) -> Services:
         registry=app.registry,
         endpoints=app.endpoints,
         standing=app.standing,
+        authenticators=app.authenticators,
+        metrics_open=app.settings.metrics_access == "open",
         beside=lambda name: _beside(app, name),
         record=app.store,
         streams=_streams(app),

@@ -1,7 +1,8 @@
 """The composition root: the only room that names concrete adapters."""
 
 from ipa.bootstrap.app import App, build
+from ipa.bootstrap.identity import check_listening, hosts_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.worlds import kube_client
 
-__all__ = ["App", "ServeOptions", "build", "kube_client"]
+__all__ = ["App", "ServeOptions", "build", "check_listening", "hosts_of", "kube_client"]

@@ -20,6 +20,7 @@ from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store, open_store
 from ipa.adapters.webhook.webhook import Webhook
+from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leading import leadership_of, own_world
 from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
@@ -60,6 +61,8 @@ class App:
     beside: Mapping[str, ControlLoop] = field(default_factory=dict)
     # None where nobody is to be told.
     webhook: Webhook | None = None
+    # Who knows who asks; none where nobody has to say who they are.
+    authenticators: tuple[Identities, ...] = ()
 
     def standing(self) -> Standing:
         """Whether this replica leads, and who does where it does not."""
@@ -93,6 +96,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     with ExitStack() as resources:
         store = open_store(settings.store_url)
         resources.callback(store.close)
+        authenticators = authenticators_of(settings, store, clock, resources)
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
         if options.mode is not None:
             for name in pipelines:
@@ -160,6 +164,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             beside=others,
             feed=feed,
             webhook=webhook,
+            authenticators=authenticators,
         )
 
 

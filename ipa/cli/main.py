@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 import ipa
+from ipa.cli import credential
 from ipa.model.errors import IpaError, UsageError
 
 # Each module has `register(app)`, which adds its verbs. Heavy imports belong inside the verbs' functions.
@@ -19,6 +20,7 @@ VERBS: tuple[str, ...] = (
     "fleet",
     "forecast",
     "frontier",
+    "key",
     "plan",
     "profile",
     "remote",
@@ -53,8 +55,14 @@ def build_app() -> typer.Typer:
     @app.callback()
     def _root(
         version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="and exit"),
+        token: str | None = typer.Option(
+            None,
+            "--token",
+            help=f"says who you are to a service; better in {credential.VARIABLE}, unseen by ps",
+        ),
     ) -> None:
         """Keeps inference pipelines inside their latency SLA at the best accuracy for the least cost."""
+        credential.give(token)
 
     for verb in VERBS:
         import_module(f"ipa.cli.{verb}").register(app)

@@ -16,7 +16,7 @@ import typer
 
 from ipa.adapters.logs import Format, start_logs
 from ipa.model.decision import Mode
-from ipa.model.errors import UnavailableError, UsageError
+from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,15 +58,11 @@ def serve(
 ) -> None:
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
     from ipa.adapters.metrics.figures import Figure, Figures
-    from ipa.bootstrap import ServeOptions, build
+    from ipa.bootstrap import ServeOptions, build, check_listening
 
     logs = start_logs(log)
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
-    if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise UsageError(
-            f"the API has no authentication yet, so it does not listen on {settings.host}",
-            hint="Use 127.0.0.1 and a tunnel or a proxy that authenticates.",
-        )
+    check_listening(settings)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     # Before anything is started, so that a port that is taken is said at once.
     with _bound(settings.host, settings.port) as listener:
@@ -125,6 +121,7 @@ def _listen(running: App, listener: socket.socket) -> None:
 
     from ipa.api.app import create_app
     from ipa.api.wiring import services_of
+    from ipa.bootstrap import hosts_of
 
     class Server(uvicorn.Server):
         """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""
@@ -140,7 +137,7 @@ def _listen(running: App, listener: socket.socket) -> None:
 
     server = Server(
         uvicorn.Config(
-            create_app(services_of(running)),
+            create_app(services_of(running), hosts=hosts_of(running.settings)),
             log_level="warning",
             # Its own would write to the terminal itself; ours does so without waiting.
             log_config=None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx
 
+from ipa.cli import credential
 from ipa.control import clock
 from ipa.model.errors import (
     ConflictError,
@@ -16,6 +18,7 @@ from ipa.model.errors import (
     IpaError,
     NotFoundError,
     Problem,
+    UnauthenticatedError,
     UnavailableError,
     UsageError,
 )
@@ -61,9 +64,17 @@ class Service:
     interval_s = 1.0
 
     def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._at = at
+        url = httpx.URL(at)
+        # What errors and logs name, without what it may say of who asks.
+        self._at = _shown(at)
         # Proxies of the environment are for the way out of a house; the service is inside it.
-        self._client = httpx.Client(base_url=at, timeout=TIMEOUT_S, trust_env=False, transport=transport)
+        self._client = httpx.Client(
+            base_url=self._at,
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            transport=transport,
+            auth=credential.auth() or ((url.username, url.password) if url.username else None),
+        )
 
     def __enter__(self) -> Service:
         return self
@@ -129,9 +140,14 @@ def source(at: str, settings: Settings | None = None) -> Source:
 
         return ManifestFile(at, settings or Settings.from_env(), clock.SystemClock())
     raise UsageError(
-        f"--at {at!r} is no URL of a service, no cluster and no manifest",
+        f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
         hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
     )
+
+
+def _shown(at: str) -> str:
+    """The address without the password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", at)
 
 
 def of(pipeline: str, *rest: str) -> str:
@@ -164,6 +180,7 @@ def _problem(item: dict[str, Any]) -> Problem:
 
 BY_STATUS: dict[int, type[IpaError]] = {
     400: InputError,
+    401: UnauthenticatedError,
     403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,

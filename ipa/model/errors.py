@@ -6,6 +6,7 @@
     │   └── DomainError         a question outside what was measured                            (65)
     ├── ConfigurationError      a setting of the service is wrong                               (78)
     ├── NotFoundError           the named thing does not exist                                  (1)
+    ├── UnauthenticatedError    who asks is not known                                           (77)
     ├── ForbiddenError          not allowed by the other side                                   (77)
     ├── InfeasibleError         no plan meets the constraints; says what would                  (3)
     ├── ConflictError           the world moved since it was read                               (4)
@@ -99,6 +100,14 @@ class NotFoundError(IpaError):
 
     code = "not_found"
     status = 404
+
+
+class UnauthenticatedError(IpaError):
+    """Who asks is not known."""
+
+    code = "unauthenticated"
+    exit_code = 77
+    status = 401
 
 
 class ForbiddenError(IpaError):

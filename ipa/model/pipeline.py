@@ -261,6 +261,10 @@ class Shape(StrEnum):
     SPLIT = "split"
 
 
+# That of kubectl where none is named.
+DEFAULT_NAMESPACE = "default"
+
+
 @dataclass(frozen=True, slots=True)
 class SeldonTarget:
     """Where the pipeline's SeldonDeployment lives, and what it takes beside the stages' replicas.
@@ -271,7 +275,7 @@ class SeldonTarget:
     """
 
     name: str
-    namespace: str = "default"
+    namespace: str = DEFAULT_NAMESPACE
     predictor: str = "default"
     shape: Shape = Shape.SINGLE
     image: str | None = None
@@ -310,6 +314,11 @@ class Pipeline:
     def served(self) -> tuple[Stage, ...]:
         """The stages that run as replicas: all but routers and combiners without variants."""
         return tuple(stage for stage in self.stages if stage.variants)
+
+    @property
+    def namespace(self) -> str:
+        """Whose the pipeline is: who may read or change it is said by namespace, also off a cluster."""
+        return self.seldon.namespace if self.seldon else DEFAULT_NAMESPACE
 
     @property
     def is_chain(self) -> bool:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 
 from ipa.adapters.store.feed import Feed
@@ -388,8 +389,8 @@ class FakeWorld:
 class InProcess(httpx.BaseTransport):
     """Carries requests to an application in this process, without a socket."""
 
-    def __init__(self, services: Services) -> None:
-        self._transport = httpx.ASGITransport(create_app(services))
+    def __init__(self, services: Services, app: FastAPI | None = None) -> None:
+        self._transport = httpx.ASGITransport(app or create_app(services))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The application's response."""
@@ -405,8 +406,10 @@ class InProcess(httpx.BaseTransport):
 class ApiClient:
     """Requests to an application in this process."""
 
-    def __init__(self, services: Services, base_url: str = "http://127.0.0.1:8080") -> None:
-        self._client = httpx.Client(transport=InProcess(services), base_url=base_url)
+    def __init__(
+        self, services: Services, base_url: str = "http://127.0.0.1:8080", app: FastAPI | None = None
+    ) -> None:
+        self._client = httpx.Client(transport=InProcess(services, app), base_url=base_url)
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The response."""

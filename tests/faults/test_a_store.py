@@ -218,7 +218,7 @@ def test_a4_damaged_while_in_use_and_at_start(case: Case, tmp_path: Path) -> Non
 THIRD = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+revision, down_revision, branch_labels, depends_on = "0004", "0003", None, None
 def upgrade():
     op.add_column("ipa_decisions", sa.Column("extra", sa.Text))
     op.execute("UPDATE ipa_decisions SET extra = reason")
@@ -227,7 +227,7 @@ def upgrade():
 
 @pytest.fixture
 def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes this version one with a third migration, which ends with the line given."""
+    """Makes this version one with one more migration, which ends with the line given."""
 
     def install(last: str) -> None:
         folder = tmp_path / "version"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
@@ -15,8 +16,10 @@ from ipa.adapters.kube.watch import Watcher, feeds
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.clock import SystemClock, VirtualClock
 from ipa.control.election import Times
+from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
 from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.reviews import User
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 
 Verbs = set[tuple[str, str, str]]
@@ -35,11 +38,11 @@ def allowed(role: Path) -> Verbs:
 
 
 @pytest.fixture
-def roles(root: Path) -> tuple[Verbs, Verbs, Verbs]:
+def roles(root: Path) -> tuple[Verbs, Verbs, Verbs, Verbs]:
     folder = root / "deploy" / "rbac"
-    names = ("observer", "actor", "elector")
-    observer, actor, elector = (allowed(folder / f"{name}.yaml") for name in names)
-    return observer, actor, elector
+    names = ("observer", "actor", "elector", "reviewer")
+    observer, actor, elector, reviewer = (allowed(folder / f"{name}.yaml") for name in names)
+    return observer, actor, elector, reviewer
 
 
 def watch(kube: FakeKube, client: KubeClient) -> None:
@@ -62,9 +65,21 @@ def elect(client: KubeClient) -> None:
     leadership.close()
 
 
-def test_the_roles_are_exactly_the_verbs_used(roles: tuple[Verbs, Verbs, Verbs], tmp_path: Path) -> None:
-    """A first deploy, a change watched while it rolls, a lost answer read back, Events, an election."""
-    observer, actor, elector = roles
+def review(kube: FakeKube, client: KubeClient) -> None:
+    """Someone's token and rights."""
+    kube.api.reviewer.tokens["hers"] = User("ada")
+    ada = KubeIdentities(client, VirtualClock()).identify("hers", fresh=True)
+    assert ada is not None
+    assert [ada.may(operation, "models") for operation in Operation] == [False] * len(Operation)
+
+
+def test_the_roles_are_exactly_the_verbs_used(
+    roles: tuple[Verbs, Verbs, Verbs, Verbs], tmp_path: Path
+) -> None:
+    """A first deploy, a change watched while it rolls, a lost answer read back, Events, an election,
+    reviews.
+    """
+    observer, actor, elector, reviewer = roles
     with FakeKube() as kube:
         client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
         workload = SeldonWorkload(client)
@@ -88,10 +103,14 @@ def test_the_roles_are_exactly_the_verbs_used(roles: tuple[Verbs, Verbs, Verbs],
         kube.verbs.clear()
         elect(client)
         elected = kube.verbs.copy()
+        kube.verbs.clear()
+        review(kube, client)
+        reviewed = kube.verbs.copy()
         client.close()
     assert acted == observer | actor
     assert read_only <= observer
     assert elected == elector
+    assert reviewed == reviewer
     assert not observer & actor
     assert {verb for verb, _, _ in observer} <= {"get", "list", "watch"}
 
@@ -99,5 +118,6 @@ def test_the_roles_are_exactly_the_verbs_used(roles: tuple[Verbs, Verbs, Verbs],
 def test_no_role_names_everything_or_the_whole_cluster(root: Path) -> None:
     for path in sorted((root / "deploy" / "rbac").glob("*.yaml")):
         role = yaml.safe_load(path.read_text())
-        assert role["kind"] == "Role"
+        # Tokens and rights are of no namespace, so a Role could not name them.
+        assert role["kind"] == ("ClusterRole" if path.stem == "reviewer" else "Role")
         assert "*" not in path.read_text()

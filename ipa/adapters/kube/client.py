@@ -30,6 +30,8 @@ PODS = "/api/v1", "pods"
 EVENTS = "/api/v1", "events"
 AUTOSCALERS = "/apis/autoscaling/v2", "horizontalpodautoscalers"
 LEASES = "/apis/coordination.k8s.io/v1", "leases"
+TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1", "tokenreviews"
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1", "subjectaccessreviews"
 
 __all__ = ["ExpiredError", "Json", "KubeClient"]
 
@@ -170,6 +172,20 @@ class KubeClient:
     def patch_event(self, namespace: str, name: str, changes: Json) -> Json:
         """The Event with those fields changed (a merge patch)."""
         return self._patch("Event", EVENTS, namespace, name, changes, MERGE_PATCH)
+
+    def review_token(self, spec: Json) -> Json:
+        """The TokenReview of that spec, with its status."""
+        return self._review("TokenReview", TOKEN_REVIEWS, spec)
+
+    def review_access(self, spec: Json) -> Json:
+        """The SubjectAccessReview of that spec, with its status."""
+        return self._review("SubjectAccessReview", ACCESS_REVIEWS, spec)
+
+    def _review(self, kind: str, place: tuple[str, str], spec: Json) -> Json:
+        root, plural = place
+        version = root.removeprefix("/apis/")
+        body = {"apiVersion": version, "kind": kind, "metadata": {}, "spec": spec}
+        return self._call(kind, Request(kind, "POST", f"{root}/{plural}", body=body))
 
     def _create(
         self, kind: str, place: tuple[str, str], namespace: str, body: Json, *, dry_run: bool = False

@@ -73,7 +73,8 @@ def _parse(store_url: str) -> URL:
         url = make_url(store_url)
     except ArgumentError as error:
         raise ConfigurationError(
-            f"the store's URL {store_url!r} cannot be read",
+            # Not the URL: it may hold a password.
+            "the store's URL, IPA_STORE_URL, cannot be read",
             hint="Set IPA_STORE_URL, for example to sqlite:///runs/ipa.sqlite3",
         ) from error
     if url.drivername in ("postgresql", "postgres"):

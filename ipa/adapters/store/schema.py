@@ -94,3 +94,18 @@ class ProfileRow(Base):
     revision: Mapped[int]
     digest: Mapped[str] = mapped_column(DIGEST)
     body: Mapped[str] = mapped_column(Text)
+
+
+class KeyRow(Base):
+    """One API key. What it is called with is not kept, only its digest."""
+
+    __tablename__ = "ipa_keys"
+
+    key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST)
+    name: Mapped[str] = mapped_column(NAME)
+    role: Mapped[str] = mapped_column(String(16))
+    namespace: Mapped[str] = mapped_column(NAME)
+    created_at: Mapped[str] = mapped_column(String(40))
+    expires_at: Mapped[str | None] = mapped_column(String(40))
+    revoked_at: Mapped[str | None] = mapped_column(String(40))

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 from ipa.adapters.store import audit
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import open_engine, reading, writing
+from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
@@ -32,6 +33,7 @@ class Store:
 
     def __init__(self, engine: Engine, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._engine, self._now = engine, now
+        self.keys = Keys(engine)
         # Times that something could not be recorded.
         self.failures = 0
 

@@ -1,5 +1,6 @@
 // Asks the service once a second what a pipeline does, and shows it.
 
+import { request } from "./auth.js";
 import { Chart } from "./chart.js";
 import { clock, el, number, plain } from "./dom.js";
 import { chips, decisions, figures, reason, stages } from "./parts.js";
@@ -27,7 +28,7 @@ const charts = {
 };
 
 async function ask(path) {
-  const answer = await fetch(path, { headers: { Accept: "application/json" } });
+  const answer = await request(path, { headers: { Accept: "application/json" } });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.detail ?? answer.statusText);
   return body;

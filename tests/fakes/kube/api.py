@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.fakes.kube.patching import PatchError, json_patch, merge_patch
+from tests.fakes.kube.reviews import KINDS, Reviewer
 from tests.fakes.kube.schema import admit
 from tests.fakes.kube.store import ApiError, Json, Store
 
@@ -61,14 +62,13 @@ class Api:
     mutate: Any = None
     # What is left of lists that were asked for page by page, by their continue token.
     pages: dict[str, Page] = field(default_factory=dict)
+    reviewer: Reviewer = field(default_factory=Reviewer)
 
     def serve(self, request: Request) -> tuple[int, Json]:
         """Status and body; ApiError for failures."""
         with self.store.lock:
-            if request.resource == "tokenreviews":
-                return 201, _token_review(request.body)
-            if request.resource == "subjectaccessreviews":
-                return 201, {**request.body, "status": {"allowed": True}}
+            if request.resource in KINDS and request.verb == "create":
+                return 201, self.reviewer.answer(request.resource, request.body)
             if request.resource not in LIST_KINDS:
                 raise ApiError(404, "NotFound", "the server could not find the requested resource")
             if request.subresource == "scale":
@@ -199,9 +199,3 @@ def _patched(request: Request, live: Json) -> Json:
         # The server says no more than this, and names neither the path nor the object.
         message = "the server rejected our request due to an error in our request"
         raise ApiError(422, "Invalid", message) from None
-
-
-def _token_review(body: Json) -> Json:
-    token = body["spec"]["token"]
-    status = {"authenticated": True, "user": {"username": token}} if token else {"authenticated": False}
-    return {**body, "status": status}

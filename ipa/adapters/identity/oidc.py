@@ -1,0 +1,137 @@
+"""Identities by the signed tokens of an OIDC issuer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipa.adapters.identity.jwks import Jwks
+from ipa.model.access import EVERYWHERE, Grant, Holder, Identity, Role, described, name_fault
+from ipa.model.errors import ConfigurationError, Problem
+
+LOG = logging.getLogger(__name__)
+# By how much the issuer's clock may differ from ours.
+LEEWAY_S = 30.0
+# Ten times what issuers make.
+LONGEST_TOKEN = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Whose tokens count, and what their claims mean. `roles` maps a value of the claim to what it grants."""
+
+    issuer: str
+    audience: str
+    name_claim: str
+    roles_claim: str
+    roles: Mapping[str, Grant]
+
+
+class OidcIdentities:
+    """Trusts tokens that the issuer signed for our audience and that have not expired; no others."""
+
+    def __init__(self, issuer: Issuer, keys: Jwks) -> None:
+        self._issuer, self._keys = issuer, keys
+
+    def takes(self, token: str) -> bool:
+        """What says of itself that it is of our issuer."""
+        import jwt
+
+        if len(token) > LONGEST_TOKEN or token.count(".") != 2:
+            return False
+        try:
+            claims = jwt.decode(token, options={"verify_signature": False})
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            return False
+        return bool(claims.get("iss") == self._issuer.issuer)
+
+    def identify(self, token: str, *, fresh: bool) -> Identity | None:
+        """Who the token says, with the roles that its claims map to; None where it does not hold.
+
+        UnavailableError where the issuer's keys cannot be read.
+        """
+        claims = self._claims(token)
+        if claims is None:
+            return None
+        name = claims.get(self._issuer.name_claim)
+        fault = name_fault(name)
+        if fault:
+            LOG.info("refused: the claim %s %s", self._issuer.name_claim, fault)
+            return None
+        grants = tuple(self._issuer.roles[value] for value in self._values(claims))
+        LOG.debug("%s is %s", name, described(grants))
+        return Holder(str(name), grants)
+
+    def _claims(self, token: str) -> Mapping[str, Any] | None:
+        import jwt
+
+        try:
+            key_id = jwt.get_unverified_header(token).get("kid")
+            if key_id is not None and not isinstance(key_id, str):
+                return None
+            key = self._keys.key(key_id)
+            if key is None:
+                LOG.info("refused: no key of the issuer has the token's id")
+                return None
+            found: Mapping[str, Any] = jwt.decode(
+                token,
+                key,
+                # Of the key, never of the token.
+                algorithms=[str(key.algorithm_name)],
+                audience=self._issuer.audience,
+                issuer=self._issuer.issuer,
+                leeway=LEEWAY_S,
+                options={"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            # The kind alone: its words may quote the token.
+            LOG.info("refused: a token does not hold (%s)", type(error).__name__)
+            return None
+        return found
+
+    def _values(self, claims: Mapping[str, Any]) -> Sequence[str]:
+        """The known values of the claim of roles, which may be a list or words."""
+        found = claims.get(self._issuer.roles_claim, ())
+        listed = found.split() if isinstance(found, str) else found
+        if not isinstance(listed, list | tuple):
+            return ()
+        return [value for value in listed if isinstance(value, str) and value in self._issuer.roles]
+
+
+def issuer_of(issuer: str, audience: str, name_claim: str, roles_claim: str, roles: str) -> Issuer:
+    """The issuer of these settings; ConfigurationError lists all that is wrong with them.
+
+    `roles` reads as `platform=operator,vision=owner:vision,all=viewer:*`.
+    """
+    problems = [
+        Problem(f"IPA_OIDC_{name} is needed")
+        for name, value in (("ISSUER", issuer), ("AUDIENCE", audience), ("ROLES", roles))
+        if not value.strip()
+    ]
+    granted: dict[str, Grant] = {}
+    for entry in filter(None, (part.strip() for part in roles.split(","))):
+        value, _, wanted = entry.rpartition("=")
+        try:
+            if not value:
+                raise ValueError("no value of the claim")
+            granted[value] = grant_of(wanted)
+        except ValueError as error:
+            problems.append(Problem(f"IPA_OIDC_ROLES: {entry!r}: {error}"))
+    if problems:
+        raise ConfigurationError(
+            "tokens of an OIDC issuer cannot be checked with these settings", problems=problems
+        )
+    return Issuer(issuer, audience, name_claim, roles_claim, granted)
+
+
+def grant_of(text: str) -> Grant:
+    """The grant that reads `operator`, `owner:vision` or `viewer:*`; ValueError for anything else."""
+    word, _, namespace = text.partition(":")
+    if word not in list(Role):
+        raise ValueError(f"{word!r} is none of {', '.join(Role)}")
+    role = Role(word)
+    if role is not Role.OPERATOR and not namespace:
+        raise ValueError(f"say of which namespace, as {word}:default, or {word}:{EVERYWHERE}")
+    return Grant(role, namespace or EVERYWHERE)

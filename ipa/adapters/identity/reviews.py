@@ -1,0 +1,172 @@
+"""Identities by a cluster: it says whose a token is (TokenReview) and what they may (SubjectAccessReview)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
+from ipa.adapters.store.keys import PREFIX
+from ipa.control.ports import Clock
+from ipa.model.access import EVERYWHERE, Identity, Operation, name_fault
+from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
+
+LOG = logging.getLogger(__name__)
+# So long a read may go by what the cluster said before. Writes always ask.
+KEEP_S = 60.0
+# Each is some hundred bytes.
+MOST_KEPT = 1024
+# What one has to be allowed with SeldonDeployments for each operation: who may see or change them by
+# kubectl may do so here.
+VERBS: Mapping[Operation, str] = {
+    Operation.READ: "get",
+    Operation.WHAT_IF: "get",
+    Operation.CONTROL: "patch",
+    Operation.APPLY: "patch",
+    Operation.DEFINE: "create",
+    Operation.OPERATE: "patch",
+}
+
+T = TypeVar("T")
+
+
+class _Kept(Generic[T]):
+    """The newest answers by question, each for KEEP_S."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[Any, tuple[float, T]] = OrderedDict()
+
+    def get(self, question: Any, ask: Callable[[], T], *, fresh: bool) -> T:
+        """What `ask` said, now or (unless `fresh`) a while ago."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            kept = self._answers.get(question)
+        if kept is not None and not fresh and now_s - kept[0] <= KEEP_S:
+            return kept[1]
+        answer = ask()
+        with self._lock:
+            # From when it was asked: it may have changed while the answer was on its way.
+            self._answers[question] = (now_s, answer)
+            self._answers.move_to_end(question)
+            while len(self._answers) > MOST_KEPT:
+                self._answers.popitem(last=False)
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    """Someone as the cluster knows them."""
+
+    username: str
+    uid: str
+    groups: tuple[str, ...]
+    extra: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class KubeIdentities:
+    """Asks the cluster. `audience`: tokens must be made for it; empty for the API server's own."""
+
+    def __init__(self, client: KubeClient, clock: Clock, audience: str = "") -> None:
+        self._client, self._audience = client, audience
+        self._users: _Kept[_User | None] = _Kept(clock)
+        self._rights: _Kept[bool] = _Kept(clock)
+
+    def takes(self, token: str) -> bool:
+        """What is no key of ours: the cluster knows other forms than we do."""
+        return bool(token) and not token.startswith(PREFIX)
+
+    def identify(self, token: str, *, fresh: bool) -> Identity | None:
+        """Whose token it is; None where it is nobody's. UnavailableError where the cluster does not say."""
+        # What is kept could be read in a dump of memory; a digest lets nobody in.
+        question = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        user = self._users.get(question, lambda: self._review(token), fresh=fresh)
+        return _Reviewed(user, self._may, fresh) if user else None
+
+    def _review(self, token: str) -> _User | None:
+        spec: dict[str, Any] = {"token": token}
+        if self._audience:
+            spec["audiences"] = [self._audience]
+        status = _asked(lambda: self._client.review_token(spec))
+        if status.get("authenticated") is not True:
+            return None
+        # An authenticator that knows no audiences says none, and lets in what is meant for others.
+        if self._audience and self._audience not in (status.get("audiences") or ()):
+            LOG.info("refused: the cluster did not check the token's audience")
+            return None
+        return _user(status.get("user"))
+
+    def _may(self, user: _User, operation: Operation, namespace: str, fresh: bool) -> bool:
+        verb = VERBS[operation]
+        return self._rights.get(
+            (user, verb, namespace), lambda: self._allowed(user, verb, namespace), fresh=fresh
+        )
+
+    def _allowed(self, user: _User, verb: str, namespace: str) -> bool:
+        wanted = {"group": GROUP, "version": VERSION, "resource": PLURAL, "verb": verb}
+        # Without a namespace it means every one.
+        if namespace != EVERYWHERE:
+            wanted["namespace"] = namespace
+        spec = {
+            "user": user.username,
+            "uid": user.uid,
+            "groups": list(user.groups),
+            "extra": {key: list(values) for key, values in user.extra},
+            "resourceAttributes": wanted,
+        }
+        status = _asked(lambda: self._client.review_access(spec))
+        return status.get("allowed") is True and status.get("denied") is not True
+
+
+@dataclass(frozen=True, slots=True)
+class _Reviewed:
+    """Someone whose rights the cluster knows."""
+
+    user: _User
+    ask: Callable[[_User, Operation, str, bool], bool]
+    fresh: bool
+
+    @property
+    def name(self) -> str:
+        """The user's name in the cluster."""
+        return self.user.username
+
+    def may(self, operation: Operation, namespace: str) -> bool:
+        """Whether the cluster lets them do the like with SeldonDeployments there."""
+        return self.ask(self.user, operation, namespace, self.fresh and operation.writes)
+
+
+def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The status of the review. UnavailableError where there is none, also where we may not ask."""
+    try:
+        status = ask().get("status")
+    except (ForbiddenError, InputError, NotFoundError) as error:
+        LOG.warning("the cluster does not review who asks: %s", error.message)
+        raise UnavailableError(
+            "the cluster does not say who may do what",
+            hint="The service's account needs deploy/rbac/reviewer.yaml.",
+        ) from error
+    if not isinstance(status, Mapping):
+        raise UnavailableError("the cluster's review has no status")
+    return status
+
+
+def _user(found: Any) -> _User | None:
+    user = found if isinstance(found, Mapping) else {}
+    name = user.get("username")
+    if name_fault(name):
+        return None
+    extra = user.get("extra") or {}
+    return _User(
+        str(name),
+        str(user.get("uid") or ""),
+        tuple(str(group) for group in user.get("groups") or ()),
+        tuple((str(key), tuple(str(each) for each in values)) for key, values in extra.items()),
+    )

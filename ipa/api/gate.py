@@ -1,0 +1,166 @@
+"""Who asks, and whether they may: before any route is reached, and for every one of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.routing import Match, Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ipa.api.bodies import Asked
+from ipa.api.problems import ipa_problem
+from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where
+from ipa.api.seen import pipeline_named, seen_by
+from ipa.api.services import Services
+from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity
+from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
+
+LOG = logging.getLogger(__name__)
+CHALLENGE = 'Bearer realm="ipa"'
+HINT = "Send `Authorization: Bearer TOKEN`; ipa itself takes it from IPA_TOKEN."
+
+B = TypeVar("B", bound=Asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Who asks, and the services as far as they may see them."""
+
+    identity: Identity
+    services: Services
+
+    def signed(self, body: B) -> B:
+        """The body, in the name of who sent it. Where nobody says who they are its own word counts."""
+        return body.model_copy(update={"by": self.name(body.by)})
+
+    def name(self, said: str) -> str:
+        """Who acts: who asks, or who they say where nobody has to say who they are."""
+        return self.identity.name or said
+
+
+def admitted(request: Request) -> Admitted:
+    """Whom the gate let in."""
+    found = request.scope["state"]["admitted"]
+    assert isinstance(found, Admitted)
+    return found
+
+
+Asker = Annotated[Admitted, Depends(admitted)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The route of a request: its method and path as in RULES, and what the path names."""
+
+    method: str
+    path: str
+    names: Mapping[str, Any]
+
+
+class Gate:
+    """Wraps the application, inside of what limits requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        place = _place(scope["app"].router, scope) if scope["type"] == "http" else None
+        if place is None:
+            # No route: what answers says that there is nothing there, or which methods there are.
+            await self._app(scope, receive, send)
+            return
+        state, services = scope.setdefault("state", {}), scope["app"].state.services
+        token = _token(Headers(scope=scope))
+        try:
+            # In a thread: stores and clusters are asked.
+            state["admitted"] = await run_in_threadpool(_admit, services, place, token)
+        except IpaError as error:
+            LOG.info("%s %s refused: %s", place.method, place.path, error.message)
+            headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
+            answer = ipa_problem(str(state.get("request_id", "")), error, headers)
+            await answer(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _place(router: Router, scope: Scope) -> _Place | None:
+    for route in router.routes:
+        match, found = route.matches(scope)
+        if match is Match.FULL:
+            # What is mounted decides on methods itself, and only reads.
+            is_read = scope["method"] == "HEAD" or isinstance(route, Mount)
+            method = "GET" if is_read else str(scope["method"])
+            return _Place(method, str(getattr(route, "path", "")), found["path_params"])
+    return None
+
+
+def _token(headers: Headers) -> str | None:
+    """The bearer token, empty where something else is sent; None for nothing."""
+    sent = headers.getlist("authorization")
+    if not sent:
+        return None
+    scheme, _, token = sent[0].partition(" ")
+    return token.strip() if len(sent) == 1 and scheme.lower() == "bearer" else ""
+
+
+def _challenge(token: str | None) -> str:
+    return CHALLENGE if token is None else f'{CHALLENGE}, error="invalid_token"'
+
+
+def _admit(services: Services, place: _Place, token: str | None) -> Admitted:
+    """Whom that token lets in there; an error of ours says why nobody."""
+    route = (place.method, place.path)
+    if route not in RULES:
+        raise ForbiddenError(f"no rule says who may {place.method} {place.path}")
+    rule = RULES[route]
+    if route == METRICS_ROUTE and not services.metrics_open:
+        rule = METRICS
+    if not services.authenticators:
+        return _allowed(Admitted(LOCAL, services), rule, place)
+    if rule is None:
+        return _open(services, token)
+    identity = _identify(services, token, fresh=rule.operation.writes)
+    return _allowed(Admitted(identity, seen_by(identity, services)), rule, place)
+
+
+def _open(services: Services, token: str | None) -> Admitted:
+    """What is open to all shows more to who says who they are, and never asks for it."""
+    try:
+        identity = NOBODY if token is None else _identify(services, token, fresh=False)
+        return Admitted(identity, seen_by(identity, services))
+    except IpaError:
+        return Admitted(NOBODY, seen_by(NOBODY, services))
+
+
+def _identify(services: Services, token: str | None, *, fresh: bool) -> Identity:
+    """Whose the token is. UnauthenticatedError says the same of every token that does not hold."""
+    if token is None:
+        raise UnauthenticatedError("it is not said who asks", hint=HINT)
+    chosen = next((each for each in services.authenticators if each.takes(token)), None)
+    identity = chosen.identify(token, fresh=fresh) if chosen else None
+    if identity is None:
+        raise UnauthenticatedError("the token is not accepted", hint=HINT)
+    return identity
+
+
+def _allowed(asker: Admitted, rule: Rule | None, place: _Place) -> Admitted:
+    """The same again; ForbiddenError where the rule is not met, NotFoundError for what they may not see."""
+    if rule is None or rule.where is Where.SEEN:
+        return asker
+    namespace = EVERYWHERE
+    if rule.where is Where.PIPELINE:
+        name = str(place.names["pipeline"]).partition("@")[0]
+        namespace = pipeline_named(asker.services, name).namespace
+    if not asker.identity.may(rule.operation, namespace):
+        where = "in every namespace" if namespace == EVERYWHERE else f"in the namespace {namespace}"
+        raise ForbiddenError(
+            f"{asker.identity.name} may not {rule.operation} {where}",
+            hint="docs/reference/access.md says which role may what.",
+        )
+    return asker

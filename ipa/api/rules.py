@@ -1,0 +1,75 @@
+"""What each route needs: one row a route. A route without a row is refused to everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ipa.model.access import Operation
+
+
+class Where(StrEnum):
+    """Where the operation has to be allowed."""
+
+    # In the namespace of the pipeline that the path names.
+    PIPELINE = "the pipeline's namespace"
+    # Nowhere in particular: the answer is made of what may be seen.
+    SEEN = "what is answered"
+    EVERYWHERE = "every namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a route does, and where that has to be allowed."""
+
+    operation: Operation
+    where: Where = Where.PIPELINE
+
+
+# Open to all: it says nothing of any pipeline, or (the metrics) only to who can reach the port.
+OPEN: None = None
+READ = Rule(Operation.READ)
+WHAT_IF = Rule(Operation.WHAT_IF)
+CONTROL = Rule(Operation.CONTROL)
+APPLY = Rule(Operation.APPLY)
+SEEN = Rule(Operation.READ, Where.SEEN)
+METRICS = Rule(Operation.READ, Where.EVERYWHERE)
+AUDIT = Rule(Operation.READ, Where.EVERYWHERE)
+METRICS_ROUTE = ("GET", "/metrics")
+
+PIPELINE = "/v1/pipelines/{pipeline}"
+# HEAD is as GET.
+RULES: Mapping[tuple[str, str], Rule | None] = {
+    ("GET", "/healthz"): OPEN,
+    ("GET", "/readyz"): OPEN,
+    METRICS_ROUTE: OPEN,
+    ("GET", "/"): OPEN,
+    ("GET", "/docs"): OPEN,
+    ("GET", "/openapi.json"): OPEN,
+    ("GET", "/problems/{code}"): OPEN,
+    ("GET", "/assets"): OPEN,
+    ("GET", "/v1/pipelines"): SEEN,
+    ("GET", PIPELINE): READ,
+    ("GET", f"{PIPELINE}/status"): READ,
+    ("GET", f"{PIPELINE}/profiles"): READ,
+    ("GET", f"{PIPELINE}/profiles/{{stage}}"): READ,
+    ("GET", f"{PIPELINE}/decisions"): READ,
+    ("GET", f"{PIPELINE}/history"): READ,
+    ("GET", f"{PIPELINE}/record"): READ,
+    ("GET", "/v1/decisions/{decision_id}"): SEEN,
+    ("GET", "/v1/events"): SEEN,
+    ("GET", "/v1/audit"): AUDIT,
+    ("POST", f"{PIPELINE}/plans"): WHAT_IF,
+    ("POST", f"{PIPELINE}/explanations"): WHAT_IF,
+    ("PUT", f"{PIPELINE}/mode"): CONTROL,
+    ("POST", f"{PIPELINE}/pause"): CONTROL,
+    ("POST", f"{PIPELINE}/resume"): CONTROL,
+    ("PUT", f"{PIPELINE}/pins/{{stage}}"): CONTROL,
+    ("DELETE", f"{PIPELINE}/pins/{{stage}}"): CONTROL,
+    ("POST", f"{PIPELINE}/freezes"): CONTROL,
+    ("DELETE", f"{PIPELINE}/freezes"): CONTROL,
+    ("DELETE", f"{PIPELINE}/freezes/{{freeze}}"): CONTROL,
+    ("POST", f"{PIPELINE}/apply"): APPLY,
+    ("POST", f"{PIPELINE}/rollback"): APPLY,
+}

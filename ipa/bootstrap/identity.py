@@ -1,0 +1,67 @@
+"""Who may ask the service: the settings' ways to know, and where it may listen with them."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+from ipa.adapters.identity.jwks import Jwks
+from ipa.adapters.identity.keys import KeyIdentities
+from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
+from ipa.adapters.identity.reviews import KubeIdentities
+from ipa.adapters.store.store import Store
+from ipa.bootstrap.worlds import kube_client
+from ipa.control.ports import Clock
+from ipa.model.errors import UsageError
+from ipa.settings import Settings, words
+
+LOG = logging.getLogger(__name__)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+Identities = KeyIdentities | OidcIdentities | KubeIdentities
+
+
+def authenticators_of(
+    settings: Settings, store: Store, clock: Clock, resources: ExitStack
+) -> tuple[Identities, ...]:
+    """Who knows who asks, in the order they are asked; none where nobody has to say who they are.
+
+    ConfigurationError: settings that are missing or wrong.
+    """
+    wanted, found = words(settings.auth), list[Identities]()
+    if "keys" in wanted:
+        if not any(key.state(clock.now()) == "valid" for key in store.keys.all()):
+            LOG.warning("there is no valid API key yet: `ipa key create --role owner` makes one")
+        found.append(KeyIdentities(store.keys, clock))
+    if "oidc" in wanted:
+        issuer = issuer_of(
+            settings.oidc_issuer,
+            settings.oidc_audience,
+            settings.oidc_name_claim,
+            settings.oidc_roles_claim,
+            settings.oidc_roles,
+        )
+        found.append(OidcIdentities(issuer, Jwks(settings.oidc_jwks, clock)))
+    if "kubernetes" in wanted:
+        # A client of its own: requests of others do not wait for what the loops ask, nor loops for them.
+        client = kube_client(settings)
+        resources.callback(client.close)
+        found.append(KubeIdentities(client, clock, settings.kube_audience))
+    return tuple(found)
+
+
+def check_listening(settings: Settings) -> None:
+    """UsageError where others would be listened to without knowing who they are."""
+    if settings.host not in LOOPBACK and not words(settings.auth):
+        raise UsageError(
+            f"without authentication the service does not listen on {settings.host}",
+            hint="Set IPA_AUTH=keys and make a key with `ipa key create` (docs/how-to/secure.md has oidc and "
+            "kubernetes), or use 127.0.0.1.",
+        )
+
+
+def hosts_of(settings: Settings) -> tuple[str, ...]:
+    """The names by which the service may be called; empty for any."""
+    named = words(settings.hosts)
+    listens_to_others = settings.host not in LOOPBACK
+    return () if listens_to_others and not named else (*LOOPBACK, *named)

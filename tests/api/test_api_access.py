@@ -1,0 +1,314 @@
+"""Who may do what: every identity × role × namespace × route, and what answers say to those who may not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ipa.adapters.identity.keys import KeyIdentities
+from ipa.adapters.identity.reviews import KubeIdentities
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.store.store import open_store
+from ipa.api.app import create_app
+from ipa.api.rules import RULES
+from ipa.api.services import Authenticator
+from ipa.control.clock import VirtualClock
+from ipa.model.access import EVERYWHERE, Grant, Role
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.reviews import User
+from tests.fakes.people import HIDDEN, OTHERS, TwoNamespaces, oidc, token, two_namespaces
+from tests.fakes.services import NOW, ApiClient
+
+# What the matrix expects is written here once more, in other words than the code's: by method and address.
+OPEN = ("/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/problems/{code}", "/assets")
+WHAT_IFS = ("/plans", "/explanations")
+CONFIG = {"stage": "detect", "variant": "v4-320", "batch_size": 1, "cores": 0.5, "replicas": 1}
+CONFIGS = [CONFIG, {**CONFIG, "stage": "recognise", "variant": "v6-240"}]
+BODIES: dict[str, Any] = {
+    "mode": {"mode": "advisory"},
+    "plans": {"rate_rps": 5},
+    "explanations": {"rate_rps": 5, "solver": "exact"},
+    "{stage}": {"replicas": 1},
+    "freezes": {"end": (NOW + timedelta(hours=1)).isoformat()},
+    "apply": {"configs": CONFIGS},
+}
+# Identities of the matrix: the role of each in each namespace, "" for none.
+PEOPLE: dict[str, dict[str, str]] = {
+    "nobody": {},
+    "watch-here": {"default": "viewer"},
+    "act-here": {"default": "owner"},
+    "act-there": {OTHERS: "owner"},
+    "watch": {"default": "viewer", OTHERS: "viewer"},
+    "act": {"default": "owner", OTHERS: "owner"},
+    "ops": {"default": "operator", OTHERS: "operator"},
+}
+GRANTS = {
+    "watch-here": Grant(Role.VIEWER, "default"),
+    "act-here": Grant(Role.OWNER, "default"),
+    "act-there": Grant(Role.OWNER, OTHERS),
+    "watch": Grant(Role.VIEWER, EVERYWHERE),
+    "act": Grant(Role.OWNER, EVERYWHERE),
+    "ops": Grant(Role.OPERATOR),
+}
+Tokens = dict[str, str]
+
+
+def by_key(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+    """Keys of a real store."""
+    store = open_store(f"sqlite:///{folder / 'keys.sqlite3'}")
+    made = {name: store.keys.create(name, grant, now=NOW)[1] for name, grant in GRANTS.items()}
+    yield KeyIdentities(store.keys, VirtualClock()), made
+    store.close()
+
+
+def by_oidc(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+    """Signed tokens."""
+    yield oidc(folder), {"nobody": token("unknown group"), **{name: token(name) for name in GRANTS}}
+
+
+def by_cluster(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+    """A cluster's users, over HTTP, with the rights that those roles have by kubectl."""
+    verbs = {Role.VIEWER: ("get",), Role.OWNER: ("get", "patch"), Role.OPERATOR: ("get", "patch", "create")}
+    with FakeKube() as kube:
+        reviewer = kube.api.reviewer
+        reviewer.tokens = {f"of-{name}": User(name) for name in PEOPLE}
+        for name, grant in GRANTS.items():
+            place = "" if grant.namespace == EVERYWHERE else grant.namespace
+            reviewer.let(name, place, *verbs[grant.role])
+        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
+        yield KubeIdentities(client, VirtualClock()), {name: f"of-{name}" for name in PEOPLE}
+        client.close()
+
+
+WAYS = {"key": by_key, "oidc": by_oidc, "cluster": by_cluster}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Authenticator, Tokens]]:
+    yield from WAYS[request.param](tmp_path)
+
+
+@pytest.fixture
+def two() -> TwoNamespaces:
+    return two_namespaces()
+
+
+def behind(two: TwoNamespaces, *authenticators: Authenticator) -> ApiClient:
+    return ApiClient(replace(two.services, authenticators=authenticators))
+
+
+def routes(two: TwoNamespaces) -> list[tuple[str, str]]:
+    """Every method and address of the application."""
+    return [
+        (method, route.path)
+        for route in create_app(two.services).router.routes
+        for method in sorted((getattr(route, "methods", None) or {"GET"}) - {"HEAD"})
+    ]
+
+
+def address(path: str, pipeline: str, decision: str) -> str:
+    named = path.replace("{pipeline}", pipeline).replace("{decision_id}", decision)
+    named = named.replace("{stage}", "detect").replace("{freeze}", "none").replace("{code}", "input")
+    return f"{named}/page.js" if path == "/assets" else named
+
+
+def body_of(method: str, path: str) -> Any:
+    return None if method in ("GET", "DELETE") else BODIES.get(path.rsplit("/", 1)[1], {})
+
+
+def ask(api: ApiClient, method: str, path: str, there: str, sent: str | None) -> httpx.Response:
+    headers = {} if sent is None else {"Authorization": f"Bearer {sent}"}
+    return api(method, there, json=body_of(method, path), headers=headers)
+
+
+def plain(answer: httpx.Response) -> tuple[int, str]:
+    """What an answer says, without the request's id and what was asked for."""
+    text = json.dumps({**answer.json(), "request_id": ""})
+    for name in answer.request.url.path.split("/")[3:4]:
+        text = text.replace(name, "NAME")
+    return answer.status_code, text
+
+
+def needed(method: str, path: str) -> str:
+    """The least role for that."""
+    return "viewer" if method == "GET" or path.endswith(WHAT_IFS) else "owner"
+
+
+def is_enough(role: str, wanted: str) -> bool:
+    order = ["", "viewer", "owner", "operator"]
+    return order.index(role) >= order.index(wanted)
+
+
+def test_every_route_has_a_rule_and_every_rule_a_route(two: TwoNamespaces) -> None:
+    assert sorted(routes(two)) == sorted(RULES)
+
+
+def test_a_route_without_a_rule_is_refused_to_everyone(two: TwoNamespaces, tmp_path: Path) -> None:
+    for authenticators in ((), (oidc(tmp_path),)):
+        api = ApiClient(replace(two.services, authenticators=authenticators))
+        app = create_app(replace(two.services, authenticators=authenticators))
+        app.add_api_route("/v1/forgotten", lambda: {"secret": 1}, methods=["GET"])
+        api = ApiClient(two.services, app=app)
+        answer = api.get("/v1/forgotten", headers={"Authorization": f"Bearer {token('ops')}"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+        assert "no rule" in answer.json()["detail"]
+
+
+def test_the_matrix(way: tuple[Authenticator, Tokens], two: TwoNamespaces) -> None:
+    """Identity × role × namespace × route: what is allowed is done, nothing else, and nothing is let out."""
+    authenticator, tokens = way
+    api, places = behind(two, authenticator), {"default": ("ocr", two.here), OTHERS: (HIDDEN, two.there)}
+    wrong: list[str] = []
+    # All of them by keys; whoever else is known is let in by the same gate.
+    people = PEOPLE if isinstance(authenticator, KeyIdentities) else ("nobody", "watch-here", "act-there")
+    for person in people:
+        for method, path in routes(two):
+            for namespace, (pipeline, decision) in places.items():
+                role = PEOPLE[person].get(namespace, "")
+                answer = ask(api, method, path, address(path, pipeline, decision), tokens.get(person))
+                unknown = None
+                if not role and "{" in path:
+                    unknown = ask(api, method, path, address(path, "nothing", "nothing"), tokens.get(person))
+                faults = misfits(method, path, role, answer, tokens.get(person), unknown)
+                if (
+                    OTHERS not in PEOPLE[person]
+                    and path != "/metrics"
+                    and not (unknown and pipeline == HIDDEN)
+                ):
+                    faults += ["names what is hidden"] if HIDDEN in answer.text else []
+                wrong += [f"{person} {method} {path} of {namespace}: {fault}" for fault in faults]
+    assert wrong == []
+
+
+def misfits(
+    method: str,
+    path: str,
+    role: str,
+    answer: httpx.Response,
+    sent: str | None,
+    unknown: httpx.Response | None,
+) -> list[str]:
+    """What is wrong with the answer to one of that role, beside that to the same of what does not exist."""
+    status = answer.status_code
+    if path in OPEN:
+        wanted: tuple[int, ...] = (200,)
+    elif sent is None:
+        wanted = (401,)
+        if not answer.headers.get("www-authenticate", "").startswith("Bearer"):
+            return ["no challenge"]
+    elif "{" not in path:
+        wanted = (200,)
+    elif not role:
+        wanted = (404,)
+        if unknown is not None and plain(answer) != plain(unknown):
+            return [f"{plain(answer)} is not {plain(unknown)}"]
+    elif not is_enough(role, needed(method, path)):
+        wanted = (403,)
+    else:
+        # What the route then says is no matter of who asks: there is no freeze, and the world is a fake.
+        wanted = (200, 409, 422, 404) if "{freeze}" in path else (200, 409, 422)
+    return [] if status in wanted else [f"{status} {answer.text[:150]}"]
+
+
+def test_what_is_refused_changes_nothing(two: TwoNamespaces, tmp_path: Path) -> None:
+    api, decisions = behind(two, oidc(tmp_path)), len(two.world.log)
+    for sent in (None, "nonsense", token("watch"), token("watch-here"), token("act-here")):
+        for method, path in routes(two):
+            ask(api, method, path, address(path, HIDDEN, two.there), sent)
+    assert (two.world.controls, len(two.world.log)) == ({}, decisions)
+
+
+def test_lists_show_what_may_be_seen(way: tuple[Authenticator, Tokens], two: TwoNamespaces) -> None:
+    authenticator, tokens = way
+    api = behind(two, authenticator)
+    shown = {}
+    for person in GRANTS:
+        found = ask(api, "GET", "", "/v1/pipelines", tokens[person]).json()["pipelines"]
+        shown[person] = " ".join(each["pipeline"] for each in found)
+    both = f"{HIDDEN} ocr"
+    assert shown == {
+        "watch-here": "ocr",
+        "act-here": "ocr",
+        "act-there": HIDDEN,
+        "watch": both,
+        "act": both,
+        "ops": both,
+    }
+
+
+def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces, tmp_path: Path) -> None:
+    """Neither as the start of a page nor as what to go back to."""
+    api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here')}"}
+    for other in (two.there, "nothing"):
+        page = api.get("/v1/pipelines/ocr/decisions", params={"before": other}, headers=owner)
+        back = api.post("/v1/pipelines/ocr/rollback", {"to": other}, headers=owner)
+        assert [page.status_code, back.status_code] == [404, 404]
+        assert page.json()["detail"] == back.json()["detail"] == f"there is no decision {other!r}"
+
+
+def test_who_acted_is_who_asked(two: TwoNamespaces, tmp_path: Path) -> None:
+    api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here', sub='ada@x')}"}
+    said = {"by": "someone else", "reason": "r"}
+    base = "/v1/pipelines/ocr"
+    assert api.post(f"{base}/pause", said, headers=owner).json()["paused_by"] == "ada@x"
+    moded = api("PUT", f"{base}/mode", json={"mode": "active", **said}, headers=owner).json()
+    pinned = api("PUT", f"{base}/pins/detect", json={"replicas": 1, **said}, headers=owner).json()
+    ends = {"end": (two.world.clock.now() + timedelta(hours=1)).isoformat()}
+    frozen = api.post(f"{base}/freezes", {**ends, **said}, headers=owner).json()
+    applied = api.post(f"{base}/apply", {"configs": CONFIGS, **said}, headers=owner).json()
+    back = api.post(f"{base}/rollback", said, headers=owner).json()
+    assert [moded["mode_by"], pinned["pins"][0]["by"], frozen["freezes"][0]["by"]] == ["ada@x"] * 3
+    assert applied["detail"].startswith("requested by ada@x: r") and "rollback by ada@x: r" in back["detail"]
+
+
+def test_where_nobody_has_to_say_who_they_are_their_word_counts(two: TwoNamespaces) -> None:
+    api = behind(two)
+    assert api.post("/v1/pipelines/ocr/pause", {"by": "ada"}).json()["paused_by"] == "ada"
+
+
+def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
+    """A new route whose body has `by` must take it from the identity: it is of the kind that is signed."""
+    schemas = create_app(two.services).openapi()["components"]["schemas"]
+    bodies = {
+        name for name, it in schemas.items() if name.endswith("Body") and "by" in it.get("properties", {})
+    }
+    assert bodies == {"ApplyBody", "FreezeBody", "ModeBody", "PauseBody", "PinBody", "RollbackBody"}
+
+
+def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
+    two: TwoNamespaces, tmp_path: Path
+) -> None:
+    from ipa.api.services import Check
+
+    checks = (
+        Check("store", True, required=True),
+        Check("ocr", True),
+        Check(HIDDEN, False, "metrics: secret"),
+    )
+    services = replace(two.services, readiness=lambda: checks, authenticators=(oidc(tmp_path),))
+    api = ApiClient(services)
+    sent = {name: {"Authorization": f"Bearer {token(name)}"} for name in ("ops", "watch-here")}
+
+    def names(**options: Any) -> list[str]:
+        return [it["name"] for it in api.get("/readyz?verbose", **options).json()["checks"]]
+
+    assert names() == names(headers={"Authorization": "Bearer x"}) == ["store"]
+    assert names(headers=sent["watch-here"]) == ["store", "ocr"]
+    assert names(headers=sent["ops"]) == ["store", "ocr", HIDDEN]
+
+
+def test_metrics_may_be_closed(two: TwoNamespaces, tmp_path: Path) -> None:
+    api = ApiClient(replace(two.services, metrics_open=False, authenticators=(oidc(tmp_path),)))
+    found = {
+        name: api.get("/metrics", headers={"Authorization": f"Bearer {token(name)}"}).status_code
+        for name in ("watch", "ops", "watch-here", "act-there")
+    }
+    assert api.get("/metrics").status_code == 401
+    assert found == {"watch": 200, "ops": 200, "watch-here": 403, "act-there": 403}

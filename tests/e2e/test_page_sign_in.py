@@ -1,0 +1,87 @@
+"""Signing in on the page, in a real Chromium: only where the service wants it, and kept in the tab alone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from ipa.api.app import create_app
+from ipa.api.services import Services
+from tests.fakes.people import oidc, token
+from tests.fakes.services import FakeWorld
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs Chromium at {CHROMIUM}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def serving(services: Services) -> Iterator[str]:
+    """The address of the page over these services."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(create_app(services), log_level="error", ws="none", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+def test_who_looks_signs_in_once_and_out_again(browser: Browser, tmp_path: Path) -> None:
+    services = replace(FakeWorld().play(20).services(), authenticators=(oidc(tmp_path),))
+    with serving(services) as url:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(url)
+        form = page.get_by_role("dialog", name="Sign in")
+        expect(form).to_be_visible()
+        expect(page.get_by_label("Your key or token")).to_be_focused()
+        expect(page.locator("#stages .stage")).to_have_count(0)
+        page.keyboard.press("Escape")
+        expect(form).to_be_visible()
+        page.keyboard.type("nonsense")
+        page.keyboard.press("Enter")
+        expect(form.get_by_role("alert")).to_contain_text("does not accept")
+        page.keyboard.type(token("watch-here"))
+        page.keyboard.press("Enter")
+        expect(page.locator("#stages .stage")).to_have_count(2)
+        expect(form).to_have_count(0)
+        assert context.cookies() == []
+        page.reload()
+        expect(page.locator("#stages .stage")).to_have_count(2)
+        other = context.new_page()
+        other.goto(url)
+        expect(other.get_by_role("dialog", name="Sign in")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(form).to_be_visible()
+        expect(page.locator("#stages .stage")).to_have_count(0)
+        context.close()
+
+
+def test_where_nobody_has_to_say_who_they_are_nothing_is_asked(browser: Browser) -> None:
+    with serving(FakeWorld().play(20).services()) as url:
+        page = browser.new_page()
+        page.goto(url)
+        expect(page.locator("#stages .stage")).to_have_count(2)
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
+        page.close()

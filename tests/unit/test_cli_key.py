@@ -1,0 +1,80 @@
+"""`ipa key`: keys are made, listed and ended; what they are called with is shown once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ipa.adapters.store.store import open_store
+from ipa.cli.main import run
+
+KEY = re.compile(r"ipa_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    return tmp_path
+
+
+def made(capfd: Captured, *options: str) -> tuple[str, str, str]:
+    """A key, its id, and what is said of it beside."""
+    assert run(["key", "create", *options]) == 0
+    out, err = capfd.readouterr()
+    found = KEY.fullmatch(out.strip())
+    assert found is not None
+    return found[0], found[1], err
+
+
+def test_a_key_is_printed_once_and_alone(capfd: Captured) -> None:
+    token, key_id, said = made(capfd, "--role", "owner", "--name", "ada")
+    assert re.fullmatch(
+        rf"key {key_id} of ada: owner of default, until \d{{4}}-.* UTC; it is not shown again\n", said
+    )
+    assert run(["key", "list"]) == 0
+    out = capfd.readouterr().out
+    assert key_id in out and "owner of default" in out and "valid" in out
+    assert token not in out and token[17:] not in out
+
+
+def test_a_revoked_key_is_listed_as_such(capfd: Captured) -> None:
+    _, key_id, _ = made(capfd, "--role", "operator", "--expires", "never")
+    assert run(["key", "revoke", key_id]) == 0
+    assert "is revoked" in capfd.readouterr().out
+    assert run(["key", "list", "-o", "json"]) == 0
+    (found,) = json.loads(capfd.readouterr().out)
+    assert (found["state"], found["role"], found["namespace"]) == ("revoked", "operator", "*")
+    assert found["expires_at"] is None and found["revoked_at"]
+
+
+def test_as_json_with_the_key(capfd: Captured) -> None:
+    assert run(["key", "create", "--role", "viewer", "-n", "*", "--expires", "12h", "-o", "json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    store = open_store("sqlite:///runs/ipa.sqlite3")
+    kept = store.keys.find(found.pop("token"))
+    store.close()
+    assert kept is not None and kept.key_id == found["key_id"] and found["namespace"] == "*"
+    assert kept.expires_at is not None
+    assert (kept.expires_at - kept.created_at).total_seconds() == 12 * 3600
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["create", "--role", "admin"], 64, "admin"),
+        (["create", "--role", "operator", "-n", "vision"], 64, "an operator is one of every namespace"),
+        (["create", "--role", "owner", "--expires", "soon"], 64, "'soon' is no time"),
+        (["create", "--role", "owner", "--expires", "0d"], 64, "'0d' is no time"),
+        (["create", "--role", "owner", "--expires", "999999999d"], 64, "is no time"),
+        (["create", "--role", "owner", "--name", "a\nb"], 64, "characters that do not print"),
+        (["revoke", "nope"], 1, "there is no key 'nope'"),
+    ],
+)
+def test_what_makes_no_sense(options: list[str], code: int, words: str, capfd: Captured) -> None:
+    assert run(["key", *options]) == code
+    assert words in capfd.readouterr().err
