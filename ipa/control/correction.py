@@ -75,14 +75,12 @@ class Since:
 
     stage: str
     variant: str
-    batch_size: int
     cores: float
     since_s: float
 
     def is_of(self, config: StageConfig) -> bool:
-        """Whether the configuration has such replicas, however many."""
-        mine = (self.stage, self.variant, self.batch_size, self.cores)
-        return mine == (config.stage, config.variant, config.batch_size, config.cores)
+        """Whether the configuration has such replicas: however many, and for batches of any size."""
+        return (self.stage, self.variant, self.cores) == (config.stage, config.variant, config.cores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +200,7 @@ def _steps(ratio: float) -> int:
 
 
 def _since(config: StageConfig, now_s: float) -> Since:
-    return Since(config.stage, config.variant, config.batch_size, config.cores, now_s)
+    return Since(config.stage, config.variant, config.cores, now_s)
 
 
 def _is_ripe(batches: Measured[Batches], since: Since, settings: GuardSettings, now_s: float) -> bool:

@@ -169,11 +169,11 @@ def test_parts_that_share_the_load_are_not_told_apart_so_not_learned_of() -> Non
 
 
 def test_other_replicas_are_watched_for_a_window_before_anything_is_learned_of_them() -> None:
-    slow, other = observed(1.3), observed(3.0, replace(SMALLEST[0], batch_size=4))
+    slow, other = observed(1.3), observed(3.0, replace(SMALLEST[0], cores=2.0))
     known = after(*[slow] * 9)
-    # More of the same are the same.
-    more = observed(1.3, replace(SMALLEST[0], replicas=5))
-    assert after(more, known=known, first_s=90.0).seen[0].at_s == 90.0
+    # More of the same are the same, and so are those that get larger batches.
+    for changed in (replace(SMALLEST[0], replicas=5), replace(SMALLEST[0], batch_size=4)):
+        assert after(observed(1.3, changed), known=known, first_s=90.0).seen[0].at_s == 90.0
     assert [after(*[other] * n, known=known, first_s=90.0).seen[0].at_s for n in (1, 2)] == [80.0, 100.0]
     # What was on its way in between is other replicas too.
     gone = after(other, known=known, first_s=90.0, in_flight=True)
