@@ -116,6 +116,7 @@ def test_a_rate_without_a_plan_fails_the_change(ci: Ci, repository: Path, short:
     edit(repository / PIPELINE, ("latency: 1s", "latency: 50ms"))
     code, out, _ = ci(*SHORT, "-o", "md", "--sarif", "s.json")
     assert code == 3
+    assert "❌ a recorded rate has no plan" in out
     assert "no plan carries 10 rps, the p50 of the trace (infeasible)" in out and "feasible with" in out
     results = json.loads((repository / "s.json").read_text())["runs"][0]["results"]
     assert {result["ruleId"] for result in results} == {"no-plan"}

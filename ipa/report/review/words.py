@@ -105,9 +105,12 @@ def verdict(review: Review) -> str:
     """Whether the guardrails hold, with their mark."""
     if review.problems:
         return "❌ files cannot be used"
-    broken = len(review.findings)
-    if broken:
-        return f"❌ {broken} guardrail{'' if broken == 1 else 's'} broken"
+    broken = sum(finding.rule is not None for finding in review.findings)
+    against = [f"{broken} guardrail{'' if broken == 1 else 's'} broken"] if broken else []
+    if len(review.findings) > broken:
+        against.append("a recorded rate has no plan")
+    if against:
+        return f"❌ {', '.join(against)}"
     has_rules = any(each.rules for each in review.pipelines)
     return "✅ guardrails passed" if has_rules else "no guardrails"
 
