@@ -28,6 +28,7 @@ def services_of(app: App) -> Services:
         verify=app.store.verify_decisions,
         clock=app.clock,
         registry=app.registry,
+        http=app.http,
         endpoints=app.endpoints,
         standing=app.standing,
         beside=lambda name: _beside(app, name),

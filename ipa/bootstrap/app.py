@@ -15,6 +15,7 @@ from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.store import Store, open_store
 from ipa.bootstrap.leading import leadership_of, own_world
@@ -25,6 +26,7 @@ from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, NoEvents
+from ipa.metering.make import new_registry
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.profile import StageProfile
@@ -52,6 +54,8 @@ class App:
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
     beside: Mapping[str, ControlLoop] = field(default_factory=dict)
+    # What counts the requests of the API.
+    http: HttpMetrics | None = None
 
     def standing(self) -> Standing:
         """Whether this replica leads, and who does where it does not."""
@@ -81,7 +85,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
     stop = StopSignal()
     clock = SystemClock(stop)
-    registry = CollectorRegistry()
+    registry = new_registry()
     with ExitStack() as resources:
         store = open_store(settings.store_url)
         resources.callback(store.close)
@@ -110,7 +114,9 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if settings.actuation == "gitops":
             workload = through_gitops(settings, workload, store)
         world = World(clock, metrics, workload, store, store, leads, events or NoEvents())
-        catalogue = Catalogue(registry, tuple(pipelines.values()))
+        catalogue = Catalogue(
+            registry, tuple(pipelines.values()), tick_s=settings.tick_s, install=settings.install
+        )
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         publisher = Publisher(catalogue)
@@ -144,6 +150,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             resources=resources.pop_all(),
             leadership=leadership,
             beside=others,
+            http=HttpMetrics(registry),
         )
 
 
