@@ -9,12 +9,13 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.http import HttpMetrics
 from ipa.api.app import openapi_document
+from ipa.metering.make import new_registry
 from tests.fakes.services import ApiClient, FakeWorld
 
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    return CollectorRegistry()
+    return new_registry()
 
 
 @pytest.fixture

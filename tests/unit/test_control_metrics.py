@@ -14,6 +14,7 @@ from ipa.control.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.metering import table
 from ipa.metering.labels import Incident
+from ipa.metering.make import new_registry
 from ipa.metering.metric import Kind
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, UnavailableError
@@ -22,13 +23,13 @@ from tests.fakes.world import PIPELINE, Scenario, profiled, scenario
 
 
 def published(made: Scenario) -> CollectorRegistry:
-    registry = CollectorRegistry()
+    registry = new_registry()
     made.loop._hooks = (Publisher(Catalogue(registry, [PIPELINE])),)
     return registry
 
 
 def test_every_reason_has_its_series_before_anything_happened() -> None:
-    registry = CollectorRegistry()
+    registry = new_registry()
     Catalogue(registry, [PIPELINE])
     for reason in ReasonCode:
         labels = {"pipeline": "pages", "reason": reason.value}
@@ -81,7 +82,7 @@ def test_what_is_not_seen_is_not_shown_as_the_last_value_nor_as_zero() -> None:
 
 
 def test_gauges_are_nan_and_counters_zero_before_anything_was_seen() -> None:
-    registry = CollectorRegistry()
+    registry = new_registry()
     Catalogue(registry, [PIPELINE])
     zero = [metric.base for metric in table.METRICS if metric.kind is not Kind.GAUGE]
     known = ("ipa_build_info", "ipa_leader", "ipa_sla")
@@ -239,7 +240,7 @@ def test_the_series_of_a_pipeline_are_bounded_and_a_run_adds_none() -> None:
     )
     made.ticks(30)
     assert series() == before
-    alone = CollectorRegistry()
+    alone = new_registry()
     Catalogue(alone)
     own = sum(len(family.samples) for family in alone.collect())
     # Of a thousand pipelines of two stages with two variants each some 10⁵.

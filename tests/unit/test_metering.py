@@ -20,6 +20,7 @@ from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
 from ipa.metering import labels as of
 from ipa.metering import table
+from ipa.metering.make import new_registry
 from ipa.metering.metric import OTHER, Kind, Metric, Unit
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Fallback
@@ -57,7 +58,7 @@ class _Workload:
 
 def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router and queue with everything on it that there is."""
-    service = CollectorRegistry()
+    service = new_registry()
     Catalogue(service, (PIPELINE,))
     HttpMetrics(service).start({"/healthz": ("GET",)})
     service.register(KubeHealth(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
@@ -157,7 +158,7 @@ def test_bucket_weights_count_what_met_the_sla(sla_s: float) -> None:
     assert counted == pytest.approx(min(sla_s, 10.0))
     router = RouterMetrics("pages")
     known = {sample.labels.get("le") for family in router.registry.collect() for sample in family.samples}
-    registry = CollectorRegistry()
+    registry = new_registry()
     Catalogue(registry, (replace(PIPELINE, sla=replace(PIPELINE.sla, latency_s=sla_s)),))
     shown = {
         sample.labels["le"]
