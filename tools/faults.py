@@ -23,6 +23,7 @@ GROUPS = {
     "L": "Two replicas of the service",
     "W": "Workloads",
     "I": "Inputs",
+    "O": "What is told of the service",
 }
 
 HEAD = """# What goes wrong, and what then happens
