@@ -19,18 +19,13 @@ from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import (
-    AlwaysLeading,
-    DecisionLog,
-    Leadership,
-    PipelineControl,
-    Workload,
-)
+from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Signals, Workload
 from ipa.control.state import PeakForecaster
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
+from ipa.model.observation import Batches, Measured
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
@@ -47,6 +42,8 @@ from tests.fakes.world import PIPELINE, PROFILES
 
 SCRAPE_S = 15.0
 TICK_S = 10.0
+# Times of batches are those of so long.
+BATCHES_S = 30.0
 # What targets say of themselves.
 SERVICE = {"job": "ipa", "namespace": "ipa"}
 PIPELINES = {"job": "pipelines", "namespace": "default"}
@@ -124,7 +121,7 @@ class Monitored:
     ) -> None:
         self.pipeline, self.epoch_s = pipeline, epoch_s
         self.duration_s = float(len(rates_rps))
-        self.settings = settings or GuardSettings(tick_s=TICK_S, peek_s=2.0)
+        self.settings = settings or GuardSettings(tick_s=TICK_S, peek_s=2.0, correct_profiles=True)
         times_s = request_times(rates_rps, "poisson", seed=(seed, 1))
         inputs = PolicyInputs(pipeline, profiles, None, "exact", 5.0, explain=False)
         first = start or inputs.profiled().plan(pipeline, max(rates_rps[:20])).configs
@@ -156,7 +153,7 @@ class Monitored:
             pipeline,
             World(
                 self,
-                self.sim.metrics,
+                _Timed(self.sim),
                 workload(self.sim.workload, self),
                 decisions(self.memory, self),
                 self.memory,
@@ -212,6 +209,29 @@ class Monitored:
         for name, queue in self.queues.items():
             self.scraped.take(self._number, queue.registry, {**PIPELINES, "instance": name})
         self._number += 1
+
+
+class _Timed:
+    """The simulator's metrics, and the times of batches as the queues of local pipelines count them.
+
+    Every batch counts as full: the simulator keeps no times of single batches.
+    """
+
+    def __init__(self, sim: SimWorld) -> None:
+        self._sim, self.load = sim, sim.metrics.load
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """The signals as they are known now."""
+        seen = self._sim.metrics.read(pipeline, window_s)
+        stages = dict(seen.stages)
+        for config in self._sim.cluster.configs():
+            rate = stages[config.stage].arrival_rate_rps
+            if isinstance(rate, Measured):
+                full_s = self._sim.truth.service(config).full_s
+                count = rate.value * BATCHES_S / config.batch_size
+                batches = Measured(Batches(count, full_s, float(config.batch_size), BATCHES_S), rate.age_s)
+                stages[config.stage] = replace(stages[config.stage], batches=batches)
+        return replace(seen, stages=stages)
 
 
 @dataclass

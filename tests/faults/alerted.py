@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ipa.control.guards import GuardSettings
 from ipa.control.ports import DecisionLog, Rollout, RolloutPhase, Workload, WorkloadState
 from ipa.control.state import PeakForecaster
 from ipa.model.decision import Change, Decision
@@ -18,7 +19,7 @@ from ipa.model.rolling import Rolling
 from ipa.policies.base import Policy, PolicyState
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.metrics import MetricsSettings
-from tests.fakes.monitored import Monitored, slower
+from tests.fakes.monitored import TICK_S, Monitored, slower
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 # A fault begins when the loop has settled.
@@ -345,6 +346,17 @@ FAULTS: tuple[Fault, ...] = (
         "W8",
         "everything takes twice as long as the profiles say",
         lambda: Monitored(steady(2 * RATE_RPS, 2 * RATE_RPS), true_profiles=slower(PROFILES, 2.0)),
+        _of("IpaProfileSlow"),
+        OVERLOAD,
+    ),
+    Fault(
+        "W8",
+        "the same, with profiles that are not corrected",
+        lambda: Monitored(
+            steady(2 * RATE_RPS, 2 * RATE_RPS),
+            true_profiles=slower(PROFILES, 2.0),
+            settings=GuardSettings(tick_s=TICK_S, peek_s=2.0),
+        ),
         _of("IpaCrowded"),
         OVERLOAD,
     ),

@@ -69,6 +69,14 @@ REQUESTS = (
         "Only {{ $value }} replicas of {{ $labels.stage }} answer, fewer than are wanted, for ten minutes.",
     ),
     Alert(
+        "IpaProfileSlow",
+        f"max by ({BY}, stage, variant) ({table.SLOWDOWN.name}) > 1.25",
+        "10m",
+        WARNING,
+        f"{HERE}: {{{{ $labels.stage }}}}={{{{ $labels.variant }}}} takes longer than its profile says",
+        "Batches take {{ $value | humanize }} times what was measured. Plans go by that, and are dearer.",
+    ),
+    Alert(
         "IpaCrowded",
         f"{held('apply.saturated', '10m')} > 0",
         "0s",

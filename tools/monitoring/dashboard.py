@@ -189,6 +189,12 @@ TIMELINE = (
         steps=True,
     ),
     Panel(
+        "Slower than the profile",
+        "none",
+        (Query(newest(table.SLOWDOWN, "stage, variant"), "{{stage}}={{variant}}"),),
+        "Time of batches over that of the profile; 1 is as measured.",
+    ),
+    Panel(
         "Changes, by reason",
         "none",
         (Query(often(table.DECISIONS, "reason", f'{HERE},reason=~"apply.*"'), "{{reason}}"),),
