@@ -264,14 +264,14 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "S1",
         "no plan meets the SLA",
-        lambda: Monitored(steady(2.0, 2.0, length_s=1500), pipeline=HASTY, start=SMALLEST),
+        lambda: Monitored(steady(2.0, 2.0, length_s=1140), pipeline=HASTY, start=SMALLEST),
         _of("IpaInfeasible", "IpaSloBurnFast", "IpaSloBurnSlow", "IpaLatencyAboveSla"),
         OVERLOAD,
     ),
     Fault(
         "S1",
         "more load than a budget without room for a change",
-        lambda: Monitored(steady(40.0), pipeline=POOR),
+        lambda: Monitored(steady(40.0, length_s=600), pipeline=POOR),
         _of("IpaNoRoom", "IpaSloBurnFast"),
         OVERLOAD,
     ),
@@ -363,7 +363,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "F3",
         "forecasts are half of what comes",
-        lambda: Monitored(steady(length_s=1200), forecaster=too_low),
+        lambda: Monitored(steady(length_s=1020), forecaster=too_low),
         _of("IpaForecastOff"),
         OVERLOAD,
     ),
