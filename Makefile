@@ -66,6 +66,7 @@ lock: install ## requirements/all.txt anew from pyproject.toml
 reference: install ## docs/reference anew from the code
 	$(PY) tools/reference.py
 	$(PY) tools/openapi.py
+	$(PY) -m tools.monitoring
 
 clean: ## remove what the commands above made
 	rm -rf .venv runs .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

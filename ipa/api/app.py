@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 import ipa
 from ipa.api import acting, events, problems, reading
 from ipa.api.gate import Gate
+from ipa.api.metered import count_requests
 from ipa.api.reading import Using
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
@@ -29,6 +30,9 @@ def create_app(services: Services, *, hosts: tuple[str, ...] = LOOPBACK) -> Fast
     """The ASGI application over those services, answering to those host names (empty: to any)."""
     app = _application(hosts)
     app.state.services = services
+    if services.http is not None:
+        # Outermost, so that what the shell refuses counts too.
+        count_requests(app, services.http)
     return app
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.store.feed import Record
 from ipa.api.live import BesideLive, LiveState
 from ipa.api.streams import Streams
@@ -90,6 +91,8 @@ class Services:
     verify: Callable[[str, Head | None], Verified]
     clock: Clock
     registry: CollectorRegistry = field(default=REGISTRY)
+    # None where requests are not counted.
+    http: HttpMetrics | None = None
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # Whether this replica leads, and who does where it does not.

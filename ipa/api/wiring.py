@@ -30,6 +30,7 @@ def services_of(app: App) -> Services:
         verify=app.store.verify,
         clock=app.clock,
         registry=app.registry,
+        http=app.http,
         endpoints=app.endpoints,
         standing=app.standing,
         authenticators=app.authenticators,

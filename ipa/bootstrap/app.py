@@ -15,6 +15,7 @@ from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.feed import Feed
@@ -30,6 +31,7 @@ from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, Deed, NoEvents, Said
+from ipa.metering.make import new_registry
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.profile import StageProfile
@@ -63,6 +65,8 @@ class App:
     webhook: Webhook | None = None
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
+    # What counts the requests of the API.
+    http: HttpMetrics | None = None
 
     def standing(self) -> Standing:
         """Whether this replica leads, and who does where it does not."""
@@ -92,7 +96,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
     stop = StopSignal()
     clock = SystemClock(stop)
-    registry = CollectorRegistry()
+    registry = new_registry()
     with ExitStack() as resources:
         store = open_store(settings.store_url)
         resources.callback(store.close)
@@ -123,7 +127,9 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if settings.actuation == "gitops":
             workload = through_gitops(settings, workload, store)
         world = World(clock, metrics, workload, store, store, leads, events or NoEvents())
-        catalogue = Catalogue(registry, tuple(pipelines.values()))
+        catalogue = Catalogue(
+            registry, tuple(pipelines.values()), tick_s=settings.tick_s, install=settings.install
+        )
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         hooks = (Publisher(catalogue), Changes(store.note))
@@ -165,6 +171,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             feed=feed,
             webhook=webhook,
             authenticators=authenticators,
+            http=HttpMetrics(registry),
         )
 
 

@@ -151,11 +151,10 @@ class ControlLoop:
                 log.warning("tick of %s took too long, %d skipped", self.pipeline.name, missed)
             wait_s = max(due_s - clock.monotonic_s(), 0.0)
             self._snapshot = replace(self._snapshot, next_tick_at=clock.now() + timedelta(seconds=wait_s))
-            if self.rest(due_s):
-                due_s = clock.monotonic_s()
-            if self._waker.is_set():
+            if self.rest(due_s) or self._waker.is_set():
                 self._waker.clear()
                 due_s = clock.monotonic_s()
+                self._snapshot = replace(self._snapshot, early_ticks=self._snapshot.early_ticks + 1)
 
     def rest(self, until_s: float) -> bool:
         """Wait until then; whether it ended early since more comes than what runs was planned for.

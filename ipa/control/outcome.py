@@ -22,6 +22,14 @@ from ipa.model.errors import (
 )
 from ipa.model.observation import Measured
 
+# How the decision that says how a write went differs in name from the one that wrote.
+OUTCOME = "-outcome"
+
+
+def is_outcome(decision: Decision) -> bool:
+    """Whether it says why a write failed."""
+    return decision.decision_id.endswith(OUTCOME)
+
 
 def standing_by(request: TickRequest) -> Decision:
     """The decision of a replica of the service that does not lead; it is not recorded."""
@@ -94,7 +102,7 @@ def unwritten(
     tick = state.tick + 1
     held = replace(
         decision,
-        decision_id=f"{decision.decision_id}-outcome",
+        decision_id=f"{decision.decision_id}{OUTCOME}",
         tick=tick,
         action=Action.HOLD,
         reason=reason,

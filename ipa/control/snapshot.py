@@ -9,6 +9,7 @@ from ipa.control.actuation import Actuation, Phase
 from ipa.control.correction import UNCORRECTED, Correction
 from ipa.control.guards import total_cores
 from ipa.control.ports import PipelineControl
+from ipa.control.quarantine import Failure
 from ipa.control.state import EngineState, TickRequest
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
@@ -41,8 +42,9 @@ class HistoryPoint:
 class Snapshot:
     """What the loop knows now. `plan` and `forecast` are the latest there were, `tick_s` what the tick took.
 
-    `skipped_ticks` were not run since the tick before them took too long. `would` is what would run had all
-    that shadow mode decided been carried out; empty in other modes, or where what runs was not seen.
+    `skipped_ticks` were not run since the tick before them took too long, `early_ticks` were brought forward.
+    `quarantines` are the failed rollouts that are not tried again yet. `would` is what would run had all that
+    shadow mode decided been carried out; empty in other modes, or where what runs was not seen.
     `correction` is how variants do beside their profiles, `ended` the change of which this tick saw the end.
     """
 
@@ -58,9 +60,11 @@ class Snapshot:
     next_tick_at: datetime | None = None
     tick_s: float = 0.0
     skipped_ticks: int = 0
+    early_ticks: int = 0
     would: tuple[StageConfig, ...] = ()
     correction: Correction = UNCORRECTED
     ended: Actuation | None = None
+    quarantines: tuple[Failure, ...] = ()
 
 
 def after_tick(
@@ -81,9 +85,11 @@ def after_tick(
         next_tick_at=before.next_tick_at,
         tick_s=tick_s,
         skipped_ticks=before.skipped_ticks,
+        early_ticks=before.early_ticks,
         would=_would(request, state),
         correction=state.correction,
         ended=state.ended,
+        quarantines=tuple(failure for failure in state.failures if request.now_s < failure.until_s),
     )
 
 

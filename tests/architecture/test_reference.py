@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ipa.model.decision import Notice, ReasonCode
 
 
-def test_settings_and_commands_are_as_in_the_code(root: Path) -> None:
+@pytest.mark.parametrize("tool", [("tools/reference.py",), ("-m", "tools.monitoring")], ids=" ".join)
+def test_what_is_made_from_the_code_is_as_the_code_has_it(root: Path, tool: tuple[str, ...]) -> None:
     run = subprocess.run(
-        [sys.executable, "tools/reference.py", "--check"],
+        [sys.executable, *tool, "--check"],
         cwd=root,
         capture_output=True,
         text=True,

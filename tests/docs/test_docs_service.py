@@ -7,6 +7,7 @@ import shlex
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 import typer
 
@@ -17,7 +18,7 @@ from ipa.settings import Settings
 from tests.fakes.services import FakeWorld, InProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops")
+GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops", "monitor", "alerts")
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
 NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320"}
@@ -49,8 +50,10 @@ def test_its_commands_are_right(
             assert run([NAMES.get(word, word) for word in words[1:]]) == 0, f"{line}\n{capfd.readouterr()}"
         elif words[0] == "kubectl":
             assert [
-                word for word in words if word.startswith("deploy/rbac/") and not (ROOT / word).is_file()
+                word for word in words if word.startswith("deploy/") and not (ROOT / word).is_file()
             ] == []
+        elif words[0] == "curl":
+            assert InProcess(world.services()).handle_request(httpx.Request("GET", words[-1])).is_success
         elif "=" in words[0]:
             name, _, value = words[0].partition("=")
             assert Settings.from_env({name: value})

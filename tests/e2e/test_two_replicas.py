@@ -108,7 +108,10 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path) -> No
         assert refused.status_code == 409
         assert leader.standing()["identity"] in refused.json()["detail"]
         assert leader.client.post("/v1/pipelines/video/pause", json={"by": "kim"}).status_code == 200
-        for replica, metric in ((leader, "ipa_leader 1.0"), (standby, "ipa_leader 0.0")):
+        for replica, metric in (
+            (leader, 'ipa_leader{install="ipa"} 1.0'),
+            (standby, 'ipa_leader{install="ipa"} 0.0'),
+        ):
             assert metric in replica.client.get("/metrics").text.splitlines()
             assert replica.client.get("/healthz").status_code == 200
             assert replica.client.get("/readyz").status_code == 200

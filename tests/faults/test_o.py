@@ -1,172 +1,102 @@
-"""What must hold while the service runs: secrets stay where they are."""
+"""O: what is told of the service, to those who watch it."""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Callable
+import random
+import string
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
-import httpx
 import pytest
 
-from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.keys import KeyIdentities
-from ipa.adapters.identity.reviews import KubeIdentities
-from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.store.store import open_store
-from ipa.api.services import Services
-from ipa.cli.main import run
-from ipa.cli.source import Service, source
-from ipa.control.clock import VirtualClock
-from ipa.model.access import Grant, Role
-from ipa.model.errors import IpaError
-from ipa.settings import Settings
-from tests.fakes.kube import FakeKube, FaultKind
-from tests.fakes.people import oidc, token
-from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline
+from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.http import HttpMetrics
+from ipa.metering.make import new_registry
+from tests.fakes.promtool import alert_names, alerts_over, needs_promtool
+from tests.fakes.services import ApiClient, FakeWorld
+from tests.fakes.world import PIPELINE
+from tests.faults.alerted import FAULTS, Fault
 from tests.faults.table import Case
 
-CANARY = "canary5f1c9e"
-VERBS = (
-    ["status", "ocr"],
-    ["history", "ocr"],
-    ["diff", "ocr"],
-    ["apply", "ocr"],
-    ["pause", "ocr", "--reason", "r"],
-    ["resume", "ocr"],
-    ["mode", "ocr", "active"],
-    ["status", "ocr", "-o", "json"],
-)
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "BREW", "X" * 40)
+ALPHABET = string.ascii_letters + string.digits + "/%.{}-_~"
 
 
-class Elsewhere(httpx.BaseTransport):
-    """A service that is another one, refuses, or is not there."""
+def test_o1_requests_cannot_make_series(case: Case) -> None:
+    """Paths, methods, names, ids, queries and headers that no one would foresee."""
+    registry = new_registry()
+    Catalogue(registry, (PIPELINE,))
+    services = replace(FakeWorld().play(3).services(), registry=registry, http=HttpMetrics(registry))
+    api, dice = ApiClient(services), random.Random(1)
 
-    def __init__(self, status: int | None) -> None:
-        self._status = status
+    def series() -> int:
+        return sum(len(family.samples) for family in registry.collect())
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if self._status is None:
-            raise httpx.ConnectError("refused", request=request)
-        if self._status == 200:
-            return httpx.Response(200, text="<html>another service</html>")
-        return httpx.Response(self._status, json={"detail": "no", "code": "x"})
+    def text(most: int) -> str:
+        return "".join(dice.choice(ALPHABET) for _ in range(dice.randint(1, most)))
 
+    def ask(times: int) -> None:
+        for _ in range(times):
+            path = dice.choice(("/", "/v1/pipelines/", "/v1/decisions/", "/assets/", "/problems/")) + text(60)
+            headers = {"X-Request-Id": text(30), "User-Agent": text(30)}
+            api(dice.choice(METHODS), path, params={text(8).strip("%"): text(20)}, headers=headers)
 
-def test_o5_the_command_line_keeps_its_token(
-    case: Case,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    monkeypatch.chdir(tmp_path)
-    services = replace(FakeWorld().play(20).services(), authenticators=(oidc(tmp_path),))
-    good = token("ops", canary=CANARY)
-    at = f"http://ada:{CANARY}@127.0.0.1:1"
-    ways: list[tuple[str, httpx.BaseTransport]] = [
-        (good, InProcess(services)),
-        (token("watch", canary=CANARY), InProcess(services)),
-        (CANARY, InProcess(services)),
-        *((CANARY, Elsewhere(status)) for status in (None, 200, 401, 403, 500)),
-        (f"{CANARY}\nX: y", Elsewhere(200)),
-        (f"{CANARY}é", Elsewhere(200)),
-    ]
-    spoken, codes = "", []
-    for sent, transport in ways:
-        monkeypatch.setattr("ipa.cli.source.source", lambda at, t=transport: Service(at, t))
-        monkeypatch.setenv("IPA_TOKEN", sent)
-        codes += [run([*verb, "--at", at]) for verb in VERBS]
-        monkeypatch.delenv("IPA_TOKEN")
-        codes.append(run(["--token", sent, "status", "ocr", "--at", at]))
-        spoken += "".join(capfd.readouterr()) + caplog.text
-    case.told("commands", len(codes))
-    case.equal("done with a good token", codes[: len(VERBS) + 1], [0] * (len(VERBS) + 1))
-    # 77: not known, or not allowed; 64: it is no token; the rest is that nothing sensible answers.
-    case.equal("codes", set(codes), {0, 1, 64, 77})
-    case.equal("hits", _hits(spoken, good), 0)
-    with pytest.raises(IpaError) as caught:
-        source(f"ftp://ada:{CANARY}@host")
-    case.equal("hits in a wrong address", _hits(str(caught.value)), 0)
+    before = series()
+    ask(500)
+    case.told("requests", 500)
+    case.told("series", before)
+    case.equal("series more", series() - before, 0)
+    routes = {sample.labels.get("route", "") for family in registry.collect() for sample in family.samples}
+    known = {"", "unmatched", "/assets", "/openapi.json", *_templates()}
+    case.equal("routes that are no template", sorted(routes - known), [])
 
 
-def test_o5_the_service_keeps_what_it_is_sent(
-    case: Case, caplog: pytest.LogCaptureFixture, tmp_path: Path, kube: FakeKube, connect: Callable[..., Any]
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    path = tmp_path / "keys.sqlite3"
-    store, clock = open_store(f"sqlite:///{path}"), VirtualClock()
-    _, key = store.keys.create("ada", Grant(Role.OWNER, "default"), now=clock.now())
-    secret = key.rsplit("_", 1)[1] if key.count("_") == 2 else key[17:]
-    for kind in (FaultKind.HTML, FaultKind.TRUNCATED, FaultKind.WRONG_KIND, FaultKind.RESET):
-        kube.fault(kind, resource="tokenreviews")
-    services: Services = replace(
-        FakeWorld().play(5).services(),
-        authenticators=(
-            KeyIdentities(store.keys, clock),
-            oidc(tmp_path),
-            KubeIdentities(connect(1.0, clock=clock), clock),
-        ),
-    )
-    api, spoken = ApiClient(services), ""
-    tokens = [key, f"{key[:-2]}AA", f"ipa_{CANARY}", CANARY, f"{CANARY} {CANARY}", "", CANARY, CANARY, CANARY]
-    tokens += [token("ops", canary=CANARY), token("ops", exp=1, canary=CANARY), token("x", canary=CANARY)]
-    for sent in tokens:
-        for scheme in ("Bearer", "Basic"):
-            headers = {"Authorization": f"{scheme} {sent}"}
-            for answer in (
-                api.get("/v1/pipelines", headers=headers, params={"access_token": CANARY}),
-                api.post("/v1/pipelines/ocr/pause", {}, headers=headers),
-                api.get("/readyz?verbose", headers=headers),
-                api.get("/metrics", headers=headers),
-            ):
-                spoken += answer.text + json.dumps(dict(answer.headers))
-    # What the client of this test logs of its own addresses is not ours.
-    spoken += "".join(it.getMessage() for it in caplog.records if not it.name.startswith("httpx"))
-    spoken += repr(services) + repr(store.keys.all())
-    written = b"".join(it.read_bytes() for it in tmp_path.glob("keys.sqlite3*")).decode("latin-1")
-    store.close()
-    case.told("requests", len(tokens) * 8)
-    case.equal("hits in answers and logs", _hits(spoken, secret), 0)
-    case.equal("hits in the store", _hits(written, secret), 0)
-    reviewed = [it for it in kube.requests if it.resource == "tokenreviews"]
-    case.equal("keys told to the cluster", json.dumps([it.body for it in reviewed]).count("ipa_"), 0)
+def _templates() -> set[str]:
+    from ipa.api.app import openapi_document
+
+    return {*openapi_document()["paths"], "/", "/docs", "/problems/{code}"}
 
 
-def test_o5_settings_keep_their_passwords(
-    case: Case, caplog: pytest.LogCaptureFixture, tmp_path: Path, kube: FakeKube, connect: Callable[..., Any]
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    clock = VirtualClock()
-
-    def prometheus() -> None:
-        metrics = PrometheusMetrics(f"http://ada:{CANARY}@127.0.0.1:1", 1.0, 15.0)
-        raise IpaError(str(metrics.read(a_pipeline(), 60.0)))
-
-    def keys_of_an_issuer() -> None:
-        Jwks(f"https://ada:{CANARY}@127.0.0.1:1/jwks", clock).key("x")
-
-    attempts: dict[str, Callable[[], object]] = {
-        "a store's URL that is none": lambda: open_store(f"postgresql//ada:{CANARY}@db"),
-        "a store of another kind": lambda: open_store(f"mysql://ada:{CANARY}@db/x"),
-        "a store that does not answer": lambda: open_store(f"postgresql://ada:{CANARY}@127.0.0.1:1/x"),
-        "Prometheus that does not answer": prometheus,
-        "an issuer that does not answer": keys_of_an_issuer,
-        "an issuer that is not https": lambda: Jwks(f"http://ada:{CANARY}@issuer.example/x", clock),
-        "a setting beside the token": lambda: Settings.from_env({"IPA_TOKEN": CANARY, "IPA_TOKN": CANARY}),
-    }
-    spoken = ""
-    for name, attempt in attempts.items():
-        with pytest.raises(IpaError) as caught:
-            attempt()
-        spoken += f"{name}: {caught.value} {caught.value.problems}\n"
-    case.told("attempts", len(attempts))
-    case.equal("hits", [line for line in (spoken + caplog.text).splitlines() if CANARY in line], [])
+@cache
+def fired(fault: Fault) -> frozenset[str]:
+    """The alerts that fire while it lasts."""
+    made = fault.made()
+    scraped = made.run()
+    with TemporaryDirectory() as folder:
+        return alerts_over(scraped, made.duration_s, Path(folder))
 
 
-def _hits(text: str, *secrets: str) -> int:
-    return sum(text.count(secret) for secret in (CANARY, *secrets))
+# One worker runs them all, so that the last of them has what the others found.
+alerting = pytest.mark.xdist_group("alerts")
+
+
+@needs_promtool
+@alerting
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.row}: {fault.what}")
+def test_o3_its_alert_and_no_other(case: Case, fault: Fault) -> None:
+    found = fired(fault)
+    case.told("fault", f"{fault.row}: {fault.what}")
+    case.told("fires", ", ".join(sorted(found)) or "nothing")
+    case.equal("missing", sorted(fault.fires - found), [])
+    case.equal("false", sorted(found - fault.fires - fault.may), [])
+
+
+@needs_promtool
+@alerting
+@pytest.mark.timeout(300)
+def test_o3_precision_and_recall(case: Case) -> None:
+    """Over all faults. An alert that is true beside the one that is asked for counts for neither."""
+    right = sum(len(fired(fault) & fault.fires) for fault in FAULTS)
+    asked = sum(len(fault.fires) for fault in FAULTS)
+    false = sum(len(fired(fault) - fault.fires - fault.may) for fault in FAULTS)
+    case.told("faults", len(FAULTS))
+    case.told("alerts that a fault asks for", f"{len(asked_for())} of {len(alert_names())}")
+    case.at_least("recall", right / asked, 1.0)
+    case.at_least("precision", right / (right + false), 1.0)
+
+
+def asked_for() -> set[str]:
+    """The alerts that some fault must fire."""
+    return {name for fault in FAULTS for name in fault.fires}

@@ -5,23 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from math import isnan
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.model.decision import ReasonCode
+from ipa.control.guards import GuardSettings
+from ipa.control.ports import Signals
+from ipa.metering import table
+from ipa.metering.labels import Incident
+from ipa.metering.make import new_registry
+from ipa.metering.metric import Kind
+from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.errors import ConflictError, ForbiddenError, IpaError, UnavailableError
 from ipa.model.observation import Missing, MissingReason
 from tests.fakes.world import PIPELINE, Scenario, profiled, scenario
 
 
 def published(made: Scenario) -> CollectorRegistry:
-    registry = CollectorRegistry()
+    registry = new_registry()
     made.loop._hooks = (Publisher(Catalogue(registry, [PIPELINE])),)
     return registry
 
 
 def test_every_reason_has_its_series_before_anything_happened() -> None:
-    registry = CollectorRegistry()
+    registry = new_registry()
     Catalogue(registry, [PIPELINE])
     for reason in ReasonCode:
         labels = {"pipeline": "pages", "reason": reason.value}
@@ -49,7 +57,8 @@ def test_a_tick_shows_what_it_saw_and_decided() -> None:
     assert registry.get_sample_value("ipa_predicted_latency_seconds", pipeline) == known.latency_s
     assert registry.get_sample_value("ipa_stage_replicas", stage) == 1.0
     assert registry.get_sample_value("ipa_stage_cores", stage) == 1.0
-    assert registry.get_sample_value("ipa_input_age_seconds", pipeline) == 0.0
+    for given in ("load", "latency", "stages", "workload"):
+        assert registry.get_sample_value("ipa_input_age_seconds", {**pipeline, "input": given}) == 0.0
 
 
 def test_what_is_not_seen_is_not_shown_as_the_last_value_nor_as_zero() -> None:
@@ -67,4 +76,172 @@ def test_what_is_not_seen_is_not_shown_as_the_last_value_nor_as_zero() -> None:
     for name in ("ipa_observed_arrival_rate_rps", "ipa_forecast_upper_rps"):
         value = registry.get_sample_value(name, pipeline)
         assert value is not None and isnan(value)
-    assert registry.get_sample_value("ipa_input_age_seconds", pipeline) == 90.0
+    # The load was stale when it was last looked at; latency is still seen.
+    assert registry.get_sample_value("ipa_input_age_seconds", {**pipeline, "input": "load"}) == 90.0
+    assert registry.get_sample_value("ipa_input_age_seconds", {**pipeline, "input": "latency"}) == 0.0
+
+
+def test_gauges_are_nan_and_counters_zero_before_anything_was_seen() -> None:
+    registry = new_registry()
+    Catalogue(registry, [PIPELINE])
+    zero = [metric.base for metric in table.METRICS if metric.kind is not Kind.GAUGE]
+    known = ("ipa_build_info", "ipa_leader", "ipa_sla")
+    for family in registry.collect():
+        values = [sample.value for sample in family.samples]
+        assert values
+        if family.name in zero:
+            assert set(values) == {0.0}
+        elif not family.name.startswith(known):
+            assert all(isnan(value) for value in values), family.name
+
+
+def test_the_age_of_what_is_not_seen_any_more_grows() -> None:
+    made = scenario(5.0)
+    registry = published(made)
+    made.ticks(2)
+    gone = Missing(MissingReason.UNREACHABLE, "no answer")
+    made.metrics.fault = lambda now_s, signals: Signals(gone, gone, gone)
+    made.workload.errors["read"] = [UnavailableError("no answer")] * 3
+    made.ticks(3)
+    for given in ("load", "latency", "stages", "workload"):
+        age_s = registry.get_sample_value("ipa_input_age_seconds", {"pipeline": "pages", "input": given})
+        # Seen at the second of five ticks, which are 5 s apart.
+        assert age_s == 15.0, given
+
+
+def test_the_plan_before_the_guards_and_the_decision_after_them() -> None:
+    made = scenario(40.0, mode=Mode.ADVISORY)
+    registry = published(made)
+    made.ticks(2)
+    decision = made.store.kept[-1]
+    assert decision.plan is not None and decision.reason is ReasonCode.ADVISORY
+    for config, planned in zip(decision.configs, decision.plan.configs, strict=True):
+        stage = {"pipeline": "pages", "stage": config.stage}
+        assert registry.get_sample_value("ipa_plan_replicas", stage) == planned.replicas
+        assert registry.get_sample_value("ipa_plan_cores", stage) == planned.total_cores
+        assert registry.get_sample_value("ipa_decision_replicas", stage) == config.replicas == 1
+    assert registry.get_sample_value("ipa_plan_pas_ratio", {"pipeline": "pages"}) == decision.plan.pas
+    solved = {"solver": decision.plan.solver, "termination": decision.plan.termination.value}
+    assert registry.get_sample_value("ipa_solve_seconds_count", solved) == 2.0
+    made.say(paused=True)
+    made.ticks(1)
+    # No plan was made, so none is shown.
+    value = registry.get_sample_value("ipa_plan_replicas", {"pipeline": "pages", "stage": "detect"})
+    assert value is not None and isnan(value)
+    assert registry.get_sample_value("ipa_paused", {"pipeline": "pages"}) == 1.0
+
+
+def test_what_runs_is_shown_by_variant() -> None:
+    made = scenario(5.0)
+    registry = published(made)
+    made.ticks(1)
+    shares = {
+        name: registry.get_sample_value(
+            "ipa_variant_share_ratio", {"pipeline": "pages", "stage": "detect", "variant": name}
+        )
+        for name in ("small", "big")
+    }
+    assert shares == {"small": 1.0, "big": 0.0}
+    modes = [
+        registry.get_sample_value("ipa_mode", {"pipeline": "pages", "mode": mode.value}) for mode in Mode
+    ]
+    assert sum(value or 0.0 for value in modes) == 1.0
+
+
+def counted(registry: CollectorRegistry, incident: Incident) -> float | None:
+    labels = {"pipeline": "pages", "incident": incident.value}
+    return registry.get_sample_value("ipa_incidents_total", labels)
+
+
+def test_a_plan_carried_out_in_steps_counts_as_curtailed() -> None:
+    made = scenario(60.0, settings=GuardSettings(tick_s=5.0, max_step_replicas=1))
+    registry = published(made)
+    made.ticks(1)
+    assert made.store.kept[-1].action is Action.APPLY
+    assert registry.get_sample_value("ipa_curtailed_plans_total", {"pipeline": "pages"}) == 1.0
+
+
+def test_a_rollout_that_fails_is_one_rollback_and_one_quarantine() -> None:
+    made = scenario(5.0)
+    registry = published(made)
+    made.workload.broken = {("detect", "big"), ("read", "big")}
+    made.ticks(20)
+    rollbacks = [kept for kept in made.store.kept if kept.reason is ReasonCode.ROLLBACK]
+    assert rollbacks
+    assert counted(registry, Incident.ROLLBACK) == len(rollbacks)
+    assert counted(registry, Incident.QUARANTINE) == len(rollbacks)
+    assert registry.get_sample_value("ipa_active_quarantines", {"pipeline": "pages"}) == 1.0
+
+
+def test_another_hand_is_one_drift_however_long_it_holds() -> None:
+    made = scenario(5.0)
+    registry = published(made)
+    made.ticks(6)
+    for replicas in (4, 5, 6):
+        made.workload.by_another_hand("read", replicas=replicas)
+        made.ticks(1)
+    made.ticks(5)
+    assert counted(registry, Incident.DRIFT) == 3.0
+    held = {"pipeline": "pages", "reason": ReasonCode.DRIFT.value}
+    assert registry.get_sample_value("ipa_decisions_total", held) == 8.0
+
+
+@pytest.mark.parametrize(
+    ("error", "incident"),
+    [
+        (ConflictError("it moved"), Incident.CONFLICT),
+        (ForbiddenError("no right"), Incident.REFUSED),
+        (UnavailableError("no answer"), Incident.UNANSWERED),
+    ],
+)
+def test_a_write_that_fails_counts_once(error: IpaError, incident: Incident) -> None:
+    made = scenario(40.0)
+    registry = published(made)
+    made.workload.errors["write"] = [error]
+    made.ticks(3)
+    assert [counted(registry, each) for each in Incident] == [float(each is incident) for each in Incident]
+
+
+def test_a_forecast_is_held_against_the_peak_that_came() -> None:
+    made = scenario(lambda t_s: 20.0 if 43.0 <= t_s < 45.0 else 10.0)
+    registry = published(made)
+    made.ticks(9)
+    pipeline = {"pipeline": "pages"}
+    # Of the forecasts for 20 s made at 0, 5, ... 20 all are over at 40: the load was as expected.
+    assert registry.get_sample_value("ipa_scored_forecasts_total", pipeline) == 5.0
+    assert registry.get_sample_value("ipa_forecast_error_ratio", pipeline) == 0.0
+    assert registry.get_sample_value("ipa_exceeded_forecasts_total", pipeline) == 0.0
+    made.ticks(2)
+    # Of 10 rps expected from 25 s on, and 30 s on, 20 came.
+    assert registry.get_sample_value("ipa_forecast_error_ratio", pipeline) == 1.0
+    assert registry.get_sample_value("ipa_exceeded_forecasts_total", pipeline) == 2.0
+
+
+def test_a_forecast_whose_time_was_not_seen_has_no_score() -> None:
+    made = scenario(10.0)
+    registry = published(made)
+    made.ticks(3)
+    gone = Missing(MissingReason.UNREACHABLE, "no answer")
+    made.metrics.fault = lambda now_s, signals: replace(signals, load=gone)
+    made.ticks(6)
+    assert registry.get_sample_value("ipa_scored_forecasts_total", {"pipeline": "pages"}) == 0.0
+
+
+def test_the_series_of_a_pipeline_are_bounded_and_a_run_adds_none() -> None:
+    made = scenario(lambda t_s: 5.0 + 40.0 * (t_s > 60.0))
+    registry = published(made)
+
+    def series() -> int:
+        return sum(len(family.samples) for family in registry.collect())
+
+    before = series()
+    made.metrics.fault = lambda now_s, signals: (
+        signals if now_s < 100 else replace(signals, load=Missing(MissingReason.UNREACHABLE))
+    )
+    made.ticks(30)
+    assert series() == before
+    alone = new_registry()
+    Catalogue(alone)
+    own = sum(len(family.samples) for family in alone.collect())
+    # Of a thousand pipelines of two stages with two variants each some 10⁵.
+    assert before - own <= 130

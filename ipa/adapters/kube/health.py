@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.watch import Watcher
+from ipa.metering import table
+from ipa.metering.make import counted, gauged
 
 
 class KubeHealth(Collector):
@@ -20,21 +22,11 @@ class KubeHealth(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Clock skew, lists and failures of the watches, Events that were not told."""
-        skew = GaugeMetricFamily(
-            "ipa_kube_clock_skew_seconds", "How far the API server's clock is ahead of ours."
-        )
-        if self._client.skew_s is not None:
-            skew.add_metric([], self._client.skew_s)
-        yield skew
-        labels = ["namespace", "kind"]
-        lists = CounterMetricFamily("ipa_kube_watch_lists", "Lists made to begin a watch.", labels=labels)
-        failures = CounterMetricFamily("ipa_kube_watch_failures", "Watches that failed.", labels=labels)
-        for watcher in self._watchers:
-            place = [watcher.feed.namespace, watcher.feed.what]
-            lists.add_metric(place, watcher.lists)
-            failures.add_metric(place, watcher.failures)
-        yield lists
-        yield failures
-        yield CounterMetricFamily(
-            "ipa_kube_events_dropped", "Events that were not told.", value=self._events.dropped
-        )
+        skew_s = self._client.skew_s
+        yield gauged(table.KUBE_SKEW, [] if skew_s is None else [((), skew_s)])
+        places = [(each.feed.namespace, each.feed.what) for each in self._watchers]
+        lists = [each.lists for each in self._watchers]
+        failures = [each.failures for each in self._watchers]
+        yield counted(table.KUBE_LISTS, zip(places, lists, strict=True))
+        yield counted(table.KUBE_FAILURES, zip(places, failures, strict=True))
+        yield counted(table.KUBE_EVENTS_DROPPED, [((), self._events.dropped)])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from ipa.metering import table
+from ipa.metering.make import counted
 
 
 class Costed(Protocol):
@@ -30,12 +33,7 @@ class LocalCosts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The core-seconds allocated and the replicas replaced, by pipeline."""
-        paid = CounterMetricFamily(
-            "ipa_allocated_core_seconds", "Cores of all replicas over the time alive.", labels=["pipeline"]
-        )
-        restarts = CounterMetricFamily("ipa_replica_restarts", "Replicas that died.", labels=["pipeline"])
-        for pipeline in self._pipelines:
-            paid.add_metric([pipeline], self._workload.allocated_core_seconds(pipeline))
-            restarts.add_metric([pipeline], self._workload.restarts(pipeline))
-        yield paid
-        yield restarts
+        names = self._pipelines
+        paid = [((name,), self._workload.allocated_core_seconds(name)) for name in names]
+        yield counted(table.ALLOCATED, paid)
+        yield counted(table.RESTARTS, [((name,), self._workload.restarts(name)) for name in names])

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import nan
-from typing import Any
 
 from prometheus_client import Gauge
 
 from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.control.correction import Correction
+from ipa.adapters.metrics.track import Ages, Incidents, Scores
 from ipa.control.guards import total_cores
 from ipa.control.snapshot import Snapshot
-from ipa.model.decision import Decision
-from ipa.model.observation import Measured, Missing, StageObservation
+from ipa.metering import table
+from ipa.model.decision import Action, Decision, Mode
+from ipa.model.observation import Measured, Missing, Observation, StageObservation
+from ipa.model.plan import WHOLE_PERCENT, StageConfig
+
+RUNG = table.FORECASTS.label("rung")
+SOLVER = table.SOLVE.label("solver")
+
+
+@dataclass(slots=True)
+class _Track:
+    """What is remembered of one pipeline."""
+
+    ages: Ages = field(default_factory=Ages)
+    incidents: Incidents = field(default_factory=Incidents)
+    scores: Scores = field(default_factory=Scores)
+    skipped_ticks: int = 0
+    early_ticks: int = 0
 
 
 class Publisher:
@@ -21,46 +39,76 @@ class Publisher:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._metrics = catalogue
-        # Variants whose slowdown is shown, as (pipeline, stage, variant).
-        self._slowed: set[tuple[str, str, str]] = set()
+        self._tracks: dict[str, _Track] = defaultdict(_Track)
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
         """Count the decision and show what the snapshot holds."""
-        metrics, name = self._metrics, decision.pipeline
+        name = decision.pipeline
+        track = self._tracks[name]
+        self._tick(name, decision, snapshot, track)
+        self._decided(name, decision)
+        for incident in track.incidents.of(decision, snapshot):
+            self._metrics.incidents.labels(name, incident.value).inc()
+        if snapshot.observation is not None:
+            self._seen(name, snapshot, snapshot.observation, track)
+            self._scored(name, decision, snapshot.observation, track)
+
+    def _tick(self, name: str, decision: Decision, snapshot: Snapshot, track: _Track) -> None:
+        metrics = self._metrics
         metrics.decisions.labels(name, decision.reason.value).inc()
         metrics.tick_seconds.labels(name).observe(snapshot.tick_s)
-        metrics.skipped.labels(name).set(snapshot.skipped_ticks)
+        # The loop counts from its own beginning.
+        metrics.skipped_ticks.labels(name).inc(max(snapshot.skipped_ticks - track.skipped_ticks, 0))
+        metrics.early_ticks.labels(name).inc(max(snapshot.early_ticks - track.early_ticks, 0))
+        track.skipped_ticks, track.early_ticks = snapshot.skipped_ticks, snapshot.early_ticks
         ended = datetime.fromisoformat(decision.at).timestamp() + snapshot.tick_s
         metrics.last_tick.labels(name).set(ended)
-        forecast = decision.forecast
+        metrics.active_quarantines.labels(name).set(len(snapshot.quarantines))
+        for mode in Mode:
+            metrics.mode.labels(name, mode.value).set(mode is snapshot.control.mode)
+        until = snapshot.control.paused_until
+        at = datetime.fromisoformat(decision.at)
+        metrics.paused.labels(name).set(snapshot.control.paused and (until is None or at < until))
+
+    def _decided(self, name: str, decision: Decision) -> None:
+        """The forecast, the plan before the guards and the decision after them."""
+        metrics, forecast, plan = self._metrics, decision.forecast, decision.plan
         metrics.forecast_point.labels(name).set(forecast.point_rps if forecast else nan)
         metrics.forecast_upper.labels(name).set(forecast.upper_rps if forecast else nan)
-        observation = snapshot.observation
-        if observation is None:
-            return
+        if forecast is not None:
+            metrics.forecasts.labels(name, RUNG.known(forecast.rung)).inc()
+        pas = plan.pas if plan else None
+        metrics.plan_pas.labels(name).set(nan if pas is None else pas)
+        planned = plan.configs if plan else ()
+        if plan is not None:
+            solved = metrics.solve_seconds.labels(SOLVER.known(plan.solver), plan.termination.value)
+            solved.observe(plan.solve_s)
+        if decision.action is Action.APPLY and planned and planned != decision.configs:
+            metrics.curtailed_plans.labels(name).inc()
+        for configs, replicas, cores in (
+            (planned, metrics.plan_replicas, metrics.plan_cores),
+            (decision.configs, metrics.decision_replicas, metrics.decision_cores),
+        ):
+            for stage, of_stage in self._by_stage(name, configs).items():
+                replicas.labels(name, stage).set(_replicas(of_stage))
+                cores.labels(name, stage).set(total_cores(of_stage) if of_stage else nan)
+
+    def _seen(self, name: str, snapshot: Snapshot, observation: Observation, track: _Track) -> None:
+        metrics = self._metrics
         _show(metrics.arrival_rate, observation.arrival_rate_rps, name)
         _show(metrics.latency, observation.latency_s, name)
         point = snapshot.history[-1] if snapshot.history else None
-        predicted_s = point.predicted_latency_s if point else None
-        metrics.predicted_latency.labels(name).set(nan if predicted_s is None else predicted_s)
-        metrics.input_age.labels(name).set(_age_s(observation.load))
-        self._slowdowns(name, snapshot.correction)
+        _show_or_nan(metrics.predicted_latency, point.predicted_latency_s if point else None, name)
+        _show_or_nan(metrics.running_pas, point.pas if point else None, name)
+        for given, age_s in track.ages.of(observation).items():
+            _show_or_nan(metrics.input_age, age_s, name, given.value)
         by_stage: dict[str, list[StageObservation]] = {}
         for stage in observation.stages:
             by_stage.setdefault(stage.stage, []).append(stage)
         for stage_name, parts in by_stage.items():
-            self._stage(name, stage_name, parts)
+            self._stage(name, stage_name, parts, snapshot)
 
-    def _slowdowns(self, name: str, known: Correction) -> None:
-        """How slow each variant was seen to be; NaN for what was forgotten."""
-        shown = {(name, each.stage, each.variant): each.ratio for each in known.seen}
-        for gone in {labels for labels in self._slowed if labels[0] == name} - shown.keys():
-            self._metrics.slowdown.labels(*gone).set(nan)
-        for labels, ratio in shown.items():
-            self._metrics.slowdown.labels(*labels).set(ratio)
-        self._slowed |= shown.keys()
-
-    def _stage(self, name: str, stage: str, parts: list[StageObservation]) -> None:
+    def _stage(self, name: str, stage: str, parts: list[StageObservation], snapshot: Snapshot) -> None:
         """What a stage has in all parts that share the load."""
         metrics = self._metrics
         ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
@@ -68,13 +116,39 @@ class Publisher:
         is_seen = len(running) == len(parts)
         metrics.ready_replicas.labels(name, stage).set(sum(ready) if len(ready) == len(parts) else nan)
         metrics.cores.labels(name, stage).set(total_cores(running) if is_seen else nan)
-        metrics.replicas.labels(name, stage).set(sum(it.replicas for it in running) if is_seen else nan)
+        metrics.replicas.labels(name, stage).set(_replicas(running) if is_seen else nan)
         metrics.batch_size.labels(name, stage).set(max(it.batch_size for it in running) if is_seen else nan)
+        for variant in metrics.variants(name, stage):
+            percent = sum(it.share_percent for it in running if it.variant == variant)
+            metrics.variant_share.labels(name, stage, variant).set(
+                percent / WHOLE_PERCENT if is_seen else nan
+            )
+            # NaN for what was never seen, or is forgotten.
+            known = snapshot.correction.of(stage, variant)
+            _show_or_nan(metrics.slowdown, known.ratio if known else None, name, stage, variant)
+
+    def _scored(self, name: str, decision: Decision, observation: Observation, track: _Track) -> None:
+        metrics = self._metrics
+        for score in track.scores.of(decision, observation):
+            metrics.forecast_error.labels(name).set(score.error_ratio)
+            metrics.scored_forecasts.labels(name).inc()
+            metrics.exceeded_forecasts.labels(name).inc(score.is_exceeded)
+
+    def _by_stage(self, name: str, configs: Sequence[StageConfig]) -> dict[str, list[StageConfig]]:
+        """The configs of every stage that is known, of none where it has none."""
+        found: dict[str, list[StageConfig]] = {stage: [] for stage in self._metrics.stages(name)}
+        for config in configs:
+            found.setdefault(config.stage, []).append(config)
+        return found
+
+
+def _replicas(configs: Sequence[StageConfig]) -> float:
+    return sum(config.replicas for config in configs) if configs else nan
 
 
 def _show(gauge: Gauge, value: Measured[float] | Missing, *labels: str) -> None:
     gauge.labels(*labels).set(value.value if isinstance(value, Measured) else nan)
 
 
-def _age_s(value: Measured[Any] | Missing) -> float:
-    return nan if value.age_s is None else value.age_s
+def _show_or_nan(gauge: Gauge, value: float | None, *labels: str) -> None:
+    gauge.labels(*labels).set(nan if value is None else value)

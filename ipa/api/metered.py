@@ -1,0 +1,73 @@
+"""Counts what is asked of the API, by route template and class of status."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ipa.adapters.metrics.http import HttpMetrics
+
+# What no route takes: it is answered 404, or refused before it came to a route.
+UNMATCHED = "unmatched"
+
+
+def count_requests(app: Starlette, metrics: HttpMetrics) -> None:
+    """Have the application count its requests; its routes have their series from now on."""
+    routes = tuple(app.routes)
+    metrics.start({**dict(_templates(routes)), UNMATCHED: ("GET",)})
+    app.add_middleware(Metered, metrics=metrics, routes=routes)
+
+
+class Metered:
+    """Wraps the application and its shell. The time until an answer begins counts: streams do not end."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, routes: Sequence[BaseRoute]) -> None:
+        self._app, self._metrics = app, metrics
+        self._templates = dict(_templates(routes))
+        # Starlette's own routes leave no more than what they call.
+        self._called = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.monotonic()
+        # Without an answer: the client went away, or the server failed.
+        status, seconds = 500, 0.0
+
+        async def seen(message: Message) -> None:
+            nonlocal status, seconds
+            if message["type"] == "http.response.start":
+                status, seconds = message["status"], time.monotonic() - began_s
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, seen)
+        finally:
+            self._metrics.in_flight.dec()
+            seconds = seconds or time.monotonic() - began_s
+            self._metrics.answered(self._route(scope), scope["method"], status, seconds)
+
+    def _route(self, scope: Scope) -> str:
+        """The template of the route that took it, which the router leaves in the scope."""
+        template = getattr(scope.get("route"), "path", "") or scope.get("root_path", "")
+        if "endpoint" in scope:
+            template = template or self._called.get(scope["endpoint"], "")
+        return template if template in self._templates else UNMATCHED
+
+
+def _templates(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The templates with their methods; of a folder of files its path."""
+    methods: dict[str, set[str]] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            methods.setdefault(route.path, set()).update(route.methods or ())
+        elif isinstance(route, Mount):
+            methods.setdefault(route.path, set()).add("GET")
+    for path, found in methods.items():
+        yield path, tuple(sorted(found))

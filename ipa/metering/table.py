@@ -1,0 +1,279 @@
+"""The metrics: code, reference, alert rules and dashboard are all made from these lines."""
+
+from __future__ import annotations
+
+from ipa.metering import labels as of
+from ipa.metering.metric import Kind, Metric, Place, Unit
+
+# Steps of 10 to 30 %, fine enough for a p99 between 1 ms and 10 s.
+LATENCY_BUCKETS_S = (
+    *(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15),
+    *(0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0),
+)
+BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+# A tick is some milliseconds of planning and two reads over HTTP; past the 10 s interval it is late.
+TICK_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# A solve has a deadline of 5 s; most take milliseconds.
+SOLVE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# An answer from memory takes a millisecond, a what-if plan some tens of them.
+HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+COUNTER, GAUGE, HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+COUNT, SECONDS, CORES, RPS, RATIO = Unit.COUNT, Unit.SECONDS, Unit.CORES, Unit.RPS, Unit.RATIO
+HERE = (of.PIPELINE,)
+STAGE = (of.PIPELINE, of.STAGE)
+PART = (of.PIPELINE, of.STAGE, of.VARIANT)
+
+# The service itself.
+BUILD = Metric(
+    "ipa_build_info", GAUGE, COUNT, "1, with what runs in its labels.", (of.VERSION, of.PYTHON, of.INSTALL)
+)
+LEADER = Metric(
+    "ipa_leader", GAUGE, COUNT, "1 where this replica may write, 0 where it stands by.", (of.INSTALL,)
+)
+
+# Ticks and decisions.
+TICK_INTERVAL = Metric(
+    "ipa_tick_interval_seconds", GAUGE, SECONDS, "Time between ticks, as set (IPA_TICK_S)."
+)
+TICK = Metric("ipa_tick_seconds", HISTOGRAM, SECONDS, "Time of one tick.", HERE, buckets=TICK_BUCKETS_S)
+LAST_TICK = Metric(
+    "ipa_last_tick_timestamp_seconds", GAUGE, Unit.TIMESTAMP, "When the last tick ended.", HERE
+)
+SKIPPED_TICKS = Metric(
+    "ipa_skipped_ticks_total",
+    COUNTER,
+    COUNT,
+    "Ticks not run since the one before them took too long.",
+    HERE,
+)
+EARLY_TICKS = Metric(
+    "ipa_early_ticks_total",
+    COUNTER,
+    COUNT,
+    "Ticks brought forward since more came than was expected, or the cluster changed.",
+    HERE,
+)
+DECISIONS = Metric(
+    "ipa_decisions_total", COUNTER, COUNT, "Decisions by reason, one a tick.", (of.PIPELINE, of.REASON)
+)
+INCIDENTS = Metric(
+    "ipa_incidents_total",
+    COUNTER,
+    COUNT,
+    "What went wrong, each counted once when it begins.",
+    (of.PIPELINE, of.INCIDENT),
+)
+CURTAILED = Metric(
+    "ipa_curtailed_plans_total",
+    COUNTER,
+    COUNT,
+    "Plans of which only a first step was written: the step limit, the room, or a mode that only adds.",
+    HERE,
+)
+QUARANTINES = Metric(
+    "ipa_active_quarantines", GAUGE, COUNT, "Rollouts that failed and are not tried again for now.", HERE
+)
+MODE = Metric("ipa_mode", GAUGE, COUNT, "1 for the mode that is set.", (of.PIPELINE, of.MODE))
+PAUSED = Metric("ipa_paused", GAUGE, COUNT, "1 while people have paused it.", HERE)
+
+# What was seen, and how old it is.
+INPUT_AGE = Metric(
+    "ipa_input_age_seconds",
+    GAUGE,
+    SECONDS,
+    "How long ago each input of the last tick was true; grows while it is not seen, NaN before it ever was.",
+    (of.PIPELINE, of.INPUT),
+)
+ARRIVAL_RATE = Metric("ipa_observed_arrival_rate_rps", GAUGE, RPS, "Arrival rate seen.", HERE)
+LATENCY = Metric(
+    "ipa_observed_latency_seconds", GAUGE, SECONDS, "Latency seen at the percentile of the SLA.", HERE
+)
+PREDICTED_LATENCY = Metric(
+    "ipa_predicted_latency_seconds",
+    GAUGE,
+    SECONDS,
+    "Latency of what runs at the rate seen, by its profiles; far below the one seen, they are wrong.",
+    HERE,
+)
+SLOWDOWN = Metric(
+    "ipa_profile_slowdown_ratio",
+    GAUGE,
+    RATIO,
+    "Time of batches seen over that of the variant's profile, smoothed; planned with from 1.1 on.",
+    PART,
+)
+SLA = Metric("ipa_sla_seconds", GAUGE, SECONDS, "Latency the pipeline must meet.", HERE)
+SLA_PERCENTILE = Metric(
+    "ipa_sla_percentile_ratio", GAUGE, RATIO, "Part of the requests that must meet it: 0.99 for a p99.", HERE
+)
+SLA_BUCKET_WEIGHT = Metric(
+    "ipa_sla_bucket_weight_ratio",
+    GAUGE,
+    RATIO,
+    "Weights of the router's latency buckets whose sum counts what met the SLA, between bounds linearly.",
+    (of.PIPELINE, of.BOUND),
+)
+PAS = Metric("ipa_running_pas_ratio", GAUGE, RATIO, "Product of the accuracies of what runs.", HERE)
+
+# What is expected.
+FORECAST_POINT = Metric("ipa_forecast_point_rps", GAUGE, RPS, "Expected peak arrival rate.", HERE)
+FORECAST_UPPER = Metric(
+    "ipa_forecast_upper_rps", GAUGE, RPS, "Upper quantile of the peak arrival rate, planned for.", HERE
+)
+FORECASTS = Metric(
+    "ipa_forecasts_total", COUNTER, COUNT, "Forecasts by who made them.", (of.PIPELINE, of.RUNG)
+)
+FORECAST_ERROR = Metric(
+    "ipa_forecast_error_ratio",
+    GAUGE,
+    RATIO,
+    "The peak that came over the one expected, less 1, of the newest forecast whose time is over.",
+    HERE,
+)
+FORECASTS_SCORED = Metric(
+    "ipa_scored_forecasts_total", COUNTER, COUNT, "Forecasts whose time is over and seen.", HERE
+)
+FORECASTS_EXCEEDED = Metric(
+    "ipa_exceeded_forecasts_total", COUNTER, COUNT, "Those of them whose upper quantile was exceeded.", HERE
+)
+
+# The plan before the guards, the decision after them, and what runs.
+SOLVE = Metric(
+    "ipa_solve_seconds",
+    HISTOGRAM,
+    SECONDS,
+    "Time to the plan of a tick, all pipelines, by solver and how it ended.",
+    (of.SOLVER, of.TERMINATION),
+    buckets=SOLVE_BUCKETS_S,
+)
+PLAN_PAS = Metric("ipa_plan_pas_ratio", GAUGE, RATIO, "Product of the accuracies of the plan.", HERE)
+PLAN_REPLICAS = Metric("ipa_plan_replicas", GAUGE, COUNT, "Replicas of the plan, before the guards.", STAGE)
+PLAN_CORES = Metric("ipa_plan_cores", GAUGE, CORES, "Cores of the plan, before the guards.", STAGE)
+DECISION_REPLICAS = Metric(
+    "ipa_decision_replicas", GAUGE, COUNT, "Replicas of the decision, after the guards.", STAGE
+)
+DECISION_CORES = Metric("ipa_decision_cores", GAUGE, CORES, "Cores of the decision, after the guards.", STAGE)
+REPLICAS = Metric("ipa_stage_replicas", GAUGE, COUNT, "Replicas wanted of the stage, as seen.", STAGE)
+READY_REPLICAS = Metric("ipa_stage_ready_replicas", GAUGE, COUNT, "Replicas that answer.", STAGE)
+STAGE_CORES = Metric("ipa_stage_cores", GAUGE, CORES, "Cores of all replicas.", STAGE)
+BATCH_SIZE = Metric("ipa_stage_batch_size", GAUGE, COUNT, "Largest batch.", STAGE)
+SHARE = Metric(
+    "ipa_variant_share_ratio", GAUGE, RATIO, "Part of the requests that are for the variant.", PART
+)
+
+# The API.
+HTTP_REQUESTS = Metric(
+    "ipa_http_requests_total",
+    COUNTER,
+    COUNT,
+    "Requests by route template, method and class of status.",
+    (of.ROUTE, of.METHOD, of.STATUS),
+)
+HTTP_SECONDS = Metric(
+    "ipa_http_request_seconds",
+    HISTOGRAM,
+    SECONDS,
+    "Time until the answer begins.",
+    (of.ROUTE,),
+    buckets=HTTP_BUCKETS_S,
+)
+HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", GAUGE, COUNT, "Requests that are being answered.")
+
+# Kubernetes, and this machine.
+KUBE, LOCAL = "target kubernetes", "target local"
+KUBE_SKEW = Metric(
+    "ipa_kube_clock_skew_seconds",
+    GAUGE,
+    SECONDS,
+    "How far the API server's clock is ahead of ours.",
+    when=KUBE,
+)
+KUBE_LISTS = Metric(
+    "ipa_kube_watch_lists_total",
+    COUNTER,
+    COUNT,
+    "Lists made to begin a watch; one each, when all is well.",
+    (of.NAMESPACE, of.KIND),
+    when=KUBE,
+)
+KUBE_FAILURES = Metric(
+    "ipa_kube_watch_failures_total",
+    COUNTER,
+    COUNT,
+    "Watches that failed.",
+    (of.NAMESPACE, of.KIND),
+    when=KUBE,
+)
+KUBE_EVENTS_DROPPED = Metric(
+    "ipa_kube_events_dropped_total", COUNTER, COUNT, "Events that were not told.", when=KUBE
+)
+ALLOCATED = Metric(
+    "ipa_allocated_core_seconds_total",
+    COUNTER,
+    Unit.CORE_SECONDS,
+    "Cores of all replicas over the time alive.",
+    HERE,
+    when=LOCAL,
+)
+RESTARTS = Metric(
+    "ipa_replica_restarts_total", COUNTER, COUNT, "Replicas that died and were replaced.", HERE, when=LOCAL
+)
+
+# The router counts requests, a stage's queue items.
+ROUTER_ARRIVALS = Metric(
+    "ipa_router_arrivals_total", COUNTER, COUNT, "Requests that came in.", HERE, Place.ROUTER
+)
+ROUTER_REQUESTS = Metric(
+    "ipa_router_requests_total",
+    COUNTER,
+    COUNT,
+    "Requests by how they ended.",
+    (of.PIPELINE, of.OUTCOME),
+    Place.ROUTER,
+)
+ROUTER_SECONDS = Metric(
+    "ipa_router_request_seconds",
+    HISTOGRAM,
+    SECONDS,
+    "Answered requests, end to end.",
+    HERE,
+    Place.ROUTER,
+    LATENCY_BUCKETS_S,
+)
+QUEUE_ARRIVALS = Metric("ipa_queue_arrivals_total", COUNTER, COUNT, "Items that came in.", STAGE, Place.QUEUE)
+QUEUE_ITEMS = Metric(
+    "ipa_queue_items_total",
+    COUNTER,
+    COUNT,
+    "Items by how they ended.",
+    (of.PIPELINE, of.STAGE, of.OUTCOME),
+    Place.QUEUE,
+)
+QUEUE_LENGTH = Metric("ipa_queue_length", GAUGE, COUNT, "Items waiting.", STAGE, Place.QUEUE)
+QUEUE_STAGE_SECONDS = Metric(
+    "ipa_queue_stage_seconds",
+    HISTOGRAM,
+    SECONDS,
+    "From arrival to answer.",
+    STAGE,
+    Place.QUEUE,
+    LATENCY_BUCKETS_S,
+)
+QUEUE_SERVICE_SECONDS = Metric(
+    "ipa_queue_service_seconds",
+    HISTOGRAM,
+    SECONDS,
+    "One batch in a replica.",
+    STAGE,
+    Place.QUEUE,
+    LATENCY_BUCKETS_S,
+)
+QUEUE_BATCH_SIZE = Metric(
+    "ipa_queue_batch_size", HISTOGRAM, COUNT, "Items of a batch.", STAGE, Place.QUEUE, BATCH_BUCKETS
+)
+QUEUE_RETRIES = Metric(
+    "ipa_queue_retries_total", COUNTER, COUNT, "Batches whose replica was lost.", STAGE, Place.QUEUE
+)
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

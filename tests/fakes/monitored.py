@@ -1,0 +1,315 @@
+"""The service over a simulated pipeline, scraped as Prometheus would, in virtual time.
+
+Loop, publisher, router's and queues' metrics are the real ones; requests pass through the simulator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import chain
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.metrics.http import HttpMetrics
+from ipa.adapters.metrics.publish import Publisher
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Signals, Workload
+from ipa.control.state import PeakForecaster
+from ipa.dataplane.batching import Outcome
+from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
+from ipa.metering.make import new_registry
+from ipa.model.decision import Mode
+from ipa.model.observation import Batches, Measured
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import StageProfile
+from ipa.policies.base import Policy
+from ipa.policies.table import PolicyInputs, make_policy
+from ipa.simulate.arrivals import request_times
+from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.forecasts import ForecastSettings, forecaster_of
+from ipa.simulate.memory import Memory
+from ipa.simulate.metrics import MetricsSettings
+from ipa.simulate.truth import Truth
+from ipa.simulate.world import SimWorld
+from tests.fakes.world import PIPELINE, PROFILES
+
+SCRAPE_S = 15.0
+TICK_S = 10.0
+# Times of batches are those of so long.
+BATCHES_S = 30.0
+# What targets say of themselves.
+SERVICE = {"job": "ipa", "namespace": "ipa"}
+PIPELINES = {"job": "pipelines", "namespace": "default"}
+
+Labels = tuple[tuple[str, str], ...]
+Series = tuple[str, Labels]
+
+
+@dataclass
+class Scraped:
+    """The samples by series, (scrape number, value) each; and what kind of metric each family is."""
+
+    samples: dict[Series, list[tuple[int, float]]] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    scrapes: int = 0
+
+    def take(self, number: int, registry: CollectorRegistry, target: Mapping[str, str]) -> None:
+        """Scrape a target."""
+        self.scrapes = number + 1
+        for family in registry.collect():
+            self.kinds[family.name] = family.type
+            for sample in family.samples:
+                labels = tuple(sorted({**sample.labels, **target}.items()))
+                self.samples.setdefault((sample.name, labels), []).append((number, sample.value))
+
+    def openmetrics(self, start_s: float) -> Iterator[str]:
+        """Everything as OpenMetrics text, the first scrape at that time."""
+        families: dict[str, list[Series]] = {}
+        for series in self.samples:
+            families.setdefault(self._family(series[0]), []).append(series)
+        for family, members in families.items():
+            yield f"# TYPE {family} {self.kinds[family]}"
+            for name, labels in members:
+                inside = ",".join(f'{key}="{value}"' for key, value in labels)
+                for number, value in self.samples[name, labels]:
+                    yield f"{name}{{{inside}}} {_number(value)} {start_s + number * SCRAPE_S:.3f}"
+        yield "# EOF"
+
+    def input_series(self) -> list[dict[str, str]]:
+        """Everything as promtool's unit tests take it."""
+        return [
+            {"series": _selector(name, labels), "values": _values(points, self.scrapes)}
+            for (name, labels), points in self.samples.items()
+        ]
+
+    def _family(self, name: str) -> str:
+        for part in ("", "_total", "_bucket", "_count", "_sum"):
+            if name.endswith(part) and name.removesuffix(part) in self.kinds:
+                return name.removesuffix(part)
+        raise KeyError(name)
+
+
+class Monitored:
+    """A pipeline under a load and the service that controls it, from 0 s on."""
+
+    def __init__(
+        self,
+        rates_rps: Sequence[float],
+        *,
+        pipeline: Pipeline = PIPELINE,
+        profiles: Mapping[str, StageProfile] = PROFILES,
+        true_profiles: Mapping[str, StageProfile] | None = None,
+        start: tuple[StageConfig, ...] = (),
+        cluster: ClusterSettings | None = None,
+        metrics: MetricsSettings | None = None,
+        settings: GuardSettings | None = None,
+        leads: Leadership | None = None,
+        workload: Callable[[Workload, Monitored], Workload] = lambda real, _made: real,
+        decisions: Callable[[DecisionLog, Monitored], DecisionLog] = lambda real, _made: real,
+        policy: Callable[[Policy, Monitored], Policy] = lambda real, _made: real,
+        forecaster: Callable[[PeakForecaster, Monitored], PeakForecaster] = lambda real, _made: real,
+        forecast: str = "window",
+        epoch_s: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.pipeline, self.epoch_s = pipeline, epoch_s
+        self.duration_s = float(len(rates_rps))
+        self.settings = settings or GuardSettings(tick_s=TICK_S, peek_s=2.0, correct_profiles=True)
+        times_s = request_times(rates_rps, "poisson", seed=(seed, 1))
+        inputs = PolicyInputs(pipeline, profiles, None, "exact", 5.0, explain=False)
+        first = start or inputs.profiled().plan(pipeline, max(rates_rps[:20])).configs
+        self.sim = SimWorld(
+            pipeline,
+            Truth(pipeline, true_profiles or profiles),
+            first,
+            times_s,
+            cluster=cluster or ClusterSettings(),
+            metrics=metrics or MetricsSettings(),
+            seed=seed,
+        )
+        self.memory = Memory(PipelineControl(mode=Mode.ACTIVE))
+        self.registry = new_registry()
+        self.catalogue = Catalogue(self.registry, (pipeline,), tick_s=self.settings.tick_s)
+        self.http = HttpMetrics(self.registry)
+        self.http.start({"/v1/pipelines": ("GET",)})
+        self.router = RouterMetrics(pipeline.name)
+        self.queues = {stage.name: QueueMetrics(pipeline.name, stage.name) for stage in pipeline.served}
+        self.scraped = Scraped()
+        self.replicas = {"ipa-0": self.registry}
+        self.is_down = False
+        self._fed = _Fed()
+        self._number = 0
+        self.at: list[tuple[float, Callable[[], None]]] = []
+        leading = leads or AlwaysLeading()
+        self.catalogue.leader.set_function(lambda: float(leading.leading()))
+        self.loop = ControlLoop(
+            pipeline,
+            World(
+                self,
+                _Timed(self.sim),
+                workload(self.sim.workload, self),
+                decisions(self.memory, self),
+                self.memory,
+                leading,
+            ),
+            policy=policy(make_policy("ours", inputs), self),
+            predict=inputs.predictor(),
+            forecaster=forecaster(
+                forecaster_of(ForecastSettings(forecast), rates_rps, self.sim.clock.monotonic_s), self
+            ),
+            settings=self.settings,
+            window_s=120.0,
+            run_id="run",
+            on_decision=(Publisher(self.catalogue),),
+        )
+
+    # The clock of the loop: waiting lets time pass, and Prometheus scrape.
+    def monotonic_s(self) -> float:
+        return self.sim.clock.monotonic_s()
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.epoch_s + self.monotonic_s(), UTC)
+
+    def wait(self, seconds: float) -> None:
+        until_s = self.monotonic_s() + max(seconds, 0.0)
+        while (next_s := self._number * SCRAPE_S) <= until_s:
+            self._pass(next_s)
+            self._scrape()
+        self._pass(until_s)
+
+    def is_set(self) -> bool:
+        """Whether the run is over."""
+        return self.monotonic_s() >= self.duration_s
+
+    def run(self) -> Scraped:
+        """The whole run; what was scraped."""
+        self.loop.run(self)
+        return self.scraped
+
+    def _pass(self, until_s: float) -> None:
+        while self.at and self.at[0][0] <= until_s:
+            at_s, happen = self.at.pop(0)
+            self.sim.clock.wait(at_s - self.monotonic_s())
+            happen()
+        self.sim.clock.wait(until_s - self.monotonic_s())
+
+    def _scrape(self) -> None:
+        self._fed.feed(self)
+        if not self.is_down:
+            for name, registry in self.replicas.items():
+                self.scraped.take(self._number, registry, {**SERVICE, "instance": name})
+        self.scraped.take(self._number, self.router.registry, {**PIPELINES, "instance": "router"})
+        for name, queue in self.queues.items():
+            self.scraped.take(self._number, queue.registry, {**PIPELINES, "instance": name})
+        self._number += 1
+
+
+class _Timed:
+    """The simulator's metrics, and the times of batches as the queues of local pipelines count them.
+
+    Every batch counts as full: the simulator keeps no times of single batches.
+    """
+
+    def __init__(self, sim: SimWorld) -> None:
+        self._sim, self.load = sim, sim.metrics.load
+
+    def read(self, pipeline: Pipeline, window_s: float) -> Signals:
+        """The signals as they are known now."""
+        seen = self._sim.metrics.read(pipeline, window_s)
+        stages = dict(seen.stages)
+        for config in self._sim.cluster.configs():
+            rate = stages[config.stage].arrival_rate_rps
+            if isinstance(rate, Measured):
+                full_s = self._sim.truth.service(config).full_s
+                count = rate.value * BATCHES_S / config.batch_size
+                batches = Measured(Batches(count, full_s, float(config.batch_size), BATCHES_S), rate.age_s)
+                stages[config.stage] = replace(stages[config.stage], batches=batches)
+        return replace(seen, stages=stages)
+
+
+@dataclass
+class _Fed:
+    """How much of the simulation's record is in the metrics of router and queues."""
+
+    arrived: int = 0
+    pieces: int = 0
+    dropped: int = 0
+    items: dict[str, int] = field(default_factory=dict)
+
+    def feed(self, made: Monitored) -> None:
+        """Count what happened since."""
+        sim, router, now_s = made.sim, made.router, made.monotonic_s()
+        arrived = int(np.searchsorted(sim.born_s, now_s, side="right"))
+        router.arrivals.inc(arrived - self.arrived)
+        done = ~np.isnan(sim.done_s)
+        pieces = [latencies_s.tolist() for _, latencies_s in sim.record.answered[self.pieces :]]
+        self.pieces += len(pieces)
+        for latency_s in chain.from_iterable(pieces):
+            router.request_s.observe(latency_s)
+        router.requests[Outcome.ANSWERED].inc(sum(map(len, pieces)))
+        inside = sum(lane.sim.inside for lane in sim._lanes.values())
+        dropped = max(arrived - int(done.sum()) - inside, self.dropped)
+        router.requests[Outcome.DROPPED].inc(dropped - self.dropped)
+        self.arrived, self.dropped = arrived, dropped
+        for name, queue in made.queues.items():
+            items = int(sim.record.stage_arrivals.get(name, np.zeros(0, dtype=np.int64)).sum())
+            queue.arrivals.inc(items - self.items.get(name, 0))
+            self.items[name] = items
+            waiting = sim.record.stage_queues.get(name, np.zeros(0, dtype=np.int64))
+            queue.length.set(float(waiting[-1]) if len(waiting) else 0.0)
+
+
+def slower(profiles: Mapping[str, StageProfile], factor: float) -> dict[str, StageProfile]:
+    """The profiles of a world in which everything takes so many times longer."""
+    return {
+        name: replace(
+            profile,
+            variants=tuple(
+                replace(
+                    variant,
+                    points=tuple(replace(it, latency_s=factor * it.latency_s) for it in variant.points),
+                )
+                for variant in profile.variants
+            ),
+        )
+        for name, profile in profiles.items()
+    }
+
+
+def _selector(name: str, labels: Labels) -> str:
+    return f"{name}{{{','.join(f'{key}={chr(34)}{value}{chr(34)}' for key, value in labels)}}}"
+
+
+def _number(value: float) -> str:
+    return "NaN" if math.isnan(value) else f"{value!r}".replace("inf", "Inf")
+
+
+def _values(points: Sequence[tuple[int, float]], scrapes: int) -> str:
+    """promtool's notation of samples, with gaps, equal ones in a row said once."""
+    words: list[str] = []
+    runs: list[tuple[str, int]] = []
+    last = -1
+    for number, value in points:
+        if number > last + 1:
+            # As Prometheus marks a series that a scrape did not have.
+            runs += [("stale", 1), ("_", number - last - 2)] if last >= 0 else [("_", number)]
+        text, last = _number(value), number
+        if runs and runs[-1][0] == text:
+            runs[-1] = (text, runs[-1][1] + 1)
+        else:
+            runs.append((text, 1))
+    if last + 1 < scrapes:
+        runs.append(("stale", 1))
+    for text, times in runs:
+        if text in ("_", "stale"):
+            words += [text] * times
+        else:
+            words.append(text if times == 1 else f"{text}+0x{times - 1}")
+    return " ".join(words)

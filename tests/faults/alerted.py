@@ -1,0 +1,376 @@
+"""Faults of a monitored service, and the alerts that each is to fire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ipa.control.guards import GuardSettings
+from ipa.control.ports import DecisionLog, Rollout, RolloutPhase, Workload, WorkloadState
+from ipa.control.state import PeakForecaster
+from ipa.model.decision import Change, Decision
+from ipa.model.errors import ConflictError, ForbiddenError, IpaError, SolverError, UnavailableError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory, Observation
+from ipa.model.pipeline import Pipeline, Sla
+from ipa.model.plan import Plan
+from ipa.model.rolling import Rolling
+from ipa.policies.base import Policy, PolicyState
+from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.metrics import MetricsSettings
+from tests.fakes.monitored import TICK_S, Monitored, slower
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
+
+# A fault begins when the loop has settled.
+FROM_S = 120.0
+LENGTH_S = 780
+RATE_RPS = 5.0
+# What a pipeline that has too little of everything says beside the reason for it.
+OVERLOAD = frozenset(
+    {"IpaSloBurnFast", "IpaSloBurnSlow", "IpaLatencyAboveSla", "IpaCrowded", "IpaForecastOff"}
+)
+
+
+# No variant is so fast, and it can carry little.
+HASTY = replace(PIPELINE, sla=Sla(0.02))
+POOR = replace(PIPELINE, bounds=replace(PIPELINE.bounds, cores=3.0))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault by the row it is of. `fires` must fire; of `may` what is true as well; nothing else."""
+
+    row: str
+    what: str
+    made: Callable[[], Monitored]
+    fires: frozenset[str] = frozenset()
+    may: frozenset[str] = frozenset()
+
+
+def steady(
+    after_rps: float = RATE_RPS, before_rps: float = RATE_RPS, length_s: int = LENGTH_S
+) -> list[float]:
+    """A load that changes once, when faults begin."""
+    return [before_rps] * int(FROM_S) + [after_rps] * (length_s - int(FROM_S))
+
+
+class FaultyWorkload:
+    """The workload, of whose calls some fail once faults have begun; it `loses` answers of writes."""
+
+    def __init__(
+        self,
+        real: Workload,
+        made: Monitored,
+        *,
+        errors: dict[str, IpaError] | None = None,
+        rollouts: RolloutPhase | None = None,
+        loses: int = 0,
+    ) -> None:
+        self._real, self._made, self._errors = real, made, errors or {}
+        self._rollouts, self._loses = rollouts, loses
+
+    @property
+    def rolling(self) -> Rolling:
+        return self._real.rolling
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        self._fail("read")
+        return self._real.read(pipeline)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        self._fail("write")
+        revision = self._real.write(pipeline, change)
+        if self._begun and self._loses:
+            self._loses -= 1
+            raise UnavailableError("the connection was lost after the request")
+        return revision
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        if self._begun and self._rollouts is not None:
+            return Rollout(self._rollouts, "its pods crash")
+        return self._real.rollout(pipeline, change)
+
+    @property
+    def _begun(self) -> bool:
+        return self._made.monotonic_s() >= FROM_S
+
+    def _fail(self, verb: str) -> None:
+        if self._begun and verb in self._errors:
+            raise self._errors[verb]
+
+
+def faulty(**faults: object) -> Callable[[Workload, Monitored], Workload]:
+    """Makes the workload one of whose calls some fail."""
+    return lambda real, made: FaultyWorkload(real, made, **faults)  # type: ignore[arg-type]
+
+
+class FullDisk:
+    """A log that takes no decision once faults have begun."""
+
+    def __init__(self, real: DecisionLog, made: Monitored) -> None:
+        self._real, self._made = real, made
+        self.decisions, self.decision = real.decisions, real.decision
+
+    def record(self, decision: Decision) -> None:
+        if self._made.monotonic_s() >= FROM_S:
+            raise UnavailableError("the disk is full")
+        self._real.record(decision)
+
+
+class FaultyPolicy:
+    """The policy, which raises, or takes so long each time or once, when faults have begun."""
+
+    def __init__(
+        self,
+        real: Policy,
+        made: Monitored,
+        error: IpaError | None = None,
+        takes_s: float = 0.0,
+        times: int = 10**6,
+    ) -> None:
+        self._real, self._made = real, made
+        self._error, self._takes_s, self._times = error, takes_s, times
+        self.name = real.name
+
+    def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
+        if self._made.monotonic_s() >= FROM_S and self._times:
+            self._times -= 1
+            if self._error:
+                raise self._error
+            self._made.wait(self._takes_s)
+        return self._real.decide(observation, forecast, state)
+
+
+def too_low(real: PeakForecaster, _made: Monitored) -> PeakForecaster:
+    """Forecasts that are always somewhat too low."""
+
+    def forecast(load: LoadHistory) -> Forecast:
+        made = real(load)
+        return replace(made, point_rps=0.5 * made.point_rps, upper_rps=0.55 * made.point_rps)
+
+    return forecast
+
+
+class Led:
+    """Leads until faults begin."""
+
+    made: Monitored | None = None
+
+    def leading(self) -> bool:
+        return self.made is None or self.made.monotonic_s() < FROM_S
+
+
+def happening(make: Callable[[], Monitored], *what: Callable[[Monitored], None]) -> Monitored:
+    """A run in which something happens when faults begin."""
+    made = make()
+    made.at += [(FROM_S, partial(each, made)) for each in what]
+    return made
+
+
+def nobody_leads() -> Monitored:
+    leads = Led()
+    leads.made = Monitored(steady(), leads=leads)
+    return leads.made
+
+
+def by_another_hand(made: Monitored) -> None:
+    """Somebody scales the second stage."""
+    configs = made.sim.cluster.configs()
+    other = (configs[0], replace(configs[1], replicas=configs[1].replicas + 3))
+    made.sim.change(other, str(made.sim.cluster.revision))
+
+
+def goes_down(made: Monitored) -> None:
+    made.is_down = True
+
+
+def second_leader(made: Monitored) -> None:
+    made.replicas["ipa-1"] = made.registry
+
+
+def api_fails(made: Monitored) -> None:
+    """Each second a request, half of them answered 500."""
+    times = [FROM_S + at_s for at_s in range(400)]
+    made.at += [
+        (at_s, partial(made.http.answered, "/v1/pipelines", "GET", 500 if int(at_s) % 2 else 200, 0.01))
+        for at_s in times
+    ]
+
+
+def _of(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+def wave() -> Sequence[float]:
+    """A load that rises and falls fourfold in ten minutes."""
+    return [4.0 + 6.0 * abs((second / 300.0) % 2 - 1) for second in range(LENGTH_S)]
+
+
+OUT = (FROM_S, FROM_S + 300.0)
+FAULTS: tuple[Fault, ...] = (
+    Fault("none", "a steady load", lambda: Monitored(steady())),
+    Fault("none", "a load that rises and falls", lambda: Monitored(wave(), forecast="ladder")),
+    Fault(
+        "P1",
+        "Prometheus is down for 40 s",
+        lambda: Monitored(steady(), metrics=MetricsSettings(outages=((FROM_S, FROM_S + 40.0),))),
+    ),
+    Fault(
+        "P1",
+        "Prometheus is down for five minutes",
+        lambda: Monitored(steady(), metrics=MetricsSettings(outages=(OUT,))),
+        _of("IpaInputsStale"),
+    ),
+    Fault(
+        "P4",
+        "nothing is scraped for five minutes",
+        lambda: Monitored(steady(), metrics=MetricsSettings(gaps=(OUT,))),
+        _of("IpaInputsStale"),
+    ),
+    Fault(
+        "K5",
+        "the API server is down",
+        lambda: Monitored(steady(), workload=faulty(errors={"read": UnavailableError("no answer")})),
+        _of("IpaInputsStale"),
+    ),
+    Fault(
+        "K1",
+        "every write conflicts",
+        lambda: Monitored(
+            steady(RATE_RPS, 3 * RATE_RPS), workload=faulty(errors={"write": ConflictError("it moved")})
+        ),
+        _of("IpaWritesConflict"),
+    ),
+    Fault(
+        "K7",
+        "the answer of a write is lost",
+        lambda: Monitored(steady(RATE_RPS, 3 * RATE_RPS), workload=faulty(loses=1)),
+    ),
+    Fault(
+        "K12",
+        "the right to write is withdrawn",
+        lambda: Monitored(
+            steady(RATE_RPS, 3 * RATE_RPS), workload=faulty(errors={"write": ForbiddenError("no right")})
+        ),
+        _of("IpaWritesRefused"),
+    ),
+    Fault(
+        "K15",
+        "another hand scales a stage",
+        lambda: happening(lambda: Monitored(steady()), by_another_hand),
+        _of("IpaDrift"),
+    ),
+    Fault(
+        "S1",
+        "no plan meets the SLA",
+        lambda: Monitored(steady(2.0, 2.0, length_s=1140), pipeline=HASTY, start=SMALLEST),
+        _of("IpaInfeasible", "IpaSloBurnFast", "IpaSloBurnSlow", "IpaLatencyAboveSla"),
+        OVERLOAD,
+    ),
+    Fault(
+        "S1",
+        "more load than a budget without room for a change",
+        lambda: Monitored(steady(40.0, length_s=600), pipeline=POOR),
+        _of("IpaNoRoom", "IpaSloBurnFast"),
+        OVERLOAD,
+    ),
+    Fault(
+        "S3",
+        "the solver is killed each time",
+        lambda: Monitored(
+            steady(),
+            policy=lambda real, made: FaultyPolicy(real, made, SolverError("killed at its deadline")),
+        ),
+        _of("IpaSolverFailing"),
+    ),
+    Fault(
+        "A3",
+        "the disk of the store is full",
+        lambda: Monitored(steady(), decisions=FullDisk),
+        _of("IpaAuditFailing"),
+    ),
+    Fault(
+        "A5",
+        "a tick hangs for five minutes",
+        lambda: Monitored(
+            steady(), policy=lambda real, made: FaultyPolicy(real, made, takes_s=300.0, times=1)
+        ),
+        _of("IpaStuck"),
+        _of("IpaTicksLate"),
+    ),
+    Fault(
+        "A1",
+        "every replica of the service is gone",
+        lambda: happening(lambda: Monitored(steady()), goes_down),
+        _of("IpaDown"),
+    ),
+    Fault(
+        "C4",
+        "ticks take 25 s",
+        lambda: Monitored(steady(), policy=lambda real, made: FaultyPolicy(real, made, takes_s=25.0)),
+        _of("IpaTicksLate"),
+    ),
+    Fault("L1", "nobody leads", nobody_leads, _of("IpaNoLeader")),
+    Fault(
+        "L4",
+        "two replicas lead",
+        lambda: happening(lambda: Monitored(steady()), second_leader),
+        _of("IpaTwoLeaders"),
+    ),
+    Fault(
+        "W1",
+        "a variant never comes up",
+        lambda: Monitored(
+            steady(),
+            start=SMALLEST,
+            cluster=ClusterSettings(broken=frozenset({("detect", "big"), ("read", "big")})),
+        ),
+        _of("IpaRolledBack", "IpaQuarantined"),
+    ),
+    Fault(
+        "W2",
+        "there is no room for what is needed",
+        lambda: Monitored(steady(4 * RATE_RPS), cluster=ClusterSettings(capacity_cores=5.0)),
+        _of("IpaRolledBack"),
+        OVERLOAD | _of("IpaReplicasNotReady", "IpaQuarantined", "IpaInfeasible"),
+    ),
+    Fault(
+        "W3",
+        "taking back fails too",
+        lambda: Monitored(steady(3 * RATE_RPS), workload=faulty(rollouts=RolloutPhase.FAILED)),
+        _of("IpaRolledBack", "IpaRollbackFailed"),
+        OVERLOAD,
+    ),
+    Fault(
+        "W8",
+        "everything takes twice as long as the profiles say",
+        lambda: Monitored(steady(2 * RATE_RPS, 2 * RATE_RPS), true_profiles=slower(PROFILES, 2.0)),
+        _of("IpaProfileSlow"),
+        OVERLOAD,
+    ),
+    Fault(
+        "W8",
+        "the same, with profiles that are not corrected",
+        lambda: Monitored(
+            steady(2 * RATE_RPS, 2 * RATE_RPS),
+            true_profiles=slower(PROFILES, 2.0),
+            settings=GuardSettings(tick_s=TICK_S, peek_s=2.0),
+        ),
+        _of("IpaCrowded"),
+        OVERLOAD,
+    ),
+    Fault(
+        "F3",
+        "forecasts are half of what comes",
+        lambda: Monitored(steady(length_s=1020), forecaster=too_low),
+        _of("IpaForecastOff"),
+        OVERLOAD,
+    ),
+    Fault(
+        "H8",
+        "half of the API's answers are faults",
+        lambda: happening(lambda: Monitored(steady()), api_fails),
+        _of("IpaApiFailing"),
+    ),
+)

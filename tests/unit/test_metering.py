@@ -1,0 +1,169 @@
+"""The catalogue of metrics: names, units and labels, and that the code has all of it and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from ipa.adapters.kube.health import KubeHealth
+from ipa.adapters.local.costs import LocalCosts
+from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
+from ipa.adapters.metrics.http import HttpMetrics
+from ipa.control.blind import fallback_forecast
+from ipa.dataplane.batching import Outcome
+from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
+from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
+from ipa.metering import labels as of
+from ipa.metering import table
+from ipa.metering.make import new_registry
+from ipa.metering.metric import OTHER, Kind, Metric, Unit
+from ipa.model.forecast import Forecast
+from ipa.model.pipeline import Fallback
+from ipa.optimize.engine import BACKENDS
+from tests.fakes.world import PIPELINE
+
+# A name may say a unit in one way only.
+WRONG_UNITS = ("ms", "milliseconds", "minutes", "hours", "percent", "millicores", "mib", "gib", "per_second")
+SERVED = len(PIPELINE.served)
+
+
+class _Kube:
+    skew_s = 0.1
+
+
+class _Feed:
+    namespace, what = "default", "Deployments"
+
+
+class _Watcher:
+    feed, lists, failures = _Feed(), 1, 0
+
+
+class _Events:
+    dropped = 0
+
+
+class _Workload:
+    def allocated_core_seconds(self, pipeline: str) -> float:
+        return 1.0
+
+    def restarts(self, pipeline: str) -> int:
+        return 0
+
+
+def registries() -> Iterator[CollectorRegistry]:
+    """Every registry of service, router and queue with everything on it that there is."""
+    service = new_registry()
+    Catalogue(service, (PIPELINE,))
+    HttpMetrics(service).start({"/healthz": ("GET",)})
+    service.register(KubeHealth(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
+    service.register(LocalCosts(_Workload(), (PIPELINE.name,)))
+    yield service
+    yield RouterMetrics("pages").registry
+    yield QueueMetrics("pages", "detect").registry
+
+
+@pytest.mark.parametrize("metric", table.METRICS, ids=lambda metric: metric.name)
+def test_names_say_their_unit(metric: Metric) -> None:
+    assert re.fullmatch(r"ipa(_[a-z]+)+", metric.name)
+    assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
+    assert metric.base.endswith(metric.unit.value)
+    parts = metric.base.removeprefix("ipa_")
+    assert not any(parts.endswith(f"_{wrong}") for wrong in WRONG_UNITS)
+    if metric.unit is Unit.COUNT:
+        units = [unit.value for unit in Unit if unit.value]
+        assert not any(parts.endswith(f"_{unit}") for unit in units), "the unit is not said"
+    assert metric.help.endswith(".") and metric.help[0] in "0123456789" + metric.help[0].upper()
+    assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets)
+    for label in metric.labels:
+        assert bool(label.values) != bool(label.bound), f"{label.name}: what bounds it is not said"
+
+
+def test_each_is_there_once() -> None:
+    names = [metric.base for metric in table.METRICS]
+    assert len(names) == len(set(names)) and len(names) > 50
+
+
+def test_the_code_has_what_the_catalogue_says_and_nothing_else() -> None:
+    said = {
+        (metric.base, metric.kind.value, metric.help, frozenset(metric.label_names))
+        for metric in table.METRICS
+    }
+    found = set()
+    for registry in registries():
+        for family in registry.collect():
+            labels = {name for sample in family.samples for name in sample.labels}
+            labels -= {"le"} if family.type == "histogram" else set()
+            found.add((family.name, family.type, family.documentation, frozenset(labels)))
+    assert found == said
+
+
+def test_every_closed_label_has_all_its_series_at_the_start() -> None:
+    samples = {
+        (sample.name, tuple(sorted(sample.labels.items())))
+        for registry in registries()
+        for family in registry.collect()
+        for sample in family.samples
+    }
+    wanted = [
+        ((metric.series[-1]), tuple(sorted(zip(metric.label_names, values, strict=True))))
+        for metric in table.METRICS
+        for values in _closed(metric)
+    ]
+    assert len(wanted) > 80
+    assert [series for series in wanted if series not in samples] == []
+
+
+# One value of each label that is not closed; none of them is one of several.
+ONE = {"pipeline": "pages", "stage": "detect", "variant": "small", "route": "/healthz"}
+
+
+def _closed(metric: Metric) -> list[tuple[str, ...]]:
+    """The label values that must be there; none where no label is closed."""
+    if not any(label.values for label in metric.labels):
+        return []
+    found = [label.values or (ONE[label.name],) for label in metric.labels]
+    # A route has its own methods.
+    found = [
+        ("GET",) if label is of.METHOD else each for label, each in zip(metric.labels, found, strict=True)
+    ]
+    return list(product(*found))
+
+
+def test_the_closed_labels_know_what_the_code_has() -> None:
+    assert set(of.OUTCOME.values) == {outcome.value for outcome in Outcome}
+    assert set(of.SOLVER.values) == {*BACKENDS, OTHER}
+    rungs = {rung.name for rung in (*DEFAULT_RUNGS, *BACKTEST_RUNGS)} - {"maximum-10s"}
+    assert set(of.RUNG.values) == {*rungs, fallback_forecast(Fallback(1.0)).rung, OTHER}
+    assert isinstance(fallback_forecast(Fallback(1.0)), Forecast)
+
+
+def test_a_value_that_is_not_known_makes_no_series() -> None:
+    assert of.RUNG.known("seasonal") == "seasonal"
+    assert of.RUNG.known("my-own") == OTHER
+    assert of.PIPELINE.known("anything") == "anything"
+
+
+@pytest.mark.parametrize("sla_s", [0.0005, 0.001, 0.08, 0.8, 1.0, 7.0, 10.0, 60.0])
+def test_bucket_weights_count_what_met_the_sla(sla_s: float) -> None:
+    """Against requests that are spread evenly within each bucket, where between bounds linearly is exact."""
+    bounds = table.ROUTER_SECONDS.buckets
+    weights = bucket_weights(sla_s, bounds)
+    counted = sum(weight * min(bound_s, 10.0) for bound_s, weight in weights)
+    assert counted == pytest.approx(min(sla_s, 10.0))
+    router = RouterMetrics("pages")
+    known = {sample.labels.get("le") for family in router.registry.collect() for sample in family.samples}
+    registry = new_registry()
+    Catalogue(registry, (replace(PIPELINE, sla=replace(PIPELINE.sla, latency_s=sla_s)),))
+    shown = {
+        sample.labels["le"]
+        for family in registry.collect()
+        if family.name == "ipa_sla_bucket_weight_ratio"
+        for sample in family.samples
+    }
+    assert shown and shown <= known

@@ -1,0 +1,1 @@
+"""Makes alert rules, dashboard and reference of the metrics; `python -m tools.monitoring`."""
