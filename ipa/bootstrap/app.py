@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,12 @@ from ipa.adapters.store.store import Store, open_store
 from ipa.bootstrap.leading import leadership_of, own_world
 from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
-from ipa.control.clock import StopSignal, SystemClock
+from ipa.control.clock import StopSignal
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import AlwaysLeading, NoEvents
+from ipa.control.ports import AlwaysLeading, Clock, NoEvents
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.profile import StageProfile
@@ -45,7 +47,7 @@ class App:
     endpoints: Mapping[str, str]
     store: Store
     registry: CollectorRegistry
-    clock: SystemClock
+    clock: Clock
     stop: StopSignal
     resources: ExitStack
     # None where the service runs alone.
@@ -80,7 +82,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     if settings.target == "kubernetes":
         pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
     stop = StopSignal()
-    clock = SystemClock(stop)
+    clock = clock_of(options, stop)
     registry = CollectorRegistry()
     with ExitStack() as resources:
         store = open_store(settings.store_url)
@@ -115,14 +117,17 @@ def build(settings: Settings, options: ServeOptions) -> App:
             catalogue.leader.set_function(leadership.leading)
         publisher = Publisher(catalogue)
         sight = sight_of(settings, profiles)
-        loops = {
-            name: loop_of(settings, sight, each, own_world(world, leadership), (publisher,), stop.linked())
-            for name, each in chosen.items()
-        }
-        others = {
-            name: loop_beside(settings, sight, each, own_world(world, leadership), stop.linked())
-            for name, each in shadows.items()
-        }
+
+        def own(waker: threading.Event) -> World:
+            return replace(own_world(world, leadership), clock=clock_of(options, waker))
+
+        loops, others = {}, {}
+        for name, each in chosen.items():
+            waker = stop.linked()
+            loops[name] = loop_of(settings, sight, each, own(waker), (publisher,), waker)
+        for name, each in shadows.items():
+            waker = stop.linked()
+            others[name] = loop_beside(settings, sight, each, own(waker), waker)
         if client and events:
             gap_s = WAKE_GAP_RATIO * settings.tick_s
             watchers = Watchers(

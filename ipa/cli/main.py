@@ -14,6 +14,8 @@ from ipa.model.errors import IpaError, UsageError
 # Each module has `register(app)`, which adds its verbs. Heavy imports belong inside the verbs' functions.
 VERBS: tuple[str, ...] = (
     "control",
+    "demo",
+    "doctor",
     "explain",
     "fleet",
     "forecast",

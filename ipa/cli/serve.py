@@ -20,7 +20,7 @@ from ipa.model.errors import UnavailableError, UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.bootstrap import App
+    from ipa.bootstrap import App, ServeOptions
 
 # By name here, since the table itself takes its time to load.
 POLICY_NAMES = (
@@ -54,17 +54,24 @@ def serve(
     solver: Annotated[str | None, typer.Option(help="auto, gurobi, highs or exact")] = None,
 ) -> None:
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
-    from ipa.bootstrap import ServeOptions, build
+    from ipa.bootstrap import ServeOptions
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
+    options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
+    run_service(settings, options)
+
+
+def run_service(settings: Settings, options: ServeOptions) -> None:
+    """Run the service until a signal says to stop. Errors: those of `build`; UnavailableError: the port."""
+    from ipa.bootstrap import build
+
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(
             f"the API has no authentication yet, so it does not listen on {settings.host}",
             hint="Use 127.0.0.1 and a tunnel or a proxy that authenticates.",
         )
-    options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
     # Before anything is started, so that a port that is taken is said at once.
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)
