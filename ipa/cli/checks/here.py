@@ -129,14 +129,14 @@ def solver_findings(settings: Settings, today: date) -> Iterator[Finding]:
                 name, f"{plan.termination}, objective {plan.objective:.6g}, {1000 * plan.solve_s:.0f} ms"
             )
     if find_spec("gurobipy") is not None:
-        yield _licence(settings, today)
+        yield licence_finding(settings, today)
 
 
 def _package(solver: str) -> str:
     return {"gurobi": "gurobipy", "highs": "highspy"}.get(solver, "ipa-serving")
 
 
-def _licence(settings: Settings, today: date) -> Finding:
+def licence_finding(settings: Settings, today: date) -> Finding:
     """What the licence of Gurobi covers, and until when."""
     from ipa.adapters.solvers.gurobi import gurobi_licence
 
