@@ -20,6 +20,8 @@ VERBS: tuple[str, ...] = (
     "fleet",
     "forecast",
     "frontier",
+    "importing",
+    "init",
     "plan",
     "profile",
     "remote",

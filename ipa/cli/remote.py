@@ -91,7 +91,7 @@ def watch_(
 
     if until is not None and until not in list(Until):
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
-    limit_s = None if timeout is None else _duration_s("--timeout", timeout)
+    limit_s = None if timeout is None else duration_s("--timeout", timeout)
     goal = Until(until) if until else None
     with source(at) as service:
         if service.interval_s is None:
@@ -210,7 +210,7 @@ def pause(
 
     body: dict[str, Any] = {"reason": reason, "by": by or me()}
     if for_ is not None:
-        body["for_s"] = _duration_s("--for", for_)
+        body["for_s"] = duration_s("--for", for_)
     if until is not None:
         body["until"] = until
     with source(at) as service:
@@ -272,7 +272,8 @@ def show(output: Output, data: Any, *renderables: RenderableType) -> None:
         console.print(renderable, markup=False)
 
 
-def _duration_s(option: str, text: str) -> float:
+def duration_s(option: str, text: str) -> float:
+    """Seconds of a text such as 90s; UsageError names the option."""
     from ipa.adapters.files.quantities import parse_duration_s
 
     try:

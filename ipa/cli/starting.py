@@ -1,0 +1,80 @@
+"""What `ipa init` and `ipa import` have in common: files written, and what is still to be filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ipa.model.pipeline import Pipeline
+
+SLA = typer.Option("1s", "--sla", help="latency that must be kept, end to end")
+PERCENTILE = typer.Option(99.0, "--percentile", min=50, max=99.99, help="of so many percent of the requests")
+CORES = typer.Option(
+    None, "--cores", min=0.1, help="cores that all replicas together may use; no limit without"
+)
+FORCE = typer.Option(False, "--force", help="write files anew that are there; measured profiles are kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What was written, what is kept, what a person still has to fill in, and what is next."""
+
+    pipeline: str
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    to_fill_in: tuple[str, ...]
+    next: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    # What runs now, where it was read from something that runs.
+    running: tuple[Any, ...] = ()
+
+
+def started(
+    pipeline: Pipeline,
+    pipelines_dir: Path,
+    profiles_dir: Path,
+    *,
+    notes: Sequence[str] = (),
+    running: Sequence[Any] = (),
+    force: bool = False,
+) -> Started:
+    """Write the files and check them. ConflictError as `write_new`."""
+    from ipa.adapters.files.check import check_files
+    from ipa.adapters.files.skeleton import write_new
+
+    files = write_new(pipeline, pipelines_dir, profiles_dir, notes=tuple(notes), force=force)
+    paths = [path for path in (*files.written, *files.kept) if path.suffix == ".yaml"]
+    checked = check_files(paths, pipelines_dir, profiles_dir)
+    problems = tuple(str(problem) for each in checked for problem in each.problems)
+    name = pipeline.name
+    steps = [f"ipa validate {pipelines_dir / name} {profiles_dir / name}"] if problems else []
+    return Started(
+        name,
+        tuple(map(str, files.written)),
+        tuple(map(str, files.kept)),
+        problems,
+        (*steps, f"ipa plan {name} --rate 10"),
+        tuple(notes),
+        tuple(running),
+    )
+
+
+def show_started(found: Started) -> None:
+    """What was written, for people."""
+    for path in found.written:
+        typer.echo(f"wrote {path}")
+    for path in found.kept:
+        typer.echo(f"kept  {path}: it was measured")
+    for config in found.running:
+        typer.echo(f"runs  {config}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    if found.to_fill_in:
+        typer.echo("still to fill in (`ipa profile` does, where the models run on this machine):")
+        for problem in found.to_fill_in:
+            typer.echo(f"  {problem}")
+    typer.echo("next: " + "; then ".join(found.next))
