@@ -17,7 +17,7 @@ from ipa.control.canonical import plain
 from ipa.control.ports import Clock, PipelineControl, Signals
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
-from ipa.model.errors import NotFoundError, UsageError
+from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline, at_cluster
@@ -155,12 +155,12 @@ class Direct(ABC):
         return {**plain(view), "control": None}
 
     def _profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
-        """Without profiles only the accuracy of what runs is not known."""
+        """Without profiles that can be used only the accuracy of what runs is not known."""
         from ipa.adapters.files import load_profiles
 
         try:
             return load_profiles(self.settings.profiles_dir, pipeline.name)
-        except NotFoundError:
+        except (InputError, NotFoundError):
             return {}
 
     def _plan(self, pipeline: Pipeline, rate_rps: float | None, objective: str | None) -> dict[str, Any]:

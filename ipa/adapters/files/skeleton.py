@@ -79,8 +79,8 @@ def profile_text(pipeline: str, stage: Stage) -> str:
     """The text of a profile in which everything that only measuring tells is still to be filled in."""
     head = (
         f"# yaml-language-server: $schema=../{schema_name('profile')}\n"
-        f"# What was measured of stage {stage.name}. `ipa profile {pipeline} --write` measures it and writes\n"
-        "# this file anew; or fill in what you measured yourself. `ipa validate` says what is missing.\n"
+        f"# What was measured of stage {stage.name}. `ipa profile {pipeline} --write` measures it and\n"
+        "# writes this file anew; or fill in what you measured. `ipa validate` says what is missing.\n"
         f"apiVersion: ipa/v1\nkind: Profile\npipeline: {pipeline}\nstage: {stage.name}\n"
         "hardware:      # such as: 2 cores of an Intel Xeon at 2.60 GHz\n"
         "measured_on:   # the day, such as: 2026-11-24\n"

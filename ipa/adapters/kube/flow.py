@@ -63,9 +63,10 @@ class Reader:
             before = [
                 edge for child in children for edge in self._flow(child, before, found, variants)
             ] or before
-            found.append(Stage(name, variants(name), tuple(before), kind))
+            found.append(Stage(name, variants(name), tuple(before), kind, container=name))
             return [Edge(name)]
-        found.append(Stage(name, () if is_split else variants(name), tuple(before), kind))
+        own, container = ((), "") if is_split else (variants(name), name)
+        found.append(Stage(name, own, tuple(before), kind, container=container))
         if kind is StageKind.ROUTER:
             shares = self._shares(node, len(children))
             return [

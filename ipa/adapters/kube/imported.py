@@ -157,7 +157,7 @@ def _memory_gib(name: str, resources: Json, notes: list[str]) -> float | None:
 
 def _variant_name(run: SeldonRun) -> str:
     """What people call it: as its env says, as its image is tagged, or as its model is called."""
-    tag = (run.image or "").rpartition("/")[2].partition(":")[2].partition("@")[0]
+    tag = (run.image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
     known = [run.env.get(key, "") for key in NAMING_ENV]
     for candidate in (
         *known,
@@ -219,4 +219,7 @@ def _assumed(pipeline: Pipeline) -> Iterator[str]:
     ]
     if senders:
         yield f"each item of {', '.join(senders)} is taken to become one for the stages after it (fan_out)"
+    routers = [stage.name for stage in pipeline.served if stage.kind is StageKind.ROUTER]
+    if routers:
+        yield f"the branches of {', '.join(routers)} are taken to get equal shares of the requests"
     yield "each stage has the one variant that runs: add those that could run instead"
