@@ -53,8 +53,8 @@ class Direct(ABC):
 
     interval_s: ClassVar[float | None]
 
-    def __init__(self, at: str, settings: Settings, clock: Clock) -> None:
-        self.at, self.settings, self.clock = at, settings, clock
+    def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
+        self.at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
 
     def __enter__(self) -> Direct:
         return self
@@ -134,7 +134,10 @@ class Direct(ABC):
     def _pipeline(self, name: str) -> Pipeline:
         from ipa.cli.plan import find_pipeline
 
-        return at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+        found = at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+        if self.namespace is None or found.seldon is None:
+            return found
+        return replace(found, seldon=replace(found.seldon, namespace=self.namespace))
 
     def _checked(self, pipeline: Pipeline, configs: list[StageConfig]) -> tuple[StageConfig, ...]:
         from ipa.adapters.kube.manifest import canonical, check_configs

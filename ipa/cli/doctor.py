@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.cli.plan import Output
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.progress import progress
 from ipa.model.errors import ConfigurationError, IpaError
+from ipa.model.exits import ExitCode
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def doctor(
         [], "--namespace", "-n", help="whose rights are looked at; the pipelines' own without"
     ),
     timeout_s: float = typer.Option(10.0, "--timeout", min=0.1, help="seconds that each check may take"),
-    output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+    output: Output = OUTPUT,
 ) -> None:
     """Check everything the service depends on, and say what mends what is wrong. Exit code 1: something is.
 
@@ -52,15 +53,12 @@ def doctor(
     """
     from ipa.cli.checks.base import State, run_checks
 
-    found = run_checks(_checks(pipelines or [], at, namespace, timeout_s), timeout_s)
-    if output is Output.JSON:
-        typer.echo(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
-    else:
-        from ipa.cli.status_text import printer
-
-        printer().print(findings_table(found), markup=False)
+    checks = _checks(pipelines or [], at, namespace, timeout_s)
+    with progress("checking", len(checks)) as step:
+        found = run_checks(checks, timeout_s, step)
+    show(output, [asdict(each) for each in found], findings_table(found))
     if any(each.state is State.FAIL for each in found):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.ERROR)
 
 
 def _checks(names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float) -> list[Check]:

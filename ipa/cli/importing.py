@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.plan import PIPELINES_DIR, PROFILES_DIR, Output
+from ipa.cli.output import OUTPUT, Output
+from ipa.cli.plan import PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.starting import CORES, FORCE, PERCENTILE, SLA, show_started, started
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.pipeline import Sla
@@ -42,7 +42,7 @@ def import_(
     percentile: float = PERCENTILE,
     cores: float | None = CORES,
     force: bool = FORCE,
-    output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+    output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
@@ -77,10 +77,7 @@ def import_(
         running=found.configs,
         force=force,
     )
-    if output is Output.JSON:
-        typer.echo(json.dumps(asdict(result), indent=2, ensure_ascii=False))
-    else:
-        show_started(replace(result, running=tuple(map(str, result.running))))
+    show_started(output, result)
 
 
 def _of_file(path: Path, name: str | None, namespace: str | None) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from ipa.cli.plan import PIPELINES_DIR, PROFILES_DIR, Output
+from ipa.cli.output import OUTPUT, Output
+from ipa.cli.plan import PIPELINES_DIR, PROFILES_DIR
 from ipa.cli.starting import CORES, FORCE, PERCENTILE, SLA, show_started, started
 from ipa.model.errors import UsageError
 from ipa.settings import Settings
@@ -34,7 +33,7 @@ def init(
     cores: float | None = CORES,
     namespace: str = typer.Option("default", "--namespace", "-n", help="where its SeldonDeployment lives"),
     force: bool = FORCE,
-    output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+    output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
@@ -53,10 +52,7 @@ def init(
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     pipeline = pipeline_from_mapping(_mapping(name, stage, sla, percentile, cores, namespace))
     found = started(pipeline, settings.pipelines_dir, settings.profiles_dir, force=force)
-    if output is Output.JSON:
-        typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
-    else:
-        show_started(found)
+    show_started(output, found)
 
 
 def _asked(sla: str) -> tuple[list[str], str, float | None]:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import getpass
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.plan import Output
+from ipa.cli.output import OUTPUT, Output, show
 from ipa.model.errors import (
     ConflictError,
     ForbiddenError,
     InfeasibleError,
     IpaError,
-    RolloutError,
     UnavailableError,
     UsageError,
 )
+from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ipa.cli.difference import Target
     from ipa.cli.source import Source
 
@@ -34,13 +31,14 @@ AT = typer.Option(
     metavar="WHERE",
     help="a service's URL, kubernetes[:KUBECONFIG], or a SeldonDeployment's FILE.yaml",
 )
-OUTPUT = typer.Option(Output.TEXT, "--output", "-o")
+NAMESPACE = typer.Option(
+    None, "--namespace", "-n", help="of a cluster or a file, instead of the one that the pipeline's file says"
+)
 BY = typer.Option(None, "--by", help="who asks; you without")
 REASON = typer.Option("", "--reason", help="why; it is kept with the decision")
 RATE = typer.Option(None, "--rate", help="requests a second to plan for; a service's forecast without")
 OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
 PLAN = typer.Option(None, "--plan", metavar="FILE", help="a plan, as `ipa plan -o json` prints it")
-CHANGED = 2
 # What exit code a hold has; 3 for all others, which guards made.
 HELD: dict[str, type[IpaError]] = {
     "hold.conflict": ConflictError,
@@ -59,19 +57,25 @@ def register(app: typer.Typer) -> None:
     app.command(name="watch")(watch_)
 
 
-def status(pipeline: str | None = typer.Argument(None), *, output: Output = OUTPUT, at: str = AT) -> None:
+def status(
+    pipeline: str | None = typer.Argument(None),
+    *,
+    output: Output = OUTPUT,
+    at: str = AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
     """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
     from ipa.cli.source import of, source
     from ipa.cli.status_text import status_table
 
-    with source(at) as service:
+    with source(at, namespace) as service:
         names = (
             [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
         )
         found = [service.get(of(name, "status")) for name in names]
     show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
     if not all(each["healthy"] for each in found):
-        raise typer.Exit(RolloutError.exit_code)
+        raise typer.Exit(ExitCode.DEGRADED)
 
 
 def watch_(
@@ -82,10 +86,11 @@ def watch_(
         None, "--timeout", help="give up after this long, as 90s; exit code 6"
     ),
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out."""
+    from ipa.cli.output import printer
     from ipa.cli.source import source
-    from ipa.cli.status_text import printer
     from ipa.cli.watch import Until, watch
     from ipa.control import clock
 
@@ -93,7 +98,7 @@ def watch_(
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
     goal = Until(until) if until else None
-    with source(at) as service:
+    with source(at, namespace) as service:
         if service.interval_s is None:
             raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
         watch(service, pipeline, clock.SystemClock(), printer(), until=goal, timeout_s=limit_s)
@@ -108,12 +113,13 @@ def history(
     verify: bool = typer.Option(False, "--verify", help="check that no recorded decision was changed since"),
     output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """List what was changed and why, newest first."""
     from ipa.cli.source import of, source
     from ipa.cli.status_text import history_table
 
-    with source(at) as service:
+    with source(at, namespace) as service:
         if verify:
             record = service.get(of(pipeline, "record"))
             show(output, record, f"{record['decisions']} decisions of {pipeline}, each as it was recorded")
@@ -131,18 +137,19 @@ def diff(
     detailed: bool = typer.Option(False, "--detailed-exitcode", help="2 where there is a change"),
     output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
     from ipa.cli.difference import difference
     from ipa.cli.source import of, source
     from ipa.cli.status_text import difference_table
 
-    with source(at) as service:
+    with source(at, namespace) as service:
         running = service.get(of(pipeline, "status"))
         found = difference(running, _target(service, pipeline, plan, rate, objective))
     show(output, asdict(found), difference_table(found))
     if detailed and found.changed:
-        raise typer.Exit(CHANGED)
+        raise typer.Exit(ExitCode.CHANGED)
 
 
 def apply(
@@ -155,6 +162,7 @@ def apply(
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved.
 
@@ -165,10 +173,10 @@ def apply(
     from ipa.cli.source import entity_tag, of, source
     from ipa.cli.status_text import difference_table
 
-    with source(at) as service:
+    with source(at, namespace) as service:
         running = service.get(of(pipeline, "status"))
         target = _target(service, pipeline, plan, rate, objective)
-        if output is Output.TEXT:
+        if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
         body = {"configs": [asdict(config) for config in target.configs], "by": by or me(), "reason": reason}
         decision = service.send("POST", of(pipeline, "apply"), body, if_match=entity_tag(running))
@@ -183,6 +191,7 @@ def rollback(
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Run again what ran before the last change. Exit codes: 3 held back, 4 the world moved.
 
@@ -190,7 +199,7 @@ def rollback(
     """
     from ipa.cli.source import of, source
 
-    with source(at) as service:
+    with source(at, namespace) as service:
         body = {"to": to, "by": by or me(), "reason": reason}
         _report(output, service.send("POST", of(pipeline, "rollback"), body))
 
@@ -258,18 +267,6 @@ def _report(output: Output, decision: dict[str, Any]) -> None:
     if decision["action"] == "apply" or decision["reason"] == "hold.no_change":
         return
     raise typer.Exit(HELD.get(decision["reason"], InfeasibleError).exit_code)
-
-
-def show(output: Output, data: Any, *renderables: RenderableType) -> None:
-    """Print the data as JSON, or the tables for people."""
-    if output is Output.JSON:
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
-        return
-    from ipa.cli.status_text import printer
-
-    console = printer()
-    for renderable in renderables:
-        console.print(renderable, markup=False)
 
 
 def duration_s(option: str, text: str) -> float:

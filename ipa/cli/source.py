@@ -103,9 +103,10 @@ class Service:
         raise _error(answer.status_code, body if isinstance(body, dict) else {})
 
 
-def source(at: str) -> Source:
+def source(at: str, namespace: str | None = None) -> Source:
     """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
 
+    `namespace` is where SeldonDeployments are looked for instead of where the pipelines' files say.
     UsageError for anything else; ConfigurationError where the cluster cannot be used.
     """
     try:
@@ -113,15 +114,20 @@ def source(at: str) -> Source:
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme in ("http", "https") and url.host:
+        if namespace is not None:
+            raise UsageError(
+                "--namespace is for a cluster or a file: a service knows its pipelines by their names",
+                hint="Leave it out, or use --at kubernetes.",
+            )
         return Service(at)
     if at.partition(":")[0] == "kubernetes":
         from ipa.cli.cluster import Cluster
 
-        return Cluster(at, Settings.from_env(), clock.SystemClock())
+        return Cluster(at, Settings.from_env(), clock.SystemClock(), namespace)
     if at.endswith((".yaml", ".yml")):
         from ipa.cli.manifest import ManifestFile
 
-        return ManifestFile(at, Settings.from_env(), clock.SystemClock())
+        return ManifestFile(at, Settings.from_env(), clock.SystemClock(), namespace)
     raise UsageError(
         f"--at {at!r} is no URL of a service, no cluster and no manifest",
         hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",

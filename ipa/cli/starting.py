@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import typer
 
+from ipa.cli.output import Output, show
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
 
 SLA = typer.Option("1s", "--sla", help="latency that must be kept, end to end")
 PERCENTILE = typer.Option(99.0, "--percentile", min=50, max=99.99, help="of so many percent of the requests")
@@ -30,7 +31,7 @@ class Started:
     next: tuple[str, ...]
     notes: tuple[str, ...] = ()
     # What runs now, where it was read from something that runs.
-    running: tuple[Any, ...] = ()
+    running: tuple[StageConfig, ...] = ()
 
 
 def started(
@@ -39,7 +40,7 @@ def started(
     profiles_dir: Path,
     *,
     notes: Sequence[str] = (),
-    running: Sequence[Any] = (),
+    running: Sequence[StageConfig] = (),
     force: bool = False,
 ) -> Started:
     """Write the files and check them. ConflictError as `write_new`."""
@@ -63,18 +64,16 @@ def started(
     )
 
 
-def show_started(found: Started) -> None:
-    """What was written, for people."""
-    for path in found.written:
-        typer.echo(f"wrote {path}")
-    for path in found.kept:
-        typer.echo(f"kept  {path}: it was measured")
-    for config in found.running:
-        typer.echo(f"runs  {config}")
-    for note in found.notes:
-        typer.echo(f"note: {note}")
+def show_started(output: Output, found: Started) -> None:
+    """Print what was written, what runs, and what is still to be done."""
+    from rich.text import Text
+
+    lines = [f"wrote {path}" for path in found.written]
+    lines += [f"kept  {path}: it was measured" for path in found.kept]
+    lines += [f"runs  {config}" for config in found.running]
+    lines += [f"note: {note}" for note in found.notes]
     if found.to_fill_in:
-        typer.echo("still to fill in (`ipa profile` does, where the models run on this machine):")
-        for problem in found.to_fill_in:
-            typer.echo(f"  {problem}")
-    typer.echo("next: " + "; then ".join(found.next))
+        lines.append("still to fill in (`ipa profile` does, where the models run on this machine):")
+        lines += [f"  {problem}" for problem in found.to_fill_in]
+    lines.append("next: " + "; then ".join(found.next))
+    show(output, asdict(found), *map(Text, lines))

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.difference import Difference, StageDifference
 from ipa.model.plan import WHOLE_PERCENT
 
-# Tables are as wide as they need, also in a pipe.
-WIDTH = 160
 SIGN = {True: "~", False: "="}
-
-
-def printer() -> Console:
-    """A console for tables; colours follow NO_COLOR and the terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
 def status_table(status: dict[str, Any]) -> RenderableType:

@@ -67,15 +67,23 @@ def failed(name: str, error: IpaError, remedy: str = "") -> Finding:
     return fail(name, seen, remedy or error.hint)
 
 
-def run_checks(checks: Sequence[Check], timeout_s: float) -> list[Finding]:
+def run_checks(
+    checks: Sequence[Check], timeout_s: float, ended: Callable[[str], None] = lambda _: None
+) -> list[Finding]:
     """What all found, in the order of the checks. Each may take `timeout_s`; one that takes longer fails.
+
+    `ended` is called with the name of each that has.
 
     They run at once, in threads that end with the process: what hangs is left hanging.
     """
-    run = _Run(checks, timeout_s)
+    run, told = _Run(checks, timeout_s), set[str]()
     while not run.is_done:
         run.start()
         run.wait()
+        for check, found in zip(checks, run.found, strict=True):
+            if found is not None and check.name not in told:
+                told.add(check.name)
+                ended(check.name)
     return [finding for each in run.found for finding in each or ()]
 
 
