@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ipa.cli import completing
 from ipa.cli.plan import PIPELINES_DIR, PROFILES_DIR
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
@@ -27,7 +28,11 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    pipeline: str | None = typer.Argument(None, help="one of yours with profiles; without, one that is here"),
+    pipeline: str | None = typer.Argument(
+        None,
+        help="one of yours with profiles; without, one that is here",
+        autocompletion=completing.pipelines,
+    ),
     *,
     rates: str = typer.Option(
         "2:18", "--rates", help="LOW:HIGH, requests a second between which the load moves"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ipa.cli import completing
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.progress import progress
 from ipa.model.errors import ConfigurationError, IpaError
@@ -33,7 +34,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    pipelines: list[str] | None = typer.Argument(None, help="only what these need; all without"),
+    pipelines: list[str] | None = typer.Argument(
+        None, help="only what these need; all without", autocompletion=completing.pipelines
+    ),
     *,
     at: str | None = typer.Option(
         None,

@@ -14,6 +14,7 @@ from ipa.model.exits import ExitCode
 
 # Each module has `register(app)`, which adds its verbs. Heavy imports belong inside the verbs' functions.
 VERBS: tuple[str, ...] = (
+    "completion",
     "control",
     "demo",
     "doctor",

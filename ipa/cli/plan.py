@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from ipa.cli import completing
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import Step, progress
 from ipa.model.errors import DeadlineError, InfeasibleError, NotFoundError, UsageError
@@ -32,7 +33,11 @@ EXIT_CODES = {
 E = TypeVar("E", bound=StrEnum)
 
 
-PIPELINE = typer.Argument(metavar="PIPELINE", help="a name under the pipelines folder, or a pipeline.yaml")
+PIPELINE = typer.Argument(
+    metavar="PIPELINE",
+    help="a name under the pipelines folder, or a pipeline.yaml",
+    autocompletion=completing.pipelines,
+)
 OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
 COMPAT = typer.Option("tail", "--compat", help="latency: tail (the SLA's percentile), paper or ipa-artifact")
 ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")

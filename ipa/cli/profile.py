@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from ipa.cli.output import OUTPUT, Output, printed
+from ipa.cli.plan import PIPELINE
 from ipa.cli.progress import Step, progress
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline, Stage, Variant
@@ -89,7 +90,8 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    pipeline: str,
+    pipeline: str = PIPELINE,
+    *,
     stage: list[str] = typer.Option([], "--stage", "-s", help="Only this stage (repeatable)."),
     variants: str = typer.Option("", help="Only these variants, separated by commas."),
     batches: str = typer.Option(DEFAULT_BATCHES, help="Batch sizes."),

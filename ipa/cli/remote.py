@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli import completing
+from ipa.cli.output import OUTPUT, Output, printer, show
 from ipa.model.errors import (
     ConflictError,
     ForbiddenError,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ipa.cli.difference import Target
     from ipa.cli.source import Source
 
-PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name")
+PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name", autocompletion=completing.pipelines)
 AT = typer.Option(
     "http://127.0.0.1:8080",
     "--at",
@@ -58,7 +59,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    pipeline: str | None = typer.Argument(None),
+    pipeline: str | None = typer.Argument(None, autocompletion=completing.pipelines),
     *,
     output: Output = OUTPUT,
     at: str = AT,
@@ -68,7 +69,7 @@ def status(
     from ipa.cli.source import of, source
     from ipa.cli.status_text import status_table
 
-    with source(at, namespace) as service:
+    with source(at, namespace=namespace) as service:
         names = (
             [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
         )
@@ -85,11 +86,14 @@ def watch_(
     timeout: str | None = typer.Option(
         None, "--timeout", help="give up after this long, as 90s; exit code 6"
     ),
+    output: Output = OUTPUT,
     at: str = AT,
     namespace: str | None = NAMESPACE,
 ) -> None:
-    """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out."""
-    from ipa.cli.output import printer
+    """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
+
+    As JSON a line, as YAML a document for each change.
+    """
     from ipa.cli.source import source
     from ipa.cli.watch import Until, watch
     from ipa.control import clock
@@ -98,16 +102,17 @@ def watch_(
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
     goal = Until(until) if until else None
-    with source(at, namespace) as service:
+    with source(at, namespace=namespace) as service:
         if service.interval_s is None:
             raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
-        watch(service, pipeline, clock.SystemClock(), printer(), until=goal, timeout_s=limit_s)
+        console = printer(output)
+        watch(service, pipeline, clock.SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
 
 
 def history(
     pipeline: str = PIPELINE,
     *,
-    limit: int = typer.Option(20, "--limit", min=1, max=500),
+    limit: int = typer.Option(20, "--limit", min=1, max=500, help="at most so many"),
     all_: bool = typer.Option(False, "--all", help="holds too, not only changes"),
     before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
     verify: bool = typer.Option(False, "--verify", help="check that no recorded decision was changed since"),
@@ -119,7 +124,7 @@ def history(
     from ipa.cli.source import of, source
     from ipa.cli.status_text import history_table
 
-    with source(at, namespace) as service:
+    with source(at, namespace=namespace) as service:
         if verify:
             record = service.get(of(pipeline, "record"))
             show(output, record, f"{record['decisions']} decisions of {pipeline}, each as it was recorded")
@@ -144,7 +149,7 @@ def diff(
     from ipa.cli.source import of, source
     from ipa.cli.status_text import difference_table
 
-    with source(at, namespace) as service:
+    with source(at, namespace=namespace) as service:
         running = service.get(of(pipeline, "status"))
         found = difference(running, _target(service, pipeline, plan, rate, objective))
     show(output, asdict(found), difference_table(found))
@@ -173,7 +178,7 @@ def apply(
     from ipa.cli.source import entity_tag, of, source
     from ipa.cli.status_text import difference_table
 
-    with source(at, namespace) as service:
+    with source(at, namespace=namespace) as service:
         running = service.get(of(pipeline, "status"))
         target = _target(service, pipeline, plan, rate, objective)
         if output in (Output.TEXT, Output.MD):
@@ -199,7 +204,7 @@ def rollback(
     """
     from ipa.cli.source import of, source
 
-    with source(at, namespace) as service:
+    with source(at, namespace=namespace) as service:
         body = {"to": to, "by": by or me(), "reason": reason}
         _report(output, service.send("POST", of(pipeline, "rollback"), body))
 

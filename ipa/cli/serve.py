@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipa.cli import completing
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.settings import Settings
@@ -39,7 +40,9 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    pipelines: Annotated[list[str] | None, typer.Argument(help="to control; all without")] = None,
+    pipelines: Annotated[
+        list[str] | None, typer.Argument(help="to control; all without", autocompletion=completing.pipelines)
+    ] = None,
     target: Annotated[str | None, typer.Option(help="local or kubernetes")] = None,
     mode: Annotated[Mode | None, typer.Option(help="as last time without; advisory at first")] = None,
     policy: Annotated[str, typer.Option(help=f"one of: {POLICY_NAMES}")] = "ours",

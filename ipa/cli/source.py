@@ -60,10 +60,12 @@ class Service:
 
     interval_s = 1.0
 
-    def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self._at = at
         # Proxies of the environment are for the way out of a house; the service is inside it.
-        self._client = httpx.Client(base_url=at, timeout=TIMEOUT_S, trust_env=False, transport=transport)
+        self._client = httpx.Client(base_url=at, timeout=timeout_s, trust_env=False, transport=transport)
 
     def __enter__(self) -> Service:
         return self

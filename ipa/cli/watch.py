@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 
+from ipa.cli.output import Output, printed
 from ipa.cli.source import Source, of
-from ipa.cli.status_text import status_line, status_table
+from ipa.cli.status_text import status_line, status_tree
 from ipa.control.ports import Clock
 from ipa.model.errors import DeadlineError, RolloutError
 
@@ -34,15 +37,18 @@ def watch(
     *,
     until: Until | None = None,
     timeout_s: float | None = None,
+    output: Output = Output.TEXT,
 ) -> None:
     """Show the pipeline as often as its source moves; return once it is as `until` says.
+
+    On a terminal a tree that changes in place, else a line for each change; for programs a value for each.
 
     Errors: DeadlineError after `timeout_s`; RolloutError where it settled badly (degraded, or rolled back).
     """
     interval_s = source.interval_s or INTERVAL_S
     started_s = clock.monotonic_s()
     with ExitStack() as screen:
-        show = _shower(console, screen)
+        show = _shower(console, screen, output)
         while True:
             status = source.get(of(pipeline, "status"))
             show(status)
@@ -64,11 +70,11 @@ def _settled(status: dict[str, Any]) -> bool:
     return True
 
 
-def _shower(console: Console, screen: ExitStack) -> Callable[[dict[str, Any]], None]:
-    """How to show a status: in place on a terminal, else one line a tick."""
-    if console.is_terminal:
+def _shower(console: Console, screen: ExitStack, output: Output) -> Callable[[dict[str, Any]], None]:
+    """How to show a status: in place on a terminal, else one line, or value, a tick."""
+    if console.is_terminal and output is Output.TEXT:
         live = screen.enter_context(Live(console=console, auto_refresh=False))
-        return lambda status: live.update(status_table(status), refresh=True)
+        return lambda status: live.update(status_tree(status), refresh=True)
     shown: list[tuple[Any, ...]] = []
 
     def show(status: dict[str, Any]) -> None:
@@ -77,6 +83,12 @@ def _shower(console: Console, screen: ExitStack) -> Callable[[dict[str, Any]], N
         now = (live["tick"], live["settled"], live["detail"], ready)
         if not shown or shown[-1] != now:
             shown[:] = [now]
-            console.print(status_line(status), markup=False)
+            if output is Output.JSON:
+                typer.echo(json.dumps(status, ensure_ascii=False))
+            elif output is Output.YAML:
+                typer.echo("---")
+                printed(output, status)
+            else:
+                console.print(status_line(status), markup=False)
 
     return show
