@@ -185,9 +185,10 @@ def _number_fault(name: str, value: Any) -> str:
     return "is not below 1" if name == "forecast_quantile" and value >= 1 else ""
 
 
-# Read by the tests and by make, not by the service.
+# Read by the tests, by make and by the command line, not by the service.
 IGNORED = frozenset(
     {
+        "IPA_AT",
         "IPA_TEST_KUBECONFIG",
         "IPA_SHARED_DATA",
         "IPA_TEST_POSTGRES_URL",

@@ -30,6 +30,7 @@ AT = typer.Option(
     "http://127.0.0.1:8080",
     "--at",
     metavar="WHERE",
+    envvar="IPA_AT",
     help="a service's URL, kubernetes[:KUBECONFIG], or a SeldonDeployment's FILE.yaml",
 )
 NAMESPACE = typer.Option(
@@ -82,7 +83,9 @@ def status(
 def watch_(
     pipeline: str = PIPELINE,
     *,
-    until: str | None = typer.Option(None, "--until", help="settled: end once the last change is"),
+    until: str | None = typer.Option(
+        None, "--until", help="settled: end once the last change is; changed: once another is"
+    ),
     timeout: str | None = typer.Option(
         None, "--timeout", help="give up after this long, as 90s; exit code 6"
     ),

@@ -24,9 +24,10 @@ FAILED = frozenset({"failed", "rolled_back", "rollback_failed"})
 
 
 class Until(StrEnum):
-    """What a watch waits for."""
+    """What a watch waits for: the last change is settled, or one that is made from now on is."""
 
     SETTLED = "settled"
+    CHANGED = "changed"
 
 
 def watch(
@@ -49,13 +50,17 @@ def watch(
     started_s = clock.monotonic_s()
     with ExitStack() as screen:
         show = _shower(console, screen, output)
+        first = ""
         while True:
             status = source.get(of(pipeline, "status"))
             show(status)
-            if until is Until.SETTLED and _settled(status):
+            first = first or status["live"]["revision"]
+            is_due = until is not Until.CHANGED or status["live"]["revision"] != first
+            if until is not None and is_due and _settled(status):
                 return
             if timeout_s is not None and clock.monotonic_s() - started_s + interval_s > timeout_s:
-                raise DeadlineError(f"{pipeline} did not settle within {timeout_s:g} s")
+                done = "was not changed" if until is Until.CHANGED else "did not settle"
+                raise DeadlineError(f"{pipeline} {done} within {timeout_s:g} s")
             clock.wait(interval_s)
 
 
