@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test faults soak test-cluster demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
+.PHONY: help install test faults soak test-cluster first-hour demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +27,9 @@ soak: install ## 72 h of virtual time under random faults, about 4 minutes (TICK
 
 test-cluster: install ## the contract suite and the stories on the cluster that IPA_TEST_KUBECONFIG names
 	$(PY) -m pytest tests/contract -m cluster -rs
+
+first-hour: install ## the tutorial's commands one after another, as a newcomer types them, each step timed
+	$(PY) tools/first_hour.py
 
 demo: install ## the main job on real models, about five minutes (SCREENSHOT=file for a picture of the page)
 	@tools/system.sh

@@ -238,9 +238,10 @@ def _number_fault(name: str, value: Any) -> str:
     return "is not below 1" if name == "forecast_quantile" and value >= 1 else ""
 
 
-# Not read by the service: by its clients (the token), by the tests and by make.
+# Not read by the service: by its clients (where it is, the token), by the tests and by make.
 IGNORED = frozenset(
     {
+        "IPA_AT",
         "IPA_TOKEN",
         "IPA_TEST_KUBECONFIG",
         "IPA_SHARED_DATA",

@@ -1,12 +1,13 @@
-"""Writes docs/reference/{settings,commands}.md from the code; `--check` fails where they differ."""
+"""Writes docs/reference/{settings,commands,exit-codes}.md from the code; `--check` fails if they differ."""
 
 from __future__ import annotations
 
 import ast
 import os
 import re
-import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,12 +40,17 @@ def settings() -> str:
     return f"# Settings\n\n{head}\n\n| variable | default | why |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
+# Without colours, at one width; read where the command line is imported.
+os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": "100"}
+
+
 def helped(*verb: str) -> str:
-    """What `ipa VERB --help` prints, without colours, at one width."""
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "TERMINAL_WIDTH": "100"}
-    command = [sys.executable, "-c", "from ipa.cli.main import main; main()", *verb, "--help"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    return "\n".join(line.rstrip() for line in printed.strip().splitlines())
+    """What `ipa VERB --help` prints."""
+    from ipa.cli.main import run
+
+    with redirect_stdout(StringIO()) as printed:
+        run([*verb, "--help"])
+    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
 
 
 def commands() -> str:
@@ -58,9 +64,18 @@ def commands() -> str:
     return "# Commands\n\nExit codes are [the same for all](exit-codes.md).\n\n" + "\n".join(parts)
 
 
+def exit_codes() -> str:
+    """The table of exit codes."""
+    from ipa.model.exits import MEANINGS, ExitCode
+
+    rows = [f"| {code.value} | {MEANINGS[code]} |" for code in ExitCode]
+    head = "# Exit codes of the command line\n\nOne table for all verbs.\n\n| code | meaning |\n|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
-    pages = {"settings.md": settings(), "commands.md": commands()}
+    pages = {"settings.md": settings(), "commands.md": commands(), "exit-codes.md": exit_codes()}
     stale = [n for n, text in pages.items() if not (FOLDER / n).is_file() or (FOLDER / n).read_text() != text]
     if "--check" in sys.argv[1:]:
         sys.stdout.write("".join(f"{name} is stale: run python tools/reference.py\n" for name in stale))

@@ -2,7 +2,7 @@
 
 from ipa.bootstrap.app import App, build
 from ipa.bootstrap.identity import check_listening, hosts_of
-from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.options import ServeOptions, Simulated
 from ipa.bootstrap.worlds import kube_client
 
-__all__ = ["App", "ServeOptions", "build", "check_listening", "hosts_of", "kube_client"]
+__all__ = ["App", "ServeOptions", "Simulated", "build", "check_listening", "hosts_of", "kube_client"]

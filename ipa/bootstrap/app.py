@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -25,13 +26,15 @@ from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leading import leadership_of, own_world
 from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.telling import telling_figures, webhook_of
 from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
-from ipa.control.clock import StopSignal, SystemClock
+from ipa.control.clock import StopSignal
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import AlwaysLeading, Deed, NoEvents, Said
+from ipa.control.ports import AlwaysLeading, Clock, Deed, NoEvents, Said
 from ipa.metering.make import new_registry
+from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.profile import StageProfile
@@ -52,7 +55,7 @@ class App:
     endpoints: Mapping[str, str]
     store: Store
     registry: CollectorRegistry
-    clock: SystemClock
+    clock: Clock
     stop: StopSignal
     resources: ExitStack
     # The record as it grows.
@@ -95,7 +98,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     if settings.target == "kubernetes":
         pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
     stop = StopSignal()
-    clock = SystemClock(stop)
+    clock = clock_of(options, stop)
     registry = new_registry()
     with ExitStack() as resources:
         store = open_store(settings.store_url)
@@ -103,14 +106,12 @@ def build(settings: Settings, options: ServeOptions) -> App:
         authenticators = authenticators_of(settings, store, clock, resources)
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
         if options.mode is not None:
-            for name in pipelines:
-                said = Said(Deed.MODE, by="ipa serve", why="--mode")
-                store.set_control(name, replace(store.control(name), mode=options.mode), said)
+            _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.
         inputs = {name: inputs_of(settings, options, it, profiles[name]) for name, it in pipelines.items()}
         chosen = {name: policy_of(options.policy, it) for name, it in inputs.items()}
         other = options.shadow_policy
-        shadows = {name: policy_of(other, it) for name, it in inputs.items()} if other else {}
+        shadows = {name: policy_of(other, it) for name, it in inputs.items() if other}
         client = kube_client_of(settings, resources)
         workload, metrics, endpoints = world_of(
             settings, options, pipelines, profiles, registry, resources, client
@@ -139,18 +140,24 @@ def build(settings: Settings, options: ServeOptions) -> App:
             resources.callback(webhook.close)
         registry.register(telling_figures(store, webhook))
         sight = sight_of(settings, profiles)
-        loops = {
-            name: loop_of(settings, sight, each, own_world(world, leadership), hooks, stop.linked())
-            for name, each in chosen.items()
-        }
-        others = {
-            name: loop_beside(settings, sight, each, own_world(world, leadership), stop.linked())
-            for name, each in shadows.items()
-        }
+
+        def own(waker: threading.Event) -> World:
+            return replace(own_world(world, leadership), clock=clock_of(options, waker))
+
+        loops, others = {}, {}
+        for name, each in chosen.items():
+            waker = stop.linked()
+            loops[name] = loop_of(settings, sight, each, own(waker), hooks, waker)
+        for name, each in shadows.items():
+            waker = stop.linked()
+            others[name] = loop_beside(settings, sight, each, own(waker), waker)
         if client and events:
-            gap_s = WAKE_GAP_RATIO * settings.tick_s
             watchers = Watchers(
-                client, pipelines.values(), lambda name: loops[name].wake(), gap_s=gap_s, stop=stop
+                client,
+                pipelines.values(),
+                lambda name: loops[name].wake(),
+                gap_s=WAKE_GAP_RATIO * settings.tick_s,
+                stop=stop,
             )
             registry.register(KubeHealth(client, events, watchers.watchers))
             watchers.start()
@@ -173,6 +180,12 @@ def build(settings: Settings, options: ServeOptions) -> App:
             authenticators=authenticators,
             http=HttpMetrics(registry),
         )
+
+
+def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
+    said = Said(Deed.MODE, by="ipa serve", why="--mode")
+    for name in names:
+        store.set_control(name, replace(store.control(name), mode=mode), said)
 
 
 def _chosen(found: Mapping[str, Pipeline], names: Sequence[str]) -> dict[str, Pipeline]:

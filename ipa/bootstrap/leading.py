@@ -26,13 +26,22 @@ def own_world(world: World, leadership: LeaseLeadership | None) -> World:
     return replace(world, leadership=TermLeadership(leadership)) if leadership else world
 
 
+def elects(settings: Settings) -> bool:
+    """Whether a service with these settings takes part in an election."""
+    return settings.leader_election == "on" or (settings.leader_election == "auto" and _in_pod(settings))
+
+
+def _in_pod(settings: Settings) -> bool:
+    return settings.target == "kubernetes" and not settings.kubeconfig
+
+
 def leadership_of(
     settings: Settings, on_lead: Callable[[], None], resources: ExitStack
 ) -> LeaseLeadership | None:
     """The part this replica takes in the election, not yet started; None where there is none."""
-    in_pod = settings.target == "kubernetes" and not settings.kubeconfig
-    if settings.leader_election == "off" or (settings.leader_election == "auto" and not in_pod):
+    if not elects(settings):
         return None
+    in_pod = _in_pod(settings)
     times = Times(settings.lease_s, settings.lease_renew_deadline_s, settings.lease_retry_s)
     problems = [Problem(fault) for fault in times.faults()]
     namespace = settings.lease_namespace

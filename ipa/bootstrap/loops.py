@@ -11,7 +11,6 @@ from ipa.adapters.forecasting import Sight
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.options import ServeOptions
 from ipa.control.beside import beside
-from ipa.control.clock import SystemClock
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, Hook, World
 from ipa.model.pipeline import Pipeline
@@ -64,11 +63,11 @@ def loop_of(
     hooks: Sequence[Hook],
     waker: threading.Event,
 ) -> ControlLoop:
-    """The loop of one pipeline, not yet started; `waker` brings its ticks forward."""
+    """The loop of one pipeline, not yet started; `waker`, which the clock waits on, brings ticks forward."""
     inputs, policy = chosen
     return ControlLoop(
         inputs.pipeline,
-        replace(world, clock=SystemClock(waker)),
+        world,
         policy=policy,
         predict=inputs.predictor(),
         forecaster=sight.forecaster,

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ipa.model.decision import Mode
+from ipa.simulate.paced import Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """How simulated pipelines run (target simulated): the load in requests a second, one entry a second."""
+
+    rates_rps: NDArray[np.float64]
+    pace: Pace
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +33,5 @@ class ServeOptions:
     folder: Path = Path("runs/local")
     # A second policy that only says what it would do.
     shadow_policy: str | None = None
+    # The world of `ipa demo`.
+    simulated: Simulated | None = None

@@ -24,6 +24,7 @@ from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.adapters.prometheus.shaped import ShapedMetrics
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.simulated import simulated_worlds
 from ipa.control.ports import DecisionLog, Metrics, Workload
 from ipa.model.errors import ConfigurationError, InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
@@ -63,6 +64,12 @@ def world_of(
         registry.register(LocalCosts(local, tuple(pipelines)))
         workload, metrics = local, _prometheus(settings, server.url, Dialect.LOCAL)
         endpoints = {name: local.endpoint(name) for name in pipelines}
+    elif settings.target == "simulated":
+        starts = {
+            name: start_configs(settings, options, it, profiles[name]) for name, it in pipelines.items()
+        }
+        worlds = simulated_worlds(options, pipelines, profiles, starts)
+        workload, metrics, endpoints = worlds.workload, worlds.metrics, {}
     else:
         raise UsageError(f"target is 'local' or 'kubernetes', not {settings.target!r}")
     return workload, metrics, endpoints

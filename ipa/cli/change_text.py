@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ipa.cli.plan_text import print_line, wide_console
+from rich.console import Console
+
+from ipa.cli.plan_text import print_line
 from ipa.model.plan import StageConfig
 from ipa.optimize.change import Change, StageChange
 
 
-def print_change(change: Change) -> None:
+def print_change(change: Change, out: Console) -> None:
     """Print which stages change and the cores before, at the peak and after."""
-    out = wide_console()
     if not change.stages:
         print_line(out, f"  Change: none, {change.after_cores:g} cores run as planned.")
         return

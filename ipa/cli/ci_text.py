@@ -5,14 +5,15 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.plan_text import print_line, wide_console
+from ipa.cli.output import printer
+from ipa.cli.plan_text import print_line
 from ipa.report.review.result import Review
 from ipa.report.review.words import cells, headline, verdict
 
 
 def print_review(review: Review) -> None:
     """Print what changes for each pipeline, then what is against it."""
-    console = wide_console()
+    console = printer()
     print_line(console, f"IPA: {headline(review)}   {verdict(review)}")
     if review.pipelines:
         figures = [cells(review, each) for each in review.pipelines]

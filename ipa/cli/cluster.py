@@ -32,10 +32,10 @@ class Cluster(Direct):
 
     interval_s = 2.0
 
-    def __init__(self, at: str, settings: Settings, clock: Clock) -> None:
+    def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
         given = at.partition(":")[2]
         kubeconfig = str(Path(given).expanduser()) if given else settings.kubeconfig
-        super().__init__(at, replace(settings, kubeconfig=kubeconfig), clock)
+        super().__init__(at, replace(settings, kubeconfig=kubeconfig), clock, namespace)
         self._resources = ExitStack()
         self._client = kube_client(self.settings)
         self._resources.callback(self._client.close)

@@ -7,12 +7,13 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from ipa.cli.plan import Output
-from ipa.cli.remote import AT, BY, OUTPUT, PIPELINE, REASON, me, show
+from ipa.cli import completing
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.remote import AT, BY, NAMESPACE, PIPELINE, REASON, me
 from ipa.model.decision import Mode
 from ipa.model.errors import UsageError
 
-STAGE = typer.Argument(metavar="STAGE", help="one of the pipeline's stages")
+STAGE = typer.Argument(metavar="STAGE", help="one of the pipeline's stages", autocompletion=completing.stages)
 MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
 
 
@@ -118,6 +119,7 @@ def release(
     at: str = typer.Option(
         "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG]; the install is IPA_INSTALL's"
     ),
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Give a pipeline's SeldonDeployments up, so that another install of the service may write them.
 
@@ -126,7 +128,7 @@ def release(
     from ipa.cli.cluster import Cluster
     from ipa.cli.source import source
 
-    with source(at) as cluster:
+    with source(at, namespace=namespace) as cluster:
         if not isinstance(cluster, Cluster):
             raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
         names, install = cluster.release(pipeline), cluster.settings.install

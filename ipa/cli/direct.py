@@ -18,7 +18,7 @@ from ipa.control.canonical import plain
 from ipa.control.ports import Clock, PipelineControl, Signals
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
-from ipa.model.errors import NotFoundError, UsageError
+from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline, at_cluster
@@ -55,8 +55,8 @@ class Direct(ABC):
 
     interval_s: ClassVar[float | None]
 
-    def __init__(self, at: str, settings: Settings, clock: Clock) -> None:
-        self.at, self.settings, self.clock = at, settings, clock
+    def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
+        self.at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
 
     def __enter__(self) -> Direct:
         return self
@@ -138,7 +138,10 @@ class Direct(ABC):
     def _pipeline(self, name: str) -> Pipeline:
         from ipa.cli.plan import find_pipeline
 
-        return at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+        found = at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+        if self.namespace is None or found.seldon is None:
+            return found
+        return replace(found, seldon=replace(found.seldon, namespace=self.namespace))
 
     def _checked(self, pipeline: Pipeline, configs: list[StageConfig]) -> tuple[StageConfig, ...]:
         from ipa.adapters.kube.manifest import canonical, check_configs
@@ -159,12 +162,12 @@ class Direct(ABC):
         return {**plain(view), "control": None}
 
     def _profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
-        """Without profiles only the accuracy of what runs is not known."""
+        """Without profiles that can be used only the accuracy of what runs is not known."""
         from ipa.adapters.files import load_profiles
 
         try:
             return load_profiles(self.settings.profiles_dir, pipeline.name)
-        except NotFoundError:
+        except (InputError, NotFoundError):
             return {}
 
     def _plan(self, pipeline: Pipeline, rate_rps: float | None, objective: str | None) -> dict[str, Any]:

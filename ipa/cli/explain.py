@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import typer
 
+from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plan import (
     ALLOCATION,
     AT,
@@ -18,7 +18,6 @@ from ipa.cli.plan import (
     PIPELINES_DIR,
     PROFILES_DIR,
     SOLVER,
-    Output,
     Question,
     best_plan,
     problem_of,
@@ -40,7 +39,7 @@ def register(app: typer.Typer) -> None:
         solver: str | None = SOLVER,
         at: str | None = AT,
         deadline_s: float = typer.Option(10.0, "--deadline", help="seconds that the explanation may take"),
-        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
@@ -59,12 +58,10 @@ def register(app: typer.Typer) -> None:
             for more, mine in zip(free.stages, problem.stages, strict=True)
         )
         explained = explanation_of(problem, plan, deadline_s, wider={"batch_sizes": free} if has_more else {})
-        if output is Output.JSON:
-            typer.echo(json.dumps(explained.to_json(), indent=2, ensure_ascii=False))
-        else:
+        if not printed(output, explained.to_json()):
             from ipa.cli.explain_text import print_explanation
 
-            print_explanation(explained)
+            print_explanation(explained, printer(output))
         if plan.termination in EXIT_CODES:
             raise typer.Exit(EXIT_CODES[plan.termination])
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.plan_text import WIDTH
+from ipa.cli.plan_text import print_line
 from ipa.optimize.explanation import Alternative, Explanation, Flip, Limit
 
 # The limits of stages that are told: those with less than this share left.
@@ -26,11 +26,10 @@ NAMES = {
 }
 
 
-def print_explanation(explained: Explanation) -> None:
+def print_explanation(explained: Explanation, console: Console) -> None:
     """Print what is chosen and why, what holds it back, the alternatives, and where it changes."""
-    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
     plan = explained.plan
-    _line(console, f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}.")
+    print_line(console, f"{plan.pipeline} at {plan.rate_rps:g} rps: {explained.summary}.")
     if plan.stages:
         _binding(console, explained)
         _alternatives(console, explained)
@@ -39,27 +38,27 @@ def print_explanation(explained: Explanation) -> None:
         outcome = remedy.outcome
         then = "" if outcome is None else f": PAS {outcome.pas:.4f}, {outcome.cost_cores:g} cores"
         then += "" if outcome is None else f", latency {outcome.latency_s:.3f} s"
-        _line(console, f"  Feasible with {remedy.text}{then}")
+        print_line(console, f"  Feasible with {remedy.text}{then}")
     if explained.unfinished:
-        _line(console, "Not found in time (--deadline gives more):")
+        print_line(console, "Not found in time (--deadline gives more):")
         for text in explained.unfinished:
-            _line(console, f"  {text}")
+            print_line(console, f"  {text}")
 
 
 def _binding(console: Console, explained: Explanation) -> None:
     if explained.binding:
-        _line(console, "Binding")
+        print_line(console, "Binding")
     elif explained.binding_complete:
-        _line(console, "Binding: no limit; without any of them it is the same")
+        print_line(console, "Binding: no limit; without any of them it is the same")
     else:
-        _line(console, "Binding: none found in time")
+        print_line(console, "Binding: none found in time")
     for binding in explained.binding:
-        _line(console, f"  {binding.text}")
+        print_line(console, f"  {binding.text}")
     for price in explained.prices:
-        _line(console, f"  {price.text}")
-    _line(console, "Slack")
+        print_line(console, f"  {price.text}")
+    print_line(console, "Slack")
     for text in _slack(explained.limits):
-        _line(console, f"  {text}")
+        print_line(console, f"  {text}")
 
 
 def _slack(limits: Sequence[Limit]) -> Iterator[str]:
@@ -87,9 +86,9 @@ def _alternatives(console: Console, explained: Explanation) -> None:
         none = (
             "no other variants are within the limits" if explained.alternatives_complete else "none in time"
         )
-        _line(console, f"Alternatives: {none}")
+        print_line(console, f"Alternatives: {none}")
         return
-    _line(console, "Alternatives of other variants, each the best of its variants")
+    print_line(console, "Alternatives of other variants, each the best of its variants")
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("  objective", "PAS", "cores", "latency"):
         table.add_column(heading, justify="right")
@@ -120,11 +119,11 @@ def _rounded(change: float) -> float:
 def _flips(console: Console, explained: Explanation) -> None:
     if not (explained.flips or explained.unchanged):
         return
-    _line(console, f"Changes at (each found to {explained.precision_ratio:.2%})")
+    print_line(console, f"Changes at (each found to {explained.precision_ratio:.2%})")
     for text in _points(explained.flips):
-        _line(console, f"  {text}")
+        print_line(console, f"  {text}")
     for text in explained.unchanged:
-        _line(console, f"  {text}")
+        print_line(console, f"  {text}")
 
 
 def _points(flips: Sequence[Flip]) -> Iterator[str]:
@@ -134,7 +133,3 @@ def _points(flips: Sequence[Flip]) -> Iterator[str]:
         largest[flip.quantity, flip.direction, flip.changed_at] = flip
     for flip in largest.values():
         yield flip.text
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(Text(text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plan import (
     ALLOCATION,
     COMPAT,
     OBJECTIVE,
     PIPELINES_DIR,
     PROFILES_DIR,
-    Output,
     Question,
     problem_of,
 )
@@ -97,7 +96,7 @@ def register(app: typer.Typer) -> None:
         deadline_s: float | None = typer.Option(
             None, "--deadline", help="seconds it may take; IPA_SOLVER_DEADLINE_S where absent"
         ),
-        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
@@ -123,12 +122,10 @@ def register(app: typer.Typer) -> None:
             cores,
             Settings.from_env().solver_deadline_s if deadline_s is None else deadline_s,
         )
-        if output is Output.JSON:
-            typer.echo(json.dumps(planned.to_json(), indent=2, ensure_ascii=False))
-        else:
+        if not printed(output, planned.to_json()):
             from ipa.cli.fleet_text import print_fleet
 
-            print_fleet(planned)
+            print_fleet(planned, printer(output))
 
 
 def parse_pairs(

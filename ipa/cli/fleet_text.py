@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from math import isfinite
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.fleet import Fleet
-from ipa.cli.plan_text import print_line, wide_console
+from ipa.cli.plan_text import print_line
 
 HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
 
 
-def print_fleet(fleet: Fleet) -> None:
+def print_fleet(fleet: Fleet, out: Console) -> None:
     """Print a line a pipeline, the sums, and what one more core would be worth."""
-    out, found = wide_console(), fleet.found
+    found = fleet.found
     print_line(out, f"Fleet of {_count(fleet)} on {found.budget_cores:g} cores")
     out.print(_table(fleet))
     print_line(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +9,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from ipa.adapters.files.traces import read_trace
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.progress import progress
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ipa.forecast.lstm import Lstm
     from ipa.forecast.quality import Score
 
@@ -56,7 +59,7 @@ def backtest(
     also: list[str] = typer.Option(
         [], help="a forecaster that is no rung of ours, such as lstm: the papers', which needs PyTorch"
     ),
-    output: str = typer.Option("text", "-o", "--output", help="text or json"),
+    output: Output = OUTPUT,
 ) -> None:
     """Score every forecaster on a trace: error of the point, coverage and loss of the upper quantile."""
     import time
@@ -65,8 +68,6 @@ def backtest(
     from ipa.forecast.ladder import BACKTEST_RUNGS
     from ipa.forecast.traces import as_load, days
 
-    if output not in {"text", "json"}:
-        raise UsageError(f"-o {output}: there is text and json")
     rungs = (*BACKTEST_RUNGS, *_compared(also))
     learned_s = days(train_days, "--train-days") if train_days else None
     tested_s = days(test_days, "--test-days") if test_days else None
@@ -80,14 +81,13 @@ def backtest(
     if not forecasts:
         forecasts = round((tested_s[1] - tested_s[0]) / TICK_S) if tested_s else 2000
     replay = Backtest(window_s, horizon_s, quantile, forecasts, train_ratio, smooth_s, learned_s, tested_s)
-    scores = replay.run(load, rungs, time.perf_counter)
+    with progress("forecasting"):
+        scores = replay.run(load, rungs, time.perf_counter)
     short = [rung.name for rung in rungs if rung.name not in scores]
     if short:
         typer.echo(f"left out, with too little to learn from: {', '.join(short)}", err=True)
-    if output == "json":
-        typer.echo(json.dumps({name: asdict(each) for name, each in scores.items()}, indent=2))
-    else:
-        _print(scores, quantile)
+    if not printed(output, {name: asdict(each) for name, each in scores.items()}):
+        _print(scores, quantile, printer(output))
 
 
 def _compared(names: list[str]) -> list[Lstm]:
@@ -104,8 +104,7 @@ def _compared(names: list[str]) -> list[Lstm]:
     return rungs
 
 
-def _print(scores: dict[str, Score], quantile: float) -> None:
-    from rich.console import Console
+def _print(scores: dict[str, Score], quantile: float, console: Console) -> None:
     from rich.table import Table
 
     table = Table(title=f"{next(iter(scores.values())).count} forecasts, upper quantile {quantile:g}")
@@ -131,4 +130,4 @@ def _print(scores: dict[str, Score], quantile: float) -> None:
             f"{each.fit_s:.1f}",
             f"{each.predict_ms:.2f}",
         )
-    Console().print(table)
+    console.print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.plan import (
     ALLOCATION,
     AT,
@@ -20,10 +20,10 @@ from ipa.cli.plan import (
     PIPELINES_DIR,
     PROFILES_DIR,
     SOLVER,
-    Output,
     Question,
     best_plan,
 )
+from ipa.cli.progress import progress
 from ipa.model.errors import UsageError
 from ipa.model.plan import Plan
 
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         at: str | None = AT,
         plot: Path | None = typer.Option(None, "--plot", help="write a picture to FILE.svg or FILE.png"),
         deadline_s: float = typer.Option(60.0, "--deadline", help="seconds that the search may take"),
-        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
@@ -62,13 +62,12 @@ def register(app: typer.Typer) -> None:
         kind = "" if plot is None else _kind(plot)
         question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
         problem, plan = best_plan(question, rate, deadline_s)
-        points = frontier_of(problem, deadline_s) if plan.stages else ()
-        if output is Output.JSON:
-            typer.echo(json.dumps([_json(point, plan) for point in points], indent=1, ensure_ascii=False))
-        else:
+        with progress("searching"):
+            points = frontier_of(problem, deadline_s) if plan.stages else ()
+        if not printed(output, [_json(point, plan) for point in points]):
             from ipa.cli.frontier_text import print_frontier
 
-            print_frontier(plan, points)
+            print_frontier(plan, points, printer(output))
         if plot is not None and points:
             _write(plot, kind, plan, points)
         if plan.termination in EXIT_CODES:

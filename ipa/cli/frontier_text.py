@@ -8,21 +8,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.plan_text import WIDTH
+from ipa.cli.plan_text import print_line
 from ipa.model.plan import Plan
 from ipa.optimize.frontier import FrontierPoint
 from ipa.report.frontier_plot import accuracy_cost
 
 
-def print_frontier(plan: Plan, points: Sequence[FrontierPoint]) -> None:
+def print_frontier(plan: Plan, points: Sequence[FrontierPoint], console: Console) -> None:
     """Print the plans that none betters in accuracy and cost, a star at the one that is chosen."""
-    console = Console(width=WIDTH, highlight=False, soft_wrap=True)
     head = f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s"
-    _line(console, f"{head}   objective {plan.objective_name}")
+    print_line(console, f"{head}   objective {plan.objective_name}")
     if not points:
-        _line(console, f"  No plan: {plan.termination.value.replace('_', ' ')}.")
+        print_line(console, f"  No plan: {plan.termination.value.replace('_', ' ')}.")
         for move in plan.relaxations:
-            _line(console, f"  Feasible with {move}.")
+            print_line(console, f"  Feasible with {move}.")
         return
     shown = accuracy_cost(points)
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -40,15 +39,15 @@ def print_frontier(plan: Plan, points: Sequence[FrontierPoint]) -> None:
         )
     console.print(table)
     if starred is None:
-        _line(
+        print_line(
             console,
             f"  The chosen plan is not among them: {_figures(plan)}; its objective counts other things.",
         )
     else:
-        _line(console, "  * the accuracy and cost of the plan that the objective chooses")
+        print_line(console, "  * the accuracy and cost of the plan that the objective chooses")
     if len(points) > len(shown):
         others = "the others cost more or are less accurate, but quicker (-o json has all)"
-        _line(console, f"  {len(shown)} of {len(points)} plans: {others}")
+        print_line(console, f"  {len(shown)} of {len(points)} plans: {others}")
 
 
 def _figures(plan: Plan) -> str:
@@ -62,7 +61,3 @@ def nearest(plan: Plan, points: Sequence[FrontierPoint]) -> FrontierPoint | None
         if abs(point.pas - plan.pas) < 1e-9 and abs(point.cost_cores - plan.cost_cores) < 1e-9:
             return point
     return None
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(Text(text))

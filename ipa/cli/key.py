@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.plan import Output
-from ipa.cli.remote import OUTPUT, me, show
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.remote import me
 from ipa.control.clock import SystemClock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
 from ipa.model.errors import UsageError

@@ -11,15 +11,21 @@ import typer
 import ipa
 from ipa.cli import credential
 from ipa.model.errors import IpaError, UsageError
+from ipa.model.exits import ExitCode
 
 # Each module has `register(app)`, which adds its verbs. Heavy imports belong inside the verbs' functions.
 VERBS: tuple[str, ...] = (
     "ci",
+    "completion",
     "control",
+    "demo",
+    "doctor",
     "explain",
     "fleet",
     "forecast",
     "frontier",
+    "importing",
+    "init",
     "key",
     "plan",
     "profile",
@@ -29,8 +35,6 @@ VERBS: tuple[str, ...] = (
     "simulate",
     "validate",
 )
-
-INTERRUPTED = 130
 
 # typer carries its own copy of click from 0.20 on; this is the root of that copy's errors, wherever it lives.
 _CommandLineError: type[Any] = typer.BadParameter.__bases__[0].__bases__[0]
@@ -79,7 +83,7 @@ def run(arguments: list[str] | None = None) -> int:
         code = int(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
-        code = INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except _CommandLineError as error:
         error.show()
         code = UsageError.exit_code

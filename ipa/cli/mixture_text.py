@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ipa.cli.plan_text import print_line, print_plan, stage_table, wide_console
+from rich.console import Console
+
+from ipa.cli.plan_text import print_line, print_plan, stage_table
 from ipa.optimize.mixture.plan import Mixture
 
 
@@ -31,11 +33,11 @@ def mixture_values(mixture: Mixture) -> dict[str, Any]:
     return values
 
 
-def print_mixture(mixture: Mixture, predictors: int) -> None:
+def print_mixture(mixture: Mixture, predictors: int, out: Console) -> None:
     """Print the single plan where it is the best, else each part of the mixture and what it gains."""
-    out, single = wide_console(), mixture.single
+    single = mixture.single
     if not gains(mixture):
-        print_plan(single)
+        print_plan(single, out)
         if mixture.parts and not mixture.note:
             print_line(out, f"  No mixture of {predictors} configurations at most is worth more.")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,6 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from ipa.cli import completing
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.progress import Step, progress
 from ipa.model.errors import DeadlineError, InfeasibleError, NotFoundError, UsageError
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import Plan, Termination
@@ -31,14 +33,11 @@ EXIT_CODES = {
 E = TypeVar("E", bound=StrEnum)
 
 
-class Output(StrEnum):
-    """How a command prints its result."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-PIPELINE = typer.Argument(metavar="PIPELINE", help="a name under the pipelines folder, or a pipeline.yaml")
+PIPELINE = typer.Argument(
+    metavar="PIPELINE",
+    help="a name under the pipelines folder, or a pipeline.yaml",
+    autocompletion=completing.pipelines,
+)
 OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
 COMPAT = typer.Option("tail", "--compat", help="latency: tail (the SLA's percentile), paper or ipa-artifact")
 ALLOCATION = typer.Option("free", "--allocation", help="cores of a replica: base (as IPA fixes them) or free")
@@ -105,7 +104,7 @@ def register(app: typer.Typer) -> None:
         at: str | None = PLAN_AT,
         out: Path | None = OUT,
         detailed: bool = DETAILED,
-        output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+        output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
@@ -127,10 +126,8 @@ def register(app: typer.Typer) -> None:
             code, is_change = propose(question, rate, compat, choice, out, output)
             raise typer.Exit(code or (CHANGED if detailed and is_change else 0))
         found = planned(question, rate, compat, choice)
-        if output is Output.JSON:
-            typer.echo(json.dumps(found.values, indent=2, ensure_ascii=False))
-        else:
-            found.show()
+        if not printed(output, found.values):
+            found.show(printer(output))
         if found.exit_code:
             raise typer.Exit(found.exit_code)
 
@@ -144,23 +141,28 @@ def register(app: typer.Typer) -> None:
         allocation: str = ALLOCATION,
         solver: str | None = SOLVER,
         at: str | None = AT,
-        output: Output = typer.Option(Output.JSON, "--output", "-o"),
+        output: Output = OUTPUT,
         pipelines_dir: Path | None = PIPELINES_DIR,
         profiles_dir: Path | None = PROFILES_DIR,
     ) -> None:
         """Print the best plan for each of many rates; `objective` is null where there is none."""
         question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
-        found = plans(question, parse_rates(rates), explain=False)
-        if output is Output.JSON:
-            typer.echo(json.dumps([each.to_json() for each in found], indent=1, ensure_ascii=False))
-        else:
+        asked = parse_rates(rates)
+        with progress("planning", len(asked)) as step:
+            found = plans(question, asked, explain=False, step=step)
+        if not printed(output, [each.to_json() for each in found]):
             from ipa.cli.plan_text import print_sweep
 
-            print_sweep(found)
+            print_sweep(found, printer(output))
 
 
-def plans(question: Question, rates: list[float], *, explain: bool) -> list[Plan]:
-    """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible."""
+def plans(
+    question: Question, rates: list[float], *, explain: bool, step: Step = lambda _: None
+) -> list[Plan]:
+    """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible.
+
+    `step` is told of each rate that is done.
+    """
     from ipa.optimize.solve import solve
     from ipa.policies.planning import check_rate
 
@@ -168,10 +170,12 @@ def plans(question: Question, rates: list[float], *, explain: bool) -> list[Plan
         check_rate(rate)
     problem, settings = problem_of(question, rates[0])
     solver = question.solver or settings.solver
-    return [
-        solve(replace(problem, rate_rps=rate), solver, settings.solver_deadline_s, explain=explain)
-        for rate in rates
-    ]
+    found = []
+    for rate in rates:
+        one = replace(problem, rate_rps=rate)
+        found.append(solve(one, solver, settings.solver_deadline_s, explain=explain))
+        step(f"{rate:g} rps")
+    return found
 
 
 def unchanged(pipeline: Pipeline) -> Pipeline:

@@ -10,13 +10,9 @@ from rich.text import Text
 
 from ipa.model.plan import Plan
 
-# Tables are as wide as they need, also in a pipe.
-WIDTH = 160
 
-
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, console: Console) -> None:
     """Print the plan's stages, what it is predicted to do, and how it was found."""
-    console = wide_console()
     print_line(
         console,
         f"Pipeline {plan.pipeline}   λ {plan.rate_rps:g} rps   SLA {plan.sla_s:.3f} s   "
@@ -32,7 +28,7 @@ def print_plan(plan: Plan) -> None:
         print_line(console, f"  Note: {plan.note}.")
 
 
-def print_sweep(plans: Sequence[Plan]) -> None:
+def print_sweep(plans: Sequence[Plan], console: Console) -> None:
     """Print one line a plan."""
     table = Table(box=None, pad_edge=False)
     for heading in ("λ rps", "objective", "PAS", "cores", "latency", "SLA"):
@@ -43,12 +39,7 @@ def print_sweep(plans: Sequence[Plan]) -> None:
         shown = ["–" if value is None else f"{value:.4g}" for value in figures]
         configs = "  ".join(str(config) for config in plan.configs) or plan.termination.value
         table.add_row(f"{plan.rate_rps:g}", *shown, f"{plan.sla_s:.4g}", Text(configs))
-    wide_console().print(table)
-
-
-def wide_console() -> Console:
-    """A console whose lines are not broken, also in a pipe."""
-    return Console(width=WIDTH, highlight=False, soft_wrap=True)
+    console.print(table)
 
 
 def print_line(console: Console, text: str) -> None:

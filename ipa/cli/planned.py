@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ipa.cli.plan import EXIT_CODES, Question, choice_of, find_pipeline, load, plans, problem_of
 from ipa.model.errors import Problem as Fault
@@ -13,6 +13,9 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Termination
 from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MOST_PREDICTORS = 3
 
@@ -31,7 +34,7 @@ class Planned:
     """An answer, as plain JSON values and as what prints it, and how the search for it ended."""
 
     values: dict[str, Any]
-    show: Callable[[], None]
+    show: Callable[[Console], None]
     termination: Termination
 
     @property
@@ -92,7 +95,7 @@ def _plan(question: Question, rate_rps: float) -> Planned:
     from ipa.cli.plan_text import print_plan
 
     found = plans(question, [rate_rps], explain=True)[0]
-    return Planned(found.to_json(), lambda: print_plan(found), found.termination)
+    return Planned(found.to_json(), lambda out: print_plan(found, out), found.termination)
 
 
 def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> Planned:
@@ -108,10 +111,10 @@ def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path)
     found = solve(problem, question.solver or settings.solver, settings.solver_deadline_s)
     change = change_of(problem, found) if found.configs else None
 
-    def show() -> None:
-        print_plan(found)
+    def show(out: Console) -> None:
+        print_plan(found, out)
         if change is not None:
-            print_change(change)
+            print_change(change, out)
 
     values = {**found.to_json(), "change": None if change is None else change.to_json()}
     return Planned(values, show, found.termination)
@@ -134,7 +137,7 @@ def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
         mixture = replace(mixture, single=replace(mixture.single, note=note))
     return Planned(
         mixture_values(mixture),
-        lambda: print_mixture(mixture, predictors),
+        lambda out: print_mixture(mixture, predictors, out),
         mixture.termination if mixture.parts else mixture.single.termination,
     )
 
@@ -151,4 +154,4 @@ def _set(question: Question, rate_rps: float) -> Planned:
     asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
     solver = question.solver or settings.solver
     found = plan_set(asked, EXACT if solver == AUTO else solver, settings.solver_deadline_s)
-    return Planned(found.to_json(), lambda: print_set(found), found.plan.termination)
+    return Planned(found.to_json(), lambda out: print_set(found, out), found.plan.termination)

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from ipa.cli.output import OUTPUT, Output, printed
+from ipa.cli.plan import PIPELINE
+from ipa.cli.progress import Step, progress
 from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.pipeline import Pipeline, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
@@ -87,7 +90,8 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    pipeline: str,
+    pipeline: str = PIPELINE,
+    *,
     stage: list[str] = typer.Option([], "--stage", "-s", help="Only this stage (repeatable)."),
     variants: str = typer.Option("", help="Only these variants, separated by commas."),
     batches: str = typer.Option(DEFAULT_BATCHES, help="Batch sizes."),
@@ -95,18 +99,17 @@ def profile(
     repeats: int = typer.Option(measure.Effort().repeats, min=1, help="Batches a point, at most."),
     budget: float = typer.Option(measure.Effort().budget_s, help="Seconds a point, about."),
     seed: int = typer.Option(1, help="Seed of the workload."),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", help="Write into this folder, a file a stage."
-    ),
+    folder: Path | None = typer.Option(None, "--folder", help="Write into this folder, a file a stage."),
     write: bool = typer.Option(False, "--write", help="Write into the profiles of the pipeline."),
+    output: Output = OUTPUT,
 ) -> None:
     """Measure accuracy, latency, throughput and readiness of every variant with real model servers.
 
     The requests and the score come from pipelines/PIPELINE/bench.py. The machine should do nothing else.
     """
     settings = Settings.from_env()
-    if write and (variants or output):
-        raise UsageError("--write replaces whole profiles: leave --variants and --output away")
+    if write and (variants or folder):
+        raise UsageError("--write replaces whole profiles: leave --variants and --folder away")
     from ipa.adapters.files import load_pipeline
 
     described = load_pipeline(settings.pipelines_dir / pipeline / "pipeline.yaml")
@@ -118,10 +121,14 @@ def profile(
         measure.Effort(repeats, budget),
         described.sla.latency_s,
     )
-    folder = settings.profiles_dir / pipeline if write else output
-    for it in stages:
-        workload = _workload(settings.pipelines_dir, pipeline, it.name, seed)
-        _emit(_stage_profile(described, it, chosen[it.name], workload, request), folder)
+    place = settings.profiles_dir / pipeline if write else folder
+    found: list[tuple[StageProfile, Path | None]] = []
+    with progress(f"measuring {pipeline}", sum(map(len, chosen.values())) * len(request.cores)) as step:
+        for it in stages:
+            workload = _workload(settings.pipelines_dir, pipeline, it.name, seed)
+            profile = _stage_profile(described, it, chosen[it.name], workload, request, step)
+            found.append((profile, _written(profile, place)))
+    _show(output, found)
 
 
 def _stage_profile(
@@ -130,6 +137,7 @@ def _stage_profile(
     variants: Sequence[Variant],
     workload: measure.Workload,
     request: Request,
+    step: Step,
 ) -> StageProfile:
     from ipa.adapters.local.bench import Bench
 
@@ -137,7 +145,7 @@ def _stage_profile(
         TemporaryDirectory(prefix="ipa-profile-") as folder,
         closing(Bench(pipeline, Path(folder))) as bench,
     ):
-        measured = [_variant_profile(bench, stage, variant, workload, request) for variant in variants]
+        measured = [_variant_profile(bench, stage, one, workload, request, step) for one in variants]
     return StageProfile(
         pipeline=pipeline.name,
         stage=stage.name,
@@ -150,7 +158,12 @@ def _stage_profile(
 
 
 def _variant_profile(
-    bench: Bench, stage: Stage, variant: Variant, workload: measure.Workload, request: Request
+    bench: Bench,
+    stage: Stage,
+    variant: Variant,
+    workload: measure.Workload,
+    request: Request,
+    step: Step,
 ) -> VariantProfile:
     import httpx
 
@@ -179,6 +192,7 @@ def _variant_profile(
             if cores == most:
                 outputs = measure.answers(replica, items, max(request.batches))
                 accuracy, fan_out = workload.accuracy(outputs), measure.rows(outputs, "fan_out")
+        step(f"{stage.name}/{variant.name} on {cores:g} cores")
     _say(f"{stage.name}/{variant.name}: accuracy {accuracy:.3f}, rows an item {fan_out:.2f}")
     for point in points:
         _say(
@@ -235,17 +249,32 @@ def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
     return values
 
 
-def _emit(profile: StageProfile, folder: Path | None) -> None:
+def _written(profile: StageProfile, folder: Path | None) -> Path | None:
+    """The profile's file, None where it is only to be printed."""
     from ipa.adapters.files import dump_profile
 
-    text = dump_profile(profile)
     if folder is None:
-        typer.echo(text, nl=False)
-        return
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{profile.stage}.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(dump_profile(profile), encoding="utf-8")
     _say(f"wrote {path}")
+    return path
+
+
+def _show(output: Output, found: Sequence[tuple[StageProfile, Path | None]]) -> None:
+    """Print the profiles as files have them; for people not those that were written to files."""
+    from ipa.adapters.files import dump_profile
+    from ipa.adapters.files.document import parse
+
+    texts = [dump_profile(profile) for profile, _ in found]
+    if printed(
+        output, [parse(text, profile.stage).data for text, (profile, _) in zip(texts, found, strict=True)]
+    ):
+        return
+    for text, (_, path) in zip(texts, found, strict=True):
+        if path is None:
+            typer.echo(text, nl=False)
 
 
 def _hardware() -> str:

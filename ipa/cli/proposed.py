@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import ipa
 from ipa.cli.difference import Target, difference, pas_of
-from ipa.cli.plan import Output, Question, find_pipeline
+from ipa.cli.output import Output, printed, printer
+from ipa.cli.plan import Question, find_pipeline
 from ipa.cli.planned import Choice, Planned, planned
 from ipa.cli.render import configs_in, shares_in
 from ipa.cli.saved import SavedPlan, inputs_of, write_saved
 from ipa.cli.source import Source, is_service, of
-from ipa.cli.status_text import difference_table, printer
+from ipa.cli.status_text import difference_table
 from ipa.model.errors import UsageError
 from ipa.model.plan import StageConfig, Termination
 from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # How long the search took is left out of the file, so that equal plans are equal files.
 TIMES = frozenset({"solve_s"})
@@ -57,8 +60,8 @@ def propose(
         return found.exit_code, False
     change = difference(status, Target(configs, pas_of(found.values), rate_rps))
     _show(found, {**found.values, "difference": asdict(change)}, output)
-    if output is Output.TEXT:
-        printer().print(difference_table(change))
+    if output in (Output.TEXT, Output.MD):
+        printer(output).print(difference_table(change))
     if out is not None:
         saved = SavedPlan(
             pipeline=name,
@@ -72,7 +75,7 @@ def propose(
             configs=configs,
         )
         write_saved(out, saved)
-        if output is Output.TEXT:
+        if output in (Output.TEXT, Output.MD):
             until = f"its files and revision {change.revision} stay" if change.revision else "its files stay"
             typer.echo(f"Saved {out}: valid while {until}. Carry it out with `ipa apply {out}`.")
     return 0, change.changed
@@ -99,11 +102,11 @@ def _by_service(
     body = {"rate_rps": rate_rps, "objective": question.objective}
     values = service.send("POST", of(question.pipeline, "plans"), body)
 
-    def show() -> None:
+    def show(console: Console) -> None:
         if not values["stages"]:
-            typer.echo(f"No plan: {values['termination']}")
+            console.print(f"No plan: {values['termination']}", markup=False)
         for move in values["relaxations"]:
-            typer.echo(f"  Feasible with {move}.")
+            console.print(f"  Feasible with {move}.", markup=False)
 
     return Planned(values, show, Termination(values["termination"]))
 
@@ -119,10 +122,8 @@ def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
 
 
 def _show(found: Planned, values: Mapping[str, Any], output: Output) -> None:
-    if output is Output.JSON:
-        typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
-    else:
-        found.show()
+    if not printed(output, values):
+        found.show(printer(output))
 
 
 def _timeless(value: Any) -> Any:

@@ -3,47 +3,56 @@
 from __future__ import annotations
 
 import getpass
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.plan import CHANGED, Output
+from ipa.cli import completing
+from ipa.cli.output import OUTPUT, Output, printer, show
 from ipa.model.errors import (
     ConflictError,
     ForbiddenError,
     InfeasibleError,
     IpaError,
-    RolloutError,
     UnavailableError,
     UsageError,
 )
+from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ipa.cli.difference import Target
     from ipa.cli.source import Source
 
-PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name")
+PIPELINE = typer.Argument(metavar="PIPELINE", help="the pipeline's name", autocompletion=completing.pipelines)
 DEFAULT_AT = "http://127.0.0.1:8080"
 AT = typer.Option(
     DEFAULT_AT,
     "--at",
     metavar="WHERE",
+    envvar="IPA_AT",
     help="a service's URL, kubernetes[:KUBECONFIG], or a SeldonDeployment's FILE.yaml",
 )
-OUTPUT = typer.Option(Output.TEXT, "--output", "-o")
+NAMESPACE = typer.Option(
+    None, "--namespace", "-n", help="of a cluster or a file, instead of the one that the pipeline's file says"
+)
 BY = typer.Option(None, "--by", help="who asks; you without")
 REASON = typer.Option("", "--reason", help="why; it is kept with the decision")
 RATE = typer.Option(None, "--rate", help="requests a second to plan for; a service's forecast without")
 OBJECTIVE = typer.Option(None, "--objective", help="one of the pipeline's objectives")
 PLAN = typer.Option(None, "--plan", metavar="FILE", help="a plan, as `ipa plan -o json` prints it")
-PIPELINE_OR_PLAN = typer.Argument(metavar="PIPELINE", help="its name, or a FILE.json of `ipa plan --out`")
+PIPELINE_OR_PLAN = typer.Argument(
+    metavar="PIPELINE",
+    help="its name, or a FILE.json of `ipa plan --out`",
+    autocompletion=completing.pipelines,
+)
 APPLY_AT = typer.Option(
-    None, "--at", metavar="WHERE", help="as for the other verbs; a saved plan says where it was made for"
+    None,
+    "--at",
+    metavar="WHERE",
+    envvar="IPA_AT",
+    help="as for the other verbs; a saved plan says where it was made for",
 )
 # What exit code a hold has; 3 for all others, which guards made.
 HELD: dict[str, type[IpaError]] = {
@@ -63,62 +72,76 @@ def register(app: typer.Typer) -> None:
     app.command(name="watch")(watch_)
 
 
-def status(pipeline: str | None = typer.Argument(None), *, output: Output = OUTPUT, at: str = AT) -> None:
+def status(
+    pipeline: str | None = typer.Argument(None, autocompletion=completing.pipelines),
+    *,
+    output: Output = OUTPUT,
+    at: str = AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
     """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
     from ipa.cli.source import of, source
     from ipa.cli.status_text import status_table
 
-    with source(at) as service:
+    with source(at, namespace=namespace) as service:
         names = (
             [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
         )
         found = [service.get(of(name, "status")) for name in names]
     show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
     if not all(each["healthy"] for each in found):
-        raise typer.Exit(RolloutError.exit_code)
+        raise typer.Exit(ExitCode.DEGRADED)
 
 
 def watch_(
     pipeline: str = PIPELINE,
     *,
-    until: str | None = typer.Option(None, "--until", help="settled: end once the last change is"),
+    until: str | None = typer.Option(
+        None, "--until", help="settled: end once the last change is; changed: once another is"
+    ),
     timeout: str | None = typer.Option(
         None, "--timeout", help="give up after this long, as 90s; exit code 6"
     ),
+    output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
-    """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out."""
+    """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
+
+    As JSON a line, as YAML a document for each change.
+    """
     from ipa.cli.source import source
-    from ipa.cli.status_text import printer
     from ipa.cli.watch import Until, watch
     from ipa.control import clock
 
     if until is not None and until not in list(Until):
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
-    limit_s = None if timeout is None else _duration_s("--timeout", timeout)
+    limit_s = None if timeout is None else duration_s("--timeout", timeout)
     goal = Until(until) if until else None
-    with source(at) as service:
+    with source(at, namespace=namespace) as service:
         if service.interval_s is None:
             raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
-        watch(service, pipeline, clock.SystemClock(), printer(), until=goal, timeout_s=limit_s)
+        console = printer(output)
+        watch(service, pipeline, clock.SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
 
 
 def history(
     pipeline: str = PIPELINE,
     *,
-    limit: int = typer.Option(20, "--limit", min=1, max=500),
+    limit: int = typer.Option(20, "--limit", min=1, max=500, help="at most so many"),
     all_: bool = typer.Option(False, "--all", help="holds too, not only changes"),
     before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
     verify: bool = typer.Option(False, "--verify", help="check that nothing recorded was changed since"),
     anchor: str | None = typer.Option(None, "--anchor", metavar="HEAD", help="a head that was kept, too"),
     output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """List what was changed and why, newest first."""
     from ipa.cli.source import of, source
     from ipa.cli.status_text import history_table
 
-    with source(at) as service:
+    with source(at, namespace=namespace) as service:
         if verify:
             record = service.get(of(pipeline, "record"), anchor=_head(anchor))
             found = f"{record['decisions']} decisions of {pipeline}, each as it was recorded"
@@ -137,18 +160,19 @@ def diff(
     detailed: bool = typer.Option(False, "--detailed-exitcode", help="2 where there is a change"),
     output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
     from ipa.cli.difference import difference
     from ipa.cli.source import of, source
     from ipa.cli.status_text import difference_table
 
-    with source(at) as service:
+    with source(at, namespace=namespace) as service:
         running = service.get(of(pipeline, "status"))
         found = difference(running, _target(service, pipeline, plan, rate, objective))
     show(output, asdict(found), difference_table(found))
     if detailed and found.changed:
-        raise typer.Exit(CHANGED)
+        raise typer.Exit(ExitCode.CHANGED)
 
 
 def apply(
@@ -161,6 +185,7 @@ def apply(
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str | None = APPLY_AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved.
 
@@ -181,7 +206,7 @@ def apply(
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective mean nothing beside it")
         pipeline, at = saved.pipeline, at or saved.at
     at = at or DEFAULT_AT
-    with source(at) as service:
+    with source(at, namespace=namespace) as service:
         running = service.get(of(pipeline, "status"))
         if saved is not None and file is not None:
             inputs = inputs_of(service, at, Settings.from_env(), pipeline)
@@ -189,7 +214,7 @@ def apply(
             target = Target(saved.configs, pas_of(saved.plan), saved.rate_rps)
         else:
             target = _target(service, pipeline, plan, rate, objective)
-        if output is Output.TEXT:
+        if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
         body = {"configs": [asdict(config) for config in target.configs], "by": by or me(), "reason": reason}
         decision = service.send("POST", of(pipeline, "apply"), body, if_match=entity_tag(running))
@@ -204,6 +229,7 @@ def rollback(
     by: str | None = BY,
     output: Output = OUTPUT,
     at: str = AT,
+    namespace: str | None = NAMESPACE,
 ) -> None:
     """Run again what ran before the last change. Exit codes: 3 held back, 4 the world moved.
 
@@ -211,7 +237,7 @@ def rollback(
     """
     from ipa.cli.source import of, source
 
-    with source(at) as service:
+    with source(at, namespace=namespace) as service:
         body = {"to": to, "by": by or me(), "reason": reason}
         _report(output, service.send("POST", of(pipeline, "rollback"), body))
 
@@ -231,7 +257,7 @@ def pause(
 
     body: dict[str, Any] = {"reason": reason, "by": by or me()}
     if for_ is not None:
-        body["for_s"] = _duration_s("--for", for_)
+        body["for_s"] = duration_s("--for", for_)
     if until is not None:
         body["until"] = until
     with source(at) as service:
@@ -291,18 +317,6 @@ def _report(output: Output, decision: dict[str, Any]) -> None:
     raise typer.Exit(HELD.get(decision["reason"], InfeasibleError).exit_code)
 
 
-def show(output: Output, data: Any, *renderables: RenderableType) -> None:
-    """Print the data as JSON, or the tables for people."""
-    if output is Output.JSON:
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
-        return
-    from ipa.cli.status_text import printer
-
-    console = printer()
-    for renderable in renderables:
-        console.print(renderable, markup=False)
-
-
 def _head(anchor: str | None) -> str | None:
     from ipa.control.audit import head_of
 
@@ -312,7 +326,8 @@ def _head(anchor: str | None) -> str | None:
         raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error
 
 
-def _duration_s(option: str, text: str) -> float:
+def duration_s(option: str, text: str) -> float:
+    """Seconds of a text such as 90s; UsageError names the option."""
     from ipa.adapters.files.quantities import parse_duration_s
 
     try:

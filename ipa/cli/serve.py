@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipa.adapters.logs import Format, start_logs
+from ipa.adapters.logs import Format, LineQueue, start_logs
+from ipa.cli import completing
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.bootstrap import App
+    from ipa.bootstrap import App, ServeOptions
 
 # By name here, since the table itself takes its time to load.
 POLICY_NAMES = (
@@ -41,7 +42,9 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    pipelines: Annotated[list[str] | None, typer.Argument(help="to control; all without")] = None,
+    pipelines: Annotated[
+        list[str] | None, typer.Argument(help="to control; all without", autocompletion=completing.pipelines)
+    ] = None,
     target: Annotated[str | None, typer.Option(help="local or kubernetes")] = None,
     mode: Annotated[Mode | None, typer.Option(help="as last time without; advisory at first")] = None,
     policy: Annotated[str, typer.Option(help=f"one of: {POLICY_NAMES}")] = "ours",
@@ -57,13 +60,23 @@ def serve(
     log: Annotated[Format, typer.Option(help="how a line of the log looks: text or json")] = Format.TEXT,
 ) -> None:
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
-    from ipa.adapters.metrics.figures import Figure, Figures
-    from ipa.bootstrap import ServeOptions, build, check_listening
+    from ipa.bootstrap import ServeOptions
 
     logs = start_logs(log)
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
-    check_listening(settings)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
+    run_service(settings, options, logs)
+
+
+def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:
+    """Run the service until a signal says to stop; `logs` tells what of the log was lost.
+
+    Errors: those of `build`; UnavailableError: the port.
+    """
+    from ipa.adapters.metrics.figures import Figure, Figures
+    from ipa.bootstrap import build, check_listening
+
+    check_listening(settings)
     # Before anything is started, so that a port that is taken is said at once.
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)

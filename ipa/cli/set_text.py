@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.plan_text import print_line, wide_console
+from ipa.cli.plan_text import print_line
 from ipa.model.plan import Termination
 from ipa.optimize.problem import Compat
 from ipa.policies.setplanning import PipelineSet
@@ -16,9 +17,9 @@ MEANS = {
 }
 
 
-def print_set(found: PipelineSet) -> None:
+def print_set(found: PipelineSet, out: Console) -> None:
     """Print the variants that run, their cores and shares, and what holds the set where it is."""
-    asked, plan, out = found.asked, found.plan, wide_console()
+    asked, plan = found.asked, found.plan
     print_line(
         out,
         f"Pipeline {plan.task}   λ {plan.rate_rps:g} rps   SLA {asked.sla_s:.3f} s   "

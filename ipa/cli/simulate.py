@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, Output, load
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, load
+from ipa.cli.progress import progress
 from ipa.model.errors import InputError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def simulate(
     target: str = typer.Option("local", help="how pods are replaced and watched: as local or on kubernetes"),
     capacity: float | None = typer.Option(None, help="cores there are; pods without room wait"),
     settings: Path | None = typer.Option(None, help="JSON of a published run's settings, to repeat it"),
-    output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+    output: Output = OUTPUT,
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:
@@ -74,13 +76,12 @@ def simulate(
     if settings is not None:
         published = settings_of(read_settings(settings), found, profiles)
         setup = repeated(setup, published, policy=policy, spacing=spacing)
-    result = run(setup)
-    if output is Output.JSON:
-        typer.echo(json.dumps(result.summary(), indent=2))
-    else:
+    with progress(f"simulating {len(setup.rates_rps) / 60:g} min"):
+        result = run(setup)
+    if not printed(output, result.summary()):
         from ipa.cli.simulate_text import print_result
 
-        print_result(result)
+        print_result(result, printer(output))
 
 
 def as_served(

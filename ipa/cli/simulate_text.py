@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.table import Table
 
-from ipa.cli.plan_text import print_line, wide_console
+from ipa.cli.plan_text import print_line
 from ipa.simulate.result import SimResult
 
 # A longer list of changes is for -o json and the record.
 MOST_CHANGES = 12
 
 
-def print_result(result: SimResult) -> None:
+def print_result(result: SimResult, console: Console) -> None:
     """Print the run's figures, then the last of its changes."""
-    console, seen = wide_console(), result.summary()
+    seen = result.summary()
     print_line(
         console,
         f"Pipeline {result.pipeline}   policy {result.policy}   seed {result.seed}   "

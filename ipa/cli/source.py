@@ -63,14 +63,16 @@ class Service:
 
     interval_s = 1.0
 
-    def __init__(self, at: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, at: str, transport: httpx.BaseTransport | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
         url = httpx.URL(at)
         # What errors and logs name, without what it may say of who asks.
         self._at = _shown(at)
         # Proxies of the environment are for the way out of a house; the service is inside it.
         self._client = httpx.Client(
             base_url=self._at,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             trust_env=False,
             transport=transport,
             auth=credential.auth() or ((url.username, url.password) if url.username else None),
@@ -123,22 +125,28 @@ def is_service(at: str) -> bool:
     return url.scheme in ("http", "https") and bool(url.host)
 
 
-def source(at: str, settings: Settings | None = None) -> Source:
+def source(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> Source:
     """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
 
-    Clusters and manifests are read by `settings` (those of the environment where None). UsageError for
-    anything else; ConfigurationError where the cluster cannot be used.
+    Clusters and manifests are read by `settings` (those of the environment where None); `namespace` is where
+    SeldonDeployments are looked for instead of where the pipelines' files say. UsageError for anything else;
+    ConfigurationError where the cluster cannot be used.
     """
     if is_service(at):
+        if namespace is not None:
+            raise UsageError(
+                "--namespace is for a cluster or a file: a service knows its pipelines by their names",
+                hint="Leave it out, or use --at kubernetes.",
+            )
         return Service(at)
     if at.partition(":")[0] == "kubernetes":
         from ipa.cli.cluster import Cluster
 
-        return Cluster(at, settings or Settings.from_env(), clock.SystemClock())
+        return Cluster(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
     if at.endswith((".yaml", ".yml")):
         from ipa.cli.manifest import ManifestFile
 
-        return ManifestFile(at, settings or Settings.from_env(), clock.SystemClock())
+        return ManifestFile(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
     raise UsageError(
         f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
         hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from ipa.cli.difference import Difference, StageDifference
 from ipa.model.plan import WHOLE_PERCENT
 
-# Tables are as wide as they need, also in a pipe.
-WIDTH = 160
 SIGN = {True: "~", False: "="}
-
-
-def printer() -> Console:
-    """A console for tables; colours follow NO_COLOR and the terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
+# What each figure of a stage's row is, where no heading says it.
+FIGURES = (
+    *("{}", "{}", "batch {}", "{} ready", "{} cores"),
+    *("λ {}", "latency {}", "{} of SLA", "ρ {}", "queue {}"),
+)
 
 
 def status_table(status: dict[str, Any]) -> RenderableType:
@@ -31,19 +30,55 @@ def status_table(status: dict[str, Any]) -> RenderableType:
         table.add_column(heading, justify="right")
     for stage in live["stages"]:
         table.add_row(*_stage_row(stage, status["sla_s"]))
-    lines: list[RenderableType] = [
-        Text(head(status)),
-        table,
-        Text(f"  PAS {_n(live['pas'], 3)}   cost {_plain(live['cost_cores'])} cores"),
+    return Group(Text(head(status)), table, *(Text("  ") + remark for remark in remarks(status)))
+
+
+def remarks(status: dict[str, Any]) -> list[Text]:
+    """What is to be said of a pipeline beside its stages, one line each; colours only say it again."""
+    live, control = status["live"], status["control"]
+    return [
+        Text(f"PAS {_n(live['pas'], 3)}   cost {_plain(live['cost_cores'])} cores"),
+        Text(why(status), style="" if status["healthy"] else "bold red"),
+        *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
+        *(Text(text, style="yellow") for text in _said(control)),
+        *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
+        *(Text(text, style="yellow") for text in _slower(live["stages"])),
+        *(Text(text, style="yellow") for text in _standing(status)),
+        *(Text(text) for text in _beside(status)),
     ]
-    lines.append(Text(f"  {why(status)}", style="" if status["healthy"] else "bold red"))
-    lines += [Text(f"  Paused{text}", style="bold yellow") for text in _pause(status["control"])]
-    lines += [Text(f"  {text}", style="yellow") for text in _said(status["control"])]
-    lines += [Text(f"  Degraded: {text}", style="red") for text in live["degraded"]]
-    lines += [Text(f"  {text}", style="yellow") for text in _slower(live["stages"])]
-    lines += [Text(f"  {text}", style="yellow") for text in _standing(status)]
-    lines += [Text(f"  {text}") for text in _beside(status)]
-    return Group(*lines)
+
+
+def status_tree(status: dict[str, Any]) -> Tree:
+    """A pipeline now as a tree: a branch a stage, then what is to be said of it."""
+    tree = Tree(Text(head(status)))
+    rows = [_stage_row(stage, status["sla_s"]) for stage in status["live"]["stages"]]
+    cells = [_worded(row) for row in rows]
+    widths = [max(cell.cell_len for cell in column) for column in zip_longest(*cells, fillvalue=Text())]
+    for row, stage in zip(cells, status["live"]["stages"], strict=True):
+        line = Text(f"{_mark(stage)} ")
+        for cell, width in zip(row, widths, strict=False):
+            line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+        line.rstrip()
+        tree.add(line)
+    for remark in remarks(status):
+        tree.add(remark)
+    return tree
+
+
+def _worded(row: Sequence[Text]) -> list[Text]:
+    """The row's figures, each with what it is."""
+    return [
+        Text(form.format(cell.plain.strip()), style=cell.style)
+        for form, cell in zip(FIGURES, row, strict=False)
+    ]
+
+
+def _mark(stage: dict[str, Any]) -> str:
+    """A sign for how the stage is: all ready, not yet, or not seen."""
+    config, ready = stage["config"], stage["ready_replicas"]
+    if config is None or ready is None:
+        return "?"
+    return "✔" if ready == config["replicas"] else "…"
 
 
 def head(status: dict[str, Any]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ipa.cli.output import OUTPUT, Output, printed
 from ipa.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
             None, help="Files or folders; all pipelines and profiles where absent."
         ),
         verbose: bool = typer.Option(False, "--verbose", "-v", help="List every warning by variant."),
+        output: Output = OUTPUT,
     ) -> None:
         """Check pipeline, profile and guardrails files: a line for each good one, every problem of others."""
         from ipa.adapters.files.check import check_files
@@ -44,8 +47,9 @@ def register(app: typer.Typer) -> None:
                 "there is no pipeline or profile file to check",
                 hint="Give files or folders, or set IPA_PIPELINES_DIR and IPA_PROFILES_DIR.",
             )
-        for each in checked:
-            _show(each, verbose=verbose)
+        if not printed(output, [_values(each) for each in checked]):
+            for each in checked:
+                _show(each, verbose=verbose)
         problems = [problem for each in checked for problem in each.problems]
         if problems:
             bad = sum(bool(each.problems) for each in checked)
@@ -57,6 +61,19 @@ def register(app: typer.Typer) -> None:
         from ipa.adapters.files.structure import schema_text
 
         typer.echo(schema_text(kind.value), nl=False)
+
+
+def _values(checked: Checked) -> dict[str, Any]:
+    """A file as plain values: what is wrong with it, and what is only odd."""
+    from ipa.profiling.lint import lint_profile
+
+    remarks = lint_profile(checked.profile) if checked.profile is not None else ()
+    return {
+        "path": str(checked.path),
+        "ok": not checked.problems,
+        "problems": [asdict(problem) for problem in checked.problems],
+        "warnings": [asdict(remark) for remark in remarks],
+    }
 
 
 def _show(checked: Checked, *, verbose: bool) -> None:

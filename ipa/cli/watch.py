@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.live import Live
 
+from ipa.cli.output import Output, printed
 from ipa.cli.source import Source, of
-from ipa.cli.status_text import status_line, status_table
+from ipa.cli.status_text import status_line, status_tree
 from ipa.control.ports import Clock
 from ipa.model.errors import DeadlineError, RolloutError
 
@@ -21,9 +24,10 @@ FAILED = frozenset({"failed", "rolled_back", "rollback_failed"})
 
 
 class Until(StrEnum):
-    """What a watch waits for."""
+    """What a watch waits for: the last change is settled, or one that is made from now on is."""
 
     SETTLED = "settled"
+    CHANGED = "changed"
 
 
 def watch(
@@ -34,22 +38,29 @@ def watch(
     *,
     until: Until | None = None,
     timeout_s: float | None = None,
+    output: Output = Output.TEXT,
 ) -> None:
     """Show the pipeline as often as its source moves; return once it is as `until` says.
+
+    On a terminal a tree that changes in place, else a line for each change; for programs a value for each.
 
     Errors: DeadlineError after `timeout_s`; RolloutError where it settled badly (degraded, or rolled back).
     """
     interval_s = source.interval_s or INTERVAL_S
     started_s = clock.monotonic_s()
     with ExitStack() as screen:
-        show = _shower(console, screen)
+        show = _shower(console, screen, output)
+        first = ""
         while True:
             status = source.get(of(pipeline, "status"))
             show(status)
-            if until is Until.SETTLED and _settled(status):
+            first = first or status["live"]["revision"]
+            is_due = until is not Until.CHANGED or status["live"]["revision"] != first
+            if until is not None and is_due and _settled(status):
                 return
             if timeout_s is not None and clock.monotonic_s() - started_s + interval_s > timeout_s:
-                raise DeadlineError(f"{pipeline} did not settle within {timeout_s:g} s")
+                done = "was not changed" if until is Until.CHANGED else "did not settle"
+                raise DeadlineError(f"{pipeline} {done} within {timeout_s:g} s")
             clock.wait(interval_s)
 
 
@@ -64,11 +75,11 @@ def _settled(status: dict[str, Any]) -> bool:
     return True
 
 
-def _shower(console: Console, screen: ExitStack) -> Callable[[dict[str, Any]], None]:
-    """How to show a status: in place on a terminal, else one line a tick."""
-    if console.is_terminal:
+def _shower(console: Console, screen: ExitStack, output: Output) -> Callable[[dict[str, Any]], None]:
+    """How to show a status: in place on a terminal, else one line, or value, a tick."""
+    if console.is_terminal and output is Output.TEXT:
         live = screen.enter_context(Live(console=console, auto_refresh=False))
-        return lambda status: live.update(status_table(status), refresh=True)
+        return lambda status: live.update(status_tree(status), refresh=True)
     shown: list[tuple[Any, ...]] = []
 
     def show(status: dict[str, Any]) -> None:
@@ -77,6 +88,12 @@ def _shower(console: Console, screen: ExitStack) -> Callable[[dict[str, Any]], N
         now = (live["tick"], live["settled"], live["detail"], ready)
         if not shown or shown[-1] != now:
             shown[:] = [now]
-            console.print(status_line(status), markup=False)
+            if output is Output.JSON:
+                typer.echo(json.dumps(status, ensure_ascii=False))
+            elif output is Output.YAML:
+                typer.echo("---")
+                printed(output, status)
+            else:
+                console.print(status_line(status), markup=False)
 
     return show

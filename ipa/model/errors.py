@@ -28,6 +28,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ipa.model.exits import ExitCode
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -50,7 +52,7 @@ class IpaError(Exception):
     """The root of the tree: a message for a person, a code for a program."""
 
     code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[ExitCode] = ExitCode.ERROR
     status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str = "", problems: Iterable[Problem] = ()) -> None:
@@ -70,7 +72,7 @@ class UsageError(IpaError):
     """The command line asked for something that makes no sense."""
 
     code = "usage"
-    exit_code = 64
+    exit_code = ExitCode.USAGE
     status = 400
 
 
@@ -78,7 +80,7 @@ class InputError(IpaError):
     """A file or a request body is wrong; `problems` lists everything found in it."""
 
     code = "input"
-    exit_code = 65
+    exit_code = ExitCode.INPUT
     status = 422
 
 
@@ -92,7 +94,7 @@ class ConfigurationError(IpaError):
     """A setting of the service is wrong."""
 
     code = "configuration"
-    exit_code = 78
+    exit_code = ExitCode.CONFIGURATION
 
 
 class NotFoundError(IpaError):
@@ -106,7 +108,7 @@ class UnauthenticatedError(IpaError):
     """Who asks is not known."""
 
     code = "unauthenticated"
-    exit_code = 77
+    exit_code = ExitCode.FORBIDDEN
     status = 401
 
 
@@ -114,7 +116,7 @@ class ForbiddenError(IpaError):
     """The other side does not allow it."""
 
     code = "forbidden"
-    exit_code = 77
+    exit_code = ExitCode.FORBIDDEN
     status = 403
 
 
@@ -122,7 +124,7 @@ class InfeasibleError(IpaError):
     """No plan meets the constraints; `hint` says what would make it feasible."""
 
     code = "infeasible"
-    exit_code = 3
+    exit_code = ExitCode.INFEASIBLE
     status = 409
 
 
@@ -130,7 +132,7 @@ class ConflictError(IpaError):
     """The world moved since it was read; read again and decide again."""
 
     code = "conflict"
-    exit_code = 4
+    exit_code = ExitCode.CONFLICT
     status = 409
 
 
@@ -150,7 +152,7 @@ class RolloutError(IpaError):
     """A change did not become ready in time and was taken back."""
 
     code = "rollout"
-    exit_code = 5
+    exit_code = ExitCode.DEGRADED
     status = 409
 
 
@@ -158,7 +160,7 @@ class DeadlineError(IpaError):
     """Waited as long as was allowed."""
 
     code = "deadline"
-    exit_code = 6
+    exit_code = ExitCode.TIMEOUT
     status = 504
 
 

@@ -36,7 +36,7 @@ def api(world: FakeWorld) -> ApiClient:
 @pytest.fixture
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the world; its exit code, output and complaints."""
-    monkeypatch.setattr("ipa.cli.source.source", lambda at: Service(at, InProcess(world.services())))
+    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(world.services())))
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
 
     def command(*words: str) -> tuple[int, str, str]:

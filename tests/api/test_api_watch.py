@@ -57,6 +57,17 @@ def test_it_ends_once_the_change_has_settled(world: FakeWorld, service: Service)
     assert clock.monotonic_s() == 1.0
 
 
+def test_it_ends_once_another_change_has_settled(world: FakeWorld, service: Service) -> None:
+    world.play(2)
+    console, text = a_console()
+    before = world.applied_tick
+    watch(service, "ocr", Moving(world), console, until=Until.CHANGED, timeout_s=600)
+    assert world.applied_tick > before
+    assert text.getvalue().count("\n") > 2
+    with pytest.raises(DeadlineError, match="was not changed within 3 s"):
+        watch(service, "ocr", VirtualClock(), console, until=Until.CHANGED, timeout_s=3)
+
+
 def test_it_gives_up_after_the_time_out(world: FakeWorld, service: Service) -> None:
     console, text = a_console()
     clock = VirtualClock()  # time passes, and nothing changes

@@ -40,7 +40,7 @@ def test_its_commands_are_right(
     guide: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     world = FakeWorld().play(30)
-    monkeypatch.setattr("ipa.cli.source.source", lambda at: Service(at, InProcess(world.services())))
+    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(world.services())))
     for line in lines(guide):
         words = shlex.split(line)
         if words[0] == "ipa" and words[1] in ONLY_PARSED:

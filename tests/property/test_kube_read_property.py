@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ipa.adapters.kube.manifest import read, render
 from ipa.adapters.kube.patch import build_patch
 from ipa.model.errors import DriftError
+from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
@@ -17,31 +18,6 @@ from tests.fakes.kube.store import ApiError
 
 PIPELINE = sample_pipeline()
 SCHEMA = {**small_schema(), "required": ["metadata"]}
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of everything in the value."""
-    found = [path] if path else []
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in pairs:
-        found.extend(places(one, (*path, key)))
-    return found
-
-
-def edit(sdep: Any, path: tuple[Any, ...], value: Any) -> bool:
-    """Whether it could be put there (or dropped); an earlier edit may have taken its place away."""
-    place = sdep
-    try:
-        for key in path[:-1]:
-            place = place[key]
-        _ = place[path[-1]]
-        if value == "drop":
-            del place[path[-1]]
-        else:
-            place[path[-1]] = value
-    except (KeyError, IndexError, TypeError):
-        return False
-    return True
 
 
 PLACES = [path for path in places(render(PIPELINE, sample_configs())) if path[0] == "spec"]

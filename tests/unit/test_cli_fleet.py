@@ -13,6 +13,7 @@ import pytest
 from ipa.cli.fleet import parse_pairs, plan_together
 from ipa.cli.fleet_text import print_fleet
 from ipa.cli.main import run
+from ipa.cli.output import printer
 from ipa.cli.plan import Question
 from ipa.model.errors import UsageError
 from ipa.model.plan import Termination
@@ -92,7 +93,7 @@ def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
         values = json.loads(json.dumps(fleet.to_json(), allow_nan=False))
         assert values["termination"] == "feasible"
         assert values["classes"][0]["gap"] == (None if gap == inf else gap)
-        print_fleet(fleet)
+        print_fleet(fleet, printer())
         assert words in capsys.readouterr().out
 
 

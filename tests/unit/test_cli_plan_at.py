@@ -57,7 +57,7 @@ def test_beside_the_first_stage_it_multiplies_and_the_budget_holds_with_it(
 
 def test_every_verb_that_plans_counts_alike(capsys: pytest.CaptureFixture[str]) -> None:
     cost_cores = plan(capsys, "--at", "kubernetes")["cost_cores"]
-    assert run(["sweep", "video", "--rates", "10", "--at", "kubernetes"]) == 0
+    assert run(["sweep", "video", "--rates", "10", "--at", "kubernetes", "-o", "json"]) == 0
     assert [each["cost_cores"] for each in json.loads(capsys.readouterr().out)] == [cost_cores]
     assert run(["frontier", "video", "--rate", "10", "-o", "json", "--at", "kubernetes"]) == 0
     assert f'"cost_cores": {cost_cores}' in capsys.readouterr().out

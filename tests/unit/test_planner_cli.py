@@ -84,7 +84,7 @@ def test_an_infeasible_plan_exits_3_and_says_what_would_help(capsys: Capture) ->
 
 
 def test_sweep_prints_one_plan_a_rate_and_null_where_there_is_none(capsys: Capture) -> None:
-    assert run(["sweep", "video", "--rates", "5,9000", "--solver", "exact"]) == 0
+    assert run(["sweep", "video", "--rates", "5,9000", "--solver", "exact", "-o", "json"]) == 0
     plans = json.loads(capsys.readouterr().out)
     assert [plan["rate_rps"] for plan in plans] == [5, 9000]
     assert plans[0]["objective"] > 0 and plans[1]["objective"] is None

@@ -14,7 +14,8 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.api.bodies import checked_configs
 from ipa.api.live import live_state
 from ipa.cli.difference import Target, difference
-from ipa.cli.status_text import difference_table, printer, status_line
+from ipa.cli.output import printer
+from ipa.cli.status_text import difference_table, status_line
 from ipa.control.actuation import Phase
 from ipa.control.canonical import plain
 from ipa.control.crowding import crowds_of, more

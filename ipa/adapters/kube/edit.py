@@ -79,6 +79,11 @@ class Manifest:
         return text
 
 
+def seldondeployments(text: str, path: str) -> list[dict[str, Any]]:
+    """Every SeldonDeployment among the documents of a file; InputError where it is not YAML."""
+    return [document for document in _documents(text, path) if _metadata(document) is not None]
+
+
 def _documents(text: str, path: str) -> list[Any]:
     try:
         return list(yaml.safe_load_all(text))

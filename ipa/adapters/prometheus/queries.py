@@ -8,7 +8,8 @@
 LABEL is left out where a single value is asked for. A matcher NAME=~"VALUE|" is for a label that series may
 lack, NAME=~"VALUE(-[0-9]+)?" for a value that may have a number behind it. Sums make one of several series
 (replicas, terminated pods that were scraped till now); ages take the oldest, since a sum is as old as its
-oldest part. No user text is ever PromQL: names are fixed, label values are escaped.
+oldest part. No user text is ever PromQL: names are fixed, label values are escaped. Beside them there is NOW,
+by which the server's clock is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+NOW = "time()"
 # What may be behind a numbered value.
 NUMBER = "(-[0-9]+)?"
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from ipa.adapters.prometheus.queries import Query, parse
+from ipa.adapters.prometheus.queries import NOW, Query, parse
 from ipa.adapters.prometheus.series import SeriesStore
 from ipa.model.errors import InputError, NotFoundError
 
@@ -122,6 +122,8 @@ def respond(store: SeriesStore, path: str, parameters: Mapping[str, str], now_s:
 
     InputError for parameters or queries that are not understood, NotFoundError for another path.
     """
+    if path == "/api/v1/query" and parameters.get("query") == NOW:
+        return {"resultType": "scalar", "result": [now_s, _text(now_s)]}
     if path == "/api/v1/query":
         query, at_s = _query(parameters), _seconds(parameters, "time", now_s)
         answers = store.answer(query, at_s).items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,32 @@ def open_engine(store_url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """Where a store is: the schema that it has (empty: it is not there yet, or empty), and the newest."""
+
+    shown: str
+    current: str
+    newest: str
+
+
+def schema_state(store_url: str) -> SchemaState:
+    """The schema of the store, which is neither made nor changed. Errors: as `open_engine`."""
+    url = _parse(store_url)
+    newest = _scripts()[1].get_current_head() or ""
+    name = url.database or ""
+    is_file = url.get_backend_name() == "sqlite" and not name.startswith("file:")
+    if is_file and name not in ("", ":memory:") and not Path(name).exists():
+        return SchemaState(_shown(url), "", newest)
+    engine = _engine(url)
+    try:
+        with reading(engine) as connection:
+            context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+            return SchemaState(_shown(url), context.get_current_revision() or "", newest)
+    finally:
+        engine.dispose()
 
 
 @contextmanager
@@ -167,10 +194,15 @@ def _on_sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("ipa_begin", "BEGIN"))
 
 
-def _migrate(engine: Engine, url: URL) -> None:
+def _scripts() -> tuple[Config, ScriptDirectory]:
+    """The migrations, and the configuration to run them with."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
+    return config, ScriptDirectory.from_config(config)
+
+
+def _migrate(engine: Engine, url: URL) -> None:
+    config, scripts = _scripts()
     known = {script.revision for script in scripts.walk_revisions()}
     with writing(engine, MIGRATION_LOCK) as connection:
         if engine.dialect.name == "sqlite":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ LIST_KINDS = {
     "horizontalpodautoscalers": ("autoscaling/v2", "HorizontalPodAutoscalerList"),
     "leases": ("coordination.k8s.io/v1", "LeaseList"),
 }
+SELDON = "machinelearning.seldon.io"
+DISCOVERY = "discovery"
 PATCHES = {
     "application/json-patch+json": json_patch,
     "application/merge-patch+json": merge_patch,
@@ -60,6 +63,11 @@ class Api:
     schema: Json
     # Called with every SeldonDeployment about to be kept: a mutating webhook of somebody's.
     mutate: Any = None
+    # Who asks, and what of (verb, resource) no role of theirs allows.
+    user: str = "system:serviceaccount:ipa:ipa"
+    denied: Callable[[], set[tuple[str, str]]] = set
+    # The versions of SeldonDeployments that are served; none: the CRD is not installed.
+    versions: tuple[str, ...] = ("v1", "v1alpha2", "v1alpha3")
     # What is left of lists that were asked for page by page, by their continue token.
     pages: dict[str, Page] = field(default_factory=dict)
     reviewer: Reviewer = field(default_factory=Reviewer)
@@ -67,13 +75,43 @@ class Api:
     def serve(self, request: Request) -> tuple[int, Json]:
         """Status and body; ApiError for failures."""
         with self.store.lock:
+            if request.resource in (DISCOVERY, "version"):
+                return 200, self._discovery(request)
             if request.resource in KINDS and request.verb == "create":
                 return 201, self.reviewer.answer(request.resource, request.body)
+            if request.resource.endswith("reviews"):
+                return 201, self._review(request)
             if request.resource not in LIST_KINDS:
                 raise ApiError(404, "NotFound", "the server could not find the requested resource")
             if request.subresource == "scale":
                 return 200, self._scale(request)
             return self._serve_object(request)
+
+    def _review(self, request: Request) -> Json:
+        """Who somebody is, and what they may do."""
+        match request.resource:
+            case "selfsubjectreviews":
+                status: Json = {"userInfo": {"username": self.user}}
+            case "selfsubjectaccessreviews":
+                asked = request.body["spec"]["resourceAttributes"]
+                status = {"allowed": (asked["verb"], asked["resource"]) not in self.denied()}
+            case _:
+                status = {"allowed": True}
+        return {**request.body, "status": status}
+
+    def _discovery(self, request: Request) -> Json:
+        """What the server says of itself: its version, a group's versions, or the kinds of one version."""
+        if request.resource == "version":
+            return {"major": "1", "minor": "32", "gitVersion": "v1.32.1"}
+        if request.group != SELDON or request.name not in ("", *self.versions) or not self.versions:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        if request.name:
+            kinds = [{"name": "seldondeployments", "kind": "SeldonDeployment", "namespaced": True}]
+            place = f"{SELDON}/{request.name}"
+            return {"kind": "APIResourceList", "groupVersion": place, "resources": kinds}
+        versions = [{"groupVersion": f"{SELDON}/{one}", "version": one} for one in self.versions]
+        group = {"kind": "APIGroup", "name": SELDON, "versions": versions}
+        return {**group, "preferredVersion": versions[0]}
 
     def serve_stale(self, request: Request) -> tuple[int, Json]:
         """What a read says that knows nothing of the latest write to that kind of object."""

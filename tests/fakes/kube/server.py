@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.fakes.kube.api import Api, Request, labels_of
+from tests.fakes.kube.api import DISCOVERY, Api, Request, labels_of
 from tests.fakes.kube.cluster import Cluster
 from tests.fakes.kube.faults import Fault, FaultKind, FaultSchedule
 from tests.fakes.kube.schema import real_schema, small_schema
@@ -52,6 +52,7 @@ class FakeKube:
         # Bearer tokens that are let in, None for any; what of (verb, resource) no role of theirs allows.
         self.tokens: set[str] | None = None
         self.denied: set[tuple[str, str]] = set()
+        self.api.denied = lambda: self.denied
         # Its wall clock, and by how much it is ahead of that.
         self.wall_s: Callable[[], float] = time.time
         self.skew_s = 0.0
@@ -199,6 +200,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length) if length else b""
         parts = [part for part in url.path.split("/") if part]
+        if parts[0] == "version" or (parts[0] == "apis" and len(parts) < 4):
+            resource = "version" if parts[0] == "version" else DISCOVERY
+            return Request("get", "".join(parts[1:2]), resource, name="".join(parts[2:3]))
         group = "" if parts[0] == "api" else parts[1]
         parts = parts[2:] if parts[0] == "api" else parts[3:]
         namespace = ""

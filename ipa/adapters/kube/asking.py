@@ -1,0 +1,106 @@
+"""What can be asked of an API server about itself and about us, with no right but being known to it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ipa.adapters.kube.answers import Json
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.manifest import GROUP, KIND, PLURAL, VERSION
+from ipa.adapters.kube.rights import Right
+from ipa.adapters.kube.transport import Request
+from ipa.model.errors import InputError, NotFoundError, UnavailableError
+
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+# A graph node without a container: nobody would run it, and only Seldon's webhook says no.
+PROBE = "ipa-doctor-probe"
+
+
+def server_version(client: KubeClient) -> str:
+    """The API server's version, as v1.32.1. Errors: those of the client."""
+    return str(_ask(client, Request("the API server's version", "GET", "/version")).get("gitVersion", ""))
+
+
+def user_name(client: KubeClient) -> str:
+    """Who we are to the API server; empty where it is too old (before 1.28) to say."""
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    try:
+        answer = _ask(client, Request("who we are", "POST", SELF, body=body))
+    except NotFoundError:
+        return ""
+    user = (answer.get("status") or {}).get("userInfo") or {}
+    return str(user.get("username", ""))
+
+
+def is_allowed(client: KubeClient, namespace: str, right: Right) -> bool:
+    """Whether we may do that in the namespace."""
+    attributes = {
+        "namespace": namespace,
+        "verb": right.verb,
+        "group": right.group,
+        "resource": right.resource,
+    }
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = _ask(client, Request(f"whether we may {right} in {namespace}", "POST", REVIEWS, body=body))
+    allowed = (answer.get("status") or {}).get("allowed")
+    if not isinstance(allowed, bool):
+        raise UnavailableError(f"whether we may {right} in {namespace}: the answer does not say")
+    return allowed
+
+
+def served_versions(client: KubeClient) -> tuple[str, ...]:
+    """The versions of SeldonDeployments that are served, the preferred one first; none without the CRD."""
+    try:
+        group = _ask(client, Request(f"the API group {GROUP}", "GET", f"/apis/{GROUP}"))
+    except NotFoundError:
+        return ()
+    versions = [str(each.get("version", "")) for each in group.get("versions") or ()]
+    preferred = str((group.get("preferredVersion") or {}).get("version", ""))
+    return tuple(sorted(versions, key=lambda version: version != preferred))
+
+
+def serves_seldondeployments(client: KubeClient) -> bool:
+    """Whether the version that we use has SeldonDeployments."""
+    try:
+        found = _ask(client, Request(f"{GROUP}/{VERSION}", "GET", f"/apis/{GROUP}/{VERSION}"))
+    except NotFoundError:
+        return False
+    return any(each.get("name") == PLURAL for each in found.get("resources") or ())
+
+
+def refusal_of_webhook(client: KubeClient, namespace: str) -> str:
+    """What Seldon's webhook says of a SeldonDeployment that cannot be; empty where nobody objects.
+
+    Nothing is made: it is a dry run. UnavailableError where the webhook is registered and does not answer;
+    ForbiddenError where we may not create.
+    """
+    graph = {"name": PROBE, "type": "MODEL"}
+    body = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {"name": PROBE, "namespace": namespace},
+        "spec": {"protocol": "v2", "predictors": [{"name": "default", "graph": graph, "componentSpecs": []}]},
+    }
+    try:
+        client.create_seldondeployment(namespace, body, dry_run=True)
+    except InputError as error:
+        return error.message
+    return ""
+
+
+def _ask(client: KubeClient, request: Request) -> Json:
+    """The JSON object of the answer; these kinds have no metadata that could be checked."""
+    answer = client.transport.ask(request, client.timeout_s)
+    try:
+        found: Any = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UnavailableError(f"{request.what}: the answer is not a JSON object")
+    return found

@@ -1,0 +1,64 @@
+"""What Gurobi says of its licence, before a model needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from ipa.model.errors import LicenceError
+
+# What a licence without an end says.
+NEVER = 99999999
+# gurobipy's own licence, which comes with the package, covers so many columns and as many rows.
+SIZE_LIMIT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class GurobiLicence:
+    """The version, the last day of the licence (None: it has no end, or does not say), and its size limit.
+
+    `most_columns` is None where a larger model than the pip licence covers was solved.
+    """
+
+    version: str
+    expires: date | None
+    most_columns: int | None
+
+
+def gurobi_licence() -> GurobiLicence:
+    """What the licence covers. LicenceError where there is none that holds; ImportError without gurobipy."""
+    import gurobipy as gp
+
+    version = ".".join(map(str, gp.gurobi.version()))
+    try:
+        with gp.Env(empty=True) as environment:
+            environment.setParam("OutputFlag", 0)
+            environment.start()
+            with gp.Model(env=environment) as model:
+                expires = _day(model.LicenseExpiration)
+            return GurobiLicence(version, expires, None if _solves(environment) else SIZE_LIMIT)
+    except gp.GurobiError as error:
+        raise LicenceError(f"gurobi {version}: {error}") from error
+
+
+def _solves(environment: Any) -> bool:
+    """Whether a model just above the size limit is solved."""
+    import gurobipy as gp
+
+    with gp.Model(env=environment) as model:
+        model.addVars(SIZE_LIMIT + 1, vtype=gp.GRB.BINARY)
+        try:
+            model.optimize()
+        except gp.GurobiError as error:
+            if error.errno == gp.GRB.Error.SIZE_LIMIT_EXCEEDED:
+                return False
+            raise
+    return True
+
+
+def _day(number: int) -> date | None:
+    """The day of a number as 20261231."""
+    if number == NEVER or not number:
+        return None
+    return date(number // 10000, number // 100 % 100, number % 100)

@@ -1,0 +1,1 @@
+"""What `ipa doctor` looks at, one module a dependency."""

@@ -1,0 +1,247 @@
+"""The cluster: does it answer, what may we do there, is Seldon there, who else writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ipa.adapters.kube.asking import (
+    is_allowed,
+    refusal_of_webhook,
+    served_versions,
+    server_version,
+    serves_seldondeployments,
+    user_name,
+)
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.locate import target_of
+from ipa.adapters.kube.manifest import GROUP, VERSION
+from ipa.adapters.kube.ownership import OwningClient
+from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, Right, Role
+from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.bootstrap.leading import elects
+from ipa.cli.checks.base import Check, Finding, State, fail, failed, ok, warn
+from ipa.cli.checks.metrics import skew_finding
+from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
+from ipa.model.pipeline import Pipeline
+from ipa.settings import Settings
+
+SERVER = "api server"
+CRD = "seldon crd"
+INSTALL_SELDON = (
+    "helm install seldon-core seldon-core-operator --repo https://storage.googleapis.com/seldon-charts "
+    "-n seldon-system --create-namespace"
+)
+# A Lease not renewed for so many of its durations has no holder any more.
+DEAD_LEASES = 4
+
+
+def cluster_checks(
+    client: KubeClient, settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
+) -> list[Check]:
+    """The API server first; all others once it has answered."""
+    on_seldon = [pipeline for pipeline in pipelines.values() if pipeline.seldon is not None]
+    user = _User(client)
+    return [
+        Check(SERVER, lambda: _server(client)),
+        Check(CRD, lambda: _crd(client), after=SERVER),
+        *(
+            Check(f"rights in {namespace}", _Rights(client, settings, namespace, user), after=SERVER)
+            for namespace in namespaces
+        ),
+        *(Check("seldon operator", _Operator(client, namespace), after=CRD) for namespace in namespaces[:1]),
+        *(
+            Check(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
+            for it in on_seldon
+        ),
+        Check("lease", _Leases(client, settings, namespaces), after=SERVER),
+    ]
+
+
+def _server(client: KubeClient) -> Iterator[Finding]:
+    try:
+        version = server_version(client)
+    except IpaError as error:
+        yield failed(SERVER, error, "kubectl cluster-info; export IPA_KUBECONFIG=~/.kube/config")
+        return
+    yield ok(SERVER, f"{version or 'it'} answers")
+    if client.skew_s is not None:
+        yield skew_finding("clock of api server", "the API server's", client.skew_s)
+
+
+def _crd(client: KubeClient) -> Iterator[Finding]:
+    versions = served_versions(client)
+    if not versions:
+        yield fail(CRD, f"there is no API group {GROUP}", INSTALL_SELDON)
+    elif VERSION not in versions or not serves_seldondeployments(client):
+        seen = f"{GROUP} has {', '.join(versions)}, and no seldondeployments in {VERSION}"
+        yield fail(CRD, seen, INSTALL_SELDON.replace("install", "upgrade", 1))
+    else:
+        others = ", ".join(version for version in versions if version != VERSION)
+        yield ok(CRD, f"{GROUP}/{VERSION} is served" + (f", beside {others}" if others else ""))
+
+
+class _User:
+    """Who we are, asked once."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    def subject(self) -> str:
+        """The option of `kubectl create rolebinding` that names us."""
+        try:
+            name = user_name(self._client)
+        except IpaError:
+            name = ""
+        account = name.removeprefix("system:serviceaccount:")
+        if account != name:
+            return f"--serviceaccount={account}"
+        return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rights:
+    """Every verb that our roles list, one finding each."""
+
+    client: KubeClient
+    settings: Settings
+    namespace: str
+    user: _User
+
+    def __call__(self) -> Iterator[Finding]:
+        yield from self._role(OBSERVER, State.FAIL, "without it nothing is seen")
+        if self.settings.actuation == "cluster":
+            yield from self._role(ACTOR, State.WARN, "advisory and shadow mode do without it, others do not")
+        if self.settings.leader_election != "off" and self._holds_lease():
+            words = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
+            yield from self._role(ELECTOR, State.WARN, words)
+
+    def _holds_lease(self) -> bool:
+        return self.settings.lease_namespace in ("", self.namespace)
+
+    def _role(self, role: Role, state: State, meaning: str) -> Iterator[Finding]:
+        for right in role.rights:
+            name = f"right in {self.namespace}: {right}"
+            try:
+                allowed = is_allowed(self.client, self.namespace, right)
+            except ForbiddenError as error:
+                yield warn(name, f"not known: {error.message}", self._by_hand(right))
+                continue
+            if allowed:
+                yield ok(name, f"allowed ({role.name})")
+            else:
+                seen = f"not allowed; role {role.name} is for {role.purpose}: {meaning}"
+                yield Finding(name, state, seen, self._grant(role))
+
+    def _grant(self, role: Role) -> str:
+        bound = f"ipa-{role.name}"
+        return (
+            f"kubectl apply -n {self.namespace} -f deploy/rbac/{role.name}.yaml && "
+            f"kubectl create rolebinding {bound} -n {self.namespace} --role={bound} {self.user.subject()}"
+        )
+
+    def _by_hand(self, right: Right) -> str:
+        kind = f"{right.resource}.{right.group}" if right.group else right.resource
+        return f"kubectl auth can-i {right.verb} {kind} -n {self.namespace}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """Whether Seldon's webhook objects to what cannot be, in a dry run."""
+
+    client: KubeClient
+    namespace: str
+
+    def __call__(self) -> Iterator[Finding]:
+        name = "seldon operator"
+        look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
+        try:
+            refusal = refusal_of_webhook(self.client, self.namespace)
+        except ForbiddenError:
+            yield self._by_status(name, look)
+        except UnavailableError as error:
+            yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+        else:
+            if refusal:
+                yield ok(name, "its webhook refuses, in a dry run, what cannot be")
+            else:
+                yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
+
+    def _by_status(self, name: str, look: str) -> Finding:
+        """Who may not create sees the operator by the status that it gave."""
+        found, _ = self.client.list_seldondeployments(self.namespace)
+        told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
+        if told:
+            return ok(name, f"it has given {', '.join(told[:3])} a status")
+        seen = f"not known: we may not create (a dry run), and nothing in {self.namespace} has a status"
+        return warn(name, seen, look)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deployed:
+    """Whether the pipeline's SeldonDeployment is there, and ours to write."""
+
+    client: KubeClient
+    settings: Settings
+    pipeline: Pipeline
+
+    def __call__(self) -> Iterator[Finding]:
+        name = f"seldondeployment of {self.pipeline.name}"
+        target = target_of(self.pipeline)
+        place = f"{target.namespace}/{target.name}"
+        workload = KubeWorkload(OwningClient(self.client, self.settings.install))
+        try:
+            state = workload.read(self.pipeline)
+        except NotFoundError:
+            remedy = f"ipa render {self.pipeline.name} | kubectl apply -f -"
+            yield warn(name, f"{place} does not exist", remedy)
+        except DriftError as error:
+            yield failed(name, error, f"ipa status {self.pipeline.name} --at kubernetes")
+        else:
+            stages = ", ".join(str(stage.config) for stage in state.stages)
+            rolling = "" if state.settled else "; still rolling out"
+            yield ok(name, f"{place} runs {stages}{rolling}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Leases:
+    """Who holds the Lease of this install: with two services that do not elect, both would write."""
+
+    client: KubeClient
+    settings: Settings
+    namespaces: Sequence[str]
+
+    def __call__(self) -> Iterator[Finding]:
+        settings = self.settings
+        name = settings.lease_name or f"{settings.install}-serving"
+        for namespace in [settings.lease_namespace] if settings.lease_namespace else self.namespaces:
+            yield self._lease(f"lease {namespace}/{name}", namespace, name)
+
+    def _lease(self, title: str, namespace: str, name: str) -> Finding:
+        try:
+            spec = self.client.get_lease(namespace, name).get("spec") or {}
+        except NotFoundError:
+            return ok(title, "there is none: no other service elects here")
+        except ForbiddenError as error:
+            return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
+        holder = str(spec.get("holderIdentity") or "")
+        if not holder:
+            return ok(title, "nobody holds it")
+        age_s = _age_s(spec.get("renewTime"))
+        if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
+            return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
+        seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
+        if elects(self.settings):
+            return ok(title, f"{seen}; a service started here stands by")
+        remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
+        return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)
+
+
+def _age_s(renewed: object) -> float | None:
+    """Seconds since that time by our clock, None where it is none."""
+    try:
+        at = datetime.fromisoformat(str(renewed))
+    except ValueError:
+        return None
+    return (datetime.now(UTC) - at).total_seconds() if at.tzinfo else None

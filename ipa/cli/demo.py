@@ -1,0 +1,95 @@
+"""`ipa demo`: the service with its page over a simulated pipeline, on nothing but this package."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.cli import completing
+from ipa.cli.plan import PIPELINES_DIR, PROFILES_DIR
+from ipa.model.decision import Mode
+from ipa.model.errors import UsageError
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.bootstrap import Simulated
+
+# The load is made up for so long: a working day and more, also at ten seconds a second an hour and a half.
+LASTS_S = 60_000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `demo`."""
+    app.command()(demo)
+
+
+def demo(
+    pipeline: str | None = typer.Argument(
+        None,
+        help="one of yours with profiles; without, one that is here",
+        autocompletion=completing.pipelines,
+    ),
+    *,
+    rates: str = typer.Option(
+        "2:18", "--rates", help="LOW:HIGH, requests a second between which the load moves"
+    ),
+    speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds in a second"),
+    mode: Mode = typer.Option(
+        Mode.ACTIVE, "--mode", help="what the service may do to the simulated pipeline"
+    ),
+    policy: str = typer.Option("ours", "--policy", help="as `ipa serve` has them"),
+    host: str | None = typer.Option(None, "--host", help="address to listen on"),
+    port: int | None = typer.Option(None, "--port", help="port to listen on; 0: any"),
+    seed: int = typer.Option(0, "--seed", help="of the load and of the service times"),
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Watch the service keep a simulated pipeline: page, API and all verbs; no cluster, GPU or licence.
+
+    The loop, planner, guards and record are those of production. Ends with Ctrl-C and leaves nothing behind.
+    """
+    from ipa.adapters.files.packaged import EXAMPLE, example_folders
+    from ipa.adapters.logs import Format, start_logs
+    from ipa.bootstrap import ServeOptions
+    from ipa.cli.serve import run_service
+
+    simulated, low_rps = _simulated(rates, speed, seed)
+    folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
+    logs = start_logs(Format.TEXT)
+    logging.getLogger().setLevel(logging.WARNING)
+    # What is decided is the point of it.
+    logging.getLogger("ipa.control").setLevel(logging.INFO)
+    with TemporaryDirectory(prefix="ipa-demo-") as folder:
+        settings = Settings.from_env(
+            pipelines_dir=folders[0],
+            profiles_dir=folders[1],
+            store_url=f"sqlite:///{folder}/demo.sqlite3",
+            target="simulated",
+            actuation="cluster",
+            host=host,
+            port=port,
+        )
+        options = ServeOptions(
+            (pipeline or EXAMPLE,), policy, mode=mode, start_rate_rps=low_rps, simulated=simulated
+        )
+        span = rates.replace(":", " to ")
+        typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, {speed:g} s in a second, under {span} rps")
+        run_service(settings, options, logs)
+
+
+def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
+    """The simulated world's load and pace, and its lowest rate in rps."""
+    from ipa.bootstrap import Simulated
+    from ipa.simulate.paced import Pace, moving_load
+
+    try:
+        low_rps, high_rps = map(float, rates.split(":"))
+    except ValueError:
+        low_rps = high_rps = 0.0
+    if not 0 < low_rps <= high_rps < float("inf"):
+        raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
+    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), Pace(speed), seed), low_rps

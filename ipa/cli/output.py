@@ -1,0 +1,110 @@
+"""How every verb prints its answer: for people, for programs, or for a page in Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+# Tables are as wide as they need, also in a pipe.
+WIDTH = 160
+
+
+class Output(StrEnum):
+    """How a command prints its result. JSON and YAML have all of it, text and Markdown what people read."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+    MD = "md"
+
+
+OUTPUT = typer.Option(Output.TEXT, "--output", "-o", help="how the answer is printed")
+
+
+def printed(output: Output, values: Any) -> bool:
+    """Print the values where programs are to read them; False where people are, and nothing was printed."""
+    if output is Output.JSON:
+        typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    elif output is Output.YAML:
+        import yaml
+
+        # By way of JSON: tuples and enums are nothing that YAML knows.
+        plain = json.loads(json.dumps(values, ensure_ascii=False))
+        typer.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=WIDTH), nl=False)
+    return output in (Output.JSON, Output.YAML)
+
+
+def show(output: Output, values: Any, *renderables: RenderableType) -> None:
+    """Print the values for programs, or the tables for people."""
+    if printed(output, values):
+        return
+    console = printer(output)
+    for renderable in renderables:
+        console.print(renderable, markup=False)
+
+
+def printer(output: Output = Output.TEXT) -> Console:
+    """What prints for people. Colours follow NO_COLOR and the terminal, and none means anything alone."""
+    from rich.console import Console
+
+    if output is Output.MD:
+        return _markdown()
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
+
+
+def _markdown() -> Console:
+    """A console whose tables are those of Markdown, and whose lines are paragraphs."""
+    from rich.console import Console
+
+    class Markdown(Console):
+        """Prints what is given to it as Markdown."""
+
+        def print(self, *objects: Any, **_: Any) -> None:
+            for each in objects:
+                for paragraph in paragraphs(each):
+                    typer.echo(f"{paragraph}\n")
+
+    return Markdown(width=WIDTH)
+
+
+def paragraphs(renderable: Any) -> Iterator[str]:
+    """The Markdown of a table, of text, or of a group of them."""
+    from rich.console import Group
+    from rich.table import Table
+
+    if isinstance(renderable, Group):
+        for each in renderable.renderables:
+            yield from paragraphs(each)
+    elif isinstance(renderable, Table):
+        yield "\n".join(_rows(renderable))
+    else:
+        text = _plain(renderable).strip()
+        if text:
+            yield text
+
+
+def _rows(table: Table) -> Iterator[str]:
+    if table.title:
+        yield f"**{_plain(table.title)}**\n"
+    headings = [_plain(column.header) if table.show_header else "" for column in table.columns]
+    yield _row(headings)
+    yield _row(["---:" if column.justify == "right" else "---" for column in table.columns])
+    for cells in zip(*(list(column.cells) for column in table.columns), strict=True):
+        yield _row([_plain(cell) for cell in cells])
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(renderable: Any) -> str:
+    return str(getattr(renderable, "plain", renderable))

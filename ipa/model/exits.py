@@ -1,0 +1,40 @@
+"""What the exit code of the command line means: one table for all verbs, and stable."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Every exit code that `ipa` has."""
+
+    OK = 0
+    ERROR = 1
+    CHANGED = 2
+    INFEASIBLE = 3
+    CONFLICT = 4
+    DEGRADED = 5
+    TIMEOUT = 6
+    USAGE = 64
+    INPUT = 65
+    FORBIDDEN = 77
+    CONFIGURATION = 78
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    ExitCode.OK: "done; for `diff` without `--detailed-exitcode`: whatever it found; for `ci`: nothing above the "
+    "threshold",
+    ExitCode.ERROR: "an error of ours; something is unreachable or not there; `doctor` found a failure",
+    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold",
+    ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a guardrail "
+    "is broken",
+    ExitCode.CONFLICT: "stale plan or conflict; for `init` and `import`: the files are there already",
+    ExitCode.DEGRADED: "degraded, or rolled back",
+    ExitCode.TIMEOUT: "time-out while waiting, or before a solver was done",
+    ExitCode.USAGE: "the command line makes no sense",
+    ExitCode.INPUT: "an input file is wrong",
+    ExitCode.FORBIDDEN: "forbidden",
+    ExitCode.CONFIGURATION: "a setting is wrong",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
+}

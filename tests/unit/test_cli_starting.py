@@ -1,0 +1,220 @@
+"""`ipa init` and `ipa import`: what they write, and what they leave alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ipa.adapters.files import load_pipeline
+from ipa.adapters.kube.manifest import render, smallest_configs
+from ipa.cli.main import run
+from tests.fakes.kube import FakeKube
+
+INIT = [
+    "init",
+    "shop",
+    "--stage",
+    "detect=small,large",
+    "--stage",
+    "read=base",
+    "--cores",
+    "16",
+    "-n",
+    "shops",
+]
+BLANK = (
+    "detect.yaml:8:10: hardware is null",
+    "detect.yaml:9:13: measured_on is null",
+    "detect.yaml:10:8: method is null",
+    "detect.yaml:13:14: accuracy is null",
+    "detect.yaml:14:13: points is empty",
+    "detect.yaml:16:14: accuracy is null",
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fill_in(path: Path) -> None:
+    """What a person who has measured writes."""
+    text = path.read_text()
+    text = text.replace("hardware: ", "hardware: a laptop").replace("method: ", "method: by hand")
+    text = text.replace("measured_on: ", "measured_on: 2026-11-24").replace("accuracy: ", "accuracy: 0.5")
+    text = text.replace("points: []", "points: [{cores: 1, batch: 1, latency: 50ms}]")
+    path.write_text(text)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_init_writes_can_be_used_once_it_is_filled_in(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(INIT) == 0
+    out = capsys.readouterr().out
+    assert "wrote pipelines/shop/pipeline.yaml" in out
+    for words in BLANK:
+        assert words in out
+    assert run(["validate"]) == 65
+    err = capsys.readouterr().err
+    assert all(words in err for words in BLANK)
+    for stage in ("detect", "read"):
+        fill_in(Path("profiles/shop") / f"{stage}.yaml")
+    assert run(["validate"]) == 0
+    assert run(["plan", "shop", "--rate", "10"]) == 0
+    pipeline = load_pipeline(Path("pipelines/shop/pipeline.yaml"))
+    assert [variant.name for variant in pipeline.stages[0].variants] == ["small", "large"]
+    assert pipeline.bounds.cores == 16
+    assert pipeline.seldon is not None
+    assert (pipeline.seldon.name, pipeline.seldon.namespace) == ("shop", "shops")
+
+
+def test_an_editor_finds_the_schemas(here: Path) -> None:
+    assert run(INIT) == 0
+    for path in ("pipelines/shop/pipeline.yaml", "profiles/shop/detect.yaml"):
+        first, *rest = (here / path).read_text().splitlines()
+        schema = (here / path).parent / first.partition("$schema=")[2]
+        assert json.loads(schema.read_text())["$schema"].startswith("https://json-schema.org/draft/2020-12")
+        assert any("#" in line for line in rest)
+
+
+def test_init_leaves_alone_what_is_there_unless_forced(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(INIT) == 0
+    file, measured = here / "pipelines/shop/pipeline.yaml", here / "profiles/shop/detect.yaml"
+    file.write_text("mine")
+    fill_in(measured)
+    kept = measured.read_text()
+    assert run(INIT) == 4
+    err = capsys.readouterr().err
+    assert "pipelines/shop/pipeline.yaml: is there" in err
+    assert "--force" in err
+    assert file.read_text() == "mine"
+    assert run([*INIT, "--force", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kept"] == ["profiles/shop/detect.yaml"]
+    assert "pipelines/shop/pipeline.yaml" in found["written"]
+    assert measured.read_text() == kept
+    assert load_pipeline(file).name == "shop"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["shop"], 64, "--stage is needed"),
+        (["shop", "--stage", "detect"], 64, "NAME=VARIANT"),
+        (["Shop!", "--stage", "a=b"], 65, 'name is "Shop!"'),
+        (["shop", "--stage", "a=b", "--stage", "a=c"], 65, "twice"),
+        (["shop", "--stage", "a=b", "--sla", "fast"], 65, 'latency is "fast"'),
+    ],
+)
+def test_what_no_file_may_say_is_said_and_nothing_written(
+    arguments: list[str], code: int, words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", *arguments]) == code
+    assert words in capsys.readouterr().err
+    assert list(here.iterdir()) == []
+
+
+def test_on_a_terminal_it_asks(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("detect, read\nsmall, large\nbase\n300ms\n8\n"))
+    assert run(["init", "shop"]) == 0
+    pipeline = load_pipeline(here / "pipelines/shop/pipeline.yaml")
+    assert [stage.name for stage in pipeline.stages] == ["detect", "read"]
+    assert [variant.name for variant in pipeline.stages[0].variants] == ["small", "large"]
+    assert (pipeline.sla.latency_s, pipeline.bounds.cores) == (0.3, 8.0)
+
+
+@pytest.fixture
+def video(root: Path) -> Path:
+    return root / "pipelines" / "video" / "seldondeployment.yaml"
+
+
+def test_what_is_imported_from_a_file_differs_in_nothing_from_it(
+    here: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["import", "-f", str(video), "--sla", "900ms", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [config["variant"] for config in found["running"]] == ["yolov5n", "resnet18"]
+    assert load_pipeline(here / "pipelines/video/pipeline.yaml").sla.latency_s == 0.9
+    (here / "runs.json").write_text(json.dumps({"stages": found["running"]}))
+    # What runs is what is planned: not a field of the manifest would change.
+    diff = ["diff", "video", "--at", str(video), "--plan", "runs.json", "--detailed-exitcode"]
+    assert run(diff) == 0
+    assert "No change." in capsys.readouterr().out
+    assert run(["render", "video", "--plan", "runs.json"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(video.read_text())
+
+
+def test_what_is_imported_from_a_cluster_is_what_runs_there(
+    here: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
+    with FakeKube() as kube:
+        with kube.store.lock:
+            kube.store.create("seldondeployments", "models", render(pipeline, smallest_configs(pipeline)))
+        kube.tick(5)
+        at = ["--at", f"kubernetes:{kube.kubeconfig(here)}"]
+        assert run(["import", "-n", "models", *at]) == 0
+        out = capsys.readouterr().out
+        assert "runs  crop=yolov5n b1 1×1 cores" in out
+        assert load_pipeline(here / "pipelines/video/pipeline.yaml").seldon.namespace == "models"  # type: ignore[union-attr]
+        assert run(["status", "video", *at]) == 0
+        assert "yolov5n" in capsys.readouterr().out
+        assert run(["import", "nope", "-n", "models", *at]) == 1
+        assert run(["import", "-n", "elsewhere", *at]) == 1
+        assert "there is no SeldonDeployment in namespace elsewhere" in capsys.readouterr().err
+        kube.denied = {("list", "seldondeployments"), ("get", "seldondeployments")}
+        assert run(["import", "-n", "models", *at, "--force"]) == 77
+        assert not [one for one in kube.writes if one.resource == "seldondeployments"]
+
+
+def _documents(path: Path, *documents: Any) -> str:
+    path.write_text(yaml.safe_dump_all(documents))
+    return str(path)
+
+
+def test_of_several_in_a_file_one_is_chosen_by_name(
+    here: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = yaml.safe_load(video.read_text())
+    other = {**one, "metadata": {"name": "other"}}
+    path = _documents(here / "both.yaml", {"kind": "Service"}, one, other)
+    assert run(["import", "-f", path]) == 64
+    assert "Say which: other, video" in capsys.readouterr().err
+    assert run(["import", "other", "-f", path]) == 0
+    assert run(["import", "third", "-f", path]) == 1
+    assert load_pipeline(here / "pipelines/other/pipeline.yaml").seldon.name == "other"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("a: [", 65, "is not YAML"),
+        ("kind: Service", 1, "has no SeldonDeployment"),
+        ("{kind: SeldonDeployment, metadata: {name: x}}", 65, "no predictor that serves"),
+        ("{kind: SeldonDeployment, metadata: {name: x}, spec: {predictors: [7]}}", 65, "is not whole"),
+    ],
+)
+def test_a_file_that_holds_none_is_refused_and_nothing_written(
+    text: str, code: int, words: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "file.yaml").write_text(text)
+    assert run(["import", "-f", "file.yaml"]) == code
+    assert words in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["file.yaml"]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("at", "code"), [("http://127.0.0.1:1", 64), ("kubernetes:nowhere", 78)])
+def test_where_there_is_no_cluster(at: str, code: int) -> None:
+    assert run(["import", "x", "--at", at]) == code

@@ -1,0 +1,394 @@
+"""`ipa doctor` over worlds in which one thing after another is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ipa.adapters.files import load_pipeline
+from ipa.adapters.kube.manifest import render, smallest_configs
+from ipa.adapters.kube.rights import OBSERVER, ROLES, Role
+from ipa.adapters.store.store import open_store
+from ipa.cli.checks import here
+from ipa.cli.checks.base import Check, Finding, State, ok, run_checks
+from ipa.cli.main import run
+from ipa.control.clock import VirtualClock
+from ipa.model.errors import UnavailableError
+from ipa.settings import Settings
+from tests.fakes.kube import FakeKube, FaultKind
+from tests.faults.prometheus import FakePrometheus, Target
+
+SDEPS = "seldondeployments"
+TODAY = date(2026, 11, 24)
+Doctor = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture
+def house(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pipeline video and its profiles."""
+    for name in ("pipelines", "profiles"):
+        shutil.copytree(root / name / "video", tmp_path / name / "video")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IPA_PORT", str(_free_port()))
+    return tmp_path
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def prometheus(root: Path) -> Iterator[FakePrometheus]:
+    pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
+    with FakePrometheus(VirtualClock(), lambda _: 10.0, pipeline) as fake:
+        yield fake
+
+
+@pytest.fixture
+def kube(root: Path) -> Iterator[FakeKube]:
+    """The pipeline runs there, settled."""
+    pipeline = load_pipeline(root / "pipelines" / "video" / "pipeline.yaml")
+    with FakeKube() as fake:
+        with fake.store.lock:
+            fake.store.create(SDEPS, "default", render(pipeline, smallest_configs(pipeline)))
+        fake.tick(5)
+        yield fake
+
+
+@pytest.fixture
+def doctor(
+    house: Path,
+    kube: FakeKube,
+    prometheus: FakePrometheus,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Doctor:
+    """Runs it against that cluster: what it found by name. `code` is its exit code."""
+    monkeypatch.setenv("IPA_PROMETHEUS_URL", prometheus.url)
+    config = kube.kubeconfig(house)
+
+    def findings(*arguments: str, code: int = 0) -> dict[str, Finding]:
+        got = run(["doctor", "--at", f"kubernetes:{config}", "-o", "json", *arguments])
+        out = capsys.readouterr().out
+        found = {one["name"]: Finding(**{**one, "state": State(one["state"])}) for one in json.loads(out)}
+        assert got == code, [one for one in found.values() if one.state is State.FAIL]
+        return found
+
+    return findings
+
+
+def failures(found: dict[str, Finding]) -> set[str]:
+    return {name for name, one in found.items() if one.state is State.FAIL}
+
+
+def test_the_rights_it_looks_at_are_those_of_the_roles(root: Path) -> None:
+    for role in ROLES:
+        rules = yaml.safe_load((root / "deploy" / "rbac" / f"{role.name}.yaml").read_text())["rules"]
+        granted = {
+            (verb, group, resource)
+            for rule in rules
+            for verb in rule["verbs"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+        }
+        assert {(right.verb, right.group, right.resource) for right in role.rights} == granted
+
+
+def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:
+    found = doctor()
+    assert found["settings"].state is found["files"].state is State.OK
+    assert found["api server"].seen == "v1.32.1 answers"
+    assert found["seldon crd"].seen.startswith("machinelearning.seldon.io/v1 is served")
+    assert found["seldon operator"].state is State.OK
+    assert found["seldondeployment of video"].seen.startswith("default/video runs crop=yolov5n")
+    assert {name for name in found if name.startswith("right in default")} == {
+        f"right in default: {right}" for role in ROLES for right in role.rights
+    }
+    assert all(one.state is State.OK for name, one in found.items() if name.startswith("right in"))
+    assert {name for name in found if name.startswith("series of video")} == {
+        f"series of video: {what}" for what in ("load", "latency", "load of stages", "latency of stages")
+    }
+    assert all(one.state is State.OK for name, one in found.items() if name.startswith("series of"))
+    assert found["lease default/ipa-serving"].seen.startswith("there is none")
+    # The fake Prometheus lives in another year.
+    assert found["clock of prometheus"].state is State.WARN
+    assert found["clock of api server"].state is State.OK
+
+
+def test_it_writes_nothing(doctor: Doctor, kube: FakeKube) -> None:
+    before = kube.store.version
+    doctor()
+    assert kube.store.version == before
+    assert {one.verb for one in kube.writes} <= {"create"}
+    assert {one.resource for one in kube.writes} <= {"selfsubjectaccessreviews", "selfsubjectreviews"}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_each_verb_that_is_missing_is_named_with_what_grants_it(
+    role: Role, doctor: Doctor, kube: FakeKube
+) -> None:
+    kube.denied = {(right.verb, right.resource) for right in role.rights}
+    found = doctor(code=int(role is OBSERVER))
+    missing = {name: one for name, one in found.items() if name.startswith("right in") and one.remedy}
+    assert set(missing) == {f"right in default: {right}" for right in role.rights}
+    for one in missing.values():
+        assert one.state is (State.FAIL if role is OBSERVER else State.WARN)
+        assert f"deploy/rbac/{role.name}.yaml" in one.remedy
+        assert "--serviceaccount=ipa:ipa" in one.remedy
+
+
+def test_a_cluster_that_does_not_answer_is_said_once(doctor: Doctor, kube: FakeKube) -> None:
+    kube.fault(FaultKind.STATUS, resource="version", status=502)
+    found = doctor(code=1)
+    assert failures(found) == {"api server"}
+    assert found["seldon crd"].seen == "not looked at, since 'api server' failed"
+    assert found["lease"].state is State.WARN
+
+
+@pytest.mark.parametrize("versions", [(), ("v1alpha2",)])
+def test_a_crd_that_is_missing_or_too_old(versions: tuple[str, ...], doctor: Doctor, kube: FakeKube) -> None:
+    kube.api.versions = versions
+    found = doctor(code=1)
+    assert failures(found) == {"seldon crd"}
+    assert "helm " in found["seldon crd"].remedy
+
+
+def test_an_operator_whose_webhook_does_not_answer(doctor: Doctor, kube: FakeKube) -> None:
+    kube.fault(FaultKind.STATUS, verb="create", resource=SDEPS, status=500)
+    assert failures(doctor(code=1)) == {"seldon operator"}
+
+
+def test_who_may_not_create_sees_the_operator_by_what_it_did(doctor: Doctor, kube: FakeKube) -> None:
+    kube.denied = {("create", SDEPS)}
+    assert doctor()["seldon operator"].seen == "it has given video a status"
+
+
+def test_a_hand_made_change_is_drift(doctor: Doctor, kube: FakeKube) -> None:
+    def change(sdep: dict[str, object]) -> None:
+        sdep["spec"]["predictors"][0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = "mine"  # type: ignore[index]
+
+    kube.edit("default", "video", change)
+    found = doctor(code=1)
+    assert failures(found) == {"seldondeployment of video"}
+    assert "image is 'mine'" in found["seldondeployment of video"].seen
+
+
+def test_a_pipeline_that_is_not_deployed(doctor: Doctor, kube: FakeKube) -> None:
+    with kube.store.lock:
+        kube.store.delete(SDEPS, "default", "video")
+    one = doctor()["seldondeployment of video"]
+    assert (one.state, one.remedy) == (State.WARN, "ipa render video | kubectl apply -f -")
+
+
+def test_a_second_service_is_seen_by_its_lease(
+    doctor: Doctor, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hold(renewed: datetime) -> None:
+        spec = {
+            "holderIdentity": "ipa-0_ab",
+            "leaseDurationSeconds": 15,
+            "renewTime": renewed.isoformat().replace("+00:00", "Z"),
+        }
+        named = {"metadata": {"name": "ipa-serving"}}
+        with kube.store.lock:
+            kube.store.create("leases", "default", {"kind": "Lease", **named, "spec": spec})
+
+    hold(datetime.now(UTC))
+    one = doctor()["lease default/ipa-serving"]
+    assert one.state is State.WARN
+    assert "ipa-0_ab leads, renewed" in one.seen
+    assert "IPA_LEADER_ELECTION=on" in one.remedy
+    monkeypatch.setenv("IPA_LEADER_ELECTION", "on")
+    assert doctor()["lease default/ipa-serving"].state is State.OK
+    monkeypatch.delenv("IPA_LEADER_ELECTION")
+    with kube.store.lock:
+        kube.store.delete("leases", "default", "ipa-serving")
+    hold(datetime.now(UTC) - timedelta(hours=1))
+    assert "has not renewed it" in doctor()["lease default/ipa-serving"].seen
+
+
+def test_a_clock_that_is_ahead_is_said(doctor: Doctor, kube: FakeKube) -> None:
+    kube.skew_s = 90.0
+    one = doctor()["clock of api server"]
+    assert one.state is State.WARN
+    assert "+90" in one.seen or "+89" in one.seen or "+91" in one.seen
+
+
+def test_a_prometheus_that_does_not_answer_is_said_once(doctor: Doctor, prometheus: FakePrometheus) -> None:
+    prometheus.is_down = lambda _: True
+    found = doctor(code=1)
+    assert failures(found) == {"prometheus"}
+    assert found["series of video"].state is State.WARN
+
+
+def test_series_of_another_name_are_named(doctor: Doctor, prometheus: FakePrometheus) -> None:
+    prometheus.pipeline = replace(prometheus.pipeline, name="vidoe")
+    found = doctor(code=1)
+    assert failures(found) == {"series of video: load"}
+    assert found["series of video: load"].seen.endswith("there is deployment_name 'vidoe'")
+    assert "/targets" in found["series of video: load"].remedy
+
+
+def test_no_series_at_all_and_none_of_one_stage(doctor: Doctor, prometheus: FakePrometheus) -> None:
+    first, *_ = prometheus.pipeline.stages
+    prometheus.pipeline = replace(prometheus.pipeline, stages=(first,))
+    found = doctor()
+    assert found["series of video: load of stages"].state is State.WARN
+    assert "no series of classification" in found["series of video: load of stages"].seen
+
+
+def test_no_series_at_all(doctor: Doctor, prometheus: FakePrometheus) -> None:
+    prometheus.targets = []
+    assert doctor(code=1)["series of video: load"].seen.startswith("there is no series seldon_api_executor")
+
+
+def test_samples_that_are_too_old(doctor: Doctor, prometheus: FakePrometheus) -> None:
+    prometheus.targets = [Target("executor", arrives=lambda second: second < -60)]
+    one = doctor(code=1)["series of video: load"]
+    assert "is 61 s old, the limit is 15 s" in one.seen
+
+
+def test_settings_that_cannot_be_used_are_all_there_is_to_say(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPA_PROMETEUS_URL", "http://x")
+    found = doctor(code=1)
+    assert set(found) == {"settings"}
+    assert "did you mean IPA_PROMETHEUS_URL?" in found["settings"].seen
+
+
+def test_files_that_cannot_be_used(doctor: Doctor, house: Path) -> None:
+    path = house / "pipelines" / "video" / "pipeline.yaml"
+    path.write_text(path.read_text().replace("latency: 1s", "latency: 1"))
+    one = doctor(code=1)["files"]
+    assert one.state is State.FAIL
+    assert one.remedy == "ipa validate"
+    assert "pipeline.yaml:6:16" in one.seen
+
+
+def test_variants_that_were_not_measured(house: Path) -> None:
+    settings = Settings()
+    pipeline = load_pipeline(house / "pipelines" / "video" / "pipeline.yaml")
+    profile = house / "profiles" / "video" / "crop.yaml"
+    profile.write_text(profile.read_text().replace("variant: yolov5x", "variant: other"))
+    (missing, age, fit) = here.profile_findings(settings, pipeline, TODAY)
+    assert (missing.state, missing.seen) == (State.FAIL, "not measured: crop yolov5x")
+    assert missing.remedy == "ipa profile video --write"
+    assert (age.state, fit.state) == (State.WARN, State.WARN)
+    assert "crop 1058 days" in age.seen
+    profile.unlink()
+    assert "stage crop" in next(iter(here.profile_findings(settings, pipeline, TODAY))).seen
+    assert len(list(here.profile_findings(settings, pipeline, date(2024, 1, 2)))) == 2
+
+
+def test_solvers_agree_and_the_licence_says_its_limits() -> None:
+    found = {one.name: one for one in here.solver_findings(Settings(solver="exact"), TODAY)}
+    values = {name: one.seen.split(",")[1] for name, one in found.items() if name.startswith("solver")}
+    assert set(values) == {"solver gurobi", "solver highs", "solver exact"}
+    assert len(set(values.values())) == 1
+    assert "until 20" in found["licence of gurobi"].seen or "any size" in found["licence of gurobi"].seen
+
+
+def test_a_licence_that_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ipa.adapters.solvers import gurobi
+
+    licence = gurobi.GurobiLicence("13.0.0", TODAY + timedelta(days=5), 2000)
+    monkeypatch.setattr(gurobi, "gurobi_licence", lambda: licence)
+    assert here.licence_finding(Settings(), TODAY).state is State.WARN
+    assert here.licence_finding(Settings(solver="gurobi"), TODAY).state is State.FAIL
+    later = TODAY - timedelta(days=90)
+    assert here.licence_finding(Settings(), later).state is State.OK
+    assert here.licence_finding(Settings(solver="gurobi"), later).state is State.WARN
+
+
+def test_the_store_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "ipa.sqlite3"
+    settings = Settings(store_url=f"sqlite:///{path}")
+    assert "is not there yet" in next(here.store_findings(settings)).seen
+    assert not path.exists()
+    open_store(settings.store_url).close()
+    assert "the newest" in next(here.store_findings(settings)).seen
+    path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
+    assert next(here.store_findings(settings)).state is State.FAIL
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert next(here.port_findings(Settings(port=port))).state is State.WARN
+
+
+def test_nothing_hangs_and_what_is_late_is_said() -> None:
+    never = threading.Event()
+
+    def hang() -> list[Finding]:
+        never.wait()
+        return []
+
+    def broken() -> list[Finding]:
+        raise ZeroDivisionError("of its own")
+
+    def away() -> list[Finding]:
+        raise UnavailableError("it is away", hint="call it back")
+
+    began_s = time.monotonic()
+    found = run_checks(
+        [
+            Check("late", hang),
+            Check("second", lambda: [ok("second", "in its turn")], turn="one"),
+            Check("third", lambda: [ok("third", "after it")], after="second", turn="one"),
+            Check("never", lambda: [ok("never", "")], after="late"),
+            Check("broken", broken),
+            Check("away", away),
+            Check("empty", list),
+        ],
+        0.2,
+    )
+    never.set()
+    assert time.monotonic() - began_s < 10
+    assert [(one.name, one.state) for one in found] == [
+        ("late", State.FAIL),
+        ("second", State.OK),
+        ("third", State.OK),
+        ("never", State.WARN),
+        ("broken", State.FAIL),
+        ("away", State.FAIL),
+    ]
+    assert found[0].seen == "no answer within 0.2 s"
+    assert found[-1].remedy == "call it back"
+
+
+def test_checks_of_one_turn_never_run_at_once() -> None:
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def look() -> list[Finding]:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        with lock:
+            running[0] -= 1
+        return []
+
+    run_checks([Check(str(at), look, turn="cpu") for at in range(20)], 10.0)
+    assert most == [1]
+
+
+def test_text_for_people(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert house
+    assert run(["doctor", "video"]) == 0
+    out = capsys.readouterr().out
+    assert "ok   settings: every IPA_ variable is known" in out
+    assert "       → " in out
+    assert out.splitlines()[-1].endswith("0 failures")

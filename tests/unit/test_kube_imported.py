@@ -1,0 +1,277 @@
+"""A SeldonDeployment as a pipeline: read, written down, and rendered again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
+from ipa.adapters.kube.imported import Imported, imported
+from ipa.adapters.kube.manifest import read, render, smallest_configs
+from ipa.adapters.kube.shapes import render_all
+from ipa.model.errors import InputError
+from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
+from tests.fakes.kube.edits import edit, places
+from tests.fakes.kube.samples import sample_configs, sample_pipeline
+from tests.fakes.kube.schema import admit, small_schema
+from tests.fakes.kube.store import ApiError
+from tests.unit.test_kube_nest import GRAPHS, SPLIT, a_pipeline
+
+SLA = Sla(1.0)
+Json = dict[str, Any]
+
+
+def sample() -> Json:
+    sdep = render(sample_pipeline(), sample_configs())
+    sdep["metadata"]["namespace"] = "models"
+    return sdep
+
+
+def containers(sdep: Json) -> list[Json]:
+    return [one["spec"]["containers"][0] for one in sdep["spec"]["predictors"][0]["componentSpecs"]]
+
+
+def notes_of(found: Imported) -> str:
+    return "\n".join(found.notes)
+
+
+@pytest.mark.parametrize("name", ["audio-qa", "audio-sent", "nlp", "ocr", "resnets", "sum-qa", "video"])
+def test_what_is_imported_renders_as_it_was(name: str, root: Path) -> None:
+    sdep = yaml.safe_load((root / "pipelines" / name / "seldondeployment.yaml").read_text())
+    found = imported(sdep, SLA)
+    pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
+    assert pipeline == found.pipeline
+    assert render_all(pipeline, found.configs) == [sdep]
+    assert [note for note in found.notes if "ours" in note] == []
+
+
+def test_variants_of_every_kind_are_read() -> None:
+    found = imported(sample(), SLA)
+    detect, reader, sort = found.pipeline.stages
+    assert [stage.variants[0].name for stage in found.pipeline.stages] == ["s", "s", "s"]
+    assert detect.variants[0].seldon.memory_gib == 1.0  # type: ignore[union-attr]
+    assert detect.batch_timeout_s == 0.02
+    assert (reader.name, reader.variants[0].seldon.env) == ("reader", {"MODEL": "s"})  # type: ignore[union-attr]
+    assert sort.variants[0].seldon.implementation == "SKLEARN_SERVER"  # type: ignore[union-attr]
+    assert sort.variants[0].seldon.model_uri == "s3://models/sort/s"  # type: ignore[union-attr]
+    target = found.pipeline.seldon
+    assert target is not None
+    assert (target.name, target.namespace, target.predictor) == ("sample", "models", "main")
+    stages = ("detect", "reader", "sort")
+    assert found.configs == tuple(
+        replace(config, stage=stage, variant="s")
+        for config, stage in zip(sample_configs(), stages, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, (_, expected) in GRAPHS.items() if expected])
+def test_every_graph_that_nests_is_read_back(name: str) -> None:
+    pipeline = a_pipeline(*GRAPHS[name][0])
+    found = imported(render(pipeline, smallest_configs(pipeline)), SLA)
+
+    def shape(stage: Stage) -> tuple[str, StageKind, set[str]]:
+        return stage.name, stage.kind, {edge.parent for edge in stage.after}
+
+    assert sorted(map(shape, found.pipeline.stages)) == sorted(map(shape, pipeline.stages))
+    known = set()
+    for stage in found.pipeline.stages:
+        assert {edge.parent for edge in stage.after} <= known
+        known.add(stage.name)
+    assert len(found.configs) == len(pipeline.served)
+    # That one nests, and is none that could be planned.
+    assert is_accepted(found.pipeline) == (name != "a combiner of a routed and another answer")
+
+
+def is_accepted(pipeline: Pipeline) -> bool:
+    """Whether a file may say it."""
+    try:
+        return bool(pipeline_from_mapping(pipeline_to_mapping(pipeline)))
+    except InputError:
+        return False
+
+
+def test_seldon_s_own_split_keeps_its_share() -> None:
+    pipeline = a_pipeline(*SPLIT)
+    found = imported(render(pipeline, smallest_configs(pipeline)), SLA)
+    assert found.pipeline.stages == tuple(
+        replace(
+            stage,
+            variants=found.pipeline.stage(stage.name).variants,
+            container=stage.name if stage.variants else "",
+        )
+        for stage in pipeline.stages
+    )
+    assert len(found.configs) == len(pipeline.served)
+
+
+def test_another_name_than_that_of_who_claimed_it_is_not_ours_to_write() -> None:
+    found = imported(sample(), SLA, name="mine")
+    assert found.configs == ()
+    assert any("it belongs to pipeline 'sample'" in note for note in found.notes)
+
+
+def test_what_is_not_read_is_said() -> None:
+    sdep = sample()
+    spec, (detect, *_) = sdep["spec"], containers(sdep)
+    detect["env"] += [
+        {"name": "AWS_SECRET_ACCESS_KEY", "value": "do not copy me"},
+        {"name": "HOME_OF", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+    ]
+    detect["resources"]["limits"]["memory"] = "1500M"
+    main = spec["predictors"][0]
+    main["componentSpecs"][0]["spec"]["containers"].append({"name": "proxy", "image": "envoy:1"})
+    main["explainer"] = {"type": "AnchorText"}
+    main["traffic"] = 90
+    main["svcOrchSpec"] = {"resources": {"requests": {"cpu": "250m"}}}
+    canary, dark = {**main, "name": "canary", "traffic": 10}, {**main, "name": "dark", "shadow": True}
+    spec["predictors"] += [canary, dark]
+    spec["protocol"] = "seldon"
+    spec["annotations"] = {}
+    found = imported(sdep, SLA)
+    target = found.pipeline.seldon
+    assert target is not None
+    assert (target.orchestrator_cores, target.separate_orchestrator) == (0.25, False)
+    said = notes_of(found)
+    for words in (
+        "predictor 'canary' (traffic 10 %) is not read",
+        "predictor 'dark' (shadow) is not read",
+        "env AWS_SECRET_ACCESS_KEY looks like a secret, and is not copied",
+        "env HOME_OF comes from elsewhere (valueFrom)",
+        "memory requests and limits differ",
+        "memory '1500M' is rounded to 1431Mi",
+        "container 'proxy' is no graph node",
+        "explainer of the predictor is left as it is",
+        "protocol 'seldon' is left as it is",
+        "each item of detect, reader is taken to become one",
+        "each stage has the one variant that runs",
+    ):
+        assert words in said, words
+    assert "do not copy me" not in str(pipeline_to_mapping(found.pipeline))
+
+
+def test_another_predictor_can_be_chosen() -> None:
+    sdep = sample()
+    main = sdep["spec"]["predictors"][0]
+    sdep["spec"]["predictors"].append({**main, "name": "canary", "traffic": 10})
+    main["traffic"] = 90
+    found = imported(sdep, SLA, predictor="canary")
+    assert found.pipeline.seldon is not None
+    assert found.pipeline.seldon.predictor == "canary"
+    with pytest.raises(InputError, match="there is no predictor 'nope'"):
+        imported(sdep, SLA, predictor="nope")
+
+
+def _no_cores(sdep: Json) -> None:
+    containers(sdep)[0]["resources"] = {}
+
+
+def _unequal(sdep: Json) -> None:
+    containers(sdep)[0]["resources"]["limits"]["cpu"] = "2"
+
+
+def _autoscaled(sdep: Json) -> None:
+    sdep["spec"]["predictors"][0]["componentSpecs"][0]["hpaSpec"] = {"maxReplicas": 3}
+
+
+def _together(sdep: Json) -> None:
+    first, second, *_ = sdep["spec"]["predictors"][0]["componentSpecs"]
+    first["spec"]["containers"] += second["spec"]["containers"]
+    sdep["spec"]["predictors"][0]["componentSpecs"].remove(second)
+
+
+def _no_container(sdep: Json) -> None:
+    sdep["spec"]["predictors"][0]["componentSpecs"].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_no_cores, "has no resources.requests.cpu"),
+        (_unequal, "they must be equal"),
+        (_autoscaled, "its replicas belong to another controller"),
+        (_together, "shares its componentSpec with another stage"),
+        (_no_container, "0 containers are named 'sort', not one"),
+    ],
+)
+def test_what_keeps_plans_from_being_written_is_said_by_who_would_write(change: Any, words: str) -> None:
+    sdep = sample()
+    change(sdep)
+    found = imported(sdep, SLA)
+    assert found.configs == ()
+    assert any("not yet ours to write" in note and words in note for note in found.notes), found.notes
+    pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
+
+
+def test_names_of_variants_are_those_that_people_use() -> None:
+    sdep = sample()
+    detect, reader, _ = containers(sdep)
+    detect["image"] = "registry.example:5000/detect@sha256:0123"
+    reader["env"] = [{"name": "MODEL_VARIANT", "value": "large v2"}, {"name": "OTHER", "value": "x"}]
+    reader["image"] = "registry.example:5000/read:latest"
+    names = [stage.variants[0].name for stage in imported(sdep, SLA).pipeline.stages]
+    assert names == ["current", "current", "s"]
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        ({}, "it has no graph"),
+        ({"name": "a", "implementation": "AVERAGE_COMBINER"}, "Seldon's own AVERAGE_COMBINER"),
+        ({"name": "a", "type": "DANCER"}, "is of type DANCER"),
+        ({"name": "a", "children": [{"name": "b"}, {"name": "c"}]}, "no combiner takes their answers"),
+        (
+            {"name": "a", "type": "COMBINER", "children": [{"name": "b"}, {"name": "c"}]},
+            "requests enter at b and c",
+        ),
+        (
+            {
+                "name": "a",
+                "implementation": "RANDOM_ABTEST",
+                "parameters": [{"name": "ratioA", "value": "half"}],
+                "children": [{"name": "b"}, {"name": "c"}],
+            },
+            "ratioA is 'half', not a share",
+        ),
+    ],
+)
+def test_a_graph_that_is_none_of_ours_is_refused(graph: Json, words: str) -> None:
+    sdep = sample()
+    sdep["spec"]["predictors"][0]["graph"] = graph
+    with pytest.raises(InputError) as refusal:
+        imported(sdep, SLA)
+    assert words in str(refusal.value)
+
+
+PLACES = [path for path in places(sample()) if path[0] == "spec"]
+SCHEMA = {**small_schema(), "required": ["metadata"]}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    edits=st.lists(
+        st.tuples(st.sampled_from(PLACES), st.sampled_from(["drop", {}, [], "", "x", 0, -1, "1500m"])),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_an_object_that_the_schema_allows_is_imported_or_refused(edits: list[tuple[Any, Any]]) -> None:
+    sdep = sample()
+    assume(all(edit(sdep, path, value) for path, value in edits))
+    try:
+        admit(sdep, SCHEMA, strict=True)
+    except ApiError:
+        assume(False)
+    try:
+        found = imported(sdep, SLA)
+        pipeline = pipeline_from_mapping(pipeline_to_mapping(found.pipeline))
+    except InputError as refusal:
+        assert str(refusal)
+        return
+    if found.configs:
+        assert read(pipeline, sdep) == found.configs

@@ -1,0 +1,89 @@
+"""The simulated world by the wall clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from ipa.adapters.files.packaged import packaged_example
+from ipa.bootstrap import ServeOptions, Simulated
+from ipa.bootstrap.simulated import clock_of, simulated_worlds
+from ipa.control.clock import VirtualClock
+from ipa.model.decision import Change
+from ipa.model.errors import ConflictError, UsageError
+from ipa.model.observation import Measured
+from ipa.model.plan import StageConfig
+from ipa.simulate.arrivals import request_times
+from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.metrics import MetricsSettings
+from ipa.simulate.paced import Pace, PacedClock, PacedWorlds, moving_load
+from ipa.simulate.truth import Truth
+from ipa.simulate.world import SimWorld
+
+START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification", "resnet18", 1, 1.0, 2))
+
+
+def test_the_clock_goes_as_fast_as_it_is_told() -> None:
+    pace = Pace(20.0, time.monotonic() - 3.0, datetime(2026, 1, 1, tzinfo=UTC))
+    stop = threading.Event()
+    clock = PacedClock(pace, stop)
+    assert 60.0 <= clock.monotonic_s() < 60.0 + 20 * 5
+    assert (clock.now() - pace.began).total_seconds() == pytest.approx(clock.monotonic_s(), abs=20.0)
+    before_s = clock.monotonic_s()
+    clock.wait(1.0)
+    assert clock.monotonic_s() >= before_s + 1.0
+    stop.set()
+    clock.wait(1e6)
+
+
+def test_the_world_is_where_the_clock_is_whoever_looks() -> None:
+    pipeline, profiles = packaged_example()
+    clock = VirtualClock()
+    world = SimWorld(
+        pipeline,
+        Truth(pipeline, profiles),
+        START,
+        request_times([5.0] * 100),
+        cluster=ClusterSettings(),
+        metrics=MetricsSettings(),
+    )
+    worlds = PacedWorlds({"video": world}, clock)
+    clock.wait(30.0)
+    seen = worlds.metrics.read(pipeline, 20.0)
+    assert world.clock.monotonic_s() == 30.0
+    assert isinstance(seen.arrival_rate_rps, Measured)
+    assert seen.arrival_rate_rps.value == pytest.approx(5.0, abs=3.0)
+    state = worlds.workload.read(pipeline)
+    wanted = (StageConfig("crop", "yolov5n", 1, 1.0, 3), START[1])
+    change = Change("d-1", "video", state.revision, START, wanted, 60.0)
+    assert worlds.workload.write(pipeline, change) != state.revision
+    with pytest.raises(ConflictError):
+        worlds.workload.write(pipeline, change)
+    assert not worlds.workload.read(pipeline).settled
+    clock.wait(30.0)
+    assert worlds.workload.read(pipeline).settled
+    assert worlds.workload.rollout(pipeline, change).phase == "ready"
+    assert isinstance(worlds.metrics.load(pipeline, 10.0), Measured)
+
+
+def test_the_load_moves_between_its_ends_and_bursts_above() -> None:
+    rates = moving_load(2.0, 18.0, 3600, seed=1)
+    assert len(rates) == 3600
+    assert rates.min() >= 1.0
+    assert rates[:20].mean() < 5.0
+    assert 18.0 < rates.max() < 18.0 * 1.7
+    # A newcomer sees it rise within a minute at ten seconds a second.
+    assert rates[:360].max() > 15.0
+    assert np.array_equal(rates, moving_load(2.0, 18.0, 3600, seed=1))
+
+
+def test_without_a_load_there_is_no_simulated_world() -> None:
+    pipeline, profiles = packaged_example()
+    with pytest.raises(UsageError, match="needs a load"):
+        simulated_worlds(ServeOptions(), {"video": pipeline}, {"video": profiles}, {"video": START})
+    options = ServeOptions(simulated=Simulated(moving_load(1.0, 2.0, 10), Pace()))
+    assert isinstance(clock_of(options, threading.Event()), PacedClock)
