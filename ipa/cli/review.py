@@ -81,7 +81,11 @@ def _guardrails(base: Base, folders: Folders, file: Path | None) -> tuple[Guardr
     try:
         found, document = read_guardrails(file)
     except InputError as error:
-        return Guardrails(path=path), [replace(problem, path=path) for problem in error.problems]
+        problems = error.problems or [Problem(error.message)]
+        return Guardrails(path=path), [replace(problem, path=path) for problem in problems]
+    if found.trace is not None and not (file.parent / found.trace).is_file():
+        document.problem(("trace",), f"there is no file {file.parent / found.trace}")
+        found = replace(found, trace=None)
     names = [folder.parent.name for folder in sorted((base.root / folders.pipelines).glob("*/pipeline.yaml"))]
     for name in found.by_pipeline or {}:
         if name not in names:

@@ -189,6 +189,14 @@ def test_rules_of_one_pipeline_and_names_that_are_none(ci: Ci, repository: Path,
     assert code == 65 and "guardrails.yaml:11:3: there is no pipeline 'vidoe'; did you mean 'video'?" in err
 
 
+def test_a_trace_that_is_not_there(ci: Ci, repository: Path) -> None:
+    (repository / "traces/video.txt").unlink()
+    code, _, err = ci(*RULES)
+    assert code == 65 and "guardrails.yaml:3:8: there is no file traces/video.txt" in err
+    code, _, err = ci("--trace", "traces/other.txt")
+    assert code == 1 and "no file 'traces/other.txt'" in err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from ipa.adapters.files import (
     dump_profile,
+    load_guardrails,
     load_pipeline,
     load_pipelines,
     load_profile,
@@ -276,9 +277,10 @@ def keys_of(schema: Any) -> set[str]:
 
 def test_the_examples_of_the_reference_are_good(root: Path, tmp_path: Path) -> None:
     text = (root / "docs" / "reference" / "files.md").read_text("utf-8")
-    pipeline, profile = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    pipeline, profile, guardrails = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert load_pipeline(write(tmp_path, pipeline)).name == "shop"
     assert load_profile(write(tmp_path, profile)).stage == "detect"
-    for kind, example in (("pipeline", pipeline), ("profile", profile)):
+    assert len(load_guardrails(write(tmp_path, guardrails)).rules("shop")) == 3
+    for kind, example in (("pipeline", pipeline), ("profile", profile), ("guardrails", guardrails)):
         missing = {key for key in keys_of(json.loads(schema_text(kind))) if f"{key}:" not in example}
         assert missing == set(), "keys without an example"

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator, validators
 
 from ipa.adapters.files.document import Document, Pointer
 
+KINDS = ("pipeline", "profile", "guardrails")
 _TYPE_NAMES = {
     "object": "a mapping",
     "array": "a list",

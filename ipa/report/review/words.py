@@ -59,10 +59,10 @@ def changed(
         return shown(known[0]) if known else NOTHING
     if shown(before) == shown(after):
         return shown(after)
-    difference = [signed(after - before, shown)]
-    if is_relative:
-        difference.append(grown(before, after))
-    return f"{shown(before)} → {shown(after)} ({', '.join(filter(None, difference))})"
+    difference = [signed(after - before, shown), grown(before, after) if is_relative else ""]
+    # What rounds to nothing says nothing.
+    told = ", ".join(each for each in difference if each and not each.startswith("±"))
+    return f"{shown(before)} → {shown(after)}" + (f" ({told})" if told else "")
 
 
 def headline(review: Review) -> str:
