@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs by name what demo and tests use beside Python (Prometheus, Chromium, git), where this machine allows it.
+# Installs by name what demo and tests use beside Python (Prometheus with promtool, Chromium, git), where this machine allows it.
 # Where it does not, the parts that need them are skipped, and say so.
 set -uo pipefail
 missing=()

@@ -118,9 +118,10 @@ def filled(query: str) -> str:
     return query
 
 
-@pytest.mark.parametrize("query", queries(BOARD))
-def test_every_query_of_the_dashboard_has_numbers(query: str, prometheus: Prometheus) -> None:
-    assert numbers(prometheus.range(filled(query)))
+def test_every_query_of_the_dashboard_has_numbers(prometheus: Prometheus) -> None:
+    asked = queries(BOARD)
+    assert len(asked) > 30
+    assert [query for query in asked if not numbers(prometheus.range(filled(query)))] == []
 
 
 def test_plots_are_of_what_happened(prometheus: Prometheus) -> None:

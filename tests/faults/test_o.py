@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 import string
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -59,44 +57,22 @@ def _templates() -> set[str]:
     return {*openapi_document()["paths"], "/", "/docs", "/problems/{code}"}
 
 
-@cache
-def fired(fault: Fault) -> frozenset[str]:
-    """The alerts that fire while it lasts."""
-    made = fault.made()
-    scraped = made.run()
-    with TemporaryDirectory() as folder:
-        return alerts_over(scraped, made.duration_s, Path(folder))
-
-
-# One worker runs them all, so that the last of them has what the others found.
-alerting = pytest.mark.xdist_group("alerts")
-
-
 @needs_promtool
-@alerting
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.row}: {fault.what}")
-def test_o3_its_alert_and_no_other(case: Case, fault: Fault) -> None:
-    found = fired(fault)
+def test_o3_its_alert_and_no_other(case: Case, fault: Fault, tmp_path: Path) -> None:
+    """Recall and precision are 1 over all faults. What is true beside that counts for neither."""
+    made = fault.made()
+    found = alerts_over(made.run(), made.duration_s, tmp_path)
     case.told("fault", f"{fault.row}: {fault.what}")
     case.told("fires", ", ".join(sorted(found)) or "nothing")
     case.equal("missing", sorted(fault.fires - found), [])
     case.equal("false", sorted(found - fault.fires - fault.may), [])
 
 
-@needs_promtool
-@alerting
-@pytest.mark.timeout(300)
-def test_o3_precision_and_recall(case: Case) -> None:
-    """Over all faults. An alert that is true beside the one that is asked for counts for neither."""
-    right = sum(len(fired(fault) & fault.fires) for fault in FAULTS)
-    asked = sum(len(fault.fires) for fault in FAULTS)
-    false = sum(len(fired(fault) - fault.fires - fault.may) for fault in FAULTS)
+def test_o3_faults_ask_for_the_alerts_there_are(case: Case) -> None:
+    asked = {name for fault in FAULTS for name in fault.fires}
     case.told("faults", len(FAULTS))
-    case.told("alerts that a fault asks for", f"{len(asked_for())} of {len(alert_names())}")
-    case.at_least("recall", right / asked, 1.0)
-    case.at_least("precision", right / (right + false), 1.0)
-
-
-def asked_for() -> set[str]:
-    """The alerts that some fault must fire."""
-    return {name for fault in FAULTS for name in fault.fires}
+    case.told("of them without an alert", sum(not fault.fires for fault in FAULTS))
+    case.told("alerts", len(alert_names()))
+    # Of pods that stay pending: ours are taken back before it fires.
+    case.equal("that no fault must fire", sorted(set(alert_names()) - asked), ["IpaReplicasNotReady"])
