@@ -23,7 +23,7 @@ BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
 NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320"}
 # What starts something, or needs a cluster: its words are checked, and no more.
-ONLY_PARSED = ("serve", "release", "watch")
+ONLY_PARSED = ("serve", "release", "watch", "doctor")
 
 
 def lines(guide: str) -> list[str]:
