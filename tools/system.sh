@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs by name what demo and tests use beside Python (Prometheus, Chromium, git, kustomize, Helm), where this machine allows it.
-# Where it does not, the parts that need them are skipped, and say so.
+# Installs by name what demo and tests use beside Python (Prometheus, Chromium, git, kustomize, Helm), where this
+# machine allows it. Where it does not, the parts that need them are skipped, and say so.
 set -uo pipefail
 .venv/bin/python "$(dirname "$0")/helm.py" || echo "not installed: helm (its tests are skipped)"
 missing=()

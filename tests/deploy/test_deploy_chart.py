@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from ipa.adapters.files import load_pipelines
+from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.api.rules import OPEN, RULES
 from ipa.bootstrap import check_listening
 from ipa.cli.main import build_app
@@ -249,7 +249,11 @@ def test_the_service_reads_the_pipelines_that_are_mounted(tmp_path: Path) -> Non
     assert mounts["profiles"] == str(settings.profiles_dir)
     pipelines = mounted(objects, "pipelines", tmp_path / "pipelines")
     profiles = mounted(objects, "profiles", tmp_path / "profiles")
-    assert read(pipelines, profiles) == read(ROOT / "pipelines", ROOT / "profiles")
+    name, stages = PIPELINE
+    assert load_pipelines(pipelines) == {name: load_pipelines(ROOT / "pipelines")[name]}
+    read = load_profiles(profiles, name)
+    assert set(read) == set(stages)
+    assert read == load_profiles(ROOT / "profiles", name)
     # The pod is made anew when they change.
     changed = charted(*FILES, f"--set-file=pipelines.video.profiles.crop={CHART}/Chart.yaml")
     assert only(changed, "Deployment") != only(objects, "Deployment")
