@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install test faults soak test-cluster first-hour demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
+.PHONY: help install images test faults soak test-cluster first-hour demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,10 +61,18 @@ lint: install ## style, types, layers
 validate: install ## every pipeline and profile file
 	.venv/bin/ipa validate
 
-lock: install ## requirements/all.txt anew from pyproject.toml
-	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra dev --override requirements/overrides.txt \
-	  --custom-compile-command "make lock" -o requirements/all.txt pyproject.toml
+LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --override requirements/overrides.txt --custom-compile-command "make lock"
+
+lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the same versions what each image has
+	$(LOCK) --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra dev \
+	  -o requirements/all.txt pyproject.toml
+	$(LOCK) -c requirements/all.txt --extra postgres --extra simulate -o requirements/service.txt pyproject.toml
+	$(LOCK) -c requirements/all.txt -o requirements/dataplane.txt requirements/dataplane.in
+	$(LOCK) -c requirements/all.txt --extra local --extra demo -o requirements/stage.txt pyproject.toml
+
+images: ## the three images of deploy/docker, where docker, podman or buildah is (PIPELINE=ocr: whose stages)
+	@tools/images.sh $(PIPELINE)
 
 reference: install ## docs/reference anew from the code
 	$(PY) tools/reference.py

@@ -1,8 +1,12 @@
-"""Writes docs/reference/{settings,commands,exit-codes}.md from the code; `--check` fails if they differ."""
+"""Writes docs/reference/{settings,commands,exit-codes}.md and the settings in the chart's schema from the code.
+
+`--check` fails where they differ.
+"""
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import sys
@@ -12,6 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
+CHART = ROOT / "deploy" / "helm" / "ipa" / "values.schema.json"
+# Values of the chart have their own names for these, or it knows them; secrets are never written into values.
+NOT_IN_VALUES = {
+    *("host", "port", "target", "auth", "install", "kubeconfig", "prometheus_url", "store_url"),
+    *("pipelines_dir", "profiles_dir", "webhook_secret", "webhook_secret_file"),
+}
 
 
 def settings() -> str:
@@ -73,15 +83,36 @@ def exit_codes() -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def chart_schema() -> str:
+    """The chart's schema, in which `settings` takes what the service does, by type."""
+    from dataclasses import fields
+
+    from ipa.settings import Settings
+
+    kinds = {bool: "boolean", int: "integer", float: "number"}
+    schema = json.loads(CHART.read_text())
+    schema["properties"]["settings"]["properties"] = {
+        each.name: {"type": kinds.get(type(each.default), "string")}
+        for each in fields(Settings)
+        if each.name not in NOT_IN_VALUES
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
-    pages = {"settings.md": settings(), "commands.md": commands(), "exit-codes.md": exit_codes()}
-    stale = [n for n, text in pages.items() if not (FOLDER / n).is_file() or (FOLDER / n).read_text() != text]
+    files = {
+        FOLDER / "settings.md": settings(),
+        FOLDER / "commands.md": commands(),
+        FOLDER / "exit-codes.md": exit_codes(),
+        CHART: chart_schema(),
+    }
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
-        sys.stdout.write("".join(f"{name} is stale: run python tools/reference.py\n" for name in stale))
+        sys.stdout.write("".join(f"{path.name} is stale: run python tools/reference.py\n" for path in stale))
         return int(bool(stale))
-    for name, text in pages.items():
-        (FOLDER / name).write_text(text)
+    for path, text in files.items():
+        path.write_text(text)
     return 0
 
 

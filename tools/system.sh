@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Installs by name what demo and tests use beside Python (Prometheus with promtool, Chromium, git), where this machine allows it.
-# Where it does not, the parts that need them are skipped, and say so.
+# Installs by name what demo and tests use beside Python (Prometheus with promtool, Chromium, git, kustomize, Helm), where
+# this machine allows it. Where it does not, the parts that need them are skipped, and say so.
 set -uo pipefail
+.venv/bin/python "$(dirname "$0")/helm.py" || echo "not installed: helm (its tests are skipped)"
 missing=()
 command -v prometheus >/dev/null || missing+=(prometheus)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v git >/dev/null || missing+=(git)
+command -v kustomize >/dev/null || missing+=(kustomize)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive

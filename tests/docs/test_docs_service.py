@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from ipa.cli.main import build_app, run
 from ipa.cli.source import Service
 from ipa.model.decision import ReasonCode
 from ipa.settings import Settings
+from tests.deploy.rendering import tool
 from tests.fakes.services import FakeWorld, InProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops", "monitor", "alerts")
+VALUES = re.compile(r"^ *```yaml\n( *# my-values.yaml\n.*?)^ *```", re.MULTILINE | re.DOTALL)
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
 NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320"}
@@ -50,15 +53,42 @@ def test_its_commands_are_right(
             assert run([NAMES.get(word, word) for word in words[1:]]) == 0, f"{line}\n{capfd.readouterr()}"
         elif words[0] == "kubectl":
             assert [
-                word for word in words if word.startswith("deploy/") and not (ROOT / word).is_file()
+                w for w in words if w.startswith("deploy/") and is_path(w) and not (ROOT / w).exists()
             ] == []
         elif words[0] == "curl":
             assert InProcess(world.services()).handle_request(httpx.Request("GET", words[-1])).is_success
+        elif words[0] == "helm":
+            rendered(words[1:])
+        elif words[0] == "make":
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
         elif "=" in words[0]:
             name, _, value = words[0].partition("=")
             assert Settings.from_env({name: value})
         else:
             assert words[0] == "git", line
+
+
+def is_path(word: str) -> bool:
+    """Whether it is one of deploy/ here, not a Deployment."""
+    return word.split("/")[1] in {each.name for each in (ROOT / "deploy").iterdir()}
+
+
+def rendered(words: list[str]) -> None:
+    """Raises where the chart does not take these words, or the values that the guide shows."""
+    upgrade, *rest = (word for word in words if word not in {"--install", "--reuse-values"})
+    assert upgrade == "upgrade"
+    name, chart, *options = rest
+    if "my-values.yaml" in options:
+        options[options.index("my-values.yaml")] = "-"
+    done = subprocess.run(
+        [tool("helm"), "template", name, chart, *options],
+        cwd=ROOT,
+        input=VALUES.findall((ROOT / "docs" / "how-to" / "install-on-a-cluster.md").read_text())[0],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def parsed(words: list[str]) -> None:

@@ -1,0 +1,19 @@
+# Router and queue of shape split: no planner, no solver. `ipa render` says which of the two a container runs.
+FROM python:3.12.12-slim-trixie AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/ipa
+WORKDIR /src
+COPY requirements/dataplane.txt requirements/dataplane.txt
+RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/dataplane.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY ipa ipa
+RUN /opt/ipa/bin/pip install --no-deps .
+
+FROM python:3.12.12-slim-trixie
+COPY --from=build /opt/ipa /opt/ipa
+ENV PATH=/opt/ipa/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# In a pod its Service leads to it; on its own it listens to this machine only.
+ENV IPA_HOST=0.0.0.0
+USER 10001:10001
+EXPOSE 9000
+CMD ["python", "-m", "ipa.dataplane.queue"]

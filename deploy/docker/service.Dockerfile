@@ -1,0 +1,29 @@
+# The service: API, page and control loop, with HiGHS and PostgreSQL. Run it as the chart does.
+FROM python:3.12.12-slim-trixie AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/ipa
+WORKDIR /src
+# By themselves, so that a change of the code does not install them anew.
+COPY requirements/service.txt requirements/service.txt
+RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/service.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY ipa ipa
+RUN /opt/ipa/bin/pip install --no-deps .
+
+FROM python:3.12.12-slim-trixie
+# What GitOps mode commits with.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends git \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=build /opt/ipa /opt/ipa
+WORKDIR /srv/ipa
+# Those that come with the project; the chart mounts yours in their place.
+COPY pipelines pipelines
+COPY profiles profiles
+# The root is read only where it runs: caches go to the one folder that is not.
+ENV PATH=/opt/ipa/bin:$PATH HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+EXPOSE 8080
+ENTRYPOINT ["ipa"]
+CMD ["serve", "--target", "kubernetes", "--mode", "advisory"]

@@ -1,0 +1,24 @@
+# MLServer with the runtimes of one pipeline of this repository; the variant is in the container's environment.
+FROM python:3.12.12-slim-trixie AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/ipa
+WORKDIR /src
+COPY requirements/stage.txt requirements/stage.txt
+RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/stage.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY ipa ipa
+RUN /opt/ipa/bin/pip install --no-deps .
+
+FROM python:3.12.12-slim-trixie
+ARG PIPELINE=ocr
+COPY --from=build /opt/ipa /opt/ipa
+WORKDIR /srv/stage
+COPY pipelines/__init__.py pipelines/__init__.py
+COPY pipelines/${PIPELINE} pipelines/${PIPELINE}
+# A process of its own for inference would only pass tensors on: a replica has one model.
+ENV PATH=/opt/ipa/bin:$PATH PYTHONPATH=/srv/stage HOME=/tmp MLSERVER_PARALLEL_WORKERS=0 \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+EXPOSE 9000 9500
+# Without a model-settings.json it takes the model from MLSERVER_MODEL_*.
+CMD ["mlserver", "start", "/srv/stage"]

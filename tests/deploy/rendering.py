@@ -1,0 +1,83 @@
+"""What the real Helm and kustomize make of deploy/, as objects by kind and name."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "deploy" / "helm" / "ipa"
+KUSTOMIZE = ROOT / "deploy" / "kustomize"
+NAMESPACE = "models"
+
+Json = dict[str, Any]
+Objects = Mapping[tuple[str, str, str], Json]
+
+
+def tool(name: str) -> str:
+    """The program beside this Python or on the PATH; without it the test is skipped."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name}: tools/system.sh installs it where it can")
+    return found
+
+
+def by_name(text: str) -> Objects:
+    """The objects of a stream of YAML, by kind, namespace and name. AssertionError where two are one."""
+    found: dict[tuple[str, str, str], Json] = {}
+    for each in yaml.safe_load_all(text):
+        if each is None:
+            continue
+        key = (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"])
+        assert key not in found, key
+        found[key] = each
+    return found
+
+
+def helm(*words: str) -> subprocess.CompletedProcess[str]:
+    """Helm's answer to `helm template ipa CHART` with these words."""
+    command = [tool("helm"), "template", "ipa", str(CHART), "--namespace", NAMESPACE, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def charted(*words: str) -> Objects:
+    """What the chart renders."""
+    done = helm(*words)
+    assert done.returncode == 0, done.stderr
+    return by_name(done.stdout)
+
+
+def built(folder: Path) -> Objects:
+    """What kustomize builds of the folder."""
+    done = subprocess.run(
+        [tool("kustomize"), "build", str(folder)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return by_name(done.stdout)
+
+
+def only(objects: Objects, kind: str) -> Json:
+    """The one object of that kind."""
+    (found,) = (each for (of, _, _), each in objects.items() if of == kind)
+    return found
+
+
+def pod_of(objects: Objects) -> Json:
+    """The pod of the Deployment."""
+    spec: Json = only(objects, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def container_of(objects: Objects) -> Json:
+    """Its one container."""
+    (found,) = pod_of(objects)["containers"]
+    assert isinstance(found, dict)
+    return found

@@ -1,0 +1,283 @@
+"""The chart and the overlays: equal, restricted, and of this service."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.api.rules import OPEN, RULES
+from ipa.bootstrap import check_listening
+from ipa.cli.main import build_app
+from ipa.settings import PREFIX, Settings
+from tests.deploy.rendering import (
+    CHART,
+    KUSTOMIZE,
+    NAMESPACE,
+    ROOT,
+    Json,
+    Objects,
+    built,
+    charted,
+    container_of,
+    helm,
+    only,
+    pod_of,
+)
+
+PIPELINE = ("video", ("crop", "classification"))
+FILES = [
+    f"--set-file=pipelines.video.pipeline={ROOT}/pipelines/video/pipeline.yaml",
+    *(f"--set-file=pipelines.video.profiles.{s}={ROOT}/profiles/video/{s}.yaml" for s in PIPELINE[1]),
+]
+SQLITE = ["--set=store.kind=sqlite,replicas=1"]
+SECRETS = ["--set=webhookSecret.name=hook,gurobiLicence.name=grb"]
+EVERYWHERE = ["--set=mode=active,namespaces={models,vision},auth.methods={keys,kubernetes}"]
+MONITOR = ["--set=serviceMonitor.enabled=true"]
+# Each way that something is rendered in.
+WAYS = {
+    "default": [],
+    "active": ["--set=mode=active"],
+    "sqlite": SQLITE,
+    "files": FILES,
+    "all": [*FILES, *SECRETS, *EVERYWHERE, *MONITOR, "--set=settings.tick_s=5,control={video}"],
+}
+
+
+@pytest.fixture(params=WAYS, scope="module")
+def objects(request: pytest.FixtureRequest) -> Objects:
+    return charted(*WAYS[request.param])
+
+
+@pytest.mark.parametrize("mode", ["advisory", "active"])
+def test_the_overlay_is_what_the_chart_renders(mode: str) -> None:
+    assert built(KUSTOMIZE / "overlays" / mode) == charted(f"--values={CHART}/ci/{mode}-values.yaml")
+
+
+def test_the_component_is_the_charts_service_monitor(tmp_path: Path) -> None:
+    def below(path: Path) -> str:
+        return os.path.relpath(path, tmp_path.resolve())
+
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "namespace": NAMESPACE,
+                "resources": [below(KUSTOMIZE / "overlays" / "advisory")],
+                "components": [below(KUSTOMIZE / "components" / "servicemonitor")],
+            }
+        )
+    )
+    assert built(tmp_path) == charted(*MONITOR)
+
+
+def test_it_is_advisory_and_may_not_write_unless_told() -> None:
+    advisory, active = charted(), charted("--set=mode=active")
+    assert "--mode=advisory" in container_of(advisory)["args"]
+    writers = [key for key in active if key not in advisory]
+    assert writers == [("Role", NAMESPACE, "ipa-actor"), ("RoleBinding", NAMESPACE, "ipa-actor")]
+    # A restart must not take back what was said with `ipa mode`.
+    assert not any(word.startswith("--mode") for word in container_of(active)["args"])
+
+
+def test_the_roles_are_those_of_deploy_rbac() -> None:
+    everything = charted(*EVERYWHERE)
+    roles = [each for each in everything.values() if each["kind"] in {"Role", "ClusterRole"}]
+    assert len(roles) == 6
+    for role in roles:
+        stem = role["metadata"]["name"].rpartition("-")[2]
+        whole = yaml.safe_load((ROOT / "deploy" / "rbac" / f"{stem}.yaml").read_text())
+        assert role["rules"] == whole["rules"]
+        assert role["kind"] == whole["kind"]
+    resources = {name for role in roles for rule in role["rules"] for name in rule["resources"]}
+    words = {word for role in roles for rule in role["rules"] for field in rule.values() for word in field}
+    assert "secrets" not in resources
+    assert "*" not in words
+
+
+def test_every_role_is_bound_to_the_account_that_the_pod_runs_as(objects: Objects) -> None:
+    account = only(objects, "ServiceAccount")["metadata"]["name"]
+    assert pod_of(objects)["serviceAccountName"] == account
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}
+    for (kind, namespace, name), each in objects.items():
+        if kind not in {"Role", "ClusterRole"}:
+            continue
+        binding = objects[f"{kind}Binding", namespace, name]
+        assert binding["subjects"] == [subject]
+        assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+        assert each["rules"]
+
+
+def test_the_pod_is_of_the_restricted_standard(objects: Objects) -> None:
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/, and a root that is read only."""
+    pod, container = pod_of(objects), container_of(objects)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert all("hostPort" not in port for port in container["ports"])
+    kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"emptyDir", "projected", "secret", "persistentVolumeClaim"}
+    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+
+
+def environment(objects: Objects) -> dict[str, str]:
+    """The settings that the pod is given; a stand-in for what a Secret holds."""
+    return {
+        each["name"]: each.get("value", "postgresql+psycopg://ipa@db/ipa")
+        for each in container_of(objects)["env"]
+    }
+
+
+def test_the_service_takes_its_settings_and_arguments(objects: Objects) -> None:
+    env = environment(objects)
+    settings = Settings.from_env({k: v for k, v in env.items() if k.startswith(PREFIX)})
+    # It listens to others, so it has to know who they are.
+    assert settings.host == "0.0.0.0"
+    check_listening(settings)
+    assert settings.target == "kubernetes"
+    assert {k for k in env if not k.startswith(PREFIX)} <= {"GRB_LICENSE_FILE"}
+    # A Service named ipa would else set IPA_PORT to an address, which is refused.
+    assert pod_of(objects)["enableServiceLinks"] is False
+    verb, *words = container_of(objects)["args"]
+    command = get_command(build_app()).commands[verb]  # type: ignore[attr-defined]
+    assert command.make_context(verb, list(words)).params["log"]
+
+
+def test_probes_and_scrapes_ask_what_the_service_answers_to_all(objects: Objects) -> None:
+    container = container_of(objects)
+    (port,) = container["ports"]
+    assert environment(objects)["IPA_PORT"] == str(port["containerPort"])
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert asked["port"] == port["name"]
+        assert RULES["GET", asked["path"]] == OPEN
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def selectors(value: Any) -> Iterator[Json]:
+    """Every set of labels that something is chosen by."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key == "matchLabels":
+                yield each
+            yield from selectors(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from selectors(each)
+
+
+def test_everything_chooses_these_pods(objects: Objects) -> None:
+    labels = only(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    chosen = list(selectors(list(objects.values())))
+    assert len(chosen) >= 3
+    assert all(each.items() <= labels.items() for each in chosen)
+    service = only(objects, "Service")
+    assert service["spec"]["selector"] == labels
+    assert service["spec"]["ports"][0]["targetPort"] == container_of(objects)["ports"][0]["name"]
+
+
+def test_secrets_are_named_and_never_written(objects: Objects) -> None:
+    assert not any(kind == "Secret" for kind, _, _ in objects)
+    values = [each["value"] for each in container_of(objects)["env"] if "value" in each]
+    assert not any("postgresql" in value or "whsec_" in value for value in values)
+
+
+def test_two_replicas_survive_a_node_and_an_update() -> None:
+    objects = charted()
+    spec = only(objects, "Deployment")["spec"]
+    assert spec["replicas"] == 2
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert only(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    spread = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    ]
+    # What stops the service takes 15 s for a tick under way and more for its handing over.
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] >= 45
+
+
+def test_one_replica_writes_its_own_file() -> None:
+    objects = charted(*SQLITE)
+    claim = only(objects, "PersistentVolumeClaim")["metadata"]
+    (volume,) = (v for v in pod_of(objects)["volumes"] if v["name"] == "store")
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["name"]
+    (mount,) = (m for m in container_of(objects)["volumeMounts"] if m["name"] == "store")
+    path = environment(objects)["IPA_STORE_URL"].removeprefix("sqlite:///")
+    assert path.startswith(mount["mountPath"])
+    # Two pods never have it open at once.
+    assert only(objects, "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+    assert not any(kind == "PodDisruptionBudget" for kind, _, _ in objects)
+    # An update of one replica still elects: there is a Lease to hold.
+    assert ("Role", NAMESPACE, "ipa-elector") in objects
+
+
+def mounted(objects: Objects, volume: str, folder: Path) -> Path:
+    """The volume as a kubelet lays it out: files behind links of links, for atomic updates."""
+    (found,) = (v for v in pod_of(objects)["volumes"] if v["name"] == volume)
+    data = folder / "..2026_11_25"
+    data.mkdir(parents=True)
+    (folder / "..data").symlink_to(data.name)
+    for source in found["projected"]["sources"]:
+        config = objects["ConfigMap", NAMESPACE, source["configMap"]["name"]]
+        for item in source["configMap"]["items"]:
+            path = data / item["path"]
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(config["data"][item["key"]])
+    for each in sorted(data.iterdir()):
+        (folder / each.name).symlink_to(Path("..data") / each.name)
+    return folder
+
+
+def test_the_service_reads_the_pipelines_that_are_mounted(tmp_path: Path) -> None:
+    objects = charted(*FILES)
+    settings = Settings.from_env(environment(objects))
+    mounts = {m["name"]: m["mountPath"] for m in container_of(objects)["volumeMounts"]}
+    assert mounts["pipelines"] == str(settings.pipelines_dir)
+    assert mounts["profiles"] == str(settings.profiles_dir)
+    pipelines = mounted(objects, "pipelines", tmp_path / "pipelines")
+    profiles = mounted(objects, "profiles", tmp_path / "profiles")
+    name, stages = PIPELINE
+    assert load_pipelines(pipelines) == {name: load_pipelines(ROOT / "pipelines")[name]}
+    read = load_profiles(profiles, name)
+    assert set(read) == set(stages)
+    assert read == load_profiles(ROOT / "profiles", name)
+    # The pod is made anew when they change.
+    changed = charted(*FILES, f"--set-file=pipelines.video.profiles.crop={CHART}/Chart.yaml")
+    assert only(changed, "Deployment") != only(objects, "Deployment")
+
+
+REFUSED = {
+    "replicas=2,store.kind=sqlite": "replicas",
+    "replica=3": "replica",
+    "mode=guarded": "mode",
+    "auth.methods=null": "methods",
+    "auth.methods={}": "methods",
+    "auth.methods={oidc}": "oidc_issuer",
+    "settings.tick=5": "tick",
+    "settings.webhook_secret=whsec_x": "webhook_secret",
+    "store.url=postgresql://x": "url",
+    "prometheus.url=http://user:word@prometheus": "prometheus",
+    "resources.limits.gpu=1": "gpu",
+    "image.tag=1": "tag",
+}
+
+
+@pytest.mark.parametrize("values", REFUSED)
+def test_values_that_cannot_be_meant_are_refused(values: str) -> None:
+    done = helm("--set", values)
+    assert done.returncode != 0
+    assert REFUSED[values] in done.stderr
+    assert "schema" in done.stderr or "values don't meet" in done.stderr

@@ -1,0 +1,178 @@
+"""The Dockerfiles: linted, of files that are here, pinned, and not run by root. Nothing is built here."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.rendering import CHART, ROOT, tool
+
+FOLDER = ROOT / "deploy" / "docker"
+FILES = sorted(FOLDER.glob("*.Dockerfile"))
+IDS = [path.stem for path in FILES]
+Instruction = tuple[str, str]
+
+
+def instructions(path: Path) -> list[Instruction]:
+    """Each instruction with its words; lines that go on are joined, ARGs have their defaults."""
+    text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    found = [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines())]
+    for name, _, default in (rest.partition("=") for word, rest in found if word == "ARG"):
+        found = [(word, rest.replace(f"${{{name}}}", default)) for word, rest in found]
+    return [(word, rest) for word, rest in found if word]
+
+
+def copied(path: Path) -> list[str]:
+    """What is copied from the repository."""
+    return [
+        source
+        for word, rest in instructions(path)
+        if word == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    ]
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore leaves it out: the last line that fits counts."""
+    is_out = False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        rule = line.removeprefix("!")
+        if line and not line.startswith("#") and (fnmatch(path, rule) or path.startswith(rule + "/")):
+            is_out = not line.startswith("!")
+    return is_out
+
+
+def test_there_are_three() -> None:
+    assert IDS == ["dataplane", "service", "stage"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_hadolint_finds_nothing(path: Path) -> None:
+    done = subprocess.run([tool("hadolint"), str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_what_is_copied_is_here_and_not_ignored(path: Path) -> None:
+    sources = copied(path)
+    assert sources
+    tracked = subprocess.run(
+        ["git", "ls-files", "--", *sources], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    for source in sources:
+        assert any(each == source or each.startswith(source + "/") for each in tracked), source
+        assert not ignored(source), source
+    assert all(ignored(each) for each in (".git", ".venv", "tests", "runs", "x.sqlite3"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_bases_are_pinned_and_nobody_is_root(path: Path) -> None:
+    found = instructions(path)
+    bases = [rest.split()[0] for word, rest in found if word == "FROM"]
+    assert all(re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", base) for base in bases)
+    assert len(set(bases)) == 1
+    user = [rest for word, rest in found if word == "USER"][-1]
+    assert user == "10001:10001"
+    # What is installed has the hashes of its lock.
+    installs = [rest for word, rest in found if word == "RUN" and "-r requirements/" in rest]
+    assert len(installs) == 1
+    assert "--require-hashes --no-deps" in installs[0]
+
+
+def names(lock: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, version in re.findall(
+        r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements" / f"{lock}.txt").read_text(), re.MULTILINE
+    ):
+        found.setdefault(name, set()).add(version)
+    return found
+
+
+@pytest.mark.parametrize("lock", IDS)
+def test_its_lock_has_the_versions_that_are_tested(lock: str) -> None:
+    whole, part = names("all"), names(lock)
+    assert part
+    assert {name: versions for name, versions in part.items() if versions != whole.get(name)} == {}
+
+
+def test_router_and_queue_import_nothing_that_their_image_lacks() -> None:
+    """In a Python of their own, since the tests have imported all."""
+    code = (
+        "import sys, json, ipa.dataplane.queue, ipa.dataplane.router\n"
+        "from importlib.metadata import packages_distributions as found\n"
+        "loaded = {m.partition('.')[0] for m in sys.modules}\n"
+        "print(json.dumps(sorted({d for m, ds in found().items() if m in loaded for d in ds})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    needed = {re.sub(r"[-_.]+", "-", each).lower() for each in json.loads(done.stdout)} - {"ipa-serving"}
+    # aiohttp takes brotli where it is there, and setuptools has a hook in every Python it is installed in.
+    assert needed - set(names("dataplane")) <= {"brotli", "setuptools"}
+    assert {"aiohttp", "uvicorn"} <= needed
+
+
+def test_commands_start_what_is_there() -> None:
+    commands = {
+        path.stem: ast.literal_eval(rest)
+        for path in FILES
+        for word, rest in instructions(path)
+        if word in {"CMD", "ENTRYPOINT"}
+    }
+    module = commands["dataplane"][commands["dataplane"].index("-m") + 1]
+    assert find_spec(module)
+    assert Path(tool(commands["stage"][0])).name == "mlserver"
+    assert commands["service"][0] == "serve"
+
+
+def test_the_chart_runs_as_the_images_user_and_at_their_version() -> None:
+    version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert version
+    assert chart["appVersion"] == chart["version"] == version[1]
+    repository = yaml.safe_load((CHART / "values.yaml").read_text())["image"]["repository"]
+    assert f"build {repository} service" in (ROOT / "tools" / "images.sh").read_text()
+
+
+BUILDER = """#!/bin/sh
+echo "$@" >> "$CALLS"
+"""
+
+
+def images(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`tools/images.sh` where no other programs are than those of the folder, and what a shell needs."""
+    for name in ("bash", "env", "sed", "dirname"):
+        (folder / name).symlink_to(tool(name))
+    return subprocess.run(
+        [str(folder / "bash"), str(ROOT / "tools" / "images.sh"), *words],
+        env={"PATH": str(folder), "CALLS": str(folder / "calls"), "REGISTRY": "registry.example"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_images_are_built_by_the_builder_that_is_there(tmp_path: Path) -> None:
+    builder = tmp_path / "podman"
+    builder.write_text(BUILDER.replace("#!/bin/sh", f"#!{tool('sh')}"))
+    builder.chmod(0o755)
+    done = images(tmp_path, "digits")
+    assert done.returncode == 0, done.stderr
+    calls = [shlex.split(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert {call[call.index("--file") + 1] for call in calls} == {str(p.relative_to(ROOT)) for p in FILES}
+    assert all(call[call.index("--tag") + 1].startswith("registry.example/ipa") for call in calls)
+    assert "PIPELINE=digits" in calls[-1]
+
+
+def test_without_a_builder_it_says_so(tmp_path: Path) -> None:
+    done = images(tmp_path)
+    assert done.returncode == 1
+    assert "none of docker, podman, buildah is here" in done.stderr
