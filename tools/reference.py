@@ -1,4 +1,4 @@
-"""Writes docs/reference/{settings,commands}.md from the code; `--check` fails where they differ."""
+"""Writes docs/reference/{settings,commands,access}.md from the code; `--check` fails where they differ."""
 
 from __future__ import annotations
 
@@ -58,9 +58,50 @@ def commands() -> str:
     return "# Commands\n\nExit codes are [the same for all](exit-codes.md).\n\n" + "\n".join(parts)
 
 
+def access() -> str:
+    """Which role may what, and which operation each route is."""
+    from ipa.adapters.identity.reviews import VERBS
+    from ipa.api.rules import RULES, Where
+    from ipa.model.access import COVERS, Operation, Role, allows
+
+    roles = list(Role)
+    lines = [
+        "# Who may do what",
+        "",
+        "Each role may do in its namespace what is marked; an operator is one of every namespace. With",
+        "`IPA_AUTH=kubernetes` there are no roles: who may do the last column with SeldonDeployments of the",
+        "pipeline's namespace may do the same here. [How to secure the service](../how-to/secure.md) says",
+        "where roles come from.",
+        "",
+        f"| operation | what it is | {' | '.join(roles)} | on a cluster |",
+        f"|---|---|{'---|' * len(roles)}---|",
+    ]
+    for operation in Operation:
+        marks = " | ".join("yes" if allows(role, operation) else "" for role in roles)
+        lines.append(f"| {operation} | {COVERS[operation]} | {marks} | `{VERBS[operation]}` |")
+    lines += [
+        "",
+        "A pipeline that one may not read is not there: it is in no list, and its address answers 404 as any",
+        "other that does not exist.",
+        "",
+        "## Routes",
+        "",
+        "A route that is missing here is refused to everyone.",
+        "",
+        "| route | operation | where it has to be allowed |",
+        "|---|---|---|",
+    ]
+    for (method, path), rule in RULES.items():
+        needs = f"{rule.operation} | {rule.where}" if rule else "none: open to all |"
+        lines.append(f"| `{method} {path}` | {needs} |")
+    seen = sum(rule is not None and rule.where is Where.SEEN for rule in RULES.values())
+    lines += ["", f"Where it says *{Where.SEEN}* ({seen} routes), the answer has only what one may see."]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
-    pages = {"settings.md": settings(), "commands.md": commands()}
+    pages = {"settings.md": settings(), "commands.md": commands(), "access.md": access()}
     stale = [n for n, text in pages.items() if not (FOLDER / n).is_file() or (FOLDER / n).read_text() != text]
     if "--check" in sys.argv[1:]:
         sys.stdout.write("".join(f"{name} is stale: run python tools/reference.py\n" for name in stale))

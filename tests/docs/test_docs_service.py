@@ -18,7 +18,7 @@ from ipa.settings import Settings
 from tests.fakes.services import FakeWorld, InProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops", "monitor", "alerts")
+GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops", "monitor", "alerts", "secure")
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
 NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320"}
