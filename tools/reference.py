@@ -1,6 +1,6 @@
-"""Writes docs/reference/{settings,commands,exit-codes}.md and the settings in the chart's schema from the code.
+"""Writes settings, commands, exit codes and access of docs/reference, and the settings in the chart's schema.
 
-`--check` fails where they differ.
+All from the code; `--check` fails where they differ.
 """
 
 from __future__ import annotations
@@ -99,12 +99,54 @@ def chart_schema() -> str:
     return json.dumps(schema, indent=2) + "\n"
 
 
+def access() -> str:
+    """Which role may what, and which operation each route is."""
+    from ipa.adapters.identity.reviews import VERBS
+    from ipa.api.rules import RULES, Where
+    from ipa.model.access import COVERS, Operation, Role, allows
+
+    roles = list(Role)
+    lines = [
+        "# Who may do what",
+        "",
+        "Each role may do in its namespace what is marked; an operator is one of every namespace. With",
+        "`IPA_AUTH=kubernetes` there are no roles: who may do the last column with SeldonDeployments of the",
+        "pipeline's namespace may do the same here. [How to secure the service](../how-to/secure.md) says",
+        "where roles come from.",
+        "",
+        f"| operation | what it is | {' | '.join(roles)} | on a cluster |",
+        f"|---|---|{'---|' * len(roles)}---|",
+    ]
+    for operation in Operation:
+        marks = " | ".join("yes" if allows(role, operation) else "" for role in roles)
+        lines.append(f"| {operation} | {COVERS[operation]} | {marks} | `{VERBS[operation]}` |")
+    lines += [
+        "",
+        "A pipeline that one may not read is not there: it is in no list, and its address answers 404 as any",
+        "other that does not exist.",
+        "",
+        "## Routes",
+        "",
+        "A route that is missing here is refused to everyone.",
+        "",
+        "| route | operation | where it has to be allowed |",
+        "|---|---|---|",
+    ]
+    for (method, path), rule in RULES.items():
+        needs = f"{rule.operation} | {rule.where}" if rule else "none: open to all |"
+        lines.append(f"| `{method} {path}` | {needs} |")
+    seen = sum(rule is not None and rule.where is Where.SEEN for rule in RULES.values())
+    lines += ["", f"Where it says *{Where.SEEN}* ({seen} routes), the answer has only what one may see."]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """0 where every file is as it should be (after writing, always)."""
     files = {
         FOLDER / "settings.md": settings(),
         FOLDER / "commands.md": commands(),
         FOLDER / "exit-codes.md": exit_codes(),
+        FOLDER / "access.md": access(),
         CHART: chart_schema(),
     }
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]

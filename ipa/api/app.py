@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import ipa
-from ipa.api import acting, events, problems, reading
+from ipa.api import acting, events, gate, problems, reading
 from ipa.api.gate import Gate
 from ipa.api.metered import count_requests
 from ipa.api.reading import Using
@@ -136,6 +136,7 @@ def _document(app: FastAPI) -> None:
     def documented() -> dict[str, Any]:
         if not app.openapi_schema:
             problems.document_in(plain())
+            gate.document_in(plain())
         assert app.openapi_schema
         return app.openapi_schema
 

@@ -18,7 +18,7 @@ from ipa.api.problems import ipa_problem
 from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where
 from ipa.api.seen import pipeline_named, seen_by
 from ipa.api.services import Services
-from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity
+from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation
 from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
 
 LOG = logging.getLogger(__name__)
@@ -34,6 +34,15 @@ class Admitted:
 
     identity: Identity
     services: Services
+
+    def must(self, operation: Operation, namespace: str) -> None:
+        """ForbiddenError where they may not do that there."""
+        if not self.identity.may(operation, namespace):
+            where = "in every namespace" if namespace == EVERYWHERE else f"in the namespace {namespace}"
+            raise ForbiddenError(
+                f"{self.identity.name} may not {operation} {where}",
+                hint="docs/reference/access.md says which role may what.",
+            )
 
     def signed(self, body: B) -> B:
         """The body, in the name of who sent it. Where nobody says who they are its own word counts."""
@@ -78,8 +87,11 @@ class Gate:
         state, services = scope.setdefault("state", {}), scope["app"].state.services
         token = _token(Headers(scope=scope))
         try:
-            # In a thread: stores and clusters are asked.
-            state["admitted"] = await run_in_threadpool(_admit, services, place, token)
+            if services.authenticators:
+                # In a thread: stores and clusters are asked.
+                state["admitted"] = await run_in_threadpool(_admit, services, place, token)
+            else:
+                state["admitted"] = _admit(services, place, token)
         except IpaError as error:
             LOG.info("%s %s refused: %s", place.method, place.path, error.message)
             headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
@@ -87,6 +99,21 @@ class Gate:
             await answer(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def document_in(schema: dict[str, Any]) -> None:
+    """Say in the OpenAPI document how a request says who asks, where the service wants to know."""
+    scheme = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or a token of an issuer or cluster",
+    }
+    schema.setdefault("components", {})["securitySchemes"] = {"bearer": scheme}
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            if RULES.get((method.upper(), path)) is not None:
+                # Or nothing: where nobody has to say who they are.
+                operation["security"] = [{"bearer": []}, {}]
 
 
 def _place(router: Router, scope: Scope) -> _Place | None:
@@ -157,10 +184,5 @@ def _allowed(asker: Admitted, rule: Rule | None, place: _Place) -> Admitted:
     if rule.where is Where.PIPELINE:
         name = str(place.names["pipeline"]).partition("@")[0]
         namespace = pipeline_named(asker.services, name).namespace
-    if not asker.identity.may(rule.operation, namespace):
-        where = "in every namespace" if namespace == EVERYWHERE else f"in the namespace {namespace}"
-        raise ForbiddenError(
-            f"{asker.identity.name} may not {rule.operation} {where}",
-            hint="docs/reference/access.md says which role may what.",
-        )
+    asker.must(rule.operation, namespace)
     return asker

@@ -20,7 +20,7 @@ from tests.deploy.rendering import tool
 from tests.fakes.services import FakeWorld, InProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops", "monitor", "alerts")
+GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops", "monitor", "alerts", "secure")
 VALUES = re.compile(r"^ *```yaml\n( *# my-values.yaml\n.*?)^ *```", re.MULTILINE | re.DOTALL)
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
