@@ -24,6 +24,7 @@ GROUPS = {
     "W": "Workloads",
     "I": "Inputs",
     "H": "Requests of others",
+    "F": "Forecasts and the history",
     "O": "Operation",
 }
 

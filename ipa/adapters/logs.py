@@ -11,6 +11,8 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -88,7 +90,7 @@ class LineQueue(logging.Handler):
     def close(self) -> None:
         """Write what waits, for a moment; then leave it."""
         try:
-            self._lines.put_nowait(None)
+            self._lines.put(None, timeout=FLUSH_S)
         except queue.Full:
             pass
         else:
@@ -106,15 +108,20 @@ class LineQueue(logging.Handler):
                     break
 
 
-def start_logs(form: Format, descriptor: int = 2) -> LineQueue:
-    """Have everything of INFO and above logged in that form; the handler counts what it had to drop."""
+@contextmanager
+def logged(form: Format, descriptor: int = 2) -> Iterator[LineQueue]:
+    """Have everything of INFO and above logged in that form, only so; what is given counts what it drops."""
     handler = LineQueue(descriptor)
     handler.setFormatter(JsonLines() if form is Format.JSON else TextLines())
     root = logging.getLogger()
-    for other in root.handlers[:]:
-        root.removeHandler(other)
-    root.addHandler(handler)
+    others, level = root.handlers[:], root.level
+    root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     # Each of its requests is one line.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return handler
+    try:
+        yield handler
+    finally:
+        root.handlers[:] = others
+        root.setLevel(level)
+        handler.close()

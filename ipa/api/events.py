@@ -97,8 +97,12 @@ class EventStream(StreamingResponse):
         }
     },
 )
-def follow(
-    services: Using, pipeline: Chosen, after: AfterId = None, last_event_id: LastEventId = None
+def follow_events(
+    services: Using,
+    pipeline: Chosen,
+    after: AfterId = None,
+    follow: Annotated[bool, Query(description="go on; false ends with what there is")] = True,
+    last_event_id: LastEventId = None,
 ) -> EventStream:
     """What is decided and done, as it happens: `decision`, `change` and `control` events.
 
@@ -110,7 +114,8 @@ def follow(
     if streams.open >= streams.most:
         raise UnavailableError(f"{streams.open} streams of events are open already", hint="Try again later.")
     seq = after if last_event_id is None else int(last_event_id)
-    return EventStream(streams, _events(streams, _Reader(streams.feed, services.pipelines, pipeline, seq)))
+    reader = _Reader(streams.feed, services.pipelines, pipeline, seq)
+    return EventStream(streams, _events(streams, reader, streams.longest_s if follow else 0.0))
 
 
 def streams_of(services: Services) -> Streams:
@@ -120,7 +125,7 @@ def streams_of(services: Services) -> Streams:
     return services.streams
 
 
-async def _events(streams: Streams, reader: _Reader) -> AsyncIterator[str]:
+async def _events(streams: Streams, reader: _Reader, longest_s: float) -> AsyncIterator[str]:
     clock = asyncio.get_running_loop().time
     begun_s = sent_s = clock()
     yield f"retry: {RETRY_MS}\n\n"
@@ -130,7 +135,7 @@ async def _events(streams: Streams, reader: _Reader) -> AsyncIterator[str]:
             yield event
         if reader.more:
             continue
-        if clock() - begun_s >= streams.longest_s:
+        if clock() - begun_s >= longest_s:
             return
         if clock() - sent_s >= streams.heartbeat_s:
             sent_s = clock()
@@ -162,7 +167,7 @@ class _Reader:
     def _place(self) -> Iterator[str]:
         if self._placed:
             return
-        newest = self._feed.newest()
+        newest = self._feed.newest(now=True)
         if self._seq is None:
             self._seq = newest
         elif self._feed.gone(self._seq):
@@ -205,7 +210,7 @@ def _event(kind: str, data: dict[str, Any], seq: int | None = None) -> str:
         }
     },
 )
-def export(services: Using, pipeline: Chosen, after: AfterId = None) -> StreamingResponse:
+def export_record(services: Using, pipeline: Chosen, after: AfterId = None) -> StreamingResponse:
     """The record, oldest first, as lines to keep. `ipa audit --check FILE` verifies them again."""
     record = services.record
     if record is None:

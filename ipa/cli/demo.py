@@ -53,17 +53,16 @@ def demo(
     The loop, planner, guards and record are those of production. Ends with Ctrl-C and leaves nothing behind.
     """
     from ipa.adapters.files.packaged import EXAMPLE, example_folders
-    from ipa.adapters.logs import Format, start_logs
+    from ipa.adapters.logs import Format, logged
     from ipa.bootstrap import ServeOptions
     from ipa.cli.serve import run_service
 
     simulated, low_rps = _simulated(rates, speed, seed)
     folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
-    logs = start_logs(Format.TEXT)
-    logging.getLogger().setLevel(logging.WARNING)
-    # What is decided is the point of it.
-    logging.getLogger("ipa.control").setLevel(logging.INFO)
-    with TemporaryDirectory(prefix="ipa-demo-") as folder:
+    with logged(Format.TEXT) as logs, TemporaryDirectory(prefix="ipa-demo-") as folder:
+        logging.getLogger().setLevel(logging.WARNING)
+        # What is decided is the point of it.
+        logging.getLogger("ipa.control").setLevel(logging.INFO)
         settings = Settings.from_env(
             pipelines_dir=folders[0],
             profiles_dir=folders[1],

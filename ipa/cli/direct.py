@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ClassVar
@@ -111,6 +111,10 @@ class Direct(ABC):
                     self._pipeline(name), query["limit"], query["before"], applied_only=kind == "history"
                 )
                 return plain(found)
+        raise UsageError(f"{path} is asked of a service only", hint="Say where it is with --at URL.")
+
+    def lines(self, path: str, **query: Any) -> Iterator[str]:
+        """UsageError: only a service tells as it goes."""
         raise UsageError(f"{path} is asked of a service only", hint="Say where it is with --at URL.")
 
     def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:

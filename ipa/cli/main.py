@@ -20,6 +20,7 @@ VERBS: tuple[str, ...] = (
     "control",
     "demo",
     "doctor",
+    "events",
     "explain",
     "fleet",
     "forecast",

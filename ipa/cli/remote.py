@@ -145,7 +145,7 @@ def history(
         if verify:
             record = service.get(of(pipeline, "record"), anchor=_head(anchor))
             found = f"{record['decisions']} decisions of {pipeline}, each as it was recorded"
-            show(output, record, f"{found}; keep its head elsewhere: {record['head']}")
+            show(output, record, found, f"head to keep elsewhere: {record['head']}")
             return
         page = service.get(of(pipeline, "decisions" if all_ else "history"), limit=limit, before=before)
     show(output, page, history_table(page["decisions"]))

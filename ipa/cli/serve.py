@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipa.adapters.logs import Format, LineQueue, start_logs
+from ipa.adapters.logs import Format, LineQueue, logged
 from ipa.cli import completing
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
@@ -62,10 +62,10 @@ def serve(
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
     from ipa.bootstrap import ServeOptions
 
-    logs = start_logs(log)
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
-    run_service(settings, options, logs)
+    with logged(log) as logs:
+        run_service(settings, options, logs)
 
 
 def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:

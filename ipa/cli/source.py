@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -57,6 +58,10 @@ class Source(Protocol):
         """The answer to that request; ConflictError where `if_match` no longer holds."""
         ...
 
+    def lines(self, path: str, **query: Any) -> Iterator[str]:
+        """The lines of the answer at that address below /v1, as they come."""
+        ...
+
 
 class Service:
     """A running service, named by its base URL."""
@@ -96,14 +101,35 @@ class Service:
         headers = {"If-Match": if_match} if if_match else {}
         return self._ask(method, path, json=body, headers=headers)
 
+    def lines(self, path: str, **query: Any) -> Iterator[str]:
+        """The lines of the answer at that address below /v1, as they come; it may pause for a minute."""
+        given = {name: value for name, value in query.items() if value is not None}
+        timeout = httpx.Timeout(TIMEOUT_S, read=2 * TIMEOUT_S)
+        try:
+            with self._client.stream("GET", f"/v1/{path}", params=given, timeout=timeout) as answer:
+                if answer.is_success:
+                    yield from answer.iter_lines()
+                    return
+                answer.read()
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+        self._read(answer)
+
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         try:
             answer = self._client.request(method, f"/v1/{path}", **options)
         except httpx.HTTPError as error:
-            raise UnavailableError(
-                f"the service at {self._at} does not answer: {error}",
-                hint="Start it with `ipa serve`, or say where it is with --at URL.",
-            ) from error
+            raise self._silent(error) from error
+        return self._read(answer)
+
+    def _silent(self, error: httpx.HTTPError) -> UnavailableError:
+        return UnavailableError(
+            f"the service at {self._at} does not answer: {error}",
+            hint="Start it with `ipa serve`, or say where it is with --at URL.",
+        )
+
+    def _read(self, answer: httpx.Response) -> Any:
+        """What the answer says; the error that it is."""
         try:
             body = answer.json()
         except ValueError as error:

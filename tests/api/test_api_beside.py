@@ -73,7 +73,8 @@ def test_its_decisions_are_a_record_of_their_own(world: FakeWorld) -> None:
     assert [it["pipeline"] for it in page["decisions"]] == ["ocr@vpa+"] * 2
     rest = api.get(f"/v1/pipelines/{name}/decisions?before={page['next_before'].replace('+', '%2B')}").json()
     assert len(rest["decisions"]) == 1 and rest["next_before"] is None
-    assert api.get(f"/v1/pipelines/{name}/record").json() == {"pipeline": "ocr@vpa+", "decisions": 3}
+    record = api.get(f"/v1/pipelines/{name}/record").json()
+    assert (record["pipeline"], record["decisions"], record["entries"]) == ("ocr@vpa+", 3, 3)
     assert api.get(f"/v1/pipelines/{name}/history").json()["decisions"] == []
     mine = api.get("/v1/pipelines/ocr/decisions").json()["decisions"]
     assert {it["pipeline"] for it in mine} == {"ocr"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +79,11 @@ def test_history_lists_changes_and_with_all_holds_too(ipa: Ipa, world: FakeWorld
 
 
 def test_history_can_be_verified(ipa: Ipa) -> None:
-    assert ipa("history", "ocr", "--verify")[:2] == (0, "60 decisions of ocr, each as it was recorded\n")
+    code, out, _ = ipa("history", "ocr", "--verify")
+    said, head = out.splitlines()
+    assert (code, said) == (0, "60 decisions of ocr, each as it was recorded")
+    assert re.fullmatch("head to keep elsewhere: 60:[0-9a-f]{64}", head)
+    assert ipa("history", "ocr", "--verify", "--anchor", head.rpartition(" ")[2])[0] == 0
 
 
 def test_diff_without_a_change(ipa: Ipa) -> None:
@@ -171,7 +176,7 @@ def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
 def test_a_request_that_was_held_back_is_not_success(
     ipa: Ipa, monkeypatch: pytest.MonkeyPatch, reason: ReasonCode, code: int
 ) -> None:
-    def hold(self: FakeWorld, pipeline: str, configs: Any, detail: str) -> Any:
+    def hold(self: FakeWorld, pipeline: str, configs: Any, detail: str, by: str) -> Any:
         return self._decide(reason, "not now", configs, rate=1.0)
 
     monkeypatch.setattr(FakeWorld, "apply", hold)

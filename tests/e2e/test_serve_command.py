@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,10 @@ import httpx
 import psutil
 import pytest
 
+from ipa.cli.events import parsed
 from ipa.cli.main import run
+from tests.fakes.receiver import SECRET, Receiver
+from tests.fakes.waiting import until
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(240)]
 
@@ -33,6 +37,12 @@ def folder(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
 
 
 @contextmanager
@@ -71,7 +81,9 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(
     assert psutil.Process().children() == []
 
 
-def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path) -> None:
+def test_it_serves_the_api_tells_and_ends_with_all_it_started(
+    folder: Path, root: Path, receiver: Receiver
+) -> None:
     command = [
         sys.executable,
         "-c",
@@ -80,13 +92,28 @@ def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path
         "digits",
         "--port",
         "0",
+        "--log",
+        "json",
     ]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     # Trained models are found again where they were trained.
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    with _ended(
-        subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-    ) as service:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONUNBUFFERED": "1",
+        "IPA_WEBHOOK_URL": receiver.url,
+        "IPA_WEBHOOK_SECRET": SECRET,
+        "IPA_WEBHOOK_NETWORKS": "private",
+    }
+    log = folder / "log.jsonl"
+    with (
+        log.open("w") as lines,
+        _ended(
+            subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=lines, text=True
+            )
+        ) as service,
+    ):
         assert service.stdout is not None
         url = next(line for line in service.stdout if "http://" in line).split()[-1]
         children = psutil.Process(service.pid).children(recursive=True)
@@ -97,6 +124,17 @@ def test_it_serves_the_api_and_ends_with_all_it_started(folder: Path, root: Path
             assert status["control"]["mode"] == "advisory"
             assert client.get("/v1/pipelines/digits").json()["endpoint"].startswith("http://127.0.0.1:")
             assert 'ipa_allocated_core_seconds_total{pipeline="digits"}' in client.get("/metrics").text
+            body = {"mode": "shadow", "by": "kim", "reason": "trial"}
+            assert client.put("/v1/pipelines/digits/mode", json=body).status_code == 200
+            stream = client.get("/v1/events?after=0&follow=false").text
+            told = list(parsed(stream.splitlines()))
+            until(lambda: [post for post in receiver.posts if post.event["type"] == "dev.ipa.control"])
+            until(lambda: "ipa_webhook_waiting 0.0" in client.get("/metrics").text)
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
     assert [child for child in children if child.is_running()] == []
+    assert "control" in [event.kind for event in told]
+    assert all(post.is_signed() for post in receiver.posts)
+    said = [json.loads(line) for line in log.read_text().splitlines()]
+    assert "mode of digits by kim: trial" in [line["message"] for line in said]
+    assert SECRET not in log.read_text()

@@ -9,7 +9,7 @@ from functools import cache
 
 from ipa.control.clock import VirtualClock
 from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.loop import ControlLoop, Hook, World
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
@@ -96,6 +96,7 @@ class Scenario:
     store: FakeStore
     loop: ControlLoop
     settings: GuardSettings
+    hooks: tuple[Hook, ...] = ()
 
     def ticks(self, count: int) -> list[Decision]:
         """So many ticks, a tick apart."""
@@ -135,6 +136,7 @@ def _loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipeline = 
         settings=scenario.settings,
         window_s=60.0,
         run_id=run_id,
+        on_decision=scenario.hooks,
     )
 
 

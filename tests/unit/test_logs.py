@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.logs import Format, JsonLines, LineQueue, TextLines, start_logs
+from ipa.adapters.logs import Format, JsonLines, LineQueue, TextLines, logged
 
 HOSTILE = "paused\r\n2026-01-01 INFO ipa.control all is well\x1b[2K\x00\u2028\x85"
 
@@ -97,14 +97,11 @@ def test_nobody_who_reads_is_no_error() -> None:
     assert handler.dropped == 1
 
 
-def test_everything_goes_there_once_it_is_started(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_goes_there_as_long_as_it_is_to(pipe: tuple[int, int]) -> None:
     root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [logging.NullHandler()])
-    monkeypatch.setattr(root, "level", logging.WARNING)
-    handler = start_logs(Format.JSON, pipe[1])
-    logging.getLogger("ipa.control").info("well")
-    assert root.handlers == [handler]
-    handler.close()
+    before = (root.handlers[:], root.level)
+    with logged(Format.JSON, pipe[1]) as handler:
+        logging.getLogger("ipa.control").info("well")
+        assert root.handlers == [handler]
+    assert (root.handlers, root.level) == before
     assert json.loads(os.read(pipe[0], 1 << 16))["logger"] == "ipa.control"

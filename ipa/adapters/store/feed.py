@@ -43,10 +43,10 @@ class Feed:
         self._newest: int | None = None
         self._read_s = 0.0
 
-    def newest(self) -> int:
-        """The `seq` of the newest entry."""
+    def newest(self, *, now: bool = False) -> int:
+        """The `seq` of the newest entry at the last look; with `now` it is looked."""
         with self._lock:
-            return self._refresh()
+            return self._refresh(now=now)
 
     def after(self, seq: int, limit: int = 100) -> Sequence[Recorded]:
         """The `limit` entries after that one, oldest first."""
@@ -62,11 +62,11 @@ class Feed:
         newest = self.newest()
         return seq > newest or newest - seq > self.kept
 
-    def _refresh(self) -> int:
+    def _refresh(self, *, now: bool = False) -> int:
         now_s = self._monotonic_s()
         if self._newest is None:
             self._newest = self._record.newest_seq()
-        elif now_s - self._read_s < self.poll_s:
+        elif not now and now_s - self._read_s < self.poll_s:
             return self._newest
         while found := self._record.entries(self._newest, REMEMBERED):
             self._recent.extend(found)

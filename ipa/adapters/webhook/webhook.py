@@ -172,6 +172,9 @@ class Webhook:
         values = entry.values
         if values["kind"] != Kind.DECISION:
             return True
+        if self._receiver.only_changes and "@" in values["pipeline"]:
+            # Of a policy that only says what it would do.
+            return False
         pipeline, reason = values["pipeline"], values["what"]
         before, self._reasons[pipeline] = self._reasons.get(pipeline), reason
         is_new = reason != before or values["facts"]["action"] == Action.APPLY

@@ -1,0 +1,105 @@
+"""`ipa events` and `ipa audit`, over an application in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ipa.cli.events import AGAIN_S, followed, parsed
+from ipa.cli.main import run
+from ipa.cli.source import Service
+from ipa.control.clock import VirtualClock
+from ipa.model.errors import UnavailableError
+from tests.fakes.services import FakeWorld, InProcess
+
+Ipa = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return FakeWorld().play(4)
+
+
+@pytest.fixture
+def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
+    monkeypatch.setattr("ipa.cli.source.source", lambda at: Service(at, InProcess(world.services())))
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = run([*words])
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def test_events_are_a_line_each(ipa: Ipa, world: FakeWorld) -> None:
+    assert ipa("pause", "ocr", "--by", "kim", "--reason", "release\x1b[2J")[0] == 0
+    code, out, _ = ipa("events", "ocr", "--no-follow")
+    lines = out.splitlines()
+    assert (code, len(lines)) == (0, 5)
+    assert lines[0].startswith(f"1 {world.log[0].at} ocr decision {world.log[0].reason.value} by ipa: ")
+    assert lines[4].endswith("ocr control pause by kim: release\N{REPLACEMENT CHARACTER}[2J")
+    found = ipa("events", "--no-follow", "--since", "4", "-o", "json")[1]
+    assert json.loads(found)["what"] == "pause"
+
+
+def test_it_takes_a_stream_that_ends_up_again(world: FakeWorld) -> None:
+    clock = VirtualClock()
+    with Service("http://127.0.0.1:8080", InProcess(world.services())) as service:
+        following = followed(service, "ocr", 0, clock, follow=True)
+        seen = [next(following).id for _ in range(4)]
+        world.play(2)
+        seen += [next(following).id for _ in range(2)]
+    assert seen == ["1", "2", "3", "4", "5", "6"]
+    assert clock.monotonic_s() == AGAIN_S
+
+
+def test_what_does_not_answer_from_the_beginning_is_an_error() -> None:
+    with Service("http://127.0.0.1:9") as service, pytest.raises(UnavailableError, match="does not answer"):
+        next(followed(service, None, None, VirtualClock(), follow=True))
+
+
+def test_words_of_the_stream_itself() -> None:
+    store = ["event: store", 'data: {"detail":"locked"}', ""]
+    reset = ["id: 7", "event: reset", 'data: {"detail":"gone"}', ""]
+    found = [(event.id, event.words()) for event in parsed([": nothing new", "", *store, *reset])]
+    assert found == [("", "store: locked"), ("7", "reset: gone")]
+
+
+def test_the_record_is_printed_and_checked(ipa: Ipa, tmp_path: Path) -> None:
+    code, out, _ = ipa("audit")
+    assert (code, len(out.splitlines())) == (0, 4)
+    kept = tmp_path / "ocr.jsonl"
+    kept.write_text(out)
+    code, said, _ = ipa("audit", "--check", str(kept))
+    assert (code, said.startswith("4 entries of ocr, each as it was written; head 4:")) == (0, True)
+    head = json.loads(ipa("history", "ocr", "--verify", "-o", "json")[1])["head"]
+    assert ipa("audit", "--check", str(kept), "--anchor", f"ocr={head}")[0] == 0
+    kept.write_text("".join(out.splitlines(keepends=True)[:-1]))
+    code, _, error = ipa("audit", "--check", str(kept), "--anchor", f"ocr={head}")
+    assert (code, "entry 4 was removed from the end" in error) == (1, True)
+    kept.write_text(out.replace("ocr-0002", "ocr-0009"))
+    code, _, error = ipa("audit", "--check", str(kept))
+    assert (code, "entry 2 was changed" in error) == (1, True)
+    kept.write_text("nonsense\n")
+    assert ipa("audit", "--check", str(kept))[0] == 1
+    assert ipa("audit", "--after", "3")[1].splitlines() == out.splitlines()[3:]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["audit", "--check", "/nothing/here"], 65, "cannot be read"),
+        (["audit", "--check", "/dev/null", "--anchor", "ocr=1:x"], 64, "is no head"),
+        (["audit", "--check", "/dev/null", "--anchor", f"1:{'a' * 64}"], 64, "names no pipeline"),
+        (["history", "ocr", "--verify", "--anchor", "x"], 64, "is no head"),
+        (["history", "ocr", "--verify", "--anchor", f"99:{'a' * 64}"], 1, "removed from the end"),
+        (["events", "nope", "--no-follow"], 1, "no pipeline 'nope'"),
+    ],
+)
+def test_what_cannot_be_done_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
+    found = ipa(*words)
+    assert (found[0], said in found[2]) == (code, True), found

@@ -1,0 +1,114 @@
+"""F6: a store that is slow, full, unavailable, or has lost its history: it goes on deciding, and says so."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from ipa.adapters.store import Store, database
+from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.model.decision import UNHEALTHY, Mode, ReasonCode
+from ipa.model.errors import RecordError
+from tests.fakes.world import PIPELINE
+from tests.faults.table import Case
+from tests.faults.test_a_store import DISKS, Kept, held, kept, locked
+
+TROUBLES = {**DISKS, "locked": locked}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locked store is given up at once."""
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_f6_it_decides_without_the_store_and_says_so(case: Case, tmp_path: Path, trouble: str) -> None:
+    case.title += f": {trouble}"
+    with kept(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(2)
+        # A service that starts while the store is in trouble, too.
+        for world in (found.world, found.world.restarted("again")):
+            with TROUBLES[trouble](found):  # type: ignore[operator]
+                decisions = world.ticks(4)
+            case.equal("ticks that decided", len([it for it in decisions if it.observed_rate_rps]), 4)
+            case.equal("reasons", held(decisions), {ReasonCode.AUDIT_FAILED})
+            case.equal("flagged as unhealthy", ReasonCode.AUDIT_FAILED in UNHEALTHY, True)
+        case.at_least("failures counted", found.world.store.failures, 1)  # type: ignore[attr-defined]
+        later = found.world.ticks(2)
+        case.equal("reasons once it is well", ReasonCode.AUDIT_FAILED in held(later), False)
+        case.equal("unaudited writes", found.unaudited, 0)
+
+
+def test_f6_slow(case: Case, tmp_path: Path) -> None:
+    with kept(tmp_path / "s.sqlite3") as found:
+        clock, tick_s = found.world.clock, found.world.settings.tick_s
+        begun: list[float] = []
+
+        def wait(*_: object) -> None:
+            """Each transaction takes most of a tick, and a tick has several."""
+            begun.append(clock.monotonic_s())
+            clock.wait(0.8 * tick_s)
+
+        event.listen(found.engine, "begin", wait)
+        found.world.run(200.0)
+        event.remove(found.engine, "begin", wait)
+        snapshot = found.world.loop.snapshot()
+        case.at_least("ticks", snapshot.tick, 5)
+        case.at_least("ticks skipped and counted", snapshot.skipped_ticks, 1)
+        case.equal("unaudited writes", found.unaudited, 0)
+        case.told("transactions", len(begun))
+
+
+@contextmanager
+def by_hand(found: Kept) -> Iterator[sqlite3.Connection]:
+    """The file, in the hands of somebody who may do anything with it."""
+    found.engine.dispose()
+    other = sqlite3.connect(found.path, isolation_level=None)
+    yield other
+    other.close()
+
+
+def test_f6_history_deleted(case: Case, tmp_path: Path) -> None:
+    with kept(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(6)
+        store = Store(found.engine)
+        rows = store.verify(PIPELINE.name).entries
+        with by_hand(found) as other:
+            other.execute("DELETE FROM ipa_decisions")
+        for world in (found.world, found.world.restarted("again")):
+            decisions = world.ticks(3)
+            case.equal("ticks that could not go on", held(decisions) & {ReasonCode.AUDIT_FAILED}, set())
+        with pytest.raises(RecordError, match="of entry 2 was removed") as caught:
+            store.verify(PIPELINE.name)
+        case.told("said of it", caught.value.message)
+        with by_hand(found) as other:
+            other.execute("DROP TRIGGER ipa_entries_no_delete")
+            other.execute("DELETE FROM ipa_entries")
+        decisions = found.world.restarted("third").ticks(3)
+        case.equal("ticks that could not go on", held(decisions) & {ReasonCode.AUDIT_FAILED}, set())
+        with pytest.raises(RecordError, match="entry 1 was removed"):
+            store.verify(PIPELINE.name)
+        case.equal("unaudited writes", found.unaudited, 0)
+        case.told("entries before", rows)
+
+
+def test_f6_a_store_begun_anew_is_known_by_an_older_head(case: Case, tmp_path: Path) -> None:
+    with kept(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(3)
+        anchor = Store(found.engine).verify(PIPELINE.name).head
+    with kept(tmp_path / "other.sqlite3") as found:
+        store = Store(found.engine)
+        world = replace(found.world, store=store).restarted("other")  # type: ignore[arg-type]
+        store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+        world.ticks(6)
+        assert store.verify(PIPELINE.name).entries > anchor.number
+        with pytest.raises(RecordError, match=f"entry {anchor.number} is not the one that the anchor says"):
+            store.verify(PIPELINE.name, anchor)
+    case.told("head kept elsewhere", anchor.number)

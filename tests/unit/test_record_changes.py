@@ -1,0 +1,89 @@
+"""What became of changes is in the record, between the decisions they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.changes import Changes
+from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.errors import UnavailableError
+from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(f"sqlite:///{tmp_path}/s.sqlite3")
+    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def world(store: Store) -> Scenario:
+    made = replace(scenario(25.0), store=store, hooks=(Changes(store.note),))  # type: ignore[arg-type]
+    return made.restarted("run")
+
+
+def changes(store: Store) -> list[dict[str, Any]]:
+    found = [entry.values for entry in store.entries(0, 1000, PIPELINE.name)]
+    return [values for values in found if values["kind"] == "change"]
+
+
+def test_a_change_that_gets_ready_was_applied_and_landed(world: Scenario, store: Store) -> None:
+    decisions = world.ticks(4)
+    first = next(decision for decision in decisions if decision.action is Action.APPLY)
+    applied, landed = changes(store)[:2]
+    assert (applied["what"], landed["what"]) == ("applied", "landed")
+    assert applied["decision_id"] == landed["decision_id"] == first.decision_id
+    assert applied["from"] == landed["from"] != landed["to"]
+    assert (applied["by"], store.verify(PIPELINE.name).decisions) == ("ipa", 4)
+
+
+def test_one_that_fails_is_taken_back(world: Scenario, store: Store) -> None:
+    world.workload.broken = {("detect", "small"), ("detect", "big"), ("read", "small"), ("read", "big")}
+    world.ticks(7)
+    world.workload.broken = set()
+    world.ticks(4)
+    found = [(change["what"], change["decision_id"]) for change in changes(store)]
+    first, back = found[0][1], found[2][1]
+    assert found[:4] == [("applied", first), ("failed", first), ("applied", back), ("rolled_back", back)]
+    assert store.decision(back).reason is ReasonCode.ROLLBACK
+    assert "not ready after" in changes(store)[1]["why"]
+
+
+def test_one_whose_answer_is_lost_is_not_said_to_be_applied(world: Scenario, store: Store) -> None:
+    world.workload.lose_answers = 1
+    world.ticks(4)
+    assert [change["what"] for change in changes(store)][:1] == ["landed"]
+
+
+def test_who_asked_is_with_the_decision_and_what_came_of_it(world: Scenario, store: Store) -> None:
+    world.ticks(3)
+    decision = world.loop.request(SMALLEST, "rollback by kim: slow", "kim")
+    assert (decision.by, decision.reason) == ("kim", ReasonCode.REQUESTED)
+    entry = next(
+        values
+        for values in (it.values for it in store.entries(0, 1000))
+        if values["decision_id"] == decision.decision_id
+    )
+    assert (entry["by"], entry["kind"], entry["why"]) == ("kim", "decision", decision.detail)
+    assert changes(store)[-1]["by"] == "kim"
+    assert store.decision(decision.decision_id).by == "kim"
+
+
+def test_what_cannot_be_noted_ends_no_tick(
+    world: Scenario, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: object) -> None:
+        raise UnavailableError("the disk is full")
+
+    again = replace(world, hooks=(Changes(full),)).restarted("again")
+    assert again.ticks(1)[0].action is Action.APPLY
+    assert "what became of a change cannot be recorded: the disk is full" in caplog.text
