@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipa.adapters.metrics.figures import Figure, Figures
+from ipa.adapters.metrics.figures import stream_figures
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
@@ -43,12 +43,7 @@ def services_of(app: App) -> Services:
 
 def _streams(app: App) -> Streams:
     streams = Streams(app.feed, stopping=app.stop.is_set)
-    app.registry.register(
-        Figures(
-            Figure("ipa_event_streams", "Clients that follow events.", lambda: streams.open, counts=False),
-            Figure("ipa_event_streams_dropped", "Clients that were too slow.", lambda: streams.dropped),
-        )
-    )
+    app.registry.register(stream_figures(streams))
     return streams
 
 

@@ -27,7 +27,7 @@ from ipa.bootstrap.leading import leadership_of, own_world
 from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.simulated import clock_of
-from ipa.bootstrap.telling import telling_figures, webhook_of
+from ipa.bootstrap.telling import telling, webhook_of
 from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
 from ipa.control.clock import StopSignal
 from ipa.control.election import ALONE, Standing
@@ -135,10 +135,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             catalogue.leader.set_function(leadership.leading)
         hooks = (Publisher(catalogue), Changes(store.note))
         feed = Feed(store, clock.monotonic_s)
-        webhook = webhook_of(settings, store, feed, leads)
-        if webhook is not None:
-            resources.callback(webhook.close)
-        registry.register(telling_figures(store, webhook))
+        webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = sight_of(settings, profiles)
 
         def own(waker: threading.Event) -> World:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+from prometheus_client import CollectorRegistry
 
-from ipa.adapters.metrics.figures import Figure, Figures
+from ipa.adapters.metrics.figures import record_figures, webhook_figures
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store
 from ipa.adapters.webhook.guarded import Sender
@@ -48,6 +50,17 @@ def webhook_of(settings: Settings, store: Store, feed: Feed, leadership: Leaders
     return Webhook(feed, store, sender, receiver, leading=leadership.leading)
 
 
+def telling(
+    webhook: Webhook | None, store: Store, registry: CollectorRegistry, resources: ExitStack
+) -> Webhook | None:
+    """The webhook, closed with the resources; how it and the record fare is on the registry."""
+    registry.register(record_figures(store))
+    if webhook is not None:
+        resources.callback(webhook.close)
+        registry.register(webhook_figures(webhook))
+    return webhook
+
+
 def _url_problems(url: str) -> list[Problem]:
     try:
         parts = urlsplit(url)
@@ -71,20 +84,3 @@ def _secret(settings: Settings) -> str:
     if settings.webhook_secret:
         return settings.webhook_secret
     return Path(settings.webhook_secret_file).read_text(encoding="utf-8").strip()
-
-
-def telling_figures(store: Store, webhook: Webhook | None) -> Figures:
-    """How well things are recorded and told, as metrics."""
-    found = [
-        Figure("ipa_record_failures", "Times that something could not be recorded.", lambda: store.failures)
-    ]
-    if webhook is not None:
-        found += [
-            Figure("ipa_webhook_delivered", "Events the receiver took.", lambda: webhook.delivered),
-            Figure("ipa_webhook_failed", "Attempts it did not take.", lambda: webhook.failed),
-            Figure(
-                "ipa_webhook_dropped", "Events it is not told: refused, or too many.", lambda: webhook.dropped
-            ),
-            Figure("ipa_webhook_waiting", "Events that wait.", lambda: webhook.waiting, counts=False),
-        ]
-    return Figures(*found)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.plan import Output
-from ipa.cli.remote import AT, OUTPUT, show
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.remote import AT
 from ipa.model.errors import InputError, UnavailableError, UsageError
 
 if TYPE_CHECKING:

@@ -73,15 +73,14 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
 
     Errors: those of `build`; UnavailableError: the port.
     """
-    from ipa.adapters.metrics.figures import Figure, Figures
+    from ipa.adapters.metrics.figures import log_figures
     from ipa.bootstrap import build, check_listening
 
     check_listening(settings)
     # Before anything is started, so that a port that is taken is said at once.
     with _bound(settings.host, settings.port) as listener:
         running = build(settings, options)
-        lost = Figure("ipa_log_lines_dropped", "Lines of the log that nobody took.", lambda: logs.dropped)
-        running.registry.register(Figures(lost))
+        running.registry.register(log_figures(logs))
         try:
             _serve(running, listener)
         finally:

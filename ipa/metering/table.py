@@ -180,6 +180,33 @@ HTTP_SECONDS = Metric(
 )
 HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", GAUGE, COUNT, "Requests that are being answered.")
 
+# What is recorded and told.
+WEBHOOK = "IPA_WEBHOOK_URL set"
+RECORD_FAILURES = Metric(
+    "ipa_record_failures_total", COUNTER, COUNT, "Times that something could not be recorded."
+)
+WEBHOOK_DELIVERED = Metric(
+    "ipa_webhook_delivered_total", COUNTER, COUNT, "Events that the receiver took.", when=WEBHOOK
+)
+WEBHOOK_FAILURES = Metric(
+    "ipa_webhook_failures_total", COUNTER, COUNT, "Attempts that the receiver did not take.", when=WEBHOOK
+)
+WEBHOOK_DROPPED = Metric(
+    "ipa_webhook_dropped_total",
+    COUNTER,
+    COUNT,
+    "Events that the receiver is not told: too many waited, or it refused them.",
+    when=WEBHOOK,
+)
+WEBHOOK_QUEUE = Metric("ipa_webhook_queue_length", GAUGE, COUNT, "Events that wait.", when=WEBHOOK)
+STREAMS = Metric("ipa_event_streams", GAUGE, COUNT, "Clients that follow events.")
+STREAMS_DROPPED = Metric(
+    "ipa_event_streams_dropped_total", COUNTER, COUNT, "Clients dropped since they took no events."
+)
+LOG_DROPPED = Metric(
+    "ipa_log_lines_dropped_total", COUNTER, COUNT, "Lines of the log dropped since nobody took them."
+)
+
 # Kubernetes, and this machine.
 KUBE, LOCAL = "target kubernetes", "target local"
 KUBE_SKEW = Metric(

@@ -129,7 +129,7 @@ def test_it_serves_the_api_tells_and_ends_with_all_it_started(
             stream = client.get("/v1/events?after=0&follow=false").text
             told = list(parsed(stream.splitlines()))
             until(lambda: [post for post in receiver.posts if post.event["type"] == "dev.ipa.control"])
-            until(lambda: "ipa_webhook_waiting 0.0" in client.get("/metrics").text)
+            until(lambda: "ipa_webhook_queue_length 0.0" in client.get("/metrics").text)
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
     assert [child for child in children if child.is_running()] == []

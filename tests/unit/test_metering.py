@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
+from ipa.adapters.metrics.figures import log_figures, record_figures, stream_figures, webhook_figures
 from ipa.adapters.metrics.http import HttpMetrics
 from ipa.control.blind import fallback_forecast
 from ipa.dataplane.batching import Outcome
@@ -48,6 +49,10 @@ class _Events:
     dropped = 0
 
 
+class _Telling:
+    failures = delivered = failed = dropped = waiting = open = 0
+
+
 class _Workload:
     def allocated_core_seconds(self, pipeline: str) -> float:
         return 1.0
@@ -63,6 +68,8 @@ def registries() -> Iterator[CollectorRegistry]:
     HttpMetrics(service).start({"/healthz": ("GET",)})
     service.register(KubeHealth(_Kube(), _Events(), [_Watcher()]))  # type: ignore[arg-type, list-item]
     service.register(LocalCosts(_Workload(), (PIPELINE.name,)))
+    for figures in (record_figures, webhook_figures, stream_figures, log_figures):
+        service.register(figures(_Telling()))  # type: ignore[operator]
     yield service
     yield RouterMetrics("pages").registry
     yield QueueMetrics("pages", "detect").registry

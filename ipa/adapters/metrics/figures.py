@@ -3,30 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One metric without labels: what it is called and means, and how it is read."""
-
-    name: str
-    meaning: str
-    read: Callable[[], float]
-    counts: bool = True
+from ipa.metering import table
+from ipa.metering.make import counted, gauged
+from ipa.metering.metric import Kind, Metric
 
 
 class Figures(Collector):
-    """Metrics of these figures."""
+    """Metrics without labels, each with how it is read."""
 
-    def __init__(self, *figures: Figure) -> None:
+    def __init__(self, *figures: tuple[Metric, Callable[[], float]]) -> None:
         self._figures = figures
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         """Each as it is now."""
-        for figure in self._figures:
-            kind = CounterMetricFamily if figure.counts else GaugeMetricFamily
-            yield kind(figure.name, figure.meaning, value=figure.read())
+        for metric, read in self._figures:
+            make = counted if metric.kind is Kind.COUNTER else gauged
+            yield make(metric, [((), read())])
+
+
+class Recorder(Protocol):
+    """What keeps the record."""
+
+    failures: int
+
+
+class Teller(Protocol):
+    """What tells events to a receiver."""
+
+    delivered: int
+    failed: int
+    dropped: int
+
+    @property
+    def waiting(self) -> int:
+        """Events that wait."""
+        ...
+
+
+class Followers(Protocol):
+    """Who follows events."""
+
+    open: int
+    dropped: int
+
+
+class Dropper(Protocol):
+    """What drops what it cannot hold."""
+
+    dropped: int
+
+
+def record_figures(store: Recorder) -> Figures:
+    """How the record fares."""
+    return Figures((table.RECORD_FAILURES, lambda: store.failures))
+
+
+def webhook_figures(webhook: Teller) -> Figures:
+    """How the webhook fares."""
+    return Figures(
+        (table.WEBHOOK_DELIVERED, lambda: webhook.delivered),
+        (table.WEBHOOK_FAILURES, lambda: webhook.failed),
+        (table.WEBHOOK_DROPPED, lambda: webhook.dropped),
+        (table.WEBHOOK_QUEUE, lambda: webhook.waiting),
+    )
+
+
+def stream_figures(streams: Followers) -> Figures:
+    """How those fare who follow events."""
+    return Figures((table.STREAMS, lambda: streams.open), (table.STREAMS_DROPPED, lambda: streams.dropped))
+
+
+def log_figures(logs: Dropper) -> Figures:
+    """How the log fares."""
+    return Figures((table.LOG_DROPPED, lambda: logs.dropped))
