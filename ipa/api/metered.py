@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ipa.adapters.metrics.http import HttpMetrics
 
-# What no route takes: it is answered 404, or refused before it came to a route.
+# What no route takes.
 UNMATCHED = "unmatched"
 
 
@@ -27,7 +27,7 @@ class Metered:
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics, routes: Sequence[BaseRoute]) -> None:
         self._app, self._metrics = app, metrics
-        self._templates = dict(_templates(routes))
+        self._routes, self._templates = routes, dict(_templates(routes))
         # Starlette's own routes leave no more than what they call.
         self._called = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
 
@@ -54,10 +54,13 @@ class Metered:
             self._metrics.answered(self._route(scope), scope["method"], status, seconds)
 
     def _route(self, scope: Scope) -> str:
-        """The template of the route that took it, which the router leaves in the scope."""
+        """The template of the route that took it, or would have, had it not been refused before."""
         template = getattr(scope.get("route"), "path", "") or scope.get("root_path", "")
         if "endpoint" in scope:
             template = template or self._called.get(scope["endpoint"], "")
+        elif not template:
+            fits = (route for route in self._routes if route.matches(scope)[0] is not Match.NONE)
+            template = getattr(next(fits, None), "path", "")
         return template if template in self._templates else UNMATCHED
 
 
