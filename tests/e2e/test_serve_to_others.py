@@ -57,6 +57,7 @@ def test_others_are_listened_to_once_it_is_known_who_they_are(
         monkeypatch.setenv(name, value)
     assert run(["key", "create", "--role", "owner", "--name", "ci"]) == 0
     key = capfd.readouterr().out.strip()
+    assert key.startswith("ipa_")
     serve = [*IPA, "serve", "video", "--target", "kubernetes", "--host", "0.0.0.0", "--port", "0"]
     with (
         (tmp_path / "log").open("w") as log,
@@ -74,7 +75,8 @@ def test_others_are_listened_to_once_it_is_known_who_they_are(
                     client.post(PAUSE, json={}, headers={"Authorization": f"Bearer {it}"})
                     for it in ("bob's", "eve's", key, "ada's")
                 ]
-            assert [it.status_code for it in answers] == [403, 401, 200, 200]
+            said = (tmp_path / "log").read_text()
+            assert [it.status_code for it in answers] == [403, 401, 200, 200], said
             assert answers[2].json()["paused_by"].startswith("ci (key ")
             assert run(["resume", "video", "--at", at]) == 77
             assert "IPA_TOKEN" in capfd.readouterr().err

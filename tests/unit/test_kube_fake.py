@@ -13,6 +13,7 @@ import pytest
 
 from ipa.adapters.kube.manifest import render
 from tests.fakes.kube import FakeKube, FaultKind
+from tests.fakes.kube.reviews import User
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import real_schema
 
@@ -284,7 +285,7 @@ def test_a_running_watch_that_falls_behind_gets_an_error_event(kube: FakeKube, h
     assert event["object"]["code"] == 410
 
 
-def test_leases_events_and_reviews(http: httpx.Client) -> None:
+def test_leases_events_and_reviews(kube: FakeKube, http: httpx.Client) -> None:
     leases = "/apis/coordination.k8s.io/v1/namespaces/models/leases"
     lease = {"metadata": {"name": "ipa"}, "spec": {"holderIdentity": "a"}}
     made = http.post(leases, json=lease).json()
@@ -292,12 +293,20 @@ def test_leases_events_and_reviews(http: httpx.Client) -> None:
     assert stolen.status_code == 200
     assert http.put(f"{leases}/ipa", json=made).status_code == 409
     assert http.post("/api/v1/namespaces/models/events", json={"metadata": {"name": "e"}}).status_code == 201
-    review = http.post("/apis/authentication.k8s.io/v1/tokenreviews", json={"spec": {"token": "someone"}})
-    assert review.json()["status"]["authenticated"]
-    access = http.post(
-        "/apis/authorization.k8s.io/v1/subjectaccessreviews", json={"spec": {"user": "someone"}}
+    kube.api.reviewer.tokens["hers"] = User("ada")
+    kube.api.reviewer.let("ada", "models", "get")
+    tokens, accesses = (
+        "/apis/authentication.k8s.io/v1/tokenreviews",
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
     )
-    assert access.json()["status"] == {"allowed": True}
+    assert http.post(tokens, json={"spec": {"token": ""}}).status_code == 400
+    assert "authenticated" not in http.post(tokens, json={"spec": {"token": "his"}}).json()["status"]
+    assert http.post(tokens, json={"spec": {"token": "hers"}}).json()["status"]["authenticated"]
+    assert http.post(accesses, json={"spec": {"user": "ada"}}).status_code == 422
+    for namespace, is_allowed in (("models", True), ("others", False), ("", False)):
+        wanted = {"verb": "get", "resource": "seldondeployments", "namespace": namespace}
+        answer = http.post(accesses, json={"spec": {"user": "ada", "resourceAttributes": wanted}})
+        assert answer.json()["status"]["allowed"] is is_allowed
 
 
 def test_what_the_small_schema_refuses_the_published_one_refuses_too(
