@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from ipa.cli.output import OUTPUT, Output, printed
 from ipa.cli.plan import PIPELINES_DIR, PROFILES_DIR
-from ipa.model.errors import InfeasibleError, InputError, UsageError
+from ipa.model.errors import InputError, UsageError
+from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
     from ipa.report.review.result import Review
 
-CHANGED = 2
 MOST_SEEDS = 100
-
-
-class Output(StrEnum):
-    """How the review is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    MD = "md"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +33,7 @@ def ci(
     policy_file: Path | None = typer.Option(None, "--policy-file", help="guardrails, as guardrails.yaml"),
     policy: str = typer.Option("ours", "--policy", help="of the loop, one of `ipa serve`"),
     seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="runs of each side"),
-    output: Output = typer.Option(Output.TEXT, "--output", "-o"),
+    output: Output = OUTPUT,
     comment: Path | None = typer.Option(None, "--comment", help="Markdown for the change; empty: no news"),
     junit: Path | None = typer.Option(None, "--junit", help="guardrails as JUnit XML"),
     sarif: Path | None = typer.Option(None, "--sarif", help="findings as SARIF 2.1.0"),
@@ -72,12 +63,12 @@ def ci(
         raise typer.Exit(_exit_code(review))
 
 
-def _exit_code(review: Review) -> int:
+def _exit_code(review: Review) -> ExitCode:
     if review.problems:
-        return InputError.exit_code
+        return ExitCode.INPUT
     if review.findings:
-        return InfeasibleError.exit_code
-    return CHANGED if review.told else 0
+        return ExitCode.INFEASIBLE
+    return ExitCode.CHANGED if review.told else ExitCode.OK
 
 
 def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path | None) -> None:
@@ -101,10 +92,9 @@ def _print(review: Review, output: Output) -> None:
     from ipa.control.canonical import plain
     from ipa.report.review.markdown import comment
 
-    if output is Output.JSON:
-        values = {**plain(review), "exit_code": _exit_code(review)}
-        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
-    elif output is Output.MD and not review.is_silent:
+    if printed(output, {**plain(review), "exit_code": int(_exit_code(review))}):
+        return
+    if output is Output.MD and not review.is_silent:
         typer.echo(comment(review), nl=False)
     elif not review.problems:
         print_review(review)

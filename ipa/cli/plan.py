@@ -14,6 +14,7 @@ from ipa.cli import completing
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import Step, progress
 from ipa.model.errors import DeadlineError, InfeasibleError, NotFoundError, UsageError
+from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
@@ -62,8 +63,6 @@ PLAN_AT = typer.Option(
 )
 OUT = typer.Option(None, "--out", metavar="FILE", help="save the plan for `ipa apply FILE`; needs --at")
 DETAILED = typer.Option(False, "--detailed-exitcode", help="2 where it changes what runs; needs --at")
-# Exit code with --detailed-exitcode where there is a change.
-CHANGED = 2
 RUNNING = typer.Option(
     None, "--running", help="what runs now: a plan as printed by -o json, or a list of stages"
 )
@@ -124,7 +123,7 @@ def register(app: typer.Typer) -> None:
             from ipa.cli.proposed import propose
 
             code, is_change = propose(question, rate, compat, choice, out, output)
-            raise typer.Exit(code or (CHANGED if detailed and is_change else 0))
+            raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
         found = planned(question, rate, compat, choice)
         if not printed(output, found.values):
             found.show(printer(output))
