@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ipa.cli import completing
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.remote import AT
 from ipa.model.errors import InputError, UnavailableError, UsageError
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 # A stream that ended is taken up again after so long.
 AGAIN_S = 2.0
-ONE = typer.Argument(None, metavar="PIPELINE", help="all without; NAME@POLICY for a policy beside it")
+ONE = typer.Argument(
+    None,
+    metavar="PIPELINE",
+    help="all without; NAME@POLICY for a policy beside it",
+    autocompletion=completing.pipelines,
+)
 
 
 def register(app: typer.Typer) -> None:
