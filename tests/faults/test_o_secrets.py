@@ -78,7 +78,7 @@ def test_o5_the_command_line_keeps_its_token(
     ]
     spoken, codes = "", []
     for sent, transport in ways:
-        monkeypatch.setattr("ipa.cli.source.source", lambda at, t=transport: Service(at, t))
+        monkeypatch.setattr("ipa.cli.source.source", lambda at, t=transport, **_: Service(at, t))
         monkeypatch.setenv("IPA_TOKEN", sent)
         codes += [run([*verb, "--at", at]) for verb in VERBS]
         monkeypatch.delenv("IPA_TOKEN")
