@@ -41,7 +41,11 @@ def run(ticks: int, logs: LineQueue) -> None:
     sys.stdout.write(json.dumps(found) + "\n")
     sys.stdout.flush()
     sys.stdin.readline()
-    log.info("the end")
+    # Somebody reads now; until there is room again this is dropped as all else was.
+    dropped = -1
+    while logs.dropped != dropped:
+        dropped = logs.dropped
+        log.info("the end")
 
 
 if __name__ == "__main__":
