@@ -20,13 +20,22 @@ from tests.deploy.rendering import tool
 from tests.fakes.services import FakeWorld, InProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("install-on-a-cluster", "hand-over", "recover-from-holds", "gitops", "monitor", "alerts", "secure")
+GUIDES = (
+    "install-on-a-cluster",
+    "hand-over",
+    "recover-from-holds",
+    "gitops",
+    "monitor",
+    "alerts",
+    "secure",
+    "follow-events",
+)
 VALUES = re.compile(r"^ *```yaml\n( *# my-values.yaml\n.*?)^ *```", re.MULTILINE | re.DOTALL)
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
 NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320"}
 # What starts something, or needs a cluster: its words are checked, and no more.
-ONLY_PARSED = ("serve", "release", "watch", "doctor")
+ONLY_PARSED = ("events", "serve", "release", "watch", "doctor")
 
 
 def lines(guide: str) -> list[str]:
