@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import ipa
-from ipa.api import acting, problems, reading
+from ipa.api import acting, document, plans, problems, reading
 from ipa.api.reading import Using
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
@@ -46,7 +46,9 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(reading.router)
-    app.include_router(acting.router, dependencies=[Depends(only_the_leader)])
+    app.include_router(plans.making)
+    for changing in (acting.router, plans.applying):
+        app.include_router(changing, dependencies=[Depends(only_the_leader)])
     app.include_router(router)
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
@@ -128,7 +130,7 @@ def _document(app: FastAPI) -> None:
 
     def documented() -> dict[str, Any]:
         if not app.openapi_schema:
-            problems.document_in(plain())
+            document.complete(plain())
         assert app.openapi_schema
         return app.openapi_schema
 

@@ -175,6 +175,13 @@ class ApplyBody(Body):
         return checked_configs(pipeline, [StageConfig(**config.model_dump()) for config in self.configs])
 
 
+class ApplyPlanBody(Body):
+    """Who wants the plan, and why; both are kept with the decision."""
+
+    by: Person = ""
+    reason: Reason = ""
+
+
 class RollbackBody(Body):
     """Back to what ran after the decision `to`; without it, to what ran before the last change."""
 

@@ -45,9 +45,13 @@ HTTP_CODES: Mapping[int, tuple[str, str]] = {
     403: ("forbidden", "Not allowed"),
     404: ("not_found", "The named thing does not exist"),
     405: ("http.method_not_allowed", "This address does not take that method"),
+    408: ("http.timeout", "The request did not arrive in time"),
     412: ("http.precondition_failed", "It changed since you read it"),
     413: ("http.too_large", "The request is too large"),
+    415: ("http.unsupported_media_type", "This address does not take that kind of body"),
     422: ("input", "The request is wrong"),
+    428: ("http.precondition_required", "The request must say what it was made for"),
+    431: ("http.headers_too_large", "The request's headers are too large"),
     500: ("internal", "Our mistake"),
 }
 
@@ -165,7 +169,7 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
 
 async def _on_ipa(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, IpaError)
-    headers = {"Retry-After": "1"} if error.status == 503 else None
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
     return respond(
         request_id_of(request),
         error.status,

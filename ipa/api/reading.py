@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from ipa.api.bodies import PlanBody
 from ipa.api.paging import Paging, paging
+from ipa.api.preconditions import etag
 from ipa.api.services import Services
 from ipa.api.views import (
     DecisionPage,
@@ -106,17 +107,11 @@ def get_profile(pipeline: Named, stage: str, services: Using) -> StageProfile:
     return profiles[stage]
 
 
-@router.post("/pipelines/{pipeline}/plans", tags=["plans"])
-def make_plan(pipeline: Named, services: Using, body: PlanBody) -> Plan:
-    """What would be best (a what-if; nothing is written). Infeasible is a `termination`, not an error."""
-    return _planned(pipeline, services, body, _rate_rps(pipeline, services, body))
-
-
 @router.post("/pipelines/{pipeline}/explanations", tags=["plans"])
 def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
     """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
-    rate_rps = _rate_rps(pipeline, services, body)
-    plan = _planned(pipeline, services, body, rate_rps)
+    rate_rps = rate_of(pipeline, services, body)
+    plan = planned(pipeline, services, body, rate_rps)
     problem = planning_problem(
         body.pipeline(pipeline),
         services.profiles(pipeline.name),
@@ -128,7 +123,7 @@ def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanatio
     return explain(problem, plan, EXPLANATION_S)
 
 
-def _rate_rps(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
+def rate_of(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
     """The rate that was asked for, or the forecast's upper quantile; InputError where there is neither."""
     if body.rate_rps is not None:
         return body.rate_rps
@@ -140,7 +135,8 @@ def _rate_rps(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
     return rate_rps
 
 
-def _planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
+def planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
+    """The plan that the body asks for at that rate."""
     return services.plan(
         body.pipeline(pipeline),
         rate_rps,
@@ -173,8 +169,3 @@ def verify_record(pipeline: Recorded, services: Using) -> RecordView:
 def get_decision(decision_id: str, services: Using) -> Decision:
     """A decision with the inputs it was taken from."""
     return services.log.decision(decision_id)
-
-
-def etag(revision: str) -> str:
-    """The entity tag of a revision."""
-    return '"' + revision.replace('"', "") + '"'

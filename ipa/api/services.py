@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.api.live import BesideLive, LiveState
 from ipa.control.election import ALONE, Standing
+from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import Clock, ControlStore, DecisionLog
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
@@ -69,6 +70,8 @@ class Services:
     # How many decisions a pipeline has; UnavailableError names the first one changed after it was recorded.
     verify: Callable[[str], int]
     clock: Clock
+    plans: PlanStore
+    answers: AnswerStore
     registry: CollectorRegistry = field(default=REGISTRY)
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)

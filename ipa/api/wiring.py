@@ -27,6 +27,8 @@ def services_of(app: App) -> Services:
         readiness=lambda: _readiness(app),
         verify=app.store.verify_decisions,
         clock=app.clock,
+        plans=app.store.plans,
+        answers=app.store.answers,
         registry=app.registry,
         endpoints=app.endpoints,
         standing=app.standing,

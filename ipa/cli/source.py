@@ -10,6 +10,7 @@ import httpx
 
 from ipa.control import clock
 from ipa.model.errors import (
+    BusyError,
     ConflictError,
     ForbiddenError,
     InputError,
@@ -133,10 +134,10 @@ def of(pipeline: str, *rest: str) -> str:
     return "/".join(["pipelines", quote(pipeline, safe=""), *rest])
 
 
-def entity_tag(status: dict[str, Any]) -> str | None:
-    """What to send as If-Match to be refused once the pipeline has moved; None where unknown."""
+def entity_tag(status: dict[str, Any]) -> str:
+    """What to send as If-Match to be refused once the pipeline has moved."""
     revision = str(status["live"]["revision"]).replace('"', "")
-    return f'"{revision}"' if revision else None
+    return f'"{revision}"'
 
 
 def _error(status: int, problem: dict[str, Any]) -> IpaError:
@@ -163,6 +164,9 @@ BY_STATUS: dict[int, type[IpaError]] = {
     409: ConflictError,
     412: ConflictError,
     413: InputError,
+    415: InputError,
     422: InputError,
+    428: ConflictError,
+    429: BusyError,
     503: UnavailableError,
 }

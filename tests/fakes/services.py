@@ -17,6 +17,7 @@ from ipa.api.app import create_app
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
 from ipa.control.actuation import Phase
+from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import PipelineControl
 from ipa.control.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
@@ -28,6 +29,7 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
+from tests.fakes.kept import FakeAnswers, FakePlans
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
@@ -149,6 +151,8 @@ class FakeWorld:
     metrics_fail: bool = False
     broken: Exception | None = None
     beside: tuple[BesideLive, ...] = ()
+    plans: PlanStore = field(default_factory=FakePlans)
+    answers: AnswerStore = field(default_factory=FakeAnswers)
     checks: tuple[Check, ...] = (Check("store", True, required=True), Check("prometheus", True))
 
     def services(self) -> Services:
@@ -172,6 +176,8 @@ class FakeWorld:
             readiness=lambda: self.checks,
             verify=lambda name: len([decision for decision in self.log if decision.pipeline == name]),
             clock=self.clock,
+            plans=self.plans,
+            answers=self.answers,
             registry=registry,
             beside=lambda _: self.beside,
         )
@@ -385,3 +391,8 @@ class ApiClient:
     def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
         """The response to POST of that JSON."""
         return self("POST", path, json=json, **options)
+
+    def change(self, path: str, json: Any = None, pipeline: str = "ocr") -> httpx.Response:
+        """The response to POST of that JSON, made for what the status says now."""
+        tag = self.get(f"/v1/pipelines/{pipeline}/status").headers["etag"]
+        return self.post(path, json, headers={"If-Match": tag})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE, digest
-from ipa.adapters.store.database import open_engine, reading, writing
+from ipa.adapters.store.database import lock_of, open_engine, reading, writing
+from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.schema import ControlRow, DecisionRow, ProfileRow
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision
@@ -17,13 +17,20 @@ from ipa.model.profile import StageProfile
 
 
 class Store:
-    """Decisions, controls and profiles in one database; safe for many threads and processes."""
+    """Decisions, controls and profiles in one database; safe for many threads and processes.
+
+    `plans` and `answers` are those of the API, `given` the pipelines that came over it.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.plans = PlanRows(engine)
+        self.answers = AnswerRows(engine)
+        self.given = PipelineRows(engine)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Write what waits, and close every connection."""
+        self.plans.close()
         self._engine.dispose()
 
     def record(self, decision: Decision) -> None:
@@ -33,7 +40,7 @@ class Store:
         ConflictError. UnavailableError: it is not on disk.
         """
         body = DECISION.text(decision)
-        with writing(self._engine, _lock("decisions", decision.pipeline)) as connection:
+        with writing(self._engine, lock_of("decisions", decision.pipeline)) as connection:
             kept = connection.scalar(
                 select(DecisionRow.body).where(DecisionRow.decision_id == decision.decision_id)
             )
@@ -107,7 +114,7 @@ class Store:
     def set_control(self, pipeline: str, control: PipelineControl) -> None:
         """Keep it; on disk when this returns."""
         body = CONTROL.text(control)
-        with writing(self._engine, _lock("controls", pipeline)) as connection:
+        with writing(self._engine, lock_of("controls", pipeline)) as connection:
             changed = connection.execute(
                 update(ControlRow).where(ControlRow.pipeline == pipeline).values(body=body)
             )
@@ -118,7 +125,7 @@ class Store:
         """The revision under which it is kept, from 1 on; the same one again where nothing changed."""
         body = PROFILE.text(profile)
         mark = digest(body)
-        with writing(self._engine, _lock("profiles", f"{profile.pipeline}/{profile.stage}")) as connection:
+        with writing(self._engine, lock_of("profiles", f"{profile.pipeline}/{profile.stage}")) as connection:
             newest = _newest_profile(connection, profile.pipeline, profile.stage)
             if newest is not None and newest[1] == mark:
                 return newest[0]
@@ -174,8 +181,3 @@ def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[
         .limit(1)
     ).first()
     return None if row is None else (row[0], row[1], row[2])
-
-
-def _lock(kind: str, name: str) -> int:
-    """The key under which writers of one thing wait for each other on PostgreSQL."""
-    return zlib.crc32(f"ipa/{kind}/{name}".encode())
