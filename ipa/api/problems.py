@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +11,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import Response
+from starlette.routing import Route
 
 from ipa.model import errors
 from ipa.model.errors import IpaError, Problem
@@ -77,7 +79,7 @@ def respond(
     hint: str = "",
     items: Iterable[ProblemItem] = (),
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
     """The response that carries the problem."""
     document = ProblemDocument(
         type=f"/problems/{code}",
@@ -89,9 +91,9 @@ def respond(
         request_id=request_id,
         errors=list(items),
     )
-    return JSONResponse(
-        document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
-    )
+    # What was sent may be repeated in it, and may be no text.
+    body = json.dumps(document.model_dump(), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
 def http_problem(
@@ -101,7 +103,7 @@ def http_problem(
     *,
     hint: str = "",
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
     """The response for a status of HTTP itself."""
     phrase = HTTPStatus(status).phrase
     code, title = HTTP_CODES.get(status, (f"http.{status}", phrase))
@@ -139,7 +141,7 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
-async def _on_http(request: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail, hint = error.detail, ""
     if error.status_code == 404:
@@ -147,11 +149,23 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         hint = "/docs lists the addresses."
     elif error.status_code == 405:
         detail = f"{request.url.path} does not take {request.method}"
-        hint = f"It takes: {(error.headers or {}).get('Allow', '')}"
+        allowed = ", ".join(_methods(request))
+        hint = f"It takes: {allowed}"
+        return http_problem(request_id_of(request), 405, detail, hint=hint, headers={"Allow": allowed})
     return http_problem(request_id_of(request), error.status_code, detail, hint=hint, headers=error.headers)
 
 
-async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+def _methods(request: Request) -> list[str]:
+    """The methods of every route of that address; the router knows those of the first one only."""
+    found = [
+        route.methods or set()
+        for route in request.app.routes
+        if isinstance(route, Route) and route.path_regex.match(request.url.path)
+    ]
+    return sorted(set().union(*found))
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     items = [_item(each) for each in error.errors()]
     code, title = HTTP_CODES[422]
@@ -167,7 +181,7 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
     return ProblemItem(pointer=pointer, message=error["msg"], part=str(part))
 
 
-async def _on_ipa(request: Request, error: Exception) -> JSONResponse:
+async def _on_ipa(request: Request, error: Exception) -> Response:
     assert isinstance(error, IpaError)
     headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
     return respond(

@@ -12,11 +12,8 @@ from ipa.api.preconditions import etag
 from ipa.api.services import Services
 from ipa.api.views import (
     DecisionPage,
-    PipelineList,
-    PipelineView,
     RecordView,
     StatusView,
-    pipeline_view,
     status_view,
 )
 from ipa.model.decision import Decision
@@ -59,24 +56,6 @@ Using = Annotated[Services, Depends(services_of)]
 Recorded = Annotated[str, Depends(named_record)]
 Named = Annotated[Pipeline, Depends(named_pipeline)]
 Paged = Annotated[Paging, Depends(paging)]
-
-
-@router.get("/pipelines", tags=["pipelines"])
-def list_pipelines(services: Using) -> PipelineList:
-    """Every pipeline, by name."""
-    return PipelineList(
-        tuple(_view(services.pipelines[name], services) for name in sorted(services.pipelines))
-    )
-
-
-@router.get("/pipelines/{pipeline}", tags=["pipelines"])
-def get_pipeline(pipeline: Named, services: Using) -> PipelineView:
-    """A pipeline as its owner wrote it."""
-    return _view(pipeline, services)
-
-
-def _view(pipeline: Pipeline, services: Services) -> PipelineView:
-    return pipeline_view(pipeline, services.endpoints.get(pipeline.name))
 
 
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])

@@ -45,6 +45,35 @@ class Applier(Protocol):
         ...
 
 
+class Given(Protocol):
+    """The pipelines that come and go over the API. Errors: ConflictError (of a file), InProgressError."""
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Those that come from files, and so are only read."""
+        ...
+
+    def tag(self, name: str) -> str:
+        """What changes whenever the pipeline does."""
+        ...
+
+    def unfit(self, name: str) -> str:
+        """Why it is not controlled here, in words; empty where it is."""
+        ...
+
+    def give(self, pipeline: Pipeline) -> None:
+        """Take it up, in the place of one of that name."""
+        ...
+
+    def give_profile(self, profile: StageProfile) -> None:
+        """Plan with it from now on."""
+        ...
+
+    def remove(self, name: str) -> str:
+        """Stop controlling it; what that leaves, in words."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing the service depends on. What is not `required` may fail without making us unready."""
@@ -72,6 +101,7 @@ class Services:
     clock: Clock
     plans: PlanStore
     answers: AnswerStore
+    given: Given
     registry: CollectorRegistry = field(default=REGISTRY)
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)

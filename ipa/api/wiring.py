@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.bootstrap import App
-from ipa.model.errors import IpaError
+from ipa.control.actuation import Phase
+from ipa.control.loop import ControlLoop
+from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import Snapshot
+from ipa.model.errors import ConflictError, IpaError, NotFoundError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
@@ -18,17 +24,18 @@ def services_of(app: App) -> Services:
     """The services of a running application."""
     return Services(
         pipelines=app.pipelines,
-        profiles=lambda name: app.profiles[name],
+        profiles=lambda name: app.profiles.get(name, {}),
         log=app.store,
         controls=app.store,
         plan=_Planner(app),
         live=lambda name: _live(app, name),
-        apply=lambda name, configs, detail: app.loops[name].request(configs, detail),
+        apply=lambda name, configs, detail: _loop(app, name).request(configs, detail),
         readiness=lambda: _readiness(app),
         verify=app.store.verify_decisions,
         clock=app.clock,
         plans=app.store.plans,
         answers=app.store.answers,
+        given=app.roster,
         registry=app.registry,
         endpoints=app.endpoints,
         standing=app.standing,
@@ -54,7 +61,7 @@ class _Planner:
     ) -> Plan:
         return plan_pipeline(
             pipeline,
-            self._app.profiles[pipeline.name],
+            self._app.profiles.get(pipeline.name, {}),
             rate_rps,
             objective=objective,
             compat=compat,
@@ -64,21 +71,40 @@ class _Planner:
         )
 
 
+def _loop(app: App, name: str) -> ControlLoop:
+    loop = app.loops.get(name)
+    if loop is None:
+        raise ConflictError(f"pipeline {name!r} is not controlled here: {app.roster.unfit(name)}")
+    return loop
+
+
 def _live(app: App, name: str) -> LiveState:
-    return live_state(
-        app.pipelines[name],
-        app.profiles[name],
-        app.loops[name].snapshot(),
+    loop = app.loops.get(name)
+    unseen = Snapshot(name, 0, PipelineControl(), Phase.IDLE)
+    found = live_state(
+        _pipeline(app, name),
+        app.profiles.get(name, {}),
+        loop.snapshot() if loop else unseen,
         now=app.clock.now(),
         tick_s=app.settings.tick_s,
     )
+    return found if loop else replace(found, degraded=(f"not controlled here: {app.roster.unfit(name)}",))
+
+
+def _pipeline(app: App, name: str) -> Pipeline:
+    """It may have been removed since the request came."""
+    pipeline = app.pipelines.get(name)
+    if pipeline is None:
+        raise NotFoundError(f"there is no pipeline {name!r} any more", hint="It was removed just now.")
+    return pipeline
 
 
 def _beside(app: App, name: str) -> tuple[BesideLive, ...]:
     loop = app.beside.get(name)
     if loop is None:
         return ()
-    return (beside_live(loop.policy, app.pipelines[name], app.profiles[name], loop.snapshot()),)
+    profiles = app.profiles.get(name, {})
+    return (beside_live(loop.policy, _pipeline(app, name), profiles, loop.snapshot()),)
 
 
 def _readiness(app: App) -> tuple[Check, ...]:
@@ -86,12 +112,12 @@ def _readiness(app: App) -> tuple[Check, ...]:
 
     A standby is as ready as a leader: it answers every read, and says of writes who takes them.
     """
-    return (_store_check(app), _leadership_check(app), *(_loop_check(app, name) for name in app.loops))
+    return (_store_check(app), _leadership_check(app), *(_loop_check(app, name) for name in list(app.loops)))
 
 
 def _store_check(app: App) -> Check:
     try:
-        for name in app.pipelines:
+        for name in list(app.pipelines):
             app.store.control(name)
     except IpaError as error:
         return Check("store", False, error.message, required=True)
@@ -104,7 +130,8 @@ def _leadership_check(app: App) -> Check:
 
 
 def _loop_check(app: App, name: str) -> Check:
-    observation = app.loops[name].snapshot().observation
+    loop = app.loops.get(name)
+    observation = loop.snapshot().observation if loop else None
     if observation is None:
         return Check(name, False, "nothing was observed yet")
     rate = observation.arrival_rate_rps

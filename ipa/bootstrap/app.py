@@ -17,16 +17,18 @@ from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.store import Store, open_store
-from ipa.bootstrap.leading import leadership_of, own_world
-from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
+from ipa.bootstrap.given import LoopMaker, makers_of, shaped
+from ipa.bootstrap.leading import leadership_of
+from ipa.bootstrap.loops import inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.roster import Roster
 from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, NoEvents
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
@@ -48,6 +50,7 @@ class App:
     clock: SystemClock
     stop: StopSignal
     resources: ExitStack
+    roster: Roster
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
@@ -75,16 +78,16 @@ def build(settings: Settings, options: ServeOptions) -> App:
     InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy), InfeasibleError (the
     start rate), ConfigurationError, UnavailableError.
     """
-    pipelines = _chosen(load_pipelines(settings.pipelines_dir), options.names)
-    check_carried(settings, pipelines, options.policy)
-    if settings.target == "kubernetes":
-        pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
+    found = load_pipelines(settings.pipelines_dir)
     stop = StopSignal()
     clock = SystemClock(stop)
     registry = CollectorRegistry()
     with ExitStack() as resources:
         store = open_store(settings.store_url)
         resources.callback(store.close)
+        pipelines = _chosen(found, options.names, store.given.all())
+        check_carried(settings, pipelines, options.policy)
+        pipelines = {name: shaped(settings, pipeline) for name, pipeline in pipelines.items()}
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
         if options.mode is not None:
             for name in pipelines:
@@ -100,7 +103,12 @@ def build(settings: Settings, options: ServeOptions) -> App:
         )
 
         def wake_all() -> None:
-            for loop in loops.values():
+            for loop in list(loops.values()):
+                loop.wake()
+
+        def wake(name: str) -> None:
+            loop = loops.get(name)
+            if loop is not None:
                 loop.wake()
 
         leadership = leadership_of(settings, wake_all, resources)
@@ -115,22 +123,29 @@ def build(settings: Settings, options: ServeOptions) -> App:
             catalogue.leader.set_function(leadership.leading)
         publisher = Publisher(catalogue)
         sight = sight_of(settings, profiles)
-        loops = {
-            name: loop_of(settings, sight, each, own_world(world, leadership), (publisher,), stop.linked())
-            for name, each in chosen.items()
-        }
-        others = {
-            name: loop_beside(settings, sight, each, own_world(world, leadership), stop.linked())
-            for name, each in shadows.items()
-        }
+        maker = LoopMaker(settings, options, sight, world, leadership, (publisher,), stop)
+        loops = {name: maker.loop(each) for name, each in chosen.items()}
+        others = {name: maker.beside(each) for name, each in shadows.items()}
+        watchers: Watchers | None = None
         if client and events:
             gap_s = WAKE_GAP_RATIO * settings.tick_s
-            watchers = Watchers(
-                client, pipelines.values(), lambda name: loops[name].wake(), gap_s=gap_s, stop=stop
-            )
+            watchers = Watchers(client, pipelines.values(), wake, gap_s=gap_s, stop=stop)
             registry.register(KubeHealth(client, events, watchers.watchers))
             watchers.start()
             resources.callback(watchers.close)
+        roster = Roster(
+            pipelines,
+            profiles,
+            loops,
+            others,
+            makers_of(maker, store, catalogue, watchers),
+            store,
+            clock,
+            stop,
+            only=frozenset(options.names),
+            follow_s=settings.tick_s if leadership is not None else None,
+        )
+        roster.sync()
         return App(
             settings=settings,
             pipelines=pipelines,
@@ -144,15 +159,19 @@ def build(settings: Settings, options: ServeOptions) -> App:
             resources=resources.pop_all(),
             leadership=leadership,
             beside=others,
+            roster=roster,
         )
 
 
-def _chosen(found: Mapping[str, Pipeline], names: Sequence[str]) -> dict[str, Pipeline]:
-    unknown = [name for name in names if name not in found]
+def _chosen(
+    found: Mapping[str, Pipeline], names: Sequence[str], given: Mapping[str, object]
+) -> dict[str, Pipeline]:
+    """The pipelines of files that were asked for; the others were `given` over the API."""
+    unknown = [name for name in names if name not in found and name not in given]
     if unknown:
-        known = ", ".join(sorted(found)) or "none"
+        known = ", ".join(sorted({*found, *given})) or "none"
         raise NotFoundError(f"there is no pipeline {', '.join(unknown)}", hint=f"There are: {known}")
-    return {name: found[name] for name in names or sorted(found)}
+    return {name: found[name] for name in names or sorted(found) if name in found}
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:

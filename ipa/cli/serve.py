@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,23 +90,13 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _serve(running: App, listener: socket.socket) -> None:
     """Run the loops and the API until a signal says to stop; then end what is under way, and hand over."""
-    loops = (*running.loops.values(), *running.beside.values())
-    threads = [
-        threading.Thread(
-            target=loop.run, args=(running.stop,), name=f"loop-{loop.pipeline.name}", daemon=True
-        )
-        for loop in loops
-    ]
     if running.leadership is not None:
         running.leadership.start()
-    for thread in threads:
-        thread.start()
+    running.roster.start()
     _listen(running, listener)
     running.stop.set()
-    until_s = time.monotonic() + JOIN_S
-    for thread in threads:
-        thread.join(max(until_s - time.monotonic(), 0.0))
-    running.hand_over(lambda: all(loop.idle(LAST_S) for loop in running.loops.values()))
+    running.roster.join(time.monotonic() + JOIN_S)
+    running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
 
 
 def _listen(running: App, listener: socket.socket) -> None:

@@ -70,8 +70,10 @@ def test_every_route_refuses_other_methods(api: ApiClient) -> None:
     assert len(found) > 15
     for path in {path for _, path in found}:
         taken = {method for method, each in found if each == path}
-        other = next(method for method in ("PATCH", "PUT", "DELETE") if method not in taken)
-        body = problem(api(other, path.replace("{pipeline}", "ocr")), 405)
+        other = next(method for method in ("PATCH", "POST", "PUT", "DELETE") if method not in taken)
+        answer = api(other, path.replace("{pipeline}", "ocr"))
+        assert taken <= set(answer.headers["allow"].split(", "))
+        body = problem(answer, 405)
         assert body["hint"].startswith("It takes: ")
 
 
@@ -87,13 +89,16 @@ def test_every_route_names_what_it_does_not_know(api: ApiClient) -> None:
 
 
 def test_every_body_that_is_wrong_is_refused_with_pointers(api: ApiClient) -> None:
+    headers = {**MADE_FOR, "If-Match": api.get("/v1/pipelines/ocr").headers["etag"]}
     for method, path in operations(api):
         if method in ("GET", "DELETE") or path.endswith("/resume"):
             continue
         address = path.replace("{pipeline}", "ocr").replace("{stage}", "detect")
-        assert problem(api(method, address, content=b"{"), 422)["errors"][0]["message"].startswith("not JSON")
-        assert problem(api(method, address, json=[]), 422)["errors"]
-        unknown = problem(api(method, address, json={"colour": 1}), 422)
+        assert problem(api(method, address, content=b"{", headers=headers), 422)["errors"][0][
+            "message"
+        ].startswith("not JSON")
+        assert problem(api(method, address, json=[], headers=headers), 422)["errors"]
+        unknown = problem(api(method, address, json={"colour": 1}, headers=headers), 422)
         assert "/colour" in [item["pointer"] for item in unknown["errors"]]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 from prometheus_client import CollectorRegistry, Counter
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from ipa.api.app import create_app
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
+from ipa.bootstrap.roster import Makers, Roster
 from ipa.control.actuation import Phase
 from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import PipelineControl
@@ -30,6 +32,7 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 from tests.fakes.kept import FakeAnswers, FakePlans
+from tests.fakes.store import FakeRosterStore
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
@@ -158,17 +161,18 @@ class FakeWorld:
     def services(self) -> Services:
         """This world behind the API."""
         registry = CollectorRegistry()
+        roster = self.roster()
         Counter("ipa_test", "Something to scrape.", registry=registry).inc()
         return Services(
-            pipelines={"ocr": a_pipeline()},
-            profiles=lambda _: {"detect": a_profile("detect"), "recognise": a_profile("recognise")},
+            pipelines=roster.pipelines,
+            profiles=lambda name: roster.profiles[name],
             log=self,
             controls=self,
             plan=self.plan,
-            live=lambda _: live_state(
-                a_pipeline(),
-                {"detect": a_profile("detect"), "recognise": a_profile("recognise")},
-                self.snapshot(),
+            live=lambda name: live_state(
+                roster.pipelines[name],
+                roster.profiles[name],
+                self.snapshot() if name == "ocr" else Snapshot(name, 0, self.control(name), Phase.IDLE),
                 now=self.clock.now(),
                 tick_s=TICK_S,
             ),
@@ -178,8 +182,27 @@ class FakeWorld:
             clock=self.clock,
             plans=self.plans,
             answers=self.answers,
+            given=roster,
             registry=registry,
             beside=lambda _: self.beside,
+        )
+
+    def roster(self) -> Roster:
+        """The pipeline as one of a file, and place for others, none of which is controlled here."""
+        store = FakeRosterStore(self)
+        return Roster(
+            {"ocr": a_pipeline()},
+            {"ocr": {"detect": a_profile("detect"), "recognise": a_profile("recognise")}},
+            {},
+            {},
+            Makers(
+                loops=_no_loops,
+                unfit=lambda pipeline: "nothing runs here; it can be planned",
+                profiles=lambda pipeline: store.profiles(pipeline.name),
+            ),
+            store,
+            self.clock,
+            threading.Event(),
         )
 
     def record(self, decision: Decision) -> None:
@@ -355,6 +378,10 @@ class FakeWorld:
             plan=a_plan(forecast.upper_rps, self.rung) if self.log else None, decision=decision,
             next_tick_at=self.clock.now() + timedelta(seconds=TICK_S), tick_s=0.02,
         )  # fmt: skip
+
+
+def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
+    raise AssertionError(f"{pipeline.name} is not controlled here")
 
 
 class InProcess(httpx.BaseTransport):

@@ -8,9 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ipa.adapters.files.document import Document, check_within, parse, read_text, resolve_plain
+from ipa.adapters.files.document import Document, check_within, parse, read_text
+from ipa.adapters.files.dumping import FlowMapping, dump
 from ipa.adapters.files.meaning import check_profile
 from ipa.adapters.files.quantities import (
     format_duration,
@@ -40,10 +39,15 @@ def load_profile(path: Path) -> StageProfile:
 def read_profile(path: Path) -> tuple[StageProfile, Document]:
     """As `load_profile`, with the document, which knows where everything stands."""
     document = parse(read_text(path), str(path))
+    return profile_in(document), document
+
+
+def profile_in(document: Document) -> StageProfile:
+    """The profile in the document; InputError lists every problem."""
     check_structure(document, "profile")
     check_profile(document)
     document.raise_problems()
-    return _profile(document.data), document
+    return _profile(document.data)
 
 
 def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
@@ -123,7 +127,7 @@ def dump_profile(profile: StageProfile) -> str:
     if profile.load_rps is not None:
         data["load"] = format_rate(profile.load_rps)
     variants = [_variant_mapping(variant) for variant in profile.variants]
-    return _dump(data) + _dump({"variants": variants})
+    return dump(data) + dump({"variants": variants})
 
 
 def _variant_mapping(variant: VariantProfile) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def _variant_mapping(variant: VariantProfile) -> dict[str, Any]:
         data["readiness"] = format_duration(variant.readiness_s)
     if variant.memory_gib is not None:
         data["memory"] = format_memory(variant.memory_gib)
-    data["points"] = [_FlowMapping(_point_mapping(point)) for point in variant.points]
+    data["points"] = [FlowMapping(_point_mapping(point)) for point in variant.points]
     return data
 
 
@@ -147,40 +151,3 @@ def _point_mapping(point: ProfilePoint) -> dict[str, Any]:
     if point.throughput_rps is not None:
         data["throughput"] = format_rate(point.throughput_rps)
     return data
-
-
-class _FlowMapping(dict[str, Any]):
-    """A mapping that is written on one line."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that our reader would take for something else, and indents lists as people do."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
-        return super().increase_indent(flow, False)
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = '"' if not isinstance(resolve_plain(text), str) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-def _represent_flow(dumper: yaml.SafeDumper, mapping: _FlowMapping) -> yaml.Node:
-    return dumper.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=True)
-
-
-_Dumper.add_representer(str, _represent_text)
-_Dumper.add_representer(_FlowMapping, _represent_flow)
-# Dates are text to our reader; without this the writer would quote them.
-_Dumper.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
-}
-
-
-def _dump(data: dict[str, Any]) -> str:
-    return str(
-        yaml.dump(
-            data, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True, default_flow_style=False
-        )
-    )

@@ -16,7 +16,7 @@ class KubeHealth(Collector):
     """Reads the figures whenever the metrics are asked for."""
 
     def __init__(self, client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> None:
-        self._client, self._events, self._watchers = client, events, tuple(watchers)
+        self._client, self._events, self._watchers = client, events, watchers
 
     def collect(self) -> Iterator[Metric]:
         """Clock skew, lists and failures of the watches, Events that were not told."""
@@ -29,7 +29,7 @@ class KubeHealth(Collector):
         labels = ["namespace", "kind"]
         lists = CounterMetricFamily("ipa_kube_watch_lists", "Lists made to begin a watch.", labels=labels)
         failures = CounterMetricFamily("ipa_kube_watch_failures", "Watches that failed.", labels=labels)
-        for watcher in self._watchers:
+        for watcher in list(self._watchers):
             place = [watcher.feed.namespace, watcher.feed.what]
             lists.add_metric(place, watcher.lists)
             failures.add_metric(place, watcher.failures)

@@ -86,3 +86,9 @@ class Catalogue:
         self.tick_seconds.labels(pipeline.name)
         self.skipped.labels(pipeline.name)
         self.sla.labels(pipeline.name).set(pipeline.sla.latency_s)
+
+    def end(self, pipeline: Pipeline) -> None:
+        """Take away every series of a pipeline that is no longer controlled."""
+        for metric in vars(self).values():
+            if "pipeline" in metric._labelnames:
+                metric.remove_by_labels({"pipeline": pipeline.name})

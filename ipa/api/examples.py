@@ -1,0 +1,37 @@
+"""Examples of request bodies, in the OpenAPI document; the tests send every one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PIPELINE: dict[str, Any] = {
+    "apiVersion": "ipa/v1",
+    "kind": "Pipeline",
+    "name": "captions",
+    "description": "A caption for each picture",
+    "sla": {"latency": "800ms", "percentile": 99},
+    "graph": ["describe"],
+    "bounds": {"cores": 16, "max_replicas": 8, "batch_sizes": [1, 2, 4, 8]},
+    "objectives": {"default": {"alpha": 1, "beta": 0.1, "delta": 1e-6}},
+    "stages": [{"name": "describe", "variants": [{"name": "small"}, {"name": "large"}]}],
+}
+PIPELINE_PATCH: dict[str, Any] = {"sla": {"latency": "600ms"}, "bounds": {"cores": 24}}
+PROFILE: dict[str, Any] = {
+    "apiVersion": "ipa/v1",
+    "kind": "Profile",
+    "pipeline": "captions",
+    "stage": "describe",
+    "hardware": "4 cores of a c6i.xlarge",
+    "measured_on": "2026-11-24",
+    "method": "ipa profile",
+    "variants": [
+        {
+            "variant": name,
+            "accuracy": accuracy,
+            "points": [
+                {"cores": 1, "batch": batch, "latency": f"{base_ms * batch}ms"} for batch in (1, 2, 4, 8)
+            ],
+        }
+        for name, accuracy, base_ms in (("small", 0.61, 20), ("large", 0.74, 55))
+    ],
+}
