@@ -106,12 +106,17 @@ def rate_of(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
     """The rate that was asked for, or the forecast's upper quantile; InputError where there is neither."""
     if body.rate_rps is not None:
         return body.rate_rps
-    live = services.live(pipeline.name)
-    rate_rps = live.forecast.upper_rps if live.forecast else live.rate_rps
+    rate_rps = known_rate(services, pipeline)
     if not rate_rps:
         problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
         raise InputError("there is no rate to plan for", problems=[problem])
     return rate_rps
+
+
+def known_rate(services: Services, pipeline: Pipeline) -> float | None:
+    """The forecast's upper quantile, else the rate seen; None where neither is known."""
+    live = services.live(pipeline.name)
+    return live.forecast.upper_rps if live.forecast else live.rate_rps
 
 
 def planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
+from ipa.optimize.fleet.plan import Member
+from ipa.optimize.fleet.together import Fleet
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 
@@ -34,6 +36,14 @@ class Planner(Protocol):
         solver: str,
     ) -> Plan:
         """The plan; INFEASIBLE is a termination, not an error."""
+        ...
+
+
+class FleetPlanner(Protocol):
+    """Solves for many pipelines together."""
+
+    def __call__(self, members: Sequence[Member], budget_cores: float) -> Fleet:
+        """The plans of most worth together; InfeasibleError where the budget holds none."""
         ...
 
 
@@ -93,6 +103,7 @@ class Services:
     log: DecisionLog
     controls: ControlStore
     plan: Planner
+    fleet: FleetPlanner
     live: Callable[[str], LiveState]
     apply: Applier
     readiness: Callable[[], tuple[Check, ...]]

@@ -15,6 +15,7 @@ from ipa.model.errors import ConflictError, IpaError, NotFoundError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
@@ -28,6 +29,7 @@ def services_of(app: App) -> Services:
         log=app.store,
         controls=app.store,
         plan=_Planner(app),
+        fleet=lambda members, budget: plan_together(members, budget, app.settings.solver_deadline_s),
         live=lambda name: _live(app, name),
         apply=lambda name, configs, detail: _loop(app, name).request(configs, detail),
         readiness=lambda: _readiness(app),

@@ -29,6 +29,7 @@ from ipa.model.observation import Measured, Missing, MissingReason, Observation,
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 from tests.fakes.kept import FakeAnswers, FakePlans
@@ -169,6 +170,7 @@ class FakeWorld:
             log=self,
             controls=self,
             plan=self.plan,
+            fleet=lambda members, budget: plan_together(members, budget, 5.0),
             live=lambda name: live_state(
                 roster.pipelines[name],
                 roster.profiles[name],
