@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import ipa
-from ipa.api import acting, document, fleet, pipelines, plans, problems, reading
+from ipa.api import acting, document, experiments, fleet, pipelines, plans, problems, reading
 from ipa.api.reading import Using
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
@@ -46,7 +46,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(reading.router)
-    for open_to_all in (pipelines.reading, plans.making, fleet.router):
+    for open_to_all in (pipelines.reading, plans.making, fleet.router, experiments.router):
         app.include_router(open_to_all)
     for changing in (acting.router, pipelines.changing, plans.applying):
         app.include_router(changing, dependencies=[Depends(only_the_leader)])

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from ipa.api.jobs import JobDesk
 from ipa.api.live import BesideLive, LiveState
 from ipa.control.election import ALONE, Standing
 from ipa.control.kept import AnswerStore, PlanStore
@@ -20,6 +21,7 @@ from ipa.optimize.fleet.plan import Member
 from ipa.optimize.fleet.together import Fleet
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
+from ipa.settings import Settings
 
 
 class Planner(Protocol):
@@ -113,6 +115,8 @@ class Services:
     plans: PlanStore
     answers: AnswerStore
     given: Given
+    jobs: JobDesk
+    settings: Settings
     registry: CollectorRegistry = field(default=REGISTRY)
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)

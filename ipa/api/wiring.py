@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ipa.api.jobs import JobDesk
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.bootstrap import App
@@ -22,7 +23,9 @@ from ipa.profiling.points import Allocation
 
 
 def services_of(app: App) -> Services:
-    """The services of a running application."""
+    """The services of a running application. Its experiments end with it."""
+    jobs = JobDesk(app.clock)
+    app.resources.callback(jobs.close)
     return Services(
         pipelines=app.pipelines,
         profiles=lambda name: app.profiles.get(name, {}),
@@ -38,6 +41,8 @@ def services_of(app: App) -> Services:
         plans=app.store.plans,
         answers=app.store.answers,
         given=app.roster,
+        jobs=jobs,
+        settings=app.settings,
         registry=app.registry,
         endpoints=app.endpoints,
         standing=app.standing,

@@ -90,8 +90,9 @@ def test_every_route_names_what_it_does_not_know(api: ApiClient) -> None:
 
 def test_every_body_that_is_wrong_is_refused_with_pointers(api: ApiClient) -> None:
     headers = {**MADE_FOR, "If-Match": api.get("/v1/pipelines/ocr").headers["etag"]}
+    paths = api.get("/openapi.json").json()["paths"]
     for method, path in operations(api):
-        if method in ("GET", "DELETE") or path.endswith("/resume"):
+        if "requestBody" not in paths[path][method.lower()]:
             continue
         address = path.replace("{pipeline}", "ocr").replace("{stage}", "detect")
         assert problem(api(method, address, content=b"{", headers=headers), 422)["errors"][0][

@@ -15,6 +15,7 @@ import httpx
 from prometheus_client import CollectorRegistry, Counter
 
 from ipa.api.app import create_app
+from ipa.api.jobs import JobDesk
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
 from ipa.bootstrap.roster import Makers, Roster
@@ -32,6 +33,7 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
+from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore
 
@@ -157,6 +159,8 @@ class FakeWorld:
     beside: tuple[BesideLive, ...] = ()
     plans: PlanStore = field(default_factory=FakePlans)
     answers: AnswerStore = field(default_factory=FakeAnswers)
+    # Experiments; made where none is given.
+    jobs: JobDesk | None = None
     checks: tuple[Check, ...] = (Check("store", True, required=True), Check("prometheus", True))
 
     def services(self) -> Services:
@@ -185,6 +189,8 @@ class FakeWorld:
             plans=self.plans,
             answers=self.answers,
             given=roster,
+            jobs=self.jobs or JobDesk(self.clock),
+            settings=Settings(),
             registry=registry,
             beside=lambda _: self.beside,
         )
