@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from ipa.api import controls
 from ipa.api.bodies import ApplyBody, PauseBody, RollbackBody
 from ipa.api.controls import change_control
+from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, check_match, etag
 from ipa.api.reading import Named, Using
 from ipa.api.views import ControlView
@@ -21,7 +22,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 
 LOG = logging.getLogger(__name__)
-router = APIRouter(prefix="/v1/pipelines/{pipeline}")
+router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
 router.include_router(controls.router)
 
 

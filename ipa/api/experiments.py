@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from ipa.adapters.files import pipeline_to_mapping
 from ipa.api.bodies import Body, Positive
 from ipa.api.jobs import Job, JobFault, JobPhase
+from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.reading import Using, named_pipeline
 from ipa.control.canonical import plain
 from ipa.control.guards import GuardSettings
@@ -23,7 +24,7 @@ from ipa.policies.table import POLICIES
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
-router = APIRouter(prefix="/v1/experiments", tags=["experiments"])
+router = APIRouter(prefix="/v1/experiments", tags=["experiments"], route_class=JsonRoute)
 # A day.
 MOST_S = 86_400
 # Some ten bytes each stay in memory until the run is over.
@@ -110,7 +111,7 @@ class ExperimentList:
     experiments: tuple[ExperimentView, ...]
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, dependencies=[Rationed])
 def start_experiment(services: Using, body: ExperimentBody, response: Response) -> ExperimentView:
     """Simulate a pipeline under a load, in a process of its own; its address (Location) tells how far it is.
 

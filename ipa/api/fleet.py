@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from ipa.api.bodies import Body, Positive
+from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.live import LiveState
 from ipa.api.reading import Named, Using, known_rate
 from ipa.api.services import Services
@@ -26,7 +27,7 @@ from ipa.optimize.problem import Compat
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 # More than one service keeps; a body of more is a mistake.
 MOST_MEMBERS = 2000
 
@@ -183,15 +184,16 @@ def get_fleet(services: Using) -> FleetView:
     )
 
 
-@router.post("/fleet/plans", tags=["fleet"])
+@router.post("/fleet/plans", tags=["fleet"], dependencies=[Rationed])
 def plan_fleet(services: Using, body: FleetPlanBody) -> FleetPlanView:
     """The plans that are worth most together under one budget of cores (a what-if; nothing is changed).
 
     409: the budget holds not even the cheapest plans, and how many cores are missing.
     """
     asked = body.pipelines or [MemberBody(pipeline=name) for name in sorted(services.pipelines)]
-    members = _members(services, body, asked)
-    return FleetPlanView.model_validate(services.fleet(members, body.budget_cores).to_json())
+    with services.limits.solves.enter():
+        found = services.fleet(_members(services, body, asked), body.budget_cores)
+    return FleetPlanView.model_validate(found.to_json())
 
 
 def _members(services: Services, body: FleetPlanBody, asked: list[MemberBody]) -> list[Member]:

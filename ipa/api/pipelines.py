@@ -18,6 +18,7 @@ from ipa.adapters.files import (
 )
 from ipa.api.documents import MERGE_PATCH, YAML, YAMLS, DocumentBody, PatchBody, body_of, merged
 from ipa.api.examples import PIPELINE, PIPELINE_PATCH, PROFILE
+from ipa.api.limits import Rationed
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_match, etag, is_known
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
@@ -75,7 +76,7 @@ def export_pipeline(pipeline: Named, services: Using) -> Response:
     return _as_file(pipeline, etag(services.given.tag(pipeline.name)))
 
 
-@changing.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE))
+@changing.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
 def create_pipeline(services: Using, document: DocumentBody, response: Response) -> PipelineView:
     """Give a pipeline, as its file would be. It is advisory at first; `not_controlled`: why no loop runs.
 
@@ -94,7 +95,7 @@ def create_pipeline(services: Using, document: DocumentBody, response: Response)
     return _shown(services, pipeline.name, response)
 
 
-@changing.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE))
+@changing.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
 def replace_pipeline(
     pipeline: Named, services: Using, document: DocumentBody, response: Response, if_match: IfMatch = None
 ) -> PipelineView:
@@ -105,6 +106,7 @@ def replace_pipeline(
 
 @changing.patch(
     "/{pipeline}",
+    dependencies=[Rationed],
     openapi_extra={
         "requestBody": {
             "required": True,

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from ipa.api.acting import said
 from ipa.api.bodies import ApplyPlanBody, PlanBody
+from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.once import IdempotencyKey, check_key, mark_of, once
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_given, check_match, etag, is_known
 from ipa.api.reading import Named, Using, named_pipeline, planned, rate_of
@@ -26,8 +27,8 @@ from ipa.model.profile import StageProfile
 
 # How far back the change of a request is looked for that an earlier run of the service may have carried out.
 LOOK_BACK = 50
-making = APIRouter(prefix="/v1")
-applying = APIRouter(prefix="/v1")
+making = APIRouter(prefix="/v1", route_class=JsonRoute)
+applying = APIRouter(prefix="/v1", route_class=JsonRoute)
 _DECISION = TypeAdapter(Decision)
 
 
@@ -41,7 +42,7 @@ class PlanView(Plan):
     computed_from: Basis
 
 
-@making.post("/pipelines/{pipeline}/plans", tags=["plans"], status_code=201)
+@making.post("/pipelines/{pipeline}/plans", tags=["plans"], status_code=201, dependencies=[Rationed])
 def make_plan(pipeline: Named, services: Using, body: PlanBody, response: Response) -> PlanView:
     """What would be best (a what-if; nothing is changed), kept under its `plan_id`.
 
@@ -50,7 +51,8 @@ def make_plan(pipeline: Named, services: Using, body: PlanBody, response: Respon
     """
     basis = basis_of(services, pipeline)
     rate_rps = rate_of(pipeline, services, body)
-    plan = planned(pipeline, services, body, rate_rps)
+    with services.limits.solves.enter():
+        plan = planned(pipeline, services, body, rate_rps)
     kept = KeptPlan(
         plan_id=uuid4().hex,
         pipeline=pipeline.name,

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 
 from ipa.api.bodies import PlanBody
+from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.paging import Paging, paging
 from ipa.api.preconditions import etag
 from ipa.api.services import Services
@@ -28,7 +29,7 @@ from ipa.policies.planning import planning_problem
 # Seconds that an explanation may take; it mostly takes one.
 EXPLANATION_S = 5.0
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 def services_of(request: Request) -> Services:
@@ -86,20 +87,21 @@ def get_profile(pipeline: Named, stage: str, services: Using) -> StageProfile:
     return profiles[stage]
 
 
-@router.post("/pipelines/{pipeline}/explanations", tags=["plans"])
+@router.post("/pipelines/{pipeline}/explanations", tags=["plans"], dependencies=[Rationed])
 def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
     """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
     rate_rps = rate_of(pipeline, services, body)
-    plan = planned(pipeline, services, body, rate_rps)
-    problem = planning_problem(
-        body.pipeline(pipeline),
-        services.profiles(pipeline.name),
-        rate_rps,
-        objective=body.objective or pipeline.default_objective,
-        compat=body.compat,
-        allocation=body.allocation,
-    )
-    return explain(problem, plan, EXPLANATION_S)
+    with services.limits.solves.enter():
+        plan = planned(pipeline, services, body, rate_rps)
+        problem = planning_problem(
+            body.pipeline(pipeline),
+            services.profiles(pipeline.name),
+            rate_rps,
+            objective=body.objective or pipeline.default_objective,
+            compat=body.compat,
+            allocation=body.allocation,
+        )
+        return explain(problem, plan, EXPLANATION_S)
 
 
 def rate_of(pipeline: Pipeline, services: Services, body: PlanBody) -> float:

@@ -9,6 +9,7 @@ from typing import Protocol
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.api.jobs import JobDesk
+from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState
 from ipa.control.election import ALONE, Standing
 from ipa.control.kept import AnswerStore, PlanStore
@@ -117,6 +118,7 @@ class Services:
     given: Given
     jobs: JobDesk
     settings: Settings
+    limits: Limits = field(default_factory=Limits)
     registry: CollectorRegistry = field(default=REGISTRY)
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)

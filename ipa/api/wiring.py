@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.api.jobs import JobDesk
+from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.bootstrap import App
@@ -43,6 +44,9 @@ def services_of(app: App) -> Services:
         given=app.roster,
         jobs=jobs,
         settings=app.settings,
+        limits=Limits(
+            app.settings.api_expensive_rps, app.settings.api_solves, app.settings.api_waiting_solves
+        ),
         registry=app.registry,
         endpoints=app.endpoints,
         standing=app.standing,

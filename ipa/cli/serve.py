@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipa.cli.logs import start_logging
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError, UsageError
 from ipa.settings import Settings
@@ -55,7 +56,7 @@ def serve(
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
     from ipa.bootstrap import ServeOptions, build
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    start_logging()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
@@ -103,6 +104,7 @@ def _listen(running: App, listener: socket.socket) -> None:
     import uvicorn
 
     from ipa.api.app import create_app
+    from ipa.api.server import config_of
     from ipa.api.wiring import services_of
 
     class Server(uvicorn.Server):
@@ -117,9 +119,7 @@ def _listen(running: App, listener: socket.socket) -> None:
             # Only now: whoever reads the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 
-    server = Server(
-        uvicorn.Config(create_app(services_of(running)), log_level="warning", timeout_graceful_shutdown=5)
-    )
+    server = Server(config_of(create_app(services_of(running))))
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from ipa.api.limits import BODY_LIMIT_BYTES
 from ipa.api.problems import known_codes
 from ipa.api.services import Check
-from ipa.api.shell import BODY_LIMIT_BYTES
 from ipa.model.errors import (
     ConflictError,
     DeadlineError,
