@@ -111,8 +111,13 @@ def _wrong(message: str) -> InputError:
     return InputError("the request's body cannot be read", problems=[Problem(message)])
 
 
+def schema_of(kind: str) -> dict[str, Any]:
+    """What refers to the schema of such a file, which `document.file_schemas` adds."""
+    return {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
+
+
 def body_of(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
-    """What the OpenAPI document says of a body that is such a file (`document.files_in` has its schema)."""
-    schema = {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
+    """What the OpenAPI document says of a body that is such a file."""
+    schema = schema_of(kind)
     content = {JSON: {"schema": schema, "example": dict(example)}, YAML: {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import ConfigDict, Field
 
 from ipa.adapters.files import pipeline_to_mapping
+from ipa.api.addresses import EXPERIMENT
 from ipa.api.bodies import Body, Positive
 from ipa.api.jobs import Job, JobFault, JobPhase
 from ipa.api.limits import JsonRoute, Rationed
@@ -32,7 +33,7 @@ MOST_REQUESTS = 5_000_000
 # When to look again; a run takes some seconds.
 AGAIN_S = 2
 ExperimentId = Annotated[str, Path(description="the id that the answer to its POST gave")]
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 
 
 class ExperimentBody(Body):
@@ -54,9 +55,9 @@ class ExperimentBody(Body):
     rates_rps: Annotated[list[Rate], Field(min_length=1, max_length=MOST_S)] | None = None
     policy: str = "ours"
     objective: str | None = None
-    minutes: Positive | None = None
-    times: Positive = 1.0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    minutes: Annotated[float, Field(ge=1e-3, le=MOST_S / 60, strict=True)] | None = None
+    times: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     spacing: Literal["poisson", "even", "burst"] = "poisson"
     forecaster: str = "ladder"
     capacity_cores: Positive | None = None
@@ -132,19 +133,19 @@ def list_experiments(services: Using) -> ExperimentList:
     return ExperimentList(tuple(_view(job) for job in services.jobs.jobs()))
 
 
-@router.get("/{experiment_id}")
+@router.get(EXPERIMENT)
 def get_experiment(experiment_id: ExperimentId, services: Using, response: Response) -> ExperimentView:
     """How far an experiment is, and what came of it. Retry-After says when to look again."""
     return _shown(services.jobs.job(experiment_id), response)
 
 
-@router.post("/{experiment_id}:cancel")
+@router.post(f"{EXPERIMENT}:cancel")
 def cancel_experiment(experiment_id: ExperimentId, services: Using) -> ExperimentView:
     """End an experiment that waits or runs; one that ended stays as it is."""
     return _view(services.jobs.cancel(experiment_id))
 
 
-@router.delete("/{experiment_id}", status_code=204, response_class=Response, response_model=None)
+@router.delete(EXPERIMENT, status_code=204, response_class=Response, response_model=None)
 def delete_experiment(experiment_id: ExperimentId, services: Using) -> None:
     """Cancel an experiment where it had not ended, and forget it."""
     services.jobs.forget(experiment_id)

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from ipa.api.bodies import Body, Positive
+from ipa.api.bodies import Body, Positive, RateRps
 from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.live import LiveState
 from ipa.api.reading import Named, Using, known_rate
@@ -94,11 +94,12 @@ class MemberBody(Body):
     """A pipeline of the fleet; without a rate it is planned for its forecast."""
 
     pipeline: str
-    rate_rps: Positive | None = None
+    rate_rps: RateRps | None = None
     objective: str | None = None
     weight: Positive = 1.0
     priority: Annotated[
-        int, Field(alias="class", ge=-1000, le=1000, description="higher classes are served first")
+        int,
+        Field(alias="class", ge=-1000, le=1000, strict=True, description="higher classes are served first"),
     ] = 0
 
 

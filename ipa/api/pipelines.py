@@ -16,7 +16,16 @@ from ipa.adapters.files import (
     pipeline_to_mapping,
     profile_in,
 )
-from ipa.api.documents import MERGE_PATCH, YAML, YAMLS, DocumentBody, PatchBody, body_of, merged
+from ipa.api.documents import (
+    MERGE_PATCH,
+    YAML,
+    YAMLS,
+    DocumentBody,
+    PatchBody,
+    body_of,
+    merged,
+    schema_of,
+)
 from ipa.api.examples import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.limits import Rationed
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_match, etag, is_known
@@ -32,7 +41,7 @@ reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
 # Read, compared with If-Match and replaced as one; two requests at once must not undo each other.
 _one_at_a_time = threading.Lock()
-_FILE = {"content": {YAML: {"schema": {"type": "string"}}}, "description": "The pipeline as a file"}
+_FILE = {"content": {YAML: {"schema": schema_of("pipeline")}}, "description": "The pipeline as a file"}
 _KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
 from ipa.api.acting import said
+from ipa.api.addresses import PLAN
 from ipa.api.bodies import ApplyPlanBody, PlanBody
 from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.once import IdempotencyKey, check_key, mark_of, once
@@ -68,7 +69,7 @@ def make_plan(pipeline: Named, services: Using, body: PlanBody, response: Respon
 
 
 @making.get(
-    "/plans/{plan_id}",
+    PLAN,
     tags=["plans"],
     response_model=PlanView,
     responses={304: {"description": "Known already"}},
@@ -83,7 +84,7 @@ def get_plan(plan_id: str, services: Using, response: Response, if_none_match: I
     return _view(kept)
 
 
-@applying.post("/plans/{plan_id}:apply", tags=["plans"], response_model=Decision)
+@applying.post(f"{PLAN}:apply", tags=["plans"], response_model=Decision)
 def apply_plan(
     plan_id: str,
     services: Using,

@@ -41,11 +41,15 @@ class ProblemDocument(BaseModel):
     errors: list[ProblemItem] = Field(default_factory=list)
 
 
-# The codes that are not of the error tree: what HTTP itself can refuse.
+# The codes of what HTTP itself can refuse, and those of the error tree that have a status of their own.
 HTTP_CODES: Mapping[int, tuple[str, str]] = {
     400: ("http.bad_request", "The request cannot be read"),
     403: ("forbidden", "Not allowed"),
     404: ("not_found", "The named thing does not exist"),
+    409: ("conflict", "The world moved since it was read; read again and decide again"),
+    429: ("busy", "More was asked for than may be at once; ask again a little later"),
+    503: ("unavailable", "A metrics server, cluster or store did not answer"),
+    504: ("deadline", "Waited as long as was allowed"),
     405: ("http.method_not_allowed", "This address does not take that method"),
     408: ("http.timeout", "The request did not arrive in time"),
     412: ("http.precondition_failed", "It changed since you read it"),
@@ -126,14 +130,35 @@ def document_in(schema: dict[str, Any]) -> None:
     document = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
     document.pop("$defs", None)
     parts |= {"ProblemItem": item, "ProblemDocument": document}
-    answer = {
-        "description": "A problem (RFC 9457)",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
-    }
-    for operations in schema["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = answer
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    for methods in schema["paths"].values():
+        for method, operation in methods.items():
+            found = operation["responses"]
+            # FastAPI says here how it would answer, which ours replaces.
+            found.pop("422", None)
+            for status in statuses_of(method, operation):
+                found[str(status)] = {"description": HTTP_CODES[status][1], "content": content}
+
+
+def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
+    """The statuses of problems that an operation of the OpenAPI document may answer with."""
+    parameters = operation.get("parameters", [])
+    named = {each["name"].lower() for each in parameters}
+    statuses = {400, 403, 431, 500, 503}
+    if any(each["in"] == "path" for each in parameters) or "requestBody" in operation:
+        statuses |= {404}
+    if parameters:
+        statuses |= {422}
+    if method != "get":
+        # A body is read, and its size and form are looked at, also where none is wanted.
+        statuses |= {408, 413, 415, 422}
+    if "requestBody" in operation:
+        statuses |= {409, 429, 504}
+    if "if-match" in named:
+        statuses |= {409, 412, 428}
+    if "control" in operation.get("tags", ()):
+        statuses |= {409}
+    return sorted(statuses)
 
 
 def request_id_of(request: Request) -> str:
