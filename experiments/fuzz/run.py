@@ -74,24 +74,37 @@ def services(jobs: JobDesk) -> Services:
     )
 
 
-def fuzz(examples: int, steps: int, seed: int, tell: Callable[[str], None] = lambda line: None) -> Fuzzed:
-    """Ask every operation for its examples and bounds, `examples` made-up requests, and chains of `steps`."""
+def fuzz(
+    examples: int,
+    steps: int,
+    seed: int,
+    *,
+    is_short: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Fuzzed:
+    """Ask every operation for its examples and bounds, `examples` made-up requests, and chains of `steps`.
+
+    The short form leaves the bounds out, which are some five thousand requests.
+    """
     logging.disable(logging.CRITICAL)
     jobs = JobDesk(_clock(), command=("true",))
     try:
-        return _run(create_app(services(jobs), hosts=()), _config(examples, steps, seed), tell)
+        return _run(create_app(services(jobs), hosts=()), _config(examples, steps, seed, is_short), tell)
     finally:
         jobs.close()
         logging.disable(logging.NOTSET)
 
 
-def _config(examples: int, steps: int, seed: int) -> SchemathesisConfig:
+def _config(examples: int, steps: int, seed: int, is_short: bool) -> SchemathesisConfig:
     return SchemathesisConfig.from_dict(
         {
             "seed": seed,
             "continue-on-failure": True,
             "generation": {"max-examples": examples, "deterministic": True},
-            "phases": {"stateful": {"max-steps": steps, "generation": {"max-examples": examples}}},
+            "phases": {
+                "coverage": {"enabled": not is_short},
+                "stateful": {"max-steps": steps, "generation": {"max-examples": examples}},
+            },
             "checks": {
                 "missing_required_header": {"expected-statuses": ["400", "404", "422", "428"]},
                 # What a change was made for is looked at first, and the size before the contents.
