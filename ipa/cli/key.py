@@ -12,7 +12,7 @@ import typer
 
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.remote import me
-from ipa.control.clock import SystemClock
+from ipa.control import clock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import DEFAULT_NAMESPACE
@@ -55,7 +55,7 @@ def create(
     fault = name_fault(wanted)
     if fault:
         raise UsageError(f"--name {fault}")
-    now = SystemClock().now()
+    now = clock.SystemClock().now()
     ends = _end(expires, now)
     with _keys() as keys:
         key, token = keys.create(wanted, grant, now=now, expires_at=ends)
@@ -70,7 +70,7 @@ def create(
 
 def list_(output: Output = OUTPUT) -> None:
     """List the keys, never what they are called with."""
-    now = SystemClock().now()
+    now = clock.SystemClock().now()
     with _keys() as keys:
         found = keys.all()
     show(output, [_plain(key, now) for key in found], _table(found, now))
@@ -78,7 +78,7 @@ def list_(output: Output = OUTPUT) -> None:
 
 def revoke(key_id: str = typer.Argument(metavar="KEY_ID"), *, output: Output = OUTPUT) -> None:
     """End a key, from the next request on."""
-    now = SystemClock().now()
+    now = clock.SystemClock().now()
     with _keys() as keys:
         key = keys.revoke(key_id, now=now)
     show(output, _plain(key, now), f"key {key_id} of {key.name} is revoked")
