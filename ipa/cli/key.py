@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.output import OUTPUT, Output, printed, show
 from ipa.cli.remote import me
 from ipa.control import clock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
@@ -59,8 +58,7 @@ def create(
     ends = _end(expires, now)
     with _keys() as keys:
         key, token = keys.create(wanted, grant, now=now, expires_at=ends)
-    if output is Output.JSON:
-        typer.echo(json.dumps({**_plain(key, now), "token": token}, indent=2))
+    if printed(output, {**_plain(key, now), "token": token}):
         return
     # The key alone, so that a shell may take it: IPA_TOKEN=$(ipa key create ...)
     typer.echo(token)
