@@ -307,6 +307,12 @@ def test_leases_events_and_reviews(kube: FakeKube, http: httpx.Client) -> None:
         wanted = {"verb": "get", "resource": "seldondeployments", "namespace": namespace}
         answer = http.post(accesses, json={"spec": {"user": "ada", "resourceAttributes": wanted}})
         assert answer.json()["status"]["allowed"] is is_allowed
+    kube.denied = {("patch", "seldondeployments")}
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    for verb, allowed in (("patch", False), ("get", True)):
+        attributes = {"verb": verb, "resource": "seldondeployments", "namespace": "models"}
+        access = http.post(path, json={"spec": {"resourceAttributes": attributes}})
+        assert (access.status_code, access.json()["status"]["allowed"]) == (201, allowed)
 
 
 def test_what_the_small_schema_refuses_the_published_one_refuses_too(

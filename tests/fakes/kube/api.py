@@ -79,25 +79,21 @@ class Api:
                 return 200, self._discovery(request)
             if request.resource in KINDS and request.verb == "create":
                 return 201, self.reviewer.answer(request.resource, request.body)
-            if request.resource.endswith("reviews"):
-                return 201, self._review(request)
+            if request.resource in ("selfsubjectreviews", "selfsubjectaccessreviews"):
+                return 201, self._self_review(request)
             if request.resource not in LIST_KINDS:
                 raise ApiError(404, "NotFound", "the server could not find the requested resource")
             if request.subresource == "scale":
                 return 200, self._scale(request)
             return self._serve_object(request)
 
-    def _review(self, request: Request) -> Json:
-        """Who somebody is, and what they may do."""
-        match request.resource:
-            case "selfsubjectreviews":
-                status: Json = {"userInfo": {"username": self.user}}
-            case "selfsubjectaccessreviews":
-                asked = request.body["spec"]["resourceAttributes"]
-                status = {"allowed": (asked["verb"], asked["resource"]) not in self.denied()}
-            case _:
-                status = {"allowed": True}
-        return {**request.body, "status": status}
+    def _self_review(self, request: Request) -> Json:
+        """Who asks, or what they may do."""
+        if request.resource == "selfsubjectreviews":
+            return {**request.body, "status": {"userInfo": {"username": self.user}}}
+        asked = request.body["spec"]["resourceAttributes"]
+        allowed = (asked["verb"], asked["resource"]) not in self.denied()
+        return {**request.body, "status": {"allowed": allowed}}
 
     def _discovery(self, request: Request) -> Json:
         """What the server says of itself: its version, a group's versions, or the kinds of one version."""
