@@ -68,7 +68,12 @@ def demo(
             profiles_dir=folders[1],
             store_url=f"sqlite:///{folder}/demo.sqlite3",
             target="simulated",
+            # What the environment says of a real service is not meant for this one.
             actuation="cluster",
+            leader_election="off",
+            auth="",
+            webhook_url="",
+            forecast_trace="",
             host=host,
             port=port,
         )

@@ -68,6 +68,7 @@ def _checks(names: Sequence[str], at: str | None, namespaces: Sequence[str], tim
     """What to look at; where the settings cannot be used, they alone."""
     from ipa.cli.checks import here
     from ipa.cli.checks.base import Check, failed, ok
+    from ipa.cli.checks.identity import NAME, identity_findings
 
     try:
         settings = _settings(at, timeout_s)
@@ -82,6 +83,7 @@ def _checks(names: Sequence[str], at: str | None, namespaces: Sequence[str], tim
         *(_profiles_check(settings, pipeline) for pipeline in pipelines.values()),
         Check("solvers", lambda: here.solver_findings(settings, today), turn=CPU),
         Check("store", lambda: here.store_findings(settings)),
+        Check(NAME, lambda: identity_findings(settings), after="store"),
     ]
     if at is not None and at.startswith(("http://", "https://")):
         from ipa.cli.checks.service import service_findings

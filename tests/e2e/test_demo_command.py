@@ -54,8 +54,9 @@ def test_the_installed_package_alone_shows_decisions_within_a_minute(package: Pa
     started_s = time.monotonic()
     script = "import ipa.cli.main as m; print(m.__file__, flush=True); m.main()"
     environment = {**os.environ, "PYTHONPATH": str(package), "PYTHONUNBUFFERED": "1"}
-    # Those of the service's user must not lead the demo to a cluster.
-    environment |= {"IPA_TARGET": "kubernetes", "IPA_ACTUATION": "gitops", "TMPDIR": str(tmp_path)}
+    # What is set for a real service must not lead the demo to a cluster, or make it ask who one is.
+    environment |= {"IPA_TARGET": "kubernetes", "IPA_ACTUATION": "gitops", "IPA_LEADER_ELECTION": "on"}
+    environment |= {"IPA_AUTH": "kubernetes", "IPA_WEBHOOK_URL": "https://nowhere", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", script, "demo", "--port", "0", "--speed", "30"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True

@@ -17,18 +17,23 @@ import yaml
 
 from ipa.adapters.files import load_pipeline
 from ipa.adapters.kube.manifest import render, smallest_configs
-from ipa.adapters.kube.rights import OBSERVER, ROLES, Role
+from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
 from ipa.adapters.store.store import open_store
 from ipa.cli.checks import here
 from ipa.cli.checks.base import Check, Finding, State, ok, run_checks
+from ipa.cli.checks.identity import identity_findings
 from ipa.cli.main import run
 from ipa.control.clock import VirtualClock
+from ipa.model import access
+from ipa.model.access import Grant
 from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
 
 SDEPS = "seldondeployments"
+# The others are of no namespace.
+NAMESPACED = (OBSERVER, ACTOR, ELECTOR)
 TODAY = date(2026, 11, 24)
 Doctor = Callable[..., dict[str, Finding]]
 
@@ -113,7 +118,7 @@ def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:
     assert found["seldon operator"].state is State.OK
     assert found["seldondeployment of video"].seen.startswith("default/video runs crop=yolov5n")
     assert {name for name in found if name.startswith("right in default")} == {
-        f"right in default: {right}" for role in ROLES for right in role.rights
+        f"right in default: {right}" for role in NAMESPACED for right in role.rights
     }
     assert all(one.state is State.OK for name, one in found.items() if name.startswith("right in"))
     assert {name for name in found if name.startswith("series of video")} == {
@@ -134,7 +139,7 @@ def test_it_writes_nothing(doctor: Doctor, kube: FakeKube) -> None:
     assert {one.resource for one in kube.writes} <= {"selfsubjectaccessreviews", "selfsubjectreviews"}
 
 
-@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+@pytest.mark.parametrize("role", NAMESPACED, ids=lambda role: role.name)
 def test_each_verb_that_is_missing_is_named_with_what_grants_it(
     role: Role, doctor: Doctor, kube: FakeKube
 ) -> None:
@@ -146,6 +151,26 @@ def test_each_verb_that_is_missing_is_named_with_what_grants_it(
         assert one.state is (State.FAIL if role is OBSERVER else State.WARN)
         assert f"deploy/rbac/{role.name}.yaml" in one.remedy
         assert "--serviceaccount=ipa:ipa" in one.remedy
+
+
+def test_who_asks_the_cluster_whose_a_token_is_must_be_allowed_to(
+    doctor: Doctor, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [name for name in doctor() if "the cluster" in name]
+    monkeypatch.setenv("IPA_AUTH", "kubernetes")
+    names = {f"right in the cluster: {right}" for right in REVIEWER.rights}
+    assert names <= set(doctor())
+    kube.denied = {("create", "tokenreviews")}
+    found = doctor(code=1)
+    assert failures(found) == {"right in the cluster: create tokenreviews"}
+    assert "clusterrolebinding ipa-reviewer" in found["right in the cluster: create tokenreviews"].remedy
+    asked = [
+        one.body["spec"]["resourceAttributes"]
+        for one in kube.requests
+        if one.resource == "selfsubjectaccessreviews"
+    ]
+    of_cluster = {"tokenreviews", "subjectaccessreviews"}
+    assert all(("namespace" in each) == (each["resource"] not in of_cluster) for each in asked)
 
 
 def test_a_cluster_that_does_not_answer_is_said_once(doctor: Doctor, kube: FakeKube) -> None:
@@ -321,6 +346,25 @@ def test_the_store_is_looked_at_and_not_made(tmp_path: Path) -> None:
     assert "the newest" in next(here.store_findings(settings)).seen
     path.write_bytes(b"not a database at all, but long enough to be read as one" * 40)
     assert next(here.store_findings(settings)).state is State.FAIL
+
+
+def test_who_may_ask(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/ipa.sqlite3"
+
+    def looked(**changes: str) -> list[Finding]:
+        return list(identity_findings(Settings(store_url=store, **changes)))  # type: ignore[arg-type]
+
+    assert [one.state for one in looked()] == [State.OK]
+    (open_to_all,) = looked(host="0.0.0.0")
+    assert (open_to_all.state, open_to_all.remedy[:21]) == (State.FAIL, "export IPA_AUTH=keys ")
+    assert [one.seen for one in looked(auth="keys", host="0.0.0.0")] == ["there is no valid API key"]
+    assert not (tmp_path / "ipa.sqlite3").exists()
+    kept = open_store(store)
+    kept.keys.create("ann", Grant(access.Role.OPERATOR), now=datetime.now(UTC), expires_at=None)
+    kept.close()
+    assert [one.seen for one in looked(auth="keys")] == ["1 valid API keys"]
+    (oidc,) = looked(auth="oidc", oidc_issuer="https://issuer", oidc_jwks=str(tmp_path / "nope"))
+    assert oidc.state is State.FAIL
 
 
 def test_a_port_that_is_taken() -> None:

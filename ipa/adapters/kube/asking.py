@@ -35,22 +35,20 @@ def user_name(client: KubeClient) -> str:
 
 
 def is_allowed(client: KubeClient, namespace: str, right: Right) -> bool:
-    """Whether we may do that in the namespace."""
-    attributes = {
-        "namespace": namespace,
-        "verb": right.verb,
-        "group": right.group,
-        "resource": right.resource,
-    }
+    """Whether we may do that in the namespace ("": in the whole cluster)."""
+    attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
+    if namespace:
+        attributes["namespace"] = namespace
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": attributes},
     }
-    answer = _ask(client, Request(f"whether we may {right} in {namespace}", "POST", REVIEWS, body=body))
+    what = f"whether we may {right}" + (f" in {namespace}" if namespace else "")
+    answer = _ask(client, Request(what, "POST", REVIEWS, body=body))
     allowed = (answer.get("status") or {}).get("allowed")
     if not isinstance(allowed, bool):
-        raise UnavailableError(f"whether we may {right} in {namespace}: the answer does not say")
+        raise UnavailableError(f"{what}: the answer does not say")
     return allowed
 
 

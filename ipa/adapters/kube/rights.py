@@ -9,7 +9,7 @@ from ipa.adapters.kube.manifest import GROUP, PLURAL
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One verb on one kind of object of a namespace; `group` is "" for the core API."""
+    """One verb on one kind of object; `group` is "" for the core API."""
 
     verb: str
     group: str
@@ -50,4 +50,13 @@ ACTOR = Role(
 ELECTOR = Role(
     "elector", "electing who writes", _rights("coordination.k8s.io", "leases", "get", "create", "update")
 )
-ROLES = (OBSERVER, ACTOR, ELECTOR)
+# Of no namespace: a ClusterRole.
+REVIEWER = Role(
+    "reviewer",
+    "asking whose a token is",
+    (
+        *_rights("authentication.k8s.io", "tokenreviews", "create"),
+        *_rights("authorization.k8s.io", "subjectaccessreviews", "create"),
+    ),
+)
+ROLES = (OBSERVER, ACTOR, ELECTOR, REVIEWER)

@@ -18,14 +18,14 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.locate import target_of
 from ipa.adapters.kube.manifest import GROUP, VERSION
 from ipa.adapters.kube.ownership import OwningClient
-from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, Right, Role
+from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, Right, Role
 from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.bootstrap.leading import elects
 from ipa.cli.checks.base import Check, Finding, State, fail, failed, ok, warn
 from ipa.cli.checks.metrics import skew_finding
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.settings import Settings
+from ipa.settings import Settings, words
 
 SERVER = "api server"
 CRD = "seldon crd"
@@ -50,6 +50,7 @@ def cluster_checks(
             Check(f"rights in {namespace}", _Rights(client, settings, namespace, user), after=SERVER)
             for namespace in namespaces
         ),
+        *_reviewing(client, settings, user),
         *(Check("seldon operator", _Operator(client, namespace), after=CRD) for namespace in namespaces[:1]),
         *(
             Check(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
@@ -57,6 +58,18 @@ def cluster_checks(
         ),
         Check("lease", _Leases(client, settings, namespaces), after=SERVER),
     ]
+
+
+def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Check]:
+    """Who asks the cluster whose a token is must be allowed to."""
+    if "kubernetes" not in words(settings.auth):
+        return []
+    meaning = "without it nobody is let in by IPA_AUTH=kubernetes"
+
+    def look() -> Iterator[Finding]:
+        return _role(client, "", user, REVIEWER, State.FAIL, meaning)
+
+    return [Check("rights in the cluster", look, after=SERVER)]
 
 
 def _server(client: KubeClient) -> Iterator[Finding]:
@@ -121,29 +134,44 @@ class _Rights:
         return self.settings.lease_namespace in ("", self.namespace)
 
     def _role(self, role: Role, state: State, meaning: str) -> Iterator[Finding]:
-        for right in role.rights:
-            name = f"right in {self.namespace}: {right}"
-            try:
-                allowed = is_allowed(self.client, self.namespace, right)
-            except ForbiddenError as error:
-                yield warn(name, f"not known: {error.message}", self._by_hand(right))
-                continue
-            if allowed:
-                yield ok(name, f"allowed ({role.name})")
-            else:
-                seen = f"not allowed; role {role.name} is for {role.purpose}: {meaning}"
-                yield Finding(name, state, seen, self._grant(role))
+        yield from _role(self.client, self.namespace, self.user, role, state, meaning)
 
-    def _grant(self, role: Role) -> str:
-        bound = f"ipa-{role.name}"
+
+def _role(
+    client: KubeClient, namespace: str, user: _User, role: Role, state: State, meaning: str
+) -> Iterator[Finding]:
+    """Every right of the role in the namespace ("": in the whole cluster)."""
+    place = namespace or "the cluster"
+    for right in role.rights:
+        name = f"right in {place}: {right}"
+        try:
+            allowed = is_allowed(client, namespace, right)
+        except ForbiddenError as error:
+            yield warn(name, f"not known: {error.message}", _by_hand(right, namespace))
+            continue
+        if allowed:
+            yield ok(name, f"allowed ({role.name})")
+        else:
+            seen = f"not allowed; role {role.name} is for {role.purpose}: {meaning}"
+            yield Finding(name, state, seen, _grant(role, namespace, user))
+
+
+def _grant(role: Role, namespace: str, user: _User) -> str:
+    bound, file = f"ipa-{role.name}", f"deploy/rbac/{role.name}.yaml"
+    if not namespace:
         return (
-            f"kubectl apply -n {self.namespace} -f deploy/rbac/{role.name}.yaml && "
-            f"kubectl create rolebinding {bound} -n {self.namespace} --role={bound} {self.user.subject()}"
+            f"kubectl apply -f {file} && "
+            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject()}"
         )
+    return (
+        f"kubectl apply -n {namespace} -f {file} && "
+        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject()}"
+    )
 
-    def _by_hand(self, right: Right) -> str:
-        kind = f"{right.resource}.{right.group}" if right.group else right.resource
-        return f"kubectl auth can-i {right.verb} {kind} -n {self.namespace}"
+
+def _by_hand(right: Right, namespace: str) -> str:
+    kind = f"{right.resource}.{right.group}" if right.group else right.resource
+    return f"kubectl auth can-i {right.verb} {kind} {f'-n {namespace}' if namespace else '-A'}"
 
 
 @dataclass(frozen=True, slots=True)
