@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults soak test-cluster first-hour demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
+.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ test: install ## all tests
 
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
 	IPA_FAULT_SEEDS=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
+
+fuzz: install ## ten thousand made-up requests against the whole API, about ten minutes (EXAMPLES=100, SEED=1)
+	$(PY) -m experiments.fuzz $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
 
 soak: install ## 72 h of virtual time under random faults, about 4 minutes (TICKS=2000, SEED=1)
 	$(PY) -m experiments.soak $(if $(TICKS),--ticks $(TICKS)) $(if $(SEED),--seed $(SEED))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ipa.model.errors import ConfigurationError, Problem
 
@@ -29,6 +30,12 @@ class Settings:
     host: str = "127.0.0.1"
     # Where the API and the page listen.
     port: int = 8080
+    # Plans, explanations and experiments that one client may ask for in a second; more are answered 429.
+    api_expensive_rps: float = 400.0
+    # So many of them are computed at once: the loops need a core too.
+    api_solves: int = 2
+    # So many more may wait for that; each holds one of the API's forty threads.
+    api_waiting_solves: int = 16
     # How it is known who asks: keys (`ipa key`), oidc, kubernetes, or several with commas between. Empty:
     # nobody has to say, and only this machine is listened to.
     auth: str = ""
@@ -215,6 +222,9 @@ def _flag(text: str) -> bool:
 
 def _fault(name: str, value: Any) -> str:
     """What is wrong with the value, empty for nothing."""
+    if name == "prometheus_url":
+        url = urlsplit(value)
+        return "" if url.scheme in ("http", "https") and url.hostname else "is no http or https URL"
     if name == "install":
         return "" if value.strip() else "is empty"
     if name == "auth":

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
 
-from fastapi import APIRouter, Header
-from starlette.exceptions import HTTPException
+from fastapi import APIRouter
 
 from ipa.api import controls
 from ipa.api.bodies import ApplyBody, PauseBody, RollbackBody
 from ipa.api.controls import By, Why, change_control
 from ipa.api.gate import Asker
-from ipa.api.reading import Named, Using, etag
-from ipa.api.services import Services
+from ipa.api.limits import JsonRoute
+from ipa.api.preconditions import IfMatch, check_match, etag
+from ipa.api.reading import Named, Using
 from ipa.api.views import ControlView
 from ipa.control.ports import DecisionLog, Deed, Said
 from ipa.model.decision import Decision, ReasonCode
@@ -22,9 +21,8 @@ from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 
-router = APIRouter(prefix="/v1/pipelines/{pipeline}")
+router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
 router.include_router(controls.router)
-IfMatch = Annotated[str | None, Header(description="the ETag of the status that the change was made for")]
 
 
 @router.post("/pause", tags=["control"])
@@ -57,10 +55,10 @@ def resume(pipeline: Named, services: Using, asker: Asker, by: By = "", reason: 
 def apply(
     pipeline: Named, services: Using, asker: Asker, body: ApplyBody, if_match: IfMatch = None
 ) -> Decision:
-    """Run this configuration. With If-Match, only where the pipeline did not change since (else 412)."""
+    """Run this configuration while the pipeline is as its status (If-Match: its ETag) said; else 412."""
     body = asker.signed(body)
+    check_match(if_match, etag(services.live(pipeline.name).revision), f"pipeline {pipeline.name}")
     configs = body.checked(pipeline)
-    _unchanged(services, pipeline, if_match)
     return services.apply(pipeline.name, configs, said("requested", body.by, body.reason), body.by)
 
 
@@ -68,10 +66,10 @@ def apply(
 def rollback(
     pipeline: Named, services: Using, asker: Asker, body: RollbackBody, if_match: IfMatch = None
 ) -> Decision:
-    """Run again what ran before the last change, or after the decision `to`."""
+    """Run again what ran before the last change, or after the decision `to`; If-Match as for apply."""
     body = asker.signed(body)
+    check_match(if_match, etag(services.live(pipeline.name).revision), f"pipeline {pipeline.name}")
     configs = rollback_target(pipeline, services.log, body.to)
-    _unchanged(services, pipeline, if_match)
     return services.apply(pipeline.name, configs, said("rollback", body.by, body.reason), body.by)
 
 
@@ -111,11 +109,3 @@ def _last_that_stayed(applied: Sequence[Decision]) -> Decision | None:
         else:
             return decision
     return None
-
-
-def _unchanged(services: Services, pipeline: Pipeline, if_match: str | None) -> None:
-    if if_match is None or if_match == "*":
-        return
-    now = etag(services.live(pipeline.name).revision)
-    if now not in [tag.strip() for tag in if_match.split(",")]:
-        raise HTTPException(412, f"{pipeline.name} is at {now}, not {if_match}; read its status again")

@@ -13,7 +13,18 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import ipa
-from ipa.api import acting, events, gate, problems, reading
+from ipa.api import (
+    acting,
+    document,
+    events,
+    experiments,
+    fleet,
+    gate,
+    pipelines,
+    plans,
+    problems,
+    reading,
+)
 from ipa.api.gate import Gate
 from ipa.api.metered import count_requests
 from ipa.api.reading import Using
@@ -51,8 +62,10 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(reading.router)
-    app.include_router(events.router)
-    app.include_router(acting.router, dependencies=[Depends(only_the_leader)])
+    for open_to_all in (events.router, pipelines.reading, plans.making, fleet.router, experiments.router):
+        app.include_router(open_to_all)
+    for changing in (acting.router, pipelines.changing, plans.applying):
+        app.include_router(changing, dependencies=[Depends(only_the_leader)])
     app.include_router(router)
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
@@ -135,7 +148,7 @@ def _document(app: FastAPI) -> None:
 
     def documented() -> dict[str, Any]:
         if not app.openapi_schema:
-            problems.document_in(plain())
+            document.complete(plain())
             gate.document_in(plain())
         assert app.openapi_schema
         return app.openapi_schema

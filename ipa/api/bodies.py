@@ -20,10 +20,12 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Ratio = Annotated[float, Field(ge=0, le=1)]
-# More than anything has; a number of hundreds of digits fits into no sum of cores.
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# Numbers are numbers, not text or true. Nothing is beyond these bounds, and formulas leave them.
+Positive = Annotated[float, Field(ge=1e-9, le=1e9, strict=True, allow_inf_nan=False)]
+RateRps = Annotated[float, Field(ge=1e-6, le=1e9, strict=True, allow_inf_nan=False)]
+LatencyS = Annotated[float, Field(ge=1e-6, le=1e6, strict=True, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Person = Annotated[str, Field(max_length=253)]
 Reason = Annotated[str, Field(max_length=1000)]
 # A year; a longer pause is one without an end.
@@ -69,12 +71,12 @@ class BoundsBody(Body):
 class PlanBody(Body):
     """A what-if: nothing is written. `rate_rps` defaults to the forecast's upper quantile now."""
 
-    rate_rps: Positive | None = None
+    rate_rps: RateRps | None = None
     objective: str | None = None
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
     solver: Literal["auto", "gurobi", "highs", "exact"] = "auto"
-    sla_s: Positive | None = None
+    sla_s: LatencyS | None = None
     bounds: BoundsBody | None = None
 
     def pipeline(self, pipeline: Pipeline) -> Pipeline:
@@ -91,7 +93,7 @@ class PauseBody(Asked):
     """A pause, until a moment, for a while, or (with neither) until someone resumes."""
 
     until: AwareDatetime | None = None
-    for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S)] | None = None
+    for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S, strict=True)] | None = None
 
     def end(self, now: datetime) -> datetime | None:
         """When the pause ends; InputError where that is in the past or said twice."""
@@ -134,7 +136,7 @@ class FreezeBody(Asked):
 
     start: AwareDatetime | None = None
     end: AwareDatetime
-    weekly: bool = False
+    weekly: Annotated[bool, Field(strict=True)] = False
 
     def checked(self, now: datetime) -> Freeze:
         """The freeze, in UTC; InputError where its end is not after its start, or past."""
@@ -159,7 +161,7 @@ class ConfigBody(Body):
     batch_size: Count
     cores: Positive
     replicas: Count
-    share_percent: Annotated[int, Field(ge=0, le=WHOLE_PERCENT)] = WHOLE_PERCENT
+    share_percent: Annotated[int, Field(ge=0, le=WHOLE_PERCENT, strict=True)] = WHOLE_PERCENT
 
 
 class ApplyBody(Asked):
@@ -170,6 +172,10 @@ class ApplyBody(Asked):
     def checked(self, pipeline: Pipeline) -> tuple[StageConfig, ...]:
         """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
         return checked_configs(pipeline, [StageConfig(**config.model_dump()) for config in self.configs])
+
+
+class ApplyPlanBody(Asked):
+    """Who wants the plan, and why; both are kept with the decision."""
 
 
 class RollbackBody(Asked):

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Path, Query
 
 from ipa.api.bodies import FreezeBody, ModeBody, Person, PinBody, Reason
 from ipa.api.gate import Asker
+from ipa.api.limits import JsonRoute
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
 from ipa.api.views import ControlView, control_view, freeze_id
@@ -22,7 +23,7 @@ from ipa.model.pipeline import Pipeline
 LOG = logging.getLogger(__name__)
 # More than anyone needs, few enough to be looked through every tick.
 MOST_FREEZES = 100
-router = APIRouter()
+router = APIRouter(route_class=JsonRoute)
 StageName = Annotated[str, Path(description="one of the pipeline's stages")]
 FreezeId = Annotated[str, Path(description="the id that the status shows")]
 By = Annotated[Person, Query(description="who asks")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,10 +11,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import Response
+from starlette.routing import Route
 
 from ipa.model import errors
-from ipa.model.errors import IpaError, Problem
+from ipa.model.errors import IpaError, Problem, UnauthenticatedError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -39,16 +41,25 @@ class ProblemDocument(BaseModel):
     errors: list[ProblemItem] = Field(default_factory=list)
 
 
-# The codes that are not of the error tree: what HTTP itself can refuse.
+# The codes of what HTTP itself can refuse, and those of the error tree that have a status of their own.
 HTTP_CODES: Mapping[int, tuple[str, str]] = {
     400: ("http.bad_request", "The request cannot be read"),
+    401: (UnauthenticatedError.code, "Who asks is not known"),
     403: ("forbidden", "Not allowed"),
     404: ("not_found", "The named thing does not exist"),
     405: ("http.method_not_allowed", "This address does not take that method"),
+    408: ("http.timeout", "The request did not arrive in time"),
+    409: ("conflict", "The world moved since it was read; read again and decide again"),
     412: ("http.precondition_failed", "It changed since you read it"),
     413: ("http.too_large", "The request is too large"),
+    415: ("http.unsupported_media_type", "This address does not take that kind of body"),
     422: ("input", "The request is wrong"),
+    428: ("http.precondition_required", "The request must say what it was made for"),
+    429: ("busy", "More was asked for than may be at once; ask again a little later"),
+    431: ("http.headers_too_large", "The request's headers are too large"),
     500: ("internal", "Our mistake"),
+    503: ("unavailable", "A metrics server, cluster or store did not answer"),
+    504: ("deadline", "Waited as long as was allowed"),
 }
 
 
@@ -73,7 +84,7 @@ def respond(
     hint: str = "",
     items: Iterable[ProblemItem] = (),
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
     """The response that carries the problem."""
     document = ProblemDocument(
         type=f"/problems/{code}",
@@ -85,9 +96,9 @@ def respond(
         request_id=request_id,
         errors=list(items),
     )
-    return JSONResponse(
-        document.model_dump(), status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {})
-    )
+    # What was sent may be repeated in it, and may be no text.
+    body = json.dumps(document.model_dump(), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
 def http_problem(
@@ -97,7 +108,7 @@ def http_problem(
     *,
     hint: str = "",
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Response:
     """The response for a status of HTTP itself."""
     phrase = HTTPStatus(status).phrase
     code, title = HTTP_CODES.get(status, (f"http.{status}", phrase))
@@ -120,14 +131,35 @@ def document_in(schema: dict[str, Any]) -> None:
     document = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
     document.pop("$defs", None)
     parts |= {"ProblemItem": item, "ProblemDocument": document}
-    answer = {
-        "description": "A problem (RFC 9457)",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
-    }
-    for operations in schema["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = answer
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    for methods in schema["paths"].values():
+        for method, operation in methods.items():
+            found = operation["responses"]
+            # FastAPI says here how it would answer, which ours replaces.
+            found.pop("422", None)
+            for status in statuses_of(method, operation):
+                found[str(status)] = {"description": HTTP_CODES[status][1], "content": content}
+
+
+def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
+    """The statuses of problems that an operation of the OpenAPI document may answer with."""
+    parameters = operation.get("parameters", [])
+    named = {each["name"].lower() for each in parameters}
+    statuses = {400, 401, 403, 431, 500, 503}
+    if any(each["in"] == "path" for each in parameters) or "requestBody" in operation:
+        statuses |= {404}
+    if parameters:
+        statuses |= {422}
+    if method != "get":
+        # A body is read, and its size and form are looked at, also where none is wanted.
+        statuses |= {408, 413, 415, 422}
+    if "requestBody" in operation:
+        statuses |= {409, 429, 504}
+    if "if-match" in named:
+        statuses |= {409, 412, 428}
+    if "control" in operation.get("tags", ()):
+        statuses |= {409}
+    return sorted(statuses)
 
 
 def request_id_of(request: Request) -> str:
@@ -135,7 +167,7 @@ def request_id_of(request: Request) -> str:
     return str(request.scope.get("state", {}).get("request_id", ""))
 
 
-async def _on_http(request: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail, hint = error.detail, ""
     if error.status_code == 404:
@@ -143,11 +175,25 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
         hint = "/docs lists the addresses."
     elif error.status_code == 405:
         detail = f"{request.url.path} does not take {request.method}"
-        hint = f"It takes: {(error.headers or {}).get('Allow', '')}"
+        allowed = ", ".join(_methods(request))
+        hint = f"It takes: {allowed}"
+        return http_problem(request_id_of(request), 405, detail, hint=hint, headers={"Allow": allowed})
     return http_problem(request_id_of(request), error.status_code, detail, hint=hint, headers=error.headers)
 
 
-async def _on_validation(request: Request, error: Exception) -> JSONResponse:
+def _methods(request: Request) -> list[str]:
+    """The methods of every route of that address; the router knows those of the first one only."""
+    fitting = [
+        route
+        for route in request.app.routes
+        if isinstance(route, Route) and route.path_regex.match(request.url.path)
+    ]
+    # An address with a verb, as ID:apply, is also that of an id; the verb is meant.
+    verbs = [route for route in fitting if ":" in route.path]
+    return sorted(set().union(*(route.methods or set() for route in verbs or fitting)))
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     items = [_item(each) for each in error.errors()]
     code, title = HTTP_CODES[422]
@@ -163,14 +209,14 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
     return ProblemItem(pointer=pointer, message=error["msg"], part=str(part))
 
 
-async def _on_ipa(request: Request, error: Exception) -> JSONResponse:
+async def _on_ipa(request: Request, error: Exception) -> Response:
     assert isinstance(error, IpaError)
     return ipa_problem(request_id_of(request), error)
 
 
-def ipa_problem(request_id: str, error: IpaError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def ipa_problem(request_id: str, error: IpaError, headers: Mapping[str, str] | None = None) -> Response:
     """The response for an error of ours."""
-    retry = {"Retry-After": "1"} if error.status == 503 else {}
+    retry = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
     return respond(
         request_id,
         error.status,

@@ -8,16 +8,15 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from ipa.api.bodies import PlanBody
 from ipa.api.gate import Asker
+from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.paging import Paging, paging
+from ipa.api.preconditions import etag
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
 from ipa.api.views import (
     DecisionPage,
-    PipelineList,
-    PipelineView,
     RecordView,
     StatusView,
-    pipeline_view,
     record_view,
     status_view,
 )
@@ -34,7 +33,7 @@ from ipa.policies.planning import planning_problem
 # Seconds that an explanation may take; it mostly takes one.
 EXPLANATION_S = 5.0
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 def services_of(asker: Asker) -> Services:
@@ -60,24 +59,6 @@ Paged = Annotated[Paging, Depends(paging)]
 Anchor = Annotated[
     str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")
 ]
-
-
-@router.get("/pipelines", tags=["pipelines"])
-def list_pipelines(services: Using) -> PipelineList:
-    """Every pipeline, by name."""
-    return PipelineList(
-        tuple(_view(services.pipelines[name], services) for name in sorted(services.pipelines))
-    )
-
-
-@router.get("/pipelines/{pipeline}", tags=["pipelines"])
-def get_pipeline(pipeline: Named, services: Using) -> PipelineView:
-    """A pipeline as its owner wrote it."""
-    return _view(pipeline, services)
-
-
-def _view(pipeline: Pipeline, services: Services) -> PipelineView:
-    return pipeline_view(pipeline, services.endpoints.get(pipeline.name))
 
 
 @router.get("/pipelines/{pipeline}/status", tags=["pipelines"])
@@ -108,41 +89,42 @@ def get_profile(pipeline: Named, stage: str, services: Using) -> StageProfile:
     return profiles[stage]
 
 
-@router.post("/pipelines/{pipeline}/plans", tags=["plans"])
-def make_plan(pipeline: Named, services: Using, body: PlanBody) -> Plan:
-    """What would be best (a what-if; nothing is written). Infeasible is a `termination`, not an error."""
-    return _planned(pipeline, services, body, _rate_rps(pipeline, services, body))
-
-
-@router.post("/pipelines/{pipeline}/explanations", tags=["plans"])
+@router.post("/pipelines/{pipeline}/explanations", tags=["plans"], dependencies=[Rationed])
 def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
     """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
-    rate_rps = _rate_rps(pipeline, services, body)
-    plan = _planned(pipeline, services, body, rate_rps)
-    problem = planning_problem(
-        body.pipeline(pipeline),
-        services.profiles(pipeline.name),
-        rate_rps,
-        objective=body.objective or pipeline.default_objective,
-        compat=body.compat,
-        allocation=body.allocation,
-    )
-    return explain(problem, plan, EXPLANATION_S)
+    rate_rps = rate_of(pipeline, services, body)
+    with services.limits.solves.enter():
+        plan = planned(pipeline, services, body, rate_rps)
+        problem = planning_problem(
+            body.pipeline(pipeline),
+            services.profiles(pipeline.name),
+            rate_rps,
+            objective=body.objective or pipeline.default_objective,
+            compat=body.compat,
+            allocation=body.allocation,
+        )
+        return explain(problem, plan, EXPLANATION_S)
 
 
-def _rate_rps(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
+def rate_of(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
     """The rate that was asked for, or the forecast's upper quantile; InputError where there is neither."""
     if body.rate_rps is not None:
         return body.rate_rps
-    live = services.live(pipeline.name)
-    rate_rps = live.forecast.upper_rps if live.forecast else live.rate_rps
+    rate_rps = known_rate(services, pipeline)
     if not rate_rps:
         problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
         raise InputError("there is no rate to plan for", problems=[problem])
     return rate_rps
 
 
-def _planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
+def known_rate(services: Services, pipeline: Pipeline) -> float | None:
+    """The forecast's upper quantile, else the rate seen; None where neither is known."""
+    live = services.live(pipeline.name)
+    return live.forecast.upper_rps if live.forecast else live.rate_rps
+
+
+def planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
+    """The plan that the body asks for at that rate."""
     return services.plan(
         body.pipeline(pipeline),
         rate_rps,
@@ -178,8 +160,3 @@ def verify_record(pipeline: Recorded, services: Using, anchor: Anchor = None) ->
 def get_decision(decision_id: str, services: Using) -> Decision:
     """A decision with the inputs it was taken from."""
     return services.log.decision(decision_id)
-
-
-def etag(revision: str) -> str:
-    """The entity tag of a revision."""
-    return '"' + revision.replace('"', "") + '"'

@@ -34,6 +34,11 @@ WHAT_IF = Rule(Operation.WHAT_IF)
 CONTROL = Rule(Operation.CONTROL)
 APPLY = Rule(Operation.APPLY)
 SEEN = Rule(Operation.READ, Where.SEEN)
+DEFINE = Rule(Operation.DEFINE)
+# Of the pipeline that the body, the plan or the experiment is about: the route itself looks.
+ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
+ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
+ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
 METRICS = Rule(Operation.READ, Where.EVERYWHERE)
 AUDIT = Rule(Operation.READ, Where.EVERYWHERE)
 METRICS_ROUTE = ("GET", "/metrics")
@@ -51,6 +56,13 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/assets"): OPEN,
     ("GET", "/v1/pipelines"): SEEN,
     ("GET", PIPELINE): READ,
+    ("GET", f"{PIPELINE}/export"): READ,
+    ("GET", f"{PIPELINE}/forecast"): READ,
+    ("POST", "/v1/pipelines"): ANY_DEFINE,
+    ("PUT", PIPELINE): DEFINE,
+    ("PATCH", PIPELINE): DEFINE,
+    ("DELETE", PIPELINE): DEFINE,
+    ("PUT", f"{PIPELINE}/profiles/{{stage}}"): DEFINE,
     ("GET", f"{PIPELINE}/status"): READ,
     ("GET", f"{PIPELINE}/profiles"): READ,
     ("GET", f"{PIPELINE}/profiles/{{stage}}"): READ,
@@ -62,6 +74,15 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/audit"): AUDIT,
     ("POST", f"{PIPELINE}/plans"): WHAT_IF,
     ("POST", f"{PIPELINE}/explanations"): WHAT_IF,
+    ("GET", "/v1/plans/{plan_id}"): SEEN,
+    ("POST", "/v1/plans/{plan_id}:apply"): ANY_APPLY,
+    ("GET", "/v1/fleet"): SEEN,
+    ("POST", "/v1/fleet/plans"): ANY_WHAT_IF,
+    ("GET", "/v1/experiments"): SEEN,
+    ("POST", "/v1/experiments"): ANY_WHAT_IF,
+    ("GET", "/v1/experiments/{experiment_id}"): SEEN,
+    ("POST", "/v1/experiments/{experiment_id}:cancel"): ANY_WHAT_IF,
+    ("DELETE", "/v1/experiments/{experiment_id}"): ANY_WHAT_IF,
     ("PUT", f"{PIPELINE}/mode"): CONTROL,
     ("POST", f"{PIPELINE}/pause"): CONTROL,
     ("POST", f"{PIPELINE}/resume"): CONTROL,

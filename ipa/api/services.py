@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,18 +10,24 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.store.feed import Record
+from ipa.api.jobs import JobDesk
+from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState
 from ipa.api.streams import Streams
 from ipa.control.audit import Head, Verified
 from ipa.control.election import ALONE, Standing
-from ipa.control.ports import Clock, ControlStore, DecisionLog
+from ipa.control.kept import AnswerStore, PlanStore
+from ipa.control.ports import Clock, ControlStore, DecisionLog, Said
 from ipa.model.access import Identity
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
+from ipa.optimize.fleet.plan import Member
+from ipa.optimize.fleet.together import Fleet
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
+from ipa.settings import Settings
 
 
 class Authenticator(Protocol):
@@ -56,11 +62,49 @@ class Planner(Protocol):
         ...
 
 
+class FleetPlanner(Protocol):
+    """Solves for many pipelines together."""
+
+    def __call__(self, members: Sequence[Member], budget_cores: float) -> Fleet:
+        """The plans of most worth together; InfeasibleError where the budget holds none."""
+        ...
+
+
 class Applier(Protocol):
     """Carries out a configuration that a person asked for."""
 
     def __call__(self, pipeline: str, configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
         """The recorded decision: applied, or a hold that says why. `detail` is who (`by`) asked and why."""
+        ...
+
+
+class Given(Protocol):
+    """The pipelines that come and go over the API. Errors: ConflictError (of a file), InProgressError."""
+
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """All that there are now, whoever may see them."""
+        ...
+
+    @property
+    def files(self) -> frozenset[str]:
+        """Those that come from files, and so are only read."""
+        ...
+
+    def unfit(self, name: str) -> str:
+        """Why it is not controlled here, in words; empty where it is."""
+        ...
+
+    def give(self, pipeline: Pipeline, said: Said) -> None:
+        """Take it up; one of that name must be there to be replaced, or not be there to be given."""
+        ...
+
+    def give_profile(self, profile: StageProfile, said: Said) -> None:
+        """Plan with it from now on."""
+        ...
+
+    def remove(self, name: str, said: Said) -> str:
+        """Stop controlling it; what that leaves, in words."""
         ...
 
 
@@ -83,6 +127,7 @@ class Services:
     log: DecisionLog
     controls: ControlStore
     plan: Planner
+    fleet: FleetPlanner
     live: Callable[[str], LiveState]
     apply: Applier
     readiness: Callable[[], tuple[Check, ...]]
@@ -90,6 +135,12 @@ class Services:
     # not as the head says that was kept elsewhere.
     verify: Callable[[str, Head | None], Verified]
     clock: Clock
+    plans: PlanStore
+    answers: AnswerStore
+    given: Given
+    jobs: JobDesk
+    settings: Settings
+    limits: Limits = field(default_factory=Limits)
     registry: CollectorRegistry = field(default=REGISTRY)
     # None where requests are not counted.
     http: HttpMetrics | None = None

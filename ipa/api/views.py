@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from ipa.api.live import BesideLive, LiveState
 from ipa.control.audit import Verified
@@ -43,9 +44,16 @@ class StageView:
     batch_timeout_s: float
 
 
+class Origin(StrEnum):
+    """Where a pipeline was given: in a file, which the service only reads, or over the API."""
+
+    FILE = "file"
+    API = "api"
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineView:
-    """A pipeline as its owner wrote it."""
+    """A pipeline as its owner wrote it. `not_controlled`: why no loop runs for it; empty where one does."""
 
     pipeline: str
     description: str
@@ -56,6 +64,8 @@ class PipelineView:
     default_objective: str
     stages: tuple[StageView, ...]
     endpoint: str | None
+    origin: Origin = Origin.FILE
+    not_controlled: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +167,9 @@ class Readiness:
     checks: tuple[CheckView, ...] = ()
 
 
-def pipeline_view(pipeline: Pipeline, endpoint: str | None) -> PipelineView:
+def pipeline_view(
+    pipeline: Pipeline, endpoint: str | None, origin: Origin = Origin.FILE, not_controlled: str = ""
+) -> PipelineView:
     """The pipeline without how its containers are run."""
     return PipelineView(
         pipeline=pipeline.name,
@@ -181,6 +193,8 @@ def pipeline_view(pipeline: Pipeline, endpoint: str | None) -> PipelineView:
             for stage in pipeline.stages
         ),
         endpoint=endpoint,
+        origin=origin,
+        not_controlled=not_controlled,
     )
 
 

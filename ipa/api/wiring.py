@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ipa.adapters.metrics.figures import stream_figures
+from ipa.api.jobs import JobDesk
+from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
 from ipa.bootstrap import App
-from ipa.model.errors import IpaError
+from ipa.control.actuation import Phase
+from ipa.control.loop import ControlLoop
+from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import Snapshot
+from ipa.model.errors import ConflictError, IpaError, NotFoundError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
 
 
 def services_of(app: App) -> Services:
-    """The services of a running application."""
+    """The services of a running application. Its experiments end with it."""
+    jobs = JobDesk(app.clock)
+    app.resources.callback(jobs.close)
     return Services(
         pipelines=app.pipelines,
-        profiles=lambda name: app.profiles[name],
+        profiles=lambda name: app.profiles.get(name, {}),
         log=app.store,
         controls=app.store,
         plan=_Planner(app),
+        fleet=lambda members, budget: plan_together(members, budget, app.settings.solver_deadline_s),
         live=lambda name: _live(app, name),
-        apply=lambda name, configs, detail, by: app.loops[name].request(configs, detail, by),
+        apply=lambda name, configs, detail, by: _loop(app, name).request(configs, detail, by),
         readiness=lambda: _readiness(app),
         verify=app.store.verify,
         clock=app.clock,
+        plans=app.store.plans,
+        answers=app.store.answers,
+        given=app.roster,
+        jobs=jobs,
+        settings=app.settings,
+        limits=Limits(
+            app.settings.api_expensive_rps, app.settings.api_solves, app.settings.api_waiting_solves
+        ),
         registry=app.registry,
         http=app.http,
         endpoints=app.endpoints,
@@ -65,7 +85,7 @@ class _Planner:
     ) -> Plan:
         return plan_pipeline(
             pipeline,
-            self._app.profiles[pipeline.name],
+            self._app.profiles.get(pipeline.name, {}),
             rate_rps,
             objective=objective,
             compat=compat,
@@ -75,21 +95,40 @@ class _Planner:
         )
 
 
+def _loop(app: App, name: str) -> ControlLoop:
+    loop = app.loops.get(name)
+    if loop is None:
+        raise ConflictError(f"pipeline {name!r} is not controlled here: {app.roster.unfit(name)}")
+    return loop
+
+
 def _live(app: App, name: str) -> LiveState:
-    return live_state(
-        app.pipelines[name],
-        app.profiles[name],
-        app.loops[name].snapshot(),
+    loop = app.loops.get(name)
+    unseen = Snapshot(name, 0, PipelineControl(), Phase.IDLE)
+    found = live_state(
+        _pipeline(app, name),
+        app.profiles.get(name, {}),
+        loop.snapshot() if loop else unseen,
         now=app.clock.now(),
         tick_s=app.settings.tick_s,
     )
+    return found if loop else replace(found, degraded=(f"not controlled here: {app.roster.unfit(name)}",))
+
+
+def _pipeline(app: App, name: str) -> Pipeline:
+    """It may have been removed since the request came."""
+    pipeline = app.pipelines.get(name)
+    if pipeline is None:
+        raise NotFoundError(f"there is no pipeline {name!r} any more", hint="It was removed just now.")
+    return pipeline
 
 
 def _beside(app: App, name: str) -> tuple[BesideLive, ...]:
     loop = app.beside.get(name)
     if loop is None:
         return ()
-    return (beside_live(loop.policy, app.pipelines[name], app.profiles[name], loop.snapshot()),)
+    profiles = app.profiles.get(name, {})
+    return (beside_live(loop.policy, _pipeline(app, name), profiles, loop.snapshot()),)
 
 
 def _readiness(app: App) -> tuple[Check, ...]:
@@ -97,12 +136,12 @@ def _readiness(app: App) -> tuple[Check, ...]:
 
     A standby is as ready as a leader: it answers every read, and says of writes who takes them.
     """
-    return (_store_check(app), _leadership_check(app), *(_loop_check(app, name) for name in app.loops))
+    return (_store_check(app), _leadership_check(app), *(_loop_check(app, name) for name in list(app.loops)))
 
 
 def _store_check(app: App) -> Check:
     try:
-        for name in app.pipelines:
+        for name in list(app.pipelines):
             app.store.control(name)
     except IpaError as error:
         return Check("store", False, error.message, required=True)
@@ -115,7 +154,8 @@ def _leadership_check(app: App) -> Check:
 
 
 def _loop_check(app: App, name: str) -> Check:
-    observation = app.loops[name].snapshot().observation
+    loop = app.loops.get(name)
+    observation = loop.snapshot().observation if loop else None
     if observation is None:
         return Check(name, False, "nothing was observed yet")
     rate = observation.arrival_rate_rps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,10 +21,12 @@ from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store, open_store
 from ipa.adapters.webhook.webhook import Webhook
+from ipa.bootstrap.given import LoopMaker, makers_of, shaped
 from ipa.bootstrap.identity import Identities, authenticators_of
-from ipa.bootstrap.leading import leadership_of, own_world
-from ipa.bootstrap.loops import inputs_of, loop_beside, loop_of, policy_of
+from ipa.bootstrap.leading import leadership_of
+from ipa.bootstrap.loops import inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.roster import Roster
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.telling import telling, webhook_of
 from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
@@ -36,7 +37,7 @@ from ipa.control.ports import AlwaysLeading, Clock, Deed, NoEvents, Said
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
@@ -58,6 +59,7 @@ class App:
     clock: Clock
     stop: StopSignal
     resources: ExitStack
+    roster: Roster
     # The record as it grows.
     feed: Feed
     # None where the service runs alone.
@@ -93,10 +95,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy), InfeasibleError (the
     start rate), ConfigurationError, UnavailableError.
     """
-    pipelines = _chosen(load_pipelines(settings.pipelines_dir), options.names)
-    check_carried(settings, pipelines, options.policy)
-    if settings.target == "kubernetes":
-        pipelines = {name: at_cluster(pipeline) for name, pipeline in pipelines.items()}
+    found = load_pipelines(settings.pipelines_dir)
     stop = StopSignal()
     clock = clock_of(options, stop)
     registry = new_registry()
@@ -104,6 +103,9 @@ def build(settings: Settings, options: ServeOptions) -> App:
         store = open_store(settings.store_url)
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
+        pipelines = _chosen(found, options.names, store.given.all())
+        check_carried(settings, pipelines, options.policy)
+        pipelines = {name: shaped(settings, pipeline) for name, pipeline in pipelines.items()}
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
@@ -117,11 +119,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             settings, options, pipelines, profiles, registry, resources, client
         )
 
-        def wake_all() -> None:
-            for loop in loops.values():
-                loop.wake()
-
-        leadership = leadership_of(settings, wake_all, resources)
+        leadership = leadership_of(settings, lambda: _wake(loops, tuple(loops)), resources)
         # Where a GitOps tool writes the cluster, nothing at all of it is ours to write.
         events = KubeEvents(client, clock) if client and settings.actuation == "cluster" else None
         leads = leadership or AlwaysLeading()
@@ -137,28 +135,31 @@ def build(settings: Settings, options: ServeOptions) -> App:
         feed = Feed(store, clock.monotonic_s)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = sight_of(settings, profiles)
-
-        def own(waker: threading.Event) -> World:
-            return replace(own_world(world, leadership), clock=clock_of(options, waker))
-
-        loops, others = {}, {}
-        for name, each in chosen.items():
-            waker = stop.linked()
-            loops[name] = loop_of(settings, sight, each, own(waker), hooks, waker)
-        for name, each in shadows.items():
-            waker = stop.linked()
-            others[name] = loop_beside(settings, sight, each, own(waker), waker)
+        maker = LoopMaker(settings, options, sight, world, leadership, hooks, stop)
+        loops = {name: maker.loop(each) for name, each in chosen.items()}
+        others = {name: maker.beside(each) for name, each in shadows.items()}
+        watchers: Watchers | None = None
         if client and events:
+            gap_s = WAKE_GAP_RATIO * settings.tick_s
             watchers = Watchers(
-                client,
-                pipelines.values(),
-                lambda name: loops[name].wake(),
-                gap_s=WAKE_GAP_RATIO * settings.tick_s,
-                stop=stop,
+                client, pipelines.values(), lambda name: _wake(loops, (name,)), gap_s=gap_s, stop=stop
             )
             registry.register(KubeHealth(client, events, watchers.watchers))
             watchers.start()
             resources.callback(watchers.close)
+        roster = Roster(
+            pipelines,
+            profiles,
+            loops,
+            others,
+            makers_of(maker, store, catalogue, watchers),
+            store,
+            clock,
+            stop,
+            only=frozenset(options.names),
+            follow_s=settings.tick_s if leadership is not None else None,
+        )
+        roster.sync()
         return App(
             settings=settings,
             pipelines=pipelines,
@@ -172,11 +173,19 @@ def build(settings: Settings, options: ServeOptions) -> App:
             resources=resources.pop_all(),
             leadership=leadership,
             beside=others,
+            roster=roster,
             feed=feed,
             webhook=webhook,
             authenticators=authenticators,
             http=HttpMetrics(registry),
         )
+
+
+def _wake(loops: Mapping[str, ControlLoop], names: Sequence[str]) -> None:
+    """Have those tick now that are still there."""
+    for loop in [loops.get(name) for name in names]:
+        if loop is not None:
+            loop.wake()
 
 
 def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
@@ -185,12 +194,15 @@ def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
         store.set_control(name, replace(store.control(name), mode=mode), said)
 
 
-def _chosen(found: Mapping[str, Pipeline], names: Sequence[str]) -> dict[str, Pipeline]:
-    unknown = [name for name in names if name not in found]
+def _chosen(
+    found: Mapping[str, Pipeline], names: Sequence[str], given: Mapping[str, object]
+) -> dict[str, Pipeline]:
+    """The pipelines of files that were asked for; the others were `given` over the API."""
+    unknown = [name for name in names if name not in found and name not in given]
     if unknown:
-        known = ", ".join(sorted(found)) or "none"
+        known = ", ".join(sorted({*found, *given})) or "none"
         raise NotFoundError(f"there is no pipeline {', '.join(unknown)}", hint=f"There are: {known}")
-    return {name: found[name] for name in names or sorted(found)}
+    return {name: found[name] for name in names or sorted(found) if name in found}
 
 
 def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Mapping[str, StageProfile]:

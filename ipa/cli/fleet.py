@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -21,59 +20,15 @@ from ipa.cli.plan import (
     problem_of,
 )
 from ipa.model.errors import Problem as Fault
-from ipa.model.errors import SolverError, UsageError
-from ipa.model.plan import Plan
+from ipa.model.errors import UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.optimize.fleet.plan import FleetPlan, Member
+    from ipa.optimize.fleet.together import Fleet
 
 N = TypeVar("N", int, float)
 
 FLEET = typer.Argument(metavar="PIPELINE=RATE", help="pipelines and the requests a second of each")
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """The members and what each runs, in the order asked, and the fleet's sums."""
-
-    members: tuple[Member, ...]
-    plans: tuple[Plan, ...]
-    found: FleetPlan
-
-    def to_json(self) -> dict[str, Any]:
-        """The fleet as plain JSON values."""
-        found = self.found
-        return {
-            "budget_cores": found.budget_cores,
-            "cost_cores": found.cost_cores,
-            "worth": found.worth,
-            "termination": found.termination.value,
-            "solve_s": found.solve_s,
-            "classes": [
-                {
-                    "class": each.priority,
-                    "budget_cores": each.budget_cores,
-                    "cost_cores": each.cost_cores,
-                    "worth": each.worth,
-                    # Where the time was up before a bound was known it is infinite, which JSON has not.
-                    "bound": each.bound if isfinite(each.bound) else None,
-                    "gap": each.gap if isfinite(each.gap) else None,
-                    "price_per_core": each.price,
-                    "termination": each.termination.value,
-                }
-                for each in found.classes
-            ],
-            "pipelines": [
-                {
-                    "weight": member.weight,
-                    "class": member.priority,
-                    "worth": each.worth,
-                    "plan": plan.to_json(),
-                }
-                for member, each, plan in zip(self.members, found.members, self.plans, strict=True)
-            ],
-        }
 
 
 def register(app: typer.Typer) -> None:
@@ -114,7 +69,7 @@ def register(app: typer.Typer) -> None:
         questions = [
             Question(name, objective, compat, allocation, None, pipelines_dir, profiles_dir) for name in rates
         ]
-        planned = plan_together(
+        planned = plan_asked(
             questions,
             list(rates.values()),
             [weights.get(name, 1.0) for name in rates],
@@ -158,7 +113,7 @@ def parse_pairs(
     return found
 
 
-def plan_together(
+def plan_asked(
     questions: Sequence[Question],
     rates_rps: Sequence[float],
     weights: Sequence[float],
@@ -166,20 +121,13 @@ def plan_together(
     budget_cores: float,
     deadline_s: float,
 ) -> Fleet:
-    """The plans of most worth together. Errors: those of `plan_fleet` and `planning_problem`."""
-    from ipa.optimize.describe import describe
-    from ipa.optimize.fleet.plan import Member, plan_fleet
+    """The plans of most worth together. Errors: those of `plan_together` and `planning_problem`."""
+    from ipa.optimize.fleet.plan import Member
+    from ipa.optimize.fleet.together import plan_together
 
     problems = [problem_of(q, rate_rps)[0] for q, rate_rps in zip(questions, rates_rps, strict=True)]
     members = tuple(
         Member(problem, weight, priority)
         for problem, weight, priority in zip(problems, weights, classes, strict=True)
     )
-    found = plan_fleet(members, budget_cores, deadline_s)
-    plans = []
-    for problem, member in zip(problems, found.members, strict=True):
-        plan = describe(problem, member.configs)
-        if plan is None:
-            raise SolverError(f"the fleet's plan for pipeline {member.pipeline!r} was not measured")
-        plans.append(plan)
-    return Fleet(members, tuple(plans), found)
+    return plan_together(members, budget_cores, deadline_s)

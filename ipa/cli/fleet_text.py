@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ipa.cli.fleet import Fleet
 from ipa.cli.plan_text import print_line
+from ipa.optimize.fleet.together import Fleet
 
 HEADINGS = ("λ rps", "class", "weight", "cores", "PAS", "objective", "latency", "SLA")
 

@@ -235,11 +235,13 @@ def rollback(
 
     On a cluster it waits as `apply` does, and also takes back a change that does not get ready.
     """
-    from ipa.cli.source import of, source
+    from ipa.cli.source import entity_tag, of, source
 
     with source(at, namespace=namespace) as service:
+        running = service.get(of(pipeline, "status"))
         body = {"to": to, "by": by or me(), "reason": reason}
-        _report(output, service.send("POST", of(pipeline, "rollback"), body))
+        decision = service.send("POST", of(pipeline, "rollback"), body, if_match=entity_tag(running))
+    _report(output, decision)
 
 
 def pause(

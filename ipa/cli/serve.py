@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,31 +106,22 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _serve(running: App, listener: socket.socket) -> None:
     """Run the loops and the API until a signal says to stop; then end what is under way, and hand over."""
-    loops = (*running.loops.values(), *running.beside.values())
-    threads = [
-        threading.Thread(
-            target=loop.run, args=(running.stop,), name=f"loop-{loop.pipeline.name}", daemon=True
-        )
-        for loop in loops
-    ]
     if running.leadership is not None:
         running.leadership.start()
     if running.webhook is not None:
         running.webhook.start()
-    for thread in threads:
-        thread.start()
+    running.roster.start()
     _listen(running, listener)
     running.stop.set()
-    until_s = time.monotonic() + JOIN_S
-    for thread in threads:
-        thread.join(max(until_s - time.monotonic(), 0.0))
-    running.hand_over(lambda: all(loop.idle(LAST_S) for loop in running.loops.values()))
+    running.roster.join(time.monotonic() + JOIN_S)
+    running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
 
 
 def _listen(running: App, listener: socket.socket) -> None:
     import uvicorn
 
     from ipa.api.app import create_app
+    from ipa.api.server import config_of
     from ipa.api.wiring import services_of
     from ipa.bootstrap import hosts_of
 
@@ -147,15 +137,7 @@ def _listen(running: App, listener: socket.socket) -> None:
             # Only now: whoever reads the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 
-    server = Server(
-        uvicorn.Config(
-            create_app(services_of(running), hosts=hosts_of(running.settings)),
-            log_level="warning",
-            # Its own would write to the terminal itself; ours does so without waiting.
-            log_config=None,
-            timeout_graceful_shutdown=5,
-        )
-    )
+    server = Server(config_of(create_app(services_of(running), hosts=hosts_of(running.settings))))
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True

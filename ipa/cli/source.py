@@ -13,6 +13,7 @@ import httpx
 from ipa.cli import credential
 from ipa.control import clock
 from ipa.model.errors import (
+    BusyError,
     ConflictError,
     ForbiddenError,
     InputError,
@@ -189,10 +190,10 @@ def of(pipeline: str, *rest: str) -> str:
     return "/".join(["pipelines", quote(pipeline, safe=""), *rest])
 
 
-def entity_tag(status: dict[str, Any]) -> str | None:
-    """What to send as If-Match to be refused once the pipeline has moved; None where unknown."""
+def entity_tag(status: dict[str, Any]) -> str:
+    """What to send as If-Match to be refused once the pipeline has moved."""
     revision = str(status["live"]["revision"]).replace('"', "")
-    return f'"{revision}"' if revision else None
+    return f'"{revision}"'
 
 
 def _error(status: int, problem: dict[str, Any]) -> IpaError:
@@ -220,6 +221,9 @@ BY_STATUS: dict[int, type[IpaError]] = {
     409: ConflictError,
     412: ConflictError,
     413: InputError,
+    415: InputError,
     422: InputError,
+    428: ConflictError,
+    429: BusyError,
     503: UnavailableError,
 }

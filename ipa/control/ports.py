@@ -185,6 +185,11 @@ class Deed(StrEnum):
     UNPIN = "unpin"
     FREEZE = "freeze"
     UNFREEZE = "unfreeze"
+    # To the pipeline itself, over the API.
+    GIVE = "give"
+    REPLACE = "replace"
+    PROFILE = "profile"
+    REMOVE = "remove"
 
 
 @dataclass(frozen=True, slots=True)

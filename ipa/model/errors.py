@@ -9,13 +9,17 @@
     ├── UnauthenticatedError    who asks is not known                                           (77)
     ├── ForbiddenError          not allowed by the other side                                   (77)
     ├── InfeasibleError         no plan meets the constraints; says what would                  (3)
+    │   └── UnplannedError          that plan has no configuration to apply                         (3)
     ├── ConflictError           the world moved since it was read                               (4)
     │   ├── DriftError              another hand made it what no plan of ours would be              (4)
+    │   ├── InProgressError         the same request is being carried out now                       (4)
+    │   ├── StaleError              what it was made from is another by now; lists what moved       (4)
     │   └── StandbyError            another replica of the service leads, ask that one              (4)
     ├── RolloutError            a change did not become ready and was taken back                (5)
     ├── DeadlineError           waited long enough                                              (6)
     ├── SolverError             a solver failed                                                 (1)
     │   └── LicenceError        a solver is installed but not licensed for this model           (1)
+    ├── BusyError               more was asked for than may be at once                          (1)
     ├── RecordError             the record of what was decided is not as it was written         (1)
     └── UnavailableError        a metrics server, cluster or store did not answer               (1)
 
@@ -54,6 +58,8 @@ class IpaError(Exception):
     code: ClassVar[str] = "error"
     exit_code: ClassVar[ExitCode] = ExitCode.ERROR
     status: ClassVar[int] = 500
+    # After how many seconds the same may be asked again with success; 0 where time does not mend it.
+    retry_after_s: ClassVar[int] = 0
 
     def __init__(self, message: str, *, hint: str = "", problems: Iterable[Problem] = ()) -> None:
         super().__init__(message)
@@ -128,6 +134,12 @@ class InfeasibleError(IpaError):
     status = 409
 
 
+class UnplannedError(InfeasibleError):
+    """The plan has no configuration, so there is nothing to apply."""
+
+    code = "hold.infeasible"
+
+
 class ConflictError(IpaError):
     """The world moved since it was read; read again and decide again."""
 
@@ -140,6 +152,20 @@ class DriftError(ConflictError):
     """The running workload is not as its pipeline says, by another hand; `problems` lists where."""
 
     code = "conflict.drift"
+
+
+class InProgressError(ConflictError):
+    """The same request is being carried out now."""
+
+    code = "conflict.in_progress"
+    retry_after_s = 1
+
+
+class StaleError(ConflictError):
+    """What it was made from is another by now; `problems` lists what moved."""
+
+    code = "conflict.stale"
+    status = 412
 
 
 class StandbyError(ConflictError):
@@ -176,6 +202,14 @@ class LicenceError(SolverError):
     code = "solver.licence"
 
 
+class BusyError(IpaError):
+    """More was asked for than may be at once; ask again a little later."""
+
+    code = "busy"
+    status = 429
+    retry_after_s = 1
+
+
 class RecordError(IpaError):
     """The record of what was decided is not as it was written; the message names the first entry."""
 
@@ -187,3 +221,4 @@ class UnavailableError(IpaError):
 
     code = "unavailable"
     status = 503
+    retry_after_s = 1

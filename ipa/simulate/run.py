@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipa.control.guards import GuardSettings
@@ -71,9 +71,10 @@ class SimSetup:
     kills: tuple[tuple[float, str, int], ...] = ()
 
 
-def simulate(setup: SimSetup) -> SimResult:
+def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_ratio: None) -> SimResult:
     """The result of the run: deterministic, in virtual time, with the production engine in the loop.
 
+    `on_tick` is told after each tick how much of the load is over.
     Errors: UsageError (no such policy, forecaster), InputError (rates, spacing, settings), InfeasibleError
     (nothing carries the first rate and no `start` is given), those of planning.
     """
@@ -118,7 +119,10 @@ def simulate(setup: SimSetup) -> SimResult:
         settings=setup.guards,
         window_s=setup.forecast.window_s,
         run_id=f"sim{setup.seed}",
-        on_decision=(lambda decision, snapshot: ticks.append(_tick(world, decision, snapshot)),),
+        on_decision=(
+            lambda decision, snapshot: ticks.append(_tick(world, decision, snapshot)),
+            lambda decision, snapshot: on_tick(world.clock.monotonic_s() / duration_s),
+        ),
     )
     _play(loop, world, setup, duration_s)
     paid, pas_mean = world.cluster.core_seconds(duration_s), world.pas_mean(duration_s)

@@ -17,20 +17,32 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store.store import open_store
 from ipa.api.app import create_app
+from ipa.api.examples import PIPELINE
 from ipa.api.rules import RULES
 from ipa.api.services import Authenticator
 from ipa.control.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
-from tests.fakes.people import HIDDEN, OTHERS, TwoNamespaces, oidc, token, two_namespaces
+from tests.fakes.people import (
+    HIDDEN,
+    OTHERS,
+    TwoNamespaces,
+    experiment_of,
+    oidc,
+    plan_of,
+    token,
+    two_namespaces,
+)
 from tests.fakes.services import NOW, ApiClient
 
 # What the matrix expects is written here once more, in other words than the code's: by method and address.
 OPEN = ("/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/problems/{code}", "/assets")
 EVERYWHERE_ALONE = ("/v1/audit",)
 RECORD = ("/v1/audit", "/v1/events")
-WHAT_IFS = ("/plans", "/explanations")
+WHAT_IFS = ("/plans", "/explanations", "/v1/experiments", "{experiment_id}", ":cancel")
+# What changes must say.
+MADE_FOR = {"If-Match": '"1"', "Idempotency-Key": "k"}
 CONFIG = {"stage": "detect", "variant": "v4-320", "batch_size": 1, "cores": 0.5, "replicas": 1}
 CONFIGS = [CONFIG, {**CONFIG, "stage": "recognise", "variant": "v6-240"}]
 BODIES: dict[str, Any] = {
@@ -40,6 +52,12 @@ BODIES: dict[str, Any] = {
     "{stage}": {"replicas": 1},
     "freezes": {"end": (NOW + timedelta(hours=1)).isoformat()},
     "apply": {"configs": CONFIGS},
+}
+# Routes that are about the pipeline that their body names: the least role there.
+OF_BODY = {
+    ("POST", "/v1/pipelines"): "owner",
+    ("POST", "/v1/experiments"): "viewer",
+    ("POST", "/v1/fleet/plans"): "viewer",
 }
 # Identities of the matrix: the role of each in each namespace, "" for none.
 PEOPLE: dict[str, dict[str, str]] = {
@@ -117,24 +135,36 @@ def routes(two: TwoNamespaces) -> list[tuple[str, str]]:
 
 def address(path: str, pipeline: str, decision: str) -> str:
     named = path.replace("{pipeline}", pipeline).replace("{decision_id}", decision)
+    named = named.replace("{plan_id}", plan_of(pipeline)).replace("{experiment_id}", experiment_of(pipeline))
     named = named.replace("{stage}", "detect").replace("{freeze}", "none").replace("{code}", "input")
     return f"{named}/page.js" if path == "/assets" else named
 
 
-def body_of(method: str, path: str) -> Any:
-    return None if method in ("GET", "DELETE") else BODIES.get(path.rsplit("/", 1)[1], {})
+def body_of(method: str, path: str, pipeline: str) -> Any:
+    if method in ("GET", "DELETE"):
+        return None
+    if path == "/v1/pipelines":
+        namespace = OTHERS if pipeline == HIDDEN else "default"
+        return {**PIPELINE, "name": f"new-{namespace}", "seldon": {"name": "new", "namespace": namespace}}
+    if path == "/v1/experiments":
+        return {"pipeline": pipeline, "rates_rps": [1]}
+    if path == "/v1/fleet/plans":
+        return {"budget_cores": 20, "pipelines": [{"pipeline": pipeline, "rate_rps": 1}]}
+    return BODIES.get(path.rsplit("/", 1)[1], {})
 
 
-def ask(api: ApiClient, method: str, path: str, there: str, sent: str | None) -> httpx.Response:
-    headers = {} if sent is None else {"Authorization": f"Bearer {sent}"}
-    return api(method, there, json=body_of(method, path), headers=headers)
+def ask(
+    api: ApiClient, method: str, path: str, there: str, sent: str | None, pipeline: str = "ocr"
+) -> httpx.Response:
+    headers = MADE_FOR if sent is None else {**MADE_FOR, "Authorization": f"Bearer {sent}"}
+    return api(method, there, json=body_of(method, path, pipeline), headers=headers)
 
 
 def plain(answer: httpx.Response) -> tuple[int, str]:
     """What an answer says, without the request's id and what was asked for."""
     text = json.dumps({**answer.json(), "request_id": ""})
     for name in answer.request.url.path.split("/")[3:4]:
-        text = text.replace(name, "NAME")
+        text = text.replace(name.partition(":")[0], "NAME")
     return answer.status_code, text
 
 
@@ -174,7 +204,8 @@ def test_the_matrix(way: tuple[Authenticator, Tokens], two: TwoNamespaces) -> No
         for method, path in routes(two):
             for namespace, (pipeline, decision) in places.items():
                 role = PEOPLE[person].get(namespace, "")
-                answer = ask(api, method, path, address(path, pipeline, decision), tokens.get(person))
+                there = address(path, pipeline, decision)
+                answer = ask(api, method, path, there, tokens.get(person), pipeline)
                 unknown = None
                 if not role and "{" in path:
                     unknown = ask(api, method, path, address(path, "nothing", "nothing"), tokens.get(person))
@@ -183,7 +214,8 @@ def test_the_matrix(way: tuple[Authenticator, Tokens], two: TwoNamespaces) -> No
                 if (
                     OTHERS not in PEOPLE[person]
                     and path != "/metrics"
-                    and not (unknown and pipeline == HIDDEN)
+                    # What was asked for may be named.
+                    and not ((unknown or (method, path) in OF_BODY) and pipeline == HIDDEN)
                 ):
                     faults += ["names what is hidden"] if HIDDEN in answer.text else []
                 wrong += [f"{person} {method} {path} of {namespace}: {fault}" for fault in faults]
@@ -209,6 +241,10 @@ def misfits(
             return ["no challenge"]
     elif path in EVERYWHERE_ALONE and not everywhere:
         wanted = (403,)
+    elif (method, path) in OF_BODY:
+        allowed = is_enough(role, OF_BODY[method, path])
+        # What is hidden is as what is not there; that one may not be put there is no secret.
+        wanted = (200, 201, 202, 409, 422) if allowed else (403,) if "pipelines" in path else (404, 422)
     elif "{" not in path:
         # 503: this world keeps no record to follow.
         wanted = (200, 503) if path in RECORD else (200,)
@@ -220,7 +256,9 @@ def misfits(
         wanted = (403,)
     else:
         # What the route then says is no matter of who asks: there is no freeze, and the world is a fake.
-        wanted = (200, 409, 422, 404) if "{freeze}" in path else (200, 409, 422)
+        wanted = (200, 201, 204, 409, 412, 422)
+        if "{freeze}" in path or "{experiment_id}" in path:
+            wanted += (404,)
     return [] if status in wanted else [f"{status} {answer.text[:150]}"]
 
 
@@ -228,7 +266,7 @@ def test_what_is_refused_changes_nothing(two: TwoNamespaces, tmp_path: Path) -> 
     api, decisions = behind(two, oidc(tmp_path)), len(two.world.log)
     for sent in (None, "nonsense", token("watch"), token("watch-here"), token("act-here")):
         for method, path in routes(two):
-            ask(api, method, path, address(path, HIDDEN, two.there), sent)
+            ask(api, method, path, address(path, HIDDEN, two.there), sent, HIDDEN)
     assert (two.world.controls, len(two.world.log)) == ({}, decisions)
 
 
@@ -255,7 +293,9 @@ def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces, tmp_path: Path) -
     api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here')}"}
     for other in (two.there, "nothing"):
         page = api.get("/v1/pipelines/ocr/decisions", params={"before": other}, headers=owner)
-        back = api.post("/v1/pipelines/ocr/rollback", {"to": other}, headers=owner)
+        tag = api.get("/v1/pipelines/ocr/status", headers=owner).headers["etag"]
+        made_for = {**owner, "If-Match": tag}
+        back = api.post("/v1/pipelines/ocr/rollback", {"to": other}, headers=made_for)
         assert [page.status_code, back.status_code] == [404, 404]
         assert page.json()["detail"] == back.json()["detail"] == f"there is no decision {other!r}"
 
@@ -269,8 +309,16 @@ def test_who_acted_is_who_asked(two: TwoNamespaces, tmp_path: Path) -> None:
     pinned = api("PUT", f"{base}/pins/detect", json={"replicas": 1, **said}, headers=owner).json()
     ends = {"end": (two.world.clock.now() + timedelta(hours=1)).isoformat()}
     frozen = api.post(f"{base}/freezes", {**ends, **said}, headers=owner).json()
-    applied = api.post(f"{base}/apply", {"configs": CONFIGS, **said}, headers=owner).json()
-    back = api.post(f"{base}/rollback", said, headers=owner).json()
+    tag = {"If-Match": api.get(f"{base}/status", headers=owner).headers["etag"]}
+    applied = api.post(f"{base}/apply", {"configs": CONFIGS, **said}, headers=owner | tag).json()
+    back = api.post(f"{base}/rollback", said, headers=owner | tag).json()
+    plan = api.post(f"{base}/plans", {"rate_rps": 5}, headers=owner)
+    once = {"If-Match": plan.headers["etag"], "Idempotency-Key": "k"}
+    planned = api.post(f"{plan.headers['location']}:apply", said, headers=owner | once).json()
+    assert planned["detail"].startswith("requested by ada@x: r; plan ")
+    given = api.post("/v1/pipelines", PIPELINE, headers=owner, params={"by": "someone else"})
+    assert given.status_code == 201
+    assert two.world.kept[-1].values["by"] == "ada@x"
     assert [moded["mode_by"], pinned["pins"][0]["by"], frozen["freezes"][0]["by"]] == ["ada@x"] * 3
     assert applied["detail"].startswith("requested by ada@x: r") and "rollback by ada@x: r" in back["detail"]
 
@@ -286,7 +334,15 @@ def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
     bodies = {
         name for name, it in schemas.items() if name.endswith("Body") and "by" in it.get("properties", {})
     }
-    assert bodies == {"ApplyBody", "FreezeBody", "ModeBody", "PauseBody", "PinBody", "RollbackBody"}
+    assert bodies == {
+        "ApplyBody",
+        "ApplyPlanBody",
+        "FreezeBody",
+        "ModeBody",
+        "PauseBody",
+        "PinBody",
+        "RollbackBody",
+    }
 
 
 def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
@@ -319,3 +375,27 @@ def test_metrics_may_be_closed(two: TwoNamespaces, tmp_path: Path) -> None:
     }
     assert api.get("/metrics").status_code == 401
     assert found == {"watch": 200, "ops": 200, "watch-here": 403, "act-there": 403}
+
+
+def test_a_pipeline_of_others_is_neither_seen_nor_replaced(two: TwoNamespaces, tmp_path: Path) -> None:
+    api = ApiClient(replace(two.world.services(), authenticators=(oidc(tmp_path),)))
+    owner = {"Authorization": f"Bearer {token('act-there')}"}
+    mine = {**PIPELINE, "seldon": {"name": "mine", "namespace": OTHERS}}
+    assert api.post("/v1/pipelines", {**mine, "name": "ocr"}, headers=owner).status_code == 409
+    tag = {"If-Match": api.post("/v1/pipelines", mine, headers=owner).headers["etag"]}
+    # Nor is one's own put among those of others.
+    other = {"seldon": {"namespace": "default"}}
+    assert api("PATCH", "/v1/pipelines/captions", json=other, headers=owner | tag).status_code == 403
+    assert api("DELETE", "/v1/pipelines/captions", headers=owner | tag).status_code == 200
+
+
+def test_a_key_of_a_request_is_its_senders_own(two: TwoNamespaces, tmp_path: Path) -> None:
+    api = behind(two, oidc(tmp_path))
+    answers = []
+    for name in ("ada", "bob"):
+        person = {"Authorization": f"Bearer {token('act-here', sub=name)}"}
+        plan = api.post("/v1/pipelines/ocr/plans", {"rate_rps": 5}, headers=person)
+        once = {"If-Match": plan.headers["etag"], "Idempotency-Key": "the same"}
+        answers.append(api.post(f"{plan.headers['location']}:apply", {}, headers=person | once))
+    assert [each.status_code for each in answers] == [200, 200]
+    assert "bob" in answers[1].json()["detail"]

@@ -12,7 +12,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ipa.api.app import openapi_document
-from tests.fakes.services import ApiClient, FakeWorld
+from ipa.api.jobs import JobDesk
+from tests.fakes.services import ApiClient, FakeClock, FakeWorld
 
 PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"
 
@@ -65,8 +66,10 @@ def test_every_operation_is_named_described_and_may_fail(document: dict[str, Any
     assert len(ids) == len(set(ids))
     for operation in operations:
         assert operation["description"] and operation["tags"]
-        assert "422" not in operation["responses"]
-        assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"]
+        assert "default" not in operation["responses"], "every status is named"
+        refusals = {code: each for code, each in operation["responses"].items() if code >= "400"}
+        assert {"403", "431", "500"} <= set(refusals)
+        assert all(list(each["content"]) == ["application/problem+json"] for each in refusals.values())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,9 @@ def test_problems_are_what_the_document_says(api: ApiClient, document: dict[str,
 
 def test_quantities_carry_their_unit(document: dict[str, Any]) -> None:
     bare = re.compile(r"(^|_)(latency|delay|time|timeout|rate|throughput|capacity|memory)$")
-    for schema in document["components"]["schemas"].values():
+    # In files the unit is in the value.
+    schemas = document["components"]["schemas"]
+    for schema in [each for name, each in schemas.items() if "File" not in name]:
         for name, part in schema.get("properties", {}).items():
             kinds = {part.get("type")} | {each.get("type") for each in part.get("anyOf", [])}
             assert not ({"number", "integer"} & kinds and bare.search(name)), name
@@ -107,3 +112,46 @@ def test_the_page_asks_nobody_else_and_has_no_inline_script() -> None:
         assert re.findall(r"\son\w+=|style=", text) == []
         for asset in re.findall(r"(?:src|href)=\"/assets/([^\"]+)\"", text):
             assert (PAGE / asset).is_file()
+
+
+def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
+    """Method, address, kind and body of every example of a request."""
+    parts = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {})
+            for kind, each in content.items():
+                name = each["schema"].get("$ref", "").rsplit("/", 1)[-1]
+                found = [each["example"]] if "example" in each else parts.get(name, {}).get("examples", [])
+                yield from ((method, path, kind, body) for body in found)
+
+
+def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
+    # Without a process: whether it runs is another test's.
+    desk = JobDesk(FakeClock(), command=("true",))
+    api = ApiClient(FakeWorld(jobs=desk).play(30).services())
+    sent, order = set(), {"post": 0, "put": 1, "patch": 2}
+    for method, path, kind, body in sorted(examples(document), key=lambda it: order[it[0]]):
+        name = "captions" if method == "patch" or "kind" in body else "ocr"
+        stage = "describe" if name == "captions" else "detect"
+        address = path.replace("{pipeline}", name).replace("{stage}", stage)
+        headers = {"Content-Type": kind, "Idempotency-Key": "k"}
+        if "{plan_id}" in path:
+            plan = api.post("/v1/pipelines/ocr/plans", {"rate_rps": 5})
+            address = f"{plan.headers['location']}:apply"
+            headers["If-Match"] = plan.headers["etag"]
+        elif path.endswith(("apply", "rollback")):
+            headers["If-Match"] = api.get("/v1/pipelines/ocr/status").headers["etag"]
+        elif name == "captions":
+            headers["If-Match"] = api.get("/v1/pipelines/captions").headers.get("etag", "")
+        answer = api(method.upper(), address, content=json.dumps(body), headers=headers)
+        assert answer.is_success, f"{method} {path}: {answer.text}"
+        sent.add((method, path))
+    desk.close()
+    wanting = {
+        (method, path)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "requestBody" in operation
+    }
+    assert wanting - sent == set()

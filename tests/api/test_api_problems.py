@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
 import pytest
 
+from ipa.api.limits import BODY_LIMIT_BYTES
 from ipa.api.problems import known_codes
 from ipa.api.services import Check
-from ipa.api.shell import BODY_LIMIT_BYTES
 from ipa.model.errors import (
     ConflictError,
     DeadlineError,
@@ -54,6 +55,10 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     return body
 
 
+# What changes must say.
+MADE_FOR = {"If-Match": '"1"', "Idempotency-Key": "k"}
+
+
 def operations(api: ApiClient) -> list[tuple[str, str]]:
     """Every method and address of the API."""
     paths = api.get("/openapi.json").json()["paths"]
@@ -64,7 +69,11 @@ def test_every_route_refuses_other_methods(api: ApiClient) -> None:
     found = operations(api)
     assert len(found) > 15
     for path in {path for _, path in found}:
-        body = problem(api("PATCH", path.replace("{pipeline}", "ocr")), 405)
+        taken = {method for method, each in found if each == path}
+        other = next(method for method in ("PATCH", "POST", "PUT", "DELETE") if method not in taken)
+        answer = api(other, path.replace("{pipeline}", "ocr"))
+        assert taken <= set(answer.headers["allow"].split(", "))
+        body = problem(answer, 405)
         assert body["hint"].startswith("It takes: ")
 
 
@@ -73,20 +82,24 @@ def test_every_route_names_what_it_does_not_know(api: ApiClient) -> None:
     named = [(method, path) for method, path in operations(api) if "{" in path]
     assert len(named) > 12
     for method, path in named:
-        address = path.replace("{pipeline}", "nope").replace("{decision_id}", "nope").replace("{stage}", "x")
+        address = re.sub(r"\{\w+\}", "nope", path)
         json = None if method == "GET" else bodies.get(path.rsplit("/", 1)[1], {})
-        body = problem(api(method, address, json=json), 404)
+        body = problem(api(method, address, json=json, headers=MADE_FOR), 404)
         assert "nope" in body["detail"] and body["hint"]
 
 
 def test_every_body_that_is_wrong_is_refused_with_pointers(api: ApiClient) -> None:
+    headers = {**MADE_FOR, "If-Match": api.get("/v1/pipelines/ocr").headers["etag"]}
+    paths = api.get("/openapi.json").json()["paths"]
     for method, path in operations(api):
-        if method in ("GET", "DELETE") or path.endswith("/resume"):
+        if "requestBody" not in paths[path][method.lower()]:
             continue
         address = path.replace("{pipeline}", "ocr").replace("{stage}", "detect")
-        assert problem(api(method, address, content=b"{"), 422)["errors"][0]["message"].startswith("not JSON")
-        assert problem(api(method, address, json=[]), 422)["errors"]
-        unknown = problem(api(method, address, json={"colour": 1}), 422)
+        assert problem(api(method, address, content=b"{", headers=headers), 422)["errors"][0][
+            "message"
+        ].startswith("not JSON")
+        assert problem(api(method, address, json=[], headers=headers), 422)["errors"]
+        unknown = problem(api(method, address, json={"colour": 1}, headers=headers), 422)
         assert "/colour" in [item["pointer"] for item in unknown["errors"]]
 
 
@@ -116,9 +129,8 @@ def test_the_errors_of_the_service_keep_their_code(
     api: ApiClient, world: FakeWorld, error: IpaError, status: int
 ) -> None:
     world.broken = error
-    body = problem(
-        api.post("/v1/pipelines/ocr/apply", {"configs": [a_config(), a_config("recognise")]}), status
-    )
+    wanted = {"configs": [a_config(), a_config("recognise")]}
+    body = problem(api.post("/v1/pipelines/ocr/apply", wanted, headers={"If-Match": '"1"'}), status)
     assert (body["code"], body["hint"]) == (error.code, error.hint)
 
 

@@ -92,7 +92,7 @@ def test_a_what_if_without_any_load_wants_a_rate() -> None:
 
 def test_an_infeasible_plan_is_an_answer_not_an_error(api: ApiClient) -> None:
     answer = api.post(f"{OCR}/plans", {"rate_rps": 5, "sla_s": 0.1})
-    assert answer.status_code == 200
+    assert answer.status_code == 201
     assert answer.json()["termination"] == "infeasible"
     assert answer.json()["relaxations"] == ["SLA ≥ 0.31 s"]
 
@@ -124,7 +124,7 @@ def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:
 
     bounds = {"cores": 2.5, "batch_sizes": [1, 2], "accuracy_floor": 0.4}
     body = {"rate_rps": 5, "sla_s": 0.5, "objective": "frugal", "compat": "ipa-artifact", "bounds": bounds}
-    assert ApiClient(replace(services, plan=plan)).post(f"{OCR}/plans", body).status_code == 200
+    assert ApiClient(replace(services, plan=plan)).post(f"{OCR}/plans", body).status_code == 201
     (pipeline, options), *_ = seen
     assert pipeline.objectives["frugal"].sla_s == 0.5 and pipeline.objectives["default"].sla_s is None
     assert pipeline.bounds.cores == 2.5 and pipeline.bounds.batch_sizes == (1, 2)
@@ -156,7 +156,7 @@ def test_pages_put_together_are_the_whole(
 ) -> None:
     # Requests share a tick with each other: a page may end amid them.
     for _ in range(3):
-        api.post(f"{OCR}/apply", {"configs": as_body(LADDER[0][3])})
+        api.change(f"{OCR}/apply", {"configs": as_body(LADDER[0][3])})
     whole = [
         decision.decision_id
         for decision in reversed(world.log)
@@ -229,7 +229,7 @@ def test_the_mode_is_set(api: ApiClient, world: FakeWorld) -> None:
 
 def test_apply_hands_the_loop_what_was_asked_in_order(api: ApiClient, world: FakeWorld) -> None:
     body = {"configs": as_body(LADDER[3][3])[::-1], "by": "kim", "reason": "trial"}
-    decision = api.post(f"{OCR}/apply", body).json()
+    decision = api.change(f"{OCR}/apply", body).json()
     assert decision["reason"] == "apply.requested"
     assert decision["detail"].startswith("requested by kim: trial: detect=")
     assert world.log[-1].configs == LADDER[3][3]
@@ -239,7 +239,7 @@ def test_apply_refuses_what_the_pipeline_cannot_run_all_at_once(api: ApiClient, 
     before = len(world.log)
     one, two = as_body(LADDER[3][3])
     wrong = [{**one, "variant": "v9", "batch_size": 3, "replicas": 9}, one, {**two, "stage": "translate"}]
-    answer = api.post(f"{OCR}/apply", {"configs": wrong})
+    answer = api.change(f"{OCR}/apply", {"configs": wrong})
     assert answer.status_code == 422
     assert [item["pointer"] for item in answer.json()["errors"]] == [
         "/configs/0/variant",
@@ -259,15 +259,14 @@ def test_a_change_made_for_another_state_is_refused(api: ApiClient, world: FakeW
     stale = api.post(f"{OCR}/apply", body, headers={"If-Match": '"something-else"'})
     assert (stale.status_code, stale.json()["code"]) == (412, "http.precondition_failed")
     assert api.post(f"{OCR}/apply", body, headers={"If-Match": tag}).status_code == 200
-    assert api.post(f"{OCR}/apply", body, headers={"If-Match": "*"}).status_code == 200
 
 
 def test_rollback_goes_back_to_what_ran_before(api: ApiClient, world: FakeWorld) -> None:
     applied = [decision for decision in world.log if decision.action is Action.APPLY]
-    decision = api.post(f"{OCR}/rollback", {"by": "kim"}).json()
+    decision = api.change(f"{OCR}/rollback", {"by": "kim"}).json()
     assert decision["configs"] == as_body(applied[-1].previous)
     assert decision["detail"].startswith("rollback by kim: ")
-    first = api.post(f"{OCR}/rollback", {"to": applied[0].decision_id}).json()
+    first = api.change(f"{OCR}/rollback", {"to": applied[0].decision_id}).json()
     assert first["configs"] == as_body(applied[0].configs)
 
 
@@ -279,12 +278,12 @@ def test_rollback_passes_over_a_change_that_was_taken_back(api: ApiClient, world
         stayed, decision_id="back", reason=ReasonCode.ROLLBACK, previous=broken, configs=stayed.configs
     )
     world.log += [failed, back]
-    decision = api.post(f"{OCR}/rollback", {"by": "kim"}).json()
+    decision = api.change(f"{OCR}/rollback", {"by": "kim"}).json()
     assert decision["configs"] == as_body(stayed.previous)
 
 
 def test_rollback_without_anything_to_go_back_to() -> None:
-    answer = ApiClient(FakeWorld().services()).post(f"{OCR}/rollback", {})
+    answer = ApiClient(FakeWorld().services()).change(f"{OCR}/rollback", {})
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 

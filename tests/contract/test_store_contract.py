@@ -10,9 +10,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.kept import PlanRows
+from ipa.control.kept import Basis, Claim, KeptAnswer, KeptPlan
 from ipa.control.ports import ControlStore, DecisionLog, Deed, PipelineControl, ProfileStore, Said
 from ipa.model.decision import Action, Mode
-from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError
+from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from tests.contract.store_harness import Reopen, a_decision
 
@@ -115,3 +117,71 @@ def test_a_newer_schema_is_refused(store: Store, url: str) -> None:
     engine.dispose()
     with pytest.raises(ConfigurationError, match="newer"):
         open_store(url)
+
+
+def a_kept_plan(number: int) -> KeptPlan:
+    plan = a_decision(1).plan
+    assert plan is not None
+    return KeptPlan(f"p{number}", "ocr", "2026-11-24T10:00:00Z", "{}", Basis("7", "a", "b"), plan)
+
+
+def test_plans_come_back_as_they_were_and_the_newest_stay(store: Store, reopen: Reopen) -> None:
+    kept = [a_kept_plan(number) for number in range(4)]
+    for plan in kept[:2]:
+        store.plans.keep(plan)
+        assert store.plans.plan(plan.plan_id) == plan
+    store.plans.flush()
+    assert reopen().plans.plan("p0") == kept[0]
+    rows = PlanRows(store._engine, most=2)
+    for plan in kept[2:]:
+        rows.keep(plan)
+    rows.close()
+    assert store.plans.plan("p3") == kept[3]
+    with pytest.raises(NotFoundError):
+        store.plans.plan("p1")
+
+
+def test_plans_wait_for_a_store_that_does_not_answer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("ipa.adapters.store.kept.writing", _refuse)
+        store.plans.keep(a_kept_plan(1))
+        with pytest.raises(UnavailableError):
+            store.plans.flush()
+        assert store.plans.plan("p1") == a_kept_plan(1)
+    store.plans.flush()
+    assert store.plans.plan("p1") == a_kept_plan(1)
+
+
+def _refuse(*_: object) -> None:
+    raise UnavailableError("it does not answer")
+
+
+def test_a_key_is_whoever_came_first(store: Store, reopen: Reopen) -> None:
+    assert store.answers.claim("k", "m", "us", 100.0) == Claim("m", 100.0, mine=True)
+    assert store.answers.claim("k", "m", "us", 101.0) == Claim("m", 100.0)
+    assert store.answers.claim("k", "other", "us", 101.0).mark == "m"
+    store.answers.settle("k", KeptAnswer(200, "{}"))
+    assert reopen().answers.claim("k", "m", "they", 102.0) == Claim("m", 100.0, answer=KeptAnswer(200, "{}"))
+    # A day later it is still there, a month later it is not.
+    assert store.answers.claim("k", "m", "us", 100.0 + 86400).answer == KeptAnswer(200, "{}")
+    assert store.answers.claim("k", "m", "us", 100.0 + 30 * 86400).mine
+
+
+def test_a_key_that_was_left_is_taken_up_by_the_next(store: Store) -> None:
+    store.answers.claim("k", "m", "us", 100.0)
+    assert not store.answers.claim("k", "other", "they", 101.0).mine
+    assert store.answers.claim("k", "m", "they", 101.0) == Claim("m", 100.0, mine=True, is_resumed=True)
+    assert not store.answers.claim("k", "m", "they", 102.0).mine
+    assert store.answers.claim("k", "m", "they", 1000.0).is_resumed
+    store.answers.release("k")
+    assert store.answers.claim("k", "other", "us", 1001.0) == Claim("other", 1001.0, mine=True)
+
+
+def test_pipelines_that_were_given_come_back(store: Store, reopen: Reopen) -> None:
+    store.given.keep("b", {"name": "b", "sla": 1}, "2026-11-24T10:00:00Z")
+    store.given.keep("a", {"name": "a"}, "2026-11-24T10:00:00Z")
+    store.given.keep("b", {"name": "b", "sla": 2}, "2026-11-24T10:00:01Z")
+    assert list(reopen().given.all().items()) == [("a", {"name": "a"}), ("b", {"name": "b", "sla": 2})]
+    store.given.remove("a")
+    store.given.remove("a")
+    assert list(store.given.all()) == ["b"]

@@ -16,10 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
+from ipa.api.jobs import Job, JobDesk, JobPhase, _Entry
 from ipa.api.services import Services
 from ipa.control.clock import VirtualClock
+from ipa.control.kept import Basis, KeptPlan
 from ipa.model.pipeline import SeldonTarget
-from tests.fakes.services import FakeWorld, a_pipeline
+from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan
 
 ISSUER, AUDIENCE = "https://issuer.example", "ipa"
 # Whose the second pipeline is; its name must not be found in answers to others.
@@ -97,6 +99,26 @@ class TwoNamespaces:
     there: str
 
 
+def plan_of(pipeline: str) -> str:
+    """The id of a plan of that pipeline."""
+    return f"plan-{pipeline}"
+
+
+def experiment_of(pipeline: str) -> str:
+    """The id of an experiment with that pipeline."""
+    return f"run-{pipeline}"
+
+
+class _Jobs(JobDesk):
+    """Runs nothing; there is an experiment of each pipeline."""
+
+    def __init__(self) -> None:
+        super().__init__(VirtualClock(), ("true",), waiting=1000)
+        for name in ("ocr", HIDDEN):
+            job = Job(experiment_of(name), {"pipeline": name}, JobPhase.DONE, 100, NOW)
+            self._entries[job.job_id] = _Entry(job, {})
+
+
 def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     """The world, some ticks old."""
     world = FakeWorld().play(ticks)
@@ -104,5 +126,9 @@ def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     here = world.log[-1]
     there = replace(here, decision_id="there-0001", pipeline=HIDDEN)
     world.record(there)
-    services = replace(world.services(), pipelines={"ocr": a_pipeline(), HIDDEN: other})
+    services = replace(world.services(), pipelines={"ocr": a_pipeline(), HIDDEN: other}, jobs=_Jobs())
+    for name in services.pipelines:
+        basis = Basis(str(world.applied_tick), "", "")
+        at = world.clock.now().isoformat()
+        world.plans.keep(KeptPlan(plan_of(name), name, at, "{}", basis, a_plan(5.0)))
     return TwoNamespaces(world, services, here.decision_id, there.decision_id)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 from fastapi import FastAPI
@@ -16,12 +17,15 @@ from prometheus_client import CollectorRegistry, Counter
 
 from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
+from ipa.api.jobs import JobDesk
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
+from ipa.bootstrap.roster import Makers, Roster
 from ipa.control.actuation import Phase
 from ipa.control.audit import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
+from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.control.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
@@ -31,8 +35,12 @@ from ipa.model.observation import Measured, Missing, MissingReason, Observation,
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
+from ipa.settings import Settings
+from tests.fakes.kept import FakeAnswers, FakePlans
+from tests.fakes.store import FakeRosterStore
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
@@ -156,22 +164,31 @@ class FakeWorld:
     metrics_fail: bool = False
     broken: Exception | None = None
     beside: tuple[BesideLive, ...] = ()
+    plans: PlanStore = field(default_factory=FakePlans)
+    answers: AnswerStore = field(default_factory=FakeAnswers)
+    # Experiments; made where none is given.
+    jobs: JobDesk | None = None
     checks: tuple[Check, ...] = (Check("store", True, required=True), Check("prometheus", True))
 
     def services(self) -> Services:
         """This world behind the API."""
         registry = CollectorRegistry()
+        roster = self.roster()
         Counter("ipa_test", "Something to scrape.", registry=registry).inc()
         return Services(
-            pipelines={"ocr": a_pipeline()},
-            profiles=lambda _: {"detect": a_profile("detect"), "recognise": a_profile("recognise")},
+            pipelines=roster.pipelines,
+            # Tests may put other pipelines in the place of these; they are as ocr is.
+            profiles=lambda name: roster.profiles.get(name, roster.profiles["ocr"]),
             log=self,
             controls=self,
             plan=self.plan,
-            live=lambda _: live_state(
-                a_pipeline(),
-                {"detect": a_profile("detect"), "recognise": a_profile("recognise")},
-                self.snapshot(),
+            fleet=lambda members, budget: plan_together(members, budget, 5.0),
+            live=lambda name: live_state(
+                roster.pipelines.get(name, a_pipeline()),
+                roster.profiles.get(name, roster.profiles["ocr"]),
+                Snapshot(name, 0, self.control(name), Phase.IDLE)
+                if name in roster.pipelines and name not in roster.files
+                else self.snapshot(),
                 now=self.clock.now(),
                 tick_s=TICK_S,
             ),
@@ -179,11 +196,34 @@ class FakeWorld:
             readiness=lambda: self.checks,
             verify=self.verify,
             clock=self.clock,
+            plans=self.plans,
+            answers=self.answers,
+            given=roster,
+            jobs=self.jobs or JobDesk(self.clock),
+            settings=Settings(),
             registry=registry,
             beside=lambda _: self.beside,
             record=self,
             # What answers in this process is read to its end, so that streams end once they have caught up.
             streams=Streams(Feed(self, self.clock.monotonic_s, poll_s=0.0), longest_s=0.0),
+        )
+
+    def roster(self) -> Roster:
+        """The pipeline as one of a file, and place for others, none of which is controlled here."""
+        store = FakeRosterStore(self)
+        return Roster(
+            {"ocr": a_pipeline()},
+            {"ocr": {"detect": a_profile("detect"), "recognise": a_profile("recognise")}},
+            {},
+            {},
+            Makers(
+                loops=_no_loops,
+                unfit=lambda pipeline: "nothing runs here; it can be planned",
+                profiles=lambda pipeline: store.profiles(pipeline.name),
+            ),
+            store,
+            self.clock,
+            threading.Event(),
         )
 
     def record(self, decision: Decision) -> None:
@@ -386,6 +426,10 @@ class FakeWorld:
         )  # fmt: skip
 
 
+def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
+    raise AssertionError(f"{pipeline.name} is not controlled here")
+
+
 class InProcess(httpx.BaseTransport):
     """Carries requests to an application in this process, without a socket."""
 
@@ -422,3 +466,8 @@ class ApiClient:
     def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
         """The response to POST of that JSON."""
         return self("POST", path, json=json, **options)
+
+    def change(self, path: str, json: Any = None, pipeline: str = "ocr") -> httpx.Response:
+        """The response to POST of that JSON, made for what the status says now."""
+        tag = self.get(f"/v1/pipelines/{pipeline}/status").headers["etag"]
+        return self.post(path, json, headers={"If-Match": tag})

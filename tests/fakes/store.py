@@ -1,12 +1,14 @@
-"""The decision log and the control store in memory."""
+"""The decision log and the control store in memory, and what a roster keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ipa.control.ports import PipelineControl, Said
+from ipa.control.ports import ControlStore, PipelineControl, Said
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError, NotFoundError
+from ipa.model.profile import StageProfile
 
 
 class FakeStore:
@@ -53,3 +55,44 @@ class FakeStore:
     def _check(self) -> None:
         if self.failing is not None:
             raise self.failing
+
+
+class FakeGiven:
+    """The pipelines that were given."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+
+    def all(self) -> dict[str, Any]:
+        return dict(self.kept)
+
+    def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
+        self.kept[name] = mapping
+
+    def remove(self, name: str) -> None:
+        self.kept.pop(name, None)
+
+
+class FakeRosterStore:
+    """What a roster keeps, over a control store."""
+
+    def __init__(self, controls: ControlStore) -> None:
+        self.given = FakeGiven()
+        self._controls = controls
+        self._profiles: dict[str, dict[str, StageProfile]] = {}
+
+    def control(self, pipeline: str) -> PipelineControl:
+        return self._controls.control(pipeline)
+
+    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+        self._controls.set_control(pipeline, control, said)
+
+    def save_profile(self, profile: StageProfile) -> int:
+        self._profiles.setdefault(profile.pipeline, {})[profile.stage] = profile
+        return 1
+
+    def profile(self, pipeline: str, stage: str) -> StageProfile:
+        return self._profiles[pipeline][stage]
+
+    def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
+        return dict(self._profiles.get(pipeline, {}))

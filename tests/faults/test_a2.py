@@ -143,7 +143,9 @@ def ask(url: str, arrived: threading.Event) -> threading.Thread:
             until_s = monotonic() + GRACE_S
             while not arrived.is_set() and monotonic() < until_s:
                 try:
-                    client.post("/v1/pipelines/pages/apply", json={"configs": WANTED})
+                    tag = client.get("/v1/pipelines/pages/status").headers["ETag"]
+                    headers = {"If-Match": tag}
+                    client.post("/v1/pipelines/pages/apply", json={"configs": WANTED}, headers=headers)
                 except httpx.HTTPError:
                     # The service ended before it answered.
                     return

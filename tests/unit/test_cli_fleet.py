@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ipa.cli.fleet import parse_pairs, plan_together
+from ipa.cli.fleet import parse_pairs, plan_asked
 from ipa.cli.fleet_text import print_fleet
 from ipa.cli.main import run
 from ipa.cli.output import printer
@@ -85,7 +85,7 @@ def test_text_has_a_line_a_pipeline_and_the_sums(capsys: Capture) -> None:
 
 def test_what_is_not_proved_is_said_and_is_json(capsys: Capture) -> None:
     question = Question("video", None, "tail", "free", None, None, None)
-    proved = plan_together([question], [20.0], [1.0], [0], 12.0, 5.0)
+    proved = plan_asked([question], [20.0], [1.0], [0], 12.0, 5.0)
     for gap, words in ((inf, "no bound known"), (0.25, "gap 25.00%")):
         (each,) = proved.found.classes
         open_class = replace(each, bound=each.worth + gap, gap=gap, termination=Termination.FEASIBLE)

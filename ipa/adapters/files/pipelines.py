@@ -48,7 +48,7 @@ def load_pipeline(path: Path) -> Pipeline:
 def read_pipeline(path: Path) -> tuple[Pipeline, Document]:
     """As `load_pipeline`, with the document, which knows where everything stands."""
     document = parse(read_text(path), str(path))
-    return _checked(document), document
+    return pipeline_in(document), document
 
 
 def load_pipelines(folder: Path) -> dict[str, Pipeline]:
@@ -75,10 +75,11 @@ def load_pipelines(folder: Path) -> dict[str, Pipeline]:
 
 def pipeline_from_mapping(data: Any, path: str = "") -> Pipeline:
     """The pipeline in a mapping with the keys of a file, such as a request's body; InputError as there."""
-    return _checked(Document(path, data))
+    return pipeline_in(Document(path, data))
 
 
-def _checked(document: Document) -> Pipeline:
+def pipeline_in(document: Document) -> Pipeline:
+    """The pipeline in the document; InputError lists every problem."""
     check_structure(document, "pipeline")
     check_pipeline(document)
     document.raise_problems()

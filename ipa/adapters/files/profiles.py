@@ -39,10 +39,15 @@ def load_profile(path: Path) -> StageProfile:
 def read_profile(path: Path) -> tuple[StageProfile, Document]:
     """As `load_profile`, with the document, which knows where everything stands."""
     document = parse(read_text(path), str(path))
+    return profile_in(document), document
+
+
+def profile_in(document: Document) -> StageProfile:
+    """The profile in the document; InputError lists every problem."""
     check_structure(document, "profile")
     check_profile(document)
     document.raise_problems()
-    return _profile(document.data), document
+    return _profile(document.data)
 
 
 def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ipa.adapters.files.dumping import dump_yaml
 from ipa.adapters.files.graph import FanOut
 from ipa.adapters.files.quantities import format_duration, format_memory, format_number, format_rate
 from ipa.model.pipeline import (
@@ -51,6 +52,11 @@ def pipeline_to_mapping(pipeline: Pipeline) -> dict[str, Any]:
             ],
         }
     )
+
+
+def dump_pipeline(pipeline: Pipeline) -> str:
+    """The text of a pipeline file; `load_pipeline` reads the same pipeline back."""
+    return dump_yaml(pipeline_to_mapping(pipeline))
 
 
 def _graph_mapping(pipeline: Pipeline) -> dict[str, Any]:

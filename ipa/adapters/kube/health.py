@@ -18,15 +18,17 @@ class KubeHealth(Collector):
     """Reads the figures whenever the metrics are asked for."""
 
     def __init__(self, client: KubeClient, events: KubeEvents, watchers: Sequence[Watcher]) -> None:
-        self._client, self._events, self._watchers = client, events, tuple(watchers)
+        self._client, self._events, self._watchers = client, events, watchers
 
     def collect(self) -> Iterator[Metric]:
         """Clock skew, lists and failures of the watches, Events that were not told."""
         skew_s = self._client.skew_s
         yield gauged(table.KUBE_SKEW, [] if skew_s is None else [((), skew_s)])
-        places = [(each.feed.namespace, each.feed.what) for each in self._watchers]
-        lists = [each.lists for each in self._watchers]
-        failures = [each.failures for each in self._watchers]
+        # More may come while the service runs.
+        watchers = list(self._watchers)
+        places = [(each.feed.namespace, each.feed.what) for each in watchers]
+        lists = [each.lists for each in watchers]
+        failures = [each.failures for each in watchers]
         yield counted(table.KUBE_LISTS, zip(places, lists, strict=True))
         yield counted(table.KUBE_FAILURES, zip(places, failures, strict=True))
         yield counted(table.KUBE_EVENTS_DROPPED, [((), self._events.dropped)])

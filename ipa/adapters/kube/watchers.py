@@ -41,25 +41,43 @@ class Watchers:
         gap_s: float,
         stop: StopSignal,
     ) -> None:
-        clock = SystemClock(stop)
-        self._wake = AtMost(wake, gap_s, clock)
+        self._clock = SystemClock(stop)
+        self._wake = AtMost(wake, gap_s, self._clock)
         self._client = client
-        self._pipelines = {place: pipeline.name for pipeline in pipelines for place in _places(pipeline)}
-        found = [
-            feed
-            for namespace in sorted({namespace for namespace, _ in self._pipelines})
-            for feed in feeds(client, namespace)
-        ]
-        self.watchers = tuple(Watcher(feed, self._changed, clock) for feed in found)
-        self._threads = [
-            threading.Thread(target=one.run, name=f"watch-{one.feed.namespace}-{one.feed.what}", daemon=True)
-            for one in self.watchers
-        ]
+        self._pipelines: dict[tuple[str, str], str] = {}
+        self.watchers: list[Watcher] = []
+        self._threads: list[threading.Thread] = []
+        self._started = False
+        for pipeline in sorted(pipelines, key=lambda each: [place[0] for place in _places(each)]):
+            self.add(pipeline)
 
     def start(self) -> None:
         """Begin to watch."""
+        self._started = True
         for thread in self._threads:
             thread.start()
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Watch this pipeline too."""
+        for namespace, name in _places(pipeline):
+            if not any(watcher.feed.namespace == namespace for watcher in self.watchers):
+                self._watch(namespace)
+            self._pipelines[namespace, name] = pipeline.name
+
+    def remove(self, pipeline: Pipeline) -> None:
+        """Watch it no longer. Its namespace is watched on: another may come there."""
+        for place in [place for place, name in self._pipelines.items() if name == pipeline.name]:
+            del self._pipelines[place]
+
+    def _watch(self, namespace: str) -> None:
+        for feed in feeds(self._client, namespace):
+            watcher = Watcher(feed, self._changed, self._clock)
+            name = f"watch-{namespace}-{feed.what}"
+            thread = threading.Thread(target=watcher.run, name=name, daemon=True)
+            self.watchers.append(watcher)
+            self._threads.append(thread)
+            if self._started:
+                thread.start()
 
     def close(self) -> None:
         """End every watch; a call under way ends by its deadline. `stop` is to be set before."""

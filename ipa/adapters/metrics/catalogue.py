@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import inf, nan
 
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics import MetricWrapperBase
 
 import ipa
 from ipa.metering import table
@@ -120,6 +121,13 @@ class Catalogue:
         self.sla_percentile.labels(name).set(pipeline.sla.percentile / 100)
         for bound_s, weight in bucket_weights(pipeline.sla.latency_s, table.ROUTER_SECONDS.buckets):
             self.sla_bucket_weight.labels(name, "+Inf" if bound_s == inf else str(bound_s)).set(weight)
+
+    def end(self, pipeline: Pipeline) -> None:
+        """Take away every series of a pipeline that is no longer controlled."""
+        self._pipelines.pop(pipeline.name, None)
+        for metric in vars(self).values():
+            if isinstance(metric, MetricWrapperBase) and "pipeline" in metric._labelnames:
+                metric.remove_by_labels({"pipeline": pipeline.name})
 
     def stages(self, pipeline: str) -> tuple[str, ...]:
         """The stages of that pipeline; none where it was not started."""

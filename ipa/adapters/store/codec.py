@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ipa.control.kept import KeptPlan
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision
 from ipa.model.errors import UnavailableError
@@ -41,3 +42,4 @@ class Codec(Generic[T]):
 DECISION = Codec(Decision)
 CONTROL = Codec(PipelineControl)
 PROFILE = Codec(StageProfile)
+KEPT_PLAN = Codec(KeptPlan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +94,11 @@ def writing(engine: Engine, lock: int) -> Iterator[Connection]:
                 connection.execute(text("SET LOCAL synchronous_commit TO ON"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
             yield connection
+
+
+def lock_of(kind: str, name: str) -> int:
+    """The key under which writers of one thing wait for each other on PostgreSQL."""
+    return zlib.crc32(f"ipa/{kind}/{name}".encode())
 
 
 def _parse(store_url: str) -> URL:

@@ -109,3 +109,37 @@ class KeyRow(Base):
     created_at: Mapped[str] = mapped_column(String(40))
     expires_at: Mapped[str | None] = mapped_column(String(40))
     revoked_at: Mapped[str | None] = mapped_column(String(40))
+
+
+class PlanRow(Base):
+    """A plan that was made for people; only the newest are kept."""
+
+    __tablename__ = "ipa_plans"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    plan_id: Mapped[str] = mapped_column(String(64), unique=True)
+    pipeline: Mapped[str] = mapped_column(NAME)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class AnswerRow(Base):
+    """What the request of a key was answered with; without a status it is not known yet."""
+
+    __tablename__ = "ipa_answers"
+
+    key: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    mark: Mapped[str] = mapped_column(DIGEST)
+    holder: Mapped[str] = mapped_column(DIGEST)
+    at_s: Mapped[float] = mapped_column(index=True)
+    status: Mapped[int | None]
+    body: Mapped[str | None] = mapped_column(Text)
+
+
+class PipelineRow(Base):
+    """A pipeline that was given over the API, as the mapping that a file would hold."""
+
+    __tablename__ = "ipa_pipelines"
+
+    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
+    at: Mapped[str] = mapped_column(String(40))
+    body: Mapped[str] = mapped_column(Text)

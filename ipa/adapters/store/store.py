@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
 from ipa.adapters.store import audit
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
-from ipa.adapters.store.database import open_engine, reading, writing
+from ipa.adapters.store.database import lock_of, open_engine, reading, writing
+from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
@@ -28,17 +29,22 @@ RECORD_LOCK = zlib.crc32(b"ipa/record")
 class Store:
     """Decisions, controls and profiles in one database, and the record of who decided and said what.
 
-    Safe for many threads and processes.
+    Safe for many threads and processes. `plans` and `answers` are those of the API, `given` the pipelines
+    that came over it.
     """
 
     def __init__(self, engine: Engine, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._engine, self._now = engine, now
         self.keys = Keys(engine)
+        self.plans = PlanRows(engine)
+        self.answers = AnswerRows(engine)
+        self.given = PipelineRows(engine)
         # Times that something could not be recorded.
         self.failures = 0
 
     def close(self) -> None:
-        """Close every connection."""
+        """Write what waits, and close every connection."""
+        self.plans.close()
         self._engine.dispose()
 
     def record(self, decision: Decision) -> None:
@@ -100,7 +106,7 @@ class Store:
 
     def set_cursor(self, name: str, seq: int) -> None:
         """Keep it."""
-        with writing(self._engine, _lock("cursors", name)) as connection:
+        with writing(self._engine, lock_of("cursors", name)) as connection:
             changed = connection.execute(update(CursorRow).where(CursorRow.name == name).values(seq=seq))
             if changed.rowcount == 0:
                 connection.execute(insert(CursorRow).values(name=name, seq=seq))
@@ -161,7 +167,7 @@ class Store:
         """The revision under which it is kept, from 1 on; the same one again where nothing changed."""
         body = PROFILE.text(profile)
         mark = digest(f"{body}\0")
-        with writing(self._engine, _lock("profiles", f"{profile.pipeline}/{profile.stage}")) as connection:
+        with writing(self._engine, lock_of("profiles", f"{profile.pipeline}/{profile.stage}")) as connection:
             newest = _newest_profile(connection, profile.pipeline, profile.stage)
             if newest is not None and newest[1] == mark:
                 return newest[0]
@@ -217,8 +223,3 @@ def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[
         .limit(1)
     ).first()
     return None if row is None else (row[0], row[1], row[2])
-
-
-def _lock(kind: str, name: str) -> int:
-    """The key under which writers of one thing wait for each other on PostgreSQL."""
-    return zlib.crc32(f"ipa/{kind}/{name}".encode())

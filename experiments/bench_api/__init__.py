@@ -1,0 +1,1 @@
+"""How much the API bears, with a control loop beside it."""

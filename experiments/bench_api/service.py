@@ -1,0 +1,137 @@
+"""The service under load: the API over a real store and our planner, and a loop that ticks beside it.
+
+`python -m experiments.bench_api.service FOLDER` prints its port, and after SIGTERM the loop's ticks as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.store import open_store
+from ipa.api.app import create_app
+from ipa.api.limits import Limits
+from ipa.api.server import config_of
+from ipa.api.services import Services
+from ipa.control.clock import SystemClock
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import Snapshot
+from ipa.model.decision import Decision, Mode
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
+from ipa.policies.planning import plan_pipeline
+from tests.fakes.metrics import FakeMetrics
+from tests.fakes.services import FakeWorld
+from tests.fakes.store import FakeStore
+from tests.fakes.workload import FakeWorkload
+from tests.fakes.world import PIPELINE, SMALLEST, Scenario, ours, profiled, window_max
+from tests.fakes.world import scenario as virtual
+
+ROOT = Path(__file__).resolve().parents[2]
+# So short that a tick would show any delay; the service's own is 10 s.
+TICK_S = 0.5
+PLANNED = "video"
+MANY = 1000
+# Flooded as any client's: past it requests are refused.
+LIMIT_RPS = 400.0
+
+
+class Ticks:
+    """When the ticks of the loop began, and how long each took."""
+
+    def __init__(self) -> None:
+        self.began_s: list[float] = []
+        self.took_s: list[float] = []
+
+    def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
+        """A hook of the loop."""
+        self.began_s.append(time.monotonic() - snapshot.tick_s)
+        self.took_s.append(snapshot.tick_s)
+
+
+def loop_of(ticks: Ticks, waker: threading.Event) -> ControlLoop:
+    """A loop in real time over a world in memory: it observes, forecasts, plans and decides as any."""
+    clock, settings = SystemClock(waker), replace(virtual().settings, tick_s=TICK_S)
+    made = Scenario(
+        clock,  # type: ignore[arg-type]
+        FakeMetrics(clock, lambda t_s: 5.0 + 4.0 * ((t_s % 20) > 10)),  # type: ignore[arg-type]
+        FakeWorkload(clock, SMALLEST, 1.0),  # type: ignore[arg-type]
+        FakeStore(PipelineControl(mode=Mode.ACTIVE)),
+        None,  # type: ignore[arg-type]
+        settings,
+    )
+    return ControlLoop(
+        PIPELINE,
+        World(clock, made.metrics, made.workload, made.store, made.store),
+        policy=ours(),
+        predict=profiled().predict,
+        forecaster=window_max,
+        settings=settings,
+        window_s=60.0,
+        run_id="bench",
+        on_decision=(ticks,),
+        waker=waker,
+    )
+
+
+def services(folder: Path) -> Services:
+    """The API's, with a pipeline to plan and a thousand to list."""
+    store = open_store(f"sqlite:///{folder}/ipa.sqlite3")
+    found = load_pipelines(ROOT / "pipelines")[PLANNED]
+    profiles = load_profiles(ROOT / "profiles", PLANNED)
+    made = FakeWorld(plans=store.plans, answers=store.answers).play(60).services()
+    many = {f"{PLANNED}-{number}": replace(found, name=f"{PLANNED}-{number}") for number in range(MANY - 1)}
+
+    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+        return plan_pipeline(pipeline, profiles, rate_rps, **options)
+
+    return replace(
+        made,
+        pipelines={PLANNED: found, **many},
+        profiles=lambda name: profiles,
+        plan=plan,
+        limits=Limits(LIMIT_RPS),
+    )
+
+
+class Server(uvicorn.Server):
+    """Uvicorn raises a signal again once it has stopped, before there is anything told of the ticks."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    logging.disable(logging.CRITICAL)
+    ticks, stop, waker = Ticks(), threading.Event(), threading.Event()
+    thread = threading.Thread(target=loop_of(ticks, waker).run, args=(stop,))
+    server = Server(config_of(create_app(services(Path(sys.argv[1])))))
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    thread.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        server.run(sockets=[listener])
+    stop.set()
+    waker.set()
+    thread.join()
+    print(json.dumps({"began_s": ticks.began_s, "took_s": ticks.took_s}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The ports PlanStore and AnswerStore over the database, and the pipelines that were given over the API."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Engine, delete, func, insert, select, update
+
+from ipa.adapters.store.codec import KEPT_PLAN
+from ipa.adapters.store.database import lock_of, reading, writing
+from ipa.adapters.store.schema import AnswerRow, PipelineRow, PlanRow
+from ipa.control.canonical import digest
+from ipa.control.kept import Claim, KeptAnswer, KeptPlan
+from ipa.model.errors import IpaError, NotFoundError
+
+log = logging.getLogger("ipa.store")
+# Of some 4 kB each.
+MOST_PLANS = 20_000
+# Plans wait so long for each other, so that they are written together.
+FLUSH_S = 0.2
+# A retry comes within minutes, at worst after a weekend.
+ANSWERS_S = 7 * 86400.0
+# No request takes longer: a write to a cluster ends by its own deadline long before.
+LONGEST_S = 300.0
+
+
+class PlanRows:
+    """The newest `most` plans, on disk a moment after they were made.
+
+    Written together, since each transaction waits for the disk and what-ifs come by the hundred: decisions of
+    the loops must not wait behind them. What a crash loses of them is made again by asking again.
+    """
+
+    def __init__(self, engine: Engine, most: int = MOST_PLANS) -> None:
+        self._engine, self._most = engine, most
+        self._lock = threading.Lock()
+        self._waiting: dict[str, KeptPlan] = {}
+        self._timer: threading.Timer | None = None
+
+    def keep(self, plan: KeptPlan) -> None:
+        """Keep it, and let go of those that are too many."""
+        with self._lock:
+            self._waiting[plan.plan_id] = plan
+            if len(self._waiting) > self._most:
+                self._waiting.pop(next(iter(self._waiting)))
+            if self._timer is None:
+                self._timer = threading.Timer(FLUSH_S, self._flush_late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def plan(self, plan_id: str) -> KeptPlan:
+        """That plan; NotFoundError where there is none any more."""
+        with self._lock:
+            waiting = self._waiting.get(plan_id)
+        if waiting is not None:
+            return waiting
+        with reading(self._engine) as connection:
+            body = connection.scalar(select(PlanRow.body).where(PlanRow.plan_id == plan_id))
+        if body is None:
+            raise NotFoundError(
+                f"there is no plan {plan_id!r}",
+                hint=f"The newest {self._most} are kept; POST /v1/pipelines/PIPELINE/plans makes one.",
+            )
+        return KEPT_PLAN.value(body)
+
+    def flush(self) -> None:
+        """Write what waits; UnavailableError where that fails, and it waits on."""
+        with self._lock:
+            waiting = list(self._waiting.values())
+            self._timer = None
+        if not waiting:
+            return
+        rows = [
+            {"plan_id": plan.plan_id, "pipeline": plan.pipeline, "body": KEPT_PLAN.text(plan)}
+            for plan in waiting
+        ]
+        with writing(self._engine, lock_of("plans", "")) as connection:
+            connection.execute(insert(PlanRow), rows)
+            newest = connection.scalar(select(func.max(PlanRow.seq))) or 0
+            connection.execute(delete(PlanRow).where(PlanRow.seq <= newest - self._most))
+        with self._lock:
+            for plan in waiting:
+                self._waiting.pop(plan.plan_id, None)
+
+    def close(self) -> None:
+        """Write what waits, as far as that goes."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+        self._flush_late()
+
+    def _flush_late(self) -> None:
+        try:
+            self.flush()
+        except IpaError as error:
+            log.warning("plans that were asked for are not kept on disk yet: %s", error.message)
+
+
+class AnswerRows:
+    """Answers by key, for a week."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def claim(self, key: str, mark: str, holder: str, now_s: float) -> Claim:
+        """Take the key where nobody did, or whoever did is gone; else how it stands."""
+        key, holder = digest(key), digest(holder)
+        with writing(self._engine, lock_of("answers", key)) as connection:
+            connection.execute(delete(AnswerRow).where(AnswerRow.at_s < now_s - ANSWERS_S))
+            row = connection.execute(
+                select(AnswerRow.mark, AnswerRow.at_s, AnswerRow.holder, AnswerRow.status, AnswerRow.body)
+                .where(AnswerRow.key == key)
+            ).first()  # fmt: skip
+            if row is None:
+                connection.execute(insert(AnswerRow).values(key=key, mark=mark, holder=holder, at_s=now_s))
+                return Claim(mark, now_s, mine=True)
+            first, at_s, kept_by, status, body = row
+            if status is not None:
+                return Claim(first, at_s, answer=KeptAnswer(status, body or ""))
+            is_left = kept_by != holder or now_s - at_s > LONGEST_S
+            if not is_left or first != mark:
+                return Claim(first, at_s)
+            connection.execute(
+                update(AnswerRow).where(AnswerRow.key == key).values(holder=holder, at_s=now_s)
+            )
+            return Claim(first, at_s, mine=True, is_resumed=True)
+
+    def settle(self, key: str, answer: KeptAnswer) -> None:
+        """Keep the answer; on disk when this returns."""
+        self._write(key, update(AnswerRow).values(status=answer.status, body=answer.body))
+
+    def release(self, key: str) -> None:
+        """Give up a key under which nothing happened."""
+        self._write(key, delete(AnswerRow))
+
+    def _write(self, key: str, statement: Any) -> None:
+        with writing(self._engine, lock_of("answers", digest(key))) as connection:
+            connection.execute(statement.where(AnswerRow.key == digest(key)))
+
+
+class PipelineRows:
+    """Pipelines that were given over the API, each as the mapping that a file would hold."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def all(self) -> dict[str, Any]:
+        """Every one by its name."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(PipelineRow.pipeline, PipelineRow.body)).all()
+        return {name: json.loads(body) for name, body in sorted(rows)}
+
+    def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
+        """Keep it, in the place of one of that name; on disk when this returns."""
+        values = {"at": at, "body": json.dumps(mapping, ensure_ascii=False)}
+        with writing(self._engine, lock_of("pipelines", name)) as connection:
+            changed = connection.execute(
+                update(PipelineRow).where(PipelineRow.pipeline == name).values(**values)
+            )
+            if changed.rowcount == 0:
+                connection.execute(insert(PipelineRow).values(pipeline=name, **values))
+
+    def remove(self, name: str) -> None:
+        """Forget it, where there is one."""
+        with writing(self._engine, lock_of("pipelines", name)) as connection:
+            connection.execute(delete(PipelineRow).where(PipelineRow.pipeline == name))

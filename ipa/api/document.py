@@ -1,0 +1,42 @@
+"""What the OpenAPI document says beyond what the routes' types do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ipa.adapters.files.structure import KINDS, schema_text
+from ipa.api import problems
+from ipa.api.examples import BODIES
+from ipa.api.preconditions import REQUIRED
+
+
+def complete(schema: dict[str, Any]) -> None:
+    """Add the problems that any operation may answer with, and which headers must be there."""
+    problems.document_in(schema)
+    for kind in KINDS:
+        schema["components"]["schemas"] |= file_schemas(kind)
+    for name, body in BODIES.items():
+        schema["components"]["schemas"][name]["examples"] = [body]
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "header" and parameter["name"].lower() in REQUIRED:
+                    _require(parameter)
+
+
+def file_schemas(kind: str) -> dict[str, Any]:
+    """The published schema of such a file as components: its own, and one for each of its definitions."""
+    name = f"{kind.capitalize()}File"
+    text = schema_text(kind).replace('"#/$defs/', f'"#/components/schemas/{name}.')
+    whole: dict[str, Any] = json.loads(text)
+    parts = whole.pop("$defs", {})
+    for key in ("$schema", "$id"):
+        whole.pop(key, None)
+    return {name: whole, **{f"{name}.{part}": each for part, each in parts.items()}}
+
+
+def _require(parameter: dict[str, Any]) -> None:
+    """Its absence has a status of its own, so to the routes it is optional."""
+    parameter["required"] = True
+    parameter["schema"] = {"type": "string", "minLength": 1, "title": parameter["schema"].get("title", "")}

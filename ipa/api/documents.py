@@ -1,0 +1,123 @@
+"""Request bodies that are files: a pipeline or a profile, as JSON or as YAML, and merge patches of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
+
+from ipa.adapters.files import Document, parse
+from ipa.model.errors import InputError, Problem
+
+JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/merge-patch+json"
+# Also under the names by which YAML was sent before RFC 9512.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+YAMLS = frozenset({YAML, "application/x-yaml", "text/yaml"})
+
+
+def media_type(request: Request) -> str:
+    """The media type of the body, without its parameters; JSON where nothing is said."""
+    return request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+
+
+async def _body_of(request: Request) -> bytes:
+    return await request.body()
+
+
+Body = Annotated[bytes, Depends(_body_of)]
+
+
+# Not async, so that a long text is parsed in a thread.
+def document_of(request: Request, body: Body) -> Document:
+    """The body as a file; 415 where it is neither JSON nor YAML, InputError lists what is wrong with it."""
+    kind = media_type(request)
+    text = _text(body)
+    if kind in YAMLS:
+        return parse(text, "")
+    if kind != JSON:
+        raise HTTPException(415, f"a body of {kind} is not taken here; send {JSON} or {YAML}")
+    return Document("", parse_json(text))
+
+
+def patch_of(request: Request, body: Body) -> dict[str, Any]:
+    """The body as a merge patch (RFC 7396); 415 where it is none, InputError where it is no object."""
+    kind = media_type(request)
+    if kind not in (MERGE_PATCH, JSON):
+        raise HTTPException(415, f"a body of {kind} is not taken here; send {MERGE_PATCH}")
+    patch = parse_json(_text(body))
+    if not isinstance(patch, dict):
+        raise _wrong("a merge patch is an object")
+    return patch
+
+
+DocumentBody = Annotated[Document, Depends(document_of)]
+PatchBody = Annotated[dict[str, Any], Depends(patch_of)]
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """The target with the patch applied (RFC 7396): null removes, objects merge, all else replaces."""
+    if not isinstance(patch, dict):
+        return deepcopy(patch)
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. InputError where it is none, has a key twice, or NaN."""
+    try:
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except RecursionError:
+        raise _wrong("nested too deeply") from None
+    except UnicodeEncodeError:
+        raise _wrong("not JSON: half of a surrogate pair is no character") from None
+    except ValueError as error:
+        raise _wrong(f"not JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise _wrong("the body is not UTF-8") from None
+
+
+def _wrong(message: str) -> InputError:
+    return InputError("the request's body cannot be read", problems=[Problem(message)])
+
+
+def schema_of(kind: str) -> dict[str, Any]:
+    """What refers to the schema of such a file, which `document.file_schemas` adds."""
+    return {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
+
+
+def body_of(kind: str, example: Mapping[str, Any]) -> dict[str, Any]:
+    """What the OpenAPI document says of a body that is such a file."""
+    schema = schema_of(kind)
+    content = {JSON: {"schema": schema, "example": dict(example)}, YAML: {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}

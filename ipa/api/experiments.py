@@ -1,0 +1,222 @@
+"""Routes for experiments: what `ipa simulate` does, as jobs with their progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Response
+from pydantic import Field
+
+from ipa.adapters.files import pipeline_to_mapping
+from ipa.api.bodies import Body, Positive
+from ipa.api.gate import Admitted, Asker
+from ipa.api.jobs import UNKNOWN, Job, JobFault, JobPhase
+from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.reading import Using, named_pipeline
+from ipa.api.services import Services
+from ipa.control.canonical import plain
+from ipa.control.guards import GuardSettings
+from ipa.model.access import Operation
+from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+from ipa.policies.table import POLICIES
+from ipa.settings import Settings
+from ipa.simulate.arrivals import WORKLOADS, workload_rates
+
+router = APIRouter(prefix="/v1/experiments", tags=["experiments"], route_class=JsonRoute)
+# A day.
+MOST_S = 86_400
+# Some ten bytes each stay in memory until the run is over.
+MOST_REQUESTS = 5_000_000
+# When to look again; a run takes some seconds.
+AGAIN_S = 2
+ExperimentId = Annotated[str, Path(description="the id that the answer to its POST gave")]
+Rate = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
+
+
+class ExperimentBody(Body):
+    """A pipeline under a load, kept by a policy, in virtual time: one of `workload` and `rates_rps`.
+
+    `minutes` is how much of the workload, `times` multiplies its rates; `rates_rps` is a rate a second.
+    """
+
+    pipeline: str
+    workload: str | None = None
+    rates_rps: Annotated[list[Rate], Field(min_length=1, max_length=MOST_S)] | None = None
+    policy: str = "ours"
+    objective: str | None = None
+    minutes: Annotated[float, Field(ge=1e-3, le=MOST_S / 60, strict=True)] | None = None
+    times: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    spacing: Literal["poisson", "even", "burst"] = "poisson"
+    forecaster: str = "ladder"
+    capacity_cores: Positive | None = None
+
+    def rates(self) -> tuple[float, ...]:
+        """The rates by the second; InputError lists what is wrong with the load and the policy."""
+        problems = []
+        if (self.workload is None) == (self.rates_rps is None):
+            problems.append(Problem("give one of workload and rates_rps", pointer="/workload"))
+        if self.workload is not None and self.workload not in WORKLOADS:
+            message = f"there is no workload {self.workload!r}; there are: {', '.join(WORKLOADS)}"
+            problems.append(Problem(message, pointer="/workload"))
+        if self.policy not in POLICIES:
+            message = f"there is no policy {self.policy!r}; there are: {', '.join(POLICIES)}"
+            problems.append(Problem(message, pointer="/policy"))
+        if problems:
+            raise InputError("the experiment cannot be run", problems=problems)
+        found: Sequence[float] = self.rates_rps or [
+            float(rate) for rate in workload_rates(self.workload or "")
+        ]
+        if self.minutes is not None:
+            found = found[: max(round(min(60 * self.minutes, MOST_S)), 1)]
+        rates = tuple(self.times * rate for rate in found)
+        if not sum(rates) <= MOST_REQUESTS:
+            message = f"{sum(rates):.3g} requests are more than the {MOST_REQUESTS} of one experiment"
+            raise InputError("the load is too large", problems=[Problem(message, pointer="/times")])
+        return rates
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentView:
+    """An experiment: how far it is, and what came of it.
+
+    `result` has the figures of `ipa simulate -o json`; `fault` says why there are none.
+    """
+
+    experiment_id: str
+    phase: JobPhase
+    percent: int
+    asked: dict[str, Any]
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    result: dict[str, Any] | None
+    fault: JobFault | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentList:
+    """The experiments that are known, newest first."""
+
+    experiments: tuple[ExperimentView, ...]
+
+
+@router.post("", status_code=202, dependencies=[Rationed])
+def start_experiment(
+    services: Using, asker: Asker, body: ExperimentBody, response: Response
+) -> ExperimentView:
+    """Simulate a pipeline under a load, in a process of its own; its address (Location) tells how far it is.
+
+    429 where too many wait already. What is known of experiments ends with the service.
+    """
+    pipeline = named_pipeline(body.pipeline, services)
+    asker.must(Operation.WHAT_IF, pipeline.namespace)
+    pipeline.objective(body.objective)
+    rates = body.rates()
+    spec = spec_of(services.settings, pipeline, services.profiles(pipeline.name), body, rates)
+    job = services.jobs.submit(body.model_dump(mode="json", exclude_unset=True), spec)
+    response.headers["Location"] = f"/v1/experiments/{job.job_id}"
+    return _shown(job, response)
+
+
+@router.get("")
+def list_experiments(services: Using) -> ExperimentList:
+    """The experiments that are known, newest first."""
+    return ExperimentList(tuple(_view(job) for job in services.jobs.jobs() if _is_seen(services, job)))
+
+
+@router.get("/{experiment_id}")
+def get_experiment(experiment_id: ExperimentId, services: Using, response: Response) -> ExperimentView:
+    """How far an experiment is, and what came of it. Retry-After says when to look again."""
+    return _shown(_job(services, experiment_id), response)
+
+
+@router.post("/{experiment_id}:cancel")
+def cancel_experiment(experiment_id: ExperimentId, services: Using, asker: Asker) -> ExperimentView:
+    """End an experiment that waits or runs; one that ended stays as it is."""
+    _check_may(asker, experiment_id)
+    return _view(services.jobs.cancel(experiment_id))
+
+
+@router.delete("/{experiment_id}", status_code=204, response_class=Response, response_model=None)
+def delete_experiment(experiment_id: ExperimentId, services: Using, asker: Asker) -> None:
+    """Cancel an experiment where it had not ended, and forget it."""
+    _check_may(asker, experiment_id)
+    services.jobs.forget(experiment_id)
+
+
+def spec_of(
+    settings: Settings,
+    pipeline: Pipeline,
+    profiles: Mapping[str, StageProfile],
+    body: ExperimentBody,
+    rates_rps: Sequence[float],
+) -> dict[str, Any]:
+    """What the process of the experiment is told: the run with the settings of the service."""
+    guards = {
+        each.name: getattr(settings, each.name)
+        for each in fields(GuardSettings)
+        if hasattr(settings, each.name)
+    }
+    return {
+        "pipeline": pipeline_to_mapping(pipeline),
+        "profiles": plain(list(profiles.values())),
+        "target": settings.target,
+        "rates_rps": list(rates_rps),
+        "policy": body.policy,
+        "objective": body.objective,
+        "seed": body.seed,
+        "spacing": body.spacing,
+        "capacity_cores": body.capacity_cores,
+        "guards": guards,
+        "forecast": {
+            "name": body.forecaster,
+            "window_s": settings.window_s,
+            "horizon_s": settings.horizon_s,
+            "quantile": settings.forecast_quantile,
+            "smooth_s": settings.smooth_s,
+        },
+    }
+
+
+def _is_seen(services: Services, job: Job) -> bool:
+    return job.asked["pipeline"] in services.pipelines
+
+
+def _job(services: Services, experiment_id: str) -> Job:
+    """That experiment; NotFoundError also where its pipeline may not be seen."""
+    job = services.jobs.job(experiment_id)
+    if not _is_seen(services, job):
+        raise NotFoundError(f"there is no experiment {experiment_id!r}", hint=UNKNOWN)
+    return job
+
+
+def _check_may(asker: Admitted, experiment_id: str) -> None:
+    """Who may start one of a pipeline may also end it."""
+    name = _job(asker.services, experiment_id).asked["pipeline"]
+    asker.must(Operation.WHAT_IF, asker.services.pipelines[name].namespace)
+
+
+def _shown(job: Job, response: Response) -> ExperimentView:
+    if not job.phase.is_end:
+        response.headers["Retry-After"] = str(AGAIN_S)
+    return _view(job)
+
+
+def _view(job: Job) -> ExperimentView:
+    return ExperimentView(
+        experiment_id=job.job_id,
+        phase=job.phase,
+        percent=job.percent,
+        asked=dict(job.asked),
+        created_at=job.created_at,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        result=None if job.result is None else dict(job.result),
+        fault=job.fault,
+    )

@@ -1,0 +1,235 @@
+"""Jobs: work that takes long, each in a process of its own, a few at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from ipa.control.ports import Clock
+from ipa.model.errors import BusyError, NotFoundError
+
+LOG = logging.getLogger(__name__)
+# The loops need the other core.
+RUNNING = 1
+WAITING = 16
+# The newest that ended; their figures are some hundred bytes each.
+KEPT = 200
+UNKNOWN = f"The newest {KEPT} are kept, until the service ends; GET /v1/experiments lists them."
+# A day of load at a few requests a second takes a minute.
+LONGEST_S = 900.0
+WORKER = (sys.executable, "-m", "ipa.api.jobworker")
+
+
+class JobPhase(StrEnum):
+    """How far a job is. The last three are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self in (JobPhase.DONE, JobPhase.FAILED, JobPhase.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFault:
+    """Why a job failed: `code` as in problems."""
+
+    code: str
+    detail: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands. `percent` is of its work; `result` is there once it is done."""
+
+    job_id: str
+    asked: Mapping[str, Any]
+    phase: JobPhase
+    percent: int
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    result: Mapping[str, Any] | None = None
+    fault: JobFault | None = None
+
+
+@dataclass
+class _Entry:
+    job: Job
+    spec: Mapping[str, Any]
+    process: subprocess.Popen[str] | None = None
+    timer: threading.Timer | None = field(default=None, repr=False)
+
+
+class JobDesk:
+    """Runs jobs in the order they come, `RUNNING` at once. Thread-safe; what is known of them ends with it.
+
+    A job is a process that reads its specification as one line of JSON and writes lines of JSON:
+    {"percent": n}, then {"result": {...}} or {"fault": {...}}. It ends once its input ends, as when we do.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        command: Sequence[str] = WORKER,
+        waiting: int = WAITING,
+        longest_s: float = LONGEST_S,
+    ) -> None:
+        self._clock, self._command, self._most, self._longest_s = clock, list(command), waiting, longest_s
+        self._entries: dict[str, _Entry] = {}
+        self._queue: deque[str] = deque()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._closed = False
+
+    def submit(self, asked: Mapping[str, Any], spec: Mapping[str, Any]) -> Job:
+        """The new job; BusyError where too many wait."""
+        with self._lock:
+            if len(self._queue) >= self._most:
+                raise BusyError(
+                    f"{len(self._queue)} experiments wait already",
+                    hint="Ask again once one has ended, or cancel one: GET /v1/experiments lists them.",
+                )
+            job = Job(uuid4().hex, asked, JobPhase.QUEUED, 0, self._clock.now())
+            self._entries[job.job_id] = _Entry(job, spec)
+            self._queue.append(job.job_id)
+            self._forget_oldest()
+            if self._threads < RUNNING:
+                self._threads += 1
+                threading.Thread(target=self._work, name="experiments", daemon=True).start()
+            return job
+
+    def job(self, job_id: str) -> Job:
+        """That job; NotFoundError where there is none (any more)."""
+        with self._lock:
+            return self._entry(job_id).job
+
+    def jobs(self) -> list[Job]:
+        """All that are known, newest first."""
+        with self._lock:
+            return [entry.job for entry in reversed(self._entries.values())]
+
+    def cancel(self, job_id: str) -> Job:
+        """The job, which ends now where it had not ended."""
+        with self._lock:
+            entry = self._entry(job_id)
+            if not entry.job.phase.is_end:
+                self._end(entry, JobPhase.CANCELLED)
+            return entry.job
+
+    def forget(self, job_id: str) -> None:
+        """Cancel it where it had not ended, and know nothing of it any more."""
+        self.cancel(job_id)
+        with self._lock:
+            self._entries.pop(job_id, None)
+
+    def close(self) -> None:
+        """End what runs; no job begins any more."""
+        with self._lock:
+            self._closed = True
+            for entry in self._entries.values():
+                if not entry.job.phase.is_end:
+                    self._end(entry, JobPhase.CANCELLED)
+
+    def _entry(self, job_id: str) -> _Entry:
+        if job_id not in self._entries:
+            raise NotFoundError(
+                f"there is no experiment {job_id!r}",
+                hint=UNKNOWN,
+            )
+        return self._entries[job_id]
+
+    def _forget_oldest(self) -> None:
+        ended = [job_id for job_id, entry in self._entries.items() if entry.job.phase.is_end]
+        for job_id in ended[: max(len(ended) - KEPT, 0)]:
+            del self._entries[job_id]
+
+    def _end(self, entry: _Entry, phase: JobPhase, **values: Any) -> None:
+        """With the lock held."""
+        entry.job = replace(entry.job, phase=phase, ended_at=self._clock.now(), **values)
+        if entry.job.job_id in self._queue:
+            self._queue.remove(entry.job.job_id)
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if entry.process is not None:
+            entry.process.kill()
+
+    def _work(self) -> None:
+        """Run what waits, one after the other, until nothing waits."""
+        while True:
+            with self._lock:
+                if self._closed or not self._queue:
+                    self._threads -= 1
+                    return
+                entry = self._entries[self._queue.popleft()]
+                entry.job = replace(entry.job, phase=JobPhase.RUNNING, started_at=self._clock.now())
+            try:
+                self._run(entry)
+            except Exception:
+                LOG.exception("experiment %s failed", entry.job.job_id)
+                self._fail(entry, JobFault("internal", "the service failed; its log names the experiment"))
+
+    def _run(self, entry: _Entry) -> None:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        with process:
+            timer = threading.Timer(self._longest_s, self._too_long, (entry,))
+            timer.daemon = True
+            with self._lock:
+                entry.process, entry.timer = process, timer
+                if entry.job.phase.is_end:
+                    process.kill()
+            timer.start()
+            try:
+                self._follow(entry, process)
+            finally:
+                timer.cancel()
+                process.kill()
+
+    def _follow(self, entry: _Entry, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(entry.spec) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                self._heard(entry, json.loads(line))
+        except (OSError, ValueError) as error:
+            LOG.warning("the process of experiment %s answered nonsense: %s", entry.job.job_id, error)
+        self._fail(entry, JobFault("internal", "its process ended before it had a result"))
+
+    def _heard(self, entry: _Entry, said: Mapping[str, Any]) -> None:
+        with self._lock:
+            if entry.job.phase.is_end:
+                return
+            if "percent" in said:
+                entry.job = replace(entry.job, percent=int(said["percent"]))
+            elif "result" in said:
+                self._end(entry, JobPhase.DONE, percent=100, result=said["result"])
+            else:
+                self._end(entry, JobPhase.FAILED, fault=JobFault(**said["fault"]))
+
+    def _too_long(self, entry: _Entry) -> None:
+        self._fail(entry, JobFault("deadline", f"it took longer than {self._longest_s:g} s and was stopped"))
+
+    def _fail(self, entry: _Entry, fault: JobFault) -> None:
+        """Where it has not ended otherwise."""
+        with self._lock:
+            if not entry.job.phase.is_end:
+                self._end(entry, JobPhase.FAILED, fault=fault)

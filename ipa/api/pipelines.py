@@ -1,0 +1,274 @@
+"""Routes for pipelines themselves: listed, read, exported, and those given over the API also changed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from pydantic import TypeAdapter
+
+from ipa.adapters.files import (
+    dump_pipeline,
+    pipeline_from_mapping,
+    pipeline_in,
+    pipeline_to_mapping,
+    profile_in,
+)
+from ipa.api.controls import By, Why
+from ipa.api.documents import (
+    MERGE_PATCH,
+    YAML,
+    YAMLS,
+    DocumentBody,
+    PatchBody,
+    body_of,
+    merged,
+    schema_of,
+)
+from ipa.api.examples import PIPELINE, PIPELINE_PATCH, PROFILE
+from ipa.api.gate import Admitted, Asker
+from ipa.api.limits import Rationed
+from ipa.api.preconditions import IfMatch, IfNoneMatch, check_match, etag, is_known
+from ipa.api.reading import Named, Using
+from ipa.api.services import Services
+from ipa.api.views import Origin, PipelineList, PipelineView, pipeline_view
+from ipa.control.canonical import canonical_json, digest
+from ipa.control.ports import Deed, Said
+from ipa.model.access import Operation
+from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+
+LOG = logging.getLogger(__name__)
+reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
+changing = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])
+# Read, compared with If-Match and replaced as one; two requests at once must not undo each other.
+_one_at_a_time = threading.Lock()
+_FILE = {"content": {YAML: {"schema": schema_of("pipeline")}}, "description": "The pipeline as a file"}
+_KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
+Accept = Annotated[str | None, Header(include_in_schema=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A pipeline that is no longer controlled; `left` says what that leaves as it is."""
+
+    pipeline: str
+    left: str
+
+
+@reading.get("", response_model=PipelineList)
+def list_pipelines(services: Using) -> Response:
+    """Every pipeline, by name."""
+    found = [services.pipelines.get(name) for name in sorted(services.pipelines)]
+    texts = [_text_of(services, pipeline) for pipeline in found if pipeline is not None]
+    return Response(b'{"pipelines":[' + b",".join(texts) + b"]}", media_type="application/json")
+
+
+def _text_of(services: Services, pipeline: Pipeline) -> bytes:
+    """The pipeline's view as JSON, made once: a thousand of them would take half a second each time."""
+    kept, said = _TEXTS.get(pipeline.name), _said_of(services, pipeline.name)
+    if kept is None or kept[0] is not pipeline or kept[1] != said:
+        text = _VIEW.dump_json(pipeline_view(pipeline, *said))
+        kept = _TEXTS[pipeline.name] = pipeline, said, text
+    return kept[2]
+
+
+_VIEW = TypeAdapter(PipelineView)
+_TEXTS: dict[str, tuple[Pipeline, tuple[str | None, Origin, str], bytes]] = {}
+
+
+@reading.get("/{pipeline}", response_model=PipelineView, responses={200: _FILE, **_KNOWN})
+def get_pipeline(
+    pipeline: Named,
+    services: Using,
+    response: Response,
+    accept: Accept = None,
+    if_none_match: IfNoneMatch = None,
+) -> Any:
+    """A pipeline as its owner wrote it; as a file for Accept: application/yaml. ETag: what changes name."""
+    tag = tag_of(pipeline)
+    if is_known(if_none_match, tag):
+        return Response(status_code=304, headers={"ETag": tag})
+    if (accept or "").partition(";")[0].strip().lower() in YAMLS:
+        return _as_file(pipeline, tag)
+    response.headers["ETag"] = tag
+    return view_of(services, pipeline)
+
+
+@reading.get("/{pipeline}/export", response_class=Response, responses={200: _FILE})
+def export_pipeline(pipeline: Named, services: Using) -> Response:
+    """The pipeline as a file: what `pipeline.yaml` in a folder of its name would hold."""
+    return _as_file(pipeline, tag_of(pipeline))
+
+
+@changing.post("", status_code=201, openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
+def create_pipeline(
+    services: Using,
+    asker: Asker,
+    document: DocumentBody,
+    response: Response,
+    by: By = "",
+    reason: Why = "",
+) -> PipelineView:
+    """Give a pipeline, as its file would be. It is advisory at first; `not_controlled`: why no loop runs.
+
+    Pipelines of files are only read here. All that is wrong with it is said at once, with JSON Pointers.
+    """
+    pipeline = pipeline_in(document)
+    asker.must(Operation.DEFINE, pipeline.namespace)
+    services.given.give(pipeline, Said(Deed.GIVE, asker.name(by), reason))
+    LOG.info("pipeline %s was given by %s", pipeline.name, asker.name(by) or "someone")
+    response.headers["Location"] = f"/v1/pipelines/{pipeline.name}"
+    return _shown(services, pipeline, response)
+
+
+@changing.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
+def replace_pipeline(
+    pipeline: Named,
+    services: Using,
+    asker: Asker,
+    document: DocumentBody,
+    response: Response,
+    if_match: IfMatch = None,
+    by: By = "",
+    reason: Why = "",
+) -> PipelineView:
+    """Replace a pipeline that was given over the API; its loop starts anew at once."""
+    _check_tag(services, pipeline, if_match)
+    said = Said(Deed.REPLACE, asker.name(by), reason)
+    return _replaced(asker, pipeline, pipeline_in(document), said, response, if_match)
+
+
+@changing.patch(
+    "/{pipeline}",
+    dependencies=[Rationed],
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {MERGE_PATCH: {"schema": {"type": "object"}, "example": PIPELINE_PATCH}},
+        }
+    },
+)
+def patch_pipeline(
+    pipeline: Named,
+    services: Using,
+    asker: Asker,
+    patch: PatchBody,
+    response: Response,
+    if_match: IfMatch = None,
+    by: By = "",
+    reason: Why = "",
+) -> PipelineView:
+    """Change parts of a pipeline that was given over the API: a JSON merge patch of its file."""
+    _check_tag(services, pipeline, if_match)
+    wanted = pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
+    said = Said(Deed.REPLACE, asker.name(by), reason)
+    return _replaced(asker, pipeline, wanted, said, response, if_match)
+
+
+@changing.delete("/{pipeline}")
+def delete_pipeline(
+    pipeline: Named,
+    services: Using,
+    asker: Asker,
+    if_match: IfMatch = None,
+    by: By = "",
+    reason: Why = "",
+) -> Removed:
+    """Stop controlling a pipeline that was given over the API, and forget it. What runs of it runs on."""
+    with _one_at_a_time:
+        _check_tag(services, pipeline, if_match)
+        left = services.given.remove(pipeline.name, Said(Deed.REMOVE, asker.name(by), reason))
+    LOG.info("pipeline %s was removed: %s", pipeline.name, left)
+    return Removed(pipeline.name, left)
+
+
+@changing.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
+def replace_profile(
+    pipeline: Named,
+    stage: str,
+    services: Using,
+    asker: Asker,
+    document: DocumentBody,
+    if_match: IfMatch = None,
+    by: By = "",
+    reason: Why = "",
+) -> StageProfile:
+    """Give the newest profile of a stage, as its file would be; the pipeline is planned with it from now on.
+
+    If-Match is the pipeline's ETag. Every earlier profile is kept in the store.
+    """
+    pipeline.stage(stage)
+    with _one_at_a_time:
+        _check_tag(services, pipeline, if_match)
+        profile = profile_in(document)
+        _check_place(profile, pipeline, stage)
+        services.given.give_profile(profile, Said(Deed.PROFILE, asker.name(by), reason))
+    LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)
+    return profile
+
+
+def tag_of(pipeline: Pipeline) -> str:
+    """The entity tag of a pipeline, which changes whenever anything of its file would."""
+    return etag(digest(canonical_json(pipeline_to_mapping(pipeline)))[:32])
+
+
+def view_of(services: Services, pipeline: Pipeline) -> PipelineView:
+    """The pipeline as the API shows it."""
+    return pipeline_view(pipeline, *_said_of(services, pipeline.name))
+
+
+def _said_of(services: Services, name: str) -> tuple[str | None, Origin, str]:
+    """What the service adds to it: where requests go, where it comes from, why it is not controlled."""
+    origin = Origin.FILE if name in services.given.files else Origin.API
+    return services.endpoints.get(name), origin, services.given.unfit(name)
+
+
+def _shown(services: Services, pipeline: Pipeline, response: Response) -> PipelineView:
+    response.headers["ETag"] = tag_of(pipeline)
+    return view_of(services, pipeline)
+
+
+def _replaced(
+    asker: Admitted, old: Pipeline, new: Pipeline, said: Said, response: Response, if_match: str | None
+) -> PipelineView:
+    if new.name != old.name:
+        problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
+        raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
+    # It may come to another namespace than that of the one it replaces.
+    asker.must(Operation.DEFINE, new.namespace)
+    services = asker.services
+    with _one_at_a_time:
+        # Again, now that nobody else can come between.
+        _check_tag(services, old, if_match)
+        services.given.give(new, said)
+        LOG.info("pipeline %s was replaced by %s", new.name, said.by or "someone")
+        return _shown(services, new, response)
+
+
+def _check_tag(services: Services, pipeline: Pipeline, if_match: str | None) -> None:
+    # As it is now, which may be another than when the request came.
+    now = services.given.pipelines.get(pipeline.name, pipeline)
+    check_match(if_match, tag_of(now), f"pipeline {pipeline.name}")
+
+
+def _check_place(profile: StageProfile, pipeline: Pipeline, stage: str) -> None:
+    problems = []
+    for key, found, wanted in (
+        ("pipeline", profile.pipeline, pipeline.name),
+        ("stage", profile.stage, stage),
+    ):
+        if found != wanted:
+            message = f"the {key} is {found!r}, the address says {wanted!r}"
+            problems.append(Problem(message, pointer=f"/{key}"))
+    if problems:
+        raise InputError("the profile is of something else", problems=problems)
+
+
+def _as_file(pipeline: Pipeline, tag: str) -> Response:
+    headers = {"ETag": tag, "Content-Disposition": f'attachment; filename="{pipeline.name}.yaml"'}
+    return Response(dump_pipeline(pipeline), headers=headers, media_type=YAML)

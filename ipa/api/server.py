@@ -1,0 +1,28 @@
+"""How the application is served: the limits of a connection, before there is a request."""
+
+from __future__ import annotations
+
+import uvicorn
+from fastapi import FastAPI
+
+from ipa.api.limits import UNREAD_LIMIT_BYTES
+
+# An answer under way when the service ends has so long.
+GRACE_S = 5
+
+
+def config_of(app: FastAPI) -> uvicorn.Config:
+    """The server's configuration."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        # Its own would write to the terminal itself; ours does so without waiting.
+        log_config=None,
+        timeout_graceful_shutdown=GRACE_S,
+        # The other one, where it is installed, reads headers without an end.
+        http="h11",
+        h11_max_incomplete_event_size=UNREAD_LIMIT_BYTES,
+        # Who asks is who connects: a header that says otherwise may be anybody's.
+        proxy_headers=False,
+        server_header=False,
+    )

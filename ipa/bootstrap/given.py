@@ -1,0 +1,106 @@
+"""What it takes for pipelines to come and go over the API: their profiles, loops, watches and metrics."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+
+from ipa.adapters.files import load_profiles
+from ipa.adapters.forecasting import Sight
+from ipa.adapters.kube.lease import LeaseLeadership
+from ipa.adapters.kube.watchers import Watchers
+from ipa.adapters.metrics.catalogue import Catalogue
+from ipa.adapters.store.store import Store
+from ipa.bootstrap.leading import own_world
+from ipa.bootstrap.loops import Chosen, inputs_of, loop_beside, loop_of, policy_of
+from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.roster import Makers, Profiles
+from ipa.bootstrap.simulated import clock_of
+from ipa.bootstrap.worlds import check_carried
+from ipa.control.clock import StopSignal
+from ipa.control.loop import ControlLoop, Hook, World
+from ipa.model.errors import NotFoundError
+from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LoopMaker:
+    """Makes the loops of the service, all alike."""
+
+    settings: Settings
+    options: ServeOptions
+    sight: Sight
+    world: World
+    leadership: LeaseLeadership | None
+    hooks: tuple[Hook, ...]
+    stop: StopSignal
+
+    def loop(self, chosen: Chosen) -> ControlLoop:
+        """The loop of a pipeline, not yet started."""
+        waker = self.stop.linked()
+        return loop_of(self.settings, self.sight, chosen, self._own(waker), self.hooks, waker)
+
+    def beside(self, chosen: Chosen) -> ControlLoop:
+        """The loop of a policy that only says what it would do."""
+        waker = self.stop.linked()
+        return loop_beside(self.settings, self.sight, chosen, self._own(waker), waker)
+
+    def _own(self, waker: threading.Event) -> World:
+        return replace(own_world(self.world, self.leadership), clock=clock_of(self.options, waker))
+
+    def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:
+        """Both loops of a pipeline; UsageError where a policy cannot have it."""
+        check_carried(self.settings, {pipeline.name: pipeline}, self.options.policy)
+        inputs, other = inputs_of(self.settings, self.options, pipeline, profiles), self.options.shadow_policy
+        chosen = policy_of(self.options.policy, inputs)
+        shadow = self.beside(policy_of(other, inputs)) if other else None
+        return self.loop(chosen), shadow
+
+
+def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Watchers | None) -> Makers:
+    """How the roster makes what it needs. Without `watchers` nothing is watched."""
+    settings = maker.settings
+
+    def come(pipeline: Pipeline) -> None:
+        catalogue.start(pipeline)
+        if watchers is not None:
+            watchers.add(pipeline)
+
+    def go(pipeline: Pipeline) -> None:
+        catalogue.end(pipeline)
+        if watchers is not None:
+            watchers.remove(pipeline)
+
+    return Makers(
+        loops=maker.both,
+        unfit=lambda pipeline: unfit_here(settings, pipeline),
+        profiles=lambda pipeline: _profiles(settings, store, pipeline),
+        shaped=lambda pipeline: shaped(settings, pipeline),
+        on_come=come,
+        on_go=go,
+    )
+
+
+def shaped(settings: Settings, pipeline: Pipeline) -> Pipeline:
+    """The pipeline as it runs at the target."""
+    return at_cluster(pipeline) if settings.target == "kubernetes" else pipeline
+
+
+def unfit_here(settings: Settings, pipeline: Pipeline) -> str:
+    """Why a pipeline that was given over the API is not run here, in words; empty where it is.
+
+    On this machine its file says which programs to start: that is not for whoever may call the API.
+    """
+    if settings.target != "kubernetes":
+        return f"target {settings.target} runs the pipelines of files only; it can be planned"
+    return "" if pipeline.seldon else "it has no seldon section, which says where it runs; it can be planned"
+
+
+def _profiles(settings: Settings, store: Store, pipeline: Pipeline) -> Profiles:
+    """As they were given over the API, else of the files."""
+    try:
+        files: Profiles = load_profiles(settings.profiles_dir, pipeline.name)
+    except NotFoundError:
+        files = {}
+    return {**files, **store.profiles(pipeline.name)}

@@ -1,0 +1,304 @@
+"""The pipelines of the service, which may come and go over the API while it runs, and their loops."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
+from ipa.control.actuation import IN_FLIGHT
+from ipa.control.loop import ControlLoop
+from ipa.control.ports import Clock, ControlStore, Deed, PipelineControl, ProfileStore, Said
+from ipa.model.errors import ConflictError, InProgressError, IpaError
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+
+log = logging.getLogger("ipa.roster")
+
+Profiles = Mapping[str, StageProfile]
+# A loop that ends may have a tick under way, and that a write.
+END_S = 15.0
+
+
+class GivenStore(Protocol):
+    """Keeps what was given over the API, each pipeline as the mapping that a file would hold."""
+
+    def all(self) -> dict[str, Any]:
+        """Every one by its name."""
+        ...
+
+    def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
+        """Keep it, in the place of one of that name."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget it."""
+        ...
+
+
+class RosterStore(ControlStore, ProfileStore, Protocol):
+    """What the roster keeps things in."""
+
+    @property
+    def given(self) -> GivenStore:
+        """What was given over the API."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Makers:
+    """How loops are made, and what has to know of pipelines that come and go.
+
+    `loops` gives the loop of a pipeline and the one beside it, if any; UsageError where the policy cannot.
+    `unfit` says in words why the service does not run such a pipeline; empty where it does. `profiles` are
+    those that there are, `shaped` is the pipeline as it runs here.
+    """
+
+    loops: Callable[[Pipeline, Profiles], tuple[ControlLoop, ControlLoop | None]]
+    unfit: Callable[[Pipeline], str]
+    profiles: Callable[[Pipeline], Profiles]
+    shaped: Callable[[Pipeline], Pipeline] = lambda pipeline: pipeline
+    on_come: Callable[[Pipeline], None] = lambda pipeline: None
+    on_go: Callable[[Pipeline], None] = lambda pipeline: None
+
+
+class _Until:
+    """Set once the service stops, or once this loop alone is to end."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop, self._own = stop, threading.Event()
+
+    def is_set(self) -> bool:
+        return self._own.is_set() or self._stop.is_set()
+
+    def end(self) -> None:
+        self._own.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    pipeline: Pipeline
+    profiles: Profiles
+    unfit: str
+    loop: ControlLoop | None = None
+    other: ControlLoop | None = None
+
+
+@dataclass
+class _Running:
+    loop: ControlLoop
+    until: _Until
+    thread: threading.Thread
+
+
+@dataclass
+class Roster:
+    """The pipelines by name, with their profiles and loops.
+
+    Those in `pipelines` at first come from files, and stay as these say; others come, change and go over the
+    API and are kept in the store. The mappings change in place: read them key by key.
+    """
+
+    pipelines: dict[str, Pipeline]
+    profiles: dict[str, Profiles]
+    loops: dict[str, ControlLoop]
+    beside: dict[str, ControlLoop]
+    makers: Makers
+    store: RosterStore
+    clock: Clock
+    stop: threading.Event
+    # Those that may be taken up from the store; empty for all.
+    only: frozenset[str] = frozenset()
+    # How often it is looked what another replica was given; None where there is no other.
+    follow_s: float | None = None
+    files: frozenset[str] = frozenset()
+    _unfit: dict[str, str] = field(default_factory=dict)
+    _running: dict[str, list[_Running]] = field(default_factory=dict)
+    _started: bool = False
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self.files = frozenset(self.pipelines)
+
+    def start(self) -> None:
+        """Run every loop in a thread of its own."""
+        with self._lock:
+            self._started = True
+            for name in list(self.loops):
+                self._start(name)
+        if self.follow_s is not None:
+            threading.Thread(target=self._follow, args=(self.follow_s,), name="roster", daemon=True).start()
+
+    def join(self, until_s: float) -> None:
+        """Wait for the loops to end, at most until then (monotonic). `stop` is to be set before."""
+        with self._lock:
+            running = [each for several in self._running.values() for each in several]
+        for each in running:
+            each.thread.join(max(until_s - self.clock.monotonic_s(), 0.0))
+
+    def unfit(self, name: str) -> str:
+        """Why no loop runs for that pipeline, in words; empty where one does."""
+        return self._unfit.get(name, "")
+
+    def give(self, pipeline: Pipeline, said: Said) -> None:
+        """Take the pipeline up, and control it at once where it runs here; a new one (GIVE) is advisory.
+
+        Errors: ConflictError (it is one of a file's, or there is one already and it is not to be replaced),
+        InProgressError (a change of it is rolling out), UsageError (the policy cannot have it).
+        """
+        name = pipeline.name
+        with self._lock:
+            self._check_free(name)
+            self._check_idle(name)
+            is_new = said.deed is Deed.GIVE
+            if is_new and name in self.pipelines:
+                raise ConflictError(
+                    f"there is a pipeline {name!r} already",
+                    hint=f"PUT /v1/pipelines/{name} replaces one that was given over the API.",
+                )
+            ready = self._made(pipeline)
+            # What was said of an earlier one of this name is not meant for a new one.
+            control = PipelineControl() if is_new else self.store.control(name)
+            self.store.set_control(name, control, said)
+            self.store.given.keep(name, pipeline_to_mapping(pipeline), self.clock.now().isoformat())
+            self._end(name)
+            self._take(ready)
+
+    def give_profile(self, profile: StageProfile, said: Said) -> None:
+        """Keep the profile as the newest of its stage, and plan with it from now on. Errors: as `give`."""
+        name = profile.pipeline
+        with self._lock:
+            self._check_free(name)
+            self._check_idle(name)
+            self.store.set_control(name, self.store.control(name), said)
+            self.store.save_profile(profile)
+            ready = self._made(self.pipelines[name])
+            self._end(name)
+            self._take(ready)
+
+    def remove(self, name: str, said: Said) -> str:
+        """Stop controlling it and forget it; what that leaves, in words. Errors: as `give`.
+
+        What runs of it goes on as it is: nobody asked to end a service that people use.
+        """
+        with self._lock:
+            self._check_free(name)
+            self._check_idle(name)
+            pipeline = self.pipelines[name]
+            ran = name in self.loops
+            self.store.given.remove(name)
+            self.store.set_control(name, PipelineControl(), said)
+            self._end(name)
+            self._drop(pipeline)
+        target = pipeline.seldon
+        if not ran or target is None:
+            return "it was not controlled here; its decisions stay in the record"
+        return (
+            f"it is no longer controlled; the SeldonDeployment {target.name!r} in namespace "
+            f"{target.namespace!r} runs on as it is, and its decisions stay in the record"
+        )
+
+    def sync(self) -> None:
+        """Take up what another replica was given, as the store has it."""
+        with self._lock:
+            kept = {name: each for name, each in self.store.given.all().items() if self._wants(name)}
+            for name in [name for name in self.pipelines if name not in self.files and name not in kept]:
+                self._end(name)
+                self._drop(self.pipelines[name])
+            for name, mapping in kept.items():
+                self._sync(name, mapping)
+
+    def _wants(self, name: str) -> bool:
+        return name not in self.files and (not self.only or name in self.only or name in self.pipelines)
+
+    def _follow(self, every_s: float) -> None:
+        while not self.stop.wait(every_s):
+            try:
+                self.sync()
+            except IpaError as error:
+                log.warning("what other replicas were given is not known: %s", error.message)
+
+    def _sync(self, name: str, mapping: Any) -> None:
+        try:
+            pipeline = pipeline_from_mapping(mapping)
+            same = name in self.pipelines and pipeline_to_mapping(self.pipelines[name]) == mapping
+            if same and self.profiles.get(name) == self.makers.profiles(pipeline):
+                return
+            self._check_idle(name)
+            ready = self._made(pipeline)
+        except IpaError as error:
+            # It cannot be repaired over the API where the service does not start for it.
+            log.error("the pipeline %s, which was given over the API, is not taken up: %s", name, error)
+            return
+        self._end(name)
+        self._take(ready)
+
+    def _made(self, pipeline: Pipeline) -> _Made:
+        """All that can fail, before anything is changed."""
+        shaped = self.makers.shaped(pipeline)
+        profiles = self.makers.profiles(shaped)
+        missing = ", ".join(stage.name for stage in shaped.served if stage.name not in profiles)
+        unfit = self.makers.unfit(shaped) or (f"there is no profile of {missing}" if missing else "")
+        if unfit:
+            return _Made(shaped, profiles, unfit)
+        return _Made(shaped, profiles, "", *self.makers.loops(shaped, profiles))
+
+    def _take(self, made: _Made) -> None:
+        name = made.pipeline.name
+        self.profiles[name], self._unfit[name] = made.profiles, made.unfit
+        if made.loop is not None:
+            self.loops[name] = made.loop
+            self.makers.on_come(made.pipeline)
+        if made.other is not None:
+            self.beside[name] = made.other
+        self.pipelines[name] = made.pipeline
+        if self._started:
+            self._start(name)
+
+    def _drop(self, pipeline: Pipeline) -> None:
+        name = pipeline.name
+        for mapping in (self.pipelines, self.loops, self.beside, self.profiles, self._unfit):
+            mapping.pop(name, None)
+        self.makers.on_go(pipeline)
+
+    def _start(self, name: str) -> None:
+        made = []
+        for loop in (self.loops.get(name), self.beside.get(name)):
+            if loop is None:
+                continue
+            until = _Until(self.stop)
+            thread = threading.Thread(target=loop.run, args=(until,), name=f"loop-{name}", daemon=True)
+            thread.start()
+            made.append(_Running(loop, until, thread))
+        self._running[name] = made
+
+    def _check_idle(self, name: str) -> None:
+        loop = self.loops.get(name)
+        if loop is not None and loop.snapshot().phase in IN_FLIGHT:
+            raise InProgressError(
+                f"a change of pipeline {name!r} is rolling out, and nobody would take it back if it failed",
+                hint="Ask again once it has settled; its status shows the phase.",
+            )
+
+    def _end(self, name: str) -> None:
+        """Have its loops end, and wait until they did."""
+        running = self._running.pop(name, [])
+        for each in running:
+            each.until.end()
+            each.loop.wake()
+        until_s = self.clock.monotonic_s() + END_S
+        for each in running:
+            each.thread.join(max(until_s - self.clock.monotonic_s(), 0.0))
+        for mapping in (self.loops, self.beside):
+            mapping.pop(name, None)
+
+    def _check_free(self, name: str) -> None:
+        if name in self.files:
+            raise ConflictError(
+                f"pipeline {name!r} comes from a file, which this service only reads",
+                hint="Change its file (IPA_PIPELINES_DIR) and start the service again; "
+                "what is given over the API may be changed over it.",
+            )

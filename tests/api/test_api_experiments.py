@@ -1,0 +1,148 @@
+"""Experiments as jobs: started, followed, cancelled, bounded."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+import httpx
+import pytest
+
+from ipa.api.experiments import ExperimentBody, spec_of
+from ipa.api.jobs import JobDesk
+from ipa.api.jobworker import answer
+from tests.fakes.services import ApiClient, FakeClock, FakeWorld
+
+WAIT_S = 90.0
+BODY = {"pipeline": "ocr", "rates_rps": [0.5] * 60, "seed": 3}
+# Says that it is half done, then waits for its input to end, as the real one does with us.
+ENDLESS = "import sys; sys.stdin.readline(); print('{\"percent\": 50}', flush=True); sys.stdin.read()"
+Start = Callable[..., ApiClient]
+
+
+@pytest.fixture
+def started() -> Iterator[Start]:
+    desks: list[JobDesk] = []
+
+    def start(program: str | None = None, **options: Any) -> ApiClient:
+        command = {"command": (sys.executable, "-c", program)} if program else {}
+        desks.append(JobDesk(FakeClock(), **command, **options))
+        return ApiClient(FakeWorld(jobs=desks[-1]).play(5).services())
+
+    yield start
+    for desk in desks:
+        desk.close()
+
+
+def until(api: ApiClient, address: str, *phases: str) -> dict[str, Any]:
+    waiting, end_s = threading.Event(), monotonic() + WAIT_S
+    while True:
+        found: dict[str, Any] = api.get(address).json()
+        if found["phase"] in phases:
+            return found
+        assert monotonic() < end_s, found
+        waiting.wait(0.02)
+
+
+def begin(api: ApiClient, **changes: Any) -> httpx.Response:
+    answer = api.post("/v1/experiments", {**BODY, **changes})
+    assert answer.status_code == 202
+    return answer
+
+
+def test_an_experiment_is_what_the_simulator_says(started: Start) -> None:
+    api = started()
+    begun = begin(api)
+    assert begun.json()["phase"] in ("queued", "running")
+    assert begun.headers["retry-after"] and begun.json()["asked"] == BODY
+    address = begun.headers["location"]
+    done = until(api, address, "done", "failed")
+    assert (done["phase"], done["percent"], done["fault"]) == ("done", 100, None)
+    assert done["result"]["duration_s"] == 60 and done["result"]["requests"] > 0
+    assert "retry-after" not in api.get(address).headers
+    (listed,) = api.get("/v1/experiments").json()["experiments"]
+    assert listed == done
+
+
+def test_one_that_cannot_be_simulated_says_why() -> None:
+    services = FakeWorld().services()
+    body = ExperimentBody(**BODY, forecaster="nope")
+    spec = spec_of(services.settings, services.pipelines["ocr"], services.profiles("ocr"), body, body.rates())
+    told: list[Any] = []
+    answer(json.loads(json.dumps(spec)), told.append)
+    assert [said["fault"]["code"] for said in told] == ["usage"]
+    assert "there is no forecaster 'nope'" in told[0]["fault"]["detail"]
+
+
+def test_progress_is_seen_and_a_cancelled_one_ends(started: Start) -> None:
+    api = started(ENDLESS)
+    address = begin(api).headers["location"]
+    until(api, address, "running")
+    waiting = begin(api).headers["location"]
+    end_s = monotonic() + WAIT_S
+    while api.get(address).json()["percent"] != 50:
+        assert monotonic() < end_s
+    assert api.get(waiting).json()["phase"] == "queued"
+    assert api.post(f"{waiting}:cancel").json()["phase"] == "cancelled"
+    assert api.post(f"{address}:cancel").json()["phase"] == "cancelled"
+    assert api.post(f"{address}:cancel").json()["phase"] == "cancelled"
+    # The next one begins only once the process is gone.
+    until(api, begin(api).headers["location"], "running")
+
+
+def test_one_that_is_deleted_is_not_known_any_more(started: Start) -> None:
+    api = started(ENDLESS)
+    address = begin(api).headers["location"]
+    deleted = api("DELETE", address)
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert api.get(address).status_code == 404
+    assert api("DELETE", address).status_code == 404
+
+
+def test_only_so_many_wait(started: Start) -> None:
+    api = started(ENDLESS, waiting=2)
+    first = begin(api).headers["location"]
+    until(api, first, "running")
+    for _ in range(2):
+        begin(api)
+    refused = api.post("/v1/experiments", BODY)
+    assert (refused.status_code, refused.json()["code"]) == (429, "busy")
+    assert refused.headers["retry-after"]
+    api("DELETE", first)
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [("import sys; sys.exit(3)", "internal"), ("print('no JSON')", "internal"), (ENDLESS, "deadline")],
+)
+def test_a_process_that_dies_or_never_ends_fails(started: Start, program: str, code: str) -> None:
+    api = started(program, longest_s=0.5 if program == ENDLESS else 60.0)
+    failed = until(api, begin(api).headers["location"], "failed")
+    assert failed["fault"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"workload": "bursty"}, "/workload"),
+        ({"rates_rps": None}, "/workload"),
+        ({"rates_rps": None, "workload": "../../etc/passwd"}, "/workload"),
+        ({"policy": "nope"}, "/policy"),
+        ({"rates_rps": [-1]}, "/rates_rps/0"),
+        ({"times": 1e300}, "/times"),
+        ({"seed": -1}, "/seed"),
+    ],
+)
+def test_one_that_makes_no_sense(started: Start, body: dict[str, Any], pointer: str) -> None:
+    answer = started().post("/v1/experiments", {**BODY, **body})
+    assert answer.status_code == 422
+    assert [item["pointer"] for item in answer.json()["errors"]] == [pointer]
+
+
+def test_one_of_nothing(started: Start) -> None:
+    assert started().post("/v1/experiments", {**BODY, "pipeline": "nope"}).status_code == 404
+    assert started().post("/v1/experiments", {**BODY, "objective": "nope"}).status_code == 404

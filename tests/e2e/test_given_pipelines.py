@@ -1,0 +1,176 @@
+"""Pipelines that come and go over the API of a service on a cluster, here the fake API server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from ipa.adapters.files import load_pipelines, pipeline_to_mapping
+from ipa.adapters.kube.manifest import render
+from ipa.api.wiring import services_of
+from ipa.bootstrap import App, ServeOptions, build
+from ipa.control.actuation import Phase
+from ipa.model.plan import StageConfig
+from ipa.settings import Settings
+from tests.fakes.kube import FakeKube
+from tests.fakes.services import ApiClient
+
+WAIT_S = 60.0
+AT = "/v1/pipelines/video"
+
+
+@pytest.fixture
+def video(root: Path) -> dict[str, Any]:
+    return pipeline_to_mapping(load_pipelines(root / "pipelines")["video"])
+
+
+@pytest.fixture
+def settings(root: Path, tmp_path: Path) -> Iterator[Settings]:
+    """A service without pipelines, on a cluster where one runs."""
+    pipeline = load_pipelines(root / "pipelines")["video"]
+    assert pipeline.seldon is not None
+    configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
+    (tmp_path / "none").mkdir()
+    with FakeKube() as kube:
+        with kube.store.lock:
+            kube.store.create("seldondeployments", pipeline.seldon.namespace, render(pipeline, configs))
+        kube.tick(4)
+        yield Settings(
+            pipelines_dir=tmp_path / "none",
+            profiles_dir=root / "profiles",
+            store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
+            target="kubernetes",
+            kubeconfig=str(kube.kubeconfig(tmp_path)),
+            prometheus_url="http://127.0.0.1:9",
+            solver="exact",
+            tick_s=3600.0,
+        )
+
+
+@pytest.fixture
+def started(settings: Settings) -> Iterator[Callable[[], tuple[App, ApiClient]]]:
+    made: list[App] = []
+
+    def start() -> tuple[App, ApiClient]:
+        app = build(settings, ServeOptions())
+        app.roster.start()
+        made.append(app)
+        return app, ApiClient(services_of(app))
+
+    yield start
+    for app in made:
+        app.close()
+        app.roster.join(monotonic() + WAIT_S)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    waiting, end_s = threading.Event(), monotonic() + WAIT_S
+    while not condition():
+        assert monotonic() < end_s, "it did not come to that"
+        waiting.wait(0.02)
+
+
+def loops(name: str = "video") -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == f"loop-{name}"]
+
+
+def tag(api: ApiClient) -> dict[str, str]:
+    return {"If-Match": api.get(AT).headers["etag"]}
+
+
+def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
+    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
+) -> None:
+    app, api = started()
+    assert api.get("/v1/pipelines").json() == {"pipelines": []}
+    given = api.post("/v1/pipelines", video)
+    assert (given.status_code, given.json()["not_controlled"]) == (201, "")
+    until(lambda: bool(api.get(f"{AT}/decisions").json()["decisions"]))
+    status = api.get(f"{AT}/status").json()
+    assert status["control"]["mode"] == "advisory"
+    assert [stage["config"]["replicas"] for stage in status["live"]["stages"]] == [2, 2]
+    assert b'ipa_decisions_total{pipeline="video"' in api.get("/metrics").content
+    first = app.loops["video"]
+    patched = api("PATCH", AT, json={"description": "patched"}, headers=tag(api))
+    assert patched.status_code == 200
+    assert app.loops["video"] is not first and len(loops()) == 1
+    until(lambda: app.loops["video"].snapshot().tick > first.snapshot().tick)
+    removed = api("DELETE", AT, headers=tag(api))
+    assert "'video' in namespace 'default' runs on as it is" in removed.json()["left"]
+    assert loops() == [] and "video" not in app.loops
+    assert api.get(f"{AT}/status").status_code == 404
+    assert b'pipeline="video"' not in api.get("/metrics").content
+
+
+def test_what_was_given_is_there_after_a_restart_and_at_another_replica(
+    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
+) -> None:
+    first, api = started()
+    other, elsewhere = started()
+    api.post("/v1/pipelines", video)
+    assert elsewhere.get(AT).status_code == 404
+    other.roster.sync()
+    assert elsewhere.get(AT).json() == api.get(AT).json()
+    assert other.loops["video"] is not first.loops["video"]
+    api("PATCH", AT, json={"description": "patched"}, headers=tag(api))
+    before = other.loops["video"]
+    other.roster.sync()
+    assert elsewhere.get(AT).json()["description"] == "patched"
+    assert other.loops["video"] is not before
+    before = other.loops["video"]
+    other.roster.sync()
+    assert other.loops["video"] is before, "what did not change goes on"
+    first.close()
+    _, again = started()
+    assert again.get(AT).json()["description"] == "patched"
+    again("DELETE", AT, headers=tag(again))
+    other.roster.sync()
+    assert elsewhere.get(AT).status_code == 404
+
+
+def test_nothing_is_taken_from_under_a_change_that_is_rolling_out(
+    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, api = started()
+    api.post("/v1/pipelines", video)
+    until(lambda: bool(api.get(f"{AT}/decisions").json()["decisions"]))
+    loop = app.loops["video"]
+    monkeypatch.setattr(
+        loop, "_snapshot", loop._snapshot.__class__("video", 1, loop._control, Phase.WAITING_READY)
+    )
+    for method, body in (("DELETE", None), ("PATCH", {"description": "x"}), ("PUT", video)):
+        refused = api(method, AT, json=body, headers=tag(api))
+        assert (refused.status_code, refused.json()["code"]) == (409, "conflict.in_progress")
+        assert refused.headers["retry-after"]
+    assert app.loops["video"] is loop
+
+
+def test_a_pipeline_that_does_not_run_here_can_be_planned(
+    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
+) -> None:
+    app, api = started()
+    given = api.post("/v1/pipelines", {key: each for key, each in video.items() if key != "seldon"})
+    assert "no seldon section" in given.json()["not_controlled"]
+    plan = api.post(f"{AT}/plans", {"rate_rps": 5})
+    assert plan.json()["termination"] == "optimal"
+    headers = {"If-Match": plan.headers["etag"], "Idempotency-Key": "k"}
+    applied = api.post(f"{plan.headers['location']}:apply", {}, headers=headers)
+    assert (applied.status_code, "not controlled here" in applied.json()["detail"]) == (409, True)
+    status = api.get(f"{AT}/status").json()
+    assert status["live"]["degraded"][0].startswith("not controlled here: it has no seldon section")
+    assert app.loops == {}
+
+
+def test_a_stored_pipeline_that_cannot_be_read_does_not_keep_the_service_from_starting(
+    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
+) -> None:
+    app, api = started()
+    app.store.given.keep("broken", {"name": "broken"}, "2026-01-01T00:00:00Z")
+    api.post("/v1/pipelines", video)
+    _, again = started()
+    assert [each["pipeline"] for each in again.get("/v1/pipelines").json()["pipelines"]] == ["video"]

@@ -1,0 +1,54 @@
+"""The plan store and the answer store in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ipa.control.kept import Claim, KeptAnswer, KeptPlan
+from ipa.model.errors import NotFoundError
+
+
+class FakePlans:
+    """Keeps every plan."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, KeptPlan] = {}
+
+    def keep(self, plan: KeptPlan) -> None:
+        self.kept[plan.plan_id] = plan
+
+    def plan(self, plan_id: str) -> KeptPlan:
+        if plan_id not in self.kept:
+            raise NotFoundError(
+                f"there is no plan {plan_id!r}", hint="POST /v1/pipelines/PIPELINE/plans makes one."
+            )
+        return self.kept[plan_id]
+
+
+@dataclass
+class _Row:
+    claim: Claim
+    holder: str
+
+
+class FakeAnswers:
+    """Keeps every answer."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, _Row] = {}
+
+    def claim(self, key: str, mark: str, holder: str, now_s: float) -> Claim:
+        row = self.rows.get(key)
+        if row is None:
+            self.rows[key] = _Row(Claim(mark, now_s), holder)
+            return Claim(mark, now_s, mine=True)
+        if row.claim.answer is None and row.claim.mark == mark and row.holder != holder:
+            row.holder = holder
+            return replace(row.claim, mine=True, is_resumed=True)
+        return row.claim
+
+    def settle(self, key: str, answer: KeptAnswer) -> None:
+        self.rows[key].claim = replace(self.rows[key].claim, answer=answer)
+
+    def release(self, key: str) -> None:
+        del self.rows[key]
