@@ -157,7 +157,8 @@ def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
         statuses |= {409, 429, 504}
     if "if-match" in named:
         statuses |= {409, 412, 428}
-    if "control" in operation.get("tags", ()):
+    # A record is in conflict with an anchor of it.
+    if "control" in operation.get("tags", ()) or "anchor" in named:
         statuses |= {409}
     return sorted(statuses)
 
