@@ -146,7 +146,8 @@ def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
     parameters = operation.get("parameters", [])
     named = {each["name"].lower() for each in parameters}
     statuses = {400, 401, 403, 431, 500, 503}
-    if any(each["in"] == "path" for each in parameters) or "requestBody" in operation:
+    names_one = any(each["in"] == "path" for each in parameters) or "pipeline" in named
+    if names_one or "requestBody" in operation:
         statuses |= {404}
     if parameters:
         statuses |= {422}
