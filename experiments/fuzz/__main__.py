@@ -12,7 +12,7 @@ from experiments.fuzz.run import fuzz
 def main() -> int:
     """Run it and print what came of it."""
     parser = argparse.ArgumentParser(prog="python -m experiments.fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=100, help="made-up requests of each operation")
+    parser.add_argument("--examples", type=int, default=130, help="made-up requests of each operation")
     parser.add_argument("--steps", type=int, default=6, help="requests of a chain")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ipa.control.ports import Freeze, StagePin
 from ipa.control.said import WEEK
@@ -26,6 +26,16 @@ RateRps = Annotated[float, Field(ge=1e-6, le=1e9, strict=True, allow_inf_nan=Fal
 LatencyS = Annotated[float, Field(ge=1e-6, le=1e6, strict=True, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+
+
+def _as_text(value: object) -> object:
+    """Numbers would be seconds since 1970, which nobody means."""
+    if isinstance(value, (int, float)):
+        raise ValueError("a moment is text, as 2026-11-24T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 Person = Annotated[str, Field(max_length=253)]
 Reason = Annotated[str, Field(max_length=1000)]
 # A year; a longer pause is one without an end.
@@ -92,7 +102,7 @@ class PlanBody(Body):
 class PauseBody(Asked):
     """A pause, until a moment, for a while, or (with neither) until someone resumes."""
 
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S, strict=True)] | None = None
 
     def end(self, now: datetime) -> datetime | None:
@@ -134,8 +144,8 @@ class PinBody(Asked):
 class FreezeBody(Asked):
     """A window in which nothing is written; from now where `start` is absent."""
 
-    start: AwareDatetime | None = None
-    end: AwareDatetime
+    start: Moment | None = None
+    end: Moment
     weekly: Annotated[bool, Field(strict=True)] = False
 
     def checked(self, now: datetime) -> Freeze:

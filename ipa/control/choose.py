@@ -23,6 +23,8 @@ from ipa.policies.base import PolicyState, Prediction, is_at_once
 Configs = tuple[StageConfig, ...]
 # So much more must a plan carry for a moment with less to be worth it.
 WORTH_A_DIP = 1.1
+# What takes so many times as long as a plan that is late itself is worth changing at once.
+LATER = 1.05
 
 
 def choose(
@@ -239,9 +241,10 @@ def _urgent(plan: Plan, now: Prediction) -> bool:
     """What runs lacks throughput; or it misses the SLA and the plan has no less throughput.
 
     A plan with less waits all the same: a falling rate stretches the forming of batches, and following it at
-    once would flap.
+    once would flap. Where no plan keeps the SLA, what takes much longer than the plan counts as missing it.
     """
-    return not now.carries or (not now.feasible and capacity_rps(plan) >= now.capacity_rps)
+    misses = now.latency_s > plan.latency_s * LATER if plan.is_late and plan.latency_s else not now.feasible
+    return not now.carries or (misses and capacity_rps(plan) >= now.capacity_rps)
 
 
 def _gain_ratio(plan: Plan, now: Prediction) -> float:
@@ -257,8 +260,8 @@ def _why(plan: Plan, forecast: Forecast) -> str:
 
 
 def _short_of(plan: Plan, forecast: Forecast) -> str:
-    """What the plan says of carrying less than is expected; empty where it does not."""
-    return plan.note if plan.carried_rps < forecast.upper_rps * (1 - 1e-9) else ""
+    """What the plan says of carrying less than is expected, or being late; empty where it does not."""
+    return plan.note if plan.is_late or plan.carried_rps < forecast.upper_rps * (1 - 1e-9) else ""
 
 
 def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:

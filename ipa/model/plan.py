@@ -124,6 +124,11 @@ class Plan:
         return self.rate_rps if self.peak_rps is None else self.peak_rps
 
     @property
+    def is_late(self) -> bool:
+        """Whether it takes longer than the SLA, as there is none that does not (forgiving rounding)."""
+        return self.latency_s is not None and self.latency_s > self.sla_s * (1 + 1e-9)
+
+    @property
     def configs(self) -> tuple[StageConfig, ...]:
         """The configuration of every stage, in order, of each part; empty where there is none."""
         return tuple(stage.config for stage in self.stages)

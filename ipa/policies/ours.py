@@ -1,4 +1,4 @@
-"""Our policy: the best plan for the upper forecast; where no plan carries that, the one that carries most."""
+"""Our policy: the best plan for the upper forecast; where there is none, the one that misses least."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ from ipa.policies.base import Configs, Planner, PolicyState, Shorter, constraine
 
 # No load is planned for as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
 MIN_RATE_RPS = 0.1
-# The largest rate that can be carried is sought on this grid, so that it does not jitter with the load.
+# The largest rate that can be carried and the least longer SLA are sought on this grid, so that they do not
+# jitter with the load.
 GRID = 1.05
+# Where a plan within the SLA carries less of the load, one that carries it all in a longer time is better.
+LEAST_CARRIED_RATIO = 0.5
+# No more times as long: what waits so long is not asked for any more.
+LONGEST_SLA_RATIO = 16.0
 # Of the SLA, what a request may wait until a peak is over; the plan keeps the rest.
 WAIT_RATIO = 0.25
 
@@ -31,6 +36,7 @@ class Ours:
     `offers` is given where the planner decides less than ours, so that what runs may be none of its choices.
     `shorter` is given where requests may wait while a peak lasts, if that is worth more.
     `probe` is the same planner without explanations, for the questions that only ask whether there is a plan.
+    `longer` is given where a plan that takes more than the SLA is better than what happens to run.
     """
 
     pipeline: Pipeline
@@ -39,19 +45,26 @@ class Ours:
     offers: Offers | None = None
     probe: Planner | None = None
     shorter: Shorter | None = None
+    longer: Shorter | None = None
 
     def at_once(self, running: Configs) -> bool:
         """Where something runs that the planner would never choose; its plan has then nothing to beat."""
         return self.offers is not None and not self.offers(self.pipeline, running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The best plan; that of the largest rate that can be carried where the forecast cannot be."""
+        """The best plan; else that of the largest rate that can be carried, or of the least longer SLA."""
         pipeline = constrained(self.pipeline, state)
         rate_rps = upper_rate_rps(forecast)
         plan = best_plan(self.planner, self.shorter, pipeline, forecast, state.running)
         if plan.termination is not Termination.INFEASIBLE:
             return plan
         most = self._most(pipeline, rate_rps, state)
+        if most is None or most.rate_rps < LEAST_CARRIED_RATIO * rate_rps:
+            nearest = self._nearest(pipeline, rate_rps, state)
+            if nearest is not None:
+                words = f"no plan carries {rate_rps:.3g} rps within {plan.sla_s:.3g} s"
+                note = f"{words}; this one takes {nearest.latency_s:.3g} s"
+                return replace(nearest, sla_s=plan.sla_s, note=note, relaxations=plan.relaxations)
         if most is None:
             return plan
         note = f"a load of {rate_rps:.3g} rps exceeds every plan; this one carries {most.rate_rps:.3g} rps"
@@ -70,6 +83,25 @@ class Ours:
             else:
                 best_rps, low = at_rps, middle + 1
         return None if best_rps is None else self.planner(pipeline, best_rps, state.running)
+
+    def _nearest(self, pipeline: Pipeline, rate_rps: float, state: PolicyState) -> Plan | None:
+        """The best plan for the shortest SLA of the grid, longer than the pipeline's, that has one."""
+        if self.longer is None:
+            return None
+        best: Plan | None = None
+        low, high = 1, floor(log(LONGEST_SLA_RATIO) / log(GRID))
+        try:
+            while low <= high:
+                middle = (low + high) // 2
+                plan = self.longer(pipeline, rate_rps, state.running, GRID**middle)
+                if plan.stages:
+                    best, high = plan, middle - 1
+                else:
+                    low = middle + 1
+        except (SolverError, DeadlineError):
+            # What was found so far may miss by more than it need, or be nothing.
+            return best
+        return best
 
 
 def upper_rate_rps(forecast: Forecast) -> float:

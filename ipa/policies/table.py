@@ -86,14 +86,20 @@ class PolicyInputs:
 
 def _ours(inputs: PolicyInputs) -> Ours:
     profiled = inputs.profiled()
-    return Ours(inputs.pipeline, profiled.plan, shorter=profiled.shorter, probe=profiled.probe)
+    return Ours(
+        inputs.pipeline,
+        profiled.plan,
+        probe=profiled.probe,
+        shorter=profiled.shorter,
+        longer=profiled.shorter,
+    )
 
 
 def _ours_checked(inputs: PolicyInputs) -> Policy:
     if inputs.checker is None:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
-    ours = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe)
+    ours = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe, longer=profiled.shorter)
     return Checked(ours, profiled.shorter, inputs.checker)
 
 

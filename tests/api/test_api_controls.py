@@ -114,6 +114,14 @@ def test_a_freeze_begins_now_and_ends_by_itself(api: ApiClient, world: FakeWorld
     assert len(world.control("ocr").freezes) == 1
 
 
+@pytest.mark.parametrize("moment", [0, 1.5, True])
+def test_a_moment_is_text(api: ApiClient, moment: object) -> None:
+    for path, body in (("freezes", {"end": moment}), ("pause", {"until": moment})):
+        answer = api.post(f"{OCR}/{path}", body)
+        assert answer.status_code == 422
+        assert "a moment is text, as 2026-11-24T12:00:00Z" in answer.text
+
+
 def test_a_weekly_freeze_comes_again_and_the_same_window_is_one(api: ApiClient, world: FakeWorld) -> None:
     window = {"start": "2026-11-20T18:00:00+02:00", "end": "2026-11-20T20:00:00+02:00", "weekly": True}
     api.post(f"{OCR}/freezes", window)

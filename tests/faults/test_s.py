@@ -9,6 +9,7 @@ from time import perf_counter
 
 import pytest
 
+from ipa.model.decision import Action
 from ipa.model.errors import SolverError
 from ipa.model.pipeline import Sla
 from ipa.model.plan import Plan, Termination
@@ -27,7 +28,7 @@ from tests.fakes.planner_agreement import apart, planned
 from tests.fakes.planner_brute import brute_force_graph, size
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import brute_force, brute_size, random_problem
-from tests.fakes.world import PIPELINE, PROFILES, scenario
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 from tests.faults.table import Case
 from tests.unit.test_planner_relaxations import infeasible_seeds, loosened, small
 from tests.unit.test_planner_solvers import tied_problem
@@ -86,6 +87,25 @@ def test_s1_the_loop_holds_and_says_what_would_do(case: Case) -> None:
     rate_rps = decision.plan.rate_rps
     case.equal("plan at that SLA", relaxed.plan(eased, rate_rps).termination.value, "optimal")
     case.equal("writes", len(made.workload.writes), 0)
+
+
+def test_s1_the_loop_misses_the_sla_by_as_little_as_can_be_and_stays_there(case: Case) -> None:
+    tight = replace(PIPELINE, sla=Sla(0.03))
+    known = Profiled(tight, PROFILES, compat=Compat.PAPER, solver="exact")
+    policy = Ours(tight, known.plan, longer=known.shorter)
+    # Batches of eight wait to be full.
+    slow = tuple(replace(config, batch_size=8) for config in SMALLEST)
+    made = scenario(5.0, policy=policy, configs=slow, pipeline=tight)
+    decisions = made.ticks(40)
+    case.equal("writes", len(made.workload.writes), 1)
+    runs = known.predict(made.workload.serving, 5.0)
+    was = known.predict(slow, 5.0)
+    assert runs is not None and was is not None
+    case.told("predicted latency, s", f"{was.latency_s:.3g} → {runs.latency_s:.3g}")
+    assert runs.latency_s < was.latency_s
+    applied = next(it for it in decisions if it.action is Action.APPLY)
+    assert "no plan carries" in applied.detail and "within 0.03 s" in applied.detail
+    case.equal("reasons after it", {it.reason.value for it in decisions[-10:]}, {"hold.infeasible"})
 
 
 def hard_problem(seed: int) -> Problem:

@@ -9,11 +9,11 @@ import pytest
 from ipa.model.errors import InputError, UsageError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Missing, MissingReason, Observation
-from ipa.model.pipeline import Objective
+from ipa.model.pipeline import Objective, Sla
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.problem import Compat
 from ipa.policies.base import PolicyState, constrained
-from ipa.policies.ours import MIN_RATE_RPS, Ours
+from ipa.policies.ours import GRID, MIN_RATE_RPS, Ours
 from ipa.policies.profiled import Profiled
 from ipa.policies.static import Static
 from ipa.policies.table import PolicyInputs, make_policy
@@ -113,9 +113,21 @@ def test_the_largest_rate_that_can_be_carried_does_not_depend_on_the_load() -> N
     assert planner(PIPELINE, carried.rate_rps * 1.06).termination is Termination.INFEASIBLE
 
 
-def test_nothing_feasible_at_any_rate_is_infeasible() -> None:
+def test_where_no_plan_keeps_the_sla_the_one_that_misses_least_is_taken() -> None:
+    tight = replace(PIPELINE, sla=Sla(0.03))
+    known = Profiled(tight, PROFILES, compat=Compat.PAPER, solver="exact")
+    plan = Ours(tight, known.plan, longer=known.shorter).decide(SEEN, expected(5.0), STATE)
+    none = known.plan(tight, 5.0)
+    least_s = float(none.relaxations[0].split()[2])
+    assert plan.stages and plan.is_late and plan.latency_s is not None and plan.rate_rps == 5.0
+    assert least_s * (1 - 1e-3) <= plan.latency_s <= least_s * GRID
+    assert plan.sla_s == 0.03 and plan.relaxations == none.relaxations
+    assert plan.note == f"no plan carries 5 rps within 0.03 s; this one takes {plan.latency_s:.3g} s"
+
+
+def test_nothing_feasible_at_any_rate_or_sla_is_infeasible() -> None:
     tight = replace(PIPELINE, bounds=replace(PIPELINE.bounds, accuracy_floor=0.99))
-    plan = Ours(tight, planner).decide(SEEN, expected(5.0), STATE)
+    plan = Ours(tight, planner, longer=profiled().shorter).decide(SEEN, expected(5.0), STATE)
     assert plan.termination is Termination.INFEASIBLE and plan.relaxations
 
 
