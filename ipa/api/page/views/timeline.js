@@ -57,7 +57,8 @@ export async function open(root, place, tools) {
     shown = key;
     await past.lookAgain(holds.checked);
     const wanted = range.last === "all" ? -Infinity : range.last ? now - 1000 * Number(range.last) : range.from;
-    await past.reachBack(wanted, tools.say);
+    // The status reaches a tick less far back than it says.
+    await past.reachBack(wanted + 2000 * status.live.tick_s, tools.say);
     const span = bounds(range, now, past.begin);
     ranges.show(range, span);
     for (const [id, facts] of Object.entries(factsOf(past, span, status))) figures[id].show(facts);
