@@ -49,6 +49,7 @@ def applied_since(world: FakeWorld, ticks: int) -> int:
 
 def rows(page: Page, figure: str, tmp_path: Path) -> list[list[str]]:
     """The CSV of that figure."""
+    expect(page.locator("#charts[aria-busy]")).to_have_count(0)
     with page.expect_download() as download:
         page.locator(f"#figure-{figure}").get_by_role("button", name="CSV").click()
     assert download.value.suggested_filename == f"ocr-{figure}.csv"

@@ -1,4 +1,4 @@
-"""Every view of the page in a real Chromium: it opens, fits, is used without a mouse, and axe finds nothing."""
+"""Every view of the page in a real Chromium: it opens, it fits, keys alone do, and axe finds nothing."""
 
 from __future__ import annotations
 
