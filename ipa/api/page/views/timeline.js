@@ -57,7 +57,7 @@ export async function open(root, place, tools) {
     shown = key;
     if (isAsked) boxes.charts.setAttribute("aria-busy", "true");
     ranges.show(range, bounds(range, now, past.begin));
-    await past.lookAgain(holds.checked);
+    await past.lookAgain(holds.checked, status.live.tick);
     const wanted = range.last === "all" ? -Infinity : range.last ? now - 1000 * Number(range.last) : range.from;
     // The status reaches a tick less far back than it says.
     await past.reachBack(wanted + 2000 * status.live.tick_s, tools.say);
