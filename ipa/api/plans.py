@@ -16,7 +16,8 @@ from ipa.api.gate import Admitted, Asker
 from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.once import IdempotencyKey, check_key, mark_of, once
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_given, check_match, etag, is_known
-from ipa.api.reading import Named, Using, named_pipeline, planned, rate_of
+from ipa.api.reading import Named, Using, planned, rate_of
+from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.kept import Basis, Claim, KeptAnswer, KeptPlan
@@ -118,7 +119,7 @@ def apply_plan(
     def act(claim: Claim) -> KeptAnswer:
         if isinstance(kept, NotFoundError):
             raise kept
-        pipeline = named_pipeline(kept.pipeline, services)
+        pipeline = pipeline_named(services, kept.pipeline)
         decision = _carried_out(services, kept, claim) if claim.is_resumed else None
         if decision is None:
             check_match(given, tag_of(kept.basis), "the plan")
