@@ -24,6 +24,7 @@ from experiments.bench_api.service import MANY, PLANNED, TICK_S
 
 CONNECTIONS = 32
 FLOOD_CONNECTIONS = 200
+GOLDEN = 0.6180339887498949
 
 
 @dataclass
@@ -40,6 +41,11 @@ class Asked:
         return float(np.quantile(self.took_s, q)) * 1000
 
 
+def rate_of(number: int) -> float:
+    """A rate between 5 and 45 that no other request asks for."""
+    return 5.0 + 40.0 * (number * GOLDEN % 1.0)
+
+
 async def steady(url: str, rate_rps: float, seconds: float) -> Asked:
     """Plans at that rate, each of its own rate; one that is late does not keep the next from being sent."""
     found = Asked(began_s=time.monotonic())
@@ -49,7 +55,7 @@ async def steady(url: str, rate_rps: float, seconds: float) -> Asked:
         async def one(number: int) -> None:
             due_s = found.began_s + number / rate_rps
             await asyncio.sleep(max(due_s - time.monotonic(), 0.0))
-            body = {"rate_rps": 5.0 + number % 40}
+            body = {"rate_rps": rate_of(number)}
             answer = await client.post(f"/v1/pipelines/{PLANNED}/plans", json=body)
             found.took_s.append(time.monotonic() - due_s)
             found.statuses[answer.status_code] += 1
@@ -68,7 +74,7 @@ async def flood(url: str, seconds: float) -> Asked:
         async def one(number: int) -> None:
             while time.monotonic() - found.began_s < seconds:
                 sent_s = time.monotonic()
-                body = {"rate_rps": 5.0 + number % 40}
+                body = {"rate_rps": rate_of(number)}
                 answer = await client.post(f"/v1/pipelines/{PLANNED}/plans", json=body)
                 found.took_s.append(time.monotonic() - sent_s)
                 found.statuses[answer.status_code] += 1

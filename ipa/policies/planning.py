@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf
 
 from ipa.model.errors import NotFoundError, UsageError
@@ -13,7 +12,7 @@ from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.solve import solve
+from ipa.optimize.remembered import Remembered
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
 # A request in thirty years; below it the logarithms of the queue's formulas end.
@@ -24,7 +23,7 @@ MOST_FITTED = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """What a stage's operating points are fitted from."""
+    """What a stage is fitted from. Equal to another of the same objects and equal numbers of a request."""
 
     profile: StageProfile
     stage: Stage
@@ -33,52 +32,32 @@ class _Asked:
     allocation: Allocation
     source: LatencySource
 
-    def is_same(self, other: _Asked) -> bool:
-        """Whether the other gives the same points: the same objects, and equal numbers of a request."""
+    def __hash__(self) -> int:
+        # Profiles are long. What is kept keeps its objects, so that no other has their numbers.
+        return hash((id(self.profile), id(self.stage), self.allocation, self.source))
+
+    def __eq__(self, other: object) -> bool:
         return (
-            self.profile is other.profile
+            isinstance(other, _Asked)
+            and self.profile is other.profile
             and self.stage is other.stage
             and (self.objective, self.bounds) == (other.objective, other.bounds)
             and (self.allocation, self.source) == (other.allocation, other.source)
         )
 
 
-class _FittedStages:
-    """Stages as they were fitted lately: what-ifs of one pipeline differ in rate and SLA alone."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, int], tuple[_Asked, StageProblem]] = OrderedDict()
-
-    def of(self, asked: _Asked) -> StageProblem:
-        """The stage with its points; fitted where what it was fitted from is not what is kept."""
-        # What is kept also keeps its objects, so that no other has their numbers.
-        key = (id(asked.profile), id(asked.stage))
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None and kept[0].is_same(asked):
-                self._kept.move_to_end(key)
-                return kept[1]
-        made = _stage_problem(
-            asked.stage,
-            operating_points(
-                asked.profile,
-                asked.stage,
-                asked.objective,
-                asked.bounds,
-                allocation=asked.allocation,
-                source=asked.source,
-            ),
-        )
-        with self._lock:
-            self._kept[key] = asked, made
-            self._kept.move_to_end(key)
-            if len(self._kept) > MOST_FITTED:
-                self._kept.popitem(last=False)
-        return made
-
-
-_fitted = _FittedStages()
+@lru_cache(MOST_FITTED)
+def _fitted(asked: _Asked) -> StageProblem:
+    """The stage with its points: what-ifs of one pipeline differ in rate and SLA alone."""
+    points = operating_points(
+        asked.profile,
+        asked.stage,
+        asked.objective,
+        asked.bounds,
+        allocation=asked.allocation,
+        source=asked.source,
+    )
+    return _stage_problem(asked.stage, points)
 
 
 def check_rate(rate_rps: float) -> None:
@@ -112,7 +91,7 @@ def planning_problem(
     # An SLA changes no point.
     fitted_for = replace(wanted, sla_s=None)
     stages = tuple(
-        _fitted.of(_Asked(profiles[stage.name], stage, fitted_for, pipeline.bounds, allocation, source))
+        _fitted(_Asked(profiles[stage.name], stage, fitted_for, pipeline.bounds, allocation, source))
         if stage.variants
         else _stage_problem(stage, ())
         for stage in pipeline.stages
@@ -162,4 +141,8 @@ def plan_pipeline(
     problem = planning_problem(
         pipeline, profiles, rate_rps, objective=objective, compat=compat, allocation=allocation
     )
-    return solve(problem, solver, deadline_s)
+    return _WHAT_IFS.solve(problem, solver, deadline_s)
+
+
+# A slider asks for the same rates again and again.
+_WHAT_IFS = Remembered(64)

@@ -8,7 +8,6 @@ import pytest
 
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize.problem import Compat
-from ipa.policies import planning
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
 from tests.fakes.world import PIPELINE, PROFILES
@@ -50,12 +49,3 @@ def test_what_a_stage_is_fitted_from_is_looked_at_anew_each_time() -> None:
     assert points(allocation=Allocation.BASE) != before
     assert points(compat=Compat.IPA_ARTIFACT) != before
     assert points() == before
-
-
-def test_only_so_many_stages_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "MOST_FITTED", 3)
-    kept = planning._FittedStages()
-    monkeypatch.setattr(planning, "_fitted", kept)
-    for _ in range(5):
-        planning_problem(PIPELINE, {name: replace(profile) for name, profile in PROFILES.items()}, 5.0)
-    assert len(kept._kept) == 3
