@@ -23,11 +23,13 @@ import uvicorn
 
 from experiments.bench_api.fleet import Fleet, copies, store_in
 from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
 from ipa.api.limits import Limits
 from ipa.api.server import config_of
 from ipa.api.services import Services
+from ipa.api.wiring import REMEMBERED
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
@@ -36,6 +38,7 @@ from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
+from ipa.optimize.remembered import Remembered
 from ipa.policies.planning import plan_pipeline
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.services import FakeWorld
@@ -96,8 +99,10 @@ def services(
     """The API's, with those pipelines to plan and to list."""
     made = FakeWorld(plans=store.plans, answers=store.answers).play(60).services()
 
+    plans = Remembered(REMEMBERED, PlannerProcesses().solve)
+
     def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
-        return plan_pipeline(pipeline, profiles, rate_rps, **options)
+        return plan_pipeline(pipeline, profiles, rate_rps, solved=plans.solve, **options)
 
     return replace(
         made,

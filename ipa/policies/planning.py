@@ -12,7 +12,8 @@ from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.remembered import Remembered
+from ipa.optimize.remembered import Elsewhere
+from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
 # A request in thirty years; below it the logarithms of the queue's formulas end.
@@ -133,16 +134,15 @@ def plan_pipeline(
     allocation: Allocation = Allocation.FREE,
     solver: str = "auto",
     deadline_s: float = 5.0,
+    solved: Elsewhere = solve,
 ) -> Plan:
     """The best plan for the rate, checked; an infeasible one says what would make it feasible.
+
+    `solved` solves it where that is not to be done here and now.
 
     Errors: those of `planning_problem` and of `ipa.optimize.solve.solve`.
     """
     problem = planning_problem(
         pipeline, profiles, rate_rps, objective=objective, compat=compat, allocation=allocation
     )
-    return _WHAT_IFS.solve(problem, solver, deadline_s)
-
-
-# A slider asks for the same rates again and again.
-_WHAT_IFS = Remembered(64)
+    return solved(problem, solver, deadline_s)
