@@ -25,8 +25,8 @@ from ipa.queueing.service import Service, service
 LEAST_RPS = 1e-9
 # A tick asks with one set of slowdowns; those of some ticks before are asked for again.
 SLOWED = 8
-# A tick asks for some plans and predictions; where the load stands still the next tick asks for the same.
-REMEMBERED = 16
+# A tick asks for two plans and some predictions; where the load stands still the next one asks for the same.
+PLANS, PREDICTIONS = 4, 8
 
 
 class Profiled:
@@ -63,8 +63,8 @@ class Profiled:
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
         self._explain = explain
         self._slowed: dict[Slowdowns, tuple[Problem, Problem]] = {}
-        self._plans = Remembered(REMEMBERED)
-        self._described = lru_cache(REMEMBERED)(self._describe)
+        self._plans = Remembered(PLANS)
+        self._described = lru_cache(PREDICTIONS)(self._describe)
         self._services: dict[tuple[str, str, int, float], Service] = {}
 
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:

@@ -153,7 +153,7 @@ class Store:
     def control(self, pipeline: str) -> PipelineControl:
         """What was said last; the default where nothing was."""
         with reading(self._engine) as connection:
-            body = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == pipeline))
+            body = connection.scalar(_CONTROL, {"its": pipeline})
         return PipelineControl() if body is None else CONTROL.value(body)
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
@@ -221,6 +221,7 @@ _KEPT = select(DecisionRow.decision_id, DecisionRow.body).where(
     DecisionRow.decision_id.in_(bindparam("names", expanding=True))
 )
 _INSERT = insert(DecisionRow)
+_CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
 
 
 def _row(decision: Decision, body: str) -> dict[str, object]:
