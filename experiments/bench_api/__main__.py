@@ -28,6 +28,7 @@ from experiments.bench_api.asking import (
     flood,
     idle,
     lists,
+    memory_of,
     phase,
     steady,
 )
@@ -90,9 +91,9 @@ def measured(size: Size) -> tuple[list[Asked], list[Figure], dict[str, Any]]:
         flooded = ask("flood", FLOOD_CONNECTIONS, flood(size.seconds))
     with service(size.many, size.steady_rounds, size.moving_rounds) as many:
         listed = phase("list", many.url, many.process, 1, lists(size.lists, size.many))
-        memory_mb = many.process.memory_info().rss / 1e6
+        memory_mb = memory_of(many.process)
     figures = [
-        *plan_figures(planned, quiet, one.told, RATE_RPS),
+        *plan_figures(planned, quiet, one.told),
         *flood_figures(flooded, quiet, one.told),
         *fleet_figures(listed, many.told["rounds"], memory_mb, size.many),
     ]

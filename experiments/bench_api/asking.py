@@ -26,7 +26,7 @@ GOLDEN = 0.6180339887498949
 class Asked:
     """What came of a phase: seconds of each answer from when it was due, and their statuses.
 
-    `cpu_s` is the service's own, `load` the machine's load average at the end.
+    `cpu_s` is that of the service and the processes it started, `load` the load average at the end.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Asked:
     took_s: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
 
-    def quantile_ms(self, q: float, status: int | None = None) -> float:
+    def quantile_ms(self, q: float) -> float:
         """That quantile of all answers."""
         return float(np.quantile(self.took_s, q)) * 1000
 
@@ -52,6 +52,18 @@ class Asked:
         return 1000 * self.cpu_s / len(self.took_s)
 
 
+def cpu_of(service: psutil.Process) -> float:
+    """Seconds of CPU time of the service and the processes that it started."""
+    times = [each.cpu_times() for each in (service, *service.children())]
+    return sum(each.user + each.system for each in times)
+
+
+def memory_of(service: psutil.Process) -> float:
+    """Megabytes of the service, and what processes that it started have for themselves."""
+    others = sum(each.memory_full_info().uss for each in service.children())
+    return (service.memory_info().rss + others) / 1e6
+
+
 Ask = Callable[[aiohttp.ClientSession, Asked], Awaitable[None]]
 
 
@@ -61,11 +73,11 @@ def phase(name: str, url: str, service: psutil.Process, connections: int, ask: A
     async def run() -> Asked:
         connector = aiohttp.TCPConnector(limit=connections)
         async with aiohttp.ClientSession(url, connector=connector) as session:
-            before = service.cpu_times()
+            before_s = cpu_of(service)
             found = Asked(name, began_s=time.monotonic())
             await ask(session, found)
-            found.ended_s, after = time.monotonic(), service.cpu_times()
-        found.cpu_s = after.user + after.system - before.user - before.system
+            found.ended_s = time.monotonic()
+        found.cpu_s = cpu_of(service) - before_s
         found.load = os.getloadavg()[0]
         return found
 
