@@ -71,6 +71,7 @@ def fleet_figures(
         Figure(
             f"list of {many} pipelines, p99", listed.quantile_ms(0.99), "ms", listed.load, at_most=LIST_MS
         ),
+        Figure("the service's CPU time of one", listed.cpu_ms, "ms", listed.load),
         Figure(
             f"memory of {many} pipelines with their loops", memory_mb, "MB", listed.load, at_most=MEMORY_MB
         ),
