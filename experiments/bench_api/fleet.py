@@ -79,7 +79,10 @@ class Fleet:
             self.turns.add(loop, ROUND_LIMIT_S)
         found = [self._round(name) for name in ("first", *["warm"] * (WARM_ROUNDS - 1), *["steady"] * steady)]
         self._is_moving = True
-        return found + [self._round("moving") for _ in range(moving)]
+        found += [self._round("moving") for _ in range(moving)]
+        # What comes after is measured beside loads that stand still again.
+        self._is_moving = False
+        return [*found, self._round("after")]
 
     def _round(self, name: str) -> dict[str, Any]:
         self._left = len(self.loops)
