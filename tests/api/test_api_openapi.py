@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from experiments.fuzz.run import services
 from ipa.api.app import openapi_document
 from ipa.api.jobs import JobDesk
 from tests.fakes.services import ApiClient, FakeClock, FakeWorld
@@ -129,7 +130,8 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
 def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
     # Without a process: whether it runs is another test's.
     desk = JobDesk(FakeClock(), command=("true",))
-    api = ApiClient(FakeWorld(jobs=desk).play(30).services())
+    # Plans of our planner: those of the ladder are not all ones that can be explained.
+    api = ApiClient(services(desk))
     sent, order = set(), {"post": 0, "put": 1, "patch": 2}
     for method, path, kind, body in sorted(examples(document), key=lambda it: order[it[0]]):
         name = "captions" if method == "patch" or "kind" in body else "ocr"
