@@ -1,6 +1,7 @@
 """The service under load: the API over a real store and our planner, and a loop that ticks beside it.
 
-`python -m experiments.bench_api.service FOLDER` prints its port, and after SIGTERM the loop's ticks as JSON.
+`python -m experiments.bench_api.service FOLDER MANY` prints its port, and after SIGTERM the loop's ticks as
+JSON. With `STEADY MOVING` behind it has a loop for each of MANY pipelines, which first tick so many times.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,19 +21,24 @@ from typing import Any
 
 import uvicorn
 
+from experiments.bench_api.fleet import Fleet, copies, store_in
 from ipa.adapters.files import load_pipelines, load_profiles
-from ipa.adapters.store import open_store
+from ipa.adapters.solvers.planner import PlannerProcesses
+from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
 from ipa.api.limits import Limits
 from ipa.api.server import config_of
 from ipa.api.services import Services
-from ipa.control.clock import SystemClock
+from ipa.api.wiring import REMEMBERED
+from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
+from ipa.optimize.remembered import Remembered
 from ipa.policies.planning import plan_pipeline
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.services import FakeWorld
@@ -45,7 +51,6 @@ ROOT = Path(__file__).resolve().parents[2]
 # So short that a tick would show any delay; the service's own is 10 s.
 TICK_S = 0.5
 PLANNED = "video"
-MANY = 1000
 # Flooded as any client's: past it requests are refused.
 LIMIT_RPS = 400.0
 
@@ -88,20 +93,20 @@ def loop_of(ticks: Ticks, waker: threading.Event) -> ControlLoop:
     )
 
 
-def services(folder: Path) -> Services:
-    """The API's, with a pipeline to plan and a thousand to list."""
-    store = open_store(f"sqlite:///{folder}/ipa.sqlite3")
-    found = load_pipelines(ROOT / "pipelines")[PLANNED]
-    profiles = load_profiles(ROOT / "profiles", PLANNED)
+def services(
+    store: Store, pipelines: Mapping[str, Pipeline], profiles: Mapping[str, StageProfile]
+) -> Services:
+    """The API's, with those pipelines to plan and to list."""
     made = FakeWorld(plans=store.plans, answers=store.answers).play(60).services()
-    many = {f"{PLANNED}-{number}": replace(found, name=f"{PLANNED}-{number}") for number in range(MANY - 1)}
+
+    plans = Remembered(REMEMBERED, PlannerProcesses().solve)
 
     def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
-        return plan_pipeline(pipeline, profiles, rate_rps, **options)
+        return plan_pipeline(pipeline, profiles, rate_rps, solved=plans.solve, **options)
 
     return replace(
         made,
-        pipelines={PLANNED: found, **many},
+        pipelines=pipelines,
         profiles=lambda name: profiles,
         plan=plan,
         limits=Limits(LIMIT_RPS),
@@ -116,22 +121,31 @@ class Server(uvicorn.Server):
         yield
 
 
-def main() -> None:
+def main(folder: Path, many: int, rounds: tuple[int, ...]) -> None:
     """Serve until told to stop."""
     logging.disable(logging.CRITICAL)
-    ticks, stop, waker = Ticks(), threading.Event(), threading.Event()
+    store = open_store(store_in(folder))
+    pipelines = copies(load_pipelines(ROOT / "pipelines")[PLANNED], many)
+    profiles = load_profiles(ROOT / "profiles", PLANNED)
+    ticks, stop = Ticks(), StopSignal()
+    waker = stop.linked()
     thread = threading.Thread(target=loop_of(ticks, waker).run, args=(stop,))
-    server = Server(config_of(create_app(services(Path(sys.argv[1])))))
+    server = Server(config_of(create_app(services(store, pipelines, profiles))))
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+    told: dict[str, Any] = {"rounds": []}
+    if rounds:
+        fleet = Fleet(pipelines, profiles, store, stop)
+        told["rounds"] = fleet.rounds(*rounds)
     thread.start()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         server.run(sockets=[listener])
     stop.set()
-    waker.set()
     thread.join()
-    print(json.dumps({"began_s": ticks.began_s, "took_s": ticks.took_s}), flush=True)
+    store.close()
+    told |= {"began_s": ticks.began_s, "took_s": ticks.took_s}
+    print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), int(sys.argv[2]), tuple(map(int, sys.argv[3:])))

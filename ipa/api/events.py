@@ -17,7 +17,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ipa.adapters.store.feed import Feed
-from ipa.api.reading import Using, named_record
+from ipa.api.reading import Using, record_named
 from ipa.api.services import Services
 from ipa.api.streams import Streams
 from ipa.control.audit import Recorded
@@ -40,7 +40,7 @@ LastEventId = Annotated[
 
 def chosen_record(services: Using, pipeline: Annotated[str | None, Query()] = None) -> str | None:
     """The pipeline whose events are asked for, or one with @ and a policy beside it; None for all."""
-    return None if pipeline is None else named_record(pipeline, services)
+    return None if pipeline is None else record_named(services, pipeline)
 
 
 Chosen = Annotated[str | None, Depends(chosen_record)]

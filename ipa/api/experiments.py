@@ -15,7 +15,8 @@ from ipa.api.bodies import Body, Positive
 from ipa.api.gate import Admitted, Asker
 from ipa.api.jobs import UNKNOWN, Job, JobFault, JobPhase
 from ipa.api.limits import JsonRoute, Rationed
-from ipa.api.reading import Using, named_pipeline
+from ipa.api.reading import Using
+from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
 from ipa.control.canonical import plain
 from ipa.control.guards import GuardSettings
@@ -114,7 +115,7 @@ def start_experiment(
 
     429 where too many wait already. What is known of experiments ends with the service.
     """
-    pipeline = named_pipeline(body.pipeline, services)
+    pipeline = pipeline_named(services, body.pipeline)
     asker.must(Operation.WHAT_IF, pipeline.namespace)
     pipeline.objective(body.objective)
     rates = body.rates()

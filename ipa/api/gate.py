@@ -53,8 +53,8 @@ class Admitted:
         return self.identity.name or said
 
 
-def admitted(request: Request) -> Admitted:
-    """Whom the gate let in."""
+async def admitted(request: Request) -> Admitted:
+    """Whom the gate let in. What does not wait is no work for a thread: each way there and back costs."""
     found = request.scope["state"]["admitted"]
     assert isinstance(found, Admitted)
     return found

@@ -136,7 +136,7 @@ class JsonRoute(APIRoute):
         await super().handle(scope, receive, send)
 
 
-def rationed(request: Request, response: Response) -> None:
+async def rationed(request: Request, response: Response) -> None:
     """Count an expensive request of its client; BusyError, with Retry-After, where it had its share."""
     limits = request.app.state.services.limits
     client = request.client.host if request.client else "unknown"

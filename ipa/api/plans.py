@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 from uuid import uuid4
@@ -16,16 +15,16 @@ from ipa.api.gate import Admitted, Asker
 from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.once import IdempotencyKey, check_key, mark_of, once
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_given, check_match, etag, is_known
-from ipa.api.reading import Named, Using, named_pipeline, planned, rate_of
+from ipa.api.reading import Named, Using, planned, rate_of
+from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
-from ipa.control.canonical import canonical_json, digest
+from ipa.control.canonical import canonical_json, digest, digest_of
 from ipa.control.kept import Basis, Claim, KeptAnswer, KeptPlan
 from ipa.model.access import Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError, Problem, StaleError, UnplannedError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
-from ipa.model.profile import StageProfile
 
 # How far back the change of a request is looked for that an earlier run of the service may have carried out.
 LOOK_BACK = 50
@@ -118,7 +117,7 @@ def apply_plan(
     def act(claim: Claim) -> KeptAnswer:
         if isinstance(kept, NotFoundError):
             raise kept
-        pipeline = named_pipeline(kept.pipeline, services)
+        pipeline = pipeline_named(services, kept.pipeline)
         decision = _carried_out(services, kept, claim) if claim.is_resumed else None
         if decision is None:
             check_match(given, tag_of(kept.basis), "the plan")
@@ -155,15 +154,8 @@ def _seen_plan(services: Services, plan_id: str) -> KeptPlan:
 def basis_of(services: Services, pipeline: Pipeline) -> Basis:
     """What a plan of the pipeline would be computed from now."""
     profiles = services.profiles(pipeline.name)
-    digests = _DIGESTS.get(pipeline.name)
-    if digests is None or digests[0] is not pipeline or digests[1] is not profiles:
-        # Profiles are long, and the same objects from one change of theirs to the next.
-        digests = pipeline, profiles, digest(canonical_json(pipeline)), digest(canonical_json(profiles))
-        _DIGESTS[pipeline.name] = digests
-    return Basis(services.live(pipeline.name).revision, digests[2], digests[3])
-
-
-_DIGESTS: dict[str, tuple[Pipeline, Mapping[str, StageProfile], str, str]] = {}
+    # Profiles are long, and the same objects from one change of theirs to the next.
+    return Basis(services.live(pipeline.name).revision, digest_of(pipeline), digest_of(profiles))
 
 
 def tag_of(basis: Basis) -> str:

@@ -36,20 +36,25 @@ EXPLANATION_S = 5.0
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
-def services_of(asker: Asker) -> Services:
+async def services_of(asker: Asker) -> Services:
     """The services, as far as who asks may see them."""
     return asker.services
 
 
-def named_pipeline(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> Pipeline:
+async def named_pipeline(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> Pipeline:
     """The pipeline of the path; NotFoundError names those there are."""
     return pipeline_named(services, pipeline)
 
 
-def named_record(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> str:
+async def named_record(pipeline: str, services: Annotated[Services, Depends(services_of)]) -> str:
     """The name that decisions are recorded under: the path's pipeline, or with @ and a policy beside it."""
-    named_pipeline(pipeline.partition("@")[0], services)
-    return pipeline
+    return record_named(services, pipeline)
+
+
+def record_named(services: Services, name: str) -> str:
+    """The name again; NotFoundError where there is no such pipeline."""
+    pipeline_named(services, name.partition("@")[0])
+    return name
 
 
 Using = Annotated[Services, Depends(services_of)]

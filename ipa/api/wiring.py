@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.adapters.metrics.figures import stream_figures
+from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
@@ -21,8 +22,12 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
+from ipa.optimize.remembered import Remembered
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
+
+# Plans of what-ifs that are at hand: a slider asks for the same rates again and again.
+REMEMBERED = 64
 
 
 def services_of(app: App) -> Services:
@@ -68,10 +73,13 @@ def _streams(app: App) -> Streams:
 
 
 class _Planner:
-    """Solves with the service's profiles and deadline."""
+    """Solves with the service's profiles and deadline, beside this process, what was not solved lately."""
 
     def __init__(self, app: App) -> None:
         self._app = app
+        processes = PlannerProcesses()
+        app.resources.callback(processes.close)
+        self._plans = Remembered(REMEMBERED, processes.solve)
 
     def __call__(
         self,
@@ -92,6 +100,7 @@ class _Planner:
             allocation=allocation,
             solver=solver,
             deadline_s=self._app.settings.solver_deadline_s,
+            solved=self._plans.solve,
         )
 
 

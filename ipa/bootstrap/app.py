@@ -34,6 +34,7 @@ from ipa.control.clock import StopSignal
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, Clock, Deed, NoEvents, Said
+from ipa.control.turns import Turns
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError
@@ -156,6 +157,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             store,
             clock,
             stop,
+            Turns(lambda waker: clock_of(options, waker), stop),
             only=frozenset(options.names),
             follow_s=settings.tick_s if leadership is not None else None,
         )

@@ -12,6 +12,7 @@ from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.control.actuation import IN_FLIGHT
 from ipa.control.loop import ControlLoop
 from ipa.control.ports import Clock, ControlStore, Deed, PipelineControl, ProfileStore, Said
+from ipa.control.turns import Turn, Turns
 from ipa.model.errors import ConflictError, InProgressError, IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
@@ -65,19 +66,6 @@ class Makers:
     on_go: Callable[[Pipeline], None] = lambda pipeline: None
 
 
-class _Until:
-    """Set once the service stops, or once this loop alone is to end."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop, self._own = stop, threading.Event()
-
-    def is_set(self) -> bool:
-        return self._own.is_set() or self._stop.is_set()
-
-    def end(self) -> None:
-        self._own.set()
-
-
 @dataclass(frozen=True, slots=True)
 class _Made:
     pipeline: Pipeline
@@ -85,13 +73,6 @@ class _Made:
     unfit: str
     loop: ControlLoop | None = None
     other: ControlLoop | None = None
-
-
-@dataclass
-class _Running:
-    loop: ControlLoop
-    until: _Until
-    thread: threading.Thread
 
 
 @dataclass
@@ -110,13 +91,14 @@ class Roster:
     store: RosterStore
     clock: Clock
     stop: threading.Event
+    turns: Turns
     # Those that may be taken up from the store; empty for all.
     only: frozenset[str] = frozenset()
     # How often it is looked what another replica was given; None where there is no other.
     follow_s: float | None = None
     files: frozenset[str] = frozenset()
     _unfit: dict[str, str] = field(default_factory=dict)
-    _running: dict[str, list[_Running]] = field(default_factory=dict)
+    _turns: dict[str, list[Turn]] = field(default_factory=dict)
     _started: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -124,20 +106,20 @@ class Roster:
         self.files = frozenset(self.pipelines)
 
     def start(self) -> None:
-        """Run every loop in a thread of its own."""
+        """Give every loop its turns; where they are too many to begin at once, over their interval."""
         with self._lock:
             self._started = True
-            for name in list(self.loops):
-                self._start(name)
+            names = list(self.loops)
+            is_crowd = len(names) > self.turns.workers
+            for number, name in enumerate(names):
+                tick_s = self.loops[name].tick_s
+                self._start(name, tick_s * number / len(names) if is_crowd else 0.0)
         if self.follow_s is not None:
             threading.Thread(target=self._follow, args=(self.follow_s,), name="roster", daemon=True).start()
 
     def join(self, until_s: float) -> None:
         """Wait for the loops to end, at most until then (monotonic). `stop` is to be set before."""
-        with self._lock:
-            running = [each for several in self._running.values() for each in several]
-        for each in running:
-            each.thread.join(max(until_s - self.clock.monotonic_s(), 0.0))
+        self.turns.join(max(until_s - self.clock.monotonic_s(), 0.0))
 
     def unfit(self, name: str) -> str:
         """Why no loop runs for that pipeline, in words; empty where one does."""
@@ -264,16 +246,9 @@ class Roster:
             mapping.pop(name, None)
         self.makers.on_go(pipeline)
 
-    def _start(self, name: str) -> None:
-        made = []
-        for loop in (self.loops.get(name), self.beside.get(name)):
-            if loop is None:
-                continue
-            until = _Until(self.stop)
-            thread = threading.Thread(target=loop.run, args=(until,), name=f"loop-{name}", daemon=True)
-            thread.start()
-            made.append(_Running(loop, until, thread))
-        self._running[name] = made
+    def _start(self, name: str, after_s: float = 0.0) -> None:
+        loops = (self.loops.get(name), self.beside.get(name))
+        self._turns[name] = [self.turns.add(loop, after_s) for loop in loops if loop is not None]
 
     def _check_idle(self, name: str) -> None:
         loop = self.loops.get(name)
@@ -285,13 +260,9 @@ class Roster:
 
     def _end(self, name: str) -> None:
         """Have its loops end, and wait until they did."""
-        running = self._running.pop(name, [])
-        for each in running:
-            each.until.end()
-            each.loop.wake()
         until_s = self.clock.monotonic_s() + END_S
-        for each in running:
-            each.thread.join(max(until_s - self.clock.monotonic_s(), 0.0))
+        for turn in self._turns.pop(name, []):
+            self.turns.end(turn, max(until_s - self.clock.monotonic_s(), 0.0))
         for mapping in (self.loops, self.beside):
             mapping.pop(name, None)
 

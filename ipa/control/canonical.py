@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
@@ -29,6 +29,29 @@ def canonical_json(value: Any) -> str:
 def digest(text: str) -> str:
     """The sha256 of the text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """The digest of the canonical text of a value that never changes; made once for the same object."""
+    return _digest_of(_Same(value))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """Equal for the same object only; what is kept keeps it, so that no other has its number."""
+
+    value: Any
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+@lru_cache(4096)
+def _digest_of(same: _Same) -> str:
+    return digest(canonical_json(same.value))
 
 
 def plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ipa.control import quarantine
 from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
-from ipa.control.canonical import canonical_json, digest, plain
+from ipa.control.canonical import canonical_json, digest, digest_of, plain
 from ipa.control.choose import changes, classify, no_room
 from ipa.control.correction import alarms, learned
 from ipa.control.guards import bound_faults
@@ -109,7 +109,7 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Ver
     running = observation.running() or ()
     inputs = canonical_json(
         {
-            "pipeline": digest(canonical_json(request.pipeline)),
+            "pipeline": digest_of(request.pipeline),
             "policy": request.policy.name,
             "control": request.control,
             "observation": observation,

@@ -43,6 +43,8 @@ log = logging.getLogger("ipa.control")
 
 # A restart looks so far back for changes that were taken back; a quarantine is hardly older than that.
 RECALLED = 30
+# Clocks are no finer where they wait.
+ON_TIME_S = 1e-6
 
 
 class Stop(Protocol):
@@ -89,6 +91,9 @@ class ControlLoop:
         self.pipeline = pipeline
         # What the clock waits on, so that a tick can come early.
         self._waker = waker or threading.Event()
+        self._call: Callable[[], None] = lambda: None
+        # When the next tick is; None before the first.
+        self._due_s: float | None = None
         self._world = world
         self._policy, self._predict, self._forecaster = policy, predict, forecaster
         self._settings, self._window_s, self._run_id = settings, window_s, run_id
@@ -104,6 +109,11 @@ class ControlLoop:
     def policy(self) -> str:
         """The name of the policy that decides."""
         return self._policy.name
+
+    @property
+    def tick_s(self) -> float:
+        """The time from one tick to the next."""
+        return self._settings.tick_s
 
     def snapshot(self) -> Snapshot:
         """What the loop knows now; a value that no later tick changes."""
@@ -127,50 +137,72 @@ class ControlLoop:
     def wake(self) -> None:
         """Tick now instead of when the next tick is due; the ticks after it count from then."""
         self._waker.set()
+        self._call()
+
+    def on_wake(self, call: Callable[[], None]) -> None:
+        """Have `call` called by `wake`: whoever gives this loop its turns is to do so now."""
+        self._call = call
 
     def run(self, stop: Stop) -> None:
-        """Tick every `tick_s` until `stop` is set. A tick that takes longer skips the ticks it missed.
-
-        And the one after them where it is less than half a tick away: it would see what this one saw.
-        """
-        clock, tick_s = self._world.clock, self._settings.tick_s
-        due_s = clock.monotonic_s()
+        """Tick every `tick_s` until `stop` is set."""
+        clock, self._due_s = self._world.clock, None
         while not stop.is_set():
-            try:
-                self.tick_once()
-            except Exception:
-                # A fault of this program must not end the control of the pipeline; the next tick sees afresh.
-                log.exception("tick of %s failed", self.pipeline.name)
-            due_s += tick_s
-            late_s = clock.monotonic_s() - due_s
-            if late_s > 0:
-                missed = floor(late_s / tick_s + 0.5) + 1
-                due_s += missed * tick_s
-                skipped = self._snapshot.skipped_ticks + missed
-                self._snapshot = replace(self._snapshot, skipped_ticks=skipped)
-                log.warning("tick of %s took too long, %d skipped", self.pipeline.name, missed)
-            wait_s = max(due_s - clock.monotonic_s(), 0.0)
-            self._snapshot = replace(self._snapshot, next_tick_at=clock.now() + timedelta(seconds=wait_s))
-            if self.rest(due_s) or self._waker.is_set():
+            next_s = self.step()
+            clock.wait(max(next_s - clock.monotonic_s(), 0.0))
+
+    def step(self) -> float:
+        """Tick where it is time to, or where the load asks for it. When to be called again, by the clock.
+
+        A tick that takes longer than `tick_s` skips the ticks it missed. And the one after them where it is
+        less than half a tick away: it would see what this one saw.
+        """
+        now_s = self._world.clock.monotonic_s()
+        due_s = now_s if self._due_s is None else self._due_s
+        try:
+            if self._waker.is_set() or (due_s - now_s > ON_TIME_S and self._is_overrun()):
                 self._waker.clear()
-                due_s = clock.monotonic_s()
+                due_s = now_s
                 self._snapshot = replace(self._snapshot, early_ticks=self._snapshot.early_ticks + 1)
+            if due_s - now_s > ON_TIME_S:
+                return self._look_s(due_s)
+            self.tick_once()
+        except Exception:
+            # A fault of this program must not end the control of the pipeline; the next tick sees afresh.
+            log.exception("tick of %s failed", self.pipeline.name)
+        self._due_s = self._next_due_s(due_s)
+        return self._look_s(self._due_s)
+
+    def _next_due_s(self, due_s: float) -> float:
+        """When the next tick is, after one that was due then."""
+        clock, tick_s = self._world.clock, self._settings.tick_s
+        due_s += tick_s
+        late_s = clock.monotonic_s() - due_s
+        if late_s > 0:
+            missed = floor(late_s / tick_s + 0.5) + 1
+            due_s += missed * tick_s
+            skipped = self._snapshot.skipped_ticks + missed
+            self._snapshot = replace(self._snapshot, skipped_ticks=skipped)
+            log.warning("tick of %s took too long, %d skipped", self.pipeline.name, missed)
+        wait_s = max(due_s - clock.monotonic_s(), 0.0)
+        self._snapshot = replace(self._snapshot, next_tick_at=clock.now() + timedelta(seconds=wait_s))
+        return due_s
+
+    def _look_s(self, due_s: float) -> float:
+        """When the load is looked at next, where that is before the tick that is due then; else that."""
+        now_s, peek_s = self._world.clock.monotonic_s(), self._settings.peek_s
+        return now_s + peek_s if 0 < peek_s < due_s - now_s else due_s
 
     def rest(self, until_s: float) -> bool:
         """Wait until then; whether it ended early since more comes than what runs was planned for.
 
         That is looked at every `peek_s`. A change in flight is waited for: a tick could not act before.
         """
-        clock, peek_s = self._world.clock, self._settings.peek_s
-        while (left_s := until_s - clock.monotonic_s()) > 0:
-            if not 0 < peek_s < left_s:
-                clock.wait(left_s)
-                return False
-            clock.wait(peek_s)
-            if self._waker.is_set():
-                return False
+        clock = self._world.clock
+        while (next_s := self._look_s(until_s)) < until_s:
+            clock.wait(next_s - clock.monotonic_s())
             if self._is_overrun():
                 return True
+        clock.wait(max(until_s - clock.monotonic_s(), 0.0))
         return False
 
     def _is_overrun(self) -> bool:

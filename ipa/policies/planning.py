@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf
 
 from ipa.model.errors import NotFoundError, UsageError
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
-from ipa.model.profile import StageProfile
+from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.remembered import Elsewhere
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
 # A request in thirty years; below it the logarithms of the queue's formulas end.
 LEAST_RPS = 1e-9
+# Stages that are kept as they were fitted, of some 50 kB each.
+MOST_FITTED = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """What a stage is fitted from. Equal to another of the same objects and equal numbers of a request."""
+
+    profile: StageProfile
+    stage: Stage
+    objective: Objective
+    bounds: Bounds
+    allocation: Allocation
+    source: LatencySource
+
+    def __hash__(self) -> int:
+        # Profiles are long. What is kept keeps its objects, so that no other has their numbers.
+        return hash((id(self.profile), id(self.stage), self.allocation, self.source))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Asked)
+            and self.profile is other.profile
+            and self.stage is other.stage
+            and (self.objective, self.bounds) == (other.objective, other.bounds)
+            and (self.allocation, self.source) == (other.allocation, other.source)
+        )
+
+
+@lru_cache(MOST_FITTED)
+def _fitted(asked: _Asked) -> StageProblem:
+    """The stage with its points: what-ifs of one pipeline differ in rate and SLA alone."""
+    points = operating_points(
+        asked.profile,
+        asked.stage,
+        asked.objective,
+        asked.bounds,
+        allocation=asked.allocation,
+        source=asked.source,
+    )
+    return _stage_problem(asked.stage, points)
 
 
 def check_rate(rate_rps: float) -> None:
@@ -45,21 +89,12 @@ def planning_problem(
         raise NotFoundError(f"pipeline {pipeline.name!r} has no profile of {', '.join(missing)}")
     wanted = pipeline.objective(objective)
     source = LatencySource.MEASURED if compat is Compat.IPA_ARTIFACT else LatencySource.FITTED
+    # An SLA changes no point.
+    fitted_for = replace(wanted, sla_s=None)
     stages = tuple(
-        StageProblem(
-            name=stage.name,
-            points=operating_points(
-                profiles[stage.name], stage, wanted, pipeline.bounds, allocation=allocation, source=source
-            )
-            if stage.variants
-            else (),
-            after=stage.after,
-            batch_timeout_s=stage.batch_timeout_s,
-            kind=stage.kind,
-            combine=stage.combine,
-            bounds=stage.bounds,
-            pin=stage.pin,
-        )
+        _fitted(_Asked(profiles[stage.name], stage, fitted_for, pipeline.bounds, allocation, source))
+        if stage.variants
+        else _stage_problem(stage, ())
         for stage in pipeline.stages
     )
     sla_s = pipeline.sla.latency_s if wanted.sla_s is None else wanted.sla_s
@@ -76,6 +111,19 @@ def planning_problem(
     )
 
 
+def _stage_problem(stage: Stage, points: tuple[OperatingPoint, ...]) -> StageProblem:
+    return StageProblem(
+        name=stage.name,
+        points=points,
+        after=stage.after,
+        batch_timeout_s=stage.batch_timeout_s,
+        kind=stage.kind,
+        combine=stage.combine,
+        bounds=stage.bounds,
+        pin=stage.pin,
+    )
+
+
 def plan_pipeline(
     pipeline: Pipeline,
     profiles: Mapping[str, StageProfile],
@@ -86,12 +134,15 @@ def plan_pipeline(
     allocation: Allocation = Allocation.FREE,
     solver: str = "auto",
     deadline_s: float = 5.0,
+    solved: Elsewhere = solve,
 ) -> Plan:
     """The best plan for the rate, checked; an infeasible one says what would make it feasible.
+
+    `solved` solves it where that is not to be done here and now.
 
     Errors: those of `planning_problem` and of `ipa.optimize.solve.solve`.
     """
     problem = planning_problem(
         pipeline, profiles, rate_rps, objective=objective, compat=compat, allocation=allocation
     )
-    return solve(problem, solver, deadline_s)
+    return solved(problem, solver, deadline_s)

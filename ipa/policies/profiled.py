@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline, Stage
@@ -14,7 +15,7 @@ from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
 from ipa.optimize.bymilp import Solvers
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.solve import solve
+from ipa.optimize.remembered import Remembered
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
@@ -24,6 +25,8 @@ from ipa.queueing.service import Service, service
 LEAST_RPS = 1e-9
 # A tick asks with one set of slowdowns; those of some ticks before are asked for again.
 SLOWED = 8
+# A tick asks for two plans and some predictions; where the load stands still the next one asks for the same.
+PLANS, PREDICTIONS = 4, 8
 
 
 class Profiled:
@@ -60,6 +63,8 @@ class Profiled:
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
         self._explain = explain
         self._slowed: dict[Slowdowns, tuple[Problem, Problem]] = {}
+        self._plans = Remembered(PLANS)
+        self._described = lru_cache(PREDICTIONS)(self._describe)
         self._services: dict[tuple[str, str, int, float], Service] = {}
 
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
@@ -97,7 +102,9 @@ class Profiled:
         return self._slowed[slowdowns]
 
     def _solved(self, problem: Problem, *, explain: bool) -> Plan:
-        return solve(problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers)
+        return self._plans.solve(
+            problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers
+        )
 
     def variants(self, stage: str) -> tuple[str, ...]:
         """The stage's variants of which the planner may run any replica, by rising accuracy."""
@@ -155,6 +162,9 @@ class Profiled:
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Plan | None:
         """The configuration, or those that share the rate, as a plan, feasible or not; None: not measured."""
+        return self._described(tuple(configs), rate_rps, slowdowns)
+
+    def _describe(self, configs: Configs, rate_rps: float, slowdowns: Slowdowns) -> Plan | None:
         _, known = self._problems(slowdowns)
         return describe(replace(known, rate_rps=rate_rps), configs)
 
@@ -191,7 +201,12 @@ def _slowed(problem: Problem, slowdowns: Slowdowns) -> Problem:
 
 
 def _narrowed(planned: StageProblem, stage: Stage) -> StageProblem:
-    """The stage with the variants, bounds and pin of the pipeline's stage."""
+    """The stage with the variants, bounds and pin of the pipeline's stage; itself where it has those."""
     names = {variant.name for variant in stage.variants}
+    if names.issuperset(planned.columns.variants) and (planned.bounds, planned.pin) == (
+        stage.bounds,
+        stage.pin,
+    ):
+        return planned
     points = tuple(point for point in planned.points if point.variant in names)
     return replace(planned, points=points, bounds=stage.bounds, pin=stage.pin)

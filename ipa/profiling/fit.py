@@ -21,7 +21,6 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LinearRegression
 
 from ipa.model.errors import DomainError
 from ipa.model.profile import ProfilePoint, VariantProfile
@@ -151,10 +150,14 @@ def _best(batches: _Floats, latencies: _Floats) -> tuple[Form, _Floats]:
 
 def _regress(batches: _Floats, latencies: _Floats, degree: int) -> _Floats:
     columns = np.column_stack([batches**power for power in range(1, degree + 1)])
-    model = LinearRegression().fit(columns, latencies, sample_weight=latencies**-2)
+    weights = latencies**-2
+    # About their weighted means, so that powers of large batches do not drown the rest.
+    mean, level_s = np.average(columns, axis=0, weights=weights), np.average(latencies, weights=weights)
+    each = np.sqrt(weights)
+    slopes = np.linalg.lstsq((columns - mean) * each[:, None], (latencies - level_s) * each, rcond=None)[0]
     coefficients = np.zeros(3)
-    coefficients[0] = model.intercept_
-    coefficients[1 : degree + 1] = model.coef_
+    coefficients[0] = level_s - mean @ slopes
+    coefficients[1 : degree + 1] = slopes
     return coefficients
 
 

@@ -10,6 +10,7 @@ from math import log
 from ipa.model.pipeline import Bounds, Objective, Stage, Variant
 from ipa.model.profile import OperatingPoint, ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.base import base_allocation, point_capacity_rps, point_latency_s
+from ipa.profiling.fit import fit_variant
 
 # IPA plans over powers of two.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -104,9 +105,6 @@ def _measured(variant: VariantProfile, objective: Objective, _: Sequence[int]) -
 
 
 def _fitted(variant: VariantProfile, objective: Objective, sizes: Sequence[int]) -> Iterator[OperatingPoint]:
-    # Here, since scikit-learn takes seconds to import and measured points do not need it.
-    from ipa.profiling.fit import fit_variant
-
     fitted = fit_variant(variant)
     for cores, fit in fitted.fits.items():
         near = [point for point in variant.points if point.cores == cores]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from ipa.adapters.store import Store, database, open_store
@@ -18,7 +20,7 @@ from ipa.control.audit import Head, Kind, head_of, verify_lines
 from ipa.control.canonical import digest
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, Mode
-from ipa.model.errors import RecordError, UnavailableError
+from ipa.model.errors import ConflictError, RecordError, UnavailableError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine
 
 SAID = Said(Deed.PAUSE, "kim", "release")
@@ -223,6 +225,46 @@ def test_two_replicas_write_one_chain_in_the_order_of_their_commits(store: Store
     seen.extend(entry.seq for entry in store.entries(seen[-1], 1000))
     assert seen == list(range(1, 181))
     assert [store.verify(name).entries for name in names] == [120, 30, 30]
+
+
+def test_loops_that_record_at_once_share_transactions_and_each_chain_is_whole(store: Store) -> None:
+    commits: list[object] = []
+    event.listen(store._engine, "commit", commits.append)
+    names, ticks = [f"p{number}" for number in range(8)], range(1, 21)
+
+    def decide(name: str) -> None:
+        for tick in ticks:
+            store.record(a_decision(tick, pipeline=name))
+            # On disk when it returns: what is written to the cluster next is in the record.
+            assert store.decision(f"{name}-{tick}").tick == tick
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        for done in [pool.submit(decide, name) for name in names]:
+            done.result()
+    assert [entry.seq for entry in store.entries(0, 1000)] == list(range(1, len(names) * len(ticks) + 1))
+    assert {store.verify(name).entries for name in names} == {len(ticks)}
+    assert len(commits) < len(names) * len(ticks)
+
+
+def test_a_decision_that_cannot_be_recorded_takes_no_other_with_it(store: Store) -> None:
+    store.record(a_decision(1))
+    other = replace(a_decision(1), detail="another under its id")
+    kept = [a_decision(tick, pipeline="video") for tick in range(1, 6)]
+    # As they come where they waited together.
+    with pytest.raises(ConflictError):
+        store._record_all([(each, DECISION.text(each)) for each in (*kept, other)])
+    assert store.decisions("video") == []
+    with ThreadPoolExecutor(8) as pool:
+        results = [pool.submit(store.record, each) for each in (*kept, other)]
+    assert [type(each.exception()) for each in results] == [*[type(None)] * 5, ConflictError]
+    assert (store.verify("ocr").entries, store.verify("video").entries) == (1, 5)
+
+
+def test_the_same_decision_twice_in_one_transaction_is_one(store: Store) -> None:
+    twice = [(a_decision(1), DECISION.text(a_decision(1)))] * 2
+    store._record_all(twice)
+    store._record_all(twice)
+    assert store.verify("ocr").decisions == 1
 
 
 def older(url: str, *, damaged: bool) -> None:

@@ -75,10 +75,6 @@ def until(condition: Callable[[], bool]) -> None:
         waiting.wait(0.02)
 
 
-def loops(name: str = "video") -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == f"loop-{name}"]
-
-
 def tag(api: ApiClient) -> dict[str, str]:
     return {"If-Match": api.get(AT).headers["etag"]}
 
@@ -98,11 +94,15 @@ def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
     first = app.loops["video"]
     patched = api("PATCH", AT, json={"description": "patched"}, headers=tag(api))
     assert patched.status_code == 200
-    assert app.loops["video"] is not first and len(loops()) == 1
+    assert app.loops["video"] is not first
     until(lambda: app.loops["video"].snapshot().tick > first.snapshot().tick)
     removed = api("DELETE", AT, headers=tag(api))
     assert "'video' in namespace 'default' runs on as it is" in removed.json()["left"]
-    assert loops() == [] and "video" not in app.loops
+    assert "video" not in app.loops
+    last = first.snapshot().tick
+    first.wake()
+    until(lambda: api.get("/v1/pipelines").status_code == 200)
+    assert first.snapshot().tick == last, "a loop that has ended has no more turns"
     assert api.get(f"{AT}/status").status_code == 404
     assert b'pipeline="video"' not in api.get("/metrics").content
 

@@ -25,9 +25,11 @@ from ipa.bootstrap.roster import Makers, Roster
 from ipa.control.actuation import Phase
 from ipa.control.audit import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
+from ipa.control.clock import StopSignal
 from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.control.snapshot import HistoryPoint, Snapshot
+from ipa.control.turns import Turns
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.forecast import Forecast
@@ -224,6 +226,7 @@ class FakeWorld:
             store,
             self.clock,
             threading.Event(),
+            Turns(lambda _: self.clock, StopSignal()),
         )
 
     def record(self, decision: Decision) -> None:

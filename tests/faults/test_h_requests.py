@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from sqlalchemy import event
 
 from ipa.adapters.logs import TextLines
 from ipa.adapters.prometheus.client import PrometheusMetrics
@@ -30,7 +31,7 @@ from ipa.model.errors import ConfigurationError
 from ipa.model.observation import Missing
 from ipa.settings import Settings
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan
-from tests.fakes.world import scenario
+from tests.fakes.world import Scenario, scenario
 from tests.faults.server import served
 from tests.faults.table import Case
 
@@ -330,6 +331,13 @@ def test_h9_other_sites_frames_and_names(case: Case, world: FakeWorld) -> None:
     case.equal("paused by another site", world.control("ocr").paused, False)
 
 
+def beating() -> tuple[Scenario, list[float]]:
+    """A loop that ticks every 5 s, and when it did."""
+    made, begun = scenario(), []
+    made.loop._hooks = (lambda decision, snapshot: begun.append(made.clock.monotonic_s()),)
+    return made, begun
+
+
 def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorld) -> None:
     go_on, running = threading.Event(), threading.Semaphore(0)
     solving: list[int] = []
@@ -343,7 +351,7 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
     bounds = Limits(1000.0, solves=2, waiting=4)
     services = replace(world.services(), plan=blocked, limits=bounds)
     api = ApiClient(services)
-    loop = scenario()
+    loop, begun = beating()
     with ThreadPoolExecutor(40) as pool:
         flood = [pool.submit(api.post, f"{OCR}/plans", {"rate_rps": 5}) for _ in range(40)]
         for _ in range(2):
@@ -351,16 +359,38 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
         # All but the two that are solved for and the four that wait are refused at once.
         for refused in islice(as_completed(flood, WAIT_S), 34):
             assert refused.result().status_code == 429
-        ticks = loop.ticks(20)
+        loop.run(100.0)
         meanwhile = api.get(f"{OCR}/status").status_code
         go_on.set()
         statuses = [each.result().status_code for each in flood]
     case.equal("refused", statuses.count(429), 34)
     case.equal("answered", statuses.count(201), 6)
     case.equal("read meanwhile", meanwhile, 200)
-    case.equal("ticks meanwhile", len(ticks), 20)
+    case.equal("ticks meanwhile", begun, [5.0 * number for number in range(20)])
+    case.equal("ticks skipped", loop.loop.snapshot().skipped_ticks, 0)
     answers = [each.result() for each in flood]
     assert all(each.headers["retry-after"] for each in answers if each.status_code == 429)
+
+
+def test_h10_decisions_do_not_wait_behind_the_plans_of_a_flood(case: Case, tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/ipa.sqlite3")
+    loop, begun = beating()
+    loop.loop._world = replace(loop.loop._world, decisions=store, controls=store)
+    world = FakeWorld(plans=store.plans, answers=store.answers).play(20)
+    api = ApiClient(replace(world.services(), limits=Limits(1000.0, waiting=200)))
+    commits: list[object] = []
+    event.listen(store._engine, "commit", commits.append)
+    with ThreadPoolExecutor(20) as pool:
+        flood = [pool.submit(api.post, f"{OCR}/plans", {"rate_rps": 5}) for _ in range(200)]
+        loop.run(100.0)
+        statuses = {each.result().status_code for each in flood}
+    store.plans.flush()
+    case.equal("answered", statuses, {201})
+    case.equal("ticks meanwhile", begun, [5.0 * number for number in range(20)])
+    case.equal("decisions recorded", store.verify("pages").decisions, 20)
+    # Each waits for the disk, and the record with it.
+    case.at_most("transactions of 200 plans", len(commits) - 20, 100)
+    store.close()
 
 
 def test_h10_a_client_that_asks_too_much_waits_and_others_do_not(

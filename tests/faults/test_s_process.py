@@ -16,7 +16,8 @@ import gurobipy as gp
 import psutil
 import pytest
 
-from ipa.adapters.solvers.supervised import Supervised, _Worker
+from ipa.adapters.solvers.process import Worker
+from ipa.adapters.solvers.supervised import Supervised
 from ipa.model.errors import DeadlineError, IpaError, LicenceError, SolverError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
@@ -52,13 +53,13 @@ class Counted:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pids: list[int] = []
-        made = _Worker.__init__
+        made = Worker.__init__
 
-        def init(worker: _Worker, argv: list[str]) -> None:
+        def init(worker: Worker, argv: list[str]) -> None:
             made(worker, argv)
             self.pids.append(worker._process.pid)
 
-        monkeypatch.setattr(_Worker, "__init__", init)
+        monkeypatch.setattr(Worker, "__init__", init)
 
     def alive(self) -> int:
         return sum(psutil.pid_exists(pid) for pid in self.pids)
@@ -108,13 +109,13 @@ def test_s3_the_pool_is_healthy_after_it(case: Case, milp: Milp, started: Counte
 # Starts a solver's process that stays in a step for ever, says its pid, and is killed.
 PARENT = """
 import sys, threading
-from ipa.adapters.solvers import supervised
+from ipa.adapters.solvers import process
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
-spin = "import ipa.adapters.solvers.supervised as s; s.ORPHAN_S = 0.2\\n" \\
+spin = "import ipa.adapters.solvers.process as s; s.ORPHAN_S = 0.2\\n" \\
     "import os, sys\\ndef spin(milp, deadline):\\n os.write(2, b'spinning\\\\n')\\n while True: pass\\n" \\
     "s.serve(spin, sys.stdin.buffer, sys.stdout.buffer)"
-worker = supervised._Worker([sys.executable, "-c", spin])
+worker = process.Worker([sys.executable, "-c", spin])
 print(worker._process.pid, flush=True)
 worker.ask((Milp(0, [], []), 0.2), 600.0)
 """
@@ -200,7 +201,7 @@ def test_s5_it_is_said_once_an_hour(case: Case, milp: Milp, caplog: pytest.LogCa
     from ipa.adapters.solvers import supervised as module
 
     refusing = (
-        "import ipa.adapters.solvers.supervised as s, sys\n"
+        "import ipa.adapters.solvers.process as s, sys\n"
         "from ipa.model.errors import LicenceError\n"
         "def refuse(milp, deadline): raise LicenceError('Gurobi has no licence')\n"
         "s.serve(refuse, sys.stdin.buffer, sys.stdout.buffer)"

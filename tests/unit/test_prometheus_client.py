@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +15,7 @@ import pytest
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.transport import MAX_BYTES
 from ipa.control.clock import VirtualClock
+from ipa.control.turns import WORKERS
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 
@@ -126,6 +128,24 @@ def test_whole_reading(server: Scripted) -> None:
     assert stage == Measured(7.0, 2.0)
     assert load.age_s == 2.0
     assert load.value.rates_rps == (7.0,) * 10
+
+
+def test_as_many_loops_as_have_their_turns_at_once_keep_their_connections(
+    server: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics, together = PrometheusMetrics(server.url, 60.0), threading.Barrier(WORKERS, timeout=60.0)
+
+    def crowded(path: str, parameters: dict[str, str]) -> Answer:
+        if not path.endswith("query_range"):
+            together.wait()
+        return healthy(path, parameters)
+
+    server.script = crowded
+    with caplog.at_level("WARNING", "urllib3"), ThreadPoolExecutor(WORKERS) as pool:
+        loads = list(pool.map(lambda _: metrics.load(PIPELINE, 10.0), range(WORKERS)))
+    assert all(isinstance(load, Measured) for load in loads)
+    # It is said of each that is thrown away.
+    assert caplog.records == []
 
 
 def everything(answer: Answer) -> Script:

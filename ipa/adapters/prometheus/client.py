@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_api_client import PrometheusConnect
+from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from ipa.adapters.prometheus.dialects import BatchQueries, Dialect, Queries, queries, stage_value
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.ports import Load, Signals, StageSignals
+from ipa.control.turns import WORKERS
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline
@@ -52,9 +54,10 @@ class PrometheusMetrics:
         self._monotonic_s = monotonic_s
         # By query: the server's time in its newest answer, and when that was first given.
         self._answered: dict[str, tuple[float, float]] = {}
-        self._prometheus = PrometheusConnect(
-            url=url.rstrip("/"), session=CheckedSession(timeout_s), retry=Retry(0), timeout=timeout_s
-        )
+        place, session = url.rstrip("/"), CheckedSession(timeout_s)
+        self._prometheus = PrometheusConnect(url=place, session=session, retry=Retry(0), timeout=timeout_s)
+        # In the place of the client's own, which keeps ten connections and makes all others anew each time.
+        session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""

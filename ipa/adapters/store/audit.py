@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow
 from ipa.control.audit import NOTHING, Chain, Entry, Head, Kind, Recorded, Verified
@@ -14,33 +16,66 @@ from ipa.control.canonical import digest
 BATCH = 500
 
 
-def append(connection: Connection, entry: Entry) -> Recorded:
-    """The entry as it is now at the end of its pipeline's chain.
+def append(connection: Connection, entry: Entry) -> None:
+    """Put the entry at the end of its pipeline's chain; as `append_all`."""
+    append_all(connection, [entry])
+
+
+def append_all(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Put the entries at the ends of their pipelines' chains, one after the other.
 
     Within a transaction that writes the record alone, so that the order of `seq` is that of the commits:
     whoever has read up to one has missed none before it.
     """
-    head = head_of(connection, entry.pipeline)
-    newest = newest_seq(connection)
-    number, previous = (head.number + 1, head.digest) if head else (1, NOTHING)
-    text = entry.text(newest + 1, number, previous)
-    kept = Recorded(newest + 1, text, digest(text))
-    connection.execute(
-        insert(EntryRow).values(
-            seq=kept.seq,
-            pipeline=entry.pipeline,
-            number=number,
-            kind=entry.kind.value,
-            decision_id=entry.decision_id,
-            body=text,
-            digest=kept.digest,
+    seq = newest_seq(connection)
+    before = _heads(connection, {entry.pipeline for entry in entries})
+    heads: dict[str, Head] = {}
+    rows: list[dict[str, object]] = []
+    for entry in entries:
+        head = heads.get(entry.pipeline) or before.get(entry.pipeline)
+        if head is None:
+            head = _last(connection, entry.pipeline) or Head(0, NOTHING)
+        seq, number = seq + 1, head.number + 1
+        text = entry.text(seq, number, head.digest)
+        heads[entry.pipeline] = Head(number, digest(text))
+        rows.append(
+            {
+                "seq": seq,
+                "pipeline": entry.pipeline,
+                "number": number,
+                "kind": entry.kind.value,
+                "decision_id": entry.decision_id,
+                "body": text,
+                "digest": heads[entry.pipeline].digest,
+            }
         )
-    )
-    values = {"number": number, "digest": kept.digest}
-    changed = connection.execute(update(HeadRow).where(HeadRow.pipeline == entry.pipeline).values(**values))
-    if changed.rowcount == 0:
-        connection.execute(insert(HeadRow).values(pipeline=entry.pipeline, **values))
-    return kept
+    connection.execute(_INSERT, rows)
+    moved = [
+        {"its": name, "to": it.number, "mark": it.digest} for name, it in heads.items() if name in before
+    ]
+    if moved:
+        connection.execute(_MOVE, moved)
+    new = [{"pipeline": name, **asdict(it)} for name, it in heads.items() if name not in before]
+    if new:
+        connection.execute(insert(HeadRow), new)
+
+
+# Made once: making a statement takes longer than a row.
+_INSERT = insert(EntryRow)
+_MOVE = (
+    update(HeadRow.__table__)  # type: ignore[arg-type]
+    .where(HeadRow.pipeline == bindparam("its"))
+    .values(number=bindparam("to"), digest=bindparam("mark"))
+)
+_HEADS = select(HeadRow.pipeline, HeadRow.number, HeadRow.digest).where(
+    HeadRow.pipeline.in_(bindparam("names", expanding=True))
+)
+
+
+def _heads(connection: Connection, names: Collection[str]) -> dict[str, Head]:
+    """The heads that are kept of those pipelines."""
+    rows = connection.execute(_HEADS, {"names": sorted(names)})
+    return {name: Head(number, mark) for name, number, mark in rows}
 
 
 def newest_seq(connection: Connection) -> int:
@@ -48,11 +83,8 @@ def newest_seq(connection: Connection) -> int:
     return connection.scalar(select(func.max(EntryRow.seq))) or 0
 
 
-def head_of(connection: Connection, pipeline: str) -> Head | None:
-    """The head that is kept of the pipeline's chain, or else its last entry; None where it has none."""
-    kept = _kept_head(connection, pipeline)
-    if kept is not None:
-        return kept
+def _last(connection: Connection, pipeline: str) -> Head | None:
+    """The last entry of the pipeline's chain; None where it has none."""
     newest = (
         select(EntryRow.number, EntryRow.digest)
         .where(EntryRow.pipeline == pipeline)
@@ -60,12 +92,6 @@ def head_of(connection: Connection, pipeline: str) -> Head | None:
         .limit(1)
     )
     row = connection.execute(newest).first()
-    return Head(row[0], row[1]) if row else None
-
-
-def _kept_head(connection: Connection, pipeline: str) -> Head | None:
-    query = select(HeadRow.number, HeadRow.digest).where(HeadRow.pipeline == pipeline)
-    row = connection.execute(query).first()
     return Head(row[0], row[1]) if row else None
 
 
@@ -84,7 +110,7 @@ def verify(connection: Connection, pipeline: str, anchor: Head | None) -> Verifi
     with connection.execute(_query(pipeline), execution_options={"yield_per": BATCH}) as rows:
         for row in rows:
             seq = _check(chain, row, seq)
-    found = chain.ended(_kept_head(connection, pipeline))
+    found = chain.ended(_heads(connection, [pipeline]).get(pipeline))
     _check_unrecorded(connection, chain)
     return found
 

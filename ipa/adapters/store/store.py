@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Engine, and_, func, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, func, insert, select, update
 
 from ipa.adapters.store import audit
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import lock_of, open_engine, reading, writing
+from ipa.adapters.store.grouped import Grouped
 from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
@@ -39,6 +40,7 @@ class Store:
         self.plans = PlanRows(engine)
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
+        self._decided = Grouped(self._record_all)
         # Times that something could not be recorded.
         self.failures = 0
 
@@ -53,27 +55,8 @@ class Store:
         The same decision again is fine (a retry after an unknown outcome); another one under its id is a
         ConflictError. UnavailableError: it is not on disk.
         """
-        body = DECISION.text(decision)
-        with self._recording() as connection:
-            kept = connection.scalar(
-                select(DecisionRow.body).where(DecisionRow.decision_id == decision.decision_id)
-            )
-            if kept == body:
-                return
-            if kept is not None:
-                raise ConflictError(f"another decision is already recorded as {decision.decision_id!r}")
-            connection.execute(
-                insert(DecisionRow).values(
-                    decision_id=decision.decision_id,
-                    pipeline=decision.pipeline,
-                    tick=decision.tick,
-                    at=decision.at,
-                    action=decision.action.value,
-                    reason=decision.reason.value,
-                    body=body,
-                )
-            )
-            audit.append(connection, of_decision(decision, digest(body)))
+        with self._counted():
+            self._decided.add((decision, DECISION.text(decision)))
 
     def note(self, entry: Entry) -> None:
         """Return only when the entry is on disk at the end of the record; UnavailableError: it is not."""
@@ -111,12 +94,35 @@ class Store:
             if changed.rowcount == 0:
                 connection.execute(insert(CursorRow).values(name=name, seq=seq))
 
+    def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
+        """The decisions, each with its text, in one transaction."""
+        with writing(self._engine, RECORD_LOCK) as connection:
+            names = [decision.decision_id for decision, _ in decided]
+            kept = {row.decision_id: row.body for row in connection.execute(_KEPT, {"names": names})}
+            new: dict[str, tuple[Decision, str]] = {}
+            for decision, body in decided:
+                name = decision.decision_id
+                if name not in kept:
+                    kept[name], new[name] = body, (decision, body)
+                elif kept[name] != body:
+                    raise ConflictError(f"another decision is already recorded as {name!r}")
+            if not new:
+                return
+            connection.execute(_INSERT, [_row(decision, body) for decision, body in new.values()])
+            audit.append_all(
+                connection, [of_decision(decision, digest(body)) for decision, body in new.values()]
+            )
+
     @contextmanager
     def _recording(self) -> Iterator[Connection]:
         """A transaction that writes the record; one that fails is counted."""
+        with self._counted(), writing(self._engine, RECORD_LOCK) as connection:
+            yield connection
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         try:
-            with writing(self._engine, RECORD_LOCK) as connection:
-                yield connection
+            yield
         except (UnavailableError, ConfigurationError):
             self.failures += 1
             raise
@@ -147,7 +153,7 @@ class Store:
     def control(self, pipeline: str) -> PipelineControl:
         """What was said last; the default where nothing was."""
         with reading(self._engine) as connection:
-            body = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == pipeline))
+            body = connection.scalar(_CONTROL, {"its": pipeline})
         return PipelineControl() if body is None else CONTROL.value(body)
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
@@ -208,6 +214,26 @@ class Store:
         with reading(self._engine) as connection:
             rows = connection.execute(query).all()
         return {stage: PROFILE.value(body) for stage, body in rows}
+
+
+# Made once: making a statement takes longer than a row.
+_KEPT = select(DecisionRow.decision_id, DecisionRow.body).where(
+    DecisionRow.decision_id.in_(bindparam("names", expanding=True))
+)
+_INSERT = insert(DecisionRow)
+_CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
+
+
+def _row(decision: Decision, body: str) -> dict[str, object]:
+    return {
+        "decision_id": decision.decision_id,
+        "pipeline": decision.pipeline,
+        "tick": decision.tick,
+        "at": decision.at,
+        "action": decision.action.value,
+        "reason": decision.reason.value,
+        "body": body,
+    }
 
 
 def open_store(store_url: str) -> Store:

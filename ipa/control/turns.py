@@ -1,0 +1,153 @@
+"""Many loops on a few threads: each has its turn when it is due, or at once where it is woken."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+from ipa.control.clock import StopSignal
+from ipa.control.ports import Clock
+
+log = logging.getLogger("ipa.control")
+
+# A tick mostly waits for others: for metrics, for the cluster, for the disk. So many may wait at once; where
+# there are no more loops than that, none ever waits for another.
+WORKERS = 32
+# Nobody is due: a wake or a stop ends the wait.
+LONG_S = 3600.0
+# A loop that fails, which none should, has another turn then.
+AGAIN_S = 10.0
+
+
+class Stepping(Protocol):
+    """What has turns."""
+
+    def step(self) -> float:
+        """Do what is due. When the next turn is, by the clock."""
+        ...
+
+    def on_wake(self, call: Callable[[], None]) -> None:
+        """Have `call` called when the next turn is to be now."""
+        ...
+
+
+@dataclass(eq=False)
+class Turn:
+    """The place of one loop. `at_s`: when its turn is; None while it has it, or waits for a thread."""
+
+    loop: Stepping
+    at_s: float | None = None
+    is_stepping: bool = False
+    is_woken: bool = False
+    is_ended: bool = False
+
+
+class Turns:
+    """Loops in the order in which they are due. Thread-safe; `clock_of` gives a clock that an event ends."""
+
+    def __init__(
+        self, clock_of: Callable[[threading.Event], Clock], stop: StopSignal, workers: int = WORKERS
+    ) -> None:
+        self.workers = workers
+        self._stop, self._waker = stop, stop.linked()
+        self._clock = clock_of(self._waker)
+        self._changed = threading.Condition()
+        self._queue: list[tuple[float, int, Turn]] = []
+        self._pushed = 0
+        self._ready: SimpleQueue[Turn | None] = SimpleQueue()
+        self._caller: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+
+    def add(self, loop: Stepping, after_s: float = 0.0) -> Turn:
+        """Give it turns, from so many seconds on."""
+        turn = Turn(loop)
+        loop.on_wake(lambda: self._wake(turn))
+        with self._changed:
+            self._push(turn, self._clock.monotonic_s() + after_s)
+            if self._caller is None:
+                self._caller = _started(self._call, "turns")
+            if len(self._threads) < self.workers:
+                self._threads.append(_started(self._work, f"turns-{len(self._threads)}"))
+        return turn
+
+    def end(self, turn: Turn, within_s: float) -> bool:
+        """Give it no more turns. Whether it has none, once one that it has was waited for so long at most."""
+        with self._changed:
+            turn.is_ended = True
+            return self._changed.wait_for(lambda: not turn.is_stepping, within_s)
+
+    def join(self, within_s: float) -> None:
+        """Wait so long at most for the turns under way. The service is to be told to stop before."""
+        until_s = time.monotonic() + within_s
+        for thread in (self._caller, *self._threads):
+            if thread is not None:
+                thread.join(max(until_s - time.monotonic(), 0.0))
+
+    def _wake(self, turn: Turn) -> None:
+        with self._changed:
+            if turn.at_s is None:
+                turn.is_woken = True
+            else:
+                self._push(turn, self._clock.monotonic_s())
+
+    def _push(self, turn: Turn, at_s: float) -> None:
+        """Its turn is then, and at no other time."""
+        turn.at_s, turn.is_woken = at_s, False
+        self._pushed += 1
+        heapq.heappush(self._queue, (at_s, self._pushed, turn))
+        self._waker.set()
+
+    def _call(self) -> None:
+        """Hand the loops that are due to the threads, until the service stops."""
+        while True:
+            self._waker.clear()
+            if self._stop.is_set():
+                break
+            self._clock.wait(self._call_due())
+        for _ in self._threads:
+            self._ready.put(None)
+
+    def _call_due(self) -> float:
+        """Seconds until the next is due."""
+        with self._changed:
+            now_s = self._clock.monotonic_s()
+            while self._queue:
+                at_s, _, turn = self._queue[0]
+                if at_s > now_s and turn.at_s == at_s:
+                    return at_s - now_s
+                heapq.heappop(self._queue)
+                # Another time was said since where that differs.
+                if turn.at_s == at_s:
+                    turn.at_s = None
+                    self._ready.put(turn)
+        return LONG_S
+
+    def _work(self) -> None:
+        while (turn := self._ready.get()) is not None:
+            with self._changed:
+                turn.is_stepping = not (turn.is_ended or self._stop.is_set())
+            if turn.is_stepping:
+                self._take(turn)
+
+    def _take(self, turn: Turn) -> None:
+        next_s = self._clock.monotonic_s() + AGAIN_S
+        try:
+            next_s = turn.loop.step()
+        except Exception:
+            log.exception("a loop failed, and has its next turn in %g s", AGAIN_S)
+        with self._changed:
+            turn.is_stepping = False
+            self._push(turn, self._clock.monotonic_s() if turn.is_woken else next_s)
+            self._changed.notify_all()
+
+
+def _started(run: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,55 @@
+"""Plans that were made lately: a problem that was solved is not solved again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ipa.model.plan import Plan, Termination
+from ipa.optimize.bymilp import Solvers
+from ipa.optimize.problem import Problem
+from ipa.optimize.solve import AUTO, solve
+
+# Of a problem there is one best plan, or none, whatever the time; what else a solver ends with is better the
+# more time it has.
+COMPLETE = (Termination.OPTIMAL, Termination.INFEASIBLE)
+# What took no more than this part of its time left nothing untried.
+UNHURRIED = 0.5
+
+# Solves as `solve` does: a problem, by the solver of that name, within so many seconds.
+Elsewhere = Callable[[Problem, str, float], Plan]
+
+
+class Remembered:
+    """Solves, and has the newest `most` plans at hand: equal problems have equal plans.
+
+    `elsewhere` solves in the place of this process.
+    """
+
+    def __init__(self, most: int, elsewhere: Elsewhere | None = None) -> None:
+        self._elsewhere = elsewhere
+        # Threads append and look through a copy.
+        self._kept: deque[tuple[tuple[object, ...], Problem, Plan]] = deque(maxlen=most)
+
+    def solve(
+        self,
+        problem: Problem,
+        solver: str = AUTO,
+        deadline_s: float = 5.0,
+        *,
+        explain: bool = True,
+        solvers: Solvers | None = None,
+    ) -> Plan:
+        """The plan, as `ipa.optimize.solve.solve` makes it; `solve_s` says what it took when it was made."""
+        # The problem itself is compared last: it is long.
+        key = (problem.rate_rps, problem.sla_s, problem.running, solver, explain)
+        for kept_key, kept_problem, kept in tuple(self._kept):
+            if kept_key == key and kept_problem == problem:
+                return kept
+        if self._elsewhere is not None and explain and solvers is None:
+            plan = self._elsewhere(problem, solver, deadline_s)
+        else:
+            plan = solve(problem, solver, deadline_s, explain=explain, solvers=solvers)
+        if plan.termination in COMPLETE and plan.solve_s <= UNHURRIED * deadline_s:
+            self._kept.append((key, problem, plan))
+        return plan

@@ -1,0 +1,99 @@
+"""A problem that was solved is not solved again; one that was not solved to its end is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ipa.model.plan import Plan, Termination
+from ipa.optimize import remembered
+from ipa.optimize.problem import Problem
+from ipa.optimize.remembered import Remembered
+from ipa.optimize.solve import solve
+from ipa.policies.planning import planning_problem
+from ipa.policies.profiled import Profiled
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
+
+
+@pytest.fixture
+def solved(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """The problems that came to the solver."""
+    found: list[Problem] = []
+
+    def counted(problem: Problem, *args: Any, **options: Any) -> Plan:
+        found.append(problem)
+        return solve(problem, *args, **options)
+
+    monkeypatch.setattr(remembered, "solve", counted)
+    return found
+
+
+def test_an_equal_problem_has_the_plan_that_was_made(solved: list[Problem]) -> None:
+    plans = Remembered(4)
+    first = plans.solve(planning_problem(PIPELINE, PROFILES, 5.0), "exact")
+    assert plans.solve(planning_problem(PIPELINE, PROFILES, 5.0), "exact") is first
+    assert len(solved) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"rate_rps": 6.0},
+        {"sla_s": 0.5},
+        {"percentile": 95.0},
+        {"running": SMALLEST},
+        {"bounds": replace(PIPELINE.bounds, cores=6.0)},
+        {"objective": replace(PIPELINE.objective(None), beta=0.5)},
+    ],
+    ids=str,
+)
+def test_any_other_problem_is_solved(solved: list[Problem], other: dict[str, Any]) -> None:
+    plans, problem = Remembered(4), planning_problem(PIPELINE, PROFILES, 5.0)
+    plans.solve(problem, "exact")
+    changed = replace(problem, **other)
+    assert replace(plans.solve(changed, "exact"), solve_s=0.0) == replace(
+        solve(changed, "exact"), solve_s=0.0
+    )
+    assert len(solved) == 2
+
+
+def test_another_solver_or_an_explanation_is_asked_for_itself(solved: list[Problem]) -> None:
+    plans, problem = Remembered(4), planning_problem(PIPELINE, PROFILES, 5.0)
+    assert plans.solve(problem, "exact").prices
+    assert not plans.solve(problem, "exact", explain=False).prices
+    plans.solve(problem, "highs")
+    assert len(solved) == 3
+
+
+@pytest.mark.parametrize(
+    "ended", [{"termination": Termination.FEASIBLE}, {"solve_s": 0.6}], ids=["not proven", "late"]
+)
+def test_what_more_time_could_make_better_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, ended: dict[str, Any]
+) -> None:
+    problem = planning_problem(PIPELINE, PROFILES, 5.0)
+    made = [replace(solve(problem, "exact"), **ended)] * 2
+    monkeypatch.setattr(remembered, "solve", lambda *_, **__: made.pop())
+    plans = Remembered(4)
+    for _ in range(2):
+        plans.solve(problem, "exact", 1.0)
+    assert made == []
+
+
+def test_only_the_newest_are_kept(solved: list[Problem]) -> None:
+    plans = Remembered(2)
+    for rate_rps in (5.0, 6.0, 7.0, 5.0):
+        plans.solve(planning_problem(PIPELINE, PROFILES, rate_rps), "exact")
+    assert len(solved) == 4
+
+
+def test_a_load_that_stands_still_is_planned_for_once(solved: list[Problem]) -> None:
+    known = Profiled(PIPELINE, PROFILES, solver="exact")
+    plans = [known.plan(PIPELINE, 5.0, SMALLEST) for _ in range(3)]
+    assert plans[0] is plans[2] and len(solved) == 1
+    held = replace(PIPELINE, bounds=replace(PIPELINE.bounds, max_replicas=2))
+    known.plan(held, 5.0, SMALLEST)
+    assert len(solved) == 2
+    assert known.predict(SMALLEST, 5.0) == Profiled(PIPELINE, PROFILES).predict(SMALLEST, 5.0)

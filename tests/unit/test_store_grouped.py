@@ -1,0 +1,94 @@
+"""Writes of many threads in one transaction: each returns once its own is written, and fails by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from ipa.adapters.store import grouped
+from ipa.adapters.store.grouped import Grouped
+
+WAIT_S = 60.0
+
+
+class Disk:
+    """Keeps groups. The first write waits until `go_on`; groups with what is in `bad` fail."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.bad: set[str] = set()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.writes = Grouped(self._write)
+
+    def _write(self, items: Sequence[str]) -> None:
+        self.begun.set()
+        assert self.go_on.wait(WAIT_S)
+        if found := self.bad & set(items):
+            raise ValueError(f"{sorted(found)} cannot be written")
+        self.groups.append(sorted(items))
+
+    def crowd(self, pool: ThreadPoolExecutor, items: Sequence[str]) -> list[Future[None]]:
+        """One that is being written, and the others when they all wait behind it."""
+        first = pool.submit(self.writes.add, "first")
+        assert self.begun.wait(WAIT_S)
+        others = [pool.submit(self.writes.add, item) for item in items]
+        waiting = threading.Event()
+        while len(self.writes._waiting) < len(items):
+            waiting.wait(0.001)
+        self.go_on.set()
+        return [first, *others]
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as made:
+        yield made
+
+
+def test_what_comes_while_one_is_written_is_written_together(pool: ThreadPoolExecutor) -> None:
+    disk = Disk()
+    for each in disk.crowd(pool, list("abcdef")):
+        each.result(WAIT_S)
+    assert disk.groups == [["first"], list("abcdef")]
+
+
+def test_who_comes_alone_waits_for_nobody() -> None:
+    disk = Disk()
+    disk.go_on.set()
+    for item in "ab":
+        disk.writes.add(item)
+    assert disk.groups == [["a"], ["b"]]
+
+
+def test_what_cannot_be_written_fails_alone(pool: ThreadPoolExecutor) -> None:
+    disk = Disk()
+    disk.bad = {"b"}
+    _, *others = disk.crowd(pool, list("abc"))
+    errors = [each.exception(WAIT_S) for each in others]
+    assert [str(error) for error in errors if error] == ["['b'] cannot be written"]
+    assert errors[1] is not None
+    assert sorted(disk.groups) == [["a"], ["c"], ["first"]]
+    disk.writes.add("later")
+    assert disk.groups[-1] == ["later"]
+
+
+def test_an_error_of_one_that_came_alone_is_its_own() -> None:
+    disk = Disk()
+    disk.bad = {"a"}
+    disk.go_on.set()
+    with pytest.raises(ValueError, match="cannot be written"):
+        disk.writes.add("a")
+    disk.writes.add("b")
+    assert disk.groups == [["b"]]
+
+
+def test_only_so_many_are_written_together(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped, "MOST_TOGETHER", 4)
+    disk = Disk()
+    for each in disk.crowd(pool, [f"{number}" for number in range(10)]):
+        each.result(WAIT_S)
+    assert sorted(len(group) for group in disk.groups) == [1, 2, 4, 4]
+    assert len({item for group in disk.groups for item in group}) == 11
