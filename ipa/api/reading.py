@@ -1,4 +1,4 @@
-"""Routes that read: pipelines, status, profiles, decisions, and what-if plans."""
+"""Routes that read: pipelines, status, profiles and decisions; and what those of plans begin with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from ipa.api.bodies import PlanBody
 from ipa.api.gate import Asker
-from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.limits import JsonRoute
 from ipa.api.paging import Paging, paging
 from ipa.api.preconditions import etag
 from ipa.api.seen import pipeline_named
@@ -26,12 +26,6 @@ from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
-from ipa.optimize.explain import explain
-from ipa.optimize.explanation import Explanation
-from ipa.policies.planning import planning_problem
-
-# Seconds that an explanation may take; it mostly takes one.
-EXPLANATION_S = 5.0
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
@@ -87,23 +81,6 @@ def get_profile(pipeline: Named, stage: str, services: Using) -> StageProfile:
             f"stage {stage!r} of {pipeline.name!r} has no profile", hint="`ipa profile` makes one."
         )
     return profiles[stage]
-
-
-@router.post("/pipelines/{pipeline}/explanations", tags=["plans"], dependencies=[Rationed])
-def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
-    """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
-    rate_rps = rate_of(pipeline, services, body)
-    with services.limits.solves.enter():
-        plan = planned(pipeline, services, body, rate_rps)
-        problem = planning_problem(
-            body.pipeline(pipeline),
-            services.profiles(pipeline.name),
-            rate_rps,
-            objective=body.objective or pipeline.default_objective,
-            compat=body.compat,
-            allocation=body.allocation,
-        )
-        return explain(problem, plan, EXPLANATION_S)
 
 
 def rate_of(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
