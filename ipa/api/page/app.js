@@ -1,0 +1,192 @@
+// The page: which view is shown, of which pipeline, and when it is asked to look again.
+//
+// A view is views/NAME.js, loaded when it is first shown. It exports `title` and
+//   async open(root, place, tools): fills the empty section `root`; returns {update?(), close?()}
+//     place = {view, path: [segments], query: URLSearchParams}
+//     tools = {pipelines: Map(name → PipelineView), go(hash), replace(query), say(text)}
+//   update() is awaited at most once a second while the tab is seen, and after each event; close() on leaving.
+
+import { Refused, ask, listen } from "./ask.js";
+import { clock, el } from "./dom.js";
+import { hashOf, placeOf } from "./place.js";
+
+const TURN_MS = 1000;
+const PIPELINES_MS = 15000;
+const $ = (id) => document.getElementById(id);
+
+// What stands in the navigation, and where it leads for a pipeline.
+const VIEWS = {
+  now: { name: "Now", of: true, load: () => import("./views/now.js") },
+  timeline: { name: "Timeline", of: true, load: () => import("./views/timeline.js") },
+  decision: { name: "Decision", of: true, asQuery: true, load: () => import("./views/decision.js") },
+  "what-if": { name: "What-if", of: true, load: () => import("./views/what-if.js") },
+  profiles: { name: "Profiles", of: true, load: () => import("./views/profiles.js") },
+  fleet: { name: "Fleet", load: () => import("./views/fleet.js") },
+  experiments: { name: "Experiments", load: () => import("./views/experiments.js") },
+  health: { name: "Health", load: () => import("./views/health.js") },
+};
+
+const tools = {
+  pipelines: new Map(),
+  go: (hash) => { location.hash = hash; },
+  /** Another query of the same view: nothing is opened anew and there is no way back to it. */
+  replace: (query) => {
+    here.place.query = new URLSearchParams(query);
+    history.replaceState(null, "", hashOf({ ...here.place, query }));
+  },
+  say: (text) => { $("said").textContent = text; },
+};
+// What is shown: the place, its view's handle, and whether that is open yet.
+let here = { place: null, handle: null, root: null, isOpen: false };
+let chosen = "";
+let seenAt = null;
+let pipelinesAt = 0;
+let timer = 0;
+let isTurning = false;
+
+/** Another place was asked for. */
+function arrive() {
+  const place = placeOf(location.hash);
+  const view = VIEWS[place.view];
+  if (!view) return location.replace(hashOf(addressOf("now", chosen)));
+  here.handle?.close?.();
+  // Not while the page comes up, nor from under the hand that chooses another pipeline.
+  const takesFocus = here.isOpen && document.activeElement !== $("pipelines");
+  const root = el("section", { "aria-busy": "true", class: `view ${place.view}` });
+  here = { place, handle: null, root, isOpen: false };
+  chosen = named(place) || chosen;
+  $("view").replaceChildren(root);
+  dress();
+  if (takesFocus) {
+    window.scrollTo(0, 0);
+    $("title").focus({ preventScroll: true });
+  }
+  return turn();
+}
+
+/** The pipeline that a place is about. */
+function named({ view, path, query }) {
+  if (!VIEWS[view].of) return "";
+  return VIEWS[view].asQuery ? query.get("pipeline") : path[0];
+}
+
+function addressOf(view, pipeline) {
+  const { of, asQuery } = VIEWS[view];
+  if (!of || !pipeline) return { view };
+  return asQuery ? { view, path: [""], query: { pipeline } } : { view, path: [pipeline] };
+}
+
+/** Title, navigation and the choice of pipelines, as they are for this place. */
+function dress() {
+  const { place } = here;
+  const view = VIEWS[place.view];
+  const words = [view.name, ...(view.of && chosen ? [chosen] : [])];
+  document.title = [...words, "ipa"].join(" · ");
+  $("title").replaceChildren(view.name, ...words.slice(1).map((word) => el("small", {}, word)));
+  $("views").replaceChildren(...Object.entries(VIEWS).map(([name, { name: text }]) =>
+    el("a", { href: hashOf(addressOf(name, chosen)), "aria-current": name === place.view ? "page" : null }, text)));
+  const names = [...tools.pipelines.keys()];
+  $("pipelines").hidden = names.length < 2 || !view.of;
+  $("pipelines").replaceChildren(...names.map((name) => el("option", { value: name, selected: name === chosen }, name)));
+}
+
+/** The pipelines there are; they may be given and taken away while the page is open. */
+async function lookAtPipelines() {
+  const { pipelines } = await ask("/v1/pipelines");
+  pipelinesAt = performance.now();
+  const before = [...tools.pipelines.keys()].join("\n");
+  tools.pipelines.clear();
+  for (const pipeline of pipelines) tools.pipelines.set(pipeline.pipeline, pipeline);
+  chosen ||= pipelines[0]?.pipeline ?? "";
+  return before !== [...tools.pipelines.keys()].join("\n");
+}
+
+/** Open the view where it is not, else have it look again; then wait for the next turn. */
+async function turn() {
+  if (isTurning) return;
+  isTurning = true;
+  clearTimeout(timer);
+  const mine = here;
+  try {
+    if (!document.hidden && mine.place) {
+      if (!tools.pipelines.size || performance.now() - pipelinesAt > PIPELINES_MS) {
+        if (await lookAtPipelines()) dress();
+      }
+      if (here === mine) await (mine.isOpen ? mine.handle?.update?.() : openIn(mine));
+    }
+    seenAt = Date.now();
+    trouble(null);
+  } catch (error) {
+    if (here === mine) trouble(error);
+  }
+  isTurning = false;
+  // Another place was asked for meanwhile.
+  if (here !== mine) turn();
+  else timer = setTimeout(turn, TURN_MS);
+}
+
+async function openIn(mine) {
+  const { place, root } = mine;
+  const wanted = named(place) || (VIEWS[place.view].of && !place.path[0] ? chosen : "");
+  if (VIEWS[place.view].of && !tools.pipelines.size) return root.replaceChildren(noPipelines());
+  if (wanted && !tools.pipelines.has(wanted)) return finish(mine, unknown(place.view, wanted));
+  if (wanted && !named(place)) {
+    const address = addressOf(place.view, wanted);
+    return location.replace(hashOf({ ...address, query: { ...address.query, ...Object.fromEntries(place.query) } }));
+  }
+  const module = await VIEWS[place.view].load();
+  root.replaceChildren();
+  try {
+    const handle = await module.open(root, place, tools);
+    if (here !== mine) return handle?.close?.();
+    mine.handle = handle;
+    return finish(mine);
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status >= 500) throw error;
+    return finish(mine, refusal(error));
+  }
+}
+
+function finish(mine, ...instead) {
+  if (instead.length) mine.root.replaceChildren(...instead);
+  mine.isOpen = true;
+  mine.root.removeAttribute("aria-busy");
+}
+
+const refusal = (error) => el("div", { class: "card empty" }, el("p", {}, error.message), el("p", {}, error.hint),
+  error.errors.map((each) => el("p", {}, each.detail)));
+
+const noPipelines = () => el("div", { class: "card empty" },
+  el("p", {}, "There are no pipelines that you may see."),
+  el("p", {}, "Write one with ", el("code", {}, "ipa init"), " and start the service with its file, or ",
+    el("a", { href: "/docs" }, "give one over the API"), ". It then shows here by itself."));
+
+const unknown = (view, name) => el("div", { class: "card empty" },
+  el("p", {}, `There is no pipeline ${name} that you may see. There are:`),
+  el("ul", {}, [...tools.pipelines.keys()].map((each) => el("li", {}, el("a", { href: hashOf(addressOf(view, each)) }, each)))));
+
+/** Say that the service does not answer, over the last picture, which fades; or that it does again. */
+function trouble(error) {
+  const isNew = document.body.classList.contains("lost") !== Boolean(error);
+  document.body.classList.toggle("lost", Boolean(error));
+  if (!error) {
+    if (isNew) $("trouble").replaceChildren();
+    return;
+  }
+  const since = seenAt ? `What you see is from ${clock(seenAt)}. ` : "";
+  const text = `${error.message}. ${since}It is asked again every second.`;
+  if ($("trouble").textContent.endsWith(text)) return;
+  $("trouble").replaceChildren(el("p", { class: "banner bad" }, el("b", {}, "No answer from the service"), el("span", {}, text)));
+}
+
+$("pipelines").addEventListener("change", (event) => {
+  tools.go(hashOf(addressOf(here.place.view, event.target.value)));
+});
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  $("title").focus();
+});
+window.addEventListener("hashchange", arrive);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) turn(); });
+arrive();
+listen(null, () => turn(), new AbortController().signal);
