@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from ipa.api.services import Services
 from ipa.cli.plan import load
 from ipa.model.pipeline import Goal, Objective
 from ipa.optimize.frontier import frontier
-from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.policies.planning import planning_problem
 from ipa.profiling.fit import fit_variant
 from ipa.report.frontier_plot import accuracy_cost
-from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile
+from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile, solving
 
 OCR = "/v1/pipelines/ocr"
 PROFILES = {stage: a_profile(stage) for stage in ("detect", "recognise")}
 
 
-def solving() -> Services:
-    """Services that solve, instead of a ladder of plans."""
-
-    def plan(pipeline: Any, rate_rps: float, **options: Any) -> Any:
-        return plan_pipeline(pipeline, PROFILES, rate_rps, **options)
-
-    return replace(FakeWorld().play(20).services(), plan=plan)
-
-
 @pytest.fixture
 def api() -> ApiClient:
-    return ApiClient(solving())
+    return ApiClient(solving(FakeWorld().play(20).services()))
 
 
 def test_the_frontier_is_that_of_the_problem(api: ApiClient) -> None:
@@ -77,7 +66,7 @@ def test_a_weight_that_is_none_is_refused(api: ApiClient, beta: object) -> None:
 
 
 def test_a_goal_with_an_order_has_no_weights() -> None:
-    services = solving()
+    services = solving(FakeWorld().play(20).services())
     ordered = replace(a_pipeline(), objectives={"default": Objective(goal=Goal.LEXICOGRAPHIC)})
     api = ApiClient(replace(services, pipelines={"ocr": ordered}))
     answer = api.post(f"{OCR}/plans", {"rate_rps": 3, "weights": {"beta": 1}})
@@ -90,7 +79,7 @@ def test_fits_are_those_that_are_planned_with() -> None:
     _, profiles, _ = load("video", None, None)
     stage, profile = next(iter(profiles.items()))
     video = load("video", None, None)[0]
-    services = replace(solving(), pipelines={"video": video}, profiles=lambda _: profiles)
+    services = replace(FakeWorld().services(), pipelines={"video": video}, profiles=lambda _: profiles)
     found = ApiClient(services).get(f"/v1/pipelines/video/profiles/{stage}/fits").json()
     assert [each["variant"] for each in found["variants"]] == [each.variant for each in profile.variants]
     for shown, measured in zip(found["variants"], profile.variants, strict=True):

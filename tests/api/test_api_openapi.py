@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from ipa.api.app import openapi_document
 from ipa.api.jobs import JobDesk
-from tests.fakes.services import ApiClient, FakeClock, FakeWorld
+from tests.fakes.services import ApiClient, FakeClock, FakeWorld, solving
 
 PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"
 
@@ -129,7 +129,8 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
 def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
     # Without a process: whether it runs is another test's.
     desk = JobDesk(FakeClock(), command=("true",))
-    api = ApiClient(FakeWorld(jobs=desk).play(30).services())
+    # An explanation is of a plan that can be had.
+    api = ApiClient(solving(FakeWorld(jobs=desk).play(30).services()))
     sent, order = set(), {"post": 0, "put": 1, "patch": 2}
     for method, path, kind, body in sorted(examples(document), key=lambda it: order[it[0]]):
         name = "captions" if method == "patch" or "kind" in body else "ocr"
