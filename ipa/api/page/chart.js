@@ -1,156 +1,175 @@
-// A chart over time: lines, a band, a limit, marks where decisions were applied, and a tip under the pointer.
+// Draws series into an SVG: lines, steps, bands, points and bars, a limit, and marks that may be followed.
 
-import { clock, el } from "./dom.js";
+import { isNumber, numberTicks, readX, readY, timeTicks, xAxis, yAxis } from "./axes.js";
+import { el } from "./dom.js";
 
-const LEFT = 38, RIGHT = 10, TOP = 14, BOTTOM = 20;
+const LEFT = 44, RIGHT = 12, TOP = 14, BOTTOM = 20;
 
-/** A chart in `parent`. `lines`: [{key, kind, name, step, to}] where `to` is the key a band reaches up to. */
+/** A chart in `parent`, of what figure.js takes. It draws itself anew when its size changes. */
 export class Chart {
-  constructor(parent, { title, unit, lines, limit, format, short, ceiling }) {
-    Object.assign(this, { lines, limit, format, unit, ceiling });
+  constructor(parent) {
     this.svg = el("svg", { class: "plot", role: "img" });
-    this.tip = el("div", { class: "tip", hidden: "" });
-    const names = lines.map((line) => legend(line.kind, line.name, line.to));
-    if (limit) names.push(legend("red", limit.name));
-    const box = el("article", { class: `card chart${short ? " short" : ""}` },
-      el("header", {}, el("h3", {}, title, " ", el("small", {}, unit)), el("div", { class: "legend" }, names)),
-      this.svg, this.tip);
-    parent.append(box);
-    this.title = title;
-    this.svg.addEventListener("pointermove", (event) => this.point(event));
-    this.svg.addEventListener("pointerleave", () => { this.at = null; this.draw(); });
-    new ResizeObserver(() => this.draw()).observe(this.svg);
+    // Beside the picture, not within it: what is in a picture cannot be followed.
+    this.flags = el("div", { class: "flags" });
+    this.box = el("div", { class: "plot-box" }, this.svg, this.flags);
+    parent.append(this.box);
+    this.sizes = new ResizeObserver(() => this.draw());
+    this.sizes.observe(this.svg);
   }
 
-  /** Show these samples ({at, ...}); `limit` is the level not to cross. */
-  show(samples, limit) {
-    this.samples = samples.map((sample) => ({ ...sample, t: Date.parse(sample.at) }));
-    this.level = limit;
+  show(facts) {
+    this.facts = facts;
     this.draw();
   }
+
+  close() { this.sizes.disconnect(); }
 
   draw() {
     const width = this.svg.clientWidth, height = this.svg.clientHeight;
-    if (!width || !this.samples) return;
+    if (!width || !this.facts) return;
+    this.place(width, height);
+    const { series, limit } = this.facts;
+    const bars = series.filter((one) => one.kind === "bars");
+    const shown = this.clip(width, height);
+    const parts = series.map((one) => [...(one.kind === "bars" ? this.bars(one, bars) : this.shape(one))]);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const samples = this.samples;
-    const end = samples.length ? samples[samples.length - 1].t : Date.now();
-    const begin = Math.min(samples.length ? samples[0].t : end, end - 60000);
-    const keys = this.lines.flatMap((line) => (line.to ? [line.key, line.to] : [line.key]));
-    const most = Math.max(...samples.flatMap((sample) => keys.map((key) => sample[key] ?? 0)), (this.level ?? 0) * 1.12, 0);
-    const top = this.ceiling ?? nice(most * 1.06 || 1);
-    this.x = (t) => LEFT + ((t - begin) / (end - begin)) * (width - LEFT - RIGHT);
-    this.y = (value) => height - BOTTOM - (value / top) * (height - TOP - BOTTOM);
-    const parts = [...this.axes(top, begin, end, width, height)];
-    if (this.level) {
-      const y = this.y(this.level);
-      parts.push(el("rect", { class: "a red", x: LEFT, y: TOP, width: width - LEFT - RIGHT, height: Math.max(y - TOP, 0) }),
-        el("path", { class: "l red", d: `M${LEFT} ${y}H${width - RIGHT}` }));
-    }
-    parts.push(...samples.filter((sample) => sample.reason.startsWith("apply.")).map((sample) => this.mark(sample, height)));
-    for (const line of this.lines) parts.push(...this.line(line));
-    if (this.at) parts.push(el("path", { class: "cursor", d: `M${this.x(this.at.t)} ${TOP}V${height - BOTTOM}` }));
-    this.svg.replaceChildren(...parts);
-    this.svg.setAttribute("aria-label", this.summary());
-    this.showTip(width);
+    this.svg.replaceChildren(...this.grid(), shown, el("g", { "clip-path": `url(#${this.clipId})` },
+      limit ? this.level(limit) : "", this.marks(), ...parts), this.cursor = el("path", { class: "cursor" }));
+    this.flags.replaceChildren(...this.links());
+    this.onDraw?.();
   }
 
-  *axes(top, begin, end, width, height) {
-    const steps = height > 160 ? 4 : 2;
-    for (let index = 0; index <= steps; index += 1) {
-      const value = (top * index) / steps, y = this.y(value);
+  /** Where values stand, at this size. */
+  place(width, height) {
+    const { series, x_range: range } = this.facts;
+    this.xs = xAxis(series, range);
+    this.ys = yAxis(series, this.facts);
+    Object.assign(this, { width, height, floor: height - BOTTOM, top: TOP, left: LEFT });
+    const across = (width - LEFT - RIGHT) / (this.xs.to - this.xs.from);
+    const up = (height - TOP - BOTTOM) / (this.ys.to - this.ys.from);
+    this.atX = (value) => LEFT + (value - this.xs.from) * across;
+    this.x = (x) => this.atX(this.xs.place(x));
+    this.y = (value) => height - BOTTOM - (value - this.ys.from) * up;
+  }
+
+  /** Nothing is drawn beside the axes. */
+  clip(width, height) {
+    this.clipId ??= `clip-${Math.random().toString(36).slice(2)}`;
+    return el("clipPath", { id: this.clipId },
+      el("rect", { x: LEFT - 4, y: TOP - 8, width: Math.max(width - LEFT - RIGHT + 8, 0), height: Math.max(height - TOP - BOTTOM + 10, 0) }));
+  }
+
+  *grid() {
+    const { width, height, xs, ys } = this;
+    for (const value of numberTicks(ys, height > 160 ? 4 : 2)) {
+      const y = this.y(value);
       yield el("path", { class: "gridline", d: `M${LEFT} ${y}H${width - RIGHT}` });
-      yield el("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, this.format(value));
+      yield el("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, readY(value));
     }
-    const every = [15, 30, 60, 120, 300].find((s) => (end - begin) / 1000 / s <= width / 95) ?? 600;
-    for (let t = Math.ceil(begin / (every * 1000)) * every * 1000; t <= end; t += every * 1000) {
-      if (this.x(t) < LEFT + 18 || this.x(t) > width - 24) continue;
-      yield el("text", { x: this.x(t), y: height - 4, "text-anchor": "middle" }, every < 60 ? clock(t) : clock(t).slice(0, 5));
+    const most = Math.max(Math.floor((width - LEFT) / 95), 2);
+    const every = xs.kind === "words" ? xs.words.map((_, index) => index) : (xs.kind === "time" ? timeTicks : numberTicks)(xs, most);
+    for (const value of every) {
+      const x = this.atX(value), text = readX(xs, value);
+      const room = xs.kind === "words" ? Math.floor((width - LEFT - RIGHT) / xs.words.length / 7) : 99;
+      if (xs.kind !== "words" && (x < LEFT + 16 || x > width - 22)) continue;
+      yield el("text", { x, y: height - 4, "text-anchor": "middle" },
+        text.length > room ? `${text.slice(0, Math.max(room - 1, 1))}…` : text, text.length > room ? el("title", {}, text) : "");
+    }
+    const { x_title: across, y_title: up } = this.facts;
+    if (across) yield el("text", { class: "axis-title", x: width - RIGHT, y: height - BOTTOM - 5, "text-anchor": "end" }, across);
+    if (up) yield el("text", { class: "axis-title", x: LEFT + 2, y: TOP - 3 }, up);
+  }
+
+  level({ value }) {
+    const { width } = this, y = this.y(value);
+    return el("g", {},
+      el("rect", { class: "a red", x: LEFT, y: TOP, width: Math.max(width - LEFT - RIGHT, 0), height: Math.max(y - TOP, 0) }),
+      el("path", { class: "l red", d: `M${LEFT} ${y}H${width - RIGHT}` }));
+  }
+
+  marks() {
+    const lines = this.seenMarks().map(({ x }) => `M${this.x(x)} ${TOP}V${this.floor}`);
+    return el("path", { class: "mark", d: lines.join("") });
+  }
+
+  seenMarks() {
+    return (this.facts.marks ?? []).filter(({ x }) => this.xs.place(x) >= this.xs.from && this.xs.place(x) <= this.xs.to);
+  }
+
+  /** The flags over the marks. The keyboard reaches them in the table of the figure. */
+  *links() {
+    for (const { x, text, href } of this.seenMarks()) {
+      const flag = el(href ? "a" : "span", { class: "flag", href, title: text, tabindex: href ? "-1" : null },
+        el("span", { class: "hidden" }, text));
+      flag.style.left = `${(100 * this.x(x)) / this.width}%`;
+      yield flag;
     }
   }
 
-  mark(sample, height) {
-    const x = this.x(sample.t);
-    return el("g", {}, el("path", { class: "mark", d: `M${x} ${TOP}V${height - BOTTOM}` }),
-      el("path", { class: "flag", d: `M${x - 4.5} ${TOP - 9}h9l-4.5 7z` }));
-  }
-
-  *line({ key, kind, step, to }) {
-    for (const run of runs(this.samples, key)) {
-      const points = run.map((sample) => [this.x(sample.t), this.y(sample[key])]);
-      const d = path(points, step);
-      if (to) {
-        const upper = run.map((sample) => [this.x(sample.t), this.y(sample[to] ?? sample[key])]);
-        yield el("path", { class: `a ${kind}`, d: `${path(upper)}L${path(points.slice().reverse()).slice(1)}Z` });
-      } else if (step) {
-        const floor = this.y(0), [last] = points[points.length - 1];
-        yield el("path", { class: `a ${kind}`, d: `${d}L${last} ${floor}L${points[0][0]} ${floor}Z` });
+  *shape(one) {
+    const { kind, colour = "blue" } = one;
+    if (one.lower && one.upper) {
+      for (const run of runs(one.x, one.lower, one.upper)) {
+        if (kind === "band" || kind === "line") yield el("path", { class: `a ${colour}`, d: this.between(one, run) });
+        else yield el("path", { class: `l thin ${colour}`, d: run.map((at) => this.whisker(one, at)).join("") });
       }
-      yield el("path", { class: `l ${kind}`, d });
-      if (!to && run[run.length - 1] === this.samples[this.samples.length - 1]) {
-        const [x, y] = points[points.length - 1];
-        yield el("circle", { class: `dot ${kind}`, cx: x, cy: y, r: 3.5 });
+    }
+    if (!one.y) return;
+    if (kind === "points") {
+      for (const run of runs(one.x, one.y)) for (const at of run) yield this.dot(one, at);
+      return;
+    }
+    for (const run of runs(one.x, one.y)) {
+      const d = path(run.map((at) => [this.x(one.x[at]), this.y(one.y[at])]), kind === "step");
+      if (kind === "step") {
+        const last = this.x(one.x[run[run.length - 1]]), floor = this.y(Math.max(this.ys.from, 0));
+        yield el("path", { class: `a ${colour}`, d: `${d}L${last} ${floor}L${this.x(one.x[run[0]])} ${floor}Z` });
       }
+      yield el("path", { class: `l ${colour}${kind === "band" ? " dashed" : ""}`, d });
     }
   }
 
-  point(event) {
-    if (!this.samples?.length) return;
-    const x = event.clientX - this.svg.getBoundingClientRect().left;
-    this.at = this.samples.reduce((best, sample) => (Math.abs(this.x(sample.t) - x) < Math.abs(this.x(best.t) - x) ? sample : best));
-    this.draw();
+  between({ x, lower, upper }, run) {
+    const high = run.map((at) => [this.x(x[at]), this.y(upper[at])]);
+    const low = run.map((at) => [this.x(x[at]), this.y(lower[at])]).reverse();
+    return `${path(high)}L${path(low).slice(1)}Z`;
   }
 
-  showTip(width) {
-    this.tip.hidden = !this.at;
-    if (!this.at) return;
-    const rows = this.lines.map((line) => {
-      const upper = line.to ? ` – ${this.value(this.at[line.to])}` : "";
-      return el("div", {}, `${line.name} ${this.value(this.at[line.key])}${upper} ${this.unit}`);
-    });
-    const why = this.at.reason.startsWith("apply.") ? [el("div", {}, `▾ ${this.at.reason}`)] : [];
-    this.tip.replaceChildren(el("b", {}, clock(this.at.at)), ...rows, ...why);
-    const x = this.x(this.at.t);
-    this.tip.style.top = "44px";
-    this.tip.style.left = x < width / 2 ? `${x + 26}px` : "auto";
-    this.tip.style.right = x < width / 2 ? "auto" : `${width - x + 26}px`;
-  }
+  whisker({ x, lower, upper }, at) { return `M${this.x(x[at])} ${this.y(lower[at])}V${this.y(upper[at])}`; }
 
-  value(value) { return value === null || value === undefined ? "–" : this.format(value, true); }
+  dot({ x, y, colour = "blue" }, at) { return el("circle", { class: `dot ${colour}`, cx: this.x(x[at]), cy: this.y(y[at]), r: 4 }); }
 
-  summary() {
-    const last = this.samples[this.samples.length - 1];
-    if (!last) return `${this.title}: nothing yet`;
-    return `${this.title}: ${this.lines.map((line) => `${line.name} ${this.value(last[line.key])} ${this.unit}`).join(", ")}`;
+  /** Side by side where several series have bars. */
+  *bars(one, all) {
+    const { xs } = this;
+    const count = xs.kind === "words" ? xs.words.length : Math.max(...all.map(({ x }) => x.length), 1);
+    const room = Math.max(((this.width - LEFT - RIGHT) / count) * 0.7, 2), each = Math.min(room / all.length, 60);
+    const floor = this.y(Math.max(this.ys.from, 0)), begin = (all.indexOf(one) - all.length / 2) * each;
+    for (const run of runs(one.x, one.y)) {
+      for (const at of run) {
+        const y = this.y(one.y[at]);
+        yield el("rect", { class: `bar ${one.colour ?? "blue"}`, x: this.x(one.x[at]) + begin, width: Math.max(each - 1, 1),
+          y: Math.min(y, floor), height: Math.abs(floor - y) });
+      }
+    }
   }
 }
 
-function legend(kind, name, band) {
-  const shape = band ? [el("rect", { class: `a ${kind}`, width: 18, height: 10 })] : [];
-  return el("span", {}, el("svg", { viewBox: "0 0 18 10", "aria-hidden": "true" }, shape, el("path", { class: `l ${kind}`, d: "M1 5H17" })), name);
-}
-
-/** Stretches of samples where `key` was seen: a gap in the data is a gap in the line. */
-function runs(samples, key) {
+/** Stretches of places where all of these were seen: a gap in the data is a gap in the line. */
+function runs(x, ...values) {
   const found = [];
   let open = null;
-  for (const sample of samples) {
-    if (sample[key] === null || sample[key] === undefined) { open = null; continue; }
+  for (let at = 0; at < x.length; at += 1) {
+    if (!values.every((each) => isNumber(each[at]))) { open = null; continue; }
     if (!open) { open = []; found.push(open); }
-    open.push(sample);
+    open.push(at);
   }
   return found;
 }
 
 function path(points, step) {
   return points.map(([x, y], index) => {
-    if (!index) return `M${x} ${y}`;
-    return step ? `H${x}V${y}` : `L${x} ${y}`;
+    if (!index) return `M${x.toFixed(1)} ${y.toFixed(1)}`;
+    return step ? `H${x.toFixed(1)}V${y.toFixed(1)}` : `L${x.toFixed(1)} ${y.toFixed(1)}`;
   }).join("");
-}
-
-/** The next round number, so that the axis does not jump with every sample. */
-function nice(value) {
-  const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 5, 6, 8, 10].find((step) => step * unit >= value) * unit;
 }

@@ -1,7 +1,7 @@
 // Elements and numbers.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SHAPES = new Set(["svg", "path", "line", "circle", "rect", "text", "g"]);
+const SHAPES = new Set(["svg", "path", "line", "circle", "rect", "text", "g", "clipPath", "title"]);
 
 /** An element with attributes and children; text is never read as markup. */
 export function el(tag, attributes = {}, ...children) {

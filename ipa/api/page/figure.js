@@ -1,10 +1,17 @@
 // A figure: a chart with its title, its export as CSV and PNG, a link to it, and itself as a table.
 
+import { Chart } from "./chart.js";
 import { el } from "./dom.js";
+import { csv, png, save, tableOf } from "./export.js";
+import { hashOf, placeOf } from "./place.js";
+import { Pointing } from "./pointing.js";
+
+const MOST_ROWS = 500;
+const TOLD_MS = 2500;
 
 /**
- * new Figure(parent, {id, title, unit, note}): appends an <article> to `parent`. `id` names it in permalinks and
- * file names, once in a view.
+ * new Figure(parent, {id, title, unit, note, short, file}): appends an <article> to `parent`. `id` names it in
+ * permalinks and files, once in a view; `short` is a low one; `file` is what its files are called, else its id.
  *
  * show({series, ...options}) draws it, or draws it anew:
  *   series: [{
@@ -13,7 +20,7 @@ import { el } from "./dom.js";
  *     kind,               // "line" | "step" | "band" | "points" | "bars"
  *     x: [...],           // numbers, ISO times (all series of a figure alike) or, for bars, words
  *     y: [...],           // numbers; null is a gap
- *     lower, upper: [..], // of a band, instead of y; with "points" or "line" an interval around y
+ *     lower, upper: [..], // of a band, with y or without; with "points" or "line" an interval around y
  *     text: [...],        // what a point says when it is pointed at, after its numbers
  *     href: [...],        // where a click on a point goes
  *     colour,             // "blue" | "violet" | "teal" | "amber" | "red" | "grey"
@@ -23,22 +30,129 @@ import { el } from "./dom.js";
  *   marks: [{x, text, href}] // upright lines, with a flag that may be followed
  *   y_max                 // the axis ends there; otherwise where the data does
  *   x_range: [from, to]   // what the axis shows; otherwise what there is
+ *   empty                 // what is said where there is nothing to draw
  */
 export class Figure {
-  constructor(parent, { id, title, unit = "", note = "" }) {
-    Object.assign(this, { id, title, unit });
-    this.plot = el("div", { class: "plot" });
-    this.box = el("article", { class: "card chart", id: `figure-${id}` },
-      el("header", {}, el("h3", {}, title, " ", el("small", {}, unit))), this.plot,
-      note ? el("p", { class: "note" }, note) : "");
+  constructor(parent, { id, title, unit = "", note = "", short = false, file = "" }) {
+    Object.assign(this, { id, title, unit, file: file || id });
+    this.legend = el("div", { class: "legend" });
+    this.said = el("span", { class: "hidden", "aria-live": "polite" });
+    this.rows = el("div", { class: "as-table", hidden: "", tabindex: "0", role: "region", "aria-label": `${title} as a table` });
+    this.nothing = el("p", { class: "empty", hidden: "" });
+    this.toggle = this.tool("Table", "as a table", () => this.showTable(this.rows.hidden));
+    this.toggle.setAttribute("aria-expanded", "false");
+    this.link = this.tool("Link", "copy a link to", (event) => this.copyLink(event), "a");
+    const tools = el("div", { class: "tools" }, this.toggle, this.tool("CSV", "keep the numbers of", () => this.saveCsv()),
+      this.tool("PNG", "keep the picture of", () => this.savePng()), this.link);
+    this.box = el("article", { class: `card chart${short ? " short" : ""}`, id: `figure-${id}`, tabindex: "-1" },
+      el("header", {}, el("h3", {}, title, unit ? " " : "", unit ? el("small", {}, unit) : ""), this.legend, tools),
+      this.nothing);
+    this.chart = new Chart(this.box);
+    this.chart.svg.setAttribute("tabindex", "0");
+    this.pointing = new Pointing(this.chart, (text) => { this.said.textContent = text; });
+    this.box.append(this.rows, note ? el("p", { class: "note" }, note) : "", this.said);
     parent.append(this.box);
+    this.link.href = this.address();
   }
 
   show(facts) {
-    this.facts = facts;
-    this.plot.replaceChildren(...facts.series.map((one) => el("p", {}, `${one.name}: ${(one.y ?? one.upper).length} points`)));
+    this.facts = { ...facts, unit: this.unit };
+    const isEmpty = !facts.series.some((one) => one.x.length);
+    this.nothing.hidden = !isEmpty;
+    this.nothing.textContent = isEmpty ? facts.empty ?? "Nothing to show yet." : "";
+    this.chart.box.hidden = isEmpty;
+    const names = facts.series.map((one) => [one.name, one.colour ?? "blue", one.kind]);
+    if (facts.limit) names.push([facts.limit.name, "red", "limit"]);
+    if (this.told !== JSON.stringify(names)) this.legend.replaceChildren(...names.map((each) => key(...each)));
+    this.told = JSON.stringify(names);
+    this.names = names;
+    this.chart.svg.setAttribute("aria-label", this.summary());
+    this.chart.show(this.facts);
+    if (!this.rows.hidden) this.fillTable();
+    this.comeHere();
   }
 
   /** Lets go of what it listens to. */
-  close() {}
+  close() { this.chart.close(); }
+
+  tool(text, says, act, tag = "button") {
+    const made = el(tag, { type: tag === "button" ? "button" : null, class: "tool", title: `${says} this figure` }, text, el("span", { class: "hidden" }, ` of ${this.title}`));
+    made.addEventListener("click", act);
+    return made;
+  }
+
+  /** Scrolled to and outlined, once, where the link names it. */
+  comeHere() {
+    if (this.came || placeOf(location.hash).query.get("figure") !== this.id) return;
+    this.came = true;
+    this.box.classList.add("linked");
+    this.box.scrollIntoView({ block: "center" });
+  }
+
+  address() {
+    const place = placeOf(location.hash);
+    return hashOf({ ...place, query: { ...Object.fromEntries(place.query), figure: this.id } });
+  }
+
+  async copyLink(event) {
+    event.preventDefault();
+    const address = this.address();
+    this.link.href = address;
+    history.replaceState(null, "", address);
+    // Over plain HTTP from elsewhere a page may not write there; the address bar has it by now.
+    if (navigator.clipboard) await navigator.clipboard.writeText(location.href);
+    this.tell(navigator.clipboard ? "The link is copied." : "The link is in the address bar.");
+  }
+
+  tell(text) {
+    this.said.textContent = text;
+    this.said.classList.remove("hidden");
+    setTimeout(() => this.said.classList.add("hidden"), TOLD_MS);
+  }
+
+  saveCsv() {
+    save(new Blob([csv(tableOf(this.facts, this.unit))], { type: "text/csv" }), `${this.file}.csv`);
+  }
+
+  async savePng() {
+    const title = this.unit ? `${this.title} (${this.unit})` : this.title;
+    save(await png(this.chart.svg, title, this.names), `${this.file}.png`);
+  }
+
+  showTable(isShown) {
+    this.rows.hidden = !isShown;
+    this.toggle.setAttribute("aria-expanded", String(isShown));
+    if (isShown) this.fillTable();
+  }
+
+  fillTable() {
+    const { head, rows } = tableOf(this.facts, this.unit);
+    const shown = rows.slice(-MOST_ROWS);
+    const links = new Map((this.facts.marks ?? []).map((mark) => [mark.text, mark.href]));
+    const cell = (value) => (links.get(value) ? el("a", { href: links.get(value) }, value) : value === null ? "" : String(value));
+    this.rows.replaceChildren(
+      rows.length > shown.length ? el("p", { class: "note" }, `The last ${MOST_ROWS} of ${rows.length} rows; the CSV has all.`) : "",
+      el("table", {}, el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
+        el("tbody", {}, shown.map((row) => el("tr", {}, row.map((value) => el("td", {}, cell(value))))))));
+  }
+
+  /** What the picture shows, for who does not see it: what each series is at last. */
+  summary() {
+    const { series, limit } = this.facts;
+    const parts = series.map((one) => {
+      const values = (one.y ?? one.upper).filter((value) => value !== null && value !== undefined);
+      return `${one.name} ${values.length ? plainly(values[values.length - 1]) : "nothing"} ${one.unit ?? this.unit}`.trim();
+    });
+    if (limit) parts.push(`${limit.name} ${plainly(limit.value)} ${this.unit}`.trim());
+    return `${this.title}, at last: ${parts.join(", ")}. Arrow keys read it.`;
+  }
+}
+
+const plainly = (value) => String(Number(value.toPrecision(3)));
+
+function key(name, colour, kind) {
+  const shape = kind === "points" ? el("circle", { class: `dot ${colour}`, cx: 9, cy: 5, r: 4 })
+    : kind === "bars" ? el("rect", { class: `bar ${colour}`, width: 18, height: 10 }) : el("path", { class: `l ${colour}${kind === "band" ? " dashed" : ""}`, d: "M1 5H17" });
+  const band = kind === "band" ? el("rect", { class: `a ${colour}`, width: 18, height: 10 }) : "";
+  return el("span", {}, el("svg", { viewBox: "0 0 18 10", "aria-hidden": "true" }, band, shape), name);
 }

@@ -1,0 +1,82 @@
+// Where values stand in a chart: the kinds of its x axis, what an axis shows, and its ticks.
+
+import { clock, plain } from "./dom.js";
+
+const TIME = /^\d{4}-\d\d-\d\dT/;
+const DAY_MS = 86400000;
+const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200].map((s) => s * 1000);
+
+/** The x axis of these series: {kind, place(x) → number, from, to}. Words stand at 0, 1, 2 … */
+export function xAxis(series, range) {
+  const all = series.flatMap((one) => one.x);
+  const first = all.find((x) => x !== null && x !== undefined);
+  const kind = typeof first !== "string" ? "number" : TIME.test(first) ? "time" : "words";
+  if (kind === "words") {
+    const words = [...new Set(all)];
+    const at = new Map(words.map((word, index) => [word, index]));
+    return { kind, words, place: (x) => at.get(x), from: -0.5, to: Math.max(words.length, 1) - 0.5 };
+  }
+  const place = kind === "time" ? (x) => (typeof x === "number" ? x : Date.parse(x)) : Number;
+  const [low, high] = extent(all.map(place));
+  const from = range ? place(range[0]) : low, to = range ? place(range[1]) : high;
+  return { kind, place, from, to: to > from ? to : from + 1 };
+}
+
+/** The y axis: from zero, or from below where there is something, to a round number over all there is. */
+export function yAxis(series, { y_max: ceiling, limit }) {
+  const values = series.flatMap((one) => [...(one.y ?? []), ...(one.lower ?? []), ...(one.upper ?? [])]).filter(isNumber);
+  const [low, high] = extent([0, ...values, limit ? limit.value * 1.12 : 0]);
+  return { from: low < 0 ? -round(-low * 1.06) : 0, to: ceiling ?? round(high * 1.06 || 1) };
+}
+
+export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+
+function extent(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    if (!isNumber(value)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return low > high ? [0, 1] : [low, high];
+}
+
+/** The next round number, so that the axis does not jump with every sample. */
+function round(value) {
+  const unit = 10 ** Math.floor(Math.log10(value));
+  return ([1, 1.2, 1.6, 2, 2.4, 3.2, 4, 5, 6, 8].find((step) => step * unit >= value * 0.9999) ?? 10) * unit;
+}
+
+/** About `most` ticks of an axis of numbers. */
+export function numberTicks({ from, to }, most) {
+  const raw = (to - from) / Math.max(most, 1), unit = 10 ** Math.floor(Math.log10(raw));
+  const step = ([1, 2, 2.5, 5].find((each) => each * unit >= raw) ?? 10) * unit;
+  const begin = Math.ceil(from / step - 1e-6), count = Math.floor(to / step + 1e-6) - begin + 1;
+  return Array.from({ length: Math.max(count, 0) }, (_, index) => (begin + index) * step);
+}
+
+/** Times in the reader's time zone that are round there. */
+export function timeTicks({ from, to }, most) {
+  const step = STEPS_MS.find((each) => (to - from) / each <= most) ?? DAY_MS * Math.ceil((to - from) / DAY_MS / most);
+  const zone = new Date(from).getTimezoneOffset() * 60000;
+  const found = [];
+  for (let t = Math.ceil((from - zone) / step) * step + zone; t <= to; t += step) found.push(t);
+  return found;
+}
+
+/** A tick's or a value's x as it is read. */
+export function readX({ kind, from, to, words }, value) {
+  if (kind === "words") return String(words[Math.round(value)]);
+  if (kind === "number") return readY(value);
+  const day = to - from > DAY_MS ? `${new Date(value).toLocaleDateString([], { month: "short", day: "numeric" })} ` : "";
+  return `${day}${to - from > 600000 ? clock(value).slice(0, 5) : clock(value)}`;
+}
+
+/** A number with as many digits as tell something. */
+export function readY(value) {
+  if (!isNumber(value)) return "–";
+  const size = Math.abs(value);
+  if (size >= 1000000) return `${plain(value / 1000000)} M`;
+  if (size >= 100 || size === 0) return value.toFixed(0);
+  return String(Number(value.toPrecision(3)));
+}
