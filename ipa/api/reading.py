@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Response
 
 from ipa.api.bodies import PlanBody
 from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute
-from ipa.api.paging import Paging, paging
+from ipa.api.paging import Paging, neighbours, paging
 from ipa.api.preconditions import etag
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
@@ -134,6 +135,12 @@ def verify_record(pipeline: Recorded, services: Using, anchor: Anchor = None) ->
 
 
 @router.get("/decisions/{decision_id}", tags=["decisions"])
-def get_decision(decision_id: str, services: Using) -> Decision:
-    """A decision with the inputs it was taken from."""
-    return services.log.decision(decision_id)
+def get_decision(decision_id: str, services: Using, response: Response) -> Decision:
+    """A decision with the inputs it was taken from. Link: the decisions right before and after it."""
+    decision = services.log.decision(decision_id)
+    links = neighbours(services.log, decision).items()
+    if links:
+        response.headers["Link"] = ", ".join(
+            f'</v1/decisions/{quote(each, safe="")}>; rel="{name}"' for name, each in links
+        )
+    return decision

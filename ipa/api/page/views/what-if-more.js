@@ -1,0 +1,108 @@
+// What follows once a what-if rests: the frontier of accuracy and cost, and what holds the plan back.
+
+import { ask } from "../ask.js";
+import { el, number, plain } from "../dom.js";
+import { Figure } from "../figure.js";
+import { hashOf } from "../place.js";
+import { inShort, refusal, seconds, table } from "../tables.js";
+import { Explained } from "./explained.js";
+
+const REST_MS = 500;
+
+/** One question at a time, of those that wait the last: a slider must not wait for these. */
+export class Background {
+  constructor(parent, view) {
+    this.view = view;
+    this.closing = new AbortController();
+    this.figure = new Figure(parent, {
+      id: "frontier", title: "Accuracy and its least cost", unit: "PAS", file: `${view.name}-frontier`,
+      note: "Exact: no plan within the SLA is more accurate at that cost. It disregards the core budget and the least accuracy; a point sets both to its own.",
+    });
+    this.list = el("details", { class: "card points" });
+    this.why = el("section", { class: "card why", "aria-label": "Why this plan" }, el("h2", {}, "Why this plan"), el("p", { class: "empty" }, "Follows once nothing moves."));
+    parent.append(this.list, this.why);
+    this.explained = new Explained(this.why);
+  }
+
+  follow(body) {
+    this.wanted = body;
+    this.drawFrontier();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.ask(), REST_MS);
+  }
+
+  async ask() {
+    if (this.isAsking || this.closing.signal.aborted) return;
+    this.isAsking = true;
+    const body = this.wanted;
+    await this.askFrontier(body);
+    if (this.wanted === body) await this.askWhy(body);
+    this.isAsking = false;
+    if (this.wanted !== body) this.follow(this.wanted);
+  }
+
+  async askFrontier(body) {
+    // Within what its budget's slider shows: a frontier without any is long.
+    const { most } = this.view.controls.get("cores").spec;
+    const { weights, solver, ...asked } = body;
+    const free = { ...asked, bounds: { ...body.bounds, cores: most, accuracy_floor: 0 } };
+    delete free.bounds.transition_cores;
+    const key = JSON.stringify(free);
+    if (key === this.shown) return;
+    try {
+      this.frontier = await ask(`${this.view.base}/frontiers`, { method: "POST", body: free, signal: this.closing.signal });
+      this.refusal = null;
+      this.shown = key;
+    } catch (error) {
+      if (this.closing.signal.aborted) return;
+      Object.assign(this, { frontier: null, refusal: error });
+    }
+    this.drawFrontier();
+  }
+
+  drawFrontier() {
+    const { frontier, refusal: error, view } = this;
+    if (error) return this.list.replaceChildren(el("summary", {}, "No frontier"), refusal(error));
+    if (!frontier) return this.figure.show({ series: [], empty: "Follows once nothing moves." });
+    const { points } = frontier, { live } = view.status, plan = view.answer;
+    const of = (point) => this.hashOf(point);
+    const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && live.cost_cores !== null ? [live] : [];
+    const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map((it) => it.cost_cores), y: from.map((it) => it.pas) });
+    const budget = view.set.cores ?? view.pipeline.bounds.cores;
+    this.figure.show({
+      x_title: "cost, cores", empty: "Nothing is feasible at any cost.",
+      series: [
+        { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas) },
+        { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas), href: points.map(of), text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
+        spot("what if", chosen, "violet"), spot("now", now, "amber"),
+      ],
+      marks: budget ? [{ x: Number(budget), text: `budget ${plain(Number(budget))} cores` }] : [],
+    });
+    this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that none betters in accuracy and cost",
+      ["", { text: "PAS", figure: true }, { text: "Cores", figure: true }, { text: "Latency", figure: true }, "Runs"],
+      points.map((it) => [el("a", { href: of(it) }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
+  }
+
+  /** Where budget and floor leave that point alone. */
+  hashOf(point) {
+    const set = { ...this.view.set, cores: Math.ceil(point.cost_cores * 1e6) / 1e6, accuracy_floor: Math.floor(point.pas * 1e6) / 1e6 };
+    return hashOf({ view: "what-if", path: [this.view.name], query: set });
+  }
+
+  async askWhy(body) {
+    this.why.setAttribute("aria-busy", "true");
+    try {
+      this.explained.show(await ask(`${this.view.base}/explanations`, { method: "POST", body, signal: this.closing.signal }));
+    } catch (error) {
+      if (this.closing.signal.aborted) return;
+      this.explained.refused(error);
+    }
+    this.why.removeAttribute("aria-busy");
+  }
+
+  close() {
+    this.closing.abort();
+    clearTimeout(this.timer);
+    this.figure.close();
+  }
+}
