@@ -47,5 +47,6 @@ const isTold = (limit) => ALWAYS.has(limit.kind) || limit.slack_ratio < 0.1;
 /** A limit in words. */
 function limitWords({ kind, where, unit, used, limit, slack_ratio }) {
   const amount = (value) => (unit === "s" ? seconds(value) : `${plain(value)}${unit && unit !== "ratio" ? ` ${unit}` : ""}`);
-  return `${kind.replaceAll("_", " ")}${where ? ` of ${where}` : ""}: ${amount(used)} of ${amount(limit)}, ${number(100 * slack_ratio, 0)} % left`;
+  const name = kind === "sla" ? "SLA" : kind.replaceAll("_", " ");
+  return `${name}${where ? ` of ${where}` : ""}: ${amount(used)} of ${amount(limit)}, ${number(100 * slack_ratio, 0)} % left`;
 }

@@ -72,7 +72,7 @@ export class Comparison {
     return table("Figures now and of the plan", ["", figure("now"), figure("what if"), figure("difference")], [
       row("Accuracy (PAS)", live.pas, plan.pas, (value) => number(value, 3), { digits: 3, better: "more" }),
       row("Cost, cores", live.cost_cores, plan.cost_cores, plain, { digits: 2, better: "less" }),
-      row("Latency: seen, planned", live.latency_s, plan.latency_s, seconds, { digits: 3, unit: "s", better: "less" }),
+      row("Latency: seen, planned", live.latency_s, plan.latency_s, seconds, { digits: 3, unit: "s" }),
       row("Rate: seen, planned for", live.rate_rps, plan.rate_rps, (value) => number(value, 2), { digits: 2, unit: "rps" }),
     ], "totals");
   }

@@ -92,10 +92,11 @@ export class Control {
     const shown = text || (spec.now === null || spec.now === undefined ? "" : String(spec.isList || spec.choices ? spec.now : round(spec.now, 4)));
     if (alsoInput && this.input.value !== shown && !(text === "" && document.activeElement === this.input && this.input.value === "")) this.input.value = shown;
     if (this.slider) {
-      this.slider.value = shown === "" ? this.slider.max : shown;
+      this.slider.value = shown === "" ? this.slider[spec.name === "accuracy_floor" ? "min" : "max"] : shown;
       this.slider.setAttribute("aria-valuetext", shown === "" ? "no limit" : `${shown} ${spec.unit}`.trim());
     }
-    const known = spec.now === null || spec.now === undefined ? "" : `now ${spec.isList || spec.choices ? spec.now : plainest(spec.now)}`;
+    const isKnown = spec.now !== null && spec.now !== undefined && !(spec.choices && text === "");
+    const known = !isKnown ? "" : `now ${spec.isList || spec.choices ? spec.now : plainest(spec.now)}`;
     this.said.textContent = spec.off ? "the goal of this objective has no weights" : [known, spec.note].filter(Boolean).join(", ");
     this.back.hidden = text === "";
     this.box.classList.toggle("moved", text !== "");
