@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ipa.api.inputs import InputLive, inputs_of
 from ipa.control.correction import Correction
 from ipa.control.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
@@ -26,6 +27,7 @@ class StageLive:
 
     `utilisation_ratio` is ρ = λ/(n·h) at the rate seen. `slowdown_ratio` is how many times its profile the
     variant takes where it runs, None where it was not seen; `planned_slowdown_ratio` what is planned with.
+    `planned_latency_s` is what the latest plan expects of it, waiting included, None where another runs.
     """
 
     stage: str
@@ -38,11 +40,15 @@ class StageLive:
     accuracy: float | None = None
     slowdown_ratio: float | None = None
     planned_slowdown_ratio: float = 1.0
+    planned_latency_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One tick of the recent past; `at` in RFC 3339, None is what was not seen."""
+    """One tick of the recent past; `at` in RFC 3339, None is what was not seen.
+
+    `predicted_latency_s` is what the profiles say of what ran at the rate seen.
+    """
 
     at: str
     rate_rps: float | None
@@ -52,6 +58,7 @@ class Sample:
     cores: float | None
     pas: float | None
     reason: str
+    predicted_latency_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class LiveState:
 
     `degraded` names in words what is not as it should be (metrics that do not answer, a rollback); empty
     means healthy. `latency_s` is at the SLA's percentile. `next_tick_in_s` is None while no tick is due.
-    `reason` and `detail` are those of the latest decision.
+    `reason` and `detail` are those of the latest decision. `inputs` are what it could be made of.
     """
 
     at: str
@@ -80,6 +87,7 @@ class LiveState:
     detail: str = ""
     series: tuple[Sample, ...] = ()
     degraded: tuple[str, ...] = ()
+    inputs: tuple[InputLive, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +166,7 @@ def live_state(
         detail=decision.detail if decision else "",
         series=tuple(_sample(point) for point in snapshot.history),
         degraded=_degraded(observation, decision),
+        inputs=inputs_of(observation),
     )
 
 
@@ -171,6 +180,7 @@ def _sample(point: HistoryPoint) -> Sample:
         cores=point.cores,
         pas=point.pas,
         reason=point.reason,
+        predicted_latency_s=point.predicted_latency_s,
     )
 
 
@@ -190,7 +200,8 @@ def _stage(
     running = variants.get(config.variant) if config else None
     slow = correction.of(seen.stage, config.variant) if config else None
     slower = slow.planned_ratio if slow else 1.0
-    capacity_rps = _capacity_rps(config, planned.get(_replica(config)), running, slower) if config else None
+    plan = planned.get(_replica(config)) if config else None
+    capacity_rps = _capacity_rps(config, plan, running, slower) if config else None
     return StageLive(
         stage=seen.stage,
         config=config,
@@ -204,6 +215,9 @@ def _stage(
         accuracy=running.accuracy if running else None,
         slowdown_ratio=slow.ratio if slow else None,
         planned_slowdown_ratio=slower,
+        planned_latency_s=plan.latency_s + plan.queue_delay_s
+        if plan and config and plan.replicas == config.replicas
+        else None,
     )
 
 

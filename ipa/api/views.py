@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import ipa
 from ipa.api.live import BesideLive, LiveState
 from ipa.control.audit import Verified
 from ipa.control.canonical import digest
@@ -165,6 +166,7 @@ class Readiness:
     ready: bool
     degraded: bool
     checks: tuple[CheckView, ...] = ()
+    version: str = ipa.__version__
 
 
 def pipeline_view(

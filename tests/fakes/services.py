@@ -385,6 +385,7 @@ class FakeWorld:
                 latency_s=None if self.metrics_fail else self._latency(rate),
                 cores=sum(config.total_cores for config in configs), pas=LADDER[self.rung][1],
                 reason=reason.value,
+                predicted_latency_s=None if self.metrics_fail else 0.9 * self._latency(rate),
             )
         )  # fmt: skip
         return decision

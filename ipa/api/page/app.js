@@ -6,7 +6,7 @@
 //     tools = {pipelines: Map(name → PipelineView), go(hash), replace(query), say(text)}
 //   update() is awaited at most once a second while the tab is seen, and after each event; close() on leaving.
 
-import { Refused, ask, listen } from "./ask.js";
+import { Gone, Refused, ask, listen } from "./ask.js";
 import { clock, el } from "./dom.js";
 import { hashOf, placeOf } from "./place.js";
 
@@ -52,7 +52,7 @@ function arrive() {
   here.handle?.close?.();
   // Not while the page comes up, nor from under the hand that chooses another pipeline.
   const takesFocus = here.isOpen && document.activeElement !== $("pipelines");
-  const root = el("section", { "aria-busy": "true", class: `view ${place.view}` });
+  const root = el("section", { "aria-busy": "true", class: `view view-${place.view}` });
   here = { place, handle: null, root, isOpen: false };
   chosen = named(place) || chosen;
   $("view").replaceChildren(root);
@@ -117,7 +117,7 @@ async function turn() {
     seenAt = Date.now();
     trouble(null);
   } catch (error) {
-    if (here === mine) trouble(error);
+    if (here === mine && error.name !== "AbortError") trouble(error);
   }
   isTurning = false;
   // Another place was asked for meanwhile.
@@ -143,6 +143,7 @@ async function openIn(mine) {
     return finish(mine);
   } catch (error) {
     if (!(error instanceof Refused) || error.status >= 500) throw error;
+    if (here !== mine) return undefined;
     return finish(mine, refusal(error));
   }
 }
@@ -173,10 +174,13 @@ function trouble(error) {
     if (isNew) $("trouble").replaceChildren();
     return;
   }
+  const isAnswer = error instanceof Gone || error instanceof Refused;
+  const head = isAnswer ? "No answer from the service" : "The page failed";
   const since = seenAt ? `What you see is from ${clock(seenAt)}. ` : "";
-  const text = `${error.message}. ${since}It is asked again every second.`;
-  if ($("trouble").textContent.endsWith(text)) return;
-  $("trouble").replaceChildren(el("p", { class: "banner bad" }, el("b", {}, "No answer from the service"), el("span", {}, text)));
+  const text = `${error.message.replace(/\.$/, "")}. ${error.hint ? `${error.hint} ` : ""}${since}It is tried again every second.`;
+  if ($("trouble").textContent === head + text) return;
+  if (!isAnswer) console.error(error);
+  $("trouble").replaceChildren(el("p", { class: "banner bad" }, el("b", {}, head), el("span", {}, text)));
 }
 
 $("pipelines").addEventListener("change", (event) => {

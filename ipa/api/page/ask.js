@@ -19,9 +19,12 @@ export class Refused extends Error {
   }
 }
 
+/** Nothing answers. */
+export class Gone extends Error {}
+
 /**
  * The answer's JSON; null where there is none (204). A `body` that is no string is sent as JSON.
- * Throws Refused where the service says no, and what `fetch` throws where it does not answer.
+ * Throws Refused where the service says no, Gone where it does not answer, AbortError where `signal` aborted it.
  */
 export async function ask(path, options = {}) {
   return (await ask.full(path, options)).body;
@@ -31,12 +34,21 @@ export async function ask(path, options = {}) {
 ask.full = async (path, { method = "GET", body, headers = {}, signal } = {}) => {
   const sent = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const kind = sent === undefined ? {} : { "Content-Type": "application/json" };
-  const answer = await request(path, { method, body: sent, signal, headers: { Accept: "application/json", ...kind, ...headers } });
-  const text = await answer.text();
+  const answer = await reached(() => request(path, { method, body: sent, signal, headers: { Accept: "application/json", ...kind, ...headers } }));
+  const text = await reached(() => answer.text());
   const found = text && (answer.headers.get("Content-Type") ?? "").includes("json") ? JSON.parse(text) : null;
   if (!answer.ok) throw new Refused(answer.status, found ?? { detail: text.slice(0, 200) || answer.statusText });
   return { body: found, headers: answer.headers, status: answer.status };
 };
+
+async function reached(act) {
+  try {
+    return await act();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Gone(error.message);
+  }
+}
 
 /**
  * Calls `onEvent({id, kind, data})` for each event of the pipeline (null: of all) until `signal` aborts.

@@ -84,7 +84,7 @@ export class Chart {
     const { width } = this, y = this.y(value);
     return el("g", {},
       el("rect", { class: "a red", x: LEFT, y: TOP, width: Math.max(width - LEFT - RIGHT, 0), height: Math.max(y - TOP, 0) }),
-      el("path", { class: "l red", d: `M${LEFT} ${y}H${width - RIGHT}` }));
+      el("path", { class: "l red limit", d: `M${LEFT} ${y}H${width - RIGHT}` }));
   }
 
   marks() {
@@ -115,13 +115,15 @@ export class Chart {
       }
     }
     if (!one.y) return;
+    // Areas over each other would be read as one upon the other.
+    const isAlone = this.facts.series.filter((each) => each.kind === "step").length === 1;
     if (kind === "points") {
       for (const run of runs(one.x, one.y)) for (const at of run) yield this.dot(one, at);
       return;
     }
     for (const run of runs(one.x, one.y)) {
       const d = path(run.map((at) => [this.x(one.x[at]), this.y(one.y[at])]), kind === "step");
-      if (kind === "step") {
+      if (kind === "step" && isAlone) {
         const last = this.x(one.x[run[run.length - 1]]), floor = this.y(Math.max(this.ys.from, 0));
         yield el("path", { class: `a ${colour}`, d: `${d}L${last} ${floor}L${this.x(one.x[run[0]])} ${floor}Z` });
       }

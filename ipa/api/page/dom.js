@@ -41,3 +41,20 @@ export function meter(ratio, kind) {
     el("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", "aria-hidden": "true" },
       el("rect", { class: `fill ${kind}`, width, height: 6 })));
 }
+
+/**
+ * put(node, facts, make): has `node` hold what `make` gives, made anew only where `facts` have changed.
+ * The link that has the focus keeps it.
+ */
+export function putter() {
+  const shown = new Map();
+  return (node, facts, make) => {
+    const key = JSON.stringify(facts);
+    if (shown.get(node) === key) return false;
+    shown.set(node, key);
+    const focused = node.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    node.replaceChildren(...[make()].flat());
+    if (focused) [...node.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused)?.focus();
+    return true;
+  };
+}

@@ -10,8 +10,9 @@ const MOST_ROWS = 500;
 const TOLD_MS = 2500;
 
 /**
- * new Figure(parent, {id, title, unit, note, short, file}): appends an <article> to `parent`. `id` names it in
- * permalinks and files, once in a view; `short` is a low one; `file` is what its files are called, else its id.
+ * new Figure(parent, {id, title, unit, note, short, file, query}): appends an <article> to `parent`. `id` names it
+ * in permalinks and files, once in a view; `short` is a low one; `file` is what its files are called, else its id;
+ * `query()` gives what a link to it says beside the view's own query, null for what it leaves out.
  *
  * show({series, ...options}) draws it, or draws it anew:
  *   series: [{
@@ -33,8 +34,8 @@ const TOLD_MS = 2500;
  *   empty                 // what is said where there is nothing to draw
  */
 export class Figure {
-  constructor(parent, { id, title, unit = "", note = "", short = false, file = "" }) {
-    Object.assign(this, { id, title, unit, file: file || id });
+  constructor(parent, { id, title, unit = "", note = "", short = false, file = "", query = () => ({}) }) {
+    Object.assign(this, { id, title, unit, query, file: file || id });
     this.legend = el("div", { class: "legend" });
     this.said = el("span", { class: "hidden", "aria-live": "polite" });
     this.rows = el("div", { class: "as-table", hidden: "", tabindex: "0", role: "region", "aria-label": `${title} as a table` });
@@ -52,7 +53,6 @@ export class Figure {
     this.pointing = new Pointing(this.chart, (text) => { this.said.textContent = text; });
     this.box.append(this.rows, note ? el("p", { class: "note" }, note) : "", this.said);
     parent.append(this.box);
-    this.link.href = this.address();
   }
 
   show(facts) {
@@ -67,6 +67,7 @@ export class Figure {
     this.told = JSON.stringify(names);
     this.names = names;
     this.chart.svg.setAttribute("aria-label", this.summary());
+    this.link.href = this.address();
     this.chart.show(this.facts);
     if (!this.rows.hidden) this.fillTable();
     this.comeHere();
@@ -76,7 +77,7 @@ export class Figure {
   close() { this.chart.close(); }
 
   tool(text, says, act, tag = "button") {
-    const made = el(tag, { type: tag === "button" ? "button" : null, class: "tool", title: `${says} this figure` }, text, el("span", { class: "hidden" }, ` of ${this.title}`));
+    const made = el(tag, { type: tag === "button" ? "button" : null, class: "tool", href: tag === "a" ? "#" : null, title: `${says} this figure` }, text, el("span", { class: "hidden" }, ` of ${this.title}`));
     made.addEventListener("click", act);
     return made;
   }
@@ -91,7 +92,7 @@ export class Figure {
 
   address() {
     const place = placeOf(location.hash);
-    return hashOf({ ...place, query: { ...Object.fromEntries(place.query), figure: this.id } });
+    return hashOf({ ...place, query: { ...Object.fromEntries(place.query), ...this.query(), figure: this.id } });
   }
 
   async copyLink(event) {
@@ -152,7 +153,7 @@ const plainly = (value) => String(Number(value.toPrecision(3)));
 
 function key(name, colour, kind) {
   const shape = kind === "points" ? el("circle", { class: `dot ${colour}`, cx: 9, cy: 5, r: 4 })
-    : kind === "bars" ? el("rect", { class: `bar ${colour}`, width: 18, height: 10 }) : el("path", { class: `l ${colour}${kind === "band" ? " dashed" : ""}`, d: "M1 5H17" });
+    : kind === "bars" ? el("rect", { class: `bar ${colour}`, width: 18, height: 10 }) : el("path", { class: `l ${colour}${{ band: " dashed", limit: " limit" }[kind] ?? ""}`, d: "M1 5H17" });
   const band = kind === "band" ? el("rect", { class: `a ${colour}`, width: 18, height: 10 }) : "";
   return el("span", {}, el("svg", { viewBox: "0 0 18 10", "aria-hidden": "true" }, band, shape), name);
 }

@@ -1,10 +1,80 @@
-// Health: not there yet.
+// Health: whether the service can serve, what it depends on, and what is not seen of each pipeline.
 
-import { el } from "../dom.js";
+import { ask } from "../ask.js";
+import { clock, duration, el, plain, putter } from "../dom.js";
+import { chip } from "../parts.js";
+import { hashOf } from "../place.js";
+
+// What to do where one of these fails; what is not named is a pipeline.
+const MENDS = {
+  store: "Is the database up and can it be written? IPA_STORE_URL names it. Nothing is changed until it answers; requests go on being served.",
+  leadership: "Can the service reach the cluster's Lease? Until one replica leads nothing is changed. ipa doctor checks its rights.",
+};
+const MEND_PIPELINE = "Is Prometheus up (IPA_PROMETHEUS_URL), does it scrape, and may the service read the workload? ipa doctor says which, and the fix.";
+const MISSING = { unreachable: "no answer", absent: "nothing there", stale: "too old", invalid: "makes no sense", not_asked: "not asked for" };
+const NAMES = { load: "load over time", arrival_rate: "arrival rate", latency: "latency", running: "what runs", ready_replicas: "ready replicas" };
 
 export const title = "Health";
 
-export async function open(root) {
-  root.append(el("p", { class: "empty" }, "Health"));
-  return {};
+export async function open(root, place, tools) {
+  const gone = new AbortController(), put = putter(), signal = gone.signal;
+  const parts = { state: el("div", { class: "chips" }), checks: el("section", { "aria-label": "What it depends on" }), inputs: el("section", { "aria-label": "What is seen" }), about: el("p", { class: "note" }) };
+  root.append(parts.state, el("h2", {}, "What the service depends on"), parts.checks, el("h2", {}, "What is seen of each pipeline"), parts.inputs, parts.about);
+  const about = (version) => [`ipa ${version ?? ""} · metrics for Prometheus are at `, el("a", { href: "/metrics" }, "/metrics"), " · ", el("code", {}, "ipa doctor"), " looks at everything around the service."];
+
+  async function update() {
+    const ready = await readiness(signal);
+    const names = [...tools.pipelines.keys()];
+    const found = await Promise.all(names.map((name) => ask(`/v1/pipelines/${encodeURIComponent(name)}/status`, { signal })));
+    put(parts.state, ready, () => [
+      ready.ready ? chip("good", "ready", "The API can serve") : chip("bad", "not ready", "The API cannot serve"),
+      ready.degraded ? chip("warn", "degraded", "Something below does not answer") : chip("good", "nothing degraded"),
+    ]);
+    put(parts.about, ready.version ?? "", () => about(ready.version));
+    put(parts.checks, ready.checks, () => checks(ready.checks));
+    put(parts.inputs, found.map(({ live }) => [live.tick, live.degraded, live.inputs]), () =>
+      found.length ? found.map(inputs) : el("p", { class: "card empty" }, "There are no pipelines that you may see. ", el("code", {}, "ipa init"), " writes one."));
+  }
+
+  await update();
+  return { update, close: () => gone.abort() };
+}
+
+/** What was checked; where the service is not ready, what failed. */
+async function readiness(signal) {
+  try {
+    return await ask("/readyz?verbose", { signal });
+  } catch (error) {
+    if (error.status !== 503) throw error;
+    const failed = error.errors.map(({ detail }) => ({ name: detail.split(":")[0], ok: false, required: true, detail: detail.split(": ").slice(1).join(": ") }));
+    return { ready: false, degraded: true, checks: failed };
+  }
+}
+
+function checks(list) {
+  return el("div", { class: "card scrolls", tabindex: "0", role: "region", "aria-label": "Checks" }, el("table", {},
+    el("thead", {}, el("tr", {}, ["what", "state", "detail", "what to do"].map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, list.map((check) => el("tr", {},
+      el("th", { scope: "row" }, check.name),
+      el("td", {}, check.ok ? chip("good", "ok") : chip(check.required ? "bad" : "warn", check.required ? "failed" : "degraded")),
+      el("td", {}, check.detail || (check.ok ? "answers" : "")),
+      el("td", {}, check.ok ? "nothing" : MENDS[check.name] ?? MEND_PIPELINE))))));
+}
+
+/** Of one pipeline: how old each input is, and what is not seen. */
+function inputs({ pipeline, live }) {
+  const wrong = live.inputs.filter((each) => each.missing && each.missing !== "not_asked");
+  const rows = live.inputs.filter((each) => each.missing !== "not_asked").map((each) => el("tr", {},
+    el("th", { scope: "row" }, [each.stage, NAMES[each.input] ?? each.input].filter(Boolean).join(": ")),
+    el("td", {}, each.missing ? chip("warn", MISSING[each.missing] ?? each.missing) : chip("good", "seen")),
+    el("td", {}, each.age_s === null ? "–" : each.age_s < 1 ? "under 1 s" : duration(each.age_s).join(" ")),
+    el("td", {}, each.detail)));
+  return el("article", { class: "card health" },
+    el("header", {}, el("h3", {}, el("a", { href: hashOf({ view: "now", path: [pipeline] }) }, pipeline)),
+      live.degraded.length ? chip("bad", "degraded") : chip("good", "healthy"),
+      el("span", { class: "note" }, `tick ${live.tick}, every ${plain(live.tick_s)} s, seen ${clock(live.at)}`)),
+    live.degraded.map((text) => el("p", { class: "banner bad" }, text)),
+    el("details", { open: wrong.length ? "" : null }, el("summary", {}, wrong.length ? `${wrong.length} of ${rows.length} inputs are not seen` : `All ${rows.length} inputs are seen`),
+      el("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": `Inputs of ${pipeline}` }, el("table", {},
+        el("thead", {}, el("tr", {}, ["input", "state", "age", "detail"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, rows)))));
 }

@@ -1,10 +1,94 @@
-// Now: not there yet.
+// Now: what runs, how it does, and why it is as it is.
 
-import { el } from "../dom.js";
+import { ask } from "../ask.js";
+import { decisions } from "../decisions.js";
+import { clock, el, plain, putter } from "../dom.js";
+import { Graph } from "../graph.js";
+import { chips, reason, tiles } from "../parts.js";
+import { hashOf } from "../place.js";
+
+const COUNT_MS = 200;
+const CHANGES = 5;
 
 export const title = "Now";
 
-export async function open(root) {
-  root.append(el("p", { class: "empty" }, "Now"));
-  return {};
+export async function open(root, place, tools) {
+  const name = place.path[0], base = `/v1/pipelines/${encodeURIComponent(name)}`;
+  const gone = new AbortController(), put = putter();
+  const parts = frame(name);
+  root.append(...parts.all);
+  const graph = new Graph(parts.graph);
+  let list = [], tick = null, told = null, due = null, tickS = 1;
+
+  async function update() {
+    const status = await ask(`${base}/status`, { signal: gone.signal });
+    const { live, control } = status, pipeline = tools.pipelines.get(name);
+    if (tick !== live.tick) {
+      list = (await ask(`${base}/history?limit=${CHANGES}`, { signal: gone.signal })).decisions;
+      tick = live.tick;
+    }
+    due = live.next_tick_in_s === null ? null : performance.now() + 1000 * live.next_tick_in_s;
+    tickS = live.tick_s;
+    const [kind, words] = reason(status);
+    put(parts.chips, [control, live.degraded, live.settled, status.standing], () => chips(status));
+    put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
+    parts.reason.className = `banner ${kind}`;
+    if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
+    told = live.reason;
+    put(parts.aside, [pipeline?.description, pipeline?.not_controlled], () => aside(pipeline));
+    put(parts.tiles, [live.rate_rps, live.latency_s, live.forecast, live.pas, live.cost_cores, live.stages, status.beside], () => tiles(status));
+    if (pipeline) graph.show(status, pipeline);
+    put(parts.changes, list, () => decisions(list, false));
+    put(parts.seen, live.tick, () => `tick ${live.tick} · every ${plain(live.tick_s)} s · seen ${clock(live.at)}`);
+  }
+
+  function count() {
+    const left = due === null ? null : Math.max(0, (due - performance.now()) / 1000);
+    parts.countdown.textContent = left === null ? "–" : `${left.toFixed(1)} s`;
+    parts.ring.style.strokeDashoffset = String(left === null ? 100 : 100 - Math.min(left / tickS, 1) * 100);
+  }
+
+  await update();
+  const counting = setInterval(count, COUNT_MS);
+  return {
+    update,
+    close() {
+      gone.abort();
+      clearInterval(counting);
+      graph.close();
+    },
+  };
+}
+
+/** The empty view: its parts by name, and `all` in order. */
+function frame(name) {
+  const circle = (attributes) => el("circle", { cx: 18, cy: 18, r: 15.5, ...attributes });
+  const ring = circle({ class: "ring-left", pathLength: 100, transform: "rotate(-90 18 18)" });
+  const countdown = el("span", {}, "–");
+  const parts = {
+    chips: el("div", { class: "chips", id: "chips" }),
+    reason: el("p", { class: "banner", id: "reason" }),
+    aside: el("div", {}),
+    tiles: el("section", { class: "tiles", id: "figures", "aria-label": "Load, latency, accuracy and cost" }),
+    graph: el("section", { "aria-labelledby": "stages-title" }, el("h2", { id: "stages-title" }, "Stages")),
+    changes: el("ol", { id: "decisions" }),
+    seen: el("p", { class: "note" }),
+    ring, countdown,
+  };
+  const next = el("div", { class: "next", title: "Time to the next tick" },
+    el("svg", { viewBox: "0 0 36 36", width: 34, height: 34, "aria-hidden": "true" }, circle({ class: "ring" }), ring),
+    el("div", {}, el("small", {}, "next tick"), countdown));
+  return {
+    ...parts,
+    all: [el("div", { class: "standing" }, parts.chips, next), parts.reason, parts.aside, parts.tiles, parts.graph,
+      el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: hashOf({ view: "timeline", path: [name] }) }, "Timeline")),
+      el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen],
+  };
+}
+
+/** What is to be said of the pipeline itself. */
+function aside(pipeline) {
+  if (!pipeline) return [];
+  return [pipeline.not_controlled ? el("p", { class: "banner warn" }, el("b", {}, "Not controlled here"), el("span", {}, pipeline.not_controlled)) : "",
+    pipeline.description ? el("p", { class: "lead" }, pipeline.description) : ""];
 }

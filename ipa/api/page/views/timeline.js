@@ -1,10 +1,103 @@
-// Timeline: not there yet.
+// Timeline: load, latency, replicas, cores and accuracy over time, with the changes as marks.
 
-import { el } from "../dom.js";
+import { ask } from "../ask.js";
+import { decisions } from "../decisions.js";
+import { el, putter } from "../dom.js";
+import { Figure } from "../figure.js";
+import { Past } from "../past.js";
+import { hashOf } from "../place.js";
+import { Ranges, bounds, rangeOf } from "../ranges.js";
+
+const COLOURS = ["blue", "violet", "teal", "amber", "red", "grey"];
+const FIGURES = [
+  { id: "load", title: "Load", unit: "rps", note: "A forecast is the peak expected within the forecaster's horizon from then, up to its upper quantile." },
+  { id: "latency", title: "Latency", unit: "ms" },
+  { id: "replicas", title: "Replicas", unit: "" },
+  { id: "cores", title: "Cost", unit: "cores", short: true },
+  { id: "accuracy", title: "Accuracy", unit: "PAS", short: true },
+];
 
 export const title = "Timeline";
 
-export async function open(root) {
-  root.append(el("p", { class: "empty" }, "Timeline"));
-  return {};
+export async function open(root, place, tools) {
+  const name = place.path[0], base = `/v1/pipelines/${encodeURIComponent(name)}`;
+  const gone = new AbortController(), put = putter();
+  const past = new Past(base, gone.signal);
+  const boxes = { ranges: el("div", {}), said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }) };
+  const holds = el("input", { type: "checkbox", id: "all" });
+  const list = el("ol", { id: "decisions" });
+  let range = rangeOf(place.query), now = 0, shown = "";
+  root.append(boxes.ranges, boxes.said, boxes.charts,
+    el("div", { class: "heading" }, el("h2", {}, "Decisions"), el("label", { class: "switch" }, holds, " show holds")),
+    el("section", { class: "card decisions", "aria-label": "Decisions" }, list));
+  const ranges = new Ranges(boxes.ranges, (query) => {
+    tools.replace(query);
+    range = rangeOf(place.query);
+    return draw(true);
+  });
+  holds.addEventListener("change", () => draw(true));
+  const frozen = () => {
+    const [from, to] = bounds(range, now, past.begin);
+    return { last: null, from: new Date(from).toISOString(), to: new Date(to).toISOString() };
+  };
+  const figures = Object.fromEntries(FIGURES.map((each) => [each.id, new Figure(boxes.charts, { ...each, query: frozen, file: `${name}-${each.id}` })]));
+  let status = null;
+
+  async function update() {
+    status = await ask(`${base}/status`, { signal: gone.signal });
+    past.see(status);
+    now = Date.parse(status.live.at);
+    await draw(false);
+  }
+
+  /** Draw anew where there is something new, or another range. */
+  async function draw(isAsked) {
+    const key = `${status.live.tick} ${status.live.series.length}`;
+    if (!isAsked && key === shown) return;
+    shown = key;
+    await past.lookAgain(holds.checked);
+    const wanted = range.last === "all" ? -Infinity : range.last ? now - 1000 * Number(range.last) : range.from;
+    await past.reachBack(wanted, tools.say);
+    const span = bounds(range, now, past.begin);
+    ranges.show(range, span);
+    for (const [id, facts] of Object.entries(factsOf(past, span, status))) figures[id].show(facts);
+    const decided = past.decided(...span).filter((each) => holds.checked || each.action === "apply");
+    put(list, [decided.map((each) => each.decision_id), holds.checked], () => decisions(decided, holds.checked));
+    boxes.said.textContent = span[0] < past.begin && !past.isWhole
+      ? "The beginning of this is not shown: it is further back than the page reads. ipa history PIPELINE --all has it." : "";
+  }
+
+  await update();
+  return {
+    update,
+    close() {
+      gone.abort();
+      for (const figure of Object.values(figures)) figure.close();
+    },
+  };
+}
+
+/** What each figure shows between the two times. */
+function factsOf(past, [from, to], status) {
+  const ticks = past.between(from, to), x = ticks.map((tick) => tick.at);
+  const of = (key, scale = 1) => ticks.map((tick) => (tick[key] === null || tick[key] === undefined ? null : tick[key] * scale));
+  const marks = past.decided(from, to).filter((each) => each.action === "apply")
+    .map((each) => ({ x: each.at, text: `${each.reason} at tick ${each.tick}`, href: hashOf({ view: "decision", path: [each.decision_id] }) }));
+  const common = { marks, x_range: [from, to], empty: "No tick between these times." };
+  const counts = past.counts(from, to);
+  const stages = [...new Set(counts.flatMap(({ count }) => Object.keys(count)))];
+  const predicted = of("predicted", 1000);
+  return {
+    load: { ...common, series: [
+      { name: "forecast", kind: "band", colour: "violet", x, y: of("point"), lower: of("point"), upper: of("upper") },
+      { name: "seen", kind: "line", colour: "blue", x, y: of("rate") }] },
+    latency: { ...common, limit: { name: "SLA", value: status.sla_s * 1000 }, series: [
+      ...(predicted.some((value) => value !== null) ? [{ name: "predicted", kind: "line", colour: "grey", x, y: predicted }] : []),
+      { name: `seen, p${status.sla_percentile}`, kind: "line", colour: "blue", x, y: of("latency", 1000) }] },
+    replicas: { ...common, series: stages.map((stage, index) => ({
+      name: stage, kind: "step", colour: COLOURS[index % COLOURS.length], x: [...counts.map(({ at }) => at), new Date(to).toISOString()],
+      y: [...counts, counts[counts.length - 1]].map(({ count }) => count[stage] ?? null) })) },
+    cores: { ...common, series: [{ name: "allocated", kind: "step", colour: "teal", x, y: of("cores") }] },
+    accuracy: { ...common, y_max: 1, series: [{ name: "of what runs", kind: "step", colour: "amber", x, y: of("pas") }] },
+  };
 }

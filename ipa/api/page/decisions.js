@@ -1,0 +1,63 @@
+// The decisions as a list: what changed, why, and the way to all of it.
+
+import { clock, el, plain } from "./dom.js";
+import { chip } from "./parts.js";
+import { hashOf } from "./place.js";
+
+/** The decisions, newest first; a run of equal holds is one row. */
+export function decisions(list, withHolds) {
+  const rows = [];
+  for (const decision of list) {
+    const last = rows[rows.length - 1];
+    if (decision.action === "hold" && !withHolds) continue;
+    if (last && decision.action === "hold" && last.decision.reason === decision.reason) last.count += 1;
+    else rows.push({ decision, count: 1 });
+  }
+  if (!rows.length) return [el("li", { class: "empty" }, "Nothing was changed yet.")];
+  return rows.map(({ decision, count }) => row(decision, count));
+}
+
+function row(decision, count) {
+  const [verb, word] = decision.reason.split(".");
+  const kind = verb === "apply" ? (word === "rollback" ? "bad" : "good") : "";
+  const changes = decision.action === "apply" ? decision.configs.flatMap((config) => change(config, decision.previous)) : [];
+  return el("li", {},
+    el("time", { datetime: decision.at }, when(decision.at), el("span", { class: "tick" }, `tick ${decision.tick}`)),
+    el("a", { href: hashOf({ view: "decision", path: [decision.decision_id] }) }, chip(kind, `${word.replaceAll("_", " ")}${count > 1 ? ` ×${count}` : ""}`, decision.reason)),
+    el("div", {}, changes.length ? el("div", { class: "change" }, changes) : "", el("div", { class: "detail" }, remark(decision))));
+}
+
+/** The detail without the changes that are shown above it. */
+function remark({ detail, configs, previous, action }) {
+  if (action !== "apply") return detail;
+  const text = (config) => (config ? `${config.stage}=${words(config).join(" ")}` : "nothing");
+  const told = configs.map((config) => `${text(before(config, previous))} → ${text(config)}`)
+    .filter((line) => detail.includes(line)).join(", ");
+  return (told ? detail.replace(told, "") : detail).replace(/[\s:;,]+$/, "");
+}
+
+function change(config, previous) {
+  const old = before(config, previous);
+  const [was, is] = [old ? words(old) : [], words(config)];
+  if (was.join() === is.join()) return [];
+  const parts = is.flatMap((word, index) => (word === was[index] ? [`${word} `]
+    : [old ? el("del", {}, `${was[index]} → `) : "", el("ins", {}, word), " "]));
+  return [el("code", {}, `${config.stage}: `, ...parts)];
+}
+
+/** What ran in its place: of the same variant, or of its stage where one alone ran and runs there. */
+function before(config, previous) {
+  const others = previous.filter((other) => other.stage === config.stage);
+  const same = others.find((other) => other.variant === config.variant);
+  return same ?? (others.length === 1 && config.share_percent === 100 ? others[0] : undefined);
+}
+
+const words = (config) => [config.variant, `b${config.batch_size}`, `${config.replicas}×${plain(config.cores)} cores`,
+  ...(config.share_percent === 100 ? [] : [`for ${config.share_percent} %`])];
+
+/** The time of day; with its day where that is another than today. */
+function when(at) {
+  const then = new Date(at);
+  const day = then.toDateString() === new Date().toDateString() ? "" : `${then.toLocaleDateString([], { month: "short", day: "numeric" })} `;
+  return day + clock(at);
+}

@@ -1,0 +1,113 @@
+// The stages as a graph: cards in columns, each to the right of what it comes after, with arrows.
+
+import { duration, el, meter, number, plain, putter } from "./dom.js";
+
+const KINDS = { router: "sends each request to some of the next", combiner: "joins its answers", transformer: "changes what passes" };
+
+export class Graph {
+  constructor(parent) {
+    this.columns = el("ol", { class: "columns" });
+    this.arrows = el("svg", { class: "arrows", "aria-hidden": "true" });
+    this.box = el("div", { class: "graph", id: "stages" }, this.arrows, this.columns);
+    parent.append(this.box);
+    this.put = putter();
+    this.sizes = new ResizeObserver(() => this.draw());
+    this.sizes.observe(this.box);
+  }
+
+  close() { this.sizes.disconnect(); }
+
+  /** What runs now of each stage, in the pipeline's order. */
+  show(status, pipeline) {
+    this.pipeline = pipeline;
+    const { live, sla_s: sla } = status;
+    const isNew = this.put(this.columns, [live.stages, sla, pipeline.stages], () => columnsOf(pipeline.stages).map((column) =>
+      el("li", {}, column.map((stage) => card(stage, live.stages.filter((each) => each.stage === stage.stage), sla)))));
+    if (isNew) this.draw(live.stages);
+  }
+
+  draw(running = this.running) {
+    if (!running) return;
+    this.running = running;
+    const frame = this.box.getBoundingClientRect();
+    const parts = this.pipeline.stages.flatMap((stage) => stage.after.flatMap((edge) => this.arrow(edge, stage, frame)));
+    this.arrows.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
+    this.arrows.replaceChildren(...parts);
+  }
+
+  arrow(edge, stage, frame) {
+    const [from, to] = [edge.parent, stage.stage].map((name) => this.box.querySelector(`[data-stage="${CSS.escape(name)}"]`)?.getBoundingClientRect());
+    if (!from || !to) return [];
+    const isDown = to.left < from.right;
+    const [x1, y1] = isDown ? [from.left + from.width / 2, from.bottom] : [from.right, from.top + from.height / 2];
+    const [x2, y2] = isDown ? [to.left + to.width / 2, to.top] : [to.left, to.top + to.height / 2];
+    const [a, b, c, d] = [x1 - frame.left, y1 - frame.top, x2 - frame.left, y2 - frame.top];
+    const [mx, my] = [(a + c) / 2, (b + d) / 2];
+    const line = isDown ? `M${a} ${b}C${a} ${my} ${c} ${my} ${c} ${d - 3}` : `M${a} ${b}C${mx} ${b} ${mx} ${d} ${c - 3} ${d}`;
+    const head = isDown ? `M${c - 5} ${d - 8}L${c} ${d - 2}L${c + 5} ${d - 8}` : `M${c - 8} ${d - 5}L${c - 2} ${d}L${c - 8} ${d + 5}`;
+    return [el("path", { d: line }), el("path", { d: head }),
+      el("text", { x: isDown ? mx + 8 : mx, y: isDown ? my + 4 : my - 8, "text-anchor": isDown ? "start" : "middle" }, this.words(edge))];
+  }
+
+  /** How many items for each one, and which share of the requests. */
+  words(edge) {
+    const variant = this.running.find((stage) => stage.stage === edge.parent)?.config?.variant;
+    const items = typeof edge.fan_out === "number" ? edge.fan_out : edge.fan_out[variant];
+    return [items && items !== 1 ? `×${plain(items)}` : "", edge.share === 1 ? "" : `${plain(100 * edge.share)} %`].filter(Boolean).join(" ");
+  }
+}
+
+/** The stages by how many come before them on the longest way. */
+function columnsOf(stages) {
+  const depth = new Map();
+  for (const stage of stages) depth.set(stage.stage, Math.max(-1, ...stage.after.map((edge) => depth.get(edge.parent) ?? -1)) + 1);
+  const columns = [];
+  for (const stage of stages) (columns[depth.get(stage.stage)] ??= []).push(stage);
+  return columns.filter(Boolean);
+}
+
+function card(stage, parts, sla) {
+  const after = stage.after.map((edge) => edge.parent).join(", ");
+  const head = [el("h3", {}, stage.stage), after ? el("span", { class: "hidden" }, `after ${after}`) : ""];
+  const body = parts.length ? parts.flatMap((part) => one(part, sla)) : [el("p", { class: "kind" }, KINDS[stage.kind] ?? "not seen")];
+  return el("article", { class: `card stage${parts.length ? "" : " passing"}`, "data-stage": stage.stage }, el("div", { class: "head" }, head), body);
+}
+
+/** What runs of a stage: all of it, or one of the parts that share the load. */
+function one(stage, sla) {
+  const { config } = stage;
+  if (!config) return [el("p", { class: "empty" }, "What runs here was not seen.")];
+  const busy = stage.utilisation_ratio, ready = stage.ready_replicas, isSlow = stage.slowdown_ratio !== null && stage.slowdown_ratio > 1.05;
+  const busyLevel = busy === null ? "" : busy > 1 ? "over" : busy > 0.9 ? "near" : "";
+  const share = stage.latency_s === null ? null : stage.latency_s / sla;
+  const planned = stage.planned_latency_s === null ? "" : [" of ", ...timed(stage.planned_latency_s), " planned"];
+  return [
+    el("p", { class: "runs" }, el("span", { class: "variant" }, config.variant), config.share_percent === 100 ? "" : ` ${config.share_percent} % of the requests`),
+    el("dl", {},
+      pair("batch", plain(config.batch_size)),
+      pair("cores", [plain(config.cores * config.replicas), el("small", {}, ` ${config.replicas} × ${plain(config.cores)}`)]),
+      pair("replicas", [ready === null ? "–" : String(ready), el("small", {}, ` / ${config.replicas} ready`), pods(ready ?? 0, config.replicas)], "wide"),
+      pair("arrivals", [number(stage.arrival_rate_rps), el("small", {}, " /s")]),
+      pair("waiting", plain(stage.queue_length)),
+      pair("accuracy", number(stage.accuracy, 3)),
+      pair("speed", isSlow ? [`${plain(stage.slowdown_ratio)}×`, el("small", {}, " slower")] : stage.slowdown_ratio === null ? "–" : "as profiled"),
+      pair("latency", [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share === null ? "" : share > 1 ? "over" : "ok"),
+        el("small", {}, share === null ? "" : `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
+      pair("utilisation", [busy === null ? "–" : `${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel)], "full")),
+  ];
+}
+
+function timed(seconds) {
+  const [value, unit] = duration(seconds);
+  return [value, el("small", {}, ` ${unit}`)];
+}
+
+function pair(term, value, size) {
+  return el("div", { class: size ?? "" }, el("dt", {}, term), el("dd", {}, value));
+}
+
+/** Replicas as squares: filled where ready. */
+function pods(ready, wanted) {
+  return el("span", { class: "pods", "aria-hidden": "true" },
+    Array.from({ length: Math.min(Math.max(ready, wanted), 16) }, (_, index) => el("span", { class: index < ready ? "pod" : "pod waiting" })));
+}

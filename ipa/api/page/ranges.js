@@ -1,0 +1,58 @@
+// Which stretch of time is shown: the last so much, or from a time to another; and the buttons for it.
+
+import { el } from "./dom.js";
+
+const LASTS = [["300", "5 min"], ["900", "15 min"], ["3600", "1 h"], ["all", "all"]];
+const USUAL = "900";
+const SHORTEST_MS = 60000;
+
+/** The range that a query names: {last} or {from, to} in milliseconds. */
+export function rangeOf(query) {
+  const from = Date.parse(query.get("from") ?? ""), to = Date.parse(query.get("to") ?? "");
+  if (from < to) return { from, to };
+  const last = query.get("last") ?? USUAL;
+  return { last: LASTS.some(([name]) => name === last) ? last : USUAL };
+}
+
+/** From when to when that is, where it is now `now` and `begin` is the earliest that is known. */
+export function bounds(range, now, begin) {
+  if (!range.last) return [range.from, range.to];
+  const wanted = range.last === "all" ? begin : now - 1000 * Number(range.last);
+  return [Math.min(Math.max(wanted, begin), now - SHORTEST_MS), now];
+}
+
+/** The buttons, and the form for two times. `choose` takes the query of what was chosen. */
+export class Ranges {
+  constructor(parent, choose) {
+    this.buttons = LASTS.map(([last, name]) => {
+      const button = el("button", { type: "button", class: "tool", "data-last": last }, name);
+      button.addEventListener("click", () => choose({ last }));
+      return button;
+    });
+    this.from = el("input", { type: "datetime-local", id: "from", step: 1, required: "" });
+    this.to = el("input", { type: "datetime-local", id: "to", step: 1, required: "" });
+    this.wrong = el("span", { role: "alert", class: "wrong" });
+    const form = el("form", { class: "from-to" }, el("label", { for: "from" }, "from"), this.from, el("label", { for: "to" }, "to"), this.to,
+      el("button", { type: "submit", class: "tool" }, "Show"), this.wrong);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const [from, to] = [new Date(this.from.value), new Date(this.to.value)];
+      this.wrong.textContent = from < to ? "" : "The first must be before the second.";
+      if (from < to) choose({ from: from.toISOString(), to: to.toISOString() });
+    });
+    parent.append(el("div", { class: "ranges" }, el("div", { class: "lasts", role: "group", "aria-label": "The last" }, this.buttons), form));
+  }
+
+  /** Which one is on; the times follow unless they are being written. */
+  show(range, [from, to]) {
+    for (const button of this.buttons) button.setAttribute("aria-pressed", String(button.dataset.last === range.last));
+    if ([this.from, this.to].includes(document.activeElement)) return;
+    this.from.value = local(from);
+    this.to.value = local(to);
+  }
+}
+
+/** As the input wants it: the local time without a zone. */
+function local(t) {
+  return new Date(t - new Date(t).getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+}
