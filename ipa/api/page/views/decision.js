@@ -4,7 +4,8 @@ import { Refused, ask } from "../ask.js";
 import { clock, el, number, plain } from "../dom.js";
 import { save } from "../export.js";
 import { hashOf } from "../place.js";
-import { reasonTitle, reasonWords } from "../reasons.js";
+import { REASONS, reasonTitle } from "../reasons.js";
+import { remedy } from "../remedies.js";
 import { changes, copyButton, refusal, seconds, table, terms } from "../tables.js";
 import { Explained } from "./explained.js";
 
@@ -53,7 +54,7 @@ class DecisionView {
 
   draw(decision) {
     const { tools } = this;
-    const [means, todo] = reasonWords(decision.reason);
+    const todo = remedy(decision.reason, decision.pipeline.split("@")[0]).text;
     const isApplied = decision.action === "apply";
     this.later = el("p", { class: "note" });
     this.why = el("section", { class: "card why", "aria-label": "Why this plan" });
@@ -62,7 +63,7 @@ class DecisionView {
       el("h2", {}, reasonTitle(decision.reason)),
       el("p", {}, decision.detail || "The decision says no more."),
       el("details", { id: "reason" }, el("summary", {}, "What ", el("code", {}, decision.reason), " means"),
-        el("p", {}, `${means}.`), todo ? el("p", {}, `What to do: ${todo}.`) : ""),
+        el("p", {}, `${REASONS[decision.reason] ?? "It is newer than this page"}.`), todo ? el("p", {}, todo) : ""),
       terms([["When", el("time", { datetime: decision.at }, `${at.toLocaleDateString()} ${clock(decision.at)}`)], ["Tick", String(decision.tick)],
         ["Pipeline", el("a", { href: hashOf({ view: "now", path: [decision.pipeline.split("@")[0]] }) }, decision.pipeline)],
         ["Mode", decision.mode], ["Asked for by", decision.by || null], ["Revision read", decision.revision || null]]),

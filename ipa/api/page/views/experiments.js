@@ -18,7 +18,7 @@ export async function open(root, { path: [id], query }, tools) {
 class Experiments {
   constructor(root, query, tools) {
     Object.assign(this, { root, query, tools, closing: new AbortController() });
-    this.list = el("section", { class: "card experiment", "aria-label": "Experiments" });
+    this.list = el("section", { class: "card experiment", "aria-label": "All experiments" });
   }
 
   async update() {

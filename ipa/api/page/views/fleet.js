@@ -3,7 +3,7 @@
 import { ask } from "../ask.js";
 import { clock, el, number, plain } from "../dom.js";
 import { hashOf } from "../place.js";
-import { reasonTitle, reasonWords } from "../reasons.js";
+import { REASONS, reasonTitle } from "../reasons.js";
 import { seconds, terms } from "../tables.js";
 
 export const title = "Fleet";
@@ -54,7 +54,7 @@ class Fleet {
     const scroll = el("div", { class: "scroll", role: "region", "aria-label": "Pipelines", tabindex: "0" },
       el("table", { class: "facts" }, el("caption", { class: "hidden" }, "All pipelines"), el("thead", {}, el("tr", {}, this.heads)), this.body));
     root.append(this.totals, el("div", { class: "filter" }, el("label", { for: "fleet-filter" }, "Filter by name, mode or reason ", this.input), this.count),
-      el("section", { class: "card fleet-table", "aria-label": "Pipelines" }, scroll));
+      el("section", { class: "card fleet-table", "aria-label": "Each pipeline" }, scroll));
   }
 
   head(name, { head, figure }) {
@@ -127,7 +127,7 @@ function row(one) {
   const link = el("a", { href: hashOf({ view: "now", path: [one.pipeline] }) }, one.pipeline);
   return el("tr", { "data-name": one.pipeline }, el("th", { scope: "row" }, link), Object.entries(COLUMNS).slice(1).map(([name, { cell, figure }]) => {
     const [text, level] = cell(one);
-    const says = name === "reason" && one.reason ? reasonWords(one.reason)[0] : null;
+    const says = name === "reason" && one.reason ? REASONS[one.reason] : null;
     return el("td", { class: [figure && "figure-cell", level].filter(Boolean).join(" ") || null, title: says }, text);
   }));
 }

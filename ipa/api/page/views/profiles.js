@@ -17,7 +17,7 @@ export async function open(root, { path: [name, asked], query }, tools) {
   const stages = pipeline.stages.filter((each) => each.variants.length).map((each) => each.stage);
   const stage = asked ?? stages[0];
   if (!stages.includes(stage)) {
-    root.append(el("div", { class: "card empty" }, el("p", {}, `${name} has no stage ${stage}. It has: `, stages.map((each) => [linkTo(name, each), " "]))));
+    root.append(el("div", { class: "card empty" }, el("p", {}, `${name} has no stage ${stage}. It has: `, stages.flatMap((each) => [linkTo(name, each), " "]))));
     return {};
   }
   const closing = new AbortController();
@@ -38,7 +38,7 @@ class Profiles {
     const parts = { stage: this.stage, name: this.name };
     this.pickers = el("div", { class: "pickers" });
     const plots = el("div", { class: "pair" });
-    this.fit = el("section", { class: "card fit", "aria-label": "Fits" });
+    this.fit = el("section", { class: "card fit", "aria-label": "Fits of one variant" });
     root.append(el("nav", { class: "path", "aria-label": "Stages" }, "Stage: ", this.stages.map((each) => linkTo(this.name, each, each === this.stage))),
       this.origin(), this.pickers, plots, this.fit, this.variants());
     const make = (id, title, unit, note) => new Figure(plots, { id, title, unit, note, file: `${parts.name}-${parts.stage}-${id}` });
@@ -129,7 +129,7 @@ class Profiles {
   variants() {
     const worst = (name) => Math.max(...this.fits.variants.find((each) => each.variant === name).fits.map((fit) => fit.max_error_ratio));
     const range = (values) => (values.length === 1 ? plain(values[0]) : `${plain(values[0])} to ${plain(values.at(-1))}`);
-    return el("section", { class: "card fit", "aria-label": "Variants" }, el("h2", {}, `Variants of ${this.stage}`), table("Variants",
+    return el("section", { class: "card fit", "aria-label": "All variants" }, el("h2", {}, `Variants of ${this.stage}`), table("Variants",
       ["Variant", head("Accuracy"), head("Points"), head("Cores"), head("Batches"), head("Worst error of a fit"), head("Ready in"), head("Memory")],
       this.profile.variants.map((each) => [each.variant, number(each.accuracy, 3), String(each.points.length), range(unique(each.points.map((it) => it.cores))),
         range(unique(each.points.map((it) => it.batch_size))), `${(100 * worst(each.variant)).toFixed(1)} %`, seconds(each.readiness_s), each.memory_gib === null ? "–" : `${plain(each.memory_gib)} GiB`])));

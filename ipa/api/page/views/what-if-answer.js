@@ -10,9 +10,12 @@ const PLANNED = [
 ];
 
 export class Comparison {
-  constructor(parent) {
+  constructor(parent, root) {
     this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, el("p", { class: "empty" }, "Planning …"));
+    // Where the page is narrow the tables are far below what is moved.
+    this.line = el("p", { class: "card in-short", "aria-hidden": "true" });
     parent.append(this.box);
+    root.append(this.line);
   }
 
   running(status) {
@@ -46,6 +49,7 @@ export class Comparison {
     if (key === this.drawn) return;
     this.drawn = key;
     this.box.removeAttribute("aria-busy");
+    this.line.textContent = this.words();
     if (error) return this.box.replaceChildren(refusal(error));
     this.box.replaceChildren(...(plan.stages.length ? this.found() : this.none()));
   }

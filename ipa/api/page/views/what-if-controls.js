@@ -67,7 +67,7 @@ export class Control {
       ? el("select", { id, name }, spec.choices.map((choice) => el("option", { value: choice }, choice)))
       : el("input", { id, name, type: spec.isList ? "text" : "number", min: least, step: spec.isCount ? 1 : "any", disabled: off, inputmode: spec.isList ? "numeric" : "decimal", "aria-describedby": `${id}-now` });
     this.slider = spec.most === undefined ? null
-      : el("input", { type: "range", min: Math.min(least, step), max: spec.most, step, disabled: off, "aria-label": `${label}${unit && `, ${unit}`}, slider`, "data-name": name });
+      : el("input", { type: "range", min: least ? step : 0, max: spec.most, step, disabled: off, "aria-label": `${label}${unit && `, ${unit}`}, slider`, "data-name": name });
     this.said = el("small", { id: `${id}-now`, class: "now" });
     this.back = el("button", { type: "button", class: "back", hidden: "", title: "As it is now" }, "↺", el("span", { class: "hidden" }, ` ${label} as it is now`));
     this.box = el("div", { class: `control${this.slider ? "" : " plain"}` }, el("label", { for: id }, label), this.slider ?? "",

@@ -68,7 +68,8 @@ export class Background {
     const of = (point) => this.hashOf(point);
     const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && live.cost_cores !== null ? [live] : [];
     const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map((it) => it.cost_cores), y: from.map((it) => it.pas) });
-    const budget = view.set.cores ?? view.pipeline.bounds.cores;
+    const budget = Number(view.set.cores ?? view.pipeline.bounds.cores ?? 0);
+    const costs = [budget, ...[...points, ...chosen, ...now].map((it) => it.cost_cores)];
     this.figure.show({
       x_title: "cost, cores", empty: "Nothing is feasible at any cost.",
       series: [
@@ -76,7 +77,8 @@ export class Background {
         { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas), href: points.map(of), text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
         spot("what if", chosen, "violet"), spot("now", now, "amber"),
       ],
-      marks: budget ? [{ x: Number(budget), text: `budget ${plain(Number(budget))} cores` }] : [],
+      x_range: [0, 1.05 * Math.max(...costs)],
+      marks: budget ? [{ x: budget, text: `budget ${plain(budget)} cores` }] : [],
     });
     this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that none betters in accuracy and cost",
       ["", { text: "PAS", figure: true }, { text: "Cores", figure: true }, { text: "Latency", figure: true }, "Runs"],

@@ -42,7 +42,7 @@ class WhatIf {
     this.root.append(el("p", { class: "lede" }, "Move anything: the best plan is found anew at once and shown beside what runs now. ",
       el("b", {}, "Nothing here is written to what runs.")), el("div", { class: "what-if-columns" }, this.form, results));
     this.build();
-    this.comparison = new Comparison(results);
+    this.comparison = new Comparison(results, this.root);
     this.more = new Background(results, this);
     this.comparison.running(this.status);
     await this.plan();
