@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Query, Request, Response
@@ -26,6 +26,7 @@ class Paging:
     response: Response
     limit: int
     before: str | None
+    inputs: bool = True
 
     def page(self, services: Services, pipeline: str, *, applied_only: bool) -> DecisionPage:
         """The page that was asked for, with a Link to the next; NotFoundError for an unknown `before`."""
@@ -33,6 +34,8 @@ class Paging:
         if page.next_before is not None:
             url = self.url.include_query_params(before=page.next_before)
             self.response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        if not self.inputs:
+            page = replace(page, decisions=tuple(replace(each, inputs="") for each in page.decisions))
         return page
 
 
@@ -41,9 +44,12 @@ def paging(
     response: Response,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[str | None, Query(description="`next_before` of the page before")] = None,
+    inputs: Annotated[
+        bool, Query(description="false leaves `inputs` empty, most of what a decision is")
+    ] = True,
 ) -> Paging:
     """The query parameters of a list of decisions."""
-    return Paging(request.url, response, limit, before)
+    return Paging(request.url, response, limit, before, inputs)
 
 
 def page_of(

@@ -1,42 +1,29 @@
-"""The page in a real Chromium, over a service that is told what to show."""
+"""What the page shows of a pipeline, in a real Chromium, over a service that is told what to show."""
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from ipa.api.app import create_app
 from ipa.api.live import BesideLive
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
+from tests.fakes.browsing import chromium, opened, serving, shoot
 from tests.fakes.services import LADDER, NOW, FakeWorld
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"] + [
-    f"--disable-{name}" for name in ("background-networking", "component-update", "sync")
-]
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -46,41 +33,14 @@ def world() -> FakeWorld:
 
 @pytest.fixture
 def url(world: FakeWorld) -> Iterator[str]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        config = uvicorn.Config(create_app(world.services()), log_level="error", ws="none", lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{port}/"
-        server.should_exit = True
-        thread.join()
+    with serving(world.services()) as url:
+        yield url
 
 
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
-    yield from opened(browser, url, width=1280, height=1180)
-
-
-def opened(browser: Browser, url: str, *, width: int, height: int, **options: Any) -> Iterator[Page]:
-    """The page, failing the test on anything the console complains of."""
-    context = browser.new_context(viewport={"width": width, "height": height}, timezone_id="UTC", **options)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(url)
-    expect(page.locator("#stages .stage")).to_have_count(2)
-    yield page
-    context.close()
-    assert [text for text in complaints if "503" not in text] == []
-
-
-def shoot(page: Page, name: str) -> None:
-    """Keep a picture where IPA_SCREENSHOTS names a folder."""
-    if folder := os.environ.get("IPA_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+    with opened(browser, url) as page:
+        yield page
 
 
 def test_it_shows_what_a_second_policy_would_have_and_pay(page: Page, world: FakeWorld) -> None:
@@ -91,49 +51,47 @@ def test_it_shows_what_a_second_policy_would_have_and_pay(page: Page, world: Fak
     shoot(page, "beside")
 
 
-def test_it_shows_what_runs_and_why(page: Page, world: FakeWorld) -> None:
-    expect(page).to_have_title("ocr · ipa")
+def test_now_is_the_graph_of_the_stages_with_what_runs(page: Page, world: FakeWorld) -> None:
     expect(page.locator("#chips")).to_contain_text("active")
     expect(page.locator("#chips")).to_contain_text("healthy")
     config = world.log[-1].configs[1]
-    stage = page.locator("#stages .stage").nth(1)
-    expect(stage).to_contain_text("recognise")
-    expect(stage.locator(".variant")).to_have_text(config.variant)
-    expect(stage).to_contain_text(f"/ {config.replicas} ready")
-    expect(page.locator("#stages .arrow")).to_have_text("×6")
+    first, second = (page.locator("#stages .stage").nth(index) for index in (0, 1))
+    expect(second).to_contain_text("recognise")
+    expect(second).to_contain_text("after detect")
+    expect(second.locator(".variant")).to_have_text(config.variant)
+    expect(second).to_contain_text(f"/ {config.replicas} ready")
+    expect(second).to_contain_text("% of the SLA")
+    expect(second).to_contain_text("planned")
+    expect(page.locator("#stages .arrows text")).to_have_text("×6")
+    left, right = first.bounding_box(), second.bounding_box()
+    assert left and right and left["x"] + left["width"] < right["x"]
     expect(page.locator("#figures")).to_contain_text("900 ms")
-    shoot(page, "light")
 
 
-def test_every_chart_draws_its_lines_and_the_marks_of_changes(page: Page, world: FakeWorld) -> None:
-    applied = sum(decision.reason.startswith("apply.") for decision in world.log)
-    charts = page.locator("#charts .chart")
-    expect(charts).to_have_count(4)
-    for index in range(4):
-        expect(charts.nth(index).locator(".plot .flag")).to_have_count(applied)
-        assert charts.nth(index).locator(".plot .l").count() >= 1
-        drawn = charts.nth(index).locator(".plot .l").last.get_attribute("d") or ""
-        assert "NaN" not in drawn and len(drawn) > 200
-    expect(charts.nth(0).locator(".plot .a.violet")).to_have_count(1)
+def test_the_stages_stand_below_each_other_on_a_phone(browser: Browser, url: str) -> None:
+    with opened(browser, url, width=390) as page:
+        boxes = [page.locator("#stages .stage").nth(index).bounding_box() for index in (0, 1)]
+        assert boxes[0] and boxes[1] and boxes[0]["y"] + boxes[0]["height"] < boxes[1]["y"]
+        expect(page.locator("#stages .arrows path").first).to_have_attribute("d", re.compile(r"^M\d[^N]*$"))
 
 
-def test_pointing_at_a_chart_reads_it_out(page: Page, world: FakeWorld) -> None:
-    plot = page.locator("#charts .chart").first.locator(".plot")
-    plot.hover(position={"x": 300, "y": 60})
-    tip = page.locator("#charts .chart").first.locator(".tip")
-    expect(tip).to_be_visible()
-    expect(tip).to_contain_text("seen")
-    expect(tip).to_contain_text("rps")
-    shoot(page, "tip")
+def test_the_countdown_counts(page: Page) -> None:
+    countdown = page.locator(".next span")
+    expect(countdown).to_have_text(re.compile(r"^\d\.\d s$"))
 
 
 def test_it_follows_the_loop(page: Page, world: FakeWorld) -> None:
     world.metrics_fail = True
     world.tick()
     expect(page.locator("#reason")).to_contain_text("metrics missing")
+    expect(page.locator("#reason")).to_contain_text("Is Prometheus up")
     expect(page.locator("#chips")).to_contain_text("degraded")
     expect(page.locator("#figures")).to_contain_text("–")
+    expect(page.locator("#said")).to_have_text("Holding: metrics missing")
     shoot(page, "degraded")
+    page.locator("#reason").get_by_role("link", name="Health").click()
+    expect(page.locator("h1")).to_have_text("Health")
+    page.go_back()
     world.metrics_fail = False
     world.tick()
     expect(page.locator("#chips")).to_contain_text("healthy")
@@ -146,18 +104,8 @@ def test_a_pause_is_seen_with_who_and_why(page: Page, world: FakeWorld) -> None:
     expect(page.locator("#chips")).to_contain_text("paused until 14:00:00")
     expect(page.locator("#chips")).to_contain_text("advisory")
     expect(page.locator("#reason")).to_contain_text("release, by kim")
+    expect(page.locator("#reason")).to_contain_text("ipa resume ocr")
     shoot(page, "paused")
-
-
-def test_decisions_are_changes_first_and_holds_on_request(page: Page, world: FakeWorld) -> None:
-    rows = page.locator("#decisions li")
-    changes = [decision for decision in world.log if decision.action == "apply"]
-    expect(rows).to_have_count(len(changes))
-    expect(rows.first).to_contain_text(changes[-1].detail)
-    expect(rows.first).to_contain_text("→")
-    page.get_by_label("show holds").check()
-    expect(page.locator("#decisions")).to_contain_text("no change")
-    shoot(page, "holds")
 
 
 def test_a_change_is_told_once(page: Page, world: FakeWorld) -> None:
@@ -167,33 +115,52 @@ def test_a_change_is_told_once(page: Page, world: FakeWorld) -> None:
     expect(row).to_contain_text("requested by kim: trial")
     expect(row.locator(".detail")).to_have_text("requested by kim: trial")
     expect(row.locator("ins").first).to_have_text("v4-640")
+    assert row.get_by_role("link").get_attribute("href") == f"#/decision/{world.log[-1].decision_id}"
 
 
-def test_a_service_that_fails_is_said_and_comes_back(page: Page, world: FakeWorld) -> None:
+def test_a_service_that_fails_is_said_and_the_last_picture_stays(page: Page, world: FakeWorld) -> None:
     world.broken = UnavailableError("the store did not answer")
-    expect(page.locator("#reason")).to_contain_text("the store did not answer")
+    expect(page.locator("#trouble")).to_contain_text("the store did not answer")
+    expect(page.locator("#trouble")).to_contain_text("What you see is from")
+    expect(page.locator("body")).to_have_class("lost")
+    expect(page.locator("#stages .stage")).to_have_count(2)
+    shoot(page, "lost")
     world.broken = None
-    expect(page.locator("#reason")).to_contain_text("Holding")
+    expect(page.locator("#trouble")).to_be_empty()
     expect(page.locator("body")).not_to_have_class("lost")
 
 
-@pytest.mark.parametrize(("name", "width"), [("dark", 1280), ("phone", 390), ("phone-dark", 390)])
-def test_it_fits_in_both_themes_and_on_a_phone(browser: Browser, url: str, name: str, width: int) -> None:
-    scheme = "dark" if "dark" in name else "light"
-    for page in opened(browser, url, width=width, height=1180, color_scheme=scheme):
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        lightness = sum(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(","))
-        assert (lightness < 200) == (scheme == "dark")
-        shoot(page, name)
+def test_a_service_that_is_gone_is_said_and_comes_back(browser: Browser, world: FakeWorld) -> None:
+    with serving(world.services()) as url, opened(browser, url, allowed="ERR_INTERNET_DISCONNECTED") as page:
+        page.context.set_offline(True)
+        expect(page.locator("#trouble")).to_contain_text("No answer from the service")
+        page.context.set_offline(False)
+        expect(page.locator("#trouble")).to_be_empty()
 
 
 def test_markup_in_a_name_stays_text(browser: Browser, url: str, world: FakeWorld) -> None:
     evil = "<img src=x onerror=alert(1)>"
     world.log[-1] = replace(world.log[-1], detail=evil)
-    for page in opened(browser, url, width=1280, height=900):
+    with opened(browser, url, height=900) as page:
         expect(page.locator("#reason")).to_contain_text(evil)
         expect(page.locator("#reason img")).to_have_count(0)
+
+
+def test_health_names_what_is_not_seen_and_what_to_do(browser: Browser, url: str, world: FakeWorld) -> None:
+    with opened(browser, f"{url}#/health") as page:
+        expect(page.locator("#view")).to_contain_text("ready")
+        expect(page.get_by_role("region", name="Checks")).to_contain_text("prometheus")
+        inputs = page.get_by_role("region", name="Inputs of ocr")
+        expect(inputs).to_contain_text("recognise: ready replicas")
+        expect(inputs.get_by_role("row", name="arrival rate seen").first).to_contain_text("under 1 s")
+        world.metrics_fail = True
+        world.checks = (world.checks[0], replace(world.checks[1], ok=False, detail="timed out"))
+        world.tick()
+        expect(inputs.get_by_role("row", name="latency no answer").first).to_contain_text(
+            "Prometheus did not answer"
+        )
+        expect(page.get_by_role("region", name="Checks")).to_contain_text("IPA_PROMETHEUS_URL")
+        expect(page.locator("#view")).to_contain_text("degraded")
 
 
 def test_the_documentation_lists_every_route_without_a_network(browser: Browser, url: str) -> None:
@@ -204,7 +171,7 @@ def test_the_documentation_lists_every_route_without_a_network(browser: Browser,
     page.goto(f"{url}docs")
     expect(page.locator("#operations details").first).to_be_visible()
     expect(page.locator("#operations")).to_contain_text("/v1/pipelines/{pipeline}/plans")
-    page.locator("summary", has_text="/plans").click()
+    page.locator("summary", has_text="/plans").first.click()
     expect(page.locator("details[open]")).to_contain_text("rate_rps?")
     shoot(page, "docs")
     context.close()

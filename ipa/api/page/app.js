@@ -48,7 +48,7 @@ let isTurning = false;
 function arrive() {
   const place = placeOf(location.hash);
   const view = VIEWS[place.view];
-  if (!view) return location.replace(hashOf(addressOf("now", chosen)));
+  if (!view || !location.hash.startsWith("#/")) return location.replace(hashOf(addressOf("now", place.path[0] || chosen)));
   here.handle?.close?.();
   // Not while the page comes up, nor from under the hand that chooses another pipeline.
   const takesFocus = here.isOpen && document.activeElement !== $("pipelines");
@@ -128,7 +128,11 @@ async function turn() {
 async function openIn(mine) {
   const { place, root } = mine;
   const wanted = named(place) || (VIEWS[place.view].of && !place.path[0] ? chosen : "");
-  if (VIEWS[place.view].of && !tools.pipelines.size) return root.replaceChildren(noPipelines());
+  if (VIEWS[place.view].of && !tools.pipelines.size) {
+    // Not open: it is as soon as there is one.
+    root.removeAttribute("aria-busy");
+    return root.hasChildNodes() ? undefined : root.replaceChildren(noPipelines());
+  }
   if (wanted && !tools.pipelines.has(wanted)) return finish(mine, unknown(place.view, wanted));
   if (wanted && !named(place)) {
     const address = addressOf(place.view, wanted);

@@ -33,7 +33,7 @@ function remark({ detail, configs, previous, action }) {
   const text = (config) => (config ? `${config.stage}=${words(config).join(" ")}` : "nothing");
   const told = configs.map((config) => `${text(before(config, previous))} → ${text(config)}`)
     .filter((line) => detail.includes(line)).join(", ");
-  return (told ? detail.replace(told, "") : detail).replace(/[\s:;,]+$/, "");
+  return (told ? detail.replace(told, "") : detail).replace(/;\s*;/, ";").replace(/[\s:;,]+$/, "");
 }
 
 function change(config, previous) {

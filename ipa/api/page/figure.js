@@ -43,8 +43,10 @@ export class Figure {
     this.toggle = this.tool("Table", "as a table", () => this.showTable(this.rows.hidden));
     this.toggle.setAttribute("aria-expanded", "false");
     this.link = this.tool("Link", "copy a link to", (event) => this.copyLink(event), "a");
-    const tools = el("div", { class: "tools" }, this.toggle, this.tool("CSV", "keep the numbers of", () => this.saveCsv()),
-      this.tool("PNG", "keep the picture of", () => this.savePng()), this.link);
+    // Nothing can be done with it before it shows something.
+    this.waiting = [this.toggle, this.tool("CSV", "keep the numbers of", () => this.saveCsv()), this.tool("PNG", "keep the picture of", () => this.savePng())];
+    for (const button of this.waiting) button.disabled = true;
+    const tools = el("div", { class: "tools" }, this.waiting, this.link);
     this.box = el("article", { class: `card chart${short ? " short" : ""}`, id: `figure-${id}`, tabindex: "-1" },
       el("header", {}, el("h3", {}, title, unit ? " " : "", unit ? el("small", {}, unit) : ""), this.legend, tools),
       this.nothing);
@@ -57,6 +59,7 @@ export class Figure {
 
   show(facts) {
     this.facts = { ...facts, unit: this.unit };
+    for (const button of this.waiting) button.disabled = false;
     const isEmpty = !facts.series.some((one) => one.x.length);
     this.nothing.hidden = !isEmpty;
     this.nothing.textContent = isEmpty ? facts.empty ?? "Nothing to show yet." : "";

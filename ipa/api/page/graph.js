@@ -91,9 +91,9 @@ function one(stage, sla) {
       pair("waiting", plain(stage.queue_length)),
       pair("accuracy", number(stage.accuracy, 3)),
       pair("speed", isSlow ? [`${plain(stage.slowdown_ratio)}×`, el("small", {}, " slower")] : stage.slowdown_ratio === null ? "–" : "as profiled"),
-      pair("latency", [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share === null ? "" : share > 1 ? "over" : "ok"),
-        el("small", {}, share === null ? "" : `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
-      pair("utilisation", [busy === null ? "–" : `${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel)], "full")),
+      pair("latency", stage.latency_s === null ? "–" : [el("span", {}, ...timed(stage.latency_s), el("small", {}, planned)), meter(share, share > 1 ? "over" : "ok"),
+        el("small", {}, `${(100 * share).toFixed(0)} % of the SLA`)], "full"),
+      pair("utilisation", busy === null ? "–" : [`${(100 * busy).toFixed(0)} %`, meter(busy, busyLevel)], "full")),
   ];
 }
 

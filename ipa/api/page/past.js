@@ -3,16 +3,18 @@
 import { ask } from "./ask.js";
 
 const PAGE = 500;
-// Decisions carry their inputs, so that a long way back is much to read.
-const MOST_PAGES = 6;
-const CHANGES = 200;
+// About 2 kB each: a day of ticks every 10 s is 20 MB.
+const MOST_PAGES = 20;
+// What may have come since the last look, and what the ticks that the status knows may hold.
+const NEWEST = 20;
+const FIRST = 200;
 
 const sum = (configs) => configs.reduce((all, config) => all + config.cores * config.replicas, 0);
 
 /** Ticks and changes of the pipeline at `base`, which grow as the view looks again. */
 export class Past {
   constructor(base, signal) {
-    Object.assign(this, { base, signal, ticks: new Map(), replicas: new Map(), decisions: new Map(), pages: 0, before: null, isWhole: false });
+    Object.assign(this, { base, signal, ticks: new Map(), replicas: new Map(), decisions: new Map(), looked: new Map(), pages: 0, before: null, isWhole: false });
   }
 
   /** Take in what the status shows. */
@@ -27,10 +29,12 @@ export class Past {
     if (last) this.replicas.set(last.at, counted(live.stages.filter((stage) => stage.config).map((stage) => stage.config)));
   }
 
-  /** The newest changes, or with holds the newest decisions. */
-  async lookAgain(withHolds) {
-    const path = withHolds ? `decisions?limit=${CHANGES}` : `history?limit=${CHANGES}`;
-    for (const decision of (await this.ask(path)).decisions) this.keep(decision);
+  /** The newest changes, or with holds the newest decisions; `tick` is the newest of all. */
+  async lookAgain(withHolds, tick) {
+    const list = withHolds ? "decisions" : "history";
+    const few = this.looked.has(list) && tick - this.looked.get(list) < NEWEST;
+    for (const decision of (await this.ask(`${list}?limit=${few ? NEWEST : FIRST}`)).decisions) this.keep(decision);
+    this.looked.set(list, tick);
   }
 
   /** Read decisions until `from` is reached, or there are no more, or they are too many. */
@@ -52,7 +56,7 @@ export class Past {
 
   set begin(t) { this.known = t; }
 
-  ask(path) { return ask(`${this.base}/${path}`, { signal: this.signal }); }
+  ask(path) { return ask(`${this.base}/${path}&inputs=false`, { signal: this.signal }); }
 
   keep(decision) {
     this.decisions.set(decision.decision_id, decision);

@@ -24,7 +24,7 @@ export async function open(root, place, tools) {
     const status = await ask(`${base}/status`, { signal: gone.signal });
     const { live, control } = status, pipeline = tools.pipelines.get(name);
     if (tick !== live.tick) {
-      list = (await ask(`${base}/history?limit=${CHANGES}`, { signal: gone.signal })).decisions;
+      list = (await ask(`${base}/history?limit=${CHANGES}&inputs=false`, { signal: gone.signal })).decisions;
       tick = live.tick;
     }
     due = live.next_tick_in_s === null ? null : performance.now() + 1000 * live.next_tick_in_s;

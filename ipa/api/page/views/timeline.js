@@ -55,11 +55,15 @@ export async function open(root, place, tools) {
     const key = `${status.live.tick} ${status.live.series.length}`;
     if (!isAsked && key === shown) return;
     shown = key;
-    await past.lookAgain(holds.checked);
+    if (isAsked) boxes.charts.setAttribute("aria-busy", "true");
+    ranges.show(range, bounds(range, now, past.begin));
+    await past.lookAgain(holds.checked, status.live.tick);
     const wanted = range.last === "all" ? -Infinity : range.last ? now - 1000 * Number(range.last) : range.from;
-    await past.reachBack(wanted, tools.say);
+    // The status reaches a tick less far back than it says.
+    await past.reachBack(wanted + 2000 * status.live.tick_s, tools.say);
     const span = bounds(range, now, past.begin);
     ranges.show(range, span);
+    boxes.charts.removeAttribute("aria-busy");
     for (const [id, facts] of Object.entries(factsOf(past, span, status))) figures[id].show(facts);
     const decided = past.decided(...span).filter((each) => holds.checked || each.action === "apply");
     put(list, [decided.map((each) => each.decision_id), holds.checked], () => decisions(decided, holds.checked));

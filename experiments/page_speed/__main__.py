@@ -1,0 +1,108 @@
+"""`python -m experiments.page_speed`: how long each view of the page takes to open, and a figure to move on.
+
+A real Chromium with nothing in its cache opens each view of a service on this machine, over a pipeline that
+ran for a while; the times are the browser's own, from the navigation until the view says that it is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from time import monotonic
+
+from playwright.sync_api import Browser, Page
+
+from tests.fakes.browsing import OPENED, VIEWS, chromium, serving
+from tests.fakes.services import FakeWorld
+
+TICKS = 600
+FIGURES = 5
+IS_OPEN = f"() => document.querySelector('{OPENED}') && performance.now()"
+# Five figures of a band, a line and a step, with marks, drawn again and again with a point more.
+REDRAW = """async ([figures, points, times]) => {
+  const { Figure } = await import("/assets/figure.js");
+  const box = document.createElement("section");
+  box.className = "charts";
+  document.querySelector("#view").replaceChildren(box);
+  const all = Array.from({ length: figures }, (_, index) => new Figure(box, { id: `f${index}`, title: "Load", unit: "rps" }));
+  const at = (index) => new Date(1.7e12 + 5000 * index).toISOString();
+  const took = [];
+  for (let first = 0; first < times; first += 1) {
+    const x = Array.from({ length: points }, (_, index) => at(first + index));
+    const y = x.map((_, index) => 10 + 5 * Math.sin((first + index) / 30) + (index % 7) / 7);
+    const marks = Array.from({ length: 12 }, (_, index) => ({ x: x[index * 40], text: "change", href: "#/health" }));
+    const series = [{ name: "forecast", kind: "band", colour: "violet", x, y, lower: y, upper: y.map((v) => v + 2) },
+      { name: "seen", kind: "line", x, y }, { name: "cores", kind: "step", colour: "teal", x, y: y.map(Math.round) }];
+    await new Promise((resolve) => requestAnimationFrame(resolve));
+    const began = performance.now();
+    for (const figure of all) figure.show({ series, marks });
+    // Until it is laid out and painted.
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+    took.push(performance.now() - began);
+  }
+  return took;
+}"""
+
+
+@contextmanager
+def fresh(browser: Browser) -> Iterator[Page]:
+    """A page with an empty cache."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+def opening_ms(browser: Browser, url: str, address: str) -> float:
+    """From the navigation until the view is there."""
+    with fresh(browser) as page:
+        page.goto(f"{url}#{address}", wait_until="commit")
+        return float(page.wait_for_function(IS_OPEN).json_value())
+
+
+def moving_ms(browser: Browser, url: str, world: FakeWorld) -> float:
+    """From a tick of the loop until the Timeline shows it."""
+    with fresh(browser) as page:
+        page.goto(f"{url}#{VIEWS['timeline']}")
+        line = page.locator("#figure-load .plot .l").last
+        before = line.get_attribute("d")
+        world.tick()
+        began_s = monotonic()
+        path = "document.querySelectorAll('#figure-load .plot .l')"
+        page.wait_for_function(f"before => [...{path}].pop().getAttribute('d') !== before", arg=before)
+        return 1000 * (monotonic() - began_s)
+
+
+def drawing_ms(browser: Browser, url: str, points: int) -> list[float]:
+    """What it takes to draw the figures anew, all together."""
+    with fresh(browser) as page:
+        page.goto(f"{url}#{VIEWS['health']}")
+        page.wait_for_function(IS_OPEN)
+        return [float(each) for each in page.evaluate(REDRAW, [FIGURES, points, 20])]
+
+
+def spread(measure: Callable[[], float], times: int) -> str:
+    """Median and range of that many."""
+    found = [measure() for _ in range(times)]
+    return f"{median(found):6.0f} ms  ({min(found):.0f} to {max(found):.0f})"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.page_speed", description=__doc__)
+    parser.add_argument("--times", type=int, default=5, help="how often each is measured")
+    times = parser.parse_args().times
+    world = FakeWorld().play(TICKS)
+    with chromium() as browser, serving(world.services()) as url:
+        for view, address in VIEWS.items():
+            print(f"{view:12} opens in {spread(lambda at=address: opening_ms(browser, url, at), times)}")
+        print(f"{'a tick':12} shows in {spread(lambda: moving_ms(browser, url, world), times)}")
+        for points in (180, 600):
+            drawn = drawing_ms(browser, url, points)
+            text = f"{median(drawn):.0f} ms, at most {max(drawn):.0f} ms"
+            print(f"{FIGURES} figures of {points} points move on in {text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Every view of the page in a real Chromium: it opens, it fits, keys alone do, and axe finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.fakes.browsing import OPENED, PHONE, VIEWS, chromium, opened, serious, serving, shoot
+from tests.fakes.services import FakeWorld
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+# A view that takes so long hangs; how long it takes `python -m experiments.page_speed` measures.
+HANGS_S = 15.0
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(FakeWorld().play(57).services()) as url:
+        yield url
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_opens_with_its_title_and_the_console_is_silent(
+    browser: Browser, url: str, view: str
+) -> None:
+    began_s = monotonic()
+    with opened(browser, f"{url}#{VIEWS[view]}") as page:
+        assert monotonic() - began_s < HANGS_S
+        heading = page.locator("h1")
+        expect(heading).to_have_count(1)
+        current = page.get_by_role("navigation", name="Views").locator("[aria-current=page]")
+        expect(current).to_have_count(1)
+        assert heading.inner_text().startswith(current.inner_text())
+        assert page.title().startswith(current.inner_text())
+        assert page.title().endswith("ipa")
+        expect(page.locator("#trouble")).to_be_empty()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_axe_finds_nothing_serious_and_the_width_is_enough(
+    browser: Browser, url: str, view: str, look: str
+) -> None:
+    size = {"width": PHONE} if look == "phone" else {}
+    scheme = "dark" if look == "dark" else "light"
+    with opened(browser, f"{url}#{VIEWS[view]}", **size, color_scheme=scheme) as page:
+        assert serious(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        lightness = sum(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(","))
+        assert (lightness < 200) == (scheme == "dark")
+        shoot(page, f"{view}-{look}")
+
+
+def test_the_keyboard_alone_walks_through_all_views(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/now/ocr") as page:
+        first, *others = page.get_by_role("navigation", name="Views").get_by_role("link").all_inner_texts()
+        page.locator("h1").focus()
+        for name in (*others, first):
+            for _ in range(len(others) + 2):
+                page.keyboard.press("Shift+Tab")
+                if page.evaluate("document.activeElement.innerText") == name:
+                    break
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+            page.keyboard.press("Enter")
+            expect(page.locator("h1")).to_contain_text(name)
+            expect(page.locator("h1")).to_be_focused()
+            expect(page.locator(OPENED)).to_have_count(1)
+
+
+def test_the_skip_link_comes_first_and_leads_to_the_content(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/now/ocr") as page:
+        page.keyboard.press("Tab")
+        expect(page.locator("#skip")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_be_focused()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.querySelector('#view').contains(document.activeElement)")
+
+
+@pytest.mark.parametrize(
+    ("address", "leads_to"),
+    [("", "#/now/ocr"), ("#ocr", "#/now/ocr"), ("#/timeline", "#/timeline/ocr"), ("#/nonsense", "#/now/ocr")],
+)
+def test_other_addresses_lead_to_a_view(browser: Browser, url: str, address: str, leads_to: str) -> None:
+    with opened(browser, f"{url}{address}") as page:
+        expect(page.locator(OPENED)).to_have_count(1)
+        assert page.url.removeprefix(url) == leads_to
+        expect(page).to_have_title("Timeline · ocr · ipa" if "timeline" in leads_to else "Now · ocr · ipa")
+
+
+def test_a_pipeline_that_is_not_there_names_those_that_are(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/now/nobody") as page:
+        expect(page.locator("#view")).to_contain_text("no pipeline nobody")
+        page.locator("#view").get_by_role("link", name="ocr").click()
+        expect(page.locator("#stages .stage")).to_have_count(2)
+
+
+def test_without_pipelines_every_view_says_what_to_do(browser: Browser) -> None:
+    world = FakeWorld()
+    services = world.services()
+    object.__setattr__(services, "pipelines", {})
+    with serving(services) as url:
+        for view in ("now", "timeline", "what-if", "health"):
+            with opened(browser, f"{url}#/{view}") as page:
+                expect(page.locator("#view")).to_contain_text("ipa init")
+                assert serious(page) == []
+
+
+def test_nothing_is_asked_of_anyone_else(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/now/ocr") as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for address in VIEWS.values():
+            page.goto(f"{url}#{address}")
+            expect(page.locator(OPENED)).to_have_count(1)
+        assert asked
+        assert all(each.startswith((url, "data:", "blob:")) for each in asked)
