@@ -14,11 +14,13 @@ from time import monotonic
 
 from playwright.sync_api import Browser, Page
 
+from experiments.page_speed.slider import given, names, sliding_ms
 from tests.fakes.browsing import OPENED, VIEWS, chromium, serving
 from tests.fakes.services import FakeWorld
 
 TICKS = 600
 FIGURES = 5
+MOVES = 40
 IS_OPEN = f"() => document.querySelector('{OPENED}') && performance.now()"
 # Five figures of a band, a line and a step, with marks, drawn again and again with a point more.
 REDRAW = """async ([figures, points, times]) => {
@@ -102,6 +104,12 @@ def main() -> None:
             drawn = drawing_ms(browser, url, points)
             text = f"{median(drawn):.0f} ms, at most {max(drawn):.0f} ms"
             print(f"{FIGURES} figures of {points} points move on in {text}")
+    with chromium() as browser, serving(given(world)) as url:
+        for name in names():
+            with fresh(browser) as page:
+                moved = sliding_ms(page, url, name, MOVES)
+            text = f"{median(moved):.0f} ms, at most {max(moved):.0f} ms"
+            print(f"a slider of What-if over {name} shows its plan in {text}")
 
 
 if __name__ == "__main__":

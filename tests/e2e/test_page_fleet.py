@@ -24,7 +24,7 @@ def browser() -> Iterator[Browser]:
 
 
 def many() -> Services:
-    """A thousand pipelines, each under another load; of every tenth nothing was seen, every seventh is late."""
+    """A thousand pipelines, each under another load; every tenth was not seen, every seventh is late."""
     services = FakeWorld().play(30).services()
     names = [f"p{at:04d}" for at in range(MANY)]
     live = services.live("ocr")

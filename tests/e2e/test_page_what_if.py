@@ -212,3 +212,11 @@ def test_the_frontier_is_that_of_the_api_and_a_point_can_be_taken(browser: Brows
         rows.nth(1).get_by_role("link").click()
         expect_figures(page, points[1])
         assert serious(page) == []
+
+
+def test_before_any_load_was_seen_a_rate_is_asked_for(browser: Browser) -> None:
+    with serving(viewed(FakeWorld())) as url, opened(browser, f"{url}#/what-if/ocr") as page:
+        answer = page.get_by_role("region", name="What runs and what would be best")
+        expect(answer).to_contain_text("Say the rate to plan for.")
+        page.locator("#what-if-rate_rps").fill("5")
+        expect_figures(page, planned(url, {"rate_rps": 5}))

@@ -14,6 +14,7 @@ export class Background {
   constructor(parent, view) {
     this.view = view;
     this.closing = new AbortController();
+    this.hrefs = [];
     this.figure = new Figure(parent, {
       id: "frontier", title: "Accuracy and its least cost", unit: "PAS", file: `${view.name}-frontier`,
       note: "Exact: no plan within the SLA is more accurate at that cost. It disregards the core budget and the least accuracy; a point sets both to its own.",
@@ -26,7 +27,9 @@ export class Background {
 
   follow(body) {
     this.wanted = body;
-    this.drawFrontier();
+    // After the figures: those must not wait for it.
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.drawFrontier());
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.ask(), REST_MS);
   }
@@ -48,7 +51,10 @@ export class Background {
     const free = { ...asked, bounds: { ...body.bounds, cores: most, accuracy_floor: 0 } };
     delete free.bounds.transition_cores;
     const key = JSON.stringify(free);
-    if (key === this.shown) return;
+    if (key === this.shown) {
+      this.drawList();
+      return this.drawFrontier();
+    }
     try {
       this.frontier = await ask(`${this.view.base}/frontiers`, { method: "POST", body: free, signal: this.closing.signal });
       this.refusal = null;
@@ -57,6 +63,7 @@ export class Background {
       if (this.closing.signal.aborted) return;
       Object.assign(this, { frontier: null, refusal: error });
     }
+    this.drawList();
     this.drawFrontier();
   }
 
@@ -65,7 +72,6 @@ export class Background {
     if (error) return this.list.replaceChildren(el("summary", {}, "No frontier"), refusal(error));
     if (!frontier) return this.figure.show({ series: [], empty: "Follows once nothing moves." });
     const { points } = frontier, { live } = view.status, plan = view.answer;
-    const of = (point) => this.hashOf(point);
     const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && live.cost_cores !== null ? [live] : [];
     const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map((it) => it.cost_cores), y: from.map((it) => it.pas) });
     const budget = Number(view.set.cores ?? view.pipeline.bounds.cores ?? 0);
@@ -74,15 +80,23 @@ export class Background {
       x_title: "cost, cores", empty: "Nothing is feasible at any cost.",
       series: [
         { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas) },
-        { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas), href: points.map(of), text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
+        { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
         spot("what if", chosen, "violet"), spot("now", now, "amber"),
       ],
       x_range: [0, 1.05 * Math.max(...costs)],
       marks: budget ? [{ x: budget, text: `budget ${plain(budget)} cores` }] : [],
     });
+  }
+
+  /** The same as links; what is set goes on with them. */
+  drawList() {
+    const points = this.frontier?.points ?? [];
+    this.hrefs = points.map((point) => this.hashOf(point));
+    if (!this.frontier) return;
+    const head = (text) => ({ text, figure: true });
     this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that none betters in accuracy and cost",
-      ["", { text: "PAS", figure: true }, { text: "Cores", figure: true }, { text: "Latency", figure: true }, "Runs"],
-      points.map((it) => [el("a", { href: of(it) }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
+      ["", head("PAS"), head("Cores"), head("Latency"), "Runs"],
+      points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
   }
 
   /** Where budget and floor leave that point alone. */
@@ -105,6 +119,7 @@ export class Background {
   close() {
     this.closing.abort();
     clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
     this.figure.close();
   }
 }

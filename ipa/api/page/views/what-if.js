@@ -14,6 +14,8 @@ const REST_MS = 400;
 // An answer that takes longer is not waited for once another is wanted.
 const PATIENCE_MS = 150;
 
+const NO_RATE = { message: "No load was seen yet", hint: "Say the rate to plan for." };
+
 export async function open(root, place, tools) {
   const view = new WhatIf(root, place, tools);
   await view.start();
@@ -93,6 +95,7 @@ class WhatIf {
       if (performance.now() - this.askedAt > PATIENCE_MS) this.running.abort();
       return;
     }
+    if (!this.hasRate()) return this.comparison.refused(NO_RATE);
     this.isAsking = true;
     this.running = new AbortController();
     this.askedAt = performance.now();
@@ -110,6 +113,11 @@ class WhatIf {
     if (!this.isWanted) return this.more.follow(bodyOf(this.set));
     this.isWanted = false;
     return this.plan();
+  }
+
+  hasRate() {
+    const { live } = this.status;
+    return this.set.rate_rps || live.forecast || live.rate_rps;
   }
 
   rested() {
