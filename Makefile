@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate lint lock clean validate reference agreement experiment
+.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed lint lock clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ bench-planner: install ## the planner's engines: time, memory, failures; about 5
 
 bench-simulate: install ## the simulator's speed beside SimPy, about a minute (QUICK=1: does it work)
 	$(PY) -m experiments.bench_simulate $(if $(QUICK),--quick)
+
+page-speed: install ## how long each view of the page takes to open, and its figures to move on, in Chromium
+	$(PY) -m experiments.page_speed
 
 agreement: install ## the planner's engines against each other and enumeration, over INSTANCES=2000 random problems
 	$(PY) -m experiments.agreement $(if $(INSTANCES),--instances $(INSTANCES))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from time import monotonic
 
@@ -23,29 +24,7 @@ FIGURES = 5
 MOVES = 40
 IS_OPEN = f"() => document.querySelector('{OPENED}') && performance.now()"
 # Five figures of a band, a line and a step, with marks, drawn again and again with a point more.
-REDRAW = """async ([figures, points, times]) => {
-  const { Figure } = await import("/assets/figure.js");
-  const box = document.createElement("section");
-  box.className = "charts";
-  document.querySelector("#view").replaceChildren(box);
-  const all = Array.from({ length: figures }, (_, index) => new Figure(box, { id: `f${index}`, title: "Load", unit: "rps" }));
-  const at = (index) => new Date(1.7e12 + 5000 * index).toISOString();
-  const took = [];
-  for (let first = 0; first < times; first += 1) {
-    const x = Array.from({ length: points }, (_, index) => at(first + index));
-    const y = x.map((_, index) => 10 + 5 * Math.sin((first + index) / 30) + (index % 7) / 7);
-    const marks = Array.from({ length: 12 }, (_, index) => ({ x: x[index * 40], text: "change", href: "#/health" }));
-    const series = [{ name: "forecast", kind: "band", colour: "violet", x, y, lower: y, upper: y.map((v) => v + 2) },
-      { name: "seen", kind: "line", x, y }, { name: "cores", kind: "step", colour: "teal", x, y: y.map(Math.round) }];
-    await new Promise((resolve) => requestAnimationFrame(resolve));
-    const began = performance.now();
-    for (const figure of all) figure.show({ series, marks });
-    // Until it is laid out and painted.
-    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
-    took.push(performance.now() - began);
-  }
-  return took;
-}"""
+REDRAW = (Path(__file__).parent / "redraw.js").read_text()
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from ipa.cli.plan import load
 from ipa.control.actuation import Phase
 from ipa.control.ports import PipelineControl
 from ipa.control.snapshot import Snapshot
-from ipa.policies.planning import plan_pipeline
-from tests.fakes.services import FakeWorld
+from tests.fakes.services import FakeWorld, solving
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 RATE_RPS = 10
@@ -50,13 +49,10 @@ def given(world: FakeWorld) -> Services:
     loaded = {name: load(name, None, None)[:2] for name in names()}
     profiles = {name: found[1] for name, found in loaded.items()}
     pipelines = {name: found[0] for name, found in loaded.items()}
-    return replace(
+    unseen = replace(
         world.services(),
         pipelines=pipelines,
         profiles=lambda name: profiles[name],
-        plan=lambda pipeline, rate_rps, **options: plan_pipeline(
-            pipeline, profiles[pipeline.name], rate_rps, **options
-        ),
         live=lambda name: live_state(
             pipelines[name],
             profiles[name],
@@ -65,6 +61,7 @@ def given(world: FakeWorld) -> Services:
             tick_s=1.0,
         ),
     )
+    return solving(unseen)
 
 
 def sliding_ms(page: Page, url: str, pipeline: str, times: int) -> list[float]:

@@ -44,6 +44,12 @@ def chosen_record(services: Using, pipeline: Annotated[str | None, Query()] = No
 
 
 Chosen = Annotated[str | None, Depends(chosen_record)]
+# Of each event, once it is read; the data is JSON.
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
 EXAMPLE = (
     "id: 42\nevent: change\n"
     'data: {"pipeline":"video","kind":"change","what":"landed","at":"2026-11-24T12:00:00+00:00", ...}\n\n'
@@ -93,7 +99,7 @@ class EventStream(StreamingResponse):
     responses={
         200: {
             "description": "Server-sent events, until the client goes",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": EXAMPLE}},
+            "content": {"text/event-stream": {"itemSchema": EVENT, "example": EXAMPLE}},
         }
     },
 )

@@ -146,7 +146,8 @@ def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
     parameters = operation.get("parameters", [])
     named = {each["name"].lower() for each in parameters}
     statuses = {400, 401, 403, 431, 500, 503}
-    if any(each["in"] == "path" for each in parameters) or "requestBody" in operation:
+    names_one = any(each["in"] == "path" for each in parameters) or "pipeline" in named
+    if names_one or "requestBody" in operation:
         statuses |= {404}
     if parameters:
         statuses |= {422}
@@ -157,7 +158,8 @@ def statuses_of(method: str, operation: Mapping[str, Any]) -> list[int]:
         statuses |= {409, 429, 504}
     if "if-match" in named:
         statuses |= {409, 412, 428}
-    if "control" in operation.get("tags", ()):
+    # A record is in conflict with an anchor of it.
+    if "control" in operation.get("tags", ()) or "anchor" in named:
         statuses |= {409}
     return sorted(statuses)
 

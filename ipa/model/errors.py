@@ -214,6 +214,8 @@ class RecordError(IpaError):
     """The record of what was decided is not as it was written; the message names the first entry."""
 
     code = "record"
+    # Not a failure of the service: what is held, or an anchor that it is asked about, contradicts the record.
+    status = 409
 
 
 class UnavailableError(IpaError):

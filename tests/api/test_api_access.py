@@ -96,7 +96,8 @@ def by_oidc(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
 
 def by_cluster(folder: Path) -> Iterator[tuple[Authenticator, Tokens]]:
     """A cluster's users, over HTTP, with the rights that those roles have by kubectl."""
-    verbs = {Role.VIEWER: ("get",), Role.OWNER: ("get", "patch"), Role.OPERATOR: ("get", "patch", "create")}
+    owner = ("get", "patch", "create")
+    verbs = {Role.VIEWER: ("get",), Role.OWNER: owner, Role.OPERATOR: owner}
     with FakeKube() as kube:
         reviewer = kube.api.reviewer
         reviewer.tokens = {f"of-{name}": User(name) for name in PEOPLE}

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from experiments.fuzz.run import services
 from ipa.api.app import openapi_document
 from ipa.api.jobs import JobDesk
-from tests.fakes.services import ApiClient, FakeClock, FakeWorld, solving
+from tests.fakes.services import ApiClient, FakeClock, FakeWorld
 
 PAGE = Path(__file__).parents[2] / "ipa" / "api" / "page"
 
@@ -103,7 +104,7 @@ def test_quantities_carry_their_unit(document: dict[str, Any]) -> None:
 def test_the_page_asks_nobody_else_and_has_no_inline_script() -> None:
     pages = sorted(PAGE.glob("*.html"))
     assert len(pages) == 3
-    for path in PAGE.iterdir():
+    for path in (path for path in PAGE.rglob("*") if path.is_file()):
         addresses = set(re.findall(r"https?://[^\s\"')>]+", path.read_text()))
         assert addresses <= {"http://www.w3.org/2000/svg"}, path
     for path in pages:
@@ -129,8 +130,8 @@ def examples(document: dict[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
 def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
     # Without a process: whether it runs is another test's.
     desk = JobDesk(FakeClock(), command=("true",))
-    # An explanation is of a plan that can be had.
-    api = ApiClient(solving(FakeWorld(jobs=desk).play(30).services()))
+    # Plans of our planner: those of the ladder are not all ones that can be explained.
+    api = ApiClient(services(desk))
     sent, order = set(), {"post": 0, "put": 1, "patch": 2}
     for method, path, kind, body in sorted(examples(document), key=lambda it: order[it[0]]):
         name = "captions" if method == "patch" or "kind" in body else "ocr"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import ipa
 from ipa.api.services import Check
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline
@@ -289,7 +290,8 @@ def test_rollback_without_anything_to_go_back_to() -> None:
 
 def test_health_readiness_and_metrics(api: ApiClient, world: FakeWorld) -> None:
     assert api.get("/healthz").json() == {"status": "ok"}
-    assert api.get("/readyz").json() == {"ready": True, "degraded": False, "checks": []}
+    ready = {"ready": True, "degraded": False, "checks": [], "version": ipa.__version__}
+    assert api.get("/readyz").json() == ready
     world.checks = (Check("store", True, required=True), Check("prometheus", False, "no answer"))
     verbose = api.get("/readyz?verbose").json()
     assert verbose["degraded"] and [check["name"] for check in verbose["checks"]] == ["store", "prometheus"]

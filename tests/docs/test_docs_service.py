@@ -29,13 +29,14 @@ GUIDES = (
     "alerts",
     "secure",
     "follow-events",
+    "use-the-page",
 )
 VALUES = re.compile(r"^ *```yaml\n( *# my-values.yaml\n.*?)^ *```", re.MULTILINE | re.DOTALL)
 BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # The world has another pipeline than the guides.
 NAMES = {"video": "ocr", "crop": "detect", "yolov5n": "v6-320"}
 # What starts something, or needs a cluster: its words are checked, and no more.
-ONLY_PARSED = ("events", "serve", "release", "watch", "doctor")
+ONLY_PARSED = ("demo", "events", "serve", "release", "watch", "doctor")
 
 
 def lines(guide: str) -> list[str]:

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ipa.api.services import Services
-from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan
 from ipa.model.profile import ProfilePoint, StageProfile
-from ipa.optimize.problem import Compat
-from ipa.policies.planning import plan_pipeline
-from ipa.profiling.points import Allocation
-from tests.fakes.services import FakeWorld, a_profile
+from tests.fakes.services import FakeWorld, a_profile, solving
 
 CORES = (0.5, 1.0, 2.0)
 BATCHES = (1, 2, 4, 8)
@@ -45,24 +40,4 @@ PROFILES: Mapping[str, StageProfile] = {stage: a_measured_profile(stage) for sta
 
 def viewed(world: FakeWorld) -> Services:
     """The world's services over those profiles."""
-
-    def plan(
-        pipeline: Pipeline,
-        rate_rps: float,
-        *,
-        objective: str,
-        compat: Compat,
-        allocation: Allocation,
-        solver: str,
-    ) -> Plan:
-        return plan_pipeline(
-            pipeline,
-            PROFILES,
-            rate_rps,
-            objective=objective,
-            compat=compat,
-            allocation=allocation,
-            solver=solver,
-        )
-
-    return replace(world.services(), profiles=lambda _: PROFILES, plan=plan)
+    return solving(replace(world.services(), profiles=lambda _: PROFILES))
