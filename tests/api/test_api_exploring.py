@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -95,3 +96,22 @@ def test_fits_are_those_that_are_planned_with() -> None:
 
 def test_fits_of_what_is_not_there(api: ApiClient) -> None:
     assert api.get(f"{OCR}/profiles/nope/fits").status_code == 404
+
+
+def test_a_decision_links_to_those_before_and_after() -> None:
+    world = FakeWorld().play(20)
+    # Two of one tick, as where somebody asks for something.
+    world.apply("ocr", world.log[-1].configs, "asked for")
+    world.tick()
+    api, ids = ApiClient(world.services()), [each.decision_id for each in world.log]
+    links = [api.get(f"/v1/decisions/{each}").headers["link"] for each in ids]
+    for at, link in enumerate(links):
+        found = {rel: path for path, rel in re.findall(r'</v1/decisions/([^>]*)>; rel="(\w+)"', link)}
+        assert found.get("prev") == (ids[at - 1] if at else None)
+        assert found.get("next") == (ids[at + 1] if at + 1 < len(ids) else None)
+
+
+def test_a_decision_that_is_alone_links_to_none() -> None:
+    world = FakeWorld().play(1)
+    answer = ApiClient(world.services()).get(f"/v1/decisions/{world.log[0].decision_id}")
+    assert answer.status_code == 200 and "link" not in answer.headers

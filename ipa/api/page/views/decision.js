@@ -124,7 +124,7 @@ class DecisionView {
       const found = await ask(`/v1/pipelines/${encodeURIComponent(plan.pipeline)}/explanations`, { method: "POST", body, signal: this.closing.signal });
       new Explained(why).show(found);
       const isSame = JSON.stringify(found.plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas])) === JSON.stringify(plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas]));
-      why.append(el("p", { class: "note" }, isSame ? "Worked out anew just now, with the pipeline and profiles of now: the plan is the same."
+      why.querySelector("h2").after(el("p", { class: "note" }, isSame ? "Worked out anew just now, with the pipeline and profiles of now: the plan is the same."
         : "Worked out anew just now, with the pipeline and profiles of now, which give another plan than then: this explains the one of now."));
     } catch (error) {
       if (this.closing.signal.aborted) return;

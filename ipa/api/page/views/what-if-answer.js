@@ -4,6 +4,7 @@ import { el, number, plain } from "../dom.js";
 import { changes, delta, refusal, seconds, table } from "../tables.js";
 
 const percent = (ratio) => (ratio === null || ratio === undefined ? "–" : `${(100 * ratio).toFixed(0)} %`);
+const ONE = { sla: "second of SLA", cores: "core", memory: "GiB" };
 const PLANNED = [
   { text: "Busy (ρ)", figure: true, of: (stage) => percent(stage.utilisation_ratio) },
   { text: "Service", figure: true, of: (stage) => seconds(stage.latency_s) },
@@ -86,7 +87,7 @@ export class Comparison {
     const { plan, set } = this;
     const of = [`latency takes ${percent(plan.latency_s / plan.sla_s)} of the SLA`];
     if (set.cores) of.push(`cores take ${percent(plan.cost_cores / Number(set.cores))} of the budget`);
-    const prices = plan.prices.filter(([, price]) => price > 0).map(([limit, price]) => `one more of ${limit} is worth ${price.toPrecision(3)}`);
+    const prices = plan.prices.filter(([, price]) => price > 0).map(([limit, price]) => `one ${ONE[limit] ?? `unit of ${limit}`} more is worth about ${price.toPrecision(3)}`);
     return el("p", { class: "note" }, `${[...of, ...prices].join("; ")}. Objective ${plan.objective.toPrecision(5)}.`);
   }
 
