@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page
 from experiments.page_speed.slider import given, names, sliding_ms
 from tests.fakes.browsing import OPENED, VIEWS, chromium, serving
 from tests.fakes.services import FakeWorld
+from tests.fakes.viewed import viewed
 
 TICKS = 600
 FIGURES = 5
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5, help="how often each is measured")
     times = parser.parse_args().times
     world = FakeWorld().play(TICKS)
-    with chromium() as browser, serving(world.services()) as url:
+    with chromium() as browser, serving(viewed(world)) as url:
         for view, address in VIEWS.items():
             print(f"{view:12} opens in {spread(lambda at=address: opening_ms(browser, url, at), times)}")
         print(f"{'a tick':12} shows in {spread(lambda: moving_ms(browser, url, world), times)}")

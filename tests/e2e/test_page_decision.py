@@ -169,10 +169,13 @@ def test_all_of_it_can_be_kept(browser: Browser, url: str, world: FakeWorld, tmp
         assert serious(page) == []
 
 
-def test_it_is_read_on_a_phone(browser: Browser, url: str, world: FakeWorld) -> None:
-    with opened(browser, f"{url}#/decision/{change(world).decision_id}", width=PHONE) as page:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_read_on_a_phone(browser: Browser, url: str, world: FakeWorld, scheme: Any) -> None:
+    address = f"{url}#/decision/{change(world).decision_id}"
+    with opened(browser, address, width=PHONE, color_scheme=scheme) as page:
         expect(region(page, "Rejected alternatives beside the plan")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+        assert serious(page) == []
 
 
 def test_one_that_is_not_there_is_said(browser: Browser, url: str) -> None:

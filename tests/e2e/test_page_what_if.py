@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
 from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
 from tests.fakes.services import FakeWorld
 from tests.fakes.viewed import viewed
@@ -220,3 +224,33 @@ def test_before_any_load_was_seen_a_rate_is_asked_for(browser: Browser) -> None:
         expect(answer).to_contain_text("Say the rate to plan for.")
         page.locator("#what-if-rate_rps").fill("5")
         expect_figures(page, planned(url, {"rate_rps": 5}))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_that_follows_is_read_by_everyone(browser: Browser, url: str, scheme: Any) -> None:
+    with opened(browser, f"{url}#/what-if/ocr?rate_rps=9", color_scheme=scheme) as page:
+        expect(page.get_by_role("region", name="Rejected alternatives beside the plan")).to_be_visible()
+        expect(page.get_by_text(re.compile("The .* plans as a list"))).to_be_visible()
+        page.get_by_text("Replicas, batches, solver").click()
+        assert serious(page) == []
+
+
+def test_the_last_move_wins_over_one_that_is_still_planned(browser: Browser, world: FakeWorld) -> None:
+    services, may_answer = viewed(world), threading.Event()
+
+    def slow(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+        if rate_rps == 7:
+            assert may_answer.wait(60)
+        return services.plan(pipeline, rate_rps, **options)
+
+    with serving(replace(services, plan=slow)) as url, opened(browser, f"{url}#/what-if/ocr") as page:
+        rate = page.locator("#what-if-rate_rps")
+        with page.expect_request(lambda request: request.post_data == '{"rate_rps":7}'):
+            rate.fill("7")
+        rate.fill("9")
+        expect_plan(page, planned(url, {"rate_rps": 9}))
+        may_answer.set()
+        # Answered by then: this one was asked for later.
+        planned(url, {"rate_rps": 7})
+        expect(page.get_by_role("region", name="Why this plan")).to_contain_text("limits")
+        expect_plan(page, planned(url, {"rate_rps": 9}))

@@ -42,10 +42,13 @@ export class Experiment {
     this.bar.value = one.percent;
     const about = terms([["Pipeline", el("a", { href: hashOf({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], ["Policy", asked.policy ?? "ours"],
       ["Objective", asked.objective ?? null], ["Seed", String(asked.seed ?? 0)], ["Asked at", clock(one.created_at)], ["Ended at", one.ended_at ? clock(one.ended_at) : null]]);
+    const focused = this.box.contains(document.activeElement) ? document.activeElement.dataset.of : null;
     this.box.replaceChildren(el("h2", {}, `${one.phase[0].toUpperCase()}${one.phase.slice(1)}${isEnded(one) ? "" : `, ${one.percent} %`}`), about,
       ...(isEnded(one) ? [] : [this.bar, el("p", { class: "command" }, this.act("Cancel", "POST", ":cancel"))]),
       ...(one.fault ? [refusal({ message: one.fault.detail, hint: one.fault.hint })] : []), ...(one.result ? this.result(one) : []),
       ...(isEnded(one) ? [el("p", { class: "command" }, one.result ? this.keep(one) : "", el("a", { href: hashOf({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
+    // A bar that moves on must not take the keyboard away.
+    if (focused) this.box.querySelector(`[data-of="${focused}"]`)?.focus();
     if (one.result && !this.figure) this.drawReasons(one.result.decisions_by_reason);
   }
 
@@ -71,7 +74,7 @@ export class Experiment {
   }
 
   act(text, method, suffix) {
-    const button = el("button", { type: "button", class: "button" }, text);
+    const button = el("button", { type: "button", class: "button", "data-of": text }, text);
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {

@@ -30,8 +30,11 @@ class Experiments {
     const key = JSON.stringify(found.experiments);
     if (key === this.key) return;
     this.key = key;
+    const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.of : null;
     this.list.replaceChildren(el("h2", {}, "Experiments"), found.experiments.length ? this.rows(found.experiments)
       : el("p", { class: "empty" }, "None was started yet."));
+    // A bar that moves on must not take the keyboard away.
+    if (focused) this.list.querySelector(`[data-of="${focused}"]`)?.focus();
   }
 
   rows(experiments) {
@@ -44,7 +47,7 @@ class Experiments {
   }
 
   cancel(one) {
-    const button = el("button", { type: "button", class: "button" }, "Cancel", el("span", { class: "hidden" }, ` the experiment of ${one.asked.pipeline}`));
+    const button = el("button", { type: "button", class: "button", "data-of": one.experiment_id }, "Cancel", el("span", { class: "hidden" }, ` the experiment of ${one.asked.pipeline}`));
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {

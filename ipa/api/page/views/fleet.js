@@ -42,7 +42,7 @@ export async function open(root, { query }, tools) {
 
 class Fleet {
   constructor(root, query, tools) {
-    Object.assign(this, { tools, closing: new AbortController(), askedAt: -AGAIN_MS });
+    Object.assign(this, { tools, closing: new AbortController(), askedAt: -AGAIN_MS, rows: new Map() });
     const sort = query.get("sort") ?? "";
     this.set = { sort: sort.replace(/^-/, "") in COLUMNS ? sort : "pipeline", filter: query.get("filter") ?? "" };
     this.totals = el("section", { class: "card inputs", "aria-label": "All together" });
@@ -104,15 +104,29 @@ class Fleet {
     const of = (one) => `${one.pipeline} ${modeOf(one)} ${one.reason ?? ""} ${one.reason ? reasonTitle(one.reason) : ""} ${one.healthy ? "healthy" : "degraded"}`.toLowerCase();
     const found = this.fleet.pipelines.filter((one) => words.every((word) => of(one).includes(word))).sort(order(COLUMNS[name].by, isDown));
     this.count.textContent = `${found.length} of ${this.fleet.pipelines.length}`;
-    this.body.replaceChildren(...found.slice(0, FIRST_ROWS).map(row));
+    // Once all were there none goes away for a moment: the page would jump.
+    const first = this.rows.size ? found.length : FIRST_ROWS;
+    const focused = this.body.contains(document.activeElement) ? document.activeElement : null;
+    this.body.replaceChildren(...found.slice(0, first).map((one) => this.row(one)));
+    if (focused?.isConnected) focused.focus({ preventScroll: true });
     if (!found.length) this.body.append(el("tr", {}, el("td", { class: "empty", colspan: String(this.heads.length) }, this.fleet.pipelines.length ? "None is like that." : "There are no pipelines that you may see.")));
-    this.append(found, FIRST_ROWS);
+    this.append(found, first);
+  }
+
+  /** The row of a pipeline, made anew only where it says something else. */
+  row(one) {
+    const key = JSON.stringify(one);
+    const kept = this.rows.get(one.pipeline);
+    if (kept?.key === key) return kept.node;
+    const node = row(one);
+    this.rows.set(one.pipeline, { key, node });
+    return node;
   }
 
   append(found, from) {
     if (from >= found.length) return;
     this.timer = setTimeout(() => {
-      this.body.append(...found.slice(from, from + CHUNK).map(row));
+      this.body.append(...found.slice(from, from + CHUNK).map((one) => this.row(one)));
       this.append(found, from + CHUNK);
     });
   }

@@ -91,8 +91,8 @@ class WhatIf {
   /** The best plan for what is set now. One question at a time, and of those that come meanwhile the last. */
   async plan() {
     if (this.isAsking) {
+      if (!this.isWanted) this.impatient = setTimeout(() => this.running.abort(), this.askedAt + PATIENCE_MS - performance.now());
       this.isWanted = true;
-      if (performance.now() - this.askedAt > PATIENCE_MS) this.running.abort();
       return;
     }
     if (!this.hasRate()) return this.comparison.refused(NO_RATE);
@@ -108,6 +108,7 @@ class WhatIf {
       if (error.status === 429) this.again = setTimeout(() => this.plan(), 1000);
       else if (error.name !== "AbortError") this.comparison.refused(error);
     } finally {
+      clearTimeout(this.impatient);
       this.isAsking = false;
     }
     if (!this.isWanted) return this.more.follow(bodyOf(this.set));
@@ -141,7 +142,7 @@ class WhatIf {
   close() {
     this.closing.abort();
     this.running.abort();
-    for (const timer of [this.waiting, this.resting, this.again]) clearTimeout(timer);
+    for (const timer of [this.waiting, this.resting, this.again, this.impatient]) clearTimeout(timer);
     this.more.close();
   }
 }
