@@ -131,7 +131,7 @@ def sample(status: dict[str, Any], at_s: float, applied: bool) -> dict[str, Any]
 
 
 def take_screenshot(url: str, path: Path) -> None:
-    """A picture of the page as it is now."""
+    """A picture of the page's Timeline as it is now."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -139,8 +139,8 @@ def take_screenshot(url: str, path: Path) -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
-        page.goto(url)
-        page.wait_for_timeout(2500)
+        page.goto(f"{url.rstrip('/')}/#/timeline")
+        page.locator("#figure-accuracy .plot .l").wait_for()
         page.screenshot(path=str(path), full_page=True)
         browser.close()
 

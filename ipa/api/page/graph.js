@@ -4,6 +4,9 @@ import { duration, el, meter, number, plain, putter } from "./dom.js";
 
 const KINDS = { router: "sends each request to some of the next", combiner: "joins its answers", transformer: "changes what passes" };
 
+// Between two cards there is less; further away is another.
+const BESIDE_PX = 60;
+
 export class Graph {
   constructor(parent) {
     this.columns = el("ol", { class: "columns" });
@@ -30,13 +33,13 @@ export class Graph {
     if (!running) return;
     this.running = running;
     const frame = this.box.getBoundingClientRect();
-    const parts = this.pipeline.stages.flatMap((stage) => stage.after.flatMap((edge) => this.arrow(edge, stage, frame)));
+    const parts = this.pipeline.stages.flatMap((stage) => [...stage.after.flatMap((edge) => this.arrow(edge, stage, frame)), this.label(stage, frame)]);
     this.arrows.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
     this.arrows.replaceChildren(...parts);
   }
 
   arrow(edge, stage, frame) {
-    const [from, to] = [edge.parent, stage.stage].map((name) => this.box.querySelector(`[data-stage="${CSS.escape(name)}"]`)?.getBoundingClientRect());
+    const [from, to] = [edge.parent, stage.stage].map((name) => this.place(name));
     if (!from || !to) return [];
     const isDown = to.left < from.right;
     const [x1, y1] = isDown ? [from.left + from.width / 2, from.bottom] : [from.right, from.top + from.height / 2];
@@ -46,7 +49,20 @@ export class Graph {
     const line = isDown ? `M${a} ${b}C${a} ${my} ${c} ${my} ${c} ${d - 3}` : `M${a} ${b}C${mx} ${b} ${mx} ${d} ${c - 3} ${d}`;
     const head = isDown ? `M${c - 5} ${d - 8}L${c} ${d - 2}L${c + 5} ${d - 8}` : `M${c - 8} ${d - 5}L${c - 2} ${d}L${c - 8} ${d + 5}`;
     return [el("path", { d: line }), el("path", { d: head }),
-      el("text", { x: isDown ? mx + 8 : mx, y: isDown ? my + 4 : my - 8, "text-anchor": isDown ? "start" : "middle" }, this.words(edge))];
+      isDown ? "" : el("text", { x: mx, y: my - 8, "text-anchor": "middle" }, this.words(edge))];
+  }
+
+  /** Where cards stand below each other arrows run behind them, so that what they carry is said above the card. */
+  label(stage, frame) {
+    const to = this.place(stage.stage), from = this.place(stage.after[0]?.parent);
+    if (!to || !from || to.left >= from.right) return "";
+    const isOne = stage.after.length === 1 && to.top - from.bottom < BESIDE_PX;
+    const words = stage.after.map((edge) => [isOne ? "" : edge.parent, this.words(edge)].filter(Boolean).join(" ")).join(", ");
+    return el("text", { x: to.left + to.width / 2 - frame.left + 12, y: to.top - frame.top - 14 }, words);
+  }
+
+  place(name) {
+    return name && this.box.querySelector(`[data-stage="${CSS.escape(name)}"]`)?.getBoundingClientRect();
   }
 
   /** How many items for each one, and which share of the requests. */

@@ -1,0 +1,153 @@
+"""The page's own modules, called in a real Chromium: how it asks, how it listens, and what figures draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, TimeoutError, expect
+
+from tests.fakes.browsing import chromium, opened, serious, serving
+from tests.fakes.services import FakeWorld
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+LISTEN = """async () => {
+  const { listen } = await import("/assets/ask.js");
+  window.heard = [];
+  window.stop = new AbortController();
+  listen("ocr", (event) => window.heard.push(event), window.stop.signal).then(() => { window.ended = true; });
+}"""
+ASK = """async ([path, options]) => {
+  const { ask } = await import("/assets/ask.js");
+  try { return await ask.full(path, options); } catch (error) { return { name: error.name, ...error }; }
+}"""
+DRAW = """async (facts) => {
+  const { Figure } = await import("/assets/figure.js");
+  document.querySelector("#view").replaceChildren();
+  new Figure(document.querySelector("#view"), { id: "drawn", title: "Drawn", unit: "cores" }).show(facts);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return FakeWorld().play(30)
+
+
+@pytest.fixture
+def page(browser: Browser, world: FakeWorld) -> Iterator[Page]:
+    # The browser says of each answer what went wrong, also of those that are asked for here.
+    with serving(world.services()) as url, opened(browser, f"{url}#/health", allowed="status of 4") as page:
+        yield page
+
+
+def heard_after_ticks(page: Page, world: FakeWorld, count: int) -> list[dict[str, Any]]:
+    """What was heard once it is so much; the first ticks may be before the stream has begun."""
+    for _ in range(20):
+        world.tick()
+        with suppress(TimeoutError):
+            page.wait_for_function("count => window.heard.length >= count", arg=count, timeout=1000)
+            break
+    heard: list[dict[str, Any]] = page.evaluate("window.heard")
+    return heard
+
+
+def test_events_are_heard_once_each_over_a_stream_that_breaks(browser: Browser, world: FakeWorld) -> None:
+    services = world.services()
+    streams = services.streams
+    assert streams is not None
+    streams.longest_s, streams.feed.poll_s = 3600.0, 0.02
+    with serving(services) as url, opened(browser, f"{url}#/health") as page:
+        page.evaluate(LISTEN)
+        assert heard_after_ticks(page, world, 1)
+        # It asks again once the stream has ended.
+        with page.expect_response(lambda answer: "/v1/events" in answer.url):
+            streams.stopping = lambda: True
+            world.play(2)
+        streams.stopping = lambda: False
+        last = world.kept[-1].seq
+        page.wait_for_function("last => window.heard.some((event) => event.id === last)", arg=str(last))
+        heard = heard_after_ticks(page, world, 4)
+        assert {event["kind"] for event in heard} == {"decision"}
+        ids = [int(event["id"]) for event in heard]
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+        assert [event["data"]["pipeline"] for event in heard] == ["ocr"] * len(heard)
+        page.evaluate("window.stop.abort()")
+        page.wait_for_function("window.ended")
+
+
+def test_without_a_stream_it_looks_now_and_then(browser: Browser, world: FakeWorld) -> None:
+    services = world.services()
+    object.__setattr__(services, "streams", None)
+    with serving(services) as url, opened(browser, f"{url}#/health") as page:
+        page.evaluate(LISTEN)
+        page.wait_for_function("window.heard.length")
+        assert page.evaluate("window.heard[0]") == {"id": "", "kind": "poll", "data": None}
+
+
+def test_what_the_service_refuses_is_told_with_its_hint(page: Page) -> None:
+    refused = page.evaluate(ASK, ["/v1/pipelines/nobody/status", {}])
+    assert (refused["name"], refused["status"], refused["code"]) == ("Refused", 404, "not_found")
+    assert "nobody" in refused["detail"]
+    assert refused["hint"]
+    wrong = page.evaluate(ASK, ["/v1/pipelines/ocr/plans", {"method": "POST", "body": {"rate_rps": -1}}])
+    assert wrong["status"] == 422
+    assert wrong["errors"]
+
+
+def test_what_it_answers_comes_with_its_status_and_is_sent_as_json(page: Page) -> None:
+    made = page.evaluate(ASK, ["/v1/pipelines/ocr/plans", {"method": "POST", "body": {"rate_rps": 5}}])
+    assert made["status"] in (200, 201)
+    assert made["body"]
+
+
+def test_bars_of_words_stand_side_by_side(page: Page) -> None:
+    words = ["a", "b", "c"]
+    series = [
+        {"name": "now", "kind": "bars", "x": words, "y": [1, 2, 3]},
+        {"name": "then", "kind": "bars", "x": words, "y": [2, 1, None], "colour": "teal"},
+    ]
+    page.evaluate(DRAW, {"series": series})
+    bars = page.locator("#figure-drawn .plot .bar")
+    expect(bars).to_have_count(5)
+    boxes = [bars.nth(index).bounding_box() for index in range(5)]
+    edges = sorted((box["x"], box["x"] + box["width"]) for box in boxes if box)
+    assert all(left[1] <= right[0] + 0.5 for left, right in pairwise(edges))
+    expect(page.locator("#figure-drawn .plot")).to_contain_text("b")
+
+
+def test_a_point_is_read_out_and_followed(page: Page) -> None:
+    points = {
+        "name": "plans", "kind": "points", "x": [1, 2, 4], "y": [0.2, 0.5, 0.9],
+        "text": ["first", "second", "third"], "href": ["#/fleet", "#/health", "#/fleet"],
+    }  # fmt: skip
+    page.evaluate(DRAW, {"series": [points], "x_title": "cost"})
+    expect(page.locator("#figure-drawn .plot .dot")).to_have_count(3)
+    page.locator("#figure-drawn .plot .dot").nth(1).hover(force=True)
+    expect(page.locator("#figure-drawn .tip")).to_contain_text("second")
+    expect(page.locator("#figure-drawn .tip")).to_contain_text("0.5 cores")
+    page.locator("#figure-drawn .plot .dot").nth(1).click(force=True)
+    assert page.evaluate("location.hash") == "#/health"
+
+
+def test_a_gap_is_a_gap_and_markup_stays_text(page: Page) -> None:
+    evil = "<img src=x>"
+    line = {"name": evil, "kind": "line", "x": [0, 1, 2, 3, 4], "y": [1, 1, None, 1, 1]}
+    page.evaluate(DRAW, {"series": [line]})
+    expect(page.locator("#figure-drawn .plot .l")).to_have_count(2)
+    expect(page.locator("#figure-drawn .legend")).to_contain_text(evil)
+    assert page.locator("#figure-drawn img").count() == 0
+
+
+def test_nothing_to_draw_is_said(page: Page) -> None:
+    page.evaluate(DRAW, {"series": [], "empty": "No run has ended yet."})
+    expect(page.locator("#figure-drawn")).to_contain_text("No run has ended yet.")
+    assert serious(page) == []
