@@ -139,7 +139,7 @@ def address(path: str, pipeline: str, decision: str) -> str:
     named = path.replace("{pipeline}", pipeline).replace("{decision_id}", decision)
     named = named.replace("{plan_id}", plan_of(pipeline)).replace("{experiment_id}", experiment_of(pipeline))
     named = named.replace("{stage}", "detect").replace("{freeze}", "none").replace("{code}", "input")
-    return f"{named}/page.js" if path == "/assets" else named
+    return f"{named}/app.js" if path == "/assets" else named
 
 
 def body_of(method: str, path: str, pipeline: str) -> Any:

@@ -300,7 +300,7 @@ def test_h9_other_sites_frames_and_names(case: Case, world: FakeWorld) -> None:
     places = (
         "/",
         "/docs",
-        "/assets/page.js",
+        "/assets/app.js",
         "/v1/pipelines",
         f"{OCR}/status",
         "/problems/input",
