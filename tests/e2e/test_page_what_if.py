@@ -226,6 +226,18 @@ def test_before_any_load_was_seen_a_rate_is_asked_for(browser: Browser) -> None:
         expect_figures(page, planned(url, {"rate_rps": 5}))
 
 
+def test_a_budget_above_that_of_a_change_raises_both(browser: Browser, world: FakeWorld) -> None:
+    services = viewed(world)
+    ocr = services.pipelines["ocr"]
+    ocr = replace(ocr, bounds=replace(ocr.bounds, cores=2.0, transition_cores=3.0))
+    given = replace(services, pipelines={"ocr": ocr})
+    with serving(given) as url, opened(browser, f"{url}#/what-if/ocr?rate_rps=14") as page:
+        expect_plan(page, planned(url, {"rate_rps": 14}))
+        expect(page.get_by_text(re.compile("The .* plans as a list"))).to_be_visible()
+        page.locator("#what-if-cores").fill("6")
+        expect_plan(page, planned(url, {"rate_rps": 14, "bounds": {"cores": 6, "transition_cores": 6}}))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_that_follows_is_read_by_everyone(browser: Browser, url: str, scheme: Any) -> None:
     with opened(browser, f"{url}#/what-if/ocr?rate_rps=9", color_scheme=scheme) as page:

@@ -11,7 +11,7 @@ import { Explained } from "./explained.js";
 
 export const title = "Decision";
 
-/** Without an id it is the newest of the pipeline, and stays so while the page is open. */
+/** Without an id it is the newest of the pipeline; what comes after it is said. */
 export async function open(root, { path: [id], query }, tools) {
   const view = new DecisionView(root, tools);
   const name = query.get("pipeline");
@@ -29,20 +29,12 @@ class DecisionView {
     const { signal } = this.closing;
     const { decisions: [found] } = await ask(`/v1/pipelines/${encodeURIComponent(name)}/decisions?limit=1`, { signal });
     if (!found) return this.root.replaceChildren(el("p", { class: "card empty" }, "Nothing was decided yet. The first tick does; it then shows here by itself."));
-    // What holds on is only said to; a page that changes each tick cannot be read.
-    const key = JSON.stringify([found.reason, found.detail, found.configs, found.plan?.stages]);
-    if (key === this.key && this.shownId !== found.decision_id) return this.newer(found);
-    this.key = key;
-    return this.load(found.decision_id);
-  }
-
-  /** A decision that says the same as the one that is shown. */
-  newer(found) {
-    this.later.replaceChildren(`Said again at ${clock(found.at)}: `, el("a", { href: hashOf({ view: "decision", path: [found.decision_id] }) }, `tick ${found.tick}`));
+    if (!this.shownId) return this.load(found.decision_id);
+    // A page that changes each tick cannot be read: what came since is said, and is a link away.
+    if (found.decision_id !== this.shownId) this.later.replaceChildren("Since then: ", el("a", { href: hashOf({ view: "decision", path: [found.decision_id] }) }, `${reasonTitle(found.reason)}, tick ${found.tick}`), ` at ${clock(found.at)}`);
   }
 
   async load(id) {
-    if (id === this.shownId) return;
     const { signal } = this.closing;
     const { body: decision, headers } = await ask.full(`/v1/decisions/${encodeURIComponent(id)}`, { signal });
     this.shownId = id;

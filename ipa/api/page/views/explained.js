@@ -13,7 +13,7 @@ export class Explained {
   show(found) {
     const { binding, prices, alternatives, flips, unchanged, remedies, unfinished } = found;
     this.box.replaceChildren(
-      el("h2", {}, "Why this plan"),
+      el("h2", {}, "Why this plan ", el("small", {}, `for ${number(found.plan.rate_rps, 2)} rps`)),
       el("p", {}, found.summary),
       ...(found.plan.stages.length ? this.bound(binding, found) : []),
       ...list("How near the limits are", found.limits.filter(isTold).map(limitWords)),

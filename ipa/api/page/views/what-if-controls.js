@@ -20,7 +20,7 @@ export function controlsOf(pipeline, status, objectiveName) {
   const found = [
     { name: "rate_rps", label: "Rate", unit: "rps", now: rate, least: 0.01, most: nice(4 * optional(rate, 10)), note: "the upper forecast now" },
     { name: "sla_s", label: "SLA", unit: "s", now: sla, least: 0.001, most: round(3 * sla), note: "latency that a plan must meet" },
-    { name: "cores", label: "Core budget", unit: "cores", now: bounds.cores, least: 0.1, most: nice(2 * cores), step: 0.5, note: bounds.cores === null ? "no budget now" : "" },
+    { name: "cores", label: "Core budget", unit: "cores", now: bounds.cores, least: 0.1, most: nice(2 * cores), step: 0.5, note: bounds.cores === null ? "no budget now" : bounds.transition_cores === null ? "" : `${plain(bounds.transition_cores)} while it changes, or the budget` },
     weight("alpha", "Weight of accuracy, α", objective.alpha, ""),
     weight("beta", "Weight of a core, β", objective.beta, ""),
     weight("delta", "Weight of a batch item, δ", objective.delta, ""),
@@ -48,8 +48,11 @@ const WEIGHTS = ["alpha", "beta", "delta"];
 const BOUNDS = ["cores", "min_replicas", "max_replicas", "accuracy_floor", "transition_cores"];
 export const NAMES = ["objective", "rate_rps", "sla_s", ...WEIGHTS, ...BOUNDS, "batch_sizes", "compat", "allocation", "solver"];
 
-/** The body of POST plans for what is set, {name: text}. */
-export function bodyOf(set) {
+/** The body of POST plans for what is set, {name: text}; `bounds` are the pipeline's. */
+export function bodyOf(asked, bounds) {
+  const { transition_cores: during } = bounds;
+  // More cores at rest than during a change is a contradiction.
+  const set = during !== null && Number(asked.cores) > during ? { transition_cores: asked.cores, ...asked } : asked;
   const number = (names) => Object.fromEntries(names.filter((name) => set[name]).map((name) => [name, Number(set[name])]));
   const some = (name, values) => (Object.keys(values).length ? { [name]: values } : {});
   const sizes = set.batch_sizes ? { batch_sizes: set.batch_sizes.split(/[\s,]+/).filter(Boolean).map(Number) } : {};

@@ -8,6 +8,7 @@ import { inShort, refusal, seconds, table } from "../tables.js";
 import { Explained } from "./explained.js";
 
 const REST_MS = 500;
+const MOST_MS = 2000;
 
 /** One question at a time, of those that wait the last: a slider must not wait for these. */
 export class Background {
@@ -31,12 +32,15 @@ export class Background {
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => this.drawFrontier());
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.ask(), REST_MS);
+    // A forecast may change each tick: that is no reason to wait for ever.
+    this.since ??= performance.now();
+    this.timer = setTimeout(() => this.ask(), Math.min(REST_MS, Math.max(0, this.since + MOST_MS - performance.now())));
   }
 
   async ask() {
     if (this.isAsking || this.closing.signal.aborted) return;
     this.isAsking = true;
+    this.since = null;
     const body = this.wanted;
     await this.askFrontier(body);
     if (this.wanted === body) await this.askWhy(body);
@@ -49,7 +53,8 @@ export class Background {
     const { most } = this.view.controls.get("cores").spec;
     const { weights, solver, ...asked } = body;
     const free = { ...asked, bounds: { ...body.bounds, cores: most, accuracy_floor: 0 } };
-    delete free.bounds.transition_cores;
+    // Never below the budget; it matters only from what runs.
+    if (this.view.pipeline.bounds.transition_cores !== null || free.bounds.transition_cores) free.bounds.transition_cores = Math.max(most, free.bounds.transition_cores ?? 0, this.view.pipeline.bounds.transition_cores ?? 0);
     const key = JSON.stringify(free);
     if (key === this.shown) {
       this.drawList();

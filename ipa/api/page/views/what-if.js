@@ -99,7 +99,7 @@ class WhatIf {
     this.isAsking = true;
     this.running = new AbortController();
     this.askedAt = performance.now();
-    const body = bodyOf(this.set);
+    const body = bodyOf(this.set, this.pipeline.bounds);
     try {
       this.answer = await ask(`${this.base}/plans`, { method: "POST", body, signal: this.running.signal });
       if (!this.closing.signal.aborted) this.comparison.planned(this.answer, this.set);
@@ -111,7 +111,7 @@ class WhatIf {
       clearTimeout(this.impatient);
       this.isAsking = false;
     }
-    if (!this.isWanted) return this.more.follow(bodyOf(this.set));
+    if (!this.isWanted) return this.more.follow(bodyOf(this.set, this.pipeline.bounds));
     this.isWanted = false;
     return this.plan();
   }
