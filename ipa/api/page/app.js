@@ -54,6 +54,8 @@ function arrive() {
   const takesFocus = here.isOpen && document.activeElement !== $("pipelines");
   const root = el("section", { "aria-busy": "true", class: `view view-${place.view}` });
   here = { place, handle: null, root, isOpen: false };
+  // While the pipelines are asked for; what fails is loaded again when the view is opened.
+  view.load().catch(() => {});
   chosen = named(place) || chosen;
   $("view").replaceChildren(root);
   dress();

@@ -46,7 +46,7 @@ async function reached(act) {
     return await act();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Gone(error.message);
+    throw new Gone("It cannot be reached", { cause: error });
   }
 }
 

@@ -10,7 +10,7 @@ const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200,
 export function xAxis(series, range) {
   const all = series.flatMap((one) => one.x);
   const first = all.find((x) => x !== null && x !== undefined);
-  const kind = typeof first !== "string" ? "number" : TIME.test(first) ? "time" : "words";
+  const kind = typeof first !== "string" ? "number" : isTime(first) ? "time" : "words";
   if (kind === "words") {
     const words = [...new Set(all)];
     const at = new Map(words.map((word, index) => [word, index]));
@@ -28,6 +28,9 @@ export function yAxis(series, { y_max: ceiling, limit }) {
   const [low, high] = extent([0, ...values, limit ? limit.value * 1.12 : 0]);
   return { from: low < 0 ? -round(-low * 1.06) : 0, to: ceiling ?? round(high * 1.06 || 1) };
 }
+
+/** Whether it is a time as the service writes them. */
+export const isTime = (value) => typeof value === "string" && TIME.test(value);
 
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -64,12 +67,12 @@ export function timeTicks({ from, to }, most) {
   return found;
 }
 
-/** A tick's or a value's x as it is read. */
-export function readX({ kind, from, to, words }, value) {
+/** A tick's or a value's x as it is read; `exact` where it is one value's. */
+export function readX({ kind, from, to, words }, value, exact = false) {
   if (kind === "words") return String(words[Math.round(value)]);
   if (kind === "number") return readY(value);
   const day = to - from > DAY_MS ? `${new Date(value).toLocaleDateString([], { month: "short", day: "numeric" })} ` : "";
-  return `${day}${to - from > 600000 ? clock(value).slice(0, 5) : clock(value)}`;
+  return `${day}${to - from > 600000 && !exact ? clock(value).slice(0, 5) : clock(value)}`;
 }
 
 /** A number with as many digits as tell something. */

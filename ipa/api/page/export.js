@@ -1,5 +1,6 @@
 // What a figure gives away: its numbers as rows and CSV, its picture as PNG.
 
+import { isTime } from "./axes.js";
 import { el } from "./dom.js";
 
 const TYPES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "stroke-linecap", "opacity", "fill-opacity",
@@ -22,18 +23,19 @@ export function tableOf({ series, x_title: title, marks = [] }, unit) {
     });
   }
   const first = series.find((one) => one.x.length)?.x[0];
-  const isTime = typeof first === "string" && first.includes("T");
   const sorted = [...rows.values()];
-  if (isTime || typeof first === "number") sorted.sort((a, b) => (a.x < b.x ? -1 : a.x > b.x ? 1 : 0));
+  if (isTime(first) || typeof first === "number") sorted.sort((a, b) => (a.x < b.x ? -1 : a.x > b.x ? 1 : 0));
   const marked = new Map(marks.map(({ x, text }) => [x, text]));
-  const head = [title || (isTime ? "time" : "x"), ...columns.map((column) => column.name), ...(marks.length ? ["change"] : [])];
+  const head = [title || (isTime(first) ? "time" : "x"), ...columns.map((column) => column.name), ...(marks.length ? ["change"] : [])];
   return { head, rows: sorted.map(({ x, cells }) => [x, ...columns.map((column) => cells.get(column) ?? null), ...(marks.length ? [marked.get(x) ?? null] : [])]) };
 }
 
 function columnsOf(one, unit) {
   const named = (part) => [one.name, part].filter(Boolean).join(" ") + (unit ? ` (${unit})` : "");
   return [...(one.y ? [{ name: named(""), x: one.x, values: one.y }] : []),
-    ...(one.lower ? [{ name: named("lower"), x: one.x, values: one.lower }, { name: named("upper"), x: one.x, values: one.upper }] : []),
+    // A band that begins at its own line has no other lower end.
+    ...(one.lower && one.lower !== one.y ? [{ name: named("lower"), x: one.x, values: one.lower }] : []),
+    ...(one.upper ? [{ name: named("upper"), x: one.x, values: one.upper }] : []),
     ...(one.text ? [{ name: `${one.name} text`, x: one.x, values: one.text }] : [])];
 }
 

@@ -1,5 +1,6 @@
 // A figure: a chart with its title, its export as CSV and PNG, a link to it, and itself as a table.
 
+import { isTime } from "./axes.js";
 import { Chart } from "./chart.js";
 import { el } from "./dom.js";
 import { csv, png, save, tableOf } from "./export.js";
@@ -133,7 +134,7 @@ export class Figure {
     const { head, rows } = tableOf(this.facts, this.unit);
     const shown = rows.slice(-MOST_ROWS);
     const links = new Map((this.facts.marks ?? []).map((mark) => [mark.text, mark.href]));
-    const cell = (value) => (links.get(value) ? el("a", { href: links.get(value) }, value) : value === null ? "" : String(value));
+    const cell = (value) => (links.get(value) ? el("a", { href: links.get(value) }, value) : readable(value));
     this.rows.replaceChildren(
       rows.length > shown.length ? el("p", { class: "note" }, `The last ${MOST_ROWS} of ${rows.length} rows; the CSV has all.`) : "",
       el("table", {}, el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
@@ -150,6 +151,13 @@ export class Figure {
     if (limit) parts.push(`${limit.name} ${plainly(limit.value)} ${this.unit}`.trim());
     return `${this.title}, at last: ${parts.join(", ")}. Arrow keys read it.`;
   }
+}
+
+/** As it is read in a table; the CSV has every digit. */
+function readable(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number") return String(Number(value.toPrecision(4)));
+  return isTime(value) ? new Date(value).toLocaleString() : value;
 }
 
 const plainly = (value) => String(Number(value.toPrecision(3)));

@@ -67,7 +67,7 @@ export class Pointing {
 
   /** What is read there, a line each. */
   words() {
-    const { chart, at } = this, head = readX(chart.xs, at.value);
+    const { chart, at } = this, head = readX(chart.xs, at.value, true);
     if (at.one) return [at.one.name, ...this.told(at.one, at.index, at.value)];
     const rows = chart.facts.series.flatMap((one) => {
       const index = this.indexAt(one, at.value);

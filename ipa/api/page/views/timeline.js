@@ -90,10 +90,10 @@ function factsOf(past, [from, to], status) {
   const common = { marks, x_range: [from, to], empty: "No tick between these times." };
   const counts = past.counts(from, to);
   const stages = [...new Set(counts.flatMap(({ count }) => Object.keys(count)))];
-  const predicted = of("predicted", 1000);
+  const predicted = of("predicted", 1000), point = of("point");
   return {
     load: { ...common, series: [
-      { name: "forecast", kind: "band", colour: "violet", x, y: of("point"), lower: of("point"), upper: of("upper") },
+      { name: "forecast", kind: "band", colour: "violet", x, y: point, lower: point, upper: of("upper") },
       { name: "seen", kind: "line", colour: "blue", x, y: of("rate") }] },
     latency: { ...common, limit: { name: "SLA", value: status.sla_s * 1000 }, series: [
       ...(predicted.some((value) => value !== null) ? [{ name: "predicted", kind: "line", colour: "grey", x, y: predicted }] : []),
