@@ -15,11 +15,14 @@ from time import monotonic
 
 from playwright.sync_api import Browser, Page
 
+from experiments.page_speed.slider import given, names, sliding_ms
 from tests.fakes.browsing import OPENED, VIEWS, chromium, serving
 from tests.fakes.services import FakeWorld
+from tests.fakes.viewed import viewed
 
 TICKS = 600
 FIGURES = 5
+MOVES = 40
 IS_OPEN = f"() => document.querySelector('{OPENED}') && performance.now()"
 # Five figures of a band, a line and a step, with marks, drawn again and again with a point more.
 REDRAW = (Path(__file__).parent / "redraw.js").read_text()
@@ -73,7 +76,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5, help="how often each is measured")
     times = parser.parse_args().times
     world = FakeWorld().play(TICKS)
-    with chromium() as browser, serving(world.services()) as url:
+    with chromium() as browser, serving(viewed(world)) as url:
         for view, address in VIEWS.items():
             print(f"{view:12} opens in {spread(lambda at=address: opening_ms(browser, url, at), times)}")
         print(f"{'a tick':12} shows in {spread(lambda: moving_ms(browser, url, world), times)}")
@@ -81,6 +84,12 @@ def main() -> None:
             drawn = drawing_ms(browser, url, points)
             text = f"{median(drawn):.0f} ms, at most {max(drawn):.0f} ms"
             print(f"{FIGURES} figures of {points} points move on in {text}")
+    with chromium() as browser, serving(given(world)) as url:
+        for name in names():
+            with fresh(browser) as page:
+                moved = sliding_ms(page, url, name, MOVES)
+            text = f"{median(moved):.0f} ms, at most {max(moved):.0f} ms"
+            print(f"a slider of What-if over {name} shows its plan in {text}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ipa.api import (
     document,
     events,
     experiments,
+    exploring,
     fleet,
     gate,
     pipelines,
@@ -62,7 +63,14 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(reading.router)
-    for open_to_all in (events.router, pipelines.reading, plans.making, fleet.router, experiments.router):
+    for open_to_all in (
+        events.router,
+        pipelines.reading,
+        plans.making,
+        exploring.router,
+        fleet.router,
+        experiments.router,
+    ):
         app.include_router(open_to_all)
     for changing in (acting.router, pipelines.changing, plans.applying):
         app.include_router(changing, dependencies=[Depends(only_the_leader)])

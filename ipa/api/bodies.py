@@ -15,7 +15,7 @@ from ipa.control.said import WEEK
 from ipa.model.decision import Mode
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.parts import in_order, parts_of, share_faults
-from ipa.model.pipeline import Bounds, Pin, Pipeline, StageBounds
+from ipa.model.pipeline import Bounds, Goal, Objective, Pin, Pipeline, StageBounds
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
@@ -24,6 +24,7 @@ from ipa.profiling.points import Allocation
 Positive = Annotated[float, Field(ge=1e-9, le=1e9, strict=True, allow_inf_nan=False)]
 RateRps = Annotated[float, Field(ge=1e-6, le=1e9, strict=True, allow_inf_nan=False)]
 LatencyS = Annotated[float, Field(ge=1e-6, le=1e6, strict=True, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 
@@ -78,6 +79,24 @@ class BoundsBody(Body):
         return made
 
 
+class WeightsBody(Body):
+    """Weights of α·accuracy − β·cores − δ·Σ batch sizes that replace the objective's where they are given."""
+
+    alpha: Weight | None = None
+    beta: Weight | None = None
+    delta: Weight | None = None
+
+    def over(self, objective: Objective) -> Objective:
+        """The objective so weighed; InputError where its goal has an order instead of weights."""
+        given = self.model_dump(exclude_none=True)
+        if given and objective.goal is not Goal.WEIGHTED:
+            message = (
+                f"objective {objective.name!r} has the goal {objective.goal.value}, which has no weights"
+            )
+            raise InputError("there is nothing to weigh", problems=[Problem(message, pointer="/weights")])
+        return replace(objective, **given)
+
+
 class PlanBody(Body):
     """A what-if: nothing is written. `rate_rps` defaults to the forecast's upper quantile now."""
 
@@ -88,6 +107,7 @@ class PlanBody(Body):
     solver: Literal["auto", "gurobi", "highs", "exact"] = "auto"
     sla_s: LatencyS | None = None
     bounds: BoundsBody | None = None
+    weights: WeightsBody | None = None
 
     def pipeline(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with what the body replaces; NotFoundError for an unknown objective."""
@@ -95,6 +115,8 @@ class PlanBody(Body):
         objective = pipeline.objective(name)
         if self.sla_s is not None:
             objective = replace(objective, sla_s=self.sla_s)
+        if self.weights is not None:
+            objective = self.weights.over(objective)
         bounds = self.bounds.over(pipeline.bounds) if self.bounds else pipeline.bounds
         return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
 

@@ -102,9 +102,11 @@ class ExperimentView:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentList:
-    """The experiments that are known, newest first."""
+    """The experiments that are known, newest first; and the names of what one can be of."""
 
     experiments: tuple[ExperimentView, ...]
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    policies: tuple[str, ...] = tuple(POLICIES)
 
 
 @router.post("", status_code=202, dependencies=[Rationed])

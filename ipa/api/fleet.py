@@ -64,6 +64,7 @@ class ForecastView:
 class Share:
     """What a pipeline takes of the fleet. `cores` is None where what runs was not seen.
 
+    `latency_s` is at the percentile of its SLA, `sla_s`; None where it was not seen.
     `budget_cores` is its own bound, `share_ratio` its part of the cores that were seen of all pipelines.
     """
 
@@ -73,6 +74,8 @@ class Share:
     healthy: bool
     rate_rps: float | None
     forecast_upper_rps: float | None
+    latency_s: float | None
+    sla_s: float
     cores: float | None
     share_ratio: float | None
     budget_cores: float | None
@@ -247,6 +250,8 @@ def _share(services: Services, pipeline: Pipeline, live: LiveState, cores: float
         healthy=not live.degraded,
         rate_rps=live.rate_rps,
         forecast_upper_rps=live.forecast.upper_rps if live.forecast else None,
+        latency_s=live.latency_s,
+        sla_s=pipeline.sla.latency_s,
         cores=own,
         share_ratio=own / cores if own is not None and cores else None,
         budget_cores=pipeline.bounds.cores,

@@ -72,3 +72,14 @@ def _read(
     if before in ids:
         return found[ids.index(before) + 1 :]
     return [decision for decision in found if decision.tick < tick]
+
+
+def neighbours(log: DecisionLog, decision: Decision) -> dict[str, str]:
+    """The ids of the decisions right before ("prev") and after ("next") it, as far as there are such."""
+    found = log.decisions(decision.pipeline, limit=2 * SAME_TICK, before_tick=decision.tick + 2)
+    ids = [each.decision_id for each in found]
+    if decision.decision_id not in ids:
+        return {}
+    at = ids.index(decision.decision_id)
+    near = {"prev": ids[at + 1 : at + 2], "next": ids[at - 1 : at] if at else []}
+    return {name: each[0] for name, each in near.items() if each}

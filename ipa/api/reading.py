@@ -1,15 +1,16 @@
-"""Routes that read: pipelines, status, profiles, decisions, and what-if plans."""
+"""Routes that read: pipelines, status, profiles and decisions; and what those of plans begin with."""
 
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Response
 
 from ipa.api.bodies import PlanBody
 from ipa.api.gate import Asker
-from ipa.api.limits import JsonRoute, Rationed
-from ipa.api.paging import Paging, paging
+from ipa.api.limits import JsonRoute
+from ipa.api.paging import Paging, neighbours, paging
 from ipa.api.preconditions import etag
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
@@ -26,12 +27,6 @@ from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
-from ipa.optimize.explain import explain
-from ipa.optimize.explanation import Explanation
-from ipa.policies.planning import planning_problem
-
-# Seconds that an explanation may take; it mostly takes one.
-EXPLANATION_S = 5.0
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
@@ -94,23 +89,6 @@ def get_profile(pipeline: Named, stage: str, services: Using) -> StageProfile:
     return profiles[stage]
 
 
-@router.post("/pipelines/{pipeline}/explanations", tags=["plans"], dependencies=[Rationed])
-def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
-    """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
-    rate_rps = rate_of(pipeline, services, body)
-    with services.limits.solves.enter():
-        plan = planned(pipeline, services, body, rate_rps)
-        problem = planning_problem(
-            body.pipeline(pipeline),
-            services.profiles(pipeline.name),
-            rate_rps,
-            objective=body.objective or pipeline.default_objective,
-            compat=body.compat,
-            allocation=body.allocation,
-        )
-        return explain(problem, plan, EXPLANATION_S)
-
-
 def rate_of(pipeline: Pipeline, services: Services, body: PlanBody) -> float:
     """The rate that was asked for, or the forecast's upper quantile; InputError where there is neither."""
     if body.rate_rps is not None:
@@ -162,6 +140,12 @@ def verify_record(pipeline: Recorded, services: Using, anchor: Anchor = None) ->
 
 
 @router.get("/decisions/{decision_id}", tags=["decisions"])
-def get_decision(decision_id: str, services: Using) -> Decision:
-    """A decision with the inputs it was taken from."""
-    return services.log.decision(decision_id)
+def get_decision(decision_id: str, services: Using, response: Response) -> Decision:
+    """A decision with the inputs it was taken from. Link: the decisions right before and after it."""
+    decision = services.log.decision(decision_id)
+    links = neighbours(services.log, decision).items()
+    if links:
+        response.headers["Link"] = ", ".join(
+            f'</v1/decisions/{quote(each, safe="")}>; rel="{name}"' for name, each in links
+        )
+    return decision

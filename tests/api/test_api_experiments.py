@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import threading
@@ -66,6 +67,14 @@ def test_an_experiment_is_what_the_simulator_says(started: Start) -> None:
     assert "retry-after" not in api.get(address).headers
     (listed,) = api.get("/v1/experiments").json()["experiments"]
     assert listed == done
+
+
+def test_the_list_names_what_one_can_be_of() -> None:
+    found = ApiClient(FakeWorld().services()).get("/v1/experiments").json()
+    assert found["experiments"] == []
+    assert {"ours", "static"} <= set(found["policies"]) and "bursty" in found["workloads"]
+    for workload, policy in itertools.product(found["workloads"], found["policies"]):
+        assert ExperimentBody(pipeline="ocr", workload=workload, policy=policy).rates()
 
 
 def test_one_that_cannot_be_simulated_says_why() -> None:

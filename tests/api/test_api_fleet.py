@@ -44,6 +44,8 @@ def test_the_fleet_is_what_the_pipelines_use(api: ApiClient) -> None:
     (ocr,) = fleet["pipelines"]
     assert fleet["cores"] == ocr["cores"] == api.get("/v1/pipelines/ocr/status").json()["live"]["cost_cores"]
     assert (fleet["budget_cores"], ocr["budget_cores"], ocr["share_ratio"]) == (4.0, 4.0, 1.0)
+    status = api.get("/v1/pipelines/ocr/status").json()
+    assert (ocr["latency_s"], ocr["sla_s"]) == (status["live"]["latency_s"], status["sla_s"])
     give(api)
     fleet = api.get("/v1/fleet").json()
     assert fleet["budget_cores"] == 20.0

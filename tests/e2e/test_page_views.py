@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.fakes.browsing import OPENED, PHONE, VIEWS, chromium, opened, serious, serving, shoot
 from tests.fakes.services import FakeWorld
+from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 # A view that takes so long hangs; how long it takes `python -m experiments.page_speed` measures.
@@ -24,7 +25,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with serving(FakeWorld().play(57).services()) as url:
+    with serving(viewed(FakeWorld().play(57))) as url:
         yield url
 
 

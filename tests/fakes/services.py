@@ -39,6 +39,7 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
+from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
 from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans
@@ -428,6 +429,15 @@ class FakeWorld:
             plan=a_plan(forecast.upper_rps, self.rung) if self.log else None, decision=decision,
             next_tick_at=self.clock.now() + timedelta(seconds=TICK_S), tick_s=0.02,
         )  # fmt: skip
+
+
+def solving(services: Services) -> Services:
+    """The services with plans that are solved for, instead of the ladder's."""
+
+    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+        return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
+
+    return replace(services, plan=plan)
 
 
 def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:

@@ -1,10 +1,147 @@
-// Decision: not there yet.
+// One decision: what, when and why, from what to what, from which inputs, and what else there could have been.
 
-import { el } from "../dom.js";
+import { Refused, ask } from "../ask.js";
+import { clock, el, number, plain } from "../dom.js";
+import { save } from "../export.js";
+import { hashOf } from "../place.js";
+import { REASONS, reasonTitle } from "../reasons.js";
+import { remedy } from "../remedies.js";
+import { changes, copyButton, refusal, seconds, table, terms } from "../tables.js";
+import { Explained } from "./explained.js";
 
 export const title = "Decision";
 
-export async function open(root) {
-  root.append(el("p", { class: "empty" }, "Decision"));
-  return {};
+/** Without an id it is the newest of the pipeline; what comes after it is said. */
+export async function open(root, { path: [id], query }, tools) {
+  const view = new DecisionView(root, tools);
+  const name = query.get("pipeline");
+  await (id ? view.load(id) : view.newest(name));
+  return { update: id ? undefined : () => view.newest(name), close: () => view.closing.abort() };
+}
+
+class DecisionView {
+  constructor(root, tools) {
+    Object.assign(this, { root, tools });
+    this.closing = new AbortController();
+  }
+
+  async newest(name) {
+    const { signal } = this.closing;
+    const { decisions: [found] } = await ask(`/v1/pipelines/${encodeURIComponent(name)}/decisions?limit=1`, { signal });
+    if (!found) return this.root.replaceChildren(el("p", { class: "card empty" }, "Nothing was decided yet. The first tick does; it then shows here by itself."));
+    if (!this.shownId) return this.load(found.decision_id);
+    // A page that changes each tick cannot be read: what came since is said, and is a link away.
+    if (found.decision_id !== this.shownId) this.later.replaceChildren("Since then: ", el("a", { href: hashOf({ view: "decision", path: [found.decision_id] }) }, `${reasonTitle(found.reason)}, tick ${found.tick}`), ` at ${clock(found.at)}`);
+  }
+
+  async load(id) {
+    const { signal } = this.closing;
+    const { body: decision, headers } = await ask.full(`/v1/decisions/${encodeURIComponent(id)}`, { signal });
+    this.shownId = id;
+    this.links = Object.fromEntries([...(headers.get("Link") ?? "").matchAll(/<([^>]*)>; rel="(\w+)"/g)]
+      .map(([, path, rel]) => [rel, decodeURIComponent(path.split("/").pop())]));
+    this.draw(decision);
+    this.explain(decision);
+  }
+
+  draw(decision) {
+    const { tools } = this;
+    const todo = remedy(decision.reason, decision.pipeline.split("@")[0]).text;
+    const isApplied = decision.action === "apply";
+    this.later = el("p", { class: "note" });
+    this.why = el("section", { class: "card why", "aria-label": "Why this plan" });
+    const at = new Date(decision.at);
+    const said = el("section", { class: "card inputs", "aria-label": "The decision" },
+      el("h2", {}, reasonTitle(decision.reason)),
+      el("p", {}, decision.detail || "The decision says no more."),
+      el("details", { id: "reason" }, el("summary", {}, "What ", el("code", {}, decision.reason), " means"),
+        el("p", {}, `${REASONS[decision.reason] ?? "It is newer than this page"}.`), todo ? el("p", {}, todo) : ""),
+      terms([["When", el("time", { datetime: decision.at }, `${at.toLocaleDateString()} ${clock(decision.at)}`)], ["Tick", String(decision.tick)],
+        ["Pipeline", el("a", { href: hashOf({ view: "now", path: [decision.pipeline.split("@")[0]] }) }, decision.pipeline)],
+        ["Mode", decision.mode], ["Asked for by", decision.by || null], ["Revision read", decision.revision || null]]),
+      this.later);
+    const moved = el("section", { class: "card inputs", "aria-label": "From and to" },
+      el("h2", {}, isApplied ? "What changed" : "What runs on"), changes("What each stage ran and runs", decision.previous, decision.configs), ...this.guards(decision));
+    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, this.again(decision, tools), this.raw(decision, tools));
+  }
+
+  path({ pipeline }) {
+    const link = (id, text) => (id ? el("a", { href: hashOf({ view: "decision", path: [id] }) }, text) : el("span", { class: "note" }, `${text}: none`));
+    return el("nav", { class: "path", "aria-label": "Decisions" }, link(this.links.prev, "← Decision before"), link(this.links.next, "Decision after →"),
+      el("a", { href: hashOf({ view: "decision", path: [""], query: { pipeline: pipeline.split("@")[0] } }) }, "Newest"));
+  }
+
+  /** What the solver wanted, where what was decided is something else. */
+  guards({ plan, configs }) {
+    if (!plan) return [el("p", { class: "note" }, "It was decided before a plan was made.")];
+    if (!plan.stages.length) return [el("p", { class: "note" }, `There was no plan: ${plan.termination}.`), el("ul", {}, plan.relaxations.map((each) => el("li", {}, `Feasible with ${each}`)))];
+    const bare = (all) => JSON.stringify(all.map(({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent]));
+    if (bare(plan.stages) === bare(configs)) return [el("p", { class: "note" }, "That is the best plan as it was found; no guard changed it.")];
+    return [el("h3", {}, "Before the guards: the best plan, beside what was decided"), changes("What was decided and what the best plan was", configs, plan.stages)];
+  }
+
+  inputs(decision) {
+    const { forecast, plan } = decision;
+    const seen = decision.inputs ? JSON.parse(decision.inputs).observation : {};
+    const aged = (text, from) => (from?.age_s === undefined || from?.age_s === null ? text : [text, el("small", {}, ` ${plain(from.age_s)} s old`)]);
+    const band = forecast && `${number(forecast.point_rps)} to ${number(forecast.upper_rps)} rps (${plain(100 * forecast.quantile)} %) within ${plain(forecast.horizon_s)} s, by ${forecast.rung}`;
+    const prices = (plan?.prices ?? []).map(([limit, price]) => `${limit}: ${price.toPrecision(3)}`);
+    return el("section", { class: "card inputs", "aria-label": "Inputs" }, el("h2", {}, "Decided from"), terms([
+      ["Load seen", aged(decision.observed_rate_rps === null ? "not seen" : `${number(decision.observed_rate_rps, 2)} rps`, seen?.arrival_rate_rps)],
+      ["Latency seen", aged(decision.observed_latency_s === null ? "not seen" : seconds(decision.observed_latency_s), seen?.latency_s)],
+      ["Forecast", band ?? "none"],
+      ["Planned for", plan ? `${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}` : "nothing"],
+      ["Plan", plan?.stages.length ? `PAS ${number(plan.pas, 3)}, ${plain(plan.cost_cores)} cores, ${seconds(plan.latency_s)}` : null],
+      ["Solved by", plan ? `${plan.solver} in ${seconds(plan.solve_s)}, ${plan.termination}${plan.gap ? `, gap ${(100 * plan.gap).toPrecision(2)} %` : ""}` : null],
+      ["Prices", prices.length ? prices.join("; ") : null],
+      ["Digest of the inputs", decision.inputs_digest ? el("code", {}, decision.inputs_digest.slice(0, 16)) : null],
+    ]), this.stages(plan));
+  }
+
+  stages(plan) {
+    if (!plan?.stages.length) return "";
+    const head = (text) => ({ text, figure: true });
+    return table("What the plan expects of each stage", ["Stage", head("Items/s"), head("Busy (ρ)"), head("Wait"), head("Service"), head("Accuracy")],
+      plan.stages.map((each) => [each.stage, number(each.rate_rps, 2), `${(100 * each.utilisation_ratio).toFixed(0)} %`, seconds(each.queue_delay_s), seconds(each.latency_s), number(each.accuracy, 3)]));
+  }
+
+  /** Why that plan. It is worked out now, with the profiles of now. */
+  async explain(decision) {
+    const { why } = this, { plan } = decision;
+    if (!plan) return why.replaceChildren(el("h2", {}, "Why this plan"), el("p", { class: "note" }, "There was no plan to explain; the reason above says why."));
+    why.setAttribute("aria-busy", "true");
+    why.replaceChildren(el("h2", {}, "Why this plan"), el("p", { class: "note" }, "Working it out, up to some seconds …"));
+    try {
+      const body = { rate_rps: plan.rate_rps, objective: plan.objective_name, sla_s: plan.sla_s };
+      const found = await ask(`/v1/pipelines/${encodeURIComponent(plan.pipeline)}/explanations`, { method: "POST", body, signal: this.closing.signal });
+      new Explained(why).show(found);
+      const isSame = JSON.stringify(found.plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas])) === JSON.stringify(plan.stages.map((it) => [it.variant, it.batch_size, it.cores, it.replicas]));
+      why.querySelector("h2").after(el("p", { class: "note" }, isSame ? "Worked out anew just now, with the pipeline and profiles of now: the plan is the same."
+        : "Worked out anew just now, with the pipeline and profiles of now, which give another plan than then: this explains the one of now."));
+    } catch (error) {
+      if (this.closing.signal.aborted) return;
+      why.replaceChildren(el("h2", {}, "Why this plan"), error instanceof Refused && error.status === 403
+        ? el("p", { class: "note" }, "You may see this decision, but not ask for what-ifs of its pipeline, which an explanation is.") : refusal(error));
+    }
+    why.removeAttribute("aria-busy");
+  }
+
+  again({ plan, pipeline }, tools) {
+    if (!plan) return "";
+    const command = `ipa explain ${pipeline.split("@")[0]} --rate ${plan.rate_rps} --objective ${plan.objective_name}`;
+    const query = { rate_rps: plan.rate_rps, objective: plan.objective_name };
+    return el("section", { class: "card inputs", "aria-label": "Again" }, el("h2", {}, "Work it out again"),
+      el("p", { class: "command" }, el("code", { tabindex: "0" }, command), copyButton(command, "The command", tools),
+        el("a", { href: hashOf({ view: "what-if", path: [pipeline.split("@")[0]], query }) }, "or move it in What-if")));
+  }
+
+  raw(decision, tools) {
+    const text = JSON.stringify(decision, null, 2);
+    const button = el("button", { type: "button", class: "button" }, "Save as JSON");
+    button.addEventListener("click", () => save(new Blob([text], { type: "application/json" }), `${decision.decision_id}.json`));
+    const shown = el("pre", { tabindex: "0", "aria-label": "The decision as JSON" });
+    const box = el("details", { class: "card raw" }, el("summary", {}, "Everything, as JSON"), el("p", { class: "command" }, button, copyButton(text, "The decision", tools)), shown);
+    box.addEventListener("toggle", () => { if (box.open) shown.textContent = text; });
+    return box;
+  }
 }

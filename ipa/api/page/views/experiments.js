@@ -1,10 +1,65 @@
-// Experiments: not there yet.
+// Experiments: a pipeline under a load in the simulator, as jobs that are started, watched and ended here.
 
-import { el } from "../dom.js";
+import { ask } from "../ask.js";
+import { clock, el } from "../dom.js";
+import { hashOf } from "../place.js";
+import { refusal, table } from "../tables.js";
+import { ExperimentForm } from "./experiment-form.js";
+import { Experiment, isEnded, loadOf } from "./experiment.js";
 
 export const title = "Experiments";
 
-export async function open(root) {
-  root.append(el("p", { class: "empty" }, "Experiments"));
-  return {};
+export async function open(root, { path: [id], query }, tools) {
+  const view = id ? new Experiment(root, id, tools) : new Experiments(root, query, tools);
+  await view.update();
+  return view;
+}
+
+class Experiments {
+  constructor(root, query, tools) {
+    Object.assign(this, { root, query, tools, closing: new AbortController() });
+    this.list = el("section", { class: "card experiment", "aria-label": "All experiments" });
+  }
+
+  async update() {
+    const found = await ask("/v1/experiments", { signal: this.closing.signal });
+    if (!this.form) {
+      this.form = new ExperimentForm(found, this.query, this.tools);
+      this.root.append(el("p", { class: "lede" }, "A pipeline under a load in virtual time, as ", el("code", {}, "ipa simulate"), " runs it. Nothing of it touches what runs. What is known of experiments ends with the service."), this.form.box, this.list);
+    }
+    const key = JSON.stringify(found.experiments);
+    if (key === this.key) return;
+    this.key = key;
+    const focused = this.list.contains(document.activeElement) ? document.activeElement.dataset.of : null;
+    this.list.replaceChildren(el("h2", {}, "Experiments"), found.experiments.length ? this.rows(found.experiments)
+      : el("p", { class: "empty" }, "None was started yet."));
+    // A bar that moves on must not take the keyboard away.
+    if (focused) this.list.querySelector(`[data-of="${focused}"]`)?.focus();
+  }
+
+  rows(experiments) {
+    return table("Experiments", ["Pipeline", "Load", "Policy", "State", "Started", { text: "", figure: false }], experiments.map((one) => {
+      const { asked } = one;
+      return [el("a", { href: hashOf({ view: "experiments", path: [one.experiment_id] }) }, asked.pipeline), loadOf(asked), asked.policy ?? "ours",
+        isEnded(one) ? one.phase : el("span", {}, `${one.phase} ${one.percent} % `, el("progress", { class: "progress", max: "100", value: String(one.percent), "aria-label": `Experiment of ${asked.pipeline}` })),
+        clock(one.created_at), isEnded(one) ? "" : this.cancel(one)];
+    }));
+  }
+
+  cancel(one) {
+    const button = el("button", { type: "button", class: "button", "data-of": one.experiment_id }, "Cancel", el("span", { class: "hidden" }, ` the experiment of ${one.asked.pipeline}`));
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        await ask(`/v1/experiments/${one.experiment_id}:cancel`, { method: "POST" });
+        this.tools.say("Cancelled");
+        await this.update();
+      } catch (error) {
+        button.replaceWith(refusal(error));
+      }
+    });
+    return button;
+  }
+
+  close() { this.closing.abort(); }
 }

@@ -1,10 +1,159 @@
-// Fleet: not there yet.
+// Fleet: every pipeline with what it does, takes and may take; sorted and filtered, a thousand of them as well.
 
-import { el } from "../dom.js";
+import { ask } from "../ask.js";
+import { clock, el, number, plain } from "../dom.js";
+import { hashOf } from "../place.js";
+import { REASONS, reasonTitle } from "../reasons.js";
+import { seconds, terms } from "../tables.js";
 
 export const title = "Fleet";
 
-export async function open(root) {
-  root.append(el("p", { class: "empty" }, "Fleet"));
-  return {};
+const AGAIN_MS = 2000;
+// Shown at once; the others follow when the browser has time.
+const FIRST_ROWS = 60;
+const CHUNK = 250;
+const UNSEEN = "–";
+
+const share = (one) => (one.latency_s === null ? null : one.latency_s / one.sla_s);
+const levelOf = (ratio) => (ratio === null ? "" : ratio > 1 ? "over" : ratio > 0.85 ? "near" : "");
+const percent = (ratio) => (ratio === null ? UNSEEN : `${(100 * ratio).toFixed(0)} %`);
+const used = (one) => (one.cores === null || one.budget_cores === null ? null : one.cores / one.budget_cores);
+const modeOf = (one) => (one.paused ? `${one.mode}, paused` : one.mode);
+
+// By name: the heading, what is sorted by, and [text, class] of the cell.
+const COLUMNS = {
+  pipeline: { head: "Pipeline", by: (one) => one.pipeline },
+  mode: { head: "Mode", by: modeOf, cell: (one) => [modeOf(one)] },
+  reason: { head: "Last decision", by: (one) => one.reason ?? "", cell: (one) => [one.reason ? reasonTitle(one.reason) : "none yet", one.healthy ? "" : "over"] },
+  health: { head: "Health", by: (one) => one.healthy, cell: (one) => [one.healthy ? "healthy" : "degraded", one.healthy ? "" : "over"] },
+  load: { head: "Load, rps", figure: true, by: (one) => one.rate_rps, cell: (one) => [number(one.rate_rps, 1)] },
+  sla: { head: "Of the SLA", figure: true, by: share, cell: (one) => [one.latency_s === null ? UNSEEN : `${percent(share(one))} of ${seconds(one.sla_s)}`, levelOf(share(one))] },
+  pas: { head: "PAS", figure: true, by: (one) => one.pas, cell: (one) => [number(one.pas, 3)] },
+  cores: { head: "Cores", figure: true, by: (one) => one.cores, cell: (one) => [plain(one.cores)] },
+  budget: { head: "Of its budget", figure: true, by: used, cell: (one) => [one.budget_cores === null ? "no budget" : `${percent(used(one))} of ${plain(one.budget_cores)}`, levelOf(used(one))] },
+  share: { head: "Of the fleet", figure: true, by: (one) => one.share_ratio, cell: (one) => [percent(one.share_ratio)] },
+};
+
+export async function open(root, { query }, tools) {
+  const view = new Fleet(root, query, tools);
+  await view.update();
+  return view;
+}
+
+class Fleet {
+  constructor(root, query, tools) {
+    Object.assign(this, { tools, closing: new AbortController(), askedAt: -AGAIN_MS, rows: new Map() });
+    const sort = query.get("sort") ?? "";
+    this.set = { sort: sort.replace(/^-/, "") in COLUMNS ? sort : "pipeline", filter: query.get("filter") ?? "" };
+    this.totals = el("section", { class: "card inputs", "aria-label": "All together" });
+    this.input = el("input", { id: "fleet-filter", type: "search", value: this.set.filter, autocomplete: "off" });
+    this.count = el("span", { class: "note", role: "status" });
+    this.input.addEventListener("input", () => this.change({ filter: this.input.value }));
+    this.body = el("tbody");
+    this.heads = Object.entries(COLUMNS).map(([name, column]) => this.head(name, column));
+    const scroll = el("div", { class: "scroll", role: "region", "aria-label": "Pipelines", tabindex: "0" },
+      el("table", { class: "facts" }, el("caption", { class: "hidden" }, "All pipelines"), el("thead", {}, el("tr", {}, this.heads)), this.body));
+    root.append(this.totals, el("div", { class: "filter" }, el("label", { for: "fleet-filter" }, "Filter by name, mode or reason ", this.input), this.count),
+      el("section", { class: "card fleet-table", "aria-label": "Each pipeline" }, scroll));
+  }
+
+  head(name, { head, figure }) {
+    const button = el("button", { type: "button" }, head, el("span", { class: "arrow-up-down", "aria-hidden": "true" }));
+    button.addEventListener("click", () => this.change({ sort: this.set.sort === name ? `-${name}` : name }));
+    return el("th", { scope: "col", class: figure ? "figure-cell" : null, "data-name": name }, button);
+  }
+
+  change(set) {
+    Object.assign(this.set, set);
+    this.tools.replace({ ...this.set, sort: this.set.sort === "pipeline" ? "" : this.set.sort });
+    this.draw();
+  }
+
+  async update() {
+    if (performance.now() - this.askedAt < AGAIN_MS) return;
+    this.fleet = await ask("/v1/fleet", { signal: this.closing.signal });
+    this.askedAt = performance.now();
+    const key = JSON.stringify({ ...this.fleet, at: "" });
+    if (key === this.key) return;
+    this.key = key;
+    this.drawTotals();
+    this.draw();
+  }
+
+  drawTotals() {
+    const { at, cores, budget_cores: budget, pipelines } = this.fleet;
+    const unhealthy = pipelines.filter((one) => !one.healthy).length;
+    const late = pipelines.filter((one) => share(one) > 1).length;
+    this.totals.replaceChildren(terms([
+      ["Pipelines", String(pipelines.length)],
+      ["Cores", budget === null ? plain(cores) : [plain(cores), el("small", {}, ` of ${plain(budget)}, the budgets together`)]],
+      ["Degraded", String(unhealthy)], ["Over their SLA", String(late)], ["Seen at", clock(at)],
+    ]));
+  }
+
+  draw() {
+    clearTimeout(this.timer);
+    const name = this.set.sort.replace(/^-/, ""), isDown = this.set.sort.startsWith("-");
+    for (const head of this.heads) {
+      const isIt = head.dataset.name === name;
+      head.toggleAttribute("aria-sort", isIt);
+      if (isIt) head.setAttribute("aria-sort", isDown ? "descending" : "ascending");
+      head.querySelector(".arrow-up-down").textContent = isIt ? (isDown ? " ▼" : " ▲") : "";
+    }
+    const words = this.set.filter.toLowerCase().split(/\s+/).filter(Boolean);
+    const of = (one) => `${one.pipeline} ${modeOf(one)} ${one.reason ?? ""} ${one.reason ? reasonTitle(one.reason) : ""} ${one.healthy ? "healthy" : "degraded"}`.toLowerCase();
+    const found = this.fleet.pipelines.filter((one) => words.every((word) => of(one).includes(word))).sort(order(COLUMNS[name].by, isDown));
+    this.count.textContent = `${found.length} of ${this.fleet.pipelines.length}`;
+    // Once all were there none goes away for a moment: the page would jump.
+    const first = this.rows.size ? found.length : FIRST_ROWS;
+    const focused = this.body.contains(document.activeElement) ? document.activeElement : null;
+    this.body.replaceChildren(...found.slice(0, first).map((one) => this.row(one)));
+    if (focused?.isConnected) focused.focus({ preventScroll: true });
+    if (!found.length) this.body.append(el("tr", {}, el("td", { class: "empty", colspan: String(this.heads.length) }, this.fleet.pipelines.length ? "None is like that." : "There are no pipelines that you may see.")));
+    this.append(found, first);
+  }
+
+  /** The row of a pipeline, made anew only where it says something else. */
+  row(one) {
+    const key = JSON.stringify(one);
+    const kept = this.rows.get(one.pipeline);
+    if (kept?.key === key) return kept.node;
+    const node = row(one);
+    this.rows.set(one.pipeline, { key, node });
+    return node;
+  }
+
+  append(found, from) {
+    if (from >= found.length) return;
+    this.timer = setTimeout(() => {
+      this.body.append(...found.slice(from, from + CHUNK).map((one) => this.row(one)));
+      this.append(found, from + CHUNK);
+    });
+  }
+
+  close() {
+    this.closing.abort();
+    clearTimeout(this.timer);
+  }
+}
+
+function row(one) {
+  const link = el("a", { href: hashOf({ view: "now", path: [one.pipeline] }) }, one.pipeline);
+  return el("tr", { "data-name": one.pipeline }, el("th", { scope: "row" }, link), Object.entries(COLUMNS).slice(1).map(([name, { cell, figure }]) => {
+    const [text, level] = cell(one);
+    const says = name === "reason" && one.reason ? REASONS[one.reason] : null;
+    return el("td", { class: [figure && "figure-cell", level].filter(Boolean).join(" ") || null, title: says }, text);
+  }));
+}
+
+/** What was not seen comes last either way; names decide among equals. */
+function order(by, isDown) {
+  return (one, other) => {
+    const a = by(one), b = by(other);
+    const names = one.pipeline.localeCompare(other.pipeline);
+    if (a === b) return names;
+    if (a === null || b === null) return a === null ? 1 : -1;
+    const sign = typeof a === "string" ? a.localeCompare(b) : a - b;
+    return (isDown ? -sign : sign) || names;
+  };
 }

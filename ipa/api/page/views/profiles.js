@@ -1,10 +1,149 @@
-// Profiles: not there yet.
+// Profiles: what was measured of a stage's variants, the fits that are planned with, and how far they miss.
 
-import { el } from "../dom.js";
+import { ask } from "../ask.js";
+import { el, number, plain } from "../dom.js";
+import { Figure } from "../figure.js";
+import { hashOf } from "../place.js";
+import { seconds, table, terms } from "../tables.js";
 
 export const title = "Profiles";
+const COLOURS = ["blue", "teal", "amber", "violet", "red", "grey"];
+const DAY_MS = 86400000;
+const head = (text) => ({ text, figure: true });
+const unique = (values) => [...new Set(values)].sort((one, other) => one - other);
 
-export async function open(root) {
-  root.append(el("p", { class: "empty" }, "Profiles"));
-  return {};
+export async function open(root, { path: [name, asked], query }, tools) {
+  const pipeline = tools.pipelines.get(name);
+  const stages = pipeline.stages.filter((each) => each.variants.length).map((each) => each.stage);
+  const stage = asked ?? stages[0];
+  if (!stages.includes(stage)) {
+    root.append(el("div", { class: "card empty" }, el("p", {}, `${name} has no stage ${stage}. It has: `, stages.flatMap((each) => [linkTo(name, each), " "]))));
+    return {};
+  }
+  const closing = new AbortController();
+  const path = `/v1/pipelines/${encodeURIComponent(name)}/profiles/${encodeURIComponent(stage)}`;
+  const [profile, fits] = await Promise.all([ask(path, { signal: closing.signal }), ask(`${path}/fits`, { signal: closing.signal })]);
+  const view = new Profiles(root, { name, stage, stages, profile, fits, query, tools });
+  return { close: () => { closing.abort(); view.close(); } };
 }
+
+const linkTo = (name, stage, current) => el("a", { href: hashOf({ view: "profiles", path: [name, stage] }), "aria-current": current ? "true" : null }, stage);
+
+class Profiles {
+  constructor(root, facts) {
+    Object.assign(this, facts);
+    const names = this.profile.variants.map((each) => each.variant);
+    const wanted = this.query.get("variant");
+    this.set = { variant: names.includes(wanted) ? wanted : names[0], batch: this.query.get("batch") ?? "" };
+    const parts = { stage: this.stage, name: this.name };
+    this.pickers = el("div", { class: "pickers" });
+    const plots = el("div", { class: "pair" });
+    this.fit = el("section", { class: "card fit", "aria-label": "Fits of one variant" });
+    root.append(el("nav", { class: "path", "aria-label": "Stages" }, "Stage: ", this.stages.map((each) => linkTo(this.name, each, each === this.stage))),
+      this.origin(), this.pickers, plots, this.fit, this.variants());
+    const make = (id, title, unit, note) => new Figure(plots, { id, title, unit, note, file: `${parts.name}-${parts.stage}-${id}` });
+    this.figures = {
+      batch: make("over-batch", "Latency over batch size", "ms", "Points are measured, lines are the fits that plans are made with. Outside of the measured batches there is no answer."),
+      cores: make("over-cores", "Latency over cores", "ms", "Only measured numbers of cores are planned with; between them there is no answer."),
+      residuals: make("residuals", "How far the fit misses", "%", "Of the measured latency; above zero the fit is slower."),
+      accuracy: make("trade", "Accuracy and speed of the variants", "accuracy", "Each at the cores and batch that carry the most items a second for a core."),
+    };
+    this.pick("variant", "Variant", names);
+    this.pick("batch", "Batch of the second figure", unique(this.profile.variants.flatMap((each) => each.points.map((point) => point.batch_size))));
+    this.draw();
+  }
+
+  origin() {
+    const { profile } = this;
+    const days = Math.max(0, Math.floor((Date.now() - Date.parse(profile.measured_on)) / DAY_MS));
+    return el("section", { class: "card inputs", "aria-label": "Where it was measured" }, terms([
+      ["Measured on", el("span", {}, profile.measured_on, el("small", {}, ` ${days} ${days === 1 ? "day" : "days"} old`))],
+      ["Hardware", profile.hardware], ["How", profile.method], ["Source", profile.source || null],
+      ["Load while measuring", profile.load_rps === null ? null : `${plain(profile.load_rps)} rps`]]));
+  }
+
+  pick(name, label, choices) {
+    const id = `profiles-${name}`;
+    const select = el("select", { id }, choices.map((each) => el("option", { value: String(each), selected: String(each) === this.set[name] ? "" : null }, String(each))));
+    if (!choices.map(String).includes(this.set[name])) this.set[name] = select.value = String(choices[0]);
+    select.addEventListener("change", () => {
+      this.set[name] = select.value;
+      this.tools.replace(this.set);
+      this.draw();
+    });
+    this.pickers.append(el("label", { for: id }, label, select));
+  }
+
+  draw() {
+    const measured = this.profile.variants.find((each) => each.variant === this.set.variant);
+    const { fits } = this.fits.variants.find((each) => each.variant === this.set.variant);
+    const on = (cores) => measured.points.filter((point) => point.cores === cores).sort((one, other) => one.batch_size - other.batch_size);
+    const colour = (index) => COLOURS[index % COLOURS.length];
+    this.figures.batch.show({
+      x_title: "batch size",
+      series: fits.flatMap((fit, index) => [
+        { name: `fit on ${plain(fit.cores)} cores`, kind: "line", colour: colour(index), ...curve(fit) },
+        { name: `measured on ${plain(fit.cores)} cores`, kind: "points", colour: colour(index), x: on(fit.cores).map((it) => it.batch_size), y: on(fit.cores).map((it) => 1000 * it.latency_s) },
+      ]),
+    });
+    this.figures.residuals.show({
+      x_title: "batch size",
+      series: fits.map((fit, index) => ({
+        name: `${plain(fit.cores)} cores`, kind: "points", colour: colour(index), x: fit.batch_sizes,
+        y: on(fit.cores).map((it, at) => 100 * (fit.latencies_s[at] / it.latency_s - 1)),
+      })),
+    });
+    this.drawCores();
+    this.drawTrade();
+    this.drawFits(measured, fits);
+  }
+
+  drawCores() {
+    const batch = Number(this.set.batch);
+    this.figures.cores.show({
+      x_title: `cores of a replica, at batches of ${batch}`,
+      empty: `No variant was measured at batches of ${batch}.`,
+      series: this.profile.variants.map((variant, index) => {
+        const points = variant.points.filter((it) => it.batch_size === batch).sort((one, other) => one.cores - other.cores);
+        return { name: variant.variant, kind: "line", colour: COLOURS[index % COLOURS.length], x: points.map((it) => it.cores), y: points.map((it) => 1000 * it.latency_s) };
+      }).filter((each) => each.x.length),
+    });
+  }
+
+  drawTrade() {
+    const best = this.profile.variants.map((variant) => ({ variant, rate: Math.max(...variant.points.map((it) => perCore(it))) }));
+    this.figures.accuracy.show({
+      x_title: "items a second for each core",
+      series: best.map(({ variant, rate }, index) => ({ name: variant.variant, kind: "points", colour: COLOURS[index % COLOURS.length], x: [rate], y: [variant.accuracy] })),
+    });
+  }
+
+  drawFits(measured, fits) {
+    const percent = (ratio) => (ratio === null ? "–" : `${(100 * ratio).toFixed(1)} %`);
+    this.fit.replaceChildren(el("h2", {}, `Fits of ${measured.variant}`), table(`Fits of ${measured.variant}`,
+      ["Cores", "Form", head("Batches"), head("R²"), head("Worst error"), head("Left-out error"), head("Latency at 1st and last")],
+      fits.map((fit) => [plain(fit.cores), fit.form, `${fit.batch_min} to ${fit.batch_max}`, number(fit.r2_ratio, 4), percent(fit.max_error_ratio), percent(fit.loo_error_ratio),
+        `${seconds(fit.latencies_s[0])} – ${seconds(fit.latencies_s.at(-1))}`])));
+  }
+
+  variants() {
+    const worst = (name) => Math.max(...this.fits.variants.find((each) => each.variant === name).fits.map((fit) => fit.max_error_ratio));
+    const range = (values) => (values.length === 1 ? plain(values[0]) : `${plain(values[0])} to ${plain(values.at(-1))}`);
+    return el("section", { class: "card fit", "aria-label": "All variants" }, el("h2", {}, `Variants of ${this.stage}`), table("Variants",
+      ["Variant", head("Accuracy"), head("Points"), head("Cores"), head("Batches"), head("Worst error of a fit"), head("Ready in"), head("Memory")],
+      this.profile.variants.map((each) => [each.variant, number(each.accuracy, 3), String(each.points.length), range(unique(each.points.map((it) => it.cores))),
+        range(unique(each.points.map((it) => it.batch_size))), `${(100 * worst(each.variant)).toFixed(1)} %`, seconds(each.readiness_s), each.memory_gib === null ? "–" : `${plain(each.memory_gib)} GiB`])));
+  }
+
+  close() {
+    for (const figure of Object.values(this.figures)) figure.close();
+  }
+}
+
+/** The fit at 33 batch sizes of its domain. */
+function curve({ coefficients: [c0, c1, c2], batch_min, batch_max }) {
+  const x = batch_min === batch_max ? [batch_min] : Array.from({ length: 33 }, (_, index) => batch_min + ((batch_max - batch_min) * index) / 32);
+  return { x, y: x.map((batch) => 1000 * (c0 + c1 * batch + c2 * batch ** 2)) };
+}
+
+const perCore = (point) => (point.throughput_rps ?? point.batch_size / (point.latency_mean_s ?? point.latency_s)) / point.cores;

@@ -1,0 +1,71 @@
+"""How long it takes from a slider of What-if that moves until its figures are those of the new plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from ipa.api.live import live_state
+from ipa.api.services import Services
+from ipa.cli.plan import load
+from ipa.control.actuation import Phase
+from ipa.control.ports import PipelineControl
+from ipa.control.snapshot import Snapshot
+from tests.fakes.services import FakeWorld, solving
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+RATE_RPS = 10
+# Moves the slider to so many places, each once the figures of the one before are there and painted.
+MOVE = """async ([least, most, times]) => {
+  const slider = document.querySelector("[data-name=rate_rps]");
+  const box = document.querySelector(".answer");
+  const took = [];
+  for (let at = 1; at <= times; at += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const changed = new Promise((resolve) => {
+      const watch = new MutationObserver(() => { watch.disconnect(); resolve(); });
+      watch.observe(box, { childList: true });
+    });
+    const began = performance.now();
+    slider.value = String(least + ((most - least) * at) / times);
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    await changed;
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+    took.push(performance.now() - began);
+  }
+  return took;
+}"""
+
+
+def names() -> list[str]:
+    """The pipelines that come with us."""
+    return sorted(path.parent.name for path in PIPELINES.glob("*/pipeline.yaml"))
+
+
+def given(world: FakeWorld) -> Services:
+    """Services over the pipelines that come with us, none of which runs."""
+    loaded = {name: load(name, None, None)[:2] for name in names()}
+    profiles = {name: found[1] for name, found in loaded.items()}
+    pipelines = {name: found[0] for name, found in loaded.items()}
+    unseen = replace(
+        world.services(),
+        pipelines=pipelines,
+        profiles=lambda name: profiles[name],
+        live=lambda name: live_state(
+            pipelines[name],
+            profiles[name],
+            Snapshot(name, 0, PipelineControl(), Phase.IDLE),
+            now=world.clock.now(),
+            tick_s=1.0,
+        ),
+    )
+    return solving(unseen)
+
+
+def sliding_ms(page: Page, url: str, pipeline: str, times: int) -> list[float]:
+    """Of each move, from the input until the figures that changed are painted."""
+    page.goto(f"{url}#/what-if/{pipeline}?rate_rps={RATE_RPS}")
+    page.locator(".answer:not([aria-busy])").wait_for()
+    return [float(each) for each in page.evaluate(MOVE, [RATE_RPS / 2, 2 * RATE_RPS, times])]

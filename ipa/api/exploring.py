@@ -1,0 +1,166 @@
+"""Routes to look around with: why a plan, what else there could be, and how well profiles fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+
+from ipa.api.bodies import PlanBody
+from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.reading import Named, Using, get_profile, planned, rate_of
+from ipa.api.services import Services
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.profile import VariantProfile
+from ipa.optimize.explain import explain
+from ipa.optimize.explanation import Explanation
+from ipa.optimize.frontier import frontier
+from ipa.optimize.problem import Problem
+from ipa.policies.planning import planning_problem
+from ipa.profiling.fit import Form, LatencyFit, fit_variant
+from ipa.report.frontier_plot import accuracy_cost
+
+# Seconds that an explanation may take; it mostly takes one.
+EXPLANATION_S = 5.0
+# Seconds that a frontier may take; of the pipelines that come with us it takes a tenth of one.
+FRONTIER_S = 5.0
+router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPointView:
+    """A plan that none betters in accuracy and cost."""
+
+    pas: float
+    cost_cores: float
+    latency_s: float
+    objective: float
+    configs: tuple[StageConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierView:
+    """The plans within the limits that none betters in accuracy and cost, by rising cost.
+
+    `plans` is how many there are that none betters in accuracy, cost and latency together; the others are
+    quicker than one of these.
+    """
+
+    pipeline: str
+    rate_rps: float
+    points: tuple[FrontierPointView, ...]
+    plans: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyFitView:
+    """l(b) = c₀ + c₁·b + c₂·b² seconds for batches of `batch_min` to `batch_max` on that many cores.
+
+    `r2_ratio` and `max_error_ratio` (the largest relative one) are on the measured points; `loo_error_ratio`
+    is the mean relative error on inner points left out, None with fewer than three batches. `latencies_s` is
+    the fit at each batch size that was measured, in order.
+    """
+
+    cores: float
+    form: Form
+    coefficients: tuple[float, float, float]
+    batch_min: int
+    batch_max: int
+    r2_ratio: float
+    max_error_ratio: float
+    loo_error_ratio: float | None
+    batch_sizes: tuple[int, ...]
+    latencies_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VariantFitView:
+    """The fits of one variant, one for each number of cores that was measured. Between them there is none."""
+
+    variant: str
+    fits: tuple[LatencyFitView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StageFits:
+    """What is planned with instead of the measured points of a stage: the fits of its variants."""
+
+    pipeline: str
+    stage: str
+    variants: tuple[VariantFitView, ...]
+
+
+@router.post("/explanations", tags=["plans"], dependencies=[Rationed])
+def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
+    """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
+    rate_rps = rate_of(pipeline, services, body)
+    with services.limits.solves.enter():
+        plan = planned(pipeline, services, body, rate_rps)
+        return explain(_problem(pipeline, services, body, rate_rps), plan, EXPLANATION_S)
+
+
+@router.post("/frontiers", tags=["plans"], dependencies=[Rationed])
+def find_frontier(pipeline: Named, services: Using, body: PlanBody) -> FrontierView:
+    """Every accuracy that can be had and the least it costs, within the limits that the body says. Exact.
+
+    Empty: nothing is feasible. 504: not all were found in time. Nothing is kept or changed.
+    """
+    rate_rps = rate_of(pipeline, services, body)
+    with services.limits.solves.enter():
+        found = frontier(_problem(pipeline, services, body, rate_rps), FRONTIER_S)
+    points = tuple(
+        FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
+        for each in accuracy_cost(found)
+    )
+    return FrontierView(pipeline.name, rate_rps, points, len(found))
+
+
+@router.get("/profiles/{stage}/fits", tags=["profiles"])
+def get_fits(pipeline: Named, stage: str, services: Using) -> StageFits:
+    """How latency depends on the batch size, as planned with: one fit for each number of cores measured."""
+    profile = get_profile(pipeline, stage, services)
+    return StageFits(
+        pipeline.name,
+        stage,
+        tuple(
+            VariantFitView(each.variant, tuple(_fit_view(fit, sizes) for fit, sizes in _fits_of(each)))
+            for each in profile.variants
+        ),
+    )
+
+
+def _problem(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Problem:
+    """The problem that the body asks to solve at that rate."""
+    return planning_problem(
+        body.pipeline(pipeline),
+        services.profiles(pipeline.name),
+        rate_rps,
+        objective=body.objective or pipeline.default_objective,
+        compat=body.compat,
+        allocation=body.allocation,
+    )
+
+
+def _fits_of(profile: VariantProfile) -> list[tuple[LatencyFit, tuple[int, ...]]]:
+    """Each fit with the batch sizes that were measured on its cores."""
+    found = fit_variant(profile)
+    return [
+        (fit, tuple(sorted(batch for on, batch in found.points if on == cores)))
+        for cores, fit in found.fits.items()
+    ]
+
+
+def _fit_view(fit: LatencyFit, sizes: tuple[int, ...]) -> LatencyFitView:
+    return LatencyFitView(
+        cores=fit.cores,
+        form=fit.form,
+        coefficients=fit.coefficients,
+        batch_min=fit.batch_min,
+        batch_max=fit.batch_max,
+        r2_ratio=fit.r2_ratio,
+        max_error_ratio=fit.max_error_ratio,
+        loo_error_ratio=fit.loo_error_ratio,
+        batch_sizes=sizes,
+        latencies_s=tuple(fit.latency_s(size) for size in sizes),
+    )

@@ -1,0 +1,69 @@
+// The form that starts an experiment.
+
+import { ask } from "../ask.js";
+import { el } from "../dom.js";
+import { hashOf } from "../place.js";
+import { refusal } from "../tables.js";
+
+export class ExperimentForm {
+  /** `known` has the names of workloads and policies; `query` what a link fills in. */
+  constructor(known, query, tools) {
+    Object.assign(this, { tools, fields: {} });
+    const pipelines = [...tools.pipelines.keys()];
+    const wanted = query.get("pipeline") ?? pipelines[0];
+    this.problem = el("div");
+    this.button = el("button", { type: "submit", class: "button primary" }, "Start");
+    const form = el("form", { "aria-label": "Start an experiment" },
+      this.choice("pipeline", "Pipeline", pipelines, wanted),
+      this.choice("workload", "Load", known.workloads, query.get("workload") ?? "steady_low"),
+      this.choice("policy", "Policy", known.policies, query.get("policy") ?? "ours"),
+      this.choice("objective", "Objective", [], ""),
+      this.number("minutes", "Minutes of it (20 at most)", "2", { min: 0.1, max: 20 }),
+      this.number("times", "Times its rates", "1", { min: 0.000001 }),
+      this.number("seed", "Seed", "0", { min: 0, step: 1 }),
+      this.choice("spacing", "Requests come", ["poisson", "even", "burst"], "poisson"),
+      this.number("capacity_cores", "Cores there are (any: empty)", "", { min: 0.1 }),
+      this.button);
+    this.fields.pipeline.addEventListener("change", () => this.objectives());
+    this.objectives();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.start();
+    });
+    this.box = el("section", { class: "card start", "aria-label": "Start one" }, el("h2", {}, "Start one"), form, this.problem);
+  }
+
+  choice(name, label, choices, chosen) {
+    const select = this.fields[name] = el("select", { name }, choices.map((each) => el("option", { value: each, selected: each === chosen ? "" : null }, each)));
+    return el("label", {}, label, select);
+  }
+
+  number(name, label, value, { min, max, step = "any" }) {
+    const input = this.fields[name] = el("input", { name, type: "number", value, min, max, step, required: value === "" ? null : "" });
+    return el("label", {}, label, input);
+  }
+
+  objectives() {
+    const pipeline = this.tools.pipelines.get(this.fields.pipeline.value);
+    this.fields.objective.replaceChildren(...Object.keys(pipeline?.objectives ?? {}).map((each) => el("option", { value: each, selected: each === pipeline.default_objective ? "" : null }, each)));
+  }
+
+  body() {
+    const words = ["pipeline", "workload", "policy", "objective", "spacing"].map((name) => [name, this.fields[name].value]);
+    const numbers = ["minutes", "times", "seed", "capacity_cores"].filter((name) => this.fields[name].value !== "").map((name) => [name, Number(this.fields[name].value)]);
+    return Object.fromEntries([...words.filter(([, value]) => value), ...numbers]);
+  }
+
+  async start() {
+    this.button.disabled = true;
+    this.problem.replaceChildren();
+    try {
+      const { experiment_id: id } = await ask("/v1/experiments", { method: "POST", body: this.body() });
+      this.tools.say("Started");
+      this.tools.go(hashOf({ view: "experiments", path: [id] }));
+    } catch (error) {
+      this.problem.replaceChildren(refusal(error));
+    }
+    this.button.disabled = false;
+  }
+}

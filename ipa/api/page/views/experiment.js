@@ -1,0 +1,95 @@
+// One experiment: how far it is, and what came of it.
+
+import { ask } from "../ask.js";
+import { clock, el, number, plain } from "../dom.js";
+import { save } from "../export.js";
+import { Figure } from "../figure.js";
+import { hashOf } from "../place.js";
+import { reasonTitle } from "../reasons.js";
+import { refusal, seconds, terms } from "../tables.js";
+
+const ENDS = new Set(["done", "failed", "cancelled"]);
+
+export const isEnded = (one) => ENDS.has(one.phase);
+
+/** The load that was asked for, in words. */
+export function loadOf(asked) {
+  const load = asked.workload ?? `${asked.rates_rps?.length ?? 0} s of own rates`;
+  const parts = [asked.minutes === undefined || asked.minutes === null ? "" : `${plain(asked.minutes)} min`, (asked.times ?? 1) === 1 ? "" : `× ${plain(asked.times)}`];
+  return [load, ...parts].filter(Boolean).join(", ");
+}
+
+export class Experiment {
+  constructor(root, id, tools) {
+    Object.assign(this, { root, id, tools, closing: new AbortController() });
+    this.box = el("section", { class: "card experiment", "aria-label": "The experiment" });
+    root.append(el("nav", { class: "path", "aria-label": "Experiments" }, el("a", { href: "#/experiments" }, "← All experiments")), this.box);
+  }
+
+  async update() {
+    if (this.shown && isEnded(this.shown)) return;
+    const found = await ask(`/v1/experiments/${encodeURIComponent(this.id)}`, { signal: this.closing.signal });
+    if (JSON.stringify(found) === JSON.stringify(this.shown)) return;
+    const isNews = this.shown && this.shown.phase !== found.phase;
+    this.shown = found;
+    this.draw(found);
+    if (isNews) this.tools.say(`The experiment ${found.phase}`);
+  }
+
+  draw(one) {
+    const { asked } = one;
+    this.bar ??= el("progress", { class: "progress", max: "100", "aria-label": "Progress" });
+    this.bar.value = one.percent;
+    const about = terms([["Pipeline", el("a", { href: hashOf({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], ["Policy", asked.policy ?? "ours"],
+      ["Objective", asked.objective ?? null], ["Seed", String(asked.seed ?? 0)], ["Asked at", clock(one.created_at)], ["Ended at", one.ended_at ? clock(one.ended_at) : null]]);
+    const focused = this.box.contains(document.activeElement) ? document.activeElement.dataset.of : null;
+    this.box.replaceChildren(el("h2", {}, `${one.phase[0].toUpperCase()}${one.phase.slice(1)}${isEnded(one) ? "" : `, ${one.percent} %`}`), about,
+      ...(isEnded(one) ? [] : [this.bar, el("p", { class: "command" }, this.act("Cancel", "POST", ":cancel"))]),
+      ...(one.fault ? [refusal({ message: one.fault.detail, hint: one.fault.hint })] : []), ...(one.result ? this.result(one) : []),
+      ...(isEnded(one) ? [el("p", { class: "command" }, one.result ? this.keep(one) : "", el("a", { href: hashOf({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
+    // A bar that moves on must not take the keyboard away.
+    if (focused) this.box.querySelector(`[data-of="${focused}"]`)?.focus();
+    if (one.result && !this.figure) this.drawReasons(one.result.decisions_by_reason);
+  }
+
+  result({ result, asked }) {
+    const sla = this.tools.pipelines.get(asked.pipeline)?.sla_s;
+    return [el("h2", {}, "What came of it"), terms([
+      ["Accuracy of a request (PAS)", number(result.pas_mean, 4)], ["Cores, mean", number(result.cores_mean, 2)],
+      ["Late or lost", `${(100 * result.violation_ratio).toFixed(2)} % of ${result.requests}`], ["Lost", String(result.lost)],
+      ["Latency p50", seconds(result.latency_p50_s)], ["Latency p99", el("span", {}, seconds(result.latency_p99_s), sla ? el("small", {}, ` SLA ${seconds(sla)}`) : "")],
+      ["Changes", String(result.changes)], ["Simulated", seconds(result.duration_s)]])];
+  }
+
+  drawReasons(reasons) {
+    this.figure = new Figure(this.root, { id: "reasons", title: "What was decided", unit: "decisions", short: true, file: `experiment-${this.id}-reasons` });
+    const names = Object.keys(reasons);
+    this.figure.show({ series: [{ name: "decisions", kind: "bars", colour: "blue", x: names.map((name) => reasonTitle(name)), y: Object.values(reasons) }] });
+  }
+
+  keep(one) {
+    const button = el("button", { type: "button", class: "button" }, "Save as JSON");
+    button.addEventListener("click", () => save(new Blob([JSON.stringify(one, null, 2)], { type: "application/json" }), `experiment-${this.id}.json`));
+    return button;
+  }
+
+  act(text, method, suffix) {
+    const button = el("button", { type: "button", class: "button", "data-of": text }, text);
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        await ask(`/v1/experiments/${encodeURIComponent(this.id)}${suffix}`, { method });
+        if (method === "DELETE") this.tools.go("#/experiments");
+        else await this.update();
+      } catch (error) {
+        button.replaceWith(refusal(error));
+      }
+    });
+    return button;
+  }
+
+  close() {
+    this.closing.abort();
+    this.figure?.close();
+  }
+}

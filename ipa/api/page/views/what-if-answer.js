@@ -1,0 +1,106 @@
+// What runs now beside the plan of a what-if: its figures, each stage, and what holds it.
+
+import { el, number, plain } from "../dom.js";
+import { changes, delta, refusal, seconds, table } from "../tables.js";
+
+const percent = (ratio) => (ratio === null || ratio === undefined ? "–" : `${(100 * ratio).toFixed(0)} %`);
+const ONE = { sla: "second of SLA", cores: "core", memory: "GiB" };
+const PLANNED = [
+  { text: "Busy (ρ)", figure: true, of: (stage) => percent(stage.utilisation_ratio) },
+  { text: "Service", figure: true, of: (stage) => seconds(stage.latency_s) },
+];
+
+export class Comparison {
+  constructor(parent, root) {
+    this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, el("p", { class: "empty" }, "Planning …"));
+    // Where the page is narrow the tables are far below what is moved.
+    this.line = el("p", { class: "card in-short", "aria-hidden": "true" });
+    parent.append(this.box);
+    root.append(this.line);
+  }
+
+  running(status) {
+    this.status = status;
+    if (this.plan || this.error) this.draw();
+  }
+
+  planned(plan, set) {
+    Object.assign(this, { plan, set, error: null });
+    this.draw();
+  }
+
+  refused(error) {
+    Object.assign(this, { error, plan: null });
+    this.draw();
+  }
+
+  /** The plan in a sentence, for those who do not see the tables. */
+  words() {
+    if (this.error) return `Not planned: ${this.error.message}`;
+    if (!this.plan) return "Planning";
+    const { plan } = this;
+    if (!plan.stages.length) return `Nothing is feasible. ${plan.relaxations.map((move) => `Feasible with ${move}.`).join(" ")}`;
+    return `Accuracy ${number(plan.pas, 3)}, ${plain(plan.cost_cores)} cores, latency ${seconds(plan.latency_s)}`;
+  }
+
+  draw() {
+    const { plan, error, status } = this;
+    const { live } = status;
+    const key = JSON.stringify([plan, error?.message, live.stages.map((stage) => stage.config), live.pas, live.cost_cores, live.latency_s, live.rate_rps]);
+    if (key === this.drawn) return;
+    this.drawn = key;
+    this.box.removeAttribute("aria-busy");
+    this.line.textContent = this.words();
+    if (error) return this.box.replaceChildren(refusal(error));
+    this.box.replaceChildren(...(plan.stages.length ? this.found() : this.none()));
+  }
+
+  found() {
+    const { plan, status: { live } } = this;
+    const now = live.stages.filter((stage) => stage.config).map((stage) => stage.config);
+    const isSame = JSON.stringify(now.map(same)) === JSON.stringify(plan.stages.map(same));
+    return [
+      el("h2", {}, isSame ? "What runs is the best plan" : "Another plan would be best"),
+      el("p", { class: "note" }, `For ${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}; ${plan.solver}, ${plan.termination}, ${seconds(plan.solve_s)}.`,
+        plan.note ? ` ${plan.note}.` : ""),
+      this.figures(live),
+      changes("What each stage runs now and would run", now, plan.stages, PLANNED),
+      now.length ? "" : el("p", { class: "note" }, "What runs now was not seen."),
+      this.standing(),
+    ];
+  }
+
+  figures(live) {
+    const { plan } = this;
+    const row = (name, now, then, show, options) => [name, show(now), show(then), delta(now, then, options)];
+    const figure = (text) => ({ text, figure: true });
+    return table("Figures now and of the plan", ["", figure("now"), figure("what if"), figure("difference")], [
+      row("Accuracy (PAS)", live.pas, plan.pas, (value) => number(value, 3), { digits: 3, better: "more" }),
+      row("Cost, cores", live.cost_cores, plan.cost_cores, plain, { digits: 2, better: "less" }),
+      row("Latency: seen, planned", live.latency_s, plan.latency_s, seconds, { digits: 3, unit: "s" }),
+      row("Rate: seen, planned for", live.rate_rps, plan.rate_rps, (value) => number(value, 2), { digits: 2, unit: "rps" }),
+    ], "totals");
+  }
+
+  /** How near the plan is to what limits it. */
+  standing() {
+    const { plan, set } = this;
+    const of = [`latency takes ${percent(plan.latency_s / plan.sla_s)} of the SLA`];
+    if (set.cores) of.push(`cores take ${percent(plan.cost_cores / Number(set.cores))} of the budget`);
+    const prices = plan.prices.filter(([, price]) => price > 0).map(([limit, price]) => `one ${ONE[limit] ?? `unit of ${limit}`} more is worth about ${price.toPrecision(3)}`);
+    return el("p", { class: "note" }, `${[...of, ...prices].join("; ")}. Objective ${plan.objective.toPrecision(5)}.`);
+  }
+
+  none() {
+    const { plan } = this;
+    return [
+      el("h2", {}, "Nothing is feasible"),
+      el("p", { class: "note" }, `At ${number(plan.rate_rps, 2)} rps no plan is within ${seconds(plan.sla_s)} and the other limits (${plan.termination.replaceAll("_", " ")}).`),
+      plan.relaxations.length ? el("p", {}, "Each of these alone would do:") : "",
+      el("ul", { class: "relaxations" }, plan.relaxations.map((move) => el("li", {}, move))),
+      plan.note ? el("p", { class: "note" }, plan.note) : "",
+    ];
+  }
+}
+
+const same = ({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent];

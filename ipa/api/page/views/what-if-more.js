@@ -1,0 +1,130 @@
+// What follows once a what-if rests: the frontier of accuracy and cost, and what holds the plan back.
+
+import { ask } from "../ask.js";
+import { el, number, plain } from "../dom.js";
+import { Figure } from "../figure.js";
+import { hashOf } from "../place.js";
+import { inShort, refusal, seconds, table } from "../tables.js";
+import { Explained } from "./explained.js";
+
+const REST_MS = 500;
+const MOST_MS = 2000;
+
+/** One question at a time, of those that wait the last: a slider must not wait for these. */
+export class Background {
+  constructor(parent, view) {
+    this.view = view;
+    this.closing = new AbortController();
+    this.hrefs = [];
+    this.figure = new Figure(parent, {
+      id: "frontier", title: "Accuracy and its least cost", unit: "PAS", file: `${view.name}-frontier`,
+      note: "Exact: no plan within the SLA is more accurate at that cost. It disregards the core budget and the least accuracy; a point sets both to its own.",
+    });
+    this.list = el("details", { class: "card points" });
+    this.why = el("section", { class: "card why", "aria-label": "Why this plan" }, el("h2", {}, "Why this plan"), el("p", { class: "empty" }, "Follows once nothing moves."));
+    parent.append(this.list, this.why);
+    this.explained = new Explained(this.why);
+  }
+
+  follow(body) {
+    this.wanted = body;
+    // After the figures: those must not wait for it.
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.drawFrontier());
+    clearTimeout(this.timer);
+    // A forecast may change each tick: that is no reason to wait for ever.
+    this.since ??= performance.now();
+    this.timer = setTimeout(() => this.ask(), Math.min(REST_MS, Math.max(0, this.since + MOST_MS - performance.now())));
+  }
+
+  async ask() {
+    if (this.isAsking || this.closing.signal.aborted) return;
+    this.isAsking = true;
+    this.since = null;
+    const body = this.wanted;
+    await this.askFrontier(body);
+    if (this.wanted === body) await this.askWhy(body);
+    this.isAsking = false;
+    if (this.wanted !== body) this.follow(this.wanted);
+  }
+
+  async askFrontier(body) {
+    // Within what its budget's slider shows: a frontier without any is long.
+    const { most } = this.view.controls.get("cores").spec;
+    const { weights, solver, ...asked } = body;
+    const free = { ...asked, bounds: { ...body.bounds, cores: most, accuracy_floor: 0 } };
+    // Never below the budget; it matters only from what runs.
+    if (this.view.pipeline.bounds.transition_cores !== null || free.bounds.transition_cores) free.bounds.transition_cores = Math.max(most, free.bounds.transition_cores ?? 0, this.view.pipeline.bounds.transition_cores ?? 0);
+    const key = JSON.stringify(free);
+    if (key === this.shown) {
+      this.drawList();
+      return this.drawFrontier();
+    }
+    try {
+      this.frontier = await ask(`${this.view.base}/frontiers`, { method: "POST", body: free, signal: this.closing.signal });
+      this.refusal = null;
+      this.shown = key;
+    } catch (error) {
+      if (this.closing.signal.aborted) return;
+      Object.assign(this, { frontier: null, refusal: error });
+    }
+    this.drawList();
+    this.drawFrontier();
+  }
+
+  drawFrontier() {
+    const { frontier, refusal: error, view } = this;
+    if (error) return this.list.replaceChildren(el("summary", {}, "No frontier"), refusal(error));
+    if (!frontier) return this.figure.show({ series: [], empty: "Follows once nothing moves." });
+    const { points } = frontier, { live } = view.status, plan = view.answer;
+    const chosen = plan?.stages.length ? [plan] : [], now = live.pas !== null && live.cost_cores !== null ? [live] : [];
+    const spot = (name, from, colour) => ({ name, kind: "points", colour, x: from.map((it) => it.cost_cores), y: from.map((it) => it.pas) });
+    const budget = Number(view.set.cores ?? view.pipeline.bounds.cores ?? 0);
+    const costs = [budget, ...[...points, ...chosen, ...now].map((it) => it.cost_cores)];
+    this.figure.show({
+      x_title: "cost, cores", empty: "Nothing is feasible at any cost.",
+      series: [
+        { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas) },
+        { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
+        spot("what if", chosen, "violet"), spot("now", now, "amber"),
+      ],
+      x_range: [0, 1.05 * Math.max(...costs)],
+      marks: budget ? [{ x: budget, text: `budget ${plain(budget)} cores` }] : [],
+    });
+  }
+
+  /** The same as links; what is set goes on with them. */
+  drawList() {
+    const points = this.frontier?.points ?? [];
+    this.hrefs = points.map((point) => this.hashOf(point));
+    if (!this.frontier) return;
+    const head = (text) => ({ text, figure: true });
+    this.list.replaceChildren(el("summary", {}, `The ${points.length} plans as a list`), table("Plans that none betters in accuracy and cost",
+      ["", head("PAS"), head("Cores"), head("Latency"), "Runs"],
+      points.map((it, at) => [el("a", { href: this.hrefs[at] }, "take", el("span", { class: "hidden" }, ` ${number(it.pas, 3)} at ${plain(it.cost_cores)} cores`)), number(it.pas, 3), plain(it.cost_cores), seconds(it.latency_s), inShort(it.configs)])));
+  }
+
+  /** Where budget and floor leave that point alone. */
+  hashOf(point) {
+    const set = { ...this.view.set, cores: Math.ceil(point.cost_cores * 1e6) / 1e6, accuracy_floor: Math.floor(point.pas * 1e6) / 1e6 };
+    return hashOf({ view: "what-if", path: [this.view.name], query: set });
+  }
+
+  async askWhy(body) {
+    this.why.setAttribute("aria-busy", "true");
+    try {
+      this.explained.show(await ask(`${this.view.base}/explanations`, { method: "POST", body, signal: this.closing.signal }));
+    } catch (error) {
+      if (this.closing.signal.aborted) return;
+      this.explained.refused(error);
+    }
+    this.why.removeAttribute("aria-busy");
+  }
+
+  close() {
+    this.closing.abort();
+    clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
+    this.figure.close();
+  }
+}

@@ -1,0 +1,123 @@
+"""The page's Experiments in a real Chromium: started, watched, cancelled and forgotten there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from ipa.api.jobs import JobDesk
+from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
+from tests.fakes.services import FakeClock, FakeWorld
+from tests.fakes.viewed import viewed
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+# Longer than a test waits for anything else: a process starts, and imports.
+RUN_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    desk = JobDesk(FakeClock())
+    with serving(viewed(FakeWorld(jobs=desk).play(20))) as url:
+        yield url
+    desk.close()
+
+
+@pytest.fixture
+def stuck() -> Iterator[str]:
+    """Where no experiment comes to an end."""
+    desk = JobDesk(FakeClock(), command=("sleep", "600"))
+    with serving(viewed(FakeWorld(jobs=desk).play(20))) as url:
+        yield url
+    desk.close()
+
+
+def fill(page: Page, **fields: str) -> None:
+    for name, value in fields.items():
+        field = page.locator(f"form [name={name}]")
+        if field.evaluate("field => field.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+
+def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/experiments?policy=static") as page:
+        expect(page.locator("#view")).to_contain_text("None was started yet")
+        fill(page, workload="steady_low", objective="frugal", minutes="1", times="0.5", seed="3")
+        page.get_by_role("button", name="Start").press("Enter")
+        expect(page).to_have_url(re.compile("#/experiments/."))
+        shown = page.get_by_role("region", name="The experiment")
+        expect(shown.get_by_role("heading").first).to_have_text("Done", timeout=RUN_MS)
+        (found,) = httpx.get(f"{url}v1/experiments").json()["experiments"]
+        assert found["asked"] == {
+            "pipeline": "ocr",
+            "workload": "steady_low",
+            "policy": "static",
+            "objective": "frugal",
+            "minutes": 1.0,
+            "times": 0.5,
+            "seed": 3,
+            "spacing": "poisson",
+        }
+        result = found["result"]
+        expect(shown).to_contain_text(f"{result['pas_mean']:.4f}")
+        expect(shown).to_contain_text(f"{result['cores_mean']:.2f}")
+        expect(shown).to_contain_text(f"{100 * result['violation_ratio']:.2f} % of {result['requests']}")
+        figure = page.locator("#figure-reasons")
+        figure.get_by_role("button", name="Table").click()
+        for count in result["decisions_by_reason"].values():
+            expect(figure.get_by_role("cell", name=str(count), exact=True).first).to_be_visible()
+        assert serious(page) == []
+        page.get_by_role("button", name="Forget it").click()
+        expect(page.locator("#view")).to_contain_text("None was started yet")
+        assert httpx.get(f"{url}v1/experiments").json()["experiments"] == []
+
+
+def test_one_that_runs_is_cancelled_there(browser: Browser, stuck: str) -> None:
+    with opened(browser, f"{stuck}#/experiments", width=PHONE) as page:
+        page.get_by_role("button", name="Start").click()
+        shown = page.get_by_role("region", name="The experiment")
+        expect(shown.get_by_role("progressbar")).to_be_visible()
+        shown.get_by_role("button", name="Cancel").click()
+        expect(shown.get_by_role("heading").first).to_have_text("Cancelled")
+        page.get_by_role("link", name="All experiments").click()
+        rows = page.get_by_role("region", name="Experiments", exact=True).locator("tbody tr")
+        expect(rows).to_have_count(1)
+        expect(rows).to_contain_text("cancelled")
+        assert serious(page) == []
+
+
+def test_the_list_follows_and_cancels(browser: Browser, stuck: str) -> None:
+    with opened(browser, f"{stuck}#/experiments") as page:
+        body = {"pipeline": "ocr", "workload": "bursty", "minutes": 5}
+        for _ in range(2):
+            httpx.post(f"{stuck}v1/experiments", json=body).raise_for_status()
+        rows = page.get_by_role("region", name="Experiments", exact=True).locator("tbody tr")
+        expect(rows).to_have_count(2)
+        expect(rows.first).to_contain_text("bursty, 5 min")
+        rows.first.get_by_role("button", name="Cancel").click()
+        expect(rows.first).to_contain_text("cancelled")
+
+
+def test_what_the_service_refuses_is_said(browser: Browser, stuck: str) -> None:
+    with opened(browser, f"{stuck}#/experiments", allowed="422") as page:
+        fill(page, times="999999", workload="steady_high", minutes="20")
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator("#view").get_by_role("alert")).to_contain_text("/times")
+        expect(page).to_have_url(f"{stuck}#/experiments")
+
+
+def test_one_that_is_not_there_is_said(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/experiments/nope", allowed="404") as page:
+        expect(page.locator("#view")).to_contain_text("there is no experiment 'nope'")

@@ -1,0 +1,110 @@
+"""The page's Fleet in a real Chromium, of one pipeline and of a thousand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from ipa.api.services import Services
+from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
+from tests.fakes.services import FakeWorld, a_pipeline
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+MANY = 1000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def many() -> Services:
+    """A thousand pipelines, each under another load; every tenth was not seen, every seventh is late."""
+    services = FakeWorld().play(30).services()
+    names = [f"p{at:04d}" for at in range(MANY)]
+    live = services.live("ocr")
+    states = {
+        name: replace(
+            live,
+            rate_rps=None if at % 10 == 0 else float((at * 7919) % MANY),
+            latency_s=1.2 if at % 7 == 0 else 0.3,
+            degraded=("nothing was observed yet",) if at % 10 == 0 else (),
+        )
+        for at, name in enumerate(names)
+    }
+    pipelines = {name: replace(a_pipeline(), name=name) for name in names}
+    return replace(services, pipelines=pipelines, live=lambda name: states[name])
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(many()) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with opened(browser, f"{url}#/fleet") as page:
+        expect(page.locator("tbody tr")).to_have_count(MANY)
+        yield page
+
+
+def names(page: Page) -> list[str]:
+    return page.locator("tbody th").all_inner_texts()
+
+
+def test_every_row_is_what_the_api_says(page: Page, url: str) -> None:
+    shares = httpx.get(f"{url}v1/fleet").json()["pipelines"]
+    assert names(page) == [share["pipeline"] for share in shares]
+    for at in (0, 1, 7, MANY - 1):
+        share = shares[at]
+        cells = page.locator("tbody tr").nth(at).locator("td").all_inner_texts()
+        late = 100 * share["latency_s"] / share["sla_s"]
+        assert cells[0] == share["mode"]
+        assert cells[2] == ("healthy" if share["healthy"] else "degraded")
+        assert cells[3] == ("–" if share["rate_rps"] is None else f"{share['rate_rps']:.1f}")
+        assert cells[4] == f"{late:.0f} % of 900 ms"
+        assert cells[5:7] == [f"{share['pas']:.3f}", f"{share['cores']:g}"]
+        assert cells[7] == f"{100 * share['cores'] / share['budget_cores']:.0f} % of 4"
+    together = page.get_by_role("region", name="All together")
+    expect(together).to_contain_text(f"{sum(share['cores'] for share in shares):g} of {4 * MANY}")
+    expect(together).to_contain_text(str(sum(share["latency_s"] > share["sla_s"] for share in shares)))
+
+
+def test_it_sorts_both_ways_with_what_was_not_seen_last(page: Page, url: str) -> None:
+    shares = httpx.get(f"{url}v1/fleet").json()["pipelines"]
+    seen = [share for share in shares if share["rate_rps"] is not None]
+    rising = [each["pipeline"] for each in sorted(seen, key=lambda it: (it["rate_rps"], it["pipeline"]))]
+    head = page.get_by_role("columnheader", name="Load, rps")
+    head.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(head).to_have_attribute("aria-sort", "ascending")
+    expect(page.locator("tbody tr")).to_have_count(MANY)
+    assert names(page)[: len(rising)] == rising
+    page.keyboard.press("Enter")
+    expect(head).to_have_attribute("aria-sort", "descending")
+    expect(page.locator("tbody tr")).to_have_count(MANY)
+    falling = [each["pipeline"] for each in sorted(seen, key=lambda it: (-it["rate_rps"], it["pipeline"]))]
+    assert names(page)[: len(falling)] == falling
+    assert page.url.endswith("sort=-load")
+
+
+def test_a_filter_is_kept_in_the_link_and_leads_on(browser: Browser, url: str, page: Page) -> None:
+    page.get_by_role("searchbox").fill("p09 degraded")
+    expect(page.locator("tbody tr")).to_have_count(10)
+    expect(page.get_by_role("status")).to_have_text(f"10 of {MANY}")
+    with opened(browser, page.url, width=PHONE) as again:
+        expect(again.locator("tbody tr")).to_have_count(10)
+        expect(again.get_by_role("searchbox")).to_have_value("p09 degraded")
+        assert again.evaluate("document.documentElement.scrollWidth") <= PHONE
+        assert serious(again) == []
+        again.get_by_role("searchbox").fill("none of these")
+        expect(again.locator("tbody")).to_have_text("None is like that.")
+        again.get_by_role("searchbox").fill("p0042")
+        again.get_by_role("link", name="p0042").click()
+        expect(again).to_have_title("Now · p0042 · ipa")
