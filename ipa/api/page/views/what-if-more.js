@@ -82,7 +82,7 @@ export class Background {
     const budget = Number(view.set.cores ?? view.pipeline.bounds.cores ?? 0);
     const costs = [budget, ...[...points, ...chosen, ...now].map((it) => it.cost_cores)];
     this.figure.show({
-      x_title: "cost, cores", empty: "Nothing is feasible at any cost.",
+      x_title: `cost, cores, at ${number(frontier.rate_rps, 2)} rps`, empty: "Nothing is feasible at any cost.",
       series: [
         { name: "most accurate at that cost", kind: "step", colour: "grey", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas) },
         { name: "plans, click to take one", kind: "points", colour: "blue", x: points.map((it) => it.cost_cores), y: points.map((it) => it.pas), href: this.hrefs, text: points.map((it) => `${seconds(it.latency_s)}; ${inShort(it.configs)}`) },
