@@ -215,10 +215,10 @@ def test_a4_damaged_while_in_use_and_at_start(case: Case, tmp_path: Path) -> Non
     case.equal("bytes changed by refusing", path.read_bytes() == contents, True)
 
 
-THIRD = """
+NEXT = """
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0004", "0003", None, None
+revision, down_revision, branch_labels, depends_on = "next", "{newest}", None, None
 def upgrade():
     op.add_column("ipa_decisions", sa.Column("extra", sa.Text))
     op.execute("UPDATE ipa_decisions SET extra = reason")
@@ -233,7 +233,8 @@ def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
         folder = tmp_path / "version"
         copytree(Path(database.__file__).parent / "migrations", folder / "migrations")
         versions = folder / "migrations" / "versions"
-        (versions / "v0003_third.py").write_text(f"{THIRD}    {last}\n")
+        newest = max(path.stem for path in versions.glob("v[0-9]*.py")).removeprefix("v").partition("_")[0]
+        (versions / "v9999_next.py").write_text(f"{NEXT.format(newest=newest)}    {last}\n")
         monkeypatch.setattr(database, "__file__", str(folder / "database.py"))
 
     return install
