@@ -11,6 +11,7 @@ from math import floor
 from typing import Protocol
 
 from ipa.control.actuation import Phase, accepted, resume, sent
+from ipa.control.computing import COMPUTING
 from ipa.control.engine import on_tick
 from ipa.control.guards import GuardSettings, mean_rps
 from ipa.control.observe import observe
@@ -233,7 +234,8 @@ class ControlLoop:
                 self._state, self._recovered = EngineState(), False
             request = self._request(requested, recover=leads)
             if leads:
-                effects, self._state = on_tick(request, self._state)
+                with COMPUTING.turn():
+                    effects, self._state = on_tick(request, self._state)
                 decision = self._carry_out(effects)
                 self._tell(effects, decision)
             else:

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import IO, Any, TypeVar
 
+from ipa.control.computing import COMPUTING
 from ipa.model.errors import DeadlineError, IpaError, SolverError
 from ipa.optimize.deadline import Deadline
 
@@ -49,7 +50,9 @@ class Processes:
         worker = self._take()
         seconds = limit_s()
         try:
-            answer = worker.ask((question(worker), seconds), seconds + self._grace_s)
+            asked = question(worker), seconds
+            with COMPUTING.away():
+                answer = worker.ask(asked, seconds + self._grace_s)
             if not isinstance(answer, (kind, IpaError)):
                 raise TypeError(f"a {type(answer).__name__}")
         except BaseException as error:
