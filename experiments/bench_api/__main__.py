@@ -35,6 +35,8 @@ from experiments.bench_api.asking import (
 from experiments.bench_api.figures import Figure, fleet_figures, flood_figures, plan_figures
 
 RATE_RPS = 200.0
+# Where the goal is missed it is asked what is borne.
+LESS_RPS = 100.0
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,18 @@ def measured(size: Size) -> tuple[list[Asked], list[Figure], dict[str, Any]]:
             return phase(name, one.url, one.process, connections, how)
 
         quiet = ask("idle", 1, idle(size.seconds))
+        less = ask(f"{LESS_RPS:g} plans a second", CONNECTIONS, steady(LESS_RPS, size.seconds))
         planned = ask(f"{RATE_RPS:g} plans a second", CONNECTIONS, steady(RATE_RPS, size.seconds))
         flooded = ask("flood", FLOOD_CONNECTIONS, flood(size.seconds))
     with service(size.many, size.steady_rounds, size.moving_rounds) as many:
         listed = phase("list", many.url, many.process, 1, lists(size.lists, size.many))
         memory_mb = memory_of(many.process)
     figures = [
-        *plan_figures(planned, quiet, one.told),
+        *plan_figures(planned, less, quiet, one.told),
         *flood_figures(flooded, quiet, one.told),
         *fleet_figures(listed, many.told["rounds"], memory_mb, size.many),
     ]
-    return [quiet, planned, flooded, listed], figures, {"plans": one.told, "fleet": many.told}
+    return [quiet, less, planned, flooded, listed], figures, {"plans": one.told, "fleet": many.told}
 
 
 def main() -> int:

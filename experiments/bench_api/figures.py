@@ -38,10 +38,14 @@ class Figure:
         return f"| {self.name} | {self.value:.4g} {self.unit} | {goal} | {said} | {self.load:.1f} |"
 
 
-def plan_figures(planned: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
-    """What came of plans at a steady rate, and of the loop beside them."""
-    made = 100 * planned.statuses[201] / len(planned.took_s)
+def plan_figures(planned: Asked, less: Asked, quiet: Asked, told: Mapping[str, Any]) -> list[Figure]:
+    """What came of plans at a steady rate and at one that is less, and of the loop beside them."""
+    made, some = (100 * each.statuses[201] / len(each.took_s) for each in (planned, less))
     return [
+        Figure("what-if plans at less than that", less.rate_rps, "a second", less.load),
+        Figure("of them answered with a plan", some, "%", less.load),
+        Figure("their p50", less.quantile_ms(0.5), "ms", less.load),
+        Figure("their p99", less.quantile_ms(0.99), "ms", less.load),
         Figure("what-if plans, each of another rate", planned.rate_rps, "a second", planned.load),
         Figure("of them answered with a plan", made, "%", planned.load, at_least=100.0),
         Figure("their p50", planned.quantile_ms(0.5), "ms", planned.load),
