@@ -76,7 +76,8 @@ export class Chart {
         text.length > room ? `${text.slice(0, Math.max(room - 1, 1))}…` : text, text.length > room ? el("title", {}, text) : "");
     }
     const { x_title: across, y_title: up } = this.facts;
-    if (across) yield el("text", { class: "axis-title", x: width - RIGHT, y: height - BOTTOM - 5, "text-anchor": "end" }, across);
+    // Above, where no line runs through it.
+    if (across) yield el("text", { class: "axis-title", x: width - RIGHT, y: TOP - 3, "text-anchor": "end" }, `${across} →`);
     if (up) yield el("text", { class: "axis-title", x: LEFT + 2, y: TOP - 3 }, up);
   }
 
