@@ -10,6 +10,9 @@ from ipa.api import problems
 from ipa.api.examples import BODIES
 from ipa.api.preconditions import REQUIRED
 
+# An entity tag, or several.
+TAG = r'^(W/)?"[^"]*"'
+
 
 def complete(schema: dict[str, Any]) -> None:
     """Add the problems that any operation may answer with, and which headers must be there."""
@@ -40,3 +43,6 @@ def _require(parameter: dict[str, Any]) -> None:
     """Its absence has a status of its own, so to the routes it is optional."""
     parameter["required"] = True
     parameter["schema"] = {"type": "string", "minLength": 1, "title": parameter["schema"].get("title", "")}
+    if parameter["name"].lower() == "if-match":
+        # `*` would do for anything, so it names nothing.
+        parameter["schema"]["pattern"] = TAG
