@@ -1,0 +1,132 @@
+"""Forecasts: files that are no models, wild answers, a cold start, and a load that was not learned."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ipa.forecast.base import Peak, prepare
+from ipa.forecast.boosted import Boosted, BoostedModel
+from ipa.forecast.ladder import CLAMP_FACTOR, forecast
+from ipa.forecast.reactive import LastValue, WindowMaximum
+from ipa.model.errors import InputError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory
+from tests.fakes.world import scenario
+from tests.faults.table import Case
+from tests.unit.test_forecast_drift import ask as asked_of
+from tests.unit.test_forecast_drift import climbing, model
+from tests.unit.test_forecast_ladder import NOISY, Scripted, ask
+
+__all__ = ["model"]
+NAN, INF = math.nan, math.inf
+WILD = [Peak(NAN, NAN), Peak(NAN, 20.0), Peak(20.0, INF), Peak(-5.0, 20.0), Peak(-9.0, -1.0), Peak(2e3, 2e3)]
+
+
+def array_file(**arrays: np.ndarray) -> bytes:
+    body = io.BytesIO()
+    np.savez(body, **arrays)  # type: ignore[arg-type]
+    return body.getvalue()
+
+
+def test_f1_wild_answers_are_clamped_and_said(case: Case) -> None:
+    series = prepare(LoadHistory(1.0, NOISY))
+    highest = float(series.rates_rps.max())
+    over = silent = 0
+    for wild in WILD:
+        lately = WindowMaximum().peak(series, 10, 0.95)
+        below = ask(NOISY, rungs=(Scripted(wild, lately), WindowMaximum(), LastValue()))
+        silent += below.rung != "window" or len(below.steps_down) != 1
+        last = ask(NOISY, rungs=(Scripted(wild, wild),))
+        most = CLAMP_FACTOR * (highest + series.noise_rps(highest))
+        over += not (0 <= last.point_rps <= last.upper_rps <= most)
+    case.told("answers not a number, negative, × 100", len(WILD))
+    case.equal("decisions over the clamp", over, 0)
+    case.equal("answers that fell without a word", silent, 0)
+
+
+def test_f1_files_that_are_no_model_are_refused(case: Case, model: Boosted) -> None:
+    assert model.model is not None
+    whole = model.model.to_bytes()
+    spoiled = {
+        "empty": b"",
+        "cut off": whole[: len(whole) // 2],
+        "other shape": array_file(format=np.array("x"), day_sums=np.zeros(3)),
+        "another file": b"# a trace\n1\n2\n",
+    }
+    refused = 0
+    for name, content in spoiled.items():
+        with pytest.raises(InputError, match=r"model\.npz"):
+            BoostedModel.from_bytes(content, "model.npz")
+        refused += 1
+        assert name
+    case.equal("refused, with the file's name", f"{refused} of {len(spoiled)}", f"{len(spoiled)} of 4")
+
+
+def test_f2_nothing_is_taken_away_in_the_warm_up(case: Case) -> None:
+    rungs = {len(rates): ask(rates).rung for rates in (NOISY[:count] for count in (1, 3, 30, 120))}
+    case.equal("rung of one second of load", rungs[1], "last")
+    case.told("rungs by seconds of load", rungs)
+    made = scenario(0.5)
+    started = made.workload.desired
+    made.ticks(2)
+    fewer = [
+        now
+        for before, now in zip(started, made.workload.desired, strict=True)
+        if now.replicas < before.replicas
+    ]
+    case.equal("stages with fewer replicas after two ticks", len(fewer), 0)
+
+
+def test_f3_another_load_trips_the_rung(case: Case, model: Boosted) -> None:
+    away = climbing(3, 1300, 150)
+
+    def forecasts() -> Iterator[tuple[int, Forecast]]:
+        # What it learned for twenty minutes, then more and more of the other load.
+        for seen_s in range(0, 1300, 20):
+            yield seen_s, asked_of((*climbing(4, 1300, 120), *away[:seen_s]), model)
+
+    first = next((seen_s, found) for seen_s, found in forecasts() if found.rung != "boosted")
+    case.at_most("s of the other load until it steps down", first[0], 600)
+    case.told("says", first[1].steps_down[0])
+    assert first[1].steps_down[0].startswith("boosted: ")
+    case.equal("rung meanwhile", first[1].rung, "window")
+
+
+class Trap:
+    """Runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def test_f5_a_pickle_is_not_even_looked_into(case: Case, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    trap = Trap(ran)
+    held = np.array([trap, None], dtype=object)
+    files = {
+        "a pickle": pickle.dumps(trap),
+        "a pickle in an array file": array_file(format=held),
+        "one in the weights": array_file(format=np.array("ipa-boosted"), point_value=held),
+    }
+    for content in files.values():
+        with pytest.raises(InputError, match="forecasting model"):
+            BoostedModel.from_bytes(content, "model.npz")
+    case.equal("code executed", int(ran.exists()), 0)
+    pickle.loads(files["a pickle"]).close()
+    # It would have.
+    assert ran.exists()
+
+
+def test_f5_nor_does_the_ladder_need_a_file(case: Case) -> None:
+    found = forecast(LoadHistory(1.0, NOISY), horizon_s=10.0, quantile=0.95)
+    case.equal("a forecast without any model file", found.upper_rps > 0, True)

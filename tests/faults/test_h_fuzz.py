@@ -1,0 +1,20 @@
+"""H8 in short: requests made up from the OpenAPI document. `make fuzz` asks ten thousand of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments.fuzz.run import fuzz
+from tests.faults.table import Case
+
+
+@pytest.mark.timeout(300)
+def test_h8_made_up_requests_of_every_operation_find_nothing(case: Case) -> None:
+    found = fuzz(examples=4, steps=3, seed=1, is_short=True)
+    assert found.findings == {}, found.details
+    assert found.errors == []
+    case.equal("5xx", sum(count for status, count in found.by_status.items() if status >= 500), 0)
+    case.equal("undocumented statuses", found.of_check("status_code_conformance"), 0)
+    case.equal("operations that were never asked", found.uncovered, [])
+    case.told("operations", len(found.operations))
+    assert found.cases > 4 * len(found.operations)
