@@ -22,7 +22,7 @@ test: install ## all tests
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
 	IPA_FAULT_SEEDS=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
 
-fuzz: install ## ten thousand made-up requests against the whole API, about ten minutes (EXAMPLES=130, SEED=1)
+fuzz: install ## ten thousand made-up requests against the whole API, about four minutes (EXAMPLES=130, SEED=1)
 	$(PY) -m experiments.fuzz $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
 
 soak: install ## 72 h of virtual time under random faults, about 4 minutes (TICKS=2000, SEED=1)

@@ -1,0 +1,92 @@
+"""O6: what is installed is what was locked, and what was swapped is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.faults.table import Case
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+REQUIREMENT = re.compile(r"^([A-Za-z0-9][\w.\-]*)(\[[^\]]*\])?(.*)$")
+
+
+def entries(text: str) -> list[str]:
+    """Each requirement of a lock with all that belongs to it, on a line."""
+    joined = text.replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def wheel(folder: Path, payload: str) -> Path:
+    """A package that is one line."""
+    name, info = folder / "sample-1.0-py3-none-any.whl", "sample-1.0.dist-info"
+    files = {
+        "sample.py": payload,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: sample\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    hashes = {
+        path: base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        for path, text in files.items()
+    }
+    record = [f"{path},sha256={hashes[path]},{len(text)}" for path, text in files.items()]
+    with zipfile.ZipFile(name, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+        archive.writestr(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,"]) + "\n")
+    return name
+
+
+def installed(folder: Path, lock: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--require-hashes"]
+    where = ["--find-links", str(folder), "--target", str(folder / "there"), "-r", str(lock)]
+    return subprocess.run([*command, *where], check=False, capture_output=True, text=True)
+
+
+def test_o6_every_requirement_of_every_lock_has_its_version_and_hashes(case: Case) -> None:
+    lacking = []
+    count = 0
+    for lock in LOCKS:
+        if lock.name == "overrides.txt":
+            continue
+        for entry in entries(lock.read_text()):
+            found = REQUIREMENT.match(entry)
+            count += 1
+            if found is None or not found[3].startswith("==") or "--hash=sha256:" not in entry:
+                lacking.append(f"{lock.name}: {entry[:40]}")
+    case.equal("requirements without version or hash", lacking, [])
+    case.told("requirements", count)
+    assert count > 100
+
+
+def test_o6_images_have_what_the_tests_have(case: Case) -> None:
+    versions = [
+        {entry.split()[0].split(";")[0] for entry in entries((ROOT / "requirements" / name).read_text())}
+        for name in ("all.txt", "service.txt", "dataplane.txt", "stage.txt")
+    ]
+    case.equal("of an image, not of the tests", sorted(set().union(*versions[1:]) - versions[0]), [])
+
+
+def test_o6_what_was_swapped_is_not_installed(case: Case, tmp_path: Path) -> None:
+    good = wheel(tmp_path, "right = True\n")
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"sample==1.0 --hash=sha256:{hashlib.sha256(good.read_bytes()).hexdigest()}\n")
+    whole = installed(tmp_path, lock)
+    if whole.returncode:
+        pytest.fail(whole.stderr)
+    wheel(tmp_path, "right = False\n")
+    (tmp_path / "there" / "sample.py").unlink()
+    swapped = installed(tmp_path, lock)
+    case.equal("installed though it was swapped", int((tmp_path / "there" / "sample.py").exists()), 0)
+    assert swapped.returncode != 0
+    assert "DO NOT MATCH" in swapped.stderr
+    lock.write_text("sample==1.0\n")
+    assert "hashes" in installed(tmp_path, lock).stderr.lower()
