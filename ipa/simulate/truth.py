@@ -20,8 +20,6 @@ from ipa.simulate.cluster import Serving
 READINESS_S = 7.0
 # Of an interval: what is left is far below what latencies are measured to.
 HALVINGS = 30
-# Profiles are written with a few digits.
-ROUNDING = 1.05
 
 
 class Truth:
@@ -116,12 +114,6 @@ class Truth:
                 hint="Measure it, or start with a configuration of the profiles.",
             )
         return min(same, key=lambda point: abs(log(point.batch_size / config.batch_size)))
-
-
-def _has_waiting(point: OperatingPoint) -> bool:
-    """Whether its latency was measured under load: it has no mean, and more throughput than that allows."""
-    alone_rps = point.batch_size / point.latency_s
-    return point.latency_mean_s is None and point.capacity_rps > ROUNDING * alone_rps
 
 
 def under_load(point: OperatingPoint, percentile: float = 99.0) -> Service:
