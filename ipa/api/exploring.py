@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from fastapi import APIRouter
 
@@ -18,7 +18,7 @@ from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import frontier
 from ipa.optimize.problem import Problem
 from ipa.policies.planning import planning_problem
-from ipa.profiling.fit import Form, LatencyFit, fit_variant
+from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.report.frontier_plot import accuracy_cost
 
 # Seconds that an explanation may take; it mostly takes one.
@@ -54,7 +54,7 @@ class FrontierView:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyFitView:
+class LatencyFitView(LatencyFit):
     """l(b) = c₀ + c₁·b + c₂·b² seconds for batches of `batch_min` to `batch_max` on that many cores.
 
     `r2_ratio` and `max_error_ratio` (the largest relative one) are on the measured points; `loo_error_ratio`
@@ -62,14 +62,6 @@ class LatencyFitView:
     the fit at each batch size that was measured, in order.
     """
 
-    cores: float
-    form: Form
-    coefficients: tuple[float, float, float]
-    batch_min: int
-    batch_max: int
-    r2_ratio: float
-    max_error_ratio: float
-    loo_error_ratio: float | None
     batch_sizes: tuple[int, ...]
     latencies_s: tuple[float, ...]
 
@@ -153,14 +145,7 @@ def _fits_of(profile: VariantProfile) -> list[tuple[LatencyFit, tuple[int, ...]]
 
 def _fit_view(fit: LatencyFit, sizes: tuple[int, ...]) -> LatencyFitView:
     return LatencyFitView(
-        cores=fit.cores,
-        form=fit.form,
-        coefficients=fit.coefficients,
-        batch_min=fit.batch_min,
-        batch_max=fit.batch_max,
-        r2_ratio=fit.r2_ratio,
-        max_error_ratio=fit.max_error_ratio,
-        loo_error_ratio=fit.loo_error_ratio,
+        **{each.name: getattr(fit, each.name) for each in fields(fit)},
         batch_sizes=sizes,
         latencies_s=tuple(fit.latency_s(size) for size in sizes),
     )

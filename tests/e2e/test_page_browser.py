@@ -14,16 +14,10 @@ from ipa.api.live import BesideLive
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
-from tests.fakes.browsing import chromium, opened, serving, shoot
+from tests.fakes.browsing import opened, serving, shoot
 from tests.fakes.services import LADDER, NOW, FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

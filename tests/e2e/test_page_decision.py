@@ -14,18 +14,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ipa.model.decision import Action, Decision, ReasonCode
-from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
+from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeWorld
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 REASONS = re.compile(r"^  \"([a-z._]+)\": \"(.*)\",$", re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

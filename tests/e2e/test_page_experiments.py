@@ -10,19 +10,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ipa.api.jobs import JobDesk
-from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
+from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeClock, FakeWorld
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 # Longer than a test waits for anything else: a process starts, and imports.
 RUN_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

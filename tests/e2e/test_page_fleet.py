@@ -10,17 +10,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ipa.api.services import Services
-from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
+from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeWorld, a_pipeline
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 MANY = 1000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def many() -> Services:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, TimeoutError, expect
 
-from tests.fakes.browsing import chromium, opened, serious, serving
+from tests.fakes.browsing import opened, serious, serving
 from tests.fakes.services import FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -29,12 +29,6 @@ DRAW = """async (facts) => {
   document.querySelector("#view").replaceChildren();
   new Figure(document.querySelector("#view"), { id: "drawn", title: "Drawn", unit: "cores" }).show(facts);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -12,17 +12,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
+from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeWorld
 from tests.fakes.viewed import CORES, PROFILES, viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

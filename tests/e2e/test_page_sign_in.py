@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.fakes.browsing import chromium, serving
+from tests.fakes.browsing import serving
 from tests.fakes.people import oidc, token
 from tests.fakes.services import FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def test_who_looks_signs_in_once_and_out_again(browser: Browser, tmp_path: Path) -> None:

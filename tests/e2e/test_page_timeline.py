@@ -11,18 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.fakes.browsing import chromium, opened, serving, shoot
+from tests.fakes.browsing import opened, serving, shoot
 from tests.fakes.services import TICK_S, FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 # More than the status keeps.
 TICKS = 400
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -8,19 +8,13 @@ from time import monotonic
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.fakes.browsing import OPENED, PHONE, VIEWS, chromium, opened, serious, serving, shoot
+from tests.fakes.browsing import OPENED, PHONE, VIEWS, opened, serious, serving, shoot
 from tests.fakes.services import FakeWorld
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 # A view that takes so long hangs; how long it takes `python -m experiments.page_speed` measures.
 HANGS_S = 15.0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

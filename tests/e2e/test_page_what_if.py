@@ -14,18 +14,12 @@ from playwright.sync_api import Browser, Page, Request, expect
 
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
-from tests.fakes.browsing import PHONE, chromium, opened, serious, serving
+from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.services import FakeWorld
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 PLANS = "/v1/pipelines/ocr/plans"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
