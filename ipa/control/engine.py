@@ -18,7 +18,7 @@ from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Eve
 from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
-from ipa.policies.base import PolicyState, Remembering, corrected, pinned
+from ipa.policies.base import PolicyState, corrected, is_remembering, pinned
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
 DRIFT_WINDOW_S = 3600.0
@@ -86,7 +86,7 @@ def _asked(request: TickRequest, state: EngineState) -> TickRequest:
 def _remembered(request: TickRequest, state: EngineState) -> object:
     """What the policy remembers after this tick; what it did before where it could not see what runs."""
     running = request.observation.running()
-    if running is None or not isinstance(request.policy, Remembering):
+    if running is None or not is_remembering(request.policy):
         return state.memory
     asked = PolicyState(state.shadow or running, now_s=request.now_s, memory=state.memory)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,8 +105,7 @@ class Forecaster(Protocol):
         ...
 
 
-@runtime_checkable
-class Choosy(Protocol):
+class Choosy(Forecaster, Protocol):
     """A rung that bears only some loads."""
 
     def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
@@ -114,8 +113,7 @@ class Choosy(Protocol):
         ...
 
 
-@runtime_checkable
-class Batched(Protocol):
+class Batched(Forecaster, Protocol):
     """A rung that answers for many moments at once, as it would for each alone."""
 
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
@@ -123,8 +121,7 @@ class Batched(Protocol):
         ...
 
 
-@runtime_checkable
-class Replayed(Protocol):
+class Replayed(Forecaster, Protocol):
     """A rung that looks at all of what it is given, and goes through its growing past at once."""
 
     def replay(
@@ -132,6 +129,24 @@ class Replayed(Protocol):
     ) -> tuple[Floats, Floats]:
         """Points and upper quantiles of the first `counts` steps each, as `peak` says them of these alone."""
         ...
+
+
+# `isinstance` of a protocol looks at all of its methods each time, which the ladder would wait for.
+
+
+def is_choosy(rung: Forecaster) -> TypeGuard[Choosy]:
+    """Whether it bears only some loads."""
+    return hasattr(rung, "objection")
+
+
+def is_batched(rung: Forecaster) -> TypeGuard[Batched]:
+    """Whether it answers for many moments at once."""
+    return hasattr(rung, "peaks")
+
+
+def is_replayed(rung: Forecaster) -> TypeGuard[Replayed]:
+    """Whether it goes through its growing past at once."""
+    return hasattr(rung, "replay")
 
 
 def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
@@ -169,14 +184,31 @@ def trailing_mean(rates: Floats, width: int) -> Floats:
     return np.maximum(means, 0.0)
 
 
-def quantile_of(values: Floats, quantile: float) -> float:
-    """The quantile of a few finite values: that of `np.quantile`, in a twentieth of its time."""
-    place = quantile * (len(values) - 1)
-    low = int(place)
-    above = min(low + 1, len(values) - 1)
-    ordered = np.partition(values, (low, above))
-    start, step, share = float(ordered[low]), float(ordered[above] - ordered[low]), place - low
-    return start + step * share if share < 0.5 else float(ordered[above]) - step * (1 - share)
+def quantiles_of(values: Floats, counts: Ints, quantile: float) -> Floats:
+    """The quantile of the first `counts` values each, that of `np.quantile`; 0 of none.
+
+    Values are finite, and few: all that is asked is sorted at once, in a fraction of its time.
+    """
+    if not len(values):
+        return np.zeros(len(counts))
+    is_known = np.arange(len(values)) < counts[:, None]
+    known = np.where(is_known, values, math.inf)
+    # Where nothing is known nothing is said.
+    known[counts == 0] = 0.0
+    known.sort(axis=1)
+    last, rows = np.maximum(counts - 1, 0), np.arange(len(counts))
+    places = quantile * last
+    low = places.astype(np.int64)
+    share = places - low
+    start, end = known[rows, low], known[rows, np.minimum(low + 1, last)]
+    steps = end - start
+    return np.where(share < 0.5, start + steps * share, end - steps * (1 - share))
+
+
+def recent_max(rates: Floats, counts: Ints, width: int) -> Floats:
+    """The maximum of the last `width` of the first `counts` values each; of all where those are fewer."""
+    recent = sliding_max(rates, width)[np.maximum(counts - width, 0)]
+    return np.where(counts >= width, recent, np.maximum.accumulate(rates)[counts - 1])
 
 
 def conformal(missed: Floats, quantile: float) -> float:
@@ -192,6 +224,9 @@ def conformal(missed: Floats, quantile: float) -> float:
 
 def sliding_max(rates: Floats, width: int) -> Floats:
     """The maximum of every run of `width` values; of all of them where there are fewer."""
-    windows = np.lib.stride_tricks.sliding_window_view(rates, min(width, len(rates)))
-    maxima: Floats = windows.max(axis=1)
+    maxima, known, width = rates, min(1, len(rates)), min(width, len(rates))
+    # Of two runs of so many values that overlap or touch: a few passes, where windows would be many.
+    while known < width:
+        step = min(known, width - known)
+        maxima, known = np.maximum(maxima[:-step], maxima[step:]), known + step
     return maxima

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ipa.forecast.base import SMOOTH_S, Batched, Choosy, Forecaster, Peak, Series, prepare
+from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_batched, is_choosy, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import RULE, watch
 from ipa.forecast.learned import Learned
@@ -63,14 +63,14 @@ def forecast(
     else:
         rung = rungs[-1]
         peak = _clamped(rung.peak(series, horizon_s, quantile), limit, highest)
-    seen = sum(rate is not None and math.isfinite(rate) and rate >= 0 for rate in load.rates_rps)
+    seen = [rate for rate in load.rates_rps if rate is not None and 0 <= rate < math.inf]
     return Forecast(
         point_rps=peak.point_rps,
         upper_rps=max(peak.point_rps, peak.upper_rps),
         quantile=quantile,
         horizon_s=horizon_s,
         rung=rung.name,
-        quality_ratio=seen / len(load.rates_rps),
+        quality_ratio=len(seen) / len(load.rates_rps),
         steps_down=tuple(steps_down),
         peak_s=series.smooth_s,
     )
@@ -91,12 +91,12 @@ def _try(
     comparison = compare(rung, series, horizon_s, quantile)
     if comparison.worst_ratio > WORSE_FACTOR:
         return None, f"lately {comparison.worst_ratio:.1f} times as wrong as the last maximum"
-    if comparison.rung is rung and isinstance(rung, Batched):
+    if comparison.rung is rung and is_batched(rung):
         below = next(it for it in others if it is others[-1] or not _unfit(it, series, horizon_s, quantile))
         drift = watch(rung, below, series, horizon_s, quantile)
         if drift.is_down:
             return None, f"drifted, {drift.ratio:.2f} times the loss of {below.name} over {RULE.mean_s:g} s"
-    peak = comparison.rung.peak(series, horizon_s, quantile)
+    peak = comparison.peak or comparison.rung.peak(series, horizon_s, quantile)
     trouble = _trouble(peak, limit)
     return (None, trouble) if trouble else (peak, "")
 
@@ -110,7 +110,7 @@ def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) 
         return f"{series.length_s:g} s of load, needs {needed_s:g} s"
     if series.gap_ratio > rung.max_gap_ratio:
         return f"{series.gap_ratio:.0%} gaps, bears {rung.max_gap_ratio:.0%}"
-    return rung.objection(series, horizon_s, quantile) if isinstance(rung, Choosy) else ""
+    return rung.objection(series, horizon_s, quantile) if is_choosy(rung) else ""
 
 
 def _trouble(peak: Peak, limit: float) -> str:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ipa.forecast.base import Batched, Floats, Forecaster, Ints, Replayed, Series
+from ipa.forecast.base import (
+    Floats,
+    Forecaster,
+    Ints,
+    Peak,
+    Series,
+    is_batched,
+    is_replayed,
+    sliding_max,
+)
 from ipa.forecast.reactive import WindowMaximum
 
 # Look back a minute, every five seconds (a tick): newer errors say more of the next forecast.
@@ -66,10 +74,14 @@ def pinball(peaks: Floats, forecasts: Floats, quantile: float) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A rung, fitted, and how many times as wrong as the last maximum it was (0 where unknown)."""
+    """A rung, fitted, and how many times as wrong as the last maximum it was (0 where unknown).
+
+    `peak` is what it expects now, where it was asked with its past; else None.
+    """
 
     rung: Forecaster
     worst_ratio: float
+    peak: Peak | None = None
 
 
 def compare(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> Comparison:
@@ -79,40 +91,30 @@ def compare(rung: Forecaster, series: Series, horizon_s: float, quantile: float)
     """
     ahead, total = series.steps(horizon_s), len(series.rates_rps)
     first = total - min(series.steps(LOOK_BACK_S), total // 2)
-    counts = range(first, total - ahead + 1, series.steps(EVERY_S))
+    counts = np.arange(first, total - ahead + 1, series.steps(EVERY_S))
     if len(counts) < FEWEST or first * series.step_s < rung.min_history_s(horizon_s):
         return Comparison(rung.fitted(series, horizon_s, quantile), 0.0)
     fitted = rung.fitted(series.until(first), horizon_s, quantile)
-    peaks = np.array([series.rates_rps[count : count + ahead].max() for count in counts])
-    own, baseline = (
-        replay(each, series, counts, peaks, horizon_s=horizon_s, quantile=quantile)
-        for each in (fitted, WindowMaximum())
-    )
-    if not np.isfinite([own.mae_rps, own.pinball_rps]).all():
-        return Comparison(fitted, 0.0)
+    peaks = sliding_max(series.rates_rps, ahead)[counts]
+    # Now is one more moment.
+    points, uppers = answers(fitted, series, np.append(counts, total), horizon_s, quantile)
+    peak = Peak(float(points[-1]), float(uppers[-1]))
+    own = _errors_rps(peaks, points[:-1], uppers[:-1], quantile)
+    if not np.isfinite(own).all():
+        return Comparison(fitted, 0.0, peak)
+    repeated = answers(WindowMaximum(), series, counts, horizon_s, quantile)
+    baseline = _errors_rps(peaks, *repeated, quantile)
     scale_rps = float(peaks.mean()) or 1.0
-    return Comparison(
-        fitted,
-        max(
-            own.mae_rps / max(baseline.mae_rps, LEAST_ERROR_RATIO * scale_rps),
-            own.pinball_rps / max(baseline.pinball_rps, LEAST_LOSS_RATIO * scale_rps),
-        ),
+    worst_ratio = max(
+        own[0] / max(baseline[0], LEAST_ERROR_RATIO * scale_rps),
+        own[1] / max(baseline[1], LEAST_LOSS_RATIO * scale_rps),
     )
+    return Comparison(fitted, worst_ratio, peak)
 
 
-def replay(
-    rung: Forecaster,
-    series: Series,
-    counts: Sequence[int],
-    peaks: Floats,
-    *,
-    horizon_s: float,
-    quantile: float,
-) -> Score:
-    """The rung's score had it been asked after each of `counts` steps; `peaks` are those that then came."""
-    moments = np.array(counts, dtype=np.int64)
-    points, uppers = answers(rung, series, moments, horizon_s, quantile)
-    return score(peaks, points, uppers, quantile)
+def _errors_rps(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> tuple[float, float]:
+    """The mean error of the points, and the mean loss of the upper quantiles."""
+    return float(np.abs(points - peaks).mean()), float(pinball(peaks, uppers, quantile).mean())
 
 
 def answers(
@@ -127,9 +129,9 @@ def answers(
 
     It sees the last `window` steps before a moment, all of them without one.
     """
-    if isinstance(rung, Batched):
+    if is_batched(rung):
         return rung.peaks(series, moments, horizon_s, quantile)
-    if window is None and isinstance(rung, Replayed):
+    if window is None and is_replayed(rung):
         return rung.replay(series, moments, horizon_s, quantile)
     firsts = moments * 0 if window is None else moments - window
     given = [

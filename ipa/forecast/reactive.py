@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, quantile_of, sliding_max
+from ipa.forecast.base import Floats, Ints, Peak, Series, quantiles_of, recent_max, sliding_max
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,7 @@ class WindowMaximum:
         """The same of the first `counts` steps each."""
         rates, width = series.rates_rps, series.steps(horizon_s)
         span = width if self.span_s is None else series.steps(self.span_s)
-        maxima = sliding_max(rates, width)
-        points, uppers = np.empty(len(counts)), np.empty(len(counts))
-        for at, count in enumerate(counts.tolist()):
-            known = maxima[: count - width + 1] if count >= width else rates[:count].max(keepdims=True)
-            points[at] = rates[max(0, count - span) : count].max()
-            uppers[at] = quantile_of(known, quantile)
+        points = recent_max(rates, counts, span)
+        known = quantiles_of(sliding_max(rates, width), np.maximum(counts - width + 1, 0), quantile)
+        uppers = np.where(counts >= width, known, np.maximum.accumulate(rates)[counts - 1])
         return points, np.maximum(points, uppers)

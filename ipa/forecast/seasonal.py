@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Self
 
 import numpy as np
 
-from ipa.forecast.base import Floats, Ints, Peak, Series, quantile_of, sliding_max
+from ipa.forecast.base import Floats, Ints, Peak, Series, quantiles_of, recent_max, sliding_max
 
 # Weights of the past halve over so long; the noise of the slope must not outgrow the trend it shows, so a
 # longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
@@ -53,7 +53,7 @@ class Seasonal:
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
         """The highest of level + damped trend + season over the horizon, and its calibrated quantile."""
-        points, uppers = self._grown(series, [len(series.rates_rps)], horizon_s, quantile)
+        points, uppers = self._grown(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
         return Peak(float(points[0]), float(uppers[0]))
 
     def replay(
@@ -61,33 +61,32 @@ class Seasonal:
     ) -> tuple[Floats, Floats]:
         """The same of the first `counts` steps each."""
         if self.season_s is None:
-            return self._grown(series, counts.tolist(), horizon_s, quantile)
+            return self._grown(series, counts, horizon_s, quantile)
         # A season is the mean over all that is known: each moment has its own.
         given = [self.peak(series.until(count), horizon_s, quantile) for count in counts.tolist()]
         return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
 
     def _grown(
-        self, series: Series, counts: Sequence[int], horizon_s: float, quantile: float
+        self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
         """Points and upper quantiles for the first `counts` steps each, with the season of the whole."""
-        ahead = series.steps(horizon_s)
+        ahead, rates = series.steps(horizon_s), series.rates_rps
         width = max(3, series.steps(HALF_LIVES * _half_life_s(horizon_s)))
         centres, spreads = self._fits(series, ahead, width, _half_life_s(horizon_s) / series.step_s)
-        futures = sliding_max(series.rates_rps, ahead)[width:]
+        futures = sliding_max(rates, ahead)[width:]
         errors = (futures - centres[: len(futures)]) / spreads[: len(futures)]
+        known = np.clip(counts - ahead - width + 1, 0, len(errors))
         normal = NormalDist().inv_cdf(quantile)
-        points, uppers = np.zeros(len(counts)), np.zeros(len(counts))
-        for at, count in enumerate(counts):
-            rates, known = series.rates_rps[:count], errors[: max(0, count - ahead - width + 1)]
-            if not rates.any():
-                continue
-            seen = quantile_of(known, quantile) if len(known) else 0.0
-            calibrated = min(max(seen, normal + CALIBRATION_FLOOR), normal + CALIBRATION_CAP)
-            centre, spread = float(centres[count - width]), float(spreads[count - width])
-            recent = float(rates[-series.steps(series.smooth_s) :].max())
-            points[at] = centre + PEAK_EXCESS * series.noise_rps(centre)
-            uppers[at] = max(points[at], centre + calibrated * spread, recent)
-        return points, uppers
+        calibrated = np.clip(
+            quantiles_of(errors, known, quantile), normal + CALIBRATION_FLOOR, normal + CALIBRATION_CAP
+        )
+        centre, spread = centres[counts - width], spreads[counts - width]
+        points = centre + PEAK_EXCESS * np.sqrt(centre / series.smooth_s)
+        recent = recent_max(rates, counts, series.steps(series.smooth_s))
+        uppers = np.maximum(np.maximum(points, centre + calibrated * spread), recent)
+        # Of a load that was never there nothing is expected.
+        is_idle = np.maximum.accumulate(rates)[counts - 1] == 0
+        return np.where(is_idle, 0.0, points), np.where(is_idle, 0.0, uppers)
 
     def _fits(self, series: Series, ahead: int, width: int, half_life: float) -> tuple[Floats, Floats]:
         """The centre of the peak after each window of `width` steps, and its spread."""
@@ -98,7 +97,8 @@ class Seasonal:
         damped = DAMPING_S * (1 - np.exp(-np.arange(ahead + 1) * series.step_s / DAMPING_S)) / series.step_s
         seasons = np.lib.stride_tricks.sliding_window_view(season, ahead + 1)[width - 1 :]
         centres = np.maximum((levels[:, None] + slopes[:, None] * damped + seasons).max(axis=1), 0.0)
-        slope_noise = _slope_noise(slope_weights, series) * damped[-1]
+        smooth = series.steps(series.smooth_s)
+        slope_noise = _slope_noise(width, half_life, smooth, series.step_s) * damped[-1]
         spreads = np.sqrt(
             np.maximum(centres, LEAST_RATE_RPS) / series.smooth_s
             + (SLOPE_SHARE * slope_noise) ** 2 * np.maximum(levels, LEAST_RATE_RPS)
@@ -106,6 +106,7 @@ class Seasonal:
         return centres, spreads
 
 
+@lru_cache(64)
 def _weights(width: int, half_life: float) -> tuple[Floats, Floats]:
     """Weights whose products with a window give its discounted level now, and its slope a step."""
     times = np.arange(1.0 - width, 1.0)
@@ -117,11 +118,11 @@ def _weights(width: int, half_life: float) -> tuple[Floats, Floats]:
     return level, slope
 
 
-def _slope_noise(slope_weights: Floats, series: Series) -> float:
-    """Standard deviation of the slope for Poisson arrivals at 1 rps, smoothed as the series is."""
-    width = series.steps(series.smooth_s)
-    kernel = np.convolve(slope_weights, np.full(width, 1 / width))
-    return float(np.sqrt((kernel**2).sum() / series.step_s))
+@lru_cache(64)
+def _slope_noise(width: int, half_life: float, smooth: int, step_s: float) -> float:
+    """Standard deviation of the slope for Poisson arrivals at 1 rps, as means over `smooth` steps."""
+    kernel = np.convolve(_weights(width, half_life)[1], np.full(smooth, 1 / smooth))
+    return float(np.sqrt((kernel**2).sum() / step_s))
 
 
 def _season(series: Series, season_s: float | None, ahead: int) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
@@ -59,7 +59,6 @@ class Policy(Protocol):
         ...
 
 
-@runtime_checkable
 class Remembering(Protocol):
     """A policy that learns from every tick, also from those that hold for other reasons."""
 
@@ -72,7 +71,6 @@ class Remembering(Protocol):
         ...
 
 
-@runtime_checkable
 class Headstrong(Protocol):
     """A policy whose plans are at times carried out at once, be they better than what runs or not."""
 
@@ -83,7 +81,16 @@ class Headstrong(Protocol):
 
 def is_at_once(policy: Policy, running: Configs) -> bool:
     """Whether the policy's plan is to be carried out without weighing it against what runs."""
-    return isinstance(policy, Headstrong) and policy.at_once(running)
+    return _is_headstrong(policy) and policy.at_once(running)
+
+
+def is_remembering(policy: Policy) -> TypeGuard[Remembering]:
+    """Whether it remembers what it saw; `isinstance` would look at all of a protocol's methods each tick."""
+    return hasattr(policy, "remember")
+
+
+def _is_headstrong(policy: Policy) -> TypeGuard[Headstrong]:
+    return hasattr(policy, "at_once")
 
 
 @dataclass(frozen=True, slots=True)
