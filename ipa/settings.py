@@ -79,6 +79,8 @@ class Settings:
     smooth_s: float = 5.0
     # The plan is made for this quantile of the forecast.
     forecast_quantile: float = 0.95
+    # A forecast that takes longer is that of the last rate and its noise; well below the tick.
+    forecast_deadline_s: float = 1.0
     # A trace of the load (requests a line, a line a second, from midnight UTC) to learn forecasts from at
     # start; empty for none. Half a day is enough, a fortnight takes a minute.
     forecast_trace: str = ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ipa.adapters.files.traces import read_trace
+from ipa.adapters.intime import InTime
 from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
 from ipa.control.state import PeakForecaster
 from ipa.forecast.base import Forecaster, prepare
@@ -76,7 +77,7 @@ class TraceForecaster:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """How loads are forecast, and over how many seconds they must be known for that."""
+    """How loads are forecast, in time, and over how many seconds they must be known for that."""
 
     forecaster: PeakForecaster
     window_s: float
@@ -91,6 +92,8 @@ class SightSettings(Protocol):
     def forecast_trace(self) -> str: ...
     @property
     def forecast_quantile(self) -> float: ...
+    @property
+    def forecast_deadline_s(self) -> float: ...
     @property
     def tick_s(self) -> float: ...
     @property
@@ -118,13 +121,20 @@ def sight_of(settings: SightSettings, profiles: Mapping[str, Mapping[str, StageP
     """
     quantile, smooth_s = settings.forecast_quantile, settings.smooth_s
     horizon_s = horizon_of(settings, profiles)
+    ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s)
+    in_time = partial(InTime, last=partial(last_rung, ladder), limit_s=settings.forecast_deadline_s)
     if not settings.forecast_trace:
-        ladder = partial(forecast, horizon_s=horizon_s, quantile=quantile, smooth_s=smooth_s)
-        return Sight(ladder, settings.window_s)
+        return Sight(in_time(ladder), settings.window_s)
     load = as_load(read_trace(Path(settings.forecast_trace)))
     if not any(load.rates_rps):
         raise InputError(f"the trace {settings.forecast_trace} has no requests")
     averaged_s = RATE_WINDOW_S[Dialect.LOCAL if settings.target == "local" else Dialect.SELDON]
     made = TraceForecaster(load, horizon_s=horizon_s, quantile=quantile, smooth_s=max(smooth_s, averaged_s))
     made.start()
-    return Sight(made, max(settings.window_s, made.window_s))
+    return Sight(in_time(made), max(settings.window_s, made.window_s))
+
+
+def last_rung(ladder: Callable[..., Forecast], load: LoadHistory, why: str) -> Forecast:
+    """The forecast of the last rung of the ladder, which says why the others have no part in it."""
+    answer = ladder(load, rungs=DEFAULT_RUNGS[-1:])
+    return replace(answer, steps_down=(f"the rungs above it: {why}", *answer.steps_down))

@@ -11,6 +11,7 @@ from ipa.control.clock import VirtualClock
 from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, Hook, World
 from ipa.control.ports import PipelineControl
+from ipa.control.state import PeakForecaster
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
@@ -97,6 +98,7 @@ class Scenario:
     loop: ControlLoop
     settings: GuardSettings
     hooks: tuple[Hook, ...] = ()
+    forecaster: PeakForecaster = window_max
 
     def ticks(self, count: int) -> list[Decision]:
         """So many ticks, a tick apart."""
@@ -132,7 +134,7 @@ def _loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipeline = 
         world,
         policy=policy,
         predict=known.predict,
-        forecaster=window_max,
+        forecaster=scenario.forecaster,
         settings=scenario.settings,
         window_s=60.0,
         run_id=run_id,
@@ -151,6 +153,7 @@ def scenario(
     readiness_s: float = 2.0,
     workload_of: type[FakeWorkload] = FakeWorkload,
     pipeline: Pipeline = PIPELINE,
+    forecaster: PeakForecaster = window_max,
 ) -> Scenario:
     """A loop over the pipeline under that load, active unless told otherwise, ticking every 5 s."""
     rate = rate_rps if callable(rate_rps) else lambda t_s, value=float(rate_rps): value
@@ -163,5 +166,6 @@ def scenario(
         store=FakeStore(PipelineControl(mode=mode)),
         loop=None,  # type: ignore[arg-type]
         settings=settings,
+        forecaster=forecaster,
     )
     return replace(made, loop=_loop(made, policy or ours(), "run", pipeline))

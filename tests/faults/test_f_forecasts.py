@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ipa.adapters.forecasting import last_rung
+from ipa.adapters.intime import MOST_LATE, InTime
 from ipa.forecast.base import Peak, prepare
 from ipa.forecast.boosted import Boosted, BoostedModel
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
@@ -26,6 +31,7 @@ from tests.unit.test_forecast_ladder import NOISY, Scripted, ask
 
 __all__ = ["model"]
 NAN, INF = math.nan, math.inf
+ladder = partial(forecast, horizon_s=10.0, quantile=0.95)
 WILD = [Peak(NAN, NAN), Peak(NAN, 20.0), Peak(20.0, INF), Peak(-5.0, 20.0), Peak(-9.0, -1.0), Peak(2e3, 2e3)]
 
 
@@ -97,6 +103,41 @@ def test_f3_another_load_trips_the_rung(case: Case, model: Boosted) -> None:
     case.told("says", first[1].steps_down[0])
     assert first[1].steps_down[0].startswith("boosted: ")
     case.equal("rung meanwhile", first[1].rung, "window")
+
+
+def test_f4_inference_that_takes_longer_than_a_tick_makes_none_late(case: Case) -> None:
+    answers = threading.Event()
+
+    def endless(load: LoadHistory) -> Forecast:
+        assert answers.wait(60.0), "nobody let it go on"
+        return ladder(load)
+
+    made = scenario(5.0)
+    clock = made.clock
+
+    def wait(done: threading.Event, seconds: float) -> bool:
+        """Virtual seconds pass; what was let go answers before they are over."""
+        if answers.is_set():
+            return done.wait(60.0)
+        clock.wait(seconds)
+        return done.is_set()
+
+    in_time = InTime(endless, partial(last_rung, ladder), 1.0, wait)
+    loop = replace(made, forecaster=in_time).restarted("slow")
+    loop.run(30 * loop.settings.tick_s)
+    snapshot = loop.loop.snapshot()
+    decided = [found for found in made.store.decisions("pages", limit=100) if found.forecast]
+    rungs = {found.forecast.rung for found in decided if found.forecast}
+    case.equal("late ticks", snapshot.skipped_ticks, 0)
+    case.at_least("ticks that decided", len(decided), 30)
+    case.equal("rung meanwhile", rungs, {"last"})
+    case.equal("answers that are still worked on", in_time.late, MOST_LATE)
+    assert decided[-1].forecast and "no answer within 1 s" in decided[-1].forecast.steps_down[0]
+    assert decided[0].forecast and "not asked" in decided[0].forecast.steps_down[0]
+    answers.set()
+    # Their threads end when they will; nothing waits for that.
+    again = (in_time(LoadHistory(1.0, NOISY)) for _ in range(1_000_000))
+    case.told("rung once it answers", next(found.rung for found in again if found.rung != "last"))
 
 
 class Trap:
