@@ -13,17 +13,20 @@ from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
-SCALARS = frozenset({str, int, bool})
+# What is written as it is.
+AS_IT_IS = frozenset({str, int, bool, type(None)})
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 @cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _names(kind: type[Any]) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None of what is none."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else None
 
 
 def canonical_json(value: Any) -> str:
     """The value as JSON with sorted keys and no spaces; dataclasses, enums, dates and sets included."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return ENCODER.encode(plain(value))
 
 
 def digest(text: str) -> str:
@@ -61,20 +64,27 @@ def plain(value: Any) -> Any:
     """
     kind = type(value)
     # What most of it is, first: every tick is written down so.
+    if kind in AS_IT_IS:
+        return value
     if kind is float:
         return value if isfinite(value) else None
-    if value is None or kind in SCALARS:
-        return value
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in _names(kind)}  # type: ignore[arg-type]
-    return _rare(value)
+    if kind is tuple or kind is list:
+        return [each if type(each) in AS_IT_IS else plain(each) for each in value]
+    names = _names(kind)  # type: ignore[arg-type]
+    if names is None:
+        return _rare(value)
+    found: dict[str, Any] = {}
+    for name in names:
+        each = getattr(value, name)
+        found[name] = each if type(each) in AS_IT_IS else plain(each)
+    return found
 
 
 def _rare(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, AbstractSet):

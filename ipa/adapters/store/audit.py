@@ -62,6 +62,7 @@ def append_all(connection: Connection, entries: Sequence[Entry]) -> None:
 
 # Made once: making a statement takes longer than a row.
 _INSERT = insert(EntryRow)
+_NEWEST = select(func.max(EntryRow.seq))
 _MOVE = (
     update(HeadRow.__table__)  # type: ignore[arg-type]
     .where(HeadRow.pipeline == bindparam("its"))
@@ -80,7 +81,7 @@ def _heads(connection: Connection, names: Collection[str]) -> dict[str, Head]:
 
 def newest_seq(connection: Connection) -> int:
     """The number of the newest entry of all; 0 where there is none."""
-    return connection.scalar(select(func.max(EntryRow.seq))) or 0
+    return connection.scalar(_NEWEST) or 0
 
 
 def _last(connection: Connection, pipeline: str) -> Head | None:

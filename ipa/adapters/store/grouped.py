@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
@@ -17,15 +17,24 @@ MOST_TOGETHER = 64
 
 class _State(Enum):
     WAITING = auto()
+    # It is this one's turn to write, itself and what waits behind it.
+    LEADS = auto()
     WRITTEN = auto()
     # The transaction that it was part of failed, whoever was to blame.
     ALONE = auto()
 
 
-@dataclass
 class _Waiting(Generic[T]):
-    item: T
-    state: _State = _State.WAITING
+    """An item, and the thread that waits for it: each is woken by itself, and once."""
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.state = _State.WAITING
+        self.woken = threading.Event()
+
+    def wake(self, state: _State) -> None:
+        self.state = state
+        self.woken.set()
 
 
 class Grouped(Generic[T]):
@@ -36,31 +45,32 @@ class Grouped(Generic[T]):
 
     def __init__(self, write: Callable[[Sequence[T]], None]) -> None:
         self._write = write
-        self._changed = threading.Condition()
-        self._waiting: list[_Waiting[T]] = []
+        self._lock = threading.Lock()
+        self._waiting: deque[_Waiting[T]] = deque()
         self._is_writing = False
 
     def add(self, item: T) -> None:
         """Return once it is written. Where it fails among others it is tried alone: errors are its own."""
         mine = _Waiting(item)
-        with self._changed:
+        with self._lock:
             self._waiting.append(mine)
-        while mine.state is _State.WAITING:
-            with self._changed:
-                self._changed.wait_for(lambda: mine.state is not _State.WAITING or not self._is_writing)
-                group = self._take() if mine.state is _State.WAITING else []
-            if group:
-                self._write_group(group)
+            if not self._is_writing:
+                self._lead_next()
+        mine.woken.wait()
+        if mine.state is _State.LEADS:
+            self._write_group()
         if mine.state is _State.ALONE:
             self._write([item])
 
-    def _take(self) -> list[_Waiting[T]]:
-        """What is to be written next, by this thread."""
-        self._is_writing = True
-        group, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-        return group
+    def _lead_next(self) -> None:
+        """Have whoever waits longest write next."""
+        self._is_writing = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].wake(_State.LEADS)
 
-    def _write_group(self, group: Sequence[_Waiting[T]]) -> None:
+    def _write_group(self) -> None:
+        with self._lock:
+            group = [self._waiting.popleft() for _ in range(min(MOST_TOGETHER, len(self._waiting)))]
         state = _State.ALONE
         try:
             self._write([each.item for each in group])
@@ -70,8 +80,7 @@ class Grouped(Generic[T]):
                 raise
             LOG.info("%d writes failed together, each is tried alone", len(group), exc_info=True)
         finally:
-            with self._changed:
-                for each in group:
-                    each.state = state
-                self._is_writing = False
-                self._changed.notify_all()
+            for each in group:
+                each.wake(state)
+            with self._lock:
+                self._lead_next()
