@@ -225,7 +225,7 @@ class NaiveReader:
         """Rate, load and latency; nothing is ever missing."""
         asked = queries(pipeline, self._dialect)
         # A rate of each target.
-        rates_of = replace(asked.arrivals, by="instance")
+        rates_of = replace(asked.arrivals, by=("instance",))
         rate = self._number(str(rates_of))
         end_s = int(self.at_s)
         span = {"start": end_s - int(window_s) + 1, "end": end_s, "step": 1}

@@ -43,7 +43,7 @@ def shapes(value: str) -> list[Query]:
     selector = Selector("ipa_metric", {"pipeline": value, "other": value})
     return [
         Rate(selector, 5.0),
-        Rate(selector, 5.0, "stage"),
+        Rate(selector, 5.0, ("stage",)),
         Quantile(0.99, selector, 15.0),
         Gauge(selector),
         Age(selector),

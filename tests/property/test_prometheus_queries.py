@@ -13,13 +13,20 @@ from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 
 names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name != "le")
 values = st.dictionaries(names, st.text(max_size=12), max_size=3)
-selectors = st.builds(
-    lambda name, labels, said: Selector(name, labels, {key: said[key] for key in said if key not in labels}),
-    names,
-    values,
-    values,
-)
-labels = st.one_of(st.just(""), names)
+alternatives = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=3).map(tuple)
+
+
+def selector(
+    name: str, labels: dict[str, str], said: dict[str, str], among: dict[str, tuple[str, ...]]
+) -> Selector:
+    """One whose matchers are of different labels."""
+    said = {key: value for key, value in said.items() if key not in labels}
+    among = {key: value for key, value in among.items() if key not in {**labels, **said}}
+    return Selector(name, labels, said, among=among)
+
+
+selectors = st.builds(selector, names, values, values, st.dictionaries(names, alternatives, max_size=2))
+labels = st.lists(names, max_size=3).map(tuple)
 windows = st.integers(1, 600_000).map(lambda milliseconds: milliseconds / 1000)
 quantiles = st.floats(0.001, 0.999)
 anything = st.one_of(

@@ -144,7 +144,7 @@ class _Reading:
         values: dict[str, Value] = {}
         for series in result:
             try:
-                label = series["metric"].get(query.by, WHOLE) if query.by else WHOLE
+                label = series["metric"].get(*query.by, WHOLE) if query.by else WHOLE
                 at_s, text = series["value"]
                 value, self.server_now_s = float(text), float(at_s)
             except (AttributeError, KeyError, TypeError, ValueError):

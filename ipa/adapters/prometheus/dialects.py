@@ -138,15 +138,15 @@ def _queries(
     batches = None
     if stage_batches:
         window_s = BATCHES_WINDOW_S[dialect]
-        batches = BatchQueries(*(Rate(selector, window_s, stage_label) for selector in stage_batches))
+        batches = BatchQueries(*(Rate(selector, window_s, (stage_label,)) for selector in stage_batches))
     return Queries(
         age=Age(arrivals),
         arrivals=Rate(arrivals, rate_s),
         latency=Quantile(quantile, latency, latency_s),
         stage_label=stage_label,
-        stage_age=Age(stage_arrivals, stage_label),
-        stage_arrivals=Rate(stage_arrivals, rate_s, stage_label),
-        stage_latency=Quantile(quantile, stage_latency, latency_s, stage_label),
-        stage_queue=Gauge(stage_queue, stage_label) if stage_queue else None,
+        stage_age=Age(stage_arrivals, (stage_label,)),
+        stage_arrivals=Rate(stage_arrivals, rate_s, (stage_label,)),
+        stage_latency=Quantile(quantile, stage_latency, latency_s, (stage_label,)),
+        stage_queue=Gauge(stage_queue, (stage_label,)) if stage_queue else None,
         stage_batches=batches,
     )

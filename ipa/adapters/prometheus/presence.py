@@ -43,17 +43,17 @@ class Asker:
 
     def presence(self, selector: Selector, by: str = "") -> Presence:
         """Which series of the selector there are, by one label or together (then under "")."""
-        ages_s = self._ages(Age(selector, by))
+        ages_s = self._ages(Age(selector, (by,) if by else ()))
         if ages_s or not selector.labels:
             return Presence(ages_s)
         label = next(iter(selector.labels))
-        others = self._ages(Age(Selector(selector.metric, {}), label))
+        others = self._ages(Age(Selector(selector.metric, {}), (label,)))
         return Presence({}, label, tuple(sorted(others)))
 
     def _ages(self, query: Age) -> dict[str, float]:
         try:
             return {
-                str(series["metric"].get(query.by, "")): float(series["value"][1])
+                str(series["metric"].get(*query.by, "") if query.by else ""): float(series["value"][1])
                 for series in self._ask(str(query))
             }
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -5,8 +5,9 @@
     Gauge     sum by (LABEL) (METRIC{...})
     Age       time() - min by (LABEL) (timestamp(METRIC{...}))
 
-LABEL is left out where a single value is asked for. A matcher NAME=~"VALUE|" is for a label that series may
-lack, NAME=~"VALUE(-[0-9]+)?" for a value that may have a number behind it. Sums make one of several series
+LABEL is left out where a single value is asked for; there may be several. A matcher NAME=~"VALUE|" is for a
+label that series may lack, NAME=~"VALUE(-[0-9]+)?" for a value that may have a number behind it,
+NAME=~"VALUE|OTHER" for one of several. Sums make one of several series
 (replicas, terminated pods that were scraped till now); ages take the oldest, since a sum is as old as its
 oldest part. No user text is ever PromQL: names are fixed, label values are escaped. Beside them there is NOW,
 by which the server's clock is read.
@@ -27,19 +28,22 @@ NUMBER = "(-[0-9]+)?"
 class Selector:
     """A metric's name and the label values it must have; those `where_said` only where it has the label.
 
-    A `numbered` value may have a number behind it: default, default-2, default-3.
+    A `numbered` value may have a number behind it: default, default-2, default-3. Of a label `among` which any
+    of several values does none is empty.
     """
 
     metric: str
     labels: Mapping[str, str]
     where_said: Mapping[str, str] = field(default_factory=dict)
     numbered: Mapping[str, str] = field(default_factory=dict)
+    among: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         inside = [f'{name}="{_escape(value)}"' for name, value in self.labels.items()]
         # A series without the label matches the empty alternative.
         inside += [f'{name}=~"{_escape(_literal(value))}|"' for name, value in self.where_said.items()]
         inside += [f'{name}=~"{_escape(_literal(value))}{NUMBER}"' for name, value in self.numbered.items()]
+        inside += [f'{name}=~"{_escape(_either(values))}"' for name, values in self.among.items()]
         return f"{self.metric}{{{','.join(inside)}}}"
 
     def selects(self, labels: Mapping[str, str]) -> bool:
@@ -49,16 +53,17 @@ class Selector:
             re.fullmatch(_literal(value) + NUMBER, labels.get(name, ""))
             for name, value in self.numbered.items()
         )
-        return said and counted and self.labels.items() <= labels.items()
+        one = all(labels.get(name) in values for name, values in self.among.items())
+        return said and counted and one and self.labels.items() <= labels.items()
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Events a second of a counter, the mean over `window_s`; by one label or summed."""
+    """Events a second of a counter, the mean over `window_s`; by labels or summed."""
 
     selector: Selector
     window_s: float
-    by: str = ""
+    by: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"sum{_by(self.by)} (rate({self.selector}[{duration(self.window_s)}]))"
@@ -71,20 +76,19 @@ class Quantile:
     quantile: float
     selector: Selector
     window_s: float
-    by: str = ""
+    by: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        kept = f"le, {self.by}" if self.by else "le"
         rate = f"rate({self.selector}[{duration(self.window_s)}])"
-        return f"histogram_quantile({self.quantile!r}, sum{_by(kept)} ({rate}))"
+        return f"histogram_quantile({self.quantile!r}, sum{_by(('le', *self.by))} ({rate}))"
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """The newest value of a gauge; by one label or summed."""
+    """The newest value of a gauge; by labels or summed."""
 
     selector: Selector
-    by: str = ""
+    by: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"sum{_by(self.by)} ({self.selector})"
@@ -92,10 +96,10 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """Seconds since the oldest of the newest samples, by the server's own clock; by one label or over all."""
+    """Seconds since the oldest of the newest samples, by the server's own clock; by labels or over all."""
 
     selector: Selector
-    by: str = ""
+    by: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"time() - min{_by(self.by)} (timestamp({self.selector}))"
@@ -107,12 +111,13 @@ _PER_S = {"ms": 1000, "s": 1}
 _SELECTOR = r"(?P<metric>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\}"
 _WINDOW = r"\[(?P<window>\d+)(?P<unit>ms|s)\]"
 _LABEL = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)(?P<how>=~?)"(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
-_BY = r"(?: by \((?P<by>[a-zA-Z_][a-zA-Z0-9_]*)\))?"
+_NAMES = r"[a-zA-Z_][a-zA-Z0-9_]*(?:, [a-zA-Z_][a-zA-Z0-9_]*)*"
+_BY = rf"(?: by \((?P<by>{_NAMES})\))?"
 _SHAPES = {
     "rate": re.compile(rf"sum{_BY} \(rate\({_SELECTOR}{_WINDOW}\)\)"),
     "quantile": re.compile(
         r"histogram_quantile\((?P<quantile>[0-9.e-]+), "
-        rf"sum by \(le(?:, (?P<by>[a-zA-Z_][a-zA-Z0-9_]*))?\) \(rate\({_SELECTOR}{_WINDOW}\)\)\)"
+        rf"sum by \(le(?:, (?P<by>{_NAMES}))?\) \(rate\({_SELECTOR}{_WINDOW}\)\)\)"
     ),
     "gauge": re.compile(rf"sum{_BY} \({_SELECTOR}\)"),
     "age": re.compile(rf"time\(\) - min{_BY} \(timestamp\({_SELECTOR}\)\)"),
@@ -137,7 +142,7 @@ def _query(shape: str, match: re.Match[str]) -> Query | None:
     labels = _labels(match["labels"])
     if labels is None:
         return None
-    selector, by = Selector(match["metric"], *labels), match["by"] or ""
+    selector, by = Selector(match["metric"], *labels), _names(match["by"])
     if shape == "gauge":
         return Gauge(selector, by)
     if shape == "age":
@@ -151,27 +156,41 @@ def _query(shape: str, match: re.Match[str]) -> Query | None:
         return None
 
 
-def _labels(text: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]] | None:
-    """The label values of a selector's inside, those where said, those numbered; None for anything else."""
+Found = tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, tuple[str, ...]]]
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(text.split(", ")) if text else ()
+
+
+def _labels(text: str) -> Found | None:
+    """The label values of a selector's inside: plain, where said, numbered, among; None for anything else."""
     labels: dict[str, str] = {}
     where_said: dict[str, str] = {}
     numbered: dict[str, str] = {}
+    among: dict[str, tuple[str, ...]] = {}
     position = 0
     while position < len(text):
         match = _LABEL.match(text, position)
         if match is None:
             return None
-        value = _unescape(match["value"])
+        name, value = match["name"], _unescape(match["value"])
         if match["how"] == "=":
-            labels[match["name"]] = value
-        else:
-            kind, end = (numbered, NUMBER) if value.endswith(NUMBER) else (where_said, "|")
-            said = re.sub(r"\\(.)", r"\1", value.removesuffix(end), flags=re.DOTALL)
-            if value != _literal(said) + end:
+            labels[name] = value
+        elif value.endswith(NUMBER):
+            numbered[name] = _meant(value.removesuffix(NUMBER))
+            if value != _literal(numbered[name]) + NUMBER:
                 return None
-            kind[match["name"]] = said
+        else:
+            said = tuple(map(_meant, _alternatives(value)))
+            if value != _either(said):
+                return None
+            if said[1:] == ("",):
+                where_said[name] = said[0]
+            else:
+                among[name] = said
         position = match.end()
-    return labels, where_said, numbered
+    return labels, where_said, numbered, among
 
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
@@ -192,5 +211,26 @@ def _literal(value: str) -> str:
     return re.sub(r"[\\.+*?()|\[\]{}^$]", lambda match: f"\\{match[0]}", value)
 
 
-def _by(label: str) -> str:
-    return f" by ({label})" if label else ""
+def _alternatives(pattern: str) -> list[str]:
+    """What is between bars that are none of the values' own."""
+    found = [""]
+    for token in re.findall(r"\\.|.", pattern, re.DOTALL):
+        if token == "|":
+            found.append("")
+        else:
+            found[-1] += token
+    return found
+
+
+def _meant(pattern: str) -> str:
+    """The value of which this is the literal."""
+    return re.sub(r"\\(.)", r"\1", pattern, flags=re.DOTALL)
+
+
+def _either(values: tuple[str, ...]) -> str:
+    """The regular expression that matches just those values."""
+    return "|".join(map(_literal, values))
+
+
+def _by(labels: tuple[str, ...]) -> str:
+    return f" by ({', '.join(labels)})" if labels else ""

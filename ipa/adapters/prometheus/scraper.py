@@ -21,7 +21,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from ipa.adapters.prometheus.queries import NOW, Query, parse
-from ipa.adapters.prometheus.series import SeriesStore
+from ipa.adapters.prometheus.series import Key, SeriesStore
 from ipa.model.errors import InputError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def respond(store: SeriesStore, path: str, parameters: Mapping[str, str], now_s:
         query, at_s = _query(parameters), _seconds(parameters, "time", now_s)
         answers = store.answer(query, at_s).items()
         result = [
-            {"metric": _metric(query, label), "value": [at_s, _text(value)]} for label, value in answers
+            {"metric": _metric(query, key), "value": [at_s, _text(value)]} for key, value in answers
         ]
         return {"resultType": "vector", "result": result}
     if path == "/api/v1/query_range":
@@ -138,12 +138,12 @@ def respond(store: SeriesStore, path: str, parameters: Mapping[str, str], now_s:
             raise InputError(
                 f"a range needs a step above 0, an end after its start, at most {MAX_STEPS} steps"
             )
-        series: dict[str, list[list[Any]]] = {}
+        series: dict[Key, list[list[Any]]] = {}
         for step in range(math.floor((end_s - start_s) / step_s) + 1):
             at_s = start_s + step * step_s
-            for label, value in store.answer(query, at_s).items():
-                series.setdefault(label, []).append([at_s, _text(value)])
-        result = [{"metric": _metric(query, label), "values": values} for label, values in series.items()]
+            for key, value in store.answer(query, at_s).items():
+                series.setdefault(key, []).append([at_s, _text(value)])
+        result = [{"metric": _metric(query, key), "values": values} for key, values in series.items()]
         return {"resultType": "matrix", "result": result}
     raise NotFoundError(f"{path} is not answered by the built-in metrics server")
 
@@ -172,8 +172,8 @@ def _seconds(parameters: Mapping[str, str], name: str, default: float | None = N
     return value
 
 
-def _metric(query: Query, label: str) -> dict[str, str]:
-    return {query.by: label} if query.by and label else {}
+def _metric(query: Query, key: Key) -> dict[str, str]:
+    return {name: value for name, value in zip(query.by, key, strict=True) if value}
 
 
 def _text(value: float) -> str:

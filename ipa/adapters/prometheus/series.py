@@ -12,6 +12,7 @@ from itertools import pairwise
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
 
 Labels = frozenset[tuple[str, str]]
+Key = tuple[str, ...]
 
 # Two windows of the control loop and a good margin, at one scrape a second.
 MAX_SAMPLES = 900
@@ -94,6 +95,10 @@ def histogram_quantile(quantile: float, buckets: Mapping[float, float]) -> float
     return start + (bounds[index] - start) * ((rank - below) / inside if inside else 0.0)
 
 
+def _key(query: Query, labels: Mapping[str, str]) -> Key:
+    return tuple(labels.get(name, "") for name in query.by)
+
+
 class SeriesStore:
     """The series of all targets by metric and labels; safe to fill and to ask from several threads."""
 
@@ -123,8 +128,8 @@ class SeriesStore:
             if not series:
                 del self._series[metric]
 
-    def answer(self, query: Query, at_s: float) -> dict[str, float]:
-        """The values of the query at that time by its label ("" where it has none)."""
+    def answer(self, query: Query, at_s: float) -> dict[Key, float]:
+        """The values of the query at that time by its labels ("" for one that a series lacks)."""
         with self._lock:
             match query:
                 case Rate():
@@ -142,39 +147,39 @@ class SeriesStore:
             if wanted <= key and selector.selects(labels := dict(key)):
                 yield labels, samples
 
-    def _rates(self, query: Rate, at_s: float) -> dict[str, float]:
-        sums: dict[str, float] = {}
+    def _rates(self, query: Rate, at_s: float) -> dict[Key, float]:
+        sums: dict[Key, float] = {}
         for labels, samples in self._select(query.selector):
             rate = samples.rate(at_s, query.window_s)
             if rate is not None:
-                label = labels.get(query.by, "")
+                label = _key(query, labels)
                 sums[label] = sums.get(label, 0.0) + rate
         return sums
 
-    def _quantiles(self, query: Quantile, at_s: float) -> dict[str, float]:
-        buckets: dict[str, dict[float, float]] = {}
+    def _quantiles(self, query: Quantile, at_s: float) -> dict[Key, float]:
+        buckets: dict[Key, dict[float, float]] = {}
         for labels, samples in self._select(query.selector):
             rate = samples.rate(at_s, query.window_s)
             if rate is not None and "le" in labels:
-                of_label = buckets.setdefault(labels.get(query.by, ""), {})
+                of_label = buckets.setdefault(_key(query, labels), {})
                 bound = float(labels["le"])
                 of_label[bound] = of_label.get(bound, 0.0) + rate
         return {label: histogram_quantile(query.quantile, rates) for label, rates in buckets.items()}
 
-    def _gauges(self, query: Gauge, at_s: float) -> dict[str, float]:
-        sums: dict[str, float] = {}
+    def _gauges(self, query: Gauge, at_s: float) -> dict[Key, float]:
+        sums: dict[Key, float] = {}
         for labels, samples in self._select(query.selector):
             newest = samples.newest(at_s)
             if newest is not None:
-                label = labels.get(query.by, "")
+                label = _key(query, labels)
                 sums[label] = sums.get(label, 0.0) + newest[1]
         return sums
 
-    def _ages(self, query: Age, at_s: float) -> dict[str, float]:
-        oldest: dict[str, float] = {}
+    def _ages(self, query: Age, at_s: float) -> dict[Key, float]:
+        oldest: dict[Key, float] = {}
         for labels, samples in self._select(query.selector):
             newest = samples.newest(at_s)
             if newest is not None:
-                label = labels.get(query.by, "")
+                label = _key(query, labels)
                 oldest[label] = min(oldest.get(label, math.inf), newest[0])
         return {label: at_s - time_s for label, time_s in oldest.items()}
