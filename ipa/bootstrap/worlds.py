@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ def world_of(
 ) -> tuple[Workload, Metrics, Mapping[str, str]]:
     """What runs, what measures it, and where requests go (local pipelines only)."""
     if client is not None:
-        metrics: Metrics = ShapedMetrics(partial(_prometheus, settings, settings.prometheus_url))
+        metrics: Metrics = ShapedMetrics(partial(_prometheus, settings, settings.prometheus_url, pipelines.values))
         workload: Workload = KubeWorkload(OwningClient(client, settings.install))
         endpoints: dict[str, str] = {}
     elif settings.target == "local":
@@ -62,7 +62,7 @@ def world_of(
         )
         resources.callback(server.stop)
         registry.register(LocalCosts(local, tuple(pipelines)))
-        workload, metrics = local, _prometheus(settings, server.url, Dialect.LOCAL)
+        workload, metrics = local, _prometheus(settings, server.url, pipelines.values, Dialect.LOCAL)
         endpoints = {name: local.endpoint(name) for name in pipelines}
     elif settings.target == "simulated":
         starts = {
@@ -122,13 +122,16 @@ def through_gitops(settings: Settings, cluster: Workload, decisions: DecisionLog
     return GitOpsWorkload(cluster, manifests, settings.gitops_path, decisions.decision)
 
 
-def _prometheus(settings: Settings, url: str, dialect: Dialect) -> PrometheusMetrics:
+def _prometheus(
+    settings: Settings, url: str, pipelines: Callable[[], Collection[Pipeline]], dialect: Dialect
+) -> PrometheusMetrics:
     return PrometheusMetrics(
         url,
         settings.prometheus_timeout_s,
         settings.stale_after_s,
         dialect,
         namespace_label=settings.prometheus_namespace_label,
+        pipelines=pipelines,
     )
 
 

@@ -1,4 +1,4 @@
-"""The Metrics port over the real Prometheus and over the built-in server: one suite, the same answers."""
+"""The Metrics port over the real Prometheus and the built-in server, alone and with neighbours: one suite."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ PATIENCE_S = 25.0
 # Cumulative shares of requests by latency: the 99th percentile is 0.2 + 0.04/0.05 * 0.3 = 0.44 s.
 SHARES = {"0.1": 0.5, "0.2": 0.95, "0.5": 1.0, "+Inf": 1.0}
 P99_S = 0.44
+WILD = ('x"} or up{a="', "a\\", "new\nline", "a|b", ".*")
 
 
 class Exporter:
@@ -164,10 +166,22 @@ def server(request: pytest.FixtureRequest, servers: dict[str, MetricsServer]) ->
     return servers[request.param]
 
 
+Reader = Callable[..., PrometheusMetrics]
+
+
+@pytest.fixture(scope="module", params=("alone", "together"))
+def reader(server: MetricsServer, request: pytest.FixtureRequest) -> Reader:
+    """Makes what reads that server; `together` with neighbours, whose names try to be taken for others."""
+    named = [pipeline(name) for name in ("busy", "idle", "nobody", "busy-2", *WILD)]
+    placed = [replace(pipeline("twice"), seldon=SeldonTarget("twice", space)) for space in ("here", "there")]
+    neighbours = (*named, *placed) if request.param == "together" else ()
+    return partial(PrometheusMetrics, server.url, pipelines=lambda: neighbours, share_s=0.0)
+
+
 @pytest.fixture(scope="module")
-def busy(server: MetricsServer) -> Signals:
+def busy(reader: Reader) -> Signals:
     """A reading after a rate window has filled."""
-    metrics = PrometheusMetrics(server.url)
+    metrics = reader()
 
     def filled(signals: Signals) -> bool:
         if isinstance(signals.load, Missing):
@@ -199,7 +213,7 @@ def test_queue_length_zero_is_seen_not_missing(busy: Signals) -> None:
     assert value(busy.stages["two"].queue_length) == 0
 
 
-def test_batches_are_those_of_their_window(busy: Signals, server: MetricsServer) -> None:
+def test_batches_are_those_of_their_window(busy: Signals, reader: Reader) -> None:
     assert isinstance(busy.stages["one"].batches, Measured)
     batches = busy.stages["one"].batches.value
     assert batches.service_s == pytest.approx(0.15, rel=0.02)
@@ -207,7 +221,7 @@ def test_batches_are_those_of_their_window(busy: Signals, server: MetricsServer)
     assert batches.window_s == 10.0
     # The window is not yet full: some are there, and at most what a full one has.
     assert 0 < batches.count <= 1.05 * RATE / 3 * 10.0
-    idle = PrometheusMetrics(server.url).read(pipeline("idle"), 30.0).stages
+    idle = reader().read(pipeline("idle"), 30.0).stages
     for stage in (busy.stages["two"], idle["one"], idle["two"]):
         assert isinstance(stage.batches, Missing)
         assert stage.batches.reason is MissingReason.ABSENT
@@ -226,35 +240,35 @@ def test_load_has_one_rate_a_second_and_gaps_before_the_first(busy: Signals) -> 
     assert load.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
 
 
-def test_the_load_alone_is_the_load_of_a_reading(busy: Signals, server: MetricsServer) -> None:
+def test_the_load_alone_is_the_load_of_a_reading(busy: Signals, reader: Reader) -> None:
     assert isinstance(busy.load, Measured)
-    alone = PrometheusMetrics(server.url).load(pipeline("busy"), 10.0)
+    alone = reader().load(pipeline("busy"), 10.0)
     assert isinstance(alone, Measured), alone
     assert (alone.value.step_s, alone.value.averaged_s, len(alone.value.rates_rps)) == (1.0, 5.0, 10)
     assert alone.value.rates_rps[-1] == pytest.approx(RATE, rel=0.1)
-    nobody = PrometheusMetrics(server.url).load(pipeline("nobody"), 10.0)
+    nobody = reader().load(pipeline("nobody"), 10.0)
     assert isinstance(nobody, Missing) and nobody.reason is MissingReason.ABSENT
 
 
-def test_series_that_are_not_there_are_absent(busy: Signals, server: MetricsServer) -> None:
+def test_series_that_are_not_there_are_absent(busy: Signals, reader: Reader) -> None:
     assert isinstance(busy.stages["two"].latency_s, Missing)
     assert busy.stages["two"].latency_s.reason is MissingReason.ABSENT
-    for name in ("nobody", 'x"} or up{a="', "a\\", "new\nline"):
-        signals = PrometheusMetrics(server.url).read(pipeline(name), 30.0)
+    for name in ("nobody", *WILD):
+        signals = reader().read(pipeline(name), 30.0)
         for signal in (signals.arrival_rate_rps, signals.load, signals.latency_s):
             assert isinstance(signal, Missing)
             assert signal.reason is MissingReason.ABSENT
 
 
-def test_no_traffic_is_a_rate_of_zero_and_no_latency(server: MetricsServer, busy: Signals) -> None:
-    signals = PrometheusMetrics(server.url).read(pipeline("idle"), 30.0)
+def test_no_traffic_is_a_rate_of_zero_and_no_latency(reader: Reader, busy: Signals) -> None:
+    signals = reader().read(pipeline("idle"), 30.0)
     assert value(signals.arrival_rate_rps) == 0
     assert isinstance(signals.latency_s, Missing)
     assert signals.latency_s.reason is MissingReason.ABSENT
 
 
-def test_seldon_dialect_counts_all_codes_and_times_the_answered(server: MetricsServer, busy: Signals) -> None:
-    metrics = PrometheusMetrics(server.url, dialect=Dialect.SELDON)
+def test_seldon_dialect_counts_all_codes_and_times_the_answered(reader: Reader, busy: Signals) -> None:
+    metrics = reader(dialect=Dialect.SELDON)
     signals = metrics.read(pipeline("busy"), 60.0)
     # The window of 30 s is not yet full: a rate is there, and at most the true one.
     assert 0 < value(signals.arrival_rate_rps) <= 1.05 * RATE
@@ -264,8 +278,8 @@ def test_seldon_dialect_counts_all_codes_and_times_the_answered(server: MetricsS
         assert signal.reason is MissingReason.NOT_ASKED
 
 
-def test_deployments_of_one_name_are_told_apart_by_namespace(server: MetricsServer, busy: Signals) -> None:
-    metrics = PrometheusMetrics(server.url, dialect=Dialect.SELDON)
+def test_deployments_of_one_name_are_told_apart_by_namespace(reader: Reader, busy: Signals) -> None:
+    metrics = reader(dialect=Dialect.SELDON)
 
     def rate(name: str, namespace: str) -> float:
         there = replace(pipeline(name), seldon=SeldonTarget(name, namespace))
@@ -278,17 +292,15 @@ def test_deployments_of_one_name_are_told_apart_by_namespace(server: MetricsServ
     assert rate("busy", "here") > 0
 
 
-def test_a_range_of_old_samples_is_refused_as_stale(server: MetricsServer, busy: Signals) -> None:
-    signals = PrometheusMetrics(server.url, stale_after_s=-1.0).read(pipeline("busy"), 30.0)
+def test_a_range_of_old_samples_is_refused_as_stale(reader: Reader, busy: Signals) -> None:
+    signals = reader(stale_after_s=-1.0).read(pipeline("busy"), 30.0)
     for signal in (signals.arrival_rate_rps, signals.load, signals.latency_s):
         assert isinstance(signal, Missing)
         assert signal.reason is MissingReason.STALE
 
 
-def test_counter_reset_is_not_a_negative_rate(
-    server: MetricsServer, exporter: Exporter, busy: Signals
-) -> None:
-    metrics = PrometheusMetrics(server.url)
+def test_counter_reset_is_not_a_negative_rate(reader: Reader, exporter: Exporter, busy: Signals) -> None:
+    metrics = reader()
     exporter.reset()
     readings: list[float] = []
 
@@ -303,9 +315,9 @@ def test_counter_reset_is_not_a_negative_rate(
 
 
 def test_targets_left_out_are_absent(
-    servers: dict[str, MetricsServer], server: MetricsServer, exporter: Exporter
+    servers: dict[str, MetricsServer], server: MetricsServer, reader: Reader, exporter: Exporter
 ) -> None:
-    metrics = PrometheusMetrics(server.url)
+    metrics = reader()
     server.set_targets([])
     signals = eventually(
         lambda: metrics.read(pipeline("busy"), 30.0), lambda signals: isinstance(signals.load, Missing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +12,17 @@ from prometheus_api_client import PrometheusConnect
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from ipa.adapters.prometheus.dialects import BatchQueries, Dialect, Queries, queries, stage_value
+from ipa.adapters.prometheus.dialects import (
+    IDENTITY,
+    BatchQueries,
+    Dialect,
+    Queries,
+    identity_of,
+    queries,
+    stage_value,
+)
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
+from ipa.adapters.prometheus.together import Identity, Span, Together
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.control.turns import WORKERS
@@ -23,6 +32,8 @@ from ipa.model.pipeline import Pipeline
 
 # The load is read as one rate a second.
 STEP_S = 1.0
+# Neighbours tick within moments of each other.
+SHARE_S = 1.0
 WHOLE = ""
 # A sample may carry a time this much after the moment for which a query is answered.
 CLOCK_GRAIN_S = 1.0
@@ -46,6 +57,8 @@ class PrometheusMetrics:
         dialect: Dialect = Dialect.LOCAL,
         *,
         namespace_label: str = "namespace",
+        pipelines: Callable[[], Collection[Pipeline]] = tuple,
+        share_s: float = SHARE_S,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stale_after_s = stale_after_s
@@ -58,13 +71,15 @@ class PrometheusMetrics:
         self._prometheus = PrometheusConnect(url=place, session=session, retry=Retry(0), timeout=timeout_s)
         # In the place of the client's own, which keeps ten connections and makes all others anew each time.
         session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
+        identity = Identity(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
+        self._together = Together(identity, pipelines, self._fetch, share_s, monotonic_s)
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
         asked = queries(pipeline, self._dialect, self._namespace_label)
-        reading = _Reading(self._prometheus)
+        reading = _Reading(self._together, self._monotonic_s())
         ages = reading.instant(asked.age)
-        repeated_s = self._repeated_s(str(asked.age), reading.server_now_s)
+        repeated_s = self._repeated_s(str(asked.age), reading)
         stage_ages = reading.instant(asked.stage_age)
         stage_rates = reading.instant(asked.stage_arrivals)
         stage_latencies = reading.instant(asked.stage_latency)
@@ -91,18 +106,23 @@ class PrometheusMetrics:
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load over the last `window_s` seconds, by two queries."""
         asked = queries(pipeline, self._dialect, self._namespace_label)
-        reading = _Reading(self._prometheus)
+        reading = _Reading(self._together, self._monotonic_s())
         ages = reading.instant(asked.age)
-        age = self._age(_pick(ages, WHOLE), self._repeated_s(str(asked.age), reading.server_now_s))
+        age = self._age(_pick(ages, WHOLE), self._repeated_s(str(asked.age), reading))
         return self._load(reading, asked, age, window_s)
 
-    def _repeated_s(self, query: str, server_now_s: float) -> float:
-        """How long the server's time has stood still over the readings of that query."""
-        now_s = self._monotonic_s()
+    def _fetch(self, query: Query, span: Span) -> list[Any]:
+        if span is None:
+            return list(self._prometheus.custom_query(str(query)))
+        start, end = (datetime.fromtimestamp(second, UTC) for second in span)
+        return list(self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
+
+    def _repeated_s(self, query: str, reading: _Reading) -> float:
+        """How long ago the server said what time it is, be it that it has said the same since."""
         before = self._answered.get(query)
-        if before is None or before[0] != server_now_s:
-            self._answered[query] = before = (server_now_s, now_s)
-        return now_s - before[1]
+        if before is None or before[0] != reading.server_now_s:
+            self._answered[query] = before = (reading.server_now_s, reading.fetched_s)
+        return max(reading.began_s - before[1], 0.0)
 
     def _age(self, age: Value, repeated_s: float) -> Value:
         """The age of the samples; Missing where they are too old to count as seen."""
@@ -131,14 +151,15 @@ _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this target has no queue of its o
 class _Reading:
     """The queries of one reading; all Missing once the server did not answer one of them."""
 
-    def __init__(self, prometheus: PrometheusConnect) -> None:
-        self._prometheus = prometheus
+    def __init__(self, together: Together, began_s: float) -> None:
+        self._together, self.began_s = together, began_s
         self._unreachable: Missing | None = None
-        self.server_now_s = 0.0
+        # Of the newest answer: what time it was there, and when it was fetched (monotonic).
+        self.server_now_s = self.fetched_s = 0.0
 
     def instant(self, query: Query) -> Mapping[str, Value] | Missing:
         """The values now, by the query's label (WHOLE where it has none)."""
-        result = self._ask(lambda: self._prometheus.custom_query(str(query)))
+        result = self._ask(query)
         if isinstance(result, Missing):
             return result
         values: dict[str, Value] = {}
@@ -155,8 +176,7 @@ class _Reading:
 
     def range(self, query: Rate, start_s: int, end_s: int) -> Mapping[int, float] | Missing:
         """The values by the second from start to end; seconds without one are left out."""
-        start, end = (datetime.fromtimestamp(second, UTC) for second in (start_s, end_s))
-        result = self._ask(lambda: self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
+        result = self._ask(query, (start_s, end_s))
         if isinstance(result, Missing):
             return result
         if not result:
@@ -174,17 +194,18 @@ class _Reading:
             return Missing(MissingReason.INVALID, "a series that is not times and numbers")
         return points
 
-    def _ask(self, call: Any) -> list[Any] | Missing:
+    def _ask(self, query: Query, span: Span = None) -> list[Any] | Missing:
         if self._unreachable is not None:
             return self._unreachable
         try:
-            result: list[Any] = call()
+            answered = self._together.ask(query, span)
         except UnavailableError as error:
             self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
             return self._unreachable
         except InputError as error:
             return Missing(MissingReason.INVALID, error.message)
-        return result
+        self.fetched_s = answered.at_s
+        return answered.result
 
 
 class _StageBatches:

@@ -54,8 +54,16 @@ LATENCY_WINDOW_S = {Dialect.LOCAL: 15.0, Dialect.SELDON: 60.0, Dialect.SPLIT: 60
 BATCHES_WINDOW_S = {Dialect.LOCAL: 10.0, Dialect.SPLIT: 30.0}
 
 
+# The label that says whose a series is.
+IDENTITY = {Dialect.LOCAL: "pipeline", Dialect.SELDON: "deployment_name", Dialect.SPLIT: "pipeline"}
+
 # What the executor asks of each stage.
 CLIENT = "seldon_api_executor_client_requests_seconds"
+
+
+def identity_of(pipeline: Pipeline, dialect: Dialect) -> str:
+    """What the pipeline is called in the label that says whose a series is."""
+    return pipeline.seldon.name if dialect is Dialect.SELDON and pipeline.seldon else pipeline.name
 
 
 def queries(pipeline: Pipeline, dialect: Dialect, namespace_label: str = "") -> Queries:
@@ -80,7 +88,7 @@ def _here(pipeline: Pipeline, namespace_label: str) -> Mapping[str, str]:
 
 
 def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Queries:
-    labels, here = {"pipeline": pipeline.name}, _here(pipeline, namespace_label)
+    labels, here = {IDENTITY[dialect]: identity_of(pipeline, dialect)}, _here(pipeline, namespace_label)
     return _queries(
         pipeline,
         dialect,
@@ -99,12 +107,11 @@ def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Querie
 
 
 def _seldon(pipeline: Pipeline, namespace_label: str) -> Queries:
-    labels: Mapping[str, str] = {"deployment_name": pipeline.name}
+    labels = {IDENTITY[Dialect.SELDON]: identity_of(pipeline, Dialect.SELDON)}
     # Those that share the load are numbered.
     predictors: Mapping[str, str] = {"predictor_name": "default"}
     here = _here(pipeline, namespace_label)
     if pipeline.seldon is not None:
-        labels = {"deployment_name": pipeline.seldon.name}
         predictors = {"predictor_name": pipeline.seldon.predictor}
     served = {**labels, "service": "predictions"}
     answered = {**served, "code": "200"}

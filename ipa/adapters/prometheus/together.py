@@ -1,0 +1,163 @@
+"""Pipelines read together: one query for some dozens of them, and from its answer what each would be told.
+
+A tick asks ten queries and more. Of a thousand pipelines those would be a thousand a second, and each costs
+both sides more than its few numbers: so neighbours share them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate, Selector
+from ipa.adapters.prometheus.series import histogram_quantile
+from ipa.adapters.prometheus.shared import Shared
+from ipa.model.errors import InputError
+from ipa.model.pipeline import Pipeline
+
+# An answer stays well below what is read of one, and a query below what proxies let through.
+GROUP = 50
+
+# What is asked: the query, and from when to when of a range (in s), None of now.
+Span = tuple[int, int] | None
+Fetch = Callable[[Query, Span], list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The label that says whose a series is, and what a pipeline is called there."""
+
+    label: str
+    of: Callable[[Pipeline], str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    labels: Mapping[str, str]
+    # Times in s, and numbers as text.
+    samples: Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Series as Prometheus gives them, and when they were fetched (monotonic, in s)."""
+
+    result: list[Any]
+    at_s: float
+
+
+class Together:
+    """Answers queries of one pipeline from what was asked of it and its neighbours, of less than `life_s` ago.
+
+    `pipelines` are all that are read; who has no neighbour among them is asked for alone. Errors are those of
+    `fetch`, and InputError where series are not what they should be.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        pipelines: Callable[[], Collection[Pipeline]],
+        fetch: Fetch,
+        life_s: float,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        self._identity, self._pipelines = identity, pipelines
+        self._fetch, self._monotonic_s = fetch, monotonic_s
+        self._shared: Shared[dict[str, list[_Row]]] = Shared(life_s, monotonic_s)
+        # The groups of those pipelines, by what each is called.
+        self._grouped: tuple[tuple[Pipeline, ...], dict[str, tuple[str, ...]]] = ((), {})
+
+    def ask(self, query: Query, span: Span = None) -> Answered:
+        """The series of the query."""
+        label = self._identity.label
+        own = query.selector.labels.get(label, "")
+        group = self._group(own)
+        if len(group) < 2:  # noqa: PLR2004 - alone
+            return Answered(self._fetch(query, span), self._monotonic_s())
+        wide = widened(query, label, group)
+        rows, at_s = self._shared.get(
+            f"{wide} {span}", lambda: _by_value(self._fetch(wide, span), label, span)
+        )
+        return Answered(narrowed(query, rows.get(own, []), span), at_s)
+
+    def _group(self, value: str) -> tuple[str, ...]:
+        """Those that are read with it, itself among them; empty where it is not among those known."""
+        # The same objects as before are found equal at once.
+        pipelines = tuple(self._pipelines())
+        if pipelines != self._grouped[0]:
+            ordered = sorted({self._identity.of(pipeline) for pipeline in pipelines})
+            groups = [tuple(ordered[at : at + GROUP]) for at in range(0, len(ordered), GROUP)]
+            self._grouped = (pipelines, {each: group for group in groups for each in group})
+        return self._grouped[1].get(value, ())
+
+
+def widened(query: Query, identity: str, group: tuple[str, ...]) -> Query:
+    """The query of all in the group at once: by what tells them apart, and by `le` in place of a quantile.
+
+    A namespace and a predictor's number differ from one to the next, so they are told apart afterwards.
+    """
+    asked = query.selector
+    labels = {name: value for name, value in asked.labels.items() if name != identity}
+    selector = Selector(asked.metric, labels, among={identity: group})
+    by = (identity, *asked.where_said, *asked.numbered, *query.by)
+    if isinstance(query, Quantile):
+        return Rate(selector, query.window_s, ("le", *by))
+    return replace(query, selector=selector, by=by)
+
+
+def narrowed(query: Query, rows: Sequence[_Row], span: Span) -> list[Any]:
+    """What Prometheus would answer to the query alone; InputError where rows of it are no numbers."""
+    found: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    for row in rows:
+        if query.selector.selects({**query.selector.labels, **row.labels}):
+            found[tuple(row.labels.get(name, "") for name in query.by)].append(row)
+    key = "value" if span is None else "values"
+    result = []
+    for labels, of_labels in found.items():
+        samples = _combined(query, of_labels)
+        metric = {name: value for name, value in zip(query.by, labels, strict=True) if value}
+        result.append({"metric": metric, key: samples[0] if span is None else samples})
+    return result
+
+
+def _combined(query: Query, rows: Sequence[_Row]) -> list[list[Any]]:
+    """One series of several, as the query makes it."""
+    if len({tuple(sorted(row.labels.items())) for row in rows}) < len(rows):
+        raise InputError("several series where one was expected")
+    at: dict[float, list[tuple[_Row, float]]] = defaultdict(list)
+    for row in rows:
+        for at_s, text in row.samples:
+            try:
+                at[at_s].append((row, float(text)))
+            except (TypeError, ValueError) as error:
+                raise InputError("a series that is not times and numbers") from error
+    return [[at_s, repr(_value(query, at[at_s]))] for at_s in sorted(at)]
+
+
+def _value(query: Query, values: Sequence[tuple[_Row, float]]) -> float:
+    if isinstance(query, Age):
+        return max(value for _, value in values)
+    if not isinstance(query, Quantile):
+        return math.fsum(value for _, value in values)
+    buckets: dict[float, float] = defaultdict(float)
+    for row, value in values:
+        buckets[float(row.labels.get("le", "nan"))] += value
+    return histogram_quantile(query.quantile, buckets)
+
+
+def _by_value(result: Sequence[Any], identity: str, span: Span) -> dict[str, list[_Row]]:
+    """The series of each pipeline; InputError where one cannot be told whose it is."""
+    found: dict[str, list[_Row]] = defaultdict(list)
+    try:
+        for series in result:
+            labels = series["metric"]
+            samples = [series["value"]] if span is None else series["values"]
+            found[labels.get(identity, "")].append(
+                _Row(labels, [(float(at_s), text) for at_s, text in samples])
+            )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError("a series that is not labels, times and numbers") from error
+    return found
