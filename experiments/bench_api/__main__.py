@@ -33,6 +33,10 @@ from experiments.bench_api.asking import (
     steady,
 )
 from experiments.bench_api.figures import Figure, fleet_figures, flood_figures, plan_figures
+from experiments.bench_api.fleet import copies
+from experiments.bench_api.reading import reading_figures
+from experiments.bench_api.service import PLANNED, ROOT
+from ipa.adapters.files import load_pipelines
 
 RATE_RPS = 200.0
 # Where the goal is missed it is asked what is borne.
@@ -99,6 +103,7 @@ def measured(size: Size) -> tuple[list[Asked], list[Figure], dict[str, Any]]:
         *plan_figures(planned, less, quiet, one.told),
         *flood_figures(flooded, quiet, one.told),
         *fleet_figures(listed, many.told["rounds"], memory_mb, size.many),
+        *reading_figures(copies(load_pipelines(ROOT / "pipelines")[PLANNED], size.many)),
     ]
     return [quiet, less, planned, flooded, listed], figures, {"plans": one.told, "fleet": many.told}
 

@@ -48,7 +48,8 @@ def world_of(
 ) -> tuple[Workload, Metrics, Mapping[str, str]]:
     """What runs, what measures it, and where requests go (local pipelines only)."""
     if client is not None:
-        metrics: Metrics = ShapedMetrics(partial(_prometheus, settings, settings.prometheus_url, pipelines.values))
+        of_dialect = partial(_prometheus, settings, settings.prometheus_url, pipelines.values)
+        metrics: Metrics = ShapedMetrics(of_dialect)
         workload: Workload = KubeWorkload(OwningClient(client, settings.install))
         endpoints: dict[str, str] = {}
     elif settings.target == "local":

@@ -68,7 +68,7 @@ def plain(value: Any) -> Any:
         return value
     if kind is float:
         return value if isfinite(value) else None
-    if kind is tuple or kind is list:
+    if isinstance(value, list | tuple):
         return [each if type(each) in AS_IT_IS else plain(each) for each in value]
     names = _names(kind)  # type: ignore[arg-type]
     if names is None:
@@ -83,8 +83,6 @@ def plain(value: Any) -> Any:
 def _rare(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, AbstractSet):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import isnan
 from typing import Any
 
 from hypothesis import given, settings
@@ -64,7 +65,7 @@ def plain(result: list[Any]) -> dict[frozenset[tuple[str, str]], list[tuple[floa
         values = [each["value"]] if "value" in each else each["values"]
         numbers = [(float(at_s), float(text)) for at_s, text in values]
         found[frozenset(each["metric"].items())] = [
-            (at_s, None if value != value else round(value, 9)) for at_s, value in numbers
+            (at_s, None if isnan(value) else round(value, 9)) for at_s, value in numbers
         ]
     return found
 

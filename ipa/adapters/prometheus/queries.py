@@ -28,8 +28,8 @@ NUMBER = "(-[0-9]+)?"
 class Selector:
     """A metric's name and the label values it must have; those `where_said` only where it has the label.
 
-    A `numbered` value may have a number behind it: default, default-2, default-3. Of a label `among` which any
-    of several values does none is empty.
+    A `numbered` value may have a number behind it: default, default-2, default-3. A label `among`
+    several has any of those values, none of which is empty.
     """
 
     metric: str
@@ -214,11 +214,11 @@ def _literal(value: str) -> str:
 def _alternatives(pattern: str) -> list[str]:
     """What is between bars that are none of the values' own."""
     found = [""]
-    for token in re.findall(r"\\.|.", pattern, re.DOTALL):
-        if token == "|":
+    for each in re.findall(r"\\.|.", pattern, re.DOTALL):
+        if each == "|":
             found.append("")
         else:
-            found[-1] += token
+            found[-1] += each
     return found
 
 

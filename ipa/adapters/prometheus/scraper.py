@@ -127,9 +127,7 @@ def respond(store: SeriesStore, path: str, parameters: Mapping[str, str], now_s:
     if path == "/api/v1/query":
         query, at_s = _query(parameters), _seconds(parameters, "time", now_s)
         answers = store.answer(query, at_s).items()
-        result = [
-            {"metric": _metric(query, key), "value": [at_s, _text(value)]} for key, value in answers
-        ]
+        result = [{"metric": _metric(query, key), "value": [at_s, _text(value)]} for key, value in answers]
         return {"resultType": "vector", "result": result}
     if path == "/api/v1/query_range":
         query = _query(parameters)

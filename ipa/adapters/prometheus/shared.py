@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -25,15 +25,15 @@ class _Entry(Generic[T]):
 class Shared(Generic[T]):
     """The newest answers by key, each for `life_s`. Thread-safe; an error is an answer too.
 
-    Who asks while another fetches the same waits for that one, so that what does not answer is waited for once.
+    Who asks while another fetches the same waits for that, so what does not answer is waited for once.
     """
 
     def __init__(self, life_s: float, monotonic_s: Callable[[], float]) -> None:
         self._life_s, self._monotonic_s = life_s, monotonic_s
         self._lock = threading.Lock()
-        self._entries: dict[str, _Entry[T]] = {}
+        self._entries: dict[Hashable, _Entry[T]] = {}
 
-    def get(self, key: str, fetch: Callable[[], T]) -> tuple[T, float]:
+    def get(self, key: Hashable, fetch: Callable[[], T]) -> tuple[T, float]:
         """The answer, and when it was fetched (monotonic); errors of `fetch` are raised."""
         with self._lock:
             entry = self._entries.pop(key, None) or _Entry()

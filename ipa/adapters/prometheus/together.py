@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,8 +37,8 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class _Row:
     labels: Mapping[str, str]
-    # Times in s, and numbers as text.
-    samples: Sequence[tuple[float, str]]
+    # Times in s, and numbers as text; whatever they are, whoever reads them looks at that.
+    samples: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Answered:
 
 
 class Together:
-    """Answers queries of one pipeline from what was asked of it and its neighbours, of less than `life_s` ago.
+    """Answers queries of one pipeline from what was asked of it and its neighbours less than `life_s` ago.
 
     `pipelines` are all that are read; who has no neighbour among them is asked for alone. Errors are those of
     `fetch`, and InputError where series are not what they should be.
@@ -75,12 +75,13 @@ class Together:
         label = self._identity.label
         own = query.selector.labels.get(label, "")
         group = self._group(own)
-        if len(group) < 2:  # noqa: PLR2004 - alone
+        if len(group) < 2:
             return Answered(self._fetch(query, span), self._monotonic_s())
-        wide = widened(query, label, group)
-        rows, at_s = self._shared.get(
-            f"{wide} {span}", lambda: _by_value(self._fetch(wide, span), label, span)
-        )
+
+        def fetch() -> dict[str, list[_Row]]:
+            return _by_value(self._fetch(widened(query, label, group), span), label, span)
+
+        rows, at_s = self._shared.get((group, *_kind(query, label), span), fetch)
         return Answered(narrowed(query, rows.get(own, []), span), at_s)
 
     def _group(self, value: str) -> tuple[str, ...]:
@@ -108,6 +109,15 @@ def widened(query: Query, identity: str, group: tuple[str, ...]) -> Query:
     return replace(query, selector=selector, by=by)
 
 
+def _kind(query: Query, identity: str) -> tuple[Hashable, ...]:
+    """Equal for queries that are the same once widened: their text is long, and made only to be sent."""
+    asked = query.selector
+    labels = tuple(item for item in asked.labels.items() if item[0] != identity)
+    window_s = query.window_s if isinstance(query, Rate | Quantile) else 0.0
+    names = (*asked.where_said, *asked.numbered, *query.by)
+    return type(query).__name__, asked.metric, labels, window_s, names
+
+
 def narrowed(query: Query, rows: Sequence[_Row], span: Span) -> list[Any]:
     """What Prometheus would answer to the query alone; InputError where rows of it are no numbers."""
     found: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
@@ -123,17 +133,19 @@ def narrowed(query: Query, rows: Sequence[_Row], span: Span) -> list[Any]:
     return result
 
 
-def _combined(query: Query, rows: Sequence[_Row]) -> list[list[Any]]:
+def _combined(query: Query, rows: Sequence[_Row]) -> Sequence[Any]:
     """One series of several, as the query makes it."""
+    if len(rows) == 1 and not isinstance(query, Quantile):
+        return rows[0].samples
     if len({tuple(sorted(row.labels.items())) for row in rows}) < len(rows):
         raise InputError("several series where one was expected")
     at: dict[float, list[tuple[_Row, float]]] = defaultdict(list)
-    for row in rows:
-        for at_s, text in row.samples:
-            try:
-                at[at_s].append((row, float(text)))
-            except (TypeError, ValueError) as error:
-                raise InputError("a series that is not times and numbers") from error
+    try:
+        for row in rows:
+            for at_s, text in row.samples:
+                at[float(at_s)].append((row, float(text)))
+    except (TypeError, ValueError) as error:
+        raise InputError("a series that is not times and numbers") from error
     return [[at_s, repr(_value(query, at[at_s]))] for at_s in sorted(at)]
 
 
@@ -155,9 +167,7 @@ def _by_value(result: Sequence[Any], identity: str, span: Span) -> dict[str, lis
         for series in result:
             labels = series["metric"]
             samples = [series["value"]] if span is None else series["values"]
-            found[labels.get(identity, "")].append(
-                _Row(labels, [(float(at_s), text) for at_s, text in samples])
-            )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            found[labels.get(identity, "")].append(_Row(labels, samples))
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError("a series that is not labels, times and numbers") from error
     return found
