@@ -63,6 +63,11 @@ class Policy(Protocol):
 class Remembering(Protocol):
     """A policy that learns from every tick, also from those that hold for other reasons."""
 
+    @property
+    def memory_kind(self) -> type[object]:
+        """The type of what it remembers, by which that is read back from a record."""
+        ...
+
     def remember(self, observation: Observation, state: PolicyState) -> object:
         """What it remembers after this tick, `state.memory` being what it remembered before.
 
