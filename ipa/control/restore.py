@@ -17,7 +17,13 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from ipa.model.errors import InputError
 
 T = TypeVar("T")
-SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
+SCALARS: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    NoneType: (NoneType,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +43,14 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
     origin = get_origin(kind) or kind
     if origin in (Union, UnionType):
         return _restored(_member(get_args(kind), value, where), value, where)
-    if origin in SCALARS:
-        is_such = isinstance(value, SCALARS[origin]) and (origin is bool or not isinstance(value, bool))
-        return value if is_such else _wrong(value, f"a {origin.__name__}", where)
-    if kind is object:
-        return value
-    if kind is NoneType:
-        return None if value is None else _wrong(value, "nothing", where)
     if origin in (tuple, frozenset):
         return _collection(origin, get_args(kind), value, where)
     if is_dataclass(origin):
-        return _instance(cast(type[Any], origin), get_args(kind), value, where)
-    return _named(kind, value, where)
+        return _instance(origin, get_args(kind), value, where)
+    if origin in SCALARS:
+        is_such = isinstance(value, SCALARS[origin]) and (origin is bool or not isinstance(value, bool))
+        return value if is_such else _wrong(value, f"a {origin.__name__}", where)
+    return value if kind is object else _named(kind, value, where)
 
 
 def _member(members: Sequence[Any], value: Any, where: str) -> Any:
@@ -59,13 +61,16 @@ def _member(members: Sequence[Any], value: Any, where: str) -> Any:
     if len(others) == 1:
         return others[0]
     for each in others:
-        kind = get_origin(each) or each
-        if is_dataclass(kind) and isinstance(value, dict) and _fits(_parts(cast(type[Any], kind)), value):
+        if isinstance(value, dict) and _fits(get_origin(each) or each, value):
             return each
     return _wrong(value, " or ".join(str(getattr(each, "__name__", each)) for each in others), where)
 
 
-def _fits(parts: dict[str, _Part], value: dict[str, Any]) -> bool:
+def _fits(kind: Any, value: dict[str, Any]) -> bool:
+    """Whether it is a dataclass with those fields."""
+    if not is_dataclass(kind):
+        return False
+    parts = _parts(cast(Any, kind))
     needed = {name for name, part in parts.items() if not part.may_lack}
     return needed <= value.keys() <= parts.keys()
 
@@ -83,7 +88,7 @@ def _collection(origin: Any, kinds: Sequence[Any], value: Any, where: str) -> An
     return origin(_restored(kind, each, f"{where}/{at}") for at, (kind, each) in enumerate(pairs))
 
 
-def _instance(kind: type[Any], arguments: Sequence[Any], value: Any, where: str) -> Any:
+def _instance(kind: Any, arguments: Sequence[Any], value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         return _wrong(value, f"a {kind.__name__}", where)
     parts = _parts(kind)
@@ -120,11 +125,9 @@ def _wrong(value: Any, wanted: str, where: str) -> Any:
 
 
 @cache
-def _parts(kind: type[Any]) -> dict[str, _Part]:
+def _parts(kind: Any) -> dict[str, _Part]:
     hints = get_type_hints(kind)
     return {
-        each.name: _Part(
-            hints[each.name], each.default is not MISSING or each.default_factory is not MISSING
-        )
+        each.name: _Part(hints[each.name], each.default is not MISSING or each.default_factory is not MISSING)
         for each in fields(kind)
     }
