@@ -137,8 +137,8 @@ def take_again(
     memory: object = None
     if isinstance(policy, Remembering):
         if is_other:
-            memory, shown = _taught(policy, earlier)
-            notes.append(f"{policy.name} remembers, and was shown the {shown} decisions before it first")
+            memory = _taught(policy, earlier)
+            notes.append(f"{policy.name} remembers, and was shown the decisions before it first")
         elif inputs.state.memory is not None:
             memory = restored(policy.memory_kind, inputs.state.memory)
     pipeline = _named(deciding.pipeline, decision)
@@ -191,20 +191,19 @@ def _versions(inputs: Inputs) -> tuple[str, ...]:
     return (f"it was decided by ipa {inputs.version}, this is {ipa.__version__}",)
 
 
-def _taught(policy: Policy, earlier: Sequence[Decision]) -> tuple[object, int]:
-    """What a policy remembers that saw those ticks, and how many they were; a restart forgets all."""
+def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
+    """What a policy remembers that saw those ticks; a restart of the service forgets all."""
     memory: object = None
-    shown, before_s = 0, 0.0
+    before_s = 0.0
     for decision in earlier:
         inputs = inputs_in(decision)
         if isinstance(inputs, Replayed):
             continue
         if inputs.now_s < before_s:
-            memory, shown = None, 0
-        state = EngineState(memory=memory)
-        memory = remembered(policy, inputs.observation, state, inputs.now_s)
-        shown, before_s = shown + 1, inputs.now_s
-    return memory, shown
+            memory = None
+        memory = remembered(policy, inputs.observation, EngineState(memory=memory), inputs.now_s)
+        before_s = inputs.now_s
+    return memory
 
 
 class _Forecasting:

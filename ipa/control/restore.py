@@ -17,12 +17,13 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from ipa.model.errors import InputError
 
 T = TypeVar("T")
-SCALARS: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    bool: (bool,),
-    int: (int,),
-    float: (int, float),
-    NoneType: (NoneType,),
+# What JSON has for each, and its name.
+SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
+    str: ((str,), "a text"),
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    NoneType: ((NoneType,), "nothing"),
 }
 
 
@@ -48,8 +49,9 @@ def _restored(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(origin):
         return _instance(origin, get_args(kind), value, where)
     if origin in SCALARS:
-        is_such = isinstance(value, SCALARS[origin]) and (origin is bool or not isinstance(value, bool))
-        return value if is_such else _wrong(value, f"a {origin.__name__}", where)
+        kinds, name = SCALARS[origin]
+        is_such = isinstance(value, kinds) and (origin is bool or not isinstance(value, bool))
+        return value if is_such else _wrong(value, name, where)
     return value if kind is object else _named(kind, value, where)
 
 
