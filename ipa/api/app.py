@@ -25,6 +25,7 @@ from ipa.api import (
     plans,
     problems,
     reading,
+    replaying,
 )
 from ipa.api.gate import Gate
 from ipa.api.metered import count_requests
@@ -68,6 +69,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         pipelines.reading,
         plans.making,
         exploring.router,
+        replaying.router,
         fleet.router,
         experiments.router,
     ):

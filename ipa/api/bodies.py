@@ -56,6 +56,12 @@ class Asked(Body):
     by: Person = ""
 
 
+class ReplayBody(Body):
+    """By which policy a decision is taken again; without, by the one that took it."""
+
+    policy: Annotated[str, Field(max_length=64)] | None = None
+
+
 class BoundsBody(Body):
     """Bounds that replace the pipeline's where they are given."""
 

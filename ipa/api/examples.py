@@ -47,6 +47,7 @@ _WHO = {"by": "kim", "reason": "the campaign begins"}
 # By the name of the body's schema.
 BODIES: dict[str, dict[str, Any]] = {
     "PlanBody": {"rate_rps": 20, "sla_s": 0.8, "bounds": {"cores": 4}},
+    "ReplayBody": {"policy": "hpa"},
     "ApplyPlanBody": _WHO,
     "ApplyBody": {"configs": [_DETECT, _READ], **_WHO},
     "RollbackBody": _WHO,

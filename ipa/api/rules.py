@@ -35,7 +35,7 @@ CONTROL = Rule(Operation.CONTROL)
 APPLY = Rule(Operation.APPLY)
 SEEN = Rule(Operation.READ, Where.SEEN)
 DEFINE = Rule(Operation.DEFINE)
-# Of the pipeline that the body, the plan or the experiment is about: the route itself looks.
+# Of the pipeline that the body, the plan, the decision or the experiment is about: the route itself looks.
 ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
 ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
 ANY_DEFINE = Rule(Operation.DEFINE, Where.SEEN)
@@ -71,6 +71,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", f"{PIPELINE}/history"): READ,
     ("GET", f"{PIPELINE}/record"): READ,
     ("GET", "/v1/decisions/{decision_id}"): SEEN,
+    ("POST", "/v1/decisions/{decision_id}:replay"): ANY_WHAT_IF,
     ("GET", "/v1/events"): SEEN,
     ("GET", "/v1/audit"): AUDIT,
     ("POST", f"{PIPELINE}/plans"): WHAT_IF,

@@ -18,6 +18,7 @@ from ipa.control.audit import Head, Verified
 from ipa.control.election import ALONE, Standing
 from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import Clock, ControlStore, DecisionLog, Said
+from ipa.control.replay import Replayed
 from ipa.model.access import Identity
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
@@ -67,6 +68,23 @@ class FleetPlanner(Protocol):
 
     def __call__(self, members: Sequence[Member], budget_cores: float) -> Fleet:
         """The plans of most worth together; InfeasibleError where the budget holds none."""
+        ...
+
+
+class Replayer(Protocol):
+    """Takes recorded decisions again."""
+
+    def __call__(
+        self,
+        decision: Decision,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        policy: str | None = None,
+    ) -> Replayed:
+        """What came of it, by the policy of that name or the one that took it.
+
+        Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
+        """
         ...
 
 
@@ -130,6 +148,7 @@ class Services:
     fleet: FleetPlanner
     live: Callable[[str], LiveState]
     apply: Applier
+    replay: Replayer
     readiness: Callable[[], tuple[Check, ...]]
     # What the record of a pipeline holds; RecordError names the first entry that is not as it was written, or
     # not as the head says that was kept elsewhere.

@@ -11,7 +11,7 @@ from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
-from ipa.bootstrap import App
+from ipa.bootstrap import App, Replayer
 from ipa.control.actuation import Phase
 from ipa.control.loop import ControlLoop
 from ipa.control.ports import PipelineControl
@@ -43,6 +43,7 @@ def services_of(app: App) -> Services:
         fleet=lambda members, budget: plan_together(members, budget, app.settings.solver_deadline_s),
         live=lambda name: _live(app, name),
         apply=lambda name, configs, detail, by: _loop(app, name).request(configs, detail, by),
+        replay=Replayer(app.store, app.sight.forecaster),
         readiness=lambda: _readiness(app),
         verify=app.store.verify,
         clock=app.clock,

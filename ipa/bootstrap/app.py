@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.files import load_pipelines, load_profiles
-from ipa.adapters.forecasting import sight_of
+from ipa.adapters.forecasting import Sight, sight_of
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
@@ -63,6 +63,7 @@ class App:
     roster: Roster
     # The record as it grows.
     feed: Feed
+    sight: Sight
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
@@ -177,6 +178,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             beside=others,
             roster=roster,
             feed=feed,
+            sight=sight,
             webhook=webhook,
             authenticators=authenticators,
             http=HttpMetrics(registry),

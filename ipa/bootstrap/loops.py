@@ -12,6 +12,7 @@ from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.options import ServeOptions
 from ipa.control.beside import beside
 from ipa.control.guards import GuardSettings
+from ipa.control.inputs import made_of
 from ipa.control.loop import ControlLoop, Hook, World
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
@@ -87,6 +88,7 @@ def loop_of(
         ),
         window_s=sight.window_s,
         run_id=uuid.uuid4().hex[:8],
+        made_of=made_of(inputs),
         on_decision=hooks,
         waker=waker,
     )

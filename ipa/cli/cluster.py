@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -19,11 +20,12 @@ from ipa.cli.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
 from ipa.control.actuation import Phase
 from ipa.control.audit import Head, Verified
 from ipa.control.observe import observe
-from ipa.control.ports import Clock, RolloutPhase, WorkloadState
+from ipa.control.ports import Clock, DecisionLog, RolloutPhase, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageError
 from ipa.model.observation import MissingReason
 from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 
@@ -110,6 +112,15 @@ class Cluster(Direct):
     def page(self, pipeline: Pipeline, limit: int, before: str | None, *, applied_only: bool) -> DecisionPage:
         """Decisions in the store, newest first."""
         return page_of(self._store, pipeline.name, limit, before, applied_only=applied_only)
+
+    @property
+    def log(self) -> DecisionLog:
+        """The store's."""
+        return self._store
+
+    def recorded_profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+        """Those of the store: the service keeps there what it decides with."""
+        return self._store.profiles(pipeline.name)
 
     def verify(self, pipeline: Pipeline, anchor: Head | None) -> Verified:
         """What the store's record holds; RecordError names the first entry that was changed since."""

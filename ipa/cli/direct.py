@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ClassVar
@@ -15,7 +15,8 @@ from ipa.api.views import DecisionPage, record_view, status_view
 from ipa.control.actuation import Phase
 from ipa.control.audit import Head, Verified, head_of
 from ipa.control.canonical import plain
-from ipa.control.ports import Clock, PipelineControl, Signals
+from ipa.control.ports import Clock, DecisionLog, PipelineControl, Signals
+from ipa.control.replay import Replayed
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
@@ -57,6 +58,7 @@ class Direct(ABC):
 
     def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
         self.at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
+        self._replaying: dict[str, Callable[[Decision, str | None], Replayed]] = {}
 
     def __enter__(self) -> Direct:
         return self
@@ -90,6 +92,15 @@ class Direct(ABC):
     def page(self, pipeline: Pipeline, limit: int, before: str | None, *, applied_only: bool) -> DecisionPage:
         """Decisions, newest first."""
 
+    @property
+    @abstractmethod
+    def log(self) -> DecisionLog:
+        """The record of decisions."""
+
+    @abstractmethod
+    def recorded_profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+        """The profiles that those decide with who write the record."""
+
     @abstractmethod
     def verify(self, pipeline: Pipeline, anchor: Head | None) -> Verified:
         """What the record holds, each entry as it was written."""
@@ -111,6 +122,8 @@ class Direct(ABC):
                     self._pipeline(name), query["limit"], query["before"], applied_only=kind == "history"
                 )
                 return plain(found)
+            case ["decisions", decision_id]:
+                return plain(self.log.decision(unquote(decision_id)))
         raise UsageError(f"{path} is asked of a service only", hint="Say where it is with --at URL.")
 
     def lines(self, path: str, **query: Any) -> Iterator[str]:
@@ -133,16 +146,44 @@ class Direct(ABC):
             case ["pipelines", name, "rollback"]:
                 detail = said("rollback", body["by"], body["reason"])
                 return plain(self.rollback(self._pipeline(name), body["to"], detail, body["by"]))
+            case ["decisions", asked] if asked.endswith(":replay"):
+                return plain(self._replay(unquote(asked.removesuffix(":replay")), body.get("policy")))
         verb = path.partition("?")[0].split("/")[2]
         raise UsageError(
             f"{verb} is for a service, and {self.at} is none: nothing there changes by itself",
             hint="Say where the service is with --at URL.",
         )
 
-    def _pipeline(self, name: str) -> Pipeline:
+    def _replay(self, decision_id: str, policy: str | None) -> Replayed:
+        """The decision taken again with the pipeline and the profiles that are here."""
+        decision = self.log.decision(decision_id)
+        name = decision.pipeline.partition("@")[0]
+        if name not in self._replaying:
+            self._replaying[name] = self._replayer(self._of_file(name))
+        return self._replaying[name](decision, policy)
+
+    def _replayer(self, pipeline: Pipeline) -> Callable[[Decision, str | None], Replayed]:
+        """What takes decisions of the pipeline again.
+
+        A forecaster that learns from a trace would learn for minutes: then it is the recorded forecasts.
+        """
+        from ipa.adapters.forecasting import sight_of
+        from ipa.bootstrap import Replayer
+
+        profiles = self.recorded_profiles(pipeline)
+        learns = bool(self.settings.forecast_trace)
+        forecaster = None if learns else sight_of(self.settings, {pipeline.name: profiles}).forecaster
+        again = Replayer(self.log, forecaster)
+        return lambda decision, policy: again(decision, pipeline, profiles, policy)
+
+    def _of_file(self, name: str) -> Pipeline:
+        """The pipeline as its file says."""
         from ipa.cli.plan import find_pipeline
 
-        found = at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+        return at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+
+    def _pipeline(self, name: str) -> Pipeline:
+        found = self._of_file(name)
         if self.namespace is None or found.seldon is None:
             return found
         return replace(found, seldon=replace(found.seldon, namespace=self.namespace))

@@ -32,6 +32,7 @@ VERBS: tuple[str, ...] = (
     "profile",
     "remote",
     "render",
+    "replay",
     "serve",
     "simulate",
     "validate",

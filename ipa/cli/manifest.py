@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from ipa.control.audit import Head, Verified
 from ipa.control.canonical import digest
 from ipa.control.choose import changes
 from ipa.control.observe import observe
-from ipa.control.ports import StageState, WorkloadState
+from ipa.control.ports import DecisionLog, StageState, WorkloadState
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
 
 # Enough to tell two texts of one file apart.
 DIGITS = 12
@@ -82,6 +84,15 @@ class ManifestFile(Direct):
         raise self._no_history()
 
     def page(self, pipeline: Pipeline, limit: int, before: str | None, *, applied_only: bool) -> DecisionPage:
+        """UsageError: a file does not know what it said before."""
+        raise self._no_history()
+
+    @property
+    def log(self) -> DecisionLog:
+        """UsageError: a file does not know what it said before."""
+        raise self._no_history()
+
+    def recorded_profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
         """UsageError: a file does not know what it said before."""
         raise self._no_history()
 

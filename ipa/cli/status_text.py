@@ -25,7 +25,7 @@ FIGURES = (
 def status_table(status: dict[str, Any]) -> RenderableType:
     """A pipeline now."""
     live = status["live"]
-    table = _table("  stage", "variant")
+    table = bare_table("  stage", "variant")
     for heading in ("batch", "ready", "cores", "λ", "latency", "SLA", "ρ", "queue"):
         table.add_column(heading, justify="right")
     for stage in live["stages"]:
@@ -128,7 +128,7 @@ def _beside(status: dict[str, Any]) -> list[str]:
     """What other policies, which only say what they would do, would run."""
     lines = []
     for each in status.get("beside", ()):
-        configs = "  ".join(_words(config) for config in each["configs"]) or "nothing yet"
+        configs = "  ".join(config_words(config) for config in each["configs"]) or "nothing yet"
         cost = f"PAS {_n(each['pas'], 3)}   cost {_plain(each['cost_cores'])} cores"
         lines.append(f"{each['policy']} would run {configs}   {cost}")
     return lines
@@ -165,9 +165,9 @@ def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
     """Decisions, newest first."""
     if not decisions:
         return Text("no decisions yet")
-    table = _table("at", "tick", "reason", "configuration", "detail", "id")
+    table = bare_table("at", "tick", "reason", "configuration", "detail", "id")
     for each in decisions:
-        configs = "  ".join(_words(config) for config in each["configs"])
+        configs = "  ".join(config_words(config) for config in each["configs"])
         row = (
             each["at"][:19],
             str(each["tick"]),
@@ -183,7 +183,7 @@ def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
 def difference_table(found: Difference) -> RenderableType:
     """What would change: ~ changes, = stays."""
     rate = "" if found.rate_rps is None else f"   λ {found.rate_rps:.4g} rps"
-    table = _table("  stage", "variant")
+    table = bare_table("  stage", "variant")
     for heading in ("batch", "replicas", "cores each", "cores"):
         table.add_column(heading, justify="right")
     for stage in found.stages:
@@ -200,7 +200,8 @@ def difference_table(found: Difference) -> RenderableType:
     )
 
 
-def _table(*headings: str) -> Table:
+def bare_table(*headings: str) -> Table:
+    """A table without lines."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in headings:
         table.add_column(heading)
@@ -293,10 +294,11 @@ def _short(stage: dict[str, Any]) -> str:
     if stage["config"] is None:
         return f"{stage['stage']}=?"
     ready = "?" if stage["ready_replicas"] is None else stage["ready_replicas"]
-    return _words(stage["config"], f"{ready}/")
+    return config_words(stage["config"], f"{ready}/")
 
 
-def _words(config: dict[str, Any], ready: str = "") -> str:
+def config_words(config: dict[str, Any], ready: str = "") -> str:
+    """A stage's configuration in short."""
     replicas = f"{ready}{config['replicas']}×{config['cores']:g}"
     return f"{config['stage']}={config['variant']} b{config['batch_size']} {replicas}{_share(config)}"
 

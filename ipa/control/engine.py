@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from ipa.control import quarantine
 from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
-from ipa.control.canonical import canonical_json, digest, digest_of, plain
+from ipa.control.canonical import canonical_json, digest
 from ipa.control.choose import changes, classify, no_room
 from ipa.control.correction import alarms, learned
 from ipa.control.guards import bound_faults
+from ipa.control.inputs import inputs_of
 from ipa.control.load import on_load
 from ipa.control.said import pin_faults, pins_of, stop_of
 from ipa.control.state import Block, EngineState, Request, TickRequest, Verdict, hold
@@ -18,7 +19,7 @@ from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Eve
 from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
-from ipa.policies.base import PolicyState, corrected, is_remembering, pinned
+from ipa.policies.base import Policy, PolicyState, corrected, is_remembering, pinned
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
 DRIFT_WINDOW_S = 3600.0
@@ -36,7 +37,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, tick=state.tick + 1, ended=None)
     if request.control.mode is not Mode.SHADOW:
         state = replace(state, shadow=None)
-    state = replace(state, memory=_remembered(request, state))
+    state = replace(state, memory=remembered(request.policy, request.observation, state, request.now_s))
     state, alarmed = _corrected(request, state)
     verdict, state = _judge(_asked(request, state), state)
     decision = _decision(request, before, state.tick, verdict)
@@ -83,14 +84,14 @@ def _asked(request: TickRequest, state: EngineState) -> TickRequest:
     return replace(request, predict=corrected(request.predict, slowdowns)) if slowdowns else request
 
 
-def _remembered(request: TickRequest, state: EngineState) -> object:
+def remembered(policy: Policy, observation: Observation, state: EngineState, now_s: float) -> object:
     """What the policy remembers after this tick; what it did before where it could not see what runs."""
-    running = request.observation.running()
-    if running is None or not is_remembering(request.policy):
+    running = observation.running()
+    if running is None or not is_remembering(policy):
         return state.memory
-    asked = PolicyState(state.shadow or running, now_s=request.now_s, memory=state.memory)
+    asked = PolicyState(state.shadow or running, now_s=now_s, memory=state.memory)
     try:
-        return request.policy.remember(request.observation, asked)
+        return policy.remember(observation, asked)
     except IpaError:
         # It will say so itself when it is asked for a plan.
         return state.memory
@@ -107,20 +108,7 @@ def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:
 def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Verdict) -> Decision:
     observation = request.observation
     running = observation.running() or ()
-    inputs = canonical_json(
-        {
-            "pipeline": digest_of(request.pipeline),
-            "policy": request.policy.name,
-            "control": request.control,
-            "observation": observation,
-            "rollout": request.rollout,
-            "requested": request.requested,
-            "settings": request.settings,
-            "now_s": request.now_s,
-            "at": request.at,
-            "state": plain(before),
-        }
-    )
+    inputs = canonical_json(inputs_of(request, before))
     return Decision(
         decision_id=f"{request.pipeline.name}-{tick}-{request.run_id}",
         pipeline=request.pipeline.name,

@@ -32,7 +32,7 @@ from ipa.control.ports import (
 )
 from ipa.control.quarantine import recalled
 from ipa.control.snapshot import Snapshot, after_tick
-from ipa.control.state import EngineState, PeakForecaster, Request, TickRequest
+from ipa.control.state import EngineState, MadeOf, PeakForecaster, Request, TickRequest
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
 from ipa.model.observation import Measured, MissingReason, Observation
@@ -46,6 +46,8 @@ log = logging.getLogger("ipa.control")
 RECALLED = 30
 # Clocks are no finer where they wait.
 ON_TIME_S = 1e-6
+# Where whoever makes a loop does not say what its policy is made of.
+NOT_SAID = MadeOf()
 
 
 class Stop(Protocol):
@@ -86,6 +88,7 @@ class ControlLoop:
         settings: GuardSettings,
         window_s: float,
         run_id: str,
+        made_of: MadeOf = NOT_SAID,
         on_decision: Sequence[Hook] = (),
         waker: threading.Event | None = None,
     ) -> None:
@@ -98,6 +101,7 @@ class ControlLoop:
         self._world = world
         self._policy, self._predict, self._forecaster = policy, predict, forecaster
         self._settings, self._window_s, self._run_id = settings, window_s, run_id
+        self._made_of = made_of
         self._hooks = tuple(on_decision)
         self._ticking = threading.Lock()
         self._state = EngineState()
@@ -268,6 +272,7 @@ class ControlLoop:
             at=world.clock.now(),
             run_id=self._run_id,
             rolling=world.workload.rolling,
+            made_of=self._made_of,
             rollout=self._rollout(),
             requested=requested,
         )

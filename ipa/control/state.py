@@ -44,6 +44,19 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeOf:
+    """What policy and predictor were made of beside the pipeline: `profiles` is the digest of all of them.
+
+    `objective` None is the pipeline's default. Planning took at most `deadline_s` for each plan.
+    """
+
+    profiles: str = ""
+    objective: str | None = None
+    solver: str = "auto"
+    deadline_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class TickRequest:
     """Everything a tick may know. `rollout` is given where the state's actuation asks for it."""
 
@@ -59,6 +72,7 @@ class TickRequest:
     # Makes decision ids unique over restarts of the service.
     run_id: str
     rolling: Rolling = SIDE_BY_SIDE
+    made_of: MadeOf = MadeOf()
     rollout: Rollout | None = None
     requested: Request | None = None
 

@@ -24,13 +24,14 @@ class ExitCode(IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done; for `plan` and `diff` without `--detailed-exitcode`: whatever they found; for "
-    "`ci`: nothing above the threshold",
+    "`ci`: nothing above the threshold; for `replay`: all came out the same",
     ExitCode.ERROR: "an error of ours; something is unreachable or not there; `doctor` found a failure",
-    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold",
+    ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold; "
+    "`replay`: a decision comes out otherwise",
     ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "
     "guardrail is broken, or a recorded rate has no plan",
     ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files are there "
-    "already",
+    "already; for `replay`: a decision's pipeline or profiles were changed since",
     ExitCode.DEGRADED: "degraded, or rolled back",
     ExitCode.TIMEOUT: "time-out while waiting, or before a solver was done",
     ExitCode.USAGE: "the command line makes no sense",

@@ -59,8 +59,13 @@ class Policy(Protocol):
         ...
 
 
-class Remembering(Protocol):
+class Remembering(Policy, Protocol):
     """A policy that learns from every tick, also from those that hold for other reasons."""
+
+    @property
+    def memory_kind(self) -> type[object]:
+        """The type of what it remembers, by which that is read back from a record."""
+        ...
 
     def remember(self, observation: Observation, state: PolicyState) -> object:
         """What it remembers after this tick, `state.memory` being what it remembered before.
@@ -71,7 +76,7 @@ class Remembering(Protocol):
         ...
 
 
-class Headstrong(Protocol):
+class Headstrong(Policy, Protocol):
     """A policy whose plans are at times carried out at once, be they better than what runs or not."""
 
     def at_once(self, running: Configs) -> bool:

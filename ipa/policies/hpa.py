@@ -49,6 +49,11 @@ class Hpa:
     target_ratio: float = TARGET_RATIO
     name: str = "hpa"
 
+    @property
+    def memory_kind(self) -> type[HpaMemory]:
+        """What `remember` answers with."""
+        return HpaMemory
+
     def at_once(self, running: Configs) -> bool:
         """Always: its patience is its own."""
         return True

@@ -52,6 +52,11 @@ class Kpa:
     target_ratio: float = TARGET_RATIO
     name: str = "kpa"
 
+    @property
+    def memory_kind(self) -> type[KpaMemory]:
+        """What `remember` answers with."""
+        return KpaMemory
+
     def at_once(self, running: Configs) -> bool:
         """Always: its patience is its own."""
         return True

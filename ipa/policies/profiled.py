@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from ipa.model.errors import DeadlineError
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
@@ -13,6 +14,7 @@ from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
 from ipa.optimize.bymilp import Solvers
+from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.remembered import Remembered
@@ -34,7 +36,9 @@ class Profiled:
 
     Without `explain` plans have neither prices nor what would make an infeasible one feasible.
 
-    Errors of the constructor: those of `planning_problem`; of planning: SolverError.
+    `until` is when all planning has to be over.
+
+    Errors of the constructor: those of `planning_problem`; of planning: SolverError, DeadlineError.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Profiled:
         solvers: Solvers | None = None,
         rolling: Rolling = SIDE_BY_SIDE,
         explain: bool = True,
+        until: Deadline | None = None,
     ) -> None:
         def problem(allocation: Allocation, compat: Compat) -> Problem:
             made = planning_problem(
@@ -61,7 +66,7 @@ class Profiled:
         # What runs may have any measured size, whatever sizes are planned with.
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
-        self._explain = explain
+        self._explain, self._until = explain, until
         self._slowed: dict[Slowdowns, tuple[Problem, Problem]] = {}
         self._plans = Remembered(PLANS)
         self._described = lru_cache(PREDICTIONS)(self._describe)
@@ -102,9 +107,12 @@ class Profiled:
         return self._slowed[slowdowns]
 
     def _solved(self, problem: Problem, *, explain: bool) -> Plan:
-        return self._plans.solve(
-            problem, self._solver, self._deadline_s, explain=explain, solvers=self._solvers
-        )
+        limit_s = self._deadline_s
+        if self._until is not None:
+            if self._until.passed:
+                raise DeadlineError("the time for all plans together is over")
+            limit_s = min(limit_s, self._until.remaining_s)
+        return self._plans.solve(problem, self._solver, limit_s, explain=explain, solvers=self._solvers)
 
     def variants(self, stage: str) -> tuple[str, ...]:
         """The stage's variants of which the planner may run any replica, by rising accuracy."""

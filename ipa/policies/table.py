@@ -10,6 +10,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.bymilp import Solvers
+from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Checker, Policy, Predictor
 from ipa.policies.checked import Checked, CheckedPredictor
@@ -44,6 +45,8 @@ class PolicyInputs:
     checker: Checker | None = None
     # The true rate at a time of the world's clock, which only a simulation knows.
     future: Future | None = None
+    # When all planning has to be over; None for never, each plan having `deadline_s`.
+    until: Deadline | None = None
     # Whether plans say what limits cost and what would make infeasible problems feasible.
     explain: bool = True
 
@@ -81,6 +84,7 @@ class PolicyInputs:
             solvers=self.solvers,
             rolling=self.rolling,
             explain=self.explain,
+            until=self.until,
         )
 
 

@@ -59,6 +59,11 @@ class VpaPlus:
     ruled: Ruled
     name: str = "vpa+"
 
+    @property
+    def memory_kind(self) -> type[VpaMemory]:
+        """What `remember` answers with."""
+        return VpaMemory
+
     def at_once(self, running: Configs) -> bool:
         """Always: its patience is its own."""
         return True

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipa.control.guards import GuardSettings
+from ipa.control.inputs import made_of
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
 from ipa.control.snapshot import Snapshot
@@ -119,6 +120,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
         settings=setup.guards,
         window_s=setup.forecast.window_s,
         run_id=f"sim{setup.seed}",
+        made_of=made_of(inputs),
         on_decision=(
             lambda decision, snapshot: ticks.append(_tick(world, decision, snapshot)),
             lambda decision, snapshot: on_tick(world.clock.monotonic_s() / duration_s),

@@ -40,7 +40,15 @@ from tests.fakes.services import NOW, ApiClient
 OPEN = ("/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/problems/{code}", "/assets")
 EVERYWHERE_ALONE = ("/v1/audit",)
 RECORD = ("/v1/audit", "/v1/events")
-WHAT_IFS = ("/plans", "/explanations", "/frontiers", "/v1/experiments", "{experiment_id}", ":cancel")
+WHAT_IFS = (
+    "/plans",
+    "/explanations",
+    "/frontiers",
+    "/v1/experiments",
+    "{experiment_id}",
+    ":cancel",
+    ":replay",
+)
 # What changes must say.
 MADE_FOR = {"If-Match": '"1"', "Idempotency-Key": "k"}
 CONFIG = {"stage": "detect", "variant": "v4-320", "batch_size": 1, "cores": 0.5, "replicas": 1}

@@ -5,17 +5,22 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ipa.adapters.files import load_profiles
 from ipa.adapters.store.store import Store, open_store
 from ipa.cli.main import run
+from ipa.cli.plan import find_pipeline
 from ipa.control.clock import VirtualClock
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, ReasonCode
+from ipa.model.pipeline import at_cluster
+from ipa.simulate.cluster import KUBERNETES
+from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 
 Json = dict[str, Any]
@@ -348,3 +353,35 @@ def test_a_cluster_that_does_not_answer(ipa: Cli, tmp_path: Path) -> None:
     assert ipa("apply", "video", "--rate", SMALL)[0] == 77
     ipa.at = f"kubernetes:{tmp_path / 'nope'}"
     assert ipa("status", "video")[0] == 78
+
+
+def test_decisions_of_the_store_are_taken_again_without_the_service(running: Cli, root: Path) -> None:
+    """Those of its loop with the files that are here; what a hand did is no tick's."""
+    pipeline = at_cluster(find_pipeline("video", root / "pipelines"))
+    for profile in load_profiles(root / "profiles", "video").values():
+        running.store.save_profile(profile)
+    profiles = running.store.profiles("video")
+    rates = (5.0,) * 40 + (18.0,) * 40
+    setup = SimSetup(pipeline, profiles, rates, cluster=KUBERNETES, keep_inputs=True)
+    for decision in simulate(setup).decisions:
+        running.store.record(replace(decision, decision_id=f"{decision.decision_id}-of-the-loop"))
+    code, out, _ = running("replay", "video", "-o", "json")
+    found = [(each["decision"]["decision_id"], each["replayed"]["outcome"]) for each in json.loads(out)]
+    assert [outcome for name, outcome in found if name.endswith("-of-the-loop")] == ["same"] * 8
+    assert [outcome for name, outcome in found if not name.endswith("-of-the-loop")] == ["nothing"]
+    assert code == 0
+    newest = found[0][0]
+    assert running("replay", "video", newest, "--policy", "rim")[0] == 2
+    # Profiles that were measured anew since.
+    running.store.save_profile(replace(next(iter(profiles.values())), hardware="another"))
+    code, out, _ = running("replay", "video", newest)
+    assert code == 4 and "the profiles were measured anew since" in out
+
+
+def test_a_file_has_no_decisions_to_take_again(root: Path, ipa: Cli, tmp_path: Path) -> None:
+    manifest = tmp_path / "video.yaml"
+    manifest.write_text((root / "pipelines/video/seldondeployment.yaml").read_text())
+    ipa.at = str(manifest)
+    for words in (("replay", "video"), ("replay", "video", "video-1-x")):
+        code, _, err = ipa(*words)
+        assert code == 64 and "keeps no history" in err

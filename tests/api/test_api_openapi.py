@@ -137,6 +137,9 @@ def test_every_example_of_a_request_is_right(document: dict[str, Any]) -> None:
         name = "captions" if method == "patch" or "kind" in body else "ocr"
         stage = "describe" if name == "captions" else "detect"
         address = path.replace("{pipeline}", name).replace("{stage}", stage)
+        if "{decision_id}" in path:
+            (newest,) = api.get("/v1/pipelines/ocr/decisions?limit=1").json()["decisions"]
+            address = path.replace("{decision_id}", newest["decision_id"])
         headers = {"Content-Type": kind, "Idempotency-Key": "k"}
         if "{plan_id}" in path:
             plan = api.post("/v1/pipelines/ocr/plans", {"rate_rps": 5})

@@ -15,7 +15,9 @@ FROM_ANSWER = {"ETAG": "etag", "LOCATION": "location"}
 
 
 def test_every_request_is_answered_as_the_guide_says() -> None:
-    api, known, sent = ApiClient(FakeWorld().play(30).services()), dict.fromkeys(FROM_ANSWER, ""), 0
+    world, sent = FakeWorld().play(30), 0
+    api = ApiClient(world.services())
+    known = {**dict.fromkeys(FROM_ANSWER, ""), "DECISION": world.log[-1].decision_id}
     for block in BLOCK.findall(GUIDE.read_text()):
         for request in block.split("\n\n"):
             head, *rest = request.strip().splitlines()

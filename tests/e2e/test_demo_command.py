@@ -76,6 +76,11 @@ def test_the_installed_package_alone_shows_decisions_within_a_minute(package: Pa
                 assert found[0]["reason"].startswith("apply.")
                 status = until(lambda: _served(client), DECISION_S)
                 assert status["control"]["mode"] == "active"
+                # What its loop decided is taken again as it was.
+                decided = client.get("/v1/pipelines/video/decisions?inputs=false").json()["decisions"]
+                for each in decided:
+                    again = client.post(f"/v1/decisions/{each['decision_id']}:replay").json()
+                    assert (again["outcome"], again["notes"]) == ("same", []), again
                 # The verbs of a person work on it as on any other.
                 paused = client.post("/v1/pipelines/video/pause", json={"reason": "to look", "by": "a guest"})
                 assert paused.json()["paused"] is True

@@ -21,6 +21,7 @@ from ipa.api.jobs import JobDesk
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
+from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.roster import Makers, Roster
 from ipa.control.actuation import Phase
 from ipa.control.audit import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
@@ -196,6 +197,7 @@ class FakeWorld:
                 tick_s=TICK_S,
             ),
             apply=self.apply,
+            replay=Replayer(self, None),
             readiness=lambda: self.checks,
             verify=self.verify,
             clock=self.clock,

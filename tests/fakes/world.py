@@ -119,10 +119,11 @@ class Scenario:
 
     def restarted(self, run_id: str = "again") -> Scenario:
         """The same world under a new process, which knows nothing but the record and the world."""
-        return replace(self, loop=_loop(self, ours(), run_id))
+        return replace(self, loop=made_loop(self, ours(), run_id))
 
 
-def _loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipeline = PIPELINE) -> ControlLoop:
+def made_loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipeline = PIPELINE) -> ControlLoop:
+    """A loop over the scenario's world: a new process."""
     world = World(scenario.clock, scenario.metrics, scenario.workload, scenario.store, scenario.store)
     known = (
         profiled()
@@ -168,4 +169,4 @@ def scenario(
         settings=settings,
         forecaster=forecaster,
     )
-    return replace(made, loop=_loop(made, policy or ours(), "run", pipeline))
+    return replace(made, loop=made_loop(made, policy or ours(), "run", pipeline))

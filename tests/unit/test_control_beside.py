@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from ipa.bootstrap.replaying import Replayer
 from ipa.control.beside import beside
+from ipa.control.inputs import made_of
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import Deed, PipelineControl, Said, Signals, StagePin, WorkloadState
+from ipa.control.replay import Outcome
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.policies.table import PolicyInputs, make_policy
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.workload import FakeWorkload
-from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, Scenario, profiled, scenario, window_max
+from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, Scenario, scenario, window_max
 
 
 class Named(FakeMetrics):
@@ -42,15 +45,17 @@ def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, World]:
     metrics = Named(case.clock, rising)
     world = World(case.clock, metrics, case.workload, case.store, case.store)
     pipeline, seen = beside(world, PIPELINE, policy)
+    inputs = PolicyInputs(PIPELINE, PROFILES, solver="exact")
     loop = ControlLoop(
         pipeline,
         seen,
-        policy=make_policy(policy, PolicyInputs(PIPELINE, PROFILES, solver="exact")),
-        predict=profiled().predict,
+        policy=make_policy(policy, inputs),
+        predict=inputs.predictor(),
         forecaster=window_max,
         settings=case.settings,
         window_s=60.0,
         run_id="run",
+        made_of=made_of(inputs),
     )
     return case, loop, seen
 
@@ -77,6 +82,16 @@ def test_it_goes_on_from_its_own_decisions_and_writes_nothing() -> None:
     assert [config.variant for config in would] == [config.variant for config in SMALLEST]
     assert case.workload.writes and all(it.change.pipeline == "pages" for it in case.workload.writes)
     assert case.workload.desired != would
+
+
+@pytest.mark.parametrize("policy", ["hpa", "ours"])
+def test_what_it_decided_under_its_own_name_is_taken_again(policy: str) -> None:
+    case, loop, _ = pair(policy)
+    play(case, loop, 40)
+    again = Replayer(case.store, window_max)
+    decided = case.store.decisions(f"pages@{policy}", limit=100)
+    assert len(decided) == 40
+    assert {again(it, PIPELINE, PROFILES).outcome for it in decided} == {Outcome.SAME}
 
 
 def test_a_change_of_the_other_policy_that_rolls_out_does_not_hold_it() -> None:

@@ -8,6 +8,7 @@ import { REASONS, reasonTitle } from "../reasons.js";
 import { remedy } from "../remedies.js";
 import { changes, copyButton, refusal, seconds, table, terms } from "../tables.js";
 import { Explained } from "./explained.js";
+import { TakenAgain } from "./taken-again.js";
 
 export const title = "Decision";
 
@@ -62,7 +63,7 @@ class DecisionView {
       this.later);
     const moved = el("section", { class: "card inputs", "aria-label": "From and to" },
       el("h2", {}, isApplied ? "What changed" : "What runs on"), changes("What each stage ran and runs", decision.previous, decision.configs), ...this.guards(decision));
-    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, this.again(decision, tools), this.raw(decision, tools));
+    this.root.replaceChildren(this.path(decision), said, moved, this.inputs(decision), this.why, new TakenAgain(decision, this.closing.signal).box, this.again(decision, tools), this.raw(decision, tools));
   }
 
   path({ pipeline }) {

@@ -1,0 +1,82 @@
+"""Taking recorded decisions again, with the policies of this service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipa.adapters.solvers.supervised import supervised
+from ipa.bootstrap.loops import policy_of
+from ipa.control.canonical import digest_of
+from ipa.control.inputs import made_of
+from ipa.control.ports import DecisionLog
+from ipa.control.replay import Deciding, Replayed, inputs_in, made_by_hand, stale, take_again
+from ipa.control.state import PeakForecaster
+from ipa.model.decision import Decision
+from ipa.model.errors import DeadlineError
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+from ipa.optimize.deadline import Deadline
+from ipa.policies.base import is_remembering
+from ipa.policies.table import POLICIES, PolicyInputs
+
+# Seconds for all plans of one decision together; it mostly takes a tenth of one.
+REPLAY_S = 10.0
+# A policy that remembers is shown so many decisions first: of every 5 s these are the 300 s that the HPA
+# looks back.
+EARLIER = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Replayer:
+    """Takes decisions of the record again. Without a forecaster it is with the recorded forecasts."""
+
+    log: DecisionLog
+    forecaster: PeakForecaster | None
+    within_s: float = REPLAY_S
+
+    def __call__(
+        self,
+        decision: Decision,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        policy: str | None = None,
+    ) -> Replayed:
+        """What came of it, by `policy` or the one that took it.
+
+        Errors: UsageError (no such policy, or not for this pipeline), RecordError, DeadlineError.
+        """
+        inputs = inputs_in(decision)
+        if isinstance(inputs, Replayed):
+            return inputs
+        if inputs.policy not in POLICIES:
+            return made_by_hand(decision, inputs)
+        moved = stale(decision, inputs, pipeline, digest_of(profiles), policy or inputs.policy)
+        if moved is not None:
+            return moved
+        until, was = Deadline(self.within_s), inputs.made_of
+        asked = PolicyInputs(
+            pipeline,
+            profiles,
+            was.objective,
+            was.solver,
+            was.deadline_s,
+            supervised,
+            inputs.rolling,
+            until=until,
+        )
+        chosen, decides = policy_of(policy or inputs.policy, asked)
+        deciding = Deciding(pipeline, decides, chosen.predictor(), made_of(asked), self.forecaster)
+        is_taught = decides.name != inputs.policy and is_remembering(decides)
+        found = take_again(decision, inputs, deciding, self._earlier(decision) if is_taught else ())
+        if until.passed:
+            raise DeadlineError(
+                f"{decision.decision_id} was not decided again within {self.within_s:g} s",
+                hint="It is planned anew with the solver and limits that it was planned with.",
+            )
+        return found
+
+    def _earlier(self, decision: Decision) -> tuple[Decision, ...]:
+        """The decisions before it, oldest first."""
+        found = self.log.decisions(decision.pipeline, limit=EARLIER, before_tick=decision.tick)
+        return tuple(reversed(found))

@@ -1,0 +1,76 @@
+"""What a decision was taken from, as it is recorded with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import ipa
+from ipa.control.canonical import digest_of
+from ipa.control.guards import GuardSettings
+from ipa.control.ports import PipelineControl, Rollout
+from ipa.control.restore import restored
+from ipa.control.state import EngineState, MadeOf, Request, TickRequest
+from ipa.model.errors import InputError
+from ipa.model.observation import Observation
+from ipa.model.rolling import Rolling
+
+if TYPE_CHECKING:
+    from ipa.policies.table import PolicyInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The request of a tick and the state before it; of what is long or no value, the digest or the name.
+
+    `pipeline` is the pipeline's digest, `policy` the policy's name, `version` that of this package.
+    """
+
+    pipeline: str
+    policy: str
+    made_of: MadeOf
+    version: str
+    control: PipelineControl
+    observation: Observation
+    rollout: Rollout | None
+    requested: Request | None
+    settings: GuardSettings
+    rolling: Rolling
+    now_s: float
+    at: datetime
+    state: EngineState
+
+
+def inputs_of(request: TickRequest, before: EngineState) -> Inputs:
+    """The inputs of that tick."""
+    return Inputs(
+        pipeline=digest_of(request.pipeline),
+        policy=request.policy.name,
+        made_of=request.made_of,
+        version=ipa.__version__,
+        control=request.control,
+        observation=request.observation,
+        rollout=request.rollout,
+        requested=request.requested,
+        settings=request.settings,
+        rolling=request.rolling,
+        now_s=request.now_s,
+        at=request.at,
+        state=before,
+    )
+
+
+def read_inputs(text: str) -> Inputs:
+    """The inputs of such a text; InputError where it is none. What a policy remembers stays plain."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"they are no JSON: {error}") from error
+    return restored(Inputs, values)
+
+
+def made_of(inputs: PolicyInputs) -> MadeOf:
+    """What of them is recorded with each decision."""
+    return MadeOf(digest_of(inputs.profiles), inputs.objective, inputs.solver, inputs.deadline_s)

@@ -1,0 +1,304 @@
+"""A recorded decision taken again: from its inputs, by the policy that took it or by another one.
+
+The engine is a function of what is recorded, so the same pipeline, profiles and policy come to the same
+decision. Where they do not, it is said what differs; where they are others by now, that it cannot be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import isclose
+from typing import Any
+
+import ipa
+from ipa.control.blind import fallback_forecast
+from ipa.control.canonical import digest, digest_of, plain
+from ipa.control.engine import on_tick, remembered
+from ipa.control.inputs import Inputs, read_inputs
+from ipa.control.outcome import OUTCOME, is_outcome
+from ipa.control.restore import restored
+from ipa.control.state import EngineState, MadeOf, PeakForecaster, TickRequest
+from ipa.model.decision import Decision
+from ipa.model.errors import InputError, IpaError, RecordError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory
+from ipa.model.pipeline import Fallback, Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.policies.base import Policy, Predictor, is_remembering
+
+# Says how long it took, not what it came to.
+TIMES = frozenset({"solve_s"})
+# Sums of floats in another order differ in their last digits.
+ROUNDING = 1e-9
+# So many differences say enough.
+MOST = 20
+# And so much of each.
+LONGEST = 200
+
+
+class Outcome(StrEnum):
+    """What came of taking a decision again."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    # What it was decided with is another by now.
+    STALE = "stale"
+    # No tick decided it from inputs that are kept.
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What of a decision is another one, in words: as it was recorded, and taken again."""
+
+    what: str
+    recorded: str
+    again: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A decision taken again by `policy`.
+
+    `why` says why it could not be, `notes` what is not as it was. `again` is without inputs, None where it
+    could not be taken. Of the same policy action, reason, configurations and plan are compared; of another
+    one what it would run and what it would plan.
+    """
+
+    decision_id: str
+    policy: str
+    outcome: Outcome
+    why: str = ""
+    notes: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    again: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """What decides again. Without a forecaster the recorded forecast is taken."""
+
+    pipeline: Pipeline
+    policy: Policy
+    predict: Predictor
+    made_of: MadeOf
+    forecaster: PeakForecaster | None = None
+
+
+def inputs_in(decision: Decision) -> Inputs | Replayed:
+    """What it was decided from, or why there is nothing to take again; RecordError: it was changed since."""
+    if is_outcome(decision):
+        wrote = decision.decision_id.removesuffix(OUTCOME)
+        return _none(decision, f"it says how the write of {wrote} went, which no tick decides")
+    if not decision.inputs:
+        return _none(decision, "it was recorded without its inputs")
+    if digest(decision.inputs) != decision.inputs_digest:
+        raise RecordError(
+            f"the inputs of {decision.decision_id!r} are not those of its digest",
+            hint=f"`ipa history {decision.pipeline} --verify` names what was changed.",
+        )
+    try:
+        return read_inputs(decision.inputs)
+    except InputError as error:
+        words = "its inputs are not those of a tick as this version records them"
+        return _none(decision, f"{words} ({error.message})")
+
+
+def made_by_hand(decision: Decision, inputs: Inputs) -> Replayed:
+    """That no policy took it."""
+    return _none(decision, f"it was decided by {inputs.policy!r}, which is no policy")
+
+
+def stale(
+    decision: Decision, inputs: Inputs, pipeline: Pipeline, profiles: str, policy: str
+) -> Replayed | None:
+    """That it cannot be taken again with that pipeline and profiles of that digest; None where it can."""
+    moved = []
+    if digest_of(_named(pipeline, decision)) != inputs.pipeline:
+        moved.append("the pipeline was changed since")
+    if profiles != inputs.made_of.profiles:
+        moved.append("the profiles were measured anew since")
+    if not moved:
+        return None
+    return Replayed(decision.decision_id, policy, Outcome.STALE, " and ".join(moved), _versions(inputs))
+
+
+def take_again(
+    decision: Decision, inputs: Inputs, deciding: Deciding, earlier: Sequence[Decision] = ()
+) -> Replayed:
+    """What `deciding` comes to from these inputs of the decision.
+
+    A policy other than the recorded one that remembers is shown the `earlier` decisions first, oldest first.
+    """
+    policy, notes = deciding.policy, [*_versions(inputs)]
+    is_other = policy.name != inputs.policy
+    memory: object = None
+    if is_remembering(policy):
+        if is_other:
+            memory = _taught(policy, earlier)
+            notes.append(f"{policy.name} remembers, and was shown the decisions before it first")
+        elif inputs.state.memory is not None:
+            memory = restored(policy.memory_kind, inputs.state.memory)
+    pipeline = _named(deciding.pipeline, decision)
+    forecasting = _Forecasting(decision.forecast, deciding.forecaster, pipeline.fallback)
+    request = TickRequest(
+        pipeline=pipeline,
+        control=inputs.control,
+        observation=inputs.observation,
+        forecaster=forecasting,
+        policy=policy,
+        predict=deciding.predict,
+        settings=inputs.settings,
+        now_s=inputs.now_s,
+        at=inputs.at,
+        run_id=decision.decision_id.removeprefix(f"{decision.pipeline}-{decision.tick}-"),
+        rolling=inputs.rolling,
+        made_of=deciding.made_of,
+        rollout=inputs.rollout,
+        requested=inputs.requested,
+    )
+    effects, _ = on_tick(request, replace(inputs.state, memory=memory))
+    again = effects.decision
+    found = list(_parting(decision, again) if is_other else _differing(decision, again))
+    if not is_other and inputs.version == ipa.__version__ and again.inputs != decision.inputs:
+        found.append(Difference("inputs_digest", decision.inputs_digest, again.inputs_digest))
+    if len(found) > MOST:
+        notes.append(f"{len(found) - MOST} more differences are not listed")
+    return Replayed(
+        decision.decision_id,
+        policy.name,
+        Outcome.DIFFERS if found else Outcome.SAME,
+        notes=(*notes, *forecasting.notes),
+        differences=tuple(found[:MOST]),
+        again=replace(again, inputs=""),
+    )
+
+
+def _none(decision: Decision, why: str) -> Replayed:
+    return Replayed(decision.decision_id, "", Outcome.NOTHING, why)
+
+
+def _named(pipeline: Pipeline, decision: Decision) -> Pipeline:
+    """The pipeline under the name it is recorded by: that of a policy beside it has an @."""
+    return pipeline if pipeline.name == decision.pipeline else replace(pipeline, name=decision.pipeline)
+
+
+def _versions(inputs: Inputs) -> tuple[str, ...]:
+    if inputs.version == ipa.__version__:
+        return ()
+    return (f"it was decided by ipa {inputs.version}, this is {ipa.__version__}",)
+
+
+def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
+    """What a policy remembers that saw those ticks; a restart of the service forgets all."""
+    memory: object = None
+    before_s = 0.0
+    for decision in earlier:
+        inputs = inputs_in(decision)
+        if isinstance(inputs, Replayed):
+            continue
+        if inputs.now_s < before_s:
+            memory = None
+        memory = remembered(policy, inputs.observation, EngineState(memory=memory), inputs.now_s)
+        before_s = inputs.now_s
+    return memory
+
+
+class _Forecasting:
+    """The forecaster, or the recorded forecast where there is none or it says something else by now.
+
+    A forecaster learns, and so need not say again what it said. `notes` tells which was taken.
+    """
+
+    def __init__(
+        self, recorded: Forecast | None, forecaster: PeakForecaster | None, fallback: Fallback | None
+    ) -> None:
+        self._recorded, self._forecaster, self._fallback = recorded, forecaster, fallback
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self, load: LoadHistory) -> Forecast:
+        """The peak expected. InputError where there was none then, and is none now."""
+        recorded = self._recorded
+        now, words = self._now(load)
+        if recorded is None:
+            if now is None:
+                raise InputError(words)
+            self.notes = ("there was no forecast then; that of now is taken",)
+            return now
+        if now is None or not self._agrees(now, recorded):
+            self.notes = (f"the recorded forecast is taken: {words}",)
+            return recorded
+        return now
+
+    def _now(self, load: LoadHistory) -> tuple[Forecast | None, str]:
+        if self._forecaster is None:
+            return None, "there is no forecaster here"
+        try:
+            now = self._forecaster(load)
+        except IpaError as error:
+            return None, error.message
+        return now, f"of the same load {now.upper_rps:.4g} rps are expected now ({now.rung})"
+
+    def _agrees(self, now: Forecast, recorded: Forecast) -> bool:
+        """Whether they are one; what is recorded may have been raised to the fall-back's rate."""
+        either = [now] if self._fallback is None else [now, fallback_forecast(self._fallback, now)]
+        return any(not list(_leaves("", plain(recorded), plain(each))) for each in either)
+
+
+def _differing(decision: Decision, again: Decision) -> Iterator[Difference]:
+    """Where the same policy came to something else."""
+    for name in ("action", "reason", "configs", "plan"):
+        yield from _leaves(name, plain(getattr(decision, name)), plain(getattr(again, name)))
+
+
+def _parting(decision: Decision, again: Decision) -> tuple[Difference, ...]:
+    """Where another policy would run or plan something else; why each did, where that is so."""
+    pairs = [
+        ("action", decision.action.value, again.action.value),
+        ("configs", _configs(decision.configs), _configs(again.configs)),
+        ("plan", _planned(decision.plan), _planned(again.plan)),
+    ]
+    found = [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+    if found and decision.reason is not again.reason:
+        found.insert(0, Difference("reason", decision.reason.value, again.reason.value))
+    return tuple(found)
+
+
+def _configs(configs: Sequence[StageConfig]) -> str:
+    return ", ".join(str(config) for config in configs) or "nothing"
+
+
+def _planned(plan: Plan | None) -> str:
+    if plan is None:
+        return "no plan"
+    return _configs(plan.configs) if plan.stages else plan.termination.value
+
+
+def _leaves(what: str, recorded: Any, again: Any) -> Iterator[Difference]:
+    """Every value in which two plain ones differ, times and rounding aside."""
+    if isinstance(recorded, dict) and isinstance(again, dict):
+        for name in [*recorded, *(it for it in again if it not in recorded)]:
+            if name not in TIMES:
+                yield from _leaves(f"{what}.{name}", recorded.get(name), again.get(name))
+    elif isinstance(recorded, list) and isinstance(again, list) and len(recorded) == len(again):
+        for at, pair in enumerate(zip(recorded, again, strict=True)):
+            yield from _leaves(f"{what}.{_name_of(pair[0], at)}", *pair)
+    elif not _equal(recorded, again):
+        yield Difference(what.strip("."), _said(recorded), _said(again))
+
+
+def _name_of(value: Any, at: int) -> str:
+    return str(value["stage"]) if isinstance(value, dict) and "stage" in value else str(at)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        return isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return bool(one == other)
+
+
+def _said(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

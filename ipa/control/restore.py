@@ -1,0 +1,135 @@
+"""Values again from what `canonical.plain` made of them, by their types alone.
+
+JSON tells a whole number from a float, and both stay as they were: what was restored has the same canonical
+text. An infinite number became None there, so that one cannot be restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import datetime
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from ipa.model.errors import InputError
+
+T = TypeVar("T")
+# What JSON has for each, and its name.
+SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
+    str: ((str,), "a text"),
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    NoneType: ((NoneType,), "nothing"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A field of a dataclass: its type, and whether it may be left out, as what older versions wrote may."""
+
+    kind: Any
+    may_lack: bool
+
+
+def restored(kind: type[T], value: Any) -> T:
+    """The value of that type; InputError says where it is none. What is said to be any object stays plain."""
+    return cast(T, _restored(kind, value, ""))
+
+
+def _restored(kind: Any, value: Any, where: str) -> Any:
+    origin = get_origin(kind) or kind
+    if origin in (Union, UnionType):
+        return _restored(_member(get_args(kind), value, where), value, where)
+    if origin in (tuple, frozenset):
+        return _collection(origin, get_args(kind), value, where)
+    if is_dataclass(origin):
+        return _instance(origin, get_args(kind), value, where)
+    if origin in SCALARS:
+        kinds, name = SCALARS[origin]
+        is_such = isinstance(value, kinds) and (origin is bool or not isinstance(value, bool))
+        return value if is_such else _wrong(value, name, where)
+    return value if kind is object else _named(kind, value, where)
+
+
+def _member(members: Sequence[Any], value: Any, where: str) -> Any:
+    """The member of a union that the value is of: dataclasses are told apart by their fields."""
+    if value is None and NoneType in members:
+        return NoneType
+    others = [each for each in members if each is not NoneType]
+    if len(others) == 1:
+        return others[0]
+    for each in others:
+        if isinstance(value, dict) and _fits(get_origin(each) or each, value):
+            return each
+    return _wrong(value, " or ".join(str(getattr(each, "__name__", each)) for each in others), where)
+
+
+def _fits(kind: Any, value: dict[str, Any]) -> bool:
+    """Whether it is a dataclass with those fields."""
+    if not is_dataclass(kind):
+        return False
+    parts = _parts(cast(Any, kind))
+    needed = {name for name, part in parts.items() if not part.may_lack}
+    return needed <= value.keys() <= parts.keys()
+
+
+def _collection(origin: Any, kinds: Sequence[Any], value: Any, where: str) -> Any:
+    if not isinstance(value, list):
+        return _wrong(value, "a list", where)
+    if origin is tuple and kinds[-1] is not Ellipsis:
+        if len(value) != len(kinds):
+            return _wrong(value, f"a list of {len(kinds)}", where)
+        each_kind = list(kinds)
+    else:
+        each_kind = [kinds[0]] * len(value)
+    pairs = zip(each_kind, value, strict=True)
+    return origin(_restored(kind, each, f"{where}/{at}") for at, (kind, each) in enumerate(pairs))
+
+
+def _instance(kind: Any, arguments: Sequence[Any], value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        return _wrong(value, f"a {kind.__name__}", where)
+    parts = _parts(kind)
+    unknown = ", ".join(sorted(value.keys() - parts.keys()))
+    lacking = ", ".join(name for name, part in parts.items() if not part.may_lack and name not in value)
+    if unknown or lacking:
+        words = [f"lacks {lacking}"] if lacking else []
+        words += [f"has {unknown}, which is not known"] if unknown else []
+        raise InputError(f"{where or '/'} {' and '.join(words)}")
+    named = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
+    return kind(
+        **{
+            name: _restored(named.get(parts[name].kind, parts[name].kind), each, f"{where}/{name}")
+            for name, each in value.items()
+        }
+    )
+
+
+def _named(kind: Any, value: Any, where: str) -> Any:
+    """A value of an enumeration, or a moment."""
+    try:
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return kind(value)
+        if kind is datetime:
+            return datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        return _wrong(value, f"a {kind.__name__}", where)
+    raise TypeError(f"a {kind} cannot be restored")
+
+
+def _wrong(value: Any, wanted: str, where: str) -> Any:
+    said = "is infinite, or not there" if value is None else f"is {str(value)[:40]!r}"
+    raise InputError(f"{where or '/'} {said} instead of {wanted}")
+
+
+@cache
+def _parts(kind: Any) -> dict[str, _Part]:
+    hints = get_type_hints(kind)
+    return {
+        each.name: _Part(hints[each.name], each.default is not MISSING or each.default_factory is not MISSING)
+        for each in fields(kind)
+    }

@@ -1,0 +1,215 @@
+"""Decisions taken again over the API and with `ipa replay`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from ipa.api.limits import Limits
+from ipa.api.services import Services
+from ipa.bootstrap.replaying import Replayer
+from ipa.cli.main import run
+from ipa.cli.source import Service
+from ipa.model.decision import Action, Decision
+from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline
+from tests.fakes.taken import again, decided, taken
+
+Ipa = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return taken()
+
+
+@pytest.fixture
+def services(world: FakeWorld) -> Services:
+    return again(world)
+
+
+@pytest.fixture
+def api(services: Services) -> ApiClient:
+    return ApiClient(services)
+
+
+@pytest.fixture
+def asked(services: Services) -> list[Services]:
+    """What the command asks; tests may put another in its place."""
+    return [services]
+
+
+@pytest.fixture
+def ipa(asked: list[Services], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
+    """Run the command against the services; its exit code, output and complaints."""
+    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(asked[0])))
+
+    def command(*words: str) -> tuple[int, str, str]:
+        code = run(["replay", "ocr", *words])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return command
+
+
+def a_change() -> Decision:
+    return next(it for it in reversed(decided()) if it.action is Action.APPLY and it.plan)
+
+
+def test_a_decision_is_taken_again(api: ApiClient) -> None:
+    decision = a_change()
+    for body in (None, {}, {"policy": "ours"}):
+        found = api.post(f"/v1/decisions/{decision.decision_id}:replay", body).json()
+        assert (found["outcome"], found["policy"], found["differences"]) == ("same", "ours", [])
+        assert found["again"]["inputs"] == "" and found["again"]["inputs_digest"] == decision.inputs_digest
+        assert found["again"]["detail"] == decision.detail
+    other = api.post(f"/v1/decisions/{decision.decision_id}:replay", {"policy": "rim"}).json()
+    assert other["outcome"] == "differs" and other["differences"]
+
+
+@pytest.mark.parametrize(
+    ("decision_id", "body", "status", "code"),
+    [
+        ("nope", {}, 404, "not_found"),
+        ("", {"policy": "nope"}, 422, "input"),
+        ("", {"policy": "infadapter"}, 400, "usage"),
+        ("", {"policy": "oracle"}, 400, "usage"),
+        ("", {"police": "hpa"}, 422, "input"),
+    ],
+)
+def test_refusals_are_problems(
+    api: ApiClient, decision_id: str, body: dict[str, str], status: int, code: str
+) -> None:
+    answer = api.post(f"/v1/decisions/{decision_id or a_change().decision_id}:replay", body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    if code == "input":
+        assert answer.json()["errors"][0]["pointer"].startswith("/polic")
+
+
+def test_it_takes_a_place_of_a_solve_and_no_more_time_than_it_has(
+    world: FakeWorld, services: Services
+) -> None:
+    address = f"/v1/decisions/{a_change().decision_id}:replay"
+    full = replace(services, limits=Limits(solves=1, waiting=0))
+    with full.limits.solves.enter():
+        assert ApiClient(full).post(address).status_code == 429
+    slow = replace(services, replay=Replayer(world, None, within_s=0.0))
+    assert ApiClient(slow).post(address).json()["code"] == "deadline"
+    few = replace(services, limits=Limits(rate_rps=1.0))
+    api = ApiClient(few)
+    assert [api.post(address).status_code for _ in range(2)] == [200, 429]
+
+
+def test_the_newest_are_listed_with_what_came_of_them(ipa: Ipa, world: FakeWorld) -> None:
+    code, out, _ = ipa("--limit", "7")
+    assert code == 0
+    lines = out.splitlines()
+    for decision, line in zip(reversed(world.log[-7:]), lines[1:8], strict=True):
+        assert decision.decision_id in line and decision.reason.value in line and "same" in line
+    assert lines[8:] == ["7 decisions: 7 same"]
+    code, out, _ = ipa("--limit", "3", "--before", world.log[-5].decision_id, "-o", "json")
+    found = json.loads(out)
+    assert [each["decision"]["decision_id"] for each in found] == [
+        it.decision_id for it in reversed(world.log[-8:-5])
+    ]
+    assert {each["replayed"]["outcome"] for each in found} == {"same"}
+
+
+def test_one_that_differs_is_2_with_every_difference(
+    ipa: Ipa, world: FakeWorld, asked: list[Services]
+) -> None:
+    at = world.log.index(a_change())
+    decision = world.log[at]
+    assert decision.plan is not None
+    world.log[at] = replace(decision, plan=replace(decision.plan, pas=0.5))
+    code, out, _ = ipa(decision.decision_id)
+    assert code == 2
+    assert "plan.pas" in out and "0.5" in out and f"{decision.plan.pas:.3f}" in out
+    code, out, _ = ipa("--limit", "60")
+    assert code == 2
+    assert "differs: plan.pas 0.5 → " in out and "60 decisions: 59 same, 1 differs" in out
+
+
+def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[Services]) -> None:
+    other = replace(a_pipeline(), description="another")
+    asked[0] = replace(asked[0], pipelines={"ocr": other})
+    code, out, _ = ipa("--limit", "2")
+    assert code == 4
+    assert "cannot be told: the pipeline was changed since" in out
+    assert "2 decisions: 2 cannot be told" in out
+    assert ipa("--policy", "hpa", "--first")[0] == 4
+    world.record(replace(a_change(), decision_id="ocr-99-old", tick=99, inputs="", inputs_digest=""))
+    asked[0] = again(world)
+    # Asked for by name there is an answer wanted; among others it does not count.
+    assert ipa("ocr-99-old")[0] == 4
+    code, out, _ = ipa("--limit", "2")
+    assert (code, out.splitlines()[-1]) == (0, "2 decisions: 1 same, 1 nothing to take again")
+
+
+def test_another_policy_is_listed_where_it_decides_otherwise(ipa: Ipa) -> None:
+    code, out, _ = ipa("--policy", "rim", "--limit", "60", "-o", "json")
+    assert code == 2
+    parted = [each for each in json.loads(out) if each["replayed"]["outcome"] == "differs"]
+    code, out, _ = ipa("--policy", "rim", "--limit", "60")
+    lines = out.splitlines()
+    assert len(parted) > 5 and f"rim would have decided {len(parted)} of 60 otherwise" in out
+    for each, line in zip(parted, lines[1:], strict=False):
+        plan = each["replayed"]["again"]["plan"]
+        assert each["decision"]["decision_id"] in line
+        assert f"{plan['pas']:.3f}" in line and f"{plan['cost_cores']:g}" in line
+
+
+def test_the_first_where_two_policies_part_has_both_plans(ipa: Ipa, world: FakeWorld) -> None:
+    found = json.loads(ipa("--policy", "rim", "--limit", "60", "-o", "json")[1])
+    parted = [it["decision"]["tick"] for it in found if it["replayed"]["outcome"] == "differs"]
+    code, out, _ = ipa("--policy", "rim", "--limit", "60", "--first", "-o", "yaml")
+    first: Any = yaml.safe_load(out)
+    assert code == 2 and first["decision"]["tick"] == min(parted)
+    code, out, _ = ipa("--policy", "rim", "--limit", "60", "--first")
+    for plan in (first["decision"]["plan"], first["replayed"]["again"]["plan"]):
+        for stage in plan["stages"]:
+            assert f"{stage['variant']} b{stage['batch_size']}" in out
+        assert f"{plan['cost_cores']:g} cores" in out
+    # Where they never part.
+    code, out, _ = ipa("--policy", "ours", "--first", "--limit", "5")
+    assert (code, out) == (0, "ours decides as it was decided in all 5 that could be taken again\n")
+
+
+def timeless(values: Any) -> str:
+    """What was answered, without how long solving took."""
+    return re.sub(r'"solve_s": [0-9.e-]+', "", json.dumps(values))
+
+
+def test_the_four_forms_say_the_same(ipa: Ipa) -> None:
+    for words in (["--limit", "5"], [a_change().decision_id]):
+        code, out, _ = ipa(*words, "-o", "json")
+        assert code == 0
+        found = yaml.safe_load(ipa(*words, "-o", "yaml")[1])
+        assert timeless(found) == timeless(json.loads(out))
+        assert "| ---" in ipa(*words, "-o", "md")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--first"], 64, "--first is for two policies"),
+        (["x", "--first", "--policy", "hpa"], 64, "no ID goes with it"),
+        (["nope"], 1, "there is no decision 'nope'"),
+        (["--policy", "nope"], 65, "there is no policy 'nope'"),
+        (["--policy", "infadapter"], 64, "cannot be planned as a set"),
+    ],
+)
+def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said: str) -> None:
+    found, _, err = ipa(*words)
+    assert found == code and said in err
+
+
+def test_a_decision_of_another_pipeline_is_not_taken_for_one_of_this(ipa: Ipa, world: FakeWorld) -> None:
+    world.record(replace(a_change(), decision_id="video-1-x", pipeline="ocr@hpa"))
+    code, _, err = ipa("video-1-x")
+    assert code == 64 and "is a decision of pipeline 'ocr@hpa', not of 'ocr'" in err

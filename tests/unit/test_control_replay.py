@@ -1,0 +1,236 @@
+"""Values restored from their canonical form, and what is said of decisions that do not come out the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import pytest
+
+import ipa
+from ipa.bootstrap.replaying import Replayer
+from ipa.control.canonical import canonical_json, digest, plain
+from ipa.control.outcome import OUTCOME
+from ipa.control.replay import Outcome, Replayed
+from ipa.control.restore import restored
+from ipa.model.decision import Action, Decision, ReasonCode
+from ipa.model.errors import DeadlineError, InputError, RecordError, UsageError
+from ipa.model.forecast import Forecast
+from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
+from tests.fakes.services import FakeWorld, a_pipeline
+from tests.fakes.taken import again, decided, taken
+from tests.fakes.viewed import PROFILES
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """One of each kind of value."""
+
+    one: float
+    many: tuple[int, ...]
+    pair: tuple[str, float]
+    named: frozenset[tuple[str, str]]
+    either: Measured[float] | Missing
+    maybe: Colour | None
+    at: datetime
+    anything: object = None
+    flag: bool = False
+
+
+KINDS = Kinds(
+    2,
+    (1, 2),
+    ("a", 0.1),
+    frozenset({("s", "v")}),
+    Measured(3.5),
+    Colour.RED,
+    datetime(2026, 1, 1, tzinfo=UTC),
+)
+
+
+def test_what_was_restored_is_the_value_and_has_its_canonical_text() -> None:
+    for value in (KINDS, replace(KINDS, either=Missing(MissingReason.STALE), maybe=None, flag=True, one=0.5)):
+        found = restored(Kinds, json.loads(canonical_json(value)))
+        assert found == value
+        # A whole number in the place of a float stays one: 2 is not 2.0 in JSON.
+        assert canonical_json(found) == canonical_json(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("one", None, "/one is infinite, or not there instead of a number"),
+        ("one", True, "/one is 'True' instead of a number"),
+        ("many", [1, 2.5], "/many/1 is '2.5' instead of a whole number"),
+        ("many", 4, "/many is '4' instead of a list"),
+        ("pair", ["a"], "instead of a list of 2"),
+        ("either", {"value": 1.0, "of": 2}, "instead of Measured or Missing"),
+        ("maybe", "blue", "/maybe is 'blue' instead of a Colour"),
+        ("at", "noon", "/at is 'noon' instead of a datetime"),
+        ("other", 1, "/ has other, which is not known"),
+    ],
+)
+def test_what_is_none_says_where_and_why(name: str, value: object, words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        restored(Kinds, {**plain(KINDS), name: value})
+
+
+def test_what_older_versions_did_not_write_has_its_default_else_it_is_lacking() -> None:
+    values = plain(KINDS)
+    del values["anything"], values["flag"]
+    assert restored(Kinds, values) == KINDS
+    del values["one"]
+    with pytest.raises(InputError, match="lacks one"):
+        restored(Kinds, values)
+
+
+def take(decision: Decision, policy: str | None = None) -> Replayed:
+    """The decision taken again with what it was decided with."""
+    return again(taken()).replay(decision, a_pipeline(), PROFILES, policy)
+
+
+def a_change() -> Decision:
+    return next(it for it in reversed(decided()) if it.action is Action.APPLY and it.plan)
+
+
+def rewritten(decision: Decision, **changed: object) -> Decision:
+    """The decision as if its inputs had been others."""
+    inputs = canonical_json({**json.loads(decision.inputs), **changed})
+    return replace(decision, inputs=inputs, inputs_digest=digest(inputs))
+
+
+def test_whatever_differs_is_named_with_both_values() -> None:
+    decision = a_change()
+    assert decision.plan is not None
+    moved = replace(decision.plan.stages[0], replicas=7)
+    plan = replace(decision.plan, stages=(moved, *decision.plan.stages[1:]), solve_s=9.0)
+    found = take(replace(decision, reason=ReasonCode.REBATCH, plan=plan))
+    assert found.outcome is Outcome.DIFFERS
+    assert [(each.what, each.recorded, each.again) for each in found.differences] == [
+        ("reason", "apply.rebatch", decision.reason.value),
+        (f"plan.stages.{moved.stage}.replicas", "7", str(decision.plan.stages[0].replicas)),
+    ]
+
+
+def test_times_and_rounding_are_no_difference() -> None:
+    decision = a_change()
+    assert decision.plan is not None and decision.plan.objective is not None
+    plan = replace(decision.plan, solve_s=9.0, objective=decision.plan.objective + 1e-13)
+    assert take(replace(decision, plan=plan)).outcome is Outcome.SAME
+
+
+def test_inputs_that_were_not_restored_whole_are_a_difference() -> None:
+    decision = a_change()
+    # A number of the state that no decision of this tick looks at.
+    state = {**json.loads(decision.inputs)["state"], "conflicts": 0}
+    del state["conflicts"]
+    found = take(rewritten(decision, state=state))
+    assert [each.what for each in found.differences] == ["inputs_digest"]
+
+
+def test_what_it_was_decided_with_must_be_the_same() -> None:
+    decision, profiles = a_change(), dict(PROFILES)
+    profiles["detect"] = replace(profiles["detect"], hardware="another")
+    replay = again(taken()).replay
+    other = replace(a_pipeline(), description="another")
+    for pipeline, measured, why in (
+        (other, PROFILES, "the pipeline was changed since"),
+        (a_pipeline(), profiles, "the profiles were measured anew since"),
+        (other, profiles, "the pipeline was changed since and the profiles were measured anew since"),
+    ):
+        found = replay(decision, pipeline, measured)
+        assert (found.outcome, found.why, found.again) == (Outcome.STALE, why, None)
+
+
+def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
+    decision = a_change()
+    wrote = replace(decision, decision_id=f"{decision.decision_id}{OUTCOME}")
+    by_hand = replace(decision, inputs=canonical_json({"at": decision.at}))
+    by_hand = replace(by_hand, inputs_digest=digest(by_hand.inputs))
+    for each, words in (
+        (wrote, f"it says how the write of {decision.decision_id} went"),
+        (replace(decision, inputs="", inputs_digest=""), "without its inputs"),
+        (by_hand, "are not those of a tick as this version records them (/ lacks pipeline"),
+        (rewritten(decision, policy="by hand"), "'by hand', which is no policy"),
+    ):
+        found = take(each)
+        assert found.outcome is Outcome.NOTHING and words in found.why
+
+
+def test_inputs_that_were_changed_since_are_an_error() -> None:
+    with pytest.raises(RecordError, match="are not those of its digest"):
+        take(replace(a_change(), inputs=a_change().inputs.replace("7", "8")))
+
+
+def test_another_version_says_so_and_its_inputs_are_not_compared() -> None:
+    found = take(rewritten(a_change(), version="0.0.1"))
+    assert (found.outcome, found.notes) == (
+        Outcome.SAME,
+        (f"it was decided by ipa 0.0.1, this is {ipa.__version__}",),
+    )
+
+
+def test_a_forecaster_that_has_learned_since_does_not_count() -> None:
+    decision = a_change()
+    assert decision.forecast is not None
+
+    def learned(load: LoadHistory) -> Forecast:
+        return Forecast(90.0, 99.0, 0.95, 20.0, "boosted", 1.0)
+
+    def broken(load: LoadHistory) -> Forecast:
+        raise InputError("no such load")
+
+    for forecaster, words in (
+        (learned, "of the same load 99 rps are expected now (boosted)"),
+        (broken, "no such load"),
+        (None, "there is no forecaster here"),
+    ):
+        found = Replayer(taken(), forecaster)(decision, a_pipeline(), PROFILES)
+        assert found.outcome is Outcome.SAME
+        assert found.notes == (f"the recorded forecast is taken: {words}",)
+
+
+def test_another_policy_parts_where_it_would_run_or_plan_something_else() -> None:
+    decision = a_change()
+    found = take(decision, "rim")
+    assert found.outcome is Outcome.DIFFERS and found.policy == "rim" and found.again is not None
+    assert found.again.plan is not None and decision.plan is not None
+    assert found.again.plan.configs != decision.plan.configs
+    whats = [each.what for each in found.differences]
+    assert "plan" in whats and set(whats) <= {"reason", "action", "configs", "plan"}
+    # The same plan for another objective is no other decision.
+    assert take(decision, "ours").outcome is Outcome.SAME
+
+
+def test_a_policy_that_remembers_decides_as_if_it_had_looked_on() -> None:
+    """Shown what was seen before, the HPA waits with taking away; with nothing to remember it need not."""
+    world, parted = taken(), 0
+    looked_on, new = Replayer(world, None), Replayer(FakeWorld(), None)
+    for decision in world.log[20:40]:
+        shown, alone = (each(decision, a_pipeline(), PROFILES, "hpa").again for each in (looked_on, new))
+        assert shown is not None and alone is not None
+        parted += shown.configs != alone.configs
+    assert parted > 0
+    note = "hpa remembers, and was shown the decisions before it first"
+    assert note in looked_on(a_change(), a_pipeline(), PROFILES, "hpa").notes
+    # What it remembers itself is in the inputs of what it decided.
+    decision = decided("hpa")[-1]
+    assert '"recommended"' in decision.inputs
+    assert new(decision, a_pipeline(), PROFILES).outcome is Outcome.SAME
+
+
+def test_a_policy_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="there is no policy 'nope'"):
+        take(a_change(), "nope")
+
+
+def test_it_does_not_take_longer_than_it_may() -> None:
+    with pytest.raises(DeadlineError, match="was not decided again within 0 s"):
+        Replayer(taken(), None, within_s=0.0)(a_change(), a_pipeline(), PROFILES)
