@@ -43,3 +43,11 @@ def test_importing_the_package_and_its_command_line_stays_light(heavy: str) -> N
 def test_no_file_names_a_registry(root: Path) -> None:
     lock = (root / "requirements" / "all.txt").read_text()
     assert "://" not in lock
+
+
+@pytest.mark.xdist_group("groups")
+def test_a_group_of_tests_stays_with_one_worker(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist knows a test's group by the end of its id; a pytest that keeps ids as they are loses it."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("tests are not shared among workers by group")
+    assert request.node.nodeid.endswith("@groups")
