@@ -9,6 +9,7 @@ RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/service.
 COPY pyproject.toml README.md LICENSE ./
 COPY ipa ipa
 RUN /opt/ipa/bin/pip install --no-deps .
+COPY requirements/service.cdx.json /opt/ipa/sbom.cdx.json
 
 FROM python:3.12.12-slim-trixie
 # What GitOps mode commits with.

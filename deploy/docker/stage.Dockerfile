@@ -8,6 +8,7 @@ RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/stage.tx
 COPY pyproject.toml README.md LICENSE ./
 COPY ipa ipa
 RUN /opt/ipa/bin/pip install --no-deps .
+COPY requirements/stage.cdx.json /opt/ipa/sbom.cdx.json
 
 FROM python:3.12.12-slim-trixie
 ARG PIPELINE=ocr

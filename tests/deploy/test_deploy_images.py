@@ -87,6 +87,9 @@ def test_bases_are_pinned_and_nobody_is_root(path: Path) -> None:
     installs = [rest for word, rest in found if word == "RUN" and "-r requirements/" in rest]
     assert len(installs) == 1
     assert "--require-hashes --no-deps" in installs[0]
+    # And beside it what that is.
+    assert f"-r requirements/{path.stem}.txt" in installs[0]
+    assert ("COPY", f"requirements/{path.stem}.cdx.json /opt/ipa/sbom.cdx.json") in found
 
 
 def names(lock: str) -> dict[str, set[str]]:
