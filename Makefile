@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom clean validate reference agreement experiment
+.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -84,6 +84,9 @@ lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the sa
 sbom: install ## requirements/*.cdx.json anew from the locks: what is in each image
 	$(PY) tools/sbom.py
 
+wheel: install ## dist/*.whl of the last commit, the same bytes wherever it is built
+	@tools/wheel.sh
+
 images: ## the three images of deploy/docker, where docker, podman or buildah is (PIPELINE=ocr: whose stages)
 	@tools/images.sh $(PIPELINE)
 
@@ -93,4 +96,4 @@ reference: install ## docs/reference anew from the code
 	$(PY) -m tools.monitoring
 
 clean: ## remove what the commands above made
-	rm -rf .venv runs .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf .venv runs .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
