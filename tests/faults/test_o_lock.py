@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -35,12 +36,12 @@ def sboms(root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
-def wheel(folder: Path, payload: str) -> Path:
+def wheel(folder: Path, payload: str, of: str = "sample", version: str = "1.0") -> Path:
     """A package that is one line."""
-    name, info = folder / "sample-1.0-py3-none-any.whl", "sample-1.0.dist-info"
+    name, info = folder / f"{of}-{version}-py3-none-any.whl", f"{of}-{version}.dist-info"
     files = {
-        "sample.py": payload,
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: sample\nVersion: 1.0\n",
+        f"{of}.py": payload,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {of}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     hashes = {
@@ -100,6 +101,28 @@ def test_o6_what_was_swapped_is_not_installed(case: Case, tmp_path: Path) -> Non
     assert "DO NOT MATCH" in swapped.stderr
     lock.write_text("sample==1.0\n")
     assert "hashes" in installed(tmp_path, lock).stderr.lower()
+
+
+def test_o6_the_installer_itself_is_of_the_lock(case: Case, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    (version,) = re.findall(r"^uv==(\S+)", (ROOT / "requirements" / "all.txt").read_text(), re.MULTILINE)
+    wheel(tmp_path, "right = False\n", "uv", version)
+    done = subprocess.run(
+        [tmp_path / "tools" / "install.sh"],
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(tmp_path),
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    case.equal("swapped installers installed", len(list((tmp_path / ".venv").rglob("uv.py"))), 0)
+    assert done.returncode != 0
+    assert "DO NOT MATCH" in done.stderr
 
 
 @pytest.mark.parametrize("image", ["dataplane", "service", "stage"])
