@@ -77,6 +77,7 @@ lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the sa
 	$(LOCK) --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra dev \
 	  -o requirements/all.txt pyproject.toml
 	$(LOCK) -c requirements/all.txt --extra postgres --extra simulate -o requirements/service.txt pyproject.toml
+	$(LOCK) -c requirements/all.txt -o requirements/build.txt requirements/build.in
 	$(LOCK) -c requirements/all.txt -o requirements/dataplane.txt requirements/dataplane.in
 	$(LOCK) -c requirements/all.txt --extra local --extra demo -o requirements/stage.txt pyproject.toml
 	@$(MAKE) --no-print-directory sbom

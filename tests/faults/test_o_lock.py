@@ -81,7 +81,7 @@ def test_o6_every_requirement_of_every_lock_has_its_version_and_hashes(case: Cas
 def test_o6_images_have_what_the_tests_have(case: Case) -> None:
     versions = [
         {entry.split()[0].split(";")[0] for entry in entries((ROOT / "requirements" / name).read_text())}
-        for name in ("all.txt", "service.txt", "dataplane.txt", "stage.txt")
+        for name in ("all.txt", "build.txt", "service.txt", "dataplane.txt", "stage.txt")
     ]
     case.equal("of an image, not of the tests", sorted(set().union(*versions[1:]) - versions[0]), [])
 
