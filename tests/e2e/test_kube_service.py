@@ -8,6 +8,7 @@ from queue import Queue
 from typing import Any
 
 from prometheus_client import generate_latest
+from sqlalchemy import event
 
 from ipa.api.wiring import services_of
 from ipa.bootstrap import ServeOptions, build
@@ -15,6 +16,7 @@ from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode, ReasonCode
 from tests.fakes.deployed import deployed
 from tests.fakes.kube import FakeKube
+from tests.fakes.services import ApiClient
 
 WAIT_S = 60.0
 SDEPS = "seldondeployments"
@@ -75,3 +77,16 @@ def test_a_second_policy_decides_beside_the_first_and_writes_nothing(root: Path,
     assert first.reason is second.reason is ReasonCode.METRICS_MISSING
     assert (first.mode, second.mode) == (Mode.ADVISORY, Mode.SHADOW)
     assert not [one for one in made.kube.requests if one.verb not in READS and one.resource == SDEPS]
+
+
+def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp_path: Path) -> None:
+    with deployed(root, tmp_path) as made:
+        app = build(made.settings, ServeOptions(names=("video",)))
+        asked: list[str] = []
+        event.listen(app.store._engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
+        client = ApiClient(services_of(app))
+        for _ in range(10):
+            answer = client.get("/readyz?verbose").json()
+        app.close()
+    assert [check["name"] for check in answer["checks"]] == ["store", "leadership", "video"]
+    assert answer["ready"] and len([one for one in asked if one.startswith("SELECT")]) == 1
