@@ -7,9 +7,11 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import event
 
+from ipa.adapters.kube.rights import OBSERVER
 from ipa.api.wiring import services_of
 from ipa.bootstrap import ServeOptions, build
 from ipa.control.snapshot import Snapshot
@@ -90,3 +92,19 @@ def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp
         app.close()
     assert [check["name"] for check in answer["checks"]] == ["store", "leadership", "video"]
     assert answer["ready"] and len([one for one in asked if one.startswith("SELECT")]) == 1
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_mode_that_writes_nothing_asks_for_what_the_observer_may(
+    root: Path, tmp_path: Path, mode: Mode
+) -> None:
+    """The load cannot be read: a trouble that begins, which the other modes tell as an Event."""
+    observer = {(right.verb, right.group, right.resource) for right in OBSERVER.rights}
+    with deployed(root, tmp_path) as made:
+        app = build(made.settings, ServeOptions(names=("video",), mode=mode))
+        made.kube.verbs.clear()
+        decision = app.loops["video"].tick_once()
+        app.close()
+    assert (decision.mode, decision.reason) == (mode, ReasonCode.METRICS_MISSING)
+    told = {("create", "", "events")} if mode.writes else set()
+    assert made.kube.verbs - observer == told
