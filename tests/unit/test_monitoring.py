@@ -23,7 +23,7 @@ METRICS = {name: metric for metric in table.METRICS for name in metric.series}
 # Of targets, as Prometheus and its operator set them.
 TARGET = {"namespace", "job", "instance"}
 FUNCTIONS = {"absent", "clamp_max", "clamp_min", "histogram_quantile", "increase", "rate", "time"}
-WORDS = {*FUNCTIONS, "and", "by", "group_left", "max", "min", "on", "or", "sum"}
+WORDS = {*FUNCTIONS, "and", "by", "group_left", "max", "min", "on", "or", "sum", "unless"}
 SELECTOR = re.compile(r"(\w[\w:]*)\{([^}]*)\}")
 GROUPING = re.compile(r"\b(?:by|on|group_left)\s*\(([^)]*)\)")
 
