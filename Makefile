@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock clean validate reference agreement experiment
+.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -77,8 +77,16 @@ lock: install ## requirements/*.txt anew from pyproject.toml: all, and of the sa
 	$(LOCK) --extra local --extra demo --extra simulate --extra experiments --extra postgres --extra dev \
 	  -o requirements/all.txt pyproject.toml
 	$(LOCK) -c requirements/all.txt --extra postgres --extra simulate -o requirements/service.txt pyproject.toml
+	$(LOCK) -c requirements/all.txt -o requirements/build.txt requirements/build.in
 	$(LOCK) -c requirements/all.txt -o requirements/dataplane.txt requirements/dataplane.in
 	$(LOCK) -c requirements/all.txt --extra local --extra demo -o requirements/stage.txt pyproject.toml
+	@$(MAKE) --no-print-directory sbom
+
+sbom: install ## requirements/*.cdx.json anew from the locks: what is in each image
+	$(PY) tools/sbom.py
+
+wheel: install ## dist/*.whl of the last commit, the same bytes wherever it is built
+	@tools/wheel.sh
 
 images: ## the three images of deploy/docker, where docker, podman or buildah is (PIPELINE=ocr: whose stages)
 	@tools/images.sh $(PIPELINE)
@@ -89,4 +97,4 @@ reference: install ## docs/reference anew from the code
 	$(PY) -m tools.monitoring
 
 clean: ## remove what the commands above made
-	rm -rf .venv runs .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
+	rm -rf .venv runs .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

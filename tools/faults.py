@@ -74,7 +74,8 @@ def page(entries: Sequence[Mapping[str, Any]]) -> str:
             mine = [entry for entry in entries if entry["row"] == row]
             passed = sum(entry["passed"] for entry in mine)
             tests = str(len(mine)) if passed == len(mine) else f"{passed} of {len(mine)} pass"
-            cells = (row, tests, merged([it["figures"] for it in mine]), merged([it["plain"] for it in mine]))
+            figures = merged([it["figures"] | ({"seeds": it["seeds"]} if it["seeds"] else {}) for it in mine])
+            cells = (row, tests, figures, merged([it["plain"] for it in mine]))
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)

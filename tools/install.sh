@@ -23,8 +23,10 @@ if [ ! -x .venv/bin/python ] || ! fits .venv/bin/python; then
   rm -rf .venv
   "$python" -m venv .venv
 fi
-[ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
-# sync would remove uv itself: it is not in the lock, so install instead of sync.
+# uv installs the lock, and comes of it as well: pip takes its entry alone, with version and hashes.
+entry=$(sed -n '/^uv==/,/^ *#/{/#/!p}' requirements/all.txt)
+[ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+  -r <(printf '%s\n' "$entry")
 # Compiled now, since every process that imports scikit-learn uncompiled pays seconds for it.
 .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes --no-deps \
   -r requirements/all.txt

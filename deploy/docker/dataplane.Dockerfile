@@ -1,13 +1,17 @@
 # Router and queue of shape split: no planner, no solver. `ipa render` says which of the two a container runs.
 FROM python:3.12.12-slim-trixie AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/ipa
+# Without pip: it holds what its SBOM says and ipa.
+RUN python -m venv --without-pip /opt/ipa
 WORKDIR /src
-COPY requirements/dataplane.txt requirements/dataplane.txt
-RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/dataplane.txt
+COPY requirements/build.txt requirements/dataplane.txt requirements/
+RUN pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt \
+ && pip --python /opt/ipa/bin/python install --require-hashes --no-deps --only-binary :all: -r requirements/dataplane.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY ipa ipa
-RUN /opt/ipa/bin/pip install --no-deps .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+ && pip --python /opt/ipa/bin/python install --no-deps --no-index dist/*.whl
+COPY requirements/dataplane.cdx.json /opt/ipa/sbom.cdx.json
 
 FROM python:3.12.12-slim-trixie
 COPY --from=build /opt/ipa /opt/ipa

@@ -1,14 +1,18 @@
 # The service: API, page and control loop, with HiGHS and PostgreSQL. Run it as the chart does.
 FROM python:3.12.12-slim-trixie AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/ipa
+# Without pip: it holds what its SBOM says and ipa.
+RUN python -m venv --without-pip /opt/ipa
 WORKDIR /src
 # By themselves, so that a change of the code does not install them anew.
-COPY requirements/service.txt requirements/service.txt
-RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/service.txt
+COPY requirements/build.txt requirements/service.txt requirements/
+RUN pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt \
+ && pip --python /opt/ipa/bin/python install --require-hashes --no-deps --only-binary :all: -r requirements/service.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY ipa ipa
-RUN /opt/ipa/bin/pip install --no-deps .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+ && pip --python /opt/ipa/bin/python install --no-deps --no-index dist/*.whl
+COPY requirements/service.cdx.json /opt/ipa/sbom.cdx.json
 
 FROM python:3.12.12-slim-trixie
 # What GitOps mode commits with.

@@ -1,13 +1,17 @@
 # MLServer with the runtimes of one pipeline of this repository; the variant is in the container's environment.
 FROM python:3.12.12-slim-trixie AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/ipa
+# Without pip: it holds what its SBOM says and ipa.
+RUN python -m venv --without-pip /opt/ipa
 WORKDIR /src
-COPY requirements/stage.txt requirements/stage.txt
-RUN /opt/ipa/bin/pip install --require-hashes --no-deps -r requirements/stage.txt
+COPY requirements/build.txt requirements/stage.txt requirements/
+RUN pip install --require-hashes --no-deps --only-binary :all: -r requirements/build.txt \
+ && pip --python /opt/ipa/bin/python install --require-hashes --no-deps --only-binary :all: -r requirements/stage.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY ipa ipa
-RUN /opt/ipa/bin/pip install --no-deps .
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+ && pip --python /opt/ipa/bin/python install --no-deps --no-index dist/*.whl
+COPY requirements/stage.cdx.json /opt/ipa/sbom.cdx.json
 
 FROM python:3.12.12-slim-trixie
 ARG PIPELINE=ocr

@@ -20,6 +20,7 @@ from ipa.api.seen import pipeline_named, seen_by
 from ipa.api.services import Services
 from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation
 from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
+from ipa.model.pipeline import Pipeline
 
 LOG = logging.getLogger(__name__)
 CHALLENGE = 'Bearer realm="ipa"'
@@ -35,9 +36,9 @@ class Admitted:
     identity: Identity
     services: Services
 
-    def must(self, operation: Operation, namespace: str) -> None:
-        """ForbiddenError where they may not do that there."""
-        if not self.identity.may(operation, namespace):
+    def must(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> None:
+        """ForbiddenError where they may not do that there, or with that pipeline."""
+        if not self.identity.may(operation, namespace, pipeline):
             where = "in every namespace" if namespace == EVERYWHERE else f"in the namespace {namespace}"
             raise ForbiddenError(
                 f"{self.identity.name} may not {operation} {where}",
@@ -180,9 +181,9 @@ def _allowed(asker: Admitted, rule: Rule | None, place: _Place) -> Admitted:
     """The same again; ForbiddenError where the rule is not met, NotFoundError for what they may not see."""
     if rule is None or rule.where is Where.SEEN:
         return asker
-    namespace = EVERYWHERE
     if rule.where is Where.PIPELINE:
-        name = str(place.names["pipeline"]).partition("@")[0]
-        namespace = pipeline_named(asker.services, name).namespace
-    asker.must(rule.operation, namespace)
+        pipeline = pipeline_named(asker.services, str(place.names["pipeline"]).partition("@")[0])
+        asker.must(rule.operation, pipeline.namespace, pipeline)
+    else:
+        asker.must(rule.operation, EVERYWHERE)
     return asker

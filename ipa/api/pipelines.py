@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 from pydantic import TypeAdapter
 
 from ipa.adapters.files import (
@@ -50,6 +50,34 @@ _one_at_a_time = threading.Lock()
 _FILE = {"content": {YAML: {"schema": schema_of("pipeline")}}, "description": "The pipeline as a file"}
 _KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Known already"}}
 Accept = Annotated[str | None, Header(include_in_schema=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that is asked for: by whom, why, and of which state of the pipeline."""
+
+    asker: Admitted
+    if_match: str | None
+    by: str
+    reason: str
+
+    def said(self, deed: Deed) -> Said:
+        """What the record has of it."""
+        return Said(deed, self.asker.name(self.by), self.reason)
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Raise where the pipeline is another by now than when it was read."""
+        # As it is now, which may be another than when the request came.
+        now = self.asker.services.given.pipelines.get(pipeline.name, pipeline)
+        check_match(self.if_match, tag_of(now), f"pipeline {pipeline.name}")
+
+
+async def change_asked(asker: Asker, if_match: IfMatch = None, by: By = "", reason: Why = "") -> Change:
+    """The change of a request."""
+    return Change(asker, if_match, by, reason)
+
+
+Asked = Annotated[Change, Depends(change_asked)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +156,11 @@ def create_pipeline(
 
 @changing.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
 def replace_pipeline(
-    pipeline: Named,
-    services: Using,
-    asker: Asker,
-    document: DocumentBody,
-    response: Response,
-    if_match: IfMatch = None,
-    by: By = "",
-    reason: Why = "",
+    pipeline: Named, change: Asked, document: DocumentBody, response: Response
 ) -> PipelineView:
     """Replace a pipeline that was given over the API; its loop starts anew at once."""
-    _check_tag(services, pipeline, if_match)
-    said = Said(Deed.REPLACE, asker.name(by), reason)
-    return _replaced(asker, pipeline, pipeline_in(document), said, response, if_match)
+    change.check(pipeline)
+    return _replaced(change, pipeline, pipeline_in(document), response)
 
 
 @changing.patch(
@@ -153,50 +173,26 @@ def replace_pipeline(
         }
     },
 )
-def patch_pipeline(
-    pipeline: Named,
-    services: Using,
-    asker: Asker,
-    patch: PatchBody,
-    response: Response,
-    if_match: IfMatch = None,
-    by: By = "",
-    reason: Why = "",
-) -> PipelineView:
+def patch_pipeline(pipeline: Named, change: Asked, patch: PatchBody, response: Response) -> PipelineView:
     """Change parts of a pipeline that was given over the API: a JSON merge patch of its file."""
-    _check_tag(services, pipeline, if_match)
+    change.check(pipeline)
     wanted = pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
-    said = Said(Deed.REPLACE, asker.name(by), reason)
-    return _replaced(asker, pipeline, wanted, said, response, if_match)
+    return _replaced(change, pipeline, wanted, response)
 
 
 @changing.delete("/{pipeline}")
-def delete_pipeline(
-    pipeline: Named,
-    services: Using,
-    asker: Asker,
-    if_match: IfMatch = None,
-    by: By = "",
-    reason: Why = "",
-) -> Removed:
+def delete_pipeline(pipeline: Named, services: Using, change: Asked) -> Removed:
     """Stop controlling a pipeline that was given over the API, and forget it. What runs of it runs on."""
     with _one_at_a_time:
-        _check_tag(services, pipeline, if_match)
-        left = services.given.remove(pipeline.name, Said(Deed.REMOVE, asker.name(by), reason))
+        change.check(pipeline)
+        left = services.given.remove(pipeline.name, change.said(Deed.REMOVE))
     LOG.info("pipeline %s was removed: %s", pipeline.name, left)
     return Removed(pipeline.name, left)
 
 
 @changing.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
 def replace_profile(
-    pipeline: Named,
-    stage: str,
-    services: Using,
-    asker: Asker,
-    document: DocumentBody,
-    if_match: IfMatch = None,
-    by: By = "",
-    reason: Why = "",
+    pipeline: Named, stage: str, services: Using, change: Asked, document: DocumentBody
 ) -> StageProfile:
     """Give the newest profile of a stage, as its file would be; the pipeline is planned with it from now on.
 
@@ -204,10 +200,10 @@ def replace_profile(
     """
     pipeline.stage(stage)
     with _one_at_a_time:
-        _check_tag(services, pipeline, if_match)
+        change.check(pipeline)
         profile = profile_in(document)
         _check_place(profile, pipeline, stage)
-        services.given.give_profile(profile, Said(Deed.PROFILE, asker.name(by), reason))
+        services.given.give_profile(profile, change.said(Deed.PROFILE))
     LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)
     return profile
 
@@ -233,27 +229,19 @@ def _shown(services: Services, pipeline: Pipeline, response: Response) -> Pipeli
     return view_of(services, pipeline)
 
 
-def _replaced(
-    asker: Admitted, old: Pipeline, new: Pipeline, said: Said, response: Response, if_match: str | None
-) -> PipelineView:
+def _replaced(change: Change, old: Pipeline, new: Pipeline, response: Response) -> PipelineView:
     if new.name != old.name:
         problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
         raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
     # It may come to another namespace than that of the one it replaces.
-    asker.must(Operation.DEFINE, new.namespace)
-    services = asker.services
+    change.asker.must(Operation.DEFINE, new.namespace)
+    services, said = change.asker.services, change.said(Deed.REPLACE)
     with _one_at_a_time:
         # Again, now that nobody else can come between.
-        _check_tag(services, old, if_match)
+        change.check(old)
         services.given.give(new, said)
         LOG.info("pipeline %s was replaced by %s", new.name, said.by or "someone")
         return _shown(services, new, response)
-
-
-def _check_tag(services: Services, pipeline: Pipeline, if_match: str | None) -> None:
-    # As it is now, which may be another than when the request came.
-    now = services.given.pipelines.get(pipeline.name, pipeline)
-    check_match(if_match, tag_of(now), f"pipeline {pipeline.name}")
 
 
 def _check_place(profile: StageProfile, pipeline: Pipeline, stage: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from ipa.adapters.metrics.figures import stream_figures
@@ -14,7 +16,7 @@ from ipa.api.streams import Streams
 from ipa.bootstrap import App, Replayer
 from ipa.control.actuation import Phase
 from ipa.control.loop import ControlLoop
-from ipa.control.ports import PipelineControl
+from ipa.control.ports import Clock, PipelineControl
 from ipa.control.snapshot import Snapshot
 from ipa.model.errors import ConflictError, IpaError, NotFoundError
 from ipa.model.observation import Missing, MissingReason
@@ -28,11 +30,13 @@ from ipa.profiling.points import Allocation
 
 # Plans of what-ifs that are at hand: a slider asks for the same rates again and again.
 REMEMBERED = 64
+# How long what was found of the store counts.
+CHECKED_S = 5.0
 
 
 def services_of(app: App) -> Services:
     """The services of a running application. Its experiments end with it."""
-    jobs = JobDesk(app.clock)
+    jobs, store = JobDesk(app.clock), StoreCheck(app.store.check, app.clock)
     app.resources.callback(jobs.close)
     return Services(
         pipelines=app.pipelines,
@@ -44,7 +48,7 @@ def services_of(app: App) -> Services:
         live=lambda name: _live(app, name),
         apply=lambda name, configs, detail, by: _loop(app, name).request(configs, detail, by),
         replay=Replayer(app.store, app.sight.forecaster),
-        readiness=lambda: _readiness(app),
+        readiness=lambda: _readiness(app, store),
         verify=app.store.verify,
         clock=app.clock,
         plans=app.store.plans,
@@ -141,21 +145,37 @@ def _beside(app: App, name: str) -> tuple[BesideLive, ...]:
     return (beside_live(loop.policy, _pipeline(app, name), profiles, loop.snapshot()),)
 
 
-def _readiness(app: App) -> tuple[Check, ...]:
+def _readiness(app: App, store: StoreCheck) -> tuple[Check, ...]:
     """The store is required; metrics, workloads and a Lease that do not answer make the service degraded.
 
     A standby is as ready as a leader: it answers every read, and says of writes who takes them.
     """
-    return (_store_check(app), _leadership_check(app), *(_loop_check(app, name) for name in list(app.loops)))
+    return (store(), _leadership_check(app), *(_loop_check(app, name) for name in list(app.loops)))
 
 
-def _store_check(app: App) -> Check:
-    try:
-        for name in list(app.pipelines):
-            app.store.control(name)
-    except IpaError as error:
-        return Check("store", False, error.message, required=True)
-    return Check("store", True, required=True)
+class StoreCheck:
+    """Whether the store can be read, as it was at most CHECKED_S ago: anyone may ask, and often."""
+
+    def __init__(self, check: Callable[[], None], clock: Clock) -> None:
+        self._check, self._clock = check, clock
+        self._lock = threading.Lock()
+        self._kept: Check | None = None
+        self._until_s = 0.0
+
+    def __call__(self) -> Check:
+        # One at a time: those who come meanwhile have the same answer.
+        with self._lock:
+            if self._kept is None or self._clock.monotonic_s() >= self._until_s:
+                self._kept = self._checked()
+                self._until_s = self._clock.monotonic_s() + CHECKED_S
+            return self._kept
+
+    def _checked(self) -> Check:
+        try:
+            self._check()
+        except IpaError as error:
+            return Check("store", False, error.message, required=True)
+        return Check("store", True, required=True)
 
 
 def _leadership_check(app: App) -> Check:

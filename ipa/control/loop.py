@@ -376,6 +376,9 @@ class ControlLoop:
         noticed = tuple(event for event in effects.events if isinstance(event.reason, Notice))
         for event in noticed:
             log.warning("%s: %s %s", self.pipeline.name, event.reason.value, event.message)
+        if not decision.mode.writes:
+            # An event is written to where the pipeline runs, and the role that only reads may not.
+            return
         events = effects.events
         if decision is not effects.decision:
             events = (Event(decision.reason, decision.detail, is_warning=True), *noticed)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from ipa.model.pipeline import Pipeline
+
 # In place of a namespace: all of them, also those to come.
 EVERYWHERE = "*"
 # A Kubernetes name's longest; records and logs hold it whole.
@@ -91,8 +93,11 @@ class Identity(Protocol):
         """What is recorded as who acted."""
         ...
 
-    def may(self, operation: Operation, namespace: str) -> bool:
-        """Whether that is allowed there. UnavailableError where it cannot be found out."""
+    def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
+        """Whether that is allowed there, with all or with that pipeline alone.
+
+        UnavailableError where it cannot be found out.
+        """
         ...
 
 
@@ -103,7 +108,7 @@ class Holder:
     name: str
     grants: tuple[Grant, ...] = ()
 
-    def may(self, operation: Operation, namespace: str) -> bool:
+    def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
         """Whether one of the grants allows it."""
         return any(grant.allows(operation, namespace) for grant in self.grants)
 

@@ -16,7 +16,7 @@ from ipa.control.ports import ControlStore, DecisionLog, Deed, PipelineControl, 
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from tests.contract.store_harness import Reopen, a_decision
+from tests.contract.store_harness import Reopen, a_decision, plain_engine
 
 
 def a_profile(accuracy: float = 0.65, stage: str = "detect") -> StageProfile:
@@ -31,6 +31,19 @@ def test_it_is_the_three_ports(store: Store) -> None:
     assert log.decisions("nothing") == []
     assert controls.control("nothing") == PipelineControl()
     assert profiles.profiles("nothing") == {}
+
+
+def test_it_says_whether_it_can_be_read(store: Store, url: str) -> None:
+    store.check()
+    engine = plain_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE ipa_controls RENAME TO gone"))
+    with pytest.raises(UnavailableError):
+        store.check()
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE gone RENAME TO ipa_controls"))
+    store.check()
+    engine.dispose()
 
 
 def test_a_decision_comes_back_as_it_was(store: Store, reopen: Reopen) -> None:

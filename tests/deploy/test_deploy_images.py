@@ -83,10 +83,21 @@ def test_bases_are_pinned_and_nobody_is_root(path: Path) -> None:
     assert len(set(bases)) == 1
     user = [rest for word, rest in found if word == "USER"][-1]
     assert user == "10001:10001"
-    # What is installed has the hashes of its lock.
-    installs = [rest for word, rest in found if word == "RUN" and "-r requirements/" in rest]
-    assert len(installs) == 1
-    assert "--require-hashes --no-deps" in installs[0]
+    # What is installed has the hashes of its lock, what builds our own included; nothing else is fetched.
+    pips = [
+        step
+        for word, rest in found
+        if word == "RUN"
+        for step in re.split(r"&&|;", rest)
+        if re.search(r"\bpip .*\b(install|wheel)\b", step)
+    ]
+    locks = [match[1] for step in pips if (match := re.search(r"-r requirements/(\w+)\.txt", step))]
+    assert locks == ["build", path.stem]
+    for step in pips:
+        hashed = "--require-hashes --no-deps --only-binary :all: -r requirements/" in step
+        assert hashed or "--no-deps --no-index " in step or "wheel --no-deps --no-build-isolation " in step
+    # And beside it what that is.
+    assert ("COPY", f"requirements/{path.stem}.cdx.json /opt/ipa/sbom.cdx.json") in found
 
 
 def names(lock: str) -> dict[str, set[str]]:
@@ -98,7 +109,7 @@ def names(lock: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("lock", IDS)
+@pytest.mark.parametrize("lock", [*IDS, "build"])
 def test_its_lock_has_the_versions_that_are_tested(lock: str) -> None:
     whole, part = names("all"), names(lock)
     assert part

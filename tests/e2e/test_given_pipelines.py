@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,13 +12,11 @@ from typing import Any
 import pytest
 
 from ipa.adapters.files import load_pipelines, pipeline_to_mapping
-from ipa.adapters.kube.manifest import render
 from ipa.api.wiring import services_of
 from ipa.bootstrap import App, ServeOptions, build
 from ipa.control.actuation import Phase
-from ipa.model.plan import StageConfig
 from ipa.settings import Settings
-from tests.fakes.kube import FakeKube
+from tests.fakes.deployed import deployed
 from tests.fakes.services import ApiClient
 
 WAIT_S = 60.0
@@ -32,24 +31,9 @@ def video(root: Path) -> dict[str, Any]:
 @pytest.fixture
 def settings(root: Path, tmp_path: Path) -> Iterator[Settings]:
     """A service without pipelines, on a cluster where one runs."""
-    pipeline = load_pipelines(root / "pipelines")["video"]
-    assert pipeline.seldon is not None
-    configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
     (tmp_path / "none").mkdir()
-    with FakeKube() as kube:
-        with kube.store.lock:
-            kube.store.create("seldondeployments", pipeline.seldon.namespace, render(pipeline, configs))
-        kube.tick(4)
-        yield Settings(
-            pipelines_dir=tmp_path / "none",
-            profiles_dir=root / "profiles",
-            store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
-            target="kubernetes",
-            kubeconfig=str(kube.kubeconfig(tmp_path)),
-            prometheus_url="http://127.0.0.1:9",
-            solver="exact",
-            tick_s=3600.0,
-        )
+    with deployed(root, tmp_path) as made:
+        yield replace(made.settings, pipelines_dir=tmp_path / "none")
 
 
 @pytest.fixture

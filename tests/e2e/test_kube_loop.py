@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.clock import VirtualClock
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
-from ipa.control.ports import PipelineControl
-from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.decision import ReasonCode
 from ipa.model.pipeline import SeldonRun, SeldonTarget
-from ipa.model.plan import StageConfig
-from tests.fakes.kube import FakeKube, FaultKind, Trouble
-from tests.fakes.metrics import FakeMetrics
-from tests.fakes.store import FakeStore
+from tests.fakes.kube import FaultKind, Trouble
+from tests.fakes.looped import Json, Looped, applied, looped, troubled
 from tests.fakes.world import PIPELINE as LOCAL
-from tests.fakes.world import SMALLEST, ours, profiled, window_max
+from tests.fakes.world import SMALLEST, ours, profiled
 
-Json = dict[str, Any]
 PIPELINE = replace(
     LOCAL,
     seldon=SeldonTarget("pages"),
@@ -39,70 +29,15 @@ PIPELINE = replace(
         for stage in LOCAL.stages
     ),
 )
-SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=90.0, quarantine_s=600.0)
-
-
-class Cluster:
-    """The loop, and a cluster that moves a step with each of its ticks."""
-
-    def __init__(self, kube: FakeKube, client: KubeClient, clock: VirtualClock) -> None:
-        self.kube, self.rate_rps = kube, 5.0
-        self.workload = SeldonWorkload(client)
-        self.clock, self.store = clock, FakeStore(PipelineControl(mode=Mode.ACTIVE))
-        self.workload.create(PIPELINE, SMALLEST)
-        kube.tick(6)
-        kube.writes.clear()
-        self.loop = ControlLoop(
-            PIPELINE,
-            World(
-                self.clock,
-                FakeMetrics(self.clock, lambda t_s: self.rate_rps),
-                self.workload,
-                self.store,
-                self.store,
-            ),
-            policy=ours(),
-            predict=profiled().predict,
-            forecaster=window_max,
-            settings=SETTINGS,
-            window_s=20.0,
-            run_id="run",
-        )
-
-    def ticks(self, count: int) -> list[Decision]:
-        made = []
-        for _ in range(count):
-            made.append(self.loop.tick_once())
-            self.kube.tick()
-            self.clock.wait(SETTINGS.tick_s)
-        return made
-
-    def running(self) -> tuple[StageConfig, ...]:
-        return tuple(stage.config for stage in self.workload.read(PIPELINE).stages)
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with FakeKube() as kube:
-        clock = VirtualClock()
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=clock)
-        yield Cluster(kube, client, clock)
-        client.close()
+def cluster(tmp_path: Path) -> Iterator[Looped]:
+    with looped(tmp_path, PIPELINE, SMALLEST, policy=ours(), predict=profiled().predict) as cluster:
+        yield cluster
 
 
-def applied(decisions: list[Decision]) -> list[Decision]:
-    return [decision for decision in decisions if decision.action is Action.APPLY]
-
-
-def troubled(trouble: Trouble) -> Callable[[Json], Trouble | None]:
-    def of(pod: Json) -> Trouble | None:
-        env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
-        return trouble if env["MODEL_VARIANT"] == "big" else None
-
-    return of
-
-
-def test_it_follows_the_load_up_and_down_with_one_patch_a_decision(cluster: Cluster) -> None:
+def test_it_follows_the_load_up_and_down_with_one_patch_a_decision(cluster: Looped) -> None:
     decisions = []
     cores = []
     for rate in (5.0, 25.0, 5.0):
@@ -118,8 +53,8 @@ def test_it_follows_the_load_up_and_down_with_one_patch_a_decision(cluster: Clus
     assert cluster.running() == applied(decisions)[-1].configs
 
 
-def test_a_variant_that_crash_loops_is_taken_back_and_left_alone(cluster: Cluster) -> None:
-    cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH)
+def test_a_variant_that_crash_loops_is_taken_back_and_left_alone(cluster: Looped) -> None:
+    cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "big")
     decisions = cluster.ticks(30)
     reasons = [decision.reason for decision in applied(decisions)]
     assert reasons[:2] == [ReasonCode.FIRST_PLAN, ReasonCode.ROLLBACK]
@@ -129,8 +64,8 @@ def test_a_variant_that_crash_loops_is_taken_back_and_left_alone(cluster: Cluste
     assert all(stage.config.variant == "small" for stage in state.stages)
 
 
-def test_a_rollout_that_is_not_ready_by_its_deadline_is_taken_back(cluster: Cluster) -> None:
-    cluster.kube.cluster.trouble_of = troubled(Trouble.NEVER_READY)
+def test_a_rollout_that_is_not_ready_by_its_deadline_is_taken_back(cluster: Looped) -> None:
+    cluster.kube.cluster.trouble_of = troubled(Trouble.NEVER_READY, "big")
     decisions = cluster.ticks(30)
     back = applied(decisions)[1]
     assert back.reason is ReasonCode.ROLLBACK
@@ -138,7 +73,7 @@ def test_a_rollout_that_is_not_ready_by_its_deadline_is_taken_back(cluster: Clus
     assert cluster.workload.read(PIPELINE).settled
 
 
-def test_a_patch_whose_answer_was_lost_is_written_once(cluster: Cluster) -> None:
+def test_a_patch_whose_answer_was_lost_is_written_once(cluster: Looped) -> None:
     cluster.rate_rps = 25.0
     cluster.kube.fault(FaultKind.LOST_AFTER, verb="patch", is_dry_run=False)
     decisions = cluster.ticks(20)
@@ -147,7 +82,7 @@ def test_a_patch_whose_answer_was_lost_is_written_once(cluster: Cluster) -> None
     assert cluster.running() == applied(decisions)[-1].configs
 
 
-def test_a_dark_api_server_holds_and_it_goes_on_alone(cluster: Cluster) -> None:
+def test_a_dark_api_server_holds_and_it_goes_on_alone(cluster: Looped) -> None:
     cluster.ticks(10)
     before = cluster.running()
     writes = len(cluster.kube.writes)
@@ -161,7 +96,7 @@ def test_a_dark_api_server_holds_and_it_goes_on_alone(cluster: Cluster) -> None:
     assert applied(cluster.ticks(3))
 
 
-def test_another_hand_during_a_rollout_is_seen_and_not_rolled_back(cluster: Cluster) -> None:
+def test_another_hand_during_a_rollout_is_seen_and_not_rolled_back(cluster: Looped) -> None:
     cluster.rate_rps = 25.0
     first = cluster.ticks(1)
     assert applied(first)

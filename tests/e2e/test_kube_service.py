@@ -7,23 +7,22 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import pytest
 from prometheus_client import generate_latest
+from sqlalchemy import event
 
-from ipa.adapters.files import load_pipelines
-from ipa.adapters.kube.manifest import render
+from ipa.adapters.kube.rights import OBSERVER
 from ipa.api.wiring import services_of
 from ipa.bootstrap import ServeOptions, build
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode, ReasonCode
-from ipa.model.plan import StageConfig
-from ipa.settings import Settings
+from tests.fakes.deployed import deployed
 from tests.fakes.kube import FakeKube
+from tests.fakes.services import ApiClient
 
 WAIT_S = 60.0
 SDEPS = "seldondeployments"
 READS = ("get", "list", "watch")
-# No second tick comes by itself within the test.
-TICK_S = 3600.0
 
 
 def watched(kube: FakeKube, count: int) -> None:
@@ -37,10 +36,6 @@ def watched(kube: FakeKube, count: int) -> None:
 
 
 def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_path: Path) -> None:
-    pipeline = load_pipelines(root / "pipelines")["video"]
-    configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
-    assert pipeline.seldon is not None
-    place = (pipeline.seldon.namespace, pipeline.seldon.name)
     seen: Queue[Decision] = Queue()
 
     def hook(decision: Decision, snapshot: Snapshot) -> None:
@@ -49,66 +44,67 @@ def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_p
     def scale(sdep: dict[str, Any]) -> None:
         sdep["spec"]["predictors"][0]["componentSpecs"][0]["replicas"] = 7
 
-    with FakeKube() as kube:
-        with kube.store.lock:
-            kube.store.create("seldondeployments", place[0], render(pipeline, configs))
-        kube.tick(4)
-        settings = Settings(
-            pipelines_dir=root / "pipelines",
-            profiles_dir=root / "profiles",
-            store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
-            target="kubernetes",
-            kubeconfig=str(kube.kubeconfig(tmp_path)),
-            prometheus_url="http://127.0.0.1:9",
-            solver="exact",
-            tick_s=TICK_S,
-        )
-        app = build(settings, ServeOptions(names=("video",)))
+    with deployed(root, tmp_path) as made:
+        kube = made.kube
+        app = build(made.settings, ServeOptions(names=("video",)))
         loop = app.loops["video"]
         loop._hooks = (*loop._hooks, hook)
         running = threading.Thread(target=loop.run, args=(app.stop,), daemon=True)
         running.start()
-        assert seen.get(timeout=WAIT_S).previous == configs
+        assert seen.get(timeout=WAIT_S).previous == made.configs
         watched(kube, 2)
-        kube.edit(*place, scale)
+        kube.edit(*made.place, scale)
         assert seen.get(timeout=WAIT_S).previous[0].replicas == 7
         metrics = generate_latest(app.registry).decode()
         app.close()
         running.join(WAIT_S)
         assert not running.is_alive()
-    assert f'ipa_kube_watch_lists_total{{kind="Deployments",namespace="{place[0]}"}} 1.0' in metrics
+    assert f'ipa_kube_watch_lists_total{{kind="Deployments",namespace="{made.place[0]}"}} 1.0' in metrics
     assert "ipa_kube_clock_skew_seconds" in metrics
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("watch-")]
 
 
 def test_a_second_policy_decides_beside_the_first_and_writes_nothing(root: Path, tmp_path: Path) -> None:
-    pipeline = load_pipelines(root / "pipelines")["video"]
-    configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)
-    assert pipeline.seldon is not None
-    with FakeKube() as kube:
-        with kube.store.lock:
-            kube.store.create("seldondeployments", pipeline.seldon.namespace, render(pipeline, configs))
-        kube.tick(4)
-        settings = Settings(
-            pipelines_dir=root / "pipelines",
-            profiles_dir=root / "profiles",
-            store_url=f"sqlite:///{tmp_path}/ipa.sqlite3",
-            target="kubernetes",
-            kubeconfig=str(kube.kubeconfig(tmp_path)),
-            prometheus_url="http://127.0.0.1:9",
-            solver="exact",
-            tick_s=TICK_S,
-        )
-        app = build(settings, ServeOptions(names=("video",), shadow_policy="kpa"))
+    with deployed(root, tmp_path) as made:
+        app = build(made.settings, ServeOptions(names=("video",), shadow_policy="kpa"))
         services = services_of(app)
         (before,) = services.beside("video")
         first, second = app.loops["video"].tick_once(), app.beside["video"].tick_once()
         (after,) = services.beside("video")
         app.close()
     assert (before.policy, before.tick, before.configs) == ("kpa", 0, ())
-    assert (after.record, after.tick, after.configs, after.cost_cores) == ("video@kpa", 1, configs, 4.0)
+    assert (after.record, after.tick, after.configs, after.cost_cores) == ("video@kpa", 1, made.configs, 4.0)
     assert (first.pipeline, second.pipeline) == ("video", "video@kpa")
     # The load cannot be read here: both hold, each by itself.
     assert first.reason is second.reason is ReasonCode.METRICS_MISSING
     assert (first.mode, second.mode) == (Mode.ADVISORY, Mode.SHADOW)
-    assert not [one for one in kube.requests if one.verb not in READS and one.resource == SDEPS]
+    assert not [one for one in made.kube.requests if one.verb not in READS and one.resource == SDEPS]
+
+
+def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp_path: Path) -> None:
+    with deployed(root, tmp_path) as made:
+        app = build(made.settings, ServeOptions(names=("video",)))
+        asked: list[str] = []
+        event.listen(app.store._engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
+        client = ApiClient(services_of(app))
+        for _ in range(10):
+            answer = client.get("/readyz?verbose").json()
+        app.close()
+    assert [check["name"] for check in answer["checks"]] == ["store", "leadership", "video"]
+    assert answer["ready"] and len([one for one in asked if one.startswith("SELECT")]) == 1
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_mode_that_writes_nothing_asks_for_what_the_observer_may(
+    root: Path, tmp_path: Path, mode: Mode
+) -> None:
+    """The load cannot be read: a trouble that begins, which the other modes tell as an Event."""
+    observer = {(right.verb, right.group, right.resource) for right in OBSERVER.rights}
+    with deployed(root, tmp_path) as made:
+        app = build(made.settings, ServeOptions(names=("video",), mode=mode))
+        made.kube.verbs.clear()
+        decision = app.loops["video"].tick_once()
+        app.close()
+    assert (decision.mode, decision.reason) == (mode, ReasonCode.METRICS_MISSING)
+    told = {("create", "", "events")} if mode.writes else set()
+    assert made.kube.verbs - observer == told

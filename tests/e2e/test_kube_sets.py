@@ -9,14 +9,9 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.bootstrap.worlds import check_carried
-from ipa.control.clock import VirtualClock
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import Deed, PipelineControl, Said, StagePin
-from ipa.model.decision import Action, Decision, Mode, ReasonCode
+from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import UsageError
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pin, at_cluster
@@ -27,73 +22,32 @@ from ipa.settings import Settings
 from tests.contract.split_harness import split
 from tests.fakes.images import IMAGES as LOCAL
 from tests.fakes.images import PROFILES
-from tests.fakes.kube import FakeKube, Trouble
-from tests.fakes.metrics import FakeMetrics
-from tests.fakes.store import FakeStore
-from tests.fakes.world import window_max
+from tests.fakes.kube import Trouble
+from tests.fakes.looped import Looped, applied, looped, troubled
 
-Json = dict[str, Any]
 IMAGES = at_cluster(replace(LOCAL, bounds=replace(LOCAL.bounds, transition_cores=24.0)))
-SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=90.0, quarantine_s=600.0)
 HIGH = StageConfig("classify", "high", 1, 8.0, 1)
 
 
-class Cluster:
-    """The loop with infadapter, and a cluster that moves a step with each of its ticks."""
-
-    def __init__(self, kube: FakeKube, client: KubeClient, clock: VirtualClock) -> None:
-        self.kube, self.clock, self.rate_rps = kube, clock, 20.0
-        self.workload = SeldonWorkload(client)
-        self.store = FakeStore(PipelineControl(mode=Mode.ACTIVE))
-        self.workload.create(IMAGES, (HIGH,))
-        kube.tick(6)
-        kube.writes.clear()
-        inputs = PolicyInputs(IMAGES, PROFILES, solver="exact", rolling=DEPLOYMENT)
-        metrics = FakeMetrics(clock, lambda t_s: self.rate_rps)
-        self.loop = ControlLoop(
-            IMAGES,
-            World(clock, metrics, self.workload, self.store, self.store),
-            policy=make_policy("infadapter", inputs),
-            predict=inputs.predictor(),
-            forecaster=window_max,
-            settings=SETTINGS,
-            window_s=20.0,
-            run_id="run",
-        )
-
-    def ticks(self, count: int) -> list[Decision]:
-        made = []
-        for _ in range(count):
-            made.append(self.loop.tick_once())
-            self.kube.tick()
-            self.clock.wait(SETTINGS.tick_s)
-        return made
-
-    def predictors(self) -> list[tuple[str, int | None]]:
-        with self.kube.store.lock:
-            (sdep,) = self.kube.store.everything("seldondeployments")
-        return [(one["name"], one.get("traffic")) for one in sdep["spec"]["predictors"]]
-
-    def running(self) -> tuple[StageConfig, ...]:
-        return tuple(stage.config for stage in self.workload.read(IMAGES).stages)
-
-
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with FakeKube() as kube:
-        clock = VirtualClock()
-        client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0, clock=clock)
-        yield Cluster(kube, client, clock)
-        client.close()
+def cluster(tmp_path: Path) -> Iterator[Looped]:
+    inputs = PolicyInputs(IMAGES, PROFILES, solver="exact", rolling=DEPLOYMENT)
+    policy = make_policy("infadapter", inputs)
+    with looped(tmp_path, IMAGES, (HIGH,), policy=policy, predict=inputs.predictor()) as cluster:
+        cluster.rate_rps = 20.0
+        yield cluster
 
 
-def applied(decisions: list[Decision]) -> list[Decision]:
-    return [decision for decision in decisions if decision.action is Action.APPLY]
+def predictors(cluster: Looped) -> list[tuple[str, int | None]]:
+    """The names and the traffic of what is there."""
+    with cluster.kube.store.lock:
+        (sdep,) = cluster.kube.store.everything("seldondeployments")
+    return [(one["name"], one.get("traffic")) for one in sdep["spec"]["predictors"]]
 
 
-def test_a_load_that_rises_starts_a_second_predictor_and_then_sends_it_its_share(cluster: Cluster) -> None:
+def test_a_load_that_rises_starts_a_second_predictor_and_then_sends_it_its_share(cluster: Looped) -> None:
     cluster.ticks(3)
-    assert cluster.predictors() == [("default", None)]
+    assert predictors(cluster) == [("default", None)]
     cluster.rate_rps = 32.0
     decisions = applied(cluster.ticks(30))
     assert len(cluster.kube.writes) == len(decisions) >= 2
@@ -106,39 +60,35 @@ def test_a_load_that_rises_starts_a_second_predictor_and_then_sends_it_its_share
     assert cluster.workload.read(IMAGES).settled
     assert cluster.running() == decisions[-1].configs
     percents = {config.variant: config.share_percent for config in cluster.running()}
-    assert cluster.predictors() == [("default", percents["high"]), ("default-2", percents["low"])]
+    assert predictors(cluster) == [("default", percents["high"]), ("default-2", percents["low"])]
     # The orchestrator of each predictor is within the budget.
     assert IMAGES.bounds.overhead.cores(cluster.running()) <= 12.0
 
 
-def test_a_load_that_falls_takes_the_second_predictor_away(cluster: Cluster) -> None:
+def test_a_load_that_falls_takes_the_second_predictor_away(cluster: Looped) -> None:
     cluster.rate_rps = 32.0
     cluster.ticks(30)
     assert is_shared(cluster.running())
     cluster.rate_rps = 5.0
     decisions = cluster.ticks(60)
-    assert not is_shared(cluster.running()) and len(cluster.predictors()) == 1
+    assert not is_shared(cluster.running()) and len(predictors(cluster)) == 1
     # Patience holds for sets too.
     assert ReasonCode.STABILISING in {decision.reason for decision in decisions}
     assert cluster.workload.read(IMAGES).settled
 
 
-def test_a_predictor_that_crash_loops_is_taken_back_before_it_has_requests(cluster: Cluster) -> None:
-    def trouble(pod: Json) -> Trouble | None:
-        env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
-        return Trouble.CRASH if env.get("MODEL_VARIANT") == "low" else None
-
-    cluster.kube.cluster.trouble_of = trouble
+def test_a_predictor_that_crash_loops_is_taken_back_before_it_has_requests(cluster: Looped) -> None:
+    cluster.kube.cluster.trouble_of = troubled(Trouble.CRASH, "low")
     cluster.rate_rps = 32.0
     decisions = applied(cluster.ticks(40))
     assert [it.share_percent for it in decisions[0].configs] == [100, 0]
     assert decisions[1].reason is ReasonCode.ROLLBACK and decisions[1].configs == (HIGH,)
     # Left alone: the only other variant is not tried again within its quarantine.
-    assert cluster.running() == (HIGH,) and cluster.predictors()[0][0] == "default"
+    assert cluster.running() == (HIGH,) and predictors(cluster)[0][0] == "default"
     assert cluster.workload.read(IMAGES).settled
 
 
-def test_modes_pins_and_pauses_hold_for_sets(cluster: Cluster) -> None:
+def test_modes_pins_and_pauses_hold_for_sets(cluster: Looped) -> None:
     def say(control: PipelineControl) -> None:
         cluster.store.set_control(IMAGES.name, control, Said(Deed.MODE))
 

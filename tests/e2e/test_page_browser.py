@@ -14,21 +14,10 @@ from ipa.api.live import BesideLive
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
-from tests.fakes.browsing import opened, serving, shoot
+from tests.fakes.browsing import opened, shoot
 from tests.fakes.services import LADDER, NOW, FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(57)
-
-
-@pytest.fixture
-def url(world: FakeWorld) -> Iterator[str]:
-    with serving(world.services()) as url:
-        yield url
 
 
 @pytest.fixture
@@ -124,8 +113,8 @@ def test_a_service_that_fails_is_said_and_the_last_picture_stays(page: Page, wor
     expect(page.locator("body")).not_to_have_class("lost")
 
 
-def test_a_service_that_is_gone_is_said_and_comes_back(browser: Browser, world: FakeWorld) -> None:
-    with serving(world.services()) as url, opened(browser, url, allowed="ERR_INTERNET_DISCONNECTED") as page:
+def test_a_service_that_is_gone_is_said_and_comes_back(browser: Browser, url: str) -> None:
+    with opened(browser, url, allowed="ERR_INTERNET_DISCONNECTED") as page:
         page.context.set_offline(True)
         expect(page.locator("#trouble")).to_contain_text("No answer from the service")
         page.context.set_offline(False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,6 @@ from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 REASONS = re.compile(r"^  \"([a-z._]+)\": \"(.*)\",$", re.MULTILINE)
-
-
-@pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(57)
-
-
-@pytest.fixture
-def url(world: FakeWorld) -> Iterator[str]:
-    with serving(viewed(world)) as url:
-        yield url
 
 
 def change(world: FakeWorld) -> Decision:

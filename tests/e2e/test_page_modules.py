@@ -32,11 +32,6 @@ DRAW = """async (facts) => {
 
 
 @pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(30)
-
-
-@pytest.fixture
 def page(browser: Browser, world: FakeWorld) -> Iterator[Page]:
     # The browser says of each answer what went wrong, also of those that are asked for here.
     with serving(world.services()) as url, opened(browser, f"{url}#/health", allowed="status of 4") as page:

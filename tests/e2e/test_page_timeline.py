@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.fakes.browsing import opened, serving, shoot
+from tests.fakes.browsing import opened, shoot
 from tests.fakes.services import TICK_S, FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -22,12 +22,6 @@ TICKS = 400
 @pytest.fixture
 def world() -> FakeWorld:
     return FakeWorld().play(TICKS)
-
-
-@pytest.fixture
-def url(world: FakeWorld) -> Iterator[str]:
-    with serving(world.services()) as url:
-        yield url
 
 
 @pytest.fixture

@@ -23,17 +23,6 @@ PLANS = "/v1/pipelines/ocr/plans"
 
 
 @pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(57)
-
-
-@pytest.fixture
-def url(world: FakeWorld) -> Iterator[str]:
-    with serving(viewed(world)) as url:
-        yield url
-
-
-@pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     with opened(browser, f"{url}#/what-if/ocr") as page:
         yield page

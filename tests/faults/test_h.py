@@ -26,6 +26,7 @@ from ipa.adapters.store.store import Store, open_store
 from ipa.control.clock import VirtualClock
 from ipa.model.access import Grant, Operation, Role
 from ipa.model.errors import ConfigurationError, UnavailableError
+from ipa.model.pipeline import SeldonTarget
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (
@@ -40,7 +41,7 @@ from tests.fakes.people import (
     two_namespaces,
     unsigned,
 )
-from tests.fakes.services import NOW, ApiClient, FakeWorld
+from tests.fakes.services import NOW, ApiClient, FakeWorld, a_pipeline
 from tests.faults.table import Case
 
 LIST = "/v1/pipelines"
@@ -288,6 +289,23 @@ def test_h3_reviews_that_fail(case: Case, kube: FakeKube, connect: Any, resource
     kube.faults.faults.clear()
     clock.wait(120.0)
     case.equal("once it answers again", api.post(PAUSE, {}, headers=hers).status_code, 200)
+
+
+def test_h2_a_right_to_some_objects_is_one_to_those_pipelines(
+    case: Case, kube: FakeKube, connect: Any
+) -> None:
+    """`resourceNames` in a role: the API server says no to whoever asks of all."""
+    reviewer = kube.api.reviewer
+    pipeline = replace(a_pipeline(), seldon=SeldonTarget("ocr-deployed"))
+    services = replace(FakeWorld().play(5).services(), pipelines={"ocr": pipeline})
+    reviewer.tokens["hers"] = User("ada")
+    reviewer.let("ada", "default", "get")
+    reviewer.let("ada", "default", "patch", name="another")
+    by_cluster = KubeIdentities(connect(), VirtualClock())
+    api, hers = ApiClient(replace(services, authenticators=(by_cluster,))), {"Authorization": "Bearer hers"}
+    case.equal("with a right to another's", api.post(PAUSE, {}, headers=hers).status_code, 403)
+    reviewer.let("ada", "default", "patch", name="ocr-deployed")
+    case.equal("with a right to the pipeline's own", api.post(PAUSE, {}, headers=hers).status_code, 200)
 
 
 def test_h3_a_right_that_is_taken_away(case: Case, kube: FakeKube, connect: Any) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.faults.table import Case
 
@@ -25,12 +30,18 @@ def entries(text: str) -> list[str]:
     return [line for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
-def wheel(folder: Path, payload: str) -> Path:
+def sboms(root: Path) -> subprocess.CompletedProcess[str]:
+    """Whether each image's SBOM is what its lock says, as `make sbom` has it."""
+    command = [sys.executable, str(root / "tools" / "sbom.py"), "--check"]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def wheel(folder: Path, payload: str, of: str = "sample", version: str = "1.0") -> Path:
     """A package that is one line."""
-    name, info = folder / "sample-1.0-py3-none-any.whl", "sample-1.0.dist-info"
+    name, info = folder / f"{of}-{version}-py3-none-any.whl", f"{of}-{version}.dist-info"
     files = {
-        "sample.py": payload,
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: sample\nVersion: 1.0\n",
+        f"{of}.py": payload,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {of}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     hashes = {
@@ -70,7 +81,7 @@ def test_o6_every_requirement_of_every_lock_has_its_version_and_hashes(case: Cas
 def test_o6_images_have_what_the_tests_have(case: Case) -> None:
     versions = [
         {entry.split()[0].split(";")[0] for entry in entries((ROOT / "requirements" / name).read_text())}
-        for name in ("all.txt", "service.txt", "dataplane.txt", "stage.txt")
+        for name in ("all.txt", "build.txt", "service.txt", "dataplane.txt", "stage.txt")
     ]
     case.equal("of an image, not of the tests", sorted(set().union(*versions[1:]) - versions[0]), [])
 
@@ -90,3 +101,76 @@ def test_o6_what_was_swapped_is_not_installed(case: Case, tmp_path: Path) -> Non
     assert "DO NOT MATCH" in swapped.stderr
     lock.write_text("sample==1.0\n")
     assert "hashes" in installed(tmp_path, lock).stderr.lower()
+
+
+def test_o6_the_installer_itself_is_of_the_lock(case: Case, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    (version,) = re.findall(r"^uv==(\S+)", (ROOT / "requirements" / "all.txt").read_text(), re.MULTILINE)
+    wheel(tmp_path, "right = False\n", "uv", version)
+    done = subprocess.run(
+        [tmp_path / "tools" / "install.sh"],
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(tmp_path),
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    case.equal("swapped installers installed", len(list((tmp_path / ".venv").rglob("uv.py"))), 0)
+    assert done.returncode != 0
+    assert "DO NOT MATCH" in done.stderr
+
+
+@pytest.mark.parametrize("image", ["dataplane", "service", "stage"])
+def test_o6_the_sbom_of_an_image_is_its_lock(case: Case, image: str) -> None:
+    text = (ROOT / "requirements" / f"{image}.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    told = {
+        (each["name"], each["version"]): {
+            hashed["content"] for hashed in each["externalReferences"][0]["hashes"]
+        }
+        for each in json.loads(text)["components"]
+    }
+    lock, elsewhere = {}, set()
+    for entry in entries((ROOT / "requirements" / f"{image}.txt").read_text()):
+        head, *hashes = entry.split(" --hash=sha256:")
+        requirement, _, marker = (part.strip() for part in head.partition(";"))
+        name, _, version = requirement.partition("==")
+        lock[name, version] = {each.strip() for each in hashes}
+        # What no image has: it is Linux, and its Python is 3.12.
+        if marker in {"sys_platform == 'win32'", "python_full_version < '3.12'"}:
+            elsewhere.add((name, version))
+    wanted = {key: hashes for key, hashes in lock.items() if key not in elsewhere}
+    case.equal("packages in the lock or the SBOM alone", sorted(wanted.keys() ^ told.keys()), [])
+    case.equal("packages with other hashes", [key for key in wanted if wanted[key] != told[key]], [])
+    case.told("packages in the SBOM", len(told))
+    assert all(
+        each["purl"] == f"pkg:pypi/{each['name']}@{each['version']}"
+        for each in json.loads(text)["components"]
+    )
+
+
+def test_o6_a_lock_that_moved_on_without_its_sbom_is_found(case: Case, tmp_path: Path) -> None:
+    for part in ("requirements", "deploy/docker", "tools"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    same = sboms(tmp_path)
+    case.equal("drift where there is none", same.stdout + same.stderr, "")
+    lock = tmp_path / "requirements" / "dataplane.txt"
+    text = lock.read_text()
+    moved = {
+        "version": text.replace("aiohttp==", "aiohttp==9"),
+        "hash": text.replace("--hash=sha256:0", "--hash=sha256:f", 1),
+        "package": text.replace("aiohttp==", "aiohttq=="),
+    }
+    unseen = []
+    for what, other in moved.items():
+        lock.write_text(other)
+        drift = sboms(tmp_path)
+        if other == text or drift.returncode != 1 or "dataplane.cdx.json differs" not in drift.stdout:
+            unseen.append(what)
+    case.equal(f"drifts of {', '.join(moved)} that were not seen", unseen, [])

@@ -153,6 +153,24 @@ def test_each_verb_that_is_missing_is_named_with_what_grants_it(
         assert "--serviceaccount=ipa:ipa" in one.remedy
 
 
+def test_a_role_may_allow_what_is_known_by_name_alone(doctor: Doctor, kube: FakeKube) -> None:
+    """`resourceNames` in a role: an API server says no to whoever asks of all."""
+    kube.denied = {("patch", SDEPS), ("get", SDEPS), ("get", "leases"), ("update", "leases"), ("list", SDEPS)}
+    kube.api.named = {
+        *((verb, SDEPS, "video") for verb in ("get", "patch")),
+        *((verb, "leases", "ipa-serving") for verb in ("get", "update")),
+        # What is listed has no name that could be asked for.
+        ("list", SDEPS, "video"),
+    }
+    found = doctor(code=1)
+    assert failures(found) == {f"right in default: list {SDEPS}"}
+    assert found[f"right in default: patch {SDEPS}"].seen == "allowed for video (actor)"
+    assert found["right in default: update leases"].seen == "allowed for ipa-serving (elector)"
+    kube.api.named = {("get", SDEPS, "video"), ("patch", SDEPS, "another")}
+    refused = doctor(code=1)[f"right in default: patch {SDEPS}"]
+    assert refused.state is State.WARN and "not allowed for video" in refused.seen
+
+
 def test_who_asks_the_cluster_whose_a_token_is_must_be_allowed_to(
     doctor: Doctor, kube: FakeKube, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,11 +145,14 @@ LOOP = (
     ),
     Alert(
         "IpaAuditFailing",
-        f"{held('hold.audit_failed', '5m')} > 0",
+        # What people say and what came of a change is of no pipeline here, and said once.
+        f"{held('hold.audit_failed', '5m')} > 0\n"
+        f"or (sum by (namespace) (increase({table.RECORD_FAILURES.name}[5m])) > 0\n"
+        f"  unless on (namespace) {held('hold.audit_failed', '5m')} > 0)",
         "0s",
         CRITICAL,
-        f"{HERE}: decisions cannot be recorded",
-        "The store does not take decisions, and nothing is written that is not recorded.",
+        "{{ with $labels.pipeline }}{{ . }}: {{ end }}the store takes no records",
+        "What is decided, said or done cannot be recorded, and nothing is written that is not recorded.",
     ),
 )
 

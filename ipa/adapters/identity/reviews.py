@@ -12,10 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
+from ipa.adapters.kube.watchers import places_of
 from ipa.adapters.store.keys import PREFIX
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
+from ipa.model.pipeline import Pipeline
 
 LOG = logging.getLogger(__name__)
 # So long a read may go by what the cluster said before. Writes always ask.
@@ -103,17 +105,24 @@ class KubeIdentities:
             return None
         return _user(status.get("user"))
 
-    def _may(self, user: _User, operation: Operation, namespace: str, fresh: bool) -> bool:
+    def _may(
+        self, user: _User, operation: Operation, namespace: str, pipeline: Pipeline | None, fresh: bool
+    ) -> bool:
         verb = VERBS[operation]
-        return self._rights.get(
-            (user, verb, namespace), lambda: self._allowed(user, verb, namespace), fresh=fresh
-        )
 
-    def _allowed(self, user: _User, verb: str, namespace: str) -> bool:
+        def may(name: str) -> bool:
+            question = (user, verb, namespace, name)
+            return self._rights.get(question, lambda: self._allowed(*question), fresh=fresh)
+
+        return all(may(name) for name in _names(verb, pipeline))
+
+    def _allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
         wanted = {"group": GROUP, "version": VERSION, "resource": PLURAL, "verb": verb}
         # Without a namespace it means every one.
         if namespace != EVERYWHERE:
             wanted["namespace"] = namespace
+        if name:
+            wanted["name"] = name
         spec = {
             "user": user.username,
             "uid": user.uid,
@@ -130,7 +139,7 @@ class _Reviewed:
     """Someone whose rights the cluster knows."""
 
     user: _User
-    ask: Callable[[_User, Operation, str, bool], bool]
+    ask: Callable[[_User, Operation, str, Pipeline | None, bool], bool]
     fresh: bool
 
     @property
@@ -138,9 +147,19 @@ class _Reviewed:
         """The user's name in the cluster."""
         return self.user.username
 
-    def may(self, operation: Operation, namespace: str) -> bool:
-        """Whether the cluster lets them do the like with SeldonDeployments there."""
-        return self.ask(self.user, operation, namespace, self.fresh and operation.writes)
+    def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
+        """Whether the cluster lets them do the like with SeldonDeployments there, or with the pipeline's."""
+        return self.ask(self.user, operation, namespace, pipeline, self.fresh and operation.writes)
+
+
+def _names(verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
+    """What to ask of by name, since a role may allow only these; "" is all there are.
+
+    Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to be
+    created has no name yet.
+    """
+    known = places_of(pipeline) if verb == "patch" and pipeline is not None else []
+    return tuple(name for _, name in known) or ("",)
 
 
 def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

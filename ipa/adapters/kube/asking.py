@@ -34,11 +34,13 @@ def user_name(client: KubeClient) -> str:
     return str(user.get("username", ""))
 
 
-def is_allowed(client: KubeClient, namespace: str, right: Right) -> bool:
-    """Whether we may do that in the namespace ("": in the whole cluster)."""
+def is_allowed(client: KubeClient, namespace: str, right: Right, name: str = "") -> bool:
+    """Whether we may do that in the namespace ("": the whole cluster), with all or with one of that name."""
     attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
     if namespace:
         attributes["namespace"] = namespace
+    if name:
+        attributes["name"] = name
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",

@@ -19,6 +19,10 @@ class Right:
         return f"{self.verb} {self.resource}"
 
 
+# Verbs on what is known by name: a role may limit them by resourceNames.
+BY_NAME = frozenset({"get", "patch", "update"})
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """Rights that are granted together, and what for."""

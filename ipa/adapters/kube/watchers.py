@@ -21,7 +21,8 @@ def objects_of(pipeline: Pipeline) -> tuple[str, ...]:
     return (target_of(pipeline).name,)
 
 
-def _places(pipeline: Pipeline) -> list[tuple[str, str]]:
+def places_of(pipeline: Pipeline) -> list[tuple[str, str]]:
+    """Namespace and name of each of them; nothing where it cannot run on Seldon."""
     try:
         return [(target_of(pipeline).namespace, name) for name in objects_of(pipeline)]
     except IpaError:
@@ -48,7 +49,7 @@ class Watchers:
         self.watchers: list[Watcher] = []
         self._threads: list[threading.Thread] = []
         self._started = False
-        for pipeline in sorted(pipelines, key=lambda each: [place[0] for place in _places(each)]):
+        for pipeline in sorted(pipelines, key=lambda each: [place[0] for place in places_of(each)]):
             self.add(pipeline)
 
     def start(self) -> None:
@@ -59,7 +60,7 @@ class Watchers:
 
     def add(self, pipeline: Pipeline) -> None:
         """Watch this pipeline too."""
-        for namespace, name in _places(pipeline):
+        for namespace, name in places_of(pipeline):
             if not any(watcher.feed.namespace == namespace for watcher in self.watchers):
                 self._watch(namespace)
             self._pipelines[namespace, name] = pipeline.name

@@ -150,6 +150,11 @@ class Store:
             )
         return DECISION.value(body)
 
+    def check(self) -> None:
+        """Return where it can be read; UnavailableError where not. One read, however much it holds."""
+        with reading(self._engine) as connection:
+            connection.scalar(_ANY_CONTROL)
+
     def control(self, pipeline: str) -> PipelineControl:
         """What was said last; the default where nothing was."""
         with reading(self._engine) as connection:
@@ -221,6 +226,7 @@ _KEPT = select(DecisionRow.decision_id, DecisionRow.body).where(
     DecisionRow.decision_id.in_(bindparam("names", expanding=True))
 )
 _INSERT = insert(DecisionRow)
+_ANY_CONTROL = select(ControlRow.pipeline).limit(1)
 _CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
 
 

@@ -16,10 +16,11 @@ from ipa.adapters.kube.asking import (
 )
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.locate import target_of
-from ipa.adapters.kube.manifest import GROUP, VERSION
+from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
 from ipa.adapters.kube.ownership import OwningClient
-from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, Right, Role
+from ipa.adapters.kube.rights import ACTOR, BY_NAME, ELECTOR, OBSERVER, REVIEWER, Right, Role
 from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.watchers import places_of
 from ipa.bootstrap.leading import elects
 from ipa.cli.checks.base import Check, Finding, State, fail, failed, ok, warn
 from ipa.cli.checks.metrics import skew_finding
@@ -47,7 +48,11 @@ def cluster_checks(
         Check(SERVER, lambda: _server(client)),
         Check(CRD, lambda: _crd(client), after=SERVER),
         *(
-            Check(f"rights in {namespace}", _Rights(client, settings, namespace, user), after=SERVER)
+            Check(
+                f"rights in {namespace}",
+                _Rights(client, settings, namespace, user, _known(settings, on_seldon, namespace)),
+                after=SERVER,
+            )
             for namespace in namespaces
         ),
         *_reviewing(client, settings, user),
@@ -60,6 +65,21 @@ def cluster_checks(
     ]
 
 
+def _known(
+    settings: Settings, pipelines: Sequence[Pipeline], namespace: str
+) -> Mapping[str, tuple[str, ...]]:
+    """The names of what is asked for by name there: a role may allow these alone."""
+    places = (place for it in pipelines for place in places_of(it))
+    return {
+        PLURAL: tuple(name for where, name in places if where == namespace),
+        "leases": (_lease_name(settings),),
+    }
+
+
+def _lease_name(settings: Settings) -> str:
+    return settings.lease_name or f"{settings.install}-serving"
+
+
 def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Check]:
     """Who asks the cluster whose a token is must be allowed to."""
     if "kubernetes" not in words(settings.auth):
@@ -67,7 +87,7 @@ def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Chec
     meaning = "without it nobody is let in by IPA_AUTH=kubernetes"
 
     def look() -> Iterator[Finding]:
-        return _role(client, "", user, REVIEWER, State.FAIL, meaning)
+        return _role(client, "", user, {}, REVIEWER, State.FAIL, meaning)
 
     return [Check("rights in the cluster", look, after=SERVER)]
 
@@ -121,6 +141,7 @@ class _Rights:
     settings: Settings
     namespace: str
     user: _User
+    known: Mapping[str, tuple[str, ...]]
 
     def __call__(self) -> Iterator[Finding]:
         yield from self._role(OBSERVER, State.FAIL, "without it nothing is seen")
@@ -134,11 +155,17 @@ class _Rights:
         return self.settings.lease_namespace in ("", self.namespace)
 
     def _role(self, role: Role, state: State, meaning: str) -> Iterator[Finding]:
-        yield from _role(self.client, self.namespace, self.user, role, state, meaning)
+        yield from _role(self.client, self.namespace, self.user, self.known, role, state, meaning)
 
 
 def _role(
-    client: KubeClient, namespace: str, user: _User, role: Role, state: State, meaning: str
+    client: KubeClient,
+    namespace: str,
+    user: _User,
+    known: Mapping[str, tuple[str, ...]],
+    role: Role,
+    state: State,
+    meaning: str,
 ) -> Iterator[Finding]:
     """Every right of the role in the namespace ("": in the whole cluster)."""
     place = namespace or "the cluster"
@@ -146,13 +173,18 @@ def _role(
         name = f"right in {place}: {right}"
         try:
             allowed = is_allowed(client, namespace, right)
+            names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
+            refused = next((each for each in names if not is_allowed(client, namespace, right, each)), "")
         except ForbiddenError as error:
             yield warn(name, f"not known: {error.message}", _by_hand(right, namespace))
             continue
         if allowed:
             yield ok(name, f"allowed ({role.name})")
+        elif names and not refused:
+            yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
         else:
-            seen = f"not allowed; role {role.name} is for {role.purpose}: {meaning}"
+            which = f" for {refused}" if refused else ""
+            seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
             yield Finding(name, state, seen, _grant(role, namespace, user))
 
 
@@ -242,7 +274,7 @@ class _Leases:
 
     def __call__(self) -> Iterator[Finding]:
         settings = self.settings
-        name = settings.lease_name or f"{settings.install}-serving"
+        name = _lease_name(settings)
         for namespace in [settings.lease_namespace] if settings.lease_namespace else self.namespaces:
             yield self._lease(f"lease {namespace}/{name}", namespace, name)
 

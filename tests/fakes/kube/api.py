@@ -66,6 +66,8 @@ class Api:
     # Who asks, and what of (verb, resource) no role of theirs allows.
     user: str = "system:serviceaccount:ipa:ipa"
     denied: Callable[[], set[tuple[str, str]]] = set
+    # What a role allows all the same, by resourceNames: (verb, resource, name).
+    named: set[tuple[str, str, str]] = field(default_factory=set)
     # The versions of SeldonDeployments that are served; none: the CRD is not installed.
     versions: tuple[str, ...] = ("v1", "v1alpha2", "v1alpha3")
     # What is left of lists that were asked for page by page, by their continue token.
@@ -92,7 +94,8 @@ class Api:
         if request.resource == "selfsubjectreviews":
             return {**request.body, "status": {"userInfo": {"username": self.user}}}
         asked = request.body["spec"]["resourceAttributes"]
-        allowed = (asked["verb"], asked["resource"]) not in self.denied()
+        what = (asked["verb"], asked["resource"])
+        allowed = what not in self.denied() or (*what, asked.get("name", "")) in self.named
         return {**request.body, "status": {"allowed": allowed}}
 
     def _discovery(self, request: Request) -> Json:

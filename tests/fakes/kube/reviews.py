@@ -28,14 +28,17 @@ class Reviewer:
     """Whose the tokens are, and who may what."""
 
     tokens: dict[str, User] = field(default_factory=dict)
-    # (user or group, verb, resource, namespace); the namespace "" is that of a ClusterRoleBinding: every one.
-    rights: set[tuple[str, str, str, str]] = field(default_factory=set)
+    # (user or group, verb, resource, namespace, name). The namespace "" is that of a ClusterRoleBinding:
+    # every one; the name "" is that of a rule without resourceNames.
+    rights: set[tuple[str, str, str, str, str]] = field(default_factory=set)
     # An authenticator that knows no audiences says none.
     knows_audiences: bool = True
 
-    def let(self, who: str, namespace: str, *verbs: str, resource: str = "seldondeployments") -> None:
-        """Bind a role with those verbs to a user or group."""
-        self.rights |= {(who, verb, resource, namespace) for verb in verbs}
+    def let(
+        self, who: str, namespace: str, *verbs: str, resource: str = "seldondeployments", name: str = ""
+    ) -> None:
+        """Bind a role with those verbs, perhaps on one object alone, to a user or group."""
+        self.rights |= {(who, verb, resource, namespace, name) for verb in verbs}
 
     def answer(self, resource: str, body: Any) -> Json:
         """The review with its status. ApiError where the server would refuse it."""
@@ -73,7 +76,8 @@ class Reviewer:
         asked = wanted["verb"], wanted["resource"]
         # One who asks of no namespace asks of all: a right in one is not enough.
         places = {wanted.get("namespace", ""), ""}
+        names = {wanted.get("name", ""), ""}
         for who in (spec.get("user"), *(spec.get("groups") or ())):
-            if any((who, *asked, place) in self.rights for place in places):
+            if any((who, *asked, place, name) in self.rights for place in places for name in names):
                 return {"allowed": True, "reason": f'RBAC: allowed by RoleBinding to "{who}"'}
         return {"allowed": False}

@@ -185,7 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").partition(" ")[2]
         if self.kube.tokens is not None and token not in self.kube.tokens:
             return ApiError(401, "Unauthorized", "Unauthorized")
-        if (request.verb, request.resource) in self.kube.denied:
+        what = (request.verb, request.resource)
+        if what in self.kube.denied and (*what, request.name) not in self.kube.api.named:
             message = f'{request.resource} is forbidden: User "ipa" cannot {request.verb} resource'
             return ApiError(403, "Forbidden", message, {"kind": request.resource})
         return None

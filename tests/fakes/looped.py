@@ -1,0 +1,87 @@
+"""A pipeline's loop on the fake API server, over HTTP: what the real service does on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.control.clock import VirtualClock
+from ipa.control.guards import GuardSettings
+from ipa.control.loop import ControlLoop, World
+from ipa.control.ports import PipelineControl
+from ipa.model.decision import Action, Decision, Mode
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from tests.fakes.kube import FakeKube, Trouble
+from tests.fakes.metrics import FakeMetrics
+from tests.fakes.store import FakeStore
+from tests.fakes.world import window_max
+
+Json = dict[str, Any]
+SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=90.0, quarantine_s=600.0)
+
+
+class Looped:
+    """The loop in active mode, and a cluster that moves a step with each of its ticks."""
+
+    def __init__(
+        self, kube: FakeKube, folder: Path, pipeline: Pipeline, configs: Sequence[StageConfig], **brain: Any
+    ) -> None:
+        self.kube, self.pipeline, self.rate_rps = kube, pipeline, 5.0
+        self.clock, self.store = VirtualClock(), FakeStore(PipelineControl(mode=Mode.ACTIVE))
+        self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0, clock=self.clock)
+        self.workload = SeldonWorkload(self.client)
+        self.workload.create(pipeline, tuple(configs))
+        kube.tick(6)
+        kube.writes.clear()
+        metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)
+        self.loop = ControlLoop(
+            pipeline,
+            World(self.clock, metrics, self.workload, self.store, self.store),
+            forecaster=window_max,
+            settings=SETTINGS,
+            window_s=20.0,
+            run_id="run",
+            **brain,
+        )
+
+    def ticks(self, count: int) -> list[Decision]:
+        made = []
+        for _ in range(count):
+            made.append(self.loop.tick_once())
+            self.kube.tick()
+            self.clock.wait(SETTINGS.tick_s)
+        return made
+
+    def running(self) -> tuple[StageConfig, ...]:
+        return tuple(stage.config for stage in self.workload.read(self.pipeline).stages)
+
+
+@contextmanager
+def looped(
+    folder: Path, pipeline: Pipeline, configs: Sequence[StageConfig], **brain: Any
+) -> Iterator[Looped]:
+    """The loop with this policy and these predictions, over a pipeline that runs so."""
+    with FakeKube() as kube:
+        made = Looped(kube, folder, pipeline, configs, **brain)
+        yield made
+        made.client.close()
+
+
+def applied(decisions: Sequence[Decision]) -> list[Decision]:
+    """Those that changed something."""
+    return [decision for decision in decisions if decision.action is Action.APPLY]
+
+
+def troubled(trouble: Trouble, variant: str) -> Callable[[Json], Trouble | None]:
+    """Says which pods have that trouble: those of the variant."""
+
+    def of(pod: Json) -> Trouble | None:
+        env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+        return trouble if env.get("MODEL_VARIANT") == variant else None
+
+    return of
