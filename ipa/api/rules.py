@@ -54,6 +54,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/problems/{code}"): OPEN,
     ("GET", "/assets"): OPEN,
+    ("GET", "/v1/me"): SEEN,
     ("GET", "/v1/pipelines"): SEEN,
     ("GET", PIPELINE): READ,
     ("GET", f"{PIPELINE}/export"): READ,
