@@ -298,7 +298,9 @@ def test_who_asks_is_told_what_they_may_and_that_is_so(
     api = behind(two, authenticator)
     for person in GRANTS:
         me = ask(api, "GET", "", "/v1/me", tokens[person]).json()
-        seen = {name: place for name, place in (("ocr", "default"), (HIDDEN, OTHERS)) if PEOPLE[person].get(place)}
+        seen = {
+            name: place for name, place in (("ocr", "default"), (HIDDEN, OTHERS)) if PEOPLE[person].get(place)
+        }
         assert {each["pipeline"]: each["namespace"] for each in me["pipelines"]} == seen
         for each in me["pipelines"]:
             for operation, last in (("control", "/pause"), ("apply", "/apply"), ("what-if", "/plans")):
