@@ -84,6 +84,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", "/v1/experiments"): SEEN,
     ("POST", "/v1/experiments"): ANY_WHAT_IF,
     ("GET", "/v1/experiments/{experiment_id}"): SEEN,
+    ("GET", "/v1/experiments/{experiment_id}/report"): SEEN,
     ("POST", "/v1/experiments/{experiment_id}:cancel"): ANY_WHAT_IF,
     ("DELETE", "/v1/experiments/{experiment_id}"): ANY_WHAT_IF,
     ("PUT", f"{PIPELINE}/mode"): CONTROL,
