@@ -13,13 +13,16 @@ import httpx
 from playwright.sync_api import Page, sync_playwright
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
-# By the name of the file: the view, and the scheme and width of the screen.
+# By the name of the file: the view, the scheme and width of the screen, and the button whose dialog is shown.
 PICTURES = {
-    "now": ("/now/video", "light", 1280),
-    "decision": ("/decision/{change}", "light", 1280),
-    "what-if": ("/what-if/video", "light", 1280),
-    "profiles": ("/profiles/video/crop", "light", 1280),
-    "now-dark-phone": ("/now/video", "dark", 390),
+    "now": ("/now/video", "light", 1280, ""),
+    "decision": ("/decision/{change}", "light", 1280, ""),
+    # A rate of its own, so that it does not follow the forecast from tick to tick.
+    "what-if": ("/what-if/video?rate_rps=30", "light", 1280, ""),
+    # A rate at which something else runs than under the demo's load.
+    "apply": ("/what-if/video?rate_rps=60", "light", 1280, "Apply …"),
+    "profiles": ("/profiles/video/crop", "light", 1280, ""),
+    "now-dark-phone": ("/now/video", "dark", 390, ""),
 }
 # Changes after which there is something to see.
 CHANGES = 12
@@ -39,24 +42,28 @@ def main() -> int:
                     executable_path=shutil.which("chromium"),
                     args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
                 )
-                for name, (view, scheme, width) in PICTURES.items():
+                for name, (view, scheme, width, button) in PICTURES.items():
                     page = browser.new_page(
                         viewport={"width": width, "height": 900}, color_scheme=scheme, device_scale_factor=1
                     )
                     address = f"http://127.0.0.1:{port}/#{view.format(change=change)}"
-                    take(page, address, FOLDER / f"{name}.png")
+                    take(page, address, FOLDER / f"{name}.png", button)
                 browser.close()
         finally:
             demo.terminate()
     return 0
 
 
-def take(page: Page, address: str, path: Path) -> None:
-    """The view once it says no more that it is opening, and its figures had a moment."""
+def take(page: Page, address: str, path: Path, button: str) -> None:
+    """The view once nothing of it is being worked out, and its figures had a moment; or what is over it."""
     page.goto(address)
     page.wait_for_selector(".view:not([aria-busy])")
+    page.get_by_text("Follows once nothing moves").first.wait_for(state="hidden")
+    page.wait_for_selector("[aria-busy=true]", state="detached")
     page.wait_for_timeout(3000)
-    page.screenshot(path=str(path), full_page=True)
+    if button:
+        page.get_by_role("button", name=button).click()
+    page.screenshot(path=str(path), full_page=not button)
     print(path)
 
 

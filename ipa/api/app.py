@@ -21,6 +21,7 @@ from ipa.api import (
     exploring,
     fleet,
     gate,
+    me,
     pipelines,
     plans,
     problems,
@@ -66,6 +67,7 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.include_router(reading.router)
     for open_to_all in (
         events.router,
+        me.router,
         pipelines.reading,
         plans.making,
         exploring.router,

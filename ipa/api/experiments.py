@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from ipa.adapters.files import pipeline_to_mapping
@@ -15,6 +16,7 @@ from ipa.api.bodies import Body, Positive
 from ipa.api.gate import Admitted, Asker
 from ipa.api.jobs import UNKNOWN, Job, JobFault, JobPhase
 from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.ran import as_json, unpacked
 from ipa.api.reading import Using
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
@@ -25,6 +27,7 @@ from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.policies.table import POLICIES
+from ipa.report.run import Run, html_of, markdown_of
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
@@ -35,6 +38,12 @@ MOST_S = 86_400
 MOST_REQUESTS = 5_000_000
 # When to look again; a run takes some seconds.
 AGAIN_S = 2
+# No script runs in it, it can ask for nothing, and its origin is its own; a sandbox may not isolate itself.
+SANDBOX = {
+    "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "unsafe-none",
+}
 ExperimentId = Annotated[str, Path(description="the id that the answer to its POST gave")]
 Rate = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 
@@ -56,6 +65,13 @@ class ExperimentBody(Body):
     spacing: Literal["poisson", "even", "burst"] = "poisson"
     forecaster: str = "ladder"
     capacity_cores: Positive | None = None
+
+    @property
+    def load(self) -> str:
+        """The load in words."""
+        minutes = "" if self.minutes is None else f", {self.minutes:g} min"
+        times = "" if self.times == 1 else f", × {self.times:g}"
+        return f"{self.workload or 'rates of its own'}{minutes}{times}"
 
     def rates(self) -> tuple[float, ...]:
         """The rates by the second; InputError lists what is wrong with the load and the policy."""
@@ -86,7 +102,8 @@ class ExperimentBody(Body):
 class ExperimentView:
     """An experiment: how far it is, and what came of it.
 
-    `result` has the figures of `ipa simulate -o json`; `fault` says why there are none.
+    `result` has the figures of `ipa simulate -o json`; `fault` says why there are none. `report` is where
+    its report is.
     """
 
     experiment_id: str
@@ -98,6 +115,15 @@ class ExperimentView:
     ended_at: datetime | None
     result: dict[str, Any] | None
     fault: JobFault | None
+    report: str | None
+
+
+class ReportFormat(StrEnum):
+    """What a report is written as."""
+
+    HTML = "html"
+    MD = "md"
+    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +133,13 @@ class ExperimentList:
     experiments: tuple[ExperimentView, ...]
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     policies: tuple[str, ...] = tuple(POLICIES)
+
+
+WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[Run], str]]] = {
+    ReportFormat.HTML: ("text/html", html_of),
+    ReportFormat.MD: ("text/markdown", markdown_of),
+    ReportFormat.JSON: ("application/json", as_json),
+}
 
 
 @router.post("", status_code=202, dependencies=[Rationed])
@@ -137,6 +170,33 @@ def list_experiments(services: Using) -> ExperimentList:
 def get_experiment(experiment_id: ExperimentId, services: Using, response: Response) -> ExperimentView:
     """How far an experiment is, and what came of it. Retry-After says when to look again."""
     return _shown(_job(services, experiment_id), response)
+
+
+@router.get(
+    "/{experiment_id}/report",
+    response_class=Response,
+    responses={200: {"description": "The report", "content": {kind: {} for kind, _ in WRITTEN.values()}}},
+)
+def get_report(
+    experiment_id: ExperimentId,
+    services: Using,
+    as_: Annotated[ReportFormat, Query(alias="as")] = ReportFormat.HTML,
+    save: Annotated[bool, Query(description="as a file to keep, instead of to look at")] = False,
+) -> Response:
+    """The report of an experiment that is done: one page that needs nothing else, or its twins for programs.
+
+    The same experiment has the same bytes. A browser shows it in a sandbox: it can run and ask for nothing.
+    """
+    job = _job(services, experiment_id)
+    if job.report is None:
+        raise NotFoundError(
+            f"experiment {experiment_id!r} has no report; it is {job.phase.value}",
+            hint="One that is done has: GET /v1/experiments/ID says how far it is.",
+        )
+    kind, written = WRITTEN[as_]
+    name = f'filename="experiment-{job.job_id}.{as_.value}"'
+    headers = {**SANDBOX, "Content-Disposition": f"{'attachment' if save else 'inline'}; {name}"}
+    return Response(written(unpacked(job.report)), headers=headers, media_type=kind)
 
 
 @router.post("/{experiment_id}:cancel")
@@ -171,6 +231,7 @@ def spec_of(
         "profiles": plain(list(profiles.values())),
         "target": settings.target,
         "rates_rps": list(rates_rps),
+        "load": body.load,
         "policy": body.policy,
         "objective": body.objective,
         "seed": body.seed,
@@ -222,4 +283,5 @@ def _view(job: Job) -> ExperimentView:
         ended_at=job.ended_at,
         result=None if job.result is None else dict(job.result),
         fault=job.fault,
+        report=None if job.report is None else f"/v1/experiments/{job.job_id}/report",
     )

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
+from ipa.api.ran import packed
 from ipa.control.ports import Clock
 from ipa.model.errors import BusyError, NotFoundError
 
@@ -22,7 +23,7 @@ LOG = logging.getLogger(__name__)
 # The loops need the other core.
 RUNNING = 1
 WAITING = 16
-# The newest that ended; their figures are some hundred bytes each.
+# The newest that ended; each with its report is some ten kilobytes.
 KEPT = 200
 UNKNOWN = f"The newest {KEPT} are kept, until the service ends; GET /v1/experiments lists them."
 # A day of load at a few requests a second takes a minute.
@@ -56,7 +57,10 @@ class JobFault:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands. `percent` is of its work; `result` is there once it is done."""
+    """A job as it stands. `percent` is of its work; `result` is there once it is done.
+
+    `report` is what its report is made of (`ran.unpacked`), None where its process told none.
+    """
 
     job_id: str
     asked: Mapping[str, Any]
@@ -67,6 +71,7 @@ class Job:
     ended_at: datetime | None = None
     result: Mapping[str, Any] | None = None
     fault: JobFault | None = None
+    report: bytes | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -81,7 +86,8 @@ class JobDesk:
     """Runs jobs in the order they come, `RUNNING` at once. Thread-safe; what is known of them ends with it.
 
     A job is a process that reads its specification as one line of JSON and writes lines of JSON:
-    {"percent": n}, then {"result": {...}} or {"fault": {...}}. It ends once its input ends, as when we do.
+    {"percent": n}, then {"result": {...}, "report": {...}} or {"fault": {...}}. It ends with its
+    input, as when we do.
     """
 
     def __init__(
@@ -215,13 +221,14 @@ class JobDesk:
         self._fail(entry, JobFault("internal", "its process ended before it had a result"))
 
     def _heard(self, entry: _Entry, said: Mapping[str, Any]) -> None:
+        report = packed(said["report"]) if "report" in said else None
         with self._lock:
             if entry.job.phase.is_end:
                 return
             if "percent" in said:
                 entry.job = replace(entry.job, percent=int(said["percent"]))
             elif "result" in said:
-                self._end(entry, JobPhase.DONE, percent=100, result=said["result"])
+                self._end(entry, JobPhase.DONE, percent=100, result=said["result"], report=report)
             else:
                 self._end(entry, JobPhase.FAILED, fault=JobFault(**said["fault"]))
 

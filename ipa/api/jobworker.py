@@ -18,6 +18,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from ipa.adapters.files import pipeline_from_mapping
+from ipa.api.ran import run_of, told
 from ipa.control.guards import GuardSettings
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import at_cluster
@@ -55,13 +56,13 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
 
 def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -> None:
     """Run it, and tell how far it is and what came of it."""
-    told = -1
+    last = -1
 
     def on_tick(done_ratio: float) -> None:
-        nonlocal told
+        nonlocal last
         percent = min(int(100 * done_ratio), 99)
-        if percent > told:
-            told = percent
+        if percent > last:
+            last = percent
             tell({"percent": percent})
 
     try:
@@ -72,7 +73,8 @@ def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -
     except Exception as error:
         tell({"fault": {"code": "internal", "detail": f"{type(error).__name__}: {error}", "hint": ""}})
         raise
-    tell({"result": {"policy": result.policy, "duration_s": result.duration_s, **result.summary()}})
+    figures = {"policy": result.policy, "duration_s": result.duration_s, **result.summary()}
+    tell({"result": figures, "report": told(run_of(spec, result))})
 
 
 def main() -> None:

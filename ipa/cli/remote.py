@@ -108,7 +108,8 @@ def watch_(
 ) -> None:
     """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
 
-    As JSON a line, as YAML a document for each change.
+    As JSON a line, as YAML a document for each change. At a service, what came and went between two looks is
+    told too, by its record: as lines for people, and by the exit code.
     """
     from ipa.cli.source import source
     from ipa.cli.watch import Until, watch

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ipa.cli.simulate import as_served
-from ipa.model.errors import InfeasibleError
+from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import Figures
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
-from ipa.policies.planning import plan_pipeline
-from ipa.report.review.result import Change, PlanAt, Side
+from ipa.optimize.frontier import frontier
+from ipa.policies.planning import plan_pipeline, planning_problem
+from ipa.report.frontier_plot import accuracy_cost
+from ipa.report.review.result import Change, Frontier, PlanAt, Side, Spot
 from ipa.settings import Settings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import simulate
@@ -25,6 +27,8 @@ QUANTILES = (("p50", 0.5), ("p95", 0.95), ("max", 1.0))
 LEAST_RPS = 0.1
 # Solved without a licence, and to the same plan on every machine: no search is cut short by a slow one.
 SOLVER, DEADLINE_S = "exact", 120.0
+# The rate whose frontier is told of, and how long that may take; of the pipelines that come with us a second.
+FRONTIER_AT, FRONTIER_S = "p95", 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()
     )
+    at = next(each for each in plans if each.label == FRONTIER_AT)
+    could = _frontier(planned, profiles, at)
     setup = replace(
         as_served(pipeline, profiles, trial.rates_rps, trial.settings, target),
         policy=trial.policy,
@@ -65,14 +71,27 @@ def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial
         try:
             results.append(simulate(replace(setup, seed=seed)))
         except InfeasibleError as error:
-            return Side(plans, None, why=error.message)
-    return Side(plans, _figures(results, trial.usd_per_core_hour), _changes(results[0]))
+            return Side(plans, None, why=error.message, frontier=could)
+    figures = _figures(results, trial.usd_per_core_hour)
+    return Side(plans, figures, _changes(results[0]), frontier=could)
 
 
 def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:
     """The plan, but for how long it took to find."""
     plan = plan_pipeline(pipeline, profiles, rate_rps, solver=SOLVER, deadline_s=DEADLINE_S)
     return replace(plan, solve_s=0.0)
+
+
+def _frontier(pipeline: Pipeline, profiles: Mapping[str, StageProfile], at: PlanAt) -> Frontier:
+    """What could be had at that rate; nothing is searched for where no plan carries it."""
+    if not at.plan.stages:
+        return Frontier(at.label, at.rate_rps, ())
+    try:
+        found = frontier(planning_problem(pipeline, profiles, at.rate_rps), FRONTIER_S)
+    except DeadlineError:
+        return Frontier(at.label, at.rate_rps, (), f"it was not found within {FRONTIER_S:g} s")
+    spots = (Spot(each.cost_cores, each.pas, each.latency_s) for each in accuracy_cost(found))
+    return Frontier(at.label, at.rate_rps, tuple(spots))
 
 
 def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> Figures:

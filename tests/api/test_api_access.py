@@ -298,6 +298,34 @@ def test_lists_show_what_may_be_seen(way: tuple[Authenticator, Tokens], two: Two
     }
 
 
+def test_who_asks_is_told_what_they_may_and_that_is_so(
+    way: tuple[Authenticator, Tokens], two: TwoNamespaces
+) -> None:
+    """What it says of each pipeline is what the routes then do; of what is hidden it says nothing."""
+    authenticator, tokens = way
+    api = behind(two, authenticator)
+    for person in GRANTS:
+        me = ask(api, "GET", "", "/v1/me", tokens[person]).json()
+        seen = {
+            name: place for name, place in (("ocr", "default"), (HIDDEN, OTHERS)) if PEOPLE[person].get(place)
+        }
+        assert {each["pipeline"]: each["namespace"] for each in me["pipelines"]} == seen
+        for each in me["pipelines"]:
+            for operation, last in (("control", "/pause"), ("apply", "/apply"), ("what-if", "/plans")):
+                path = f"/v1/pipelines/{each['pipeline']}{last}"
+                refused = ask(api, "POST", last, path, tokens[person]).status_code == 403
+                assert refused == (operation not in each["operations"]), (person, path)
+        assert ("read" in me["everywhere"]) == (len(PEOPLE[person]) == 2)
+        assert me["name"]
+
+
+def test_where_nobody_has_to_say_who_they_are_everything_is_allowed(two: TwoNamespaces) -> None:
+    me = behind(two).get("/v1/me").json()
+    assert me["name"] == ""
+    assert me["everywhere"] == ["read", "what-if", "control", "apply", "define", "operate"]
+    assert [each["pipeline"] for each in me["pipelines"]] == [HIDDEN, "ocr"]
+
+
 def test_a_decision_of_others_is_no_way_in(two: TwoNamespaces, tmp_path: Path) -> None:
     """Neither as the start of a page nor as what to go back to."""
     api, owner = behind(two, oidc(tmp_path)), {"Authorization": f"Bearer {token('act-here')}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from ipa.api.experiments import ExperimentBody, spec_of
 from ipa.api.jobs import JobDesk
 from ipa.api.jobworker import answer
+from ipa.report.run import Changed, Run, Ticks, html_of, markdown_of
 from tests.fakes.services import ApiClient, FakeClock, FakeWorld
 
 WAIT_S = 90.0
@@ -155,3 +157,77 @@ def test_one_that_makes_no_sense(started: Start, body: dict[str, Any], pointer: 
 def test_one_of_nothing(started: Start) -> None:
     assert started().post("/v1/experiments", {**BODY, "pipeline": "nope"}).status_code == 404
     assert started().post("/v1/experiments", {**BODY, "objective": "nope"}).status_code == 404
+
+
+def test_a_report_is_one_page_that_can_do_nothing_and_its_twins_say_the_same(started: Start) -> None:
+    api = started()
+    rates = [2.0] * 60 + [8.0] * 120
+    address = begin(api, rates_rps=rates).headers["location"]
+    running = api.get(f"{address}/report")
+    assert running.status_code == 404 or api.get(address).json()["phase"] == "done"
+    done = until(api, address, "done", "failed")
+    assert done["report"] == f"{address}/report"
+    page = api.get(done["report"])
+    policy = {
+        part.strip().partition(" ")[0]: part for part in page.headers["content-security-policy"].split(";")
+    }
+    assert policy["sandbox"].strip() == "sandbox" and policy["default-src"].strip() == "default-src 'none'"
+    assert "script-src" not in policy
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-disposition"].startswith("inline;")
+    # Nothing of it is elsewhere.
+    assert not re.search(r"<script|<link|<img|\bsrc=|\bhref=|url\(|@import", page.text)
+    assert len(page.content) < 2_000_000 and page.text.count("<svg") == 5
+    twin = api.get(done["report"], params={"as": "json", "save": True})
+    assert twin.headers["content-disposition"].startswith("attachment;")
+    said = twin.json()
+    result = done["result"]
+    assert said["figures"] == {name: result[name] for name in said["figures"]}
+    assert said["slo_ratio"] == pytest.approx(1 - result["violation_ratio"])
+    assert said["core_hours"] == pytest.approx(result["cores_mean"] * len(rates) / 3600)
+    assert said["latency_quantiles_s"]["p99"] == result["latency_p99_s"]
+    shares = [share for _, share in said["latency_cdf"]]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
+    assert len(said["changes"]) == result["changes"] > 0
+    markdown = api.get(done["report"], params={"as": "md"}).text
+    for text in (page.text, markdown):
+        for value in (
+            f"{result['pas_mean']:.4f}",
+            f"{result['latency_p99_s']:.4f}",
+            said["inputs"]["profiles"],
+        ):
+            assert value in text
+        assert said["changes"][-1]["reason"] in text.replace("\\", "")
+    # The same again has the same bytes.
+    again = until(api, begin(api, rates_rps=rates).headers["location"], "done", "failed")
+    assert api.get(again["report"]).content == page.content
+
+
+def test_names_in_a_report_stay_text() -> None:
+    evil = "<script>alert(1)</script> [x](javascript:y) | `z`"
+    ticks = Ticks((0.0, 1.0), (1.0, None), (1.0, 2.0), (0.1, 0.2), (1.0, 1.0), (0.5, 0.5))
+    figures = {
+        "requests": 1,
+        "lost": 0,
+        "pas_mean": 0.5,
+        "accuracy_mean": None,
+        "cores_mean": 1.0,
+        "changes": 1,
+    }
+    run = Run(
+        evil, evil, {"policy": evil}, {evil: evil}, "1", 1.0, 0.5, 1.0, 1.0, figures, 1.0, 1.0, {evil: None},
+        ((0.1, 0.0), (0.2, 1.0)), {evil: 1}, (Changed(0.0, evil, evil),), ticks,
+    )  # fmt: skip
+    assert "<script" not in html_of(run)
+    assert not re.search(
+        r"(?<!\\)[<|`\[]", re.sub(r"^\| | \|$| \| |^\|.*---.*\|$", "", markdown_of(run), flags=re.M)
+    )
+
+
+def test_one_without_a_report_says_so(started: Start) -> None:
+    api = started(ENDLESS)
+    begun = begin(api).json()
+    assert begun["report"] is None
+    answer = api.get(f"/v1/experiments/{begun['experiment_id']}/report")
+    assert answer.status_code == 404
+    assert "has no report" in answer.json()["detail"]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from ipa.cli.news import News, what_of
+from ipa.cli.output import Output
 from ipa.cli.source import Service
 from ipa.cli.watch import Until, watch
 from ipa.control.actuation import Phase
+from ipa.control.audit import Entry, Kind
 from ipa.control.clock import VirtualClock
-from ipa.model.errors import DeadlineError, RolloutError
-from tests.fakes.services import FakeWorld, InProcess
+from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.model.decision import Mode
+from ipa.model.errors import DeadlineError, RolloutError, UnavailableError
+from tests.fakes.services import LADDER, NOW, FakeWorld, InProcess
 
 
 class Moving(VirtualClock):
@@ -100,3 +106,85 @@ def test_a_terminal_gets_a_table_in_place(world: FakeWorld, service: Service, no
     shown = text.getvalue()
     assert "share" not in shown and "SLA" in shown and "v6-320" in shown
     assert ("\x1b[33m" in shown) is not no_color  # the replica that is awaited, in yellow
+
+
+class Busy(VirtualClock):
+    """Between two looks of a watch much happens: what `act` does, once."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act = act
+        self._waits = 0
+
+    def wait(self, seconds: float) -> None:
+        super().wait(seconds)
+        self._waits += 1
+        if self._waits == 1:
+            self._act()
+
+
+def test_what_came_and_went_between_two_looks_is_told(world: FakeWorld, service: Service) -> None:
+    world.play(2)
+    console, text = a_console()
+    before = world.applied_tick, world.rung
+
+    def there_and_back() -> None:
+        world.apply("ocr", LADDER[3][3], "requested by kim: trial")
+        world.set_control("ocr", PipelineControl(Mode.ACTIVE, True), Said(Deed.PAUSE, "kim", "lunch"))
+        world.apply("ocr", LADDER[before[1]][3], "rollback by kim")
+        # As if nothing had been.
+        world.applied_tick = before[0]
+
+    clock = Busy(there_and_back)
+    watch(service, "ocr", clock, console, until=Until.CHANGED, timeout_s=60)
+    assert clock.monotonic_s() == 1.0
+    told = [line for line in text.getvalue().replace("\n ", " ").splitlines() if line.startswith("event ")]
+    kinds = [word for line in told for word in ("apply.requested", "control pause by kim") if word in line]
+    assert kinds == ["apply.requested", "control pause by kim", "apply.requested"]
+
+
+def test_a_change_that_failed_between_two_looks_is_an_error(world: FakeWorld, service: Service) -> None:
+    world.play(2)
+    failed = Entry("ocr", Kind.CHANGE, "rolled_back", NOW.isoformat(), why="image not found")
+    clock = Busy(lambda: world.note(failed))
+    with pytest.raises(RolloutError, match="ended rolled_back: image not found"):
+        watch(service, "ocr", clock, a_console()[0], until=Until.CHANGED, timeout_s=60)
+
+
+def test_programs_get_states_alone(
+    world: FakeWorld, service: Service, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.play(2)
+    clock = Busy(lambda: world.apply("ocr", LADDER[3][3], "requested by kim"))
+    console, text = a_console()
+    watch(service, "ocr", clock, console, until=Until.CHANGED, timeout_s=9, output=Output.JSON)
+    details = [json.loads(line)["live"]["detail"] for line in capfd.readouterr().out.splitlines()]
+    assert len(details) == 2 and details[1].startswith("requested by kim")
+    assert text.getvalue() == ""
+
+
+def test_without_a_record_it_polls(world: FakeWorld) -> None:
+    world.play(2)
+    services = replace(world.services(), streams=None)
+    with Service("http://127.0.0.1:8080", InProcess(services)) as service:
+        console, text = a_console()
+        watch(service, "ocr", Moving(world), console, until=Until.CHANGED, timeout_s=600)
+    assert "event " not in text.getvalue() and text.getvalue().count(" tick ") > 2
+
+
+def test_what_a_service_could_not_say_once_comes_with_the_next_look(
+    world: FakeWorld, service: Service
+) -> None:
+    clock = VirtualClock()
+    news = News(service, "ocr", clock)
+    world.apply("ocr", LADDER[3][3], "requested by kim")
+    asked = service.lines
+    service.lines = unavailable  # type: ignore[method-assign]
+    assert news.read() == []
+    service.lines = asked  # type: ignore[method-assign]
+    assert [what_of(event) for event in news.read()] == ["apply.requested"]
+    assert news.read() == []
+
+
+def unavailable(path: str, **query: Any) -> Iterator[str]:
+    raise UnavailableError("the service does not answer")

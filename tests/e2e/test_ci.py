@@ -107,9 +107,29 @@ def test_the_json_has_both_sides_and_the_exit_code(ci: Ci, repository: Path, sho
     [video] = found["pipelines"]
     assert [each["label"] for each in video["after"]["plans"]] == ["p50", "p95", "max"]
     assert video["before"]["figures"]["requests"] == video["after"]["figures"]["requests"] > 0
+    # The objective moves the choice along the frontier, and not the frontier, on which both plans are.
+    assert video["before"]["frontier"] == video["after"]["frontier"]
+    spots = {
+        (round(spot["cost_cores"], 6), round(spot["pas"], 6)) for spot in video["after"]["frontier"]["spots"]
+    }
+    for side in (video["before"], video["after"]):
+        [plan] = [each["plan"] for each in side["plans"] if each["label"] == "p95"]
+        assert (round(plan["cost_cores"], 6), round(plan["pas"], 6)) in spots
     changed = {file["path"] for file in video["files"] if file["before"] != file["after"]}
     assert changed == {PIPELINE}
     assert found["inputs"]["commit"] == git(repository, "rev-parse", "main").strip()
+
+
+def test_a_frontier_that_takes_too_long_is_left_out_and_said(
+    ci: Ci, repository: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ipa.cli.trial.FRONTIER_S", 0.0)
+    edit(repository / PIPELINE, BREAKING)
+    code, out, _ = ci(*SHORT, "-o", "md")
+    assert code == 2
+    assert (
+        "The frontier of accuracy and cost at 10 rps (p95) is not told: it was not found within 0 s." in out
+    )
 
 
 def test_a_rate_without_a_plan_fails_the_change(ci: Ci, repository: Path, short: Path) -> None:

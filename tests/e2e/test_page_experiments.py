@@ -73,6 +73,25 @@ def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> 
         for count in result["decisions_by_reason"].values():
             expect(figure.get_by_role("cell", name=str(count), exact=True).first).to_be_visible()
         assert serious(page) == []
+        keeps = page.get_by_role("group", name="The report")
+        for name, ending in (("HTML", "html"), ("Markdown", "md"), ("JSON", "json")):
+            with page.expect_download() as download:
+                keeps.get_by_role("button", name=name).click()
+            assert download.value.suggested_filename == f"experiment-{found['experiment_id']}.{ending}"
+        with page.context.expect_page() as another:
+            keeps.get_by_role("link", name="Open the report").click()
+        report = another.value
+        expect(report.get_by_role("heading", name="ocr under steady_low, 1 min, × 0.5")).to_be_visible()
+        # In an origin of its own, where no script runs and nothing can be asked for.
+        assert report.evaluate("[self.origin, document.querySelectorAll('svg').length]") == ["null", 5]
+        asked = report.evaluate("fetch('/v1/me').then(() => 'answered', () => 'refused')")
+        assert asked == "refused"
+        report.close()
+        # Where scripts run, as those of the test.
+        alone = page.context.new_page()
+        alone.set_content(httpx.get(f"{url}{found['report'][1:]}").text)
+        assert serious(alone) == []
+        alone.close()
         page.get_by_role("button", name="Forget it").click()
         expect(page.locator("#view")).to_contain_text("None was started yet")
         assert httpx.get(f"{url}v1/experiments").json()["experiments"] == []

@@ -70,7 +70,7 @@ def test_events_are_heard_once_each_over_a_stream_that_breaks(browser: Browser, 
         assert ids == list(range(ids[0], ids[0] + len(ids)))
         assert [event["data"]["pipeline"] for event in heard] == ["ocr"] * len(heard)
         page.evaluate("window.stop.abort()")
-        page.wait_for_function("window.ended")
+        page.wait_for_function("() => window.ended")
 
 
 def test_without_a_stream_it_looks_now_and_then(browser: Browser, world: FakeWorld) -> None:
@@ -78,7 +78,7 @@ def test_without_a_stream_it_looks_now_and_then(browser: Browser, world: FakeWor
     object.__setattr__(services, "streams", None)
     with serving(services) as url, opened(browser, f"{url}#/health") as page:
         page.evaluate(LISTEN)
-        page.wait_for_function("window.heard.length")
+        page.wait_for_function("() => window.heard.length")
         assert page.evaluate("window.heard[0]") == {"id": "", "kind": "poll", "data": None}
 
 

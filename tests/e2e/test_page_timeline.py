@@ -203,3 +203,83 @@ def test_another_theme_recolours_what_is_drawn(page: Page) -> None:
     before = line.evaluate("node => getComputedStyle(node).stroke")
     page.emulate_media(color_scheme="dark")
     assert line.evaluate("node => getComputedStyle(node).stroke") != before
+
+
+def dragged(page: Page, figure: str, left: float, right: float) -> None:
+    """Drag over that figure, between those shares of its width."""
+    box = page.locator(f"#figure-{figure} .plot").bounding_box()
+    assert box
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + left * box["width"], y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + right * box["width"], y, steps=4)
+    expect(page.locator(f"#figure-{figure} .stretch")).to_be_visible()
+
+
+def shown(page: Page, tmp_path: Path) -> tuple[str, str, int]:
+    """The first and the last time that the figures show, and how many."""
+    _, *found = rows(page, "load", tmp_path)
+    return found[0][0], found[-1][0], len(found)
+
+
+def test_dragging_over_a_figure_shows_that_stretch_in_all_and_in_the_address(
+    browser: Browser, page: Page, tmp_path: Path
+) -> None:
+    first, last, count = shown(page, tmp_path)
+    # From right to left is as good.
+    dragged(page, "latency", 0.75, 0.5)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile("from=.*&to="))
+    expect(page.locator("#figure-latency .stretch")).to_be_hidden()
+    begin, end, fewer = shown(page, tmp_path)
+    assert first < begin < end < last
+    assert fewer == pytest.approx(count / 4, rel=0.15)
+    with opened(browser, page.url) as other:
+        expect(other.locator("#from")).to_have_value(page.locator("#from").input_value())
+        assert path_of(other.locator("#figure-cores")) == path_of(page.locator("#figure-cores"))
+        # Opened so, there is nothing before it to go back to but the usual.
+        other.locator("#figure-load .plot").dblclick(position={"x": 300, "y": 60})
+        expect(other.get_by_role("button", name="15 min")).to_have_attribute("aria-pressed", "true")
+    # Closer once more; back is where it began.
+    dragged(page, "load", 0.3, 0.6)
+    page.mouse.up()
+    expect(page.locator("#from")).not_to_have_value(begin[:19])
+    page.locator("#figure-load .plot").dblclick(position={"x": 300, "y": 60})
+    expect(page.get_by_role("button", name="15 min")).to_have_attribute("aria-pressed", "true")
+    assert shown(page, tmp_path)[2] == count
+
+
+def test_a_click_or_a_drag_that_is_given_up_zooms_nowhere(page: Page) -> None:
+    address = page.url
+    page.locator("#figure-load .plot").click(position={"x": 300, "y": 60})
+    dragged(page, "load", 0.3, 0.6)
+    page.keyboard.press("Escape")
+    expect(page.locator("#figure-load .stretch")).to_be_hidden()
+    page.mouse.up()
+    assert page.url == address
+
+
+def test_the_keyboard_zooms_too(page: Page, world: FakeWorld, tmp_path: Path) -> None:
+    figure = page.locator("#figure-load")
+    figure.locator(".plot").focus()
+    page.keyboard.press("End")
+    for _ in range(20):
+        page.keyboard.press("Shift+ArrowLeft")
+    expect(figure.locator("[aria-live]")).to_contain_text("is marked, Enter shows it")
+    expect(figure.locator(".stretch")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("from="))
+    expect(page.locator("#said")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d to .* is shown$"))
+    assert shown(page, tmp_path) == (world.history[-21].at, world.history[-1].at, 21)
+    figure.locator(".plot").focus()
+    page.keyboard.press("+")
+    expect(page.locator("#from")).not_to_have_value(world.history[-21].at[:19])
+    assert shown(page, tmp_path)[2] == pytest.approx(11, abs=1)
+    # However often, some ticks are left.
+    figure.locator(".plot").focus()
+    for _ in range(6):
+        page.keyboard.press("+")
+    assert shown(page, tmp_path)[2] in (4, 5)
+    figure.locator(".plot").focus()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="15 min")).to_have_attribute("aria-pressed", "true")

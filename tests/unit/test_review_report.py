@@ -18,10 +18,12 @@ from ipa.report.review.result import (
     Change,
     FileHash,
     Finding,
+    Frontier,
     Inputs,
     Review,
     Reviewed,
     Side,
+    Spot,
     Status,
     findings_of,
 )
@@ -131,3 +133,40 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
         "+0.1",
         "−2.0",
     ]
+
+
+def frontier_of(*spots: tuple[float, float], why: str = "") -> Frontier:
+    return Frontier("p95", 28.0, tuple(Spot(cost, pas, 0.5) for cost, pas in spots), why)
+
+
+def told(before: Frontier | None, after: Frontier | None) -> str:
+    """The lines of the comment that are about the frontier."""
+    pairs = ((Side((), BEFORE), before), (Side((), AFTER), after))
+    sides = [None if each is None else replace(side, frontier=each) for side, each in pairs]
+    text = comment(review(reviewed(before=sides[0], after=sides[1])))
+    return text[text.index("28 rps") - 40 :].split("| at s")[0].split("| input")[0]
+
+
+def test_the_frontier_has_a_row_where_either_side_has_another_plan() -> None:
+    found = told(frontier_of((2.0, 0.5), (4.0, 0.7)), frontier_of((1.0, 0.4), (4.0 + 1e-12, 0.8)))
+    rows = [line for line in found.splitlines() if line.startswith("| ") and "rps" not in line]
+    assert rows == [
+        "| 1 | – → 0.400 |  |",
+        "| 2 | 0.500 → 0.400 (−0.100) |  |",
+        "| 4 | 0.700 → 0.800 (+0.100) |  |",
+    ]
+
+
+def test_of_a_long_frontier_some_rows_are_shown_and_the_rest_counted() -> None:
+    found = told(None, frontier_of(*((float(cost), cost / 100) for cost in range(1, 51))))
+    rows = [line for line in found.splitlines() if line.startswith("| ") and "rps" not in line]
+    assert 10 <= len(rows) <= 12
+    assert rows[0].startswith("| 1 | 0.010") and rows[-1].startswith("| 50 | 0.500")
+    assert f"{50 - len(rows)} more are in the JSON output." in found
+
+
+def test_what_is_infeasible_or_was_not_found_in_time_is_said() -> None:
+    assert "Nothing is feasible at 28 rps (p95)" in told(frontier_of(), frontier_of())
+    assert "| 1 | 0.400 → – |  |" in told(frontier_of((1.0, 0.4)), frontier_of())
+    late = told(frontier_of((1.0, 0.4)), frontier_of(why="it was not found within 60 s"))
+    assert "is not told: it was not found within 60 s" in late

@@ -3,7 +3,7 @@
 // A view is views/NAME.js, loaded when it is first shown. It exports `title` and
 //   async open(root, place, tools): fills the empty section `root`; returns {update?(), close?()}
 //     place = {view, path: [segments], query: URLSearchParams}
-//     tools = {pipelines: Map(name → PipelineView), go(hash), replace(query), say(text)}
+//     tools = {pipelines: Map(name → PipelineView), me, may(operation, pipeline), go(hash), replace(query), say(text)}
 //   update() is awaited at most once a second while the tab is seen, and after each event; close() on leaving.
 
 import { Gone, Refused, ask, listen } from "./ask.js";
@@ -28,6 +28,10 @@ const VIEWS = {
 
 const tools = {
   pipelines: new Map(),
+  /** Who looks: MeView of the API. */
+  me: { name: "", pipelines: [] },
+  /** Whether who looks may do that (read, what-if, control, apply, define) with the pipeline, as was said last. */
+  may: (operation, name) => tools.me.pipelines.some((each) => each.pipeline === name && each.operations.includes(operation)),
   go: (hash) => { location.hash = hash; },
   /** Another query of the same view: nothing is opened anew and there is no way back to it. */
   replace: (query) => {
@@ -94,7 +98,8 @@ function dress() {
 
 /** The pipelines there are; they may be given and taken away while the page is open. */
 async function lookAtPipelines() {
-  const { pipelines } = await ask("/v1/pipelines");
+  const [{ pipelines }, me] = await Promise.all([ask("/v1/pipelines"), ask("/v1/me")]);
+  tools.me = me;
   pipelinesAt = performance.now();
   const before = [...tools.pipelines.keys()].join("\n");
   tools.pipelines.clear();

@@ -44,10 +44,12 @@ export class Chart {
     const { series, x_range: range } = this.facts;
     this.xs = xAxis(series, range);
     this.ys = yAxis(series, this.facts);
-    Object.assign(this, { width, height, floor: height - BOTTOM, top: TOP, left: LEFT });
+    Object.assign(this, { width, height, floor: height - BOTTOM, top: TOP, left: LEFT, right: Math.max(width - RIGHT, LEFT) });
     const across = (width - LEFT - RIGHT) / (this.xs.to - this.xs.from);
     const up = (height - TOP - BOTTOM) / (this.ys.to - this.ys.from);
     this.atX = (value) => LEFT + (value - this.xs.from) * across;
+    this.valueAt = (px) => this.xs.from + (Math.min(Math.max(px, LEFT), this.right) - LEFT) / across;
+    this.within = (value) => value >= this.xs.from && value <= this.xs.to;
     this.x = (x) => this.atX(this.xs.place(x));
     this.y = (value) => height - BOTTOM - (value - this.ys.from) * up;
   }
@@ -94,7 +96,7 @@ export class Chart {
   }
 
   seenMarks() {
-    return (this.facts.marks ?? []).filter(({ x }) => this.xs.place(x) >= this.xs.from && this.xs.place(x) <= this.xs.to);
+    return (this.facts.marks ?? []).filter(({ x }) => this.within(this.xs.place(x)));
   }
 
   /** The flags over the marks. The keyboard reaches them in the table of the figure. */

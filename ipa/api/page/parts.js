@@ -5,7 +5,8 @@ import { remedy } from "./remedies.js";
 
 export const chip = (kind, text, title) => el("span", { class: `chip ${kind}`, title }, text);
 
-const MODES = {
+/** What each mode means. */
+export const MODES = {
   advisory: "Decisions are recorded; nothing is written",
   shadow: "It goes on from its own decisions; nothing is written",
   guarded: "Only what adds is written",

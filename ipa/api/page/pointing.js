@@ -16,7 +16,6 @@ export class Pointing {
     chart.svg.addEventListener("keydown", (event) => this.press(event));
     chart.svg.addEventListener("blur", () => this.leave());
     chart.svg.addEventListener("click", () => { if (this.at?.href) location.hash = this.at.href; });
-    chart.onDraw = () => this.draw();
   }
 
   leave() {
@@ -34,8 +33,14 @@ export class Pointing {
 
   press(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20, Home: -Infinity, End: Infinity }[event.key];
-    if (!step || !this.chart.xs) return;
-    event.preventDefault();
+    if (!this.chart.xs) return;
+    const before = this.at;
+    if (step) this.step(step);
+    if (step) event.preventDefault();
+    this.onKey?.(event, before);
+  }
+
+  step(step) {
     const all = this.places();
     const now = this.at ? all.findIndex((one) => one.px >= this.at.px) : step > 0 ? -1 : all.length;
     this.at = all[Math.max(0, Math.min(all.length - 1, now + step))];
@@ -49,7 +54,7 @@ export class Pointing {
     for (const one of chart.facts.series) {
       for (const x of one.x) {
         const value = chart.xs.place(x);
-        if (value >= chart.xs.from && value <= chart.xs.to) found.set(value, { value, px: chart.atX(value) });
+        if (chart.within(value)) found.set(value, { value, px: chart.atX(value) });
       }
     }
     return [...found.values()].sort((a, b) => a.px - b.px);
@@ -98,7 +103,10 @@ export class Pointing {
   }
 
   draw() {
-    const { chart, at } = this;
+    const { chart } = this;
+    // The axis may have moved on since.
+    if (this.at && !this.at.one) this.at = chart.within(this.at.value) ? { ...this.at, px: chart.atX(this.at.value) } : null;
+    const { at } = this;
     this.tip.hidden = !at;
     chart.svg.classList.toggle("leads", Boolean(at?.href));
     chart.cursor?.setAttribute("d", at && !at.one ? `M${at.px} ${chart.top}V${chart.floor}` : "");

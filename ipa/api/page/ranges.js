@@ -5,6 +5,8 @@ import { el } from "./dom.js";
 const LASTS = [["300", "5 min"], ["900", "15 min"], ["3600", "1 h"], ["all", "all"]];
 const USUAL = "900";
 const SHORTEST_MS = 60000;
+// Of less there is hardly a line to see.
+const FEWEST_TICKS = 4;
 
 /** The range that a query names: {last} or {from, to} in milliseconds. */
 export function rangeOf(query) {
@@ -19,6 +21,18 @@ export function bounds(range, now, begin) {
   if (!range.last) return [range.from, range.to];
   const wanted = range.last === "all" ? begin : now - 1000 * Number(range.last);
   return [Math.min(Math.max(wanted, begin), now - SHORTEST_MS), now];
+}
+
+/** The query that names that range. */
+export function queryOf({ last, from, to }) {
+  return last ? { last } : { from: new Date(from).toISOString(), to: new Date(to).toISOString() };
+}
+
+/** The query of a stretch that was pointed at: of some ticks at least, and not beyond now. */
+export function within([from, to], now, tickS) {
+  const lacking = Math.max(FEWEST_TICKS * 1000 * tickS - (to - from), 0) / 2;
+  const over = Math.max(to + lacking - now, 0);
+  return queryOf({ from: from - lacking - (lacking ? over : 0), to: Math.min(to + lacking, now) });
 }
 
 /** The buttons, and the form for two times. `choose` takes the query of what was chosen. */
@@ -38,7 +52,7 @@ export class Ranges {
       event.preventDefault();
       const [from, to] = [new Date(this.from.value), new Date(this.to.value)];
       this.wrong.textContent = from < to ? "" : "The first must be before the second.";
-      if (from < to) choose({ from: from.toISOString(), to: to.toISOString() });
+      if (from < to) choose(queryOf({ from, to }));
     });
     parent.append(el("div", { class: "ranges" }, el("div", { class: "lasts", role: "group", "aria-label": "The last" }, this.buttons), form));
   }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from ipa.model.guardrails import Rule, measured
 from ipa.model.plan import Plan
+from ipa.report.review.frontier import frontier_lines
 from ipa.report.review.result import Review, Reviewed
+from ipa.report.review.tables import rows_of
 from ipa.report.review.words import (
     NOTHING,
     accuracy,
@@ -52,7 +52,7 @@ def _problems(review: Review) -> list[str]:
     rows = [
         (f"`{_plain(each.path)}:{each.line}:{each.column}`", _cell(each.message)) for each in review.problems
     ]
-    return _rows(("where", "what is wrong"), rows)
+    return rows_of(("where", "what is wrong"), rows)
 
 
 def _table(review: Review) -> list[str]:
@@ -63,7 +63,7 @@ def _table(review: Review) -> list[str]:
         (each.pipeline, *shown.values(), _cell(remark(each)))
         for each, shown in zip(review.told, figures, strict=True)
     ]
-    return _rows(heads, rows)
+    return rows_of(heads, rows)
 
 
 def _load(review: Review) -> str:
@@ -76,9 +76,16 @@ def _load(review: Review) -> str:
 
 
 def _details(review: Review, reviewed: Reviewed) -> list[str]:
-    parts = [_guardrails(reviewed), _plans(reviewed), _changes(reviewed), _inputs(review, reviewed)]
+    parts = [
+        _guardrails(reviewed),
+        _plans(reviewed),
+        frontier_lines(reviewed),
+        _changes(reviewed),
+        _inputs(review, reviewed),
+    ]
     body = [line for part in parts if part for line in (*part, "")]
-    summary = f"<summary>{reviewed.pipeline}: guardrails, plans, decisions over the trace, inputs</summary>"
+    what = "guardrails, plans, frontier, decisions over the trace, inputs"
+    summary = f"<summary>{reviewed.pipeline}: {what}</summary>"
     return ["<details>", summary, "", *body, "</details>"]
 
 
@@ -87,7 +94,7 @@ def _guardrails(reviewed: Reviewed) -> list[str]:
     if not reviewed.rules or after is None:
         return []
     rows = [_rule(reviewed, rule) for rule in reviewed.rules]
-    return _rows(("fails if", "measured", ""), rows)
+    return rows_of(("fails if", "measured", ""), rows)
 
 
 def _rule(reviewed: Reviewed, rule: Rule) -> tuple[str, str, str]:
@@ -116,7 +123,7 @@ def _plans(reviewed: Reviewed) -> list[str]:
             )
         )
     heads = ("recorded rate, rps", "plan before", "plan after", "cores", "PAS", "latency s")
-    return _rows(heads, rows) if rows else []
+    return rows_of(heads, rows) if rows else []
 
 
 def _same(before: Plan | None, after: Plan | None) -> bool:
@@ -148,7 +155,7 @@ def _changes(reviewed: Reviewed) -> list[str]:
         (f"{at_s:.0f}", before, "the same" if before == after else after)
         for at_s, (before, after) in sorted(decided.items())
     ]
-    lines = _rows(("at s", "decided before", "decided after"), rows[:MOST_CHANGES])
+    lines = rows_of(("at s", "decided before", "decided after"), rows[:MOST_CHANGES])
     left = len(rows) - MOST_CHANGES
     return [*lines, "", f"{left} later ones are in the JSON output."] if left > 0 else lines
 
@@ -162,16 +169,8 @@ def _inputs(review: Review, reviewed: Reviewed) -> list[str]:
     ]
     both = [(used.load, used.load_sha256), (review.guardrails.path, used.guardrails_sha256)]
     rows += [(_cell(name), sha[:DIGITS], sha[:DIGITS]) for name, sha in both if sha]
-    lines = _rows(("input", "sha256 before", "after"), rows)
+    lines = rows_of(("input", "sha256 before", "after"), rows)
     return [*lines, "", f"ipa {used.version}; before is {_cell(used.base)} at {used.commit[:DIGITS]}."]
-
-
-def _rows(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(heads)} |",
-        "|" + "---|" * len(heads),
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
 
 
 def _cell(text: str) -> str:

@@ -10,6 +10,9 @@ from ipa.model.errors import Problem
 from ipa.model.guardrails import Figures, Guardrails, Rule, is_notable, measured
 from ipa.model.plan import Plan
 
+# Sums of the same cores in another order differ by less.
+SAME_CORES = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class PlanAt:
@@ -30,8 +33,35 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """A plan that no other betters in accuracy and cost."""
+
+    cost_cores: float
+    pas: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """What can be had within the pipeline's limits at a rate of the trace, by rising cost; empty: nothing.
+
+    `why` says why it is not known.
+    """
+
+    label: str
+    rate_rps: float
+    spots: tuple[Spot, ...]
+    why: str = ""
+
+    def pas_within(self, cost_cores: float) -> float | None:
+        """The most accurate that so many cores give."""
+        within = [spot.pas for spot in self.spots if spot.cost_cores <= cost_cores + SAME_CORES]
+        return max(within, default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Side:
-    """A pipeline before or after: what is planned, and what came of the trace.
+    """A pipeline before or after: what is planned, what could be, and what came of the trace.
 
     `figures` are None where `why` says why nothing could be simulated. `changes` are those of the first seed.
     """
@@ -40,6 +70,12 @@ class Side:
     figures: Figures | None
     changes: tuple[Change, ...] = ()
     why: str = ""
+    frontier: Frontier | None = None
+
+    def chosen(self) -> Plan | None:
+        """The plan at the rate of the frontier, where there is one."""
+        label = "" if self.frontier is None else self.frontier.label
+        return next((each.plan for each in self.plans if each.label == label and each.plan.stages), None)
 
     @property
     def unplanned(self) -> tuple[PlanAt, ...]:

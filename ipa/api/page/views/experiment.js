@@ -1,6 +1,7 @@
 // One experiment: how far it is, and what came of it.
 
 import { ask } from "../ask.js";
+import { request } from "../auth.js";
 import { clock, el, number, plain } from "../dom.js";
 import { save } from "../export.js";
 import { Figure } from "../figure.js";
@@ -46,7 +47,8 @@ export class Experiment {
     this.box.replaceChildren(el("h2", {}, `${one.phase[0].toUpperCase()}${one.phase.slice(1)}${isEnded(one) ? "" : `, ${one.percent} %`}`), about,
       ...(isEnded(one) ? [] : [this.bar, el("p", { class: "command" }, this.act("Cancel", "POST", ":cancel"))]),
       ...(one.fault ? [refusal({ message: one.fault.detail, hint: one.fault.hint })] : []), ...(one.result ? this.result(one) : []),
-      ...(isEnded(one) ? [el("p", { class: "command" }, one.result ? this.keep(one) : "", el("a", { href: hashOf({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
+      ...(one.report ? [this.report(one)] : []),
+      ...(isEnded(one) ? [el("p", { class: "command" }, el("a", { href: hashOf({ view: "experiments", query: { pipeline: asked.pipeline, workload: asked.workload, policy: asked.policy } }) }, "Start one like it"), this.act("Forget it", "DELETE", ""))] : []));
     // A bar that moves on must not take the keyboard away.
     if (focused) this.box.querySelector(`[data-of="${focused}"]`)?.focus();
     if (one.result && !this.figure) this.drawReasons(one.result.decisions_by_reason);
@@ -67,10 +69,22 @@ export class Experiment {
     this.figure.show({ series: [{ name: "decisions", kind: "bars", colour: "blue", x: names.map((name) => reasonTitle(name)), y: Object.values(reasons) }] });
   }
 
-  keep(one) {
-    const button = el("button", { type: "button", class: "button" }, "Save as JSON");
-    button.addEventListener("click", () => save(new Blob([JSON.stringify(one, null, 2)], { type: "application/json" }), `experiment-${this.id}.json`));
-    return button;
+  /** To look at where the service asks nobody who they are: a link does not say it. And to keep. */
+  report({ report }) {
+    const link = el("a", { href: report, target: "_blank", rel: "noopener" }, "Open the report", el("span", { class: "hidden" }, " in another tab"));
+    const kept = [["HTML", "html"], ["Markdown", "md"], ["JSON", "json"]].map(([text, as]) => {
+      const button = el("button", { type: "button", class: "button" }, text);
+      button.addEventListener("click", () => this.keep(`${report}?as=${as}`, `experiment-${this.id}.${as}`));
+      return button;
+    });
+    return el("p", { class: "command", role: "group", "aria-label": "The report" }, this.tools.me.name ? "" : link, el("span", {}, "Keep the report as"), kept);
+  }
+
+  async keep(address, file) {
+    const answer = await request(address, { signal: this.closing.signal });
+    if (!answer.ok) return this.tools.say("The report is not there any more.");
+    save(await answer.blob(), file);
+    return this.tools.say(`${file} is kept`);
   }
 
   act(text, method, suffix) {

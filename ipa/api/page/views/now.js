@@ -6,6 +6,7 @@ import { clock, el, plain, putter } from "../dom.js";
 import { Graph } from "../graph.js";
 import { chips, reason, tiles } from "../parts.js";
 import { hashOf } from "../place.js";
+import { Deeds } from "./now-deeds.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -17,7 +18,7 @@ export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter();
   const parts = frame(name);
   root.append(...parts.all);
-  const graph = new Graph(parts.graph);
+  const graph = new Graph(parts.graph), deeds = new Deeds(parts.deeds, name, tools, base);
   let list = [], tick = null, told = null, due = null, tickS = 1;
 
   async function update() {
@@ -31,6 +32,7 @@ export async function open(root, place, tools) {
     tickS = live.tick_s;
     const [kind, words] = reason(status);
     put(parts.chips, [control, live.degraded, live.settled, status.standing], () => chips(status));
+    deeds.see(status);
     put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
     parts.reason.className = `banner ${kind}`;
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
@@ -56,6 +58,7 @@ export async function open(root, place, tools) {
       gone.abort();
       clearInterval(counting);
       graph.close();
+      deeds.close();
     },
   };
 }
@@ -67,6 +70,7 @@ function frame(name) {
   const countdown = el("span", {}, "–");
   const parts = {
     chips: el("div", { class: "chips", id: "chips" }),
+    deeds: el("div", { class: "deeds" }),
     reason: el("p", { class: "banner", id: "reason" }),
     aside: el("div", {}),
     tiles: el("section", { class: "tiles", id: "figures", "aria-label": "Load, latency, accuracy and cost" }),
@@ -80,7 +84,7 @@ function frame(name) {
     el("div", {}, el("small", {}, "next tick"), countdown));
   return {
     ...parts,
-    all: [el("div", { class: "standing" }, parts.chips, next), parts.reason, parts.aside, parts.tiles, parts.graph,
+    all: [el("div", { class: "standing" }, parts.chips, parts.deeds, next), parts.reason, parts.aside, parts.tiles, parts.graph,
       el("div", { class: "heading" }, el("h2", {}, "Last changes"), el("a", { href: hashOf({ view: "timeline", path: [name] }) }, "Timeline")),
       el("section", { class: "card decisions", "aria-label": "Last changes" }, parts.changes), parts.seen],
   };

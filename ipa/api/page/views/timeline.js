@@ -2,11 +2,11 @@
 
 import { ask } from "../ask.js";
 import { decisions } from "../decisions.js";
-import { el, putter } from "../dom.js";
+import { clock, el, putter } from "../dom.js";
 import { Figure } from "../figure.js";
 import { Past } from "../past.js";
 import { hashOf } from "../place.js";
-import { Ranges, bounds, rangeOf } from "../ranges.js";
+import { Ranges, bounds, queryOf, rangeOf, within } from "../ranges.js";
 
 const COLOURS = ["blue", "violet", "teal", "amber", "red", "grey"];
 const FIGURES = [
@@ -23,24 +23,38 @@ export async function open(root, place, tools) {
   const name = place.path[0], base = `/v1/pipelines/${encodeURIComponent(name)}`;
   const gone = new AbortController(), put = putter();
   const past = new Past(base, gone.signal);
-  const boxes = { ranges: el("div", {}), said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }) };
+  const boxes = { ranges: el("div", {}), hint: el("p", { class: "note hint" }, "Drag over a figure to look closer; a double click, or Escape, goes back."), said: el("p", { class: "note" }), charts: el("section", { class: "charts", id: "charts", "aria-label": "Over time" }) };
   const holds = el("input", { type: "checkbox", id: "all" });
   const list = el("ol", { id: "decisions" });
-  let range = rangeOf(place.query), now = 0, shown = "";
-  root.append(boxes.ranges, boxes.said, boxes.charts,
+  let range = rangeOf(place.query), now = 0, shown = "", before = null;
+  root.append(boxes.ranges, boxes.hint, boxes.said, boxes.charts,
     el("div", { class: "heading" }, el("h2", {}, "Decisions"), el("label", { class: "switch" }, holds, " show holds")),
     el("section", { class: "card decisions", "aria-label": "Decisions" }, list));
   const ranges = new Ranges(boxes.ranges, (query) => {
+    before = null;
+    return choose(query);
+  });
+
+  function choose(query) {
     tools.replace(query);
     range = rangeOf(place.query);
     return draw(true);
-  });
+  }
+
+  /** Show that stretch, or what was shown before the first of them. */
+  async function zoom(span) {
+    if (!span && range.last) return;
+    const query = span ? within(span, now, status.live.tick_s) : before ?? {};
+    before = span ? before ?? queryOf(range) : null;
+    await choose(query);
+    tools.say(`${bounds(range, now, past.begin).map((t) => clock(t)).join(" to ")} is shown`);
+  }
   holds.addEventListener("change", () => draw(true));
   const frozen = () => {
     const [from, to] = bounds(range, now, past.begin);
     return { last: null, from: new Date(from).toISOString(), to: new Date(to).toISOString() };
   };
-  const figures = Object.fromEntries(FIGURES.map((each) => [each.id, new Figure(boxes.charts, { ...each, query: frozen, file: `${name}-${each.id}` })]));
+  const figures = Object.fromEntries(FIGURES.map((each) => [each.id, new Figure(boxes.charts, { ...each, query: frozen, zoom, file: `${name}-${each.id}` })]));
   let status = null;
 
   async function update() {

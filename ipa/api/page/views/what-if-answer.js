@@ -12,14 +12,17 @@ const PLANNED = [
 
 export class Comparison {
   constructor(parent, root) {
-    this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, el("p", { class: "empty" }, "Planning …"));
+    this.shown = el("div", {}, el("p", { class: "empty" }, "Planning …"));
+    // Beside what is drawn anew, so that what is on it keeps the focus.
+    this.foot = el("p", { class: "command" });
+    this.box = el("section", { class: "card answer", "aria-label": "What runs and what would be best", "aria-busy": "true" }, this.shown, this.foot);
     // Where the page is narrow the tables are far below what is moved.
     this.line = el("p", { class: "card in-short", "aria-hidden": "true" });
     parent.append(this.box);
     root.append(this.line);
   }
 
-  running(status) {
+  see(status) {
     this.status = status;
     if (this.plan || this.error) this.draw();
   }
@@ -51,35 +54,26 @@ export class Comparison {
     this.drawn = key;
     this.box.removeAttribute("aria-busy");
     this.line.textContent = this.words();
-    if (error) return this.box.replaceChildren(refusal(error));
-    this.box.replaceChildren(...(plan.stages.length ? this.found() : this.none()));
+    if (error) return this.shown.replaceChildren(refusal(error));
+    this.shown.replaceChildren(...(plan.stages.length ? this.found() : this.none()));
   }
 
+  get running() { return this.status.live.stages.filter((stage) => stage.config).map((stage) => stage.config); }
+
+  /** Whether there is a plan, and another than what runs. */
+  get isChange() { return Boolean(this.plan?.stages.length) && JSON.stringify(this.running.map(same)) !== JSON.stringify(this.plan.stages.map(same)); }
+
   found() {
-    const { plan, status: { live } } = this;
-    const now = live.stages.filter((stage) => stage.config).map((stage) => stage.config);
-    const isSame = JSON.stringify(now.map(same)) === JSON.stringify(plan.stages.map(same));
+    const { plan, running: now, status: { live } } = this;
     return [
-      el("h2", {}, isSame ? "What runs is the best plan" : "Another plan would be best"),
+      el("h2", {}, this.isChange ? "Another plan would be best" : "What runs is the best plan"),
       el("p", { class: "note" }, `For ${number(plan.rate_rps, 2)} rps within ${seconds(plan.sla_s)}; ${plan.solver}, ${plan.termination}, ${seconds(plan.solve_s)}.`,
         plan.note ? ` ${plan.note}.` : ""),
-      this.figures(live),
+      figures(live, plan),
       changes("What each stage runs now and would run", now, plan.stages, PLANNED),
       now.length ? "" : el("p", { class: "note" }, "What runs now was not seen."),
       this.standing(),
     ];
-  }
-
-  figures(live) {
-    const { plan } = this;
-    const row = (name, now, then, show, options) => [name, show(now), show(then), delta(now, then, options)];
-    const figure = (text) => ({ text, figure: true });
-    return table("Figures now and of the plan", ["", figure("now"), figure("what if"), figure("difference")], [
-      row("Accuracy (PAS)", live.pas, plan.pas, (value) => number(value, 3), { digits: 3, better: "more" }),
-      row("Cost, cores", live.cost_cores, plan.cost_cores, plain, { digits: 2, better: "less" }),
-      row("Latency: seen, planned", live.latency_s, plan.latency_s, seconds, { digits: 3, unit: "s" }),
-      row("Rate: seen, planned for", live.rate_rps, plan.rate_rps, (value) => number(value, 2), { digits: 2, unit: "rps" }),
-    ], "totals");
   }
 
   /** How near the plan is to what limits it. */
@@ -104,3 +98,15 @@ export class Comparison {
 }
 
 const same = ({ stage, variant, batch_size, cores, replicas, share_percent }) => [stage, variant, batch_size, cores, replicas, share_percent];
+
+/** Accuracy, cost, latency and rate of what runs and of the plan. */
+export function figures(live, plan) {
+  const row = (name, now, then, show, options) => [name, show(now), show(then), delta(now, then, options)];
+  const figure = (text) => ({ text, figure: true });
+  return table("Figures now and of the plan", ["", figure("now"), figure("what if"), figure("difference")], [
+    row("Accuracy (PAS)", live.pas, plan.pas, (value) => number(value, 3), { digits: 3, better: "more" }),
+    row("Cost, cores", live.cost_cores, plan.cost_cores, plain, { digits: 2, better: "less" }),
+    row("Latency: seen, planned", live.latency_s, plan.latency_s, seconds, { digits: 3, unit: "s" }),
+    row("Rate: seen, planned for", live.rate_rps, plan.rate_rps, (value) => number(value, 2), { digits: 2, unit: "rps" }),
+  ], "totals");
+}

@@ -43,7 +43,8 @@ export class Background {
     this.since = null;
     const body = this.wanted;
     await this.askFrontier(body);
-    if (this.wanted === body) await this.askWhy(body);
+    // Also where the forecast moved on meanwhile, as it may each tick; only another wish is worth waiting for.
+    if (JSON.stringify(this.wanted) === JSON.stringify(body)) await this.askWhy(body);
     this.isAsking = false;
     if (this.wanted !== body) this.follow(this.wanted);
   }

@@ -1,8 +1,9 @@
-// What-if: move the SLA, the weights, the rate or the budget, and see what would be best. Nothing is ever changed.
+// What-if: move the SLA, the weights, the rate or the budget, and see what would be best. Nothing is changed but by Apply.
 
 import { ask } from "../ask.js";
 import { el } from "../dom.js";
 import { Comparison } from "./what-if-answer.js";
+import { applying } from "./what-if-apply.js";
 import { Control, NAMES, bodyOf, controlsOf, furtherOf } from "./what-if-controls.js";
 import { Background } from "./what-if-more.js";
 
@@ -42,12 +43,26 @@ class WhatIf {
     this.form.addEventListener("submit", (event) => event.preventDefault());
     const results = el("div", { class: "results" });
     this.root.append(el("p", { class: "lede" }, "Move anything: the best plan is found anew at once and shown beside what runs now. ",
-      el("b", {}, "Nothing here is written to what runs.")), el("div", { class: "what-if-columns" }, this.form, results));
+      el("b", {}, this.mayApply ? "Nothing is written to what runs until you apply it." : "Nothing here is written to what runs.")), el("div", { class: "what-if-columns" }, this.form, results));
     this.build();
     this.comparison = new Comparison(results, this.root);
     this.more = new Background(results, this);
-    this.comparison.running(this.status);
+    this.apply = el("button", { type: "button", class: "main", hidden: "", "aria-haspopup": "dialog" }, "Apply …");
+    this.apply.addEventListener("click", () => this.startApplying());
+    this.comparison.foot.append(this.apply);
+    this.comparison.see(this.status);
     await this.plan();
+  }
+
+  get mayApply() { return this.tools.may("apply", this.name); }
+
+  /** To who may, where there is something to apply. */
+  offer() { this.apply.hidden = !(this.mayApply && !this.comparison.error && this.comparison.isChange); }
+
+  /** For the plan that is on the page now, whatever is planned meanwhile. */
+  startApplying() {
+    const { answer: plan, tag, status, pipeline, tools } = this;
+    this.deed = applying({ plan, tag, status, pipeline, tools, planAgain: () => this.plan() });
   }
 
   /** The controls; anew when another objective is chosen, since others are its SLA and weights. */
@@ -95,18 +110,20 @@ class WhatIf {
       this.isWanted = true;
       return;
     }
-    if (!this.hasRate()) return this.comparison.refused(NO_RATE);
+    if (!this.hasRate()) return this.refused(NO_RATE);
     this.isAsking = true;
     this.running = new AbortController();
     this.askedAt = performance.now();
     const body = bodyOf(this.set, this.pipeline.bounds);
     try {
-      this.answer = await ask(`${this.base}/plans`, { method: "POST", body, signal: this.running.signal });
+      const { body: answer, headers } = await ask.full(`${this.base}/plans`, { method: "POST", body, signal: this.running.signal });
+      Object.assign(this, { answer, tag: headers.get("ETag") });
       if (!this.closing.signal.aborted) this.comparison.planned(this.answer, this.set);
+      this.offer();
     } catch (error) {
       if (this.closing.signal.aborted) return;
       if (error.status === 429) this.again = setTimeout(() => this.plan(), 1000);
-      else if (error.name !== "AbortError") this.comparison.refused(error);
+      else if (error.name !== "AbortError") this.refused(error);
     } finally {
       clearTimeout(this.impatient);
       this.isAsking = false;
@@ -114,6 +131,11 @@ class WhatIf {
     if (!this.isWanted) return this.more.follow(bodyOf(this.set, this.pipeline.bounds));
     this.isWanted = false;
     return this.plan();
+  }
+
+  refused(error) {
+    this.comparison.refused(error);
+    this.offer();
   }
 
   hasRate() {
@@ -131,16 +153,26 @@ class WhatIf {
     const before = this.status.live;
     this.status = await ask(`${this.base}/status`, { signal: this.closing.signal });
     const { live } = this.status;
-    this.comparison.running(this.status);
-    if (live.forecast?.upper_rps === before.forecast?.upper_rps && live.rate_rps === before.rate_rps) return;
+    this.comparison.see(this.status);
+    this.offer();
+    if (this.answer) this.deed?.see(this.status);
+    // A plan is refused once what it was made from is another.
+    const isStale = live.revision !== before.revision;
+    const isMoved = live.forecast?.upper_rps !== before.forecast?.upper_rps || live.rate_rps !== before.rate_rps;
+    if (isMoved) this.follow(live);
+    if (isStale || (isMoved && !this.set.rate_rps)) await this.plan();
+  }
+
+  /** The rate that holds where none is set is another. */
+  follow(live) {
     const control = this.controls.get("rate_rps");
     control.spec.now = live.forecast?.upper_rps ?? live.rate_rps;
     if (document.activeElement !== control.input) control.put(this.set.rate_rps ?? "");
-    if (!this.set.rate_rps) await this.plan();
   }
 
   close() {
     this.closing.abort();
+    this.deed?.close();
     this.running.abort();
     for (const timer of [this.waiting, this.resting, this.again, this.impatient]) clearTimeout(timer);
     this.more.close();

@@ -1,0 +1,66 @@
+"""The route that says to who asks who they are taken for, and what they may do where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+
+from ipa.api.gate import Asker
+from ipa.model.access import EVERYWHERE, Identity, Operation
+
+router = APIRouter(prefix="/v1", tags=["health"])
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedView:
+    """What may be done with a pipeline, because of its namespace."""
+
+    pipeline: str
+    namespace: str
+    operations: tuple[Operation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeView:
+    """Who asks, as they are recorded; `name` is empty where nobody has to say who they are.
+
+    `everywhere` is allowed in every namespace, also in those to come. What may not be read is not there.
+    """
+
+    name: str
+    everywhere: tuple[Operation, ...]
+    pipelines: tuple[AllowedView, ...]
+
+
+@router.get("/me")
+def get_me(asker: Asker) -> MeView:
+    """Who asks, and what they may do with each pipeline that they may see.
+
+    For showing what is worth offering: each request is checked anew, and may be refused nevertheless.
+    """
+    identity, pipelines = asker.identity, asker.services.pipelines
+    namespaces = {pipeline.namespace for pipeline in pipelines.values()}
+    allowed = _allowed(identity, {*namespaces, EVERYWHERE})
+    return MeView(
+        name=identity.name,
+        everywhere=allowed[EVERYWHERE],
+        pipelines=tuple(
+            AllowedView(name, pipelines[name].namespace, allowed[pipelines[name].namespace])
+            for name in sorted(pipelines)
+        ),
+    )
+
+
+def _allowed(identity: Identity, namespaces: Iterable[str]) -> dict[str, tuple[Operation, ...]]:
+    """The operations that are allowed, by namespace: of many pipelines in one it is asked once."""
+    return {
+        namespace: tuple(
+            each
+            for each in Operation
+            # To operate is of every namespace or of none.
+            if (each is not Operation.OPERATE or namespace == EVERYWHERE) and identity.may(each, namespace)
+        )
+        for namespace in namespaces
+    }

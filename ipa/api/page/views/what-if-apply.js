@@ -1,0 +1,57 @@
+// Applying the plan of a what-if: what it would change, what would refuse it, and what came of it.
+
+import { ask } from "../ask.js";
+import { Deed, newKey } from "../deed.js";
+import { el, number, plain } from "../dom.js";
+import { hashOf } from "../place.js";
+import { reasonTitle } from "../reasons.js";
+import { remedy } from "../remedies.js";
+import { changes } from "../tables.js";
+import { figures } from "./what-if-answer.js";
+
+const EACH = [{ text: "Accuracy", figure: true, of: (stage) => number(stage.accuracy, 3) }];
+
+/** What would refuse that plan as things are now: [{text, todo}]. The service looks once more. */
+export function obstacles(status, pipeline, plan) {
+  const { control, live, standing } = status;
+  const found = [], refuse = (reason, text) => found.push({ text, todo: remedy(reason, status.pipeline).text });
+  if (pipeline.not_controlled) found.push({ text: `It is not controlled here: ${pipeline.not_controlled}.`, todo: "" });
+  if (!standing.leading) found.push({ text: "This replica of the service does not lead.", todo: `Ask ${standing.leader || "again once one leads"}.` });
+  if (control.paused) refuse("hold.paused", `It is paused${control.paused_reason ? `: ${control.paused_reason}` : ""}.`);
+  if (control.freezes.some((each) => each.active)) refuse("hold.frozen", "A freeze is on.");
+  if (control.mode === "advisory" || control.mode === "shadow") refuse(`hold.${control.mode}`, `Its mode is ${control.mode}.`);
+  if (!live.settled) refuse("hold.in_progress", "A change is rolling out.");
+  const { cores } = pipeline.bounds;
+  if (cores !== null && plan.cost_cores > cores + 1e-6) found.push({ text: `It takes ${plain(plan.cost_cores)} cores, and the pipeline's own bounds.cores is ${plain(cores)}.`, todo: "Plan within it, or have its owner raise it." });
+  return found;
+}
+
+/**
+ * Open the dialog for that plan, whose ETag is `tag`; `planAgain` makes another for what is then.
+ * {see(status), close()}: what would refuse it is told as it comes and goes.
+ */
+export function applying({ plan, tag, status, pipeline, tools, planAgain }) {
+  const now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
+  const key = newKey();
+  const deed = new Deed({
+    title: `Apply this plan to ${pipeline.pipeline}?`, verb: "Apply", tools, mend: { text: "Plan again", act: planAgain },
+    words: [el("p", {}, `For ${number(plan.rate_rps, 2)} rps. The service goes on from it with the next ticks, by its own objective.`), figures(status.live, plan),
+      changes("From what runs to the plan", now, plan.stages, EACH)],
+    act: async (body) => outcome(await ask(`/v1/plans/${encodeURIComponent(plan.plan_id)}:apply`, { method: "POST", body, headers: { "If-Match": tag, "Idempotency-Key": key } })),
+  });
+  const see = (seen) => deed.stop(obstacles(seen, pipeline, plan));
+  see(status);
+  deed.open();
+  return { see, close: () => deed.close() };
+}
+
+/** A decision that a person asked for, in words: it may be a hold, which says why nothing was changed. */
+export function outcome(decision) {
+  const isApplied = decision.action === "apply", todo = remedy(decision.reason, decision.pipeline).text;
+  return {
+    title: isApplied ? reasonTitle(decision.reason) : "Nothing was changed",
+    parts: [el("p", { class: `banner ${isApplied ? "good" : "warn"}` }, isApplied ? "" : el("b", {}, reasonTitle(decision.reason)), el("span", {}, decision.detail),
+      !isApplied && todo ? el("span", { class: "remedy" }, todo) : ""),
+    el("p", {}, el("a", { href: hashOf({ view: "decision", path: [decision.decision_id] }) }, "The decision"))],
+  };
+}

@@ -1,0 +1,93 @@
+"""What the report of an experiment is made of: the run's figures, few enough to be kept."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+import ipa
+from ipa.control.canonical import canonical_json, digest
+from ipa.report.run import Changed, Run, Ticks
+from ipa.simulate.result import SimResult
+
+# More points than a plot has pixels are of no use.
+MOST_TICKS = 800
+CDF_POINTS = 200
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+_RUN = TypeAdapter(Run)
+# What was asked for, in the words of the report; the rest of a specification are inputs.
+_ASKED = ("policy", "objective", "seed", "spacing", "capacity_cores", "target")
+
+_INPUTS = ("pipeline", "profiles", "rates_rps", "guards", "forecast")
+
+
+def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
+    """The run of that specification (`experiments.spec_of`); the same gives the same."""
+    figures = result.summary()
+    reasons = figures.pop("decisions_by_reason")
+    latencies_s, rates = result.latencies_s, spec["rates_rps"]
+    shares = np.linspace(0.0, 1.0, CDF_POINTS)
+    cdf = zip(np.quantile(latencies_s, shares), shares, strict=True) if len(latencies_s) else ()
+    asked = {name: str(spec[name]) for name in _ASKED if spec[name] is not None}
+    return Run(
+        pipeline=result.pipeline,
+        load=spec["load"],
+        asked={**asked, "forecaster": spec["forecast"]["name"]},
+        inputs={name: digest(canonical_json(spec[name])) for name in _INPUTS},
+        version=ipa.__version__,
+        duration_s=result.duration_s,
+        sla_s=result.sla_s,
+        mean_rps=float(np.mean(rates)),
+        peak_rps=float(np.max(rates)),
+        figures=figures,
+        slo_ratio=1.0 - figures["violation_ratio"],
+        core_hours=result.core_seconds / 3600.0,
+        latency_quantiles_s={
+            name: float(np.quantile(latencies_s, at)) if len(latencies_s) else None
+            for name, at in QUANTILES.items()
+        },
+        latency_cdf=tuple((round(float(value), 6), round(float(share), 6)) for value, share in cdf),
+        decisions_by_reason=reasons,
+        changes=tuple(
+            Changed(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
+        ),
+        ticks=_ticks(result),
+    )
+
+
+def _ticks(result: SimResult) -> Ticks:
+    """Every tick, or of a long run every so many."""
+    kept = result.ticks[:: -(-len(result.ticks) // MOST_TICKS) or 1]
+    return Ticks(
+        at_s=tuple(it.at_s for it in kept),
+        rate_rps=tuple(it.rate_rps for it in kept),
+        upper_rps=tuple(it.upper_rps for it in kept),
+        latency_s=tuple(it.latency_s for it in kept),
+        cores=tuple(it.cores for it in kept),
+        pas=tuple(it.pas for it in kept),
+    )
+
+
+def told(run: Run) -> Any:
+    """The run as plain values, as the process of an experiment tells it."""
+    return _RUN.dump_python(run, mode="json")
+
+
+def packed(values: Any) -> bytes:
+    """What was told, to be kept: some ten kilobytes."""
+    return zlib.compress(json.dumps(values).encode())
+
+
+def unpacked(kept: bytes) -> Run:
+    """The run again."""
+    return _RUN.validate_json(zlib.decompress(kept))
+
+
+def as_json(run: Run) -> str:
+    """The run as JSON text: the twin of the report for programs."""
+    return _RUN.dump_json(run, indent=1).decode() + "\n"
