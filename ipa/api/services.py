@@ -48,7 +48,7 @@ class Authenticator(Protocol):
 class Planner(Protocol):
     """Solves for a pipeline, whose SLA, bounds and objectives may differ from the file's."""
 
-    def __call__(
+    async def __call__(
         self,
         pipeline: Pipeline,
         rate_rps: float,
@@ -58,7 +58,7 @@ class Planner(Protocol):
         allocation: Allocation,
         solver: str,
     ) -> Plan:
-        """The plan; INFEASIBLE is a termination, not an error."""
+        """The plan; INFEASIBLE is a termination, not an error. Cancelled, it ends once nothing computes."""
         ...
 
 

@@ -22,12 +22,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
-from ipa.optimize.remembered import Remembered
-from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
-
-# Plans of what-ifs that are at hand: a slider asks for the same rates again and again.
-REMEMBERED = 64
 
 
 def services_of(app: App) -> Services:
@@ -73,15 +68,14 @@ def _streams(app: App) -> Streams:
 
 
 class _Planner:
-    """Solves with the service's profiles and deadline, beside this process, what was not solved lately."""
+    """Plans with the service's profiles and deadline, beside this process."""
 
     def __init__(self, app: App) -> None:
         self._app = app
-        processes = PlannerProcesses()
-        app.resources.callback(processes.close)
-        self._plans = Remembered(REMEMBERED, processes.solve)
+        self._processes = PlannerProcesses()
+        app.resources.callback(self._processes.close)
 
-    def __call__(
+    async def __call__(
         self,
         pipeline: Pipeline,
         rate_rps: float,
@@ -91,7 +85,7 @@ class _Planner:
         allocation: Allocation,
         solver: str,
     ) -> Plan:
-        return plan_pipeline(
+        return await self._processes.plan(
             pipeline,
             self._app.profiles.get(pipeline.name, {}),
             rate_rps,
@@ -100,7 +94,6 @@ class _Planner:
             allocation=allocation,
             solver=solver,
             deadline_s=self._app.settings.solver_deadline_s,
-            solved=self._plans.solve,
         )
 
 

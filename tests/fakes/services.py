@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import httpx
@@ -289,7 +289,7 @@ class FakeWorld:
             chain.add(kept.text, kept.digest)
         return chain.ended()
 
-    def plan(
+    async def plan(
         self,
         pipeline: Pipeline,
         rate_rps: float,
@@ -434,7 +434,7 @@ class FakeWorld:
 def solving(services: Services) -> Services:
     """The services with plans that are solved for, instead of the ladder's."""
 
-    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
         return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
 
     return replace(services, plan=plan)
@@ -442,6 +442,14 @@ def solving(services: Services) -> Services:
 
 def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
     raise AssertionError(f"{pipeline.name} is not controlled here")
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """The one of all applications in this process, as a server has one."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="applications", daemon=True).start()
+    return loop
 
 
 class InProcess(httpx.BaseTransport):
@@ -457,7 +465,7 @@ class InProcess(httpx.BaseTransport):
             async with httpx.AsyncClient(transport=self._transport) as client:
                 return await client.send(request)
 
-        answer = asyncio.run(send())
+        answer = asyncio.run_coroutine_threadsafe(send(), _event_loop()).result()
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
 

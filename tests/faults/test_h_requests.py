@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -342,10 +343,10 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
     go_on, running = threading.Event(), threading.Semaphore(0)
     solving: list[int] = []
 
-    def blocked(*asked: Any, **options: Any) -> Any:
+    async def blocked(*asked: Any, **options: Any) -> Any:
         solving.append(1)
         running.release()
-        assert go_on.wait(WAIT_S)
+        assert await asyncio.to_thread(go_on.wait, WAIT_S)
         return a_plan(5.0)
 
     bounds = Limits(1000.0, solves=2, waiting=4)
