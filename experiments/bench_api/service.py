@@ -27,7 +27,7 @@ from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
 from ipa.api.limits import Limits
-from ipa.api.server import config_of
+from ipa.api.server import config_of, settle
 from ipa.api.services import Services
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.loop import ControlLoop, World
@@ -135,6 +135,7 @@ def main(folder: Path, many: int, rounds: tuple[int, ...]) -> None:
         fleet = Fleet(pipelines, profiles, store, stop)
         told["rounds"] = fleet.rounds(*rounds)
     thread.start()
+    settle()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         server.run(sockets=[listener])

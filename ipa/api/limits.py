@@ -100,6 +100,11 @@ class Gate:
         self._slots = asyncio.Semaphore(running)
         self._most, self._inside = running + waiting, 0
 
+    @property
+    def inside(self) -> int:
+        """How many have a place or wait for one."""
+        return self._inside
+
     @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
         """Wait for a place; BusyError where too many wait already."""
