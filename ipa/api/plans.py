@@ -166,7 +166,7 @@ def basis_of(services: Services, pipeline: Pipeline) -> Basis:
     """What a plan of the pipeline would be computed from now."""
     profiles = services.profiles(pipeline.name)
     # Profiles are long, and the same objects from one change of theirs to the next.
-    return Basis(services.live(pipeline.name).revision, digest_of(pipeline), digest_of(profiles))
+    return Basis(services.revision(pipeline.name), digest_of(pipeline), digest_of(profiles))
 
 
 def tag_of(basis: Basis) -> str:

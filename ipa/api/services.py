@@ -129,6 +129,8 @@ class Services:
     plan: Planner
     fleet: FleetPlanner
     live: Callable[[str], LiveState]
+    # The revision of what runs, that `live` has too and takes longer for; empty where it was not seen.
+    revision: Callable[[str], str]
     apply: Applier
     readiness: Callable[[], tuple[Check, ...]]
     # What the record of a pipeline holds; RecordError names the first entry that is not as it was written, or

@@ -37,6 +37,7 @@ def services_of(app: App) -> Services:
         plan=_Planner(app),
         fleet=lambda members, budget: plan_together(members, budget, app.settings.solver_deadline_s),
         live=lambda name: _live(app, name),
+        revision=lambda name: _revision(app, name),
         apply=lambda name, configs, detail, by: _loop(app, name).request(configs, detail, by),
         readiness=lambda: _readiness(app),
         verify=app.store.verify,
@@ -115,6 +116,12 @@ def _live(app: App, name: str) -> LiveState:
         tick_s=app.settings.tick_s,
     )
     return found if loop else replace(found, degraded=(f"not controlled here: {app.roster.unfit(name)}",))
+
+
+def _revision(app: App, name: str) -> str:
+    loop = app.loops.get(name)
+    observation = loop.snapshot().observation if loop else None
+    return observation.revision if observation else ""
 
 
 def _pipeline(app: App, name: str) -> Pipeline:

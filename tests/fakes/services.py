@@ -195,6 +195,11 @@ class FakeWorld:
                 now=self.clock.now(),
                 tick_s=TICK_S,
             ),
+            revision=lambda name: (
+                str(self.applied_tick)
+                if self.log and (name in roster.files or name not in roster.pipelines)
+                else ""
+            ),
             apply=self.apply,
             readiness=lambda: self.checks,
             verify=self.verify,
