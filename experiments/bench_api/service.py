@@ -27,9 +27,8 @@ from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
 from ipa.api.limits import Limits
-from ipa.api.server import config_of
+from ipa.api.server import config_of, settle
 from ipa.api.services import Services
-from ipa.api.wiring import REMEMBERED
 from ipa.control.clock import StopSignal, SystemClock
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
@@ -38,8 +37,6 @@ from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
-from ipa.optimize.remembered import Remembered
-from ipa.policies.planning import plan_pipeline
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.services import FakeWorld
 from tests.fakes.store import FakeStore
@@ -51,6 +48,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # So short that a tick would show any delay; the service's own is 10 s.
 TICK_S = 0.5
 PLANNED = "video"
+DEADLINE_S = 5.0
 # Flooded as any client's: past it requests are refused.
 LIMIT_RPS = 400.0
 
@@ -99,10 +97,10 @@ def services(
     """The API's, with those pipelines to plan and to list."""
     made = FakeWorld(plans=store.plans, answers=store.answers).play(60).services()
 
-    plans = Remembered(REMEMBERED, PlannerProcesses().solve)
+    processes = PlannerProcesses()
 
-    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
-        return plan_pipeline(pipeline, profiles, rate_rps, solved=plans.solve, **options)
+    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+        return await processes.plan(pipeline, profiles, rate_rps, deadline_s=DEADLINE_S, **options)
 
     return replace(
         made,
@@ -137,6 +135,7 @@ def main(folder: Path, many: int, rounds: tuple[int, ...]) -> None:
         fleet = Fleet(pipelines, profiles, store, stop)
         told["rounds"] = fleet.rounds(*rounds)
     thread.start()
+    settle()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         server.run(sockets=[listener])

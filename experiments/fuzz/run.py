@@ -63,7 +63,7 @@ def services(jobs: JobDesk) -> Services:
     world = FakeWorld(jobs=jobs).play(60)
     made = world.services()
 
-    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
         options["solver"] = "exact"
         return plan_pipeline(pipeline, made.profiles(pipeline.name), rate_rps, deadline_s=1.0, **options)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
 from ipa.api.bodies import PlanBody
 from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.reading import Named, Using, get_profile, planned, rate_of
 from ipa.api.services import Services
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import VariantProfile
 from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
-from ipa.optimize.frontier import frontier
+from ipa.optimize.frontier import FrontierPoint, frontier
 from ipa.optimize.problem import Problem
 from ipa.policies.planning import planning_problem
 from ipa.profiling.fit import LatencyFit, fit_variant
@@ -84,23 +85,31 @@ class StageFits:
 
 
 @router.post("/explanations", tags=["plans"], dependencies=[Rationed])
-def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
+async def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
     """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
     rate_rps = rate_of(pipeline, services, body)
-    with services.limits.solves.enter():
-        plan = planned(pipeline, services, body, rate_rps)
+
+    def why(plan: Plan) -> Explanation:
         return explain(_problem(pipeline, services, body, rate_rps), plan, EXPLANATION_S)
+
+    async with services.limits.solves.enter():
+        plan = await planned(pipeline, services, body, rate_rps)
+        return await run_in_threadpool(why, plan)
 
 
 @router.post("/frontiers", tags=["plans"], dependencies=[Rationed])
-def find_frontier(pipeline: Named, services: Using, body: PlanBody) -> FrontierView:
+async def find_frontier(pipeline: Named, services: Using, body: PlanBody) -> FrontierView:
     """Every accuracy that can be had and the least it costs, within the limits that the body says. Exact.
 
     Empty: nothing is feasible. 504: not all were found in time. Nothing is kept or changed.
     """
     rate_rps = rate_of(pipeline, services, body)
-    with services.limits.solves.enter():
-        found = frontier(_problem(pipeline, services, body, rate_rps), FRONTIER_S)
+
+    def every() -> tuple[FrontierPoint, ...]:
+        return frontier(_problem(pipeline, services, body, rate_rps), FRONTIER_S)
+
+    async with services.limits.solves.enter():
+        found = await run_in_threadpool(every)
     points = tuple(
         FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
         for each in accuracy_cost(found)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 
 from ipa.api.bodies import Body, Positive, RateRps
 from ipa.api.gate import Asker
@@ -184,8 +185,8 @@ def get_fleet(services: Using) -> FleetView:
     )
 
 
-@router.post("/fleet/plans", tags=["fleet"], dependencies=[Rationed])
-def plan_fleet(services: Using, asker: Asker, body: FleetPlanBody) -> FleetPlanView:
+@router.post("/fleet/plans", tags=["fleet"], dependencies=[Rationed], response_model=FleetPlanView)
+async def plan_fleet(services: Using, asker: Asker, body: FleetPlanBody) -> Response:
     """The plans that are worth most together under one budget of cores (a what-if; nothing is changed).
 
     409: the budget holds not even the cheapest plans, and how many cores are missing.
@@ -194,9 +195,14 @@ def plan_fleet(services: Using, asker: Asker, body: FleetPlanBody) -> FleetPlanV
     for each in asked:
         if each.pipeline in services.pipelines:
             asker.must(Operation.WHAT_IF, services.pipelines[each.pipeline].namespace)
-    with services.limits.solves.enter():
+
+    def together() -> str:
         found = services.fleet(_members(services, body, asked), body.budget_cores)
-    return FleetPlanView.model_validate(found.to_json())
+        # As text at once, in the thread: there may be thousands of plans.
+        return FleetPlanView.model_validate(found.to_json()).model_dump_json(by_alias=True)
+
+    async with services.limits.solves.enter():
+        return Response(await run_in_threadpool(together), media_type="application/json")
 
 
 def _members(services: Services, body: FleetPlanBody, asked: list[MemberBody]) -> list[Member]:

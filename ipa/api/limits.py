@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import Depends, Request, Response
@@ -90,35 +91,40 @@ class Buckets:
 
 
 class Gate:
-    """So many at once, and so many more that wait for them; BusyError for who comes beyond."""
+    """So many at once, and so many more that wait for them; BusyError for who comes beyond.
+
+    Of one event loop; who waits holds no thread, and leaves where it is cancelled.
+    """
 
     def __init__(self, running: int, waiting: int) -> None:
-        self._slots = threading.Semaphore(running)
+        self._slots = asyncio.Semaphore(running)
         self._most, self._inside = running + waiting, 0
-        self._lock = threading.Lock()
 
-    @contextmanager
-    def enter(self) -> Iterator[None]:
+    @property
+    def inside(self) -> int:
+        """How many have a place or wait for one."""
+        return self._inside
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
         """Wait for a place; BusyError where too many wait already."""
-        with self._lock:
-            if self._inside >= self._most:
-                raise BusyError(
-                    f"{self._inside} plans are being computed or waited for already",
-                    hint="Ask again in a moment; what is controlled goes on as it did.",
-                )
-            self._inside += 1
+        if self._inside >= self._most:
+            raise BusyError(
+                f"{self._inside} plans are being computed or waited for already",
+                hint="Ask again in a moment; what is controlled goes on as it did.",
+            )
+        self._inside += 1
         try:
-            with self._slots:
+            async with self._slots:
                 yield
         finally:
-            with self._lock:
-                self._inside -= 1
+            self._inside -= 1
 
 
 class Limits:
-    """Those of one service. What waits in the gate holds a thread of the API's forty: keep it well below."""
+    """Those of one service."""
 
-    def __init__(self, rate_rps: float = 400.0, solves: int = 2, waiting: int = 16) -> None:
+    def __init__(self, rate_rps: float = 400.0, solves: int = 2, waiting: int = 32) -> None:
         self.buckets = Buckets(rate_rps)
         self.solves = Gate(solves, waiting)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
 from ipa.api.acting import said
+from ipa.api.asking import GoneError, while_asked
 from ipa.api.bodies import ApplyPlanBody, PlanBody
 from ipa.api.gate import Admitted, Asker
 from ipa.api.limits import JsonRoute, Rationed
@@ -28,6 +29,8 @@ from ipa.model.plan import Plan
 
 # How far back the change of a request is looked for that an earlier run of the service may have carried out.
 LOOK_BACK = 50
+# What nginx says of a request whose client did not wait for the answer; no standard has a word for it.
+CLIENT_CLOSED = 499
 making = APIRouter(prefix="/v1", route_class=JsonRoute)
 applying = APIRouter(prefix="/v1", route_class=JsonRoute)
 
@@ -53,7 +56,7 @@ _VIEW = TypeAdapter(PlanView)
     dependencies=[Rationed],
     response_model=PlanView,
 )
-def make_plan(pipeline: Named, services: Using, body: PlanBody) -> Response:
+async def make_plan(request: Request, pipeline: Named, services: Using, body: PlanBody) -> Response:
     """What would be best (a what-if; nothing is changed), kept under its `plan_id`.
 
     Infeasible is a `termination`, not an error. `:apply` carries the plan out while what it was computed from
@@ -61,8 +64,16 @@ def make_plan(pipeline: Named, services: Using, body: PlanBody) -> Response:
     """
     basis = basis_of(services, pipeline)
     rate_rps = rate_of(pipeline, services, body)
-    with services.limits.solves.enter():
-        plan = planned(pipeline, services, body, rate_rps)
+
+    async def in_turn() -> Plan:
+        async with services.limits.solves.enter():
+            return await planned(pipeline, services, body, rate_rps)
+
+    try:
+        plan = await while_asked(request, in_turn())
+    except GoneError:
+        # Nobody reads it; the metrics count it as a request that was given up.
+        return Response(status_code=CLIENT_CLOSED)
     kept = KeptPlan(
         plan_id=uuid4().hex,
         pipeline=pipeline.name,
@@ -155,7 +166,7 @@ def basis_of(services: Services, pipeline: Pipeline) -> Basis:
     """What a plan of the pipeline would be computed from now."""
     profiles = services.profiles(pipeline.name)
     # Profiles are long, and the same objects from one change of theirs to the next.
-    return Basis(services.live(pipeline.name).revision, digest_of(pipeline), digest_of(profiles))
+    return Basis(services.revision(pipeline.name), digest_of(pipeline), digest_of(profiles))
 
 
 def tag_of(basis: Basis) -> str:

@@ -106,9 +106,9 @@ def known_rate(services: Services, pipeline: Pipeline) -> float | None:
     return live.forecast.upper_rps if live.forecast else live.rate_rps
 
 
-def planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
+async def planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
     """The plan that the body asks for at that rate."""
-    return services.plan(
+    return await services.plan(
         body.pipeline(pipeline),
         rate_rps,
         objective=body.objective or pipeline.default_objective,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
 from ipa.api.bodies import ReplayBody
 from ipa.api.gate import Asker
@@ -10,7 +11,9 @@ from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.seen import pipeline_named
 from ipa.control.replay import Replayed
 from ipa.model.access import Operation
+from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Pipeline
 from ipa.policies.table import POLICIES
 
 # Without a body.
@@ -19,18 +22,24 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post("/decisions/{decision_id}:replay", tags=["decisions"], dependencies=[Rationed])
-def replay_decision(decision_id: str, asker: Asker, body: ReplayBody = AS_IT_WAS) -> Replayed:
+async def replay_decision(decision_id: str, asker: Asker, body: ReplayBody = AS_IT_WAS) -> Replayed:
     """Take the decision again from its recorded inputs: `same`, or what differs. Nothing is changed.
 
     With `policy` it says where that one would have run or planned something else. `stale`: pipeline or
     profiles are others now; `nothing`: no tick decided it from inputs that are kept; `why` says more.
     """
     services, policy = asker.services, body.policy
-    decision = services.log.decision(decision_id)
-    pipeline = pipeline_named(services, decision.pipeline.partition("@")[0])
-    asker.must(Operation.WHAT_IF, pipeline.namespace)
+
+    def found() -> tuple[Decision, Pipeline]:
+        decision = services.log.decision(decision_id)
+        pipeline = pipeline_named(services, decision.pipeline.partition("@")[0])
+        asker.must(Operation.WHAT_IF, pipeline.namespace)
+        return decision, pipeline
+
+    decision, pipeline = await run_in_threadpool(found)
     if policy is not None and policy not in POLICIES:
         message = f"there is no policy {policy!r}; there are: {', '.join(POLICIES)}"
         raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
-    with services.limits.solves.enter():
-        return services.replay(decision, pipeline, services.profiles(pipeline.name), policy)
+    profiles = services.profiles(pipeline.name)
+    async with services.limits.solves.enter():
+        return await run_in_threadpool(services.replay, decision, pipeline, profiles, policy)

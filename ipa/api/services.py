@@ -49,7 +49,7 @@ class Authenticator(Protocol):
 class Planner(Protocol):
     """Solves for a pipeline, whose SLA, bounds and objectives may differ from the file's."""
 
-    def __call__(
+    async def __call__(
         self,
         pipeline: Pipeline,
         rate_rps: float,
@@ -59,7 +59,7 @@ class Planner(Protocol):
         allocation: Allocation,
         solver: str,
     ) -> Plan:
-        """The plan; INFEASIBLE is a termination, not an error."""
+        """The plan; INFEASIBLE is a termination, not an error. Cancelled, it ends once nothing computes."""
         ...
 
 
@@ -147,6 +147,8 @@ class Services:
     plan: Planner
     fleet: FleetPlanner
     live: Callable[[str], LiveState]
+    # The revision of what runs, that `live` has too and takes longer for; empty where it was not seen.
+    revision: Callable[[str], str]
     apply: Applier
     replay: Replayer
     readiness: Callable[[], tuple[Check, ...]]

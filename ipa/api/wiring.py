@@ -24,12 +24,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.optimize.fleet.together import plan_together
 from ipa.optimize.problem import Compat
-from ipa.optimize.remembered import Remembered
-from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
 
-# Plans of what-ifs that are at hand: a slider asks for the same rates again and again.
-REMEMBERED = 64
 # How long what was found of the store counts.
 CHECKED_S = 5.0
 
@@ -46,6 +42,7 @@ def services_of(app: App) -> Services:
         plan=_Planner(app),
         fleet=lambda members, budget: plan_together(members, budget, app.settings.solver_deadline_s),
         live=lambda name: _live(app, name),
+        revision=lambda name: _revision(app, name),
         apply=lambda name, configs, detail, by: _loop(app, name).request(configs, detail, by),
         replay=Replayer(app.store, app.sight.forecaster),
         readiness=lambda: _readiness(app, store),
@@ -78,15 +75,14 @@ def _streams(app: App) -> Streams:
 
 
 class _Planner:
-    """Solves with the service's profiles and deadline, beside this process, what was not solved lately."""
+    """Plans with the service's profiles and deadline, beside this process."""
 
     def __init__(self, app: App) -> None:
         self._app = app
-        processes = PlannerProcesses()
-        app.resources.callback(processes.close)
-        self._plans = Remembered(REMEMBERED, processes.solve)
+        self._processes = PlannerProcesses()
+        app.resources.callback(self._processes.close)
 
-    def __call__(
+    async def __call__(
         self,
         pipeline: Pipeline,
         rate_rps: float,
@@ -96,7 +92,7 @@ class _Planner:
         allocation: Allocation,
         solver: str,
     ) -> Plan:
-        return plan_pipeline(
+        return await self._processes.plan(
             pipeline,
             self._app.profiles.get(pipeline.name, {}),
             rate_rps,
@@ -105,7 +101,6 @@ class _Planner:
             allocation=allocation,
             solver=solver,
             deadline_s=self._app.settings.solver_deadline_s,
-            solved=self._plans.solve,
         )
 
 
@@ -127,6 +122,12 @@ def _live(app: App, name: str) -> LiveState:
         tick_s=app.settings.tick_s,
     )
     return found if loop else replace(found, degraded=(f"not controlled here: {app.roster.unfit(name)}",))
+
+
+def _revision(app: App, name: str) -> str:
+    loop = app.loops.get(name)
+    observation = loop.snapshot().observation if loop else None
+    return observation.revision if observation else ""
 
 
 def _pipeline(app: App, name: str) -> Pipeline:

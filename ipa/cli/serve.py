@@ -121,7 +121,7 @@ def _listen(running: App, listener: socket.socket) -> None:
     import uvicorn
 
     from ipa.api.app import create_app
-    from ipa.api.server import config_of
+    from ipa.api.server import config_of, settle
     from ipa.api.wiring import services_of
     from ipa.bootstrap import hosts_of
 
@@ -134,6 +134,7 @@ def _listen(running: App, listener: socket.socket) -> None:
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
+            settle()
             # Only now: whoever reads the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 

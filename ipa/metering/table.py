@@ -143,7 +143,7 @@ SOLVE = Metric(
     "ipa_solve_seconds",
     HISTOGRAM,
     SECONDS,
-    "Time to the plan of a tick, all pipelines, by solver and how it ended.",
+    "Time to the plan of a tick, all pipelines, by solver and how it ended; once for one taken again.",
     (of.SOLVER, of.TERMINATION),
     buckets=SOLVE_BUCKETS_S,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import inf, sqrt
 
@@ -97,13 +98,22 @@ class Bounding:
         self._starts = np.concatenate([g.starts + at for g, at in zip(self._groups, counts, strict=False)])
         self._steps: dict[int, list[tuple[Index, Array]]] = {}
         self.prices = self._search(COARSE if self._alpha else 1) if prices is None else prices
-        self._multipliers = self._around(self.prices)
         self._grid = GRID if self._alpha else 1
+
+    @cached_property
+    def _multipliers(self) -> Array:
+        return self._around(self.prices)
+
+    @cached_property
+    def _table(self) -> tuple[Array, Array]:
+        """The tables with what all that the limits allow is worth, and how much each point rises to the next.
+
+        Made when a bound is asked for: whoever wants the multipliers alone needs none.
+        """
         tables = np.array(self._tabulate(self._multipliers, self._grid))
-        # With what all that the limits allow is worth; and how much each point lies below the next.
-        self._tables = tables + (self._multipliers @ self.rows.most)[:, None]
-        self._rises = np.zeros_like(tables)
-        np.subtract(tables[:, :, 1:], tables[:, :, :-1], out=self._rises[:, :, :-1])
+        rises = np.zeros_like(tables)
+        np.subtract(tables[:, :, 1:], tables[:, :, :-1], out=rises[:, :, :-1])
+        return tables + (self._multipliers @ self.rows.most)[:, None], rises
 
     @property
     def is_product(self) -> bool:
@@ -116,12 +126,13 @@ class Bounding:
         `product` is that of the factors so far, needed where `is_product`; without what `free_alpha` weighs.
         """
         rest = -(self._multipliers @ use)
+        tables, rises = self._table
         if self._alpha and product is not None:
             cell, share = self._cell(depth, product, self._grid)
-            rest += self._tables[depth].take(cell, axis=1)
-            rest += self._rises[depth].take(cell, axis=1) * share
+            rest += tables[depth].take(cell, axis=1)
+            rest += rises[depth].take(cell, axis=1) * share
         else:
-            rest += self._tables[depth]
+            rest += tables[depth]
         bound: Array = np.minimum.reduce(rest)
         bound += value
         return bound
@@ -132,6 +143,7 @@ class Bounding:
         Such a plan may break limits; the dearer they are the less it does.
         """
         worth = self._worth(self._multipliers)
+        tables, rises = self._table
         count = len(worth)
         product = np.ones(count)
         row = np.arange(count)[:, None] * self._grid
@@ -141,7 +153,7 @@ class Bounding:
             if self._alpha:
                 cell, share = self._cell(depth + 1, product[:, None] * stage.factor, self._grid)
                 cell += row
-                mine += self._tables[depth + 1].take(cell) + self._rises[depth + 1].take(cell) * share
+                mine += tables[depth + 1].take(cell) + rises[depth + 1].take(cell) * share
             chosen[:, depth] = mine.argmax(axis=1)
             product = product * stage.factor.take(chosen[:, depth])
         return chosen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
@@ -60,24 +62,58 @@ def _tail_times(
         return service_s, found.quantile_s - service_s, found.mean_s, found.excess_s**2
 
 
-def stage_times(
-    problem: Problem, index: int, point: OperatingPoint, replicas: int, items: float
-) -> tuple[float, float, float, float]:
-    """Service time, wait, mean time and excess of the quantile over it of one configuration of a stage."""
-    stage = problem.stages[index]
-    rate_rps = problem.rate_rps * problem.graph.reach[index] * items
-    if problem.compat is Compat.TAIL:
-        place = stage.columns.place[point.variant, point.batch_size, point.cores]
-        timeout_s = inf if stage.batch_timeout_s is None else stage.batch_timeout_s
-        times = _tail_times(
-            problem.percentile,
-            stage.columns.table[:, [place]],
-            np.array([replicas], dtype=np.intp),
-            *(np.array([number]) for number in (rate_rps, items, timeout_s)),
-        )
-        service, wait, mean, spread = (float(each[0]) for each in times)
-        return service, wait, mean, spread**0.5
-    service_s = point.latency_s * batches_in_sequence(items, point.batch_size, replicas)
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One configuration of a stage, by the stage's index, and the items that a request brings to it."""
+
+    index: int
+    point: OperatingPoint
+    replicas: int
+    items: float
+
+
+# Service time, wait, mean time and excess of the quantile over it, in seconds.
+Times = tuple[float, float, float, float]
+
+
+def stage_times(problem: Problem, index: int, point: OperatingPoint, replicas: int, items: float) -> Times:
+    """The times of one configuration of a stage."""
+    return times_of(problem, [Chosen(index, point, replicas, items)])[0]
+
+
+def times_of(problem: Problem, chosen: Sequence[Chosen]) -> list[Times]:
+    """The times of each configuration."""
+    if problem.compat is not Compat.TAIL:
+        return [_formula_times(problem, each) for each in chosen]
+    if not chosen:
+        return []
+    stages = [problem.stages[each.index] for each in chosen]
+    places = [
+        stage.columns.place[each.point.variant, each.point.batch_size, each.point.cores]
+        for stage, each in zip(stages, chosen, strict=True)
+    ]
+    points = [stage.columns.table[:, place] for stage, place in zip(stages, places, strict=True)]
+    service_s, wait_s, mean_s, spread_s2 = _tail_times(
+        problem.percentile,
+        np.stack(points, axis=1),
+        np.array([each.replicas for each in chosen], dtype=np.intp),
+        np.array([_rate_rps(problem, each) for each in chosen]),
+        np.array([each.items for each in chosen], dtype=np.float64),
+        np.array([inf if stage.batch_timeout_s is None else stage.batch_timeout_s for stage in stages]),
+    )
+    rows = (service_s, wait_s, mean_s, spread_s2**0.5)
+    return list(zip(*(row.tolist() for row in rows), strict=True))
+
+
+def _rate_rps(problem: Problem, chosen: Chosen) -> float:
+    """Items a second that reach the stage."""
+    return problem.rate_rps * problem.graph.reach[chosen.index] * chosen.items
+
+
+def _formula_times(problem: Problem, chosen: Chosen) -> Times:
+    """The papers' times, of which no quantile lies above the mean."""
+    stage, point, rate_rps = problem.stages[chosen.index], chosen.point, _rate_rps(problem, chosen)
+    service_s = point.latency_s * batches_in_sequence(chosen.items, point.batch_size, chosen.replicas)
     if problem.compat is Compat.IPA_ARTIFACT:
         variants = len({each.variant for each in stage.points})
         wait_s = released_wait_s(variants, problem.batch_sizes, rate_rps)

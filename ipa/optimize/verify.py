@@ -17,7 +17,7 @@ from ipa.model.rolling import peak_amount
 from ipa.model.rolling import peak_cores as peak_cores_of
 from ipa.optimize.accuracy import accuracy_of
 from ipa.optimize.problem import Problem, StageProblem
-from ipa.optimize.timing import stage_times
+from ipa.optimize.timing import Chosen, Times, times_of
 from ipa.queueing.capacity import utilisation_ratio
 from ipa.queueing.tail import path_quantile_s
 
@@ -63,11 +63,13 @@ def _faults_of_plan(problem: Problem, plan: Plan) -> Iterator[str]:
     items, faults = items_of(problem, variants)
     yield from faults
     by_name = {given.stage: given for given in plan.stages}
-    for index, stage in enumerate(problem.stages):
-        if stage.name in points:
-            yield from _faults_of_stage(
-                problem, index, by_name[stage.name], points[stage.name], items[stage.name]
-            )
+    chosen = [
+        Chosen(index, points[stage.name], by_name[stage.name].replicas, items[stage.name])
+        for index, stage in enumerate(problem.stages)
+        if stage.name in points
+    ]
+    for given, each, times in zip(plan.stages, chosen, times_of(problem, chosen), strict=True):
+        yield from _faults_of_stage(problem, given, each, times)
     yield from _faults_of_sums(problem, plan, points)
 
 
@@ -93,11 +95,10 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _faults_of_stage(
-    problem: Problem, index: int, stage: StagePlan, point: OperatingPoint, items: float
-) -> Iterator[str]:
+def _faults_of_stage(problem: Problem, stage: StagePlan, chosen: Chosen, times: Times) -> Iterator[str]:
+    index, point, items = chosen.index, chosen.point, chosen.items
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
-    service_s, wait_s, mean_s, excess_s = stage_times(problem, index, point, stage.replicas, items)
+    service_s, wait_s, mean_s, excess_s = times
     expected = {
         "rate_rps": rate_rps,
         "capacity_rps": point.capacity_rps,

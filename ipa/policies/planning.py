@@ -12,7 +12,6 @@ from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.remembered import Elsewhere
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
@@ -134,15 +133,12 @@ def plan_pipeline(
     allocation: Allocation = Allocation.FREE,
     solver: str = "auto",
     deadline_s: float = 5.0,
-    solved: Elsewhere = solve,
 ) -> Plan:
     """The best plan for the rate, checked; an infeasible one says what would make it feasible.
-
-    `solved` solves it where that is not to be done here and now.
 
     Errors: those of `planning_problem` and of `ipa.optimize.solve.solve`.
     """
     problem = planning_problem(
         pipeline, profiles, rate_rps, objective=objective, compat=compat, allocation=allocation
     )
-    return solved(problem, solver, deadline_s)
+    return solve(problem, solver, deadline_s)

@@ -87,7 +87,11 @@ def _block(columns: Sequence[Floats], percentile: float) -> tuple[Floats, Floats
     b, n, full_s, tail_s, rate, k, timeout, one_s = columns
     spread = service_spread(full_s, tail_s)
     parts = stage_parts(b, n, np.maximum(k, 1.0), full_s, one_s, spread, rate, timeout, percentile, CONSTANTS)
-    outputs = OUT @ np.tanh(UNITS @ parts.features + OFFSETS[:, None]) + SHIFTS[:, None]
+    # In place: these are by far the largest arrays, and memory for another takes as long as to fill it.
+    units = UNITS @ parts.features
+    units += OFFSETS[:, None]
+    np.tanh(units, out=units)
+    outputs = OUT @ units + SHIFTS[:, None]
     endless = np.where(rate * full_s < b * n, 0.0, np.inf)
     return mean_of(parts, outputs, CONSTANTS) + endless, quantile_of(parts, outputs, CONSTANTS)
 

@@ -101,7 +101,7 @@ def test_an_infeasible_plan_is_an_answer_not_an_error(api: ApiClient) -> None:
 def test_an_explanation_says_why_the_plan_is_what_it_is(world: FakeWorld) -> None:
     services = world.services()
 
-    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
         return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
 
     api = ApiClient(replace(services, plan=plan))
@@ -119,9 +119,9 @@ def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:
     seen: list[Any] = []
     services = world.services()
 
-    def plan(pipeline: Any, rate_rps: float, **options: Any) -> Any:
+    async def plan(pipeline: Any, rate_rps: float, **options: Any) -> Any:
         seen.append((pipeline, options))
-        return services.plan(pipeline, rate_rps, **options)
+        return await services.plan(pipeline, rate_rps, **options)
 
     bounds = {"cores": 2.5, "batch_sizes": [1, 2], "accuracy_floor": 0.4}
     body = {"rate_rps": 5, "sla_s": 0.5, "objective": "frugal", "compat": "ipa-artifact", "bounds": bounds}

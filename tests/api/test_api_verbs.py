@@ -150,9 +150,9 @@ def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
 ) -> None:
     planned = FakeWorld.plan
 
-    def plan_slowly(self: FakeWorld, *arguments: Any, **options: Any) -> Any:
+    async def plan_slowly(self: FakeWorld, *arguments: Any, **options: Any) -> Any:
         self.applied_tick = 1000
-        return planned(self, *arguments, **options)
+        return await planned(self, *arguments, **options)
 
     monkeypatch.setattr(FakeWorld, "plan", plan_slowly)
     before = len(world.log)
@@ -254,7 +254,7 @@ def test_a_problem_with_a_code_from_tomorrow_goes_by_its_status(status: int, kin
         service.get("pipelines")
 
 
-def infeasible(self: FakeWorld, *_: Any, **__: Any) -> Plan:
+async def infeasible(self: FakeWorld, *_: Any, **__: Any) -> Plan:
     """A plan that nothing can run."""
     none = {"objective": None, "bound": None, "pas": None, "cost_cores": None, "latency_s": None}
     return replace(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 import httpx
@@ -196,6 +196,11 @@ class FakeWorld:
                 now=self.clock.now(),
                 tick_s=TICK_S,
             ),
+            revision=lambda name: (
+                str(self.applied_tick)
+                if self.log and (name in roster.files or name not in roster.pipelines)
+                else ""
+            ),
             apply=self.apply,
             replay=Replayer(self, None),
             readiness=lambda: self.checks,
@@ -291,7 +296,7 @@ class FakeWorld:
             chain.add(kept.text, kept.digest)
         return chain.ended()
 
-    def plan(
+    async def plan(
         self,
         pipeline: Pipeline,
         rate_rps: float,
@@ -436,7 +441,7 @@ class FakeWorld:
 def solving(services: Services) -> Services:
     """The services with plans that are solved for, instead of the ladder's."""
 
-    def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
         return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
 
     return replace(services, plan=plan)
@@ -444,6 +449,14 @@ def solving(services: Services) -> Services:
 
 def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
     raise AssertionError(f"{pipeline.name} is not controlled here")
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """The one of all applications in this process, as a server has one."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="applications", daemon=True).start()
+    return loop
 
 
 class InProcess(httpx.BaseTransport):
@@ -459,7 +472,7 @@ class InProcess(httpx.BaseTransport):
             async with httpx.AsyncClient(transport=self._transport) as client:
                 return await client.send(request)
 
-        answer = asyncio.run(send())
+        answer = asyncio.run_coroutine_threadsafe(send(), _event_loop()).result()
         return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
@@ -29,6 +31,8 @@ from ipa.api.limits import BODY_LIMIT_BYTES, MOST_HEADERS, Limits
 from ipa.model.decision import Action
 from ipa.model.errors import ConfigurationError
 from ipa.model.observation import Missing
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
 from ipa.settings import Settings
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan
 from tests.fakes.world import Scenario, scenario
@@ -342,10 +346,10 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
     go_on, running = threading.Event(), threading.Semaphore(0)
     solving: list[int] = []
 
-    def blocked(*asked: Any, **options: Any) -> Any:
+    async def blocked(*asked: Any, **options: Any) -> Any:
         solving.append(1)
         running.release()
-        assert go_on.wait(WAIT_S)
+        assert await asyncio.to_thread(go_on.wait, WAIT_S)
         return a_plan(5.0)
 
     bounds = Limits(1000.0, solves=2, waiting=4)
@@ -415,6 +419,50 @@ def test_h10_a_client_that_asks_too_much_waits_and_others_do_not(
     for number in range(limits.MOST_CLIENTS + 10):
         buckets.take(f"client {number}")
     case.at_most("clients remembered", len(buckets._clients), limits.MOST_CLIENTS)
+
+
+def test_h10_a_client_that_leaves_gives_its_place_back(case: Case, world: FakeWorld) -> None:
+    begun, ended = threading.Semaphore(0), threading.Event()
+
+    async def endless(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+        if rate_rps < 9:
+            return a_plan(rate_rps)
+        begun.release()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError("nobody sets it")
+
+    bounds = Limits(1000.0, solves=1, waiting=1)
+    with served(replace(world.services(), plan=endless, limits=bounds)) as (host, port):
+
+        def left(body: bytes) -> socket.socket:
+            leaving = socket.create_connection((host, port))
+            head = f"POST {OCR}/plans HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+            leaving.sendall(head.encode() + body)
+            return leaving
+
+        def asked() -> int:
+            return httpx.post(f"http://{host}:{port}{OCR}/plans", json={"rate_rps": 5}).status_code
+
+        def until_inside(count: int) -> bool:
+            late_s = time.monotonic() + WAIT_S
+            while bounds.solves.inside != count and time.monotonic() < late_s:
+                time.sleep(0)
+            return bounds.solves.inside == count
+
+        first = left(b'{"rate_rps": 10}')
+        assert begun.acquire(timeout=WAIT_S)
+        second = left(b'{"rate_rps": 11}')
+        assert until_inside(2)
+        case.equal("asked while one is planned for and one waits", asked(), 429)
+        second.close()
+        case.equal("who waited and left is let go", until_inside(1), True)
+        first.close()
+        case.equal("who was planned for and left is let go", ended.wait(WAIT_S) and until_inside(0), True)
+        case.equal("asked then", asked(), 201)
+        case.equal("plans begun for who waited and left", begun.acquire(blocking=False), False)
 
 
 FORGED = "x\r\n2026-11-25 12:00:00,000 WARNING ipa.control pages: apply.requested forged"

@@ -122,7 +122,8 @@ def test_the_plan_before_the_guards_and_the_decision_after_them() -> None:
         assert registry.get_sample_value("ipa_decision_replicas", stage) == config.replicas == 1
     assert registry.get_sample_value("ipa_plan_pas_ratio", {"pipeline": "pages"}) == decision.plan.pas
     solved = {"solver": decision.plan.solver, "termination": decision.plan.termination.value}
-    assert registry.get_sample_value("ipa_solve_seconds_count", solved) == 2.0
+    # Taken again at the second tick, with the time that it took at the first.
+    assert registry.get_sample_value("ipa_solve_seconds_count", solved) == 1.0
     made.say(paused=True)
     made.ticks(1)
     # No plan was made, so none is shown.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
-from ipa.adapters.solvers import planner
+from ipa.adapters.solvers import planner, process
 from ipa.adapters.solvers.planner import PlannerProcesses
-from ipa.model.errors import DeadlineError, SolverError, UsageError
+from ipa.model.errors import DeadlineError, NotFoundError, SolverError, UsageError
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.problem import Problem
-from ipa.optimize.solve import solve
-from ipa.policies.planning import planning_problem
+from ipa.policies.planning import plan_pipeline
 from tests.fakes.world import PIPELINE, PROFILES
 from tests.faults.solvers import DYING, IGNORING, command
 
@@ -26,8 +28,23 @@ def apart() -> Iterator[PlannerProcesses]:
     made.close()
 
 
-def asked(rate_rps: float) -> Problem:
-    return planning_problem(PIPELINE, PROFILES, rate_rps)
+def asking(
+    apart: PlannerProcesses,
+    rate_rps: float = 5.0,
+    pipeline: Pipeline = PIPELINE,
+    solver: str = "exact",
+    deadline_s: float = 30.0,
+    **options: Any,
+) -> Coroutine[Any, Any, Plan]:
+    return apart.plan(pipeline, PROFILES, rate_rps, solver=solver, deadline_s=deadline_s, **options)
+
+
+def asked(apart: PlannerProcesses, *arguments: Any, **options: Any) -> Plan:
+    return asyncio.run(asking(apart, *arguments, **options))
+
+
+def here(rate_rps: float, pipeline: Pipeline = PIPELINE, **options: Any) -> Plan:
+    return timeless(plan_pipeline(pipeline, PROFILES, rate_rps, solver="exact", **options))
 
 
 def timeless(plan: Plan) -> Plan:
@@ -35,41 +52,60 @@ def timeless(plan: Plan) -> Plan:
 
 
 def test_plans_are_those_that_are_made_here(apart: PlannerProcesses) -> None:
-    rates = [5.0 + number for number in range(12)]
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda rate_rps: apart.solve(asked(rate_rps), "exact", 30.0), rates))
-    assert [timeless(plan) for plan in found] == [timeless(solve(asked(rate), "exact")) for rate in rates]
+    async def two_at_a_time() -> list[Plan]:
+        gate = asyncio.Semaphore(2)
+
+        async def one(rate_rps: float) -> Plan:
+            async with gate:
+                return await asking(apart, rate_rps)
+
+        return await asyncio.gather(*(one(5.0 + number) for number in range(12)))
+
+    found = asyncio.run(two_at_a_time())
+    assert [timeless(plan) for plan in found] == [here(5.0 + number) for number in range(12)]
     assert 1 <= len(apart._processes._idle) <= 2
 
 
 def test_a_stage_is_sent_once_and_another_in_its_place_is_sent_too(apart: PlannerProcesses) -> None:
-    apart.solve(asked(5.0), "exact", 30.0)
+    asked(apart, 5.0)
     (worker,) = apart._processes._idle
-    problem = asked(6.0)
-    forget, new, body = planner._question(worker, problem, "exact")
-    assert not forget and len(new) < 10 < len(body) < 3000
-    halved = replace(problem.stages[0], points=problem.stages[0].points[:4])
-    other = replace(problem, stages=(halved, *problem.stages[1:]))
-    assert timeless(apart.solve(other, "exact", 30.0)) == timeless(solve(other, "exact"))
+    forget, new, body = planner._question(worker, (PIPELINE, PROFILES, 6.0))
+    assert not forget and len(new) < 10 < len(body) < 1000
+    first = replace(PIPELINE.stages[0], variants=PIPELINE.stages[0].variants[:1])
+    other = replace(PIPELINE, stages=(first, *PIPELINE.stages[1:]))
+    assert timeless(asked(apart, 5.0, other)) == here(5.0, other)
 
 
-def test_more_stages_than_are_kept_are_forgotten_on_both_ends(
+def test_mappings_that_can_only_be_read_are_sent_too(apart: PlannerProcesses) -> None:
+    frozen = replace(PIPELINE, objectives=MappingProxyType(dict(PIPELINE.objectives)))
+    assert timeless(asked(apart, 5.0, frozen)) == here(5.0)
+
+
+def test_more_than_is_kept_is_forgotten_on_both_ends(
     apart: PlannerProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planner, "MOST_STAGES", 4)
+    monkeypatch.setattr(planner, "MOST_KEPT", 8)
     for _ in range(5):
-        profiles = {name: replace(profile) for name, profile in PROFILES.items()}
-        plan = apart.solve(planning_problem(PIPELINE, profiles, 5.0), "exact", 30.0)
+        stages = tuple(replace(stage) for stage in PIPELINE.stages)
+        plan = asked(apart, 5.0, replace(PIPELINE, stages=stages))
         assert plan.termination is Termination.OPTIMAL
     (worker,) = apart._processes._idle
-    assert len(worker.known) <= 4
+    assert len(worker.known) <= 8
+
+
+def test_a_plan_that_was_made_is_not_made_again(apart: PlannerProcesses) -> None:
+    assert asked(apart, 5.0) == asked(apart, 5.0)
+    # Another made of the same parts, as every request makes it.
+    assert asked(apart, 5.0) == asked(apart, 5.0, replace(PIPELINE))
 
 
 def test_an_error_is_the_planner_s_own_and_the_process_goes_on(apart: PlannerProcesses) -> None:
     with pytest.raises(UsageError, match="no solver 'nothing'"):
-        apart.solve(asked(5.0), "nothing", 30.0)
+        asked(apart, 5.0, solver="nothing")
     first = list(apart._processes._idle)
-    assert apart.solve(asked(5.0), "exact", 30.0).stages
+    with pytest.raises(NotFoundError, match="no objective 'nothing'"):
+        asked(apart, 5.0, objective="nothing")
+    assert asked(apart, 5.0).stages
     assert apart._processes._idle == first
 
 
@@ -78,13 +114,68 @@ def test_a_process_that_dies_is_an_error_and_the_next_is_asked(how: str) -> None
     commands = [command(DYING[how])("")]
     apart = PlannerProcesses(lambda: commands.pop() if commands else planner.command_of())
     with pytest.raises(SolverError):
-        apart.solve(asked(5.0), "exact", 30.0)
-    assert apart.solve(asked(5.0), "exact", 30.0).stages
+        asked(apart, 5.0)
+    assert asked(apart, 5.0).stages
     apart.close()
 
 
 def test_one_that_does_not_end_is_stopped() -> None:
     apart = PlannerProcesses(lambda: command(IGNORING["spins"])(""), grace_s=0.1)
     with pytest.raises(DeadlineError, match="the planner did not keep to its limit"):
-        apart.solve(asked(5.0), "exact", 0.1)
+        asked(apart, 5.0, deadline_s=0.1)
     assert apart._processes._idle == []
+
+
+async def given_up(apart: PlannerProcesses, after: Callable[[], bool]) -> float:
+    """Seconds until a question ended that was cancelled as soon as it is so."""
+    question = asyncio.ensure_future(asking(apart))
+    while not after():
+        await asyncio.sleep(0.001)
+    question.cancel()
+    began_s = perf_counter()
+    with pytest.raises(asyncio.CancelledError):
+        await question
+    return perf_counter() - began_s
+
+
+def test_one_whose_answer_nobody_wants_is_asked_again(apart: PlannerProcesses) -> None:
+    asked(apart, 4.0)
+    (worker,) = apart._processes._idle
+    asyncio.run(given_up(apart, lambda: not apart._processes._idle))
+    assert apart._processes._idle == [worker]
+    assert timeless(asked(apart, 6.0)) == here(6.0)
+
+
+def test_one_that_computes_on_for_nobody_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "UNWANTED_S", 0.05)
+    made: list[process.Worker] = []
+    started = process.Worker.asked
+
+    async def seen(worker: process.Worker, *arguments: Any) -> Any:
+        made.append(worker)
+        return await started(worker, *arguments)
+
+    monkeypatch.setattr(process.Worker, "asked", seen)
+    apart = PlannerProcesses(lambda: command(IGNORING["spins"])(""))
+    took_s = asyncio.run(given_up(apart, lambda: bool(made)))
+    # Not after its limit of 30 s and the grace.
+    assert took_s < 20.0
+    assert made[0]._process.returncode is not None and apart._processes._idle == []
+
+
+def test_one_that_starts_for_nobody_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "UNWANTED_S", 0.0)
+    apart = PlannerProcesses()
+    starting: list[int] = []
+
+    async def scenario() -> None:
+        await given_up(apart, lambda: bool(starting))
+        while not apart._processes._idle:
+            await asyncio.sleep(0.001)
+        assert (await asking(apart)).stages
+
+    command_of = apart._processes._command
+    monkeypatch.setattr(apart._processes, "_command", lambda: starting.append(1) or command_of())
+    asyncio.run(scenario())
+    assert len(apart._processes._idle) == len(starting) == 1
+    apart.close()

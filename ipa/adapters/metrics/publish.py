@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,10 +17,12 @@ from ipa.control.snapshot import Snapshot
 from ipa.metering import table
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.observation import Measured, Missing, Observation, StageObservation
-from ipa.model.plan import WHOLE_PERCENT, StageConfig
+from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig
 
 RUNG = table.FORECASTS.label("rung")
 SOLVER = table.SOLVE.label("solver")
+# More than a loop has at hand to take again.
+MOST_SOLVES = 16
 
 
 @dataclass(slots=True)
@@ -32,6 +34,16 @@ class _Track:
     scores: Scores = field(default_factory=Scores)
     skipped_ticks: int = 0
     early_ticks: int = 0
+    # What tells one solve from another: no two take equally long to the bit.
+    solves: deque[tuple[float, float, str]] = field(default_factory=lambda: deque(maxlen=MOST_SOLVES))
+
+    def is_new(self, plan: Plan) -> bool:
+        """Whether the plan was solved for now: one that is taken again comes with its first time."""
+        solve = plan.solve_s, plan.rate_rps, plan.solver
+        is_new = solve not in self.solves
+        if is_new:
+            self.solves.append(solve)
+        return is_new
 
 
 class Publisher:
@@ -80,7 +92,7 @@ class Publisher:
         pas = plan.pas if plan else None
         metrics.plan_pas.labels(name).set(nan if pas is None else pas)
         planned = plan.configs if plan else ()
-        if plan is not None:
+        if plan is not None and self._tracks[name].is_new(plan):
             solved = metrics.solve_seconds.labels(SOLVER.known(plan.solver), plan.termination.value)
             solved.observe(plan.solve_s)
         if decision.action is Action.APPLY and planned and planned != decision.configs:

@@ -2,7 +2,8 @@
 
     python -m ipa.adapters.solvers.planner
 
-answers problems. Their stages, which are long, are sent once and kept by it.
+answers questions. Profiles and stages are sent once and kept by it, as are the fits of them and the plans
+that it made lately.
 """
 
 from __future__ import annotations
@@ -10,19 +11,27 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copyreg import dispatch_table
+from types import MappingProxyType
 from typing import Any
 
 from ipa.adapters.solvers.process import Processes, Worker, serve_parent
+from ipa.model.pipeline import Bounds, Objective, Pipeline, SeldonTarget, Stage
 from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.problem import Problem, StageProblem
-from ipa.optimize.solve import solve
+from ipa.optimize.remembered import Remembered
+from ipa.policies.planning import planning_problem
 
 # The planner keeps to its limit but for what comes after the last look at the clock.
 GRACE_S = 5.0
-# Stages that a process keeps, of some 100 kB each; then it forgets all of them.
-MOST_STAGES = 256
+# What a process keeps, for it is long or the same in most questions.
+KEPT = (StageProfile, Stage, Objective, Bounds, SeldonTarget)
+# So many of these, of some 10 kB at the most; then it forgets all of them.
+MOST_KEPT = 512
+# Plans that a process has at hand: a slider asks for the same rates again and again.
+REMEMBERED = 64
 
 
 def command_of() -> list[str]:
@@ -31,7 +40,7 @@ def command_of() -> list[str]:
 
 
 class PlannerProcesses:
-    """Solves as `ipa.optimize.solve.solve` does; errors are its own.
+    """Plans as `ipa.policies.planning.plan_pipeline` does; errors are its own.
 
     DeadlineError where a process had to be killed, SolverError where it died.
     """
@@ -39,61 +48,95 @@ class PlannerProcesses:
     def __init__(self, command: Callable[[], list[str]] = command_of, grace_s: float = GRACE_S) -> None:
         self._processes = Processes("the planner", command, grace_s)
 
-    def solve(self, problem: Problem, solver: str, deadline_s: float) -> Plan:
-        """The best plan for the problem, checked."""
-        return self._processes.ask(
-            lambda worker: _question(worker, problem, solver), lambda: deadline_s, Plan
-        )
+    async def plan(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        *,
+        solver: str,
+        deadline_s: float,
+        **options: Any,
+    ) -> Plan:
+        """The best plan for the rate, checked; `options` are those of `planning_problem`.
+
+        One that was made lately is the same again: its `solve_s` says what it took then.
+        """
+        asked = pipeline, dict(profiles), rate_rps, options, solver
+        return await self._processes.asked(lambda worker: _question(worker, asked), deadline_s, Plan)
 
     def close(self) -> None:
         """End the processes that wait."""
         self._processes.close()
 
 
-def _question(worker: Worker, problem: Problem, solver: str) -> tuple[bool, bytes, bytes]:
-    """Whether what was kept is to be forgotten, the stages that are new to the worker, and the rest."""
-    stages = {id(stage): stage for stage in problem.stages}
-    forget = len(worker.known) + len(stages) > MOST_STAGES
+def _question(worker: Worker, asked: Any) -> tuple[bool, bytes, bytes]:
+    """Whether what was kept is to be forgotten, what is new to the worker to keep, and what is asked."""
+    body = io.BytesIO()
+    pickler = _Pickler(body)
+    pickler.dump(asked)
+    forget = len(worker.known) + len(pickler.found) > MOST_KEPT
     if forget:
         worker.known.clear()
-    new = {key: stage for key, stage in stages.items() if key not in worker.known}
-    # What it keeps is kept here too, so that no other stage has its number.
+    new = {key: each for key, each in pickler.found.items() if key not in worker.known}
+    # What it keeps is kept here too, so that nothing else has its number.
     worker.known.update(new)
-    body = io.BytesIO()
-    _Pickler(body, pickle.HIGHEST_PROTOCOL).dump((problem, solver))
-    return forget, pickle.dumps(new, pickle.HIGHEST_PROTOCOL), body.getvalue()
+    return forget, _dumped(new), body.getvalue()
 
 
-class _Pickler(pickle.Pickler):
+class _Plain(pickle.Pickler):
+    """Takes the mappings of files, which can only be read, as well."""
+
+    dispatch_table = dispatch_table | {MappingProxyType: lambda found: (dict, (dict(found),))}
+
+
+class _Pickler(_Plain):
+    """Leaves out what a process keeps; it is in `found`, by its number."""
+
+    def __init__(self, body: io.BytesIO) -> None:
+        super().__init__(body, pickle.HIGHEST_PROTOCOL)
+        self.found: dict[int, object] = {}
+
     def persistent_id(self, found: Any) -> int | None:
-        return id(found) if isinstance(found, StageProblem) else None
+        if not isinstance(found, KEPT):
+            return None
+        self.found[id(found)] = found
+        return id(found)
+
+
+def _dumped(found: Any) -> bytes:
+    body = io.BytesIO()
+    _Plain(body, pickle.HIGHEST_PROTOCOL).dump(found)
+    return body.getvalue()
 
 
 class _Unpickler(pickle.Unpickler):
-    """Puts the stages in that it was sent before."""
+    """Puts in what was sent before."""
 
-    def __init__(self, body: bytes, stages: dict[int, StageProblem]) -> None:
+    def __init__(self, body: bytes, kept: Mapping[int, object]) -> None:
         super().__init__(io.BytesIO(body))
-        self._stages = stages
+        self._kept = kept
 
-    def persistent_load(self, number: Any) -> StageProblem:
-        return self._stages[number]
+    def persistent_load(self, number: Any) -> object:
+        return self._kept[number]
 
 
 class _Answering:
     """The end of the process."""
 
     def __init__(self) -> None:
-        self._stages: dict[int, StageProblem] = {}
+        self._kept: dict[int, object] = {}
+        self._plans = Remembered(REMEMBERED)
 
     def __call__(self, question: tuple[bool, bytes, bytes], deadline: Deadline) -> Plan:
         forget, new, body = question
         if forget:
-            self._stages.clear()
-        # Only ever from the process that started this one, over a pipe that nobody else has.
-        self._stages.update(pickle.loads(new))  # noqa: S301
-        problem, solver = _Unpickler(body, self._stages).load()
-        return solve(problem, solver, deadline.remaining_s)
+            self._kept.clear()
+        # Only ever from the process that started this one, over a socket that nobody else has.
+        self._kept.update(pickle.loads(new))  # noqa: S301
+        pipeline, profiles, rate_rps, options, solver = _Unpickler(body, self._kept).load()
+        problem = planning_problem(pipeline, profiles, rate_rps, **options)
+        return self._plans.solve(problem, solver, deadline.remaining_s)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
 """Processes that answer questions one after the other, and are killed where they do not in time.
 
 Each reads pickled questions with their limits and writes pickled answers, each after its length in eight
-bytes. Both ends are this package, over a pipe of its own. Processes are kept for the next question; several
-threads get one each.
+bytes. Both ends are this package, over a socket of its own. Processes are kept for the next question; several
+who ask at once get one each. A thread waits for its answer, and so does a task of an event loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import gc
 import os
 import pickle
-import selectors
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
 from ipa.control.computing import COMPUTING
@@ -31,6 +34,12 @@ START_S = 30.0
 LENGTH = struct.Struct("<Q")
 # No question and no answer is longer: a column takes nine bytes, and a program has some thousands of columns.
 LONGEST = 1 << 28
+# Read at once; most answers are shorter.
+CHUNK = 1 << 16
+# An answer that nobody waits for any more may take so long: about what starting another process would.
+UNWANTED_S = 1.0
+# There is a process for each question: threads of the vector library would wait for each other.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Processes:
@@ -47,26 +56,79 @@ class Processes:
 
     def ask(self, question: Callable[[Worker], Any], limit_s: Callable[[], float], kind: type[A]) -> A:
         """The answer to what is asked of one of them; errors of ours that it answers are raised."""
-        worker = self._take()
+        worker = self._take() or Worker(self._command())
         seconds = limit_s()
-        try:
+        with self._held(worker, seconds):
             asked = question(worker), seconds
             with COMPUTING.away():
                 answer = worker.ask(asked, seconds + self._grace_s)
-            if not isinstance(answer, (kind, IpaError)):
-                raise TypeError(f"a {type(answer).__name__}")
+            found = _of_kind(answer, kind)
+        return _answered(found)
+
+    async def asked(self, question: Callable[[Worker], Any], limit_s: float, kind: type[A]) -> A:
+        """As `ask`, for an event loop.
+
+        Cancelled, it first waits a moment for the answer, which mostly comes sooner than another process
+        would start. Once it ends the process is free or was killed.
+        """
+        asking = asyncio.ensure_future(self._asked(question, limit_s, kind))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.wait([asking], timeout=UNWANTED_S)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            raise
+
+    async def _asked(self, question: Callable[[Worker], Any], limit_s: float, kind: type[A]) -> A:
+        worker = self._take() or await self._started()
+        with self._held(worker, limit_s):
+            answer = await worker.asked((question(worker), limit_s), limit_s + self._grace_s)
+            found = _of_kind(answer, kind)
+        return _answered(found)
+
+    def close(self) -> None:
+        """End the processes that wait."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.kill()
+
+    def _take(self) -> Worker | None:
+        """The one that answered last: what it keeps is the newest."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def _keep(self, worker: Worker) -> None:
+        with self._lock:
+            self._idle.append(worker)
+
+    async def _started(self) -> Worker:
+        """One more, which takes a while. It is kept where nobody waits for it any more."""
+        starting = asyncio.ensure_future(asyncio.to_thread(Worker, self._command()))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._keep_started)
+            raise
+
+    def _keep_started(self, starting: asyncio.Future[Worker]) -> None:
+        if not starting.cancelled() and starting.exception() is None:
+            self._keep(starting.result())
+
+    @contextmanager
+    def _held(self, worker: Worker, limit_s: float) -> Iterator[None]:
+        """Keep the worker where it answers; where it does not kill it, and say what that means."""
+        try:
+            yield
         except BaseException as error:
             worker.kill()
             if not isinstance(error, Exception):
                 raise
             # On a busy machine its own alarm may come before us.
             late = TimeoutError() if worker.was_alarmed else error
-            raise self._failure(late, seconds) from error
-        with self._lock:
-            self._idle.append(worker)
-        if isinstance(answer, IpaError):
-            raise answer
-        return answer
+            raise self._failure(late, limit_s) from error
+        self._keep(worker)
 
     def _failure(self, error: Exception, limit_s: float) -> IpaError:
         """What it means that a process gave no answer; what it sent may be anything."""
@@ -76,47 +138,66 @@ class Processes:
             return SolverError(f"the process of {self._name} ended before it answered")
         return SolverError(f"the process of {self._name} answered what cannot be read")
 
-    def close(self) -> None:
-        """End the processes that wait."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for worker in idle:
-            worker.kill()
 
-    def _take(self) -> Worker:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return Worker(self._command())
+def _of_kind(answer: Any, kind: type[A]) -> A | IpaError:
+    if isinstance(answer, kind | IpaError):
+        return answer
+    raise TypeError(f"a {type(answer).__name__}")
+
+
+def _answered(found: A | IpaError) -> A:
+    if isinstance(found, IpaError):
+        raise found
+    return found
 
 
 class Worker:
-    """One process and its pipe. `known` is what it was sent that it keeps."""
+    """One process and its socket. `known` is what it was sent that it keeps."""
 
     def __init__(self, command: list[str]) -> None:
         self.known: dict[int, object] = {}
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-        )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                command, stdin=theirs.fileno(), stdout=theirs.fileno(), env={**os.environ, **ONE_THREAD}
+            )
         try:
-            self._read(START_S)
+            self._receive(Deadline(START_S))
         except Exception as error:
             self.kill()
             raise SolverError(f"the process did not start: {' '.join(command)}") from error
 
     def ask(self, question: Any, limit_s: float) -> Any:
         """The answer; TimeoutError where it is not there in time, EOFError where the process ended."""
-        assert self._process.stdin is not None
         deadline = Deadline(limit_s)
-        # It may be stopped, and a pipe holds less than a large program.
-        write(self._process.stdin, question, deadline)
-        return self._read(deadline.remaining_s)
+        # It may be stopped, and a socket holds less than a large program.
+        self._wait_until(deadline)
+        self._socket.sendall(framed(question))
+        return self._receive(deadline)
 
-    def _read(self, limit_s: float) -> Any:
-        assert self._process.stdout is not None
-        return _received(self._process.stdout, Deadline(limit_s))
+    async def asked(self, question: Any, limit_s: float) -> Any:
+        """As `ask`, for an event loop."""
+        loop, found = asyncio.get_running_loop(), bytearray()
+        self._socket.setblocking(False)
+        async with asyncio.timeout(limit_s):
+            await loop.sock_sendall(self._socket, framed(question))
+            while missing(found):
+                _add(found, await loop.sock_recv(self._socket, CHUNK))
+        return _unframed(found)
+
+    def _receive(self, deadline: Deadline) -> Any:
+        found = bytearray()
+        while missing(found):
+            self._wait_until(deadline)
+            _add(found, self._socket.recv(CHUNK))
+        return _unframed(found)
+
+    def _wait_until(self, deadline: Deadline) -> None:
+        """Have the socket wait no longer; TimeoutError where the time is up."""
+        left_s = deadline.remaining_s
+        if not left_s:
+            raise TimeoutError
+        self._socket.settimeout(left_s)
 
     @property
     def was_alarmed(self) -> bool:
@@ -127,45 +208,34 @@ class Worker:
         """End the process, whatever it does."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._socket.close()
 
 
-def write(pipe: IO[bytes], message: Any, deadline: Deadline | None = None) -> None:
-    """Write all of it; TimeoutError where a pipe that does not block is not read in time."""
+def framed(message: Any) -> bytes:
+    """The message as it is sent."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    whole = memoryview(LENGTH.pack(len(body)) + body)
-    while whole:
-        if deadline is not None:
-            _wait(pipe, selectors.EVENT_WRITE, deadline)
-        whole = whole[pipe.write(whole) or 0 :]
+    return LENGTH.pack(len(body)) + body
 
 
-def _wait(pipe: IO[bytes], event: int, deadline: Deadline) -> None:
-    with selectors.DefaultSelector() as ready:
-        ready.register(pipe, event)
-        if not ready.select(deadline.remaining_s):
-            raise TimeoutError
-
-
-def _received(pipe: IO[bytes], deadline: Deadline) -> Any:
-    (length,) = LENGTH.unpack(_bytes(pipe, LENGTH.size, deadline))
-    if length > LONGEST:
+def missing(found: bytearray) -> int:
+    """How many bytes are known to be missing of a message; ValueError where it is none of ours."""
+    if len(found) < LENGTH.size:
+        return LENGTH.size - len(found)
+    (length,) = LENGTH.unpack_from(found)
+    if length > LONGEST or len(found) > LENGTH.size + length:
         raise ValueError(f"{length} bytes")
-    # Only ever from the process that was started above, over a pipe that nobody else has.
-    return pickle.loads(_bytes(pipe, length, deadline))  # noqa: S301
+    return int(LENGTH.size + length - len(found))
 
 
-def _bytes(pipe: IO[bytes], count: int, deadline: Deadline) -> bytes:
-    found = bytearray()
-    while len(found) < count:
-        _wait(pipe, selectors.EVENT_READ, deadline)
-        part = pipe.read(count - len(found))
-        if not part:
-            raise EOFError
-        found += part
-    return bytes(found)
+def _add(found: bytearray, part: bytes) -> None:
+    if not part:
+        raise EOFError
+    found += part
+
+
+def _unframed(found: bytearray) -> Any:
+    # Only ever from the process that was started above, over a socket that nobody else has.
+    return pickle.loads(memoryview(found)[LENGTH.size :])  # noqa: S301
 
 
 def serve_parent(answer: Callable[[Any, Deadline], Any]) -> None:
@@ -178,6 +248,8 @@ def serve_parent(answer: Callable[[Any, Deadline], Any]) -> None:
 
 def serve(answer: Callable[[Any, Deadline], Any], source: IO[bytes], sink: IO[bytes]) -> None:
     """Answer questions until the source ends."""
+    # What was imported stays: to look through it again and again would take longer than most answers.
+    gc.freeze()
     _send(sink, "ready")
     while header := source.read(LENGTH.size):
         (length,) = LENGTH.unpack(header)
@@ -193,5 +265,5 @@ def serve(answer: Callable[[Any, Deadline], Any], source: IO[bytes], sink: IO[by
 
 
 def _send(sink: IO[bytes], message: Any) -> None:
-    write(sink, message)
+    sink.write(framed(message))
     sink.flush()

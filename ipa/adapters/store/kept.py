@@ -20,6 +20,8 @@ from ipa.model.errors import IpaError, NotFoundError
 log = logging.getLogger("ipa.store")
 # Of some 4 kB each.
 MOST_PLANS = 20_000
+# Of these more there may be before the oldest are let go, which need not be with every write.
+SPARE_PLANS = 500
 # Plans wait so long for each other, so that they are written together.
 FLUSH_S = 0.2
 # A retry comes within minutes, at worst after a weekend.
@@ -29,7 +31,7 @@ LONGEST_S = 300.0
 
 
 class PlanRows:
-    """The newest `most` plans, on disk a moment after they were made.
+    """The newest `most` plans and some older ones, on disk a moment after they were made.
 
     Written together, since each transaction waits for the disk and what-ifs come by the hundred: decisions of
     the loops must not wait behind them. What a crash loses of them is made again by asking again.
@@ -38,13 +40,17 @@ class PlanRows:
     def __init__(self, engine: Engine, most: int = MOST_PLANS) -> None:
         self._engine, self._most = engine, most
         self._lock = threading.Lock()
-        self._waiting: dict[str, KeptPlan] = {}
+        # With its text, which is made as the plan comes: that of many at once would hold everybody up.
+        self._waiting: dict[str, tuple[KeptPlan, str]] = {}
         self._timer: threading.Timer | None = None
+        # Written since the oldest were let go; unknown after a start.
+        self._written = SPARE_PLANS
 
     def keep(self, plan: KeptPlan) -> None:
         """Keep it, and let go of those that are too many."""
+        text = KEPT_PLAN.text(plan)
         with self._lock:
-            self._waiting[plan.plan_id] = plan
+            self._waiting[plan.plan_id] = plan, text
             if len(self._waiting) > self._most:
                 self._waiting.pop(next(iter(self._waiting)))
             if self._timer is None:
@@ -57,7 +63,7 @@ class PlanRows:
         with self._lock:
             waiting = self._waiting.get(plan_id)
         if waiting is not None:
-            return waiting
+            return waiting[0]
         with reading(self._engine) as connection:
             body = connection.scalar(select(PlanRow.body).where(PlanRow.plan_id == plan_id))
         if body is None:
@@ -74,16 +80,17 @@ class PlanRows:
             self._timer = None
         if not waiting:
             return
-        rows = [
-            {"plan_id": plan.plan_id, "pipeline": plan.pipeline, "body": KEPT_PLAN.text(plan)}
-            for plan in waiting
-        ]
+        rows = [{"plan_id": plan.plan_id, "pipeline": plan.pipeline, "body": text} for plan, text in waiting]
+        written = self._written + len(rows)
         with writing(self._engine, lock_of("plans", "")) as connection:
             connection.execute(insert(PlanRow), rows)
-            newest = connection.scalar(select(func.max(PlanRow.seq))) or 0
-            connection.execute(delete(PlanRow).where(PlanRow.seq <= newest - self._most))
+            if written >= SPARE_PLANS:
+                newest = connection.scalar(select(func.max(PlanRow.seq))) or 0
+                connection.execute(delete(PlanRow).where(PlanRow.seq <= newest - self._most))
+                written = 0
+        self._written = written
         with self._lock:
-            for plan in waiting:
+            for plan, _ in waiting:
                 self._waiting.pop(plan.plan_id, None)
 
     def close(self) -> None:
