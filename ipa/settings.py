@@ -34,8 +34,8 @@ class Settings:
     api_expensive_rps: float = 400.0
     # So many of them are computed at once: the loops need a core too.
     api_solves: int = 2
-    # So many more may wait for that, which is about a tenth of a second; who waited longer would ask anew.
-    api_waiting_solves: int = 32
+    # So many more may wait for that: about a twentieth of a second. Who comes beyond is refused at once.
+    api_waiting_solves: int = 16
     # How it is known who asks: keys (`ipa key`), oidc, kubernetes, or several with commas between. Empty:
     # nobody has to say, and only this machine is listened to.
     auth: str = ""

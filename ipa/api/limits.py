@@ -124,7 +124,7 @@ class Gate:
 class Limits:
     """Those of one service."""
 
-    def __init__(self, rate_rps: float = 400.0, solves: int = 2, waiting: int = 32) -> None:
+    def __init__(self, rate_rps: float = 400.0, solves: int = 2, waiting: int = 16) -> None:
         self.buckets = Buckets(rate_rps)
         self.solves = Gate(solves, waiting)
 
