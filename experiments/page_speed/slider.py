@@ -26,7 +26,7 @@ MOVE = """async ([least, most, times]) => {
     await new Promise((resolve) => setTimeout(resolve, 50));
     const changed = new Promise((resolve) => {
       const watch = new MutationObserver(() => { watch.disconnect(); resolve(); });
-      watch.observe(box, { childList: true });
+      watch.observe(box, { childList: true, subtree: true });
     });
     const began = performance.now();
     slider.value = String(least + ((most - least) * at) / times);

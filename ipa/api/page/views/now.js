@@ -6,7 +6,6 @@ import { clock, el, plain, putter } from "../dom.js";
 import { Graph } from "../graph.js";
 import { chips, reason, tiles } from "../parts.js";
 import { hashOf } from "../place.js";
-import { Deeds } from "./now-deeds.js";
 
 const COUNT_MS = 200;
 const CHANGES = 5;
@@ -18,8 +17,8 @@ export async function open(root, place, tools) {
   const gone = new AbortController(), put = putter();
   const parts = frame(name);
   root.append(...parts.all);
-  const graph = new Graph(parts.graph), deeds = new Deeds(parts.deeds, name, tools, base);
-  let list = [], tick = null, told = null, due = null, tickS = 1;
+  const graph = new Graph(parts.graph);
+  let deeds = null, list = [], tick = null, told = null, due = null, tickS = 1;
 
   async function update() {
     const status = await ask(`${base}/status`, { signal: gone.signal });
@@ -32,7 +31,7 @@ export async function open(root, place, tools) {
     tickS = live.tick_s;
     const [kind, words] = reason(status);
     put(parts.chips, [control, live.degraded, live.settled, status.standing], () => chips(status));
-    deeds.see(status);
+    deeds?.see(status);
     put(parts.reason, [control, live.reason, live.detail, live.degraded], () => words);
     parts.reason.className = `banner ${kind}`;
     if (told !== live.reason) tools.say(parts.reason.querySelector("b").textContent);
@@ -50,15 +49,25 @@ export async function open(root, place, tools) {
     parts.ring.style.strokeDashoffset = String(left === null ? 100 : 100 - Math.min(left / tickS, 1) * 100);
   }
 
+  async function prepare() {
+    const { Deeds } = await import("./now-deeds.js");
+    if (!gone.signal.aborted) deeds ??= new Deeds(parts.deeds, name, tools, base);
+  }
+
   await update();
+  // Not before the picture is there; what fails is loaded again with the next look.
+  prepare().then(update).catch(() => {});
   const counting = setInterval(count, COUNT_MS);
   return {
-    update,
+    update: async () => {
+      await update();
+      if (!deeds) await prepare();
+    },
     close() {
       gone.abort();
       clearInterval(counting);
       graph.close();
-      deeds.close();
+      deeds?.close();
     },
   };
 }

@@ -3,7 +3,6 @@
 import { ask } from "../ask.js";
 import { el } from "../dom.js";
 import { Comparison } from "./what-if-answer.js";
-import { applying } from "./what-if-apply.js";
 import { Control, NAMES, bodyOf, controlsOf, furtherOf } from "./what-if-controls.js";
 import { Background } from "./what-if-more.js";
 
@@ -52,17 +51,24 @@ class WhatIf {
     this.comparison.foot.append(this.apply);
     this.comparison.see(this.status);
     await this.plan();
+    // Not before the plan is there; what fails is loaded again with the next look.
+    this.prepare().catch(() => {});
+  }
+
+  async prepare() {
+    this.applying ??= (await import("./what-if-apply.js")).applying;
+    this.offer();
   }
 
   get mayApply() { return this.tools.may("apply", this.name); }
 
   /** To who may, where there is something to apply. */
-  offer() { this.apply.hidden = !(this.mayApply && !this.comparison.error && this.comparison.isChange); }
+  offer() { this.apply.hidden = !(this.applying && this.mayApply && !this.comparison.error && this.comparison.isChange); }
 
   /** For the plan that is on the page now, whatever is planned meanwhile. */
   startApplying() {
     const { answer: plan, tag, status, pipeline, tools } = this;
-    this.deed = applying({ plan, tag, status, pipeline, tools, planAgain: () => this.plan() });
+    this.deed = this.applying({ plan, tag, status, pipeline, tools, planAgain: () => this.plan() });
   }
 
   /** The controls; anew when another objective is chosen, since others are its SLA and weights. */
@@ -154,7 +160,7 @@ class WhatIf {
     this.status = await ask(`${this.base}/status`, { signal: this.closing.signal });
     const { live } = this.status;
     this.comparison.see(this.status);
-    this.offer();
+    await this.prepare();
     if (this.answer) this.deed?.see(this.status);
     // A plan is refused once what it was made from is another.
     const isStale = live.revision !== before.revision;
