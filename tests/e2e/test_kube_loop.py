@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ipa.model.decision import ReasonCode
-from ipa.model.pipeline import SeldonRun, SeldonTarget
 from tests.fakes.kube import FaultKind, Trouble
-from tests.fakes.looped import Json, Looped, applied, looped, troubled
-from tests.fakes.world import PIPELINE as LOCAL
+from tests.fakes.looped import PIPELINE, Json, Looped, applied, looped, troubled
 from tests.fakes.world import SMALLEST, ours, profiled
-
-PIPELINE = replace(
-    LOCAL,
-    seldon=SeldonTarget("pages"),
-    stages=tuple(
-        replace(
-            stage,
-            variants=tuple(
-                replace(one, seldon=SeldonRun(image="model:1", env={"MODEL_VARIANT": one.name}))
-                for one in stage.variants
-            ),
-        )
-        for stage in LOCAL.stages
-    ),
-)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,29 @@ from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import Pipeline, SeldonRun, SeldonTarget
 from ipa.model.plan import StageConfig
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
+from tests.fakes.world import PIPELINE as LOCAL
 from tests.fakes.world import window_max
 
 Json = dict[str, Any]
+PIPELINE = replace(
+    LOCAL,
+    seldon=SeldonTarget("pages"),
+    stages=tuple(
+        replace(
+            stage,
+            variants=tuple(
+                replace(one, seldon=SeldonRun(image="model:1", env={"MODEL_VARIANT": one.name}))
+                for one in stage.variants
+            ),
+        )
+        for stage in LOCAL.stages
+    ),
+)
 SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=90.0, quarantine_s=600.0)
 
 

@@ -36,8 +36,8 @@ from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl, Rollout, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.pipeline import Pipeline
-from tests.e2e.test_kube_loop import PIPELINE, SETTINGS
 from tests.fakes.kube import FakeKube
+from tests.fakes.looped import PIPELINE, SETTINGS
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.world import ours, planner, profiled, window_max
 

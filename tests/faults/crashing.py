@@ -22,9 +22,9 @@ from ipa.control.guards import bound_faults
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Mode
 from ipa.model.plan import StageConfig
-from tests.e2e.test_kube_loop import PIPELINE, SETTINGS, troubled
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
+from tests.fakes.looped import PIPELINE, SETTINGS, troubled
 from tests.fakes.world import SMALLEST
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -280,7 +280,7 @@ def _nothing(_kube: FakeKube) -> None:
 
 
 def _crash_loop(kube: FakeKube) -> None:
-    kube.cluster.trouble_of = troubled(Trouble.CRASH)
+    kube.cluster.trouble_of = troubled(Trouble.CRASH, "big")
 
 
 def _fault(kind: FaultKind, **when: Any) -> Callable[[FakeKube], None]:

@@ -25,9 +25,9 @@ from ipa.adapters.files.written import pipeline_to_mapping
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import read
 from ipa.adapters.kube.workload import SeldonWorkload
-from tests.e2e.test_kube_loop import PIPELINE
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
+from tests.fakes.looped import PIPELINE
 from tests.fakes.world import PROFILES, SMALLEST
 from tests.faults.table import Case
 

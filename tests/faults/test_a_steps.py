@@ -19,10 +19,10 @@ from ipa.model.decision import Action, Change, Decision, Mode
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
-from tests.e2e.test_kube_loop import PIPELINE as KUBE_PIPELINE
-from tests.e2e.test_kube_loop import SETTINGS
 from tests.fakes import world
 from tests.fakes.kube import FakeKube
+from tests.fakes.looped import PIPELINE as KUBE_PIPELINE
+from tests.fakes.looped import SETTINGS
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.world import SMALLEST, Scenario, ours, profiled, scenario, window_max
 from tests.faults.table import Case

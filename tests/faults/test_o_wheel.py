@@ -22,8 +22,10 @@ pytestmark = [pytest.mark.xdist_group("wheel"), pytest.mark.timeout(300)]
 
 def said(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
     """What a command prints; fails with all it says where it fails."""
+    # Our own settings are not those of the tests.
+    around = {name: value for name, value in os.environ.items() if not name.startswith("IPA_")}
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, check=False, capture_output=True, text=True
+        command, cwd=cwd, env={**around, **environment}, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
