@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.bymilp import Solvers
@@ -16,18 +15,11 @@ COMPLETE = (Termination.OPTIMAL, Termination.INFEASIBLE)
 # What took no more than this part of its time left nothing untried.
 UNHURRIED = 0.5
 
-# Solves as `solve` does: a problem, by the solver of that name, within so many seconds.
-Elsewhere = Callable[[Problem, str, float], Plan]
-
 
 class Remembered:
-    """Solves, and has the newest `most` plans at hand: equal problems have equal plans.
+    """Solves, and has the newest `most` plans at hand: equal problems have equal plans."""
 
-    `elsewhere` solves in the place of this process.
-    """
-
-    def __init__(self, most: int, elsewhere: Elsewhere | None = None) -> None:
-        self._elsewhere = elsewhere
+    def __init__(self, most: int) -> None:
         # Threads append and look through a copy.
         self._kept: deque[tuple[tuple[object, ...], Problem, Plan]] = deque(maxlen=most)
 
@@ -46,10 +38,7 @@ class Remembered:
         for kept_key, kept_problem, kept in tuple(self._kept):
             if kept_key == key and kept_problem == problem:
                 return kept
-        if self._elsewhere is not None and explain and solvers is None:
-            plan = self._elsewhere(problem, solver, deadline_s)
-        else:
-            plan = solve(problem, solver, deadline_s, explain=explain, solvers=solvers)
+        plan = solve(problem, solver, deadline_s, explain=explain, solvers=solvers)
         if plan.termination in COMPLETE and plan.solve_s <= UNHURRIED * deadline_s:
             self._kept.append((key, problem, plan))
         return plan
