@@ -413,7 +413,7 @@ def test_k15_a_person_edits_replicas(case: Case, seed: int) -> None:
         world.sound()
 
 
-# Over the API server and the real adapter; the other seeds over a workload in memory, several times faster.
+# Over the API server and the real adapter; all of them over a workload in memory, several times faster.
 API_SEEDS = int(os.environ.get("IPA_FAULT_SEEDS", "100"))
 SEEDS = 1000
 
@@ -482,11 +482,11 @@ class Slow(FakeWorkload):
         return super().rollout(pipeline, change)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_k17_random_delay_in_memory(case: Case) -> None:
-    case.seeds = f"{API_SEEDS}–{SEEDS - 1}"
+    case.seeds = f"0–{SEEDS - 1}"
     violating = []
-    for seed in range(API_SEEDS, SEEDS):
+    for seed in range(SEEDS):
         source = random.Random(seed)
         low, high = source.choice([1.0, 5.0]), source.choice([8.0, 15.0, HIGH_RPS])
         step_s = source.uniform(0.0, 40.0)
