@@ -9,13 +9,19 @@ from fastapi import APIRouter
 
 from ipa.api.gate import Asker
 from ipa.model.access import EVERYWHERE, Identity, Operation
+from ipa.model.pipeline import Pipeline
 
+ORDER = tuple(Operation)
+# What a role may allow with some pipelines by their names.
+OF_ONE = (Operation.CONTROL, Operation.APPLY)
+# A cluster is asked of each name: of more pipelines than these it is told what holds for their namespaces.
+MOST_NAMED = 50
 router = APIRouter(prefix="/v1", tags=["health"])
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedView:
-    """What may be done with a pipeline, because of its namespace."""
+    """What may be done with a pipeline."""
 
     pipeline: str
     namespace: str
@@ -43,13 +49,17 @@ def get_me(asker: Asker) -> MeView:
     identity, pipelines = asker.identity, asker.services.pipelines
     namespaces = {pipeline.namespace for pipeline in pipelines.values()}
     allowed = _allowed(identity, {*namespaces, EVERYWHERE})
+    by_name = OF_ONE if len(pipelines) <= MOST_NAMED else ()
+
+    def of(pipeline: Pipeline) -> AllowedView:
+        there = allowed[pipeline.namespace]
+        more = (each for each in by_name if identity.may(each, pipeline.namespace, pipeline))
+        return AllowedView(pipeline.name, pipeline.namespace, tuple(sorted({*there, *more}, key=ORDER.index)))
+
     return MeView(
         name=identity.name,
         everywhere=allowed[EVERYWHERE],
-        pipelines=tuple(
-            AllowedView(name, pipelines[name].namespace, allowed[pipelines[name].namespace])
-            for name in sorted(pipelines)
-        ),
+        pipelines=tuple(of(pipelines[name]) for name in sorted(pipelines)),
     )
 
 

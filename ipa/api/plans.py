@@ -148,7 +148,8 @@ def _may_apply(asker: Admitted, plan_id: str) -> KeptPlan | NotFoundError:
         kept = _seen_plan(asker.services, plan_id)
     except NotFoundError as error:
         return error
-    asker.must(Operation.APPLY, asker.services.pipelines[kept.pipeline].namespace)
+    pipeline = asker.services.pipelines[kept.pipeline]
+    asker.must(Operation.APPLY, pipeline.namespace, pipeline)
     return kept
 
 

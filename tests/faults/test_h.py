@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import jwt
@@ -301,11 +302,26 @@ def test_h2_a_right_to_some_objects_is_one_to_those_pipelines(
     reviewer.tokens["hers"] = User("ada")
     reviewer.let("ada", "default", "get")
     reviewer.let("ada", "default", "patch", name="another")
-    by_cluster = KubeIdentities(connect(), VirtualClock())
+    clock = VirtualClock()
+    by_cluster = KubeIdentities(connect(), clock)
     api, hers = ApiClient(replace(services, authenticators=(by_cluster,))), {"Authorization": "Bearer hers"}
-    case.equal("with a right to another's", api.post(PAUSE, {}, headers=hers).status_code, 403)
+
+    def shown() -> set[str]:
+        (mine,) = api.get("/v1/me", headers=hers).json()["pipelines"]
+        return {each for each in mine["operations"] if each in ("apply", "control")}
+
+    def applied() -> int:
+        plan = api.post("/v1/pipelines/ocr/plans", {"rate_rps": 2.0}, headers=hers)
+        tags = {"If-Match": plan.headers["ETag"], "Idempotency-Key": uuid4().hex}
+        return api.post(f"{plan.headers['Location']}:apply", {}, headers={**hers, **tags}).status_code
+
+    refused = (api.post(PAUSE, {}, headers=hers).status_code, applied(), shown())
+    case.equal("with a right to another's", refused, (403, 403, set()))
     reviewer.let("ada", "default", "patch", name="ocr-deployed")
-    case.equal("with a right to the pipeline's own", api.post(PAUSE, {}, headers=hers).status_code, 200)
+    # What was refused is remembered for reads.
+    clock.wait(KEEP_S + 1)
+    granted = (applied(), api.post(PAUSE, {}, headers=hers).status_code, shown())
+    case.equal("with a right to the pipeline's own", granted, (200, 200, {"apply", "control"}))
 
 
 def test_h3_a_right_that_is_taken_away(case: Case, kube: FakeKube, connect: Any) -> None:
