@@ -161,10 +161,13 @@ def test_a_plan_that_went_stale_says_what_moved_and_is_made_again(
         expect(dialog.get_by_role("alert")).to_contain_text("what runs: it was at revision")
         assert serious(page) == []
         dialog.get_by_role("button", name="Plan again").press("Enter")
-        expect(dialog).to_have_count(0)
+        # The plan of now, asked about anew.
+        expect(dialog.get_by_role("heading", name="Apply this plan to ocr?")).to_be_visible()
         assert requested(world) == []
-        confirm(deed(page, "Apply …"), "Apply")
+        confirm(dialog, "Apply")
         expect(page.get_by_role("heading", name="Applied: requested")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name="Apply …")).to_be_focused()
 
 
 def test_a_hold_says_why_and_what_to_do(browser: Browser, world: FakeWorld) -> None:

@@ -68,7 +68,14 @@ class WhatIf {
   /** For the plan that is on the page now, whatever is planned meanwhile. */
   startApplying() {
     const { answer: plan, tag, status, pipeline, tools } = this;
-    this.deed = this.applying({ plan, tag, status, pipeline, tools, planAgain: () => this.plan() });
+    this.deed = this.applying({ plan, tag, status, pipeline, tools, planAgain: () => this.planAgain() });
+  }
+
+  /** What it was made from has moved: the plan of now, to be looked at once more. */
+  async planAgain() {
+    await this.plan();
+    this.offer();
+    if (!this.apply.hidden && !this.closing.signal.aborted) this.startApplying();
   }
 
   /** The controls; anew when another objective is chosen, since others are its SLA and weights. */
@@ -109,13 +116,18 @@ class WhatIf {
     this.resting = setTimeout(() => this.rested(), REST_MS);
   }
 
-  /** The best plan for what is set now. One question at a time, and of those that come meanwhile the last. */
-  async plan() {
-    if (this.isAsking) {
-      if (!this.isWanted) this.impatient = setTimeout(() => this.running.abort(), this.askedAt + PATIENCE_MS - performance.now());
-      this.isWanted = true;
-      return;
-    }
+  /**
+   * The best plan for what is set now. One question at a time, and of those that come meanwhile the last. Resolves
+   * once none is wanted any more.
+   */
+  plan() {
+    if (!this.isAsking) return (this.planned = this.planNow());
+    if (!this.isWanted) this.impatient = setTimeout(() => this.running.abort(), this.askedAt + PATIENCE_MS - performance.now());
+    this.isWanted = true;
+    return this.planned;
+  }
+
+  async planNow() {
     if (!this.hasRate()) return this.refused(NO_RATE);
     this.isAsking = true;
     this.running = new AbortController();
