@@ -43,6 +43,8 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 def deed(page: Page, button: str) -> Locator:
     """The dialog that this button opens, with the focus within."""
+    # One that closes gives the focus back a moment later.
+    expect(page.get_by_role("dialog")).to_have_count(0)
     opener = page.get_by_role("button", name=button)
     opener.focus()
     page.keyboard.press("Enter")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -233,10 +234,10 @@ def test_all_that_follows_is_read_by_everyone(browser: Browser, url: str, scheme
 def test_the_last_move_wins_over_one_that_is_still_planned(browser: Browser, world: FakeWorld) -> None:
     services, may_answer = viewed(world), threading.Event()
 
-    def slow(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+    async def slow(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
         if rate_rps == 7:
-            assert may_answer.wait(60)
-        return services.plan(pipeline, rate_rps, **options)
+            assert await asyncio.to_thread(may_answer.wait, 60)
+        return await services.plan(pipeline, rate_rps, **options)
 
     with serving(replace(services, plan=slow)) as url, opened(browser, f"{url}#/what-if/ocr") as page:
         rate = page.locator("#what-if-rate_rps")
