@@ -11,7 +11,6 @@ from ipa.api.gate import Asker
 from ipa.model.access import EVERYWHERE, Identity, Operation
 from ipa.model.pipeline import Pipeline
 
-ORDER = tuple(Operation)
 # What a role may allow with some pipelines by their names.
 OF_ONE = (Operation.CONTROL, Operation.APPLY)
 # A cluster is asked of each name: of more pipelines than these it is told what holds for their namespaces.
@@ -53,8 +52,10 @@ def get_me(asker: Asker) -> MeView:
 
     def of(pipeline: Pipeline) -> AllowedView:
         there = allowed[pipeline.namespace]
-        more = (each for each in by_name if identity.may(each, pipeline.namespace, pipeline))
-        return AllowedView(pipeline.name, pipeline.namespace, tuple(sorted({*there, *more}, key=ORDER.index)))
+        # What is allowed with all of a namespace need not be asked of one.
+        more = {it for it in by_name if it not in there and identity.may(it, pipeline.namespace, pipeline)}
+        operations = tuple(each for each in Operation if each in there or each in more)
+        return AllowedView(pipeline.name, pipeline.namespace, operations)
 
     return MeView(
         name=identity.name,

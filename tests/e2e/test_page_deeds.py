@@ -25,17 +25,6 @@ WHAT_IF = "#/what-if/ocr?rate_rps=12"
 
 
 @pytest.fixture
-def world() -> FakeWorld:
-    return FakeWorld().play(57)
-
-
-@pytest.fixture
-def url(world: FakeWorld) -> Iterator[str]:
-    with serving(viewed(world)) as url:
-        yield url
-
-
-@pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     with opened(browser, f"{url}{WHAT_IF}") as page:
         yield page

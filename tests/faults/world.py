@@ -28,35 +28,21 @@ from ipa.control.guards import GuardSettings
 from ipa.control.loop import ControlLoop, World
 from ipa.control.ports import PipelineControl, Workload
 from ipa.model.decision import Action, Decision, Event, Mode, ReasonCode
-from ipa.model.pipeline import Pipeline, SeldonRun, SeldonTarget
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.ours import Ours
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import Json
+from tests.fakes.looped import PIPELINE
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
-from tests.fakes.world import PIPELINE as LOCAL
 from tests.fakes.world import SMALLEST, VARIANTS, planner, profiled, window_max
 from tests.faults.inprocess import Pool
 from tests.faults.invariants import BATCH, TOKEN, Configs, Invariants, configs_of, cores_of
 from tests.faults.plain import PlainWorkload
 
 NAMESPACE, NAME = "default", "pages"
-PIPELINE = replace(
-    LOCAL,
-    seldon=SeldonTarget(NAME, NAMESPACE),
-    stages=tuple(
-        replace(
-            stage,
-            variants=tuple(
-                replace(one, seldon=SeldonRun(image="model:1", env={"MODEL_VARIANT": one.name}))
-                for one in stage.variants
-            ),
-        )
-        for stage in LOCAL.stages
-    ),
-)
 SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=60.0, quarantine_s=120.0)
 QUIET = frozenset({ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE})
 
