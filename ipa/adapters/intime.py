@@ -44,15 +44,21 @@ class InTime:
 
     def __call__(self, load: LoadHistory) -> Forecast:
         """The peak expected. Errors are the forecaster's."""
-        with self._lock:
-            if self._late >= MOST_LATE:
-                return self._last(load, f"not asked: {self._late} answers are late already")
-            worker = self._idle.pop() if self._idle else _Worker(self._forecaster, self._ended)
+        worker = self._free()
+        if worker is None:
+            return self._last(load, f"not asked: {MOST_LATE} answers are late already")
         asked = worker.ask(load)
         if not self._wait(asked.done, self._limit_s) and self._gave_up(asked):
             log.warning("no forecast within %g s", self._limit_s)
             return self._last(load, f"no answer within {self._limit_s:g} s")
         return asked.result()
+
+    def _free(self) -> _Worker | None:
+        """One that may be asked; None where too many are late."""
+        with self._lock:
+            if self._late >= MOST_LATE:
+                return None
+            return self._idle.pop() if self._idle else _Worker(self._forecaster, self._ended)
 
     def _gave_up(self, asked: _Asked) -> bool:
         """Whether nobody waits for it any more: it may just have been answered."""
