@@ -20,7 +20,7 @@ from enum import StrEnum
 from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.decision import Action, Change, Decision, ReasonCode
 from ipa.model.observation import Observation
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_words
 
 
 class Phase(StrEnum):
@@ -153,7 +153,7 @@ def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuatio
         return replace(actuation, phase=Phase.NOT_APPLIED)
     if _is_part(change, running):
         return _partly(actuation, running)
-    return replace(actuation, phase=Phase.MOVED, detail=f"read back {_words(running)}")
+    return replace(actuation, phase=Phase.MOVED, detail=f"read back {in_words(running)}")
 
 
 def _is_part(change: Change, running: Sequence[StageConfig]) -> bool:
@@ -201,7 +201,7 @@ def _moved(change: Change, running: Sequence[StageConfig], rollout: Rollout) -> 
         return rollout.detail
     # Ready, yet reading `previous`, may be a list older than our own write: wait for it to catch up.
     is_other = rollout.phase is RolloutPhase.READY and tuple(running) != change.previous
-    return f"it became {_words(running)}" if is_other else ""
+    return f"it became {in_words(running)}" if is_other else ""
 
 
 def _failed(actuation: Actuation, detail: str) -> Actuation:
@@ -219,7 +219,3 @@ def _change(actuation: Actuation) -> Change:
     if actuation.change is None:
         raise ValueError(f"an actuation that is {actuation.phase.value} has no change")
     return actuation.change
-
-
-def _words(configs: Sequence[StageConfig]) -> str:
-    return ", ".join(str(config) for config in configs)

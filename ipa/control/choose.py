@@ -17,7 +17,7 @@ from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
 from ipa.model.parts import gone_parts, only_shares, stage_pairs
-from ipa.model.plan import Plan, StageConfig, Termination
+from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.policies.base import PolicyState, Prediction, is_at_once
 
 Configs = tuple[StageConfig, ...]
@@ -54,7 +54,9 @@ def choose(
             state = replace(state, lower=remember(state.lower, plan, ticks))
         settled_on = ripe(state.lower, ticks)
         if settled_on is None:
-            words = f"not needed now, better for {len(state.lower)} of {ticks} ticks: {_words(plan.configs)}"
+            words = (
+                f"not needed now, better for {len(state.lower)} of {ticks} ticks: {in_words(plan.configs)}"
+            )
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
         objection = _objection(request, state, plan, now)
@@ -271,7 +273,3 @@ def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> s
     return ", ".join(
         [*(f"{old or 'nothing'} → {new}" for old, new in pairs), *(f"{old} → nothing" for old in gone)]
     )
-
-
-def _words(configs: Sequence[StageConfig]) -> str:
-    return ", ".join(str(config) for config in configs)

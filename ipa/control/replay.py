@@ -25,7 +25,7 @@ from ipa.model.errors import InputError, IpaError, RecordError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.model.pipeline import Fallback, Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import Plan, StageConfig, in_words
 from ipa.policies.base import Policy, Predictor, is_remembering
 
 # Says how long it took, not what it came to.
@@ -267,7 +267,7 @@ def _parting(decision: Decision, again: Decision) -> tuple[Difference, ...]:
 
 
 def _configs(configs: Sequence[StageConfig]) -> str:
-    return ", ".join(str(config) for config in configs) or "nothing"
+    return in_words(configs) or "nothing"
 
 
 def _planned(plan: Plan | None) -> str:

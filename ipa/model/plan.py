@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -49,6 +50,11 @@ class StageConfig:
     def __str__(self) -> str:
         words = f"{self.stage}={self.variant} b{self.batch_size} {self.replicas}×{self.cores:g} cores"
         return words if self.share_percent == WHOLE_PERCENT else f"{words} for {self.share_percent} %"
+
+
+def in_words(configs: Iterable[StageConfig]) -> str:
+    """All of them in a line; empty where there is none."""
+    return ", ".join(str(config) for config in configs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
-from ipa.model.plan import Plan, Termination
+from ipa.model.plan import Plan, Termination, in_words
 from ipa.optimize.alternatives import alternatives_of, ranked_variants
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Alternative, Binding, Explanation, Outcome, Remedy, listed, outcome_of
@@ -148,7 +148,7 @@ def _summary(
 ) -> str:
     goal = problem.objective.goal
     assert plan.objective is not None
-    chosen = ", ".join(str(config) for config in plan.configs)
+    chosen = in_words(plan.configs)
     if plan.termination is Termination.OPTIMAL:
         text = f"{chosen} {WORTH[goal].format(-plan.objective if goal is Goal.CHEAPEST else plan.objective)}"
     else:

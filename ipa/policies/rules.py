@@ -11,7 +11,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation
 from ipa.model.parts import is_shared, parts_of
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import Plan, StageConfig, in_words
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling, change_peak_cores
 from ipa.policies.base import Configs, PolicyState, constrained
 from ipa.policies.ours import upper_rate_rps
@@ -52,7 +52,7 @@ def stage_loads(
         )
     plan = profiled.describe(running, 1.0)
     if plan is None:
-        raise InputError(f"what runs was not measured: {', '.join(str(config) for config in running)}")
+        raise InputError(f"what runs was not measured: {in_words(running)}")
     is_seen = observation.running() == tuple(running)
     seen = {stage.stage: stage for stage in observation.stages} if is_seen else {}
     loads = []
@@ -125,8 +125,7 @@ def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str)
     carried_rps = rate_rps if seen is None or seen.carries else seen.capacity_rps
     plan = profiled.describe(configs, carried_rps)
     if plan is None:
-        named = ", ".join(str(config) for config in configs)
-        raise InputError(f"the {name} configuration was not measured: {named}")
+        raise InputError(f"the {name} configuration was not measured: {in_words(configs)}")
     note = "" if carried_rps == rate_rps else f"the {name} plan carries {carried_rps:.3g} rps"
     return replace(plan, solver=name, note=note)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ipa.report import html
+from ipa.report.marked import as_text, rows_of
 from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, Line, Plot, Points
 from ipa.report.sketch import sketch
 
@@ -85,10 +86,11 @@ def _shown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 def markdown_of(run: Run) -> str:
     """The same without pictures."""
-    lines = [f"# {_text(_title(run))}", "", _text(_lead(run))]
+    lines = [f"# {as_text(_title(run))}", "", as_text(_lead(run))]
     tables = [*_tables(run), ("Changes", ("second", "reason", "what runs then"), _changes(run))]
     for title, header, rows in tables:
-        lines += ["", f"## {title}", "", _row(header), _row(["---"] * len(header)), *map(_row, rows)]
+        cells = [[as_text(cell) for cell in row] for row in rows]
+        lines += ["", f"## {title}", "", *rows_of(header, cells)]
     return "\n".join([*lines, "", _cut(run), ""])
 
 
@@ -183,12 +185,3 @@ def _cut(run: Run) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return NOTHING if value is None else f"{value:.{digits}f}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_text, cells))} |"
-
-
-def _text(text: str) -> str:
-    """Names of files and people as nothing but text."""
-    return "".join(f"\\{each}" if each in "\\`*_[]|<" else each for each in " ".join(text.split()))

@@ -13,7 +13,7 @@ from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode
 from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import StageConfig
+from ipa.model.plan import StageConfig, in_words
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import Policy, Prediction, Predictor
@@ -206,5 +206,5 @@ def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> Tick:
         latency_s=decision.observed_latency_s,
         cores=cores,
         pas=pas,
-        configs=", ".join(str(config) for config in decision.configs),
+        configs=in_words(decision.configs),
     )

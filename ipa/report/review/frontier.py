@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ipa.report.marked import rows_of
 from ipa.report.review.result import SAME_CORES, Frontier, Reviewed, Side
-from ipa.report.review.tables import rows_of
 from ipa.report.review.words import NOTHING, accuracy, changed
 
 # Of more, these are spread over all; the JSON output has every one.

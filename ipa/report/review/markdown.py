@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipa.model.guardrails import Rule, measured
 from ipa.model.plan import Plan
+from ipa.report.marked import as_text, rows_of
 from ipa.report.review.frontier import frontier_lines
 from ipa.report.review.result import Review, Reviewed
-from ipa.report.review.tables import rows_of
 from ipa.report.review.words import (
     NOTHING,
     accuracy,
@@ -50,7 +50,8 @@ def comment(review: Review) -> str:
 
 def _problems(review: Review) -> list[str]:
     rows = [
-        (f"`{_plain(each.path)}:{each.line}:{each.column}`", _cell(each.message)) for each in review.problems
+        (f"`{_plain(each.path)}:{each.line}:{each.column}`", as_text(each.message))
+        for each in review.problems
     ]
     return rows_of(("where", "what is wrong"), rows)
 
@@ -60,7 +61,7 @@ def _table(review: Review) -> list[str]:
     figures = [cells(review, each) for each in review.told]
     heads = ("pipeline", *figures[0], "note")
     rows = [
-        (each.pipeline, *shown.values(), _cell(remark(each)))
+        (each.pipeline, *shown.values(), as_text(remark(each)))
         for each, shown in zip(review.told, figures, strict=True)
     ]
     return rows_of(heads, rows)
@@ -70,7 +71,7 @@ def _load(review: Review) -> str:
     used = review.inputs
     seeds = "1 seed" if used.seeds == 1 else f"{used.seeds} seeds"
     return (
-        f"Simulated on {_cell(used.load)}: {used.duration_s / 60:g} min, {used.mean_rps:.1f} rps on the "
+        f"Simulated on {as_text(used.load)}: {used.duration_s / 60:g} min, {used.mean_rps:.1f} rps on the "
         f"mean, {used.peak_rps:g} at most; {seeds}, policy {used.policy}; both sides get the same requests."
     )
 
@@ -168,15 +169,9 @@ def _inputs(review: Review, reviewed: Reviewed) -> list[str]:
         for file in reviewed.files
     ]
     both = [(used.load, used.load_sha256), (review.guardrails.path, used.guardrails_sha256)]
-    rows += [(_cell(name), sha[:DIGITS], sha[:DIGITS]) for name, sha in both if sha]
+    rows += [(as_text(name), sha[:DIGITS], sha[:DIGITS]) for name, sha in both if sha]
     lines = rows_of(("input", "sha256 before", "after"), rows)
-    return [*lines, "", f"ipa {used.version}; before is {_cell(used.base)} at {used.commit[:DIGITS]}."]
-
-
-def _cell(text: str) -> str:
-    """Text of files and errors as nothing but text: no markup, no cell of its own, nobody called."""
-    escaped = "".join(f"\\{each}" if each in "\\`*_[]|~" else each for each in " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
+    return [*lines, "", f"ipa {used.version}; before is {as_text(used.base)} at {used.commit[:DIGITS]}."]
 
 
 def _plain(path: str) -> str:
