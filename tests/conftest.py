@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# What the helpers of tests assert is told in full, as if the test itself asserted it.
+pytest.register_assert_rewrite("tests.fakes", "tests.faults", "tests.contract")
 # The same examples each time; what they take depends on the machine.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.load_profile("fixed")

@@ -127,10 +127,10 @@ def test_one_that_does_not_end_is_stopped() -> None:
 
 
 async def given_up(apart: PlannerProcesses, after: Callable[[], bool]) -> float:
-    """Seconds until a question ended that was cancelled as soon as it is so."""
+    """Seconds until a question ended that was cancelled as soon as it is so, which it must stay."""
     question = asyncio.ensure_future(asking(apart))
     while not after():
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.0)
     question.cancel()
     began_s = perf_counter()
     with pytest.raises(asyncio.CancelledError):
@@ -138,33 +138,41 @@ async def given_up(apart: PlannerProcesses, after: Callable[[], bool]) -> float:
     return perf_counter() - began_s
 
 
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[process.Worker]:
+    """Those that were asked, in order."""
+    found: list[process.Worker] = []
+    started = process.Worker.asked
+
+    async def seen(worker: process.Worker, *arguments: Any) -> Any:
+        found.append(worker)
+        return await started(worker, *arguments)
+
+    monkeypatch.setattr(process.Worker, "asked", seen)
+    return found
+
+
 def test_one_whose_answer_nobody_wants_is_asked_again(
-    apart: PlannerProcesses, monkeypatch: pytest.MonkeyPatch
+    apart: PlannerProcesses, workers: list[process.Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However busy the machine is.
     monkeypatch.setattr(process, "UNWANTED_S", 60.0)
     asked(apart, 4.0)
     (worker,) = apart._processes._idle
-    asyncio.run(given_up(apart, lambda: not apart._processes._idle))
+    asyncio.run(given_up(apart, lambda: len(workers) == 2))
     assert apart._processes._idle == [worker]
     assert timeless(asked(apart, 6.0)) == here(6.0)
 
 
-def test_one_that_computes_on_for_nobody_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_computes_on_for_nobody_is_stopped(
+    workers: list[process.Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "UNWANTED_S", 0.05)
-    made: list[process.Worker] = []
-    started = process.Worker.asked
-
-    async def seen(worker: process.Worker, *arguments: Any) -> Any:
-        made.append(worker)
-        return await started(worker, *arguments)
-
-    monkeypatch.setattr(process.Worker, "asked", seen)
     apart = PlannerProcesses(lambda: command(IGNORING["spins"])(""))
-    took_s = asyncio.run(given_up(apart, lambda: bool(made)))
+    took_s = asyncio.run(given_up(apart, lambda: bool(workers)))
     # Not after its limit of 30 s and the grace.
     assert took_s < 20.0
-    assert made[0]._process.returncode is not None and apart._processes._idle == []
+    assert workers[0]._process.returncode is not None and apart._processes._idle == []
 
 
 def test_one_that_starts_for_nobody_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
