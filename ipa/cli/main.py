@@ -22,6 +22,7 @@ VERBS: tuple[str, ...] = (
     "doctor",
     "events",
     "explain",
+    "fit",
     "fleet",
     "forecast",
     "frontier",

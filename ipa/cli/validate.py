@@ -72,7 +72,10 @@ def _values(checked: Checked) -> dict[str, Any]:
         "path": str(checked.path),
         "ok": not checked.problems,
         "problems": [asdict(problem) for problem in checked.problems],
-        "warnings": [asdict(remark) for remark in remarks],
+        "warnings": [
+            {"variant": each.variant, "kind": each.oddity, "topic": each.topic, "detail": each.detail}
+            for each in remarks
+        ],
     }
 
 

@@ -29,7 +29,7 @@ MEANINGS = {
     ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold; "
     "`replay`: a decision comes out otherwise",
     ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "
-    "guardrail is broken, or a recorded rate has no plan",
+    "guardrail is broken, or a recorded rate has no plan; `fit --strict`: there is a finding",
     ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files are there "
     "already; for `replay`: a decision's pipeline or profiles were changed since",
     ExitCode.DEGRADED: "degraded, or rolled back",

@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from enum import StrEnum
+from itertools import groupby, pairwise
 from statistics import fmean
 
-from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.model.profile import StageProfile, VariantProfile
 from ipa.profiling.fit import fit_variant
 
 # Below this a fit says little more than the mean does.
 POOR_R2_RATIO = 0.8
+# From here on people are told of a variant that takes longer than its profile (IpaProfileSlow): a fit that
+# is off by as much plans with what would raise that alarm on the very machine that was measured.
+POOR_ERROR_RATIO = 0.25
 # A throughput this close to the offered load was held down by it; rates scatter by some percent.
 CENSORED_RATIO = 0.95
-# Falls smaller than this are the scatter of a p99.
-FALL_RATIO = 0.05
+# Smaller steps are the scatter of two p99s: of `ocr`, whose latencies nothing else disturbs, four in five
+# fits meet each of their points within 5 %. It is also how far a profile may be off before plans go by what
+# is seen instead (the dead band of ipa.control.correction).
+SCATTER_RATIO = 0.10
+
+
+class Oddity(StrEnum):
+    """What may be odd about a profile."""
+
+    FALLS_WITH_BATCH = "falls_with_batch"
+    RISES_WITH_CORES = "rises_with_cores"
+    POOR_FIT = "poor_fit"
+    MEAN_ABOVE_P99 = "mean_above_p99"
+    CENSORED = "censored"
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One oddity of a variant's profile: its topic, the same words for all variants, and where it is."""
+    """One oddity of a variant's profile: its topic, the same words for all variants, and where it is.
+
+    The worst of the places come first.
+    """
 
     variant: str
+    oddity: Oddity
     topic: str
-    detail: str
+    places: tuple[str, ...]
+
+    @property
+    def detail(self) -> str:
+        """All places."""
+        return ", ".join(self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,48 +79,83 @@ def summarise_fit(profile: StageProfile) -> FitSummary:
     )
 
 
+# A place and how bad it is there.
+Places = Iterator[tuple[float, str]]
+
+
 def lint_profile(profile: StageProfile) -> tuple[Remark, ...]:
-    """The oddities of a profile: falling latency, censored throughput, poor fits, means above the p99."""
-    found: list[Remark] = []
-    for variant in profile.variants:
-        checks = {
-            "latency falls as the batch grows: the larger batch may never have filled": _falling(variant),
-            "poor fit of latency": _poor_fits(variant),
-            "mean latency above the p99: too few batches were measured": _high_means(variant),
-        }
-        if profile.load_rps is not None:
-            topic = f"throughput is censored at the offered load of {profile.load_rps:g} rps"
-            checks[topic] = _censored(variant, profile.load_rps)
-        for topic, places in checks.items():
-            detail = ", ".join(places)
-            if detail:
-                found.append(Remark(variant.variant, topic, detail))
-    return tuple(found)
+    """The oddities of a profile, variant by variant; within each in the order of `Oddity`."""
+    return tuple(
+        Remark(variant.variant, oddity, _topic(oddity, profile), tuple(place for _, place in found))
+        for variant in profile.variants
+        for oddity, look in _LOOKS.items()
+        if (found := sorted(look(variant, profile), key=lambda each: -each[0]))
+    )
 
 
-def _falling(variant: VariantProfile) -> Iterator[str]:
-    by_cores: dict[float, list[ProfilePoint]] = {}
-    for point in sorted(variant.points, key=lambda each: (each.cores, each.batch_size)):
-        by_cores.setdefault(point.cores, []).append(point)
-    for cores, points in by_cores.items():
+def _topic(oddity: Oddity, profile: StageProfile) -> str:
+    topic = _TOPICS[oddity]
+    return topic if profile.load_rps is None else topic.format(load_rps=profile.load_rps)
+
+
+def _falling(variant: VariantProfile, _: StageProfile) -> Places:
+    by_cores = sorted(variant.points, key=lambda each: (each.cores, each.batch_size))
+    for cores, points in groupby(by_cores, key=lambda each: each.cores):
         for small, large in pairwise(points):
-            if large.latency_s < small.latency_s * (1 - FALL_RATIO):
-                yield f"{cores:g} cores batch {small.batch_size}→{large.batch_size}"
+            fall_ratio = 1 - large.latency_s / small.latency_s
+            if fall_ratio > SCATTER_RATIO:
+                yield (
+                    fall_ratio,
+                    f"{cores:g} cores batch {small.batch_size}→{large.batch_size} (-{fall_ratio:.0%})",
+                )
 
 
-def _censored(variant: VariantProfile, load_rps: float) -> Iterator[str]:
-    held = sum((point.throughput_rps or 0) >= CENSORED_RATIO * load_rps for point in variant.points)
-    if held:
-        yield f"{held} of {len(variant.points)} points"
+def _rising(variant: VariantProfile, _: StageProfile) -> Places:
+    by_batch = sorted(variant.points, key=lambda each: (each.batch_size, each.cores))
+    for batch_size, points in groupby(by_batch, key=lambda each: each.batch_size):
+        for few, many in pairwise(points):
+            rise_ratio = many.latency_s / few.latency_s - 1
+            if rise_ratio > SCATTER_RATIO:
+                yield (
+                    rise_ratio,
+                    f"batch {batch_size} {few.cores:g}→{many.cores:g} cores (+{rise_ratio:.0%})",
+                )
 
 
-def _poor_fits(variant: VariantProfile) -> Iterator[str]:
+def _poor_fits(variant: VariantProfile, _: StageProfile) -> Places:
+    """Fits that are far off; also those little better than a mean, where latencies do more than scatter."""
     for fit in fit_variant(variant).fits.values():
-        if fit.r2_ratio < POOR_R2_RATIO:
-            yield f"{fit.cores:g} cores R² {fit.r2_ratio:.2f}"
+        is_flat = fit.max_error_ratio <= SCATTER_RATIO
+        if fit.max_error_ratio > POOR_ERROR_RATIO or (fit.r2_ratio < POOR_R2_RATIO and not is_flat):
+            words = f"{fit.cores:g} cores R² {fit.r2_ratio:.2f} (error up to {fit.max_error_ratio:.0%})"
+            yield fit.max_error_ratio, words
 
 
-def _high_means(variant: VariantProfile) -> Iterator[str]:
+def _high_means(variant: VariantProfile, _: StageProfile) -> Places:
     for point in variant.points:
         if point.latency_mean_s is not None and point.latency_mean_s > point.latency_s:
-            yield f"{point.cores:g} cores batch {point.batch_size}"
+            yield point.latency_mean_s / point.latency_s, f"{point.cores:g} cores batch {point.batch_size}"
+
+
+def _censored(variant: VariantProfile, profile: StageProfile) -> Places:
+    if profile.load_rps is None:
+        return
+    held = sum((point.throughput_rps or 0) >= CENSORED_RATIO * profile.load_rps for point in variant.points)
+    if held:
+        yield held, f"{held} of {len(variant.points)} points"
+
+
+_LOOKS: dict[Oddity, Callable[[VariantProfile, StageProfile], Places]] = {
+    Oddity.FALLS_WITH_BATCH: _falling,
+    Oddity.RISES_WITH_CORES: _rising,
+    Oddity.POOR_FIT: _poor_fits,
+    Oddity.MEAN_ABOVE_P99: _high_means,
+    Oddity.CENSORED: _censored,
+}
+_TOPICS = {
+    Oddity.FALLS_WITH_BATCH: "latency falls as the batch grows: the larger batch may never have filled",
+    Oddity.RISES_WITH_CORES: "latency rises with more cores: the p99 scatters, or cores were not its own",
+    Oddity.POOR_FIT: "poor fit of latency",
+    Oddity.MEAN_ABOVE_P99: "mean latency above the p99: too few batches were measured",
+    Oddity.CENSORED: "throughput is censored at the offered load of {load_rps:g} rps",
+}

@@ -203,6 +203,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
         ["sweep", "digits", "--rates", "5,10", "--solver", "exact"],
         ["explain", "digits", "--rate", "10", "--solver", "exact"],
         ["frontier", "digits", "--rate", "10", "--solver", "exact"],
+        ["fit", "digits"],
         ["fleet", "digits=5", "ocr=2", "--cores", "60"],
         ["simulate", "video", "--minutes", "1", "--workload", "steady_low"],
         ["validate", "pipelines/video"],

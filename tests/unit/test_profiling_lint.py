@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 
+from ipa.adapters.files import load_profiles
+from ipa.control.correction import ALARM, DEAD_BAND
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.profiling.lint import lint_profile, summarise_fit
+from ipa.profiling.fit import fit_variant
+from ipa.profiling.lint import (
+    POOR_ERROR_RATIO,
+    POOR_R2_RATIO,
+    SCATTER_RATIO,
+    Oddity,
+    lint_profile,
+    summarise_fit,
+)
 
 
 def profile(*points: ProfilePoint, load_rps: float | None = None) -> StageProfile:
@@ -27,8 +38,40 @@ def test_a_sound_profile_gets_no_remark() -> None:
 
 
 def test_scatter_is_no_fall() -> None:
-    flat = profile(ProfilePoint(1.0, 1, 0.100), ProfilePoint(1.0, 2, 0.098))
-    assert "falls" not in str(lint_profile(flat))
+    steps = [(1.0, 1, 0.100), (1.0, 2, 0.092), (2.0, 1, 0.109), (2.0, 2, 0.100)]
+    assert lint_profile(profile(*(ProfilePoint(*step) for step in steps))) == ()
+
+
+def test_tolerances_are_those_at_which_profiles_are_corrected_and_people_told() -> None:
+    assert pytest.approx(DEAD_BAND - 1) == SCATTER_RATIO
+    assert pytest.approx(ALARM - 1) == POOR_ERROR_RATIO
+
+
+def test_the_scatter_is_above_that_of_the_steadiest_profile(root: Path) -> None:
+    fits = [
+        fit.max_error_ratio
+        for stage in load_profiles(root / "profiles", "ocr").values()
+        for variant in stage.variants
+        for fit in fit_variant(variant).fits.values()
+    ]
+    assert sum(error <= SCATTER_RATIO / 2 for error in fits) / len(fits) == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_worst_place_comes_first() -> None:
+    falling = profile(*(ProfilePoint(1.0, b, s) for b, s in ((1, 1.0), (2, 0.8), (4, 0.4), (8, 0.3))))
+    (remark, *_) = lint_profile(falling)
+    assert remark.oddity is Oddity.FALLS_WITH_BATCH
+    assert remark.places == tuple(
+        f"1 cores batch {step}" for step in ("2→4 (-50%)", "4→8 (-25%)", "1→2 (-20%)")
+    )
+    assert remark.detail == ", ".join(remark.places)
+
+
+def test_a_latency_that_stands_still_is_no_poor_fit() -> None:
+    still = profile(*(ProfilePoint(1.0, b, s) for b, s in ((1, 0.100), (2, 0.105), (4, 0.098), (8, 0.101))))
+    (fit,) = fit_variant(still.variants[0]).fits.values()
+    assert fit.r2_ratio < POOR_R2_RATIO
+    assert lint_profile(still) == ()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +80,12 @@ def test_scatter_is_no_fall() -> None:
         (
             profile(ProfilePoint(2.0, 4, 0.1), ProfilePoint(2.0, 1, 0.2), ProfilePoint(1.0, 1, 0.9)),
             "latency falls as the batch grows",
-            "2 cores batch 1→4",
+            "2 cores batch 1→4 (-50%)",
+        ),
+        (
+            profile(ProfilePoint(2.0, 1, 0.3), ProfilePoint(0.5, 1, 0.2), ProfilePoint(1.0, 1, 0.21)),
+            "latency rises with more cores",
+            "batch 1 1→2 cores (+43%)",
         ),
         (
             profile(ProfilePoint(1.0, 1, 0.05, throughput_rps=19.5), load_rps=20.0),

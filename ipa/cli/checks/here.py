@@ -17,8 +17,6 @@ from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
-# Model servers, kernels and drivers change; so does what a profile says.
-OLD = timedelta(days=90)
 # A licence that ends so soon is spoken of.
 ENDING = timedelta(days=30)
 # So many of many are named.
@@ -58,13 +56,15 @@ def _some(problems: Sequence[Problem | str]) -> str:
 
 def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Iterator[Finding]:
     """What was measured of the pipeline: of which variants, how well it fits, and how long ago."""
+    from ipa.profiling.findings import OLD, age_days, is_old, unmeasured
+
     name, measure = f"profiles of {pipeline.name}", f"ipa profile {pipeline.name} --write"
     try:
         profiles = load_profiles(settings.profiles_dir, pipeline.name)
     except NotFoundError:
         yield fail(name, f"there are none in {settings.profiles_dir}", measure)
         return
-    missing = list(_unmeasured(pipeline, profiles))
+    missing = [_named(*each) for each in unmeasured(pipeline.served, profiles)]
     if missing:
         yield fail(name, f"not measured: {_some(missing)}", measure)
     else:
@@ -72,32 +72,28 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
         yield ok(name, f"all {variants} variants of {len(pipeline.served)} stages are measured")
     used = {stage.name: profiles[stage.name] for stage in pipeline.served if stage.name in profiles}
     old = [
-        f"{stage} {(today - profile.measured_on).days} days"
+        f"{stage} {age_days(profile, today)} days"
         for stage, profile in used.items()
-        if today - profile.measured_on > OLD
+        if is_old(profile, today)
     ]
     if old:
         yield warn(f"age of {name}", f"older than {OLD.days} days: {_some(old)}", measure)
     poor = [remark for stage, profile in used.items() for remark in _poor(stage, profile)]
     if poor:
-        remedy = f"ipa validate -v {settings.profiles_dir / pipeline.name}; {measure}"
+        remedy = f"ipa fit {pipeline.name}; {measure}"
         yield warn(f"fit of {name}", f"poor fits: {_some(poor)}", remedy)
 
 
-def _unmeasured(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> Iterator[str]:
-    for stage in pipeline.served:
-        if stage.name not in profiles:
-            yield f"stage {stage.name}"
-            continue
-        measured = {variant.variant for variant in profiles[stage.name].variants}
-        yield from (f"{stage.name} {it.name}" for it in stage.variants if it.name not in measured)
+def _named(stage: str, variant: str | None) -> str:
+    """What is not measured, in words."""
+    return f"stage {stage}" if variant is None else f"{stage} {variant}"
 
 
 def _poor(stage: str, profile: StageProfile) -> Iterator[str]:
-    from ipa.profiling.lint import lint_profile
+    from ipa.profiling.lint import Oddity, lint_profile
 
     for remark in lint_profile(profile):
-        if remark.topic.startswith("poor fit"):
+        if remark.oddity is Oddity.POOR_FIT:
             yield f"{stage} {remark.variant} ({remark.detail})"
 
 

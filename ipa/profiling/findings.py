@@ -1,0 +1,170 @@
+"""What is to be said of a pipeline's profiles, each with what mends it: oddities, age, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from enum import StrEnum
+
+from ipa.model.pipeline import Stage
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.profiling.dominance import dominated
+from ipa.profiling.lint import Oddity, lint_profile
+from ipa.profiling.measure import DOUBLING_RATIO
+
+# Model servers, kernels and drivers change; so does what a profile says.
+OLD = timedelta(days=90)
+
+
+# An inner batch size is left out and predicted from the others, so there must be one.
+FEWEST_BATCHES = 3
+
+
+class Standing(StrEnum):
+    """What may be wrong with a profile beside its figures."""
+
+    FEW_BATCHES = "few_batches"
+    DOMINATED = "dominated"
+    OLD = "old"
+    NOT_MEASURED = "not_measured"
+    NOT_IN_PIPELINE = "not_in_pipeline"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to know of a stage's profile, and what mends it.
+
+    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None where it is about
+    the whole stage. `places` say where and by how much, the worst first.
+    """
+
+    kind: Oddity | Standing
+    stage: str
+    variant: str | None
+    topic: str
+    places: tuple[str, ...]
+    remedy: str
+
+
+def findings(
+    pipeline: str,
+    stages: Sequence[Stage],
+    sla_s: float,
+    profiles: Mapping[str, StageProfile],
+    today: date,
+    only: Sequence[str] = (),
+) -> tuple[Finding, ...]:
+    """The findings on the profiles of the pipeline's stages, stage by stage; of those in `only` where given.
+
+    `sla_s` is the pipeline's: few batch sizes are no finding where a batch of twice the size would be late.
+    """
+    served = [stage for stage in stages if stage.variants and (not only or stage.name in only)]
+    found: list[Finding] = []
+    for name, variant in unmeasured(served, profiles):
+        found.append(_finding(pipeline, Standing.NOT_MEASURED, name, variant))
+    for stage in served:
+        if stage.name in profiles:
+            found += _of_stage(pipeline, stage, stages, sla_s, profiles[stage.name], today)
+    known = {stage.name for stage in stages if stage.variants}
+    strange = [name for name in profiles if name not in known and (not only or name in only)]
+    found += [_finding(pipeline, Standing.NOT_IN_PIPELINE, name) for name in strange]
+    order = [stage.name for stage in served] + strange
+    return tuple(sorted(found, key=lambda each: order.index(each.stage)))
+
+
+def unmeasured(
+    stages: Sequence[Stage], profiles: Mapping[str, StageProfile]
+) -> Iterator[tuple[str, str | None]]:
+    """Stages (with None) and variants that run as replicas and have no profile."""
+    for stage in stages:
+        if not stage.variants:
+            continue
+        if stage.name not in profiles:
+            yield stage.name, None
+            continue
+        measured = {variant.variant for variant in profiles[stage.name].variants}
+        yield from ((stage.name, it.name) for it in stage.variants if it.name not in measured)
+
+
+def age_days(profile: StageProfile, today: date) -> int:
+    """How many days ago it was measured; 0 for a day to come, as where clocks are in other time zones."""
+    return max(0, (today - profile.measured_on).days)
+
+
+def is_old(profile: StageProfile, today: date) -> bool:
+    """Whether it was measured too long ago to be trusted unseen."""
+    return today - profile.measured_on > OLD
+
+
+def _of_stage(
+    pipeline: str,
+    stage: Stage,
+    stages: Sequence[Stage],
+    sla_s: float,
+    profile: StageProfile,
+    today: date,
+) -> Iterator[Finding]:
+    names = [variant.name for variant in stage.variants]
+    for each in profile.variants:
+        if each.variant not in names:
+            yield _finding(pipeline, Standing.NOT_IN_PIPELINE, stage.name, each.variant)
+    if is_old(profile, today):
+        age = f"{age_days(profile, today)} days, on {profile.measured_on}"
+        yield _finding(pipeline, Standing.OLD, stage.name, None, (age,))
+    for variant, other in dominated(profile, names, stages):
+        yield _finding(pipeline, Standing.DOMINATED, stage.name, variant, (f"by {other}",))
+    used = replace(profile, variants=tuple(each for each in profile.variants if each.variant in names))
+    for each in used.variants:
+        few = tuple(_few_batches(each, sla_s))
+        if few:
+            yield _finding(pipeline, Standing.FEW_BATCHES, stage.name, each.variant, few)
+    for remark in lint_profile(used):
+        remedy = _REMEDIES[remark.oddity].format(measure=_measure(pipeline))
+        yield Finding(remark.oddity, stage.name, remark.variant, remark.topic, remark.places, remedy)
+
+
+def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
+    """On which cores, and what was measured there; not where `ipa profile` would go no further either."""
+    by_cores: dict[float, list[ProfilePoint]] = {}
+    for point in sorted(variant.points, key=lambda each: (each.cores, each.batch_size)):
+        by_cores.setdefault(point.cores, []).append(point)
+    for cores, points in by_cores.items():
+        if len(points) < FEWEST_BATCHES and points[-1].latency_s * DOUBLING_RATIO <= sla_s:
+            sizes = " and ".join(str(point.batch_size) for point in points)
+            yield f"{cores:g} cores batch {sizes} only"
+
+
+def _finding(
+    pipeline: str, kind: Standing, stage: str, variant: str | None = None, places: tuple[str, ...] = ()
+) -> Finding:
+    remedy = _REMEDIES[kind].format(measure=_measure(pipeline))
+    return Finding(kind, stage, variant, _TOPICS[kind], places, remedy)
+
+
+def _measure(pipeline: str) -> str:
+    return f"ipa profile {pipeline} --write"
+
+
+# A p99 of forty batches, which are measured by default, is the slowest of them.
+_LONGER = "{measure} --repeats 400 --budget 10"
+_MORE_BATCHES = "--batches 1,2,3,4,6,8"
+_TOPICS = {
+    Standing.FEW_BATCHES: f"fewer than {FEWEST_BATCHES} batch sizes: no error of batches left out is known",
+    Standing.DOMINATED: "no more accurate and no quicker than another at any point: no plan needs it",
+    Standing.OLD: f"measured more than {OLD.days} days ago",
+    Standing.NOT_MEASURED: "in the pipeline and not measured: there is no plan until it is",
+    Standing.NOT_IN_PIPELINE: "measured and not in the pipeline: no plan has it",
+}
+_REMEDIES: dict[Oddity | Standing, str] = {
+    Standing.DOMINATED: "leave it out of the pipeline; if that surprises, measure both again: {measure}",
+    Standing.OLD: "measure again, where it runs: {measure}",
+    Standing.NOT_MEASURED: "{measure}",
+    Standing.NOT_IN_PIPELINE: "add it to the pipeline, or take it out of the profile",
+    Oddity.FALLS_WITH_BATCH: f"fill the largest batch, and measure longer: {_LONGER}",
+    Oddity.RISES_WITH_CORES: f"measure longer, on a machine that does nothing else: {_LONGER}",
+    Oddity.POOR_FIT: f"measure longer, and at more batch sizes: {_LONGER} {_MORE_BATCHES}",
+    Standing.FEW_BATCHES: f"measure more of them: {{measure}} {_MORE_BATCHES}",
+    Oddity.MEAN_ABOVE_P99: f"measure longer: {_LONGER}",
+    Oddity.CENSORED: "offer more than it carries, as this does: {measure}",
+}

@@ -1,0 +1,177 @@
+"""`ipa fit`: how well profiles fit, where they come from and what is found, of files and of a service."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ipa.cli.main import run
+from ipa.cli.source import Service
+from ipa.model.exits import ExitCode
+from tests.fakes.services import ApiClient, FakeWorld, InProcess
+
+Capture = pytest.CaptureFixture[str]
+URL = "http://127.0.0.1:8080"
+
+
+@pytest.fixture(autouse=True)
+def house(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pipeline ocr and its profiles, measured today."""
+    for name in ("pipelines", "profiles"):
+        (tmp_path / name).mkdir()
+        shutil.copytree(root / name / "ocr", tmp_path / name / "ocr")
+    for file in (tmp_path / "profiles" / "ocr").iterdir():
+        change(file, measured_on=today())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text("utf-8")) | values), encoding="utf-8")
+
+
+def fitted(capsys: Capture, *arguments: str, code: int = 0) -> dict[str, Any]:
+    assert run(["fit", *arguments, "-o", "json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_text_has_a_row_a_fit_and_the_findings_below(capsys: Capture) -> None:
+    assert run(["fit", "ocr"]) == 0
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == f"Stage ocr/detect measured on {today()}, today by ipa profile ocr"
+    assert lines[1].startswith("on 2 cores, AMD")
+    assert "variant accuracy cores batch R² error left out latency ms rps" in lines
+    assert "v6-640 0.9955 0.25 1 to 2 1.00 0% – 419 to 901 2.36" in lines
+    assert "1 1 to 8 1.00 2% 5% 101 to 857 9.58" in lines
+    assert out.splitlines()[-4:] == [
+        "1 finding",
+        "  detect: no more accurate and no quicker than another at any point: no plan needs it",
+        "    v4-640: by v6-480",
+        "    → leave it out of the pipeline; if that surprises, measure both again: ipa profile ocr --write",
+    ]
+
+
+def test_json_has_all_of_it(capsys: Capture) -> None:
+    found = fitted(capsys, "ocr")
+    assert [(each["stage"], each["measured_on"], each["age_days"]) for each in found["stages"]] == [
+        ("detect", today(), 0),
+        ("recognise", today(), 0),
+    ]
+    assert {"hardware", "method", "source", "load_rps", "fits"} <= set(found["stages"][0])
+    row = found["stages"][0]["fits"][0]
+    assert (row["variant"], row["cores"], row["batch_sizes"]) == ("v6-224", 0.25, [1, 2, 4, 8])
+    assert row["throughput_rps"] == 15.39
+    assert [(each["kind"], each["variant"]) for each in found["findings"]] == [("dominated", "v4-640")]
+
+
+def test_only_the_stages_that_are_named(capsys: Capture) -> None:
+    found = fitted(capsys, "ocr", "--stage", "recognise", "--strict")
+    assert [each["stage"] for each in found["stages"]] == ["recognise"]
+    assert found["findings"] == []
+    assert run(["fit", "ocr", "-s", "recognise"]) == 0
+    assert capsys.readouterr().out.endswith("No findings.\n")
+    assert run(["fit", "ocr", "-s", "recognise", "-s", "crop"]) == 1
+    assert "no stage 'crop'" in capsys.readouterr().err
+
+
+def test_strict_ends_with_3_where_something_is_found(house: Path, capsys: Capture) -> None:
+    file = house / "profiles" / "ocr" / "recognise.yaml"
+    for form in ("text", "json", "yaml", "md"):
+        assert run(["fit", "ocr", "--strict", "-o", form]) == ExitCode.INFEASIBLE == 3
+        assert "v6-480" in capsys.readouterr().out
+    change(file, measured_on="2020-01-31")
+    found = fitted(capsys, "ocr", "--stage", "recognise", "--strict", code=3)
+    assert [each["kind"] for each in found["findings"]] == ["old"]
+
+
+def test_what_is_missing_and_what_is_too_much(house: Path, capsys: Capture) -> None:
+    folder = house / "profiles" / "ocr"
+    document = yaml.safe_load((folder / "recognise.yaml").read_text("utf-8"))
+    document["variants"][0]["variant"] = "other"
+    change(folder / "recognise.yaml", variants=document["variants"])
+    (folder / "detect.yaml").unlink()
+    change(shutil.copy(folder / "recognise.yaml", folder / "old.yaml"), stage="old")
+    found = fitted(capsys, "ocr")
+    assert [each["stage"] for each in found["stages"]] == ["recognise", "old"]
+    assert [(each["kind"], each["stage"], each["variant"]) for each in found["findings"]] == [
+        ("not_measured", "detect", None),
+        ("not_measured", "recognise", "v4-160"),
+        ("not_in_pipeline", "recognise", "other"),
+        ("not_in_pipeline", "old", None),
+    ]
+    assert run(["fit", "ocr"]) == 0
+    assert (
+        "  detect: in the pipeline and not measured: there is no plan until it is" in capsys.readouterr().out
+    )
+
+
+def test_what_goes_wrong_gets_a_message(capsys: Capture) -> None:
+    for arguments, code, words in (
+        (["none"], 1, "no pipeline 'none'"),
+        (["ocr", "--at", "kubernetes"], 64, "no URL of a service"),
+        (["ocr", "--at", URL, "--profiles-dir", "."], 64, "--profiles-dir"),
+    ):
+        assert run(["fit", *arguments]) == code
+        assert words in capsys.readouterr().err
+
+
+def test_at_a_service_the_fits_are_those_that_it_plans_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    services = FakeWorld().play(1).services()
+    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(services)))
+    found = fitted(capsys, "ocr", "--at", URL)
+    api = ApiClient(services)
+    assert [each["stage"] for each in found["stages"]] == ["detect", "recognise"]
+    for stage in found["stages"]:
+        told = api.get(f"/v1/pipelines/ocr/profiles/{stage['stage']}/fits").json()
+        theirs = [
+            (each["variant"], fit["cores"], fit["batch_sizes"], fit["r2_ratio"], fit["latencies_s"][-1])
+            for each in told["variants"]
+            for fit in each["fits"]
+        ]
+        ours = [
+            (row["variant"], row["cores"], row["batch_sizes"], row["r2_ratio"], row["latency_max_s"])
+            for row in stage["fits"]
+        ]
+        assert ours == theirs
+    # All of them take as long there, so only the most accurate is of use.
+    dominated = {
+        (each["stage"], each["variant"]) for each in found["findings"] if each["kind"] == "dominated"
+    }
+    assert dominated == {
+        ("detect", "v4-320"), ("detect", "v6-320"), ("detect", "v4-480"),
+        ("recognise", "v4-160"), ("recognise", "v6-240"),
+    }  # fmt: skip
+    assert fitted(capsys, "ocr", "--at", URL, "--strict", "-s", "detect", code=3)["pipeline"] == "ocr"
+    assert run(["fit", "nowhere", "--at", URL]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_profiles_that_are_none_are_told_of(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    class Strange(Service):
+        """A service whose profiles lack their points."""
+
+        def get(self, path: str, **query: Any) -> Any:
+            answer = super().get(path, **query)
+            if path.endswith("/profiles"):
+                del answer["detect"]["variants"][0]["points"]
+            return answer
+
+    services = FakeWorld().play(1).services()
+    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Strange(at, InProcess(services)))
+    assert run(["fit", "ocr", "--at", URL]) == 1
+    err = capsys.readouterr().err
+    assert "profiles cannot be read" in err and "same version" in err

@@ -1,0 +1,206 @@
+"""What is found on the profiles of a pipeline, and what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.model.pipeline import Edge, Stage, Variant
+from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
+from ipa.policies.planning import plan_pipeline
+from ipa.profiling.dominance import dominated
+from ipa.profiling.findings import OLD, Finding, Standing, findings, unmeasured
+from ipa.profiling.fit import Form
+from ipa.profiling.lint import Oddity
+from ipa.profiling.overview import overview
+
+TODAY = date(2026, 11, 24)
+SLA_S = 1.0
+
+
+def variant(
+    name: str, accuracy: float, latency_s: float, batches: tuple[int, ...] = (1, 2, 4)
+) -> VariantProfile:
+    points = tuple(
+        ProfilePoint(cores, batch, latency_s * batch / cores) for cores in (1.0, 2.0) for batch in batches
+    )
+    return VariantProfile(name, accuracy, points)
+
+
+SMALL, LARGE = variant("small", 0.5, 0.1), variant("large", 0.8, 0.2)
+
+
+def profile(*variants: VariantProfile, stage: str = "detect") -> StageProfile:
+    return StageProfile("shop", stage, variants, "2 cores", TODAY, "made up", "ipa profile shop")
+
+
+def stage(*names: str, name: str = "detect") -> Stage:
+    return Stage(name, tuple(Variant(each) for each in names))
+
+
+BOTH = (stage("small", "large"),)
+
+
+def found(
+    *profiles: StageProfile, stages: tuple[Stage, ...] = (), only: tuple[str, ...] = ()
+) -> list[Finding]:
+    known = stages or (stage("small", "large"),)
+    by_stage = {each.stage: each for each in profiles}
+    return list(findings("shop", known, SLA_S, by_stage, TODAY, only))
+
+
+def test_nothing_is_found_on_a_sound_profile() -> None:
+    assert found(profile(SMALL, LARGE)) == []
+
+
+def test_a_profile_is_old_a_day_after_the_limit() -> None:
+    sound = profile(SMALL, LARGE)
+    assert found(replace(sound, measured_on=TODAY - OLD)) == []
+    (one,) = found(replace(sound, measured_on=TODAY - OLD - timedelta(days=1)))
+    assert (one.kind, one.variant, one.places) == (Standing.OLD, None, ("91 days, on 2026-08-25",))
+    assert one.remedy.endswith("ipa profile shop --write")
+    assert found(replace(sound, measured_on=TODAY + timedelta(days=1))) == []
+
+
+def test_what_only_the_pipeline_or_only_the_profiles_have() -> None:
+    stages = (stage("small", "other"), stage("base", name="read"), Stage("join", ()))
+    odd = profile(variant("x", 0.5, 0.1), stage="old")
+    kinds = [
+        (each.kind, each.stage, each.variant) for each in found(profile(SMALL, LARGE), odd, stages=stages)
+    ]
+    assert kinds == [
+        (Standing.NOT_MEASURED, "detect", "other"),
+        (Standing.NOT_IN_PIPELINE, "detect", "large"),
+        (Standing.NOT_MEASURED, "read", None),
+        (Standing.NOT_IN_PIPELINE, "old", None),
+    ]
+    only = found(profile(SMALL, LARGE), odd, stages=stages, only=("read",))
+    assert [(each.kind, each.stage) for each in only] == [(Standing.NOT_MEASURED, "read")]
+    assert list(unmeasured(stages, {})) == [("detect", None), ("read", None)]
+
+
+def test_few_batches_are_a_finding_where_a_larger_one_would_be_in_time() -> None:
+    few = variant("large", 0.8, 0.2, batches=(1, 2))
+    (one,) = found(profile(SMALL, few))
+    assert (one.kind, one.variant) == (Standing.FEW_BATCHES, "large")
+    assert one.places == ("1 cores batch 1 and 2 only", "2 cores batch 1 and 2 only")
+    by_stage = {"detect": profile(SMALL, few)}
+    places = [
+        each.places
+        for each in findings("shop", (stage("small", "large"),), 0.4, by_stage, TODAY)
+        if each.places
+    ]
+    assert places == [("2 cores batch 1 and 2 only",)], "on 1 core a batch of 4 would take 0.72 s"
+    assert findings("shop", BOTH, 0.3, by_stage, TODAY) == ()
+
+
+def test_oddities_of_variants_that_are_not_used_are_left_out() -> None:
+    falling = VariantProfile("odd", 0.9, tuple(ProfilePoint(1.0, b, 1.0 / b) for b in (1, 2, 4)))
+    used = found(profile(SMALL, falling), stages=(stage("small", "odd"),))
+    assert {(each.kind, each.variant) for each in used} == {
+        (Oddity.FALLS_WITH_BATCH, "odd"),
+        (Oddity.POOR_FIT, "odd"),
+    }
+    assert "ipa profile shop --write --repeats" in used[0].remedy
+    unused = found(profile(SMALL, falling), stages=(stage("small"),))
+    assert [(each.kind, each.variant) for each in unused] == [(Standing.NOT_IN_PIPELINE, "odd")]
+
+
+def test_a_slower_variant_that_is_no_more_accurate_is_dominated() -> None:
+    (one,) = found(profile(replace(SMALL, accuracy=0.9), LARGE))
+    assert (one.kind, one.variant, one.places) == (Standing.DOMINATED, "large", ("by small",))
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (replace(SMALL, accuracy=0.79), "less accurate"),
+        (replace(SMALL, accuracy=0.8, memory_gib=1.0), "memory that cannot be compared"),
+        (replace(SMALL, accuracy=0.8, points=SMALL.points[:3]), "not measured on two cores"),
+        (variant("small", 0.8, 0.1, batches=(1, 2)), "not measured at batches of 4"),
+        (variant("small", 0.8, 0.1, batches=(1, 3, 4)), "not measured at batches of 2"),
+        (replace(LARGE, variant="small"), "the same in all"),
+        (
+            replace(SMALL, accuracy=0.8, points=(*SMALL.points[:5], ProfilePoint(2.0, 4, 0.41))),
+            "slower at one point",
+        ),
+        (
+            replace(
+                SMALL, accuracy=0.8, points=tuple(replace(it, throughput_rps=1.0) for it in SMALL.points)
+            ),
+            "carries less",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_variant_that_may_be_of_use_is_not_dominated(other: VariantProfile, why: str) -> None:
+    assert list(dominated(profile(other, LARGE), ["small", "large"])) == [], why
+
+
+def test_memory_and_what_is_sent_on_count() -> None:
+    better = replace(SMALL, accuracy=0.9)
+    both = [replace(better, memory_gib=2.0), replace(LARGE, memory_gib=1.0)]
+    names = ["small", "large"]
+    assert list(dominated(profile(*both), names)) == []
+    assert list(dominated(profile(*(replace(each, memory_gib=1.0) for each in both)), names)) == [
+        ("large", "small")
+    ]
+    for items, expected in ((3.0, []), (2.0, [("large", "small")])):
+        edge = Edge("detect", {"small": items, "large": 2.0})
+        after = (replace(stage("base", name="read"), after=(edge,)),)
+        assert list(dominated(profile(better, LARGE), names, after)) == expected
+    assert list(dominated(profile(better, LARGE), ["large"])) == [], "the other is not in the pipeline"
+
+
+def test_what_is_found_on_the_profiles_that_come_with_us(root: Path) -> None:
+    kinds: dict[str, set[str]] = {}
+    for path in sorted((root / "pipelines").glob("*/pipeline.yaml")):
+        pipeline = load_pipeline(path)
+        profiles = load_profiles(root / "profiles", pipeline.name)
+        today = max(each.measured_on for each in profiles.values())
+        one = findings(pipeline.name, pipeline.stages, pipeline.sla.latency_s, profiles, today)
+        kinds[pipeline.name] = {each.kind.value for each in one}
+    assert kinds["ocr"] == {"dominated"}, "nothing else disturbed it"
+    assert kinds["resnets"] == {"few_batches", "rises_with_cores"}, "single images, p99 at the largest load"
+    scatter = {"falls_with_batch", "rises_with_cores", "poor_fit"}
+    assert kinds["digits"] == scatter, "batches of some milliseconds"
+    for name in ("video", "audio-qa", "audio-sent", "sum-qa", "nlp"):
+        assert "censored" in kinds[name], "measured at an offered load"
+        assert kinds[name] - {"censored"} <= scatter
+
+
+@pytest.mark.parametrize("rate_rps", [1.0, 4.0, 12.0, 30.0])
+def test_no_plan_needs_what_is_dominated(rate_rps: float, root: Path) -> None:
+    pipeline = load_pipeline(root / "pipelines" / "ocr" / "pipeline.yaml")
+    profiles = load_profiles(root / "profiles", "ocr")
+    (detect, *_) = pipeline.stages
+    names = [each.name for each in detect.variants]
+    assert list(dominated(profiles["detect"], names, pipeline.stages)) == [("v4-640", "v6-480")]
+    kept = tuple(each for each in detect.variants if each.name != "v4-640")
+    without = replace(pipeline, stages=(replace(detect, variants=kept), *pipeline.stages[1:]))
+    for objective in pipeline.objectives:
+        plans = [
+            plan_pipeline(each, profiles, rate_rps, objective=objective, solver="exact")
+            for each in (pipeline, without)
+        ]
+        assert plans[0].objective == plans[1].objective
+
+
+def test_the_overview_has_a_row_a_variant_and_number_of_cores() -> None:
+    made = overview(profile(SMALL, LARGE), TODAY + timedelta(days=2))
+    assert (made.age_days, made.hardware, made.source) == (2, "2 cores", "ipa profile shop")
+    assert [(row.variant, row.cores) for row in made.fits] == [
+        ("small", 1.0),
+        ("small", 2.0),
+        ("large", 1.0),
+        ("large", 2.0),
+    ]
+    row = made.fits[3]
+    assert (row.form, row.batch_min, row.batch_max, row.batch_sizes) == (Form.QUADRATIC, 1, 4, (1, 2, 4))
+    assert (row.latency_min_s, row.latency_max_s) == (pytest.approx(0.1), pytest.approx(0.4))
+    assert row.throughput_rps == pytest.approx(10)
+    assert row.max_error_ratio < 1e-9 and row.loo_error_ratio == pytest.approx(0, abs=1e-9)
