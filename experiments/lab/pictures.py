@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab.stats import Mean
+from ipa.report.stats import Mean
 from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, RED, drawn
 
 # Okabe and Ito's colours, the first for the policies that are in most experiments.
