@@ -146,6 +146,7 @@ def test_a_process_that_dies_or_never_ends_fails(started: Start, program: str, c
     api = started(program, longest_s=0.5 if program == ENDLESS else 60.0)
     failed = until(api, begin(api).headers["location"], "failed")
     assert failed["fault"]["code"] == code
+    assert ("fewer repeats" in failed["fault"]["hint"]) is (code == "deadline")
 
 
 @pytest.mark.parametrize(
