@@ -8,10 +8,10 @@ from pathlib import Path
 from experiments.lab.experiment import Experiment
 from experiments.lab.markup import Cell, figure, grouped_table, note, subheading, text
 from experiments.lab.pictures import colours_of
-from experiments.lab.stats import mean_of
 from experiments.lab.units import Finished
 from ipa.report import html
 from ipa.report.plots import GREY, Line, Plot, svg
+from ipa.report.stats import mean_of
 
 FIGURES = (
     ("budget_cores", "budget, cores", ".0f", 1.0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from experiments.lab.stats import Mean
+from ipa.report.stats import Mean
 
 STYLE = """
 body { max-width: 72rem; }

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab.stats import Mean
 from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, RED, drawn
+from ipa.report.stats import Mean
 
 # Okabe and Ito's colours, the first for the policies that are in most experiments.
 OTHERS = ("#cc79a7", "#56b4e9", "#000000", "#b59f00", "#8c564b", "#7f7f7f")

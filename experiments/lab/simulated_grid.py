@@ -9,8 +9,8 @@ from statistics import fmean
 
 from experiments.lab.experiment import Experiment
 from experiments.lab.published import PublishedRun
-from experiments.lab.stats import Mean, mean_of, paired
 from experiments.lab.units import Finished, Row
+from ipa.report.stats import Mean, mean_of, paired
 
 # A pipeline under a load at an SLA: what policies are compared in. Policies here may carry a forecaster.
 CellKey = tuple[str, str, str]

@@ -23,9 +23,9 @@ from experiments.lab.over_time import over_time
 from experiments.lab.pictures import Dots, Place, dots, trade_off
 from experiments.lab.published import read_published
 from experiments.lab.simulated_grid import CellKey, Grid, grid_of
-from experiments.lab.stats import Mean
 from experiments.lab.units import Finished
 from ipa.report import html
+from ipa.report.stats import Mean
 
 V = TypeVar("V")
 METRICS: tuple[tuple[str, str, str, float, bool], ...] = (

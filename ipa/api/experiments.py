@@ -28,6 +28,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.policies.table import POLICIES
 from ipa.report.run import Run, html_of, markdown_of
+from ipa.report.seeds import span
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
@@ -36,6 +37,9 @@ router = APIRouter(prefix="/v1/experiments", tags=["experiments"], route_class=J
 MOST_S = 86_400
 # Some ten bytes each stay in memory until the run is over.
 MOST_REQUESTS = 5_000_000
+MOST_REPEATS = 20
+# They are below.
+SEEDS = 2**32
 # When to look again; a run takes some seconds.
 AGAIN_S = 2
 # No script runs in it, it can ask for nothing, and its origin is its own; a sandbox may not isolate itself.
@@ -52,6 +56,7 @@ class ExperimentBody(Body):
     """A pipeline under a load, kept by a policy, in virtual time: one of `workload` and `rates_rps`.
 
     `minutes` is how much of the workload, `times` multiplies its rates; `rates_rps` is a rate a second.
+    `repeats` is how many seeds it runs with, `seed` and those that follow.
     """
 
     pipeline: str
@@ -61,7 +66,8 @@ class ExperimentBody(Body):
     objective: str | None = None
     minutes: Annotated[float, Field(ge=1e-3, le=MOST_S / 60, strict=True)] | None = None
     times: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] = 1.0
-    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS, strict=True)] = 0
+    repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS, strict=True)] = 1
     spacing: Literal["poisson", "even", "burst"] = "poisson"
     forecaster: str = "ladder"
     capacity_cores: Positive | None = None
@@ -74,7 +80,7 @@ class ExperimentBody(Body):
         return f"{self.workload or 'rates of its own'}{minutes}{times}"
 
     def rates(self) -> tuple[float, ...]:
-        """The rates by the second; InputError lists what is wrong with the load and the policy."""
+        """The rates by the second; InputError lists what is wrong with the load, the policy and the seeds."""
         problems = []
         if (self.workload is None) == (self.rates_rps is None):
             problems.append(Problem("give one of workload and rates_rps", pointer="/workload"))
@@ -84,6 +90,12 @@ class ExperimentBody(Body):
         if self.policy not in POLICIES:
             message = f"there is no policy {self.policy!r}; there are: {', '.join(POLICIES)}"
             problems.append(Problem(message, pointer="/policy"))
+        if self.seed + self.repeats > SEEDS:
+            message = (
+                f"seeds {span(self.seed, self.repeats)} do not all stay below {SEEDS}; "
+                f"give fewer, or a seed of at most {SEEDS - self.repeats}"
+            )
+            problems.append(Problem(message, pointer="/repeats"))
         if problems:
             raise InputError("the experiment cannot be run", problems=problems)
         found: Sequence[float] = self.rates_rps or [
@@ -92,18 +104,27 @@ class ExperimentBody(Body):
         if self.minutes is not None:
             found = found[: max(round(min(60 * self.minutes, MOST_S)), 1)]
         rates = tuple(self.times * rate for rate in found)
-        if not sum(rates) <= MOST_REQUESTS:
-            message = f"{sum(rates):.3g} requests are more than the {MOST_REQUESTS} of one experiment"
-            raise InputError("the load is too large", problems=[Problem(message, pointer="/times")])
+        self._check_requests(sum(rates))
         return rates
+
+    def _check_requests(self, of_one: float) -> None:
+        """Raise where all repeats have too many requests, of `of_one` each."""
+        if self.repeats * of_one <= MOST_REQUESTS:
+            return
+        is_many = of_one <= MOST_REQUESTS
+        each = f"{self.repeats} repeats of {of_one:.3g} requests" if is_many else f"{of_one:.3g} requests"
+        message = f"{each} are more than the {MOST_REQUESTS} of one experiment"
+        pointer = "/repeats" if is_many else "/times"
+        raise InputError("the load is too large", problems=[Problem(message, pointer=pointer)])
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentView:
     """An experiment: how far it is, and what came of it.
 
-    `result` has the figures of `ipa simulate -o json`; `fault` says why there are none. `report` is where
-    its report is.
+    `result` has the figures of `ipa simulate -o json`: with `repeats` their means over the seeds, and beside
+    them `intervals`, half the width of the 95 % interval of each. `fault` says why there are none. `report`
+    is where its report is.
     """
 
     experiment_id: str
@@ -235,6 +256,7 @@ def spec_of(
         "policy": body.policy,
         "objective": body.objective,
         "seed": body.seed,
+        "repeats": body.repeats,
         "spacing": body.spacing,
         "capacity_cores": body.capacity_cores,
         "guards": guards,

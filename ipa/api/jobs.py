@@ -233,7 +233,8 @@ class JobDesk:
                 self._end(entry, JobPhase.FAILED, fault=JobFault(**said["fault"]))
 
     def _too_long(self, entry: _Entry) -> None:
-        self._fail(entry, JobFault("deadline", f"it took longer than {self._longest_s:g} s and was stopped"))
+        said = f"it took longer than {self._longest_s:g} s and was stopped"
+        self._fail(entry, JobFault("deadline", said, "Ask for less: fewer repeats, minutes or requests."))
 
     def _fail(self, entry: _Entry, fault: JobFault) -> None:
         """Where it has not ended otherwise."""

@@ -7,6 +7,7 @@ Its answers go to the descriptor that was its standard output; what a library pr
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -18,11 +19,12 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from ipa.adapters.files import pipeline_from_mapping
-from ipa.api.ran import run_of, told
+from ipa.api.ran import result_of, run_of, run_over, seed_of, told
 from ipa.control.guards import GuardSettings
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import at_cluster
 from ipa.model.profile import StageProfile
+from ipa.report.run import Run
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
@@ -54,6 +56,28 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
     )
 
 
+def outcome(spec: Mapping[str, Any], on_tick: Callable[[float], None]) -> tuple[dict[str, Any], Run]:
+    """The figures and the report's run of a specification, over all its seeds.
+
+    `on_tick` is told how much of all is over. Errors: those of pipeline files and of `simulate`.
+    """
+    setup, repeats = setup_of(spec), spec["repeats"]
+
+    def one(nth: int) -> tuple[dict[str, Any], Run]:
+        # Loop and world of the run before hold each other and a kilobyte for each of its requests.
+        gc.collect()
+        result = simulate(
+            replace(setup, seed=setup.seed + nth), lambda done_ratio: on_tick((nth + done_ratio) / repeats)
+        )
+        return {"policy": result.policy, "duration_s": result.duration_s}, run_of(spec, result)
+
+    about, run = one(0)
+    if repeats > 1:
+        others = (seed_of(one(nth)[1], setup.seed + nth) for nth in range(1, repeats))
+        run = run_over(run, [seed_of(run, setup.seed), *others])
+    return {**about, **result_of(run)}, run
+
+
 def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -> None:
     """Run it, and tell how far it is and what came of it."""
     last = -1
@@ -66,15 +90,14 @@ def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -
             tell({"percent": percent})
 
     try:
-        result = simulate(setup_of(spec), on_tick)
+        figures, run = outcome(spec, on_tick)
     except IpaError as error:
         tell({"fault": {"code": error.code, "detail": str(error), "hint": error.hint}})
         return
     except Exception as error:
         tell({"fault": {"code": "internal", "detail": f"{type(error).__name__}: {error}", "hint": ""}})
         raise
-    figures = {"policy": result.policy, "duration_s": result.duration_s, **result.summary()}
-    tell({"result": figures, "report": told(run_of(spec, result))})
+    tell({"result": figures, "report": told(run)})
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from pydantic import TypeAdapter
 import ipa
 from ipa.control.canonical import canonical_json, digest
 from ipa.report.run import Changed, Run, Ticks
+from ipa.report.seeds import OfSeed, Repeats, sorted_by_name, span
+from ipa.report.stats import means_of
 from ipa.simulate.result import SimResult
 
 # More points than a plot has pixels are of no use.
@@ -60,6 +63,43 @@ def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
     )
 
 
+def seed_of(run: Run, seed: int) -> OfSeed:
+    """What is kept of a run beside others: its figures, nothing over time."""
+    return OfSeed(seed, run.figures, run.latency_quantiles_s, run.decisions_by_reason)
+
+
+def run_over(first: Run, seeds: Sequence[OfSeed]) -> Run:
+    """The run of all these seeds, of which `first` is the run of the first: its figures are their means.
+
+    What is over time, the distribution and the changes stay those of the first.
+    """
+    figures = means_of([it.figures for it in seeds])
+    latencies = means_of([it.latency_quantiles_s for it in seeds])
+    reasons = means_of([it.decisions_by_reason for it in seeds], missing=0)
+    words = span(seeds[0].seed, len(seeds))
+    return replace(
+        first,
+        asked=dict(("seeds", words) if name == "seed" else (name, first.asked[name]) for name in first.asked),
+        figures=figures.values,
+        slo_ratio=1.0 - (figures.values["violation_ratio"] or 0.0),
+        core_hours=(figures.values["cores_mean"] or 0.0) * first.duration_s / 3600.0,
+        latency_quantiles_s=latencies.values,
+        decisions_by_reason=sorted_by_name(reasons.values),
+        repeats=Repeats(
+            seeds=tuple(seeds),
+            intervals=figures.half_widths,
+            latency_intervals_s=latencies.half_widths,
+            decision_intervals=sorted_by_name(reasons.half_widths),
+        ),
+    )
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """The figures of `ipa simulate -o json`; of several seeds their means, and `intervals` beside them."""
+    figures = {**run.figures, "decisions_by_reason": dict(run.decisions_by_reason)}
+    return {**figures, "intervals": dict(run.repeats.intervals)} if run.repeats else figures
+
+
 def _ticks(result: SimResult) -> Ticks:
     """Every tick, or of a long run every so many."""
     kept = result.ticks[:: -(-len(result.ticks) // MOST_TICKS) or 1]
@@ -90,4 +130,5 @@ def unpacked(kept: bytes) -> Run:
 
 def as_json(run: Run) -> str:
     """The run as JSON text: the twin of the report for programs."""
-    return _RUN.dump_json(run, indent=1).decode() + "\n"
+    unsaid = {"repeats"} if run.repeats is None else None
+    return _RUN.dump_json(run, indent=1, exclude=unsaid).decode() + "\n"

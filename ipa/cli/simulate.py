@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
     from ipa.settings import Settings
+    from ipa.simulate.result import SimResult
     from ipa.simulate.run import SimSetup
 
 TARGETS = ("local", "kubernetes")
@@ -41,6 +43,9 @@ def simulate(
         None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
     ),
     seed: int = typer.Option(0, help="of arrivals and service times: equal seeds, equal runs"),
+    repeats: int = typer.Option(
+        1, min=1, max=20, help="run with so many seeds, --seed and those that follow: means ± intervals"
+    ),
     objective: str | None = OBJECTIVE,
     minutes: float | None = typer.Option(None, help="of the workload; all of it without"),
     times: float = typer.Option(1.0, min=0.0, help="multiplies the workload's rates"),
@@ -58,7 +63,6 @@ def simulate(
     """Run the control loop on a simulated pipeline and say what came of it."""
     from ipa.simulate.published import settings_of
     from ipa.simulate.repeat import repeated
-    from ipa.simulate.run import simulate as run
 
     if target not in TARGETS:
         raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(TARGETS)}")
@@ -76,12 +80,31 @@ def simulate(
     if settings is not None:
         published = settings_of(read_settings(settings), found, profiles)
         setup = repeated(setup, published, policy=policy, spacing=spacing)
-    with progress(f"simulating {len(setup.rates_rps) / 60:g} min"):
-        result = run(setup)
-    if not printed(output, result.summary()):
+    first, figures = over_all(setup, repeats)
+    if not printed(output, figures):
         from ipa.cli.simulate_text import print_result
 
-        print_result(result, printer(output))
+        print_result(first, figures, repeats, printer(output))
+
+
+def over_all(setup: SimSetup, repeats: int) -> tuple[SimResult, dict[str, Any]]:
+    """The run of the first seed, and the figures: those of that run, or their means and `intervals`."""
+    from ipa.report.seeds import over_seeds
+    from ipa.simulate.run import simulate as run
+
+    words, total = f"simulating {len(setup.rates_rps) / 60:g} min", repeats if repeats > 1 else None
+    with progress(words, total) as step:
+
+        def another(nth: int) -> dict[str, Any]:
+            # By itself and after those before are gone: each holds all of its requests.
+            gc.collect()
+            step(f"seed {setup.seed + nth}")
+            return run(replace(setup, seed=setup.seed + nth)).summary()
+
+        first = run(setup)
+        if repeats == 1:
+            return first, first.summary()
+        return first, over_seeds([first.summary(), *map(another, range(1, repeats))])
 
 
 def as_served(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ipa.report import html
 from ipa.report.marked import as_text, rows_of
 from ipa.report.plots import BLUE, GREEN, GREY, ORANGE, Line, Plot, Points
+from ipa.report.seeds import Repeats, Row, span, with_half
 from ipa.report.sketch import sketch
+from ipa.report.stats import LEVEL
 
-NOTHING = "–"
 # What a run has so many of is drawn, and said of the rest how many they are.
 MOST_CHANGES = 200
 
@@ -41,7 +42,8 @@ class Run:
     """All that a report says of a run; the same run gives the same values. `inputs` are digests by name.
 
     `latency_cdf` are points (latency in seconds, share of the answered requests that took no longer).
-    `figures` are those of `ipa simulate -o json`.
+    `figures` are those of `ipa simulate -o json`. With `repeats` they, the quantiles and the decisions are
+    means over seeds; what is over time, the distribution and the changes are of the first seed.
     """
 
     pipeline: str
@@ -53,14 +55,15 @@ class Run:
     sla_s: float
     mean_rps: float
     peak_rps: float
-    figures: Mapping[str, float | int | None]
+    figures: Row
     slo_ratio: float
     core_hours: float
-    latency_quantiles_s: Mapping[str, float | None]
+    latency_quantiles_s: Row
     latency_cdf: tuple[tuple[float, float], ...]
-    decisions_by_reason: Mapping[str, int]
+    decisions_by_reason: Row
     changes: tuple[Changed, ...]
     ticks: Ticks
+    repeats: Repeats | None = None
 
 
 def html_of(run: Run) -> str:
@@ -68,14 +71,14 @@ def html_of(run: Run) -> str:
     came, latency, *others = _tables(run)
     parts = [
         *_shown(*came),
-        html.heading("Over time"),
+        html.heading(f"Over time{_of_first(run)}"),
         *map(sketch, _plots(run)),
         *_shown(*latency),
         sketch(_cdf(run)),
     ]
     for each in others:
         parts += _shown(*each)
-    parts += [html.heading("Changes"), html.paragraph(_cut(run))]
+    parts += [html.heading(f"Changes{_of_first(run)}"), html.paragraph(_cut(run))]
     parts.append(html.table(("second", "reason", "what runs then"), _changes(run)))
     return html.page(_title(run), _lead(run), parts)
 
@@ -87,7 +90,10 @@ def _shown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def markdown_of(run: Run) -> str:
     """The same without pictures."""
     lines = [f"# {as_text(_title(run))}", "", as_text(_lead(run))]
-    tables = [*_tables(run), ("Changes", ("second", "reason", "what runs then"), _changes(run))]
+    tables = [
+        *_tables(run),
+        (f"Changes{_of_first(run)}", ("second", "reason", "what runs then"), _changes(run)),
+    ]
     for title, header, rows in tables:
         cells = [[as_text(cell) for cell in row] for row in rows]
         lines += ["", f"## {title}", "", *rows_of(header, cells)]
@@ -99,35 +105,99 @@ def _title(run: Run) -> str:
 
 
 def _lead(run: Run) -> str:
-    return (
+    said = (
         f"Simulated for {run.duration_s:g} s at {run.mean_rps:.3g} rps, {run.peak_rps:.3g} at the most, "
-        f"within an SLA of {run.sla_s:g} s. One run has no interval; another seed tells how much is chance."
+        f"within an SLA of {run.sla_s:g} s"
+    )
+    if run.repeats is None:
+        return f"{said}. One run has no interval; another seed tells how much is chance."
+    return (
+        f"{said}, with {len(run.repeats.seeds)} seeds ({_seeds(run.repeats)}). Figures are means over them, "
+        f"± half the width of their {100 * LEVEL:.0f} % confidence interval (Student's t)."
     )
 
 
+def _seeds(repeats: Repeats) -> str:
+    return span(repeats.seeds[0].seed, len(repeats.seeds))
+
+
+def _of_first(run: Run) -> str:
+    """What is said of that which is of one seed among several."""
+    return f", of seed {run.repeats.seeds[0].seed} alone" if run.repeats else ""
+
+
 def _tables(run: Run) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-    figures = run.figures
-    came = [
-        ("requests", f"{figures['requests']}"),
-        ("within the SLA", f"{100 * run.slo_ratio:.3f} %"),
-        ("late or lost", f"{100 * (1 - run.slo_ratio):.3f} %"),
-        ("lost", f"{figures['lost']}"),
-        ("accuracy of what runs (PAS), mean over time", _number(figures["pas_mean"], 4)),
-        ("accuracy of an answer, mean", _number(figures["accuracy_mean"], 4)),
-        ("cores, mean over time", _number(figures["cores_mean"], 2)),
-        ("core hours paid", f"{run.core_hours:.3f}"),
-        ("changes", f"{figures['changes']}"),
+    halves, latency_halves, decision_halves = (
+        (run.repeats.intervals, run.repeats.latency_intervals_s, run.repeats.decision_intervals)
+        if run.repeats
+        else ({}, {}, {})
+    )
+    count = ".1f" if run.repeats else "d"
+    quantiles = [
+        (name, with_half(value, latency_halves.get(name), ".4f"))
+        for name, value in run.latency_quantiles_s.items()
     ]
-    quantiles = [(name, _number(value, 4)) for name, value in run.latency_quantiles_s.items()]
-    reasons = [(name, str(count)) for name, count in run.decisions_by_reason.items()]
+    reasons = [
+        (name, with_half(value, decision_halves.get(name), count))
+        for name, value in run.decisions_by_reason.items()
+    ]
     digests = [*run.inputs.items(), ("version of ipa", run.version)]
     return [
-        ("What came of it", ("", "value"), came),
+        ("What came of it", ("", "value"), _came(run, halves, count)),
         ("Latency of a request", ("quantile", "seconds"), quantiles),
+        *([_by_seed(run, run.repeats)] if run.repeats else []),
         ("Decisions", ("reason", "how often"), reasons),
         ("What was asked", ("", "value"), list(run.asked.items())),
         ("Inputs", ("", "sha256"), digests),
     ]
+
+
+def _came(run: Run, halves: Row, count: str) -> list[tuple[str, str]]:
+    """The figures, each with its interval; counts as `count` says."""
+
+    def figure(name: str, form: str) -> str:
+        return with_half(run.figures[name], halves.get(name), form)
+
+    late = halves.get("violation_ratio")
+    cores = halves.get("cores_mean")
+    core_hours = None if cores is None else cores * run.duration_s / 3600.0
+    return [
+        ("requests", figure("requests", count)),
+        ("within the SLA", f"{with_half(run.slo_ratio, late, '.3f', scale=100)} %"),
+        ("late or lost", f"{with_half(1 - run.slo_ratio, late, '.3f', scale=100)} %"),
+        ("lost", figure("lost", count)),
+        ("accuracy of what runs (PAS), mean over time", figure("pas_mean", ".4f")),
+        ("accuracy of an answer, mean", figure("accuracy_mean", ".4f")),
+        ("cores, mean over time", figure("cores_mean", ".2f")),
+        ("core hours paid", with_half(run.core_hours, core_hours, ".3f")),
+        ("changes", figure("changes", count)),
+    ]
+
+
+# What the table of the seeds has of each: its heading, the figure, how it is written, and times what.
+BY_SEED = (
+    ("requests", "requests", "d", 1),
+    ("late or lost, %", "violation_ratio", ".3f", 100),
+    ("lost", "lost", "d", 1),
+    ("PAS", "pas_mean", ".4f", 1),
+    ("accuracy", "accuracy_mean", ".4f", 1),
+    ("cores", "cores_mean", ".2f", 1),
+    ("changes", "changes", "d", 1),
+)
+
+
+def _by_seed(run: Run, repeats: Repeats) -> tuple[str, Sequence[str], Sequence[Sequence[str]]]:
+    quantiles = list(run.latency_quantiles_s)
+    heads = ("seed", *(head for head, *_ in BY_SEED), *(f"{name}, s" for name in quantiles))
+    rows = [
+        (
+            f"{of.seed}",
+            *(with_half(of.figures[name], None, form, scale=scale) for _, name, form, scale in BY_SEED),
+            *(with_half(of.latency_quantiles_s[name], None, ".4f") for name in quantiles),
+        )
+        for of in repeats.seeds
+    ]
+    return "By seed", heads, rows
 
 
 def _plots(run: Run) -> list[Plot]:
@@ -163,7 +233,9 @@ def _plots(run: Run) -> list[Plot]:
 def _cdf(run: Run) -> Plot:
     line = Line("answered requests", run.latency_cdf, BLUE)
     mark = [run.sla_s] if run.latency_cdf and run.sla_s <= run.latency_cdf[-1][0] else []
-    return Plot("Share within so long; dotted: the SLA", "share", [line], marks=mark, y_max=1.0)
+    return Plot(
+        f"Share within so long{_of_first(run)}; dotted: the SLA", "share", [line], marks=mark, y_max=1.0
+    )
 
 
 def _points(at_s: Sequence[float], values: Sequence[float | None]) -> Points:
@@ -181,7 +253,3 @@ def _cut(run: Run) -> str:
         if more > 0
         else f"{len(run.changes)} changes."
     )
-
-
-def _number(value: float | None, digits: int) -> str:
-    return NOTHING if value is None else f"{value:.{digits}f}"

@@ -7,17 +7,23 @@ import json
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from statistics import fmean
 from time import monotonic
 from typing import Any
 
 import httpx
 import pytest
 
+from ipa.api import jobworker
 from ipa.api.experiments import ExperimentBody, spec_of
 from ipa.api.jobs import JobDesk
 from ipa.api.jobworker import answer
 from ipa.report.run import Changed, Run, Ticks, html_of, markdown_of
+from ipa.report.stats import mean_of
+from ipa.simulate.result import SimResult
+from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.services import ApiClient, FakeClock, FakeWorld
 
 WAIT_S = 90.0
@@ -79,12 +85,18 @@ def test_the_list_names_what_one_can_be_of() -> None:
         assert ExperimentBody(pipeline="ocr", workload=workload, policy=policy).rates()
 
 
-def test_one_that_cannot_be_simulated_says_why() -> None:
+def said_of(**changes: Any) -> list[Any]:
+    """All that the process of an experiment says."""
     services = FakeWorld().services()
-    body = ExperimentBody(**BODY, forecaster="nope")
+    body = ExperimentBody(**{**BODY, **changes})
     spec = spec_of(services.settings, services.pipelines["ocr"], services.profiles("ocr"), body, body.rates())
     told: list[Any] = []
     answer(json.loads(json.dumps(spec)), told.append)
+    return told
+
+
+def test_one_that_cannot_be_simulated_says_why() -> None:
+    told = said_of(forecaster="nope")
     assert [said["fault"]["code"] for said in told] == ["usage"]
     assert "there is no forecaster 'nope'" in told[0]["fault"]["detail"]
 
@@ -134,6 +146,7 @@ def test_a_process_that_dies_or_never_ends_fails(started: Start, program: str, c
     api = started(program, longest_s=0.5 if program == ENDLESS else 60.0)
     failed = until(api, begin(api).headers["location"], "failed")
     assert failed["fault"]["code"] == code
+    assert ("fewer repeats" in failed["fault"]["hint"]) is (code == "deadline")
 
 
 @pytest.mark.parametrize(
@@ -146,12 +159,120 @@ def test_a_process_that_dies_or_never_ends_fails(started: Start, program: str, c
         ({"rates_rps": [-1]}, "/rates_rps/0"),
         ({"times": 1e300}, "/times"),
         ({"seed": -1}, "/seed"),
+        ({"repeats": 0}, "/repeats"),
+        ({"repeats": 21}, "/repeats"),
+        ({"repeats": 2.0}, "/repeats"),
+        ({"repeats": 2, "seed": 2**32 - 1}, "/repeats"),
+        # One is few enough, and five of them are not.
+        ({"rates_rps": [1e6], "times": 4.0, "repeats": 5}, "/repeats"),
+        ({"rates_rps": [1e6], "times": 6.0, "repeats": 5}, "/times"),
     ],
 )
 def test_one_that_makes_no_sense(started: Start, body: dict[str, Any], pointer: str) -> None:
     answer = started().post("/v1/experiments", {**BODY, **body})
     assert answer.status_code == 422
     assert [item["pointer"] for item in answer.json()["errors"]] == [pointer]
+
+
+def test_the_last_seeds_and_the_last_requests_that_there_are() -> None:
+    rates = ExperimentBody(pipeline="ocr", rates_rps=[1e6], repeats=5, seed=2**32 - 5).rates()
+    assert rates == (1e6,)
+
+
+def test_too_many_seeds_say_how_many_there_are(started: Start) -> None:
+    answer = started().post("/v1/experiments", {**BODY, "repeats": 3, "seed": 2**32 - 2})
+    (item,) = answer.json()["errors"]
+    assert "seeds 4294967294 to 4294967296 " in item["message"] and "at most 4294967293" in item["message"]
+
+
+def test_repeats_are_runs_of_seeds_that_follow_and_their_means(started: Start) -> None:
+    api = started()
+    rates = [2.0] * 60 + [8.0] * 60
+    address = begin(api, rates_rps=rates, repeats=3).headers["location"]
+    done = until(api, address, "done", "failed")
+    assert (done["phase"], done["asked"]["repeats"]) == ("done", 3)
+    result = done["result"]
+    alone = [said_of(rates_rps=rates, seed=seed)[-1] for seed in (3, 4, 5)]
+    assert {len(said["result"]) for said in alone} == {len(result) - 1}
+    assert set(result["intervals"]) == set(result) - {
+        "policy", "duration_s", "decisions_by_reason", "intervals",
+    }  # fmt: skip
+    for name, half_width in result["intervals"].items():
+        wanted = mean_of([said["result"][name] for said in alone])
+        assert wanted is not None and (result[name], half_width) == (wanted.value, wanted.half_width)
+    assert len({said["result"]["requests"] for said in alone}) > 1
+    for reason, count in result["decisions_by_reason"].items():
+        assert count == fmean(said["result"]["decisions_by_reason"].get(reason, 0) for said in alone)
+
+    said = api.get(done["report"], params={"as": "json"}).json()
+    first = alone[0]["report"]
+    for name in ("ticks", "changes", "latency_cdf", "inputs"):
+        assert said[name] == first[name]
+    assert [each["seed"] for each in said["repeats"]["seeds"]] == [3, 4, 5]
+    for each, one in zip(said["repeats"]["seeds"], alone, strict=True):
+        assert each["figures"] == one["report"]["figures"]
+        assert each["latency_quantiles_s"] == one["report"]["latency_quantiles_s"]
+    tails = mean_of([one["report"]["latency_quantiles_s"]["p99.9"] for one in alone])
+    assert tails is not None and tails.half_width
+    assert said["latency_quantiles_s"]["p99.9"] == tails.value
+    assert said["core_hours"] == pytest.approx(fmean(one["report"]["core_hours"] for one in alone))
+    assert said["slo_ratio"] == pytest.approx(fmean(one["report"]["slo_ratio"] for one in alone))
+    page, markdown = (api.get(done["report"], params={"as": kind}).text for kind in ("html", "md"))
+    cores = f"{result['cores_mean']:.2f} ± {result['intervals']['cores_mean']:.2f}"
+    late = 100 * result["intervals"]["violation_ratio"]
+    for text in (page, markdown):
+        assert "3 seeds (3 to 5)" in text and "One run has no interval" not in text
+        assert cores in text and f"{tails.value:.4f} ± {tails.half_width:.4f}" in text
+        assert f"{100 * result['violation_ratio']:.3f} ± {late:.3f} %" in text
+        assert "Changes, of seed 3 alone" in text and "By seed" in text
+        for one in alone:
+            assert f"{one['report']['latency_quantiles_s']['max']:.4f}" in text
+    assert "Over time, of seed 3 alone" in page and "Share within so long, of seed 3 alone" in page
+    assert len(page.encode()) < 2_000_000
+    again = until(api, begin(api, rates_rps=rates, repeats=3).headers["location"], "done", "failed")
+    for kind in ("html", "md", "json"):
+        wanted = api.get(done["report"], params={"as": kind}).content
+        assert api.get(again["report"], params={"as": kind}).content == wanted
+
+
+def test_one_seed_is_reported_as_ever(started: Start) -> None:
+    api = started()
+    done = until(api, begin(api, repeats=1).headers["location"], "done", "failed")
+    assert done["result"] == said_of()[-1]["result"] and "intervals" not in done["result"]
+    assert "repeats" not in api.get(done["report"], params={"as": "json"}).json()
+    for kind in ("html", "md"):
+        text = api.get(done["report"], params={"as": kind}).text
+        assert "One run has no interval" in text and "±" not in text
+
+
+def test_what_is_not_known_has_no_interval() -> None:
+    """Without requests there are no latencies: no mean of them, no interval, and a dash in the report."""
+    said = said_of(rates_rps=[0.0] * 30, repeats=2)[-1]
+    assert said["result"]["latency_p99_s"] is None and said["result"]["intervals"]["latency_p99_s"] is None
+    assert (said["result"]["requests"], said["result"]["intervals"]["requests"]) == (0, 0)
+
+
+def test_progress_is_of_all_seeds_and_a_run_is_let_go_before_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    requests: list[weakref.ref[Any]] = []
+    seeds: list[int] = []
+
+    def watched(setup: SimSetup, on_tick: Callable[[float], None]) -> SimResult:
+        assert all(each() is None for each in requests)
+        seeds.append(setup.seed)
+        result = simulate(setup, on_tick)
+        requests.append(weakref.ref(result.born_s))
+        return result
+
+    monkeypatch.setattr(jobworker, "simulate", watched)
+    told = said_of(repeats=4)
+    assert seeds == [3, 4, 5, 6]
+    percents = [said["percent"] for said in told[:-1]]
+    assert percents == sorted(set(percents)) and percents[-1] < 100
+    for quarter in range(4):
+        assert any(25 * quarter <= percent < 25 * (quarter + 1) for percent in percents)
+    assert told[-1]["result"]
 
 
 def test_one_of_nothing(started: Start) -> None:

@@ -62,9 +62,12 @@ def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> 
             "minutes": 1.0,
             "times": 0.5,
             "seed": 3,
+            "repeats": 1,
             "spacing": "poisson",
         }
         result = found["result"]
+        expect(shown.get_by_role("term").filter(has_text=re.compile("^Seed$"))).to_be_visible()
+        expect(shown).not_to_contain_text("±")
         expect(shown).to_contain_text(f"{result['pas_mean']:.4f}")
         expect(shown).to_contain_text(f"{result['cores_mean']:.2f}")
         expect(shown).to_contain_text(f"{100 * result['violation_ratio']:.2f} % of {result['requests']}")
@@ -95,6 +98,46 @@ def test_it_starts_one_and_shows_what_came_of_it(browser: Browser, url: str) -> 
         page.get_by_role("button", name="Forget it").click()
         expect(page.locator("#view")).to_contain_text("None was started yet")
         assert httpx.get(f"{url}v1/experiments").json()["experiments"] == []
+
+
+def test_one_of_several_seeds_shows_how_sure_its_figures_are(browser: Browser, url: str) -> None:
+    with opened(browser, f"{url}#/experiments") as page:
+        expect(page.get_by_label("Seeds")).to_have_value("1")
+        fill(page, workload="bursty", minutes="2", times="0.5", seed="4", repeats="3")
+        page.get_by_role("button", name="Start").click()
+        shown = page.get_by_role("region", name="The experiment")
+        expect(shown.get_by_role("heading").first).to_have_text("Done", timeout=RUN_MS)
+        (found,) = httpx.get(f"{url}v1/experiments").json()["experiments"]
+        assert (found["asked"]["seed"], found["asked"]["repeats"]) == (4, 3)
+        result, halves = found["result"], found["result"]["intervals"]
+
+        def value_of(term: str) -> str:
+            of = shown.locator("dl > div").filter(has=page.get_by_role("term").filter(has_text=term))
+            return of.get_by_role("definition").inner_text()
+
+        def both(name: str, form: str, scale: float = 1) -> str:
+            return f"{scale * result[name]:{form}} ± {scale * halves[name]:{form}}"
+
+        assert halves["cores_mean"] > 0 and halves["requests"] > 0
+        assert value_of("Seeds") == "4 to 6"
+        assert value_of("Accuracy of a request") == both("pas_mean", ".4f")
+        assert value_of("Cores, mean") == both("cores_mean", ".2f")
+        late = both("violation_ratio", ".2f", 100)
+        assert value_of("Late or lost") == f"{late} % of {both('requests', '.1f')}"
+        assert value_of("Changes") == both("changes", ".1f")
+        assert re.fullmatch(r"[\d.]+ m?s ± [\d.]+ m?s", value_of("Latency p50"))
+        assert re.match(r"[\d.]+ m?s ± [\d.]+ m?s SLA", value_of("Latency p99"))
+        assert serious(page) == []
+        with page.context.expect_page() as another:
+            page.get_by_role("link", name="Open the report").click()
+        report = another.value
+        expect(report.locator("p.lead")).to_contain_text("3 seeds (4 to 6)")
+        expect(report.get_by_role("heading", name="By seed")).to_be_visible()
+        report.close()
+        alone = page.context.new_page()
+        alone.set_content(httpx.get(f"{url}{found['report'][1:]}").text)
+        assert serious(alone) == []
+        alone.close()
 
 
 def test_one_that_runs_is_cancelled_there(browser: Browser, stuck: str) -> None:

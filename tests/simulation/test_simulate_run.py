@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from ipa.cli.main import run as ipa
 from ipa.control.guards import GuardSettings
@@ -17,6 +18,7 @@ from ipa.model.pipeline import Edge, Stage, StageKind
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import CHECKED, POLICIES
+from ipa.report.stats import mean_of
 from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.graph import PipelineSim
@@ -244,6 +246,35 @@ def test_the_command_prints_the_figures(capsys: pytest.CaptureFixture[str], tmp_
     assert ipa([*arguments, "--minutes", "0.5"]) == 0
     text = capsys.readouterr().out
     assert "policy ours" in text and "latency p99" in text
+
+
+def test_the_command_repeats_with_the_seeds_that_follow(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trace = tmp_path / "load.txt"
+    trace.write_text("\n".join(["6"] * 60))
+    arguments = ["simulate", "digits", "--workload", str(trace), "--policy", "static"]
+
+    def said(*more: str) -> str:
+        assert ipa([*arguments, *more]) == 0
+        return capsys.readouterr().out
+
+    alone = [json.loads(said("--seed", str(seed), "-o", "json")) for seed in (3, 4, 5)]
+    found = json.loads(said("--seed", "3", "--repeats", "3", "-o", "json"))
+    assert set(found) == {*alone[0], "intervals"}
+    assert set(found["intervals"]) == set(alone[0]) - {"decisions_by_reason"}
+    for name, half_width in found["intervals"].items():
+        wanted = mean_of([one[name] for one in alone])
+        assert wanted is not None and (found[name], half_width) == (wanted.value, wanted.half_width)
+    assert yaml.safe_load(said("--seed", "3", "--repeats", "3", "-o", "yaml")) == found
+    requests = f"{found['requests']:.1f} ± {found['intervals']['requests']:.1f}"
+    for form in ("text", "md"):
+        text = said("--seed", "3", "--repeats", "3", "-o", form)
+        assert "seeds 3 to 5" in text and requests in text
+        # How much one seed's figures are worth is not known.
+        assert "±" not in said("--repeats", "1", "-o", form)
+    assert "intervals" not in json.loads(said("--repeats", "1", "-o", "json"))
+    assert ipa([*arguments, "--repeats", "21"]) == 64
 
 
 SETTINGS = {

@@ -21,6 +21,7 @@ export class ExperimentForm {
       this.number("minutes", "Minutes of it (20 at most)", "2", { min: 0.1, max: 20 }),
       this.number("times", "Times its rates", "1", { min: 0.000001 }),
       this.number("seed", "Seed", "0", { min: 0, step: 1 }),
+      this.number("repeats", "Seeds", "1", { min: 1, max: 20, step: 1 }),
       this.choice("spacing", "Requests come", ["poisson", "even", "burst"], "poisson"),
       this.number("capacity_cores", "Cores there are (any: empty)", "", { min: 0.1 }),
       this.button);
@@ -50,7 +51,7 @@ export class ExperimentForm {
 
   body() {
     const words = ["pipeline", "workload", "policy", "objective", "spacing"].map((name) => [name, this.fields[name].value]);
-    const numbers = ["minutes", "times", "seed", "capacity_cores"].filter((name) => this.fields[name].value !== "").map((name) => [name, Number(this.fields[name].value)]);
+    const numbers = ["minutes", "times", "seed", "repeats", "capacity_cores"].filter((name) => this.fields[name].value !== "").map((name) => [name, Number(this.fields[name].value)]);
     return Object.fromEntries([...words.filter(([, value]) => value), ...numbers]);
   }
 

@@ -20,6 +20,10 @@ export function loadOf(asked) {
   return [load, ...parts].filter(Boolean).join(", ");
 }
 
+function seedsOf({ seed = 0, repeats = 1 }) {
+  return repeats > 1 ? ["Seeds", `${seed} to ${seed + repeats - 1}`] : ["Seed", String(seed)];
+}
+
 export class Experiment {
   constructor(root, id, tools) {
     Object.assign(this, { root, id, tools, closing: new AbortController() });
@@ -42,7 +46,7 @@ export class Experiment {
     this.bar ??= el("progress", { class: "progress", max: "100", "aria-label": "Progress" });
     this.bar.value = one.percent;
     const about = terms([["Pipeline", el("a", { href: hashOf({ view: "now", path: [asked.pipeline] }) }, asked.pipeline)], ["Load", loadOf(asked)], ["Policy", asked.policy ?? "ours"],
-      ["Objective", asked.objective ?? null], ["Seed", String(asked.seed ?? 0)], ["Asked at", clock(one.created_at)], ["Ended at", one.ended_at ? clock(one.ended_at) : null]]);
+      ["Objective", asked.objective ?? null], seedsOf(asked), ["Asked at", clock(one.created_at)], ["Ended at", one.ended_at ? clock(one.ended_at) : null]]);
     const focused = this.box.contains(document.activeElement) ? document.activeElement.dataset.of : null;
     this.box.replaceChildren(el("h2", {}, `${one.phase[0].toUpperCase()}${one.phase.slice(1)}${isEnded(one) ? "" : `, ${one.percent} %`}`), about,
       ...(isEnded(one) ? [] : [this.bar, el("p", { class: "command" }, this.act("Cancel", "POST", ":cancel"))]),
@@ -56,11 +60,15 @@ export class Experiment {
 
   result({ result, asked }) {
     const sla = this.tools.pipelines.get(asked.pipeline)?.sla_s;
+    const halves = result.intervals ?? {};
+    // A figure, and of several seeds half the width of the interval of their mean.
+    const both = (name, shown) => `${shown(result[name])}${(halves[name] ?? null) === null ? "" : ` ± ${shown(halves[name])}`}`;
+    const count = (value) => (result.intervals ? number(value) : String(value));
     return [el("h2", {}, "What came of it"), terms([
-      ["Accuracy of a request (PAS)", number(result.pas_mean, 4)], ["Cores, mean", number(result.cores_mean, 2)],
-      ["Late or lost", `${(100 * result.violation_ratio).toFixed(2)} % of ${result.requests}`], ["Lost", String(result.lost)],
-      ["Latency p50", seconds(result.latency_p50_s)], ["Latency p99", el("span", {}, seconds(result.latency_p99_s), sla ? el("small", {}, ` SLA ${seconds(sla)}`) : "")],
-      ["Changes", String(result.changes)], ["Simulated", seconds(result.duration_s)]])];
+      ["Accuracy of a request (PAS)", both("pas_mean", (value) => number(value, 4))], ["Cores, mean", both("cores_mean", (value) => number(value, 2))],
+      ["Late or lost", `${both("violation_ratio", (value) => (100 * value).toFixed(2))} % of ${both("requests", count)}`], ["Lost", both("lost", count)],
+      ["Latency p50", both("latency_p50_s", seconds)], ["Latency p99", el("span", {}, both("latency_p99_s", seconds), sla ? el("small", {}, ` SLA ${seconds(sla)}`) : "")],
+      ["Changes", both("changes", count)], ["Simulated", seconds(result.duration_s)]])];
   }
 
   drawReasons(reasons) {

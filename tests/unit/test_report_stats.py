@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.lab.markup import figure, judged, signless
-from experiments.lab.progress import Progress, words_of
-from experiments.lab.stats import Mean, mean_of, paired, student_t
+from ipa.report.stats import Mean, mean_of, means_of, paired, student_t
 
 
 def test_student_t_is_that_of_the_tables() -> None:
@@ -41,31 +39,15 @@ def test_paired_takes_out_what_seeds_share() -> None:
     assert ratio == Mean(pytest.approx(-0.2), None, 1)
 
 
-def test_only_what_is_sure_is_judged() -> None:
-    assert judged(Mean(-0.2, 0.1, 3), 0.0, more_is_better=False) == "better"
-    assert judged(Mean(-0.2, 0.1, 3), 0.0, more_is_better=True) == "worse"
-    assert judged(Mean(-0.2, 0.3, 3), 0.0, more_is_better=False) == ""
-    assert judged(Mean(-0.2, None, 1), 0.0, more_is_better=False) == ""
+def test_means_by_name_are_over_the_rows_that_know() -> None:
+    found = means_of([{"a": 1, "b": None, "c": 5.0}, {"a": 3, "b": 4.0, "c": None}, {"a": 5, "b": 8.0}])
+    assert found.values == {"a": 3.0, "b": 6.0, "c": 5.0}
+    assert found.half_widths["a"] == pytest.approx(4.303 * 2 / 3**0.5, abs=1e-3)
+    assert found.half_widths["b"] == pytest.approx(12.706 * 8**0.5 / 2**0.5, abs=1e-2)
+    assert found.half_widths["c"] is None
+    assert means_of([{"a": None}]).values == {"a": None}
 
 
-def test_figures() -> None:
-    assert figure(Mean(0.12345, 0.004, 3), ".2f", scale=100)[0] == "12.35 <small>± 0.40</small>"
-    assert figure(None, ".2f")[0] == "–"
-    assert signless("-0.00") == "0.00"
-    assert signless("-0.01") == "-0.01"
-
-
-def test_the_time_that_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    import sys
-
-    clock = iter([0.0, 20.0, 60.0, 61.0])
-    progress = Progress("try", 3, 10.0, stream=sys.stderr, now=lambda: next(clock))
-    progress.step("a", 4.0)
-    progress.step("b", 4.0, running=2.0)
-    progress.step("c", 2.0)
-    assert capsys.readouterr().err.splitlines() == [
-        "try: 1/3 runs, about 30 s left [a]",
-        "try: 2/3 runs, about 7 s left [b]",
-        "try: 3/3 runs, took 1 min 01 s [c]",
-    ]
-    assert words_of(3725) == "1 h 02 min"
+def test_a_name_that_a_row_lacks_may_stand_for_a_value() -> None:
+    found = means_of([{"x": 2}, {"y": 4}], missing=0)
+    assert found.values == {"x": 1.0, "y": 2.0}

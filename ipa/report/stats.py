@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -44,6 +44,30 @@ def mean_of(values: Sequence[float]) -> Mean | None:
     return Mean(fmean(known), student_t(count - 1) * stdev(known) / math.sqrt(count), count)
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Means by name and half the width of the interval of each; None is what is not known."""
+
+    values: dict[str, float | None]
+    half_widths: dict[str, float | None]
+
+
+def means_of(rows: Sequence[Mapping[str, float | None]], *, missing: float | None = None) -> Means:
+    """The means of rows of figures, a row a seed, over those that know the figure.
+
+    A name that a row lacks stands there for `missing`.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    found = {
+        name: mean_of([value for row in rows if (value := row.get(name, missing)) is not None])
+        for name in names
+    }
+    return Means(
+        {name: None if mean is None else mean.value for name, mean in found.items()},
+        {name: None if mean is None else mean.half_width for name, mean in found.items()},
+    )
+
+
 def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) -> Mean | None:
     """The mean of value − other, or of value/other − 1, pair by pair: a seed is the same load for both.
 
@@ -57,6 +81,7 @@ def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) 
 
 def student_t(freedom: int) -> float:
     """The two-sided quantile of Student's t at LEVEL."""
-    from scipy.stats import t
+    # What scipy.stats asks too; that takes far longer to import.
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
+    return float(stdtrit(freedom, (1 + LEVEL) / 2))

@@ -1,0 +1,60 @@
+"""Runs that differ by their seed alone: what is kept of each, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipa.report.stats import means_of
+
+Row = Mapping[str, float | int | None]
+REASONS = "decisions_by_reason"
+
+
+@dataclass(frozen=True, slots=True)
+class OfSeed:
+    """The figures of one seed's run; latencies in seconds, None where nothing was answered."""
+
+    seed: int
+    figures: Row
+    latency_quantiles_s: Row
+    decisions_by_reason: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """How sure means over seeds are: half the width of the 95 % interval of each, None where it is not known.
+
+    `seeds` are the runs that they are of, in the order of their seeds.
+    """
+
+    seeds: tuple[OfSeed, ...]
+    intervals: Row
+    latency_intervals_s: Row
+    decision_intervals: Row
+
+
+def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of `ipa simulate -o json` as means over seeds, and `intervals` beside them."""
+    figures = means_of([{name: it[name] for name in it if name != REASONS} for it in summaries])
+    reasons = means_of([it[REASONS] for it in summaries], missing=0)
+    return {**figures.values, REASONS: sorted_by_name(reasons.values), "intervals": figures.half_widths}
+
+
+def sorted_by_name(values: Row) -> dict[str, float | int | None]:
+    """The same, by name: seeds name reasons in an order of their own."""
+    return dict(sorted(values.items()))
+
+
+def span(first: int, count: int) -> str:
+    """The seeds in words."""
+    return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
+
+
+def with_half(value: float | None, half_width: float | None, form: str, *, scale: float = 1) -> str:
+    """The figure as text, `±` half the width of its interval where that is known; a dash for none."""
+    if value is None:
+        return "–"
+    shown = format(scale * value, form)
+    return shown if half_width is None else f"{shown} ± {format(scale * half_width, form)}"
