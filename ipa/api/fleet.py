@@ -247,7 +247,7 @@ def _member(
 
 
 def _share(services: Services, pipeline: Pipeline, live: LiveState, cores: float) -> Share:
-    control = control_view(services.controls.control(pipeline.name), services.clock.now())
+    control = control_view(services.controls.control(pipeline.name, may_lag=True), services.clock.now())
     own = live.cost_cores
     return Share(
         pipeline=pipeline.name,

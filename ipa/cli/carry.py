@@ -285,7 +285,7 @@ class _Control:
     def __init__(self, control: PipelineControl) -> None:
         self._control = control
 
-    def control(self, pipeline: str) -> PipelineControl:
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         return self._control
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:

@@ -82,8 +82,9 @@ class _InShadow:
     def __init__(self, controls: ControlStore, pipeline: str) -> None:
         self._controls, self._pipeline = controls, pipeline
 
-    def control(self, pipeline: str) -> PipelineControl:
-        return PipelineControl(mode=Mode.SHADOW, pins=self._controls.control(self._pipeline).pins)
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        control = self._controls.control(self._pipeline, may_lag=may_lag)
+        return PipelineControl(mode=Mode.SHADOW, pins=control.pins)
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
         raise ForbiddenError(f"{pipeline} only says what it would do; its mode cannot be changed")

@@ -20,6 +20,8 @@ class Computing:
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._inside = 0
         self._mine = threading.local()
 
     @contextmanager
@@ -30,18 +32,27 @@ class Computing:
             yield
         finally:
             self._leave()
+            self._count(-1)
 
     @contextmanager
     def away(self) -> Iterator[None]:
         """Wait for something else meanwhile, if within a turn: others may compute."""
         had = self._leave()
+        if had:
+            self._count(-1)
         try:
             yield
         finally:
             if had:
                 self._take()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether some thread is at it or waits to be, so that more is to be expected soon."""
+        return self._inside > 0
+
     def _take(self) -> None:
+        self._count(1)
         self._mine.has = self._lock.acquire(timeout=self._patience_s)
 
     def _leave(self) -> bool:
@@ -51,6 +62,10 @@ class Computing:
         if had:
             self._lock.release()
         return had
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self._inside += more
 
 
 # Of this process, as the interpreter is.

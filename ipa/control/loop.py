@@ -237,20 +237,24 @@ class ControlLoop:
                 # Whoever leads goes on from the record and the world; so does this one once it leads again.
                 self._state, self._recovered = EngineState(), False
             request = self._request(requested, recover=leads)
-            if leads:
-                with COMPUTING.turn():
-                    effects, self._state = on_tick(request, self._state)
-                decision = self._carry_out(effects)
-                self._tell(effects, decision)
-            else:
-                decision = standing_by(request)
-            self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
+            with COMPUTING.turn():
+                decision = self._act(request) if leads else standing_by(request)
+                self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
+        return decision
+
+    def _act(self, request: TickRequest) -> Decision:
+        """Decide, and carry that out while others compute."""
+        effects, self._state = on_tick(request, self._state)
+        with COMPUTING.away():
+            decision = self._carry_out(effects)
+            self._tell(effects, decision)
         return decision
 
     def _request(self, requested: Request | None, *, recover: bool) -> TickRequest:
         world = self._world
         try:
-            self._control = world.controls.control(self.pipeline.name)
+            # What is said a moment before a change is written is seen then.
+            self._control = world.controls.control(self.pipeline.name, may_lag=True)
         except IpaError as error:
             # What was said last still counts; before anything was said nothing is written.
             log.warning("control of %s cannot be read: %s", self.pipeline.name, error)

@@ -253,8 +253,11 @@ class DecisionLog(Protocol):
 class ControlStore(Protocol):
     """What people have said about pipelines, kept over restarts."""
 
-    def control(self, pipeline: str) -> PipelineControl:
-        """What was said last; the default where nothing was."""
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        """What was said last; the default where nothing was.
+
+        Where it `may_lag`, what another process said within the last quarter of a second may be missing.
+        """
         ...
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:

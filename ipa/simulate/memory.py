@@ -47,7 +47,7 @@ class Memory:
                 return kept
         raise NotFoundError(f"there is no decision {decision_id!r}")
 
-    def control(self, pipeline: str) -> PipelineControl:
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """What was said last."""
         return self._control
 

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
+from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.kept import PlanRows
+from ipa.adapters.store.store import LAG_S
 from ipa.control.kept import Basis, Claim, KeptAnswer, KeptPlan
 from ipa.control.ports import ControlStore, DecisionLog, Deed, PipelineControl, ProfileStore, Said
 from ipa.model.decision import Action, Mode
@@ -105,6 +107,38 @@ def test_control_is_kept(store: Store, reopen: Reopen) -> None:
     store.set_control("ocr", said, Said(Deed.MODE))
     assert reopen().control("ocr") == said
     assert store.control("other") == PipelineControl()
+
+
+def test_what_may_lag_is_what_this_store_said_and_what_others_did_a_moment_ago(
+    store: Store, url: str
+) -> None:
+    at_s = 100.0
+    here = Store(open_engine(url), monotonic_s=lambda: at_s)
+    paused, active = PipelineControl(paused=True), PipelineControl(Mode.ACTIVE)
+    store.set_control("ocr", paused, Said(Deed.PAUSE))
+    assert here.control("ocr", may_lag=True) == paused
+    assert here.control("video", may_lag=True) == PipelineControl()
+    store.set_control("video", active, Said(Deed.MODE))
+    at_s += 0.9 * LAG_S
+    assert here.control("video", may_lag=True) == PipelineControl()
+    assert here.control("video") == active
+    at_s += 0.2 * LAG_S
+    assert here.control("video", may_lag=True) == active
+    here.set_control("video", paused, Said(Deed.PAUSE))
+    assert here.control("video", may_lag=True) == paused
+    here.close()
+
+
+def test_controls_that_are_read_together_fail_alone_where_one_is_damaged(store: Store, url: str) -> None:
+    for name in ("ocr", "video"):
+        store.set_control(name, PipelineControl(Mode.ACTIVE), Said(Deed.MODE))
+    engine = plain_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE ipa_controls SET body = '{' WHERE pipeline = 'ocr'"))
+    engine.dispose()
+    assert store.control("video", may_lag=True) == PipelineControl(Mode.ACTIVE)
+    with pytest.raises(UnavailableError, match="PipelineControl that cannot be read"):
+        store.control("ocr", may_lag=True)
 
 
 def test_profiles_keep_every_revision_and_the_newest_counts(store: Store, reopen: Reopen) -> None:

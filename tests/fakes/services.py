@@ -264,7 +264,7 @@ class FakeWorld:
                 return decision
         raise NotFoundError(f"there is no decision {decision_id!r}", hint="`ipa history` lists them.")
 
-    def control(self, pipeline: str) -> PipelineControl:
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """What was said last."""
         return self.controls.get(pipeline, PipelineControl(mode=Mode.ACTIVE))
 

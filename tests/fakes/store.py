@@ -44,7 +44,7 @@ class FakeStore:
                 return kept
         raise NotFoundError(f"there is no decision {decision_id!r}")
 
-    def control(self, pipeline: str) -> PipelineControl:
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         self._check()
         return self.controls.get(pipeline, self.default)
 
@@ -81,8 +81,8 @@ class FakeRosterStore:
         self._controls = controls
         self._profiles: dict[str, dict[str, StageProfile]] = {}
 
-    def control(self, pipeline: str) -> PipelineControl:
-        return self._controls.control(pipeline)
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        return self._controls.control(pipeline, may_lag=may_lag)
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
         self._controls.set_control(pipeline, control, said)

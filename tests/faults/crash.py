@@ -77,9 +77,9 @@ class KilledStore(Store):
 
         event.listen(engine, "commit", commit)
 
-    def control(self, pipeline: str) -> PipelineControl:
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         self._points.pass_("before the control is read")
-        return super().control(pipeline)
+        return super().control(pipeline, may_lag=may_lag)
 
     def decisions(self, pipeline: str, **options: Any) -> Sequence[Decision]:
         found = super().decisions(pipeline, **options)

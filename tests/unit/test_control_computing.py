@@ -75,6 +75,27 @@ def test_nobody_waits_for_ever_for_one_that_hangs() -> None:
         assert not thread.is_alive()
 
 
+def test_it_is_wanted_while_someone_is_at_it_or_waits_for_it() -> None:
+    computing, goes_on = Computing(LONG_S), threading.Event()
+
+    def other() -> None:
+        with computing.turn():
+            goes_on.wait(LONG_S)
+
+    assert not computing.is_wanted
+    with computing.turn():
+        assert computing.is_wanted
+        with computing.away():
+            assert not computing.is_wanted
+        waiting = started(other)
+        while computing._inside < 2:
+            waiting.join(0.001)
+    assert computing.is_wanted
+    goes_on.set()
+    waiting.join(LONG_S)
+    assert not computing.is_wanted
+
+
 def test_waiting_outside_of_a_turn_is_only_waiting() -> None:
     computing = Computing(LONG_S)
     with computing.away():

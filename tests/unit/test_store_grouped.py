@@ -92,3 +92,31 @@ def test_only_so_many_are_written_together(pool: ThreadPoolExecutor, monkeypatch
         each.result(WAIT_S)
     assert sorted(len(group) for group in disk.groups) == [1, 2, 4, 4]
     assert len({item for group in disk.groups for item in group}) == 11
+
+
+def test_who_comes_while_others_are_about_to_waits_a_moment_for_them(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped, "LINGER_S", WAIT_S)
+    disk, about_to = Disk(), True
+    disk.go_on.set()
+    disk.writes = Grouped(disk._write, lambda: about_to)
+    first = pool.submit(disk.writes.add, "first")
+    others = [pool.submit(disk.writes.add, item) for item in "ab"]
+    waiting = threading.Event()
+    while len(disk.writes._waiting) < 3:
+        waiting.wait(0.001)
+    assert disk.groups == []
+    about_to = False
+    for each in (first, *others):
+        each.result(WAIT_S)
+    assert disk.groups == [["a", "b", "first"]]
+
+
+def test_nobody_waits_longer_than_a_moment_for_who_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped, "LINGER_S", 0.0)
+    disk = Disk()
+    disk.go_on.set()
+    disk.writes = Grouped(disk._write, lambda: True)
+    disk.writes.add("a")
+    assert disk.groups == [["a"]]

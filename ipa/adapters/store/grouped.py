@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
@@ -13,6 +14,9 @@ LOG = logging.getLogger("ipa.store")
 T = TypeVar("T")
 # Some megabytes; others of the store wait behind it.
 MOST_TOGETHER = 64
+# Where others are about to come they are waited for so long at most, and looked for so often.
+LINGER_S = 0.02
+LOOK_S = 0.001
 
 
 class _State(Enum):
@@ -40,11 +44,13 @@ class _Waiting(Generic[T]):
 class Grouped(Generic[T]):
     """Hands `write` what came while it wrote before. It writes all of what it is given, or raises.
 
-    Nobody waits for others to come: where one thread writes, each write is its own.
+    Who writes waits a moment for others while `more_come`: where one thread writes, each write is its own.
     """
 
-    def __init__(self, write: Callable[[Sequence[T]], None]) -> None:
-        self._write = write
+    def __init__(
+        self, write: Callable[[Sequence[T]], None], more_come: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._write, self._more_come = write, more_come
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting[T]] = deque()
         self._is_writing = False
@@ -58,9 +64,15 @@ class Grouped(Generic[T]):
                 self._lead_next()
         mine.woken.wait()
         if mine.state is _State.LEADS:
+            self._linger()
             self._write_group()
         if mine.state is _State.ALONE:
             self._write([item])
+
+    def _linger(self) -> None:
+        until_s = time.monotonic() + LINGER_S
+        while self._more_come() and len(self._waiting) < MOST_TOGETHER and time.monotonic() < until_s:
+            time.sleep(LOOK_S)
 
     def _lead_next(self) -> None:
         """Have whoever waits longest write next."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from sqlalchemy import Connection, Engine, and_, bindparam, func, insert, select, update
 
+from ipa.adapters.shared import Shared
 from ipa.adapters.store import audit
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import lock_of, open_engine, reading, writing
@@ -18,6 +21,7 @@ from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
+from ipa.control.computing import COMPUTING
 from ipa.control.ports import PipelineControl, Said
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
@@ -25,6 +29,8 @@ from ipa.model.profile import StageProfile
 
 # One for all pipelines: entries get their numbers in the order in which they are committed.
 RECORD_LOCK = zlib.crc32(b"ipa/record")
+# How old what people said may be where it may lag: a thousand loops at once ask four times a second.
+LAG_S = 0.25
 
 
 class Store:
@@ -34,13 +40,19 @@ class Store:
     that came over it.
     """
 
-    def __init__(self, engine: Engine, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine, self._now = engine, now
         self.keys = Keys(engine)
         self.plans = PlanRows(engine)
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
-        self._decided = Grouped(self._record_all)
+        self._decided = Grouped(self._record_all, lambda: COMPUTING.is_wanted)
+        self._said: Shared[Mapping[str, str]] = Shared(LAG_S, monotonic_s)
         # Times that something could not be recorded.
         self.failures = 0
 
@@ -155,24 +167,32 @@ class Store:
         with reading(self._engine) as connection:
             connection.scalar(_ANY_CONTROL)
 
-    def control(self, pipeline: str) -> PipelineControl:
-        """What was said last; the default where nothing was."""
+    def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
+        """What was said last; the default where nothing was. All that `may_lag` are read together."""
+        if may_lag:
+            body = self._said.get(ControlRow, self._all_said)[0].get(pipeline)
+        else:
+            with reading(self._engine) as connection:
+                body = connection.scalar(_CONTROL, {"its": pipeline})
+        return _control_of(body)
+
+    def _all_said(self) -> Mapping[str, str]:
         with reading(self._engine) as connection:
-            body = connection.scalar(_CONTROL, {"its": pipeline})
-        return PipelineControl() if body is None else CONTROL.value(body)
+            return dict(connection.execute(_CONTROLS).all())
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
         """Keep it, and in the record who said it; both on disk when this returns."""
         body = CONTROL.text(control)
         with self._recording() as connection:
             before = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == pipeline))
-            was = PipelineControl() if before is None else CONTROL.value(before)
+            was = _control_of(before)
             audit.append(connection, of_control(pipeline, was, control, said, self._now().isoformat()))
             changed = connection.execute(
                 update(ControlRow).where(ControlRow.pipeline == pipeline).values(body=body)
             )
             if changed.rowcount == 0:
                 connection.execute(insert(ControlRow).values(pipeline=pipeline, body=body))
+        self._said.forget(ControlRow)
 
     def save_profile(self, profile: StageProfile) -> int:
         """The revision under which it is kept, from 1 on; the same one again where nothing changed."""
@@ -226,6 +246,7 @@ _KEPT = select(DecisionRow.decision_id, DecisionRow.body).where(
     DecisionRow.decision_id.in_(bindparam("names", expanding=True))
 )
 _INSERT = insert(DecisionRow)
+_CONTROLS = select(ControlRow.pipeline, ControlRow.body)
 _ANY_CONTROL = select(ControlRow.pipeline).limit(1)
 _CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
 
@@ -255,3 +276,9 @@ def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[
         .limit(1)
     ).first()
     return None if row is None else (row[0], row[1], row[2])
+
+
+@lru_cache(maxsize=4096)
+def _control_of(body: str | None) -> PipelineControl:
+    """The control that is kept so; most pipelines have equal ones."""
+    return PipelineControl() if body is None else CONTROL.value(body)

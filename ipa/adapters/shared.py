@@ -23,7 +23,7 @@ class _Entry(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """The newest answers by key, each for `life_s`. Thread-safe; an error is an answer too.
+    """The newest answers by key, each for `life_s` or until `forget`. Thread-safe; an error is an answer too.
 
     Who asks while another fetches the same waits for that, so what does not answer is waited for once.
     """
@@ -32,6 +32,11 @@ class Shared(Generic[T]):
         self._life_s, self._monotonic_s = life_s, monotonic_s
         self._lock = threading.Lock()
         self._entries: dict[Hashable, _Entry[T]] = {}
+
+    def forget(self, key: Hashable) -> None:
+        """Have the answer fetched anew, also where one is on its way."""
+        with self._lock:
+            self._entries.pop(key, None)
 
     def get(self, key: Hashable, fetch: Callable[[], T]) -> tuple[T, float]:
         """The answer, and when it was fetched (monotonic); errors of `fetch` are raised."""
