@@ -36,6 +36,9 @@ class Settings:
     api_solves: int = 2
     # So many more may wait for that: about a twentieth of a second. Who comes beyond is refused at once.
     api_waiting_solves: int = 16
+    # Megabytes that the process of an experiment may take, beside those of the service: one that takes more,
+    # since requests pile up in it, is ended and says so. One of 20 minutes takes about 200.
+    experiment_memory_mb: float = 512.0
     # How it is known who asks: keys (`ipa key`), oidc, kubernetes, or several with commas between. Empty:
     # nobody has to say, and only this machine is listened to.
     auth: str = ""

@@ -54,7 +54,7 @@ class Size:
     lists: int
 
 
-WHOLE, QUICK = Size(20.0, 1000, 5, 3, 50), Size(2.0, 20, 1, 1, 5)
+WHOLE, QUICK = Size(20.0, 1000, 5, 3, 400), Size(2.0, 20, 1, 1, 5)
 
 
 @dataclass

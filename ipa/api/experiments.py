@@ -251,6 +251,7 @@ def spec_of(
         "pipeline": pipeline_to_mapping(pipeline),
         "profiles": plain(list(profiles.values())),
         "target": settings.target,
+        "memory_mb": settings.experiment_memory_mb,
         "rates_rps": list(rates_rps),
         "load": body.load,
         "policy": body.policy,

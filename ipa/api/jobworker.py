@@ -10,8 +10,10 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import IO, Any
@@ -31,6 +33,8 @@ from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 # Nothing here is as urgent as a tick.
 NICENESS = 10
+# How often it is looked how much memory is taken.
+LOOK_S = 0.1
 _PROFILES = TypeAdapter(list[StageProfile])
 
 
@@ -106,12 +110,15 @@ def main() -> None:
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     spec = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    telling = threading.Lock()
 
     def tell(said: Mapping[str, Any]) -> None:
-        sink.write(json.dumps(said) + "\n")
-        sink.flush()
+        with telling:
+            sink.write(json.dumps(said) + "\n")
+            sink.flush()
 
+    for watch in ((_end_with, sys.stdin), (_end_beyond, spec["memory_mb"], tell)):
+        threading.Thread(target=watch[0], args=watch[1:], daemon=True).start()
     answer(spec, tell)
 
 
@@ -119,6 +126,26 @@ def _end_with(source: IO[str]) -> None:
     """Whoever asked holds it open; once it is gone nobody waits for an answer."""
     source.read()
     os._exit(1)
+
+
+def _end_beyond(most_mb: float, tell: Callable[[Mapping[str, Any]], None]) -> None:
+    """Say so and end once more memory was taken. At a limit of the system's, libraries would wait for ever.
+
+    Where all processes of the service have one limit, as in a pod, the kernel would end any of them.
+    """
+    while memory_mb() <= most_mb:
+        time.sleep(LOOK_S)
+    said = f"it took more than {most_mb:g} MB of memory and was ended: too many requests, or too many wait"
+    hint = "Ask for less: fewer minutes or times. IPA_EXPERIMENT_MEMORY_MB says how much there is."
+    tell({"fault": {"code": "http.too_large", "detail": said, "hint": hint}})
+    os._exit(1)
+
+
+def memory_mb() -> float:
+    """The most memory that this process had so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes, but for macOS.
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
 if __name__ == "__main__":

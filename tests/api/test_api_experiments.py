@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from statistics import fmean
 from time import monotonic
 from typing import Any
@@ -99,6 +100,20 @@ def test_one_that_cannot_be_simulated_says_why() -> None:
     told = said_of(forecaster="nope")
     assert [said["fault"]["code"] for said in told] == ["usage"]
     assert "there is no forecaster 'nope'" in told[0]["fault"]["detail"]
+
+
+def test_one_that_takes_too_much_memory_is_ended_and_says_so() -> None:
+    desk = JobDesk(FakeClock())
+    services = FakeWorld(jobs=desk).services()
+    # Less than the libraries take.
+    little = ApiClient(replace(services, settings=replace(services.settings, experiment_memory_mb=20.0)))
+    failed = until(little, begin(little).headers["location"], "failed", "done")
+    assert failed["fault"]["code"] == "http.too_large"
+    assert "more than 20 MB of memory" in failed["fault"]["detail"]
+    assert "IPA_EXPERIMENT_MEMORY_MB" in failed["fault"]["hint"]
+    enough = ApiClient(services)
+    assert until(enough, begin(enough).headers["location"], "failed", "done")["phase"] == "done"
+    desk.close()
 
 
 def test_progress_is_seen_and_a_cancelled_one_ends(started: Start) -> None:
