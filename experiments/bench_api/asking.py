@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import time
@@ -29,7 +30,8 @@ GOLDEN = 0.6180339887498949
 class Asked:
     """What came of a phase: seconds of each answer from when it was due, and their statuses.
 
-    `cpu_s` is that of the service and the processes it started, `load` the load average at the end.
+    `cpu_s` is that of the service and the processes it started, `load` the load average at the end;
+    `sent_late_s` is how late a question was sent at the most, which is the client's own doing.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Asked:
     ended_s: float = 0.0
     cpu_s: float = 0.0
     load: float = 0.0
+    sent_late_s: float = 0.0
     took_s: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
 
@@ -76,6 +79,8 @@ def phase(name: str, url: str, service: psutil.Process, connections: int, ask: A
     async def run() -> Asked:
         connector = aiohttp.TCPConnector(limit=connections)
         async with aiohttp.ClientSession(url, connector=connector) as session:
+            # A pass over what phases before left would hold the client up, and all would be sent at once.
+            gc.collect()
             before_s = cpu_of(service)
             found = Asked(name, began_s=time.monotonic())
             await ask(session, found)
@@ -91,12 +96,13 @@ def steady(rate_rps: float, seconds: float) -> Ask:
     """Plans at that rate, each of its own rate; one that is late does not keep the next from being sent."""
 
     async def ask(session: aiohttp.ClientSession, found: Asked) -> None:
-        async def one(number: int) -> None:
+        under_way = []
+        for number in range(round(rate_rps * seconds)):
             due_s = found.began_s + number / rate_rps
             await asyncio.sleep(max(due_s - time.monotonic(), 0.0))
-            await _plan(session, found, number, due_s)
-
-        await asyncio.gather(*(one(number) for number in range(round(rate_rps * seconds))))
+            found.sent_late_s = max(found.sent_late_s, time.monotonic() - due_s)
+            under_way.append(asyncio.ensure_future(_plan(session, found, number, due_s)))
+        await asyncio.gather(*under_way)
 
     return ask
 

@@ -50,6 +50,7 @@ def plan_figures(planned: Asked, less: Asked, quiet: Asked, told: Mapping[str, A
         Figure("of them answered with a plan", made, "%", planned.load, at_least=100.0),
         Figure("their p50", planned.quantile_ms(0.5), "ms", planned.load),
         Figure("their p99", planned.quantile_ms(0.99), "ms", planned.load, at_most=PLAN_P99_MS),
+        Figure("sent late by the client, at most", 1000 * planned.sent_late_s, "ms", planned.load),
         Figure("the service's CPU time of one", planned.cpu_ms, "ms", planned.load),
         *_ticks("beside them", planned, quiet, told),
     ]

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from ipa.adapters.files import pipeline_from_mapping
+from ipa.api.jobs import LONGEST_S
 from ipa.api.ran import result_of, run_of, run_over, seed_of, told
 from ipa.control.guards import GuardSettings
 from ipa.model.errors import IpaError
@@ -33,6 +35,7 @@ from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 # Nothing here is as urgent as a tick.
 NICENESS = 10
+ORPHAN_S = 5.0
 # How often it is looked how much memory is taken.
 LOOK_S = 0.1
 _PROFILES = TypeAdapter(list[StageProfile])
@@ -107,6 +110,8 @@ def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -
 def main() -> None:
     """Answer the one specification of the standard input; end with the input."""
     os.nice(NICENESS)
+    # Whoever asked ends it by then, unless it was killed itself: then the system does, whatever this is at.
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_S + ORPHAN_S)
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     spec = json.loads(sys.stdin.readline())
