@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 T = TypeVar("T")
+# What nginx says of a request whose client did not wait for the answer; no standard has a word for it.
+CLIENT_CLOSED = 499
 
 
 class GoneError(Exception):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass, fields
+from typing import Any
 
-from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request, Response
 
+from ipa.api.asking import CLIENT_CLOSED, GoneError, while_asked
 from ipa.api.bodies import PlanBody
 from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.reading import Named, Using, get_profile, planned, rate_of
-from ipa.api.services import Services
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig
+from ipa.model.plan import StageConfig
 from ipa.model.profile import VariantProfile
-from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
-from ipa.optimize.frontier import FrontierPoint, frontier
-from ipa.optimize.problem import Problem
-from ipa.policies.planning import planning_problem
 from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.report.frontier_plot import accuracy_cost
 
@@ -84,37 +81,42 @@ class StageFits:
     variants: tuple[VariantFitView, ...]
 
 
-@router.post("/explanations", tags=["plans"], dependencies=[Rationed])
-async def explain_plan(pipeline: Named, services: Using, body: PlanBody) -> Explanation:
+@router.post("/explanations", tags=["plans"], dependencies=[Rationed], response_model=Explanation)
+async def explain_plan(request: Request, pipeline: Named, services: Using, body: PlanBody) -> Any:
     """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
     rate_rps = rate_of(pipeline, services, body)
 
-    def why(plan: Plan) -> Explanation:
-        return explain(_problem(pipeline, services, body, rate_rps), plan, EXPLANATION_S)
+    async def why() -> Explanation:
+        async with services.limits.solves.enter():
+            plan = await planned(pipeline, services, body, rate_rps)
+            asked, options = body.pipeline(pipeline), _options(pipeline, body)
+            found: Explanation = await services.survey.explain(
+                asked, rate_rps, plan, deadline_s=EXPLANATION_S, **options
+            )
+            return found
 
-    async with services.limits.solves.enter():
-        plan = await planned(pipeline, services, body, rate_rps)
-        return await run_in_threadpool(why, plan)
+    return await _while_asked(request, why())
 
 
-@router.post("/frontiers", tags=["plans"], dependencies=[Rationed])
-async def find_frontier(pipeline: Named, services: Using, body: PlanBody) -> FrontierView:
+@router.post("/frontiers", tags=["plans"], dependencies=[Rationed], response_model=FrontierView)
+async def find_frontier(request: Request, pipeline: Named, services: Using, body: PlanBody) -> Any:
     """Every accuracy that can be had and the least it costs, within the limits that the body says. Exact.
 
     Empty: nothing is feasible. 504: not all were found in time. Nothing is kept or changed.
     """
     rate_rps = rate_of(pipeline, services, body)
 
-    def every() -> tuple[FrontierPoint, ...]:
-        return frontier(_problem(pipeline, services, body, rate_rps), FRONTIER_S)
+    async def every() -> FrontierView:
+        async with services.limits.solves.enter():
+            asked, options = body.pipeline(pipeline), _options(pipeline, body)
+            found = await services.survey.frontier(asked, rate_rps, deadline_s=FRONTIER_S, **options)
+        points = tuple(
+            FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
+            for each in accuracy_cost(found)
+        )
+        return FrontierView(pipeline.name, rate_rps, points, len(found))
 
-    async with services.limits.solves.enter():
-        found = await run_in_threadpool(every)
-    points = tuple(
-        FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
-        for each in accuracy_cost(found)
-    )
-    return FrontierView(pipeline.name, rate_rps, points, len(found))
+    return await _while_asked(request, every())
 
 
 @router.get("/profiles/{stage}/fits", tags=["profiles"])
@@ -131,16 +133,20 @@ def get_fits(pipeline: Named, stage: str, services: Using) -> StageFits:
     )
 
 
-def _problem(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Problem:
-    """The problem that the body asks to solve at that rate."""
-    return planning_problem(
-        body.pipeline(pipeline),
-        services.profiles(pipeline.name),
-        rate_rps,
-        objective=body.objective or pipeline.default_objective,
-        compat=body.compat,
-        allocation=body.allocation,
-    )
+async def _while_asked(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await while_asked(request, work)
+    except GoneError:
+        return Response(status_code=CLIENT_CLOSED)
+
+
+def _options(pipeline: Pipeline, body: PlanBody) -> dict[str, Any]:
+    """How the body asks to plan."""
+    return {
+        "objective": body.objective or pipeline.default_objective,
+        "compat": body.compat,
+        "allocation": body.allocation,
+    }
 
 
 def _fits_of(profile: VariantProfile) -> list[tuple[LatencyFit, tuple[int, ...]]]:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
 from ipa.api.acting import said
-from ipa.api.asking import GoneError, while_asked
+from ipa.api.asking import CLIENT_CLOSED, GoneError, while_asked
 from ipa.api.bodies import ApplyPlanBody, PlanBody
 from ipa.api.gate import Admitted, Asker
 from ipa.api.limits import JsonRoute, Rationed
@@ -29,8 +29,6 @@ from ipa.model.plan import Plan
 
 # How far back the change of a request is looked for that an earlier run of the service may have carried out.
 LOOK_BACK = 50
-# What nginx says of a request whose client did not wait for the answer; no standard has a word for it.
-CLIENT_CLOSED = 499
 making = APIRouter(prefix="/v1", route_class=JsonRoute)
 applying = APIRouter(prefix="/v1", route_class=JsonRoute)
 

@@ -24,8 +24,10 @@ from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
+from ipa.optimize.explanation import Explanation
 from ipa.optimize.fleet.plan import Member
 from ipa.optimize.fleet.together import Fleet
+from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 from ipa.settings import Settings
@@ -60,6 +62,37 @@ class Planner(Protocol):
         solver: str,
     ) -> Plan:
         """The plan; INFEASIBLE is a termination, not an error. Cancelled, it ends once nothing computes."""
+        ...
+
+
+class Surveyor(Protocol):
+    """Looks around a plan, as `Planner` makes it. Cancelled, it ends once nothing computes."""
+
+    async def explain(
+        self,
+        pipeline: Pipeline,
+        rate_rps: float,
+        plan: Plan,
+        *,
+        objective: str,
+        compat: Compat,
+        allocation: Allocation,
+        deadline_s: float,
+    ) -> Explanation:
+        """Why that is the plan, as far as time allows."""
+        ...
+
+    async def frontier(
+        self,
+        pipeline: Pipeline,
+        rate_rps: float,
+        *,
+        objective: str,
+        compat: Compat,
+        allocation: Allocation,
+        deadline_s: float,
+    ) -> tuple[FrontierPoint, ...]:
+        """The plans that none betters; DeadlineError where not all were found in time."""
         ...
 
 
@@ -145,6 +178,7 @@ class Services:
     log: DecisionLog
     controls: ControlStore
     plan: Planner
+    survey: Surveyor
     fleet: FleetPlanner
     live: Callable[[str], LiveState]
     # The revision of what runs, that `live` has too and takes longer for; empty where it was not seen.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ipa.adapters.metrics.figures import stream_figures
 from ipa.adapters.solvers.planner import PlannerProcesses
@@ -22,9 +23,10 @@ from ipa.model.errors import ConflictError, IpaError, NotFoundError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
+from ipa.optimize.explanation import Explanation
 from ipa.optimize.fleet.together import plan_together
-from ipa.optimize.problem import Compat
-from ipa.profiling.points import Allocation
+from ipa.optimize.frontier import FrontierPoint
 
 # How long what was found of the store counts.
 CHECKED_S = 5.0
@@ -34,12 +36,14 @@ def services_of(app: App) -> Services:
     """The services of a running application. Its experiments end with it."""
     jobs, store = JobDesk(app.clock), StoreCheck(app.store.check, app.clock)
     app.resources.callback(jobs.close)
+    planner = _Planner(app)
     return Services(
         pipelines=app.pipelines,
         profiles=lambda name: app.profiles.get(name, {}),
         log=app.store,
         controls=app.store,
-        plan=_Planner(app),
+        plan=planner.plan,
+        survey=planner,
         fleet=lambda members, budget: plan_together(members, budget, app.settings.solver_deadline_s),
         live=lambda name: _live(app, name),
         revision=lambda name: _revision(app, name),
@@ -75,33 +79,29 @@ def _streams(app: App) -> Streams:
 
 
 class _Planner:
-    """Plans with the service's profiles and deadline, beside this process."""
+    """Planner and surveyor, with the service's profiles, beside this process."""
 
     def __init__(self, app: App) -> None:
         self._app = app
         self._processes = PlannerProcesses()
         app.resources.callback(self._processes.close)
 
-    async def __call__(
-        self,
-        pipeline: Pipeline,
-        rate_rps: float,
-        *,
-        objective: str,
-        compat: Compat,
-        allocation: Allocation,
-        solver: str,
-    ) -> Plan:
-        return await self._processes.plan(
-            pipeline,
-            self._app.profiles.get(pipeline.name, {}),
-            rate_rps,
-            objective=objective,
-            compat=compat,
-            allocation=allocation,
-            solver=solver,
-            deadline_s=self._app.settings.solver_deadline_s,
-        )
+    def _profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
+        return self._app.profiles.get(pipeline.name, {})
+
+    async def plan(self, pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+        deadline_s = self._app.settings.solver_deadline_s
+        profiles = self._profiles(pipeline)
+        return await self._processes.plan(pipeline, profiles, rate_rps, deadline_s=deadline_s, **options)
+
+    async def explain(self, pipeline: Pipeline, rate_rps: float, plan: Plan, **options: Any) -> Explanation:
+        profiles = self._profiles(pipeline)
+        return await self._processes.explain(pipeline, profiles, rate_rps, plan, **options)
+
+    async def frontier(
+        self, pipeline: Pipeline, rate_rps: float, **options: Any
+    ) -> tuple[FrontierPoint, ...]:
+        return await self._processes.frontier(pipeline, self._profiles(pipeline), rate_rps, **options)
 
 
 def _loop(app: App, name: str) -> ControlLoop:

@@ -45,6 +45,7 @@ from ipa.profiling.points import Allocation
 from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore
+from tests.fakes.survey import HereSurvey
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
@@ -186,6 +187,7 @@ class FakeWorld:
             log=self,
             controls=self,
             plan=self.plan,
+            survey=HereSurvey(lambda name: roster.profiles.get(name, roster.profiles["ocr"])),
             fleet=lambda members, budget: plan_together(members, budget, 5.0),
             live=lambda name: live_state(
                 roster.pipelines.get(name, a_pipeline()),
@@ -444,16 +446,25 @@ def solving(services: Services) -> Services:
     async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
         return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
 
-    return replace(services, plan=plan)
+    return replace(services, plan=plan, survey=HereSurvey(services.profiles))
 
 
 def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
     raise AssertionError(f"{pipeline.name} is not controlled here")
 
 
-@cache
+# Many may ask at once, and the cache alone would let each of them start one.
+_STARTING = threading.Lock()
+
+
 def _event_loop() -> asyncio.AbstractEventLoop:
     """The one of all applications in this process, as a server has one."""
+    with _STARTING:
+        return _started_loop()
+
+
+@cache
+def _started_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="applications", daemon=True).start()
     return loop

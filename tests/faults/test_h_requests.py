@@ -35,6 +35,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.settings import Settings
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan
+from tests.fakes.survey import HereSurvey
 from tests.fakes.world import Scenario, scenario
 from tests.faults.server import served
 from tests.faults.table import Case
@@ -421,7 +422,10 @@ def test_h10_a_client_that_asks_too_much_waits_and_others_do_not(
     case.at_most("clients remembered", len(buckets._clients), limits.MOST_CLIENTS)
 
 
-def test_h10_a_client_that_leaves_gives_its_place_back(case: Case, world: FakeWorld) -> None:
+@pytest.mark.parametrize("what", ["plans", "explanations", "frontiers"])
+def test_h10_a_client_that_leaves_gives_its_place_back(
+    case: Case, world: FakeWorld, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     begun, ended = threading.Semaphore(0), threading.Event()
 
     async def endless(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
@@ -434,12 +438,14 @@ def test_h10_a_client_that_leaves_gives_its_place_back(case: Case, world: FakeWo
             ended.set()
         raise AssertionError("nobody sets it")
 
-    bounds = Limits(1000.0, solves=1, waiting=1)
-    with served(replace(world.services(), plan=endless, limits=bounds)) as (host, port):
+    bounds, services = Limits(1000.0, solves=1, waiting=1), world.services()
+    survey = HereSurvey(services.profiles)
+    monkeypatch.setattr(survey, "frontier", endless)
+    with served(replace(services, plan=endless, survey=survey, limits=bounds)) as (host, port):
 
         def left(body: bytes) -> socket.socket:
             leaving = socket.create_connection((host, port))
-            head = f"POST {OCR}/plans HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST {OCR}/{what} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
             leaving.sendall(head.encode() + body)
             return leaving
 

@@ -13,10 +13,12 @@ import pytest
 
 from ipa.adapters.solvers import planner, process
 from ipa.adapters.solvers.planner import PlannerProcesses
-from ipa.model.errors import DeadlineError, NotFoundError, SolverError, UsageError
+from ipa.model.errors import DeadlineError, InputError, NotFoundError, SolverError, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.policies.planning import plan_pipeline
+from ipa.optimize.explain import explain
+from ipa.optimize.frontier import frontier
+from ipa.policies.planning import plan_pipeline, planning_problem
 from tests.fakes.world import PIPELINE, PROFILES
 from tests.faults.solvers import DYING, IGNORING, command
 
@@ -97,6 +99,17 @@ def test_a_plan_that_was_made_is_not_made_again(apart: PlannerProcesses) -> None
     assert asked(apart, 5.0) == asked(apart, 5.0)
     # Another made of the same parts, as every request makes it.
     assert asked(apart, 5.0) == asked(apart, 5.0, replace(PIPELINE))
+
+
+def test_explanations_and_frontiers_are_those_that_are_made_here(apart: PlannerProcesses) -> None:
+    plan, options = here(5.0), {"objective": PIPELINE.default_objective}
+    problem = planning_problem(PIPELINE, PROFILES, 5.0, **options)
+    why = asyncio.run(apart.explain(PIPELINE, PROFILES, 5.0, plan, deadline_s=30.0, **options))
+    assert why == explain(problem, plan, 30.0) and why.alternatives
+    points = asyncio.run(apart.frontier(PIPELINE, PROFILES, 5.0, deadline_s=30.0, **options))
+    assert points == frontier(problem, 30.0) and len(points) > 1
+    with pytest.raises(InputError, match="which the problem does not allow"):
+        asyncio.run(apart.explain(PIPELINE, PROFILES, 50.0, plan, deadline_s=30.0, **options))
 
 
 def test_an_error_is_the_planner_s_own_and_the_process_goes_on(apart: PlannerProcesses) -> None:

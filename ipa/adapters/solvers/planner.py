@@ -1,4 +1,4 @@
-"""What-ifs planned in processes of their own, so that no loop waits for the interpreter behind them.
+"""What-ifs in processes of their own, so that no loop waits for the interpreter behind them.
 
     python -m ipa.adapters.solvers.planner
 
@@ -14,16 +14,21 @@ import sys
 from collections.abc import Callable, Mapping
 from copyreg import dispatch_table
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from ipa.adapters.solvers.process import Processes, Worker, serve_parent
 from ipa.model.pipeline import Bounds, Objective, Pipeline, SeldonTarget, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.explain import explain
+from ipa.optimize.explanation import Explanation
+from ipa.optimize.frontier import FrontierPoint, frontier
+from ipa.optimize.problem import Problem
 from ipa.optimize.remembered import Remembered
 from ipa.policies.planning import planning_problem
 
+A = TypeVar("A")
 # The planner keeps to its limit but for what comes after the last look at the clock.
 GRACE_S = 5.0
 # What a process keeps, for it is long or the same in most questions.
@@ -40,9 +45,10 @@ def command_of() -> list[str]:
 
 
 class PlannerProcesses:
-    """Plans as `ipa.policies.planning.plan_pipeline` does; errors are its own.
+    """Plans, explains and finds frontiers; `options` are those of `planning_problem`. Errors are their own.
 
-    DeadlineError where a process had to be killed, SolverError where it died.
+    DeadlineError where a process had to be killed, SolverError where it died. What is cancelled computes no
+    longer than it takes to start another process.
     """
 
     def __init__(self, command: Callable[[], list[str]] = command_of, grace_s: float = GRACE_S) -> None:
@@ -58,12 +64,44 @@ class PlannerProcesses:
         deadline_s: float,
         **options: Any,
     ) -> Plan:
-        """The best plan for the rate, checked; `options` are those of `planning_problem`.
+        """The best plan for the rate, checked.
 
         One that was made lately is the same again: its `solve_s` says what it took then.
         """
-        asked = pipeline, dict(profiles), rate_rps, options, solver
-        return await self._processes.asked(lambda worker: _question(worker, asked), deadline_s, Plan)
+        problem = pipeline, dict(profiles), rate_rps, options
+        return await self._asked("plan", problem, solver, deadline_s, Plan)
+
+    async def explain(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        plan: Plan,
+        *,
+        deadline_s: float,
+        **options: Any,
+    ) -> Explanation:
+        """As `ipa.optimize.explain`, why that is the plan for the rate."""
+        problem = pipeline, dict(profiles), rate_rps, options
+        return await self._asked("explanation", problem, plan, deadline_s, Explanation)
+
+    async def frontier(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        *,
+        deadline_s: float,
+        **options: Any,
+    ) -> tuple[FrontierPoint, ...]:
+        """As `ipa.optimize.frontier`, for the rate."""
+        problem = pipeline, dict(profiles), rate_rps, options
+        found: tuple[FrontierPoint, ...] = await self._asked("frontier", problem, None, deadline_s, tuple)
+        return found
+
+    async def _asked(self, what: str, problem: Any, about: Any, deadline_s: float, kind: type[A]) -> A:
+        asked = what, problem, about
+        return await self._processes.asked(lambda worker: _question(worker, asked), deadline_s, kind)
 
     def close(self) -> None:
         """End the processes that wait."""
@@ -126,17 +164,22 @@ class _Answering:
 
     def __init__(self) -> None:
         self._kept: dict[int, object] = {}
-        self._plans = Remembered(REMEMBERED)
+        plans = Remembered(REMEMBERED)
+        self._answers: Mapping[str, Callable[[Problem, Any, float], Any]] = {
+            "plan": plans.solve,
+            "explanation": explain,
+            "frontier": lambda problem, _, deadline_s: frontier(problem, deadline_s),
+        }
 
-    def __call__(self, question: tuple[bool, bytes, bytes], deadline: Deadline) -> Plan:
+    def __call__(self, question: tuple[bool, bytes, bytes], deadline: Deadline) -> Any:
         forget, new, body = question
         if forget:
             self._kept.clear()
         # Only ever from the process that started this one, over a socket that nobody else has.
         self._kept.update(pickle.loads(new))  # noqa: S301
-        pipeline, profiles, rate_rps, options, solver = _Unpickler(body, self._kept).load()
+        what, (pipeline, profiles, rate_rps, options), about = _Unpickler(body, self._kept).load()
         problem = planning_problem(pipeline, profiles, rate_rps, **options)
-        return self._plans.solve(problem, solver, deadline.remaining_s)
+        return self._answers[what](problem, about, deadline.remaining_s)
 
 
 if __name__ == "__main__":
