@@ -111,8 +111,11 @@ def test_one_that_takes_too_much_memory_is_ended_and_says_so() -> None:
     assert failed["fault"]["code"] == "http.too_large"
     assert "more than 20 MB of memory" in failed["fault"]["detail"]
     assert "IPA_EXPERIMENT_MEMORY_MB" in failed["fault"]["hint"]
+    # What the service itself has does not count.
+    ballast = bytes(range(256)) * (3 << 20)
     enough = ApiClient(services)
     assert until(enough, begin(enough).headers["location"], "failed", "done")["phase"] == "done"
+    assert len(ballast) / 1e6 > services.settings.experiment_memory_mb
     desk.close()
 
 
