@@ -11,6 +11,8 @@ import pytest
 
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.changes import Changes
+from ipa.control.audit import Entry
+from ipa.control.computing import COMPUTING
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import UnavailableError
@@ -87,3 +89,15 @@ def test_what_cannot_be_noted_ends_no_tick(
     again = replace(world, hooks=(Changes(full),)).restarted("again")
     assert again.ticks(1)[0].action is Action.APPLY
     assert "what became of a change cannot be recorded: the disk is full" in caplog.text
+
+
+def test_others_compute_while_it_is_noted(store: Store) -> None:
+    taken: list[bool] = []
+
+    def note(entry: Entry) -> None:
+        taken.append(COMPUTING.is_wanted)
+        store.note(entry)
+
+    made = replace(scenario(25.0), store=store, hooks=(Changes(note),))  # type: ignore[arg-type]
+    made.restarted("run").ticks(4)
+    assert taken and not any(taken)

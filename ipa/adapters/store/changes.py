@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from ipa.control.actuation import Phase
 from ipa.control.audit import Entry, of_applied, of_ended
+from ipa.control.computing import COMPUTING
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError
@@ -34,6 +35,8 @@ class Changes:
             found.append(of_applied(decision, now))
         try:
             for entry in found:
-                self._note(entry)
+                # Others compute while the disk is waited for.
+                with COMPUTING.away():
+                    self._note(entry)
         except IpaError as error:
             log.error("%s: what became of a change cannot be recorded: %s", decision.pipeline, error)
