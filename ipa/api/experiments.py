@@ -35,7 +35,7 @@ from ipa.simulate.arrivals import WORKLOADS, workload_rates
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"], route_class=JsonRoute)
 # A day.
 MOST_S = 86_400
-# Some ten bytes each stay in memory until the run is over.
+# Some ten bytes each stay in memory until the run is over, and of one that waits a kilobyte meanwhile.
 MOST_REQUESTS = 5_000_000
 MOST_REPEATS = 20
 # They are below.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass, fields
-from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
-from ipa.api.asking import CLIENT_CLOSED, GoneError, while_asked
+from ipa.api.asking import while_asked
 from ipa.api.bodies import PlanBody
 from ipa.api.limits import JsonRoute, Rationed
-from ipa.api.reading import Named, Using, get_profile, planned, rate_of
-from ipa.model.pipeline import Pipeline
+from ipa.api.reading import Named, Using, get_profile, options_of, planned, rate_of
 from ipa.model.plan import StageConfig
 from ipa.model.profile import VariantProfile
 from ipa.optimize.explanation import Explanation
@@ -81,25 +78,25 @@ class StageFits:
     variants: tuple[VariantFitView, ...]
 
 
-@router.post("/explanations", tags=["plans"], dependencies=[Rationed], response_model=Explanation)
-async def explain_plan(request: Request, pipeline: Named, services: Using, body: PlanBody) -> Any:
+@router.post("/explanations", tags=["plans"], dependencies=[Rationed])
+async def explain_plan(request: Request, pipeline: Named, services: Using, body: PlanBody) -> Explanation:
     """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
     rate_rps = rate_of(pipeline, services, body)
 
     async def why() -> Explanation:
         async with services.limits.solves.enter():
             plan = await planned(pipeline, services, body, rate_rps)
-            asked, options = body.pipeline(pipeline), _options(pipeline, body)
+            asked, options = body.pipeline(pipeline), options_of(pipeline, body)
             found: Explanation = await services.survey.explain(
                 asked, rate_rps, plan, deadline_s=EXPLANATION_S, **options
             )
             return found
 
-    return await _while_asked(request, why())
+    return await while_asked(request, why())
 
 
-@router.post("/frontiers", tags=["plans"], dependencies=[Rationed], response_model=FrontierView)
-async def find_frontier(request: Request, pipeline: Named, services: Using, body: PlanBody) -> Any:
+@router.post("/frontiers", tags=["plans"], dependencies=[Rationed])
+async def find_frontier(request: Request, pipeline: Named, services: Using, body: PlanBody) -> FrontierView:
     """Every accuracy that can be had and the least it costs, within the limits that the body says. Exact.
 
     Empty: nothing is feasible. 504: not all were found in time. Nothing is kept or changed.
@@ -108,7 +105,7 @@ async def find_frontier(request: Request, pipeline: Named, services: Using, body
 
     async def every() -> FrontierView:
         async with services.limits.solves.enter():
-            asked, options = body.pipeline(pipeline), _options(pipeline, body)
+            asked, options = body.pipeline(pipeline), options_of(pipeline, body)
             found = await services.survey.frontier(asked, rate_rps, deadline_s=FRONTIER_S, **options)
         points = tuple(
             FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
@@ -116,7 +113,7 @@ async def find_frontier(request: Request, pipeline: Named, services: Using, body
         )
         return FrontierView(pipeline.name, rate_rps, points, len(found))
 
-    return await _while_asked(request, every())
+    return await while_asked(request, every())
 
 
 @router.get("/profiles/{stage}/fits", tags=["profiles"])
@@ -131,22 +128,6 @@ def get_fits(pipeline: Named, stage: str, services: Using) -> StageFits:
             for each in profile.variants
         ),
     )
-
-
-async def _while_asked(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await while_asked(request, work)
-    except GoneError:
-        return Response(status_code=CLIENT_CLOSED)
-
-
-def _options(pipeline: Pipeline, body: PlanBody) -> dict[str, Any]:
-    """How the body asks to plan."""
-    return {
-        "objective": body.objective or pipeline.default_objective,
-        "compat": body.compat,
-        "allocation": body.allocation,
-    }
 
 
 def _fits_of(profile: VariantProfile) -> list[tuple[LatencyFit, tuple[int, ...]]]:

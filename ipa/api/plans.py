@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
 from ipa.api.acting import said
-from ipa.api.asking import CLIENT_CLOSED, GoneError, while_asked
+from ipa.api.asking import while_asked
 from ipa.api.bodies import ApplyPlanBody, PlanBody
 from ipa.api.gate import Admitted, Asker
 from ipa.api.limits import JsonRoute, Rationed
@@ -67,11 +67,7 @@ async def make_plan(request: Request, pipeline: Named, services: Using, body: Pl
         async with services.limits.solves.enter():
             return await planned(pipeline, services, body, rate_rps)
 
-    try:
-        plan = await while_asked(request, in_turn())
-    except GoneError:
-        # Nobody reads it; the metrics count it as a request that was given up.
-        return Response(status_code=CLIENT_CLOSED)
+    plan = await while_asked(request, in_turn())
     kept = KeptPlan(
         plan_id=uuid4().hex,
         pipeline=pipeline.name,

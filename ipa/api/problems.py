@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ipa.api.asking import CLIENT_CLOSED, GoneError
 from ipa.model import errors
 from ipa.model.errors import IpaError, Problem, UnauthenticatedError
 
@@ -120,6 +121,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(IpaError, _on_ipa)
+    app.add_exception_handler(GoneError, _on_gone)
 
 
 def document_in(schema: dict[str, Any]) -> None:
@@ -214,6 +216,11 @@ def _item(error: Mapping[str, Any]) -> ProblemItem:
 async def _on_ipa(request: Request, error: Exception) -> Response:
     assert isinstance(error, IpaError)
     return ipa_problem(request_id_of(request), error)
+
+
+async def _on_gone(request: Request, error: Exception) -> Response:
+    # Nobody reads it; the metrics count it as a request that was given up.
+    return Response(status_code=CLIENT_CLOSED)
 
 
 def ipa_problem(request_id: str, error: IpaError, headers: Mapping[str, str] | None = None) -> Response:

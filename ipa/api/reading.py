@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -108,14 +108,17 @@ def known_rate(services: Services, pipeline: Pipeline) -> float | None:
 
 async def planned(pipeline: Pipeline, services: Services, body: PlanBody, rate_rps: float) -> Plan:
     """The plan that the body asks for at that rate."""
-    return await services.plan(
-        body.pipeline(pipeline),
-        rate_rps,
-        objective=body.objective or pipeline.default_objective,
-        compat=body.compat,
-        allocation=body.allocation,
-        solver=body.solver,
-    )
+    options = options_of(pipeline, body)
+    return await services.plan(body.pipeline(pipeline), rate_rps, solver=body.solver, **options)
+
+
+def options_of(pipeline: Pipeline, body: PlanBody) -> dict[str, Any]:
+    """How the body asks to plan."""
+    return {
+        "objective": body.objective or pipeline.default_objective,
+        "compat": body.compat,
+        "allocation": body.allocation,
+    }
 
 
 @router.get("/pipelines/{pipeline}/decisions", tags=["decisions"])
