@@ -26,6 +26,8 @@ GROUPS = {
     "H": "Requests of others",
     "F": "Forecasts and the history",
     "O": "Operation",
+    "R": "Attack and growth",
+    "G": "The genuine Seldon",
 }
 
 HEAD = """# What goes wrong, and what then happens
