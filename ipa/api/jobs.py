@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
+from ipa.adapters.child_environment import child_environment
 from ipa.api.ran import packed
 from ipa.control.ports import Clock
 from ipa.model.errors import BusyError, NotFoundError
@@ -193,7 +194,12 @@ class JobDesk:
 
     def _run(self, entry: _Entry) -> None:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=child_environment(),
         )
         with process:
             timer = threading.Timer(self._longest_s, self._too_long, (entry,))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,18 +14,27 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ipa.adapters.child_environment import ONE_THREAD, child_environment
 from ipa.model.errors import UnavailableError
 
 # The nursery imports MLServer and the models' libraries first: seconds, more on a busy machine.
 START_TIMEOUT_S = 120.0
-# Model libraries start one thread a core at import, before a replica's cores are known.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Processes:
-    """The processes of one pipeline. All end when `close` is called or when this process dies."""
+    """The processes of one pipeline. All end when `close` is called or when this process dies.
 
-    def __init__(self, folder: Path, preload: Sequence[str], on_exit: Callable[[int, int], None]) -> None:
+    `fds` are descriptors that may be passed on to them. They have of this process's environment only what
+    `child_environment` passes, and what each is given.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        preload: Sequence[str],
+        on_exit: Callable[[int, int], None],
+        fds: Sequence[int] = (),
+    ) -> None:
         self._on_exit = on_exit
         self._alive: set[int] = set()
         self._started: dict[int, int] = {}
@@ -40,7 +48,8 @@ class Processes:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **ONE_THREAD},
+                env={**child_environment(), **ONE_THREAD},
+                pass_fds=fds,
                 start_new_session=True,
             )
         self._log = folder / "nursery.log"
@@ -53,10 +62,17 @@ class Processes:
         return self._is_open
 
     def start_module(
-        self, module: str, arguments: Sequence[str], *, env: Mapping[str, str], cpus: Sequence[int], log: Path
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cpus: Sequence[int],
+        log: Path,
+        fds: Sequence[int] = (),
     ) -> int:
         """The pid of a fork that runs `module.main()`; UnavailableError where the nursery is gone."""
-        return self._order({"module": module, "arguments": [*arguments]}, env, cpus, log)
+        return self._order({"module": module, "arguments": [*arguments], "fds": [*fds]}, env, cpus, log)
 
     def start_command(
         self, command: Sequence[str], *, env: Mapping[str, str], cpus: Sequence[int], log: Path

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import httpx
 import yaml
 
+from ipa.adapters.child_environment import child_environment
 from ipa.adapters.prometheus.queries import duration
 from ipa.adapters.prometheus.scraper import BuiltInServer
 from ipa.model.errors import DeadlineError, UnavailableError
@@ -120,7 +121,9 @@ class _Prometheus:
         ]
         launch = [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
         with self._log_file().open("wb") as log:
-            self._process = subprocess.Popen(launch, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                launch, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment()
+            )
 
     @property
     def url(self) -> str:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
+from ipa.adapters.child_environment import ONE_THREAD, child_environment
 from ipa.control.computing import COMPUTING
 from ipa.model.errors import DeadlineError, IpaError, SolverError
 from ipa.optimize.deadline import Deadline
@@ -38,8 +39,8 @@ LONGEST = 1 << 28
 CHUNK = 1 << 16
 # An answer that nobody waits for any more may take so long: about what starting another process would.
 UNWANTED_S = 1.0
-# There is a process for each question: threads of the vector library would wait for each other.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Where Gurobi finds itself and its licence.
+SOLVER_VARIABLES = ("GRB_", "GUROBI_")
 
 
 class Processes:
@@ -158,8 +159,10 @@ class Worker:
         self.known: dict[int, object] = {}
         self._socket, theirs = socket.socketpair()
         with theirs:
+            # There is a process for each question: threads of the vector library would wait for each other.
+            env = {**child_environment(*SOLVER_VARIABLES), **ONE_THREAD}
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                command, stdin=theirs.fileno(), stdout=theirs.fileno(), env={**os.environ, **ONE_THREAD}
+                command, stdin=theirs.fileno(), stdout=theirs.fileno(), env=env
             )
         try:
             self._receive(Deadline(START_S))
