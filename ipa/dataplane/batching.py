@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
+from typing import Any
 
-from ipa.dataplane.tensors import Tensors, items_of, kind_of, merge, rows, split
+from ipa.dataplane.tensors import (
+    NOTHING,
+    Tensors,
+    dump,
+    items_of,
+    kind_of,
+    merge,
+    rows,
+    split,
+    without_number,
+)
+
+# A request that was with this many model servers when they ended is taken for the cause.
+MAX_LOSSES = 3
 
 
 class Outcome(StrEnum):
@@ -35,15 +49,20 @@ class Request:
         "is_refused",
         "items",
         "kind",
+        "losses",
+        "members",
         "outcome",
         "parts",
         "waiting",
     )
 
-    def __init__(self, inputs: Tensors, arrived_s: float, deadline_s: float) -> None:
+    def __init__(
+        self, inputs: Tensors, arrived_s: float, deadline_s: float, members: Mapping[str, Any] = NOTHING
+    ) -> None:
         self.inputs = inputs
+        self.members = members  # sent with the inputs, as they are
         self.items = items_of(inputs)
-        self.kind: Hashable = kind_of(inputs)
+        self.kind: Hashable = kind_of(inputs, members)
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
         self.outcome: Outcome | None = None
@@ -51,6 +70,7 @@ class Request:
         self.answer: Tensors = ()
         self.is_refused = False  # dropped on arrival: the queue was full
         self.waiting = 0  # items not in a batch now
+        self.losses = 0  # model servers that ended while they had it
         self.parts: dict[int, tuple[int, Tensors]] = {}  # by first item: how many items, their outputs
 
     def end(self, outcome: Outcome, detail: str = "") -> None:
@@ -87,9 +107,18 @@ class Batch:
         """Items of all slices."""
         return sum(piece.items for piece in self.slices)
 
+    @property
+    def is_abandoned(self) -> bool:
+        """True if no request waits for its answer any more."""
+        return all(piece.request.outcome is not None for piece in self.slices)
+
     def inputs(self) -> Tensors:
         """The inputs of all slices, one after the other."""
         return merge([rows(piece.request.inputs, piece.start, piece.stop) for piece in self.slices])
+
+    def body(self) -> bytes:
+        """The V2 request that the model server is sent."""
+        return dump("inputs", self.inputs(), **self.slices[0].request.members)
 
 
 @dataclass(slots=True)
@@ -106,6 +135,8 @@ class Batcher:
     waiting_items: int = 0
     _slices: deque[Slice] = field(default_factory=deque)
     _deadlines: list[tuple[float, int, Request]] = field(default_factory=list)
+    # Of requests all of whose items were in batches when the last answer in time could have begun.
+    _in_flight: list[tuple[float, int, Request]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
     def offer(self, request: Request) -> bool:
@@ -117,13 +148,24 @@ class Batcher:
         return True
 
     def drop_late(self, now_s: float, service_s: float) -> list[Request]:
-        """The waiting requests, now dropped, that cannot be answered in time if a batch takes `service_s`."""
+        """The requests, now dropped, that are not answered in time.
+
+        One that waits is dropped as soon as a batch of `service_s` could not answer it by its deadline; one
+        that is in a batch at its deadline. What the batch answers later is ignored.
+        """
         dropped = []
         while self._deadlines and self._deadlines[0][0] - service_s <= now_s:
-            request = heapq.heappop(self._deadlines)[2]
-            # One that is in a batch is left to its batch; if that has to be repeated it waits here again.
+            entry = heapq.heappop(self._deadlines)
+            request = entry[2]
             if request.outcome is None and request.waiting:
                 self._end(request, Outcome.DROPPED, "its time budget does not last until an answer")
+                dropped.append(request)
+            elif request.outcome is None:
+                heapq.heappush(self._in_flight, entry)
+        while self._in_flight and self._in_flight[0][0] <= now_s:
+            request = heapq.heappop(self._in_flight)[2]
+            if request.outcome is None:
+                self._end(request, Outcome.DROPPED, "the model did not answer within its time budget")
                 dropped.append(request)
         return dropped
 
@@ -157,18 +199,28 @@ class Batcher:
     def next_drop_s(self, service_s: float) -> float | None:
         """When `drop_late` should be called next."""
         self._skip_ended()
-        return self._deadlines[0][0] - service_s if self._deadlines else None
+        moments = [self._in_flight[0][0]] if self._in_flight else []
+        moments += [self._deadlines[0][0] - service_s] if self._deadlines else []
+        return min(moments, default=None)
 
-    def answer(self, batch: Batch, outputs: Tensors) -> list[Request]:
-        """The requests that are complete with the outputs of this batch, or have failed by them."""
+    def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[Request]:
+        """The requests that are complete with the outputs of this batch, or have failed by them.
+
+        `where` is what details of failures begin with.
+        """
         try:
             answers = split(outputs, [piece.items for piece in batch.slices])
         except ValueError as error:
-            return self.fail(batch, str(error))
+            return self.fail(batch, f"{where}{error}")
         ended = []
         for piece, part in zip(batch.slices, answers, strict=True):
             request = piece.request
             if request.outcome is not None:
+                continue
+            if name := without_number(part):
+                detail = f"{where}output {name!r} has null, which is NaN or infinity, for a number"
+                self._end(request, Outcome.FAILED, detail)
+                ended.append(request)
                 continue
             request.parts[piece.start] = (piece.items, part)
             if sum(items for items, _ in request.parts.values()) == request.items:
@@ -181,18 +233,37 @@ class Batcher:
 
         Of several that shared it one may be to blame: each is tried once more in a batch of its own.
         """
-        open_slices = [piece for piece in batch.slices if piece.request.outcome is None]
-        if len({id(piece.request) for piece in batch.slices}) > 1:
-            self._put_back([Slice(piece.request, piece.start, piece.stop, True) for piece in open_slices])
+        if len(_requests(batch.slices)) > 1:
+            self._put_back([Slice(it.request, it.start, it.stop, True) for it in _open(batch)])
             return []
-        failed = _requests(open_slices)
-        for request in failed:
-            self._end(request, Outcome.FAILED, detail)
-        return failed
+        return self._fail(_requests(_open(batch)), detail)
+
+    def lose(self, batch: Batch, detail: str) -> list[Request]:
+        """Put the batch of a replica that ended back to the front; return those failed by it.
+
+        It may have ended by itself, or by a request: one that loses a second replica goes alone from then
+        on, and one that loses `MAX_LOSSES` fails.
+        """
+        kept, failed = [], []
+        for request in _requests(_open(batch)):
+            request.losses += 1
+            if request.losses >= MAX_LOSSES:
+                failed.append(request)
+        for piece in _open(batch):
+            if piece.request.losses < MAX_LOSSES:
+                is_alone = piece.is_alone or piece.request.losses > 1
+                kept.append(Slice(piece.request, piece.start, piece.stop, is_alone))
+        self._put_back(kept)
+        return self._fail(failed, f"{MAX_LOSSES} model servers ended while they had it; the last: {detail}")
 
     def requeue(self, batch: Batch) -> None:
-        """Put a batch whose replica was lost back to the front."""
-        self._put_back([piece for piece in batch.slices if piece.request.outcome is None])
+        """Put a batch that no replica has begun back to the front."""
+        self._put_back(_open(batch))
+
+    def _fail(self, requests: list[Request], detail: str) -> list[Request]:
+        for request in requests:
+            self._end(request, Outcome.FAILED, detail)
+        return requests
 
     def _put_back(self, slices: Sequence[Slice]) -> None:
         self._slices.extendleft(reversed(slices))
@@ -221,8 +292,9 @@ class Batcher:
     def _skip_ended(self) -> None:
         while self._slices and self._slices[0].request.outcome is not None:
             self._slices.popleft()
-        while self._deadlines and self._deadlines[0][2].outcome is not None:
-            heapq.heappop(self._deadlines)
+        for heap in (self._deadlines, self._in_flight):
+            while heap and heap[0][2].outcome is not None:
+                heapq.heappop(heap)
 
     def _is_due(self, now_s: float) -> bool:
         head = self._slices[0]
@@ -242,6 +314,11 @@ class Batcher:
         if piece.request.outcome is not None or piece.request is head.request:
             return True
         return not head.is_alone and not piece.is_alone and piece.request.kind == head.request.kind
+
+
+def _open(batch: Batch) -> list[Slice]:
+    """The slices whose requests have not ended."""
+    return [piece for piece in batch.slices if piece.request.outcome is None]
 
 
 def _requests(slices: Iterable[Slice]) -> list[Request]:

@@ -6,36 +6,65 @@ from collections.abc import Mapping
 
 import aiohttp
 
-# A model server that takes longer over one batch is taken for lost.
-TIMEOUT_S = 30.0
+# The caller gives up much earlier, at the deadline. This closes a connection whose other end vanished.
+LONGEST_ANSWER_S = 600.0
+# On one network, or on this machine, a connection takes milliseconds; another try may find another pod.
+CONNECT_S = 1.0
 # MLServer closes idle connections after 5 s: let go before, or a request may be written into the closing.
 IDLE_S = 4.0
+# As large as the largest request.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class ConnectionLostError(Exception):
-    """No answer: refused, broken off, or not within TIMEOUT_S."""
+    """No answer: the connection was refused or broke. `was_sent`: the other side may have begun."""
+
+    def __init__(self, message: str, *, was_sent: bool = False) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
+
+
+class OversizedAnswerError(Exception):
+    """The answer has more than MAX_ANSWER_BYTES."""
 
 
 class Client:
     """Posts JSON over connections that are kept. Make and close it inside the event loop."""
 
-    def __init__(self) -> None:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
+    def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self._max_answer_bytes = max_answer_bytes
         self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
+            timeout=aiohttp.ClientTimeout(total=LONGEST_ANSWER_S, sock_connect=CONNECT_S),
             headers={"content-type": "application/json"},
+            # A cookie of one answer would travel with the requests of others.
+            cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=("accept-encoding", "user-agent", "accept"),
         )
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Status and body of the answer; ConnectionLostError without one."""
+        """Status and body of the answer; ConnectionLostError without one, OversizedAnswerError."""
         try:
-            async with self._session.post(url, data=body, headers=headers) as response:
-                return response.status, await response.read()
+            # A redirect is an answer that is not 200: nobody but the replica is to be asked.
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                return response.status, await self._read(response)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ConnectionLostError(f"{url}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise ConnectionLostError(f"{url}: {error or type(error).__name__}") from error
+            raise ConnectionLostError(f"{url}: {error or type(error).__name__}", was_sent=True) from error
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._max_answer_bytes:
+                # The connection is closed with the rest of the answer in it.
+                response.close()
+                raise OversizedAnswerError(f"the answer has more than {self._max_answer_bytes} bytes")
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -34,6 +34,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     """Add where to listen, and how long to finish what is in flight when told to stop."""
     add(parser, "--host", "IPA_HOST", default="127.0.0.1")
     add(parser, "--port", "IPA_PORT", *OPERATORS_PORT, type=int)
+    parser.add_argument("--fd", type=int, help="an inherited socket that listens at that port already")
     add(parser, "--drain-s", "IPA_DRAIN_S", type=float, default=DRAIN_S, help="to finish what is in flight")
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 import ipaddress
+import logging
 import math
+import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import uvicorn
@@ -15,20 +20,39 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+log = logging.getLogger("ipa.dataplane")
+
 # A page as base64 PNG is below 1 MB; 64 of them in one request fit.
 MAX_BODY_BYTES = 64 * 1024 * 1024
+# Of all requests that are being read or served. More are refused with 503 until some have ended.
+MAX_HELD_BYTES = 256 * 1024 * 1024
+# A client sends its body at once; over 1 Gbit/s the largest takes half a second.
+BODY_S = 10.0
+# Headers of a request, and what of it may wait to be read.
+MAX_HEADERS_BYTES = 64 * 1024
 # Long enough that clients, which let go of idle connections first, never write into one being closed.
 KEEP_ALIVE_S = 75
 
 # What is left of a request's time, from router to queue; from the client to the router it is optional.
 BUDGET_HEADER = "ipa-budget-ms"
+# Nobody waits longer for an answer; what is above is a mistake in the unit.
+MAX_BUDGET_S = 3600.0
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+# Probes and scrapes may call by any name: these paths tell nothing that a name protects.
+OPEN_PATHS = frozenset({"/metrics", "/v2/health/live", "/v2/health/ready"})
 
 
 class HttpError(Exception):
-    """Answered as problem+json (RFC 9457): a status, a code for programs and a detail for people."""
+    """Answered as problem+json (RFC 9457): a status, a code for programs and a detail for people.
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    The member `error` repeats the detail, as the V2 protocol has it. `closes`: the connection ends with the
+    answer, since what remains of the request would be read to no end.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, *, closes: bool = False) -> None:
         super().__init__(detail)
+        self.closes = closes
         self.status = status
         self.code = code
         self.detail = detail
@@ -36,8 +60,10 @@ class HttpError(Exception):
     def response(self) -> Response:
         """The answer that says so."""
         problem = {"type": "about:blank", "title": self.code, "status": self.status}
-        body = orjson.dumps({**problem, "code": self.code, "detail": self.detail})
-        return Response(body, self.status, "application/problem+json")
+        body = orjson.dumps({**problem, "code": self.code, "detail": self.detail, "error": self.detail})
+        headers = {"www-authenticate": "Bearer"} if self.status == 401 else {}
+        headers |= {"connection": "close"} if self.closes else {}
+        return Response(body, self.status, "application/problem+json", headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +76,44 @@ class Call:
     client: str
 
     def budget_s(self) -> float | None:
-        """Seconds of the budget header, None without one; HttpError 400 where it is no number."""
+        """Seconds of the budget header, None without one; HttpError 400 if it is no time."""
         text = self.headers.get(BUDGET_HEADER)
         if text is None:
             return None
         try:
-            return float(text) / 1000
+            budget_s = float(text) / 1000
         except ValueError:
-            raise HttpError(400, "input", f"{BUDGET_HEADER}: {text!r} is not a number of ms") from None
+            budget_s = math.nan
+        # Also false for NaN.
+        if not 0 <= budget_s <= MAX_BUDGET_S:
+            most_ms = f"{MAX_BUDGET_S * 1000:.0f}"
+            raise HttpError(
+                400, "input", f"{BUDGET_HEADER}: {text[:40]!r} is not a number of ms from 0 to {most_ms}"
+            )
+        return budget_s
 
-    def require_loopback(self) -> None:
-        """HttpError 403 unless the caller is on this machine."""
-        if not is_loopback(self.client):
+    def require_supervisor(self, token: str) -> None:
+        """HttpError unless the caller is on this machine and has the supervisor's token.
+
+        Without a token there is no supervisor, and nobody may call.
+        """
+        if not token:
+            raise HttpError(403, "forbidden", "the admin address is off: the process was given no token")
+        if not is_loopback(self.client) or self.host not in LOOPBACK_NAMES:
             raise HttpError(403, "forbidden", "the admin address answers this machine only")
+        if "origin" in self.headers:
+            raise HttpError(403, "forbidden", "the admin address answers no web page")
+        given = self.headers.get("authorization", "").encode("latin-1")
+        if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+            raise HttpError(401, "unauthenticated", "the admin address needs the token of its supervisor")
+
+    @property
+    def host(self) -> str:
+        """The name by which it was called, without the port; empty if there is none."""
+        try:
+            return urlsplit(f"//{self.headers.get('host', '')}").hostname or ""
+        except ValueError:
+            return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +130,11 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 
 class Application:
-    """An ASGI application over exact routes (method, path); `start` and `stop` frame its life."""
+    """An ASGI application over exact routes (method, path); `start` and `stop` frame its life.
+
+    `hosts` are the names by which it may be called, empty for any: a page that was rebound to this machine
+    calls by its own name.
+    """
 
     def __init__(
         self,
@@ -87,12 +142,17 @@ class Application:
         *,
         start: Callable[[], Awaitable[None]],
         stop: Callable[[], Awaitable[None]],
+        hosts: frozenset[str] = frozenset(),
         max_body_bytes: int = MAX_BODY_BYTES,
+        max_held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self._routes = routes
+        self._hosts = hosts
         self._start = start
         self._stop = stop
         self._max_body_bytes = max_body_bytes
+        self._max_held_bytes = max_held_bytes
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -103,6 +163,9 @@ class Application:
                 response = await self._respond(scope, receive)
             except HttpError as error:
                 response = error.response()
+            except Exception:  # answered, so that a client and a router know
+                log.exception("%s %s failed", scope["method"], scope["path"])
+                response = HttpError(500, "error", "the request failed here; the log says why").response()
             await _send(send, response)
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
@@ -110,24 +173,47 @@ class Application:
         handler = self._routes.get((scope["method"], path))
         if handler is None:
             known = any(path == route for _, route in self._routes)
-            raise HttpError(405, "method", path) if known else HttpError(404, "not_found", path)
+            status, code = (405, "method") if known else (404, "not_found")
+            raise HttpError(status, code, path, closes=True)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        body = await self._body(receive)
         client = scope.get("client") or ("", 0)
-        return await handler(Call(path, headers, body, client[0]))
+        call = Call(path, headers, b"", client[0])
+        if self._hosts and path not in OPEN_PATHS and call.host not in self._hosts:
+            detail = f"nothing here is called {headers.get('host', '')[:100]!r}"
+            raise HttpError(403, "forbidden", detail, closes=True)
+        body = await self._body(receive)
+        try:
+            return await handler(replace(call, body=body))
+        finally:
+            self._held_bytes -= len(body)
 
     async def _body(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
         size = 0
-        while True:
-            message = await receive()
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body_bytes:
-                raise HttpError(413, "too_large", f"the body may have {self._max_body_bytes} bytes at most")
-            chunks.append(chunk)
-            if not message.get("more_body"):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise HttpError(400, "input", "the connection ended before the body did")
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    self._held_bytes += len(chunk)
+                    if size > self._max_body_bytes:
+                        most = f"the body may have {self._max_body_bytes} bytes at most"
+                        raise HttpError(413, "too_large", most, closes=True)
+                    if self._held_bytes > self._max_held_bytes:
+                        most = f"requests of more than {self._max_held_bytes} bytes are being served"
+                        raise HttpError(503, "dropped", most, closes=True)
+                    chunks.append(chunk)
+                    if not message.get("more_body"):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except BaseException as error:
+            self._held_bytes -= size
+            if isinstance(error, TimeoutError):
+                detail = f"the body did not come within {BODY_S:g} s"
+                raise HttpError(408, "timeout", detail, closes=True) from None
+            raise
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -156,17 +242,30 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def serve(application: Application, host: str, port: int, drain_s: float = 5.0) -> None:
+def serve(
+    application: Application, host: str, port: int, drain_s: float = 5.0, *, fd: int | None = None
+) -> None:
     """Serve until told to stop (SIGTERM, SIGINT).
 
-    Then no new connection is accepted, and what is in flight has `drain_s` to be answered.
+    Then no new connection is accepted, and what is in flight has `drain_s` to be answered. `fd` is a
+    listening socket to use instead of an own one: whoever holds it too keeps the port, and connections wait
+    in it, while this process is replaced.
     """
-    uvicorn.run(
+    config = uvicorn.Config(
         application,
         host=host,
         port=port,
+        # The other one, where it is installed, reads headers without an end.
+        http="h11",
+        ws="none",
+        lifespan="on",
+        h11_max_incomplete_event_size=MAX_HEADERS_BYTES,
         log_level="warning",
         access_log=False,
+        # The client is who connects, whatever a header says.
+        proxy_headers=False,
+        server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
     )
+    uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])

@@ -37,6 +37,7 @@ class QueueMetrics(Exposition):
         self.service_s = histogram(table.QUEUE_SERVICE_SECONDS, here).labels(*labels)
         self.batch_size = histogram(table.QUEUE_BATCH_SIZE, here).labels(*labels)
         self.retries = counter(table.QUEUE_RETRIES, here).labels(*labels)
+        self.suspects = gauge(table.QUEUE_SUSPECTS, here).labels(*labels)
 
 
 class RouterMetrics(Exposition):

@@ -13,6 +13,9 @@ Orders come as JSON lines on standard input, answers and exits go as JSON lines 
     {"started": 1, "pid": 4711}
     {"exited": 4711, "code": -9}
 
+`fds` of an order are the descriptors of this process that the child keeps, such as a listening socket; all
+others are closed. What `env` says is in no file that others can read, as a command line is.
+
 When standard input ends, as it does when the parent dies in whatever way, every child is killed.
 """
 
@@ -28,6 +31,7 @@ import selectors
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from setproctitle import setproctitle
@@ -132,7 +136,10 @@ class Nursery:
         os.dup2(nothing, 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        os.closerange(3, 256)
+        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
+            if fd > 2 and fd not in order.get("fds", ()):
+                with suppress(OSError):  # the listing's own, closed by now
+                    os.close(fd)
         os.environ.update(order["env"])
         if order["cpus"]:
             os.sched_setaffinity(0, order["cpus"])

@@ -3,10 +3,12 @@
     POST /v2/models/{stage}/infer   a V2 request; its answer has one row an item, or as fan_out says
     GET  /v2/health/ready           200 once there is a replica, 503 before
     GET  /metrics                   Prometheus
-    GET  /admin/config              the configuration, the replicas and those that still drain
+    GET  /admin/config              the configuration, the replicas, those that still drain or seem to hang
     PUT  /admin/config              {"batch_size": 4, "batch_timeout_s": 0.02, "replicas": ["http://..."]}
 
-Every key of a PUT may be absent. The admin address answers loopback callers only.
+Every key of a PUT may be absent. A replica may be {"url": "http://...", "variant": "small"}, which errors
+name then. The admin address answers callers on this machine that have the token of IPA_ADMIN_TOKEN; it is
+off without one, as in a container, whose configuration is its environment.
 
 As a container it takes its settings from its environment: IPA_PIPELINE, IPA_STAGE, IPA_MODEL_URL (the
 headless Service of the model: each of its pods is a replica), IPA_MODEL (the model's name there),
@@ -18,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +31,15 @@ from ipa.dataplane.batching import Outcome
 from ipa.dataplane.client import Client
 from ipa.dataplane.discovery import Discovery
 from ipa.dataplane.environment import Words, add, add_address, words
-from ipa.dataplane.http import Application, Call, HttpError, Response, serve
+from ipa.dataplane.http import (
+    LOOPBACK_NAMES,
+    Application,
+    Call,
+    HttpError,
+    Response,
+    is_loopback,
+    serve,
+)
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, Sender, StageQueue
 from ipa.dataplane.tensors import dump, parse_request
@@ -36,12 +48,15 @@ from ipa.model.errors import InputError
 # A request without a budget waits no longer than this.
 DEFAULT_BUDGET_S = 30.0
 MAX_BATCH_SIZE = 1024
+MAX_REPLICAS = 1024
+ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
 
 
 class QueueServer:
     """The HTTP face of a stage's queue. Without `sender` it posts to MLServer replicas.
 
     `model` is the model's name there (the stage's where absent), `model_url` the Service of its replicas.
+    `hosts` are the names by which it may be called, empty for any. `admin_token` opens the admin address.
     """
 
     def __init__(
@@ -52,14 +67,18 @@ class QueueServer:
         model: str | None = None,
         model_url: str | None = None,
         sender: Sender | None = None,
+        hosts: frozenset[str] = frozenset(),
+        admin_token: str = "",
         **queue: Any,
     ) -> None:
         self._stage = stage
+        self._hosts = hosts
+        self._admin_token = admin_token
         self._metrics = QueueMetrics(pipeline, stage)
         self._client: Client | None = None
         self._infer_path = f"/v2/models/{stage}/infer"
         self._model_path = f"/v2/models/{model or stage}/infer"
-        self._queue = StageQueue(sender or self._post, self._metrics, **queue)
+        self._queue = StageQueue(sender or self._post, self._metrics, stage=stage, **queue)
         self._discovery = Discovery(model_url, self._serve_with) if model_url else None
         self._looking: asyncio.Task[None] | None = None
 
@@ -76,10 +95,12 @@ class QueueServer:
             },
             start=self._start,
             stop=self._stop,
+            hosts=self._hosts,
         )
 
     async def _start(self) -> None:
         self._client = Client()
+        self._metrics.suspects.set_function(lambda: len(self._queue.suspects()))
         if self._discovery:
             self._looking = asyncio.create_task(self._discovery.run())
 
@@ -96,36 +117,37 @@ class QueueServer:
         return await self._client.post(url + self._model_path, body, {})
 
     def _serve_with(self, urls: tuple[str, ...]) -> None:
-        self._queue.configure(QueueConfig(replicas=urls))
+        self._queue.configure(QueueConfig(replicas=dict.fromkeys(urls, "")))
 
     async def _infer(self, call: Call) -> Response:
         budget_s = call.budget_s()
+        budget_s = DEFAULT_BUDGET_S if budget_s is None else budget_s
         try:
-            inputs, request_id = parse_request(call.body)
+            asked = parse_request(call.body)
+            request = await self._queue.infer(asked.inputs, budget_s, asked.members)
         except InputError as error:
             raise HttpError(400, error.code, str(error)) from error
-        request = await self._queue.infer(inputs, DEFAULT_BUDGET_S if budget_s is None else budget_s)
         if request.outcome is Outcome.DROPPED:
             # 504: it ran out of time; 503: it was turned away.
             raise HttpError(503 if request.is_refused else 504, "dropped", request.detail)
         if request.outcome is Outcome.FAILED:
             raise HttpError(502, "failed", request.detail)
-        return Response(dump("outputs", request.answer, model_name=self._stage, id=request_id))
+        return Response(dump("outputs", request.answer, model_name=self._stage, id=asked.request_id))
 
     async def _live(self, _call: Call) -> Response:
         return Response(b"{}")
 
     async def _ready(self, _call: Call) -> Response:
-        if not self._queue.to_json()["replicas"]:
+        if not self._queue.has_replicas:
             raise HttpError(503, "not_ready", f"stage {self._stage} has no replica yet")
         return Response(b"{}")
 
     async def _read_config(self, call: Call) -> Response:
-        call.require_loopback()
+        call.require_supervisor(self._admin_token)
         return Response(orjson.dumps(self._queue.to_json()))
 
     async def _write_config(self, call: Call) -> Response:
-        call.require_loopback()
+        call.require_supervisor(self._admin_token)
         self._queue.configure(parse_config(call.body))
         return Response(orjson.dumps(self._queue.to_json()))
 
@@ -144,18 +166,45 @@ def parse_config(body: bytes) -> QueueConfig:
         wrong.append(f"batch_size must be a whole number from 1 to {MAX_BATCH_SIZE}")
     if timeout_s is not None and not (type(timeout_s) in (int, float) and 0 <= timeout_s <= DEFAULT_BUDGET_S):
         wrong.append(f"batch_timeout_s must be a number from 0 to {DEFAULT_BUDGET_S:g}")
-    if urls is not None and not (isinstance(urls, list) and all(_is_replica(url) for url in urls)):
-        wrong.append("replicas must be a list of addresses like http://127.0.0.1:9000")
+    replicas = _replicas(urls) if urls is not None else None
+    if urls is not None and replicas is None:
+        wrong.append(
+            f"replicas must be a list of at most {MAX_REPLICAS} addresses like http://127.0.0.1:9000"
+        )
     if wrong:
         raise HttpError(422, "input", "; ".join(wrong))
-    return QueueConfig(size, timeout_s, tuple(urls) if urls is not None else None)
+    return QueueConfig(size, timeout_s, replicas)
 
 
-def _is_replica(url: Any) -> bool:
-    if not isinstance(url, str):
+def _replicas(given: Any) -> Mapping[str, str] | None:
+    """The variants by URL; None if it is not a list of replicas."""
+    if not isinstance(given, list) or len(given) > MAX_REPLICAS:
+        return None
+    found: dict[str, str] = {}
+    for each in given:
+        entry = {"url": each} if isinstance(each, str) else each
+        if not isinstance(entry, dict) or not entry.keys() <= {"url", "variant"}:
+            return None
+        url, variant = entry.get("url"), entry.get("variant", "")
+        if not isinstance(url, str) or not _is_replica(url) or not isinstance(variant, str):
+            return None
+        found[url] = variant
+    return found
+
+
+def replica(text: str) -> tuple[str, str]:
+    """The URL and the variant of URL or VARIANT=URL."""
+    variant, _, url = text.rpartition("=")
+    return url, variant
+
+
+def _is_replica(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port != 0
+    except ValueError:
         return False
-    parts = urlsplit(url)
-    return parts.scheme == "http" and bool(parts.hostname) and parts.path == "" and not parts.query
+    return parts.scheme == "http" and bool(parts.hostname) and has_port and not parts.path + parts.query
 
 
 def main() -> None:
@@ -167,7 +216,7 @@ def main() -> None:
     add(parser, "--batch-size", "MLSERVER_MODEL_MAX_BATCH_SIZE", type=int, default=1)
     add(parser, "--batch-timeout-s", "MLSERVER_MODEL_MAX_BATCH_TIME", type=float, default=0.1)
     add(parser, "--max-items", "IPA_MAX_ITEMS", type=int, default=4096, help="items that may wait")
-    add(parser, "--replica", "IPA_REPLICAS", action=Words, optional=True, metavar="URL")
+    add(parser, "--replica", "IPA_REPLICAS", action=Words, optional=True, metavar="[VARIANT=]URL")
     add(parser, "--model", "IPA_MODEL", optional=True, help="the model's name; the stage's where absent")
     add(parser, "--model-url", "IPA_MODEL_URL", optional=True, help="the Service whose pods are the replicas")
     given = parser.parse_args()
@@ -179,10 +228,13 @@ def main() -> None:
         # As MLServer's: 0 is no batching.
         batch_size=max(1, given.batch_size),
         batch_timeout_s=given.batch_timeout_s,
-        replicas=tuple(words(given.replica)),
+        replicas=dict(replica(text) for text in words(given.replica)),
         max_items=given.max_items,
+        hosts=LOOPBACK_NAMES if is_loopback(given.host) else frozenset(),
+        # No process that this one starts inherits it.
+        admin_token=os.environ.pop(ADMIN_TOKEN, ""),
     )
-    serve(server.application(), given.host, given.port, given.drain_s)
+    serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,64 @@
-"""Which replica is given the next batch."""
+"""Which replica is given the next batch, and which are suspected to hang."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 # A replica that broke a connection is left alone this long; the supervisor replaces a dead one in seconds.
 BACKOFF_S = 0.2
-# Of so many last batches the quickest is taken as the service time that no answer can beat.
+# Of this many last batches the quickest is taken as the service time that no answer can beat.
 REMEMBERED_BATCHES = 20
+# A batch that takes this many times as long as the slowest of the replica's last ones is suspicious: a busy
+# machine slows it by less. Never before 2 s: a machine may stop for a second.
+SUSPECT_FACTOR = 10.0
+SUSPECT_AFTER_S = 2.0
+# The first batch of a replica may compile, load or train.
+FIRST_SUSPECT_AFTER_S = 30.0
 
 
 @dataclass(slots=True)
 class Replica:
-    """One model server: batches in it now, when it was last given one, until when it is left alone."""
+    """One model server: batches in it now, when it was last given one, until when it is left alone.
+
+    `variant` is empty where it is not known.
+    """
 
     url: str
+    variant: str = ""
     in_flight: int = 0
     last_used: int = 0
     down_until_s: float = 0.0
+    given_s: float = 0.0
+    given_items: int = 1
+    # Items and service time of its last batches.
+    served: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED_BATCHES))
+
+    @property
+    def patience_s(self) -> float:
+        """How long it may take over its batch before it is suspected to hang.
+
+        A batch of n times the items takes n times as long at most.
+        """
+        if not self.served:
+            return FIRST_SUSPECT_AFTER_S
+        usual_s = max(took_s * max(1.0, self.given_items / items) for items, took_s in self.served)
+        return max(SUSPECT_AFTER_S, SUSPECT_FACTOR * usual_s)
+
+    @property
+    def label(self) -> str:
+        """How errors name it."""
+        return f"variant {self.variant!r}" if self.variant else f"replica {self.url}"
 
 
 class Replicas:
-    """The replicas of a stage. One that is taken out of the list finishes its batch first (it drains)."""
+    """The replicas of a stage, by URL. One that is taken out of the list finishes its batch (it drains)."""
 
-    def __init__(self, urls: Sequence[str], *, batches_each: int = 1) -> None:
+    def __init__(self, variants: Mapping[str, str], *, batches_each: int = 1) -> None:
         self._batches_each = batches_each
-        self._active: dict[str, Replica] = {url: Replica(url) for url in urls}
+        self._active = {url: Replica(url, variant) for url, variant in variants.items()}
         self._draining: dict[str, Replica] = {}
         self._uses = 0
         self._services_s: deque[float] = deque(maxlen=REMEMBERED_BATCHES)
@@ -38,26 +68,37 @@ class Replicas:
         """The quickest of the last batches; 0 until one was seen."""
         return min(self._services_s, default=0.0)
 
-    def set_urls(self, urls: Sequence[str]) -> None:
+    @property
+    def is_empty(self) -> bool:
+        """True if there is no replica to give a batch."""
+        return not self._active
+
+    def set_urls(self, variants: Mapping[str, str]) -> None:
         """Serve with these from now on; others drain. What was learnt of service times is forgotten."""
-        wanted = dict.fromkeys(urls)
-        if wanted.keys() == self._active.keys():
+        for url, variant in variants.items():
+            if url in self._active:
+                self._active[url].variant = variant
+        if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
-        self._active = {url: known.get(url) or Replica(url) for url in wanted}
-        self._draining = {url: it for url, it in known.items() if url not in wanted and it.in_flight}
+        self._active = {url: known.get(url) or Replica(url, variant) for url, variant in variants.items()}
+        self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
         self._services_s.clear()
 
     def has_idle(self, now_s: float) -> bool:
         """Whether a batch could be given away now."""
         return bool(self._idle(now_s))
 
-    def acquire(self, now_s: float) -> Replica:
-        """The least loaded idle replica, of equals the one longest unused. There must be one."""
+    def acquire(self, now_s: float, items: int) -> Replica:
+        """The replica that gets a batch: the least loaded idle one, of equals the one longest unused.
+
+        There must be one.
+        """
         chosen = min(self._idle(now_s), key=lambda replica: (replica.in_flight, replica.last_used))
         self._uses += 1
         chosen.in_flight += 1
         chosen.last_used = self._uses
+        chosen.given_s, chosen.given_items = now_s, items
         return chosen
 
     def _idle(self, now_s: float) -> list[Replica]:
@@ -70,11 +111,14 @@ class Replicas:
     def release(self, replica: Replica, service_s: float) -> None:
         """It has answered after so long."""
         self._services_s.append(service_s)
+        replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
     def lost(self, replica: Replica, now_s: float) -> None:
         """Its connection broke; leave it alone for a while."""
         replica.down_until_s = now_s + BACKOFF_S
+        # It may come back as another process.
+        replica.served.clear()
         self._leave(replica)
 
     def next_up_s(self, now_s: float) -> float | None:
@@ -82,11 +126,23 @@ class Replicas:
         waits = (replica.down_until_s for replica in self._active.values())
         return min((until for until in waits if until > now_s), default=None)
 
-    def to_json(self) -> dict[str, Any]:
-        """The active replicas with their batches in flight, and those that still drain."""
+    def suspects(self, now_s: float) -> list[str]:
+        """The URLs of replicas, draining ones too, that have had a batch for suspiciously long.
+
+        They get no other batch until they answer; a supervisor may end them.
+        """
+        known = (*self._active.values(), *self._draining.values())
+        return [it.url for it in known if it.in_flight and now_s - it.given_s >= it.patience_s]
+
+    def to_json(self, now_s: float) -> dict[str, Any]:
+        """The active replicas with their batches in flight, those that still drain, and the suspects."""
         return {
-            "replicas": [{"url": it.url, "in_flight": it.in_flight} for it in self._active.values()],
+            "replicas": [
+                {"url": it.url, "variant": it.variant, "in_flight": it.in_flight}
+                for it in self._active.values()
+            ],
             "draining": list(self._draining),
+            "suspects": self.suspects(now_s),
         }
 
     def _leave(self, replica: Replica) -> None:

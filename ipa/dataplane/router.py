@@ -6,25 +6,41 @@ operator gives it.
 
 Passes a V2 request through the stages' queues in order, as Seldon's orchestrator does: the outputs of one
 stage are the inputs of the next. Bodies are passed on as they are where nothing changes in them.
+
+A queue that cannot be reached is tried again until the request's deadline, and one that broke the connection
+is sent the request once more: it may have been restarted, and to infer twice changes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
 from ipa.dataplane.batching import Outcome
-from ipa.dataplane.client import Client, ConnectionLostError
+from ipa.dataplane.client import Client, ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.environment import Words, add, add_address, words
-from ipa.dataplane.http import BUDGET_HEADER, Application, Call, HttpError, Response, serve
+from ipa.dataplane.http import (
+    BUDGET_HEADER,
+    LOOPBACK_NAMES,
+    Application,
+    Call,
+    HttpError,
+    Response,
+    is_loopback,
+    serve,
+)
 from ipa.dataplane.metrics import RouterMetrics
 from ipa.dataplane.tensors import FAN_OUT
 
 PUID_HEADER = "seldon-puid"
+PUID = re.compile(r"[\x21-\x7e]{1,256}")
 
 # (URL, body, headers) -> (status, body); ConnectionLostError without an answer.
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes]]]
@@ -32,10 +48,20 @@ Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[tuple[int, bytes]]]
 # Without drop_after and without a budget from the client, a request is given up after this.
 DEFAULT_BUDGET_S = 30.0
 DROPPED = (503, 504)
+# A queue answers at the deadline; what is later than this never comes.
+ANSWER_GRACE_S = 0.1
+# A queue is back within a second. Waits double, so that a long outage does not become a flood of connections.
+FIRST_WAIT_S = 0.02
+LONGEST_WAIT_S = 0.5
+# A request that broke off two queues one after the other may be what ends them.
+MAX_BROKEN = 2
 
 
 class RouterServer:
-    """The HTTP face of a pipeline. `stages` are (name, base URL of its queue) in order."""
+    """The HTTP face of a pipeline. `stages` are (name, base URL of its queue) in order.
+
+    `hosts` are the names by which it may be called, empty for any.
+    """
 
     def __init__(
         self,
@@ -44,9 +70,11 @@ class RouterServer:
         *,
         drop_after_s: float | None = None,
         post: Post | None = None,
+        hosts: frozenset[str] = frozenset(),
     ) -> None:
         self._pipeline = pipeline
-        self._urls = [f"{url}/v2/models/{name}/infer" for name, url in stages]
+        self._hosts = hosts
+        self._stages = [(name, f"{url}/v2/models/{name}/infer") for name, url in stages]
         self._budget_s = DEFAULT_BUDGET_S if drop_after_s is None else drop_after_s
         self._metrics = RouterMetrics(pipeline)
         self._client: Client | None = None
@@ -65,6 +93,7 @@ class RouterServer:
             },
             start=self._start,
             stop=self._stop,
+            hosts=self._hosts,
         )
 
     async def _start(self) -> None:
@@ -86,38 +115,69 @@ class RouterServer:
         began_s = time.monotonic()
         self._metrics.arrivals.inc()
         puid = call.headers.get(PUID_HEADER) or uuid.uuid4().hex
+        headers = {PUID_HEADER: puid}
         try:
+            if not PUID.fullmatch(puid):
+                headers = {}
+                raise HttpError(400, "input", f"{PUID_HEADER} must be 1 to 256 visible ASCII characters")
             asked_s = call.budget_s()
             budget_s = self._budget_s if asked_s is None else min(asked_s, self._budget_s)
-            body = await self._through_stages(call.body, puid, began_s + budget_s)
-            response = Response(body, headers={PUID_HEADER: puid})
+            response = Response(await self._through_stages(call.body, puid, began_s + budget_s))
         except HttpError as error:
-            failed = error.response()
-            response = Response(failed.body, failed.status, failed.content_type, {PUID_HEADER: puid})
+            response = error.response()
+        except Exception:
+            self._metrics.requests[Outcome.FAILED].inc()
+            raise
         if response.status == 200:
             self._metrics.request_s.observe(time.monotonic() - began_s)
         self._metrics.requests[_outcome(response.status)].inc()
-        return response
+        return replace(response, headers={**response.headers, **headers})
 
     async def _through_stages(self, body: bytes, puid: str, deadline_s: float) -> bytes:
-        for index, url in enumerate(self._urls):
-            remaining_s = deadline_s - time.monotonic()
-            if remaining_s <= 0:
-                raise HttpError(504, "dropped", "its time budget is used up")
-            headers = {PUID_HEADER: puid, BUDGET_HEADER: f"{remaining_s * 1000:.3f}"}
-            try:
-                status, answer = await self._post(url, body, headers)
-            except ConnectionLostError as error:
-                raise HttpError(502, "failed", f"a stage's queue did not answer: {error}") from error
+        for index, (stage, url) in enumerate(self._stages):
+            status, answer = await self._ask(stage, url, body, puid, deadline_s)
             if status != 200:
-                raise _stage_error(status, answer, is_first=index == 0)
-            if index == len(self._urls) - 1:
+                raise _stage_error(stage, status, answer, is_first=index == 0)
+            if index == len(self._stages) - 1:
                 return answer
-            forwarded = outputs_as_inputs(answer)
+            try:
+                forwarded = outputs_as_inputs(answer)
+            except (orjson.JSONDecodeError, LookupError, TypeError) as error:
+                detail = f"stage {stage!r}: its queue's answer is not a V2 response: {error!r}"
+                raise HttpError(502, "failed", detail) from error
             if forwarded is None:
                 return orjson.dumps({"model_name": self._pipeline, "outputs": []})
             body = forwarded
         raise HttpError(502, "failed", f"pipeline {self._pipeline} has no stages")
+
+    async def _ask(
+        self, stage: str, url: str, body: bytes, puid: str, deadline_s: float
+    ) -> tuple[int, bytes]:
+        """Status and body of the queue's answer. HttpError 504 at the deadline, 502 if it has no queue."""
+        lost: ConnectionLostError | None = None
+        broken = 0
+        wait_s = FIRST_WAIT_S
+        while (remaining_s := deadline_s - time.monotonic()) > 0:
+            headers = {PUID_HEADER: puid, BUDGET_HEADER: f"{remaining_s * 1000:.3f}"}
+            try:
+                async with asyncio.timeout(remaining_s + ANSWER_GRACE_S):
+                    return await self._post(url, body, headers)
+            except TimeoutError:
+                raise HttpError(
+                    504, "dropped", f"stage {stage!r}: no answer within the time budget"
+                ) from None
+            except OversizedAnswerError as error:
+                raise HttpError(502, "failed", f"stage {stage!r}: {error}") from error
+            except ConnectionLostError as error:
+                lost = error
+                broken += error.was_sent
+                if broken >= MAX_BROKEN:
+                    break
+            await asyncio.sleep(min(wait_s, max(0.0, deadline_s - time.monotonic())))
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        if lost is None:
+            raise HttpError(504, "dropped", f"stage {stage!r}: the time budget is used up")
+        raise HttpError(502, "failed", f"stage {stage!r}: its queue did not answer: {lost}") from lost
 
 
 def outputs_as_inputs(answer: bytes) -> bytes | None:
@@ -130,15 +190,20 @@ def outputs_as_inputs(answer: bytes) -> bytes | None:
     return orjson.dumps(request)
 
 
-def _stage_error(status: int, answer: bytes, *, is_first: bool) -> HttpError:
-    problem = orjson.loads(answer) if answer[:1] == b"{" else {}
-    detail = str(problem.get("detail", f"a stage answered {status}"))
+def _stage_error(stage: str, status: int, answer: bytes, *, is_first: bool) -> HttpError:
+    try:
+        problem = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
+    detail = str(problem.get("detail", f"stage {stage!r}: its queue answered {status}"))
     if status in DROPPED:
         return HttpError(status, "dropped", detail)
     # Only the first stage sees what the client wrote; elsewhere it is our own fault.
     if is_first and 400 <= status < 500:
         return HttpError(status, str(problem.get("code", "input")), detail)
-    return HttpError(502, "failed", detail)
+    return HttpError(502, "failed", detail if f"stage {stage!r}" in detail else f"stage {stage!r}: {detail}")
 
 
 def _outcome(status: int) -> Outcome:
@@ -175,8 +240,9 @@ def main() -> None:
         stages = [_stage(text) for text in words(given.stage)]
     except argparse.ArgumentTypeError as error:
         parser.error(f"--stage: {error}")
-    server = RouterServer(given.pipeline, stages, drop_after_s=given.drop_after_s)
-    serve(server.application(), given.host, given.port, given.drain_s)
+    hosts = LOOPBACK_NAMES if is_loopback(given.host) else frozenset()
+    server = RouterServer(given.pipeline, stages, drop_after_s=given.drop_after_s, hosts=hosts)
+    serve(server.application(), given.host, given.port, given.drain_s, fd=given.fd)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def decode(tensor: RequestInput) -> Tensor:
             is_base64 = tensor.parameters is not None and tensor.parameters.content_type == BASE64
             return [base64.b64decode(item) for item in data] if is_base64 else [str(item) for item in data]
         return np.asarray(data, dtype=DTYPES[tensor.datatype]).reshape(tensor.shape)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InferenceError(
             f"input {tensor.name!r}: its data is not {tensor.datatype} of shape {tensor.shape}: {error}"
         ) from error

@@ -3,61 +3,77 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from ipa.dataplane.batching import Batch, Batcher, Outcome, Request
-from ipa.dataplane.client import ConnectionLostError
+from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.replicas import Replica, Replicas
-from ipa.dataplane.tensors import Tensors, dump, parse
+from ipa.dataplane.tensors import NOTHING, Tensors, parse_answer
 from ipa.model.errors import InputError
+
+log = logging.getLogger("ipa.dataplane")
 
 # (replica's URL, body) -> (status, body); ConnectionLostError where the replica is gone.
 Sender = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 
 # An MLServer that is stopping or still loading answers so; like one that is gone.
 UNAVAILABLE = 503
+# When the queue stops, batches that somebody waits for have this long; the server drained before.
+CLOSE_S = 1.0
+# Of what a model server says of its failure.
+SAID_BYTES = 300
 
 
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """What can be changed while the queue runs; None leaves it as it is."""
+    """What can be changed while the queue runs; None leaves it as it is. `replicas`: variants by URL."""
 
     batch_size: int | None = None
     batch_timeout_s: float | None = None
-    replicas: tuple[str, ...] | None = None
+    replicas: Mapping[str, str] | None = None
 
 
 class StageQueue:
-    """Accepts requests, gives batches to replicas, and ends every accepted request exactly once."""
+    """Accepts requests, gives batches to replicas, and ends every accepted request exactly once.
+
+    A request ends by its deadline, whatever the replicas do. `replicas` are variants by URL.
+    """
 
     def __init__(
         self,
         send: Sender,
         metrics: QueueMetrics,
         *,
+        stage: str = "",
         batch_size: int = 1,
         batch_timeout_s: float = 0.1,
-        replicas: tuple[str, ...] = (),
+        replicas: Mapping[str, str] = NOTHING,
         max_items: int = 4096,
     ) -> None:
         self._send = send
         self._metrics = metrics
+        self._stage = stage
+        self._max_items = max_items
         self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
         self._replicas = Replicas(replicas)
         self._futures: dict[Request, asyncio.Future[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def infer(self, inputs: Tensors, budget_s: float) -> Request:
-        """The request, ended: answered, dropped or failed."""
+    async def infer(self, inputs: Tensors, budget_s: float, members: Mapping[str, Any] = NOTHING) -> Request:
+        """The request, ended: answered, dropped or failed. InputError if it could never be served."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        request = Request(inputs, now_s, now_s + budget_s)
+        request = Request(inputs, now_s, now_s + budget_s, members)
+        if request.items > max(1, self._max_items):
+            raise InputError(
+                f"the request has {request.items} items, more than the {self._max_items} that may wait",
+                hint="Send it in several requests.",
+            )
         self._metrics.arrivals.inc(request.items)
         if not request.items:
             request.end(Outcome.ANSWERED)
@@ -84,13 +100,22 @@ class StageQueue:
             self._replicas.set_urls(config.replicas)
         self._pump()
 
+    @property
+    def has_replicas(self) -> bool:
+        """True if there is a replica to give a batch."""
+        return not self._replicas.is_empty
+
+    def suspects(self) -> list[str]:
+        """The URLs of replicas that seem to hang."""
+        return self._replicas.suspects(asyncio.get_running_loop().time())
+
     def to_json(self) -> dict[str, Any]:
-        """The configuration, the replicas with their load, those that still drain, and the items waiting."""
+        """The configuration, the replicas with their load, those that drain or hang, the items waiting."""
         return {
             "batch_size": self._batcher.batch_size,
             "batch_timeout_s": self._batcher.batch_timeout_s,
             "waiting_items": self._batcher.waiting_items,
-            **self._replicas.to_json(),
+            **self._replicas.to_json(asyncio.get_running_loop().time()),
         }
 
     def _pump(self) -> None:
@@ -100,9 +125,9 @@ class StageQueue:
         service_s = self._replicas.least_service_s
         self._end(self._batcher.drop_late(now_s, service_s))
         while self._replicas.has_idle(now_s) and (batch := self._batcher.take(now_s)):
-            task = loop.create_task(self._serve(self._replicas.acquire(now_s), batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task = loop.create_task(self._serve(self._replicas.acquire(now_s, batch.items), batch))
+            self._batches[task] = batch
+            task.add_done_callback(self._batches.pop)
         self._metrics.length.set(self._batcher.waiting_items)
         self._set_timer(loop, now_s, service_s)
 
@@ -111,9 +136,7 @@ class StageQueue:
             self._timer.cancel()
             self._timer = None
         next_batch_s = self._batcher.next_batch_s()
-        if next_batch_s is None:
-            return
-        if not self._replicas.has_idle(now_s):
+        if next_batch_s is not None and not self._replicas.has_idle(now_s):
             next_batch_s = self._replicas.next_up_s(now_s)
         moments = [
             moment for moment in (next_batch_s, self._batcher.next_drop_s(service_s)) if moment is not None
@@ -122,41 +145,64 @@ class StageQueue:
             self._timer = loop.call_at(min(moments), self._pump)
 
     async def _serve(self, replica: Replica, batch: Batch) -> None:
+        """Have the replica answer the batch. It gets no other until it does, even if nobody waits for it."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
+        where = f"stage {self._stage!r}, {replica.label}"
         try:
-            status, body = await self._send(replica.url, dump("inputs", batch.inputs()))
-        except ConnectionLostError:
-            status, body = UNAVAILABLE, b""
-        now_s = loop.time()
-        if status == UNAVAILABLE:
-            self._replicas.lost(replica, now_s)
-            self._batcher.requeue(batch)
+            status, body = await self._send(replica.url, batch.body())
+        except ConnectionLostError as error:
+            self._replicas.lost(replica, loop.time())
             self._metrics.retries.inc()
+            if error.was_sent:
+                self._end(self._batcher.lose(batch, f"{where}: {error}"))
+            else:
+                self._batcher.requeue(batch)
+        except OversizedAnswerError as error:
+            self._replicas.release(replica, loop.time() - began_s)
+            self._end(self._batcher.fail(batch, f"{where}: {error}"))
+        except Exception as error:  # one batch must not stop the queue, whatever is wrong with it
+            log.exception("%s: a batch could not be sent", where)
+            self._replicas.lost(replica, loop.time())
+            self._end(self._batcher.fail(batch, f"{where}: the batch could not be sent: {error}"))
         else:
-            self._replicas.release(replica, now_s - began_s)
-            self._metrics.service_s.observe(now_s - began_s)
-            self._metrics.batch_size.observe(batch.items)
-            self._end(self._settle(batch, status, body))
+            self._settle(replica, batch, where, status, body, loop.time() - began_s)
         self._pump()
 
-    def _settle(self, batch: Batch, status: int, body: bytes) -> list[Request]:
+    def _settle(
+        self, replica: Replica, batch: Batch, where: str, status: int, body: bytes, service_s: float
+    ) -> None:
+        if status == UNAVAILABLE:
+            self._replicas.lost(replica, asyncio.get_running_loop().time())
+            self._batcher.requeue(batch)
+            self._metrics.retries.inc()
+            return
+        self._replicas.release(replica, service_s)
+        self._metrics.service_s.observe(service_s)
+        self._metrics.batch_size.observe(batch.items)
         if status != 200:
-            return self._batcher.fail(
-                batch, f"the model answered {status}: {body[:300].decode(errors='replace')}"
-            )
+            said = body[:SAID_BYTES].decode(errors="replace")
+            self._end(self._batcher.fail(batch, f"{where}: the model answered {status}: {said}"))
+            return
         try:
-            outputs = parse(orjson.loads(body)["outputs"], "outputs")
-        except (InputError, orjson.JSONDecodeError, KeyError, TypeError) as error:
-            return self._batcher.fail(batch, f"the model's answer is not a V2 response: {error}")
-        return self._batcher.answer(batch, outputs)
+            outputs = parse_answer(body)
+        except InputError as error:
+            self._end(self._batcher.fail(batch, f"{where}: the model's answer is not a V2 response: {error}"))
+        else:
+            self._end(self._batcher.answer(batch, outputs, f"{where}: "))
 
     def _end(self, requests: list[Request]) -> None:
         for request in requests:
             self._futures.pop(request).set_result(None)
 
     async def close(self) -> None:
-        """Wait for the batches in flight."""
+        """Wait for the batches that somebody waits for, and leave the others."""
         if self._timer:
             self._timer.cancel()
-        await asyncio.gather(*self._tasks)
+        awaited = [task for task, batch in self._batches.items() if not batch.is_abandoned]
+        if awaited:
+            await asyncio.wait(awaited, timeout=CLOSE_S)
+        left = list(self._batches)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

@@ -1,14 +1,16 @@
-"""V2 tensors as they travel in JSON: cut into rows, merged into batches, and split again.
+"""V2 tensors as they travel in JSON: checked, cut into rows, merged into batches, and split again.
 
-Data may be flat or nested; either way its length is a multiple of the items, so rows are slices of the list
-and nothing is copied element by element.
+Requests and answers come from strangers. `parse_request` and `parse_answer` accept only what can be merged
+with and split from the tensors of others without shifting a row. Data may be flat or nested; either way its
+length is a multiple of the items, so rows are slices of the list and nothing is copied element by element.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -17,16 +19,46 @@ from ipa.model.errors import InputError, Problem
 
 FAN_OUT = "fan_out"
 
+# A model has a handful of tensors; NumPy takes no more than 64 dimensions.
+MAX_TENSORS = 64
+MAX_DIMENSIONS = 16
+MAX_NAME_LENGTH = 256
+# Checking this many takes a third of a second of the event loop; 50 pictures of 224 × 224 × 3 are fewer.
+MAX_VALUES = 8 * 1024 * 1024
+# Of a tensor's, or of a whole request's parameters, as JSON.
+MAX_PARAMETERS_BYTES = 64 * 1024
+
+# https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
+INTEGERS = {
+    **{f"INT{bits}": (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": (0, 2**bits - 1) for bits in (8, 16, 32, 64)},
+}
+FLOATS = ("FP16", "BF16", "FP32", "FP64")
+# The JSON values of a datatype. BYTES are text or, as MLServer also has them, numbers.
+VALUES: Mapping[str, frozenset[type]] = {
+    **dict.fromkeys(INTEGERS, frozenset({int})),
+    **dict.fromkeys(FLOATS, frozenset({int, float})),
+    "BOOL": frozenset({bool}),
+    "BYTES": frozenset({str, int}),
+}
+# JSON writes NaN and infinity as null. Only a model's answer may: the row, not its batch, is refused.
+NULL = type(None)
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One named tensor; its first dimension counts the items."""
+    """One named tensor; its first dimension counts the items.
+
+    `depth` is how many levels its data is nested below the first. `has_null`: null stands for some numbers.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: list[Any]
     parameters: dict[str, Any] | None = None
+    depth: int = 0
+    has_null: bool = False
 
     @property
     def items(self) -> int:
@@ -40,7 +72,8 @@ class Tensor:
         width = len(self.data) // self.items if self.items else 0
         shape = (stop - start, *self.shape[1:])
         data = self.data[start * width : stop * width]
-        return Tensor(self.name, self.datatype, shape, data, self.parameters)
+        has_null = self.has_null and None in _scalars(data, self.depth)
+        return Tensor(self.name, self.datatype, shape, data, self.parameters, self.depth, has_null)
 
     def to_json(self) -> dict[str, Any]:
         """The tensor as the V2 protocol writes it."""
@@ -50,16 +83,26 @@ class Tensor:
     @property
     def kind(self) -> Hashable:
         """Two tensors of equal kind can be merged."""
-        is_nested = self.items > 0 and len(self.data) == self.items
-        return self.name, self.datatype, self.shape[1:], is_nested, repr(self.parameters)
+        parameters = orjson.dumps(self.parameters) if self.parameters else b""
+        return self.name, self.datatype, self.shape[1:], self.depth, parameters
 
 
 Tensors = tuple[Tensor, ...]
+NOTHING: Mapping[str, Any] = {}
 
 
-def kind_of(tensors: Tensors) -> Hashable:
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A V2 request: its inputs, its id, and the members that the model is sent with them."""
+
+    inputs: Tensors
+    request_id: str | None = None
+    members: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+def kind_of(tensors: Tensors, members: Mapping[str, Any] = NOTHING) -> Hashable:
     """Requests of equal kind can share a batch."""
-    return tuple(tensor.kind for tensor in tensors)
+    return (orjson.dumps(dict(members)) if members else b"", *(tensor.kind for tensor in tensors))
 
 
 def items_of(tensors: Tensors) -> int:
@@ -72,50 +115,137 @@ def rows(tensors: Tensors, start: int, stop: int) -> Tensors:
     return tuple(tensor.rows(start, stop) for tensor in tensors)
 
 
-def parse(tensors: Any, where: str) -> Tensors:
+def parse(tensors: Any, where: str, *, allow_null: bool = False) -> Tensors:
     """The tensors of a JSON list; InputError names every one that is not a V2 tensor."""
     if not isinstance(tensors, list):
         raise InputError(f"{where} must be a list of tensors")
+    if len(tensors) > MAX_TENSORS:
+        raise InputError(f"{where} has {len(tensors)} tensors; at most {MAX_TENSORS} are accepted")
     problems: list[Problem] = []
     parsed: list[Tensor] = []
     for index, raw in enumerate(tensors):
         try:
-            parsed.append(_tensor(raw))
+            parsed.append(_tensor(raw, allow_null))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             problems.append(Problem(f"{where}[{index}] {reason}", pointer=f"/{where}/{index}"))
     if problems:
         raise InputError(f"{where} are not V2 tensors", problems=problems)
+    names = [tensor.name for tensor in parsed]
+    if len(set(names)) < len(names):
+        raise InputError(f"{where} has two tensors of one name: {', '.join(names)}")
     return tuple(parsed)
 
 
-def parse_request(body: bytes) -> tuple[Tensors, str | None]:
-    """The inputs and the id of a V2 request; InputError where they are not one or differ in items."""
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"the body is not JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise InputError("the body must be a JSON object with `inputs`")
+def parse_request(body: bytes) -> InferRequest:
+    """The V2 request; InputError where it is none or its inputs differ in items."""
+    request = _object(body, "the body")
     inputs = parse(request.get("inputs"), "inputs")
+    if not inputs:
+        raise InputError("inputs must have at least one tensor")
     counts = {tensor.name: tensor.items for tensor in inputs}
     if len(set(counts.values())) > 1:
         raise InputError(f"the inputs differ in their first dimension, the items: {counts}")
-    request_id = request.get("id")
-    return inputs, request_id if isinstance(request_id, str) else None
+    request_id, parameters = request.get("id"), request.get("parameters")
+    if request_id is not None and not (isinstance(request_id, str) and len(request_id) <= MAX_NAME_LENGTH):
+        raise InputError(f"id must be a string of at most {MAX_NAME_LENGTH} characters")
+    try:
+        members = {"parameters": found} if (found := _parameters(parameters)) else NOTHING
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the request {error}") from error
+    return InferRequest(inputs, request_id, members)
 
 
-def _tensor(raw: Any) -> Tensor:
+def parse_answer(body: bytes) -> Tensors:
+    """The outputs of a V2 response; InputError where it is none."""
+    outputs = parse(_object(body, "the answer").get("outputs"), "outputs", allow_null=True)
+    if not outputs:
+        raise InputError("outputs must have at least one tensor")
+    return outputs
+
+
+def _object(body: bytes, what: str) -> dict[str, Any]:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{what} is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise InputError(f"{what} must be a JSON object")
+    return parsed
+
+
+def _tensor(raw: Any, allow_null: bool) -> Tensor:
     if not isinstance(raw, dict):
         raise TypeError("is not an object")
-    shape, data, parameters = raw["shape"], raw["data"], raw.get("parameters")
-    if not isinstance(shape, list) or not shape or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError("needs a shape of whole numbers with at least one dimension")
-    if not isinstance(data, list) or len(data) not in {shape[0], math.prod(shape)}:
-        raise ValueError(f"has data that does not fit the shape {shape}")
-    if parameters is not None and not isinstance(parameters, dict):
+    name, datatype, shape, data = raw["name"], raw["datatype"], raw["shape"], raw["data"]
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH:
+        raise ValueError(f"needs a name of 1 to {MAX_NAME_LENGTH} characters")
+    if not isinstance(datatype, str) or datatype not in VALUES:
+        raise ValueError(f"needs one of the datatypes {', '.join(VALUES)}")
+    # JSON true is no number, though a bool is an int in Python.
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("needs a shape of whole numbers")
+    if not 1 <= len(shape) <= MAX_DIMENSIONS:
+        raise ValueError(f"needs a shape of 1 to {MAX_DIMENSIONS} dimensions")
+    if math.prod(shape) > MAX_VALUES:
+        raise ValueError(f"has more than {MAX_VALUES} values")
+    if not isinstance(data, list):
+        raise TypeError("needs its data as a list")
+    depth = _depth(data, shape)
+    scalars = _scalars(data, depth)
+    is_float = datatype in FLOATS
+    types = set(map(type, scalars))
+    has_null = allow_null and is_float and NULL in types
+    if not types <= VALUES[datatype] | ({NULL} if has_null else set()):
+        found = ", ".join(sorted(_NAMES.get(each, each.__name__) for each in types - VALUES[datatype]))
+        raise ValueError(f"has data that is not {datatype}: {found}")
+    if datatype in INTEGERS and scalars:
+        low, high = INTEGERS[datatype]
+        if min(scalars) < low or max(scalars) > high:
+            raise ValueError(f"has numbers outside {datatype}, {low} to {high}")
+    parameters = _parameters(raw.get("parameters"))
+    return Tensor(name, datatype, tuple(shape), data, parameters, depth, has_null)
+
+
+_NAMES = {NULL: "null", bool: "true or false", dict: "an object", list: "a list", str: "a string"}
+
+
+def _parameters(raw: Any) -> dict[str, Any] | None:
+    if raw is not None and not isinstance(raw, dict):
         raise TypeError("has parameters that are not an object")
-    return Tensor(str(raw["name"]), str(raw["datatype"]), tuple(shape), data, parameters or None)
+    if raw:
+        try:
+            size = len(orjson.dumps(raw))
+        except TypeError as error:  # nested deeper than orjson writes, though it read it
+            raise ValueError(f"has parameters that cannot be passed on: {error}") from error
+        if size > MAX_PARAMETERS_BYTES:
+            raise ValueError(f"has parameters of {size} bytes; at most {MAX_PARAMETERS_BYTES} are accepted")
+    return raw or None
+
+
+def _depth(data: list[Any], shape: Sequence[int]) -> int:
+    """How deep the data is nested below its first level; ValueError where it does not fit the shape.
+
+    Rows must be alike: all nested down to one dimension, and flat from there on.
+    """
+    lists = [data]
+    for depth, size in enumerate(shape):
+        lengths = set(map(len, lists))
+        types = set(map(type, chain.from_iterable(lists)))
+        if list not in types:
+            if lengths <= {math.prod(shape[depth:])}:
+                return depth
+            break
+        if types != {list} or lengths != {size}:
+            break
+        lists = list(chain.from_iterable(lists))
+    raise ValueError(f"has data that does not fit the shape {list(shape)}")
+
+
+def _scalars(data: list[Any], depth: int) -> list[Any]:
+    for _ in range(depth):
+        data = list(chain.from_iterable(data))
+    return data
 
 
 def merge(parts: Sequence[Tensors]) -> Tensors:
@@ -132,7 +262,8 @@ def _concatenated(column: Sequence[Tensor]) -> Tensor:
         raise ValueError(f"tensor {first.name!r} is not alike in all parts")
     data = [value for tensor in filled for value in tensor.data]
     shape = (sum(tensor.items for tensor in filled), *first.shape[1:])
-    return Tensor(first.name, first.datatype, shape, data, first.parameters)
+    has_null = any(tensor.has_null for tensor in filled)
+    return Tensor(first.name, first.datatype, shape, data, first.parameters, first.depth, has_null)
 
 
 def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
@@ -142,11 +273,12 @@ def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
     """
     items = sum(counts)
     fan_out = next((tensor for tensor in outputs if tensor.name == FAN_OUT), None)
-    per_item = [int(n) for n in fan_out.data] if fan_out else [1] * items
+    per_item = _fan_out(fan_out) if fan_out else [1] * items
     if len(per_item) != items:
         raise ValueError(f"fan_out has {len(per_item)} rows for a batch of {items}")
+    total = sum(per_item)
     for tensor in outputs:
-        expected = items if tensor is fan_out else sum(per_item)
+        expected = items if tensor is fan_out else total
         if tensor.items != expected:
             raise ValueError(f"output {tensor.name!r} has {tensor.items} rows, not {expected}")
     answers: list[Tensors] = []
@@ -161,6 +293,18 @@ def split(outputs: Tensors, counts: Sequence[int]) -> list[Tensors]:
         )
         start, row = stop, end
     return answers
+
+
+def _fan_out(tensor: Tensor) -> list[int]:
+    """The rows that each item made."""
+    if tensor.datatype not in INTEGERS or len(tensor.shape) != 1 or min(tensor.data, default=0) < 0:
+        raise ValueError(f"{FAN_OUT} must have one whole number, 0 or more, an item")
+    return tensor.data
+
+
+def without_number(tensors: Tensors) -> str:
+    """The name of a tensor that has null for a number; empty where none has."""
+    return next((tensor.name for tensor in tensors if tensor.has_null), "")
 
 
 def dump(key: str, tensors: Iterable[Tensor], **members: Any) -> bytes:

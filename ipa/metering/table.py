@@ -246,6 +246,14 @@ ALLOCATED = Metric(
 RESTARTS = Metric(
     "ipa_replica_restarts_total", COUNTER, COUNT, "Replicas that died and were replaced.", HERE, when=LOCAL
 )
+CORRECTIONS = Metric(
+    "ipa_queue_corrections_total",
+    COUNTER,
+    COUNT,
+    "Configurations of queues that were found changed and put right.",
+    HERE,
+    when=LOCAL,
+)
 
 # The router counts requests, a stage's queue items.
 ROUTER_ARRIVALS = Metric(
@@ -301,6 +309,14 @@ QUEUE_BATCH_SIZE = Metric(
 )
 QUEUE_RETRIES = Metric(
     "ipa_queue_retries_total", COUNTER, COUNT, "Batches whose replica was lost.", STAGE, Place.QUEUE
+)
+QUEUE_SUSPECTS = Metric(
+    "ipa_queue_suspect_replicas",
+    GAUGE,
+    COUNT,
+    "Replicas that have had a batch for so long that they seem to hang; they get no other.",
+    STAGE,
+    Place.QUEUE,
 )
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

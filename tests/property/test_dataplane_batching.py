@@ -15,6 +15,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("take")),
     st.tuples(st.just("answer"), st.integers(0, 9)),
     st.tuples(st.just("lose"), st.integers(0, 9)),
+    st.tuples(st.just("refuse"), st.integers(0, 9)),
     st.tuples(st.just("fail"), st.integers(0, 9)),
     st.tuples(st.just("pass"), st.floats(0.01, 2)),
     st.tuples(st.just("resize"), st.integers(1, 5)),
@@ -61,6 +62,10 @@ class World:
 
     def lose(self, which: int) -> None:
         if self.flying:
+            self.ended += self.batcher.lose(self.flying.pop(which % len(self.flying)), "broken")
+
+    def refuse(self, which: int) -> None:
+        if self.flying:
             self.batcher.requeue(self.flying.pop(which % len(self.flying)))
 
     def fail(self, which: int) -> None:
@@ -73,6 +78,10 @@ class World:
     def let_pass(self, seconds: float) -> None:
         self.now_s += seconds
         self.ended += self.batcher.drop_late(self.now_s, 0.0)
+        # Wherever they are, none is open past its deadline, and the next deadline is known.
+        deadlines_s = [request.deadline_s for request, _ in self.accepted if request.outcome is None]
+        assert self.batcher.next_drop_s(0.0) == min(deadlines_s, default=None)
+        assert all(deadline_s > self.now_s for deadline_s in deadlines_s)
 
     def finish(self) -> None:
         while self.batcher.waiting_items or self.flying:

@@ -118,6 +118,7 @@ def containers(model: Model) -> Iterator[tuple[Container, Container]]:
         IPA_MODEL_URL=f"http://localhost:{model.port}",
         MLSERVER_MODEL_MAX_BATCH_SIZE="4",
         MLSERVER_MODEL_MAX_BATCH_TIME="0.01",
+        IPA_ADMIN_TOKEN="t0k3n",
     )
     router = Container(
         "ipa.dataplane.router",
@@ -138,7 +139,8 @@ def test_they_start_from_their_environment_and_end_what_is_in_flight_when_told_t
     for each in (router, queue):
         each.wait_ready()
         assert httpx.get(each.url("/v2/health/live")).status_code == 200
-    config = httpx.get(queue.url("/admin/config")).json()
+    with_token = {"authorization": "Bearer t0k3n"}
+    config = httpx.get(queue.url("/admin/config"), headers=with_token).json()
     assert (config["batch_size"], config["batch_timeout_s"]) == (4, 0.01)
     with ThreadPoolExecutor() as threads:
         answer = threads.submit(

@@ -41,7 +41,7 @@ async def repeat(url: str, body: bytes) -> tuple[int, bytes]:
 
 
 def queue(stage: str = "s", **options: Any) -> Application:
-    given = {"sender": repeat, "replicas": (REPLICA,), "batch_timeout_s": 0, **options}
+    given = {"sender": repeat, "replicas": {REPLICA: "small"}, "batch_timeout_s": 0, **options}
     return QueueServer("p", stage, **given).application()
 
 
@@ -128,21 +128,26 @@ def test_a_body_over_the_bound_is_a_413_and_unknown_paths_are_404_and_405() -> N
     asyncio.run(scenario())
 
 
-def test_the_admin_address_changes_the_configuration_for_this_machine_only() -> None:
+def test_the_admin_address_changes_the_configuration_for_the_supervisor_only() -> None:
     async def scenario() -> None:
-        application = queue(replicas=())
+        application = queue(replicas={}, admin_token="t0k3n")
+        with_token = {"authorization": "Bearer t0k3n", "host": "127.0.0.1:9000"}
         async with client(application) as http:
+            http.headers.update(with_token)
             assert (await http.get("/v2/health/ready")).status_code == 503
-            answer = await http.put("/admin/config", json={"batch_size": 8, "replicas": [REPLICA]})
+            replicas = [{"url": REPLICA, "variant": "small"}]
+            answer = await http.put("/admin/config", json={"batch_size": 8, "replicas": replicas})
             assert answer.json() == {
                 "batch_size": 8,
                 "batch_timeout_s": 0,
                 "waiting_items": 0,
-                "replicas": [{"url": REPLICA, "in_flight": 0}],
+                "replicas": [{"url": REPLICA, "variant": "small", "in_flight": 0}],
                 "draining": [],
+                "suspects": [],
             }
             assert (await http.get("/v2/health/ready")).status_code == 200
         async with client(application, "192.0.2.1") as http:
+            http.headers.update(with_token)
             assert (await http.put("/admin/config", json={"batch_size": 1})).status_code == 403
             assert (await http.get("/admin/config")).status_code == 403
 
@@ -160,6 +165,10 @@ def test_the_admin_address_changes_the_configuration_for_this_machine_only() -> 
         {"replicas": "http://127.0.0.1:1"},
         {"replicas": ["file:///etc/passwd"]},
         {"replicas": ["http://127.0.0.1:1/path"]},
+        {"replicas": ["http://127.0.0.1:123456"]},
+        {"replicas": ["http://[::1"]},
+        {"replicas": [{"url": 3}]},
+        {"replicas": [{"url": "http://127.0.0.1:1", "in_flight": 0}]},
         {"batchsize": 3},
         [],
     ],
@@ -206,7 +215,7 @@ def test_zero_rows_are_answered_without_asking_the_next_stage() -> None:
         (["a"], {"ipa-budget-ms": "0"}, request(1), 504, "dropped"),
         (["full"], {}, request(1), 503, "dropped"),
         (["idle"], {"ipa-budget-ms": "5"}, request(1), 504, "dropped"),
-        (["gone"], {}, request(1), 502, "failed"),
+        (["gone"], {"ipa-budget-ms": "50"}, request(1), 502, "failed"),
         (["broken"], {}, request(1), 502, "failed"),
         (["a"], {}, {"inputs": 3}, 400, "failed"),
         (["a"], {"ipa-budget-ms": "soon"}, request(1), 400, "failed"),
@@ -223,7 +232,7 @@ def test_what_is_not_answered_says_why_and_is_counted(
         wire = Wire(
             a=queue("a"),
             full=queue("full", max_items=0),
-            idle=queue("idle", replicas=()),
+            idle=queue("idle", replicas={}),
             broken=queue("broken", sender=broken),
             other=queue("not-other"),
         )
@@ -235,5 +244,57 @@ def test_what_is_not_answered_says_why_and_is_counted(
             text = (await http.get("/metrics")).text
             assert f'ipa_router_requests_total{{outcome="{outcome}",pipeline="p"}} 1.0' in text
             assert 'ipa_router_arrivals_total{pipeline="p"} 1.0' in text
+
+    asyncio.run(scenario())
+
+
+class Outage:
+    """A queue that fails as `failures` say, one request each, and then is the queue given."""
+
+    def __init__(self, wire: Wire, *failures: ConnectionLostError) -> None:
+        self._wire, self._failures = wire, list(failures)
+        self.asked = 0
+
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        self.asked += 1
+        if self._failures:
+            raise self._failures.pop(0)
+        return await self._wire(url, body, headers)
+
+
+@pytest.mark.parametrize(
+    ("refused", "broken", "status", "asked"),
+    [(3, 0, 200, 4), (0, 1, 200, 2), (1, 1, 200, 3), (0, 2, 502, 2)],
+)
+def test_the_router_sends_again_to_a_queue_that_was_away(
+    refused: int, broken: int, status: int, asked: int
+) -> None:
+    async def scenario() -> None:
+        failures = [
+            *(ConnectionLostError("refused") for _ in range(refused)),
+            *(ConnectionLostError("reset", was_sent=True) for _ in range(broken)),
+        ]
+        outage = Outage(Wire(a=queue("a")), *failures)
+        async with client(RouterServer("p", [("a", "http://a")], post=outage).application()) as http:
+            answer = await http.post("/v2/models/p/infer", json=request(1))
+        assert (answer.status_code, outage.asked) == (status, asked)
+        if status == 502:
+            assert "stage 'a'" in answer.json()["detail"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"outputs": [{}]}', b'{"outputs": [{"name": 1}]}'])
+def test_an_answer_of_something_else_than_a_queue_is_a_502(answer: bytes) -> None:
+    async def something(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        return 200, answer
+
+    async def scenario() -> None:
+        stages = [("a", "http://a"), ("b", "http://b")]
+        async with client(RouterServer("p", stages, post=something).application()) as http:
+            found = await http.post("/v2/models/p/infer", json=request(1))
+            assert (found.status_code, found.json()["code"]) == (502, "failed")
+            bad_puid = await http.post("/v2/models/p/infer", json=request(1), headers={"seldon-puid": "a b"})
+            assert bad_puid.status_code == 400
 
     asyncio.run(scenario())

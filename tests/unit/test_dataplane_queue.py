@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -15,38 +14,9 @@ from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.metrics import QueueMetrics
 from ipa.dataplane.stagequeue import QueueConfig, StageQueue
 from ipa.dataplane.tensors import FAN_OUT, Tensor, Tensors
+from tests.fakes.virtual_loop import run
 
 A, B = "http://127.0.0.1:1", "http://127.0.0.1:2"
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    """Instead of waiting, moves the loop's clock on."""
-
-    loop: VirtualLoop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("nothing is going to happen any more, and the test still waits")
-        self.loop.now_s += max(0.0, timeout)
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on which time passes only while everything waits, and then at once."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        selector = _JumpingSelector()
-        selector.loop = self
-        super().__init__(selector)
-
-    def time(self) -> float:
-        return self.now_s
-
-
-def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(coroutine)
 
 
 class FakeReplicas:
@@ -92,7 +62,8 @@ def values(request: Request) -> list[int]:
 
 
 def stage_queue(send: Callable[[str, bytes], Awaitable[tuple[int, bytes]]], **options: Any) -> StageQueue:
-    return StageQueue(send, QueueMetrics("p", "s"), **{"replicas": (A,), **options})
+    replicas = dict.fromkeys(options.pop("replicas", (A,)), "")
+    return StageQueue(send, QueueMetrics("p", "s"), replicas=replicas, **options)
 
 
 def test_a_full_batch_goes_at_once_and_a_partial_one_at_its_timeout() -> None:
@@ -154,7 +125,7 @@ def test_a_full_queue_refuses() -> None:
         await asyncio.sleep(0)
         refused = await queue.infer(xs(3), 9)
         assert (refused.outcome, refused.is_refused) == (Outcome.DROPPED, True)
-        queue.configure(QueueConfig(replicas=(A,)))
+        queue.configure(QueueConfig(replicas={A: ""}))
         assert values(await waiting) == [10, 20]
 
     run(scenario())
@@ -212,7 +183,7 @@ def test_requests_wait_for_the_replacement_and_no_longer_than_their_budget() -> 
         hasty = await queue.infer(xs(2), 1)
         assert hasty.outcome is Outcome.DROPPED
         assert now_s() == pytest.approx(1)
-        queue.configure(QueueConfig(replicas=(B,)))
+        queue.configure(QueueConfig(replicas={B: ""}))
         assert values(await patient) == [10]
 
     run(scenario())
@@ -224,7 +195,7 @@ def test_a_removed_replica_drains_and_batch_size_changes_while_running() -> None
         queue = stage_queue(send, batch_size=1)
         first = asyncio.ensure_future(queue.infer(xs(1), 9))
         await asyncio.sleep(0.05)
-        queue.configure(QueueConfig(replicas=(B,), batch_size=2, batch_timeout_s=1.0))
+        queue.configure(QueueConfig(replicas={B: ""}, batch_size=2, batch_timeout_s=1.0))
         assert queue.to_json()["draining"] == [A]
         others = await asyncio.gather(queue.infer(xs(2), 9), queue.infer(xs(3), 9))
         assert values(await first) == [10]
