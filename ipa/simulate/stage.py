@@ -52,7 +52,9 @@ class StageSim:
     changed at `until_s` comes after. However a run is cut into calls, the results are equal.
 
     `drop`: "request" drops each request that is `drop_after_s` old (since `born_s`) when it would be taken
-    into a batch; "batch" drops a whole batch whose oldest member is that old (as IPA's released code does);
+    into a batch, and each that is older when its batch ends: its caller has had its refusal at that age, the
+    loss is reported with the end of the batch. "batch" drops a whole batch whose oldest member is that old
+    when it would begin (as IPA's released code does);
     "none". `queue`: "central" for all replicas, or one of its own for each "replica", requests in turn.
     `kernel`: "plain", "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
     """
@@ -74,6 +76,8 @@ class StageSim:
         if batch_timeout_s < 0 or (drop_after_s is not None and drop_after_s <= 0):
             raise InputError("batch_timeout_s must be zero or more, drop_after_s above zero")
         rule = DROPS["none"] if drop_after_s is None else DROPS[drop]
+        self._is_dropping_requests = rule == DROPS["request"]
+        self._drop_after_s = float(drop_after_s or inf)
         seeds = (seed,) if isinstance(seed, int) else tuple(seed)
         made = (float(batch_timeout_s), rule, float(drop_after_s or inf), seeds, drive(kernel))
         self._lanes: Lanes = QueueSim(*made) if queue == "central" else Replicated(*made)
@@ -190,8 +194,12 @@ class StageSim:
             change()
         self._advance(until_s)
         self._now_s = float(until_s)
-        done = self._lanes.take_done(until_s)
-        return Served(*self._requests.join(done, until_s))
+        done = self._requests.join(self._lanes.take_done(until_s), until_s)
+        if self._is_dropping_requests:
+            late = done.done_s > done.born_s + self._drop_after_s
+            if late.any():
+                done = done._replace(lost=done.lost | late)
+        return Served(*done)
 
     def drained(self) -> list[Drained]:
         """The pods that were taken away since this was last asked, with the moment each had finished."""

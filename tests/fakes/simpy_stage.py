@@ -86,6 +86,10 @@ class SimpyStage:
         yield self.env.timeout(self.means_s[len(batch)] * factor)
         self.free += 1
         for _, request, born_s in batch:
+            if self.drop == "request" and self.env.now > born_s + self.drop_after_s:
+                # Its caller has had the refusal.
+                self.dropped.add(request)
+                continue
             self.done_s[request] = self.env.now
             if self.then:
                 self.then(request, born_s)

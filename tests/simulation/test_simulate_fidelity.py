@@ -12,7 +12,7 @@ import pytest
 import simpy
 from numpy.typing import NDArray
 
-from ipa.dataplane.batching import Batcher, Outcome, Request
+from ipa.dataplane.batching import Batch, Batcher, Outcome, Request
 from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.simulate.arrivals import request_times
@@ -132,7 +132,8 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
     assert drop == "none" or other.dropped
     kept = ~served.dropped
     expected = np.array([other.done_s[request] for request in served.ids[kept].tolist()])
-    assert np.max(np.abs(served.done_s[kept] - expected)) <= SAME_S
+    # Where a batch takes longer than a request may, none is kept.
+    assert np.max(np.abs(served.done_s[kept] - expected), initial=0.0) <= SAME_S
 
 
 @pytest.mark.parametrize("drop", ["none", "request", "batch"])
@@ -253,16 +254,17 @@ def replay(
     """The requests through a `Batcher` whose replicas take what the simulator's take, and their ends."""
     batcher, draws = Batcher(size, timeout, 10**9), iter(factors(seed, 0.1, sum(items)).tolist())
     coming = deque(zip(times, items, strict=True))
-    busy: list[float] = []
+    busy: list[tuple[float, int, Batch]] = []
     requests: list[Request] = []
     ends: dict[int, float] = {}
     number: dict[int, int] = {}
     while coming or busy or batcher.waiting_items:
         timer = batcher.next_batch_s() if len(busy) < replicas else None
         moments = [moment for moment in (timer, batcher.next_drop_s(0.0)) if moment is not None]
-        now = min([*moments, *busy[:1], *([coming[0][0]] if coming else [])])
-        while busy and busy[0] <= now:
-            heapq.heappop(busy)
+        now = min([*moments, *(end for end, *_ in busy[:1]), *([coming[0][0]] if coming else [])])
+        while busy and busy[0][0] <= now:
+            ended = heapq.heappop(busy)[2]
+            batcher.answer(ended, ended.inputs())
         while coming and coming[0][0] <= now:
             _, count = coming.popleft()
             inputs = parse(
@@ -274,7 +276,7 @@ def replay(
         batcher.drop_late(now, 0.0)
         while len(busy) < replicas and (batch := batcher.take(now)):
             end = now + means[batch.items] * next(draws)
-            heapq.heappush(busy, end)
+            heapq.heappush(busy, (end, len(ends), batch))
             for piece in batch.slices:
                 at = number[id(piece.request)]
                 ends[at] = max(ends.get(at, 0.0), end)

@@ -40,10 +40,12 @@ def test_what_is_not_done_stays_inside() -> None:
 
 
 def test_requests_too_old_are_dropped_one_by_one_or_with_their_batch() -> None:
+    one = stage_of([Pods(1, 1, FLAT)], [0.0, 0.1, 0.2, 1.8], drop_after_s=1.5, drop="request").run(9.0)
+    # 2 while it waits; 1 while it is served, which is reported with its batch.
+    assert one.ids.tolist() == [0, 2, 1, 3]
+    assert one.dropped.tolist() == [False, True, True, False]
+    assert one.done_s.tolist() == [1.0, 1.7, 2.0, 3.0]
     times = [0.0, 0.1, 0.9, 1.0]
-    one = stage_of([Pods(1, 2, FLAT)], times, batch_timeout_s=0.0, drop_after_s=0.5, drop="request").run(9.0)
-    assert one.ids[one.dropped].tolist() == [1]
-    assert one.done_s.tolist() == [0.6, 1.0, 2.0, 2.0]
     batch = stage_of([Pods(1, 2, FLAT)], times, batch_timeout_s=0.0, drop_after_s=0.5, drop="batch").run(9.0)
     assert batch.ids[batch.dropped].tolist() == [1, 2]
     assert batch.done_s.tolist() == [1.0, 1.0, 1.0, 2.0]
