@@ -60,6 +60,9 @@ class _Workload:
     def restarts(self, pipeline: str) -> int:
         return 0
 
+    def corrections(self, pipeline: str) -> int:
+        return 0
+
 
 def registries() -> Iterator[CollectorRegistry]:
     """Every registry of service, router and queue with everything on it that there is."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.adapters.local.runner import checked
+from ipa.adapters.local.replica import checked
 from ipa.api.bodies import checked_configs
 from ipa.control.guards import bound_faults
 from ipa.model.errors import ConfigurationError, InputError

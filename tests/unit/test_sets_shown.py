@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.local.runner import checked
+from ipa.adapters.local.replica import checked
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.api.bodies import checked_configs

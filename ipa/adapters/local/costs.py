@@ -23,6 +23,10 @@ class Costed(Protocol):
         """How many replicas died and were replaced."""
         ...
 
+    def corrections(self, pipeline: str) -> int:
+        """How many times a queue's configuration was put right."""
+        ...
+
 
 class LocalCosts(Collector):
     """Reads the costs whenever the metrics are asked for."""
@@ -32,8 +36,9 @@ class LocalCosts(Collector):
         self._pipelines = tuple(pipelines)
 
     def collect(self) -> Iterator[Metric]:
-        """The core-seconds allocated and the replicas replaced, by pipeline."""
+        """The core-seconds allocated, the replicas replaced and the queues put right, by pipeline."""
         names = self._pipelines
         paid = [((name,), self._workload.allocated_core_seconds(name)) for name in names]
         yield counted(table.ALLOCATED, paid)
         yield counted(table.RESTARTS, [((name,), self._workload.restarts(name)) for name in names])
+        yield counted(table.CORRECTIONS, [((name,), self._workload.corrections(name)) for name in names])

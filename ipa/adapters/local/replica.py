@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,12 +14,17 @@ import httpx
 
 from ipa.adapters.local.affinity import CpuMap
 from ipa.adapters.local.processes import Processes, free_port
-from ipa.model.errors import ConfigurationError
+from ipa.model.errors import ConfigurationError, ConflictError
 from ipa.model.pipeline import LocalRun, Pipeline, Variant
 from ipa.model.plan import StageConfig
 
 HOST = "127.0.0.1"
 SERVER = "mlserver.cli.main"
+# Router and queue, and what Uvicorn imports only when it starts.
+FRONTS = (
+    *("ipa.dataplane.queue", "ipa.dataplane.router"),
+    *("uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),
+)
 # Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.
 HUNG_AFTER = 3
 
@@ -76,12 +81,39 @@ def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
     return run
 
 
+def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageConfig]:
+    """One configuration a stage in the pipeline's order, all of them runnable here.
+
+    ConflictError where stages are missing or unknown; NotFoundError and ConfigurationError for variants;
+    ConfigurationError for a graph that is no chain.
+    """
+    if not pipeline.is_chain:
+        raise ConfigurationError(
+            f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
+            hint="Run it on Seldon (`--target kubernetes`), or give it a graph such as [a, b].",
+        )
+    by_stage = {config.stage: config for config in configs}
+    names = [stage.name for stage in pipeline.stages]
+    if len(by_stage) < len(configs):
+        raise ConfigurationError(
+            f"pipeline {pipeline.name} cannot run several configurations side by side on this machine",
+            hint="Run it on Kubernetes for that, or ask for one configuration alone.",
+        )
+    if sorted(by_stage) != sorted(names):
+        raise ConflictError(
+            f"pipeline {pipeline.name} has the stages {', '.join(names)}, the change {', '.join(by_stage)}"
+        )
+    for config in configs:
+        local_run(pipeline, config.stage, config.variant)
+    return [replace(by_stage[name]) for name in names]
+
+
 def preloads(pipeline: Pipeline) -> list[str]:
     """The modules that every process of the pipeline would import."""
     variants: list[Variant] = [variant for stage in pipeline.stages for variant in stage.variants]
     runs = [variant.local for variant in variants if variant.local and not variant.local.command]
     modules = {run.implementation.rpartition(".")[0] for run in runs}
-    return ["ipa.dataplane.queue", "ipa.dataplane.router", *([SERVER] if runs else []), *sorted(modules)]
+    return [*FRONTS, *([SERVER] if runs else []), *sorted(modules)]
 
 
 def launch(

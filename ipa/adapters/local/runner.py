@@ -8,16 +8,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 import httpx
 
 from ipa.adapters.local.affinity import CoreMeter, CpuMap
-from ipa.adapters.local.processes import Processes, free_port
-from ipa.adapters.local.replica import HOST, HUNG_AFTER, Phase, Replica, launch, local_run, preloads
-from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
+from ipa.adapters.local.front import Front, FrontKeeper
+from ipa.adapters.local.processes import Processes
+from ipa.adapters.local.queue_config import QueueOrder, QueueReport, read_queue, write_queue
+from ipa.adapters.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, preloads
+from ipa.model.errors import ConflictError, UnavailableError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 
@@ -37,8 +40,8 @@ MAX_BACKOFF_S = 10.0
 GIVE_UP_AFTER = 3
 
 
-# What a queue was told: batch size, batch timeout, URLs of the replicas.
-Told = tuple[int, float, tuple[str, ...]]
+# Health checks at once: some replicas may not answer for the whole of REQUEST_TIMEOUT_S.
+PROBES = 8
 
 
 @dataclass(slots=True)
@@ -47,18 +50,12 @@ class StageRun:
 
     stage: Stage
     config: StageConfig
-    queue_port: int
-    queue_pid: int = 0
+    queue: Front
     replicas: list[Replica] = field(default_factory=list)
-    told: Told | None = None
+    told: QueueOrder | None = None
     deaths: int = 0
     start_after_s: float = 0.0
     failure: str = ""
-
-    @property
-    def queue_url(self) -> str:
-        """Base URL of its queue."""
-        return f"http://{HOST}:{self.queue_port}"
 
     def ready(self) -> list[Replica]:
         """The replicas that serve the wanted variant on the wanted cores."""
@@ -67,8 +64,8 @@ class StageRun:
     def is_settled(self) -> bool:
         """Whether exactly what is wanted runs, and the queue knows."""
         ready = self.ready()
-        wanted = (self.config.batch_size, tuple(it.url for it in ready))
-        told = (self.told[0], self.told[2]) if self.told else None
+        wanted = (self.config.batch_size, {it.url for it in ready})
+        told = (self.told.batch_size, set(self.told.replicas)) if self.told else None
         return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
 
 
@@ -88,27 +85,50 @@ class PipelineRunner:
         self._exits: deque[tuple[int, int]] = deque()
         self._meter = CoreMeter()
         self._client = httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False)
-        self._router_port = free_port()
-        self._router_pid = 0
+        self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix=f"probe-{pipeline.name}")
         self._health_checked_s = 0.0
-        self.restarts = 0
+        self._deaths = 0
+        self.corrections = 0
         self.revision = 1
         self.decision_id = ""
         wanted = checked(pipeline, configs)
-        self._stages = [StageRun(pipeline.stage(it.stage), it, free_port()) for it in wanted]
-        self._processes = Processes(folder, preloads(pipeline), self._exited)
+        self._stages = [self._stage_run(it) for it in wanted]
+        self._router = Front("ipa.dataplane.router", "router", folder, self._router_arguments)
+        fronts = [*(it.queue for it in self._stages), self._router]
+        self._keeper = FrontKeeper(pipeline.name, fronts, lambda: self._processes, cpus)
+        self._processes = self._start_processes()
         self._thread = threading.Thread(target=self._run, name=f"runner-{pipeline.name}", daemon=True)
         self._thread.start()
+        self._keeper.start()
+
+    def _stage_run(self, config: StageConfig) -> StageRun:
+        stage = self.pipeline.stage(config.stage)
+
+        def arguments() -> list[str]:
+            own = ["--pipeline", self.pipeline.name, "--stage", stage.name]
+            # It goes on as it was: requests wait for it, and replicas are there.
+            return [*own, *(run.told.arguments() if run.told else ())]
+
+        run = StageRun(
+            stage, config, Front("ipa.dataplane.queue", f"queue-{stage.name}", self._folder, arguments)
+        )
+        return run
 
     @property
     def endpoint(self) -> str:
         """Base URL of the router."""
-        return f"http://{HOST}:{self._router_port}"
+        return self._router.url
 
     @property
     def scrape_targets(self) -> list[str]:
         """host:port of router and queues."""
-        return [f"{HOST}:{port}" for port in (self._router_port, *(it.queue_port for it in self._stages))]
+        ports = (self._router.port, *(it.queue.port for it in self._stages))
+        return [f"{HOST}:{port}" for port in ports]
+
+    @property
+    def restarts(self) -> int:
+        """How many of its processes ended unasked and were replaced."""
+        return self._deaths + self._keeper.restarts
 
     @property
     def core_seconds(self) -> float:
@@ -121,6 +141,10 @@ class PipelineRunner:
         with self._lock:
             run = next(it for it in self._stages if it.stage.name == stage)
             return [replica.pid for replica in run.replicas if replica.phase is Phase.READY]
+
+    def front_pids(self) -> dict[str, int]:
+        """Process ids of router and queues by their names; 0 for one that is being started."""
+        return {front.name: front.pid for front in self._keeper.fronts}
 
     def state(self) -> tuple[str, list[tuple[StageConfig, int]], bool]:
         """The revision, each stage's wanted configuration and ready replicas, and whether it is settled."""
@@ -169,12 +193,13 @@ class PipelineRunner:
         """End every process."""
         self._is_stopping = True
         self._wake.set()
+        self._keeper.stop()
         self._thread.join()
+        self._probes.shutdown()
         self._processes.close()
         with self._lock:
-            self._cpus.release(str(self._log("router")))
+            self._keeper.close()
             for run in self._stages:
-                self._cpus.release(str(self._log(f"queue-{run.stage.name}")))
                 for replica in run.replicas:
                     self._gone(replica)
                 run.replicas.clear()
@@ -193,14 +218,16 @@ class PipelineRunner:
 
     def _restart_all(self) -> None:
         self._processes.close()
-        self._processes = Processes(self._folder, preloads(self.pipeline), self._exited)
+        self._processes = self._start_processes()
+
+    def _start_processes(self) -> Processes:
+        return Processes(self._folder, preloads(self.pipeline), self._exited, self._keeper.fds)
 
     def _pass(self) -> None:
         """Move everything one step towards what is wanted."""
         self._note_exits()
         if not self._processes.is_open:
             raise UnavailableError("the process that starts model servers has ended")
-        self._keep_router_and_queues()
         self._check_health()
         for run in self._stages:
             self._note_ready(run)
@@ -208,46 +235,34 @@ class PipelineRunner:
             with self._lock:
                 self._drain_surplus(run)
                 wanted = self._wanted_of_queue(run)
-            self._stop_drained(run, self._tell_queue(run, wanted))
+            report = self._tell_queue(run, wanted)
+            if report:
+                self._end_suspects(run, report.suspects)
+            self._stop_drained(run, report.draining if report else None)
 
-    def _keep_router_and_queues(self) -> None:
+    def _router_arguments(self) -> list[str]:
+        arguments = ["--pipeline", self.pipeline.name]
         for run in self._stages:
-            if not run.queue_pid:
-                name = run.stage.name
-                arguments = ["--pipeline", self.pipeline.name, "--stage", name, "--port", str(run.queue_port)]
-                run.queue_pid = self._start("ipa.dataplane.queue", arguments, f"queue-{name}")
-                run.told = None
-        if not self._router_pid:
-            arguments = ["--pipeline", self.pipeline.name, "--port", str(self._router_port)]
-            for run in self._stages:
-                arguments += ["--stage", f"{run.stage.name}={run.queue_url}"]
-            if self.pipeline.drop_after_s is not None:
-                arguments += ["--drop-after-s", str(self.pipeline.drop_after_s)]
-            self._router_pid = self._start("ipa.dataplane.router", arguments, "router")
-
-    def _start(self, module: str, arguments: list[str], name: str) -> int:
-        log_path = self._log(name)
-        cpus = self._cpus.place(str(log_path))
-        pid = self._processes.start_module(module, arguments, env={}, cpus=cpus, log=log_path)
-        self._cpus.started(str(log_path), pid)
-        return pid
-
-    def _log(self, name: str) -> Path:
-        return self._folder / f"{name}.log"
+            arguments += ["--stage", f"{run.stage.name}={run.queue.url}"]
+        if self.pipeline.drop_after_s is not None:
+            arguments += ["--drop-after-s", str(self.pipeline.drop_after_s)]
+        return arguments
 
     def _check_health(self) -> None:
         now_s = time.monotonic()
         if now_s - self._health_checked_s < HEALTH_CHECK_S:
             return
         self._health_checked_s = now_s
-        for run in self._stages:
-            for replica in list(run.replicas):
-                if replica.phase is not Phase.READY:
-                    continue
-                replica.failed_checks = 0 if replica.is_ready(self._client) else replica.failed_checks + 1
-                if replica.failed_checks >= HUNG_AFTER:
-                    log.warning("%s does not answer; killing it", replica.key)
-                    self._processes.kill(replica.pid, signal.SIGKILL)
+        ready = [it for run in self._stages for it in run.replicas if it.phase is Phase.READY]
+        for replica, is_ready in zip(
+            ready, self._probes.map(lambda it: it.is_ready(self._client), ready), strict=True
+        ):
+            replica.failed_checks = 0 if is_ready else replica.failed_checks + 1
+            if replica.failed_checks >= HUNG_AFTER:
+                log.warning("%s does not answer; killing it", replica.key)
+                self._processes.kill(replica.pid, signal.SIGKILL)
+        if self._router.is_up:
+            self._keeper.check(self._router, self.is_answering())
 
     def _note_ready(self, run: StageRun) -> None:
         for replica in run.replicas:
@@ -281,33 +296,44 @@ class PipelineRunner:
             if replica not in keep and replica.phase in {Phase.STARTING, Phase.READY}:
                 replica.phase = Phase.DRAINING
 
-    def _wanted_of_queue(self, run: StageRun) -> Told:
+    def _wanted_of_queue(self, run: StageRun) -> QueueOrder:
         ready = [it for it in run.replicas if it.phase is Phase.READY]
         batch_size = run.config.batch_size
         if run.told and not any(it.serves(run.config) for it in ready):
             # Until the first new one serves, the old variant keeps the batch size it was planned with.
-            batch_size = run.told[0]
-        return batch_size, run.stage.batch_timeout_s, tuple(it.url for it in ready)
+            batch_size = run.told.batch_size
+        return QueueOrder(batch_size, run.stage.batch_timeout_s, {it.url: it.variant for it in ready})
 
-    def _tell_queue(self, run: StageRun, wanted: Told) -> list[str] | None:
-        """The URLs that still drain; None where the queue did not answer."""
-        address = f"{run.queue_url}/admin/config"
-        try:
-            if run.told != wanted:
-                keys = ("batch_size", "batch_timeout_s", "replicas")
-                response = self._client.put(address, json=dict(zip(keys, wanted, strict=True)))
-            elif any(it.phase is Phase.DRAINING for it in run.replicas):
-                response = self._client.get(address)
-            else:
-                return []
-            response.raise_for_status()
-        except httpx.HTTPError:
-            run.told = None
+    def _tell_queue(self, run: StageRun, wanted: QueueOrder) -> QueueReport | None:
+        """What the queue says after it was told what is wanted; None if it did not answer.
+
+        One that differs from what it was told, by whatever hand, is put right.
+        """
+        if not run.queue.pid:
             return None
+        try:
+            report = read_queue(self._client, run.queue) if run.told == wanted else None
+            if report and report.order != wanted:
+                self.corrections += 1
+                log.warning("%s was changed to %s; putting it right", run.queue.name, report.order)
+                report = None
+            report = report or write_queue(self._client, run.queue, wanted)
+        except (httpx.HTTPError, ValueError) as error:
+            log.debug("%s did not answer: %s", run.queue.name, error)
+            self._keeper.check(run.queue, not isinstance(error, httpx.TimeoutException))
+            return None
+        self._keeper.check(run.queue, True)
         run.told = wanted
-        return [str(url) for url in response.json()["draining"]]
+        return report
 
-    def _stop_drained(self, run: StageRun, draining: list[str] | None) -> None:
+    def _end_suspects(self, run: StageRun, suspects: Sequence[str]) -> None:
+        """Kill the replicas that the queue suspects to hang; others are started for those that serve."""
+        for replica in run.replicas:
+            if replica.url in suspects and replica.phase in {Phase.READY, Phase.DRAINING}:
+                log.warning("%s has had a batch for too long; killing it", replica.key)
+                self._processes.kill(replica.pid, signal.SIGKILL)
+
+    def _stop_drained(self, run: StageRun, draining: Sequence[str] | None) -> None:
         now_s = time.monotonic()
         for replica in list(run.replicas):
             if replica.phase is Phase.DRAINING and draining is not None and replica.url not in draining:
@@ -321,23 +347,16 @@ class PipelineRunner:
         # Called by the thread that also hears of starts: it must not wait for this runner.
         self._exits.append((pid, code))
         self._wake.set()
+        self._keeper.exited(pid)
 
     def _note_exits(self) -> None:
         while self._exits:
             pid, code = self._exits.popleft()
             with self._lock:
-                if pid == self._router_pid:
-                    self._router_pid = 0
-                    self._cpus.release(str(self._log("router")))
-                    self.restarts += 1
                 for run in self._stages:
                     self._note_exit(run, pid, code)
 
     def _note_exit(self, run: StageRun, pid: int, code: int) -> None:
-        if pid == run.queue_pid:
-            run.queue_pid = 0
-            self._cpus.release(str(self._log(f"queue-{run.stage.name}")))
-            self.restarts += 1
         for replica in [it for it in run.replicas if it.pid == pid]:
             run.replicas.remove(replica)
             self._gone(replica)
@@ -349,7 +368,7 @@ class PipelineRunner:
         self._cpus.release(str(replica.log))
 
     def _died(self, run: StageRun, replica: Replica, code: int) -> None:
-        self.restarts += 1
+        self._deaths += 1
         log.warning("%s ended with %d: %s", replica.key, code, replica.last_words())
         run.deaths += 1
         if run.deaths >= GIVE_UP_AFTER and replica.phase is Phase.STARTING and replica.serves(run.config):
@@ -357,30 +376,3 @@ class PipelineRunner:
         # The first is replaced at once: it was probably killed, and requests wait for it.
         wait_s = FIRST_BACKOFF_S * 2 ** (run.deaths - 1) if run.deaths > 1 else 0.0
         run.start_after_s = time.monotonic() + min(MAX_BACKOFF_S, wait_s)
-
-
-def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageConfig]:
-    """One configuration a stage in the pipeline's order, all of them runnable here.
-
-    ConflictError where stages are missing or unknown; NotFoundError and ConfigurationError for variants;
-    ConfigurationError for a graph that is no chain.
-    """
-    if not pipeline.is_chain:
-        raise ConfigurationError(
-            f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
-            hint="Run it on Seldon (`--target kubernetes`), or give it a graph such as [a, b].",
-        )
-    by_stage = {config.stage: config for config in configs}
-    names = [stage.name for stage in pipeline.stages]
-    if len(by_stage) < len(configs):
-        raise ConfigurationError(
-            f"pipeline {pipeline.name} cannot run several configurations side by side on this machine",
-            hint="Run it on Kubernetes for that, or ask for one configuration alone.",
-        )
-    if sorted(by_stage) != sorted(names):
-        raise ConflictError(
-            f"pipeline {pipeline.name} has the stages {', '.join(names)}, the change {', '.join(by_stage)}"
-        )
-    for config in configs:
-        local_run(pipeline, config.stage, config.variant)
-    return [replace(by_stage[name]) for name in names]

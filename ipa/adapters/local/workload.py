@@ -97,9 +97,17 @@ class LocalWorkload:
         """Process ids of the stage's replicas that serve."""
         return self._runner(pipeline).pids(stage)
 
+    def front_pids(self, pipeline: str) -> dict[str, int]:
+        """Process ids of its `router` and each `queue-STAGE`; 0 for one that is being started."""
+        return self._runner(pipeline).front_pids()
+
     def restarts(self, pipeline: str) -> int:
         """How many of its processes ended unasked and were replaced."""
         return self._runner(pipeline).restarts
+
+    def corrections(self, pipeline: str) -> int:
+        """How many times one of its queues was found with another configuration than it was told."""
+        return self._runner(pipeline).corrections
 
     def _runner(self, name: str) -> PipelineRunner:
         runner = self._runners.get(name)
