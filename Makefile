@@ -20,7 +20,7 @@ test: install ## all tests
 	$(PY) -m pytest tests -n 2 --dist loadgroup
 
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
-	IPA_FAULT_SEEDS=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
+	IPA_FAULT_SEEDS=1000 IPA_FAULT_KILLS=30 IPA_FAULT_EXAMPLES=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
 
 fuzz: install ## ten thousand made-up requests against the whole API, about four minutes (EXAMPLES=130, SEED=1)
 	$(PY) -m experiments.fuzz $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))

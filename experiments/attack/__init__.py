@@ -1,0 +1,1 @@
+"""Attacks on running parts of the service: killed processes and hostile clients, with figures."""

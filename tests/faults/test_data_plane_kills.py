@@ -1,0 +1,36 @@
+"""R12: kill -9 of a queue, the router or a model server while requests come, on real processes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from experiments.attack.kills import run
+from tests.faults.table import Case
+
+pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(600)]
+
+KILLS = int(os.environ.get("IPA_FAULT_KILLS", "3"))
+RATE_RPS = 100.0
+
+
+@pytest.mark.parametrize("target", ["queue", "model"])
+def test_r12_a_killed_queue_or_model_server_loses_no_request(case: Case, target: str) -> None:
+    found = run(target, KILLS, RATE_RPS, every_s=0.5)
+    case.equal("kills", found.kills, KILLS)
+    case.told("sent", found.sent)
+    case.told("back after s", found.recovery_s)
+    case.equal("wrong", found.wrong, 0)
+    case.equal("lost", found.lost, 0)
+
+
+def test_r12_a_killed_router_loses_only_what_was_in_flight(case: Case) -> None:
+    found = run("router", KILLS, RATE_RPS, every_s=0.5)
+    case.equal("kills", found.kills, KILLS)
+    case.told("sent", found.sent)
+    case.told("lost in flight", found.lost_in_flight)
+    case.equal("wrong", found.wrong, 0)
+    case.equal("lost of the others", found.lost - found.lost_in_flight, 0)
+    # The figure asked is 1 s; twice that is for a machine that is busy with other tests.
+    case.at_most("back after s", found.recovery_s, 2.0)
