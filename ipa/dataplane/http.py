@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import ipaddress
 import logging
@@ -26,10 +25,6 @@ log = logging.getLogger("ipa.dataplane")
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # Of all requests that are being read or served. More are refused with 503 until some have ended.
 MAX_HELD_BYTES = 256 * 1024 * 1024
-# A client sends its body at once; over 1 Gbit/s the largest takes half a second.
-BODY_S = 10.0
-# Headers of a request, and what of it may wait to be read.
-MAX_HEADERS_BYTES = 64 * 1024
 # Long enough that clients, which let go of idle connections first, never write into one being closed.
 KEEP_ALIVE_S = 75
 
@@ -191,28 +186,24 @@ class Application:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_S):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise HttpError(400, "input", "the connection ended before the body did")
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    self._held_bytes += len(chunk)
-                    if size > self._max_body_bytes:
-                        most = f"the body may have {self._max_body_bytes} bytes at most"
-                        raise HttpError(413, "too_large", most, closes=True)
-                    if self._held_bytes > self._max_held_bytes:
-                        most = f"requests of more than {self._max_held_bytes} bytes are being served"
-                        raise HttpError(503, "dropped", most, closes=True)
-                    chunks.append(chunk)
-                    if not message.get("more_body"):
-                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except BaseException as error:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise HttpError(400, "input", "the connection ended before the body did")
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                self._held_bytes += len(chunk)
+                if size > self._max_body_bytes:
+                    most = f"the body may have {self._max_body_bytes} bytes at most"
+                    raise HttpError(413, "too_large", most, closes=True)
+                if self._held_bytes > self._max_held_bytes:
+                    most = f"requests of more than {self._max_held_bytes} bytes are being served"
+                    raise HttpError(503, "dropped", most, closes=True)
+                chunks.append(chunk)
+                if not message.get("more_body"):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except BaseException:
             self._held_bytes -= size
-            if isinstance(error, TimeoutError):
-                detail = f"the body did not come within {BODY_S:g} s"
-                raise HttpError(408, "timeout", detail, closes=True) from None
             raise
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -259,7 +250,6 @@ def serve(
         http="h11",
         ws="none",
         lifespan="on",
-        h11_max_incomplete_event_size=MAX_HEADERS_BYTES,
         log_level="warning",
         access_log=False,
         # The client is who connects, whatever a header says.
