@@ -32,6 +32,11 @@ class Settings:
     port: int = 8080
     # Plans, explanations and experiments that one client may ask for in a second; more are answered 429.
     api_expensive_rps: float = 400.0
+    # Requests a second that read, of one client. Beyond it 429.
+    api_reads_rps: float = 1000.0
+    # Requests a second that change something, of one client, half a minute's worth of them at once. The
+    # record keeps an entry of each.
+    api_changes_rps: float = 10.0
     # So many of them are computed at once: the loops need a core too.
     api_solves: int = 2
     # So many more may wait for that: about a twentieth of a second. Who comes beyond is refused at once.

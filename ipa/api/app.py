@@ -6,6 +6,7 @@ import html
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, Query
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -108,9 +109,10 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", tags=["health"])
-def readyz(services: Using, verbose: Annotated[str | None, Query()] = None) -> Readiness:
+async def readyz(services: Using, verbose: Annotated[str | None, Query()] = None) -> Readiness:
     """Whether the API can serve (503 where not). `?verbose` lists what was checked."""
-    checks = services.readiness()
+    # In a thread of its own: those of the pool may all be taken.
+    checks = await to_thread.run_sync(services.readiness, limiter=services.limits.health_threads)
     failed = [check for check in checks if check.required and not check.ok]
     if failed:
         named = [Problem(f"{check.name}: {check.detail or 'failed'}") for check in failed]

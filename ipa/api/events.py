@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ipa.adapters.store.feed import Feed
+from ipa.adapters.store.records import MARK
+from ipa.api.gate import Admitted, Asker
+from ipa.api.limits import client_of
 from ipa.api.reading import Using, record_named
 from ipa.api.services import Services
 from ipa.api.streams import Streams
-from ipa.control.audit import Recorded
+from ipa.control.audit import Recorded, record_in
 from ipa.control.canonical import canonical_json
-from ipa.model.errors import IpaError, UnavailableError
+from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError
 
 LOG = logging.getLogger(__name__)
 # Entries of one read of an export.
@@ -38,12 +42,23 @@ LastEventId = Annotated[
 ]
 
 
-def chosen_record(services: Using, pipeline: Annotated[str | None, Query()] = None) -> str | None:
+async def chosen_record(services: Using, pipeline: Annotated[str | None, Query()] = None) -> str | None:
     """The pipeline whose events are asked for, or one with @ and a policy beside it; None for all."""
     return None if pipeline is None else record_named(services, pipeline)
 
 
+async def exported_record(
+    services: Using,
+    pipeline: Annotated[
+        str | None, Query(description="a pipeline, or NAME~ID: the record of an earlier one of that name")
+    ] = None,
+) -> str | None:
+    """The record to export; None for all of them."""
+    return pipeline if pipeline is not None and MARK in pipeline else await chosen_record(services, pipeline)
+
+
 Chosen = Annotated[str | None, Depends(chosen_record)]
+Exported = Annotated[str | None, Depends(exported_record)]
 # Of each event, once it is read; the data is JSON.
 EVENT = {
     "type": "object",
@@ -56,18 +71,16 @@ EXAMPLE = (
 )
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events to one client, which is dropped where it does not take them in time."""
+class HeldStream(StreamingResponse):
+    """An answer that is sent as long as its client takes it, in one of the places that streams have."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, streams: Streams, content: AsyncIterator[str]) -> None:
+    def __init__(self, streams: Streams, content: AsyncIterator[str], media_type: str) -> None:
         # X-Accel-Buffering: nginx would keep events until it has some kilobytes.
-        super().__init__(content, headers={"X-Accel-Buffering": "no"})
+        super().__init__(content, headers={"X-Accel-Buffering": "no"}, media_type=media_type)
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the client goes, or is too slow."""
+        """Send until the client goes, or is too slow. BusyError, UnavailableError: there is no place."""
 
         is_late = False
 
@@ -80,17 +93,52 @@ class EventStream(StreamingResponse):
                 is_late = True
                 raise
 
-        self._streams.open += 1
+        with self._streams.place(client_of(scope)):
+            try:
+                await super().__call__(scope, receive, in_time)
+            except Exception:
+                if not is_late:
+                    raise
+                # The server closes the connection of an answer that is left unfinished.
+                self._streams.dropped += 1
+                LOG.warning("a client that follows events took none for %g s", self._streams.send_s)
+
+
+class Watch:
+    """Whether the identity that a stream was opened for may still have it, looked at every `check_s`.
+
+    `pipeline` is the one that the stream is about; it may be removed, and its name given to another.
+    """
+
+    def __init__(self, streams: Streams, asker: Admitted, pipeline: str | None) -> None:
+        self._streams, self._again, self.services = streams, asker.again, asker.services
+        self._pipeline, self._record = pipeline, pipeline and self.services.record_of(pipeline)
+        self._clock = asyncio.get_running_loop().time
+        self._looked_s = self._sure_s = self._clock()
+
+    async def ends(self) -> str:
+        """Why the stream is to end now, in words; empty while it goes on."""
         try:
-            await super().__call__(scope, receive, in_time)
-        except Exception:
-            if not is_late:
+            await self._look()
+        except IpaError as error:
+            self._streams.ended += 1
+            return error.message
+        if self._pipeline is not None and not self.services.sees(self._pipeline, self._record or ""):
+            self._streams.ended += 1
+            return f"there is no pipeline {self._pipeline!r} any more"
+        return ""
+
+    async def _look(self) -> None:
+        if self._again is None or self._clock() - self._looked_s < self._streams.check_s:
+            return
+        self._looked_s = self._clock()
+        try:
+            found = await to_thread.run_sync(self._again, limiter=self._streams.threads)
+        except UnavailableError:
+            if self._clock() - self._sure_s > self._streams.unsure_s:
                 raise
-            # The server closes the connection of an answer that is left unfinished.
-            self._streams.dropped += 1
-            LOG.warning("a client that follows events took none for %g s", self._streams.send_s)
-        finally:
-            self._streams.open -= 1
+            return
+        self._sure_s, self.services = self._clock(), found.services
 
 
 @router.get(
@@ -103,25 +151,26 @@ class EventStream(StreamingResponse):
         }
     },
 )
-def follow_events(
+async def follow_events(
     services: Using,
+    asker: Asker,
     pipeline: Chosen,
     after: AfterId = None,
     follow: Annotated[bool, Query(description="go on; false ends with what there is")] = True,
     last_event_id: LastEventId = None,
-) -> EventStream:
+) -> HeldStream:
     """What is decided and done, as it happens: `decision`, `change` and `control` events.
 
     The data of an event is its entry in the record. With Last-Event-ID (or `after`) those after that one come
     first; `reset` says that there are too many, or that it is of another store: read the status anew. `store`
-    says that the record cannot be read for now.
+    says that the record cannot be read for now. The stream ends within 2 s once its token is not accepted any
+    more, or the pipeline may not be read any more.
     """
     streams = streams_of(services)
-    if streams.open >= streams.most:
-        raise UnavailableError(f"{streams.open} streams of events are open already", hint="Try again later.")
     seq = after if last_event_id is None else int(last_event_id)
-    reader = _Reader(streams.feed, services.pipelines, pipeline, seq)
-    return EventStream(streams, _events(streams, reader, streams.longest_s if follow else 0.0))
+    reader = _Reader(streams.feed, pipeline, seq)
+    events = _events(streams, Watch(streams, asker, pipeline), reader, streams.longest_s if follow else 0.0)
+    return HeldStream(streams, events, "text/event-stream")
 
 
 def streams_of(services: Services) -> Streams:
@@ -131,12 +180,16 @@ def streams_of(services: Services) -> Streams:
     return services.streams
 
 
-async def _events(streams: Streams, reader: _Reader, longest_s: float) -> AsyncIterator[str]:
+async def _events(streams: Streams, watch: Watch, reader: _Reader, longest_s: float) -> AsyncIterator[str]:
     clock = asyncio.get_running_loop().time
     begun_s = sent_s = clock()
     yield f"retry: {RETRY_MS}\n\n"
     while not streams.stopping():
-        for event in await run_in_threadpool(reader.read):
+        if why := await watch.ends():
+            # A comment, which clients pass over; when they come back they are told by an error.
+            yield f": ended, since {why}\n\n"
+            return
+        for event in await run_in_threadpool(reader.read, watch.services):
             sent_s = clock()
             yield event
         if reader.more:
@@ -152,18 +205,18 @@ async def _events(streams: Streams, reader: _Reader, longest_s: float) -> AsyncI
 class _Reader:
     """One client's place in the feed. `more`: there is more to read at once.
 
-    Of the pipelines that the client may see (`seen`), or of the one that they ask for.
+    Of the pipelines that the client may see, or of the one that they ask for.
     """
 
-    def __init__(self, feed: Feed, seen: Collection[str], pipeline: str | None, seq: int | None) -> None:
-        self._feed, self._seen, self._pipeline, self._seq = feed, seen, pipeline, seq
+    def __init__(self, feed: Feed, pipeline: str | None, seq: int | None) -> None:
+        self._feed, self._pipeline, self._seq = feed, pipeline, seq
         self._placed = self._failing = self.more = False
 
-    def read(self) -> list[str]:
-        """What is new, as events."""
+    def read(self, seen: Services) -> list[str]:
+        """What is new, as events, of the pipelines of these services."""
         self.more = False
         try:
-            found = [*self._place(), *self._next()]
+            found = [*self._place(), *self._next(seen)]
         except IpaError as error:
             told, self._failing = self._failing, True
             return [] if told else [_event("store", {"detail": error.message})]
@@ -182,17 +235,17 @@ class _Reader:
             yield _event("reset", {"newest": newest, "detail": detail}, newest)
         self._placed = True
 
-    def _next(self) -> list[str]:
+    def _next(self, seen: Services) -> list[str]:
         assert self._seq is not None
         found = self._feed.after(self._seq)
         if found:
             self._seq, self.more = found[-1].seq, True
-        return [event_of(entry) for entry in found if self._is_asked(entry)]
+        return [event_of(entry) for entry in found if self._is_asked(entry.values, seen)]
 
-    def _is_asked(self, entry: Recorded) -> bool:
-        name = str(entry.values["pipeline"])
+    def _is_asked(self, values: Mapping[str, Any], seen: Services) -> bool:
+        name = str(values["pipeline"])
         # What a policy decides beside a pipeline is recorded as PIPELINE@POLICY.
-        return name == self._pipeline or (self._pipeline is None and name.partition("@")[0] in self._seen)
+        return self._pipeline in (None, name) and seen.sees(name, record_in(values))
 
 
 def event_of(entry: Recorded) -> str:
@@ -216,16 +269,27 @@ def _event(kind: str, data: dict[str, Any], seq: int | None = None) -> str:
         }
     },
 )
-def export_record(services: Using, pipeline: Chosen, after: AfterId = None) -> StreamingResponse:
-    """The record, oldest first, as lines to keep. `ipa audit --check FILE` verifies them again."""
-    record = services.record
-    if record is None:
-        raise UnavailableError("this service keeps no record")
+async def export_record(
+    services: Using, asker: Asker, pipeline: Exported, after: AfterId = None
+) -> HeldStream:
+    """The record, oldest first, as lines to keep. `ipa audit --check FILE` verifies them again.
 
-    def lines() -> Iterator[str]:
+    Each pipeline that has had a name has a record of its own. `record` in an entry names it, if that is not
+    the pipeline's name.
+    """
+    record, streams = services.record, services.streams
+    if record is None or streams is None:
+        raise UnavailableError("this service keeps no record")
+    # The record that is exported may be that of a pipeline that is gone.
+    watch = Watch(streams, asker, None)
+
+    async def lines() -> AsyncIterator[str]:
         seq = after or 0
-        while found := record.entries(seq, BATCH, pipeline):
+        while found := await run_in_threadpool(record.entries, seq, BATCH, pipeline):
+            if why := await watch.ends():
+                # Cut off, so that it is not taken for the whole.
+                raise UnauthenticatedError(f"the export was ended, since {why}")
             seq = found[-1].seq
             yield "".join(f"{entry.line()}\n" for entry in found)
 
-    return StreamingResponse(lines(), media_type="application/jsonl")
+    return HeldStream(streams, lines(), "application/jsonl")

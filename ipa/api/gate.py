@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
+from anyio import to_thread
 from fastapi import Depends, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.routing import Match, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ipa.api.bodies import Asked
+from ipa.api.limits import address_of
 from ipa.api.problems import ipa_problem
 from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where
 from ipa.api.seen import pipeline_named, seen_by
 from ipa.api.services import Services
+from ipa.api.work import Work, admitted_to, work_of
 from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation
 from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
 from ipa.model.pipeline import Pipeline
 
 LOG = logging.getLogger(__name__)
+# Streams look again who follows them: by what the cluster said at most so long ago.
+RECHECK_S = 1.0
 CHALLENGE = 'Bearer realm="ipa"'
 HINT = "Send `Authorization: Bearer TOKEN`; ipa itself takes it from IPA_TOKEN."
 
@@ -35,6 +40,8 @@ class Admitted:
 
     identity: Identity
     services: Services
+    # The same identity as it is now; raises where it is none any more, or may not do this any more.
+    again: Callable[[], Admitted] | None = field(default=None, repr=False)
 
     def must(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> None:
         """ForbiddenError where they may not do that there, or with that pipeline."""
@@ -86,20 +93,36 @@ class Gate:
             await self._app(scope, receive, send)
             return
         state, services = scope.setdefault("state", {}), scope["app"].state.services
+        work = work_of((place.method, place.path))
         token = _token(Headers(scope=scope))
-        try:
-            if services.authenticators:
-                # In a thread: stores and clusters are asked.
-                state["admitted"] = await run_in_threadpool(_admit, services, place, token)
-            else:
-                state["admitted"] = _admit(services, place, token)
-        except IpaError as error:
-            LOG.info("%s %s refused: %s", place.method, place.path, error.message)
-            headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
-            answer = ipa_problem(str(state.get("request_id", "")), error, headers)
-            await answer(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        async with AsyncExitStack() as held:
+            try:
+                if not services.authenticators or token is None or work is Work.NONE:
+                    # Neither store nor issuer is asked, so health needs no thread.
+                    state["admitted"] = _admit(services, place, None if work is Work.NONE else token)
+                else:
+                    state["admitted"] = await _identified(services, place, token, scope)
+                answering = await held.enter_async_context(admitted_to(services.limits, work, scope, send))
+            except IpaError as error:
+                LOG.info("%s %s refused: %s", place.method, place.path, error.message)
+                headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
+                answer = ipa_problem(str(state.get("request_id", "")), error, headers)
+                await answer(scope, receive, send)
+                return
+            await self._app(scope, receive, answering)
+
+
+async def _identified(services: Services, place: _Place, token: str, scope: Scope) -> Admitted:
+    """Admit in a thread, since stores, issuers and clusters are asked; not one of those that answer."""
+
+    def once_more() -> Admitted:
+        return _admit(services, place, token, within_s=RECHECK_S)
+
+    async with services.limits.identifying.enter(address_of(scope)):
+        found = await to_thread.run_sync(
+            _admit, services, place, token, limiter=services.limits.identifying_threads
+        )
+    return replace(found, again=once_more)
 
 
 def document_in(schema: dict[str, Any]) -> None:
@@ -141,8 +164,11 @@ def _challenge(token: str | None) -> str:
     return CHALLENGE if token is None else f'{CHALLENGE}, error="invalid_token"'
 
 
-def _admit(services: Services, place: _Place, token: str | None) -> Admitted:
-    """Whom that token lets in there; an error of ours says why nobody."""
+def _admit(services: Services, place: _Place, token: str | None, within_s: float | None = None) -> Admitted:
+    """Whom that token lets in there; an error of ours says why nobody.
+
+    By answers that are at most `within_s` old, where that is given.
+    """
     route = (place.method, place.path)
     if route not in RULES:
         raise ForbiddenError(f"no rule says who may {place.method} {place.path}")
@@ -153,7 +179,7 @@ def _admit(services: Services, place: _Place, token: str | None) -> Admitted:
         return _allowed(Admitted(LOCAL, services), rule, place)
     if rule is None:
         return _open(services, token)
-    identity = _identify(services, token, fresh=rule.operation.writes)
+    identity = _identify(services, token, fresh=rule.operation.writes, within_s=within_s)
     return _allowed(Admitted(identity, seen_by(identity, services)), rule, place)
 
 
@@ -166,12 +192,15 @@ def _open(services: Services, token: str | None) -> Admitted:
         return Admitted(NOBODY, seen_by(NOBODY, services))
 
 
-def _identify(services: Services, token: str | None, *, fresh: bool) -> Identity:
+def _identify(
+    services: Services, token: str | None, *, fresh: bool, within_s: float | None = None
+) -> Identity:
     """Whose the token is. UnauthenticatedError says the same of every token that does not hold."""
     if token is None:
         raise UnauthenticatedError("it is not said who asks", hint=HINT)
     chosen = next((each for each in services.authenticators if each.takes(token)), None)
-    identity = chosen.identify(token, fresh=fresh) if chosen else None
+    asked = {} if within_s is None else {"within_s": within_s}
+    identity = chosen.identify(token, fresh=fresh, **asked) if chosen else None
     if identity is None:
         raise UnauthenticatedError("the token is not accepted", hint=HINT)
     return identity

@@ -7,11 +7,12 @@ import math
 import re
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -30,6 +31,10 @@ MOST_HEADERS = 100
 HEADERS_LIMIT_BYTES = 32 << 10
 # What a connection may have sent of a request that is not whole: more than we take, so that we can say so.
 UNREAD_LIMIT_BYTES = 16 * HEADERS_LIMIT_BYTES
+# Seconds' worth of changes that may come at once.
+CHANGES_S = 30.0
+# Requests whose identity is found out at once.
+IDENTIFYING = 16
 # Clients that are remembered; of more the one that asked least lately is forgotten, which favours it.
 MOST_CLIENTS = 10_000
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -58,10 +63,15 @@ class Allowance:
 
 
 class Buckets:
-    """A token bucket for each client: `rate_rps` requests a second, a second's worth of them at once."""
+    """A token bucket for each client: `rate_rps` requests a second, `most` of them at once.
 
-    def __init__(self, rate_rps: float, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._rate_rps, self._most, self._now_s = rate_rps, max(rate_rps, 1.0), now_s
+    Without `most` a second's worth of them.
+    """
+
+    def __init__(
+        self, rate_rps: float, now_s: Callable[[], float] = time.monotonic, most: float | None = None
+    ) -> None:
+        self._rate_rps, self._most, self._now_s = rate_rps, max(most or rate_rps, 1.0), now_s
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -90,43 +100,133 @@ class Buckets:
         return Allowance(allowed, max(math.floor(tokens), 0), max(1 - tokens, 0.0) / self._rate_rps)
 
 
-class Gate:
-    """So many at once, and so many more that wait for them; BusyError for who comes beyond.
+@dataclass
+class _Inside:
+    """What one client has in a gate: how many of its requests run, and those that wait."""
 
-    Of one event loop; who waits holds no thread, and leaves where it is cancelled.
+    running: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    @property
+    def count(self) -> int:
+        return self.running + len(self.waiting)
+
+
+class Gate:
+    """Admits `running` requests at once, of one client at most `each`, and lets `waiting` more wait.
+
+    Clients take turns, and a full gate drops the newest waiting request of the client with the most of
+    them, so that no client keeps others out. BusyError for a request that is dropped or finds no place. Of
+    one event loop; a request that waits holds no thread.
     """
 
-    def __init__(self, running: int, waiting: int) -> None:
-        self._slots = asyncio.Semaphore(running)
-        self._most, self._inside = running + waiting, 0
+    def __init__(self, running: int, waiting: int, each: int | None = None) -> None:
+        self._running, self._most, self._each = running, running + waiting, each or running
+        # In the order of their turns.
+        self._clients: OrderedDict[str, _Inside] = OrderedDict()
+        self._active = 0
 
     @property
     def inside(self) -> int:
-        """How many have a place or wait for one."""
-        return self._inside
+        """How many requests run or wait."""
+        return sum(each.count for each in self._clients.values())
 
     @asynccontextmanager
-    async def enter(self) -> AsyncIterator[None]:
+    async def enter(self, client: str = "") -> AsyncIterator[None]:
         """Wait for a place; BusyError where too many wait already."""
-        if self._inside >= self._most:
-            raise BusyError(
-                f"{self._inside} plans are being computed or waited for already",
-                hint="Ask again in a moment; what is controlled goes on as it did.",
-            )
-        self._inside += 1
+        mine = self._clients.get(client) or _Inside()
+        if self.inside >= self._most:
+            self._make_room(mine.count)
+        self._clients[client] = mine
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        mine.waiting.append(turn)
+        self._admit()
         try:
-            async with self._slots:
-                yield
+            await turn
+        except BaseException:
+            # It was dropped, or nobody waits for it any more; its turn may have come nevertheless.
+            if turn in mine.waiting:
+                mine.waiting.remove(turn)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._leave(mine)
+            self._forget(client)
+            raise
+        try:
+            yield
         finally:
-            self._inside -= 1
+            self._leave(mine)
+            self._forget(client)
+
+    def _make_room(self, mine: int) -> None:
+        """Drop a request of the client that has the most; BusyError where that is the one that comes."""
+        waiting = [each for each in self._clients.values() if each.waiting]
+        greediest = max(waiting, key=lambda each: each.count, default=None)
+        if greediest is None or greediest.count <= mine + 1:
+            raise _busy()
+        turn = greediest.waiting.pop()
+        if not turn.done():
+            turn.set_exception(_busy())
+
+    def _admit(self) -> None:
+        """Let run what may."""
+        while self._active < self._running:
+            fits = (name for name, it in self._clients.items() if it.waiting and it.running < self._each)
+            name = next(fits, None)
+            if name is None:
+                return
+            self._clients.move_to_end(name)
+            turn = self._clients[name].waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._clients[name].running += 1
+                self._active += 1
+
+    def _leave(self, mine: _Inside) -> None:
+        mine.running -= 1
+        self._active -= 1
+        self._admit()
+
+    def _forget(self, client: str) -> None:
+        if client in self._clients and not self._clients[client].count:
+            del self._clients[client]
+
+
+def _busy() -> BusyError:
+    # Not how many: they are others' requests.
+    return BusyError(
+        "as many requests of this kind as the service answers at once are being answered or wait",
+        hint="Ask again in a moment; what is controlled goes on as it did.",
+    )
 
 
 class Limits:
     """Those of one service."""
 
-    def __init__(self, rate_rps: float = 400.0, solves: int = 2, waiting: int = 16) -> None:
+    def __init__(
+        self,
+        rate_rps: float = 400.0,
+        solves: int = 2,
+        waiting: int = 16,
+        *,
+        reads_rps: float = 1000.0,
+        changes_rps: float = 10.0,
+    ) -> None:
         self.buckets = Buckets(rate_rps)
+        self.reads = Buckets(reads_rps)
+        # Each change stays in the record. Whoever sets up an installation makes some hundred at once.
+        self.changing = Buckets(changes_rps, most=CHANGES_S * changes_rps)
         self.solves = Gate(solves, waiting)
+        # A thread each, of the 40 there are; half of those of a kind are left to others.
+        self.quick = Gate(16, 200, each=8)
+        self.changes = Gate(8, 100, each=4)
+        # Some megabytes each while they are made and sent.
+        self.lists = Gate(4, 60, each=2)
+        # Each reads a record from its beginning.
+        self.verifying = Gate(1, 8)
+        # Threads of their own: who is not known yet keeps nobody waiting who is.
+        self.identifying = Gate(IDENTIFYING, 200)
+        self.identifying_threads = CapacityLimiter(IDENTIFYING)
+        self.health_threads = CapacityLimiter(1)
 
 
 class JsonRoute(APIRoute):
@@ -144,16 +244,31 @@ class JsonRoute(APIRoute):
 
 async def rationed(request: Request, response: Response) -> None:
     """Count an expensive request of its client; BusyError, with Retry-After, where it had its share."""
-    limits = request.app.state.services.limits
-    client = request.client.host if request.client else "unknown"
-    found = limits.buckets.take(client)
+    ration(request.app.state.services.limits.buckets, "expensive", client_of(request.scope), request.scope)
+
+
+def client_of(scope: Scope) -> str:
+    """Whose requests these are, for rations: the identity's name, else the address that they come from."""
+    admitted = scope.get("state", {}).get("admitted")
+    name = admitted.identity.name if admitted is not None else ""
+    return name or address_of(scope)
+
+
+def address_of(scope: Scope) -> str:
+    """The address that a request comes from."""
+    return str((scope.get("client") or ("unknown",))[0])
+
+
+def ration(buckets: Buckets, kind: str, client: str, scope: Scope) -> None:
+    """Count a request of that kind; BusyError, with Retry-After, where its client had its share."""
+    found = buckets.take(client)
     again_s = max(math.ceil(found.after_s), 1)
-    request.scope["state"]["headers"] = {
-        "RateLimit-Policy": f'"expensive";q={limits.buckets.most};w={limits.buckets.window_s}',
-        "RateLimit": f'"expensive";r={found.left};t={again_s}',
+    scope["state"]["headers"] = {
+        "RateLimit-Policy": f'"{kind}";q={buckets.most};w={buckets.window_s}',
+        "RateLimit": f'"{kind}";r={found.left};t={again_s}',
     }
     if not found.allowed:
-        most = f"{limits.buckets.most} expensive requests in {limits.buckets.window_s} s"
+        most = f"{buckets.most} {kind} requests in {buckets.window_s} s"
         raise BusyError(f"more than {most} came from {client}", hint=f"Ask again in {again_s} s.")
 
 

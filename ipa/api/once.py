@@ -44,15 +44,20 @@ def mark_of(*parts: Any) -> str:
 
 
 def once(
-    answers: AnswerStore, clock: Clock, key: str, mark: str, act: Callable[[Claim], KeptAnswer]
+    answers: AnswerStore,
+    clock: Clock,
+    key: str,
+    mark: str,
+    act: Callable[[Claim], KeptAnswer],
+    record: str = "",
 ) -> Response:
     """What `act` answers, once for the key: the same answer again where it was carried out before.
 
     InputError (422): the key came with another request before. InProgressError (409): that is under way.
     Where `act` raises nothing happened, and the key may be used again. It is told by the claim whether an
-    earlier run of the service may have carried it out already.
+    earlier run of the service may have carried it out already. The answer is forgotten with the `record`.
     """
-    claim = answers.claim(key, mark, _HOLDER, clock.now().timestamp())
+    claim = answers.claim(key, mark, _HOLDER, clock.now().timestamp(), record)
     if claim.mark != mark:
         problem = Problem("it came with another request before; take a new one")
         raise InputError("the Idempotency-Key belongs to another request", problems=[problem])

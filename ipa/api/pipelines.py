@@ -92,6 +92,8 @@ class Removed:
 def list_pipelines(services: Using) -> Response:
     """Every pipeline, by name."""
     found = [services.pipelines.get(name) for name in sorted(services.pipelines)]
+    for gone in [name for name in list(_TEXTS) if name not in services.given.pipelines]:
+        _TEXTS.pop(gone, None)
     texts = [_text_of(services, pipeline) for pipeline in found if pipeline is not None]
     return Response(b'{"pipelines":[' + b",".join(texts) + b"]}", media_type="application/json")
 

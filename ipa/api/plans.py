@@ -75,6 +75,7 @@ async def make_plan(request: Request, pipeline: Named, services: Using, body: Pl
         asked=body.model_dump_json(exclude_unset=True),
         basis=basis,
         plan=plan,
+        record=services.record_of(pipeline.name),
     )
     services.plans.keep(kept)
     headers = {"Location": f"/v1/plans/{kept.plan_id}", "ETag": tag_of(basis)}
@@ -133,7 +134,8 @@ def apply_plan(
         return KeptAnswer(200, _DECISION.dump_json(decision).decode())
 
     # A key is its sender's own.
-    return once(services.answers, services.clock, f"{asker.identity.name}\n{key}", mark, act)
+    record = kept.key if isinstance(kept, KeptPlan) else ""
+    return once(services.answers, services.clock, f"{asker.identity.name}\n{key}", mark, act, record)
 
 
 def _may_apply(asker: Admitted, plan_id: str) -> KeptPlan | NotFoundError:
@@ -150,7 +152,7 @@ def _may_apply(asker: Admitted, plan_id: str) -> KeptPlan | NotFoundError:
 def _seen_plan(services: Services, plan_id: str) -> KeptPlan:
     """That plan; NotFoundError also where its pipeline may not be seen."""
     kept = services.plans.plan(plan_id)
-    if kept.pipeline not in services.pipelines:
+    if not services.sees(kept.pipeline, kept.key):
         raise NotFoundError(
             f"there is no plan {plan_id!r}", hint="POST /v1/pipelines/PIPELINE/plans makes one."
         )

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.store.feed import Record
+from ipa.adapters.store.records import Owner
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState
@@ -209,6 +210,17 @@ class Services:
     metrics_open: bool = True
     # The policies that only say what they would do of a pipeline.
     beside: Callable[[str], tuple[BesideLive, ...]] = lambda pipeline: ()
+    # The record that a pipeline, or PIPELINE@POLICY, writes now: another one for each that has had its name.
+    record_of: Callable[[str], str] = lambda name: name
+    # Whose it is; None where that is not known.
+    owner_of: Callable[[str], Owner | None] = lambda name: None
     # The record itself, and those who follow it; None where there is none to be had.
     record: Record | None = None
     streams: Streams | None = None
+
+    def sees(self, pipeline: str, record: str) -> bool:
+        """True if that record is the one that a pipeline that may be seen writes now.
+
+        An earlier pipeline of the same name had another one.
+        """
+        return pipeline.partition("@")[0] in self.pipelines and record == self.record_of(pipeline)

@@ -1,26 +1,60 @@
-"""The streams of events that are open, and how they are bounded."""
+"""The streams that are open, and how they are bounded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from anyio import CapacityLimiter
 
 from ipa.adapters.store.feed import Feed
+from ipa.model.errors import BusyError, UnavailableError
 
 
 @dataclass
 class Streams:
-    """Those who follow the feed. For the server's event loop alone."""
+    """The clients that follow the feed or take an export. For the server's event loop alone."""
 
     feed: Feed
     # Each takes a connection and a look at the feed every poll.
     most: int = 100
+    # A page takes one; some tabs and a few programs of one identity.
+    each: int = 10
     # Proxies close what is silent for a minute.
     heartbeat_s: float = 15.0
     # A client that takes nothing for so long is dropped.
     send_s: float = 10.0
-    # Then the client has to come back, and who it is is looked at again.
+    # Then the client has to come back.
     longest_s: float = 3600.0
+    # How often it is looked whether the identity that follows still may; a stream ends within twice that.
+    check_s: float = 0.8
+    # For so long a stream goes on while it cannot be found out whether it may: as reads do.
+    unsure_s: float = 60.0
     stopping: Callable[[], bool] = lambda: False
     open: int = 0
     dropped: int = 0
+    # Ended since the identity may not follow any more.
+    ended: int = 0
+    threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
+    _clients: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def place(self, client: str) -> Iterator[None]:
+        """A place for a stream of that client; an error says that there is none."""
+        if self._clients[client] >= self.each:
+            raise BusyError(
+                f"{client} has {self.each} streams open, and may not open more",
+                hint="Close one; a stream can follow all pipelines at once.",
+            )
+        if self.open >= self.most:
+            raise UnavailableError("as many streams are open as there may be", hint="Try again later.")
+        self.open += 1
+        self._clients[client] += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+            self._clients[client] -= 1
+            self._clients += Counter()

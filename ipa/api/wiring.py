@@ -36,6 +36,7 @@ def services_of(app: App) -> Services:
     """The services of a running application. Its experiments end with it."""
     jobs, store = JobDesk(app.clock), StoreCheck(app.store.check, app.clock)
     app.resources.callback(jobs.close)
+    app.roster.on_end = jobs.end_record
     planner = _Planner(app)
     return Services(
         pipelines=app.pipelines,
@@ -58,7 +59,11 @@ def services_of(app: App) -> Services:
         jobs=jobs,
         settings=app.settings,
         limits=Limits(
-            app.settings.api_expensive_rps, app.settings.api_solves, app.settings.api_waiting_solves
+            app.settings.api_expensive_rps,
+            app.settings.api_solves,
+            app.settings.api_waiting_solves,
+            reads_rps=app.settings.api_reads_rps,
+            changes_rps=app.settings.api_changes_rps,
         ),
         registry=app.registry,
         http=app.http,
@@ -67,6 +72,8 @@ def services_of(app: App) -> Services:
         authenticators=app.authenticators,
         metrics_open=app.settings.metrics_access == "open",
         beside=lambda name: _beside(app, name),
+        record_of=app.store.records.of,
+        owner_of=app.store.records.owner,
         record=app.store,
         streams=_streams(app),
     )

@@ -40,8 +40,37 @@ class GivenStore(Protocol):
         ...
 
 
+class Records(Protocol):
+    """Which record each pipeline writes; a new pipeline of an old name has one of its own."""
+
+    def of(self, name: str) -> str:
+        """The record of the pipeline that has this name now."""
+        ...
+
+    def read(self) -> None:
+        """Take up what other replicas did."""
+        ...
+
+    def begin(self, name: str, namespace: str) -> str:
+        """A new record for the pipeline."""
+        ...
+
+    def adopt(self, name: str, namespace: str) -> str | None:
+        """The record of a pipeline in the store; None while another replica gives or removes it."""
+        ...
+
+
 class RosterStore(ControlStore, ProfileStore, Protocol):
     """What the roster keeps things in."""
+
+    @property
+    def records(self) -> Records:
+        """The records of the pipelines."""
+        ...
+
+    def end_record(self, pipeline: str) -> None:
+        """Forget control, plans and answers of a pipeline that is removed; its record stays."""
+        ...
 
     @property
     def given(self) -> GivenStore:
@@ -97,6 +126,9 @@ class Roster:
     # How often it is looked what another replica was given; None where there is no other.
     follow_s: float | None = None
     files: frozenset[str] = frozenset()
+    # Told of the record of each pipeline that goes.
+    on_end: Callable[[str], None] = lambda record: None
+    _records: dict[str, str] = field(default_factory=dict)
     _unfit: dict[str, str] = field(default_factory=dict)
     _turns: dict[str, list[Turn]] = field(default_factory=dict)
     _started: bool = False
@@ -128,6 +160,7 @@ class Roster:
     def give(self, pipeline: Pipeline, said: Said) -> None:
         """Take the pipeline up, and control it at once where it runs here; a new one (GIVE) is advisory.
 
+        One that moves to another namespace is a new one there: it takes neither control nor record with it.
         Errors: ConflictError (it is one of a file's, or there is one already and it is not to be replaced),
         InProgressError (a change of it is rolling out), UsageError (the policy cannot have it).
         """
@@ -142,8 +175,15 @@ class Roster:
                     hint=f"PUT /v1/pipelines/{name} replaces one that was given over the API.",
                 )
             ready = self._made(pipeline)
-            # What was said of an earlier one of this name is not meant for a new one.
-            control = PipelineControl() if is_new else self.store.control(name)
+            old = self.pipelines.get(name)
+            if old is not None and old.namespace == pipeline.namespace:
+                control = self.store.control(name)
+            else:
+                if old is not None:
+                    self._retire(old, said)
+                self.store.records.begin(name, pipeline.namespace)
+                # Without the profiles of an earlier one of this name, and what was said of that.
+                ready, control = self._made(pipeline), PipelineControl()
             self.store.set_control(name, control, said)
             self.store.given.keep(name, pipeline_to_mapping(pipeline), self.clock.now().isoformat())
             self._end(name)
@@ -171,10 +211,7 @@ class Roster:
             self._check_idle(name)
             pipeline = self.pipelines[name]
             ran = name in self.loops
-            self.store.given.remove(name)
-            self.store.set_control(name, PipelineControl(), said)
-            self._end(name)
-            self._drop(pipeline)
+            self._retire(pipeline, said)
         target = pipeline.seldon
         if not ran or target is None:
             return "it was not controlled here; its decisions stay in the record"
@@ -186,7 +223,9 @@ class Roster:
     def sync(self) -> None:
         """Take up what another replica was given, as the store has it."""
         with self._lock:
+            # In this order: whoever gives one begins its record first.
             kept = {name: each for name, each in self.store.given.all().items() if self._wants(name)}
+            self.store.records.read()
             for name in [name for name in self.pipelines if name not in self.files and name not in kept]:
                 self._end(name)
                 self._drop(self.pipelines[name])
@@ -206,8 +245,16 @@ class Roster:
     def _sync(self, name: str, mapping: Any) -> None:
         try:
             pipeline = pipeline_from_mapping(mapping)
+            record = self.store.records.adopt(name, pipeline.namespace)
+            if record is None:
+                # Another replica gives or removes it just now; the next look sees what came of that.
+                return
             same = name in self.pipelines and pipeline_to_mapping(self.pipelines[name]) == mapping
-            if same and self.profiles.get(name) == self.makers.profiles(pipeline):
+            if (
+                same
+                and self._records.get(name) == record
+                and self.profiles.get(name) == self.makers.profiles(pipeline)
+            ):
                 return
             self._check_idle(name)
             ready = self._made(pipeline)
@@ -216,6 +263,8 @@ class Roster:
             log.error("the pipeline %s, which was given over the API, is not taken up: %s", name, error)
             return
         self._end(name)
+        if self._records.get(name, record) != record:
+            self.on_end(self._records[name])
         self._take(ready)
 
     def _made(self, pipeline: Pipeline) -> _Made:
@@ -230,6 +279,9 @@ class Roster:
 
     def _take(self, made: _Made) -> None:
         name = made.pipeline.name
+        for mapping in (self.loops, self.beside):
+            mapping.pop(name, None)
+        self._records[name] = self.store.records.of(name)
         self.profiles[name], self._unfit[name] = made.profiles, made.unfit
         if made.loop is not None:
             self.loops[name] = made.loop
@@ -245,6 +297,20 @@ class Roster:
         for mapping in (self.pipelines, self.loops, self.beside, self.profiles, self._unfit):
             mapping.pop(name, None)
         self.makers.on_go(pipeline)
+        self.on_end(self._records.pop(name, name))
+
+    def _retire(self, pipeline: Pipeline, said: Said) -> None:
+        """Stop controlling it; of all that is kept of it only the record stays."""
+        name = pipeline.name
+        self._end(name)
+        try:
+            self.store.set_control(name, PipelineControl(), said)
+            self.store.given.remove(name)
+        except IpaError:
+            self._start(name)
+            raise
+        self._drop(pipeline)
+        self.store.end_record(name)
 
     def _start(self, name: str, after_s: float = 0.0) -> None:
         loops = (self.loops.get(name), self.beside.get(name))
@@ -259,12 +325,12 @@ class Roster:
             )
 
     def _end(self, name: str) -> None:
-        """Have its loops end, and wait until they did."""
-        until_s = self.clock.monotonic_s() + END_S
-        for turn in self._turns.pop(name, []):
-            self.turns.end(turn, max(until_s - self.clock.monotonic_s(), 0.0))
-        for mapping in (self.loops, self.beside):
-            mapping.pop(name, None)
+        """Have its loops end, and wait until they did. InProgressError: a tick takes too long; it goes on."""
+        until_s, turns = self.clock.monotonic_s() + END_S, self._turns.pop(name, [])
+        ended = [self.turns.end(turn, max(until_s - self.clock.monotonic_s(), 0.0)) for turn in turns]
+        if not all(ended):
+            self._start(name)
+            raise InProgressError(f"a tick of pipeline {name!r} is still under way after {END_S:g} s")
 
     def _check_free(self, name: str) -> None:
         if name in self.files:

@@ -55,7 +55,8 @@ APPLIED = "applied"
 class Entry:
     """Who did what and why, from what to what. `what` is a reason code, an outcome, or a person's deed.
 
-    `content` is the digest of the whole decision, which is kept beside the record.
+    `content` is the digest of the whole decision, which is kept beside the record. `record` is the one that
+    the entry belongs to, if it is not the pipeline's name: several pipelines may have had that name in turn.
     """
 
     pipeline: str
@@ -69,11 +70,19 @@ class Entry:
     decision_id: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     content: str = ""
+    record: str = ""
+
+    @property
+    def key(self) -> str:
+        """The record that the entry belongs to."""
+        return self.record or self.pipeline
 
     def text(self, seq: int, number: int, previous: str) -> str:
         """The entry as the `number`th of its pipeline and the `seq`th of all, after that with that digest."""
+        apart = {"record": self.record} if self.key != self.pipeline else {}
         return canonical_json(
             {
+                **apart,
                 "seq": seq,
                 "number": number,
                 "pipeline": self.pipeline,
@@ -147,8 +156,13 @@ class Verified:
         return self.head.number
 
 
+def record_in(values: Mapping[str, Any]) -> str:
+    """The record that the entry with these values belongs to."""
+    return str(values.get("record") or values["pipeline"])
+
+
 class Chain:
-    """Goes along the entries of one pipeline; RecordError names the first that is not as it was written.
+    """Goes along the entries of one record; RecordError names the first that is not as it was written.
 
     `anchor` is a head of it that was kept elsewhere.
     """
@@ -164,8 +178,8 @@ class Chain:
         if digest(text) != kept:
             raise self.fault(f"entry {number} was changed")
         values: dict[str, Any] = json.loads(text)
-        if values["pipeline"] != self.pipeline:
-            raise self.fault(f"entry {number} is of pipeline {values['pipeline']!r}")
+        if record_in(values) != self.pipeline:
+            raise self.fault(f"entry {number} is of pipeline {record_in(values)!r}")
         if values["number"] != number:
             what = "was removed" if values["number"] > number else "was put in or moved"
             raise self.fault(f"entry {number} {what}: entry {values['number']} is in its place")
@@ -198,7 +212,7 @@ class Chain:
 
 
 def verify_lines(lines: Iterable[str], anchors: Mapping[str, Head]) -> dict[str, Verified]:
-    """What the lines of an export hold, by pipeline, each from its first entry on.
+    """What the lines of an export hold, by record, each from its first entry on.
 
     RecordError names the first line that is not as it was written.
     """
@@ -207,8 +221,8 @@ def verify_lines(lines: Iterable[str], anchors: Mapping[str, Head]) -> dict[str,
         try:
             found = json.loads(line)
             text, kept = canonical_json(found["entry"]), str(found["digest"])
-            pipeline = str(found["entry"]["pipeline"])
-        except (ValueError, KeyError, TypeError) as error:
+            pipeline = record_in(found["entry"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"line {index} is no entry of a record: {error}", hint=RESTORE) from error
         chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
         try:

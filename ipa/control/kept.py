@@ -23,7 +23,10 @@ class Basis:
 
 @dataclass(frozen=True, slots=True)
 class KeptPlan:
-    """A plan under its id. `asked` is the request as canonical JSON, `at` when it was made (RFC 3339)."""
+    """A plan under its id. `asked` is the request as canonical JSON, `at` when it was made (RFC 3339).
+
+    `record` is that of its pipeline; empty, as in older stores, for the one of the pipeline's name.
+    """
 
     plan_id: str
     pipeline: str
@@ -31,6 +34,12 @@ class KeptPlan:
     asked: str
     basis: Basis
     plan: Plan
+    record: str = ""
+
+    @property
+    def key(self) -> str:
+        """The record of the pipeline that it was made for."""
+        return self.record or self.pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +80,8 @@ class PlanStore(Protocol):
 class AnswerStore(Protocol):
     """Answers by the keys of their requests, each kept for a day at least, over restarts."""
 
-    def claim(self, key: str, mark: str, holder: str, now_s: float) -> Claim:
-        """Take the key where nobody did; else how it stands.
+    def claim(self, key: str, mark: str, holder: str, now_s: float, record: str = "") -> Claim:
+        """Take the key where nobody did; else how it stands. The answer is forgotten with the `record`.
 
         One whose `holder` is another, or is ours since longer than any request takes, was left unfinished.
         """

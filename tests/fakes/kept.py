@@ -37,7 +37,7 @@ class FakeAnswers:
     def __init__(self) -> None:
         self.rows: dict[str, _Row] = {}
 
-    def claim(self, key: str, mark: str, holder: str, now_s: float) -> Claim:
+    def claim(self, key: str, mark: str, holder: str, now_s: float, record: str = "") -> Claim:
         row = self.rows.get(key)
         if row is None:
             self.rows[key] = _Row(Claim(mark, now_s), holder)

@@ -73,11 +73,34 @@ class FakeGiven:
         self.kept.pop(name, None)
 
 
+class FakeRecords:
+    """A new record with every pipeline that is given, counted."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.current: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        return self.current.get(name, name)
+
+    def read(self) -> None:
+        pass
+
+    def begin(self, name: str, namespace: str) -> str:
+        self.begun += 1
+        self.current[name] = f"{name}~{self.begun:012x}"
+        return self.current[name]
+
+    def adopt(self, name: str, namespace: str) -> str | None:
+        return self.of(name)
+
+
 class FakeRosterStore:
     """What a roster keeps, over a control store."""
 
     def __init__(self, controls: ControlStore) -> None:
         self.given = FakeGiven()
+        self.records = FakeRecords()
         self._controls = controls
         self._profiles: dict[str, dict[str, StageProfile]] = {}
 
@@ -86,6 +109,12 @@ class FakeRosterStore:
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
         self._controls.set_control(pipeline, control, said)
+
+    def end_record(self, pipeline: str) -> None:
+        self.records.current.pop(pipeline, None)
+        self._profiles.pop(pipeline, None)
+        if isinstance(controls := getattr(self._controls, "controls", None), dict):
+            controls.pop(pipeline, None)
 
     def save_profile(self, profile: StageProfile) -> int:
         self._profiles.setdefault(profile.pipeline, {})[profile.stage] = profile

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow
-from ipa.control.audit import NOTHING, Chain, Entry, Head, Kind, Recorded, Verified
+from ipa.control.audit import NOTHING, Chain, Entry, Head, Kind, Recorded, Verified, record_in
 from ipa.control.canonical import digest
 
 # Rows of one read: enough to be quick, few enough to be held.
@@ -28,25 +28,25 @@ def append_all(connection: Connection, entries: Sequence[Entry]) -> None:
     whoever has read up to one has missed none before it.
     """
     seq = newest_seq(connection)
-    before = _heads(connection, {entry.pipeline for entry in entries})
+    before = _heads(connection, {entry.key for entry in entries})
     heads: dict[str, Head] = {}
     rows: list[dict[str, object]] = []
     for entry in entries:
-        head = heads.get(entry.pipeline) or before.get(entry.pipeline)
+        head = heads.get(entry.key) or before.get(entry.key)
         if head is None:
-            head = _last(connection, entry.pipeline) or Head(0, NOTHING)
+            head = _last(connection, entry.key) or Head(0, NOTHING)
         seq, number = seq + 1, head.number + 1
         text = entry.text(seq, number, head.digest)
-        heads[entry.pipeline] = Head(number, digest(text))
+        heads[entry.key] = Head(number, digest(text))
         rows.append(
             {
                 "seq": seq,
-                "pipeline": entry.pipeline,
+                "pipeline": entry.key,
                 "number": number,
                 "kind": entry.kind.value,
                 "decision_id": entry.decision_id,
                 "body": text,
-                "digest": heads[entry.pipeline].digest,
+                "digest": heads[entry.key].digest,
             }
         )
     connection.execute(_INSERT, rows)
@@ -154,7 +154,7 @@ def _check(chain: Chain, row: Any, before: int) -> int:
     if row.decision is None:
         raise chain.fault(f"{name} was removed")
     facts = values["facts"]
-    said = (values["pipeline"], facts["tick"], values["at"], facts["action"], values["what"])
+    said = (record_in(values), facts["tick"], values["at"], facts["action"], values["what"])
     if digest(row.decision) != values["content"] or said != tuple(row[6:11]):
         raise chain.fault(f"{name} was changed")
     return int(row.seq)

@@ -80,7 +80,7 @@ class PlanRows:
             self._timer = None
         if not waiting:
             return
-        rows = [{"plan_id": plan.plan_id, "pipeline": plan.pipeline, "body": text} for plan, text in waiting]
+        rows = [{"plan_id": plan.plan_id, "pipeline": plan.key, "body": text} for plan, text in waiting]
         written = self._written + len(rows)
         with writing(self._engine, lock_of("plans", "")) as connection:
             connection.execute(insert(PlanRow), rows)
@@ -92,6 +92,13 @@ class PlanRows:
         with self._lock:
             for plan, _ in waiting:
                 self._waiting.pop(plan.plan_id, None)
+
+    def end(self, record: str) -> None:
+        """Forget the plans of that record."""
+        with self._lock:
+            self._waiting = {name: it for name, it in self._waiting.items() if it[0].key != record}
+        with writing(self._engine, lock_of("plans", "")) as connection:
+            connection.execute(delete(PlanRow).where(PlanRow.pipeline == record))
 
     def close(self) -> None:
         """Write what waits, as far as that goes."""
@@ -113,7 +120,7 @@ class AnswerRows:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def claim(self, key: str, mark: str, holder: str, now_s: float) -> Claim:
+    def claim(self, key: str, mark: str, holder: str, now_s: float, record: str = "") -> Claim:
         """Take the key where nobody did, or whoever did is gone; else how it stands."""
         key, holder = digest(key), digest(holder)
         with writing(self._engine, lock_of("answers", key)) as connection:
@@ -123,7 +130,8 @@ class AnswerRows:
                 .where(AnswerRow.key == key)
             ).first()  # fmt: skip
             if row is None:
-                connection.execute(insert(AnswerRow).values(key=key, mark=mark, holder=holder, at_s=now_s))
+                values = {"key": key, "mark": mark, "holder": holder, "at_s": now_s, "record": record}
+                connection.execute(insert(AnswerRow).values(**values))
                 return Claim(mark, now_s, mine=True)
             first, at_s, kept_by, status, body = row
             if status is not None:
@@ -143,6 +151,11 @@ class AnswerRows:
     def release(self, key: str) -> None:
         """Give up a key under which nothing happened."""
         self._write(key, delete(AnswerRow))
+
+    def end(self, record: str) -> None:
+        """Forget the answers to requests about the pipeline of that record."""
+        with writing(self._engine, lock_of("answers", record)) as connection:
+            connection.execute(delete(AnswerRow).where(AnswerRow.record == record))
 
     def _write(self, key: str, statement: Any) -> None:
         with writing(self._engine, lock_of("answers", digest(key))) as connection:

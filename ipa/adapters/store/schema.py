@@ -133,6 +133,8 @@ class AnswerRow(Base):
     at_s: Mapped[float] = mapped_column(index=True)
     status: Mapped[int | None]
     body: Mapped[str | None] = mapped_column(Text)
+    # Of the pipeline that the request was about; it is forgotten with it.
+    record: Mapped[str] = mapped_column(NAME, server_default="")
 
 
 class PipelineRow(Base):
@@ -143,3 +145,18 @@ class PipelineRow(Base):
     pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
     at: Mapped[str] = mapped_column(String(40))
     body: Mapped[str] = mapped_column(Text)
+
+
+class RecordRow(Base):
+    """A pipeline that has, or had, a name: `record` is what its rows in every table are kept under.
+
+    The current one has no `ended_at`.
+    """
+
+    __tablename__ = "ipa_records"
+
+    record: Mapped[str] = mapped_column(NAME, primary_key=True)
+    pipeline: Mapped[str] = mapped_column(NAME, index=True)
+    namespace: Mapped[str] = mapped_column(NAME)
+    at: Mapped[str] = mapped_column(String(40))
+    ended_at: Mapped[str | None] = mapped_column(String(40))

@@ -6,10 +6,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from sqlalchemy import Connection, Engine, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, update
 
 from ipa.adapters.shared import Shared
 from ipa.adapters.store import audit
@@ -18,6 +19,7 @@ from ipa.adapters.store.database import lock_of, open_engine, reading, writing
 from ipa.adapters.store.grouped import Grouped
 from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
+from ipa.adapters.store.records import Records
 from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
@@ -51,6 +53,7 @@ class Store:
         self.plans = PlanRows(engine)
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
+        self.records = Records(engine, now)
         self._decided = Grouped(self._record_all, lambda: COMPUTING.is_wanted)
         self._said: Shared[Mapping[str, str]] = Shared(LAG_S, monotonic_s)
         # Times that something could not be recorded.
@@ -73,12 +76,13 @@ class Store:
     def note(self, entry: Entry) -> None:
         """Return only when the entry is on disk at the end of the record; UnavailableError: it is not."""
         with self._recording() as connection:
-            audit.append(connection, entry)
+            audit.append(connection, self._placed(entry))
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
         """The `limit` entries after the `seq` given, oldest first; without a pipeline those of all."""
         with reading(self._engine) as connection:
-            return audit.entries(connection, after, limit, pipeline)
+            record = None if pipeline is None else self.records.of(pipeline)
+            return audit.entries(connection, after, limit, record)
 
     def newest_seq(self) -> int:
         """The `seq` of the newest entry of all; 0 where there is none."""
@@ -92,7 +96,7 @@ class Store:
         at the end together with the head shows only against an `anchor` that was kept elsewhere.
         """
         with reading(self._engine) as connection:
-            return audit.verify(connection, pipeline, anchor)
+            return audit.verify(connection, self.records.of(pipeline), anchor)
 
     def cursor(self, name: str) -> int | None:
         """The place in the record that was kept under this name; None where none was."""
@@ -120,10 +124,14 @@ class Store:
                     raise ConflictError(f"another decision is already recorded as {name!r}")
             if not new:
                 return
-            connection.execute(_INSERT, [_row(decision, body) for decision, body in new.values()])
-            audit.append_all(
-                connection, [of_decision(decision, digest(body)) for decision, body in new.values()]
-            )
+            entries = [self._placed(of_decision(decision, digest(body))) for decision, body in new.values()]
+            rows = zip(entries, new.values(), strict=True)
+            connection.execute(_INSERT, [_row(entry.key, *each) for entry, each in rows])
+            audit.append_all(connection, entries)
+
+    def _placed(self, entry: Entry) -> Entry:
+        """The entry in the record that its pipeline writes now."""
+        return replace(entry, record=self.records.of(entry.pipeline))
 
     @contextmanager
     def _recording(self) -> Iterator[Connection]:
@@ -143,7 +151,7 @@ class Store:
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
         """The newest decisions first; those of ticks before `before_tick` where given."""
-        query = select(DecisionRow.body).where(DecisionRow.pipeline == pipeline)
+        query = select(DecisionRow.body).where(DecisionRow.pipeline == self.records.of(pipeline))
         if before_tick is not None:
             query = query.where(DecisionRow.tick < before_tick)
         if applied_only:
@@ -153,14 +161,16 @@ class Store:
         return [DECISION.value(body) for body in bodies]
 
     def decision(self, decision_id: str) -> Decision:
-        """That decision; NotFoundError where there is none."""
+        """That decision; NotFoundError where there is none, or it is of an earlier pipeline of its name."""
+        query = select(DecisionRow.pipeline, DecisionRow.body).where(DecisionRow.decision_id == decision_id)
         with reading(self._engine) as connection:
-            body = connection.scalar(select(DecisionRow.body).where(DecisionRow.decision_id == decision_id))
-        if body is None:
+            row = connection.execute(query).first()
+        found = None if row is None else DECISION.value(row.body)
+        if row is None or found is None or self.records.of(found.pipeline) != row.pipeline:
             raise NotFoundError(
                 f"there is no decision {decision_id!r}", hint="`ipa history PIPELINE` lists them."
             )
-        return DECISION.value(body)
+        return found
 
     def check(self) -> None:
         """Return where it can be read; UnavailableError where not. One read, however much it holds."""
@@ -170,10 +180,10 @@ class Store:
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """What was said last; the default where nothing was. All that `may_lag` are read together."""
         if may_lag:
-            body = self._said.get(ControlRow, self._all_said)[0].get(pipeline)
+            body = self._said.get(ControlRow, self._all_said)[0].get(self.records.of(pipeline))
         else:
             with reading(self._engine) as connection:
-                body = connection.scalar(_CONTROL, {"its": pipeline})
+                body = connection.scalar(_CONTROL, {"its": self.records.of(pipeline)})
         return _control_of(body)
 
     def _all_said(self) -> Mapping[str, str]:
@@ -182,30 +192,41 @@ class Store:
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
         """Keep it, and in the record who said it; both on disk when this returns."""
-        body = CONTROL.text(control)
+        body, record = CONTROL.text(control), self.records.of(pipeline)
         with self._recording() as connection:
-            before = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == pipeline))
-            was = _control_of(before)
-            audit.append(connection, of_control(pipeline, was, control, said, self._now().isoformat()))
+            before = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == record))
+            entry = of_control(pipeline, _control_of(before), control, said, self._now().isoformat())
+            audit.append(connection, replace(entry, record=record))
             changed = connection.execute(
-                update(ControlRow).where(ControlRow.pipeline == pipeline).values(body=body)
+                update(ControlRow).where(ControlRow.pipeline == record).values(body=body)
             )
             if changed.rowcount == 0:
-                connection.execute(insert(ControlRow).values(pipeline=pipeline, body=body))
+                connection.execute(insert(ControlRow).values(pipeline=record, body=body))
+        self._said.forget(ControlRow)
+
+    def end_record(self, pipeline: str) -> None:
+        """Forget control, plans and answers of a pipeline that is removed; its record stays."""
+        record = self.records.of(pipeline)
+        self.records.end(pipeline)
+        self.plans.end(record)
+        self.answers.end(record)
+        with writing(self._engine, lock_of("controls", record)) as connection:
+            connection.execute(delete(ControlRow).where(ControlRow.pipeline == record))
         self._said.forget(ControlRow)
 
     def save_profile(self, profile: StageProfile) -> int:
         """The revision under which it is kept, from 1 on; the same one again where nothing changed."""
         body = PROFILE.text(profile)
         mark = digest(f"{body}\0")
-        with writing(self._engine, lock_of("profiles", f"{profile.pipeline}/{profile.stage}")) as connection:
-            newest = _newest_profile(connection, profile.pipeline, profile.stage)
+        record = self.records.of(profile.pipeline)
+        with writing(self._engine, lock_of("profiles", f"{record}/{profile.stage}")) as connection:
+            newest = _newest_profile(connection, record, profile.stage)
             if newest is not None and newest[1] == mark:
                 return newest[0]
             revision = 1 if newest is None else newest[0] + 1
             connection.execute(
                 insert(ProfileRow).values(
-                    pipeline=profile.pipeline,
+                    pipeline=record,
                     stage=profile.stage,
                     revision=revision,
                     digest=mark,
@@ -217,7 +238,7 @@ class Store:
     def profile(self, pipeline: str, stage: str) -> StageProfile:
         """The newest profile; NotFoundError where there is none."""
         with reading(self._engine) as connection:
-            newest = _newest_profile(connection, pipeline, stage)
+            newest = _newest_profile(connection, self.records.of(pipeline), stage)
         if newest is None:
             raise NotFoundError(
                 f"there is no profile of stage {stage!r} of pipeline {pipeline!r}",
@@ -227,15 +248,16 @@ class Store:
 
     def profiles(self, pipeline: str) -> Mapping[str, StageProfile]:
         """The newest profile of every stage of the pipeline, by stage name."""
+        record = self.records.of(pipeline)
         newest = (
             select(ProfileRow.stage, func.max(ProfileRow.revision).label("revision"))
-            .where(ProfileRow.pipeline == pipeline)
+            .where(ProfileRow.pipeline == record)
             .group_by(ProfileRow.stage)
             .subquery()
         )
         is_newest = and_(ProfileRow.stage == newest.c.stage, ProfileRow.revision == newest.c.revision)
         query = select(ProfileRow.stage, ProfileRow.body).join(newest, is_newest)
-        query = query.where(ProfileRow.pipeline == pipeline).order_by(ProfileRow.stage)
+        query = query.where(ProfileRow.pipeline == record).order_by(ProfileRow.stage)
         with reading(self._engine) as connection:
             rows = connection.execute(query).all()
         return {stage: PROFILE.value(body) for stage, body in rows}
@@ -251,10 +273,10 @@ _ANY_CONTROL = select(ControlRow.pipeline).limit(1)
 _CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
 
 
-def _row(decision: Decision, body: str) -> dict[str, object]:
+def _row(record: str, decision: Decision, body: str) -> dict[str, object]:
     return {
         "decision_id": decision.decision_id,
-        "pipeline": decision.pipeline,
+        "pipeline": record,
         "tick": decision.tick,
         "at": decision.at,
         "action": decision.action.value,

@@ -1,0 +1,27 @@
+"""Which record a pipeline writes: one of its own for each pipeline that has had a name."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the table, and say of answers which record they belong to."""
+    op.create_table(
+        "ipa_records",
+        sa.Column("record", sa.String(253), primary_key=True),
+        sa.Column("pipeline", sa.String(253), nullable=False, index=True),
+        sa.Column("namespace", sa.String(253), nullable=False),
+        sa.Column("at", sa.String(40), nullable=False),
+        sa.Column("ended_at", sa.String(40), nullable=True),
+    )
+    op.add_column("ipa_answers", sa.Column("record", sa.String(253), nullable=False, server_default=""))
+
+
+def downgrade() -> None:
+    """Refuse: a later pipeline would read the record of an earlier one of its name."""
+    raise NotImplementedError("records are not merged again; restore a backup made before it")

@@ -1,0 +1,128 @@
+"""The work that each route causes, and what bounds it: per identity, and in all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from starlette.types import Message, Scope, Send
+
+from ipa.api.limits import Limits, client_of, ration
+from ipa.api.rules import METRICS_ROUTE, RULES
+from ipa.model.access import Operation
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+# A client that takes no part of a large answer for this long is dropped: its place is wanted.
+SEND_S = 10.0
+
+
+class Work(StrEnum):
+    """What a request costs the service."""
+
+    # From memory, on the event loop: no thread, no store; whoever asks is told the same.
+    NONE = "none"
+    HEALTH = "health"
+    READ = "a read"
+    LIST = "a large answer"
+    VERIFY = "a whole record"
+    SOLVE = "a computation"
+    EXPERIMENT = "an experiment"
+    WRITE = "a change"
+    STREAM = "a stream"
+
+
+# How each is bounded, for people; the numbers are those of `limits.Limits`, `Streams` and `JobDesk`.
+BOUNDS: Mapping[Work, str] = {
+    Work.NONE: "nothing that can be used up",
+    Work.HEALTH: "a thread of its own; what is found of the store is kept for some seconds",
+    Work.READ: "IPA_API_READS_RPS of one identity; 16 at once, 8 of one identity",
+    Work.LIST: "as a read; 4 at once, 2 of one identity; pages of decisions end at 2 MB",
+    Work.VERIFY: "as a read; 1 at once",
+    Work.SOLVE: "IPA_API_EXPENSIVE_RPS of one identity; IPA_API_SOLVES at once, in turns",
+    Work.EXPERIMENT: "as a computation; 1 at once; 16 wait, 4 of one identity; the newest 200 are kept",
+    Work.WRITE: "IPA_API_CHANGES_RPS of one identity; 8 at once, 4 of one identity",
+    Work.STREAM: "as a read; 100 open, 10 of one identity; each reads on only as it is taken",
+}
+_PIPELINE = "/v1/pipelines/{pipeline}"
+# What is not as its operation says.
+_OTHER: Mapping[tuple[str, str], Work] = {
+    ("GET", "/healthz"): Work.NONE,
+    ("GET", "/readyz"): Work.HEALTH,
+    ("GET", "/"): Work.NONE,
+    ("GET", "/docs"): Work.NONE,
+    ("GET", "/openapi.json"): Work.NONE,
+    ("GET", "/problems/{code}"): Work.NONE,
+    ("GET", "/assets"): Work.NONE,
+    METRICS_ROUTE: Work.LIST,
+    ("GET", "/v1/pipelines"): Work.LIST,
+    ("GET", "/v1/fleet"): Work.LIST,
+    ("GET", "/v1/me"): Work.LIST,
+    ("GET", f"{_PIPELINE}/profiles"): Work.LIST,
+    ("GET", f"{_PIPELINE}/decisions"): Work.LIST,
+    ("GET", f"{_PIPELINE}/history"): Work.LIST,
+    ("GET", f"{_PIPELINE}/record"): Work.VERIFY,
+    ("GET", "/v1/events"): Work.STREAM,
+    ("GET", "/v1/audit"): Work.STREAM,
+    ("GET", "/v1/experiments"): Work.LIST,
+    ("GET", "/v1/experiments/{experiment_id}/report"): Work.LIST,
+    ("POST", "/v1/experiments"): Work.EXPERIMENT,
+    ("POST", "/v1/experiments/{experiment_id}:cancel"): Work.WRITE,
+    ("DELETE", "/v1/experiments/{experiment_id}"): Work.WRITE,
+}
+
+
+def work_of(route: tuple[str, str]) -> Work:
+    """The work of a route; one that no row names counts by what it does."""
+    if route in _OTHER:
+        return _OTHER[route]
+    rule = RULES.get(route)
+    if rule is None or rule.operation is Operation.READ:
+        return Work.READ
+    return Work.SOLVE if rule.operation is Operation.WHAT_IF else Work.WRITE
+
+
+@asynccontextmanager
+async def admitted_to(limits: Limits, work: Work, scope: Scope, send: Send) -> AsyncIterator[Send]:
+    """Count the request and wait for its place; BusyError where there is none.
+
+    Within, answer by the `send` that this gives: a client that does not read a large answer is dropped.
+    """
+    client = client_of(scope)
+    if work in (Work.NONE, Work.HEALTH):
+        yield send
+        return
+    if work is Work.WRITE:
+        ration(limits.changing, "changing", client, scope)
+    elif work not in (Work.SOLVE, Work.EXPERIMENT):
+        # Those are counted by their routes, as expensive ones.
+        ration(limits.reads, "reading", client, scope)
+    async with _place(limits, work, client):
+        yield _in_time(send) if work is Work.LIST else send
+
+
+def _place(limits: Limits, work: Work, client: str) -> AbstractAsyncContextManager[None]:
+    match work:
+        case Work.READ:
+            return limits.quick.enter(client)
+        case Work.LIST:
+            return limits.lists.enter(client)
+        case Work.VERIFY:
+            return limits.verifying.enter(client)
+        case Work.WRITE | Work.EXPERIMENT:
+            return limits.changes.enter(client)
+        case _:
+            # Computations have their places where they compute, streams for as long as they are open.
+            return nullcontext()
+
+
+def _in_time(send: Send) -> Send:
+    async def timed(message: Message) -> None:
+        async with asyncio.timeout(SEND_S):
+            await send(message)
+
+    return timed
