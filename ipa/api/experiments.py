@@ -8,14 +8,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from ipa.adapters.files import pipeline_to_mapping
 from ipa.api.bodies import Body, Positive
 from ipa.api.gate import Admitted, Asker
 from ipa.api.jobs import UNKNOWN, Job, JobFault, JobPhase
-from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.ran import as_json, unpacked
 from ipa.api.reading import Using
 from ipa.api.seen import pipeline_named
@@ -38,6 +38,8 @@ MOST_S = 86_400
 # Some ten bytes each stay in memory until the run is over, and of one that waits a kilobyte meanwhile.
 MOST_REQUESTS = 5_000_000
 MOST_REPEATS = 20
+# A rate is some thirty bytes while it is kept.
+KEPT_RATES = 600
 # They are below.
 SEEDS = 2**32
 # When to look again; a run takes some seconds.
@@ -61,15 +63,16 @@ class ExperimentBody(Body):
 
     pipeline: str
     workload: str | None = None
-    rates_rps: Annotated[list[Rate], Field(min_length=1, max_length=MOST_S)] | None = None
-    policy: str = "ours"
-    objective: str | None = None
+    # The first rate that is none is enough to say: there may be as many as seconds in a day.
+    rates_rps: Annotated[list[Rate], Field(min_length=1, max_length=MOST_S, fail_fast=True)] | None = None
+    policy: Annotated[str, Field(max_length=100)] = "ours"
+    objective: Annotated[str, Field(max_length=100)] | None = None
     minutes: Annotated[float, Field(ge=1e-3, le=MOST_S / 60, strict=True)] | None = None
     times: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=SEEDS, strict=True)] = 0
     repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS, strict=True)] = 1
     spacing: Literal["poisson", "even", "burst"] = "poisson"
-    forecaster: str = "ladder"
+    forecaster: Annotated[str, Field(max_length=100)] = "ladder"
     capacity_cores: Positive | None = None
 
     @property
@@ -122,6 +125,8 @@ class ExperimentBody(Body):
 class ExperimentView:
     """An experiment: how far it is, and what came of it.
 
+    `asked` is the request; in the place of more than 600 rates of its own it has `rates_s`, how many there were.
+
     `result` has the figures of `ipa simulate -o json`: with `repeats` their means over the seeds, and beside
     them `intervals`, half the width of the 95 % interval of each. `fault` says why there are none. `report`
     is where its report is.
@@ -165,7 +170,7 @@ WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[Run], str]]] = {
 
 @router.post("", status_code=202, dependencies=[Rationed])
 def start_experiment(
-    services: Using, asker: Asker, body: ExperimentBody, response: Response
+    services: Using, asker: Asker, body: ExperimentBody, request: Request, response: Response
 ) -> ExperimentView:
     """Simulate a pipeline under a load, in a process of its own; its address (Location) tells how far it is.
 
@@ -176,7 +181,8 @@ def start_experiment(
     pipeline.objective(body.objective)
     rates = body.rates()
     spec = spec_of(services.settings, pipeline, services.profiles(pipeline.name), body, rates)
-    job = services.jobs.submit(body.model_dump(mode="json", exclude_unset=True), spec)
+    record = services.record_of(pipeline.name)
+    job = services.jobs.submit(_asked(body), spec, record=record, client=client_of(request.scope))
     response.headers["Location"] = f"/v1/experiments/{job.job_id}"
     return _shown(job, response)
 
@@ -271,8 +277,15 @@ def spec_of(
     }
 
 
+def _asked(body: ExperimentBody) -> dict[str, Any]:
+    """The request as it is kept: without rates that are too long to be kept of many."""
+    long = body.rates_rps is not None and len(body.rates_rps) > KEPT_RATES
+    asked = body.model_dump(mode="json", exclude_unset=True, exclude={"rates_rps"} if long else None)
+    return {**asked, "rates_s": len(body.rates_rps or ())} if long else asked
+
+
 def _is_seen(services: Services, job: Job) -> bool:
-    return job.asked["pipeline"] in services.pipelines
+    return services.sees(job.asked["pipeline"], job.key)
 
 
 def _job(services: Services, experiment_id: str) -> Job:

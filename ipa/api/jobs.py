@@ -7,8 +7,10 @@ import logging
 import subprocess
 import sys
 import threading
-from collections import deque
+import zlib
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -24,8 +26,15 @@ LOG = logging.getLogger(__name__)
 # The loops need the other core.
 RUNNING = 1
 WAITING = 16
+# Of these one client may have so many.
+WAITING_EACH = 4
+# What those that wait are made of, packed; a day of rates of its own is half a megabyte.
+WAITING_BYTES = 16 << 20
+WAITING_EACH_BYTES = 4 << 20
 # The newest that ended; each with its report is some ten kilobytes.
 KEPT = 200
+# All of them together; a run with thousands of changes has a report of half a megabyte.
+KEPT_BYTES = 16 << 20
 UNKNOWN = f"The newest {KEPT} are kept, until the service ends; GET /v1/experiments lists them."
 # A day of load at a few requests a second takes a minute.
 LONGEST_S = 900.0
@@ -73,12 +82,22 @@ class Job:
     result: Mapping[str, Any] | None = None
     fault: JobFault | None = None
     report: bytes | None = field(default=None, repr=False)
+    # That of its pipeline; empty for the one of the pipeline's name.
+    record: str = ""
+    # Who started it.
+    client: str = ""
+
+    @property
+    def key(self) -> str:
+        """The record of the pipeline that it is about."""
+        return self.record or str(self.asked["pipeline"])
 
 
 @dataclass
 class _Entry:
     job: Job
-    spec: Mapping[str, Any]
+    # Packed, and only until it is sent to its process: a day of rates takes some megabytes.
+    spec: bytes
     process: subprocess.Popen[str] | None = None
     timer: threading.Timer | None = field(default=None, repr=False)
 
@@ -97,24 +116,29 @@ class JobDesk:
         command: Sequence[str] = WORKER,
         waiting: int = WAITING,
         longest_s: float = LONGEST_S,
+        each: int = WAITING_EACH,
     ) -> None:
+        self._each = each
         self._clock, self._command, self._most, self._longest_s = clock, list(command), waiting, longest_s
         self._entries: dict[str, _Entry] = {}
         self._queue: deque[str] = deque()
         self._lock = threading.Lock()
+        # When a job of each client began last, as a count of those that began.
+        self._began: dict[str, int] = {}
         self._threads = 0
         self._closed = False
 
-    def submit(self, asked: Mapping[str, Any], spec: Mapping[str, Any]) -> Job:
-        """The new job; BusyError where too many wait."""
+    def submit(
+        self, asked: Mapping[str, Any], spec: Mapping[str, Any], *, record: str = "", client: str = ""
+    ) -> Job:
+        """The new job of that client, about the pipeline of that record; BusyError where too many wait."""
+        kept = packed(spec)
         with self._lock:
-            if len(self._queue) >= self._most:
-                raise BusyError(
-                    f"{len(self._queue)} experiments wait already",
-                    hint="Ask again once one has ended, or cancel one: GET /v1/experiments lists them.",
-                )
-            job = Job(uuid4().hex, asked, JobPhase.QUEUED, 0, self._clock.now())
-            self._entries[job.job_id] = _Entry(job, spec)
+            self._check_room(client, len(kept))
+            job = Job(
+                uuid4().hex, asked, JobPhase.QUEUED, 0, self._clock.now(), record=record, client=client
+            )
+            self._entries[job.job_id] = _Entry(job, kept)
             self._queue.append(job.job_id)
             self._forget_oldest()
             if self._threads < RUNNING:
@@ -146,6 +170,14 @@ class JobDesk:
         with self._lock:
             self._entries.pop(job_id, None)
 
+    def end_record(self, record: str) -> None:
+        """Cancel and forget the jobs about the pipeline of that record."""
+        with self._lock:
+            about = [job_id for job_id, entry in self._entries.items() if entry.job.key == record]
+        for job_id in about:
+            with suppress(NotFoundError):
+                self.forget(job_id)
+
     def close(self) -> None:
         """End what runs; no job begins any more."""
         with self._lock:
@@ -162,20 +194,54 @@ class JobDesk:
             )
         return self._entries[job_id]
 
+    def _check_room(self, client: str, size: int) -> None:
+        waiting = [self._entries[job_id] for job_id in self._queue]
+        mine = [each for each in waiting if each.job.client == client]
+        if len(mine) >= self._each or sum(len(each.spec) for each in mine) + size > WAITING_EACH_BYTES:
+            raise BusyError(
+                f"as many experiments of {client or 'one client'} wait as may",
+                hint="Ask again once one has ended, or cancel one: GET /v1/experiments lists them.",
+            )
+        if len(waiting) >= self._most or sum(len(each.spec) for each in waiting) + size > WAITING_BYTES:
+            raise BusyError("as many experiments wait as may", hint="Ask again once one has ended.")
+
     def _forget_oldest(self) -> None:
-        ended = [job_id for job_id, entry in self._entries.items() if entry.job.phase.is_end]
-        for job_id in ended[: max(len(ended) - KEPT, 0)]:
-            del self._entries[job_id]
+        """Of those that ended, forget the oldest of the client with the most, until they are few enough."""
+        ended = {job_id: entry.job for job_id, entry in self._entries.items() if entry.job.phase.is_end}
+        sizes = {job_id: _size(job) for job_id, job in ended.items()}
+        while len(ended) > KEPT or sum(sizes.values()) > KEPT_BYTES:
+            of = Counter[str]()
+            for job_id, job in ended.items():
+                # A share of the number, or of the bytes, whichever there is less of.
+                of[job.client] += max(KEPT_BYTES // KEPT, sizes[job_id])
+            greediest = of.most_common(1)[0][0]
+            oldest = next(job_id for job_id, job in ended.items() if job.client == greediest)
+            for mapping in (self._entries, ended, sizes):
+                del mapping[oldest]  # type: ignore[attr-defined]
+
+    def _next(self) -> _Entry:
+        """The first that waits of the client that began one longest ago."""
+        waiting = [self._entries[job_id] for job_id in self._queue]
+        entry = min(waiting, key=lambda each: self._began.get(each.job.client, 0))
+        self._queue.remove(entry.job.job_id)
+        newest = max(self._began.values(), default=0)
+        clients = {each.job.client for each in waiting}
+        self._began = {name: at for name, at in self._began.items() if name in clients}
+        self._began[entry.job.client] = newest + 1
+        return entry
 
     def _end(self, entry: _Entry, phase: JobPhase, **values: Any) -> None:
         """With the lock held."""
         entry.job = replace(entry.job, phase=phase, ended_at=self._clock.now(), **values)
         if entry.job.job_id in self._queue:
             self._queue.remove(entry.job.job_id)
+        # What it was made of is of no use any more.
+        entry.spec = b""
         if entry.timer is not None:
             entry.timer.cancel()
         if entry.process is not None:
             entry.process.kill()
+        self._forget_oldest()
 
     def _work(self) -> None:
         """Run what waits, one after the other, until nothing waits."""
@@ -184,7 +250,7 @@ class JobDesk:
                 if self._closed or not self._queue:
                     self._threads -= 1
                     return
-                entry = self._entries[self._queue.popleft()]
+                entry = self._next()
                 entry.job = replace(entry.job, phase=JobPhase.RUNNING, started_at=self._clock.now())
             try:
                 self._run(entry)
@@ -214,11 +280,12 @@ class JobDesk:
             finally:
                 timer.cancel()
                 process.kill()
+                entry.process = entry.timer = None
 
     def _follow(self, entry: _Entry, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None and process.stdout is not None
         try:
-            process.stdin.write(json.dumps(entry.spec) + "\n")
+            process.stdin.write(_sent(entry) + "\n")
             process.stdin.flush()
             for line in process.stdout:
                 self._heard(entry, json.loads(line))
@@ -247,3 +314,14 @@ class JobDesk:
         with self._lock:
             if not entry.job.phase.is_end:
                 self._end(entry, JobPhase.FAILED, fault=fault)
+
+
+def _sent(entry: _Entry) -> str:
+    """What its process is told, which is not kept."""
+    spec, entry.spec = entry.spec, b""
+    return zlib.decompress(spec).decode() if spec else ""
+
+
+def _size(job: Job) -> int:
+    """About how many bytes of it are kept."""
+    return 2048 + len(job.report or b"") + len(json.dumps(job.result))

@@ -116,7 +116,7 @@ class _Jobs(JobDesk):
         super().__init__(VirtualClock(), ("true",), waiting=1000)
         for name in ("ocr", HIDDEN):
             job = Job(experiment_of(name), {"pipeline": name}, JobPhase.DONE, 100, NOW)
-            self._entries[job.job_id] = _Entry(job, {})
+            self._entries[job.job_id] = _Entry(job, b"")
 
 
 def two_namespaces(ticks: int = 12) -> TwoNamespaces:

@@ -15,7 +15,7 @@ export const isEnded = (one) => ENDS.has(one.phase);
 
 /** The load that was asked for, in words. */
 export function loadOf(asked) {
-  const load = asked.workload ?? `${asked.rates_rps?.length ?? 0} s of own rates`;
+  const load = asked.workload ?? `${asked.rates_s ?? asked.rates_rps?.length ?? 0} s of own rates`;
   const parts = [asked.minutes === undefined || asked.minutes === null ? "" : `${plain(asked.minutes)} min`, (asked.times ?? 1) === 1 ? "" : `× ${plain(asked.times)}`];
   return [load, ...parts].filter(Boolean).join(", ");
 }
