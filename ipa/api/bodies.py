@@ -38,6 +38,10 @@ def _as_text(value: object) -> object:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 Person = Annotated[str, Field(max_length=253)]
+# Of stages, variants, objectives, decisions: as long as a Kubernetes name may be.
+Name = Annotated[str, Field(max_length=253)]
+# More than any pipeline has of anything. The first fault of a longer list is enough to say.
+MOST_LISTED = 1000
 Reason = Annotated[str, Field(max_length=1000)]
 # A year; a longer pause is one without an end.
 LONGEST_PAUSE_S = 366 * 86400
@@ -68,7 +72,9 @@ class BoundsBody(Body):
     cores: Positive | None = None
     min_replicas: Count | None = None
     max_replicas: Count | None = None
-    batch_sizes: Annotated[list[Count], Field(min_length=1)] | None = None
+    batch_sizes: (
+        Annotated[list[Count], Field(min_length=1, max_length=MOST_LISTED, fail_fast=True)] | None
+    ) = None
     accuracy_floor: Ratio | None = None
     transition_cores: Positive | None = None
 
@@ -107,7 +113,7 @@ class PlanBody(Body):
     """A what-if: nothing is written. `rate_rps` defaults to the forecast's upper quantile now."""
 
     rate_rps: RateRps | None = None
-    objective: str | None = None
+    objective: Name | None = None
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
     solver: Literal["auto", "gurobi", "highs", "exact"] = "auto"
@@ -155,7 +161,7 @@ class ModeBody(Asked):
 class PinBody(Asked):
     """What is fixed of one stage; what is absent is free."""
 
-    variant: str | None = None
+    variant: Name | None = None
     batch_size: Count | None = None
     cores: Positive | None = None
     replicas: Count | None = None
@@ -194,8 +200,8 @@ class FreezeBody(Asked):
 class ConfigBody(Body):
     """What one stage shall run."""
 
-    stage: str
-    variant: str
+    stage: Name
+    variant: Name
     batch_size: Count
     cores: Positive
     replicas: Count
@@ -205,7 +211,7 @@ class ConfigBody(Body):
 class ApplyBody(Asked):
     """A configuration for every stage of the pipeline; or several, one after the other, with their shares."""
 
-    configs: Annotated[list[ConfigBody], Field(min_length=1)]
+    configs: Annotated[list[ConfigBody], Field(min_length=1, max_length=MOST_LISTED)]
 
     def checked(self, pipeline: Pipeline) -> tuple[StageConfig, ...]:
         """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
@@ -219,7 +225,7 @@ class ApplyPlanBody(Asked):
 class RollbackBody(Asked):
     """Back to what ran after the decision `to`; without it, to what ran before the last change."""
 
-    to: str | None = None
+    to: Name | None = None
 
 
 def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:

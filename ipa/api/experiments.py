@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from ipa.adapters.files import pipeline_to_mapping
-from ipa.api.bodies import Body, Positive
+from ipa.api.bodies import Body, Name, Positive
 from ipa.api.gate import Admitted, Asker
 from ipa.api.jobs import UNKNOWN, Job, JobFault, JobPhase
 from ipa.api.limits import JsonRoute, Rationed, client_of
@@ -61,18 +61,18 @@ class ExperimentBody(Body):
     `repeats` is how many seeds it runs with, `seed` and those that follow.
     """
 
-    pipeline: str
-    workload: str | None = None
+    pipeline: Name
+    workload: Name | None = None
     # The first rate that is none is enough to say: there may be as many as seconds in a day.
     rates_rps: Annotated[list[Rate], Field(min_length=1, max_length=MOST_S, fail_fast=True)] | None = None
-    policy: Annotated[str, Field(max_length=100)] = "ours"
-    objective: Annotated[str, Field(max_length=100)] | None = None
+    policy: Name = "ours"
+    objective: Name | None = None
     minutes: Annotated[float, Field(ge=1e-3, le=MOST_S / 60, strict=True)] | None = None
     times: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=SEEDS, strict=True)] = 0
     repeats: Annotated[int, Field(ge=1, le=MOST_REPEATS, strict=True)] = 1
     spacing: Literal["poisson", "even", "burst"] = "poisson"
-    forecaster: Annotated[str, Field(max_length=100)] = "ladder"
+    forecaster: Name = "ladder"
     capacity_cores: Positive | None = None
 
     @property
@@ -125,8 +125,7 @@ class ExperimentBody(Body):
 class ExperimentView:
     """An experiment: how far it is, and what came of it.
 
-    `asked` is the request; in the place of more than 600 rates of its own it has `rates_s`, how many there were.
-
+    `asked` is the request; in the place of more than 600 rates of its own it has `rates_s`, their number.
     `result` has the figures of `ipa simulate -o json`: with `repeats` their means over the seeds, and beside
     them `intervals`, half the width of the 95 % interval of each. `fault` says why there are none. `report`
     is where its report is.

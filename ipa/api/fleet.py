@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from ipa.api.bodies import Body, Positive, RateRps
+from ipa.api.bodies import Body, Name, Positive, RateRps
 from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute, Rationed
 from ipa.api.live import LiveState
@@ -99,9 +99,9 @@ class FleetView:
 class MemberBody(Body):
     """A pipeline of the fleet; without a rate it is planned for its forecast."""
 
-    pipeline: str
+    pipeline: Name
     rate_rps: RateRps | None = None
-    objective: str | None = None
+    objective: Name | None = None
     weight: Positive = 1.0
     priority: Annotated[
         int,

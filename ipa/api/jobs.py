@@ -135,9 +135,7 @@ class JobDesk:
         kept = packed(spec)
         with self._lock:
             self._check_room(client, len(kept))
-            job = Job(
-                uuid4().hex, asked, JobPhase.QUEUED, 0, self._clock.now(), record=record, client=client
-            )
+            job = Job(uuid4().hex, asked, JobPhase.QUEUED, 0, self._clock.now(), record=record, client=client)
             self._entries[job.job_id] = _Entry(job, kept)
             self._queue.append(job.job_id)
             self._forget_oldest()
@@ -217,7 +215,7 @@ class JobDesk:
             greediest = of.most_common(1)[0][0]
             oldest = next(job_id for job_id, job in ended.items() if job.client == greediest)
             for mapping in (self._entries, ended, sizes):
-                del mapping[oldest]  # type: ignore[attr-defined]
+                del mapping[oldest]
 
     def _next(self) -> _Entry:
         """The first that waits of the client that began one longest ago."""

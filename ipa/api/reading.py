@@ -121,15 +121,18 @@ def options_of(pipeline: Pipeline, body: PlanBody) -> dict[str, Any]:
     }
 
 
-@router.get("/pipelines/{pipeline}/decisions", tags=["decisions"])
-def list_decisions(pipeline: Recorded, services: Using, wanted: Paged) -> DecisionPage:
-    """Every decision, holds included, newest first; those of a policy beside it for PIPELINE@POLICY."""
+@router.get("/pipelines/{pipeline}/decisions", tags=["decisions"], response_model=DecisionPage)
+def list_decisions(pipeline: Recorded, services: Using, wanted: Paged) -> Response:
+    """Every decision, holds included, newest first; those of a policy beside it for PIPELINE@POLICY.
+
+    A page ends early after 2 MB; `next_before`, and Link, say where the next one begins.
+    """
     return wanted.page(services, pipeline, applied_only=False)
 
 
-@router.get("/pipelines/{pipeline}/history", tags=["decisions"])
-def list_history(pipeline: Recorded, services: Using, wanted: Paged) -> DecisionPage:
-    """The decisions that changed the pipeline, newest first."""
+@router.get("/pipelines/{pipeline}/history", tags=["decisions"], response_model=DecisionPage)
+def list_history(pipeline: Recorded, services: Using, wanted: Paged) -> Response:
+    """The decisions that changed the pipeline, newest first. Pages end as those of decisions do."""
     return wanted.page(services, pipeline, applied_only=True)
 
 

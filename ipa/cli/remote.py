@@ -139,7 +139,7 @@ def history(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """List what was changed and why, newest first."""
-    from ipa.cli.source import of, source
+    from ipa.cli.source import decisions_of, of, source
     from ipa.cli.status_text import history_table
 
     with source(at, namespace=namespace) as service:
@@ -148,7 +148,7 @@ def history(
             found = f"{record['decisions']} decisions of {pipeline}, each as it was recorded"
             show(output, record, found, f"head to keep elsewhere: {record['head']}")
             return
-        page = service.get(of(pipeline, "decisions" if all_ else "history"), limit=limit, before=before)
+        page = decisions_of(service, pipeline, "decisions" if all_ else "history", limit, before)
     show(output, page, history_table(page["decisions"]))
 
 

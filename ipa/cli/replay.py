@@ -78,10 +78,9 @@ def _one(service: Source, pipeline: str, decision_id: str) -> dict[str, Any]:
 
 
 def _newest(service: Source, pipeline: str, limit: int, before: str | None) -> list[dict[str, Any]]:
-    from ipa.cli.source import of
+    from ipa.cli.source import decisions_of
 
-    page = service.get(of(pipeline, "decisions"), limit=limit, before=before, inputs=False)
-    return list(page["decisions"])
+    return list(decisions_of(service, pipeline, "decisions", limit, before, inputs=False)["decisions"])
 
 
 def _all(

@@ -185,6 +185,19 @@ def _shown(at: str) -> str:
     return re.sub(r"//[^/@]*@", "//", at)
 
 
+def decisions_of(
+    service: Source, pipeline: str, kind: str, limit: int, before: str | None, **more: Any
+) -> dict[str, Any]:
+    """The `limit` decisions before that one, over as many pages as the service makes of them."""
+    found: list[Any] = []
+    while True:
+        page = service.get(of(pipeline, kind), limit=limit - len(found), before=before, **more)
+        found += page["decisions"]
+        before = page["next_before"]
+        if before is None or len(found) >= limit:
+            return {"decisions": found, "next_before": before}
+
+
 def of(pipeline: str, *rest: str) -> str:
     """The address of something of that pipeline."""
     return "/".join(["pipelines", quote(pipeline, safe=""), *rest])
