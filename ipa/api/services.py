@@ -41,8 +41,10 @@ class Authenticator(Protocol):
         """Whether it is the one to ask of that token, by its form."""
         ...
 
-    def identify(self, token: str, *, fresh: bool) -> Identity | None:
+    def identify(self, token: str, *, fresh: bool, within_s: float = ...) -> Identity | None:
         """Whose it is, None where it does not hold; `fresh`: not by what was said before.
+
+        Otherwise by what was said at most `within_s` ago, where an answer is kept at all.
 
         UnavailableError where it cannot be found out.
         """

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ipa.adapters.identity.few import Few
 from ipa.control.ports import Clock
 from ipa.model.errors import ConfigurationError, UnavailableError
 
@@ -27,6 +28,9 @@ STALE_S = 3600.0
 # A token that names a key we do not know makes us look again, but not for every such token.
 RETRY_S = 30.0
 TIMEOUT_S = 5.0
+# So long a request waits for keys, and so many of them at once: each holds a thread.
+PATIENCE_S = 2.0
+MOST_WAITING = 4
 # A key is a kilobyte.
 LONGEST_BYTES = 1 << 20
 # None that checks with what it signs with: whoever has a public key could then sign.
@@ -45,8 +49,29 @@ def source_fault(source: str) -> str:
     return ""
 
 
+class _Read:
+    """A read of the keys under way, in a thread of its own."""
+
+    def __init__(self, began_s: float) -> None:
+        self.began_s = began_s
+        self.ended = threading.Event()
+        # Somebody waited for it as long as anybody does.
+        self.is_late = False
+        self.client: httpx.Client | None = None
+
+    def abandon(self) -> None:
+        """Have it fail at its next byte."""
+        self.ended.set()
+        if self.client is not None:
+            self.client.close()
+
+
 class Jwks:
-    """The key set at `source`: a file, or an address that does not redirect; else ConfigurationError."""
+    """The key set at `source`: a file, or an address that does not redirect; else ConfigurationError.
+
+    Keys are read by one thread, however many ask. Old keys hold meanwhile; for a key that is not known yet a
+    few callers wait a moment, and none once one of them has waited in vain.
+    """
 
     def __init__(self, source: str, clock: Clock, transport: httpx.BaseTransport | None = None) -> None:
         fault = source_fault(source)
@@ -55,9 +80,10 @@ class Jwks:
             raise ConfigurationError(f"IPA_OIDC_JWKS {fault}")
         self._source, self._clock, self._transport = source, clock, transport
         self._lock = threading.Lock()
+        self._waiting = Few(MOST_WAITING, "the OIDC issuer")
         self._keys: Sequence[PyJWK] = ()
         self._read_s: float | None = None
-        self._tried_s: float | None = None
+        self._read: _Read | None = None
 
     def key(self, key_id: str | None) -> PyJWK | None:
         """The key of that id, or without one the only key; None where there is none.
@@ -66,9 +92,16 @@ class Jwks:
         """
         with self._lock:
             now_s = self._clock.monotonic_s()
-            if self._read_s is None or now_s - self._read_s > KEEP_S or self._find(key_id) is None:
-                self._refresh(now_s)
-            if self._read_s is None or now_s - self._read_s > STALE_S:
+            found = self._find(key_id)
+            is_new = self._read_s is not None and now_s - self._read_s <= KEEP_S
+            read = None if is_new and found else self._reading(now_s)
+            is_usable = self._read_s is not None and now_s - self._read_s <= STALE_S
+        if found is not None and is_usable:
+            return found
+        if read is not None:
+            self._wait(read)
+        with self._lock:
+            if self._read_s is None or self._clock.monotonic_s() - self._read_s > STALE_S:
                 raise UnavailableError("the keys of the OIDC issuer cannot be read")
             return self._find(key_id)
 
@@ -77,24 +110,42 @@ class Jwks:
             return self._keys[0] if len(self._keys) == 1 else None
         return next((key for key in self._keys if key.key_id == key_id), None)
 
-    def _refresh(self, now_s: float) -> None:
-        if self._tried_s is not None and now_s - self._tried_s < RETRY_S:
-            return
-        self._tried_s = now_s
-        try:
-            self._keys = _usable(json.loads(self._read()))
-        except (OSError, ValueError, RecursionError, httpx.HTTPError) as error:
-            LOG.warning("the keys of the OIDC issuer cannot be read: %s", type(error).__name__)
-            return
-        self._read_s = now_s
+    def _reading(self, now_s: float) -> _Read | None:
+        """The read under way, begun now where the last one is long enough ago; None where it is not."""
+        last = self._read
+        if last is not None and now_s - last.began_s < RETRY_S:
+            return None if last.ended.is_set() else last
+        if last is not None:
+            last.abandon()
+        self._read = read = _Read(now_s)
+        threading.Thread(target=self._refresh, args=(read,), name="jwks", daemon=True).start()
+        return read
 
-    def _read(self) -> bytes:
+    def _wait(self, read: _Read) -> None:
+        """Wait for the read; UnavailableError where it takes too long, or too many wait."""
+        with self._waiting.place():
+            if read.is_late or not read.ended.wait(PATIENCE_S):
+                read.is_late = True
+                raise UnavailableError("the OIDC issuer does not answer when asked for its keys")
+
+    def _refresh(self, read: _Read) -> None:
+        try:
+            keys = _usable(json.loads(self._body(read)))
+            with self._lock:
+                if self._read is read:
+                    self._keys, self._read_s = keys, self._clock.monotonic_s()
+        except (OSError, ValueError, RecursionError, RuntimeError, httpx.HTTPError) as error:
+            LOG.warning("the keys of the OIDC issuer cannot be read: %s", type(error).__name__)
+        finally:
+            read.ended.set()
+
+    def _body(self, read: _Read) -> bytes:
         if urlsplit(self._source).scheme not in ("https", "http"):
             return Path(self._source).read_bytes()
         options: dict[str, Any] = {"timeout": TIMEOUT_S, "follow_redirects": False, "trust_env": False}
         with (
-            httpx.Client(transport=self._transport, **options) as client,
-            client.stream("GET", self._source) as answer,
+            httpx.Client(transport=self._transport, **options) as read.client,
+            read.client.stream("GET", self._source) as answer,
         ):
             if answer.status_code != 200:
                 raise ValueError(f"HTTP {answer.status_code}")

@@ -21,7 +21,7 @@ class KeyIdentities:
         """What begins as keys do. Nobody else ever gets to see it."""
         return token.startswith(PREFIX)
 
-    def identify(self, token: str, *, fresh: bool) -> Identity | None:
+    def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:
         """Who holds that key; None where there is none. UnavailableError where the store does not answer."""
         key = self._keys.find(token)
         if key is None:

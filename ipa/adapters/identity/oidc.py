@@ -47,7 +47,7 @@ class OidcIdentities:
             return False
         return bool(claims.get("iss") == self._issuer.issuer)
 
-    def identify(self, token: str, *, fresh: bool) -> Identity | None:
+    def identify(self, token: str, *, fresh: bool, within_s: float = 0.0) -> Identity | None:
         """Who the token says, with the roles that its claims map to; None where it does not hold.
 
         UnavailableError where the issuer's keys cannot be read.

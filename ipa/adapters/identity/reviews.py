@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ipa.adapters.identity.few import Few
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
 from ipa.adapters.kube.watchers import places_of
@@ -22,6 +23,9 @@ from ipa.model.pipeline import Pipeline
 LOG = logging.getLogger(__name__)
 # So long a read may go by what the cluster said before. Writes always ask.
 KEEP_S = 60.0
+# A review takes some milliseconds. Who asks waits no longer, and only so many do, each with a thread.
+DEADLINE_S = 3.0
+MOST_WAITING = 6
 # Each is some hundred bytes.
 MOST_KEPT = 1024
 # What one has to be allowed with SeldonDeployments for each operation: who may see or change them by
@@ -41,19 +45,20 @@ T = TypeVar("T")
 class _Kept(Generic[T]):
     """The newest answers by question, each for KEEP_S."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, waiting: Few) -> None:
+        self._clock, self._waiting = clock, waiting
         self._lock = threading.Lock()
         self._answers: OrderedDict[Any, tuple[float, T]] = OrderedDict()
 
-    def get(self, question: Any, ask: Callable[[], T], *, fresh: bool) -> T:
-        """What `ask` said, now or (unless `fresh`) a while ago."""
+    def get(self, question: Any, ask: Callable[[], T], *, within_s: float) -> T:
+        """What `ask` said, now or at most so long ago; 0 for now."""
         now_s = self._clock.monotonic_s()
         with self._lock:
             kept = self._answers.get(question)
-        if kept is not None and not fresh and now_s - kept[0] <= KEEP_S:
+        if kept is not None and within_s > 0.0 and now_s - kept[0] <= within_s:
             return kept[1]
-        answer = ask()
+        with self._waiting.place():
+            answer = ask()
         with self._lock:
             # From when it was asked: it may have changed while the answer was on its way.
             self._answers[question] = (now_s, answer)
@@ -77,20 +82,25 @@ class KubeIdentities:
     """Asks the cluster. `audience`: tokens must be made for it; empty for the API server's own."""
 
     def __init__(self, client: KubeClient, clock: Clock, audience: str = "") -> None:
-        self._client, self._audience = client, audience
-        self._users: _Kept[_User | None] = _Kept(clock)
-        self._rights: _Kept[bool] = _Kept(clock)
+        self._client, self._audience = client.within(min(client.timeout_s, DEADLINE_S)), audience
+        waiting = Few(MOST_WAITING, "the cluster")
+        self._users: _Kept[_User | None] = _Kept(clock, waiting)
+        self._rights: _Kept[bool] = _Kept(clock, waiting)
 
     def takes(self, token: str) -> bool:
         """What is no key of ours: the cluster knows other forms than we do."""
         return bool(token) and not token.startswith(PREFIX)
 
-    def identify(self, token: str, *, fresh: bool) -> Identity | None:
-        """Whose token it is; None where it is nobody's. UnavailableError where the cluster does not say."""
+    def identify(self, token: str, *, fresh: bool, within_s: float = KEEP_S) -> Identity | None:
+        """Whose token it is; None where it is nobody's. UnavailableError where the cluster does not say.
+
+        By what it said now if `fresh`, else at most `within_s` ago.
+        """
+        within_s = 0.0 if fresh else within_s
         # What is kept could be read in a dump of memory; a digest lets nobody in.
         question = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        user = self._users.get(question, lambda: self._review(token), fresh=fresh)
-        return _Reviewed(user, self._may, fresh) if user else None
+        user = self._users.get(question, lambda: self._review(token), within_s=within_s)
+        return _Reviewed(user, self._may, within_s) if user else None
 
     def _review(self, token: str) -> _User | None:
         spec: dict[str, Any] = {"token": token}
@@ -106,13 +116,13 @@ class KubeIdentities:
         return _user(status.get("user"))
 
     def _may(
-        self, user: _User, operation: Operation, namespace: str, pipeline: Pipeline | None, fresh: bool
+        self, user: _User, operation: Operation, namespace: str, pipeline: Pipeline | None, within_s: float
     ) -> bool:
         verb = VERBS[operation]
 
         def may(name: str) -> bool:
             question = (user, verb, namespace, name)
-            return self._rights.get(question, lambda: self._allowed(*question), fresh=fresh)
+            return self._rights.get(question, lambda: self._allowed(*question), within_s=within_s)
 
         return all(may(name) for name in _names(verb, pipeline))
 
@@ -139,8 +149,8 @@ class _Reviewed:
     """Someone whose rights the cluster knows."""
 
     user: _User
-    ask: Callable[[_User, Operation, str, Pipeline | None, bool], bool]
-    fresh: bool
+    ask: Callable[[_User, Operation, str, Pipeline | None, float], bool]
+    within_s: float
 
     @property
     def name(self) -> str:
@@ -149,7 +159,9 @@ class _Reviewed:
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
         """Whether the cluster lets them do the like with SeldonDeployments there, or with the pipeline's."""
-        return self.ask(self.user, operation, namespace, pipeline, self.fresh and operation.writes)
+        # What only shows what there is goes by what was said a while ago, also in a request that writes.
+        within_s = self.within_s if self.within_s > 0.0 or operation.writes else KEEP_S
+        return self.ask(self.user, operation, namespace, pipeline, within_s)
 
 
 def _names(verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
