@@ -44,6 +44,10 @@ class Settings:
     # Megabytes that the process of an experiment may take, beside those of the service: one that takes more,
     # since requests pile up in it, is ended and says so. One of 20 minutes takes about 200.
     experiment_memory_mb: float = 512.0
+    # Names that pipelines given over the API may have: any that is free; or (prefixed), for callers that may
+    # not define in every namespace, only their namespace or what begins with it and a hyphen. Then a refused
+    # name tells nobody what other namespaces have.
+    api_names: str = "any"
     # How it is known who asks: keys (`ipa key`), oidc, kubernetes, or several with commas between. Empty:
     # nobody has to say, and only this machine is listened to.
     auth: str = ""
@@ -213,6 +217,7 @@ CHOICES = {
     "webhook_networks": ("public", "private"),
     "webhook_events": ("changes", "all"),
     "metrics_access": ("open", "token"),
+    "api_names": ("any", "prefixed"),
 }
 # Who can say who asks.
 AUTHENTICATORS = ("keys", "oidc", "kubernetes")

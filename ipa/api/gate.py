@@ -21,8 +21,8 @@ from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where
 from ipa.api.seen import pipeline_named, seen_by
 from ipa.api.services import Services
 from ipa.api.work import Work, admitted_to, work_of
-from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation
-from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
+from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation, looks_vouched
+from ipa.model.errors import ForbiddenError, InputError, IpaError, Problem, UnauthenticatedError
 from ipa.model.pipeline import Pipeline
 
 LOG = logging.getLogger(__name__)
@@ -57,7 +57,13 @@ class Admitted:
         return body.model_copy(update={"by": self.name(body.by)})
 
     def name(self, said: str) -> str:
-        """Who acts: who asks, or who they say where nobody has to say who they are."""
+        """The name to record: the identity's, or the one that is said where nobody has to say who they are.
+
+        InputError for one that has the form of an identity that somebody vouches for.
+        """
+        if not self.identity.name and looks_vouched(said):
+            message = f"{said!r} has the form of an identity, which takes a token; give a plain name"
+            raise InputError("a name that cannot be recorded", problems=[Problem(message, pointer="/by")])
         return self.identity.name or said
 
 

@@ -12,7 +12,13 @@ from ipa.model.access import EVERYWHERE, Identity, Operation
 from ipa.model.pipeline import Pipeline
 
 # What a role may allow with some pipelines by their names.
-OF_ONE = (Operation.CONTROL, Operation.APPLY)
+OF_ONE = (
+    Operation.CONTROL,
+    Operation.APPLY,
+    Operation.REPLACE,
+    Operation.AMEND,
+    Operation.REMOVE,
+)
 # A cluster is asked of each name: of more pipelines than these it is told what holds for their namespaces.
 MOST_NAMED = 50
 router = APIRouter(prefix="/v1", tags=["health"])

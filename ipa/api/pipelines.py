@@ -37,8 +37,8 @@ from ipa.api.services import Services
 from ipa.api.views import Origin, PipelineList, PipelineView, pipeline_view
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Deed, Said
-from ipa.model.access import Operation
-from ipa.model.errors import InputError, Problem
+from ipa.model.access import EVERYWHERE, Operation
+from ipa.model.errors import ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 
@@ -150,6 +150,7 @@ def create_pipeline(
     """
     pipeline = pipeline_in(document)
     asker.must(Operation.DEFINE, pipeline.namespace)
+    _check_name(asker, pipeline)
     services.given.give(pipeline, Said(Deed.GIVE, asker.name(by), reason))
     LOG.info("pipeline %s was given by %s", pipeline.name, asker.name(by) or "someone")
     response.headers["Location"] = f"/v1/pipelines/{pipeline.name}"
@@ -162,7 +163,7 @@ def replace_pipeline(
 ) -> PipelineView:
     """Replace a pipeline that was given over the API; its loop starts anew at once."""
     change.check(pipeline)
-    return _replaced(change, pipeline, pipeline_in(document), response)
+    return _replaced(change, pipeline, pipeline_in(document), Operation.REPLACE, response)
 
 
 @changing.patch(
@@ -179,7 +180,7 @@ def patch_pipeline(pipeline: Named, change: Asked, patch: PatchBody, response: R
     """Change parts of a pipeline that was given over the API: a JSON merge patch of its file."""
     change.check(pipeline)
     wanted = pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
-    return _replaced(change, pipeline, wanted, response)
+    return _replaced(change, pipeline, wanted, Operation.AMEND, response)
 
 
 @changing.delete("/{pipeline}")
@@ -231,12 +232,18 @@ def _shown(services: Services, pipeline: Pipeline, response: Response) -> Pipeli
     return view_of(services, pipeline)
 
 
-def _replaced(change: Change, old: Pipeline, new: Pipeline, response: Response) -> PipelineView:
+def _replaced(
+    change: Change, old: Pipeline, new: Pipeline, operation: Operation, response: Response
+) -> PipelineView:
     if new.name != old.name:
         problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
         raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
-    # It may come to another namespace than that of the one it replaces.
-    change.asker.must(Operation.DEFINE, new.namespace)
+    if new.namespace == old.namespace:
+        # It may name another SeldonDeployment than the one that it replaces, with images of its own.
+        change.asker.must(operation, new.namespace, new)
+    else:
+        _check_name(change.asker, new)
+        change.asker.must(Operation.DEFINE, new.namespace)
     services, said = change.asker.services, change.said(Deed.REPLACE)
     with _one_at_a_time:
         # Again, now that nobody else can come between.
@@ -244,6 +251,24 @@ def _replaced(change: Change, old: Pipeline, new: Pipeline, response: Response) 
         services.given.give(new, said)
         LOG.info("pipeline %s was replaced by %s", new.name, said.by or "someone")
         return _shown(services, new, response)
+
+
+def _check_name(asker: Admitted, pipeline: Pipeline) -> None:
+    """ForbiddenError for a name that the asker may not give, in one form for every reason.
+
+    Names are unique in the service. One that is taken where the asker sees nothing is not told from one that
+    is kept for another namespace (`IPA_API_NAMES=prefixed`).
+    """
+    services, name, namespace = asker.services, pipeline.name, pipeline.namespace
+    taken = services.given.pipelines.get(name)
+    is_hidden = taken is not None and not asker.identity.may(Operation.READ, taken.namespace)
+    is_free = asker.identity.may(Operation.DEFINE, EVERYWHERE)
+    is_reserved = services.settings.api_names == "prefixed" and not is_free
+    if is_hidden or (is_reserved and name != namespace and not name.startswith(f"{namespace}-")):
+        raise ForbiddenError(
+            f"a pipeline of the namespace {namespace} may not be called {name!r}",
+            hint=f"Take another name; those that begin with {namespace}- are for that namespace.",
+        )
 
 
 def _check_place(profile: StageProfile, pipeline: Pipeline, stage: str) -> None:

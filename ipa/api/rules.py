@@ -34,7 +34,9 @@ WHAT_IF = Rule(Operation.WHAT_IF)
 CONTROL = Rule(Operation.CONTROL)
 APPLY = Rule(Operation.APPLY)
 SEEN = Rule(Operation.READ, Where.SEEN)
-DEFINE = Rule(Operation.DEFINE)
+REPLACE = Rule(Operation.REPLACE)
+AMEND = Rule(Operation.AMEND)
+REMOVE = Rule(Operation.REMOVE)
 # Of the pipeline that the body, the plan, the decision or the experiment is about: the route itself looks.
 ANY_WHAT_IF = Rule(Operation.WHAT_IF, Where.SEEN)
 ANY_APPLY = Rule(Operation.APPLY, Where.SEEN)
@@ -60,10 +62,10 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("GET", f"{PIPELINE}/export"): READ,
     ("GET", f"{PIPELINE}/forecast"): READ,
     ("POST", "/v1/pipelines"): ANY_DEFINE,
-    ("PUT", PIPELINE): DEFINE,
-    ("PATCH", PIPELINE): DEFINE,
-    ("DELETE", PIPELINE): DEFINE,
-    ("PUT", f"{PIPELINE}/profiles/{{stage}}"): DEFINE,
+    ("PUT", PIPELINE): REPLACE,
+    ("PATCH", PIPELINE): AMEND,
+    ("DELETE", PIPELINE): REMOVE,
+    ("PUT", f"{PIPELINE}/profiles/{{stage}}"): REPLACE,
     ("GET", f"{PIPELINE}/status"): READ,
     ("GET", f"{PIPELINE}/profiles"): READ,
     ("GET", f"{PIPELINE}/profiles/{{stage}}"): READ,

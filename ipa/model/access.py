@@ -11,6 +11,9 @@ from ipa.model.pipeline import Pipeline
 
 # In place of a namespace: all of them, also those to come.
 EVERYWHERE = "*"
+# What the name of an identity begins with, and a colon: whoever vouches for it. So a token of an issuer can
+# never name what looks like a key or a user of the cluster.
+VOUCHERS = ("key", "oidc", "kubernetes")
 # A Kubernetes name's longest; records and logs hold it whole.
 LONGEST_NAME = 253
 
@@ -31,6 +34,9 @@ class Operation(StrEnum):
     CONTROL = "control"
     APPLY = "apply"
     DEFINE = "define"
+    REPLACE = "replace"
+    AMEND = "amend"
+    REMOVE = "remove"
     OPERATE = "operate"
 
     @property
@@ -46,6 +52,9 @@ NEEDS: Mapping[Operation, Role] = {
     Operation.CONTROL: Role.OWNER,
     Operation.APPLY: Role.OWNER,
     Operation.DEFINE: Role.OWNER,
+    Operation.REPLACE: Role.OWNER,
+    Operation.AMEND: Role.OWNER,
+    Operation.REMOVE: Role.OWNER,
     Operation.OPERATE: Role.OPERATOR,
 }
 COVERS: Mapping[Operation, str] = {
@@ -53,7 +62,10 @@ COVERS: Mapping[Operation, str] = {
     Operation.WHAT_IF: "plans and explanations, which change nothing",
     Operation.CONTROL: "mode, pause, pins, freezes",
     Operation.APPLY: "run a configuration, roll back",
-    Operation.DEFINE: "create, replace and remove pipelines",
+    Operation.DEFINE: "create pipelines, with the images that they run",
+    Operation.REPLACE: "replace pipelines and profiles",
+    Operation.AMEND: "change parts of pipelines",
+    Operation.REMOVE: "remove pipelines",
     Operation.OPERATE: "what concerns every namespace: budgets, settings",
 }
 _ORDER = tuple(Role)
@@ -117,6 +129,27 @@ class Holder:
 LOCAL = Holder("", (Grant(Role.OPERATOR),))
 # Who did not say who they are where one has to: sees what is open to all.
 NOBODY = Holder("")
+
+
+def key_name(name: str, key_id: str) -> str:
+    """The identity of a key: two keys of one name are told apart."""
+    return f"key:{name}#{key_id}"
+
+
+def oidc_name(issuer: str, subject: str) -> str:
+    """The identity of an issuer's user; no issuer's address has a # in it."""
+    return f"oidc:{issuer.partition('://')[2] or issuer}#{subject}"
+
+
+def kubernetes_name(username: str) -> str:
+    """The identity of a cluster's user."""
+    return f"kubernetes:{username}"
+
+
+def looks_vouched(name: str) -> bool:
+    """True if the name has the form of an identity that somebody vouches for."""
+    voucher, colon, _ = name.partition(":")
+    return bool(colon) and voucher.strip().lower() in VOUCHERS
 
 
 def name_fault(name: object) -> str:

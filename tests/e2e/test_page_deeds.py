@@ -225,11 +225,11 @@ def test_it_is_offered_to_who_may_alone(
                 expect(page.get_by_role("button", name=name)).to_be_visible(visible=may)
         if may:
             dialog = deed(page, "Pause …")
-            expect(dialog).to_contain_text("recorded as done by ada@x")
+            expect(dialog).to_contain_text("recorded as done by oidc:issuer.example#ada@x")
             expect(dialog.get_by_label("Who are you?")).to_have_count(0)
             confirm(dialog, "Pause")
             expect(dialog.get_by_role("heading", name="Paused")).to_be_visible()
-            assert world.control("ocr").paused_by == "ada@x"
+            assert world.control("ocr").paused_by == "oidc:issuer.example#ada@x"
         context.close()
 
 

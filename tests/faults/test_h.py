@@ -345,7 +345,7 @@ def test_h3_a_token_that_was_made_for_others(case: Case, kube: FakeKube, connect
     reviewer, clock = kube.api.reviewer, VirtualClock()
     reviewer.tokens = {"ours": User("ada", audiences=("ipa",)), "vault's": User("ada", audiences=("vault",))}
     ours = KubeIdentities(connect(clock=clock), clock, "ipa")
-    case.equal("for us", getattr(ours.identify("ours", fresh=True), "name", None), "ada")
+    case.equal("for us", getattr(ours.identify("ours", fresh=True), "name", None), "kubernetes:ada")
     case.equal("for others", ours.identify("vault's", fresh=True), None)
     reviewer.knows_audiences = False
     case.equal("from one that knows no audiences", ours.identify("ours", fresh=True), None)

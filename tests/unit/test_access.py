@@ -100,7 +100,7 @@ def published(*names: str, **other: Any) -> httpx.Response:
 def test_claims_are_roles_by_the_settings_alone(groups: Any, wanted: tuple[Grant, ...]) -> None:
     clock = VirtualClock()
     found = identities(clock, lambda request: published("issuer")).identify(token(groups=groups), fresh=False)
-    assert found == Holder("ada", wanted)
+    assert found == Holder("oidc:issuer.example#ada", wanted)
 
 
 def test_a_new_key_of_the_issuer_is_found_and_an_old_one_forgotten() -> None:

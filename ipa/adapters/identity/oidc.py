@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.model.access import EVERYWHERE, Grant, Holder, Identity, Role, described, name_fault
+from ipa.model.access import (
+    EVERYWHERE,
+    Grant,
+    Holder,
+    Identity,
+    Role,
+    described,
+    name_fault,
+    oidc_name,
+)
 from ipa.model.errors import ConfigurationError, Problem
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +71,7 @@ class OidcIdentities:
             return None
         grants = tuple(self._issuer.roles[value] for value in self._values(claims))
         LOG.debug("%s is %s", name, described(grants))
-        return Holder(str(name), grants)
+        return Holder(oidc_name(self._issuer.issuer, str(name)), grants)
 
     def _claims(self, token: str) -> Mapping[str, Any] | None:
         import jwt

@@ -16,7 +16,7 @@ from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
 from ipa.adapters.kube.watchers import places_of
 from ipa.adapters.store.keys import PREFIX
 from ipa.control.ports import Clock
-from ipa.model.access import EVERYWHERE, Identity, Operation, name_fault
+from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
 
@@ -36,8 +36,13 @@ VERBS: Mapping[Operation, str] = {
     Operation.CONTROL: "patch",
     Operation.APPLY: "patch",
     Operation.DEFINE: "create",
+    Operation.REPLACE: "update",
+    Operation.AMEND: "patch",
+    Operation.REMOVE: "delete",
     Operation.OPERATE: "patch",
 }
+# Those that a role may allow with some objects alone.
+BY_NAME = frozenset({"update", "patch", "delete"})
 
 T = TypeVar("T")
 
@@ -154,8 +159,8 @@ class _Reviewed:
 
     @property
     def name(self) -> str:
-        """The user's name in the cluster."""
-        return self.user.username
+        """What is recorded: the user's name in the cluster, as the cluster's."""
+        return kubernetes_name(self.user.username)
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
         """Whether the cluster lets them do the like with SeldonDeployments there, or with the pipeline's."""
@@ -170,7 +175,7 @@ def _names(verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
     Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to be
     created has no name yet.
     """
-    known = places_of(pipeline) if verb == "patch" and pipeline is not None else []
+    known = places_of(pipeline) if verb in BY_NAME and pipeline is not None else []
     return tuple(name for _, name in known) or ("",)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, RowMapping, insert, select, update
 
 from ipa.adapters.store.database import reading, writing
 from ipa.adapters.store.schema import KeyRow
-from ipa.model.access import Grant, Role
+from ipa.model.access import Grant, Role, key_name
 from ipa.model.errors import NotFoundError
 
 # Keys begin so, for people and for programs that look for secrets in files.
@@ -48,8 +48,8 @@ class Key:
 
     @property
     def holder(self) -> str:
-        """What is recorded as who acted: two keys of one name are told apart."""
-        return f"{self.name} (key {self.key_id})"
+        """What is recorded as who acted."""
+        return key_name(self.name, self.key_id)
 
 
 class Keys:
