@@ -68,7 +68,7 @@ def tag(person: Person) -> dict[str, str]:
 
 
 def lived(app: App, owner: Person, namespace: str) -> dict[str, str]:
-    """What a pipeline leaves: entries, decisions, a profile, a plan, an experiment, a pause. Their addresses."""
+    """The addresses of what a pipeline leaves: decisions, a profile, a plan, an experiment, a pause."""
     assert owner("POST", "/v1/pipelines", given(namespace)).status_code == 201
     assert owner("PUT", f"{AT}/profiles/{PROFILE['stage']}", PROFILE, **tag(owner)).status_code == 200
     assert owner("POST", f"{AT}/pause", {"reason": SECRET}).status_code == 200

@@ -12,8 +12,8 @@ from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow
 from ipa.control.audit import NOTHING, Chain, Entry, Head, Kind, Recorded, Verified, record_in
 from ipa.control.canonical import digest
 
-# Rows of one read: enough to be quick, few enough to be held.
-BATCH = 500
+# Rows of one read, each with a decision of some tens of kilobytes: enough to be quick, few enough to be held.
+BATCH = 50
 
 
 def append(connection: Connection, entry: Entry) -> None:

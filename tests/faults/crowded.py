@@ -1,0 +1,92 @@
+"""A service in a process of its own, for tests that measure its memory while others crowd it.
+
+    python -m tests.faults.crowded FOLDER
+
+It prints its address and the tokens of two viewers, and ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+# Of an ordinary decision these are some tens of kilobytes.
+INPUTS_BYTES = 30_000
+DECISIONS = 600
+# Says nothing, and waits for its input to end.
+ENDLESS = (sys.executable, "-S", "-c", "import sys; sys.stdin.read()")
+
+
+@dataclass(frozen=True)
+class Crowded:
+    """Where it answers, to whom, and its process."""
+
+    url: str
+    viewer: str
+    other: str
+    process: psutil.Process
+
+    @property
+    def memory_mb(self) -> float:
+        """Its memory, without that of experiments, which have a bound of their own."""
+        return float(self.process.memory_info().rss) / 1e6
+
+
+@contextmanager
+def crowded(folder: Path) -> Iterator[Crowded]:
+    """The service, once it answers."""
+    command = [sys.executable, "-m", "tests.faults.crowded", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            said = json.loads(process.stdout.readline())
+            yield Crowded(**said, process=psutil.Process(process.pid))
+        finally:
+            process.stdin.close()
+            process.wait(60)
+
+
+def main(folder: Path) -> None:
+    """Serve until the input ends."""
+    from ipa.adapters.identity.keys import KeyIdentities
+    from ipa.adapters.store.codec import DECISION
+    from ipa.adapters.store.store import open_store
+    from ipa.api.jobs import JobDesk
+    from ipa.control.clock import SystemClock
+    from ipa.model.access import Grant, Role
+    from tests.fakes.services import FakeWorld
+    from tests.faults.server import served
+
+    clock, store = SystemClock(), open_store(f"sqlite:///{folder / 'ipa.sqlite3'}")
+    made = [store.keys.create(name, Grant(Role.VIEWER, "default"), now=clock.now()) for name in "ab"]
+    world = FakeWorld(jobs=JobDesk(clock, ENDLESS)).play(20)
+    texts = []
+    for tick in range(DECISIONS):
+        inputs = json.dumps({"tick": tick, "filler": "x" * INPUTS_BYTES})
+        decision = replace(world.log[-1], tick=tick, decision_id=f"d-{tick}", inputs=inputs)
+        texts.append((decision, DECISION.text(decision)))
+    store._record_all(texts)
+    services = replace(
+        world.services(),
+        log=store,
+        verify=store.verify,
+        record=store,
+        authenticators=(KeyIdentities(store.keys, clock),),
+    )
+    with served(services) as (host, port):
+        said = {"url": f"http://{host}:{port}", "viewer": made[0][1], "other": made[1][1]}
+        print(json.dumps(said), flush=True)
+        sys.stdin.read()
+    services.jobs.close()
+    store.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
