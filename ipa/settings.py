@@ -44,6 +44,8 @@ class Settings:
     # Megabytes that the process of an experiment may take, beside those of the service: one that takes more,
     # since requests pile up in it, is ended and says so. One of 20 minutes takes about 200.
     experiment_memory_mb: float = 512.0
+    # Pipelines that may be given over the API into one namespace: each has a loop, and its record stays.
+    api_pipelines: int = 500
     # Names that pipelines given over the API may have: any that is free; or (prefixed), for callers that may
     # not define in every namespace, only their namespace or what begins with it and a hyphen. Then a refused
     # name tells nobody what other namespaces have.

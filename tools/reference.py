@@ -103,6 +103,7 @@ def access() -> str:
     """Which role may what, and which operation each route is."""
     from ipa.adapters.identity.reviews import VERBS
     from ipa.api.rules import RULES, Where
+    from ipa.api.work import BOUNDS, work_of
     from ipa.model.access import COVERS, Operation, Role, allows
 
     roles = list(Role)
@@ -129,14 +130,26 @@ def access() -> str:
         "",
         "A route that is missing here is refused to everyone.",
         "",
-        "| route | operation | where it has to be allowed |",
-        "|---|---|---|",
+        "| route | operation | where it has to be allowed | work |",
+        "|---|---|---|---|",
     ]
     for (method, path), rule in RULES.items():
         needs = f"{rule.operation} | {rule.where}" if rule else "none: open to all |"
-        lines.append(f"| `{method} {path}` | {needs} |")
+        lines.append(f"| `{method} {path}` | {needs} | {work_of((method, path))} |")
     seen = sum(rule is not None and rule.where is Where.SEEN for rule in RULES.values())
-    lines += ["", f"Where it says *{Where.SEEN}* ({seen} routes), the answer has only what one may see."]
+    lines += [
+        "",
+        f"Where it says *{Where.SEEN}* ({seen} routes), the answer has only what one may see.",
+        "",
+        "## Work",
+        "",
+        "What a request costs, and what bounds it; beyond that it is answered 429 with `Retry-After`.",
+        "[Why](../explanation/rationing.md).",
+        "",
+        "| work | bounds |",
+        "|---|---|",
+        *(f"| {work} | {bounds} |" for work, bounds in BOUNDS.items()),
+    ]
     return "\n".join(lines) + "\n"
 
 

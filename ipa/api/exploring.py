@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from ipa.api.asking import while_asked
 from ipa.api.bodies import PlanBody
-from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.reading import Named, Using, get_profile, options_of, planned, rate_of
 from ipa.model.plan import StageConfig
 from ipa.model.profile import VariantProfile
@@ -84,7 +84,7 @@ async def explain_plan(request: Request, pipeline: Named, services: Using, body:
     rate_rps = rate_of(pipeline, services, body)
 
     async def why() -> Explanation:
-        async with services.limits.solves.enter():
+        async with services.limits.solves.enter(client_of(request.scope)):
             plan = await planned(pipeline, services, body, rate_rps)
             asked, options = body.pipeline(pipeline), options_of(pipeline, body)
             found: Explanation = await services.survey.explain(
@@ -104,7 +104,7 @@ async def find_frontier(request: Request, pipeline: Named, services: Using, body
     rate_rps = rate_of(pipeline, services, body)
 
     async def every() -> FrontierView:
-        async with services.limits.solves.enter():
+        async with services.limits.solves.enter(client_of(request.scope)):
             asked, options = body.pipeline(pipeline), options_of(pipeline, body)
             found = await services.survey.frontier(asked, rate_rps, deadline_s=FRONTIER_S, **options)
         points = tuple(

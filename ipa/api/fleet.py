@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from ipa.api.bodies import Body, Name, Positive, RateRps
 from ipa.api.gate import Asker
-from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.live import LiveState
 from ipa.api.reading import Named, Using, known_rate
 from ipa.api.services import Services
@@ -186,7 +186,7 @@ def get_fleet(services: Using) -> FleetView:
 
 
 @router.post("/fleet/plans", tags=["fleet"], dependencies=[Rationed], response_model=FleetPlanView)
-async def plan_fleet(services: Using, asker: Asker, body: FleetPlanBody) -> Response:
+async def plan_fleet(request: Request, services: Using, asker: Asker, body: FleetPlanBody) -> Response:
     """The plans that are worth most together under one budget of cores (a what-if; nothing is changed).
 
     409: the budget holds not even the cheapest plans, and how many cores are missing.
@@ -201,7 +201,7 @@ async def plan_fleet(services: Using, asker: Asker, body: FleetPlanBody) -> Resp
         # As text at once, in the thread: there may be thousands of plans.
         return FleetPlanView.model_validate(found.to_json()).model_dump_json(by_alias=True)
 
-    async with services.limits.solves.enter():
+    async with services.limits.solves.enter(client_of(request.scope)):
         return Response(await run_in_threadpool(together), media_type="application/json")
 
 

@@ -38,7 +38,7 @@ from ipa.api.views import Origin, PipelineList, PipelineView, pipeline_view
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Deed, Said
 from ipa.model.access import EVERYWHERE, Operation
-from ipa.model.errors import ForbiddenError, InputError, Problem
+from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 
@@ -150,7 +150,7 @@ def create_pipeline(
     """
     pipeline = pipeline_in(document)
     asker.must(Operation.DEFINE, pipeline.namespace)
-    _check_name(asker, pipeline)
+    _check_place(asker, pipeline)
     services.given.give(pipeline, Said(Deed.GIVE, asker.name(by), reason))
     LOG.info("pipeline %s was given by %s", pipeline.name, asker.name(by) or "someone")
     response.headers["Location"] = f"/v1/pipelines/{pipeline.name}"
@@ -205,7 +205,7 @@ def replace_profile(
     with _one_at_a_time:
         change.check(pipeline)
         profile = profile_in(document)
-        _check_place(profile, pipeline, stage)
+        _check_profile(profile, pipeline, stage)
         services.given.give_profile(profile, change.said(Deed.PROFILE))
     LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)
     return profile
@@ -242,7 +242,7 @@ def _replaced(
         # It may name another SeldonDeployment than the one that it replaces, with images of its own.
         change.asker.must(operation, new.namespace, new)
     else:
-        _check_name(change.asker, new)
+        _check_place(change.asker, new)
         change.asker.must(Operation.DEFINE, new.namespace)
     services, said = change.asker.services, change.said(Deed.REPLACE)
     with _one_at_a_time:
@@ -251,6 +251,20 @@ def _replaced(
         services.given.give(new, said)
         LOG.info("pipeline %s was replaced by %s", new.name, said.by or "someone")
         return _shown(services, new, response)
+
+
+def _check_place(asker: Admitted, pipeline: Pipeline) -> None:
+    """ConflictError where its namespace has no room for another pipeline, ForbiddenError for its name."""
+    services, namespace = asker.services, pipeline.namespace
+    given = services.given
+    others = [each for name, each in list(given.pipelines.items()) if name not in given.files]
+    most = services.settings.api_pipelines
+    if sum(each.namespace == namespace for each in others) >= most:
+        raise ConflictError(
+            f"the namespace {namespace} has {most} pipelines that were given over the API, as many as it may",
+            hint="Remove one, or raise IPA_API_PIPELINES.",
+        )
+    _check_name(asker, pipeline)
 
 
 def _check_name(asker: Admitted, pipeline: Pipeline) -> None:
@@ -271,7 +285,7 @@ def _check_name(asker: Admitted, pipeline: Pipeline) -> None:
         )
 
 
-def _check_place(profile: StageProfile, pipeline: Pipeline, stage: str) -> None:
+def _check_profile(profile: StageProfile, pipeline: Pipeline, stage: str) -> None:
     problems = []
     for key, found, wanted in (
         ("pipeline", profile.pipeline, pipeline.name),

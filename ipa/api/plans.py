@@ -13,7 +13,7 @@ from ipa.api.acting import said
 from ipa.api.asking import while_asked
 from ipa.api.bodies import ApplyPlanBody, PlanBody
 from ipa.api.gate import Admitted, Asker
-from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.once import IdempotencyKey, check_key, mark_of, once
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_given, check_match, etag, is_known
 from ipa.api.reading import Named, Using, planned, rate_of
@@ -64,7 +64,7 @@ async def make_plan(request: Request, pipeline: Named, services: Using, body: Pl
     rate_rps = rate_of(pipeline, services, body)
 
     async def in_turn() -> Plan:
-        async with services.limits.solves.enter():
+        async with services.limits.solves.enter(client_of(request.scope)):
             return await planned(pipeline, services, body, rate_rps)
 
     plan = await while_asked(request, in_turn())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from ipa.api.bodies import ReplayBody
 from ipa.api.gate import Asker
-from ipa.api.limits import JsonRoute, Rationed
+from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.seen import pipeline_named
 from ipa.control.replay import Replayed
 from ipa.model.access import Operation
@@ -22,7 +22,9 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 
 
 @router.post("/decisions/{decision_id}:replay", tags=["decisions"], dependencies=[Rationed])
-async def replay_decision(decision_id: str, asker: Asker, body: ReplayBody = AS_IT_WAS) -> Replayed:
+async def replay_decision(
+    request: Request, decision_id: str, asker: Asker, body: ReplayBody = AS_IT_WAS
+) -> Replayed:
     """Take the decision again from its recorded inputs: `same`, or what differs. Nothing is changed.
 
     With `policy` it says where that one would have run or planned something else. `stale`: pipeline or
@@ -41,5 +43,5 @@ async def replay_decision(decision_id: str, asker: Asker, body: ReplayBody = AS_
         message = f"there is no policy {policy!r}; there are: {', '.join(POLICIES)}"
         raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
     profiles = services.profiles(pipeline.name)
-    async with services.limits.solves.enter():
+    async with services.limits.solves.enter(client_of(request.scope)):
         return await run_in_threadpool(services.replay, decision, pipeline, profiles, policy)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true, update
 
 from ipa.adapters.store.codec import KEPT_PLAN
 from ipa.adapters.store.database import lock_of, reading, writing
@@ -20,6 +20,8 @@ from ipa.model.errors import IpaError, NotFoundError
 log = logging.getLogger("ipa.store")
 # Of some 4 kB each.
 MOST_PLANS = 20_000
+# Where there are too many, a pipeline keeps at least one of so many parts of them, whoever plans another.
+PARTS = 4
 # Of these more there may be before the oldest are let go, which need not be with every write.
 SPARE_PLANS = 500
 # Plans wait so long for each other, so that they are written together.
@@ -85,13 +87,27 @@ class PlanRows:
         with writing(self._engine, lock_of("plans", "")) as connection:
             connection.execute(insert(PlanRow), rows)
             if written >= SPARE_PLANS:
-                newest = connection.scalar(select(func.max(PlanRow.seq))) or 0
-                connection.execute(delete(PlanRow).where(PlanRow.seq <= newest - self._most))
+                self._let_go(connection)
                 written = 0
         self._written = written
         with self._lock:
             for plan, _ in waiting:
                 self._waiting.pop(plan.plan_id, None)
+
+    def _let_go(self, connection: Connection) -> None:
+        """Let go of those that are too many: of pipelines with more than their part, then the oldest of all."""
+        rows = connection.execute(
+            select(PlanRow.pipeline, func.count()).group_by(PlanRow.pipeline).order_by(func.count().desc())
+        ).all()
+        excess = sum(count for _, count in rows) - self._most
+        for record, count in rows:
+            many = min(excess, count - self._most // PARTS)
+            if many <= 0:
+                break
+            _delete_oldest(connection, many, PlanRow.pipeline == record)
+            excess -= many
+        if excess > 0:
+            _delete_oldest(connection, excess, true())
 
     def end(self, record: str) -> None:
         """Forget the plans of that record."""
@@ -112,6 +128,11 @@ class PlanRows:
             self.flush()
         except IpaError as error:
             log.warning("plans that were asked for are not kept on disk yet: %s", error.message)
+
+
+def _delete_oldest(connection: Connection, many: int, of: ColumnElement[bool]) -> None:
+    last = connection.scalar(select(PlanRow.seq).where(of).order_by(PlanRow.seq).offset(many - 1).limit(1))
+    connection.execute(delete(PlanRow).where(of, PlanRow.seq <= last))
 
 
 class AnswerRows:

@@ -115,6 +115,7 @@ class PlanRow(Base):
     """A plan that was made for people; only the newest are kept."""
 
     __tablename__ = "ipa_plans"
+    __table_args__ = (Index("ix_ipa_plans_pipeline", "pipeline"),)
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     plan_id: Mapped[str] = mapped_column(String(64), unique=True)

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("at", sa.String(40), nullable=False),
         sa.Column("ended_at", sa.String(40), nullable=True),
     )
+    op.create_index("ix_ipa_plans_pipeline", "ipa_plans", ["pipeline"])
     op.add_column("ipa_answers", sa.Column("record", sa.String(253), nullable=False, server_default=""))
 
 
