@@ -15,7 +15,7 @@ from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 Reopen = Callable[[], Store]
 TABLES = (
     "ipa_decisions", "ipa_controls", "ipa_profiles", "ipa_entries", "ipa_heads", "ipa_cursors", "ipa_keys",
-    "ipa_plans", "ipa_answers", "ipa_pipelines", "ipa_schema_version",
+    "ipa_plans", "ipa_answers", "ipa_pipelines", "ipa_records", "ipa_schema_version",
 )  # fmt: skip
 
 

@@ -95,7 +95,7 @@ class PlanRows:
                 self._waiting.pop(plan.plan_id, None)
 
     def _let_go(self, connection: Connection) -> None:
-        """Let go of those that are too many: of pipelines with more than their part, then the oldest of all."""
+        """Let go of plans that are too many: of pipelines with more than their part, then the oldest."""
         rows = connection.execute(
             select(PlanRow.pipeline, func.count()).group_by(PlanRow.pipeline).order_by(func.count().desc())
         ).all()

@@ -1,0 +1,269 @@
+"""What callers of one namespace learn of others, whom the record names, and which right a change asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ipa.adapters.identity.jwks import Jwks
+from ipa.adapters.identity.keys import KeyIdentities
+from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
+from ipa.adapters.identity.reviews import KubeIdentities
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.store.store import open_store
+from ipa.api.examples import PIPELINE, PROFILE
+from ipa.control.clock import VirtualClock
+from ipa.model.access import Grant, Role, looks_vouched
+from ipa.settings import Settings
+from tests.fakes.kube import FakeKube
+from tests.fakes.kube.reviews import User
+from tests.fakes.people import AUDIENCE, ISSUER, OTHERS, ROLES, jwks_file, oidc, token, two_namespaces
+from tests.fakes.services import NOW, ApiClient, FakeWorld
+
+PIPELINES = "/v1/pipelines"
+AT = f"{PIPELINES}/{PIPELINE['name']}"
+
+
+def bearer(sent: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {sent}"}
+
+
+def at(namespace: str, name: str = str(PIPELINE["name"]), runs: str = "mine") -> dict[str, Any]:
+    return {**PIPELINE, "name": name, "seldon": {"name": runs, "namespace": namespace}}
+
+
+def plain(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
+    return answer.status_code, {**answer.json(), "request_id": ""}
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return FakeWorld().play(5)
+
+
+def test_a_name_that_is_hidden_is_refused_in_the_words_of_one_that_is_kept(
+    world: FakeWorld, tmp_path: Path
+) -> None:
+    """By a rule that a caller can read, so that being refused says nothing of what there is."""
+    services = replace(
+        world.services(), authenticators=(oidc(tmp_path),), settings=Settings(api_names="prefixed")
+    )
+    api, owner, all_ = ApiClient(services), bearer(token("act-there")), bearer(token("act"))
+    assert api.post(PIPELINES, at("default", "taken"), headers=all_).status_code == 201
+    hidden, free = (api.post(PIPELINES, at(OTHERS, name), headers=owner) for name in ("taken", "freed"))
+    assert hidden.status_code == free.status_code == 403
+    assert plain(hidden)[1] == {
+        **plain(free)[1],
+        "detail": free.json()["detail"].replace("freed", "taken"),
+    }
+    assert api.post(PIPELINES, at(OTHERS, f"{OTHERS}-new"), headers=owner).status_code == 201
+    # Who may define everywhere may take any.
+    assert api.post(PIPELINES, at(OTHERS, "other"), headers=all_).status_code == 201
+
+
+def test_a_name_that_is_hidden_is_forbidden_and_one_that_is_seen_is_in_conflict(
+    world: FakeWorld, tmp_path: Path
+) -> None:
+    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+    refused = api.post(PIPELINES, at(OTHERS, "ocr"), headers=bearer(token("act-there")))
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    for word in ("default", "file", "exist", "already", "PUT"):
+        assert word not in refused.text
+    seen = api.post(PIPELINES, at("default", "ocr"), headers=bearer(token("act-here")))
+    assert (seen.status_code, seen.json()["code"]) == (409, "conflict")
+
+
+def test_refusals_for_want_of_room_count_nobody(world: FakeWorld) -> None:
+    """How much others do is theirs: a caller that is refused is told that it is, and when to come again."""
+    from ipa.api.limits import _busy
+    from ipa.model.errors import IpaError
+
+    desk = world.services().jobs
+    desk._most = desk._each = 0
+    said: list[IpaError] = [_busy()]
+    try:
+        desk.submit({"pipeline": "ocr"}, {})
+    except IpaError as error:
+        said.append(error)
+    assert len(said) == 2
+    for error in said:
+        assert not any(char.isdigit() for char in error.message)
+
+
+def test_a_namespace_has_room_for_so_many_pipelines(world: FakeWorld) -> None:
+    api = ApiClient(replace(world.services(), settings=Settings(api_pipelines=2)))
+    answers = [api.post(PIPELINES, at(OTHERS, f"p{each}")).status_code for each in range(3)]
+    assert answers == [201, 201, 409]
+    assert api.post(PIPELINES, at("speech", "p9")).status_code == 201
+
+
+def test_moving_into_a_namespace_asks_for_its_rights_and_its_names(world: FakeWorld, tmp_path: Path) -> None:
+    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+    owner, all_ = bearer(token("act-there")), bearer(token("act"))
+    tag = {"If-Match": api.post(PIPELINES, at(OTHERS), headers=owner).headers["etag"]}
+    assert api("PUT", AT, json=at("default"), headers={**owner, **tag}).status_code == 403
+    moved = api("PUT", AT, json=at("default"), headers={**all_, **tag})
+    assert (moved.status_code, moved.json()["pipeline"]) == (200, PIPELINE["name"])
+    assert api.get(AT, headers=owner).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "claimed", ["ada#{id}", "key:ada#{id}", "ada (key {id})", "system:serviceaccount:x:y"]
+)
+def test_no_token_of_an_issuer_names_what_looks_like_somebody_elses(
+    world: FakeWorld, tmp_path: Path, claimed: str
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'keys.sqlite3'}")
+    key, sent = store.keys.create("ada", Grant(Role.OPERATOR), now=NOW)
+    api = ApiClient(
+        replace(world.services(), authenticators=(KeyIdentities(store.keys, VirtualClock()), oidc(tmp_path)))
+    )
+    names = [
+        api.get("/v1/me", headers=bearer(each)).json()["name"]
+        for each in (sent, token("ops", sub=claimed.format(id=key.key_id)))
+    ]
+    assert names[0] == f"key:ada#{key.key_id}"
+    assert names[1] == f"oidc:issuer.example#{claimed.format(id=key.key_id)}"
+    store.close()
+
+
+def test_two_issuers_users_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = set()
+    for issuer in (ISSUER, f"{ISSUER}/realms/ml"):
+        people = OidcIdentities(
+            issuer_of(issuer, AUDIENCE, "sub", "groups", ROLES),
+            Jwks(str(jwks_file(tmp_path)), VirtualClock()),
+        )
+        identity = people.identify(token("ops", iss=issuer), fresh=False)
+        assert identity is not None and looks_vouched(identity.name)
+        found.add(identity.name)
+    assert found == {"oidc:issuer.example#ada", "oidc:issuer.example/realms/ml#ada"}
+
+
+@pytest.mark.parametrize(
+    "said", ["key:ada#0123456789ab", "oidc:issuer.example#ada", "KUBERNETES:ada", " key :x"]
+)
+def test_nobody_says_of_themselves_that_somebody_vouches_for_them(world: FakeWorld, said: str) -> None:
+    api, base = ApiClient(world.services()), f"{PIPELINES}/ocr"
+    for answer in (
+        api.post(f"{base}/pause", {"by": said}),
+        api("DELETE", f"{base}/freezes", params={"by": said}),
+        api.post(PIPELINES, PIPELINE, params={"by": said}),
+    ):
+        assert answer.status_code == 422
+        assert [each["pointer"] for each in answer.json()["errors"]] == ["/by"]
+    assert (world.controls, api.get(AT).status_code) == ({}, 404)
+    assert api.post(f"{base}/pause", {"by": "ada: on call"}).json()["paused_by"] == "ada: on call"
+
+
+@pytest.fixture
+def kube() -> Iterator[FakeKube]:
+    with FakeKube() as fake:
+        yield fake
+
+
+@pytest.fixture
+def api(kube: FakeKube, world: FakeWorld, tmp_path: Path) -> Iterator[ApiClient]:
+    """A service that asks the cluster."""
+    client = KubeClient.from_kubeconfig(str(kube.kubeconfig(tmp_path)), 10.0)
+    people = KubeIdentities(client, VirtualClock())
+    yield ApiClient(replace(world.services(), authenticators=(people,)))
+    client.close()
+
+
+def changes(api: ApiClient, headers: dict[str, str]) -> dict[str, int]:
+    """The status of each way to change a pipeline."""
+    tag = {"If-Match": api.get(AT, headers=headers).headers.get("etag", '"x"')}
+
+    def sent(method: str, path: str, body: Any) -> int:
+        return api(method, path, json=body, headers={**headers, **tag}).status_code
+
+    return {
+        "create": sent("POST", PIPELINES, at("default", "another", "another")),
+        "update": sent("PUT", AT, at("default")),
+        "profile": sent("PUT", f"{AT}/profiles/{PROFILE['stage']}", PROFILE),
+        "patch": sent("PATCH", AT, {"description": "patched"}),
+        "delete": sent("DELETE", AT, None),
+    }
+
+
+@pytest.mark.parametrize("verb", ["get", "create", "update", "patch", "delete"])
+def test_each_change_asks_the_cluster_for_its_own_verb(api: ApiClient, kube: FakeKube, verb: str) -> None:
+    reviewer = kube.api.reviewer
+    reviewer.tokens = {"all": User("root"), "one": User("ada")}
+    reviewer.let("root", "", "get", "create", "update", "patch", "delete")
+    assert api.post(PIPELINES, at("default"), headers=bearer("all")).status_code == 201
+    reviewer.let("ada", "default", "get", verb)
+    found = changes(api, bearer("one"))
+    # A change that is let in may be too late for its tag: the one before it was let in as well.
+    allowed = {name for name, status in found.items() if status != 403}
+    assert allowed == {"get": set(), "update": {"update", "profile"}}.get(verb, {verb})
+
+
+def test_an_update_of_one_object_is_none_of_another(api: ApiClient, kube: FakeKube) -> None:
+    """A role by `resourceNames`: the pipeline may not be made to run another SeldonDeployment."""
+    reviewer = kube.api.reviewer
+    reviewer.tokens = {"all": User("root"), "one": User("ada")}
+    reviewer.let("root", "", "get", "create", "update", "patch", "delete")
+    tag = {"If-Match": api.post(PIPELINES, at("default"), headers=bearer("all")).headers["etag"]}
+    reviewer.let("ada", "default", "get")
+    reviewer.let("ada", "default", "update", name="mine")
+    reviewer.let("ada", "default", "patch", name="mine")
+    sent = {**bearer("one"), **tag}
+    theirs = at("default", runs="theirs")
+    assert api("PUT", AT, json=theirs, headers=sent).status_code == 403
+    assert api("PATCH", AT, json={"seldon": {"name": "theirs"}}, headers=sent).status_code == 403
+    assert api("PUT", AT, json={**at("default"), "description": "x"}, headers=sent).status_code == 200
+
+
+@pytest.mark.parametrize("group", ["watch-here", "watch", "act-there"])
+def test_images_are_defined_by_owners_of_the_namespace_they_run_in(
+    world: FakeWorld, tmp_path: Path, group: str
+) -> None:
+    """A pipeline's file says which images, environment and model addresses its SeldonDeployment gets."""
+    api = ApiClient(replace(world.services(), authenticators=(oidc(tmp_path),)))
+    owner = bearer(token("act-here"))
+    runs = {**at("default"), "stages": [{"name": "describe", "variants": [_runs("evil/image")]}]}
+    refused = api.post(PIPELINES, runs, headers=bearer(token(group)))
+    assert refused.status_code == 403
+    given = api.post(PIPELINES, at("default"), headers=owner)
+    tag = {"If-Match": given.headers["etag"]}
+    for method, body in (("PUT", runs), ("PATCH", {"stages": runs["stages"]})):
+        answer = api(method, AT, json=body, headers={**bearer(token(group)), **tag})
+        assert answer.status_code in (403, 404)
+    assert api("PUT", AT, json=runs, headers={**owner, **tag}).status_code == 200
+
+
+def _runs(image: str) -> dict[str, Any]:
+    return {"name": "small", "seldon": {"image": image}}
+
+
+def test_commands_of_a_file_are_never_run_for_who_calls_the_api(world: FakeWorld) -> None:
+    """On this machine a pipeline that was given can be planned, and starts nothing."""
+    from ipa.adapters.files import pipeline_from_mapping
+    from ipa.bootstrap.given import unfit_here
+
+    given = pipeline_from_mapping(at("default"))
+    for target in ("local", "simulated"):
+        assert "runs the pipelines of files only" in unfit_here(Settings(target=target), given)
+
+
+def test_a_former_pipeline_s_plans_are_gone_for_every_namespace(world: FakeWorld, tmp_path: Path) -> None:
+    two = two_namespaces()
+    services = two.services
+    # The record of the pipeline is another one now.
+    records = {"ocr": "ocr~000000000001"}
+    later = replace(
+        services, record_of=lambda name: records.get(name, name), authenticators=(oidc(tmp_path),)
+    )
+    for group in ("act-here", "ops"):
+        answers = [
+            ApiClient(later).get(path, headers=bearer(token(group))).status_code
+            for path in ("/v1/plans/plan-ocr", "/v1/experiments/run-ocr")
+        ]
+        assert answers == [404, 404], group
