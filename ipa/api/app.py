@@ -35,6 +35,7 @@ from ipa.api.reading import Using
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
 from ipa.api.views import CheckView, Readiness
+from ipa.api.work import Places
 from ipa.model.errors import Problem, StandbyError, UnavailableError
 
 PAGE = Path(__file__).parent / "page"
@@ -83,6 +84,8 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
+    # The innermost first.
+    app.add_middleware(Places)
     app.add_middleware(Gate)
     app.add_middleware(Shell, hosts=hosts)
     return app

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
@@ -20,7 +19,7 @@ from ipa.api.problems import ipa_problem
 from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where
 from ipa.api.seen import pipeline_named, seen_by
 from ipa.api.services import Services
-from ipa.api.work import Work, admitted_to, work_of
+from ipa.api.work import Work, count, work_of
 from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation, looks_vouched
 from ipa.model.errors import ForbiddenError, InputError, IpaError, Problem, UnauthenticatedError
 from ipa.model.pipeline import Pipeline
@@ -101,21 +100,21 @@ class Gate:
         state, services = scope.setdefault("state", {}), scope["app"].state.services
         work = work_of((place.method, place.path))
         token = _token(Headers(scope=scope))
-        async with AsyncExitStack() as held:
-            try:
-                if not services.authenticators or token is None or work is Work.NONE:
-                    # Neither store nor issuer is asked, so health needs no thread.
-                    state["admitted"] = _admit(services, place, None if work is Work.NONE else token)
-                else:
-                    state["admitted"] = await _identified(services, place, token, scope)
-                answering = await held.enter_async_context(admitted_to(services.limits, work, scope, send))
-            except IpaError as error:
-                LOG.info("%s %s refused: %s", place.method, place.path, error.message)
-                headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
-                answer = ipa_problem(str(state.get("request_id", "")), error, headers)
-                await answer(scope, receive, send)
-                return
-            await self._app(scope, receive, answering)
+        try:
+            if not services.authenticators or token is None or work is Work.NONE:
+                # Neither store nor issuer is asked, so health needs no thread.
+                state["admitted"] = _admit(services, place, None if work is Work.NONE else token)
+            else:
+                state["admitted"] = await _identified(services, place, token, scope)
+            count(services.limits, work, scope)
+        except IpaError as error:
+            LOG.info("%s %s refused: %s", place.method, place.path, error.message)
+            headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
+            answer = ipa_problem(str(state.get("request_id", "")), error, headers)
+            await answer(scope, receive, send)
+            return
+        state["work"] = work
+        await self._app(scope, receive, send)
 
 
 async def _identified(services: Services, place: _Place, token: str, scope: Scope) -> Admitted:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from starlette.types import Message, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ipa.api.limits import Limits, client_of, ration
+from ipa.api.problems import ipa_problem
 from ipa.api.rules import METRICS_ROUTE, RULES
 from ipa.model.access import Operation
-
-if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+from ipa.model.errors import BusyError
 
 # A client that takes no part of a large answer for this long is dropped: its place is wanted.
 SEND_S = 10.0
@@ -86,23 +84,38 @@ def work_of(route: tuple[str, str]) -> Work:
     return Work.SOLVE if rule.operation is Operation.WHAT_IF else Work.WRITE
 
 
-@asynccontextmanager
-async def admitted_to(limits: Limits, work: Work, scope: Scope, send: Send) -> AsyncIterator[Send]:
-    """Count the request and wait for its place; BusyError where there is none.
-
-    Within, answer by the `send` that this gives: a client that does not read a large answer is dropped.
-    """
-    client = client_of(scope)
-    if work in (Work.NONE, Work.HEALTH):
-        yield send
-        return
+def count(limits: Limits, work: Work, scope: Scope) -> None:
+    """Count the request of its client; BusyError, with Retry-After, where that had its share."""
     if work is Work.WRITE:
-        ration(limits.changing, "changing", client, scope)
-    elif work not in (Work.SOLVE, Work.EXPERIMENT):
-        # Those are counted by their routes, as expensive ones.
-        ration(limits.reads, "reading", client, scope)
-    async with _place(limits, work, client):
-        yield _in_time(send) if work is Work.LIST else send
+        ration(limits.changing, "changing", client_of(scope), scope)
+    elif work not in (Work.NONE, Work.HEALTH, Work.SOLVE, Work.EXPERIMENT):
+        # The latter are counted by their routes, as expensive ones.
+        ration(limits.reads, "reading", client_of(scope), scope)
+
+
+class Places:
+    """Wraps the application, inside of the gate and of what reads bodies: requests are carried out in places.
+
+    The place is held until the answer is sent. A client that does not read a large one is dropped.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = scope.get("state", {}).get("work")
+        if work is None:
+            await self._app(scope, receive, send)
+            return
+        async with AsyncExitStack() as held:
+            limits: Limits = scope["app"].state.services.limits
+            try:
+                await held.enter_async_context(_place(limits, work, client_of(scope)))
+            except BusyError as error:
+                answer = ipa_problem(str(scope["state"].get("request_id", "")), error)
+                await answer(scope, receive, send)
+                return
+            await self._app(scope, receive, _in_time(send) if work is Work.LIST else send)
 
 
 def _place(limits: Limits, work: Work, client: str) -> AbstractAsyncContextManager[None]:

@@ -18,7 +18,10 @@ def test_a_record_goes_on_over_restarts_and_is_another_for_another_namespace(
     # What an older store holds under the name is taken over once, by whoever has the name then.
     assert store.records.resume("ocr", "vision") == "ocr"
     assert reopen().records.resume("ocr", "vision") == "ocr"
+    store.record(a_decision(1))
     moved = reopen().records.resume("ocr", "speech")
+    assert [it.decision_id for it in reopen().decisions("ocr~")] == ["ocr-1"]
+    assert reopen().decisions("ocr") == []
     assert moved.startswith("ocr~") and reopen().records.of("ocr@hpa") == f"{moved}@hpa"
     assert reopen().records.resume("ocr", "vision") not in ("ocr", moved)
 

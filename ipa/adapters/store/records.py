@@ -52,8 +52,13 @@ class Records:
         return self._owners.get(name)
 
     def of(self, name: str) -> str:
-        """The record that a pipeline, or PIPELINE@POLICY, writes now. A record is its own."""
+        """The record that a pipeline, or PIPELINE@POLICY, writes now.
+
+        A record is its own; that of the plain name, which older stores have, is `NAME~`.
+        """
         pipeline, at, policy = name.partition("@")
+        if pipeline.endswith(MARK):
+            return f"{pipeline.removesuffix(MARK)}{at}{policy}"
         owner = self._owners.get(pipeline)
         return f"{owner.record}{at}{policy}" if owner else name
 
