@@ -116,7 +116,8 @@ def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
 
 
 def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app: App) -> None:
-    api = ApiClient(services_of(app))
+    services = services_of(app)
+    api = ApiClient(services)
     ada = Person(app, api, "ada", Grant(Role.OWNER, "vision"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
     ops = Person(app, api, "ops", Grant(Role.OPERATOR))
@@ -130,6 +131,7 @@ def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app:
     case.equal("rows another namespace sees meanwhile", sum(rows_seen(bob, left).values()), 0)
 
     assert ada("DELETE", AT, **tag(ada)).status_code == 200
+    case.equal("experiments that go on", len(services.jobs.jobs()), 0)
     case.equal("rows the former owner sees once it is removed", sum(rows_seen(ada, left).values()), 0)
     assert bob("POST", "/v1/pipelines", given("speech")).status_code == 201
     case.equal("rows of the former tenant visible to the next", sum(rows_seen(bob, left).values()), 0)
