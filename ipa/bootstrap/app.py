@@ -18,6 +18,7 @@ from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.database import Access
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store, open_store
 from ipa.adapters.webhook.webhook import Webhook
@@ -102,7 +103,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     clock = clock_of(options, stop)
     registry = new_registry()
     with ExitStack() as resources:
-        store = open_store(settings.store_url)
+        store = open_store(settings.store_url, Access.SERVE)
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
         pipelines = _chosen(found, options.names, store.given.all())
@@ -197,7 +198,10 @@ def _wake(loops: Mapping[str, ControlLoop], names: Sequence[str]) -> None:
 def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
     said = Said(Deed.MODE, by="ipa serve", why="--mode")
     for name in names:
-        store.set_control(name, replace(store.control(name), mode=mode), said)
+        control = store.control(name)
+        # A start that changes nothing says nothing, and needs no room in the store.
+        if control.mode is not mode:
+            store.set_control(name, replace(control, mode=mode), said)
 
 
 def _chosen(

@@ -69,7 +69,7 @@ def create(
 def list_(output: Output = OUTPUT) -> None:
     """List the keys, never what they are called with."""
     now = clock.SystemClock().now()
-    with _keys() as keys:
+    with _keys(reads=True) as keys:
         found = keys.all()
     show(output, [_plain(key, now) for key in found], _table(found, now))
 
@@ -83,10 +83,10 @@ def revoke(key_id: str = typer.Argument(metavar="KEY_ID"), *, output: Output = O
 
 
 @contextmanager
-def _keys() -> Iterator[Keys]:
-    from ipa.adapters.store.store import open_store
+def _keys(*, reads: bool = False) -> Iterator[Keys]:
+    from ipa.adapters.store import Access, open_store
 
-    store = open_store(Settings.from_env().store_url)
+    store = open_store(Settings.from_env().store_url, Access.READ if reads else Access.WRITE)
     try:
         yield store.keys
     finally:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,18 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ipa.model.errors import ConfigurationError, IpaError, UnavailableError
+from ipa.adapters.store.health import MAKE_ROOM, WriteHealth
+from ipa.adapters.store.sqlite_file import (
+    APPLICATION_ID,
+    RESTORE,
+    OpenedFile,
+    ServiceLock,
+    check_not_emptied,
+    file_of,
+    prepare,
+    read_only_uri,
+)
+from ipa.model.errors import ConfigurationError, IpaError, NotFoundError, UnavailableError
 
 LOG = logging.getLogger(__name__)
 # It tells of every look at the schema; what changes is told below.
@@ -29,30 +42,60 @@ VERSION_TABLE = "ipa_schema_version"
 BUSY_TIMEOUT_S = 5.0
 # Any constant: it keeps two services from migrating the same PostgreSQL database at once.
 MIGRATION_LOCK = 0x1FA5_0001
-# "IPA1", so that `file` and other programs can tell whose database it is.
-APPLICATION_ID = 0x4950_4131
-RESTORE = "Restore it from a backup, or name another store with IPA_STORE_URL."
+# One for all pipelines: entries get their numbers in the order in which they are committed.
+RECORD_LOCK = zlib.crc32(b"ipa/record")
+# A log that grew while a backup or a check read the store is cut back to this much.
+MOST_WAL_BYTES = 64 * 1024 * 1024
+TRY_AGAIN = "Check that it runs, can be reached and has room on its disk, then try again."
+SERVE = "`ipa serve` of this version brings it up to date when it starts."
+# How SQLite and Python say that a file is not what was written.
+DAMAGE = ("not a database", "malformed", "could not decode to utf-8")
 
 
-def open_engine(store_url: str) -> Engine:
-    """An engine on the store at its newest schema.
+class Access(Enum):
+    """The purpose for which a store is opened."""
 
-    A missing SQLite file is created. ConfigurationError: the URL is wrong, the store is read-only, or a newer
-    version wrote it. UnavailableError: it does not answer or is damaged; nothing is ever started afresh.
+    # Reads what is there. Nothing is created, migrated or locked, and a service beside it is not held up.
+    READ = auto()
+    # Reads and writes beside a service, in short transactions.
+    WRITE = auto()
+    # Decides, as the one service on a SQLite file.
+    SERVE = auto()
+
+
+def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
+    """An engine on the store at its newest schema. Its contents are not read; `ipa doctor --store` does.
+
+    To write, a missing SQLite file is created and an older schema migrated. ConfigurationError: the URL is
+    wrong, the store is read-only, or another version wrote it. NotFoundError: there is nothing to read.
+    ConflictError: another service uses it. UnavailableError: it does not answer or is damaged; nothing is
+    ever started afresh.
     """
     url = _parse(store_url)
-    engine = _engine(url)
+    path, lock = file_of(url), None
+    engine = _engine(url, access)
     try:
-        _migrate(engine, url)
+        if path is not None and access is Access.SERVE:
+            lock = ServiceLock(path)
+            engine.update_execution_options(ipa_lock=lock)
+        _bring_up_to_date(engine, access)
     except BaseException:
-        engine.dispose()
+        close_engine(engine)
         raise
     return engine
 
 
+def close_engine(engine: Engine) -> None:
+    """Close every connection, and let another service use the store."""
+    engine.dispose()
+    lock: ServiceLock | None = engine.get_execution_options().get("ipa_lock")
+    if lock is not None:
+        lock.release()
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """Where a store is: the schema that it has (empty: it is not there yet, or empty), and the newest."""
+    """The schema of a store (empty: the store is missing or empty), and the newest that is known here."""
 
     shown: str
     current: str
@@ -63,15 +106,12 @@ def schema_state(store_url: str) -> SchemaState:
     """The schema of the store, which is neither made nor changed. Errors: as `open_engine`."""
     url = _parse(store_url)
     newest = _scripts()[1].get_current_head() or ""
-    name = url.database or ""
-    is_file = url.get_backend_name() == "sqlite" and not name.startswith("file:")
-    if is_file and name not in ("", ":memory:") and not Path(name).exists():
+    path = file_of(url)
+    if path is not None and not path.exists():
         return SchemaState(_shown(url), "", newest)
-    engine = _engine(url)
+    engine = _engine(url, Access.READ)
     try:
-        with reading(engine) as connection:
-            context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-            return SchemaState(_shown(url), context.get_current_revision() or "", newest)
+        return SchemaState(_shown(url), _revision(engine) or "", newest)
     finally:
         engine.dispose()
 
@@ -86,14 +126,26 @@ def reading(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def writing(engine: Engine, lock: int) -> Iterator[Connection]:
     """A transaction that writes alone of its `lock`, on disk when it ends; UnavailableError otherwise."""
-    with _translated(engine.url), engine.connect() as plain:
-        connection = plain.execution_options(ipa_begin="BEGIN IMMEDIATE")
-        with connection.begin():
-            if engine.dialect.name == "postgresql":
-                # A server set to answer before its disk does would lose decisions that were acted on.
-                connection.execute(text("SET LOCAL synchronous_commit TO ON"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
-            yield connection
+    health, kind = health_of(engine), "record" if lock == RECORD_LOCK else "other writes"
+    try:
+        with _translated(engine.url), engine.connect() as plain:
+            connection = plain.execution_options(ipa_begin="BEGIN IMMEDIATE")
+            with connection.begin():
+                if engine.dialect.name == "postgresql":
+                    # A server set to answer before its disk does would lose decisions that were acted on.
+                    connection.execute(text("SET LOCAL synchronous_commit TO ON"))
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock})
+                yield connection
+    except (UnavailableError, ConfigurationError) as error:
+        health.failed(kind, error)
+        raise
+    health.worked(kind)
+
+
+def health_of(engine: Engine) -> WriteHealth:
+    """The health of the writes through this engine."""
+    health: WriteHealth = engine.get_execution_options()["ipa_health"]
+    return health
 
 
 def lock_of(kind: str, name: str) -> int:
@@ -117,83 +169,72 @@ def _parse(store_url: str) -> URL:
             f"the store cannot be kept in {url.get_backend_name()!r}",
             hint="Use sqlite:///FILE or postgresql://USER@HOST/DATABASE",
         )
-    return url
-
-
-def _engine(url: URL) -> Engine:
-    is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite:
-        _prepare_file(url)
-    arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S} if is_sqlite else {"connect_timeout": 5}
-    try:
-        engine = create_engine(url, connect_args=arguments, pool_pre_ping=not is_sqlite)
-    except (ImportError, NoSuchModuleError) as error:
-        raise ConfigurationError(
-            f"the driver of {_shown(url)} is not installed", hint="pip install 'ipa-serving[postgres]'"
-        ) from error
-    if is_sqlite:
-        event.listen(engine, "connect", _on_sqlite_connect)
-        event.listen(engine, "begin", _on_sqlite_begin)
-        if not str(url.database).startswith("file:"):
-            _File(Path(str(url.database))).guard(engine)
-    return engine
-
-
-def _prepare_file(url: URL) -> None:
-    name = url.database or ""
-    if name in ("", ":memory:"):
+    if url.get_backend_name() == "sqlite" and file_of(url) is None:
         raise ConfigurationError(
             "the store cannot be kept in memory: decisions must outlive the service",
             hint="Set IPA_STORE_URL to a file, for example sqlite:///runs/ipa.sqlite3",
         )
-    if name.startswith("file:"):
-        return
-    path = Path(name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_emptied = path.is_file() and path.stat().st_size == 0
-    except OSError as error:
-        raise ConfigurationError(
-            f"the store's folder {path.parent} cannot be made: {error.strerror}", hint="Set IPA_STORE_URL."
-        ) from error
-    if is_emptied:
-        raise UnavailableError(
-            f"the store {path} is an empty file; a store that lost its contents is not started afresh",
-            hint=f"{RESTORE} If it never held anything, remove the file.",
-        )
+    return url
 
 
-class _File:
-    """The file that was opened first. SQLite goes on writing to one that was removed, and makes a new one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode: int | None = None
-
-    def guard(self, engine: Engine) -> None:
-        """Have every connection fail once another file, or none, has its name."""
-        event.listen(engine, "do_connect", self._check)
-        event.listen(engine, "connect", self._remember)
-        event.listen(engine, "checkout", self._check)
-
-    def _remember(self, *_: Any) -> None:
-        self._inode = self._inode or self._path.stat().st_ino
-
-    def _check(self, *_: Any) -> None:
-        if self._inode is not None and (not self._path.exists() or self._path.stat().st_ino != self._inode):
-            raise UnavailableError(
-                f"the store {self._path} was moved or removed while it was in use",
-                hint="Put it back, or start the service again: what is not there is lost.",
+def _engine(url: URL, access: Access) -> Engine:
+    path, creator = file_of(url), None
+    arguments: dict[str, Any] = {"connect_timeout": 5}
+    if path is not None:
+        arguments = {"timeout": BUSY_TIMEOUT_S}
+        if access is Access.READ:
+            creator = _reader(url, path)
+        elif url.query.get("mode") == "ro":
+            raise ConfigurationError(
+                f"the store {_shown(url)} cannot be written: its URL says mode=ro", hint="Set IPA_STORE_URL."
             )
+        else:
+            prepare(path)
+    elif access is Access.READ:
+        arguments["options"] = "-c default_transaction_read_only=on"
+    options = {"creator": creator} if creator else {"connect_args": arguments}
+    try:
+        engine = create_engine(url, pool_pre_ping=path is None, **options)
+    except (ImportError, NoSuchModuleError) as error:
+        raise ConfigurationError(
+            f"the driver of {_shown(url)} is not installed", hint="pip install 'ipa-serving[postgres]'"
+        ) from error
+    engine.update_execution_options(ipa_health=WriteHealth(_shown(url)))
+    if path is not None:
+        event.listen(engine, "connect", _on_sqlite_connect if creator is None else _on_sqlite_read)
+        event.listen(engine, "begin", _on_sqlite_begin)
+        if creator is None:
+            OpenedFile(path).guard(engine)
+    return engine
 
 
-def _on_sqlite_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves, see _on_sqlite_begin
+def _reader(url: URL, path: Path) -> Callable[[], sqlite3.Connection]:
+    """What connects to the file without a right to write it; NotFoundError where it is missing."""
+    check_not_emptied(path)
+    if not path.exists():
+        raise NotFoundError(
+            f"there is no store {_shown(url)}", hint="`ipa serve` creates it; IPA_STORE_URL names another."
+        )
+    uri = read_only_uri(path)
+    return lambda: sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, uri=True, check_same_thread=False)
+
+
+def _on_sqlite_connect(connection: Any, record: Any) -> None:
+    _on_sqlite_read(connection, record)
     cursor = connection.cursor()
     # WAL: the page reads while the loop writes. FULL: a commit returns only after fsync.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"journal_size_limit={MOST_WAL_BYTES}",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _on_sqlite_read(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see _on_sqlite_begin
 
 
 def _on_sqlite_begin(connection: Connection) -> None:
@@ -207,28 +248,71 @@ def _scripts() -> tuple[Config, ScriptDirectory]:
     return config, ScriptDirectory.from_config(config)
 
 
-def _migrate(engine: Engine, url: URL) -> None:
+def _revision(engine: Engine) -> str | None:
+    """The schema that the store has; None where it has none."""
+    with reading(engine) as connection:
+        return _revision_at(connection)
+
+
+def _revision_at(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def _bring_up_to_date(engine: Engine, access: Access) -> None:
+    """Migrate an older schema. Where it is the newest, the store is read only, and nobody waits for it."""
+    current, newest = _revision(engine), _scripts()[1].get_current_head()
+    if current == newest:
+        return
+    if access is Access.READ:
+        _check_known(engine.url, current)
+        raise ConfigurationError(
+            f"the store {_shown(engine.url)} has schema {current or 'none'}, older than {newest!r} of this "
+            "version of ipa, and is only read here",
+            hint=SERVE,
+        )
+    path = file_of(engine.url)
+    lock = ServiceLock(path) if path is not None and access is Access.WRITE else None
+    try:
+        _migrate(engine)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _check_known(url: URL, current: str | None) -> None:
+    """ConfigurationError where the schema is of a newer version."""
+    if current is not None and current not in {each.revision for each in _scripts()[1].walk_revisions()}:
+        raise ConfigurationError(
+            f"the store {_shown(url)} has schema {current!r}, which is newer than this version of ipa",
+            hint="Install the version of ipa that wrote it, or name another store with IPA_STORE_URL.",
+        )
+
+
+def _migrate(engine: Engine) -> None:
     config, scripts = _scripts()
-    known = {script.revision for script in scripts.walk_revisions()}
     with writing(engine, MIGRATION_LOCK) as connection:
+        current = _revision_at(connection)
+        _check_known(engine.url, current)
         if engine.dialect.name == "sqlite":
-            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
-            if found != "ok":
-                raise UnavailableError(f"the store {_shown(url)} is damaged: {found}", hint=RESTORE)
-            # Marks the file as ours, and fails now, not at the first decision, where it is read-only.
-            connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        current = context.get_current_revision()
-        if current is not None and current not in known:
-            raise ConfigurationError(
-                f"the store {_shown(url)} has schema {current!r}, which is newer than this version of ipa",
-                hint="Install the version of ipa that wrote it, or name another store with IPA_STORE_URL.",
-            )
+            _mark(engine.url, connection)
         newest = scripts.get_current_head()
         if current != newest:
-            LOG.info("store %s: schema %s to %s", _shown(url), current or "none", newest)
+            LOG.info("store %s: schema %s to %s", _shown(engine.url), current or "none", newest)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def _mark(url: URL, connection: Connection) -> None:
+    """Mark the file as ours; ConfigurationError where another program did."""
+    found = connection.execute(text("PRAGMA application_id")).scalar()
+    if found == 0:
+        connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
+    elif found != APPLICATION_ID:
+        raise ConfigurationError(
+            f"the store {_shown(url)} is a database of another program (application id {found:#x})",
+            hint="Name another file with IPA_STORE_URL.",
+        )
 
 
 def _shown(url: URL) -> str:
@@ -243,13 +327,15 @@ def _translated(url: URL) -> Iterator[None]:
         raise
     except (DBAPIError, SQLAlchemyError) as error:
         said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
-        if "readonly" in said or "read-only" in said:
+        lower = said.lower()
+        if "readonly" in lower or "read-only" in lower:
             raise ConfigurationError(
                 f"the store {_shown(url)} cannot be written: {said}",
                 hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
             ) from error
-        damaged = "not a database" in said or "malformed" in said
+        is_damaged = any(words in lower for words in DAMAGE)
+        is_full = "is full" in lower or "no space left" in lower
         raise UnavailableError(
-            f"the store {_shown(url)} {'is damaged' if damaged else 'failed'}: {said}",
-            hint=RESTORE if damaged else "Check that it runs and can be reached, then try again.",
+            f"the store {_shown(url)} {'is damaged' if is_damaged else 'failed'}: {said}",
+            hint=RESTORE if is_damaged else MAKE_ROOM if is_full else TRY_AGAIN,
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,12 +14,23 @@ from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert
 from ipa.adapters.shared import Shared
 from ipa.adapters.store import audit
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
-from ipa.adapters.store.database import lock_of, open_engine, reading, writing
+from ipa.adapters.store.database import (
+    RECORD_LOCK,
+    Access,
+    close_engine,
+    health_of,
+    lock_of,
+    open_engine,
+    reading,
+    writing,
+)
 from ipa.adapters.store.grouped import Grouped
+from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.records import Records
 from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
+from ipa.adapters.store.sqlite_file import file_of
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.computing import COMPUTING
@@ -29,8 +39,6 @@ from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
 
-# One for all pipelines: entries get their numbers in the order in which they are committed.
-RECORD_LOCK = zlib.crc32(b"ipa/record")
 # How old what people said may be where it may lag: a thousand loops at once ask four times a second.
 LAG_S = 0.25
 
@@ -62,7 +70,7 @@ class Store:
     def close(self) -> None:
         """Write what waits, and close every connection."""
         self.plans.close()
-        self._engine.dispose()
+        close_engine(self._engine)
 
     def record(self, decision: Decision) -> None:
         """Return only when the decision is on disk, with its entry in the record.
@@ -177,6 +185,12 @@ class Store:
         with reading(self._engine) as connection:
             connection.scalar(_ANY_CONTROL)
 
+    def degraded(self) -> tuple[str, ...]:
+        """Why it cannot be written, or soon cannot, each with its remedy; none where all is well."""
+        path = file_of(self._engine.url)
+        low = low_disk(path) if path is not None else ""
+        return (*health_of(self._engine).reasons(), *([low] if low else []))
+
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """What was said last; the default where nothing was. All that `may_lag` are read together."""
         if may_lag:
@@ -285,9 +299,9 @@ def _row(record: str, decision: Decision, body: str) -> dict[str, object]:
     }
 
 
-def open_store(store_url: str) -> Store:
-    """The store at that SQLAlchemy URL, its schema brought up to date. Errors: see `open_engine`."""
-    return Store(open_engine(store_url))
+def open_store(store_url: str, access: Access = Access.WRITE) -> Store:
+    """The store at that SQLAlchemy URL, of the newest schema. Errors: see `open_engine`."""
+    return Store(open_engine(store_url, access))
 
 
 def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[int, str, str] | None:

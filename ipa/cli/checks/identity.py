@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import issuer_of
-from ipa.adapters.store.database import schema_state
+from ipa.adapters.store.database import Access, schema_state
 from ipa.adapters.store.store import open_store
 from ipa.bootstrap.identity import check_listening
 from ipa.cli.checks.base import Finding, failed, ok, warn
@@ -40,7 +40,7 @@ def _keys(settings: Settings) -> Finding:
     valid = 0
     # A store that is not there, or older, is neither made nor changed to look into it.
     if state.current == state.newest:
-        store = open_store(settings.store_url)
+        store = open_store(settings.store_url, Access.READ)
         try:
             now = SystemClock().now()
             valid = sum(key.state(now) == "valid" for key in store.keys.all())

@@ -1,0 +1,114 @@
+"""The health of a store's writes: what fails, since when, and what mends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipa.model.errors import IpaError
+
+LOG = logging.getLogger("ipa.store")
+# A failure that no other write of its kind followed, well or badly, says nothing any more after this long.
+FORGET_S = 600.0
+# An outage is logged this often: a thousand loops fail a hundred times a second.
+LOG_EVERY_S = 60.0
+# A hundred pipelines that decide each 10 s write about this much in an hour or two; less on a small volume.
+LOW_BYTES = 64 * 1024 * 1024
+LOW_RATIO = 0.05
+MAKE_ROOM = "Enlarge the volume or remove other files from it; `ipa store prune` removes old decisions."
+
+
+@dataclass(slots=True)
+class _Outage:
+    """Writes of one kind that fail, from the first that did to the last."""
+
+    error: IpaError
+    since_s: float
+    last_s: float
+    count: int = 0
+    logged_s: float = float("-inf")
+
+
+class WriteHealth:
+    """Remembers the failures to write a store until a write of the same kind succeeds. Thread-safe.
+
+    Kinds are apart since on a full disk a small write may succeed where a decision does not fit.
+    """
+
+    def __init__(self, shown: str, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._shown, self._monotonic_s = shown, monotonic_s
+        self._lock = threading.Lock()
+        self._outages: dict[str, _Outage] = {}
+
+    def failed(self, kind: str, error: IpaError) -> None:
+        """Remember and log a write that failed."""
+        now_s = self._monotonic_s()
+        with self._lock:
+            outage = self._outages.setdefault(kind, _Outage(error, now_s, now_s))
+            outage.error, outage.last_s = error, now_s
+            outage.count += 1
+            if now_s - outage.logged_s < LOG_EVERY_S:
+                return
+            outage.logged_s = now_s
+            count = outage.count
+        LOG.error("%s (%s, failure %d). %s", error.message, kind, count, error.hint)
+
+    def worked(self, kind: str) -> None:
+        """Forget the failures of that kind."""
+        if kind not in self._outages:
+            return
+        with self._lock:
+            outage = self._outages.pop(kind, None)
+        if outage is not None:
+            lasted_s = self._monotonic_s() - outage.since_s
+            LOG.warning(
+                "the store %s is written again after %.0f s (%s, %d failures)",
+                self._shown, lasted_s, kind, outage.count,
+            )  # fmt: skip
+
+    def reasons(self) -> tuple[str, ...]:
+        """Why writes fail now, each with its remedy; none where they work."""
+        oldest_s = self._monotonic_s() - FORGET_S
+        with self._lock:
+            for kind in [kind for kind, outage in self._outages.items() if outage.last_s < oldest_s]:
+                del self._outages[kind]
+            return tuple(
+                dict.fromkeys(f"{it.error.message}. {it.error.hint}" for it in self._outages.values())
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The disk of a store, in bytes."""
+
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def is_low(self) -> bool:
+        """True if the store may soon not be written."""
+        return self.free_bytes < min(LOW_BYTES, LOW_RATIO * self.total_bytes)
+
+
+def disk_of(path: Path) -> Disk:
+    """The disk that the file is on; OSError where it cannot be asked."""
+    found = os.statvfs(path.parent)
+    return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+def low_disk(path: Path) -> str:
+    """What to say of a disk that is nearly full; empty where it is not."""
+    try:
+        disk = disk_of(path)
+    except OSError as error:
+        return f"the disk of the store {path} cannot be looked at: {error.strerror}"
+    return (
+        f"the disk of the store {path} has {disk.free_bytes / 1e6:.1f} MB left. {MAKE_ROOM}"
+        if disk.is_low
+        else ""
+    )

@@ -1,0 +1,198 @@
+"""The file of a SQLite store: created private, locked by the one service that uses it, guarded while open."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import URL
+
+from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
+
+LOG = logging.getLogger("ipa.store")
+# "IPA1", so that `file` and other programs can tell whose database it is.
+APPLICATION_ID = 0x4950_4131
+# SQLite gives its log and its shared memory the rights of the database.
+PRIVATE = 0o600
+BESIDE = ("", "-wal", "-shm")
+RESTORE = "Restore it from a backup (`ipa store restore`), or name another store with IPA_STORE_URL."
+
+
+def file_of(url: URL) -> Path | None:
+    """The file of a SQLite URL; None for a server, and for a database in memory."""
+    name = url.database or ""
+    if url.get_backend_name() != "sqlite" or name in ("", ":memory:"):
+        return None
+    return Path(unquote(urlsplit(name).path)) if name.startswith("file:") else Path(name)
+
+
+def read_only_uri(path: Path) -> str:
+    """The name by which SQLite opens the file without a right to write it."""
+    return f"file:{quote(str(path.absolute()))}?mode=ro"
+
+
+def prepare(path: Path) -> None:
+    """Create the file where it is missing, and narrow its rights where they are wider than ours.
+
+    ConfigurationError: it cannot be created or written. UnavailableError: it lost its contents.
+    """
+    check_not_emptied(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+        narrow(path)
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    for each, kind in ((path, "file"), (path.parent, "folder")):
+        if not os.access(each, os.W_OK):
+            raise _unusable(path, f"the {kind} {each} is read-only for this user")
+
+
+def check_not_emptied(path: Path) -> None:
+    """UnavailableError where the file is there, without a byte."""
+    try:
+        is_emptied = path.is_file() and path.stat().st_size == 0
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    if is_emptied:
+        raise UnavailableError(
+            f"the store {path} is an empty file; a store that lost its contents is not started afresh",
+            hint=f"{RESTORE} If it never held anything, remove the file.",
+        )
+
+
+def _unusable(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the store {path} cannot be written: {why}",
+        hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
+    )
+
+
+def _create(path: Path) -> None:
+    """Create a database without tables. It appears complete and private, whatever the umask is."""
+    empty = sqlite3.connect(":memory:")
+    empty.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    image = empty.serialize()
+    empty.close()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(image)
+            stream.flush()
+            os.fsync(handle)
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return  # another process was first
+        except OSError:
+            # A file system without hard links.
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "wb") as stream:
+                stream.write(image)
+    finally:
+        Path(name).unlink()
+
+
+def open_to_others(path: Path) -> list[tuple[Path, int]]:
+    """The files of the store that others than their owner may read or write, each with its rights."""
+    found = []
+    for suffix in BESIDE:
+        each = path.with_name(path.name + suffix)
+        try:
+            mode = each.stat().st_mode & 0o777
+        except FileNotFoundError:
+            continue
+        if mode & ~PRIVATE:
+            found.append((each, mode))
+    return found
+
+
+def narrow(path: Path) -> None:
+    """Take others' rights away from files of the store that this user owns."""
+    for each, mode in open_to_others(path):
+        if each.stat().st_uid == os.geteuid():
+            each.chmod(PRIVATE)
+            LOG.warning(
+                "rights of %s narrowed from %o to %o: it holds the keys' digests", each, mode, PRIVATE
+            )
+
+
+def lock_file(store: Path) -> Path:
+    """The file that the service locks; one for all names (symbolic links) of a store."""
+    store = store.resolve()
+    return store.with_name(f"{store.name}.lock")
+
+
+class ServiceLock:
+    """Held by the service that controls with a store, as long as its process lives.
+
+    A lock of the operating system on FILE.lock, which ends with the process however that ends. What the file
+    says is only for people.
+    """
+
+    def __init__(self, store: Path) -> None:
+        """Take the lock; ConflictError where another process has it."""
+        path = lock_file(store)
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+        except OSError as error:
+            raise _unusable(store, f"{path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._handle, 200, 0).decode(errors="replace").strip()
+            os.close(self._handle)
+            raise ConflictError(
+                f"the store {store} is in use by an ipa service{f' ({holder})' if holder else ''}",
+                hint="Stop that service, or set IPA_STORE_URL to another store. "
+                "Replicas share a PostgreSQL store.",
+            ) from error
+        except OSError as error:
+            os.close(self._handle)
+            raise ConfigurationError(
+                f"the store {store} cannot be locked: {error.strerror}",
+                hint="Put it on a local file system, or use PostgreSQL.",
+            ) from error
+        try:
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            LOG.info("the holder of %s cannot be noted in it: %s", path, error.strerror)
+
+    def release(self) -> None:
+        """Give the lock up."""
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = -1
+
+
+class OpenedFile:
+    """The file that was opened first. SQLite goes on writing to one that was removed, and makes a new one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode: int | None = None
+
+    def guard(self, engine: Engine) -> None:
+        """Have every connection fail once another file, or none, has its name."""
+        event.listen(engine, "do_connect", self._check)
+        event.listen(engine, "connect", self._remember)
+        event.listen(engine, "checkout", self._check)
+
+    def _remember(self, *_: Any) -> None:
+        self._inode = self._inode or self._path.stat().st_ino
+
+    def _check(self, *_: Any) -> None:
+        if self._inode is not None and (not self._path.exists() or self._path.stat().st_ino != self._inode):
+            raise UnavailableError(
+                f"the store {self._path} was moved or removed while it was in use",
+                hint="Put it back, or start the service again: what is not there is lost.",
+            )
