@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,27 @@ def shared_data() -> Path:
     if not (folder / "ipa_profiles.json").is_file():
         pytest.skip(f"needs the published data, which is not at {folder}; set IPA_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL database for tests: IPA_TEST_POSTGRES_URL, else a cluster started here."""
+    given = os.environ.get("IPA_TEST_POSTGRES_URL", "")
+    if given:
+        yield given
+        return
+    from tests.fakes import postgres
+
+    lacking = postgres.missing()
+    if lacking:
+        pytest.skip(lacking)
+    with postgres.running() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of a PostgreSQL database with nothing in it. Tests that take it are of its xdist_group."""
+    from tests.fakes.postgres import emptied
+
+    return emptied(postgres_server)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs by name what demo and tests use beside Python (Prometheus with promtool, Chromium, git, kustomize, Helm), where
-# this machine allows it. Where it does not, the parts that need them are skipped, and say so.
+# Installs by name what demo and tests use beside Python (Prometheus with promtool, PostgreSQL, Chromium, git,
+# kustomize, Helm), where this machine allows it. Where it does not, the parts that need them are skipped, and say so.
 set -uo pipefail
 .venv/bin/python "$(dirname "$0")/helm.py" || echo "not installed: helm (its tests are skipped)"
 missing=()
 command -v prometheus >/dev/null || missing+=(prometheus)
+command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v git >/dev/null || missing+=(git)
 command -v kustomize >/dev/null || missing+=(kustomize)
@@ -12,6 +13,10 @@ command -v kustomize >/dev/null || missing+=(kustomize)
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
   export DEBIAN_FRONTEND=noninteractive
   # Debian starts a packaged server at once; these are started by the tests, on ports of their own.
+  if [[ " ${missing[*]} " == *" postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+  fi
   # An update that fails for one source of several is no reason not to try.
   apt-get update -qq >/dev/null 2>&1
   RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 \

@@ -13,10 +13,6 @@ from ipa.model.forecast import Forecast
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 
 Reopen = Callable[[], Store]
-TABLES = (
-    "ipa_decisions", "ipa_controls", "ipa_profiles", "ipa_entries", "ipa_heads", "ipa_cursors", "ipa_keys",
-    "ipa_plans", "ipa_answers", "ipa_pipelines", "ipa_records", "ipa_schema_version",
-)  # fmt: skip
 
 
 def plain_engine(url: str) -> Engine:

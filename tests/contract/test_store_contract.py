@@ -1,4 +1,4 @@
-"""What every store must do; runs on SQLite, and on PostgreSQL where IPA_TEST_POSTGRES_URL names one."""
+"""What every store must do; runs on SQLite, and on PostgreSQL where a server is installed."""
 
 from __future__ import annotations
 
