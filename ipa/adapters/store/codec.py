@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ipa.adapters.store.sqlite_file import RESTORE
 from ipa.control.kept import KeptPlan
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision
@@ -33,10 +34,12 @@ class Codec(Generic[T]):
         try:
             return self._adapter.validate_python(json.loads(text))
         except (ValueError, ValidationError) as error:
-            raise UnavailableError(
-                f"the store holds a {self._name} that cannot be read: {error}",
-                hint="Restore the store from a backup, or name another with IPA_STORE_URL.",
-            ) from error
+            raise damaged(self._name, error) from error
+
+
+def damaged(kind: str, error: Exception) -> UnavailableError:
+    """The error for a row of that kind whose text is not what was written."""
+    return UnavailableError(f"the store holds a {kind} that cannot be read: {error}", hint=RESTORE)
 
 
 DECISION = Codec(Decision)

@@ -49,7 +49,7 @@ MOST_WAL_BYTES = 64 * 1024 * 1024
 TRY_AGAIN = "Check that it runs, can be reached and has room on its disk, then try again."
 SERVE = "`ipa serve` of this version brings it up to date when it starts."
 # How SQLite and Python say that a file is not what was written.
-DAMAGE = ("not a database", "malformed", "could not decode to utf-8")
+DAMAGE = ("not a database", "malformed", "could not decode to utf-8", "codec can't decode")
 
 
 class Access(Enum):
@@ -325,7 +325,8 @@ def _translated(url: URL) -> Iterator[None]:
         yield
     except IpaError:
         raise
-    except (DBAPIError, SQLAlchemyError) as error:
+    except (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError) as error:
+        # Those of sqlite3 come from our pragmas, and text that is none from its message about damage.
         said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
         lower = said.lower()
         if "readonly" in lower or "read-only" in lower:

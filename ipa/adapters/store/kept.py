@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, select, true, update
 
-from ipa.adapters.store.codec import KEPT_PLAN
+from ipa.adapters.store.codec import KEPT_PLAN, damaged
 from ipa.adapters.store.database import lock_of, reading, writing
 from ipa.adapters.store.schema import AnswerRow, PipelineRow, PlanRow
 from ipa.control.canonical import digest
@@ -193,7 +193,10 @@ class PipelineRows:
         """Every one by its name."""
         with reading(self._engine) as connection:
             rows = connection.execute(select(PipelineRow.pipeline, PipelineRow.body)).all()
-        return {name: json.loads(body) for name, body in sorted(rows)}
+        try:
+            return {name: json.loads(body) for name, body in sorted(rows)}
+        except (ValueError, TypeError) as error:
+            raise damaged("pipeline", error) from error
 
     def keep(self, name: str, mapping: Mapping[str, Any], at: str) -> None:
         """Keep it, in the place of one of that name; on disk when this returns."""

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, RowMapping, insert, select, update
 
+from ipa.adapters.store.codec import damaged
 from ipa.adapters.store.database import reading, writing
 from ipa.adapters.store.schema import KeyRow
 from ipa.model.access import Grant, Role, key_name
@@ -119,6 +120,9 @@ def _key(row: RowMapping) -> Key:
     def moment(name: str) -> datetime | None:
         return datetime.fromisoformat(row[name]) if row[name] else None
 
-    created_at = datetime.fromisoformat(row["created_at"])
-    grant = Grant(Role(row["role"]), row["namespace"])
-    return Key(row["key_id"], row["name"], grant, created_at, moment("expires_at"), moment("revoked_at"))
+    try:
+        created_at = datetime.fromisoformat(row["created_at"])
+        grant = Grant(Role(row["role"]), row["namespace"])
+        return Key(row["key_id"], row["name"], grant, created_at, moment("expires_at"), moment("revoked_at"))
+    except (ValueError, TypeError) as error:
+        raise damaged("key", error) from error
