@@ -9,6 +9,7 @@ from typing import Any
 
 from ipa.adapters.metrics.figures import stream_figures
 from ipa.adapters.solvers.planner import PlannerProcesses
+from ipa.adapters.store import Store
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
@@ -154,11 +155,17 @@ def _beside(app: App, name: str) -> tuple[BesideLive, ...]:
 
 
 def _readiness(app: App, store: StoreCheck) -> tuple[Check, ...]:
-    """The store is required; metrics, workloads and a Lease that do not answer make the service degraded.
+    """The store is required to be read; all else that fails makes the service degraded.
 
-    A standby is as ready as a leader: it answers every read, and says of writes who takes them.
+    That is a store that cannot be written, metrics and workloads that do not answer, and a Lease. A standby
+    is as ready as a leader: it answers every read, and says of writes who takes them.
     """
-    return (store(), _leadership_check(app), *(_loop_check(app, name) for name in list(app.loops)))
+    return (
+        store(),
+        _writes_check(app.store),
+        _leadership_check(app),
+        *(_loop_check(app, name) for name in list(app.loops)),
+    )
 
 
 class StoreCheck:
@@ -184,6 +191,12 @@ class StoreCheck:
         except IpaError as error:
             return Check("store", False, error.message, required=True)
         return Check("store", True, required=True)
+
+
+def _writes_check(store: Store) -> Check:
+    """Readers are served, and loops hold, where the store cannot be written."""
+    reasons = store.degraded()
+    return Check("store writes", not reasons, " ".join(reasons))
 
 
 def _leadership_check(app: App) -> Check:

@@ -95,6 +95,11 @@ def run(arguments: list[str] | None = None) -> int:
         code = error.exit_code
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        # A file that a verb reads or writes: missing, not allowed, or no room on the disk.
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        code = ExitCode.ERROR
     return code
 
 

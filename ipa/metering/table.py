@@ -185,6 +185,12 @@ WEBHOOK = "IPA_WEBHOOK_URL set"
 RECORD_FAILURES = Metric(
     "ipa_record_failures_total", COUNTER, COUNT, "Times that something could not be recorded."
 )
+STORE_DEGRADED = Metric(
+    "ipa_store_degraded",
+    GAUGE,
+    COUNT,
+    "1 while the store cannot be written or its disk is nearly full, else 0.",
+)
 WEBHOOK_DELIVERED = Metric(
     "ipa_webhook_delivered_total", COUNTER, COUNT, "Events that the receiver took.", when=WEBHOOK
 )

@@ -52,6 +52,9 @@ class _Events:
 class _Telling:
     failures = delivered = failed = dropped = waiting = open = 0
 
+    def degraded(self) -> tuple[str, ...]:
+        return ()
+
 
 class _Workload:
     def allocated_core_seconds(self, pipeline: str) -> float:

@@ -154,6 +154,14 @@ LOOP = (
         "{{ with $labels.pipeline }}{{ . }}: {{ end }}the store takes no records",
         "What is decided, said or done cannot be recorded, and nothing is written that is not recorded.",
     ),
+    Alert(
+        "IpaStoreDegraded",
+        f"max by (namespace) ({table.STORE_DEGRADED.name}) > 0",
+        "2m",
+        WARNING,
+        "the store cannot be written, or its disk is nearly full",
+        "`/readyz?verbose` has the reason and what mends it.",
+    ),
 )
 
 PLANS = (

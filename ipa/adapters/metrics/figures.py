@@ -31,6 +31,10 @@ class Recorder(Protocol):
 
     failures: int
 
+    def degraded(self) -> tuple[str, ...]:
+        """Why it cannot be written, or soon cannot."""
+        ...
+
 
 class Teller(Protocol):
     """What tells events to a receiver."""
@@ -60,7 +64,10 @@ class Dropper(Protocol):
 
 def record_figures(store: Recorder) -> Figures:
     """How the record fares."""
-    return Figures((table.RECORD_FAILURES, lambda: store.failures))
+    return Figures(
+        (table.RECORD_FAILURES, lambda: store.failures),
+        (table.STORE_DEGRADED, lambda: bool(store.degraded())),
+    )
 
 
 def webhook_figures(webhook: Teller) -> Figures:

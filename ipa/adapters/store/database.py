@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from ipa.adapters.store.health import MAKE_ROOM, WriteHealth
+from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
 from ipa.adapters.store.sqlite_file import (
     APPLICATION_ID,
     RESTORE,
@@ -335,8 +335,10 @@ def _translated(url: URL) -> Iterator[None]:
                 hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
             ) from error
         is_damaged = any(words in lower for words in DAMAGE)
-        is_full = "is full" in lower or "no space left" in lower
+        path = file_of(url)
+        # SQLite says "disk I/O error" where it has no room for its shared memory.
+        low = low_disk(path) if path is not None and not is_damaged else ""
         raise UnavailableError(
             f"the store {_shown(url)} {'is damaged' if is_damaged else 'failed'}: {said}",
-            hint=RESTORE if is_damaged else MAKE_ROOM if is_full else TRY_AGAIN,
+            hint=RESTORE if is_damaged else low or (MAKE_ROOM if "is full" in lower else TRY_AGAIN),
         ) from error

@@ -106,7 +106,7 @@ def low_disk(path: Path) -> str:
     try:
         disk = disk_of(path)
     except OSError as error:
-        return f"the disk of the store {path} cannot be looked at: {error.strerror}"
+        return f"The disk of the store {path} cannot be looked at: {error.strerror}"
     return (
         f"the disk of the store {path} has {disk.free_bytes / 1e6:.1f} MB left. {MAKE_ROOM}"
         if disk.is_low

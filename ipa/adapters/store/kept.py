@@ -24,6 +24,8 @@ MOST_PLANS = 20_000
 PARTS = 4
 # Of these more there may be before the oldest are let go, which need not be with every write.
 SPARE_PLANS = 500
+# Plans wait in memory for a store that cannot be written, some 10 MB of them; then the oldest are dropped.
+MOST_WAITING = 2_000
 # Plans wait so long for each other, so that they are written together.
 FLUSH_S = 0.2
 # A retry comes within minutes, at worst after a weekend.
@@ -53,7 +55,7 @@ class PlanRows:
         text = KEPT_PLAN.text(plan)
         with self._lock:
             self._waiting[plan.plan_id] = plan, text
-            if len(self._waiting) > self._most:
+            if len(self._waiting) > min(self._most, MOST_WAITING):
                 self._waiting.pop(next(iter(self._waiting)))
             if self._timer is None:
                 self._timer = threading.Timer(FLUSH_S, self._flush_late)
@@ -127,7 +129,8 @@ class PlanRows:
         try:
             self.flush()
         except IpaError as error:
-            log.warning("plans that were asked for are not kept on disk yet: %s", error.message)
+            # The store's health says so, and when it ends.
+            log.debug("plans that were asked for are not kept on disk yet: %s", error.message)
 
 
 def _delete_oldest(connection: Connection, many: int, of: ColumnElement[bool]) -> None:

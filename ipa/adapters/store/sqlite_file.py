@@ -36,7 +36,10 @@ def file_of(url: URL) -> Path | None:
 
 def read_only_uri(path: Path) -> str:
     """The name by which SQLite opens the file without a right to write it."""
-    return f"file:{quote(str(path.absolute()))}?mode=ro"
+    disk = os.statvfs(path.parent)
+    # A log beside the file cannot be made there, and nobody writes it.
+    is_fixed = disk.f_flag & os.ST_RDONLY and not path.with_name(f"{path.name}-wal").exists()
+    return f"file:{quote(str(path.absolute()))}?{'immutable=1' if is_fixed else 'mode=ro'}"
 
 
 def prepare(path: Path) -> None:

@@ -189,7 +189,9 @@ class Store:
         """Why it cannot be written, or soon cannot, each with its remedy; none where all is well."""
         path = file_of(self._engine.url)
         low = low_disk(path) if path is not None else ""
-        return (*health_of(self._engine).reasons(), *([low] if low else []))
+        reasons = health_of(self._engine).reasons()
+        # A write that failed for want of room says so itself.
+        return (*reasons, low) if low and not any(low in reason for reason in reasons) else reasons
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         """What was said last; the default where nothing was. All that `may_lag` are read together."""
