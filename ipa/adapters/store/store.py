@@ -29,6 +29,7 @@ from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.records import Records
+from ipa.adapters.store.retention import PruneReport, Retention, StoreStats
 from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
 from ipa.adapters.store.sqlite_file import file_of
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
@@ -179,6 +180,27 @@ class Store:
                 f"there is no decision {decision_id!r}", hint="`ipa history PIPELINE` lists them."
             )
         return found
+
+    def stats(self) -> StoreStats:
+        """Return the store's size by kind, its growth and its projection. Reads indexes, not the rows."""
+        raise NotImplementedError
+
+    def prune(
+        self,
+        now: datetime | None = None,
+        retention: Retention | None = None,
+        *,
+        within_s: float | None = None,
+    ) -> PruneReport:
+        """Seal what is old enough to be sealed and remove what is older than `retention` keeps.
+
+        Each transaction takes some tens of milliseconds and others write between two of them, so it may run
+        beside a service, also in another process. It ends early after `within_s` seconds; the next call goes
+        on. `now` and `retention` default to the clock and the retention that the store was opened with.
+        ConfigurationError: there is no key to sign with, or it cannot be read. UnavailableError: the database
+        failed; what was committed until then holds.
+        """
+        raise NotImplementedError
 
     def check(self) -> None:
         """Return where it can be read; UnavailableError where not. One read, however much it holds."""
