@@ -47,6 +47,9 @@ def doctor(
     namespace: list[str] = typer.Option(
         [], "--namespace", "-n", help="whose rights are looked at; the pipelines' own without"
     ),
+    store: bool = typer.Option(
+        False, "--store", help="only the store, read whole: pages, record, rights, disk; may take minutes"
+    ),
     timeout_s: float = typer.Option(10.0, "--timeout", min=0.1, help="seconds that each check may take"),
     output: Output = OUTPUT,
 ) -> None:
@@ -56,12 +59,24 @@ def doctor(
     """
     from ipa.cli.checks.base import State, run_checks
 
-    checks = _checks(pipelines or [], at, namespace, timeout_s)
+    checks = _store_checks() if store else _checks(pipelines or [], at, namespace, timeout_s)
     with progress("checking", len(checks)) as step:
         found = run_checks(checks, timeout_s, step)
     show(output, [asdict(each) for each in found], findings_table(found))
     if any(each.state is State.FAIL for each in found):
         raise typer.Exit(ExitCode.ERROR)
+
+
+def _store_checks() -> list[Check]:
+    """What to look at of the store alone; where the settings cannot be used, they."""
+    from ipa.cli.checks.base import Check, failed
+    from ipa.cli.checks.store import store_checks
+
+    try:
+        return store_checks(Settings.from_env())
+    except ConfigurationError as error:
+        wrong = [failed("settings", error)]
+        return [Check("settings", lambda: wrong)]
 
 
 def _checks(names: Sequence[str], at: str | None, namespaces: Sequence[str], timeout_s: float) -> list[Check]:

@@ -36,6 +36,7 @@ VERBS: tuple[str, ...] = (
     "replay",
     "serve",
     "simulate",
+    "store",
     "validate",
 )
 

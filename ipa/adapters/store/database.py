@@ -71,7 +71,7 @@ def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
     ConflictError: another service uses it. UnavailableError: it does not answer or is damaged; nothing is
     ever started afresh.
     """
-    url = _parse(store_url)
+    url = parse_url(store_url)
     path, lock = file_of(url), None
     engine = _engine(url, access)
     try:
@@ -104,14 +104,14 @@ class SchemaState:
 
 def schema_state(store_url: str) -> SchemaState:
     """The schema of the store, which is neither made nor changed. Errors: as `open_engine`."""
-    url = _parse(store_url)
+    url = parse_url(store_url)
     newest = _scripts()[1].get_current_head() or ""
     path = file_of(url)
     if path is not None and not path.exists():
-        return SchemaState(_shown(url), "", newest)
+        return SchemaState(shown(url), "", newest)
     engine = _engine(url, Access.READ)
     try:
-        return SchemaState(_shown(url), _revision(engine) or "", newest)
+        return SchemaState(shown(url), _revision(engine) or "", newest)
     finally:
         engine.dispose()
 
@@ -153,7 +153,8 @@ def lock_of(kind: str, name: str) -> int:
     return zlib.crc32(f"ipa/{kind}/{name}".encode())
 
 
-def _parse(store_url: str) -> URL:
+def parse_url(store_url: str) -> URL:
+    """The URL of a store; ConfigurationError where no store can be there."""
     try:
         url = make_url(store_url)
     except ArgumentError as error:
@@ -186,7 +187,7 @@ def _engine(url: URL, access: Access) -> Engine:
             creator = _reader(url, path)
         elif url.query.get("mode") == "ro":
             raise ConfigurationError(
-                f"the store {_shown(url)} cannot be written: its URL says mode=ro", hint="Set IPA_STORE_URL."
+                f"the store {shown(url)} cannot be written: its URL says mode=ro", hint="Set IPA_STORE_URL."
             )
         else:
             prepare(path)
@@ -197,9 +198,9 @@ def _engine(url: URL, access: Access) -> Engine:
         engine = create_engine(url, pool_pre_ping=path is None, **options)
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigurationError(
-            f"the driver of {_shown(url)} is not installed", hint="pip install 'ipa-serving[postgres]'"
+            f"the driver of {shown(url)} is not installed", hint="pip install 'ipa-serving[postgres]'"
         ) from error
-    engine.update_execution_options(ipa_health=WriteHealth(_shown(url)))
+    engine.update_execution_options(ipa_health=WriteHealth(shown(url)))
     if path is not None:
         event.listen(engine, "connect", _on_sqlite_connect if creator is None else _on_sqlite_read)
         event.listen(engine, "begin", _on_sqlite_begin)
@@ -213,7 +214,7 @@ def _reader(url: URL, path: Path) -> Callable[[], sqlite3.Connection]:
     check_not_emptied(path)
     if not path.exists():
         raise NotFoundError(
-            f"there is no store {_shown(url)}", hint="`ipa serve` creates it; IPA_STORE_URL names another."
+            f"there is no store {shown(url)}", hint="`ipa serve` creates it; IPA_STORE_URL names another."
         )
     uri = read_only_uri(path)
     return lambda: sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, uri=True, check_same_thread=False)
@@ -267,7 +268,7 @@ def _bring_up_to_date(engine: Engine, access: Access) -> None:
     if access is Access.READ:
         _check_known(engine.url, current)
         raise ConfigurationError(
-            f"the store {_shown(engine.url)} has schema {current or 'none'}, older than {newest!r} of this "
+            f"the store {shown(engine.url)} has schema {current or 'none'}, older than {newest!r} of this "
             "version of ipa, and is only read here",
             hint=SERVE,
         )
@@ -284,7 +285,7 @@ def _check_known(url: URL, current: str | None) -> None:
     """ConfigurationError where the schema is of a newer version."""
     if current is not None and current not in {each.revision for each in _scripts()[1].walk_revisions()}:
         raise ConfigurationError(
-            f"the store {_shown(url)} has schema {current!r}, which is newer than this version of ipa",
+            f"the store {shown(url)} has schema {current!r}, which is newer than this version of ipa",
             hint="Install the version of ipa that wrote it, or name another store with IPA_STORE_URL.",
         )
 
@@ -298,7 +299,7 @@ def _migrate(engine: Engine) -> None:
             _mark(engine.url, connection)
         newest = scripts.get_current_head()
         if current != newest:
-            LOG.info("store %s: schema %s to %s", _shown(engine.url), current or "none", newest)
+            LOG.info("store %s: schema %s to %s", shown(engine.url), current or "none", newest)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -310,12 +311,13 @@ def _mark(url: URL, connection: Connection) -> None:
         connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
     elif found != APPLICATION_ID:
         raise ConfigurationError(
-            f"the store {_shown(url)} is a database of another program (application id {found:#x})",
+            f"the store {shown(url)} is a database of another program (application id {found:#x})",
             hint="Name another file with IPA_STORE_URL.",
         )
 
 
-def _shown(url: URL) -> str:
+def shown(url: URL) -> str:
+    """The URL without its password."""
     return url.render_as_string(hide_password=True)
 
 
@@ -331,7 +333,7 @@ def _translated(url: URL) -> Iterator[None]:
         lower = said.lower()
         if "readonly" in lower or "read-only" in lower:
             raise ConfigurationError(
-                f"the store {_shown(url)} cannot be written: {said}",
+                f"the store {shown(url)} cannot be written: {said}",
                 hint="Give the service write access to the file and its folder, or set IPA_STORE_URL.",
             ) from error
         is_damaged = any(words in lower for words in DAMAGE)
@@ -339,6 +341,6 @@ def _translated(url: URL) -> Iterator[None]:
         # SQLite says "disk I/O error" where it has no room for its shared memory.
         low = low_disk(path) if path is not None and not is_damaged else ""
         raise UnavailableError(
-            f"the store {_shown(url)} {'is damaged' if is_damaged else 'failed'}: {said}",
+            f"the store {shown(url)} {'is damaged' if is_damaged else 'failed'}: {said}",
             hint=RESTORE if is_damaged else low or (MAKE_ROOM if "is full" in lower else TRY_AGAIN),
         ) from error

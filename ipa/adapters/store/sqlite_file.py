@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -132,6 +133,23 @@ def lock_file(store: Path) -> Path:
     """The file that the service locks; one for all names (symbolic links) of a store."""
     store = store.resolve()
     return store.with_name(f"{store.name}.lock")
+
+
+def page_faults(path: Path, most: int = 3) -> list[str]:
+    """The first faults of the file's pages and indexes. Reads all of it; no writer waits for that."""
+    connection = sqlite3.connect(read_only_uri(path), uri=True)
+    try:
+        found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({most})")]
+        found += [f"row {row[1]} of {row[0]} refers to none of {row[2]}" for row in _dangling(connection)]
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        found = [str(error)]
+    finally:
+        connection.close()
+    return [each for each in found if each != "ok"][:most]
+
+
+def _dangling(connection: sqlite3.Connection) -> Iterator[tuple[str, int, str, int]]:
+    yield from connection.execute("PRAGMA foreign_key_check")
 
 
 class ServiceLock:

@@ -107,6 +107,11 @@ class Store:
         with reading(self._engine) as connection:
             return audit.verify(connection, self.records.of(pipeline), anchor)
 
+    def recorded(self) -> Sequence[str]:
+        """The pipelines that have a record, by name."""
+        with reading(self._engine) as connection:
+            return audit.recorded(connection)
+
     def cursor(self, name: str) -> int | None:
         """The place in the record that was kept under this name; None where none was."""
         with reading(self._engine) as connection:

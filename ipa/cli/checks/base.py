@@ -44,6 +44,8 @@ class Check:
     look: Look
     after: str = ""
     turn: str = ""
+    # Seconds that it may take; as long as the others without.
+    timeout_s: float | None = None
 
 
 def ok(name: str, seen: str) -> Finding:
@@ -121,16 +123,23 @@ class _Run:
         running = self._running()
         if not running:
             return
-        due_s = min(self._begun_s[at] for at in running) + self._timeout_s
+        due_s = min(self._due_s(at) for at in running)
         try:
             at, result = self._ended.get(timeout=max(due_s - time.monotonic(), 0.0))
             if self.found[at] is None:
                 self.found[at] = result
         except queue.Empty:
             for at in running:
-                if time.monotonic() - self._begun_s[at] >= self._timeout_s:
-                    late = f"no answer within {self._timeout_s:g} s"
+                if time.monotonic() >= self._due_s(at):
+                    late = f"no answer within {self._limit_s(at):g} s"
                     self.found[at] = [fail(self._checks[at].name, late)]
+
+    def _limit_s(self, at: int) -> float:
+        own_s = self._checks[at].timeout_s
+        return self._timeout_s if own_s is None else own_s
+
+    def _due_s(self, at: int) -> float:
+        return self._begun_s[at] + self._limit_s(at)
 
     def _running(self) -> list[int]:
         return [at for at in self._begun_s if self.found[at] is None]

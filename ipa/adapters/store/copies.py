@@ -1,0 +1,359 @@
+"""Backups: a verified copy of a store in one SQLite file with a digest beside it, and the way back.
+
+A backup of PostgreSQL is such a file too, so that restoring is also how a store moves from one database to
+the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, func, insert, inspect, select, text
+
+from ipa.adapters.store.database import (
+    RECORD_LOCK,
+    Access,
+    close_engine,
+    open_engine,
+    parse_url,
+    reading,
+    shown,
+    writing,
+)
+from ipa.adapters.store.schema import Base
+from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
+from ipa.adapters.store.store import Store
+from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
+
+# Says in words what is being done, and which part of it is done (0 to 1).
+Step = Callable[[str, float], None]
+# 4 MB of a store at a time: some milliseconds, so that Ctrl-C is heard.
+PAGES = 1024
+BATCH = 500
+CHUNK_BYTES = 1 << 20
+DIGEST_SUFFIX = ".sha256"
+ONE_FILE = "PRAGMA journal_mode=DELETE"
+HINT = "`ipa doctor --store` says what is wrong; the disk needs as much room again as the store takes."
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a verified copy holds."""
+
+    pipelines: int
+    entries: int
+    decisions: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was written and read back."""
+
+    file: str
+    sha256: str
+    contents: Contents
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A store that was restored. `kept_aside` is where the former one is; empty where there was none."""
+
+    store: str
+    contents: Contents
+    # False where there was no digest beside the backup.
+    is_digest_checked: bool
+    kept_aside: str = ""
+
+
+def back_up(store_url: str, target: Path, step: Step) -> Backup:
+    """Copy the store to a file that does not exist yet, as it is at one moment; writers do not wait.
+
+    ConflictError: the file exists. Errors of reading: as `open_engine`. RecordError: the record is not whole.
+    """
+    if target.exists() or digest_file(target).exists():
+        raise ConflictError(f"{target} or its digest exists already", hint="Name another file.")
+    with _part_of(target) as part:
+        path = file_of(parse_url(store_url))
+        if path is not None:
+            # Opened once so that a missing, older or newer store is told as everywhere.
+            close_engine(open_engine(store_url, Access.READ))
+            _copy_file(path, part, step)
+        else:
+            _copy_from_server(store_url, part, step)
+        contents = verify_file(part, step)
+        _fsync(part)
+        digest = _sha256(part)
+        _write(digest_file(target), f"{digest}  {target.name}\n")
+        # Named only now, with all of it on the disk.
+        part.replace(target)
+    _sync(target.parent)
+    return Backup(str(target), digest, contents)
+
+
+def restore(store_url: str, source: Path, step: Step, *, force: bool = False) -> Restored:
+    """Verify a backup and put it in the place of the store, at the newest schema.
+
+    With `force` a SQLite store that is not empty is kept aside under another name. ConflictError: a service
+    uses the store, or it is not empty. InputError: the backup is not what was written.
+    """
+    if not source.is_file():
+        raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
+    is_checked = _check_digest(source)
+    url = parse_url(store_url)
+    path = file_of(url)
+    if path is None:
+        with _part_of(Path(tempfile.gettempdir()) / source.name) as part:
+            _import(source, part, step)
+            contents = verify_file(part, step)
+            _copy_to_server(part, store_url, step)
+        return Restored(shown(url), contents, is_checked)
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = ServiceLock(path)
+    try:
+        if not force:
+            _check_empty(path)
+        with _part_of(path) as part:
+            _import(source, part, step)
+            contents = verify_file(part, step)
+            aside = _put_aside(path) if path.exists() else None
+            part.replace(path)
+        _sync(path.parent)
+    finally:
+        lock.release()
+    return Restored(shown(url), contents, is_checked, str(aside or ""))
+
+
+def verify_file(path: Path, step: Step) -> Contents:
+    """Read the whole store of a file: its pages, its indexes and every chain of its record.
+
+    UnavailableError: it is damaged. RecordError: a chain is not as it was written.
+    """
+    step("checking pages", 0.0)
+    faults = page_faults(path)
+    if faults:
+        raise UnavailableError(
+            f"the copy {path} is damaged: {'; '.join(faults)}", hint="Take another backup."
+        )
+    store = Store(open_engine(f"sqlite:///{path}", Access.READ))
+    try:
+        names = store.recorded()
+        entries = decisions = 0
+        for at, name in enumerate(names):
+            step(f"verifying the record of {name}", at / len(names))
+            found = store.verify(name)
+            entries, decisions = entries + found.entries, decisions + found.decisions
+    finally:
+        store.close()
+    return Contents(len(names), entries, decisions, path.stat().st_size)
+
+
+def digest_file(backup: Path) -> Path:
+    """The file with the backup's digest, in the form of `sha256sum`."""
+    return backup.with_name(backup.name + DIGEST_SUFFIX)
+
+
+def _check_digest(source: Path) -> bool:
+    """True if the backup has the digest beside it, False where none is. InputError: it has another."""
+    beside = digest_file(source)
+    if not beside.is_file():
+        return False
+    wanted = beside.read_text(encoding="utf-8").split()[:1]
+    if wanted != [_sha256(source)]:
+        raise InputError(
+            f"the backup {source} does not have the digest that {beside} says: it is damaged or another",
+            hint="Take another backup, or the right digest file.",
+        )
+    return True
+
+
+def _copy_file(path: Path, part: Path, step: Step) -> None:
+    """Copy the pages of a SQLite store as they are at one moment."""
+    source, target = sqlite3.connect(read_only_uri(path), uri=True), sqlite3.connect(part)
+    try:
+        # With a transaction of its own the copy keeps its moment, and does not begin again with each write.
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+        def progress(_status: int, remaining: int, total: int) -> None:
+            step("copying", 1.0 - remaining / max(total, 1))
+
+        source.backup(target, pages=PAGES, progress=progress, sleep=0.0)
+        # In one file, without a log beside it.
+        target.execute(ONE_FILE)
+    except sqlite3.DatabaseError as error:
+        raise UnavailableError(f"the store {path} cannot be copied: {error}", hint=HINT) from error
+    finally:
+        target.close()
+        source.close()
+
+
+def _copy_from_server(store_url: str, part: Path, step: Step) -> None:
+    """Copy the rows of a PostgreSQL store as they are at one moment into a new file."""
+    source = open_engine(store_url, Access.READ)
+    part.unlink()
+    target = open_engine(f"sqlite:///{part}")
+    try:
+        as_of_now = source.execution_options(isolation_level="REPEATABLE READ")
+        with reading(as_of_now) as rows, writing(target, RECORD_LOCK) as connection:
+            _copy_rows(rows, connection, step)
+    finally:
+        close_engine(source)
+        close_engine(target)
+    plain = sqlite3.connect(part)
+    plain.execute(ONE_FILE)
+    plain.close()
+
+
+def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
+    """Copy the rows of a file into a PostgreSQL store, in one transaction. ConflictError: it is not empty."""
+    source, target = open_engine(f"sqlite:///{part}", Access.READ), open_engine(store_url)
+    try:
+        with reading(source) as rows, writing(target, RECORD_LOCK) as connection:
+            filled = _filled(connection)
+            if filled:
+                raise ConflictError(
+                    f"the store {shown(target.url)} is not empty: {', '.join(filled)} have rows",
+                    hint="Name an empty database; of PostgreSQL nothing is overwritten.",
+                )
+            _copy_rows(rows, connection, step)
+    finally:
+        close_engine(source)
+        close_engine(target)
+
+
+def _copy_rows(source: Connection, target: Connection, step: Step) -> None:
+    """Copy every table, and have PostgreSQL go on with the numbers that follow."""
+    tables = Base.metadata.sorted_tables
+    for at, table in enumerate(tables):
+        step(f"copying {table.name}", at / len(tables))
+        with source.execute(select(table), execution_options={"yield_per": BATCH}) as rows:
+            for batch in rows.mappings().partitions():
+                target.execute(insert(table), [dict(row) for row in batch])
+        column = table.autoincrement_column
+        if target.dialect.name == "postgresql" and column is not None:
+            newest = target.scalar(select(func.max(column)))
+            if newest is not None:
+                numbers = text("SELECT setval(pg_get_serial_sequence(:table, :column), :newest)")
+                target.execute(numbers, {"table": table.name, "column": column.name, "newest": newest})
+
+
+def _filled(connection: Connection) -> list[str]:
+    """The tables that have a row."""
+    there = set(inspect(connection).get_table_names())
+    return [
+        table.name
+        for table in Base.metadata.sorted_tables
+        if table.name in there and connection.execute(select(table).limit(1)).first() is not None
+    ]
+
+
+def _check_empty(path: Path) -> None:
+    """ConflictError where the file has rows of ours, or cannot be read."""
+    if not path.exists():
+        return
+    try:
+        engine = open_engine(f"sqlite:///{path}", Access.READ)
+        with reading(engine) as connection:
+            filled = _filled(connection)
+        close_engine(engine)
+    except (ConfigurationError, UnavailableError) as error:
+        filled = [f"it cannot be read: {error.message}"]
+    if filled:
+        raise ConflictError(
+            f"the store {path} is not empty: {', '.join(filled)}",
+            hint="--force puts it aside under another name, and the backup in its place.",
+        )
+
+
+def _import(source: Path, part: Path, step: Step) -> None:
+    """Copy a backup to a file of our own, and bring that to the newest schema."""
+    step("copying", 0.0)
+    try:
+        shutil.copyfile(source, part)
+        part.chmod(PRIVATE)
+        close_engine(open_engine(f"sqlite:///{part}"))
+    except OSError as error:
+        raise UnavailableError(f"{source} cannot be copied: {error.strerror}", hint=HINT) from error
+    except UnavailableError as error:
+        raise InputError(
+            f"the backup {source} cannot be used: {error.message}", hint="Take another."
+        ) from error
+    _fsync(part)
+
+
+def _put_aside(path: Path) -> Path:
+    """Keep the store under another name as well, so that replacing it loses nothing."""
+    aside = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
+    try:
+        connection = sqlite3.connect(path)
+        try:
+            # What is only in its log goes into the file.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError:
+        # Too damaged for that: its log is kept beside it.
+        pass
+    os.link(path, aside)
+    for suffix in ("-wal", "-shm"):
+        log = path.with_name(path.name + suffix)
+        if log.exists():
+            # A log beside another file than its own would be written into that.
+            log.rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+@contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """A private file beside the target, which is gone at the end unless it was renamed."""
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise UnavailableError(
+            f"{target} cannot be written: {error.strerror}",
+            hint="Name a file in a folder that can be written.",
+        ) from error
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+    finally:
+        for suffix in ("", "-wal", "-shm", ".lock", "-journal"):
+            part.with_name(part.name + suffix).unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(path: Path, words: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE), "w") as stream:
+        stream.write(words)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _fsync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in the folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

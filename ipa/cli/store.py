@@ -1,0 +1,162 @@
+"""`ipa store`: back up, restore, prune and measure the service's store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.progress import progress
+from ipa.model.errors import UnavailableError
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ipa.adapters.store.copies import Contents
+    from ipa.adapters.store.retention import StoreStats
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    store = typer.Typer(
+        name="store", help="The service's store: backup, restore, size and retention.", no_args_is_help=True
+    )
+    for verb in (backup, restore, prune, stats):
+        store.command()(verb)
+    app.add_typer(store)
+
+
+def backup(
+    file: Path = typer.Argument(help="to create, with its digest in FILE.sha256 beside it", metavar="FILE"),
+    *,
+    output: Output = OUTPUT,
+) -> None:
+    """Copy the store to one file and verify the copy. A running service is not held up.
+
+    The file is a SQLite store, also where the store is PostgreSQL. It may hold names of people and digests of
+    API keys, so only its owner can read it.
+    """
+    from ipa.adapters.store.copies import back_up
+
+    with _steps() as step:
+        made = back_up(Settings.from_env().store_url, file, step)
+    show(output, asdict(made), f"{made.file}: {_contents(made.contents)}; sha256 {made.sha256}")
+
+
+def restore(
+    file: Path = typer.Argument(help="a backup", metavar="FILE"),
+    *,
+    force: bool = typer.Option(False, "--force", help="put a store that is not empty aside, and say where"),
+    output: Output = OUTPUT,
+) -> None:
+    """Verify a backup and put it in the place of the store, at this version's schema.
+
+    The service must be stopped: exit code 4 where one uses the store, or the store is not empty. Where
+    IPA_STORE_URL names an empty PostgreSQL database, the backup is copied into it.
+    """
+    from ipa.adapters.store import copies
+
+    with _steps() as step:
+        done = copies.restore(Settings.from_env().store_url, file, step, force=force)
+    lines = [f"{done.store} is restored: {_contents(done.contents)}"]
+    if not done.is_digest_checked:
+        lines.append(f"no digest was beside {file}, so only the record's own digests were checked")
+    if done.kept_aside:
+        lines.append(f"the former store is {done.kept_aside}; remove it once all is well")
+    show(output, asdict(done), *lines)
+
+
+def prune(
+    within_s: float | None = typer.Option(
+        None,
+        "--within",
+        min=0.1,
+        help="seconds after which to stop; the next call goes on",
+        metavar="SECONDS",
+    ),
+    *,
+    output: Output = OUTPUT,
+) -> None:
+    """Remove what is older than the settings keep (IPA_KEEP_...), beside a running service or without one.
+
+    The service does the same by itself; this is for a disk that is full now. The record still verifies.
+    """
+    from ipa.adapters.store import open_store
+
+    store = open_store(Settings.from_env().store_url)
+    try:
+        with progress("pruning"):
+            report = store.prune(within_s=within_s)
+    finally:
+        store.close()
+    end = "" if report.is_done else "; more can be removed, run it again"
+    show(
+        output,
+        asdict(report),
+        f"removed {report.removed_decisions} decisions and {report.removed_changes} changes, "
+        f"{_size(report.freed_bytes)}{end}",
+    )
+
+
+def stats(output: Output = OUTPUT) -> None:
+    """Show what the store holds, its size, and its size in a month and in a year at this rate."""
+    from ipa.adapters.store import Access, open_store
+
+    store = open_store(Settings.from_env().store_url, Access.READ)
+    try:
+        found = store.stats()
+    finally:
+        store.close()
+    show(output, asdict(found), _table(found))
+
+
+def _table(found: StoreStats) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for kind, each in found.kinds.items():
+        table.add_row(str(kind), f"{each.rows} rows", _size(each.bytes))
+    table.add_row(
+        "on disk", f"{_size(found.free_bytes)} of it free", _size(found.file_bytes + found.log_bytes)
+    )
+    table.add_row("decisions", f"{found.decisions_per_day:.0f} a day", _size(found.bytes_per_day))
+    table.add_row("in 30 days", "", _size(found.projected_month_bytes))
+    table.add_row("in a year", "", _size(found.projected_year_bytes))
+    return table
+
+
+def _contents(found: Contents) -> str:
+    return (
+        f"{found.pipelines} pipelines, {found.entries} entries and {found.decisions} decisions, "
+        f"{_size(found.size_bytes)}, verified"
+    )
+
+
+def _size(size_bytes: float | None) -> str:
+    """The size in a unit that fits; a dash for one that is not known."""
+    if size_bytes is None:
+        return "-"
+    for unit in ("B", "kB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.4g} GB"
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str, float], None]]:
+    """What shows on a terminal how far a copy is; an OSError of the disk is one of ours."""
+    try:
+        with progress("store") as step:
+            yield lambda words, part: step(f"{words}, {100 * part:.0f} %")
+    except OSError as error:
+        raise UnavailableError(
+            f"{error.filename or 'the copy'} cannot be read or written: {error.strerror}",
+            hint="The disk needs as much room again as the store takes.",
+        ) from error

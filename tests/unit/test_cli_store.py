@@ -1,0 +1,323 @@
+"""`ipa store` and `ipa doctor --store`: copies are verified, and nothing that is in use or full is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ipa.adapters.store import Access, copies, open_store
+from ipa.adapters.store.copies import back_up, digest_file, restore
+from ipa.cli.main import run
+from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.model.access import Grant, Role
+from ipa.model.decision import Action, Mode
+from ipa.model.errors import ConflictError, InputError, IpaError, RecordError
+from tests.contract.store_harness import a_decision
+
+Captured = pytest.CaptureFixture[str]
+
+
+def nothing(_words: str, _part: float) -> None:
+    """A step that nobody watches."""
+
+
+def url_of(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def fill(url: str, decisions: int = 6) -> None:
+    store = open_store(url)
+    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Said(Deed.MODE, by="ada", why="release"))
+    for tick in range(decisions):
+        store.record(a_decision(tick, action=Action.APPLY if tick % 2 else Action.HOLD))
+    store.record(a_decision(1, pipeline="video"))
+    store.keys.create("ada", Grant(Role.OPERATOR), now=datetime(2026, 1, 1, tzinfo=UTC))
+    store.given.keep("shop", {"name": "shop"}, "2026-01-01T00:00:00Z")
+    store.set_cursor("webhook", 3)
+    store.close()
+
+
+def all_of(url: str) -> list[Any]:
+    store = open_store(url)
+    found = [
+        store.decisions("ocr"),
+        store.decisions("video"),
+        store.entries(0, 1000),
+        store.control("ocr"),
+        list(store.keys.all()),
+        store.given.all(),
+        store.cursor("webhook"),
+        store.verify("ocr"),
+    ]
+    store.close()
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store that `ipa` finds, with some of everything."""
+    path = tmp_path / "s.sqlite3"
+    fill(url_of(path))
+    monkeypatch.setenv("IPA_STORE_URL", url_of(path))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def modes(folder: Path) -> set[str]:
+    return {f"{stat.S_IMODE(each.stat().st_mode):o}" for each in folder.iterdir() if each.is_file()}
+
+
+def test_a_backup_comes_back_as_it_was(store: Path, capfd: Captured) -> None:
+    before = all_of(url_of(store))
+    assert run(["store", "backup", "copy.sqlite3", "-o", "json"]) == 0
+    made = json.loads(capfd.readouterr().out)
+    assert made["contents"]["pipelines"] == 2 and made["contents"]["decisions"] == 7
+    assert digest_file(Path("copy.sqlite3")).read_text() == f"{made['sha256']}  copy.sqlite3\n"
+    shutil.rmtree(store.parent / "other", ignore_errors=True)
+    for each in store.parent.glob("s.sqlite3*"):
+        each.unlink()
+    assert run(["store", "restore", "copy.sqlite3"]) == 0
+    assert "is restored: 2 pipelines, 8 entries and 7 decisions" in capfd.readouterr().out
+    assert all_of(url_of(store)) == before
+    assert modes(store.parent) == {"600"}
+    assert not [*store.parent.glob(".*")]
+
+
+def test_a_backup_never_overwrites(store: Path, capfd: Captured) -> None:
+    for name in ("copy.sqlite3", "copy.sqlite3.sha256"):
+        Path(name).write_text("mine")
+        assert run(["store", "backup", "copy.sqlite3"]) == 4
+        assert "exists already" in capfd.readouterr().err
+        assert Path(name).read_text() == "mine"
+        Path(name).unlink()
+    assert run(["store", "backup", "nowhere/copy.sqlite3"]) == 1
+    assert "nowhere/copy.sqlite3 cannot be written" in capfd.readouterr().err
+
+
+def test_a_service_is_neither_held_up_nor_seen_half(store: Path) -> None:
+    """A writer goes on between the steps of a backup, which has the store as it was at its start."""
+    serving = open_store(url_of(store), Access.SERVE)
+    written = 0
+
+    def step(words: str, _part: float) -> None:
+        nonlocal written
+        if words == "copying":
+            serving.record(a_decision(10 + written))
+            written += 1
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(copies, "PAGES", 4)
+        made = back_up(url_of(store), store.with_name("copy.sqlite3"), step)
+    assert written >= 5
+    assert made.contents.decisions == 7
+    assert serving.verify("ocr").decisions == 6 + written
+    serving.close()
+
+
+def test_a_store_in_use_is_not_replaced_whatever_is_said(store: Path, capfd: Captured) -> None:
+    assert run(["store", "backup", "copy.sqlite3"]) == 0
+    serving = open_store(url_of(store), Access.SERVE)
+    contents = store.read_bytes()
+    assert run(["store", "restore", "copy.sqlite3", "--force"]) == 4
+    assert "in use by an ipa service" in capfd.readouterr().err
+    assert store.read_bytes() == contents
+    serving.close()
+
+
+def test_a_store_that_is_not_empty_is_put_aside_only_when_told(store: Path, capfd: Captured) -> None:
+    assert run(["store", "backup", "copy.sqlite3"]) == 0
+    late = open_store(url_of(store))
+    late.record(a_decision(50))
+    late.close()
+    newer = all_of(url_of(store))
+    assert run(["store", "restore", "copy.sqlite3"]) == 4
+    assert "is not empty: ipa_controls" in capfd.readouterr().err
+    assert all_of(url_of(store)) == newer
+    assert run(["store", "restore", "copy.sqlite3", "--force", "-o", "json"]) == 0
+    done = json.loads(capfd.readouterr().out)
+    assert all_of(url_of(Path(done["kept_aside"]))) == newer
+    assert len(all_of(url_of(store))[0]) == 6
+
+
+def test_what_is_only_in_the_log_is_put_aside_too(store: Path, tmp_path: Path) -> None:
+    """The former store was killed: its newest decisions are in its log alone."""
+    back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
+    late = open_store(url_of(store))
+    late.record(a_decision(50))
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for each in tmp_path.glob("s.sqlite3*"):
+        shutil.copy(each, killed / each.name)
+    late.close()
+    assert (killed / "s.sqlite3-wal").stat().st_size > 0
+    done = restore(url_of(killed / "s.sqlite3"), tmp_path / "copy.sqlite3", nothing, force=True)
+    assert {each.tick for each in all_of(url_of(Path(done.kept_aside)))[0]} >= {50}
+    assert len(all_of(url_of(killed / "s.sqlite3"))[0]) == 6
+
+
+def test_a_damaged_store_can_be_replaced(store: Path, tmp_path: Path) -> None:
+    before = all_of(url_of(store))
+    back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
+    store.write_bytes(b"not a database at all" * 500)
+    with pytest.raises(ConflictError, match="it cannot be read"):
+        restore(url_of(store), tmp_path / "copy.sqlite3", nothing)
+    done = restore(url_of(store), tmp_path / "copy.sqlite3", nothing, force=True)
+    assert all_of(url_of(store)) == before
+    assert Path(done.kept_aside).read_bytes().startswith(b"not a database")
+
+
+def test_a_backup_that_is_not_what_was_written_is_refused(store: Path, tmp_path: Path) -> None:
+    copy, target = tmp_path / "copy.sqlite3", url_of(tmp_path / "new.sqlite3")
+    back_up(url_of(store), copy, nothing)
+    good = copy.read_bytes()
+    damaged = bytearray(good)
+    damaged[good.index(b"holt-winters")] ^= 1
+    copy.write_bytes(damaged)
+    with pytest.raises(InputError, match="does not have the digest"):
+        restore(target, copy, nothing)
+    digest_file(copy).unlink()
+    with pytest.raises(RecordError, match="was changed"):
+        restore(target, copy, nothing)
+    copy.write_bytes(good[: len(good) // 2])
+    with pytest.raises(IpaError, match=r"cannot be used|damaged"):
+        restore(target, copy, nothing)
+    copy.write_bytes(good)
+    assert not restore(target, copy, nothing).is_digest_checked
+    with pytest.raises(InputError, match="there is no backup"):
+        restore(target, tmp_path / "none", nothing)
+    assert not [*tmp_path.glob(".*")]
+
+
+def test_a_damaged_store_has_no_backup(store: Path, capfd: Captured) -> None:
+    other = sqlite3.connect(store)
+    other.execute("UPDATE ipa_decisions SET reason = 'apply.scale_up' WHERE decision_id = 'ocr-2'")
+    other.commit()
+    other.close()
+    assert run(["store", "backup", "copy.sqlite3"]) == 1
+    assert "decision 'ocr-2' of entry 4 was changed" in capfd.readouterr().err
+    assert not [*store.parent.glob("*copy*")]
+    assert run(["doctor", "--store"]) == 1
+    assert "fail record: the record of 'ocr' is damaged" in capfd.readouterr().out
+
+
+def test_a_newer_backup_is_refused_and_an_older_migrated(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.sqlite3"
+    back_up(url_of(store), copy, nothing)
+    digest_file(copy).unlink()
+    other = sqlite3.connect(copy)
+    other.execute("UPDATE ipa_schema_version SET version_num = '9999'")
+    other.commit()
+    other.close()
+    with pytest.raises(IpaError, match="newer than this version"):
+        restore(url_of(tmp_path / "new.sqlite3"), copy, nothing)
+    assert not (tmp_path / "new.sqlite3").exists()
+
+
+def test_an_interrupted_backup_leaves_nothing(store: Path, tmp_path: Path) -> None:
+    def interrupted(_words: str, _part: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        back_up(url_of(store), tmp_path / "copy.sqlite3", interrupted)
+    assert [each.name for each in tmp_path.iterdir() if "copy" in each.name] == []
+
+
+def test_reading_beside_a_writer_that_never_stops_ends(store: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        writer = open_store(url_of(store))
+        tick = 100
+        while not stop.is_set():
+            writer.record(a_decision(tick))
+            tick += 1
+        writer.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(copies, "PAGES", 1)
+            made = back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
+    finally:
+        stop.set()
+        thread.join()
+    assert made.contents.decisions >= 7
+
+
+def test_doctor_reads_the_store_whole(store: Path, capfd: Captured) -> None:
+    assert run(["doctor", "--store"]) == 0
+    out = capfd.readouterr().out
+    assert "8 entries of 2 pipelines are as they were written" in out and "MB are whole" in out
+    store.chmod(0o644)
+    assert run(["doctor", "--store", "-o", "json"]) == 0
+    found = {each["name"]: each for each in json.loads(capfd.readouterr().out)}
+    assert found["rights of the store"]["remedy"].startswith(f"chmod 600 {store}")
+    contents = bytearray(store.read_bytes())
+    contents[-4096:] = b"\xff" * 4096
+    store.write_bytes(contents)
+    assert run(["doctor", "--store"]) == 1
+    out = capfd.readouterr().out
+    assert "damaged" in out and "ipa store restore" in out
+
+
+def test_doctor_of_a_store_that_is_not_there_creates_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    monkeypatch.setenv("IPA_STORE_URL", url_of(tmp_path / "none" / "s.sqlite3"))
+    assert run(["doctor", "--store"]) == 0
+    assert "is not there yet" in capfd.readouterr().out
+    for verb in (["key", "list"], ["store", "stats"], ["store", "backup", str(tmp_path / "copy")]):
+        assert run(verb) == 1
+        assert "there is no store" in capfd.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.fixture
+def server(postgres_url: str) -> Iterator[str]:
+    yield postgres_url
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_a_store_moves_to_postgresql_and_back(store: Path, server: str, tmp_path: Path) -> None:
+    before = all_of(url_of(store))
+    back_up(url_of(store), tmp_path / "copy.sqlite3", nothing)
+    restore(server, tmp_path / "copy.sqlite3", nothing)
+    assert all_of(server) == before
+    moved = open_store(server)
+    moved.record(a_decision(20))
+    moved.given.keep("shop", {"name": "shop", "sla": 2}, "2026-01-02T00:00:00Z")
+    moved.close()
+    with pytest.raises(ConflictError, match="is not empty"):
+        restore(server, tmp_path / "copy.sqlite3", nothing, force=True)
+    made = back_up(server, tmp_path / "back.sqlite3", nothing)
+    assert made.contents.decisions == 8
+    restore(url_of(tmp_path / "again.sqlite3"), tmp_path / "back.sqlite3", nothing)
+    assert all_of(url_of(tmp_path / "again.sqlite3")) == all_of(server)
+    assert stat.S_IMODE((tmp_path / "back.sqlite3").stat().st_mode) == 0o600
+    assert not [*tmp_path.glob(".*")]
+
+
+@pytest.mark.xdist_group("postgresql")
+def test_doctor_reads_the_record_of_postgresql(
+    server: str, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    fill(server)
+    monkeypatch.setenv("IPA_STORE_URL", server)
+    assert run(["doctor", "--store"]) == 0
+    assert "8 entries of 2 pipelines" in capfd.readouterr().out
+    assert run(["key", "list"]) == 0
+    assert "ada" in capfd.readouterr().out
+    reader = open_store(server, Access.READ)
+    with pytest.raises(IpaError, match="read-only"):
+        reader.record(a_decision(99))
+    reader.close()
