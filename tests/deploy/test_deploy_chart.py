@@ -12,6 +12,10 @@ import yaml
 from typer.main import get_command
 
 from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.adapters.store.database import MOST_WAL_BYTES
+from ipa.adapters.store.health import LOW_RATIO
+from ipa.adapters.store.kept import MOST_PLANS, PLAN_BYTES
+from ipa.adapters.store.retention import Retention
 from ipa.api.rules import OPEN, RULES
 from ipa.bootstrap import check_listening
 from ipa.cli.main import build_app
@@ -222,6 +226,19 @@ def test_one_replica_writes_its_own_file() -> None:
     assert not any(kind == "PodDisruptionBudget" for kind, _, _ in objects)
     # An update of one replica still elects: there is a Lease to hold.
     assert ("Role", NAMESPACE, "ipa-elector") in objects
+
+
+def test_the_volume_holds_what_the_default_settings_keep() -> None:
+    claim = only(charted(*SQLITE), "PersistentVolumeClaim")
+    size = claim["spec"]["resources"]["requests"]["storage"]
+    assert size.endswith("Gi")
+    decisions_bytes = Retention().decisions_bytes
+    assert decisions_bytes is not None
+    # Ten years of a hundred pipelines that change three times a day, half a kilobyte each.
+    changes_bytes = 10 * 365 * 100 * 3 * 500
+    kept_bytes = decisions_bytes + changes_bytes + MOST_PLANS * PLAN_BYTES + MOST_WAL_BYTES
+    # A backup on the same volume, and the part that a healthy disk has free.
+    assert int(size.removesuffix("Gi")) * 1024**3 * (1 - LOW_RATIO) >= 2 * kept_bytes
 
 
 def mounted(objects: Objects, volume: str, folder: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, select, union, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow
 from ipa.control.audit import NOTHING, Chain, Entry, Head, Kind, Recorded, Verified, record_in
@@ -103,12 +103,6 @@ def entries(connection: Connection, after: int, limit: int, pipeline: str | None
         query = query.where(EntryRow.pipeline == pipeline)
     rows = connection.execute(query.order_by(EntryRow.seq).limit(limit))
     return [Recorded(*row) for row in rows]
-
-
-def recorded(connection: Connection) -> list[str]:
-    """The pipelines of which there is an entry, a head or a decision, by name."""
-    columns = (EntryRow.pipeline, HeadRow.pipeline, DecisionRow.pipeline)
-    return sorted(connection.scalars(union(*(select(column) for column in columns))))
 
 
 def verify(connection: Connection, pipeline: str, anchor: Head | None) -> Verified:

@@ -112,7 +112,9 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False) ->
     url = parse_url(store_url)
     path = file_of(url)
     if path is None:
-        with _part_of(Path(tempfile.gettempdir()) / source.name) as part:
+        # Beside the backup there is room for another, if that folder can be written.
+        folder = source.parent if os.access(source.parent, os.W_OK) else Path(tempfile.gettempdir())
+        with _part_of(folder / source.name) as part:
             _import(source, part, step)
             contents = verify_file(part, step)
             _copy_to_server(part, store_url, step)

@@ -18,10 +18,10 @@ from ipa.control.kept import Claim, KeptAnswer, KeptPlan
 from ipa.model.errors import IpaError, NotFoundError
 
 log = logging.getLogger("ipa.store")
-# Of some 4 kB each.
 MOST_PLANS = 20_000
 # Where there are too many, a pipeline keeps at least one of so many parts of them, whoever plans another.
 PARTS = 4
+PLAN_BYTES = 4_000
 # Of these more there may be before the oldest are let go, which need not be with every write.
 SPARE_PLANS = 500
 # Plans wait in memory for a store that cannot be written, some 10 MB of them; then the oldest are dropped.

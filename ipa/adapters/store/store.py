@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union, update
 
 from ipa.adapters.shared import Shared
 from ipa.adapters.store import audit
@@ -30,7 +30,7 @@ from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.records import Records
 from ipa.adapters.store.retention import PruneReport, Retention, StoreStats
-from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, ProfileRow
+from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, EntryRow, HeadRow, ProfileRow
 from ipa.adapters.store.sqlite_file import file_of
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
@@ -110,7 +110,7 @@ class Store:
     def recorded(self) -> Sequence[str]:
         """The pipelines that have a record, by name."""
         with reading(self._engine) as connection:
-            return audit.recorded(connection)
+            return sorted(connection.scalars(_RECORDED))
 
     def cursor(self, name: str) -> int | None:
         """The place in the record that was kept under this name; None where none was."""
@@ -311,6 +311,7 @@ _KEPT = select(DecisionRow.decision_id, DecisionRow.body).where(
     DecisionRow.decision_id.in_(bindparam("names", expanding=True))
 )
 _INSERT = insert(DecisionRow)
+_RECORDED = union(*(select(row.pipeline) for row in (EntryRow, HeadRow, DecisionRow)))
 _CONTROLS = select(ControlRow.pipeline, ControlRow.body)
 _ANY_CONTROL = select(ControlRow.pipeline).limit(1)
 _CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
