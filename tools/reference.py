@@ -65,12 +65,17 @@ def helped(*verb: str) -> str:
 
 def commands() -> str:
     """The help of every verb."""
+    import typer
+
     from ipa.cli.main import build_app
 
     app = build_app()
-    verbs = [c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback]
-    verbs += [group.name for group in app.registered_groups if group.name]
-    parts = [f"## ipa {verb}\n\n```text\n{helped(verb)}\n```\n" for verb in sorted(verbs)]
+    verbs = [
+        (c.name or c.callback.__name__.replace("_", "-"),) for c in app.registered_commands if c.callback
+    ]
+    for name, group in typer.main.get_group(app).commands.items():
+        verbs += [(name, verb) for verb in getattr(group, "commands", {})]
+    parts = [f"## ipa {' '.join(verb)}\n\n```text\n{helped(*verb)}\n```\n" for verb in sorted(verbs)]
     return "# Commands\n\nExit codes are [the same for all](exit-codes.md).\n\n" + "\n".join(parts)
 
 

@@ -107,8 +107,6 @@ class ControlLoop:
         self._state = EngineState()
         self._recovered = False
         self._unread: IpaError | None = None
-        # True while decisions cannot be recorded, which is logged once.
-        self._is_unrecorded = False
         self._control = PipelineControl()
         self._snapshot = Snapshot(pipeline.name, 0, self._control, Phase.IDLE)
 
@@ -335,16 +333,11 @@ class ControlLoop:
         except IpaError as error:
             now_s = self._world.clock.monotonic_s()
             decision, self._state = unrecorded(decision, self._state, error, now_s)
+            before = self._snapshot.decision
             # One line an outage, not one a tick.
-            log.log(
-                logging.DEBUG if self._is_unrecorded else logging.ERROR,
-                "%s: %s",
-                self.pipeline.name,
-                decision.detail,
-            )
-            self._is_unrecorded = True
+            level = logging.DEBUG if before and before.reason is decision.reason else logging.ERROR
+            log.log(level, "%s: %s", self.pipeline.name, decision.detail)
             return decision
-        self._is_unrecorded = False
         if change is None:
             return decision
         self._state = replace(self._state, actuation=sent(self._state.actuation))

@@ -31,7 +31,8 @@ MEANINGS = {
     ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "
     "guardrail is broken, or a recorded rate has no plan; `fit --strict`: there is a finding",
     ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files are there "
-    "already; for `serve` and `store restore`: another service uses the store, or it is not empty; for `replay`: a decision's pipeline or profiles were changed since",
+    "already; for `serve` and `store restore`: another service uses the store, or it is not empty; for "
+    "`replay`: a decision's pipeline or profiles were changed since",
     ExitCode.DEGRADED: "degraded, or rolled back",
     ExitCode.TIMEOUT: "time-out while waiting, or before a solver was done",
     ExitCode.USAGE: "the command line makes no sense",
