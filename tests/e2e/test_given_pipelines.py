@@ -36,8 +36,21 @@ def settings(root: Path, tmp_path: Path) -> Iterator[Settings]:
         yield replace(made.settings, pipelines_dir=tmp_path / "none")
 
 
+Start = Callable[[], tuple[App, ApiClient]]
+
+
 @pytest.fixture
-def started(settings: Settings) -> Iterator[Callable[[], tuple[App, ApiClient]]]:
+def started(settings: Settings) -> Iterator[Start]:
+    yield from starting(settings)
+
+
+@pytest.fixture
+def replicas(settings: Settings, postgres_url: str) -> Iterator[Start]:
+    """Services that share a store, as only PostgreSQL is shared."""
+    yield from starting(replace(settings, store_url=postgres_url))
+
+
+def starting(settings: Settings) -> Iterator[Start]:
     made: list[App] = []
 
     def start() -> tuple[App, ApiClient]:
@@ -64,7 +77,7 @@ def tag(api: ApiClient) -> dict[str, str]:
 
 
 def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
-    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
+    started: Start, video: dict[str, Any]
 ) -> None:
     app, api = started()
     assert api.get("/v1/pipelines").json() == {"pipelines": []}
@@ -91,11 +104,12 @@ def test_a_pipeline_is_controlled_from_when_it_is_given_until_it_is_removed(
     assert b'pipeline="video"' not in api.get("/metrics").content
 
 
+@pytest.mark.xdist_group("postgresql")
 def test_what_was_given_is_there_after_a_restart_and_at_another_replica(
-    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
+    replicas: Start, video: dict[str, Any]
 ) -> None:
-    first, api = started()
-    other, elsewhere = started()
+    first, api = replicas()
+    other, elsewhere = replicas()
     api.post("/v1/pipelines", video)
     assert elsewhere.get(AT).status_code == 404
     other.roster.sync()
@@ -110,7 +124,7 @@ def test_what_was_given_is_there_after_a_restart_and_at_another_replica(
     other.roster.sync()
     assert other.loops["video"] is before, "what did not change goes on"
     first.close()
-    _, again = started()
+    _, again = replicas()
     assert again.get(AT).json()["description"] == "patched"
     again("DELETE", AT, headers=tag(again))
     other.roster.sync()
@@ -118,7 +132,7 @@ def test_what_was_given_is_there_after_a_restart_and_at_another_replica(
 
 
 def test_nothing_is_taken_from_under_a_change_that_is_rolling_out(
-    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    started: Start, video: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, api = started()
     api.post("/v1/pipelines", video)
@@ -134,9 +148,7 @@ def test_nothing_is_taken_from_under_a_change_that_is_rolling_out(
     assert app.loops["video"] is loop
 
 
-def test_a_pipeline_that_does_not_run_here_can_be_planned(
-    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
-) -> None:
+def test_a_pipeline_that_does_not_run_here_can_be_planned(started: Start, video: dict[str, Any]) -> None:
     app, api = started()
     given = api.post("/v1/pipelines", {key: each for key, each in video.items() if key != "seldon"})
     assert "no seldon section" in given.json()["not_controlled"]
@@ -151,10 +163,11 @@ def test_a_pipeline_that_does_not_run_here_can_be_planned(
 
 
 def test_a_stored_pipeline_that_cannot_be_read_does_not_keep_the_service_from_starting(
-    started: Callable[[], tuple[App, ApiClient]], video: dict[str, Any]
+    started: Start, video: dict[str, Any]
 ) -> None:
     app, api = started()
     app.store.given.keep("broken", {"name": "broken"}, "2026-01-01T00:00:00Z")
     api.post("/v1/pipelines", video)
+    app.close()
     _, again = started()
     assert [each["pipeline"] for each in again.get("/v1/pipelines").json()["pipelines"]] == ["video"]

@@ -29,7 +29,7 @@ NAMESPACE = "default"
 class Replica:
     """One process."""
 
-    def __init__(self, root: Path, folder: Path, kube: FakeKube, name: str) -> None:
+    def __init__(self, root: Path, folder: Path, kube: FakeKube, name: str, store_url: str) -> None:
         folder.joinpath(name).mkdir()
         settings = {
             "IPA_KUBECONFIG": str(kube.kubeconfig(folder / name)),
@@ -41,7 +41,7 @@ class Replica:
             "IPA_LEASE_RETRY_S": "0.2",
             "IPA_PIPELINES_DIR": str(root / "pipelines"),
             "IPA_PROFILES_DIR": str(root / "profiles"),
-            "IPA_STORE_URL": f"sqlite:///{folder / 'store.sqlite3'}",
+            "IPA_STORE_URL": store_url,
             "IPA_PROMETHEUS_URL": "http://127.0.0.1:9",
             "IPA_TICK_S": "0.5",
         }
@@ -84,7 +84,7 @@ def ended(replica: Replica) -> None:
     replica.process.communicate()
 
 
-def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path) -> None:
+def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path, postgres_url: str) -> None:
     pipeline = load_pipelines(root / "pipelines")["video"]
     configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 1) for stage in pipeline.served)
     with FakeKube() as kube, ExitStack() as stack:
@@ -95,7 +95,7 @@ def test_one_leads_and_hands_over_when_it_ends(root: Path, tmp_path: Path) -> No
         kube.tick(8)
         replicas = []
         for name in ("one", "other"):
-            replicas.append(Replica(root, tmp_path, kube, name))
+            replicas.append(Replica(root, tmp_path, kube, name, postgres_url))
             stack.callback(ended, replicas[-1])
         for replica in replicas:
             replica.listens()

@@ -74,5 +74,6 @@ def test_o3_faults_ask_for_the_alerts_there_are(case: Case) -> None:
     case.told("faults", len(FAULTS))
     case.told("of them without an alert", sum(not fault.fires for fault in FAULTS))
     case.told("alerts", len(alert_names()))
-    # Of pods that stay pending: ours are taken back before it fires.
-    case.equal("that no fault must fire", sorted(set(alert_names()) - asked), ["IpaReplicasNotReady"])
+    # Of pods that stay pending: ours are taken back before it fires. Of a disk nearly full: no fault yet.
+    never = ["IpaReplicasNotReady", "IpaStoreDegraded"]
+    case.equal("that no fault must fire", sorted(set(alert_names()) - asked), never)
