@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ipa.adapters.kube.ownership import OwningClient, release_all
 from ipa.adapters.kube.shapes import KubeWorkload
-from ipa.adapters.store.store import Store, open_store
+from ipa.adapters.store import Access, Store, open_store
 from ipa.api.acting import rollback_target
 from ipa.api.paging import page_of
 from ipa.api.views import DecisionPage
@@ -44,8 +44,17 @@ class Cluster(Direct):
         self._workload = KubeWorkload(OwningClient(self._client, self.settings.install))
 
     @cached_property
+    def _record(self) -> Store:
+        """The store, only read: a service beside it is not held up."""
+        return self._opened(Access.READ)
+
+    @cached_property
     def _store(self) -> Store:
-        store = open_store(self.settings.store_url)
+        """The store, to record what is applied."""
+        return self._opened(Access.WRITE)
+
+    def _opened(self, access: Access) -> Store:
+        store = open_store(self.settings.store_url, access)
         self._resources.callback(store.close)
         return store
 
@@ -101,7 +110,7 @@ class Cluster(Direct):
     def rollback(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
         """Go back and wait until it is ready; also from a change that does not get ready."""
         self._check_actuation()
-        configs = rollback_target(pipeline, self._store, to)
+        configs = rollback_target(pipeline, self._record, to)
         state = replace(self._workload.read(pipeline), settled=True)
         return self._hand(pipeline, state).change(Wanted(configs, detail, by=by))
 
@@ -111,20 +120,20 @@ class Cluster(Direct):
 
     def page(self, pipeline: Pipeline, limit: int, before: str | None, *, applied_only: bool) -> DecisionPage:
         """Decisions in the store, newest first."""
-        return page_of(self._store, pipeline.name, limit, before, applied_only=applied_only)
+        return page_of(self._record, pipeline.name, limit, before, applied_only=applied_only)
 
     @property
     def log(self) -> DecisionLog:
         """The store's."""
-        return self._store
+        return self._record
 
     def recorded_profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
         """Those of the store: the service keeps there what it decides with."""
-        return self._store.profiles(pipeline.name)
+        return self._record.profiles(pipeline.name)
 
     def verify(self, pipeline: Pipeline, anchor: Head | None) -> Verified:
         """What the store's record holds; RecordError names the first entry that was changed since."""
-        return self._store.verify(pipeline.name, anchor)
+        return self._record.verify(pipeline.name, anchor)
 
     def _check_actuation(self) -> None:
         if self.settings.actuation == "gitops":
