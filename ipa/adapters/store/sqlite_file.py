@@ -23,7 +23,8 @@ LOG = logging.getLogger("ipa.store")
 APPLICATION_ID = 0x4950_4131
 # SQLite gives its log and its shared memory the rights of the database.
 PRIVATE = 0o600
-BESIDE = ("", "-wal", "-shm")
+# The last is the key that signs checkpoints of the record.
+BESIDE = ("", "-wal", "-shm", ".key")
 RESTORE = "Restore it from a backup (`ipa store restore`), or name another store with IPA_STORE_URL."
 
 
