@@ -41,6 +41,17 @@ class Settings:
     api_solves: int = 2
     # So many more may wait for that: about a twentieth of a second. Who comes beyond is refused at once.
     api_waiting_solves: int = 16
+    # Open connections to the API at once. At the bound the connection that has waited longest for its client
+    # to send is closed; lower it if the process may open few files (`ulimit -n`), raise it for many open
+    # pages.
+    api_connections: int = 1000
+    # The same for one address. Raise it if all clients come through one proxy.
+    api_address_connections: int = 250
+    # Seconds for the body of a request to arrive; a later one is answered 408. Raise it for slow links.
+    api_body_s: float = 6.0
+    # Megabytes that the bodies of all requests may take at once. Beyond, the largest that is still incomplete
+    # is answered 503.
+    api_bodies_mb: float = 16.0
     # Megabytes that the process of an experiment may take, beside those of the service: one that takes more,
     # since requests pile up in it, is ended and says so. One of 20 minutes takes about 200.
     experiment_memory_mb: float = 512.0

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import gc
 
-import uvicorn
 from fastapi import FastAPI
 
-from ipa.api.limits import UNREAD_LIMIT_BYTES
+from ipa.serving import BoundedConfig, Bounds, raise_file_limit, within_files
+from ipa.settings import Settings
 
 # An answer under way when the service ends has so long.
 GRACE_S = 5
 
 
-def config_of(app: FastAPI) -> uvicorn.Config:
+def bounds_of(settings: Settings) -> Bounds:
+    """The bounds of the server's connections: those of the settings, within the limit of open files."""
+    bounds = Bounds(
+        connections=settings.api_connections,
+        address_connections=settings.api_address_connections,
+        # The application answers 408 itself, a second before the connection is closed.
+        body_s=settings.api_body_s + 1.0,
+    )
+    return within_files(bounds, raise_file_limit())
+
+
+def config_of(app: FastAPI, bounds: Bounds | None = None) -> BoundedConfig:
     """The server's configuration."""
-    return uvicorn.Config(
+    return BoundedConfig(
         app,
+        bounds or Bounds(),
+        # uvloop, where something else brought it along, reads and accepts as much at once as there is.
+        loop="asyncio",
         log_level="warning",
         # Its own would write to the terminal itself; ours does so without waiting.
         log_config=None,
         timeout_graceful_shutdown=GRACE_S,
-        # The other one, where it is installed, reads headers without an end.
-        http="h11",
-        h11_max_incomplete_event_size=UNREAD_LIMIT_BYTES,
         # Who asks is who connects: a header that says otherwise may be anybody's.
         proxy_headers=False,
         server_header=False,

@@ -118,14 +118,13 @@ def _serve(running: App, listener: socket.socket) -> None:
 
 
 def _listen(running: App, listener: socket.socket) -> None:
-    import uvicorn
-
     from ipa.api.app import create_app
-    from ipa.api.server import config_of, settle
+    from ipa.api.server import bounds_of, config_of, settle
     from ipa.api.wiring import services_of
     from ipa.bootstrap import hosts_of
+    from ipa.serving import BoundedServer
 
-    class Server(uvicorn.Server):
+    class Server(BoundedServer):
         """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""
 
         @contextmanager
@@ -138,7 +137,8 @@ def _listen(running: App, listener: socket.socket) -> None:
             # Only now: whoever reads the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 
-    server = Server(config_of(create_app(services_of(running), hosts=hosts_of(running.settings))))
+    app = create_app(services_of(running), hosts=hosts_of(running.settings))
+    server = Server(config_of(app, bounds_of(running.settings)))
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True

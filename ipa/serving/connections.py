@@ -1,0 +1,190 @@
+"""Bounds on a server's connections, and the registry that keeps to them.
+
+A connection *waits for its client* while it is idle or has sent only part of a request. At a bound, the one
+that has waited longest is closed to make room. A new connection is refused only if every other one is being
+answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, ip_address
+from typing import Protocol
+
+LOG = logging.getLogger(__name__)
+# Files that the rest of the process needs: the store, Prometheus, the cluster, planner processes, the log;
+# and connections that the kernel has handed over but that are not registered yet (four rounds of
+# ACCEPT_BATCH).
+OTHER_FILES = 256
+# More files than this are of no use to one event loop; some libraries walk over all that are allowed.
+MOST_FILES = 65_536
+# Connections that are accepted in one round of the event loop. A round is over before a connection accepted
+# in it is read, so a large one would have newcomers displace connections that had no chance to send anything.
+ACCEPT_BATCH = 32
+# Connections that the kernel queues until they are accepted.
+ACCEPT_QUEUE = 1024
+# The last tenth of the places is for addresses that hold fewer than this many: probes and newcomers.
+FEW = 4
+# Seconds between two lines of the log about connections that were refused or closed to make room.
+LOG_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of a server. The defaults are those of the API."""
+
+    # Open connections, in all and from one address.
+    connections: int = 1000
+    address_connections: int = 250
+    # Seconds for a request's head to arrive, from accept or from its first byte on a kept connection.
+    head_s: float = 5.0
+    # Seconds for its body, from then on, while the server is ready to read it.
+    body_s: float = 7.0
+    # Seconds that a connection is kept between two requests. uvicorn's default.
+    idle_s: float = 5.0
+    # Seconds for a client to take the rest of an answer after its connection was told to close, or for the
+    # rest of a request that was answered before it had arrived.
+    linger_s: float = 1.0
+    # Most bytes of a request's head.
+    head_bytes: int = 40 << 10
+    # Bytes read from a connection at once. It may hold half as many more that the application has not taken.
+    chunk_bytes: int = 16 << 10
+    # Bytes of a body that are read and dropped after the request was answered.
+    dropped_bytes: int = 128 << 10
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files as far as the hard one allows; return the limit then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as error:
+        LOG.warning("the limit of open files stays at %d: %s", soft, error)
+        return soft
+    return wanted
+
+
+def within_files(bounds: Bounds, files: int) -> Bounds:
+    """The bounds, lowered if needed so that connections never use up a limit of `files` open files."""
+    room = max(files - OTHER_FILES, files // 4)
+    if bounds.connections <= room:
+        return bounds
+    LOG.warning(
+        "at most %d connections instead of %d: the process may open %d files; raise its limit (ulimit -n)",
+        room,
+        bounds.connections,
+        files,
+    )
+    return replace(
+        bounds, connections=room, address_connections=min(bounds.address_connections, max(room // 2, 1))
+    )
+
+
+def address_group(host: str) -> str:
+    """The address that connections are counted under: of IPv6 the /64, since a client has all of it."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+class Connection(Protocol):
+    """A registered connection."""
+
+    def displace(self) -> None:
+        """Close at once, to make room for another."""
+        ...
+
+
+class Connections:
+    """The open connections of one server. Of its event loop only."""
+
+    def __init__(self, bounds: Bounds, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._bounds, self._now_s = bounds, now_s
+        self._groups: dict[Connection, str] = {}
+        self._count: Counter[str] = Counter()
+        # Those that wait for their client, the longest-waiting first.
+        self._waiting: dict[Connection, None] = {}
+        self.refused = 0
+        self.displaced = 0
+        self._told = 0
+        self._told_s = now_s() - LOG_EVERY_S
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def admit(self, connection: Connection, host: str) -> bool:
+        """Register the connection, at the expense of one that waits for its client if there is no room.
+
+        False if there is no room: then it is not registered.
+        """
+        group = address_group(host)
+        victim, is_full = self._victim(group)
+        if is_full and victim is None:
+            self.refused += 1
+            self._tell()
+            return False
+        if victim is not None:
+            self.displaced += 1
+            self._tell()
+            self.forget(victim)
+            victim.displace()
+        self._groups[connection] = group
+        self._count[group] += 1
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """Take the connection off the registry; nothing happens if it is not on it."""
+        self._waiting.pop(connection, None)
+        group = self._groups.pop(connection, None)
+        if group is not None:
+            self._count[group] -= 1
+            if not self._count[group]:
+                del self._count[group]
+
+    def waits(self, connection: Connection) -> None:
+        """Note that the connection waits for its client, from now on."""
+        self._waiting.pop(connection, None)
+        if connection in self._groups:
+            self._waiting[connection] = None
+
+    def works(self, connection: Connection) -> None:
+        """Note that the connection's request is complete and being answered."""
+        self._waiting.pop(connection, None)
+
+    def _victim(self, group: str) -> tuple[Connection | None, bool]:
+        """The connection to close before another of the group is let in, and True if one has to be."""
+        held = self._count[group]
+        if held >= self._bounds.address_connections:
+            return next((each for each in self._waiting if self._groups[each] == group), None), True
+        spare = self._bounds.connections // 10 if held >= FEW else 0
+        if len(self._groups) >= self._bounds.connections - spare:
+            return next(iter(self._waiting), None), True
+        return None, False
+
+    def _tell(self) -> None:
+        """Say in the log how many were turned away, now and then."""
+        total, now_s = self.refused + self.displaced, self._now_s()
+        if now_s - self._told_s >= LOG_EVERY_S:
+            LOG.warning(
+                "%d connections were refused or closed to make room: %d are open, of at most %d in all and %d"
+                " from one address",
+                total - self._told,
+                len(self._groups),
+                self._bounds.connections,
+                self._bounds.address_connections,
+            )
+            self._told, self._told_s = total, now_s

@@ -1,0 +1,240 @@
+"""uvicorn's HTTP/1.1 protocol with deadlines, bounded reading and bounded connections.
+
+uvicorn has no deadline for a request to arrive, reads up to 256 kB of a body that nobody asked for, and lets
+a connection that sends a byte now and then stay for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Bounds, Connections
+
+# Seconds after which a refused client may come again.
+RETRY_S = 1
+
+
+class Phase(Enum):
+    """Phase of a connection."""
+
+    # Nothing was sent yet, or part of a request's head.
+    HEAD = "head"
+    BODY = "body"
+    # The request is complete and being answered. No deadline here: it is the application's.
+    ANSWER = "answer"
+    # The request was answered before its body had arrived: the rest is dropped.
+    DROP = "drop"
+    IDLE = "idle"
+    # The connection is closed once what was written has been sent.
+    CLOSING = "closing"
+
+
+class BoundedConfig(uvicorn.Config):
+    """uvicorn's configuration of a server with bounds."""
+
+    def __init__(self, app: Any, bounds: Bounds, *, backlog: int = ACCEPT_BATCH, **options: Any) -> None:
+        super().__init__(
+            app,
+            http=BoundedProtocol,
+            # An upgraded connection would leave the registry.
+            ws="none",
+            backlog=backlog,
+            timeout_keep_alive=bounds.idle_s,  # type: ignore[arg-type]
+            h11_max_incomplete_event_size=bounds.head_bytes,
+            **options,
+        )
+        self.bounds = bounds
+        self.registry = Connections(bounds)
+        # One for all connections: what is read is handed on before the next one is read.
+        self.chunk = memoryview(bytearray(bounds.chunk_bytes))
+
+
+class BoundedServer(uvicorn.Server):
+    """uvicorn's server; the kernel queues more connections than are accepted at once."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets=sockets)
+        for each in sockets or ():
+            each.listen(ACCEPT_QUEUE)
+
+
+class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
+    """One connection of a server with bounds.
+
+    A BufferedProtocol, since that decides how much is read at once from asyncio's own event loop.
+    """
+
+    def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
+        super().__init__(config, *arguments, **options)
+        self._bounds, self._registry, self._chunk = config.bounds, config.registry, config.chunk
+        self._phase: Phase | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._has_begun = False
+        self._dropped_bytes = 0
+        self._unsent_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, if there is room."""
+        super().connection_made(transport)
+        if self._registry.admit(self, self.client[0] if self.client else ""):
+            self._watch()
+        else:
+            self._close(503, "busy", "the service has as many connections as it can keep")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._registry.forget(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The buffer to read into."""
+        return self._chunk
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(self._chunk[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read: uvloop calls this itself, with as much as it likes."""
+        if self.transport.is_closing():
+            return
+        is_dropping = self._phase is Phase.DROP
+        if is_dropping:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > self._bounds.dropped_bytes:
+                self.transport.abort()
+                return
+        before = self.cycle
+        super().data_received(data)
+        cycle = self.cycle
+        self._has_begun = cycle is before and not is_dropping
+        is_unread = cycle is not None and cycle.more_body and not cycle.response_complete
+        if is_unread and len(cycle.body) >= self._bounds.chunk_bytes // 2:
+            # Until the application asks for more.
+            self.flow.pause_reading()
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Go on with what the client sent meanwhile, or wait for it."""
+        self._has_begun = False
+        super().on_response_complete()
+        # The deadlines here are all there are.
+        self._unset_keepalive_if_required()
+        self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and what is longer than a head may be."""
+        error = sys.exc_info()[1]
+        if getattr(error, "error_status_hint", 400) == 431:
+            limit = self._bounds.head_bytes
+            self._close(431, "http.headers_too_large", f"the request's head is longer than {limit} bytes")
+        else:
+            self._close(400, "http.bad_request", f"this is no HTTP request: {error or msg}"[:200])
+
+    def displace(self) -> None:
+        """Close at once, to make room for another connection."""
+        if self._phase is Phase.BODY:
+            self._answer(503, "busy", "the service has as many connections as it can keep")
+        self.transport.abort()
+
+    def _now(self) -> Phase:
+        if self.transport.is_closing():
+            return Phase.CLOSING
+        cycle = self.cycle
+        if cycle is None or (cycle.response_complete and self._has_begun and not self._is_dropping()):
+            return Phase.HEAD
+        if not cycle.response_complete:
+            return Phase.BODY if cycle.more_body else Phase.ANSWER
+        return Phase.DROP if self._is_dropping() else Phase.IDLE
+
+    def _is_dropping(self) -> bool:
+        return self.conn.our_state is h11.DONE and self.conn.their_state is not h11.DONE
+
+    def _watch(self) -> None:
+        """Set the deadline of the phase, if it is another one than before."""
+        phase = self._now()
+        if phase is self._phase:
+            return
+        self._phase, self._dropped_bytes, self._unsent_bytes = phase, 0, 0
+        if phase is Phase.ANSWER:
+            self._registry.works(self)
+        elif phase is not Phase.CLOSING:
+            self._registry.waits(self)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        bounds = self._bounds
+        seconds = {
+            Phase.HEAD: bounds.head_s,
+            Phase.BODY: bounds.body_s,
+            Phase.DROP: bounds.linger_s,
+            Phase.IDLE: bounds.idle_s,
+            Phase.CLOSING: bounds.linger_s,
+        }
+        if self._phase in seconds:
+            self._deadline = self.loop.call_later(seconds[self._phase], self._expire)
+
+    def _expire(self) -> None:
+        """Close the connection: its client did not send, or take, in time."""
+        self._deadline = None
+        unsent_bytes, before_bytes = self.transport.get_write_buffer_size(), self._unsent_bytes
+        self._unsent_bytes = unsent_bytes
+        if self._phase is Phase.BODY and self.flow.read_paused:
+            # The client waits for us.
+            self._deadline = self.loop.call_later(self._bounds.linger_s, self._expire)
+        elif self._phase in (Phase.IDLE, Phase.CLOSING) and unsent_bytes:
+            # It is still taking the answer, if it took some since.
+            if self._phase is Phase.IDLE and unsent_bytes != before_bytes:
+                self._arm()
+            else:
+                self.transport.abort()
+        elif self._phase is Phase.BODY:
+            self._close(408, "http.timeout", f"the body did not arrive within {self._bounds.body_s:g} s")
+        elif self._phase is Phase.HEAD and self._has_begun:
+            self._close(408, "http.timeout", f"the head did not arrive within {self._bounds.head_s:g} s")
+        elif self._phase in (Phase.HEAD, Phase.IDLE):
+            self.transport.close()
+            self._watch()
+        else:
+            self.transport.abort()
+
+    def _close(self, status: int, code: str, detail: str) -> None:
+        """Close the connection, with that answer if none has begun."""
+        self._answer(status, code, detail)
+        self.transport.close()
+        self._watch()
+
+    def _answer(self, status: int, code: str, detail: str) -> None:
+        """Answer in the place of the application, unless its own answer has begun."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started:
+                return
+            # What the application answers from now on is dropped.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        title = HTTPStatus(status).phrase
+        problem = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+        body = json.dumps(problem).encode()
+        retry = f"Retry-After: {RETRY_S}\r\n" if status == 503 else ""
+        head = (
+            f"HTTP/1.1 {status} {title}\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
