@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-import uvicorn
+
+from ipa.serving import BoundedConfig, BoundedServer, Bounds, raise_file_limit, within_files
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -27,6 +28,12 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_HELD_BYTES = 256 * 1024 * 1024
 # Long enough that clients, which let go of idle connections first, never write into one being closed.
 KEEP_ALIVE_S = 75
+# The largest body at 1 MB a second.
+BODY_S = 64
+MOST_CONNECTIONS = 10_000
+# As much as asyncio reads at once by itself, and connections that the kernel queues, as uvicorn has it.
+CHUNK_BYTES = 256 << 10
+BACKLOG = 2048
 
 # What is left of a request's time, from router to queue; from the client to the router it is optional.
 BUDGET_HEADER = "ipa-budget-ms"
@@ -242,20 +249,26 @@ def serve(
     listening socket to use instead of an own one: whoever holds it too keeps the port, and connections wait
     in it, while this process is replaced.
     """
-    config = uvicorn.Config(
+    # The limit of open files is the only bound on their number: all requests may come from one address.
+    bounds = Bounds(
+        connections=MOST_CONNECTIONS,
+        address_connections=MOST_CONNECTIONS,
+        body_s=BODY_S,
+        idle_s=KEEP_ALIVE_S,
+        chunk_bytes=CHUNK_BYTES,
+    )
+    config = BoundedConfig(
         application,
+        within_files(bounds, raise_file_limit()),
         host=host,
         port=port,
-        # The other one, where it is installed, reads headers without an end.
-        http="h11",
-        ws="none",
+        backlog=BACKLOG,
         lifespan="on",
         log_level="warning",
         access_log=False,
         # The client is who connects, whatever a header says.
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, math.ceil(drain_s)),
     )
-    uvicorn.Server(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+    BoundedServer(config).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
