@@ -75,7 +75,7 @@ def test_a_billion_laughs_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_alias_of_itself_is_refused(tmp_path: Path) -> None:
-    assert "pipeline.yaml:1:7: aliases make" in problems_of(write(tmp_path, "name: &a [*a]"))
+    assert "pipeline.yaml:1:7: aliases nest values deeper" in problems_of(write(tmp_path, "name: &a [*a]"))
 
 
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:

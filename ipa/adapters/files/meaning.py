@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from typing import Any
 
-from ipa.adapters.files.document import Document, Pointer
+from ipa.adapters.files.document import Document, Pointer, shown_key
 from ipa.adapters.files.limits import check_limits
 from ipa.adapters.files.naming import check_fan_out, check_graph
 from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
@@ -26,7 +26,9 @@ _POSITIVE = {
 
 
 def check_pipeline(document: Document) -> None:
-    """Note every contradiction in a pipeline file."""
+    """Note every contradiction in a pipeline file; none if a list in it is longer than allowed."""
+    if document.is_oversized:
+        return
     data = _mapping(document.data)
     stages = list(_entries(data.get("stages"), ("stages",)))
     names = _check_unique(document, stages, "name", "stage")
@@ -85,7 +87,9 @@ def _check_objective(
 
 
 def check_profile(document: Document) -> None:
-    """Note every contradiction in a profile file."""
+    """Note every contradiction in a profile file; none if a list in it is longer than allowed."""
+    if document.is_oversized:
+        return
     data = _mapping(document.data)
     _check_date(document, data.get("measured_on"))
     _check_positive(document, data, ())
@@ -139,12 +143,14 @@ def _check_unique(
 ) -> list[str]:
     """The names under `key`; those that occur before are noted."""
     names: list[str] = []
+    seen: set[str] = set()
     for pointer, entry in entries:
         name = entry.get(key)
         if not isinstance(name, str):
             continue
-        if name in names:
-            document.problem((*pointer, key), f"{word} {name!r} occurs twice; rename or remove one")
+        if name in seen:
+            document.problem((*pointer, key), f"{word} {shown_key(name)} occurs twice; rename or remove one")
+        seen.add(name)
         names.append(name)
     return names
 

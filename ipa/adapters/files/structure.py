@@ -8,14 +8,14 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from jsonschema import Draft202012Validator, validators
+from jsonschema import Draft202012Validator, ValidationError, validators
 
-from ipa.adapters.files.document import Document, Pointer
+from ipa.adapters.files.document import MAX_SHOWN, Document, Pointer, shown_key
 
 KINDS = ("pipeline", "profile", "guardrails")
 _TYPE_NAMES = {
@@ -47,15 +47,72 @@ def _is_finite(_: Any, value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _members_within(keyword: str, limit: str) -> Callable[..., Iterable[Any]]:
+    """The check of that keyword, which leaves alone the members of what has more than its limit.
+
+    The limit's own check says so; to say what is wrong with each member too would take seconds.
+    """
+    check = Draft202012Validator.VALIDATORS[keyword]
+
+    def checked(validator: Any, wanted: Any, instance: Any, schema: Mapping[str, Any]) -> Iterable[Any]:
+        if isinstance(instance, list | dict) and len(instance) > schema.get(limit, len(instance)):
+            return ()
+        return check(validator, wanted, instance, schema) or ()
+
+    return checked
+
+
+def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Mapping[str, Any]) -> Iterable[Any]:
+    """Check `uniqueItems` in linear time; jsonschema compares each entry with all others."""
+    is_list = isinstance(instance, list) and len(instance) <= schema.get("maxItems", len(instance))
+    if wanted and is_list and first_twice(instance) is not None:
+        yield ValidationError("entries are not unique")
+
+
+def first_twice(items: list[Any]) -> int | None:
+    """The index of the first entry that equals one before it, as JSON has it; None if there is none."""
+    seen: set[str] = set()
+    for index, item in enumerate(items):
+        is_whole = isinstance(item, float) and item.is_integer()
+        text = json.dumps(int(item) if is_whole else item, sort_keys=True)
+        if text in seen:
+            return index
+        seen.add(text)
+    return None
+
+
 # JSON as Python reads it has NaN and infinities, which every comparison of a schema lets pass.
 _Validator = validators.extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_finite)
+    Draft202012Validator,
+    {
+        "items": _members_within("items", "maxItems"),
+        "uniqueItems": _unique_items,
+        "propertyNames": _members_within("propertyNames", "maxProperties"),
+        "additionalProperties": _members_within("additionalProperties", "maxProperties"),
+    },
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_finite),
 )
 
 
 @cache
 def _validator(kind: str) -> Any:
-    return _Validator(json.loads(schema_text(kind)))
+    schema = json.loads(schema_text(kind))
+    return _Validator(_inlined(schema, schema.get("$defs", {})))
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """The schema with the definitions in the place of what refers to them.
+
+    To follow a reference takes longer than to check most values, and is done for each value again.
+    """
+    if isinstance(schema, list):
+        return [_inlined(each, definitions) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _inlined(each, definitions) for key, each in schema.items() if key not in ("$ref", "$defs")}
+    if "$ref" in schema:
+        made = {**_inlined(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions), **made}
+    return made
 
 
 def check_structure(document: Document, kind: str) -> None:
@@ -88,23 +145,27 @@ def _explain(document: Document, pointer: Pointer, error: Any) -> None:
                 document.problem(pointer, f"{name} lacks the key {key!r}")
     elif keyword == "propertyNames" or "propertyNames" in error.absolute_schema_path:
         place = (*pointer, value)
-        document.problem(place, f"key {value!r}: expected {schema.get('title', 'another name')}", at_key=True)
+        document.problem(
+            place, f"key {shown_key(value)}: expected {schema.get('title', 'another name')}", at_key=True
+        )
     elif keyword in ("type", "pattern"):
         wanted = (schema.get("title") if pointer else "") or _type_name(schema["type"])
         document.problem(pointer, f"{name} is {shown}{_remark(schema, value)}; expected {wanted}")
     elif keyword == "enum":
-        near = difflib.get_close_matches(str(value), error.validator_value, n=1)
+        near = difflib.get_close_matches(str(value)[:MAX_SHOWN], error.validator_value, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(map(str, error.validator_value))
         document.problem(pointer, f"{name} is {shown}; expected one of {known}{hint}")
     elif keyword == "const":
         document.problem(pointer, f"{name} is {shown}; expected {json.dumps(error.validator_value)}")
     elif keyword == "uniqueItems":
-        twice = next(item for index, item in enumerate(value) if item in value[:index])
-        document.problem((*pointer, _last_index(value, twice)), f"{name} has {json.dumps(twice)} twice")
+        index = first_twice(value)
+        assert index is not None
+        document.problem((*pointer, index), f"{name} has {document.shown((), value[index])} twice")
     elif keyword in ("minItems", "minProperties", "minLength"):
         document.problem(pointer, f"{name} is empty; expected {schema.get('title', 'at least one entry')}")
     else:
+        document.is_oversized |= keyword in ("maxItems", "maxProperties")
         demand = _DEMANDS[keyword].format(limit=error.validator_value)
         title = f": {schema['title']}" if "title" in schema else ""
         document.problem(pointer, f"{name} is {shown}; it must be {demand}{title}")
@@ -113,9 +174,9 @@ def _explain(document: Document, pointer: Pointer, error: Any) -> None:
 def _explain_unknown(document: Document, pointer: Pointer, schema: Any, value: dict[str, Any]) -> None:
     known = schema["properties"]
     for key in (key for key in value if key not in known):
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key[:MAX_SHOWN], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        document.problem((*pointer, key), f"unknown key {key!r}; {hint}", at_key=True)
+        document.problem((*pointer, key), f"unknown key {shown_key(key)}; {hint}", at_key=True)
 
 
 def _name(pointer: Pointer) -> str:
@@ -139,7 +200,3 @@ def _remark(schema: Any, value: Any) -> str:
     if schema.get("type") == "string" and "x-quantity" not in schema and (number or isinstance(value, bool)):
         return f", which is {'a number' if number else 'a boolean'}: put it in quotes to mean text"
     return ""
-
-
-def _last_index(items: list[Any], item: Any) -> int:
-    return len(items) - 1 - items[::-1].index(item)
