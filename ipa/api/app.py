@@ -32,6 +32,7 @@ from ipa.api import (
 from ipa.api.gate import Gate
 from ipa.api.metered import count_requests
 from ipa.api.reading import Using
+from ipa.api.request_body import BodyReader
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
 from ipa.api.views import CheckView, Readiness
@@ -84,8 +85,9 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
     problems.install(app)
     _document(app)
-    # The innermost first.
+    # The innermost first: a body is read once its sender is known, and a place taken once it is there.
     app.add_middleware(Places)
+    app.add_middleware(BodyReader)
     app.add_middleware(Gate)
     app.add_middleware(Shell, hosts=hosts)
     return app
@@ -126,9 +128,10 @@ async def readyz(services: Using, verbose: Annotated[str | None, Query()] = None
 
 
 @router.get("/metrics", tags=["health"], response_class=Response)
-def metrics(services: Using) -> Response:
+async def metrics(services: Using) -> Response:
     """The service's own metrics, for Prometheus."""
-    return Response(generate_latest(services.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    text = await to_thread.run_sync(generate_latest, services.registry, limiter=services.limits.health_threads)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 @router.get("/", include_in_schema=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
 from ipa.adapters.files import Document, parse
+from ipa.api.limits import MOST_YAML_VALUES, off_loop, shortened
 from ipa.model.errors import InputError, Problem
 
 JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/merge-patch+json"
@@ -32,24 +34,28 @@ async def _body_of(request: Request) -> bytes:
 Body = Annotated[bytes, Depends(_body_of)]
 
 
-# Not async, so that a long text is parsed in a thread.
-def document_of(request: Request, body: Body) -> Document:
+async def document_of(request: Request, body: Body) -> Document:
     """The body as a file; 415 where it is neither JSON nor YAML, InputError lists what is wrong with it."""
     kind = media_type(request)
-    text = _text(body)
-    if kind in YAMLS:
-        return parse(text, "")
-    if kind != JSON:
+    if kind not in (JSON, *YAMLS):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {JSON} or {YAML}")
-    return Document("", parse_json(text))
+    parsing = request.app.state.services.limits.parsing
+    return await off_loop(parsing, len(body), _document_in, body, kind in YAMLS)
 
 
-def patch_of(request: Request, body: Body) -> dict[str, Any]:
+def _document_in(body: bytes, is_yaml: bool) -> Document:
+    if is_yaml:
+        return parse(_text(body), "", MOST_YAML_VALUES, "send it as JSON")
+    return Document("", parse_json(_text(body)))
+
+
+async def patch_of(request: Request, body: Body) -> dict[str, Any]:
     """The body as a merge patch (RFC 7396); 415 where it is none, InputError where it is no object."""
     kind = media_type(request)
     if kind not in (MERGE_PATCH, JSON):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {MERGE_PATCH}")
-    patch = parse_json(_text(body))
+    parsing = request.app.state.services.limits.parsing
+    patch = await off_loop(parsing, len(body), lambda: parse_json(_text(body)))
     if not isinstance(patch, dict):
         raise _wrong("a merge patch is an object")
     return patch
@@ -90,9 +96,8 @@ def parse_json(text: str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {twice!r} is there twice")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {shortened(twice)!r} is there twice")
     return found
 
 

@@ -149,6 +149,9 @@ def _place(router: Router, scope: Scope) -> _Place | None:
     for route in router.routes:
         match, found = route.matches(scope)
         if match is Match.FULL:
+            # For who counts requests: one that is refused before its route is called has no other trace of
+            # it.
+            scope["route"] = route
             # What is mounted decides on methods itself, and only reads.
             is_read = scope["method"] == "HEAD" or isinstance(route, Mount)
             method = "GET" if is_read else str(scope["method"])

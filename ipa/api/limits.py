@@ -3,54 +3,79 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
-import re
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from ipa.model.errors import BusyError
+from ipa.api.body_budget import BodyBudget, Turns
+from ipa.model.errors import BusyError, InputError, Problem
 
+A = TypeVarTuple("A")
+R = TypeVar("R")
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 # The largest body we expect is a plan of some ten stages, a few kB; a pipeline's file may have 1 MB.
 BODY_LIMIT_BYTES = 1 << 20
-# A body that has not come by then will not.
-BODY_LIMIT_S = 10.0
 # Files are nested 20 deep at most; deeper JSON is of no use to anyone.
 MOST_DEEP = 32
+# An experiment's rates for a day are 86 400 values.
+MOST_VALUES = 100_000
+# Keys of all its objects. To make them is the slowest part of reading JSON, and nothing else runs meanwhile:
+# of this many some 20 ms. A profile of 1 MB has as many.
+MOST_MEMBERS = 40_000
+# The same in YAML, which takes twenty times as long to read: a profile of 20 variants, 6 core sizes and 7
+# batch sizes has 5 000.
+MOST_YAML_VALUES = 8_000
+# A body up to this size is parsed by the event loop itself, within a millisecond or few; a larger one in a
+# thread.
+INLINE_BYTES = 4 << 10
+# Keys of an object in the body of a request that is not a file; the largest has some twenty.
+MOST_KEYS = 100
+# Problems of a request that an answer lists, and characters of each.
+MOST_PROBLEMS = 100
+# Beyond this many, pydantic is not even asked to describe them: that takes microseconds for each, at once.
+MOST_DESCRIBED = 5000
+MOST_SHOWN = 500
 # A browser sends some twenty headers of a few kB together.
 MOST_HEADERS = 100
 HEADERS_LIMIT_BYTES = 32 << 10
-# What a connection may have sent of a request that is not whole: more than we take, so that we can say so.
-UNREAD_LIMIT_BYTES = 16 * HEADERS_LIMIT_BYTES
 # Seconds' worth of changes that may come at once.
 CHANGES_S = 30.0
 # Requests whose identity is found out at once.
 IDENTIFYING = 16
 # Clients that are remembered; of more the one that asked least lately is forgotten, which favours it.
 MOST_CLIENTS = 10_000
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKETS = re.compile(rb"[\[\]{}]")
 
 
-def too_deep(body: bytes) -> bool:
-    """Whether a JSON text is nested deeper than anything we take."""
-    if body.count(b"[") + body.count(b"{") <= MOST_DEEP:
-        return False
-    depth = 0
-    for found in _BRACKETS.finditer(_STRINGS.sub(b"", body)):
-        depth += 1 if found[0] in b"[{" else -1
-        if depth > MOST_DEEP:
-            return True
-    return False
+def shortened(text: str) -> str:
+    """The text, cut to what an answer shows of it."""
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+
+
+async def off_loop(
+    parsing: CapacityLimiter, size_bytes: int, parse: Callable[[Unpack[A]], R], *arguments: *A
+) -> R:
+    """The result of parsing that many bytes; in a thread if they are many, so that the event loop goes on.
+
+    One at a time: threads that compute share one interpreter with the loops and the event loop.
+    """
+    if size_bytes <= INLINE_BYTES:
+        return parse(*arguments)
+    return await to_thread.run_sync(parse, *arguments, limiter=parsing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +235,8 @@ class Limits:
         *,
         reads_rps: float = 1000.0,
         changes_rps: float = 10.0,
+        body_s: float = 6.0,
+        bodies_bytes: int = 16_000_000,
     ) -> None:
         self.buckets = Buckets(rate_rps)
         self.reads = Buckets(reads_rps)
@@ -227,10 +254,44 @@ class Limits:
         self.identifying = Gate(IDENTIFYING, 200)
         self.identifying_threads = CapacityLimiter(IDENTIFYING)
         self.health_threads = CapacityLimiter(1)
+        self.bodies = BodyBudget(bodies_bytes)
+        self.reading = Turns()
+        self.body_s = body_s
+        self.parsing = CapacityLimiter(1)
+
+
+def _few_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of those pairs; HTTPException if it has more than any route takes."""
+    if len(pairs) > MOST_KEYS:
+        detail = (
+            f"an object in the body has {len(pairs)} keys, more than {MOST_KEYS}; /docs shows which it takes"
+        )
+        raise HTTPException(422, detail)
+    return dict(pairs)
+
+
+class ParsedRequest(Request):
+    """A request whose body was read and parsed before."""
+
+    def __init__(self, request: Request, body: bytes, value: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._bytes, self._value = body, value
+
+    async def body(self) -> bytes:
+        """The body."""
+        return self._bytes
+
+    async def json(self) -> Any:
+        """The value of the body."""
+        return self._value
 
 
 class JsonRoute(APIRoute):
-    """A route whose body is JSON: 415 for any other. A body of no said kind is taken for JSON."""
+    """A route whose body is JSON: 415 for any other. A body of no said kind is taken for JSON.
+
+    FastAPI parses and validates in the event loop; here that is done in a thread first if the body is large,
+    so that the event loop only repeats a validation that succeeds.
+    """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request."""
@@ -240,6 +301,50 @@ class JsonRoute(APIRoute):
             if kind != "application/json" and not kind.endswith("+json"):
                 raise HTTPException(415, f"a body of {kind!r} is not taken here; send application/json")
         await super().handle(scope, receive, send)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of the route's requests."""
+        handler = super().get_route_handler()
+        if self.body_field is None:
+            return handler
+
+        async def parsed_first(request: Request) -> Response:
+            body = await request.body()
+            if len(body) > INLINE_BYTES:
+                parsing = request.app.state.services.limits.parsing
+                value = await off_loop(parsing, len(body), self.parse, body)
+                request = ParsedRequest(request, body, value)
+            return await handler(request)
+
+        return parsed_first
+
+    @cached_property
+    def _body_type(self) -> TypeAdapter[Any]:
+        assert self.body_field is not None
+        kind: Any = self.body_field.field_info.annotation
+        return TypeAdapter(kind)
+
+    def parse(self, body: bytes) -> Any:
+        """The value of the body; raises as FastAPI does if it is not JSON or not as the route wants it."""
+        try:
+            value = json.loads(body, object_pairs_hook=_few_keys)
+        except json.JSONDecodeError as error:
+            fault = {"type": "json_invalid", "loc": ("body", error.pos), "ctx": {"error": error.msg}}
+            raise RequestValidationError([fault]) from None
+        except (ValueError, RecursionError):
+            raise HTTPException(400, "There was an error parsing the body") from None
+        try:
+            self._body_type.validate_python(value, from_attributes=True)
+        except ValidationError as error:
+            count = error.error_count()
+            if count > MOST_DESCRIBED:
+                problem = Problem(f"{count} values or keys of the body are wrong; /docs shows what it takes")
+                raise InputError("the request is wrong", problems=[problem]) from None
+            faults = error.errors(include_url=False, include_input=False)
+            raise RequestValidationError(
+                [{**each, "loc": ("body", *each["loc"])} for each in faults]
+            ) from None
+        return value
 
 
 async def rationed(request: Request, response: Response) -> None:

@@ -22,6 +22,7 @@ from ipa.api.documents import (
     MERGE_PATCH,
     YAML,
     YAMLS,
+    Body,
     DocumentBody,
     PatchBody,
     body_of,
@@ -30,7 +31,7 @@ from ipa.api.documents import (
 )
 from ipa.api.examples import PIPELINE, PIPELINE_PATCH, PROFILE
 from ipa.api.gate import Admitted, Asker
-from ipa.api.limits import Rationed
+from ipa.api.limits import Rationed, off_loop
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_match, etag, is_known
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
@@ -78,6 +79,39 @@ async def change_asked(asker: Asker, if_match: IfMatch = None, by: By = "", reas
 
 
 Asked = Annotated[Change, Depends(change_asked)]
+
+
+def change_checked(pipeline: Named, change: Asked) -> Change:
+    """The change, once If-Match fits: before the body is looked at."""
+    change.check(pipeline)
+    return change
+
+
+Checked = Annotated[Change, Depends(change_checked)]
+
+
+async def pipeline_of(services: Using, document: DocumentBody, body: Body) -> Pipeline:
+    """The pipeline in the body; InputError lists all that is wrong with it."""
+    return await off_loop(services.limits.parsing, len(body), pipeline_in, document)
+
+
+async def profile_of(services: Using, document: DocumentBody, body: Body) -> StageProfile:
+    """The profile in the body; InputError lists all that is wrong with it."""
+    return await off_loop(services.limits.parsing, len(body), profile_in, document)
+
+
+async def patched_of(pipeline: Named, services: Using, patch: PatchBody, body: Body) -> Pipeline:
+    """The pipeline of the path with the body's merge patch applied; InputError as for a whole one."""
+
+    def patched() -> Pipeline:
+        return pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
+
+    return await off_loop(services.limits.parsing, len(body), patched)
+
+
+PipelineBody = Annotated[Pipeline, Depends(pipeline_of)]
+ProfileBody = Annotated[StageProfile, Depends(profile_of)]
+PatchedBody = Annotated[Pipeline, Depends(patched_of)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +173,7 @@ def export_pipeline(pipeline: Named, services: Using) -> Response:
 def create_pipeline(
     services: Using,
     asker: Asker,
-    document: DocumentBody,
+    pipeline: PipelineBody,
     response: Response,
     by: By = "",
     reason: Why = "",
@@ -148,7 +182,6 @@ def create_pipeline(
 
     Pipelines of files are only read here. All that is wrong with it is said at once, with JSON Pointers.
     """
-    pipeline = pipeline_in(document)
     asker.must(Operation.DEFINE, pipeline.namespace)
     _check_place(asker, pipeline)
     services.given.give(pipeline, Said(Deed.GIVE, asker.name(by), reason))
@@ -159,11 +192,10 @@ def create_pipeline(
 
 @changing.put("/{pipeline}", openapi_extra=body_of("pipeline", PIPELINE), dependencies=[Rationed])
 def replace_pipeline(
-    pipeline: Named, change: Asked, document: DocumentBody, response: Response
+    pipeline: Named, change: Checked, wanted: PipelineBody, response: Response
 ) -> PipelineView:
     """Replace a pipeline that was given over the API; its loop starts anew at once."""
-    change.check(pipeline)
-    return _replaced(change, pipeline, pipeline_in(document), Operation.REPLACE, response)
+    return _replaced(change, pipeline, wanted, Operation.REPLACE, response)
 
 
 @changing.patch(
@@ -176,10 +208,8 @@ def replace_pipeline(
         }
     },
 )
-def patch_pipeline(pipeline: Named, change: Asked, patch: PatchBody, response: Response) -> PipelineView:
+def patch_pipeline(pipeline: Named, change: Checked, wanted: PatchedBody, response: Response) -> PipelineView:
     """Change parts of a pipeline that was given over the API: a JSON merge patch of its file."""
-    change.check(pipeline)
-    wanted = pipeline_from_mapping(merged(pipeline_to_mapping(pipeline), patch))
     return _replaced(change, pipeline, wanted, Operation.AMEND, response)
 
 
@@ -195,7 +225,7 @@ def delete_pipeline(pipeline: Named, services: Using, change: Asked) -> Removed:
 
 @changing.put("/{pipeline}/profiles/{stage}", tags=["profiles"], openapi_extra=body_of("profile", PROFILE))
 def replace_profile(
-    pipeline: Named, stage: str, services: Using, change: Asked, document: DocumentBody
+    pipeline: Named, stage: str, services: Using, change: Checked, profile: ProfileBody
 ) -> StageProfile:
     """Give the newest profile of a stage, as its file would be; the pipeline is planned with it from now on.
 
@@ -204,7 +234,6 @@ def replace_profile(
     pipeline.stage(stage)
     with _one_at_a_time:
         change.check(pipeline)
-        profile = profile_in(document)
         _check_profile(profile, pipeline, stage)
         services.given.give_profile(profile, change.said(Deed.PROFILE))
     LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ipa.api.asking import CLIENT_CLOSED, GoneError
+from ipa.api.limits import MOST_PROBLEMS, shortened
 from ipa.model import errors
 from ipa.model.errors import IpaError, Problem, UnauthenticatedError
 
@@ -86,16 +88,20 @@ def respond(
     items: Iterable[ProblemItem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The response that carries the problem."""
+    """The response that carries the problem. What was sent is repeated in it only in part."""
+    shown = [
+        item.model_copy(update={"pointer": shortened(item.pointer), "message": shortened(item.message)})
+        for item in islice(items, MOST_PROBLEMS)
+    ]
     document = ProblemDocument(
         type=f"/problems/{code}",
         title=title,
         status=status,
         code=code,
-        detail=detail,
+        detail=shortened(detail),
         hint=hint,
         request_id=request_id,
-        errors=list(items),
+        errors=shown,
     )
     # What was sent may be repeated in it, and may be no text.
     body = json.dumps(document.model_dump(), ensure_ascii=False).encode("utf-8", "backslashreplace")
@@ -199,9 +205,9 @@ def _methods(request: Request) -> list[str]:
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    items = [_item(each) for each in error.errors()]
+    items = [_item(each) for each in error.errors()[:MOST_PROBLEMS]]
     code, title = HTTP_CODES[422]
-    named = "; ".join(f"{item.pointer or item.part}: {item.message}" for item in items)
+    named = "; ".join(f"{shortened(item.pointer) or item.part}: {shortened(item.message)}" for item in items)
     return respond(request_id_of(request), 422, code, title, named, hint="See /docs.", items=items)
 
 

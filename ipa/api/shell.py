@@ -1,8 +1,7 @@
-"""The outermost layer: request ids, limits, security headers, and an answer to what nobody foresaw."""
+"""The outermost layer: request ids, header limits, security headers, and an answer to unforeseen errors."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import uuid
@@ -13,21 +12,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.api.limits import (
-    BODY_LIMIT_BYTES,
-    BODY_LIMIT_S,
-    HEADERS_LIMIT_BYTES,
-    MOST_DEEP,
-    MOST_HEADERS,
-    too_deep,
-)
+from ipa.api.limits import HEADERS_LIMIT_BYTES, MOST_HEADERS, SAFE
 from ipa.api.problems import http_problem
 
 LOG = logging.getLogger(__name__)
 # Where nobody has to say who they are, a page that was rebound to this address must not be served.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+# Headers that a proxy adds: then the connection's address says nothing of the client's.
+PROXIED = frozenset({"forwarded", "via", "x-real-ip"})
+UNPROXIED = (
+    "the service is open to this machine alone, and the header {name} says that a proxy forwards requests; "
+    "turn on authentication (IPA_AUTH=keys), or remove the proxy"
+)
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -71,20 +68,18 @@ class Shell:
             await send(message)
 
         refused = self._refusal(scope["method"], headers, str((scope.get("server") or ("",))[0]))
+        if not refused and not scope["app"].state.services.authenticators:
+            refused = _proxy_refusal(headers)
         if refused:
             await http_problem(request_id, 403, refused)(scope, receive, dressed)
             return
         try:
             _check_headers(headers)
-            body = await _read(headers, receive) if scope["method"] not in SAFE else b""
         except HTTPException as error:
-            # What else comes of it would be read to no end.
-            ending = {"Connection": "close"}
-            answer = http_problem(request_id, error.status_code, error.detail, headers=ending)
-            await answer(scope, receive, dressed)
+            await http_problem(request_id, error.status_code, error.detail)(scope, receive, dressed)
             return
         try:
-            await self._app(scope, _replay(body, receive), dressed)
+            await self._app(scope, receive, dressed)
         except Exception:
             LOG.exception("request %s %s %s failed", request_id, scope["method"], scope["path"])
             if started:
@@ -109,6 +104,13 @@ def _host(headers: Headers) -> str:
     return (found["v6"] or found["name"]).lower() if found else ""
 
 
+def _proxy_refusal(headers: Headers) -> str:
+    """The reason to refuse a request that came through a proxy; empty if it did not."""
+    names = (name.decode("latin-1") for name, _ in headers.raw)
+    found = next((name for name in names if name in PROXIED or name.startswith("x-forwarded-")), None)
+    return UNPROXIED.format(name=found) if found else ""
+
+
 def _is_address(host: str) -> bool:
     try:
         ip_address(host)
@@ -127,41 +129,3 @@ def _check_headers(headers: Headers) -> None:
     encoding = headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise HTTPException(415, f"a body packed by {encoding!r} is not taken; send it as it is")
-
-
-async def _read(headers: Headers, receive: Receive) -> bytes:
-    """The body. 413 where it is too large, 408 where it does not come, 422 where it is nested too deeply."""
-    length = headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > BODY_LIMIT_BYTES:
-        raise _too_large()
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_LIMIT_S):
-            while True:
-                message = await receive()
-                body += message.get("body", b"")
-                if len(body) > BODY_LIMIT_BYTES:
-                    raise _too_large()
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        raise HTTPException(408, f"the request's body did not come within {BODY_LIMIT_S:g} s") from None
-    if "yaml" not in headers.get("content-type", "") and too_deep(bytes(body)):
-        raise HTTPException(422, f"the request's body is nested deeper than {MOST_DEEP}")
-    return bytes(body)
-
-
-def _too_large() -> HTTPException:
-    return HTTPException(413, f"the request is larger than {BODY_LIMIT_BYTES} bytes")
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` for the application: the body that was read, then whatever comes."""
-    waiting = [body]
-
-    async def replay() -> Message:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
-        return await receive()
-
-    return replay

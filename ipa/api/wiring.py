@@ -65,6 +65,8 @@ def services_of(app: App) -> Services:
             app.settings.api_waiting_solves,
             reads_rps=app.settings.api_reads_rps,
             changes_rps=app.settings.api_changes_rps,
+            body_s=app.settings.api_body_s,
+            bodies_bytes=int(app.settings.api_bodies_mb * 1e6),
         ),
         registry=app.registry,
         http=app.http,

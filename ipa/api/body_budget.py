@@ -1,0 +1,110 @@
+"""Bounds on reading request bodies: bytes held at once, and reads in one round of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from starlette.exceptions import HTTPException
+
+# Bodies that are read on in one round of the event loop. Each takes some tenths of a millisecond, and every
+# other request waits for the round to end several times before it is answered.
+READ_A_ROUND = 8
+# Seconds after which a request whose body found no room may come again.
+RETRY_S = 1
+
+
+class Incoming:
+    """A request body as it arrives."""
+
+    def __init__(self, deadline: asyncio.Timeout) -> None:
+        self.deadline = deadline
+        self.chunks: list[bytes] = []
+        self.size_bytes = 0
+        self.is_complete = False
+        self.is_dropped = False
+
+
+class BodyBudget:
+    """A bound on the bytes of all request bodies held at once. Of one event loop.
+
+    Beyond it the largest body that is still incomplete is dropped: a client that sends slowly, or never ends,
+    cannot keep room from small requests.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._incomplete: set[Incoming] = set()
+        self.held_bytes = 0
+
+    def add(self, body: Incoming, data: bytes) -> None:
+        """Append data that has arrived; HTTPException 503 if there is no room for it."""
+        self._incomplete.add(body)
+        while self.held_bytes + len(data) > self._most_bytes:
+            largest = max(
+                self._incomplete, key=lambda each: each.size_bytes + (len(data) if each is body else 0)
+            )
+            self.release(largest)
+            if largest is body:
+                raise no_room()
+            largest.is_dropped = True
+            if not largest.deadline.expired():
+                largest.deadline.reschedule(asyncio.get_running_loop().time())
+        body.chunks.append(data)
+        body.size_bytes += len(data)
+        self.held_bytes += len(data)
+
+    def complete(self, body: Incoming) -> bytes:
+        """The whole body, which counts until it is released."""
+        self._incomplete.discard(body)
+        body.is_complete = True
+        data = b"".join(body.chunks)
+        body.chunks.clear()
+        return data
+
+    def release(self, body: Incoming) -> None:
+        """Count the body no more."""
+        self._incomplete.discard(body)
+        self.held_bytes -= body.size_bytes
+        body.chunks.clear()
+        body.size_bytes = 0
+
+
+def no_room() -> HTTPException:
+    """The refusal of a body for which there is no room."""
+    detail = "the bodies of other requests take all the memory there is for them; send it again in a moment"
+    return HTTPException(503, detail, headers={"Retry-After": str(RETRY_S)})
+
+
+class Turns:
+    """Lets so many waiting tasks go on in each round of the event loop, in the order in which they came."""
+
+    def __init__(self, each_round: int = READ_A_ROUND) -> None:
+        self._each_round = each_round
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._passed = 0
+        self._is_scheduled = False
+
+    async def take(self) -> None:
+        """Wait for a turn."""
+        loop = asyncio.get_running_loop()
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._round, loop)
+        if self._passed < self._each_round and not self._waiting:
+            self._passed += 1
+            return
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _round(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._passed = 0
+        while self._waiting and self._passed < self._each_round:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._passed += 1
+        self._is_scheduled = self._passed > 0
+        if self._is_scheduled:
+            loop.call_soon(self._round, loop)

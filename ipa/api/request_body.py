@@ -1,0 +1,129 @@
+"""Request bodies: read after authentication, and bounded before any route sees them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from anyio import CapacityLimiter
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ipa.api.asking import CLIENT_CLOSED, GoneError
+from ipa.api.body_budget import Incoming, no_room
+from ipa.api.limits import BODY_LIMIT_BYTES, MOST_DEEP, MOST_MEMBERS, MOST_VALUES, SAFE, Limits, off_loop
+from ipa.api.problems import http_problem
+
+# What the structural check keeps of a text, with every bracket as a square one.
+_STRUCTURE = bytes.maketrans(b"{}", b"[]")
+_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},:"))
+
+
+class BodyReader:
+    """Wraps the application, inside of what authenticates: reads the body and refuses it as soon as possible.
+
+    413 if it is too large, 408 if it does not arrive in time, 422 if it is nested too deeply or holds too
+    many values, 503 if there is no room for it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in SAFE:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limits: Limits = scope["app"].state.services.limits
+        budget = limits.bodies
+        incoming = Incoming(asyncio.timeout(limits.body_s))
+        try:
+            try:
+                body = await _read(headers, receive, limits, incoming)
+                if "yaml" not in headers.get("content-type", "").partition(";")[0]:
+                    await _check(body, limits.parsing)
+            except HTTPException as error:
+                budget.release(incoming)
+                request_id = str(scope.get("state", {}).get("request_id", ""))
+                answer = http_problem(request_id, error.status_code, error.detail, headers=error.headers)
+                await answer(scope, receive, send)
+                return
+            except GoneError:
+                await Response(status_code=CLIENT_CLOSED)(scope, receive, send)
+                return
+            await self._app(scope, _replay(body, receive), send)
+        finally:
+            budget.release(incoming)
+
+
+async def _read(headers: Headers, receive: Receive, limits: Limits, incoming: Incoming) -> bytes:
+    """The whole body. GoneError if the client leaves before it is there."""
+    length = headers.get("content-length", "0")
+    if length.isdecimal() and (len(length) > len(str(BODY_LIMIT_BYTES)) or int(length) > BODY_LIMIT_BYTES):
+        raise _too_large()
+    try:
+        async with incoming.deadline:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise GoneError
+                data = message.get("body", b"")
+                if incoming.size_bytes + len(data) > BODY_LIMIT_BYTES:
+                    raise _too_large()
+                limits.bodies.add(incoming, data)
+                if not message.get("more_body", False):
+                    return limits.bodies.complete(incoming)
+                await limits.reading.take()
+    except TimeoutError:
+        if incoming.is_dropped:
+            raise no_room() from None
+        raise HTTPException(408, f"the request's body did not arrive within {limits.body_s:g} s") from None
+
+
+async def _check(body: bytes, parsing: CapacityLimiter) -> None:
+    """Refuse JSON that no route could take."""
+    fault = await off_loop(parsing, len(body), structure_fault, body)
+    if fault:
+        raise HTTPException(422, f"the request's body {fault}")
+
+
+def structure_fault(body: bytes) -> str:
+    """The reason to refuse a JSON text by its brackets and commas alone; empty if there is none.
+
+    A fixed number of passes over the text, each in C: linear whatever it holds. A text that is not JSON may
+    pass: the parser says what is wrong with it.
+    """
+    opened = body.count(b"[") + body.count(b"{")
+    if opened <= MOST_DEEP and opened + body.count(b",") < MOST_MEMBERS:
+        return ""
+    # Without escaped characters every other piece between quotes is outside of strings.
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    structure = b"".join(plain.split(b'"')[::2]).translate(_STRUCTURE, _NO_STRUCTURE)
+    if structure.count(b",") + structure.count(b"[") >= MOST_VALUES:
+        return f"has more than {MOST_VALUES} values"
+    if structure.count(b":") > MOST_MEMBERS:
+        return f"has more than {MOST_MEMBERS} keys"
+    brackets = structure.translate(None, b",:")
+    # Each pass removes the innermost level.
+    for _ in range(MOST_DEEP):
+        if not brackets:
+            return ""
+        brackets = brackets.replace(b"[]", b"")
+    return f"is nested deeper than {MOST_DEEP}, or its brackets do not match" if brackets else ""
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"the request is larger than {BODY_LIMIT_BYTES} bytes")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`receive` for the application: the body that was read, then whatever comes."""
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay

@@ -1,0 +1,150 @@
+"""Request bodies: one budget for all, turns to read them; proxies; probes while all threads are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import replace
+
+import httpx
+import pytest
+from anyio import to_thread
+from starlette.exceptions import HTTPException
+
+from ipa.api.app import create_app
+from ipa.api.body_budget import BodyBudget, Incoming, Turns
+from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, Limits
+from ipa.api.services import Check
+from tests.fakes.services import ApiClient, FakeWorld
+
+OCR = "/v1/pipelines/ocr"
+
+
+class Someone:
+    """Wants to know who asks, and knows nobody."""
+
+    def takes(self, token: str) -> bool:
+        return True
+
+    def identify(self, token: str, *, fresh: bool) -> None:
+        return None
+
+
+def test_the_largest_incomplete_body_makes_room() -> None:
+    async def main() -> None:
+        budget = BodyBudget(100)
+        small, large, whole = (Incoming(asyncio.timeout(60)) for _ in range(3))
+        budget.add(whole, b"x" * 40)
+        assert budget.complete(whole) == b"x" * 40
+
+        async def kept() -> None:
+            async with large.deadline:
+                budget.add(large, b"x" * 50)
+                await asyncio.Event().wait()
+
+        holding = asyncio.create_task(kept())
+        await asyncio.sleep(0)
+        async with small.deadline:
+            budget.add(small, b"x" * 20)
+        with pytest.raises(TimeoutError):
+            await holding
+        assert (large.is_dropped, small.is_dropped, budget.held_bytes) == (True, False, 60)
+        with pytest.raises(HTTPException) as refused:
+            budget.add(small, b"x" * 41)
+        assert (refused.value.status_code, budget.held_bytes) == (503, 40)
+        budget.release(whole)
+        assert budget.held_bytes == 0
+
+    asyncio.run(main())
+
+
+def test_a_round_of_the_event_loop_gives_so_many_turns() -> None:
+    async def main() -> list[int]:
+        turns, rounds, number = Turns(2), [], 0
+
+        async def read() -> None:
+            await turns.take()
+            rounds.append(number)
+
+        reading = [asyncio.create_task(read()) for _ in range(7)]
+        while not all(each.done() for each in reading):
+            await asyncio.sleep(0)
+            number += 1
+        return rounds
+
+    rounds = asyncio.run(main())
+    assert len(rounds) == 7
+    assert max(rounds.count(number) for number in rounds) <= 2
+
+
+def test_a_body_without_room_is_answered_503_and_comes_again() -> None:
+    api = ApiClient(replace(FakeWorld().play(2).services(), limits=Limits(bodies_bytes=1000)))
+    answer = api("POST", f"{OCR}/plans", content=b" " * 2000)
+    assert (answer.status_code, answer.headers["retry-after"], answer.json()["code"]) == (
+        503,
+        "1",
+        "unavailable",
+    )
+    assert api.post(f"{OCR}/plans", {"rate_rps": 5}).status_code == 201
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Real-IP"])
+def test_an_open_service_answers_nobody_through_a_proxy(header: str) -> None:
+    api = ApiClient(FakeWorld().play(2).services())
+    answer = api.get(OCR, headers={header: "192.0.2.1"})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/problem+json")
+    assert "IPA_AUTH" in answer.json()["detail"]
+    assert header.lower() in answer.json()["detail"]
+
+
+def test_a_service_that_knows_its_clients_is_reached_through_a_proxy() -> None:
+    services = replace(FakeWorld().play(2).services(), authenticators=(Someone(),))
+    answer = ApiClient(services).get(OCR, headers={"X-Forwarded-For": "192.0.2.1"})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_probes_are_answered_while_all_threads_are_taken(path: str) -> None:
+    ready = (Check("store", True, required=True),)
+    services = FakeWorld().play(2).services()
+    services = replace(services, authenticators=(Someone(),), readiness=lambda: ready)
+
+    async def main() -> int:
+        ends = threading.Event()
+        limiter = to_thread.current_default_thread_limiter()
+        held = [
+            asyncio.create_task(to_thread.run_sync(ends.wait, 60)) for _ in range(int(limiter.total_tokens))
+        ]
+        while limiter.available_tokens:
+            await asyncio.sleep(0)
+        try:
+            transport = httpx.ASGITransport(app=create_app(services))
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+                return (await asyncio.wait_for(client.get(path), 30)).status_code
+        finally:
+            ends.set()
+            await asyncio.gather(*held)
+
+    assert asyncio.run(main()) == 200
+
+
+def test_an_answer_repeats_only_part_of_what_was_sent() -> None:
+    api = ApiClient(FakeWorld().play(2).services())
+    configs = [{"stage": "x" * 2000, "nonsense" * 100: 1}] * 110
+    answer = api("POST", f"{OCR}/apply", content=json.dumps({"configs": configs}).encode())
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert len(problem["errors"]) == MOST_PROBLEMS
+    assert max(len(each["message"]) for each in problem["errors"]) <= MOST_SHOWN
+    assert len(problem["detail"]) <= MOST_SHOWN
+    assert len(api.get("/v1/pipelines/" + "x" * 5000).content) < 3000
+
+
+def test_a_large_body_is_refused_as_a_small_one_is() -> None:
+    api = ApiClient(FakeWorld().play(2).services())
+    padding = " " * 10_000
+    for text in ('{"rate_rps": -1}', '{"rate_rps": }', "[]", '{"nothing": 1}', '"', '{"rate_rps": "5"}'):
+        small = api("POST", f"{OCR}/plans", content=text.encode()).json()
+        large = api("POST", f"{OCR}/plans", content=(text + padding).encode()).json()
+        assert {**large, "request_id": ""} == {**small, "request_id": ""}
