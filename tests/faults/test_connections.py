@@ -1,0 +1,89 @@
+"""R2: a thousand connections that send much, slowly, or never to an end, while others are served."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from experiments.attack.connections import ATTACKS, HOME, PATHS, Figures, attack
+from tests.faults.attacked import BODY_S
+from tests.faults.table import Case
+
+CONNECTIONS = 1000
+SECONDS = 20.0
+# On a machine of its own another client waits a fraction of a second; here the tests and others run beside
+# it.
+WAIT_S = 5.0
+
+
+@contextmanager
+def attacked(*arguments: str) -> Iterator[tuple[int, int]]:
+    """Port and process id of a service of its own: memory that was once taken stays with a process."""
+    command = [sys.executable, "-m", "tests.faults.attacked", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdin is not None
+        assert service.stdout is not None
+        try:
+            yield int(service.stdout.readline()), service.pid
+        finally:
+            service.stdin.close()
+
+
+def attacked_with(
+    name: str, *arguments: str, connections: int = CONNECTIONS, seconds: float = SECONDS
+) -> Figures:
+    """The figures of that attack."""
+    [what] = [each for each in ATTACKS if each.name == name]
+    with attacked(*arguments) as (port, pid):
+        return attack(what, HOME, port, connections=connections, seconds=seconds, pid=pid)
+
+
+def told(case: Case, found: Figures) -> None:
+    """The figures that are asked of every attack."""
+    case.told("connections", found.opened)
+    case.equal("still open", found.still_open, 0)
+    case.at_most("closed after (s)", found.longest_s, 10.0)
+    case.at_most("memory grown (MB)", found.grown_mb, 100.0)
+    case.equal("requests of another client that failed", sum(found.failed.values()), 0)
+    for path in PATHS:
+        case.at_most(f"longest wait for {path} (s)", found.worst_s[path], WAIT_S)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1 MB bodies but for a byte",
+        "bodies without an end",
+        "headers without an end",
+        "headers, a line a second",
+        "half a request",
+    ],
+)
+def test_r2_a_thousand_connections_are_closed_and_others_served(case: Case, name: str) -> None:
+    found = attacked_with(name)
+    case.told("attack", name)
+    told(case, found)
+    case.at_most("open files", found.most_open, 400)
+
+
+@pytest.mark.timeout(120)
+def test_r2_who_comes_from_the_address_of_the_attacker_is_served_too(case: Case) -> None:
+    found = attacked_with("half a request, same address", seconds=3.0)
+    case.at_least("connections", found.opened, CONNECTIONS)
+    case.at_most("open files", found.most_open, 400)
+    asked = sum(found.asked.values())
+    case.at_most("requests of another client that failed (%)", 100 * sum(found.failed.values()) / asked, 10.0)
+
+
+@pytest.mark.timeout(120)
+def test_r2_connections_stay_below_the_limit_of_open_files(case: Case) -> None:
+    limit = 400
+    found = attacked_with("half a request", str(limit), connections=600)
+    told(case, found)
+    case.at_most("open files", found.most_open, limit - 100)
+    case.told("a head and a body may take (s)", BODY_S)
