@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from ipa.api.bodies import Body, Name, Positive, RateRps
+from ipa.api.bodies import Body, Name, Positive, RateRps, at_most
 from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.live import LiveState
@@ -113,7 +113,9 @@ class FleetPlanBody(Body):
     """A what-if over many pipelines; all of them where none are named."""
 
     budget_cores: Positive
-    pipelines: Annotated[list[MemberBody], Field(max_length=MOST_MEMBERS, default_factory=list)]
+    pipelines: Annotated[
+        list[MemberBody], Field(max_length=MOST_MEMBERS, default_factory=list), at_most(MOST_MEMBERS)
+    ]
     compat: Compat = Compat.TAIL
     allocation: Allocation = Allocation.FREE
 
