@@ -130,7 +130,9 @@ async def readyz(services: Using, verbose: Annotated[str | None, Query()] = None
 @router.get("/metrics", tags=["health"], response_class=Response)
 async def metrics(services: Using) -> Response:
     """The service's own metrics, for Prometheus."""
-    text = await to_thread.run_sync(generate_latest, services.registry, limiter=services.limits.health_threads)
+    text = await to_thread.run_sync(
+        generate_latest, services.registry, limiter=services.limits.metrics_threads
+    )
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

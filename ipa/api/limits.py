@@ -254,6 +254,7 @@ class Limits:
         self.identifying = Gate(IDENTIFYING, 200)
         self.identifying_threads = CapacityLimiter(IDENTIFYING)
         self.health_threads = CapacityLimiter(1)
+        self.metrics_threads = CapacityLimiter(1)
         self.bodies = BodyBudget(bodies_bytes)
         self.reading = Turns()
         self.body_s = body_s
