@@ -1,1 +1,1 @@
-"""Attacks on running parts of the service: killed processes and hostile clients, with figures."""
+"""Attacks on the real service, its record and its data plane, with figures: `make attack`."""

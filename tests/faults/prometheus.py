@@ -11,8 +11,8 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import requests
@@ -20,10 +20,10 @@ import requests
 from ipa.adapters.prometheus.dialects import Dialect, queries
 from ipa.adapters.prometheus.scraper import respond
 from ipa.adapters.prometheus.series import SeriesStore
-from ipa.control.clock import VirtualClock
 from ipa.control.ports import Load, Signals
 from ipa.model.observation import LoadHistory, Measured
 from ipa.model.pipeline import Pipeline
+from tests.fakes.kube.server import Listener
 from tests.fakes.world import PIPELINE
 
 Rate = Callable[[float], float]
@@ -55,10 +55,18 @@ class Target:
     restarts: frozenset[int] = frozenset()
 
 
+class Monotonic(Protocol):
+    """A clock that says seconds."""
+
+    def monotonic_s(self) -> float:
+        """Seconds since EPOCH_S."""
+        ...
+
+
 class FakePrometheus:
     """A running fake; use as a context manager."""
 
-    def __init__(self, clock: VirtualClock, rate_rps: Rate, pipeline: Pipeline = PIPELINE) -> None:
+    def __init__(self, clock: Monotonic, rate_rps: Rate, pipeline: Pipeline = PIPELINE) -> None:
         self.clock, self.rate_rps, self.pipeline = clock, rate_rps, pipeline
         self.targets = [Target("router:9100")]
         # Answers nothing and scrapes nothing.
@@ -74,9 +82,9 @@ class FakePrometheus:
         self.stopping = threading.Event()
         self._store = SeriesStore()
         self._lock = threading.Lock()
-        self._scraped_s = -HISTORY_S
+        self._scraped_s = int(clock.monotonic_s()) - HISTORY_S
         handler = type("Handler", (_Handler,), {"fake": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = Listener(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,15 @@ UNSERVED = (
 )
 # How long a watch without news sleeps before it looks whether the server stops.
 LOOK_S = 0.05
+
+
+class Listener(ThreadingHTTPServer):
+    """A server whose clients may be killed before they are answered."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of an error, unless the client is gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class FakeKube:
@@ -59,7 +69,7 @@ class FakeKube:
         # Watches begun before it grew say nothing more.
         self.silences = 0
         handler = type("Handler", (_Handler,), {"kube": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = Listener(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
         # Short polls, so that stopping takes no half second.
         self._thread = threading.Thread(
