@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -19,8 +19,10 @@ import psutil
 
 from ipa.adapters.files import load_pipelines
 from ipa.adapters.kube.manifest import render
+from ipa.adapters.store import open_store
 from ipa.model.plan import StageConfig
 from tests.fakes.kube import FakeKube
+from tests.fakes.services import FakeWorld
 from tests.faults.prometheus import EPOCH_S, FakePrometheus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +74,32 @@ class Service:
         """The running process."""
         assert self.process is not None
         return psutil.Process(self.process.pid)
+
+    @property
+    def memory_mb(self) -> float:
+        """Megabytes of it and of the processes that it started."""
+        others = 0.0
+        for each in self.seen.children(recursive=True):
+            try:
+                others += each.memory_full_info().uss
+            except psutil.Error:
+                continue
+        return (self.seen.memory_info().rss + others) / 1e6
+
+    def key(self, role: str, name: str) -> str:
+        """A new API key of that role in the pipeline's namespace."""
+        made = self.command("key", "create", "--role", role, "--namespace", "default", "--name", name)
+        return made.strip().splitlines()[-1]
+
+    def remember(self, decisions: int) -> None:
+        """Give its store that many decisions with their inputs, as if it had run before."""
+        world = FakeWorld().play(50)
+        store = open_store(self.environment["IPA_STORE_URL"])
+        for number in range(decisions):
+            made = world.log[number % len(world.log)]
+            named = f"{PIPELINE}-before-{number}"
+            store.record(replace(made, pipeline=PIPELINE, tick=number, decision_id=named))
+        store.close()
 
     def command(self, *arguments: str) -> str:
         """The standard output of `ipa ARGUMENTS` with the service's settings."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -14,13 +12,10 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
-import jwt
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.keys import KeyIdentities
-from ipa.adapters.identity.oidc import LONGEST_TOKEN
 from ipa.adapters.identity.reviews import KEEP_S, KubeIdentities
 from ipa.adapters.store import keys as key_store
 from ipa.adapters.store.store import Store, open_store
@@ -28,19 +23,15 @@ from ipa.control.clock import VirtualClock
 from ipa.model.access import Grant, Operation, Role
 from ipa.model.errors import ConfigurationError, UnavailableError
 from ipa.model.pipeline import SeldonTarget
+from tests.fakes.bad_tokens import bad_tokens
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import (
     HIDDEN,
-    ISSUER,
     OTHERS,
-    claims,
-    jwk,
     oidc,
-    private_key,
     token,
     two_namespaces,
-    unsigned,
 )
 from tests.fakes.services import NOW, ApiClient, FakeWorld, a_pipeline
 from tests.faults.table import Case
@@ -49,69 +40,6 @@ LIST = "/v1/pipelines"
 PAUSE = "/v1/pipelines/ocr/pause"
 # A verb for each kind of operation, and what it is sent to.
 ASKED = (("GET", LIST), ("GET", f"{LIST}/ocr/status"), ("POST", f"{LIST}/ocr/plans"), ("POST", PAUSE))
-
-
-def hs256(secret: bytes) -> str:
-    """A token signed with what everybody knows, by hand: the library refuses to."""
-    header = {"alg": "HS256", "typ": "JWT", "kid": "issuer"}
-    signing_input = unsigned(header, "ops").rsplit(".", 1)[0]
-    return unsigned(header, "ops", signature=hmac.digest(secret, signing_input.encode(), hashlib.sha256))
-
-
-def bad_tokens() -> dict[str, str]:
-    """Tokens none of which holds."""
-    public = private_key().public_key()
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    stranger = {"alg": "RS256", "kid": "issuer"}
-    past = claims()["iat"] - 3600
-    good = token("ops")
-    return {
-        "no token at all": "",
-        "words": "not a token",
-        "two parts": "a.b",
-        "three empty parts": "..",
-        "expired": token("ops", exp=past),
-        "not yet good": token("ops", nbf=past + 7200),
-        "without an end": token("ops", exp=None),
-        "forged: signed by another with the issuer's key id": jwt.encode(
-            claims("ops"), private_key("thief"), algorithm="RS256", headers={"kid": "issuer"}
-        ),
-        "forged: another's claims under a good signature": ".".join(
-            (good.split(".")[0], token("ops", sub="eve").split(".")[1], good.split(".")[2])
-        ),
-        "signature cut off": good.rsplit(".", 1)[0] + ".",
-        "alg none": unsigned({"alg": "none", "typ": "JWT"}, "ops"),
-        "alg None": unsigned({"alg": "None", "kid": "issuer"}, "ops"),
-        "alg none with a key id": unsigned({"alg": "none", "kid": "issuer"}, "ops"),
-        "HS256 with the public key (PEM)": hs256(pem),
-        "HS256 with the public key (JWK)": hs256(json.dumps(jwk()).encode()),
-        "HS256 with nothing": hs256(b""),
-        "wrong audience": token("ops", aud="others"),
-        "no audience": token("ops", aud=None),
-        "other issuer": token("ops", iss="https://evil.example"),
-        "no issuer": token("ops", iss=None),
-        "the issuer with a slash": token("ops", iss=f"{ISSUER}/"),
-        "unknown key id": token("ops", key="thief"),
-        "a key of its own": jwt.encode(
-            claims("ops"),
-            private_key("thief"),
-            algorithm="RS256",
-            headers={"jwk": jwk("thief"), "kid": "thief"},
-        ),
-        "where to find its key": token("ops", key="thief", headers={"jku": "http://evil.example/jwks"}),
-        "a key id that is a path": token("ops", headers={"kid": "../../etc/passwd"}),
-        "a key id that is no text": unsigned({**stranger, "kid": ["issuer"]}, "ops"),
-        "unknown critical extension": token("ops", headers={"crit": ["x"], "x": 1}),
-        "nobody's": token("ops", sub=None),
-        "in the name of nothing": token("ops", sub=" "),
-        "a name of two lines": token("ops", sub="ada\n2026-01-01 INFO forged"),
-        "a name of 300 characters": token("ops", sub="a" * 300),
-        "10 000 deep": "W1tb" * 3333 + ".e30.",
-        "too long": token("ops", junk="x" * LONGEST_TOKEN),
-        "a key that does not exist": f"ipa_{'0' * 12}_{'A' * 43}",
-        "the form of a key alone": "ipa_",
-        "a key in another case": f"IPA_{'0' * 12}_{'A' * 43}",
-    }
 
 
 @pytest.fixture
