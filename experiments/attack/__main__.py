@@ -1,0 +1,117 @@
+"""`python -m experiments.attack`: every attack against the real service, with figures; exit code 1 for a miss.
+
+The table is also written to runs/attack/table.md, with that of the fault rows R and G beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.attack import connections, kills, service_kills, slow_inputs, tokens, viewer
+from experiments.attack.figures import Figure, table
+from experiments.attack.service import ROOT
+from experiments.fuzz.run import fuzz
+
+OUT = Path("runs") / "attack"
+# Of the rows that this table tells of: attack and growth, and wrong answers of the genuine Seldon.
+ROWS = "test_r or test_g"
+Figures = dict[str, list[Figure]]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of each attack there is."""
+
+    service_kills: int
+    data_plane_kills: int
+    examples: int
+    # Environment variables by which tests of the rows take more than their small counts.
+    rows: Mapping[str, str]
+
+
+WHOLE = Size(50, 30, 20, {"IPA_FAULT_SEEDS": "30"})
+QUICK = Size(3, 2, 2, {})
+
+
+def rows(size: Size, tell: Tell) -> Figures:
+    """The tests of rows R and G, whose own table is in runs/attack/rows."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/faults", "-n", "2", "--dist", "loadgroup", "-k", ROWS]
+        + ["--faults-table", str(OUT / "rows")],
+        cwd=ROOT,
+        env={**os.environ, **size.rows},
+        check=False,
+    )
+    return {"rows R and G": [Figure("tests that fail", done.returncode, at_most=0, told="runs/attack/rows/table.md")]}
+
+
+def made_up(size: Size, tell: Tell) -> Figures:
+    """Requests made up from the OpenAPI document."""
+    found = fuzz(size.examples, 6, 1, is_short=True)
+    failed = sum(count for status, count in found.by_status.items() if status >= 500)
+    return {
+        "made-up requests": [
+            Figure("requests", found.cases, told=f"{len(found.operations)} operations"),
+            Figure("answers 5xx", failed, at_most=0),
+            Figure("findings", sum(found.findings.values()) + len(found.errors), at_most=0),
+            Figure("operations never asked", len(found.uncovered), at_most=0),
+        ]
+    }
+
+
+def data_plane(size: Size, tell: Tell) -> Figures:
+    """Kill -9 of queue, router and model servers under load."""
+    found: Figures = {}
+    for target in kills.TARGETS:
+        seen = kills.run(target, size.data_plane_kills)
+        others = seen.lost - seen.lost_in_flight if target == "router" else seen.lost
+        found[f"kill -9 of a {target} at {seen.rate_rps:g} rps"] = [
+            Figure("kills", seen.kills, told=f"{seen.sent} requests, {seen.lost_in_flight} lost in flight"),
+            Figure("other requests lost", others, at_most=0),
+            Figure("wrong answers", seen.wrong, at_most=0),
+            Figure("first new answer s", seen.recovery_s, at_most=1.0 if target == "router" else None),
+        ]
+        tell(f"kills of a {target}: done")
+    return found
+
+
+def main() -> int:
+    """Run all of it, or one attack, and print the table."""
+    attacks: dict[str, Callable[[Size, Tell], Figures]] = {
+        "rows": rows,
+        "slow-inputs": lambda size, tell: slow_inputs.run(tell),
+        "made-up": made_up,
+        "connections": lambda size, tell: connections.run(tell),
+        "viewer": lambda size, tell: viewer.run(tell),
+        "tokens": lambda size, tell: tokens.run(tell),
+        "service-kills": lambda size, tell: {
+            "kill -9 of the service": service_kills.run(size.service_kills, 1, tell)
+        },
+        "data-plane": data_plane,
+    }
+    parser = argparse.ArgumentParser(prog="python -m experiments.attack", description=__doc__)
+    parser.add_argument("only", nargs="*", choices=[[], *attacks], help="these attacks; all without")
+    parser.add_argument("--quick", action="store_true", help="little of each: does it work at all")
+    asked = parser.parse_args()
+    size, found = QUICK if asked.quick else WHOLE, Figures()
+    for name in asked.only or attacks:
+        began_s = time.monotonic()
+        found |= attacks[name](size, lambda line: print(line, flush=True))
+        print(f"{name}: {time.monotonic() - began_s:.0f} s", flush=True)
+    text = table(found)
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "table.md").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{text}\nwritten to {OUT / 'table.md'}")
+    return int(not all(each.is_met for several in found.values() for each in several))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
