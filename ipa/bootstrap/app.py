@@ -162,7 +162,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
             clock,
             stop,
             Turns(lambda waker: clock_of(options, waker), stop),
-            only=frozenset(options.names),
+            # A simulated service is not started again: what it was given need not be found then.
+            only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
         )
         roster.sync()

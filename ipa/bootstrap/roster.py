@@ -169,6 +169,12 @@ class Roster:
             self._check_free(name)
             self._check_idle(name)
             is_new = said.deed is Deed.GIVE
+            if not self._wants(name):
+                raise ConflictError(
+                    f"this service controls only {', '.join(sorted(self.only))}; after its next start it would "
+                    f"not know {name!r}",
+                    hint=f"Start it without names (`ipa serve`), or with {name} among them.",
+                )
             if is_new and name in self.pipelines:
                 raise ConflictError(
                     f"there is a pipeline {name!r} already",

@@ -171,3 +171,17 @@ def test_a_stored_pipeline_that_cannot_be_read_does_not_keep_the_service_from_st
     app.close()
     _, again = started()
     assert [each["pipeline"] for each in again.get("/v1/pipelines").json()["pipelines"]] == ["video"]
+
+
+def test_a_pipeline_that_the_next_start_would_not_know_is_refused(
+    root: Path, tmp_path: Path, video: dict[str, Any]
+) -> None:
+    """`ipa serve video` takes only `video` up from the store."""
+    with deployed(root, tmp_path) as made:
+        app = build(made.settings, ServeOptions(names=("video",)))
+        api = ApiClient(services_of(app))
+        answer = api.post("/v1/pipelines", {**video, "name": "other"})
+        kept = dict(app.store.given.all())
+        app.close()
+    assert (answer.status_code, kept) == (409, {})
+    assert "only video" in answer.json()["detail"] and "`ipa serve`" in answer.json()["hint"]
