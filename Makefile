@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment
+.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,10 @@ faults: install ## every fault case with its figure, as a table (also runs/fault
 
 fuzz: install ## ten thousand made-up requests against the whole API, about four minutes (EXAMPLES=130, SEED=1)
 	$(PY) -m experiments.fuzz $(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(SEED),--seed $(SEED))
+
+attack: install ## attacks on the real service, its record and its data plane, with figures; about ten minutes (ONLY=viewer, QUICK=1)
+	@tools/system.sh
+	$(PY) -m experiments.attack $(ONLY) $(if $(QUICK),--quick)
 
 soak: install ## 72 h of virtual time under random faults, about 4 minutes (TICKS=2000, SEED=1)
 	$(PY) -m experiments.soak $(if $(TICKS),--ticks $(TICKS)) $(if $(SEED),--seed $(SEED))

@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from experiments.attack import connections, kills, service_kills, slow_inputs, tokens, viewer
 from experiments.attack.figures import Figure, table
+from experiments.attack.parsers import PARSERS
 from experiments.attack.service import ROOT
 from experiments.fuzz.run import fuzz
 
@@ -33,12 +35,14 @@ class Size:
     service_kills: int
     data_plane_kills: int
     examples: int
+    rounds: int
+    connection_attacks: int
     # Environment variables by which tests of the rows take more than their small counts.
     rows: Mapping[str, str]
 
 
-WHOLE = Size(50, 30, 20, {"IPA_FAULT_SEEDS": "30"})
-QUICK = Size(3, 2, 2, {})
+WHOLE = Size(50, 30, 20, 100, 10, {"IPA_FAULT_EXPERIMENTS": "200"})
+QUICK = Size(3, 2, 2, 10, 2, {})
 
 
 def rows(size: Size, tell: Tell) -> Figures:
@@ -50,7 +54,11 @@ def rows(size: Size, tell: Tell) -> Figures:
         env={**os.environ, **size.rows},
         check=False,
     )
-    return {"rows R and G": [Figure("tests that fail", done.returncode, at_most=0, told="runs/attack/rows/table.md")]}
+    return {
+        "rows R and G": [
+            Figure("tests that fail", done.returncode, at_most=0, told="runs/attack/rows/table.md")
+        ]
+    }
 
 
 def made_up(size: Size, tell: Tell) -> Figures:
@@ -65,6 +73,43 @@ def made_up(size: Size, tell: Tell) -> Figures:
             Figure("operations never asked", len(found.uncovered), at_most=0),
         ]
     }
+
+
+def parsers(size: Size, tell: Tell) -> Figures:
+    """A search for the slowest input of every parser."""
+    found = [slow_inputs.search(each, size.rounds) for each in PARSERS()]
+    tell(slow_inputs.table(found))
+    worst = max(found, key=lambda each: each.seconds / each.bound_s)
+    slow = [each.parser for each in found if each.is_slow]
+    return {
+        "slow inputs": [
+            Figure("parsers searched", len(found), told=f"{size.rounds} inputs each"),
+            Figure("slow parsers", len(slow), at_most=0, told=", ".join(slow)),
+            Figure("worst CPU time ms", 1e3 * worst.seconds, 1e3 * worst.bound_s, told=worst.parser),
+        ]
+    }
+
+
+def many_connections(size: Size, tell: Tell) -> Figures:
+    """A thousand connections that send too much, too slowly or nothing, each against a service of its own."""
+    found: Figures = {}
+    for what in connections.ATTACKS[: size.connection_attacks]:
+        with connections.demo() as (host, port, pid):
+            skipped = partial(connections.skipped_ticks, host, port)
+            seen = connections.attack(what, host, port, pid=pid, skipped_ticks=skipped)
+        # One that connects again each time it is closed is never done; each of its connections is.
+        is_done = not what.is_stubborn
+        found[f"1 000 connections: {what.name}"] = [
+            Figure("open at once", seen.most_open, told=f"{seen.opened} opened"),
+            Figure("still open", seen.still_open, at_most=0 if is_done else None),
+            Figure("longest open s", seen.longest_s, at_most=10.0 if is_done else None),
+            Figure("memory grown MB", seen.grown_mb, at_most=100.0),
+            *(Figure(f"slowest {path} s", each, at_most=1.0) for path, each in seen.worst_s.items()),
+            Figure("other requests lost or refused", sum(seen.failed.values()), at_most=0),
+            Figure("skipped ticks", seen.skipped_ticks, at_most=0),
+        ]
+        tell(f"1 000 connections, {what.name}: done")
+    return found
 
 
 def data_plane(size: Size, tell: Tell) -> Figures:
@@ -87,9 +132,9 @@ def main() -> int:
     """Run all of it, or one attack, and print the table."""
     attacks: dict[str, Callable[[Size, Tell], Figures]] = {
         "rows": rows,
-        "slow-inputs": lambda size, tell: slow_inputs.run(tell),
+        "slow-inputs": parsers,
         "made-up": made_up,
-        "connections": lambda size, tell: connections.run(tell),
+        "connections": many_connections,
         "viewer": lambda size, tell: viewer.run(tell),
         "tokens": lambda size, tell: tokens.run(tell),
         "service-kills": lambda size, tell: {

@@ -68,8 +68,12 @@ class Watched:
             Figure("ordinary requests lost or refused", self.seen.lost + self.seen.refused, at_most=0),
             Figure("slowest ordinary answer s", self.seen.worst_s, at_most=1.0),
             Figure("slowest health s", self.seen.worst_health_s, at_most=0.5),
-            Figure("ticks kept ratio", kept_ratio, at_least=0.99, told=f"{self.ticks:g} in {self.lasted_s:.0f} s"),
-            Figure("memory grown MB", grown_mb, at_most=most_memory_mb, told=f"from {self.memory_before_mb:.0f}"),
+            Figure(
+                "ticks kept ratio", kept_ratio, at_least=0.99, told=f"{self.ticks:g} in {self.lasted_s:.0f} s"
+            ),
+            Figure(
+                "memory grown MB", grown_mb, at_most=most_memory_mb, told=f"from {self.memory_before_mb:.0f}"
+            ),
         ]
 
 

@@ -104,7 +104,12 @@ class Service:
     def command(self, *arguments: str) -> str:
         """The standard output of `ipa ARGUMENTS` with the service's settings."""
         done = subprocess.run(
-            [*IPA, *arguments], env=self.environment, cwd=self.folder, capture_output=True, text=True, check=True
+            [*IPA, *arguments],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout
 
@@ -150,7 +155,9 @@ class Service:
 
 
 @contextmanager
-def service(folder: Path, *, auth: str = "", arguments: Sequence[str] = (), **settings: str) -> Iterator[Service]:
+def service(
+    folder: Path, *, auth: str = "", arguments: Sequence[str] = (), **settings: str
+) -> Iterator[Service]:
     """A service ready to be started, over a cluster that lives and a load that steps."""
     pipeline = load_pipelines(ROOT / "pipelines")[PIPELINE]
     configs = tuple(StageConfig(stage.name, stage.variants[0].name, 1, 1.0, 2) for stage in pipeline.stages)

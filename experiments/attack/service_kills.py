@@ -174,16 +174,16 @@ def _found(target: Service, ledger: Ledger) -> list[Figure]:
         entries = [
             json.loads(line)["entry"]
             for name in (PIPELINE, STEADY)
-            for line in client.get("/v1/audit", params={"pipeline": name}).raise_for_status().text.splitlines()
+            for line in client.get("/v1/audit", params={"pipeline": name})
+            .raise_for_status()
+            .text.splitlines()
         ]
         names = {each["pipeline"] for each in _pages(client, "/v1/pipelines", "pipelines")}
         whole = client.get(f"/v1/pipelines/{PIPELINE}/record")
     decisions = [entry for entry in entries if entry["kind"] == "decision"]
     whys = Counter(entry["why"] for entry in entries if entry["kind"] == "control")
     changes = [entry for entry in decisions if entry["facts"]["action"] == "apply"]
-    by_token = Counter(
-        token for token in ledger.applied for entry in decisions if token in entry["why"]
-    )
+    by_token = Counter(token for token in ledger.applied for entry in decisions if token in entry["why"])
     patches = [
         each
         for each in target.kube.writes
@@ -196,8 +196,14 @@ def _found(target: Service, ledger: Ledger) -> list[Figure]:
     ids = Counter(entry["decision_id"] for entry in decisions)
     return [
         Figure("acknowledged writes", len(ledger.acknowledged) + len(ledger.given) + len(ledger.applied)),
-        Figure("unanswered writes", ledger.unanswered + ledger.applied_again, told="sent again where that is safe"),
-        Figure("acknowledged writes lost", len(ledger.acknowledged) - len(kept) + len(wrong_given), at_most=0),
+        Figure(
+            "unanswered writes",
+            ledger.unanswered + ledger.applied_again,
+            told="sent again where that is safe",
+        ),
+        Figure(
+            "acknowledged writes lost", len(ledger.acknowledged) - len(kept) + len(wrong_given), at_most=0
+        ),
         Figure("acknowledged changes not in the record", len(ledger.applied) - len(by_token), at_most=0),
         Figure("decisions doubled", sum(n - 1 for n in (*ids.values(), *by_token.values())), at_most=0),
         Figure("writes to the cluster", len(patches), told=f"{len(changes)} decisions to apply"),

@@ -59,7 +59,9 @@ def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figur
                         if answer.status_code != 401:
                             let_in.append(f"{name}: {answer.status_code}")
             good = httpx.get(
-                f"{target.url}{PATHS[0][1]}", headers={"Authorization": f"Bearer {token('ops')}"}, timeout=30.0
+                f"{target.url}{PATHS[0][1]}",
+                headers={"Authorization": f"Bearer {token('ops')}"},
+                timeout=30.0,
             )
     tell("hostile tokens: done")
     return {

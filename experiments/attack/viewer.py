@@ -86,7 +86,9 @@ async def revoked(target: Service, client: httpx.AsyncClient) -> list[Figure]:
     """Revoke a key while its stream goes on; the seconds until that ends."""
     made = target.key("viewer", "leaver")
     headers = {"Authorization": f"Bearer {made}"}
-    async with httpx.AsyncClient(base_url=target.url, headers=headers, timeout=30.0, trust_env=False) as leaver:
+    async with httpx.AsyncClient(
+        base_url=target.url, headers=headers, timeout=30.0, trust_env=False
+    ) as leaver:
         async with leaver.stream("GET", f"/v1/events?pipeline={PIPELINE}") as answer:
             lines = answer.aiter_raw()
             await anext(lines)

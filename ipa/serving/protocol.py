@@ -87,6 +87,7 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, if there is room."""
         super().connection_made(transport)
+        _send_at_once(transport.get_extra_info("socket"))
         if self._registry.admit(self, self.client[0] if self.client else ""):
             self._watch()
         else:
@@ -238,3 +239,12 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             f"Content-Length: {len(body)}\r\n{retry}Connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
+
+
+def _send_at_once(connection: socket.socket) -> None:
+    """Switch Nagle's algorithm off, which holds the body of an answer back for 40 ms after its head.
+
+    asyncio does so only for sockets that were made with the protocol TCP by name; few listeners are.
+    """
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

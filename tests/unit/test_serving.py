@@ -13,6 +13,7 @@ import pytest
 
 from ipa.serving import BoundedConfig, BoundedServer, Bounds, within_files
 from ipa.serving.connections import FEW, Connections, address_group
+from ipa.serving.protocol import BoundedProtocol
 
 WAIT_S = 20.0
 
@@ -162,6 +163,22 @@ def rest(connection: socket.socket) -> bytes:
 
 
 LINE = b"POST / HTTP/1.1\r\nHost: x\r\n"
+
+
+def test_an_answer_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, delays = BoundedProtocol.connection_made, []
+
+    def connection_made(self: BoundedProtocol, transport: asyncio.Transport) -> None:
+        made(self, transport)
+        accepted = transport.get_extra_info("socket")
+        delays.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", connection_made)
+    with serving(Bounds()) as connect:
+        connection = connect()
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert rest(connection).startswith(b"HTTP/1.1 200 ")
+    assert delays == [False]
 
 
 def test_a_body_of_many_chunks_arrives_whole() -> None:
