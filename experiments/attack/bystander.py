@@ -1,7 +1,7 @@
-"""An ordinary user beside an attack, in a process of its own: `python -m experiments.attack.bystander URL KEY`.
+"""An ordinary user beside an attack: `python -m experiments.attack.bystander URL KEY`.
 
-It asks for health, status, history and a plan in turn from the moment it prints `ready`, and tells as JSON
-what it was answered once its standard input ends.
+In a process of its own it asks for health, status, history and a plan in turn from the moment it prints
+`ready`, and tells as JSON what it was answered once its standard input ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from experiments.attack.figures import Figure
-from experiments.attack.service import PIPELINE, ROOT, TICK_S, Service
+from experiments.attack.service import PIPELINE, ROOT, Service
 
 # Requests a second, about what a page and a CI job send together.
 RATE_RPS = 10.0
@@ -63,17 +63,15 @@ class Watched:
         kept_ratio = self.ticks / max(self.ticks + self.skipped, 1.0)
         grown_mb = self.memory_peak_mb - self.memory_before_mb
         told = ", ".join(f"{count} × {status}" for status, count in self.seen.statuses.items())
+        ticks = f"{self.ticks:g} in {self.lasted_s:.0f} s"
+        memory = f"from {self.memory_before_mb:.0f}"
         return [
             Figure("ordinary requests", self.seen.sent, told=told),
             Figure("ordinary requests lost or refused", self.seen.lost + self.seen.refused, at_most=0),
             Figure("slowest ordinary answer s", self.seen.worst_s, at_most=1.0),
             Figure("slowest health s", self.seen.worst_health_s, at_most=0.5),
-            Figure(
-                "ticks kept ratio", kept_ratio, at_least=0.99, told=f"{self.ticks:g} in {self.lasted_s:.0f} s"
-            ),
-            Figure(
-                "memory grown MB", grown_mb, at_most=most_memory_mb, told=f"from {self.memory_before_mb:.0f}"
-            ),
+            Figure("ticks kept ratio", kept_ratio, at_least=0.99, told=ticks),
+            Figure("memory grown MB", grown_mb, at_most=most_memory_mb, told=memory),
         ]
 
 

@@ -65,6 +65,11 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def store_url(self) -> str:
+        """URL of its store."""
+        return self.environment["IPA_STORE_URL"]
+
+    @property
     def log(self) -> Path:
         """The file that its log goes to."""
         return self.folder / "service.log"
@@ -77,14 +82,8 @@ class Service:
 
     @property
     def memory_mb(self) -> float:
-        """Megabytes of it and of the processes that it started."""
-        others = 0.0
-        for each in self.seen.children(recursive=True):
-            try:
-                others += each.memory_full_info().uss
-            except psutil.Error:
-                continue
-        return (self.seen.memory_info().rss + others) / 1e6
+        """Megabytes of its process; those that it starts have bounds of their own."""
+        return float(self.seen.memory_info().rss) / 1e6
 
     def key(self, role: str, name: str) -> str:
         """A new API key of that role in the pipeline's namespace."""
@@ -94,7 +93,7 @@ class Service:
     def remember(self, decisions: int) -> None:
         """Give its store that many decisions with their inputs, as if it had run before."""
         world = FakeWorld().play(50)
-        store = open_store(self.environment["IPA_STORE_URL"])
+        store = open_store(self.store_url)
         for number in range(decisions):
             made = world.log[number % len(world.log)]
             named = f"{PIPELINE}-before-{number}"
@@ -103,13 +102,9 @@ class Service:
 
     def command(self, *arguments: str) -> str:
         """The standard output of `ipa ARGUMENTS` with the service's settings."""
+        command, folder = [*IPA, *arguments], self.folder
         done = subprocess.run(
-            [*IPA, *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=True,
+            command, env=self.environment, cwd=folder, capture_output=True, text=True, check=True
         )
         return done.stdout
 

@@ -36,10 +36,7 @@ ANSWER_S = 5.0
 
 @dataclass
 class Ledger:
-    """Writes by what became of them. `acknowledged` holds the tokens of those that were answered with success.
-
-    `open` are the changes requested under an Idempotency-Key that have no answer yet.
-    """
+    """Writes by what became of them. `acknowledged` and `applied` hold the tokens of those that succeeded."""
 
     acknowledged: list[str] = field(default_factory=list)
     unanswered: int = 0
@@ -191,25 +188,25 @@ def _found(target: Service, ledger: Ledger) -> list[Figure]:
     ]
     # The loop goes on deciding between the export and the verification.
     is_whole = whole.is_success and whole.json()["decisions"] >= len(decisions)
-    kept = [token for token in ledger.acknowledged if whys[token]]
+    lost = len(ledger.acknowledged) - sum(whys[token] > 0 for token in ledger.acknowledged)
     wrong_given = [name for name, is_removed in ledger.given.items() if (name in names) is is_removed]
+    unanswered = ledger.unanswered + ledger.applied_again
     ids = Counter(entry["decision_id"] for entry in decisions)
     return [
         Figure("acknowledged writes", len(ledger.acknowledged) + len(ledger.given) + len(ledger.applied)),
-        Figure(
-            "unanswered writes",
-            ledger.unanswered + ledger.applied_again,
-            told="sent again where that is safe",
-        ),
-        Figure(
-            "acknowledged writes lost", len(ledger.acknowledged) - len(kept) + len(wrong_given), at_most=0
-        ),
+        Figure("unanswered writes", unanswered, told="sent again where that is safe"),
+        Figure("acknowledged writes lost", lost + len(wrong_given), at_most=0),
         Figure("acknowledged changes not in the record", len(ledger.applied) - len(by_token), at_most=0),
         Figure("decisions doubled", sum(n - 1 for n in (*ids.values(), *by_token.values())), at_most=0),
         Figure("writes to the cluster", len(patches), told=f"{len(changes)} decisions to apply"),
         Figure("writes without a decision", max(len(patches) - len(changes), 0), at_most=0),
         Figure("record verifies", int(is_whole), at_least=1),
     ]
+
+
+def _export(client: httpx.Client, pipeline: str) -> list[str]:
+    answer = client.get("/v1/audit", params={"pipeline": pipeline})
+    return answer.raise_for_status().text.splitlines()
 
 
 def _pages(client: httpx.Client, path: str, key: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Tokens that do not hold, against the real service with keys and an OIDC issuer: `python -m experiments.attack.tokens`."""
+"""Tokens that do not hold, against the real service: `python -m experiments.attack.tokens`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figur
                 beside(target, ordinary) as watched,
                 httpx.Client(base_url=target.url, timeout=30.0, trust_env=False) as client,
             ):
-                for name, header in sent.items():
+                for what, header in sent.items():
                     for method, path in PATHS:
                         body = None if method == "GET" else {}
                         # As bytes: some are no ASCII, which a client of good manners would not send.
@@ -57,12 +57,9 @@ def run(tell: Callable[[str], None] = lambda line: None) -> dict[str, list[Figur
                         answers[answer.status_code] += 1
                         without_challenge += "www-authenticate" not in answer.headers
                         if answer.status_code != 401:
-                            let_in.append(f"{name}: {answer.status_code}")
-            good = httpx.get(
-                f"{target.url}{PATHS[0][1]}",
-                headers={"Authorization": f"Bearer {token('ops')}"},
-                timeout=30.0,
-            )
+                            let_in.append(f"{what}: {answer.status_code}")
+            headers = {"Authorization": f"Bearer {token('ops')}"}
+            good = httpx.get(f"{target.url}{PATHS[0][1]}", headers=headers, timeout=30.0)
     tell("hostile tokens: done")
     return {
         "hostile tokens": [

@@ -171,8 +171,8 @@ class Roster:
             is_new = said.deed is Deed.GIVE
             if not self._wants(name):
                 raise ConflictError(
-                    f"this service controls only {', '.join(sorted(self.only))}; after its next start it would "
-                    f"not know {name!r}",
+                    f"this service controls only {', '.join(sorted(self.only))}, "
+                    f"and would not know {name!r} after its next start",
                     hint=f"Start it without names (`ipa serve`), or with {name} among them.",
                 )
             if is_new and name in self.pipelines:
