@@ -26,6 +26,19 @@ class Settings:
     profiles_dir: Path = Path("profiles")
     # SQLAlchemy URL of the store. SQLite needs no server; use PostgreSQL for two replicas of the service.
     store_url: str = "sqlite:///runs/ipa.sqlite3"
+    # Days for which every decision is kept, holds included. Longer keeps more to replay and takes more room:
+    # about 20 MB a month for each pipeline.
+    keep_decisions_days: float = 30.0
+    # Days for which changes, what became of them and people's acts are kept; 0 keeps them for ever.
+    keep_changes_days: float = 0.0
+    # Days for which the hourly series of each pipeline is kept.
+    keep_series_days: float = 365.0
+    # Megabytes that the decisions of those days may take. Above it the oldest holds are removed before their
+    # age; 0 sets no bound. Raise it with the disk: 100 pipelines at a tick of 10 s fill it in a month.
+    keep_decisions_mb: float = 1900.0
+    # A PEM file with the Ed25519 key that checkpoints of the record are signed with. Empty: for SQLite a file
+    # beside the store, made when it is first needed; for PostgreSQL none, and checkpoints are not signed.
+    store_key_file: str = ""
     # Only this machine, until authentication is configured.
     host: str = "127.0.0.1"
     # Where the API and the page listen.
@@ -232,6 +245,7 @@ CHOICES = {
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
 }
+MAY_BE_ZERO = frozenset({"tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 # Who can say who asks.
 AUTHENTICATORS = ("keys", "oidc", "kubernetes")
 
@@ -269,7 +283,7 @@ def _number_fault(name: str, value: Any) -> str:
         return ""
     if not math.isfinite(value):
         return "is not finite"
-    if name == "tolerance_ratio":
+    if name in MAY_BE_ZERO:
         return "" if value >= 0 else "is below 0"
     if value <= 0:
         return "is not above 0"

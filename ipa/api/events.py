@@ -285,6 +285,9 @@ async def export_record(
 
     async def lines() -> AsyncIterator[str]:
         seq = after or 0
+        # First, so that whoever checks the lines knows what is missing among them.
+        for checkpoint in await run_in_threadpool(lambda: list(record.checkpoints(seq, pipeline))):
+            yield f"{checkpoint.line()}\n"
         while found := await run_in_threadpool(record.entries, seq, BATCH, pipeline):
             if why := await watch.ends():
                 # Cut off, so that it is not taken for the whole.

@@ -142,11 +142,15 @@ class RecordView:
     decisions: int
     entries: int
     head: str
+    # Holds that retention removed, and checkpoints whose signature there was no key to check with.
+    removed: int = 0
+    unchecked: int = 0
 
 
 def record_view(pipeline: str, found: Verified) -> RecordView:
     """What was found of the pipeline's record."""
-    return RecordView(pipeline, found.decisions, found.entries, str(found.head))
+    head = str(found.head)
+    return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,7 @@ def _readiness(app: App, store: StoreCheck) -> tuple[Check, ...]:
     return (
         store(),
         _writes_check(app.store),
+        _retention_check(app.store),
         _leadership_check(app),
         *(_loop_check(app, name) for name in list(app.loops)),
     )
@@ -199,6 +200,15 @@ def _writes_check(store: Store) -> Check:
     """Readers are served, and loops hold, where the store cannot be written."""
     reasons = store.degraded()
     return Check("store writes", not reasons, " ".join(reasons))
+
+
+def _retention_check(store: Store) -> Check:
+    """The store is kept as its retention says; if its size decides what is removed, that is said."""
+    troubles = store.troubles()
+    words = "; ".join(troubles)
+    if not troubles and store.keeper.is_bounded:
+        words = "holds are removed before their age: decisions take more than IPA_KEEP_DECISIONS_MB"
+    return Check("store retention", not troubles, words)
 
 
 def _leadership_check(app: App) -> Check:

@@ -20,7 +20,8 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.feed import Feed
-from ipa.adapters.store.store import Store, open_store
+from ipa.adapters.store.housekeeping import Housekeeping
+from ipa.adapters.store.store import Store, open_from
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.given import LoopMaker, makers_of, shaped
 from ipa.bootstrap.identity import Identities, authenticators_of
@@ -103,7 +104,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     clock = clock_of(options, stop)
     registry = new_registry()
     with ExitStack() as resources:
-        store = open_store(settings.store_url, Access.SERVE)
+        store = open_from(settings, Access.SERVE)
         resources.callback(store.close)
         authenticators = authenticators_of(settings, store, clock, resources)
         pipelines = _chosen(found, options.names, store.given.all())
@@ -138,6 +139,8 @@ def build(settings: Settings, options: ServeOptions) -> App:
             catalogue.leader.set_function(leadership.leading)
         hooks = (Publisher(catalogue), Changes(store.note))
         feed = Feed(store, clock.monotonic_s)
+        housekeeping = Housekeeping(store, clock.now, leads.leading)
+        resources.callback(housekeeping.close)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
         sight = sight_of(settings, profiles)
         maker = LoopMaker(settings, options, sight, world, leadership, hooks, stop)
@@ -167,6 +170,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             follow_s=settings.tick_s if leadership is not None else None,
         )
         roster.sync()
+        housekeeping.start()
         return App(
             settings=settings,
             pipelines=pipelines,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ipa.adapters.kube.ownership import OwningClient, release_all
 from ipa.adapters.kube.shapes import KubeWorkload
-from ipa.adapters.store import Access, Store, open_store
+from ipa.adapters.store import Access, Store, open_from
 from ipa.api.acting import rollback_target
 from ipa.api.paging import page_of
 from ipa.api.views import DecisionPage
@@ -54,7 +54,7 @@ class Cluster(Direct):
         return self._opened(Access.WRITE)
 
     def _opened(self, access: Access) -> Store:
-        store = open_store(self.settings.store_url, access)
+        store = open_from(self.settings, access)
         self._resources.callback(store.close)
         return store
 

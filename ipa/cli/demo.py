@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import typer
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 # The load is made up for so long: a working day and more, also at ten seconds a second an hour and a half.
 LASTS_S = 60_000
+# So many pipelines the record's growth is told for.
+HUNDRED = 100
+# Memory is sampled this often, once everything that is loaded once is loaded.
+WARM_S, SAMPLE_S = 90.0, 10.0
+STATM = Path("/proc/self/statm")
 
 
 def register(app: typer.Typer) -> None:
@@ -82,7 +89,58 @@ def demo(
         )
         span = rates.replace(":", " to ")
         typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, {speed:g} s in a second, under {span} rps")
-        run_service(settings, options, logs)
+        with _Memory() as memory:
+            run_service(settings, options, logs)
+        typer.echo(f"{_growth(settings.store_url)}{memory.words()}")
+
+
+def _growth(store_url: str) -> str:
+    """What the demo's record takes, and a hundred such pipelines would."""
+    from ipa.adapters.store import open_store
+    from ipa.adapters.store.stats import MONTH_DAYS, YEAR_DAYS, project
+
+    store = open_store(store_url)
+    try:
+        stats = store.stats()
+    finally:
+        store.close()
+    month, year = (project(stats, days, HUNDRED) for days in (MONTH_DAYS, YEAR_DAYS))
+    if stats.bytes_per_decision is None or stats.bytes_per_day is None or month is None or year is None:
+        return f"ipa: {stats.decisions} decisions, too few to say what they take"
+    return (
+        f"ipa: {stats.decisions} decisions, {stats.changes} of them changes; sealed, one takes "
+        f"{stats.bytes_per_decision:.0f} bytes, and a day {stats.bytes_per_day / 1e3:.0f} kB; {HUNDRED} such "
+        f"pipelines take {month / 1e9:.2g} GB after a month and {year / 1e9:.2g} GB after a year"
+    )
+
+
+class _Memory:
+    """Samples the memory of this process, once it is warm."""
+
+    def __init__(self) -> None:
+        self._samples_mb: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="demo-memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        wait_s = WARM_S
+        while STATM.exists() and not self._stop.wait(wait_s):
+            pages = int(STATM.read_text(encoding="ascii").split()[1])
+            self._samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            wait_s = SAMPLE_S
+
+    def words(self) -> str:
+        """The least and the most, if there are samples."""
+        seen = self._samples_mb
+        return f"; memory {min(seen):.0f} to {max(seen):.0f} MB" if seen else ""
 
 
 def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:

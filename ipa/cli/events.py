@@ -19,6 +19,8 @@ from ipa.model.errors import InputError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from ipa.cli.source import Source
+    from ipa.control.audit import Verified
+    from ipa.control.checkpoints import Verifies
     from ipa.control.ports import Clock
 
 # A stream that ended is taken up again after so long.
@@ -68,6 +70,12 @@ def audit(
     anchor: list[str] | None = typer.Option(
         None, "--anchor", metavar="PIPELINE=HEAD", help="with --check, a head that was kept elsewhere"
     ),
+    key: Path | None = typer.Option(
+        None,
+        "--key",
+        metavar="FILE",
+        help="with --check, the PEM file of the key that checkpoints are signed with",
+    ),
     output: Output = OUTPUT,
     at: str = AT,
 ) -> None:
@@ -83,14 +91,22 @@ def audit(
             for line in service.lines("audit", pipeline=pipeline, after=after):
                 typer.echo(line)
         return
-    from ipa.control.audit import verify_lines
+    from ipa.control.checkpoints import verify_lines
 
-    found = verify_lines(_lines_of(check), _anchors(anchor or ()))
+    found = verify_lines(_lines_of(check), _anchors(anchor or ()), _keys(key))
     whole = [
-        f"{each.entries} entries of {name}, each as it was written; head {each.head}"
+        f"{each.entries} entries of {name}, each as it was written{_removed(each)}; head {each.head}"
         for name, each in found.items()
     ]
-    data = {name: {"entries": each.entries, "head": str(each.head)} for name, each in found.items()}
+    data = {
+        name: {
+            "entries": each.entries,
+            "head": str(each.head),
+            "removed": each.removed,
+            "unchecked": each.unchecked,
+        }
+        for name, each in found.items()
+    }
     show(output, data, *whole)
 
 
@@ -144,6 +160,25 @@ def parsed(lines: Iterable[str]) -> Iterator[Event]:
             if "data" in fields:
                 yield Event(fields.get("id", ""), fields.get("event", ""), fields["data"])
             fields = {}
+
+
+def _removed(found: Verified) -> str:
+    """What retention removed, and whether that is signed, in words."""
+    words = f", {found.removed} holds of them removed with their age" if found.removed else ""
+    return words + (
+        f"; {found.unchecked} checkpoints not checked for want of a key" if found.unchecked else ""
+    )
+
+
+def _keys(path: Path | None) -> Verifies | None:
+    if path is None:
+        return None
+    from ipa.adapters.store.signing import Keyring
+
+    keyring = Keyring(path)
+    if keyring.is_empty():
+        raise InputError(f"there is no key in {path}", hint="It is beside the store, or IPA_STORE_KEY_FILE.")
+    return keyring.verifies
 
 
 def _lines_of(path: Path) -> Iterator[str]:

@@ -145,8 +145,14 @@ def history(
     with source(at, namespace=namespace) as service:
         if verify:
             record = service.get(of(pipeline, "record"), anchor=_head(anchor))
-            found = f"{record['decisions']} decisions of {pipeline}, each as it was recorded"
-            show(output, record, found, f"head to keep elsewhere: {record['head']}")
+            found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
+            if record["removed"]:
+                found.append(f"{record['removed']} of them, all holds, were removed with their age")
+            if record["unchecked"]:
+                found.append(
+                    f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them"
+                )
+            show(output, record, *found, f"head to keep elsewhere: {record['head']}")
             return
         page = decisions_of(service, pipeline, "decisions" if all_ else "history", limit, before)
     show(output, page, history_table(page["decisions"]))

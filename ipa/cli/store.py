@@ -45,7 +45,8 @@ def backup(
     from ipa.adapters.store.copies import back_up
 
     with _steps() as step:
-        made = back_up(Settings.from_env().store_url, file, step)
+        settings = Settings.from_env()
+        made = back_up(settings.store_url, file, step, settings.store_key_file)
     show(output, asdict(made), f"{made.file}: {_contents(made.contents)}; sha256 {made.sha256}")
 
 
@@ -63,7 +64,8 @@ def restore(
     from ipa.adapters.store import copies
 
     with _steps() as step:
-        done = copies.restore(Settings.from_env().store_url, file, step, force=force)
+        settings = Settings.from_env()
+        done = copies.restore(settings.store_url, file, step, force=force, key_file=settings.store_key_file)
     lines = [f"{done.store} is restored: {_contents(done.contents)}"]
     if not done.is_digest_checked:
         lines.append(f"no digest was beside {file}, so only the record's own digests were checked")
@@ -87,9 +89,9 @@ def prune(
 
     The service does the same by itself; this is for a disk that is full now. The record still verifies.
     """
-    from ipa.adapters.store import open_store
+    from ipa.adapters.store import open_from
 
-    store = open_store(Settings.from_env().store_url)
+    store = open_from(Settings.from_env())
     try:
         with progress("pruning"):
             report = store.prune(within_s=within_s)
@@ -106,9 +108,9 @@ def prune(
 
 def stats(output: Output = OUTPUT) -> None:
     """Show what the store holds, its size, and its size in a month and in a year at this rate."""
-    from ipa.adapters.store import Access, open_store
+    from ipa.adapters.store import Access, open_from
 
-    store = open_store(Settings.from_env().store_url, Access.READ)
+    store = open_from(Settings.from_env(), Access.READ)
     try:
         found = store.stats()
     finally:

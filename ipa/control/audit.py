@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -145,10 +145,15 @@ def head_of(text: str) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a chain that is whole holds."""
+    """What a chain that is whole holds. Of `decisions`, retention removed `removed`.
+
+    `unchecked` checkpoints have no signature, or there was no key to check it with.
+    """
 
     decisions: int
     head: Head
+    removed: int = 0
+    unchecked: int = 0
 
     @property
     def entries(self) -> int:
@@ -168,9 +173,22 @@ class Chain:
     """
 
     def __init__(self, pipeline: str, anchor: Head | None = None) -> None:
-        self.pipeline, self._anchor = pipeline, anchor
+        self.pipeline, self.anchor = pipeline, anchor
         self.head = Head(0, NOTHING)
-        self.decisions = 0
+        self.decisions = self.removed = self.unchecked = 0
+
+    def skip(self, head: Head, decisions: int, removed: int, *, unchecked: bool) -> None:
+        """Go on at the head of a run of entries that a checkpoint vouches for."""
+        self.head = head
+        self.unchecked += unchecked
+        self.decisions += decisions
+        self.removed += removed
+        self._meet_anchor()
+
+    def _meet_anchor(self) -> None:
+        anchor = self.anchor
+        if anchor is not None and anchor.number == self.head.number and anchor.digest != self.head.digest:
+            raise self.fault(f"entry {anchor.number} is not the one that the anchor says it is")
 
     def add(self, text: str, kept: str) -> dict[str, Any]:
         """What the next entry holds."""
@@ -189,14 +207,13 @@ class Chain:
             raise self.fault(f"decision {values['facts']['damaged']!r} was changed before entry {number}")
         self.decisions += bool(values["content"])
         self.head = Head(number, kept)
-        if self._anchor is not None and self._anchor.number == number and self._anchor.digest != kept:
-            raise self.fault(f"entry {number} is not the one that the anchor says it is")
+        self._meet_anchor()
         return values
 
     def ended(self, kept: Head | None = None) -> Verified:
         """The whole chain, where it ends at the head that was kept of it, and reaches the anchor."""
         here = self.head.number
-        for name, head in (("the head", kept), ("the anchor", self._anchor)):
+        for name, head in (("the head", kept), ("the anchor", self.anchor)):
             if head is not None and head.number > here:
                 which = f"{here + 1} was" if head.number == here + 1 else f"{here + 1} to {head.number} were"
                 raise self.fault(f"entry {which} removed from the end: {name} is entry {head.number}")
@@ -204,35 +221,11 @@ class Chain:
             raise self.fault(f"entry {kept.number + 1} was put in after the end")
         if kept is not None and kept.digest != self.head.digest:
             raise self.fault(f"entry {here} is not the one that the head says it is")
-        return Verified(self.decisions, self.head)
+        return Verified(self.decisions, self.head, self.removed, self.unchecked)
 
     def fault(self, message: str) -> RecordError:
         """The error that says so of this chain."""
         return RecordError(f"the record of {self.pipeline!r} is damaged: {message}", hint=RESTORE)
-
-
-def verify_lines(lines: Iterable[str], anchors: Mapping[str, Head]) -> dict[str, Verified]:
-    """What the lines of an export hold, by record, each from its first entry on.
-
-    RecordError names the first line that is not as it was written.
-    """
-    chains: dict[str, Chain] = {}
-    for index, line in enumerate(lines, 1):
-        try:
-            found = json.loads(line)
-            text, kept = canonical_json(found["entry"]), str(found["digest"])
-            pipeline = record_in(found["entry"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"line {index} is no entry of a record: {error}", hint=RESTORE) from error
-        chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
-        try:
-            chain.add(text, kept)
-        except (KeyError, AttributeError) as error:
-            raise chain.fault(f"entry {chain.head.number + 1} was changed") from error
-    missing = [name for name in anchors if name not in chains]
-    if missing:
-        raise RecordError(f"there is no entry of {', '.join(missing)}", hint=RESTORE)
-    return {name: chain.ended() for name, chain in chains.items()}
 
 
 def of_decision(decision: Decision, content: str) -> Entry:

@@ -18,6 +18,7 @@ from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
 from ipa.model.parts import gone_parts, only_shares, stage_pairs
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
+from ipa.model.rounding import rounded_plan
 from ipa.policies.base import PolicyState, Prediction, is_at_once
 
 Configs = tuple[StageConfig, ...]
@@ -121,7 +122,7 @@ def plan_for(
         slowdowns=state.correction.slowdowns(request.pipeline),
     )
     try:
-        plan = request.policy.decide(request.observation, forecast, asked)
+        plan = rounded_plan(request.policy.decide(request.observation, forecast, asked))
     except IpaError as error:
         return hold(ReasonCode.SOLVER_FAILED, str(error), forecast=forecast)
     if plan.termination is Termination.INFEASIBLE:

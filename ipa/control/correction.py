@@ -17,6 +17,7 @@ from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
+from ipa.model.rounding import significant
 from ipa.model.slowdown import Slowdown, Slowdowns
 from ipa.policies.base import ANY_RATE_RPS, Predictor
 from ipa.queueing.service import Service
@@ -221,7 +222,7 @@ def _updated(
     before = mine or known.newest(config.stage)
     window_s = batches.window_s
     passed_s = min(now_s - mine.at_s, window_s) if mine else window_s
-    ratio = _smoothed(before.ratio if before else 1.0, config, service, batches, passed_s)
+    ratio = significant(_smoothed(before.ratio if before else 1.0, config, service, batches, passed_s))
     past = mine.recent if mine else ((now_s - window_s, before.ratio if before else 1.0),)
     recent = tuple(each for each in past if now_s - each[0] <= window_s) or past[-1:]
     recent = (*recent, (now_s, ratio))

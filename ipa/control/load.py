@@ -18,6 +18,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Fallback
 from ipa.model.plan import StageConfig
+from ipa.model.rounding import rounded_forecast
 from ipa.policies.base import ANY_RATE_RPS
 
 Configs = tuple[StageConfig, ...]
@@ -56,7 +57,7 @@ def _forecast(request: TickRequest) -> Forecast | Hold:
         forecast = request.forecaster(load.value)
     except IpaError as error:
         return Hold(ReasonCode.METRICS_INVALID, f"no forecast: {error}")
-    return forecast_fault(forecast) or forecast
+    return forecast_fault(forecast) or rounded_forecast(forecast)
 
 
 def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold) -> Verdict:

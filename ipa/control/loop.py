@@ -38,6 +38,7 @@ from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
 from ipa.model.observation import Measured, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.rounding import moment_to_ms, to_ms
 from ipa.policies.base import Policy, Predictor, corrected
 
 log = logging.getLogger("ipa.control")
@@ -260,7 +261,7 @@ class ControlLoop:
             log.warning("control of %s cannot be read: %s", self.pipeline.name, error)
         signals = world.metrics.read(self.pipeline, self._window_s)
         workload, problem, unseen = self._workload()
-        now_s = world.clock.monotonic_s()
+        now_s = to_ms(world.clock.monotonic_s())
         observation = observe(self.pipeline, signals, workload, problem=problem, unseen=unseen, at_s=now_s)
         if recover and not self._recovered:
             self._recover(observation, now_s)
@@ -273,7 +274,7 @@ class ControlLoop:
             predict=self._predict,
             settings=self._settings,
             now_s=now_s,
-            at=world.clock.now(),
+            at=moment_to_ms(world.clock.now()),
             run_id=self._run_id,
             rolling=world.workload.rolling,
             made_of=self._made_of,

@@ -1,6 +1,7 @@
 """What the metrics say and what the workload says, merged into one observation.
 
 A value that makes no sense (NaN, infinite, negative) becomes Missing here: nothing further on meets it.
+Values keep their significant digits alone: what a decision is taken from is what is recorded.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ipa.model.observation import (
 from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT
+from ipa.model.rounding import significant, to_ms
 
 NOT_READ = Missing(MissingReason.ABSENT, "the metrics have no such stage")
 
@@ -81,8 +83,10 @@ def _shared(value: Measured[float] | Missing, ratio: float) -> Measured[float] |
 
 def checked(value: Measured[float] | Missing) -> Measured[float] | Missing:
     """The value, or Missing where it is not a finite number ≥ 0."""
-    if isinstance(value, Missing) or sane(value.value):
+    if isinstance(value, Missing):
         return value
+    if sane(value.value):
+        return Measured(significant(value.value), to_ms(value.age_s))
     return Missing(MissingReason.INVALID, f"the value is {value.value}", value.age_s)
 
 
@@ -93,7 +97,7 @@ def checked_batches(batches: Measured[Batches] | Missing) -> Measured[Batches] |
     seen = batches.value
     numbers = (seen.count, seen.service_s, seen.items, seen.window_s)
     if all(map(sane, numbers)) and seen.service_s > 0 and seen.items > 0 and seen.window_s > 0:
-        return batches
+        return Measured(Batches(*map(significant, numbers)), to_ms(batches.age_s))
     return Missing(MissingReason.INVALID, f"the batches are {seen}", batches.age_s)
 
 
@@ -102,9 +106,9 @@ def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory]
     if isinstance(load, Missing):
         return load
     rates = load.value.rates_rps
-    cleaned = tuple(rate if rate is not None and sane(rate) else None for rate in rates)
+    cleaned = tuple(significant(rate) if rate is not None and sane(rate) else None for rate in rates)
     if any(rate is not None for rate in cleaned):
-        return replace(load, value=replace(load.value, rates_rps=cleaned))
+        return Measured(replace(load.value, rates_rps=cleaned), to_ms(load.age_s))
     if any(rate is not None for rate in rates):
         return Missing(MissingReason.INVALID, "no rate of the window is a finite number ≥ 0", load.age_s)
     return Missing(MissingReason.ABSENT, "the window holds no rate", load.age_s)

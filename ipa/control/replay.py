@@ -30,8 +30,8 @@ from ipa.policies.base import Policy, Predictor, is_remembering
 
 # Says how long it took, not what it came to.
 TIMES = frozenset({"solve_s"})
-# Sums of floats in another order differ in their last digits.
-ROUNDING = 1e-9
+# Sums of floats in another order differ in their last digits, and predictions are kept in five.
+ROUNDING = 1e-4
 # So many differences say enough.
 MOST = 20
 # And so much of each.

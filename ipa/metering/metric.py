@@ -34,6 +34,7 @@ class Unit(StrEnum):
     CORE_SECONDS = "core_seconds"
     RPS = "rps"
     RATIO = "ratio"
+    BYTES = "bytes"
     # How many of what the name says.
     COUNT = ""
 

@@ -191,6 +191,15 @@ STORE_DEGRADED = Metric(
     COUNT,
     "1 while the store cannot be written or its disk is nearly full, else 0.",
 )
+RECORD_BYTES = Metric(
+    "ipa_record_bytes", GAUGE, Unit.BYTES, "Bytes of the time of which every decision is kept, about."
+)
+RECORD_BOUNDED = Metric(
+    "ipa_record_bounded",
+    GAUGE,
+    COUNT,
+    "1 while holds are removed before their age, since they take more than IPA_KEEP_DECISIONS_MB.",
+)
 WEBHOOK_DELIVERED = Metric(
     "ipa_webhook_delivered_total", COUNTER, COUNT, "Events that the receiver took.", when=WEBHOOK
 )

@@ -26,6 +26,7 @@ from ipa.bootstrap.roster import Makers, Roster
 from ipa.control.actuation import Phase
 from ipa.control.audit import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
+from ipa.control.checkpoints import SignedCheckpoint
 from ipa.control.clock import StopSignal
 from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import Deed, PipelineControl, Said
@@ -286,6 +287,10 @@ class FakeWorld:
         """The record."""
         found = [kept for kept in self.kept[after:] if pipeline in (None, kept.values["pipeline"])]
         return found[:limit]
+
+    def checkpoints(self, after: int, pipeline: str | None = None) -> tuple[SignedCheckpoint, ...]:
+        """None: nothing is ever removed here."""
+        return ()
 
     def newest_seq(self) -> int:
         """The number of the newest entry."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -183,14 +182,12 @@ class Watched:
         """Note the newest decision to apply that is on disk while the patch arrives."""
         if request.verb != "patch" or request.is_dry_run:
             return
-        other = sqlite3.connect(self.folder / "store.sqlite3")
-        row = other.execute(
-            "SELECT decision_id, reason, body FROM ipa_decisions WHERE action = 'apply' "
-            "ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
+        other = open_store(self.store_url)
+        newest = other.decisions(PIPELINE.name, limit=1, applied_only=True)
         other.close()
-        decision_id, reason, body = row or ("", "", '{"configs": []}')
-        configs = tuple(StageConfig(**config) for config in json.loads(body)["configs"])
+        decision_id = newest[0].decision_id if newest else ""
+        reason = newest[0].reason.value if newest else ""
+        configs = newest[0].configs if newest else ()
         if not self.seen:
             self.on_patch(self.kube)
         self.seen.append(Noted(self.kube.store.version, decision_id, reason, configs, self.settled))

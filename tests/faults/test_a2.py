@@ -130,7 +130,7 @@ def wait_until_deaf(url: str) -> None:
 
 def applied(folder: Path) -> int:
     other = sqlite3.connect(folder / "s.sqlite3")
-    found = other.execute("SELECT count(*) FROM ipa_decisions WHERE action = 'apply'").fetchone()[0]
+    found = other.execute("SELECT count(*) FROM ipa_entries WHERE action = 'apply'").fetchone()[0]
     other.close()
     return int(found)
 

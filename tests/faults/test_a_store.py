@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copytree
@@ -33,7 +33,7 @@ class Kept:
     def rows(self) -> list[str]:
         """The decisions on disk, as another process reads them."""
         other = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)
-        found = [row[0] for row in other.execute("SELECT decision_id FROM ipa_decisions ORDER BY seq")]
+        found = [row[0] for row in other.execute(DECIDED)]
         other.close()
         return found
 
@@ -43,6 +43,14 @@ class Kept:
     @property
     def writes(self) -> int:
         return len(self.world.workload.writes)
+
+
+DECIDED = "SELECT decision_id FROM ipa_entries WHERE kind = 'decision' ORDER BY seq"
+FILLER = """
+INSERT INTO ipa_entries (seq, pipeline, number, kind, decision_id, body, digest, frame, packed)
+SELECT max(seq) + 1, 'filler', max(seq) + 1, 'change', '', '', '', max(seq) + 1, zeroblob(100)
+FROM ipa_entries
+"""
 
 
 def url_of(path: Path) -> str:
@@ -69,9 +77,12 @@ def full(found: Kept) -> Iterator[None]:
     found.engine.dispose()
 
     def connected(connection: sqlite3.Connection, _record: object) -> None:
-        # Decisions are as large as pages, so the next one does not fit.
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
+        # What is left of the last page, so that the next decision does not fit.
+        with suppress(sqlite3.OperationalError):
+            while True:
+                connection.execute(FILLER)
 
     event.listen(found.engine, "connect", connected)
     yield
@@ -220,8 +231,8 @@ import sqlalchemy as sa
 from alembic import op
 revision, down_revision, branch_labels, depends_on = "next", "{newest}", None, None
 def upgrade():
-    op.add_column("ipa_decisions", sa.Column("extra", sa.Text))
-    op.execute("UPDATE ipa_decisions SET extra = reason")
+    op.add_column("ipa_heads", sa.Column("extra", sa.Text))
+    op.execute("UPDATE ipa_heads SET extra = digest")
 """
 
 
@@ -260,7 +271,7 @@ def test_a4_an_older_schema_is_migrated_and_a_newer_refused(
     with pytest.raises(ConfigurationError, match="newer than this version"):
         database.open_engine(url_of(path))
     other = sqlite3.connect(path)
-    count = other.execute("SELECT count(*) FROM ipa_decisions").fetchone()[0]
+    count = len(other.execute(DECIDED).fetchall())
     other.close()
     case.equal("rows lost by refusing", len(after) - count, 0)
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ipa.control.audit import Chain, Entry, Head, Kind, Recorded, verify_lines
+from ipa.control.audit import Chain, Entry, Head, Kind, Recorded
 from ipa.control.canonical import digest
+from ipa.control.checkpoints import verify_lines
 from ipa.model.errors import RecordError
 
 texts = st.text(max_size=8)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -51,6 +52,7 @@ class _Events:
 
 class _Telling:
     failures = delivered = failed = dropped = waiting = open = 0
+    keeper = SimpleNamespace(record_bytes=0, is_bounded=False)
 
     def degraded(self) -> tuple[str, ...]:
         return ()

@@ -35,6 +35,18 @@ class Recorder(Protocol):
         """Why it cannot be written, or soon cannot."""
         ...
 
+    @property
+    def keeper(self) -> Kept:
+        """What keeps it within its bounds."""
+        ...
+
+
+class Kept(Protocol):
+    """What keeps the record within its bounds."""
+
+    record_bytes: int
+    is_bounded: bool
+
 
 class Teller(Protocol):
     """What tells events to a receiver."""
@@ -67,6 +79,8 @@ def record_figures(store: Recorder) -> Figures:
     return Figures(
         (table.RECORD_FAILURES, lambda: store.failures),
         (table.STORE_DEGRADED, lambda: bool(store.degraded())),
+        (table.RECORD_BYTES, lambda: store.keeper.record_bytes),
+        (table.RECORD_BOUNDED, lambda: store.keeper.is_bounded),
     )
 
 

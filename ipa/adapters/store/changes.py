@@ -12,6 +12,7 @@ from ipa.control.computing import COMPUTING
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError
+from ipa.model.rounding import moment_to_ms
 
 log = logging.getLogger("ipa.store")
 
@@ -27,7 +28,7 @@ class Changes:
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
         """Note what this tick saw end and what it began."""
-        now = datetime.now(UTC).isoformat()
+        now = moment_to_ms(datetime.now(UTC)).isoformat()
         found = []
         if snapshot.ended is not None and snapshot.ended.change is not None:
             found.append(of_ended(decision.pipeline, snapshot.ended, now))

@@ -30,6 +30,7 @@ from ipa.adapters.store.database import (
     writing,
 )
 from ipa.adapters.store.schema import Base
+from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
 from ipa.adapters.store.store import Store
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
@@ -75,7 +76,7 @@ class Restored:
     kept_aside: str = ""
 
 
-def back_up(store_url: str, target: Path, step: Step) -> Backup:
+def back_up(store_url: str, target: Path, step: Step, key_file: str = "") -> Backup:
     """Copy the store to a file that does not exist yet, as it is at one moment; writers do not wait.
 
     ConflictError: the file exists. Errors of reading: as `open_engine`. RecordError: the record is not whole.
@@ -90,7 +91,7 @@ def back_up(store_url: str, target: Path, step: Step) -> Backup:
             _copy_file(path, part, step)
         else:
             _copy_from_server(store_url, part, step)
-        contents = verify_file(part, step)
+        contents = verify_file(part, step, keyring_of(parse_url(store_url), key_file))
         _fsync(part)
         digest = _sha256(part)
         _write(digest_file(target), f"{digest}  {target.name}\n")
@@ -100,7 +101,7 @@ def back_up(store_url: str, target: Path, step: Step) -> Backup:
     return Backup(str(target), digest, contents)
 
 
-def restore(store_url: str, source: Path, step: Step, *, force: bool = False) -> Restored:
+def restore(store_url: str, source: Path, step: Step, *, force: bool = False, key_file: str = "") -> Restored:
     """Verify a backup and put it in the place of the store, at the newest schema.
 
     With `force` a SQLite store that is not empty is kept aside under another name. ConflictError: a service
@@ -110,13 +111,14 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False) ->
         raise InputError(f"there is no backup {source}", hint="`ipa store backup FILE` writes one.")
     is_checked = _check_digest(source)
     url = parse_url(store_url)
+    keyring = keyring_of(url, key_file)
     path = file_of(url)
     if path is None:
         # Beside the backup there is room for another, if that folder can be written.
         folder = source.parent if os.access(source.parent, os.W_OK) else Path(tempfile.gettempdir())
         with _part_of(folder / source.name) as part:
             _import(source, part, step)
-            contents = verify_file(part, step)
+            contents = verify_file(part, step, keyring)
             _copy_to_server(part, store_url, step)
         return Restored(shown(url), contents, is_checked)
     path = path.resolve()
@@ -127,7 +129,7 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False) ->
             _check_empty(path)
         with _part_of(path) as part:
             _import(source, part, step)
-            contents = verify_file(part, step)
+            contents = verify_file(part, step, keyring)
             aside = _put_aside(path) if path.exists() else None
             part.replace(path)
         _sync(path.parent)
@@ -136,10 +138,11 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False) ->
     return Restored(shown(url), contents, is_checked, str(aside or ""))
 
 
-def verify_file(path: Path, step: Step) -> Contents:
+def verify_file(path: Path, step: Step, keyring: Keyring) -> Contents:
     """Read the whole store of a file: its pages, its indexes and every chain of its record.
 
-    UnavailableError: it is damaged. RecordError: a chain is not as it was written.
+    UnavailableError: it is damaged. RecordError: a chain is not as it was written. Without the store's key
+    the signatures of its checkpoints are not checked.
     """
     step("checking pages", 0.0)
     faults = page_faults(path)
@@ -147,7 +150,7 @@ def verify_file(path: Path, step: Step) -> Contents:
         raise UnavailableError(
             f"the copy {path} is damaged: {'; '.join(faults)}", hint="Take another backup."
         )
-    store = Store(open_engine(f"sqlite:///{path}", Access.READ))
+    store = Store(open_engine(f"sqlite:///{path}", Access.READ), keyring=keyring)
     try:
         names = store.recorded()
         entries = decisions = 0

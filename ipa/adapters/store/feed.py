@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from ipa.control.audit import Recorded
+from ipa.control.checkpoints import SignedCheckpoint
 
 # How often the store is looked at; a tick is some seconds.
 POLL_S = 0.5
@@ -26,6 +27,10 @@ class Record(Protocol):
 
     def newest_seq(self) -> int:
         """The `seq` of the newest entry; 0 where there is none."""
+        ...
+
+    def checkpoints(self, after: int, pipeline: str | None = None) -> Iterable[SignedCheckpoint]:
+        """The checkpoints of what retention removed after that `seq`."""
         ...
 
 

@@ -21,14 +21,14 @@ class Retention:
 
     `decisions_s` is the age up to which every decision is kept, holds included. After it only changes and
     people's acts stay, up to `changes_s`. `series_s` is the age up to which the rolled-up series is kept.
-    `decisions_bytes` bounds the bytes of all decisions: above it the oldest holds are removed before their
-    age; None sets no bound.
+    `decisions_bytes` bounds the bytes of the time of which every decision is kept: above it the oldest holds
+    are removed before their age; None sets no bound.
     """
 
     decisions_s: float = 30 * DAY_S
     changes_s: float | None = None
     series_s: float = YEAR_DAYS * DAY_S
-    decisions_bytes: int | None = 2_000 * MEGABYTE
+    decisions_bytes: int | None = 1_900 * MEGABYTE
 
 
 class RetentionSettings(Protocol):
@@ -99,6 +99,8 @@ class StoreStats:
     pipelines: int
     bytes_per_decision: float | None
     bytes_per_change: float | None
+    # Of each decision recorded, what stays once holds are removed.
+    lasting_bytes_per_decision: float | None
     decisions_per_day: float
     bytes_per_day: float | None
     projected_month_bytes: float | None

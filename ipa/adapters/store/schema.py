@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Double, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # Names of pipelines, stages and people; long enough for a Kubernetes name (253).
@@ -17,7 +17,7 @@ class Base(DeclarativeBase):
 
 
 class DecisionRow(Base):
-    """One decision, whole. Rows are only ever added; an entry of the record has the digest of each."""
+    """One decision of an older version, until it is sealed; later ones are in the row of their entry."""
 
     __tablename__ = "ipa_decisions"
     __table_args__ = (
@@ -36,7 +36,12 @@ class DecisionRow(Base):
 
 
 class EntryRow(Base):
-    """One entry of the record (`ipa.control.audit`). The database itself refuses to change or remove one."""
+    """One of the newest entries of the record (`ipa.control.audit`), with its decision.
+
+    The database itself refuses to change one, and to remove one that no segment holds. `packed` are the
+    texts of entry and decision, as `ipa.adapters.store.hot` compresses them with `frame`. An older version
+    wrote the entry's text to `body` instead.
+    """
 
     __tablename__ = "ipa_entries"
     __table_args__ = (
@@ -52,6 +57,61 @@ class EntryRow(Base):
     decision_id: Mapped[str] = mapped_column(NAME)
     body: Mapped[str] = mapped_column(Text)
     digest: Mapped[str] = mapped_column(DIGEST)
+    tick: Mapped[int | None] = mapped_column(BigInteger)
+    action: Mapped[str | None] = mapped_column(String(16))
+    frame: Mapped[int | None] = mapped_column(BigInteger)
+    packed: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class SegmentRow(Base):
+    """A run of entries of a pipeline, sealed: the rows that are kept of it in one block, and a checkpoint.
+
+    The checkpoint (`ipa.control.checkpoints`) is signed. The database refuses to change one but by
+    removing rows from it or joining it with the next, and to remove one that another does not cover.
+    """
+
+    __tablename__ = "ipa_segments"
+    __table_args__ = (
+        Index("ix_ipa_segments_last", "pipeline", "last"),
+        Index("ix_ipa_segments_last_seq", "last_seq"),
+        # Says which is thinned next, and how much all of them take, without their blocks.
+        Index("ix_ipa_segments_age", "held", "last_s", "size_bytes"),
+    )
+
+    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
+    first: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    last: Mapped[int] = mapped_column(BigInteger)
+    first_seq: Mapped[int] = mapped_column(BigInteger)
+    last_seq: Mapped[int] = mapped_column(BigInteger)
+    first_s: Mapped[float] = mapped_column(Double)
+    last_s: Mapped[float] = mapped_column(Double)
+    # Of the decisions that are kept; 0 if there are none.
+    first_tick: Mapped[int] = mapped_column(BigInteger)
+    last_tick: Mapped[int] = mapped_column(BigInteger)
+    # Decisions when it was sealed; holds, changes and entries of all kinds that are kept.
+    decisions: Mapped[int] = mapped_column(BigInteger)
+    held: Mapped[int] = mapped_column(BigInteger)
+    changes: Mapped[int] = mapped_column(BigInteger)
+    kept: Mapped[int] = mapped_column(BigInteger)
+    # The digests of the entry before the first, of the last, of those that are kept, and of the block.
+    previous: Mapped[str] = mapped_column(DIGEST)
+    head: Mapped[str] = mapped_column(DIGEST)
+    entries: Mapped[str] = mapped_column(DIGEST)
+    content: Mapped[str] = mapped_column(DIGEST)
+    key_id: Mapped[str] = mapped_column(String(16))
+    signature: Mapped[str] = mapped_column(String(88))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    block: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class SeriesRow(Base):
+    """An hour of a pipeline in figures (`ipa.adapters.store.series`)."""
+
+    __tablename__ = "ipa_series"
+
+    pipeline: Mapped[str] = mapped_column(NAME, primary_key=True)
+    start_s: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False, index=True)
+    body: Mapped[str] = mapped_column(Text)
 
 
 class HeadRow(Base):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Protocol
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union, update
 
 from ipa.adapters.shared import Shared
-from ipa.adapters.store import audit
+from ipa.adapters.store import series
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import (
     RECORD_LOCK,
@@ -26,22 +28,41 @@ from ipa.adapters.store.database import (
 )
 from ipa.adapters.store.grouped import Grouped
 from ipa.adapters.store.health import low_disk
+from ipa.adapters.store.journal import Item, Journal, newest_seq
+from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.records import Records
-from ipa.adapters.store.retention import PruneReport, Retention, StoreStats
-from ipa.adapters.store.schema import ControlRow, CursorRow, DecisionRow, EntryRow, HeadRow, ProfileRow
+from ipa.adapters.store.retention import PruneReport, Retention, RetentionSettings, StoreStats, retention_from
+from ipa.adapters.store.schema import (
+    ControlRow,
+    CursorRow,
+    DecisionRow,
+    EntryRow,
+    HeadRow,
+    ProfileRow,
+    SegmentRow,
+)
+from ipa.adapters.store.series import Hour
+from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import file_of
+from ipa.adapters.store.stats import stats_of
+from ipa.adapters.store.verifying import verify
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
+from ipa.control.checkpoints import SignedCheckpoint
 from ipa.control.computing import COMPUTING
 from ipa.control.ports import PipelineControl, Said
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
+from ipa.model.rounding import moment_to_ms
 
 # How old what people said may be where it may lag: a thousand loops at once ask four times a second.
 LAG_S = 0.25
+KEEP = Retention()
+# Beyond every time in the record, and a number to both databases.
+LATEST_S = 1e11
 
 
 class Store:
@@ -56,8 +77,15 @@ class Store:
         engine: Engine,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic_s: Callable[[], float] = time.monotonic,
+        *,
+        retention: Retention = KEEP,
+        keyring: Keyring | None = None,
     ) -> None:
         self._engine, self._now = engine, now
+        self.retention = retention
+        self.keyring = keyring or keyring_of(engine.url)
+        self._journal = Journal()
+        self.keeper = Keeper(engine, self.keyring)
         self.keys = Keys(engine)
         self.plans = PlanRows(engine)
         self.answers = AnswerRows(engine)
@@ -85,27 +113,42 @@ class Store:
     def note(self, entry: Entry) -> None:
         """Return only when the entry is on disk at the end of the record; UnavailableError: it is not."""
         with self._recording() as connection:
-            audit.append(connection, self._placed(entry))
+            known = self._journal.append(connection, [Item(self._placed(entry))])
+        self._journal.hot.remember(known)
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
         """The `limit` entries after the `seq` given, oldest first; without a pipeline those of all."""
         with reading(self._engine) as connection:
             record = None if pipeline is None else self.records.of(pipeline)
-            return audit.entries(connection, after, limit, record)
+            return self._journal.entries(connection, after, limit, record)
 
     def newest_seq(self) -> int:
         """The `seq` of the newest entry of all; 0 where there is none."""
         with reading(self._engine) as connection:
-            return audit.newest_seq(connection)
+            return newest_seq(connection)
 
-    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
-        """What the record of the pipeline holds.
+    def checkpoints(self, after: int, pipeline: str | None = None) -> Iterator[SignedCheckpoint]:
+        """Yield the checkpoints of what retention removed after the `seq` given, oldest first."""
+        with reading(self._engine) as connection:
+            record = None if pipeline is None else self.records.of(pipeline)
+            yield from self._journal.checkpoints(connection, after, record)
 
-        RecordError names the first entry or decision that was changed, removed or put in. What was cut off
-        at the end together with the head shows only against an `anchor` that was kept elsewhere.
+    def verify(self, pipeline: str, anchor: Head | None = None, *, full: bool = False) -> Verified:
+        """Return what the record of the pipeline holds.
+
+        RecordError names the first entry, decision or checkpoint that was changed, removed or put in. An end
+        that was cut off together with the head shows only against an `anchor` that was kept elsewhere. Sealed
+        segments are verified by their signed checkpoints, with `full` row by row too.
+        """
+        return verify(self._engine, self.keyring, self.records.of(pipeline), anchor, full=full)
+
+    def series(self, pipeline: str, since_s: float = 0.0, until_s: float = math.inf) -> Sequence[Hour]:
+        """Return the pipeline's hours from `since_s` to `until_s` (since 1970 UTC), oldest first.
+
+        An hour is there once its decisions are sealed: some hours after them.
         """
         with reading(self._engine) as connection:
-            return audit.verify(connection, self.records.of(pipeline), anchor)
+            return series.read(connection, self.records.of(pipeline), since_s, min(until_s, LATEST_S))
 
     def recorded(self) -> Sequence[str]:
         """The pipelines that have a record, by name."""
@@ -127,21 +170,19 @@ class Store:
     def _record_all(self, decided: Sequence[tuple[Decision, str]]) -> None:
         """The decisions, each with its text, in one transaction."""
         with writing(self._engine, RECORD_LOCK) as connection:
-            names = [decision.decision_id for decision, _ in decided]
-            kept = {row.decision_id: row.body for row in connection.execute(_KEPT, {"names": names})}
-            new: dict[str, tuple[Decision, str]] = {}
+            kept = self._journal.texts(connection, [decision.decision_id for decision, _ in decided])
+            new: dict[str, Item] = {}
             for decision, body in decided:
                 name = decision.decision_id
                 if name not in kept:
-                    kept[name], new[name] = body, (decision, body)
+                    kept[name] = body
+                    new[name] = Item(self._placed(of_decision(decision, digest(body))), decision, body)
                 elif kept[name] != body:
                     raise ConflictError(f"another decision is already recorded as {name!r}")
             if not new:
                 return
-            entries = [self._placed(of_decision(decision, digest(body))) for decision, body in new.values()]
-            rows = zip(entries, new.values(), strict=True)
-            connection.execute(_INSERT, [_row(entry.key, *each) for entry, each in rows])
-            audit.append_all(connection, entries)
+            known = self._journal.append(connection, list(new.values()))
+        self._journal.hot.remember(known)
 
     def _placed(self, entry: Entry) -> Entry:
         """The entry in the record that its pipeline writes now."""
@@ -165,30 +206,35 @@ class Store:
         self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
     ) -> Sequence[Decision]:
         """The newest decisions first; those of ticks before `before_tick` where given."""
-        query = select(DecisionRow.body).where(DecisionRow.pipeline == self.records.of(pipeline))
-        if before_tick is not None:
-            query = query.where(DecisionRow.tick < before_tick)
-        if applied_only:
-            query = query.where(DecisionRow.action == Action.APPLY.value)
+        found: list[Decision] = []
+        record = self.records.of(pipeline)
         with reading(self._engine) as connection:
-            bodies = connection.scalars(query.order_by(DecisionRow.seq.desc()).limit(limit)).all()
-        return [DECISION.value(body) for body in bodies]
+            texts = self._journal.decisions(connection, record, before_tick, applied_only=applied_only)
+            for decision in map(DECISION.value, texts):
+                is_applied = decision.action is Action.APPLY or not applied_only
+                if is_applied and (before_tick is None or decision.tick < before_tick):
+                    found.append(decision)
+                if len(found) == limit:
+                    break
+        return found
 
     def decision(self, decision_id: str) -> Decision:
-        """That decision; NotFoundError where there is none, or it is of an earlier pipeline of its name."""
-        query = select(DecisionRow.pipeline, DecisionRow.body).where(DecisionRow.decision_id == decision_id)
+        """That decision.
+
+        NotFoundError where there is none, retention removed it, or it is of an earlier pipeline of its name.
+        """
         with reading(self._engine) as connection:
-            row = connection.execute(query).first()
-        found = None if row is None else DECISION.value(row.body)
-        if row is None or found is None or self.records.of(found.pipeline) != row.pipeline:
+            kept = self._journal.decision(connection, decision_id)
+        found = None if kept is None else DECISION.value(kept[1])
+        if kept is None or found is None or self.records.of(found.pipeline) != kept[0]:
             raise NotFoundError(
                 f"there is no decision {decision_id!r}", hint="`ipa history PIPELINE` lists them."
             )
         return found
 
     def stats(self) -> StoreStats:
-        """Return the store's size by kind, its growth and its projection. Reads indexes, not the rows."""
-        raise NotImplementedError
+        """Return the store's size by kind, its growth and its projection. It reads the newest rows once."""
+        return stats_of(self._engine, self.retention, self.keyring, is_bounded=self.keeper.is_bounded)
 
     def prune(
         self,
@@ -196,16 +242,22 @@ class Store:
         retention: Retention | None = None,
         *,
         within_s: float | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> PruneReport:
         """Seal what is old enough to be sealed and remove what is older than `retention` keeps.
 
         Each transaction takes some tens of milliseconds and others write between two of them, so it may run
-        beside a service, also in another process. It ends early after `within_s` seconds; the next call goes
-        on. `now` and `retention` default to the clock and the retention that the store was opened with.
-        ConfigurationError: there is no key to sign with, or it cannot be read. UnavailableError: the database
-        failed; what was committed until then holds.
+        beside a service, also in another process. It ends early after `within_s` seconds, or once `stop` says
+        so; the next call goes on. `now` and `retention` default to the clock and the retention that the store
+        was opened with. ConfigurationError: the key to sign with is gone or cannot be read. UnavailableError:
+        the database failed; what was committed until then holds.
         """
-        raise NotImplementedError
+        now_s = (now or self._now()).timestamp()
+        return self.keeper.prune(now_s, retention or self.retention, within_s, stop)
+
+    def troubles(self) -> tuple[str, ...]:
+        """Return why the store is not kept as its retention says; nothing if it is."""
+        return self.keeper.troubles()
 
     def check(self) -> None:
         """Return where it can be read; UnavailableError where not. One read, however much it holds."""
@@ -238,13 +290,15 @@ class Store:
         body, record = CONTROL.text(control), self.records.of(pipeline)
         with self._recording() as connection:
             before = connection.scalar(select(ControlRow.body).where(ControlRow.pipeline == record))
-            entry = of_control(pipeline, _control_of(before), control, said, self._now().isoformat())
-            audit.append(connection, replace(entry, record=record))
+            at = moment_to_ms(self._now()).isoformat()
+            entry = of_control(pipeline, _control_of(before), control, said, at)
+            known = self._journal.append(connection, [Item(replace(entry, record=record))])
             changed = connection.execute(
                 update(ControlRow).where(ControlRow.pipeline == record).values(body=body)
             )
             if changed.rowcount == 0:
                 connection.execute(insert(ControlRow).values(pipeline=record, body=body))
+        self._journal.hot.remember(known)
         self._said.forget(ControlRow)
 
     def end_record(self, pipeline: str) -> None:
@@ -307,31 +361,36 @@ class Store:
 
 
 # Made once: making a statement takes longer than a row.
-_KEPT = select(DecisionRow.decision_id, DecisionRow.body).where(
-    DecisionRow.decision_id.in_(bindparam("names", expanding=True))
-)
-_INSERT = insert(DecisionRow)
-_RECORDED = union(*(select(row.pipeline) for row in (EntryRow, HeadRow, DecisionRow)))
+_RECORDED = union(*(select(row.pipeline) for row in (EntryRow, HeadRow, DecisionRow, SegmentRow)))
 _CONTROLS = select(ControlRow.pipeline, ControlRow.body)
 _ANY_CONTROL = select(ControlRow.pipeline).limit(1)
 _CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
 
 
-def _row(record: str, decision: Decision, body: str) -> dict[str, object]:
-    return {
-        "decision_id": decision.decision_id,
-        "pipeline": record,
-        "tick": decision.tick,
-        "at": decision.at,
-        "action": decision.action.value,
-        "reason": decision.reason.value,
-        "body": body,
-    }
+def open_store(
+    store_url: str, access: Access = Access.WRITE, *, retention: Retention = KEEP, key_file: str = ""
+) -> Store:
+    """The store at that SQLAlchemy URL, of the newest schema. Errors: see `open_engine`.
+
+    `key_file` holds the key that checkpoints are signed with; without a name it is beside an SQLite store.
+    """
+    engine = open_engine(store_url, access)
+    return Store(engine, retention=retention, keyring=keyring_of(engine.url, key_file))
 
 
-def open_store(store_url: str, access: Access = Access.WRITE) -> Store:
-    """The store at that SQLAlchemy URL, of the newest schema. Errors: see `open_engine`."""
-    return Store(open_engine(store_url, access))
+class StoreSettings(RetentionSettings, Protocol):
+    """The settings that say where the store is and how it is kept."""
+
+    @property
+    def store_url(self) -> str: ...
+    @property
+    def store_key_file(self) -> str: ...
+
+
+def open_from(settings: StoreSettings, access: Access = Access.WRITE) -> Store:
+    """The store of the settings. Errors: see `open_engine`."""
+    retention = retention_from(settings)
+    return open_store(settings.store_url, access, retention=retention, key_file=settings.store_key_file)
 
 
 def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[int, str, str] | None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipa.adapters.store import Access, open_store
+from ipa.adapters.store import Access, open_from
 from ipa.adapters.store.database import MOST_WAL_BYTES, parse_url, schema_state
 from ipa.adapters.store.health import MAKE_ROOM, disk_of
 from ipa.adapters.store.sqlite_file import RESTORE, file_of, open_to_others, page_faults
@@ -89,12 +89,12 @@ def record_findings(settings: Settings) -> Iterator[Finding]:
     state = schema_state(settings.store_url)
     if not state.current:
         return
-    store = open_store(settings.store_url, Access.READ)
+    store = open_from(settings, Access.READ)
     try:
         entries, names = 0, store.recorded()
         for pipeline in names:
             try:
-                entries += store.verify(pipeline).entries
+                entries += store.verify(pipeline, full=True).entries
             except IpaError as error:
                 yield failed(name, error)
         yield ok(name, f"{entries} entries of {len(names)} pipelines are as they were written")

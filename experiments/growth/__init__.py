@@ -1,0 +1,1 @@
+"""How fast the store grows, and what retention leaves of it."""

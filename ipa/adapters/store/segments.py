@@ -1,0 +1,348 @@
+"""Sealed segments of the record: runs of entries of one pipeline in one block, each with a signed checkpoint.
+
+A checkpoint says: of this pipeline the entries `first` to `last` follow the digest `previous` and end at the
+digest `head`; this many decisions were among them, this many rows are kept, in a block with this digest. So
+the chain verifies past rows that retention removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
+
+from ipa.adapters.store.packing import Packed, Row, pack
+from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
+from ipa.adapters.store.signing import Keyring
+from ipa.control.audit import Kind, Recorded
+from ipa.control.checkpoints import Checkpoint, SignedCheckpoint, entries_digest
+from ipa.control.outcome import OUTCOME
+from ipa.model.decision import Action
+from ipa.model.errors import UnavailableError
+
+# Rows of a segment: of half as many each takes an eighth more; to read one takes a tenth of a second.
+ROWS = 1024
+# Lists of entries that are remembered, compressed, of some 50 kB each: an export reads those of all pipelines
+# at once.
+MOST_REMEMBERED = 128
+# Blocks that are remembered as they were read last, of some megabytes each.
+MOST_OPEN = 2
+# Rows that are removed in one transaction: a hundredth of a second.
+TOGETHER = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A checkpoint, its signature and its block. `key_id` is empty if it is not signed."""
+
+    checkpoint: Checkpoint
+    key_id: str
+    signature: str
+    block: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that its row takes, about."""
+        return len(self.block) + ROW_BYTES
+
+    def rows(self) -> list[Row]:
+        """Return the rows that are kept. ValueError: the block is damaged."""
+        return Packed(self.block).rows() if self.checkpoint.kept else []
+
+
+# The columns of a segment beside its block, and what its indexes take.
+ROW_BYTES = 700
+NAMES = tuple(each.name for each in fields(Checkpoint))
+HEADERS = [getattr(SegmentRow, name) for name in (*NAMES, "key_id", "signature")]
+
+
+def checkpoint_of(row: Any) -> Checkpoint:
+    """Return the checkpoint of a row of `HEADERS`."""
+    return Checkpoint(**{name: getattr(row, name) for name in NAMES})
+
+
+def signed_checkpoint_of(row: Any) -> SignedCheckpoint:
+    """Return the checkpoint of a row of `HEADERS`, with its signature."""
+    return SignedCheckpoint(checkpoint_of(row), row.key_id, row.signature)
+
+
+def segment_of(row: Any) -> Segment:
+    """Return the segment of a row of `HEADERS` and the block."""
+    return Segment(checkpoint_of(row), row.key_id, row.signature, bytes(row.block))
+
+
+def segments(*columns: Any) -> Select[Any]:
+    """Return the query for segments with their blocks."""
+    return select(*HEADERS, SegmentRow.block, *columns)
+
+
+def last_sealed(connection: Connection, pipeline: str) -> Checkpoint | None:
+    """Return the newest checkpoint of the pipeline."""
+    query = select(*HEADERS).where(SegmentRow.pipeline == pipeline).order_by(SegmentRow.last.desc()).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else checkpoint_of(row)
+
+
+def sealed(
+    pipeline: str,
+    rows: Sequence[Row],
+    previous: str,
+    keyring: Keyring,
+    pause: Callable[[], None] = lambda: None,
+) -> Segment:
+    """Return a segment of consecutive rows, which the caller has verified."""
+    entries = [Recorded(0, row.entry, "").values for row in rows]
+    # Those of decisions: what became of changes is noted by the wall clock, also where time is simulated.
+    decided = [each for each in entries if each["kind"] == Kind.DECISION]
+    times = [time_s(each["at"]) for each in decided or entries]
+    counted = _Counted(entries)
+    block = pack(rows, pause)
+    checkpoint = Checkpoint(
+        pipeline=pipeline,
+        first=entries[0]["number"],
+        last=entries[-1]["number"],
+        first_seq=entries[0]["seq"],
+        last_seq=entries[-1]["seq"],
+        first_s=min(times),
+        last_s=max(times),
+        first_tick=counted.first_tick,
+        last_tick=counted.last_tick,
+        decisions=counted.held + counted.changes,
+        held=counted.held,
+        changes=counted.changes,
+        kept=len(rows),
+        previous=previous,
+        head=rows[-1].digest,
+        entries=entries_digest([row.digest for row in rows]),
+        content=hashlib.sha256(block).hexdigest(),
+    )
+    return _signed(checkpoint, block, keyring)
+
+
+def thinned(
+    run: Sequence[Segment],
+    keyring: Keyring,
+    *,
+    keep_changes: bool = True,
+    pause: Callable[[], None] = lambda: None,
+) -> Segment:
+    """Return one segment in the place of adjacent ones, without their holds, or without any row."""
+    rows: list[Row] = []
+    for segment in run if keep_changes else ():
+        rows += filter(stays, segment.rows())
+        pause()
+    counted = _Counted([Recorded(0, row.entry, "").values for row in rows])
+    block = pack(rows, pause) if rows else b""
+    first, last = run[0].checkpoint, run[-1].checkpoint
+    checkpoint = replace(
+        first,
+        last=last.last,
+        last_seq=last.last_seq,
+        first_s=min(each.checkpoint.first_s for each in run),
+        last_s=max(each.checkpoint.last_s for each in run),
+        first_tick=counted.first_tick,
+        last_tick=counted.last_tick,
+        decisions=sum(each.checkpoint.decisions for each in run),
+        held=counted.held,
+        changes=counted.changes,
+        kept=len(rows),
+        head=last.head,
+        entries=entries_digest([row.digest for row in rows]),
+        content=hashlib.sha256(block).hexdigest(),
+    )
+    return _signed(checkpoint, block, keyring)
+
+
+def stays(row: Row) -> bool:
+    """True if the row outlives holds: a change, what became of one, or what a person did."""
+    if row.decision is None:
+        return True
+    values = Recorded(0, row.entry, "").values
+    is_outcome = str(values["decision_id"]).endswith(OUTCOME)
+    return is_outcome or values["facts"].get("action") == Action.APPLY.value
+
+
+class _Counted:
+    """Decisions among entries: those that hold, those that change, and their ticks."""
+
+    def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
+        decided = [each["facts"] for each in entries if each["kind"] == Kind.DECISION]
+        self.changes = sum(each.get("action") == Action.APPLY for each in decided)
+        self.held = len(decided) - self.changes
+        ticks = [each["tick"] for each in decided if isinstance(each.get("tick"), int)]
+        self.first_tick, self.last_tick = min(ticks, default=0), max(ticks, default=0)
+
+
+def _signed(checkpoint: Checkpoint, block: bytes, keyring: Keyring) -> Segment:
+    """The segment, signed if there is a key."""
+    key_id, signature = keyring.sign(checkpoint.text) if keyring.can_sign else ("", "")
+    return Segment(checkpoint, key_id, signature, block)
+
+
+def time_s(at: str) -> float:
+    """Return the seconds since 1970 of a time in the record; 0 if it is none."""
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def put(connection: Connection, segment: Segment) -> None:
+    """Insert a sealed segment. The rows that it holds are no longer read; `clear` removes them."""
+    connection.execute(insert(SegmentRow).values(**_columns(segment)))
+
+
+def has_rows(connection: Connection, sealed_to: Checkpoint) -> bool:
+    """True if there are still rows that a segment holds."""
+    number = connection.scalar(
+        select(func.min(EntryRow.number)).where(EntryRow.pipeline == sealed_to.pipeline)
+    )
+    return number is not None and number <= sealed_to.last
+
+
+def clear(connection: Connection, sealed_to: Checkpoint) -> None:
+    """Remove some of the rows that the pipeline's segments hold, the oldest first."""
+    is_mine = (EntryRow.pipeline == sealed_to.pipeline) & (EntryRow.number <= sealed_to.last)
+    oldest = select(EntryRow.number, EntryRow.frame, EntryRow.kind, EntryRow.decision_id).where(is_mine)
+    found = connection.execute(oldest.order_by(EntryRow.number).limit(TOGETHER)).all()
+    if not found:
+        return
+    older = [row.decision_id for row in found if row.frame is None and row.kind == Kind.DECISION.value]
+    if older:
+        connection.execute(delete(DecisionRow).where(DecisionRow.decision_id.in_(older)))
+    connection.execute(delete(EntryRow).where(is_mine, EntryRow.number <= found[-1].number))
+
+
+def put_in_place(connection: Connection, segment: Segment, run: Sequence[Segment]) -> bool:
+    """Put a thinned segment in the place of the run it was made of; False if that is there no more."""
+    mine = segment.checkpoint
+    is_run = (SegmentRow.pipeline == mine.pipeline) & SegmentRow.first.between(mine.first, mine.last)
+    found = connection.execute(
+        select(SegmentRow.first, SegmentRow.content).where(is_run).order_by(SegmentRow.first)
+    ).all()
+    if [tuple(row) for row in found] != [(each.checkpoint.first, each.checkpoint.content) for each in run]:
+        return False
+    connection.execute(
+        update(SegmentRow).where(is_run, SegmentRow.first == mine.first).values(**_columns(segment))
+    )
+    connection.execute(delete(SegmentRow).where(is_run, SegmentRow.first != mine.first))
+    return True
+
+
+def _columns(segment: Segment) -> dict[str, Any]:
+    header = {name: getattr(segment.checkpoint, name) for name in NAMES}
+    return header | {
+        "key_id": segment.key_id,
+        "signature": segment.signature,
+        "size_bytes": segment.size_bytes,
+        "block": segment.block,
+    }
+
+
+class SegmentReader:
+    """Reads rows of segments; remembers what it read last. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, Packed] = OrderedDict()
+        self._entries: OrderedDict[str, bytes] = OrderedDict()
+
+    def entries(self, connection: Connection, header: Any) -> list[Recorded]:
+        """Return the entries that are kept of the segment of that header, oldest first."""
+        key = header.content
+        with self._lock:
+            kept = self._entries.get(key)
+            if kept is not None:
+                self._entries.move_to_end(key)
+        if kept is None:
+            rows = self._rows(self.opened(connection, header), header)
+            kept = zlib.compress("\n".join(row.entry for row in rows).encode(), 1)
+            with self._lock:
+                self._entries[key] = kept
+                while len(self._entries) > MOST_REMEMBERED:
+                    self._entries.popitem(last=False)
+        text = zlib.decompress(kept).decode()
+        found = []
+        for entry in text.split("\n") if text else ():
+            row = Row(entry)
+            found.append(Recorded(Recorded(0, entry, "").values["seq"], entry, row.digest))
+        return found
+
+    def decisions(
+        self, connection: Connection, header: Any, before_tick: int | None, *, applied_only: bool
+    ) -> Iterator[str]:
+        """Yield the texts of its decisions, newest first."""
+        packed = self.opened(connection, header)
+        ticks, actions = packed.values("0/tick"), packed.values("0/action")
+        for index in reversed(range(len(packed))):
+            if applied_only and actions[index] not in (Action.APPLY.value, None):
+                continue
+            if before_tick is not None and ticks[index] is not None and ticks[index] >= before_tick:
+                continue
+            text = self._decision(packed, index, header)
+            if text is not None:
+                yield text
+
+    def decision(self, connection: Connection, header: Any, decision_id: str) -> str | None:
+        """Return the text of that decision; None if the segment does not keep it."""
+        packed = self.opened(connection, header)
+        names, kinds = packed.values("2/decision_id"), packed.values("2/kind")
+        for index, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+            # A row that is kept as whole texts has no values.
+            if (name, kind) not in ((decision_id, Kind.DECISION), (None, None)):
+                continue
+            text = self._decision(packed, index, header)
+            if text is not None and (name or json.loads(text)["decision_id"] == decision_id):
+                return text
+        return None
+
+    def opened(self, connection: Connection, header: Any) -> Packed:
+        """Return the block of the segment, ready to be read. UnavailableError: it is damaged."""
+        key = header.content
+        with self._lock:
+            found = self._open.get(key)
+            if found is not None:
+                self._open.move_to_end(key)
+                return found
+        query = select(SegmentRow.block).where(
+            SegmentRow.pipeline == header.pipeline, SegmentRow.first == header.first
+        )
+        block = connection.scalar(query)
+        try:
+            packed = Packed(bytes(block or b""))
+        except ValueError as error:
+            raise _damaged(header, error) from error
+        with self._lock:
+            self._open[key] = packed
+            while len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+        return packed
+
+    @staticmethod
+    def _rows(packed: Packed, header: Any) -> list[Row]:
+        try:
+            return packed.rows()
+        except (ValueError, LookupError, TypeError) as error:
+            raise _damaged(header, error) from error
+
+    @staticmethod
+    def _decision(packed: Packed, index: int, header: Any) -> str | None:
+        try:
+            return packed.decision(index)
+        except (ValueError, LookupError, TypeError) as error:
+            raise _damaged(header, error) from error
+
+
+def _damaged(header: Any, error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"entries {header.first} to {header.last} of {header.pipeline!r} cannot be read: {error}",
+        hint=f"`ipa history {header.pipeline} --verify` names it; restore the store from a backup.",
+    )

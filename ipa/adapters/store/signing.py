@@ -1,0 +1,177 @@
+"""The key that checkpoints of the record are signed with: Ed25519, in a file beside the store.
+
+Whoever owns the database can write every row anew; without the key, not a checkpoint that counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from sqlalchemy.engine import URL
+
+from ipa.model.errors import ConfigurationError
+
+# Beside the file of an SQLite store.
+SUFFIX = ".key"
+BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+HOW_TO_MAKE = "`openssl genpkey -algorithm ed25519` makes one; keep it with the backups of the store."
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The first private key, which signs, and every key by its id."""
+
+    signing: Ed25519PrivateKey | None
+    known: dict[str, Ed25519PublicKey]
+
+
+class Keyring:
+    """The keys of a file: the first private one signs, all others verify. Read when first used.
+
+    `path` None is a keyring without keys. With `may_make` the file is made, with mode 0600, when something
+    is first signed; PEM blocks may be added to it, private or public.
+    """
+
+    def __init__(self, path: Path | None, *, may_make: bool = False) -> None:
+        self.path, self._may_make = path, may_make
+        self._lock = threading.Lock()
+        self._keys: _Keys | None = None
+
+    @property
+    def can_sign(self) -> bool:
+        """True if there is a private key, or one can be made. ConfigurationError: the file cannot be used."""
+        return self._read().signing is not None or (self._may_make and not self._read().known)
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that signs; empty while there is none."""
+        signing = self._read().signing
+        return _id_of(signing.public_key()) if signing else ""
+
+    def is_empty(self) -> bool:
+        """True if there is no key to verify with."""
+        return not self._read().known
+
+    def sign(self, text: str) -> tuple[str, str]:
+        """Return the key's id and its signature of the text. ConfigurationError: there is no key."""
+        signing = self._read(make=True).signing
+        if signing is None:
+            raise ConfigurationError(
+                f"there is no key to sign the record with in {self.path or 'IPA_STORE_KEY_FILE'}",
+                hint=f"Set IPA_STORE_KEY_FILE. {HOW_TO_MAKE}",
+            )
+        return _id_of(signing.public_key()), b64encode(signing.sign(text.encode())).decode()
+
+    def verifies(self, key_id: str, signature: str, text: str) -> bool:
+        """True if that key of the keyring signed the text; False also if the key is not in it."""
+        key = self._read().known.get(key_id)
+        if key is None:
+            return False
+        try:
+            key.verify(b64decode(signature, validate=True), text.encode())
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def has(self, key_id: str) -> bool:
+        """True if the keyring has the key of that id."""
+        return key_id in self._read().known
+
+    def _read(self, *, make: bool = False) -> _Keys:
+        with self._lock:
+            if self._keys is None or (make and self._keys.signing is None):
+                self._keys = self._load(make)
+            return self._keys
+
+    def _load(self, make: bool) -> _Keys:
+        if self.path is None:
+            return _Keys(None, {})
+        try:
+            if make and self._may_make and not self.path.exists():
+                _make(self.path)
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return _Keys(None, {})
+        except OSError as error:
+            raise _unusable(self.path, str(error.strerror)) from error
+        return _keys_in(self.path, data)
+
+
+def keyring_of(url: URL, key_file: str = "") -> Keyring:
+    """Return the keyring of that file; without a name that beside an SQLite store, none on PostgreSQL."""
+    if key_file:
+        return Keyring(Path(key_file))
+    name = url.database or ""
+    if url.get_backend_name() != "sqlite" or name.startswith("file:") or name in ("", ":memory:"):
+        return Keyring(None)
+    return Keyring(Path(name + SUFFIX), may_make=True)
+
+
+def _make(path: Path) -> None:
+    """Write a new key; another process that does so at the same moment wins or loses, and both read one."""
+    text = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    # mkstemp gives the file the mode 0600.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+    except FileExistsError:
+        return
+    finally:
+        Path(name).unlink()
+
+
+def _keys_in(path: Path, data: bytes) -> _Keys:
+    signing: Ed25519PrivateKey | None = None
+    known: dict[str, Ed25519PublicKey] = {}
+    blocks = [match.group(0) for match in BLOCK.finditer(data)]
+    if not blocks:
+        raise _unusable(path, "it holds no PEM block")
+    for block in blocks:
+        try:
+            public = _public(block)
+            private = None if public else serialization.load_pem_private_key(block, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise _unusable(path, str(error)) from error
+        if isinstance(private, Ed25519PrivateKey):
+            signing = signing or private
+            public = private.public_key()
+        if public is None:
+            raise _unusable(path, "it holds a key that is not Ed25519")
+        known[_id_of(public)] = public
+    return _Keys(signing, known)
+
+
+def _public(block: bytes) -> Ed25519PublicKey | None:
+    """The public key of a block that holds one; None of one that holds a private key."""
+    if b"PUBLIC KEY" not in block:
+        return None
+    key = serialization.load_pem_public_key(block)
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError("it is not an Ed25519 key")
+    return key
+
+
+def _id_of(key: Ed25519PublicKey) -> str:
+    """The first digits of the digest of the key."""
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def _unusable(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(f"the key file {path} cannot be used: {why}", hint=HOW_TO_MAKE)

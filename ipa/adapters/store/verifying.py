@@ -1,0 +1,244 @@
+"""Verification of a pipeline's record: sealed segments by their checkpoints, the newest rows one by one.
+
+A sealed segment was verified row by row before it was signed. So its signature, the digest of its block and
+its place in the chain say that it is as it was; `full` takes every block apart and recomputes every digest.
+Reads are short transactions: a long one would keep the write-ahead log from being reused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+
+from ipa.adapters.store.database import reading
+from ipa.adapters.store.hot import ROWS
+from ipa.adapters.store.journal import Journal, heads
+from ipa.adapters.store.packing import Row
+from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
+from ipa.adapters.store.segments import Segment, segment_of, segments
+from ipa.adapters.store.signing import Keyring
+from ipa.control.audit import Chain, Head, Kind, Recorded, Verified, record_in
+from ipa.control.canonical import digest
+from ipa.control.checkpoints import entries_digest
+from ipa.model.errors import RecordError
+
+# Rows, or segments of some 40 kB, that are held at once.
+ROWS_TOGETHER, SEGMENTS_TOGETHER = 512, 64
+
+
+def verify(
+    engine: Engine, keyring: Keyring, pipeline: str, anchor: Head | None = None, *, full: bool = False
+) -> Verified:
+    """Return what the record of the pipeline holds; RecordError names the first that is not as written.
+
+    Entries that are recorded meanwhile may be verified or not.
+    """
+    walk = _Walk(keyring, Chain(pipeline, anchor), full=full)
+    while True:
+        with reading(engine) as connection:
+            if walk.take_segments(connection) or walk.take_rows(connection):
+                continue
+            kept = heads(connection, [pipeline]).get(pipeline)
+            if kept is not None and kept.number > walk.chain.head.number and walk.goes_on(connection):
+                continue
+            found = walk.chain.ended(kept)
+            _check_unrecorded(connection, walk.chain)
+        return found
+
+
+class _Walk:
+    """Goes along the chain; each step reads what follows the last entry that was verified."""
+
+    def __init__(self, keyring: Keyring, chain: Chain, *, full: bool) -> None:
+        self._keyring, self.chain, self._full = keyring, chain, full
+        self._seq = 0
+        self._was_signed = False
+        # Its own, so that rows that others remember do not stand in for those in the database.
+        self._journal = Journal()
+
+    def goes_on(self, connection: Connection) -> bool:
+        """True if there is a next entry, sealed or not."""
+        number = self.chain.head.number
+        query = select(EntryRow.seq).where(
+            EntryRow.pipeline == self.chain.pipeline, EntryRow.number == number + 1
+        )
+        sealed = select(SegmentRow.first).where(
+            SegmentRow.pipeline == self.chain.pipeline, SegmentRow.first == number + 1
+        )
+        return any(connection.execute(each.limit(1)).first() is not None for each in (query, sealed))
+
+    def take_segments(self, connection: Connection) -> bool:
+        """Verify the segments that follow; False if there is none."""
+        query = segments().where(
+            SegmentRow.pipeline == self.chain.pipeline, SegmentRow.last > self.chain.head.number
+        )
+        found = connection.execute(query.order_by(SegmentRow.first).limit(SEGMENTS_TOGETHER)).all()
+        for row in found:
+            self._take_segment(segment_of(row))
+        return bool(found)
+
+    def _take_segment(self, segment: Segment) -> None:
+        mine, chain = segment.checkpoint, self.chain
+        where = mine.where
+        number = chain.head.number + 1
+        if mine.first != number:
+            which = f"entry {number} was"
+            if mine.first > number + 1:
+                which = f"entries {number} to {mine.first - 1} were"
+            if mine.first < number:
+                raise chain.fault(f"the segment of {where} was put in: entry {number - 1} is in another")
+            raise chain.fault(f"{which} removed: the segment of {where} is in the place")
+        is_signed = self._check_signature(segment, where)
+        self._was_signed |= is_signed
+        if hashlib.sha256(segment.block).hexdigest() != mine.content:
+            raise chain.fault(f"the block of {where} was changed")
+        if mine.previous != chain.head.digest:
+            raise chain.fault(f"entry {number} was not written after what is now entry {number - 1}")
+        if mine.first_seq <= self._seq:
+            raise chain.fault(f"entry {number} was moved before another")
+        anchored = chain.anchor is not None and mine.first <= chain.anchor.number < mine.last
+        if self._full or anchored or not is_signed:
+            check_segment(segment, chain.anchor)
+        chain.skip(Head(mine.last, mine.head), mine.decisions, mine.removed, unchecked=not is_signed)
+        self._seq = mine.last_seq
+
+    def _check_signature(self, segment: Segment, where: str) -> bool:
+        """True if the checkpoint is signed by a known key; False if there is no signature, or no key."""
+        mine, keyring = segment.checkpoint, self._keyring
+        if segment.key_id and keyring.verifies(segment.key_id, segment.signature, mine.text):
+            return True
+        if segment.key_id and keyring.has(segment.key_id):
+            raise self.chain.fault(f"the checkpoint of {where} was changed: its signature is not of it")
+        if keyring.is_empty() or not (segment.key_id or self._was_signed):
+            # Its rows are checked instead, and that it was not signed is told.
+            return False
+        if not segment.key_id:
+            raise self.chain.fault(f"the checkpoint of {where} has no signature, and those before it have")
+        raise RecordError(
+            f"the checkpoint of {where} of {self.chain.pipeline!r} is signed with the key {segment.key_id}, "
+            f"which is not in {keyring.path or 'IPA_STORE_KEY_FILE, which names no file'}",
+            hint="Put the key back from a backup, or its public key. If there never was such a key, "
+            "the segment was put in.",
+        )
+
+    def take_rows(self, connection: Connection) -> bool:
+        """Verify the rows that follow; False if there is none."""
+        query = ROWS.where(EntryRow.pipeline == self.chain.pipeline, EntryRow.number > self.chain.head.number)
+        found = connection.execute(query.order_by(EntryRow.number).limit(ROWS_TOGETHER)).all()
+        if found and found[0].number != self.chain.head.number + 1 and self._sealed_meanwhile(connection):
+            return True
+        for row in found:
+            self._take_row(connection, row)
+        return bool(found)
+
+    def _sealed_meanwhile(self, connection: Connection) -> bool:
+        """True if the next entry is in a segment, be it since the segments were looked for."""
+        query = select(SegmentRow.first).where(
+            SegmentRow.pipeline == self.chain.pipeline, SegmentRow.last > self.chain.head.number
+        )
+        return connection.execute(query.limit(1)).first() is not None
+
+    def _take_row(self, connection: Connection, found: Any) -> None:
+        chain = self.chain
+        number = chain.head.number + 1
+        if found.number != number:
+            raise chain.fault(f"entry {number} was removed: entry {found.number} is in its place")
+        try:
+            [row] = self._journal.hot.rows(connection, [found])
+        except ValueError as error:
+            raise chain.fault(f"entry {number} was changed: {error}") from error
+        check_row(chain, found, row, self._seq)
+        self._seq = int(found.seq)
+
+
+def check_segment(segment: Segment, anchor: Head | None = None) -> None:
+    """Check the rows of a block against each other and the checkpoint; RecordError names the first fault."""
+    mine = segment.checkpoint
+    where = mine.where
+    chain, decided = Chain(mine.pipeline, anchor), 0
+    chain.head = Head(mine.first - 1, mine.previous)
+    try:
+        rows = segment.rows()
+    except (ValueError, LookupError, TypeError) as error:
+        raise chain.fault(f"the block of {where} was changed: {error}") from error
+    for row in rows:
+        values = Recorded(0, row.entry, "").values
+        if not mine.is_whole and values["number"] > chain.head.number + 1:
+            # Rows before it were removed; what it was written after is within the block.
+            chain.head = Head(values["number"] - 1, values["previous"])
+        chain.add(row.entry, row.digest)
+        check_decision(chain, values, row.decision)
+        decided += row.decision is not None
+    if entries_digest([row.digest for row in rows]) != mine.entries:
+        raise chain.fault(f"the block of {where} has other entries than its checkpoint says")
+    if len(rows) != mine.kept or decided != mine.held + mine.changes:
+        raise chain.fault(f"the block of {where} has other rows than its checkpoint says")
+    if mine.is_whole and chain.head.number != mine.last:
+        raise chain.fault(f"the block of {where} ends at entry {chain.head.number}")
+    if rows and chain.head.number == mine.last and chain.head.digest != mine.head:
+        raise chain.fault(f"entry {mine.last} is not the one that its checkpoint says it is")
+
+
+def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
+    """Check that a row, the next of the chain, is as it was written, and later than `before` among all."""
+    number = chain.head.number + 1
+    try:
+        values = chain.add(row.entry, found.digest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise chain.fault(f"entry {number} was changed: {error}") from error
+    if (found.number, found.seq, found.kind, found.decision_id) != tuple(
+        values[name] for name in ("number", "seq", "kind", "decision_id")
+    ):
+        raise chain.fault(f"entry {number} was changed: its columns are not what its text says")
+    if found.seq <= before:
+        raise chain.fault(f"entry {number} was moved before another")
+    check_decision(chain, values, row.decision)
+    if values["kind"] != Kind.DECISION:
+        return
+    facts = values["facts"]
+    said: tuple[Any, ...] = (facts["tick"], facts["action"])
+    kept: tuple[Any, ...] = (found.tick, found.action)
+    if found.frame is None:
+        said = (record_in(values), *said, values["at"], values["what"])
+        kept = (
+            found.decided_pipeline,
+            found.decided_tick,
+            found.decided_action,
+            found.decided_at,
+            found.decided_reason,
+        )
+    if said != kept:
+        raise chain.fault(f"{_name(values)} was changed")
+
+
+def check_decision(chain: Chain, values: dict[str, Any], decision: str | None) -> None:
+    """Check that the decision is the one of the entry with those values."""
+    if values["kind"] != Kind.DECISION:
+        return
+    if decision is None:
+        raise chain.fault(f"{_name(values)} was removed")
+    if digest(decision) != values["content"]:
+        raise chain.fault(f"{_name(values)} was changed")
+
+
+def _name(values: dict[str, Any]) -> str:
+    return f"decision {values['decision_id']!r} of entry {values['number']}"
+
+
+def _check_unrecorded(connection: Connection, chain: Chain) -> None:
+    """Check that each decision that an older version kept has its entry."""
+    query = (
+        select(DecisionRow.decision_id)
+        .outerjoin(
+            EntryRow,
+            (EntryRow.decision_id == DecisionRow.decision_id) & (EntryRow.kind == Kind.DECISION.value),
+        )
+        .where(DecisionRow.pipeline == chain.pipeline, EntryRow.seq.is_(None))
+        .order_by(DecisionRow.seq)
+        .limit(1)
+    )
+    found = connection.scalar(query)
+    if found is not None:
+        raise chain.fault(f"decision {found!r} was put in: no entry tells of it")

@@ -1,0 +1,71 @@
+"""Significant digits: what is measured, forecast and predicted is known no better, and is kept for long."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from ipa.model.forecast import Forecast
+from ipa.model.plan import Plan
+
+# A millionth part of an SLA or of a load is below what any metric resolves, and each digit more is kept
+# with every tick.
+DIGITS = 5
+# Durations and times are kept to the millisecond.
+MS_DIGITS = 3
+
+
+def significant(value: float) -> float:
+    """Return the value with `DIGITS` significant digits."""
+    return float(f"{value:.{DIGITS}g}")
+
+
+def to_ms(time_s: float) -> float:
+    """Return a time or a duration in whole milliseconds."""
+    return round(time_s, MS_DIGITS)
+
+
+def moment_to_ms(at: datetime) -> datetime:
+    """Return the moment without what is below a millisecond."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
+def rounded_forecast(forecast: Forecast) -> Forecast:
+    """Return the forecast in significant digits."""
+    return replace(
+        forecast,
+        point_rps=significant(forecast.point_rps),
+        upper_rps=significant(forecast.upper_rps),
+        quality_ratio=significant(forecast.quality_ratio),
+    )
+
+
+def rounded_plan(plan: Plan) -> Plan:
+    """Return the plan with its predicted times and what they follow from in significant digits.
+
+    Configurations, rates, capacities and objectives stay exact: they are compared with those of what runs.
+    """
+    stages = tuple(
+        replace(
+            stage,
+            latency_s=significant(stage.latency_s),
+            queue_delay_s=significant(stage.queue_delay_s),
+            utilisation_ratio=significant(stage.utilisation_ratio),
+            mean_s=significant(stage.mean_s),
+            excess_s=significant(stage.excess_s),
+        )
+        for stage in plan.stages
+    )
+    return replace(
+        plan,
+        bound=_maybe(plan.bound),
+        gap=_maybe(plan.gap),
+        latency_s=_maybe(plan.latency_s),
+        solve_s=to_ms(plan.solve_s),
+        prices=tuple((name, significant(price)) for name, price in plan.prices),
+        stages=stages,
+    )
+
+
+def _maybe(value: float | None) -> float | None:
+    return None if value is None else significant(value)

@@ -1,0 +1,330 @@
+"""R8: the store after a hundred pipelines and thirty days: it ends, and what is left still verifies."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from ipa.adapters.store import Store, keeper, segments
+from ipa.adapters.store.changes import Changes
+from ipa.adapters.store.codec import DECISION
+from ipa.adapters.store.database import open_engine, reading
+from ipa.adapters.store.retention import DAY_S, Retention, RowKind
+from ipa.adapters.store.schema import SegmentRow
+from ipa.control.canonical import digest
+from ipa.control.inputs import read_inputs
+from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.replay import Deciding, Outcome, inputs_in, take_again
+from ipa.control.state import MadeOf
+from ipa.model.decision import Action, Mode
+from ipa.model.errors import RecordError
+from tests.contract.store_harness import a_decision, plain_engine
+from tests.fakes.world import PIPELINE, Scenario, ours, profiled, scenario
+from tests.faults.table import Case
+
+# Ticks of the loop that is measured; 8640 are a day.
+TICKS = int(os.environ.get("IPA_GROWTH_TICKS", "300"))
+HUNDRED = 100
+MONTH_TICKS = 30 * 8640
+LATER = datetime(2036, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Grown:
+    """A loop over a real store, under a load that is never the same twice."""
+
+    path: Path
+    engine: Engine
+    store: Store
+    world: Scenario
+
+    def pages(self) -> tuple[int, int]:
+        """The bytes of the file, and those of them that are free."""
+        other = sqlite3.connect(self.path)
+        size, free, page = (
+            other.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        other.close()
+        return size * page, free * page
+
+
+@contextmanager
+def grown(path: Path, *, rate_rps: float = 25.0, noise_rps: float = 0.5) -> Iterator[Grown]:
+    engine = open_engine(f"sqlite:///{path}")
+    # What is measured is room, not the disk's time.
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    engine.dispose()
+    store = Store(engine)
+    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE, "kim"))
+    made = replace(scenario(rate_rps), store=store, hooks=(Changes(store.note),))  # type: ignore[arg-type]
+    made.metrics.rate_rps = lambda at_s: rate_rps + random.Random(int(at_s)).uniform(-noise_rps, noise_rps)
+    try:
+        yield Grown(path, engine, store, made.restarted("00c0ffee"))
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "BETWEEN_S", 0.0)
+
+
+def test_r8_what_a_held_tick_adds(case: Case, tmp_path: Path, quick: None) -> None:
+    with grown(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(64)
+        before, _ = found.pages()
+        decisions = found.world.ticks(TICKS)
+        held = [it for it in decisions if it.action is Action.HOLD]
+        case.at_least("of them held ratio", len(held) / TICKS, 0.95)
+        plain = sum(len(DECISION.text(it)) for it in decisions) / TICKS
+        case.told("bytes of a decision as text", round(plain))
+        grew = (found.pages()[0] - before) / TICKS
+        case.at_most("bytes a held tick adds, tables and indexes", round(grew), 1000)
+        found.store.prune(found.world.clock.now(), Retention(decisions_bytes=None))
+        assert keeper_seals(found) >= 0
+        stats = found.store.stats()
+        case.told("bytes of a decision, sealed", round(stats.bytes_per_decision or 0, 1))
+
+
+def keeper_seals(found: Grown) -> int:
+    """Seal all that there is, as once a pipeline records no more; how many rows are sealed."""
+    found.store.prune(LATER, Retention(decisions_s=40 * 365 * DAY_S, series_s=40 * 365 * DAY_S))
+    return found.store.stats().kinds[RowKind.SEALED].rows
+
+
+def test_r8_what_a_hundred_pipelines_come_to(case: Case, tmp_path: Path, quick: None) -> None:
+    with grown(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(2 * TICKS)
+        keeper_seals(found)
+        stats = found.store.stats()
+        assert stats.projected_month_bytes is not None and stats.projected_year_bytes is not None
+        case.told("bytes of a decision, sealed", round(stats.bytes_per_decision or 0, 1))
+        # One pipeline has the whole bound for itself; a hundred have it together.
+        case.at_most("GB after 30 days", round(HUNDRED * stats.projected_month_bytes / 1e9, 2), 2.0)
+        case.at_most("GB after a year", round(HUNDRED * stats.projected_year_bytes / 1e9, 2), 25.0)
+
+
+def test_r8_the_size_bound_ends_it(
+    case: Case, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "ROWS", 64)
+    monkeypatch.setattr(keeper, "HOT", 8)
+    with grown(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(3 * 64 + 8)
+        found.store.prune(found.world.clock.now())
+        most = found.store.keeper.whole_bytes() + 2000
+        sizes, files = [], []
+        for _ in range(5):
+            found.world.ticks(64)
+            found.store.prune(found.world.clock.now(), Retention(decisions_bytes=most))
+            sizes.append(found.store.keeper.whole_bytes())
+            files.append(found.pages()[0])
+        case.at_most("bytes of the record against its bound", round(max(sizes) / most, 2), 1.0)
+        # Pages that are free are used again; the last round adds nothing to the file.
+        case.at_most("file, last round against the one before", round(files[-1] / files[-2], 3), 1.02)
+        case.equal("bound told", found.store.stats().is_bounded, True)
+        found.store.verify(PIPELINE.name, full=True)
+
+
+def test_r8_the_chain_verifies_across_pruning(case: Case, tmp_path: Path, quick: None) -> None:
+    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as found:
+        decisions = found.world.ticks(250)
+        keeper_seals(found)
+        anchor = found.store.verify(PIPELINE.name).head
+        case.equal("decisions replayed from their segments that differ", differing(found, decisions[::7]), 0)
+        found.store.prune(LATER)
+        verified = found.store.verify(PIPELINE.name, anchor, full=True)
+        case.equal("decisions the chain speaks of", verified.decisions, len(decisions))
+        changes = sum(it.action is Action.APPLY for it in decisions)
+        case.at_least("changes among them", changes, 5)
+        case.equal("decisions removed", verified.removed, len(decisions) - changes)
+        case.equal("changes kept", len(found.store.decisions(PIPELINE.name, limit=1000)), changes)
+        case.equal("checkpoints without a signature", verified.unchecked, 0)
+        # It goes on, and so does what an earlier head says of it.
+        found.world.ticks(3)
+        found.store.verify(PIPELINE.name, anchor, full=True)
+        case.equal(
+            "changes replayed from what is left that differ", differing(found, decisions, Action.APPLY), 0
+        )
+
+
+def differing(found: Grown, decisions: list, action: Action | None = None) -> int:  # type: ignore[type-arg]
+    """How many decisions come to something else when they are taken again from what the store holds."""
+    known = profiled()
+    deciding = Deciding(PIPELINE, ours(), known.predict, MadeOf())
+    count = 0
+    for decision in decisions:
+        if action is not None and decision.action is not action:
+            continue
+        kept = found.store.decision(decision.decision_id)
+        assert kept == decision
+        inputs = inputs_in(kept)
+        assert digest(kept.inputs) == kept.inputs_digest and read_inputs(kept.inputs) == inputs
+        count += (
+            take_again(kept, inputs, replace(deciding, made_of=inputs.made_of)).outcome is not Outcome.SAME
+        )  # type: ignore[union-attr, arg-type]
+    return count
+
+
+FORGED = {
+    "first_seq": "first_seq + 1", "last_seq": "last_seq - 1", "first_s": "first_s - 1",
+    "last_s": "last_s + 1", "first_tick": "first_tick + 1", "last_tick": "last_tick + 1",
+    "decisions": "decisions - 1", "held": "held + 1",
+    "changes": "changes + 1", "kept": "kept - 1", "previous": "head", "head": "previous",
+    "content": "head", "entries": "head",
+    "last": "last - 1", "signature": "'AAAA'", "key_id": "'0123456789abcdef'", "block": "zeroblob(10)",
+}  # fmt: skip
+
+
+def test_r8_every_change_of_a_checkpoint_is_named(case: Case, tmp_path: Path, quick: None) -> None:
+    with grown(tmp_path / "s.sqlite3", noise_rps=12.0) as found:
+        found.world.ticks(70)
+        keeper_seals(found)
+        found.store.prune(LATER)
+        engine = plain_engine(f"sqlite:///{found.path}")
+        with engine.begin() as connection:
+            connection.execute(text("DROP TRIGGER ipa_segments_no_update"))
+        named = 0
+        for column, value in FORGED.items():
+            with engine.connect() as connection, connection.begin() as transaction:
+                whole = connection.execute(text(f"SELECT {column} FROM ipa_segments")).scalar()
+                transaction.commit()
+            with engine.begin() as connection:
+                connection.execute(text(f"UPDATE ipa_segments SET {column} = {value}"))
+            with pytest.raises(RecordError) as caught:
+                found.store.verify(PIPELINE.name)
+            named += "entries 1 to" in caught.value.message or "entry 1" in caught.value.message
+            with engine.begin() as connection:
+                connection.execute(text(f"UPDATE ipa_segments SET {column} = :whole"), {"whole": whole})
+        engine.dispose()
+        case.equal("columns forged", len(FORGED), len(SegmentRow.__table__.columns) - 3)
+        case.equal("of them named", named, len(FORGED))
+        assert found.store.verify(PIPELINE.name, full=True).removed > 0
+
+
+def test_r8_no_tick_waits_for_it(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "ROWS", 256)
+    monkeypatch.setattr(segments, "TOGETHER", 50)
+    with grown(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(keeper.ROWS + keeper.HOT + 1)
+        reports = []
+        begun: list[str] = []
+        event.listen(
+            found.engine, "before_cursor_execute", lambda _c, _k, statement, *_: begun.append(statement)
+        )
+        thread = threading.Thread(target=lambda: reports.append(found.store.prune(found.world.clock.now())))
+        thread.start()
+        decisions = 0
+        while thread.is_alive():
+            decisions += sum(it.reason.value != "hold.audit_failed" for it in found.world.ticks(1))
+        thread.join()
+        case.at_least("rows sealed meanwhile", reports[0].sealed_entries, 192)
+        case.at_least("ticks meanwhile", decisions, 1)
+        removals = sum(statement.startswith("DELETE FROM ipa_entries") for statement in begun)
+        case.at_least("transactions that removed them, 50 at a time", removals, 4)
+        case.at_most("s, the longest of them", round(reports[0].longest_write_s, 3), 0.5)
+        log_bytes = Path(f"{found.path}-wal").stat().st_size
+        case.at_most("MB of the write-ahead log", round(log_bytes / 1e6, 1), 12.0)
+        found.store.verify(PIPELINE.name, full=True)
+
+
+def test_r8_verification_takes_no_more_memory_for_a_longer_chain(
+    case: Case, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "ROWS", 64)
+
+    def peak(found: Grown) -> int:
+        tracemalloc.start()
+        found.store.verify(PIPELINE.name, full=True)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    with grown(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(128)
+        keeper_seals(found)
+        peak(found)
+        short = peak(found)
+        found.world.ticks(256)
+        keeper_seals(found)
+        case.at_most("peak of three times the chain", round(peak(found) / short, 2), 1.5)
+
+
+OLD = 3000
+
+
+def test_r8_an_older_store_is_brought_up_to_date_unread(case: Case, tmp_path: Path) -> None:
+    """The steps of the schema read none of the rows that are there, however many."""
+    path = tmp_path / "s.sqlite3"
+    engine = open_engine(f"sqlite:///{path}")
+    body = "x" * 11_500
+    with engine.begin() as connection:
+        for number in range(1, OLD + 1):
+            connection.execute(
+                text(
+                    "INSERT INTO ipa_decisions (decision_id, pipeline, tick, at, action, reason, body) "
+                    "VALUES (:i, 'p', :n, 'x', 'hold', 'hold.no_change', :b)"
+                ),
+                {"i": f"p-{number}", "n": number, "b": body},
+            )
+    engine.dispose()
+    from ipa.adapters.store.migrations.versions import v0005_segments
+
+    other = plain_engine(f"sqlite:///{path}")
+    with other.begin() as connection:
+        for name in ("entries_no_delete", "segments_no_delete", "segments_no_update"):
+            connection.execute(text(f"DROP TRIGGER ipa_{name}"))
+        connection.execute(text("DROP TABLE ipa_segments"))
+        connection.execute(text("DROP TABLE ipa_series"))
+        for column in ("tick", "action", "frame", "packed"):
+            connection.execute(text(f"ALTER TABLE ipa_entries DROP COLUMN {column}"))
+        connection.execute(
+            text(
+                "CREATE TRIGGER ipa_entries_no_delete BEFORE DELETE ON ipa_entries "
+                "BEGIN SELECT RAISE(ABORT, 'no'); END"
+            )
+        )
+        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    other.dispose()
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    other = plain_engine(f"sqlite:///{path}")
+    before = read_bytes()
+    with other.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        v0005_segments.upgrade()
+    read = read_bytes() - before
+    other.dispose()
+    case.told("MB of the store", round(path.stat().st_size / 1e6))
+    case.at_most("MB read by bringing it up to date", round(read / 1e6, 2), 1.0)
+
+
+def read_bytes() -> int:
+    """What this process has read of files until now."""
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+def test_r8_pruning_is_cheap_where_there_is_nothing_to_do(case: Case, tmp_path: Path) -> None:
+    with grown(tmp_path / "s.sqlite3") as found:
+        found.world.ticks(80)
+        found.store.prune(found.world.clock.now())
+        writes: list[object] = []
+        event.listen(found.engine, "commit", writes.append)
+        found.store.prune(found.world.clock.now() + timedelta(seconds=10))
+        case.equal("transactions that write", len(writes), 0)
+        with reading(found.engine) as connection:
+            case.equal("rows", connection.scalar(text("SELECT count(*) FROM ipa_segments")), 0)
+        assert a_decision(1)

@@ -1,0 +1,167 @@
+"""Rows that are packed, or compressed against each other, come back byte for byte."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipa.adapters.store import hot
+from ipa.adapters.store.codec import DECISION
+from ipa.adapters.store.columns import Reader, Writer, read_columns, same, write_columns
+from ipa.adapters.store.hot import Known, fold, unfold
+from ipa.adapters.store.packing import Packed, Row, pack
+from ipa.control.audit import of_decision
+from ipa.control.canonical import canonical_json, digest
+from ipa.model.decision import Action, Decision
+from tests.contract.store_harness import a_decision
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+NUMBERS = st.lists(
+    st.none() | st.integers(-9, 9) | st.floats(0, 100, allow_nan=False), min_size=8, max_size=12
+)
+VALUE = st.recursive(
+    SCALAR | NUMBERS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=12,
+)  # fmt: skip
+DOCUMENT = st.dictionaries(TEXT, VALUE, max_size=4)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> list[Row]:
+    """Chained rows: entries alone, decisions with and without inputs, and texts that are not canonical."""
+    found: list[Row] = []
+    inputs = [canonical_json(each) for each in draw(st.lists(DOCUMENT, min_size=1, max_size=3))]
+    for number in range(1, draw(st.integers(1, 12)) + 1):
+        before = found[-1].digest if found and draw(st.booleans()) else ""
+        decision = None
+        if draw(st.booleans()):
+            text = draw(st.sampled_from(["", "no json", *inputs]))
+            mark = digest(text) if text and draw(st.booleans()) else draw(TEXT)
+            decision = canonical_json(
+                {"inputs": text, "inputs_digest": mark, "tick": number, "plan": draw(VALUE)}
+            )
+        content = digest(decision) if decision and draw(st.booleans()) else draw(TEXT)
+        entry = {"content": content, "number": number, "previous": before, "what": draw(VALUE)}
+        text = canonical_json(entry)
+        found.append(Row(draw(st.sampled_from([text, text, text, f" {text}", draw(TEXT)])), decision))
+    return found
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows())
+def test_packed_rows_come_back_byte_for_byte(found: list[Row]) -> None:
+    packed = Packed(pack(found))
+    assert packed.rows() == found
+    assert [packed.decision(at) for at in range(len(packed))] == [row.decision for row in found]
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows())
+def test_rows_compressed_against_each_other_come_back_byte_for_byte(found: list[Row]) -> None:
+    # A text with a line feed is none of ours: canonical JSON escapes it, and the marks of digests too.
+    found = [row for row in found if row.entry.isprintable()]
+    known: Known | None = None
+    written = []
+    for number, row in enumerate(found, 1):
+        folded = fold(row, number, known)
+        known = folded.known
+        written.append(folded)
+    before: Known | None = None
+    for row, folded in zip(found, written, strict=True):
+        again, text = unfold(folded.packed, before)
+        assert (again, text) == (row, folded.known.text)
+        before = folded.known
+
+
+def test_every_group_begins_with_a_row_that_stands_alone() -> None:
+    known: Known | None = None
+    frames = []
+    for number in range(1, 2 * hot.GROUP + 2):
+        known = fold(Row(f'{{"number":{number}}}'), number, known).known
+        frames.append(known.frame)
+    assert sorted(set(frames)) == [1, hot.GROUP + 1, 2 * hot.GROUP + 1]
+
+
+@given(st.lists(st.dictionaries(st.integers(0, 9), SCALAR | NUMBERS, min_size=1), min_size=1, max_size=6))
+def test_columns_come_back_with_their_types(found: list[dict[int, object]]) -> None:
+    columns = [dict(sorted(column.items())) for column in found]
+    writer = Writer()
+    write_columns(columns, writer)
+    again = read_columns([list(column) for column in columns], Reader(bytes(writer.data)))
+    for column, other in zip(columns, again, strict=True):
+        assert list(column) == list(other)
+        assert all(same(value, other[row]) for row, value in column.items())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, 1.0), (1, True), (0, False), (0.0, -0.0), (None, False), ([1], [1.0])]
+)
+def test_values_that_python_takes_for_equal_are_different_json(one: object, other: object) -> None:
+    assert not same(one, other)
+    assert json.dumps(one) != json.dumps(other)
+
+
+def decided(ticks: int) -> list[Row]:
+    found: list[Row] = []
+    for tick in range(1, ticks + 1):
+        load = [float(17 * at % 23) for at in range(tick, tick + 120)]
+        inputs = canonical_json({"load": load, "now_s": 10.0 * tick, "tick": tick})
+        action = Action.APPLY if tick % 50 == 0 else Action.HOLD
+        decision: Decision = replace(
+            a_decision(tick, action=action),
+            at=f"2026-11-24T{tick // 360 % 24:02d}:{tick // 6 % 60:02d}:{tick % 6}0+00:00",
+            inputs=inputs,
+            inputs_digest=digest(inputs),
+        )
+        text = DECISION.text(decision)
+        before = found[-1].digest if found else ""
+        found.append(Row(of_decision(decision, digest(text)).text(tick, tick, before), text))
+    return found
+
+
+def test_what_repeats_takes_no_room() -> None:
+    found = decided(512)
+    plain = sum(len(row.entry) + len(row.decision or "") for row in found)
+    assert plain / len(found) > 2000
+    # Of each row only its load's newest rate, its time and its tick are new, and they follow a rule.
+    assert len(pack(found)) / len(found) < 8
+    known: Known | None = None
+    sizes = []
+    for number, row in enumerate(found, 1):
+        folded = fold(row, number, known)
+        known = folded.known
+        sizes.append(len(folded.packed))
+    assert sum(sizes) / len(sizes) < 200
+
+
+def test_a_decision_is_found_by_its_values() -> None:
+    packed = Packed(pack(decided(60)))
+    assert packed.values("0/tick") == list(range(1, 61))
+    assert packed.values("0/action").count("apply") == 1
+    assert packed.values("nowhere") == [None] * 60
+
+
+@given(st.data())
+def test_a_damaged_block_is_a_value_error_or_other_rows(data: st.DataObject) -> None:
+    block = bytearray(pack(decided(3)))
+    at = data.draw(st.integers(0, len(block) - 1))
+    block[at] ^= data.draw(st.integers(1, 255))
+    cut = data.draw(st.integers(1, len(block)))
+    try:
+        found = Packed(bytes(block[:cut])).rows()
+    except ValueError:
+        return
+    assert all(isinstance(row, Row) for row in found)
+
+
+def test_garbage_is_no_block() -> None:
+    for garbage in (b"", b"\x00", b"\x01", b"\x01garbage", b"\x02" + pack(decided(2))[1:]):
+        with pytest.raises(ValueError, match=r"it cannot be read|its format"):
+            Packed(garbage)
+    with pytest.raises(ValueError):
+        unfold(b"garbage", None)
