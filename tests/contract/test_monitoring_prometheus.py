@@ -171,7 +171,7 @@ def test_everything_that_was_said_is_there(prometheus: Prometheus) -> None:
 
     Only the loop and the API run here: no record on disk, no stream of events and no log are counted.
     """
-    elsewhere = ("ipa_record_", "ipa_event_streams", "ipa_log_lines")
+    elsewhere = ("ipa_record_", "ipa_store_", "ipa_event_streams", "ipa_log_lines")
     absent = [
         name
         for metric in table.METRICS
