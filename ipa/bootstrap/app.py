@@ -108,10 +108,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
         authenticators = authenticators_of(settings, store, clock, resources)
         pipelines = _chosen(found, options.names, store.given.all())
         check_carried(settings, pipelines, options.policy)
-        pipelines = {name: shaped(settings, pipeline) for name, pipeline in pipelines.items()}
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
+        pipelines = {name: shaped(settings, it, profiles[name]) for name, it in pipelines.items()}
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.

@@ -180,7 +180,8 @@ class Direct(ABC):
         """The pipeline as its file says."""
         from ipa.cli.plan import find_pipeline
 
-        return at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+        found = find_pipeline(unquote(name), self.settings.pipelines_dir)
+        return at_cluster(found, self._profiles(found))
 
     def _pipeline(self, name: str) -> Pipeline:
         found = self._of_file(name)

@@ -194,7 +194,7 @@ def problem_of(
     allocation = choice_of("--allocation", question.allocation, Allocation)
     pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
     problem = planning_problem(
-        change(_at(pipeline, question.at)),
+        _at(change(pipeline), profiles, question.at),
         profiles,
         rate_rps,
         objective=question.objective,
@@ -204,7 +204,7 @@ def problem_of(
     return problem, settings
 
 
-def _at(pipeline: Pipeline, at: str | None) -> Pipeline:
+def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
     """The pipeline as it runs there. UsageError where that is not known, or its file does not say how."""
     if at is None:
         return pipeline
@@ -217,7 +217,7 @@ def _at(pipeline: Pipeline, at: str | None) -> Pipeline:
             f"pipeline {pipeline.name!r} does not say how it runs on Seldon, so what it takes is not known",
             hint="Give it a `seldon:` section, or leave out --at.",
         )
-    return at_cluster(pipeline)
+    return at_cluster(pipeline, profiles)
 
 
 def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Problem, Plan]:

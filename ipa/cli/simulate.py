@@ -122,7 +122,7 @@ def as_served(
 
     on_cluster = target == "kubernetes"
     return SimSetup(
-        at_cluster(pipeline) if on_cluster else pipeline,
+        at_cluster(pipeline, profiles) if on_cluster else pipeline,
         profiles,
         rates_rps,
         forecast=ForecastSettings(

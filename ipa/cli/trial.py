@@ -52,7 +52,7 @@ class Trial:
 def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> Side:
     """What came of it. A pipeline that says how it runs on Seldon is planned and run as there."""
     target = "local" if pipeline.seldon is None else "kubernetes"
-    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline)
+    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
     plans = tuple(
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()

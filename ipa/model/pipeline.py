@@ -10,9 +10,12 @@ from types import MappingProxyType
 
 from ipa.model.errors import NotFoundError
 from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.profile import StageProfile
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+UNBATCHED = (1,)
+NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
 class AccuracyRule(StrEnum):
@@ -167,6 +170,16 @@ class CombineRule(StrEnum):
     MAX = "max"
 
 
+class OutputRows(StrEnum):
+    """How many rows a stage answers for one item.
+
+    `per-item`: one, so that rows count items. `varying`: more, fewer or none, as its output `fan_out` says.
+    """
+
+    PER_ITEM = "per-item"
+    VARYING = "varying"
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """Where a stage's input comes from.
@@ -198,6 +211,10 @@ class Stage:
     # The container's name in the SeldonDeployment; never changed, since renaming it makes a new Deployment.
     container: str = ""
     batch_timeout_s: float = 0.1
+    # None: `varying` where an edge to a stage after it has a fan-out other than 1, else `per-item`.
+    output_rows: OutputRows | None = None
+    # Why it runs without batching where the pipeline runs now (`at_cluster`), never what a file says.
+    unbatched: str = ""
 
     def limits(self, bounds: Bounds) -> StageBounds:
         """What holds for this stage: the tighter of its own bounds and those of the pipeline."""
@@ -206,7 +223,14 @@ class Stage:
         sizes = bounds.batch_sizes if own.batch_sizes is None else own.batch_sizes
         if sizes is not None and bounds.batch_sizes is not None:
             sizes = tuple(size for size in sizes if size in bounds.batch_sizes)
+        if self.unbatched:
+            sizes = UNBATCHED if sizes is None else tuple(size for size in sizes if size in UNBATCHED)
         return StageBounds(max(1, bounds.min_replicas, own.min_replicas or 1), min(most, default=None), sizes)
+
+    @property
+    def own_bounds(self) -> StageBounds:
+        """Its own bounds where the pipeline runs: with batch size 1 only if it must not batch there."""
+        return replace(self.bounds, batch_sizes=UNBATCHED) if self.unbatched else self.bounds
 
     def variant(self, name: str) -> Variant:
         """The variant of that name; NotFoundError names those there are."""
@@ -349,9 +373,69 @@ class Pipeline:
         return self.objectives[wanted]
 
 
-def at_cluster(pipeline: Pipeline) -> Pipeline:
-    """The pipeline as it runs on Seldon: what runs there beside its replicas counts within its bounds."""
-    return replace(pipeline, bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)))
+def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES) -> Pipeline:
+    """The pipeline as it runs on Seldon.
+
+    Cores that run there beside its replicas count within its bounds. Stages that MLServer would answer
+    wrongly in batches (`unbatched_stages`) have batch size 1 only.
+    """
+    why = unbatched_stages(pipeline, profiles)
+    return replace(
+        pipeline,
+        bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
+        stages=tuple(
+            replace(stage, unbatched=why[stage.name]) if stage.name in why else stage
+            for stage in pipeline.stages
+        ),
+    )
+
+
+def unbatched_stages(
+    pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES
+) -> Mapping[str, str]:
+    """The stages that must not batch in one SeldonDeployment (shape single), each with the reason.
+
+    MLServer hands the rows of a batch's answer out by the rows that each request brought, counted on the last
+    of its inputs. So a stage with other output rows gives one request the rows of another, and so does the
+    stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue of shape
+    split counts by `fan_out` itself.
+    """
+    if pipeline.seldon is None or pipeline.seldon.shape is Shape.SPLIT:
+        return {}
+    found: dict[str, str] = {}
+    # What a router without variants, or one that only routes, passes on is what it was given.
+    varying: dict[str, str] = {}
+    for stage in pipeline.stages:
+        senders = [varying[edge.parent] for edge in stage.after if edge.parent in varying]
+        own = _varying_rows(pipeline, stage, profiles)
+        if own:
+            varying[stage.name] = stage.name
+        elif senders and stage.kind is StageKind.ROUTER:
+            varying[stage.name] = senders[0]
+        if not stage.variants:
+            continue
+        if stage.unbatched or own:
+            found[stage.name] = stage.unbatched or own
+        elif senders:
+            found[stage.name] = f"it is given the fan_out of stage {senders[0]!r} as an input"
+    return found
+
+
+def _varying_rows(pipeline: Pipeline, stage: Stage, profiles: Mapping[str, StageProfile]) -> str:
+    """Why the stage's answer may have other rows than its input; empty where it has the same."""
+    profile = profiles.get(stage.name)
+    for variant in profile.variants if profile else ():
+        if variant.has_varying_rows and variant.rows_per_item is not None:
+            least, most = variant.rows_per_item
+            return f"its profile has {least} to {most} rows for an item of variant {variant.variant!r}"
+    if stage.output_rows is not None:
+        return "its output_rows are varying" if stage.output_rows is OutputRows.VARYING else ""
+    fan_outs = [edge.fan_out for each in pipeline.stages for edge in each.after if edge.parent == stage.name]
+    for fan_out in fan_outs:
+        values = sorted(set(fan_out.values())) if isinstance(fan_out, Mapping) else [fan_out]
+        if values != [1.0]:
+            return f"its fan_out is {' to '.join(f'{value:g}' for value in (values[0], *values[1:][-1:]))}"
+    return ""
 
 
 def _overhead(pipeline: Pipeline) -> Overhead:

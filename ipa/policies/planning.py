@@ -118,8 +118,9 @@ def _stage_problem(stage: Stage, points: tuple[OperatingPoint, ...]) -> StagePro
         batch_timeout_s=stage.batch_timeout_s,
         kind=stage.kind,
         combine=stage.combine,
-        bounds=stage.bounds,
+        bounds=stage.own_bounds,
         pin=stage.pin,
+        unbatched=stage.unbatched,
     )
 
 
