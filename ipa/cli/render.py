@@ -61,13 +61,13 @@ def register(app: typer.Typer) -> None:
 
 
 def rendered(name: str, settings: Settings) -> Pipeline:
-    """The pipeline as it runs on a cluster, by its profiles where it has any."""
+    """The pipeline as it runs on a cluster, by its profiles where these can be used."""
     from ipa.adapters.files import load_profiles
 
     found = find_pipeline(name, settings.pipelines_dir)
     try:
         profiles = load_profiles(settings.profiles_dir, found.name)
-    except NotFoundError:
+    except (InputError, NotFoundError):
         profiles = {}
     return at_cluster(found, profiles)
 
