@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
+import typer
+
 from ipa.api.bodies import checked_configs
 from ipa.api.live import live_state
 from ipa.api.views import DecisionPage, record_view, status_view
@@ -25,6 +27,7 @@ from ipa.model.parts import parts_of
 from ipa.model.pipeline import Pipeline, at_cluster
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.row_counts import unbatched_notes
 from ipa.settings import Settings
 
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
@@ -225,6 +228,8 @@ class Direct(ABC):
                 f"--rate is needed: nothing at {self.at} tells the load to plan for",
                 hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
             )
+        for note in unbatched_notes(pipeline):
+            typer.echo(f"note: {note}", err=True)
         plan = plan_pipeline(
             pipeline,
             load_profiles(self.settings.profiles_dir, pipeline.name),
