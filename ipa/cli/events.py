@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import typer
 from ipa.cli import completing
 from ipa.cli.output import OUTPUT, Output, show
 from ipa.cli.remote import AT
-from ipa.model.errors import InputError, UnavailableError, UsageError
+from ipa.model.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from ipa.cli.source import Source
@@ -147,15 +146,9 @@ def parsed(lines: Iterable[str]) -> Iterator[Event]:
 
 
 def _lines_of(path: Path) -> Iterator[str]:
-    with ExitStack() as opened:
-        if str(path) == "-":
-            yield from sys.stdin
-            return
-        try:
-            lines = opened.enter_context(path.open(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        yield from lines
+    from ipa.adapters.files.reading import lines_of
+
+    yield from sys.stdin if str(path) == "-" else lines_of(path)
 
 
 def _anchors(given: Iterable[str]) -> dict[str, Any]:

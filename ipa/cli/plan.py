@@ -273,11 +273,12 @@ def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
     NotFoundError names the pipelines there are.
     """
     from ipa.adapters.files import load_pipeline
+    from ipa.adapters.files.reading import is_file
 
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = pipelines_dir / name / "pipeline.yaml"
-        if not path.is_file():
+        if not is_file(path):
             known = sorted(file.parent.name for file in pipelines_dir.glob("*/pipeline.yaml"))
             raise NotFoundError(
                 f"there is no pipeline {name!r} in {pipelines_dir}",

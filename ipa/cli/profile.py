@@ -98,7 +98,7 @@ def profile(
     cores: str = typer.Option(DEFAULT_CORES, help="Cores of a replica."),
     repeats: int = typer.Option(measure.Effort().repeats, min=1, help="Batches a point, at most."),
     budget: float = typer.Option(measure.Effort().budget_s, help="Seconds a point, about."),
-    seed: int = typer.Option(1, help="Seed of the workload."),
+    seed: int = typer.Option(1, min=0, help="Seed of the workload."),
     folder: Path | None = typer.Option(None, "--folder", help="Write into this folder, a file a stage."),
     write: bool = typer.Option(False, "--write", help="Write into the profiles of the pipeline."),
     output: Output = OUTPUT,

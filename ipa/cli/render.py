@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +109,9 @@ def shares_in(data: Any, path: Path | str) -> tuple[StageConfig, ...]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    from ipa.adapters.files.reading import read_json
+
+    return read_json(path)
 
 
 def configs_in(data: Any, path: Path | str, where: str = "") -> tuple[StageConfig, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -42,7 +41,7 @@ def simulate(
     policy: str | None = typer.Option(
         None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
     ),
-    seed: int = typer.Option(0, help="of arrivals and service times: equal seeds, equal runs"),
+    seed: int = typer.Option(0, min=0, help="of arrivals and service times: equal seeds, equal runs"),
     repeats: int = typer.Option(
         1, min=1, max=20, help="run with so many seeds, --seed and those that follow: means ± intervals"
     ),
@@ -139,12 +138,13 @@ def as_served(
 
 def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
     """The rates by the second of a named workload or of a trace file; UsageError where none are left."""
+    from ipa.adapters.files.reading import is_file
     from ipa.adapters.files.traces import read_trace
     from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
     if workload in WORKLOADS:
         rates = tuple(float(rate) for rate in workload_rates(workload))
-    elif Path(workload).is_file():
+    elif is_file(Path(workload)):
         rates = tuple(rate or 0.0 for rate in read_trace(Path(workload), zeros_are_gaps=False))
     else:
         known = ", ".join(WORKLOADS)
@@ -170,12 +170,9 @@ def guards_of(given: Settings) -> GuardSettings:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The JSON object in the file; NotFoundError, or InputError where it is none."""
-    if not path.is_file():
-        raise NotFoundError(f"there is no file {path}")
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    from ipa.adapters.files.reading import read_json
+
+    found = read_json(path)
     if not isinstance(found, dict):
         raise InputError(
             f"{path} holds no JSON object", hint="Give one `settings` object of the published runs."

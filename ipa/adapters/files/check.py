@@ -11,7 +11,8 @@ from ipa.adapters.files.document import Document, Pointer
 from ipa.adapters.files.guardrails import read_guardrails
 from ipa.adapters.files.pipelines import FILE_NAME, read_pipeline
 from ipa.adapters.files.profiles import read_profile
-from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.adapters.files.reading import opened
+from ipa.model.errors import InputError, IpaError, NotFoundError, Problem
 from ipa.model.guardrails import Guardrails
 from ipa.model.pipeline import OutputRows, Pipeline, Stage
 from ipa.model.profile import StageProfile
@@ -78,10 +79,12 @@ def _kind(path: Path) -> str:
 
 def _head(path: Path) -> str:
     """The beginning of a file, where its kind stands; empty where it cannot be read."""
-    if not path.is_file():
+    try:
+        with opened(path) as stream:
+            return stream.read(4096).decode("utf-8", errors="replace")
+    except (IpaError, OSError):
+        # What is wrong with it is told by whoever reads it whole.
         return ""
-    with path.open("rb") as stream:
-        return stream.read(4096).decode("utf-8", errors="replace")
 
 
 def _check(path: Path, kind: str) -> Checked:

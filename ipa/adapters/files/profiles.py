@@ -55,7 +55,7 @@ def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
     if not _NAME.fullmatch(pipeline):
         raise InputError(f"{pipeline!r} is not the name of a pipeline")
     home = folder / pipeline
-    if not home.is_dir():
+    if not _is_folder(home):
         raise NotFoundError(
             f"there are no profiles of {pipeline!r} in {folder}",
             hint=f"Measure them with `ipa profile {pipeline}`, or set profiles_dir.",
@@ -76,6 +76,13 @@ def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
     if problems:
         raise InputError(f"{home} has profiles that cannot be used", problems=problems)
     return profiles
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _profile(data: Mapping[str, Any]) -> StageProfile:
