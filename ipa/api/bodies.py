@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ipa.control.ports import Freeze, StagePin
 from ipa.control.said import WEEK
@@ -28,6 +28,7 @@ LatencyS = Annotated[float, Field(ge=1e-6, le=1e6, strict=True, allow_inf_nan=Fa
 Weight = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+EARLIEST_YEAR, LATEST_YEAR = 1969, 2201
 
 
 def _as_text(value: object) -> object:
@@ -48,7 +49,14 @@ def at_most(most: int) -> BeforeValidator:
     return BeforeValidator(checked)
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
+def _in_utc(at: datetime) -> datetime:
+    """The moment in UTC; years that arithmetic with it could leave are refused."""
+    if not EARLIEST_YEAR < at.year < LATEST_YEAR:
+        raise ValueError(f"a moment is of a year from {EARLIEST_YEAR + 1} to {LATEST_YEAR - 1}")
+    return at.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_text), AfterValidator(_in_utc)]
 Person = Annotated[str, Field(max_length=253)]
 # Of stages, variants, objectives, decisions: as long as a Kubernetes name may be.
 Name = Annotated[str, Field(max_length=253)]

@@ -27,6 +27,7 @@ from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leading import leadership_of
 from ipa.bootstrap.loops import inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.roster import Roster
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.telling import telling, webhook_of
@@ -98,6 +99,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy), InfeasibleError (the
     start rate), ConfigurationError, UnavailableError.
     """
+    check_settings(settings)
     found = load_pipelines(settings.pipelines_dir)
     stop = StopSignal()
     clock = clock_of(options, stop)
