@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ipa.simulate.run import SimSetup
 
 TARGETS = ("local", "kubernetes")
+# A request takes some 100 bytes while it is simulated.
+MOST_REQUESTS = 1e8
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +48,7 @@ def simulate(
         1, min=1, max=20, help="run with so many seeds, --seed and those that follow: means ± intervals"
     ),
     objective: str | None = OBJECTIVE,
-    minutes: float | None = typer.Option(None, help="of the workload; all of it without"),
+    minutes: float | None = typer.Option(None, min=0.0, help="of the workload; all of it without"),
     times: float = typer.Option(1.0, min=0.0, help="multiplies the workload's rates"),
     spacing: str | None = typer.Option(
         None, help="of the requests of a second: poisson, even or burst; poisson, with --settings burst"
@@ -155,7 +157,14 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
         rates = rates[: max(round(60 * minutes), 0)]
     if not rates:
         raise UsageError(f"nothing of the workload {workload!r} is left to simulate")
-    return tuple(times * rate for rate in rates)
+    scaled = tuple(times * rate for rate in rates)
+    if sum(scaled) > MOST_REQUESTS:
+        raise UsageError(
+            f"--times {times:g} makes {sum(scaled):.3g} requests of the workload; at most {MOST_REQUESTS:g} "
+            "are simulated",
+            hint="Take a smaller factor, or fewer --minutes.",
+        )
+    return scaled
 
 
 def guards_of(given: Settings) -> GuardSettings:
