@@ -276,7 +276,7 @@ def _fault(name: str, value: Any) -> str:
 def _number_fault(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "is not finite"
     least, most = next(found for suffix, found in RANGES.items() if name.endswith(suffix))
     if name in FROM_ZERO:
@@ -310,6 +310,9 @@ IGNORED = frozenset(
     {
         "IPA_AT",
         "IPA_TOKEN",
+        "IPA_FAULT_REQUESTS",
+        "IPA_FAULT_SEEDS",
+        "IPA_HOSTILE_VALUES",
         "IPA_TEST_KUBECONFIG",
         "IPA_SHARED_DATA",
         "IPA_TEST_POSTGRES_URL",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("local", "kubernetes")
 # A request takes some 100 bytes while it is simulated.
-MOST_REQUESTS = 1e8
+MOST_REQUESTS = 2e7
 
 
 def register(app: typer.Typer) -> None:
