@@ -27,7 +27,7 @@ from ipa.api.jobs import LONGEST_S
 from ipa.api.ran import result_of, run_of, run_over, seed_of, told
 from ipa.control.guards import GuardSettings
 from ipa.model.errors import IpaError
-from ipa.model.pipeline import at_cluster
+from ipa.model.on_seldon import at_cluster
 from ipa.model.profile import StageProfile
 from ipa.report.run import Run
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings

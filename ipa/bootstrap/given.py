@@ -20,7 +20,8 @@ from ipa.bootstrap.worlds import check_carried
 from ipa.control.clock import StopSignal
 from ipa.control.loop import ControlLoop, Hook, World
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 
 

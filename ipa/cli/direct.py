@@ -23,8 +23,9 @@ from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.on_seldon import at_cluster
 from ipa.model.parts import parts_of
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import unbatched_notes

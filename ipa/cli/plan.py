@@ -15,7 +15,8 @@ from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import Step, progress
 from ipa.model.errors import DeadlineError, InfeasibleError, NotFoundError, UsageError
 from ipa.model.exits import ExitCode
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings

@@ -9,8 +9,9 @@ import typer
 
 from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, Question, find_pipeline, plans
 from ipa.model.errors import InfeasibleError, InputError, NotFoundError, Problem, UsageError
+from ipa.model.on_seldon import at_cluster
 from ipa.model.parts import with_share
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.row_counts import unbatched_notes
 from ipa.settings import Settings

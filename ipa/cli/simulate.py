@@ -116,7 +116,7 @@ def as_served(
     target: str,
 ) -> SimSetup:
     """A run of the loop with the service's settings; `target` is one of TARGETS."""
-    from ipa.model.pipeline import at_cluster
+    from ipa.model.on_seldon import at_cluster
     from ipa.simulate.cluster import KUBERNETES, ClusterSettings
     from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
     from ipa.simulate.run import ForecastSettings, SimSetup

@@ -10,7 +10,8 @@ import numpy as np
 from ipa.cli.simulate import as_served
 from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import Figures
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.frontier import frontier

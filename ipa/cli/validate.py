@@ -82,7 +82,7 @@ def _values(checked: Checked) -> dict[str, Any]:
 
 def notes_of(checked: Checked) -> list[str]:
     """What the pipeline's owner should know of how it runs on Seldon."""
-    from ipa.model.pipeline import at_cluster
+    from ipa.model.on_seldon import at_cluster
     from ipa.model.row_counts import unbatched_notes
 
     return [] if checked.pipeline is None else unbatched_notes(at_cluster(checked.pipeline, checked.measured))

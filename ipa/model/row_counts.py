@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ipa.model.pipeline import Pipeline, Stage, unbatched_stages
+from ipa.model.on_seldon import unbatched_stages
+from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.plan import StageConfig
 
 REMEDY = (

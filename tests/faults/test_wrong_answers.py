@@ -35,6 +35,7 @@ from ipa.cli.main import run
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import InputError
+from ipa.model.on_seldon import at_cluster, unbatched_stages
 from ipa.model.parts import with_share
 from ipa.model.pipeline import (
     OutputRows,
@@ -46,9 +47,7 @@ from ipa.model.pipeline import (
     Sla,
     Stage,
     Variant,
-    at_cluster,
     chain,
-    unbatched_stages,
 )
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile

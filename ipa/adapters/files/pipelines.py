@@ -14,6 +14,7 @@ from ipa.adapters.files.meaning import check_pipeline
 from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.adapters.files.structure import check_structure
 from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.on_seldon import unbatched_stages
 from ipa.model.pipeline import (
     AccuracyRule,
     Bounds,
@@ -32,7 +33,6 @@ from ipa.model.pipeline import (
     Stage,
     StageBounds,
     Variant,
-    unbatched_stages,
 )
 from ipa.model.row_counts import batch_fault
 
