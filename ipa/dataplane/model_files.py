@@ -75,10 +75,11 @@ def _own_bytes(path: Path, remedy: str) -> bytes:
         raise NotFoundError(f"{path} does not exist", hint=remedy) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", hint=remedy) from error
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is not a file", hint=remedy)
     with os.fdopen(handle, "rb") as stream:
-        about = os.fstat(stream.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise InputError(f"{path} is not a file", hint=remedy)
         if about.st_uid not in (0, os.geteuid()) or about.st_mode & OTHERS_WRITE:
             raise InputError(
                 f"{path} is not loaded: it belongs to user {about.st_uid} with mode "

@@ -64,9 +64,7 @@ def _fitted(asked: _Asked) -> StageProblem:
 def check_rate(rate_rps: float) -> None:
     """Return where a plan can be asked for this rate; UsageError where it is beyond what is ever offered."""
     if not LEAST_RPS <= rate_rps <= MOST_RPS:
-        raise UsageError(
-            f"the rate (--rate) must be from {LEAST_RPS:g} to {MOST_RPS:g} rps, not {rate_rps:g}"
-        )
+        raise UsageError(f"the rate (--rate) must be above 0 and at most {MOST_RPS:g} rps, not {rate_rps:g}")
 
 
 def planning_problem(

@@ -143,7 +143,11 @@ def check_within(path: Path, folder: Path) -> None:
 
 def read_text(path: Path) -> str:
     """The text of a file; NotFoundError where there is none, InputError where it is no UTF-8 of fair size."""
-    raw = read_bytes(path, MAX_BYTES)
+    try:
+        raw = read_bytes(path, MAX_BYTES)
+    except InputError as error:
+        problem = Problem(error.message.removeprefix(f"{path} "), str(path), 1, 1)
+        raise InputError(error.message, hint=error.hint, problems=[problem]) from error
     document = Document(str(path), None)
     try:
         text = raw.decode("utf-8-sig")

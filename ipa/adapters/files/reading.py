@@ -40,9 +40,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise NotFoundError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is not a file", hint="Give a regular file: no folder, device or pipe.")
     with os.fdopen(handle, "rb", buffering=0) as raw:
-        if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
-            raise InputError(f"{path} is not a file", hint="Give a regular file: no folder, device or pipe.")
         yield raw
 
 
@@ -61,15 +62,17 @@ def read_bytes(path: Path, most_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_utf8(path: Path, most_bytes: int = MAX_BYTES) -> str:
-    """The text of the file. Errors as `read_bytes`; InputError also where it is no UTF-8."""
+    """The text of a file that an option names; InputError where it is missing, too large or no UTF-8."""
     try:
         return read_bytes(path, most_bytes).decode("utf-8")
+    except NotFoundError as error:
+        raise InputError(f"{path} cannot be read: it does not exist") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: byte {error.start}; save it as UTF-8") from error
 
 
 def read_json(path: Path, most_bytes: int = MAX_BYTES) -> Any:
-    """The values in a JSON file. Errors as `read_utf8`; InputError also where it is no JSON."""
+    """The values in a JSON file; InputError as `read_utf8`, and where it is no JSON."""
     try:
         return json.loads(read_utf8(path, most_bytes))
     except (ValueError, RecursionError) as error:
@@ -78,7 +81,9 @@ def read_json(path: Path, most_bytes: int = MAX_BYTES) -> Any:
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """The lines of a file of any length. Errors as `read_utf8`, of a line that is too long."""
+    """The lines of a file of any length; InputError as `read_utf8`, and of a line that is too long."""
+    if not path.exists():
+        raise InputError(f"{path} cannot be read: it does not exist")
     with opened(path) as raw, os.fdopen(os.dup(raw.fileno()), "rb") as lines:
         number = 0
         while True:
