@@ -321,6 +321,5 @@ IGNORED = frozenset(
         "IPA_TEST_IMAGE",
         "IPA_TEST_SPLIT_IMAGE",
         "IPA_TEST_TIMEOUT_S",
-        "IPA_FAULT_SEEDS",
     }
 )

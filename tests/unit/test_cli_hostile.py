@@ -222,8 +222,8 @@ def test_paths(path: Verb, option: str, hostile: tuple[str, ...], capsys: pytest
         (["simulate", "video", "--minutes", "nan"], 64, "--minutes"),
         (["simulate", "video", "--times", "1e9"], 64, "--times"),
         (["plan", "video", "--rate", "1e11"], 64, "--rate"),
-        (["validate", "/proc/self/mem"], 65, "/proc/self/mem cannot be read"),
-        (["validate", "/dev/zero"], 65, "/dev/zero is not a file"),
+        (["validate", "/proc/self/mem"], 65, "/proc/self/mem:1:1: this cannot be read"),
+        (["validate", "/dev/zero"], 65, "/dev/zero:1:1: this is not a file"),
         (["audit", "--check", "/dev/zero"], 65, "/dev/zero is not a file"),
         (["render", "video", "--plan", "/proc/self/environ"], 65, "/proc/self/environ is not JSON"),
     ],
@@ -241,6 +241,8 @@ def test_what_once_ended_in_a_traceback(
 )
 def test_settings_that_are_numbers(name: str) -> None:
     default = getattr(Settings(), name)
+    # What it is without being set may also be said.
+    assert getattr(Settings.from_env({f"IPA_{name.upper()}": str(default)}), name) == default
     _, most = next(found for suffix, found in RANGES.items() if name.endswith(suffix))
     wrong = (*NEVER_NUMBERS, "-1", "-0.5", "x", "", "1e-320", f"{most * 10:.0f}")
     for value in () if isinstance(default, bool) else wrong:

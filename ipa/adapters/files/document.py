@@ -146,7 +146,7 @@ def read_text(path: Path) -> str:
     try:
         raw = read_bytes(path, MAX_BYTES)
     except InputError as error:
-        problem = Problem(error.message.removeprefix(f"{path} "), str(path), 1, 1)
+        problem = Problem(error.message.replace(f"{path} ", "this ", 1), str(path), 1, 1)
         raise InputError(error.message, hint=error.hint, problems=[problem]) from error
     document = Document(str(path), None)
     try:
