@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ipa.model.errors import ConfigurationError, Problem
+from ipa.model.errors import ConfigurationError, Problem, UsageError
 
 PREFIX = "IPA_"
 
@@ -204,7 +204,8 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """The settings: `overrides` over environment over defaults.
 
-        ConfigurationError lists every IPA_ variable that is unknown (with the nearest name) or ill-typed.
+        ConfigurationError lists every IPA_ variable that is unknown (with the nearest name), ill-typed or out
+        of range; UsageError every override that is, as the option of its name.
         """
         env = os.environ if environ is None else environ
         known = {each.name: each for each in fields(cls)}
@@ -231,7 +232,15 @@ class Settings:
                 problems.append(Problem(f"{key}={text!r} {fault}"))
         if problems:
             raise ConfigurationError("the environment has settings that cannot be used", problems=problems)
-        values.update({name: value for name, value in overrides.items() if value is not None})
+        given = {name: value for name, value in overrides.items() if value is not None}
+        faults = [
+            Problem(f"--{name.replace('_', '-')} {value!r} {fault}")
+            for name, value in given.items()
+            if (fault := _fault(name, value))
+        ]
+        if faults:
+            raise UsageError("options that cannot be used", problems=faults)
+        values.update(given)
         return cls(**values)
 
 
@@ -245,7 +254,6 @@ CHOICES = {
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
 }
-MAY_BE_ZERO = frozenset({"tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 # Who can say who asks.
 AUTHENTICATORS = ("keys", "oidc", "kubernetes")
 
@@ -281,13 +289,34 @@ def _fault(name: str, value: Any) -> str:
 def _number_fault(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "is not finite"
-    if name in MAY_BE_ZERO:
-        return "" if value >= 0 else "is below 0"
-    if value <= 0:
+    least, most = next(found for suffix, found in RANGES.items() if name.endswith(suffix))
+    if name in FROM_ZERO:
+        least = 0
+    elif value <= 0:
         return "is not above 0"
-    return "is not below 1" if name == "forecast_quantile" and value >= 1 else ""
+    if name == "forecast_quantile" and value >= 1:
+        return "is not below 1"
+    if value < least:
+        return f"is below {least:g}"
+    return f"is above {most:g}" if value > most else ""
+
+
+# The least and the most of the numbers whose names end so. Intervals of a microsecond would spin; those of
+# years, and counts of billions, overflow clocks and memory.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    "_s": (0.001, 31 * 86_400),
+    "_days": (0.01, 36_500),
+    "_mb": (1, 1e7),
+    "_rps": (1e-6, 1e9),
+    "_ratio": (1e-9, 1e6),
+    "forecast_quantile": (1e-9, 1),
+    "": (1, 1e6),
+}
+# Port 0 is any that is free; 0 days and 0 MB keep all.
+FROM_ZERO = frozenset({"port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 
 
 # Not read by the service: by its clients (where it is, the token), by the tests and by make.
@@ -295,6 +324,9 @@ IGNORED = frozenset(
     {
         "IPA_AT",
         "IPA_TOKEN",
+        "IPA_FAULT_REQUESTS",
+        "IPA_FAULT_SEEDS",
+        "IPA_HOSTILE_VALUES",
         "IPA_TEST_KUBECONFIG",
         "IPA_SHARED_DATA",
         "IPA_TEST_POSTGRES_URL",
@@ -303,6 +335,5 @@ IGNORED = frozenset(
         "IPA_TEST_IMAGE",
         "IPA_TEST_SPLIT_IMAGE",
         "IPA_TEST_TIMEOUT_S",
-        "IPA_FAULT_SEEDS",
     }
 )

@@ -1,5 +1,7 @@
 # Router and queue of shape split: no planner, no solver. `ipa render` says which of the two a container runs.
-FROM python:3.12.12-slim-trixie AS build
+# By its digest: tools/images.sh passes it, and refuses a name that can be given other content.
+ARG BASE_IMAGE
+FROM ${BASE_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Without pip: it holds what its SBOM says and ipa.
 RUN python -m venv --without-pip /opt/ipa
@@ -13,7 +15,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && pip --python /opt/ipa/bin/python install --no-deps --no-index dist/*.whl
 COPY requirements/dataplane.cdx.json /opt/ipa/sbom.cdx.json
 
-FROM python:3.12.12-slim-trixie
+FROM ${BASE_IMAGE}
 COPY --from=build /opt/ipa /opt/ipa
 ENV PATH=/opt/ipa/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # In a pod its Service leads to it; on its own it listens to this machine only.

@@ -1,5 +1,7 @@
 # MLServer with the runtimes of one pipeline of this repository; the variant is in the container's environment.
-FROM python:3.12.12-slim-trixie AS build
+# By its digest: tools/images.sh passes it, and refuses a name that can be given other content.
+ARG BASE_IMAGE
+FROM ${BASE_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Without pip: it holds what its SBOM says and ipa.
 RUN python -m venv --without-pip /opt/ipa
@@ -13,7 +15,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && pip --python /opt/ipa/bin/python install --no-deps --no-index dist/*.whl
 COPY requirements/stage.cdx.json /opt/ipa/sbom.cdx.json
 
-FROM python:3.12.12-slim-trixie
+FROM ${BASE_IMAGE}
 ARG PIPELINE=ocr
 COPY --from=build /opt/ipa /opt/ipa
 WORKDIR /srv/stage

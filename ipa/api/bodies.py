@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ipa.control.ports import Freeze, StagePin
 from ipa.control.said import WEEK
@@ -17,6 +17,7 @@ from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.parts import in_order, parts_of, share_faults
 from ipa.model.pipeline import Bounds, Goal, Objective, Pin, Pipeline, StageBounds
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
+from ipa.model.row_counts import batch_fault
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
 
@@ -27,6 +28,7 @@ LatencyS = Annotated[float, Field(ge=1e-6, le=1e6, strict=True, allow_inf_nan=Fa
 Weight = Annotated[float, Field(ge=0, le=1e9, strict=True, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+EARLIEST_YEAR, LATEST_YEAR = 1969, 2201
 
 
 def _as_text(value: object) -> object:
@@ -47,7 +49,14 @@ def at_most(most: int) -> BeforeValidator:
     return BeforeValidator(checked)
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
+def _in_utc(at: datetime) -> datetime:
+    """The moment in UTC; years that arithmetic with it could leave are refused."""
+    if not EARLIEST_YEAR < at.year < LATEST_YEAR:
+        raise ValueError(f"a moment is of a year from {EARLIEST_YEAR + 1} to {LATEST_YEAR - 1}")
+    return at.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_text), AfterValidator(_in_utc)]
 Person = Annotated[str, Field(max_length=253)]
 # Of stages, variants, objectives, decisions: as long as a Kubernetes name may be.
 Name = Annotated[str, Field(max_length=253)]
@@ -255,7 +264,10 @@ def pin_problems(pipeline: Pipeline, name: str, pin: Pin) -> list[Problem]:
         message = f"stage {name!r} has no variant {pin.variant!r}; {_known(pin.variant, variants)}"
         problems.append(Problem(message, pointer="/variant"))
     sizes, least, most = limits.batch_sizes, limits.min_replicas or 1, limits.max_replicas
-    if pin.batch_size is not None and sizes is not None and pin.batch_size not in sizes:
+    if pin.batch_size is not None and pin.batch_size > 1 and stage.unbatched:
+        message = batch_fault(name, pin.batch_size, stage.unbatched)
+        problems.append(Problem(message, pointer="/batch_size"))
+    elif pin.batch_size is not None and sizes is not None and pin.batch_size not in sizes:
         message = f"batch size {pin.batch_size} is not one of {list(sizes)}"
         problems.append(Problem(message, pointer="/batch_size"))
     if pin.replicas is not None and (pin.replicas < least or (most is not None and pin.replicas > most)):
@@ -334,6 +346,7 @@ def _misnamed_part(pipeline: Pipeline, configs: Sequence[StageConfig], first: in
 def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]:
     bounds, problems = pipeline.bounds, []
     limits_of = {stage.name: stage.limits(bounds) for stage in pipeline.served}
+    unbatched = {stage.name: stage.unbatched for stage in pipeline.served if stage.unbatched}
     for index, config in enumerate(configs):
         where = f"/configs/{index}"
         limits = limits_of.get(config.stage, StageBounds())
@@ -341,7 +354,10 @@ def _beyond(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[Problem]
         if config.replicas < least or (most is not None and config.replicas > most):
             message = f"{config.replicas} replicas are outside {least} to {most or 'any'}"
             problems.append(Problem(message, pointer=f"{where}/replicas"))
-        if sizes is not None and config.batch_size not in sizes:
+        if config.batch_size > 1 and config.stage in unbatched:
+            message = batch_fault(config.stage, config.batch_size, unbatched[config.stage])
+            problems.append(Problem(message, pointer=f"{where}/batch_size"))
+        elif sizes is not None and config.batch_size not in sizes:
             message = f"batch size {config.batch_size} is not one of {list(sizes)}"
             problems.append(Problem(message, pointer=f"{where}/batch_size"))
     total = sum(config.total_cores for config in configs)

@@ -27,7 +27,7 @@ from ipa.api.jobs import LONGEST_S
 from ipa.api.ran import result_of, run_of, run_over, seed_of, told
 from ipa.control.guards import GuardSettings
 from ipa.model.errors import IpaError
-from ipa.model.pipeline import at_cluster
+from ipa.model.on_seldon import at_cluster
 from ipa.model.profile import StageProfile
 from ipa.report.run import Run
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
@@ -45,13 +45,14 @@ _PROFILES = TypeAdapter(list[StageProfile])
 def setup_of(spec: Mapping[str, Any]) -> SimSetup:
     """The run that a specification (`experiments.spec_of`) asks for. Errors: those of pipeline files."""
     pipeline = pipeline_from_mapping(spec["pipeline"])
-    profiles = _PROFILES.validate_python(spec["profiles"])
+    measured = _PROFILES.validate_python(spec["profiles"])
+    profiles = {profile.stage: profile for profile in measured}
     is_cluster = spec["target"] == "kubernetes"
     metrics = ON_CLUSTER if is_cluster else MetricsSettings()
     cluster = KUBERNETES if is_cluster else ClusterSettings()
     return SimSetup(
-        at_cluster(pipeline) if is_cluster else pipeline,
-        {profile.stage: profile for profile in profiles},
+        at_cluster(pipeline, profiles) if is_cluster else pipeline,
+        profiles,
         tuple(spec["rates_rps"]),
         policy=spec["policy"],
         objective=spec["objective"],

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.adapters.forecasting import Sight, sight_of
+from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
@@ -28,6 +29,7 @@ from ipa.bootstrap.identity import Identities, authenticators_of
 from ipa.bootstrap.leading import leadership_of
 from ipa.bootstrap.loops import inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.roster import Roster
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.telling import telling, webhook_of
@@ -99,6 +101,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
     InputError (files), NotFoundError (a pipeline by name), UsageError (target, policy), InfeasibleError (the
     start rate), ConfigurationError, UnavailableError.
     """
+    check_settings(settings)
     found = load_pipelines(settings.pipelines_dir)
     stop = StopSignal()
     clock = clock_of(options, stop)
@@ -109,10 +112,10 @@ def build(settings: Settings, options: ServeOptions) -> App:
         authenticators = authenticators_of(settings, store, clock, resources)
         pipelines = _chosen(found, options.names, store.given.all())
         check_carried(settings, pipelines, options.policy)
-        pipelines = {name: shaped(settings, pipeline) for name, pipeline in pipelines.items()}
         for pipeline in pipelines.values():
             store.records.resume(pipeline.name, pipeline.namespace)
         profiles = {name: _profiles(settings, store, pipeline) for name, pipeline in pipelines.items()}
+        pipelines = {name: shaped(settings, it, profiles[name]) for name, it in pipelines.items()}
         if options.mode is not None:
             _set_mode(store, pipelines, options.mode)
         # Before anything is started: a name that is wrong is said at once.
@@ -146,15 +149,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         maker = LoopMaker(settings, options, sight, world, leadership, hooks, stop)
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
-        watchers: Watchers | None = None
-        if client and events:
-            gap_s = WAKE_GAP_RATIO * settings.tick_s
-            watchers = Watchers(
-                client, pipelines.values(), lambda name: _wake(loops, (name,)), gap_s=gap_s, stop=stop
-            )
-            registry.register(KubeHealth(client, events, watchers.watchers))
-            watchers.start()
-            resources.callback(watchers.close)
+        watchers = _watching(client, events, pipelines, loops, settings.tick_s, registry, resources, stop)
         roster = Roster(
             pipelines,
             profiles,
@@ -191,6 +186,29 @@ def build(settings: Settings, options: ServeOptions) -> App:
             authenticators=authenticators,
             http=HttpMetrics(registry),
         )
+
+
+def _watching(
+    client: KubeClient | None,
+    events: KubeEvents | None,
+    pipelines: Mapping[str, Pipeline],
+    loops: Mapping[str, ControlLoop],
+    tick_s: float,
+    registry: CollectorRegistry,
+    resources: ExitStack,
+    stop: StopSignal,
+) -> Watchers | None:
+    """Watchers that bring a tick forward when the cluster changes; None where no cluster is written."""
+    if client is None or events is None:
+        return None
+    gap_s = WAKE_GAP_RATIO * tick_s
+    watchers = Watchers(
+        client, pipelines.values(), lambda name: _wake(loops, (name,)), gap_s=gap_s, stop=stop
+    )
+    registry.register(KubeHealth(client, events, watchers.watchers))
+    watchers.start()
+    resources.callback(watchers.close)
+    return watchers
 
 
 def _wake(loops: Mapping[str, ControlLoop], names: Sequence[str]) -> None:

@@ -20,7 +20,8 @@ from ipa.bootstrap.worlds import check_carried
 from ipa.control.clock import StopSignal
 from ipa.control.loop import ControlLoop, Hook, World
 from ipa.model.errors import NotFoundError
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
 
 
@@ -76,15 +77,15 @@ def makers_of(maker: LoopMaker, store: Store, catalogue: Catalogue, watchers: Wa
         loops=maker.both,
         unfit=lambda pipeline: unfit_here(settings, pipeline),
         profiles=lambda pipeline: _profiles(settings, store, pipeline),
-        shaped=lambda pipeline: shaped(settings, pipeline),
+        shaped=lambda pipeline, profiles: shaped(settings, pipeline, profiles),
         on_come=come,
         on_go=go,
     )
 
 
-def shaped(settings: Settings, pipeline: Pipeline) -> Pipeline:
+def shaped(settings: Settings, pipeline: Pipeline, profiles: Profiles) -> Pipeline:
     """The pipeline as it runs at the target."""
-    return at_cluster(pipeline) if settings.target == "kubernetes" else pipeline
+    return at_cluster(pipeline, profiles) if settings.target == "kubernetes" else pipeline
 
 
 def unfit_here(settings: Settings, pipeline: Pipeline) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -41,18 +41,10 @@ def leadership_of(
     """The part this replica takes in the election, not yet started; None where there is none."""
     if not elects(settings):
         return None
-    in_pod = _in_pod(settings)
-    times = Times(settings.lease_s, settings.lease_renew_deadline_s, settings.lease_retry_s)
-    problems = [Problem(fault) for fault in times.faults()]
-    namespace = settings.lease_namespace
-    if settings.target != "kubernetes":
-        problems.append(Problem("IPA_LEADER_ELECTION=on needs the target kubernetes"))
-    elif not namespace and in_pod and POD_NAMESPACE.is_file():
-        namespace = POD_NAMESPACE.read_text(encoding="utf-8").strip()
-    elif not namespace:
-        problems.append(Problem("IPA_LEASE_NAMESPACE is needed outside of a pod"))
+    problems = [Problem(fault) for fault in election_faults(settings)]
     if problems:
         raise ConfigurationError("no leader can be elected with these settings", problems=problems)
+    namespace = settings.lease_namespace or POD_NAMESPACE.read_text(encoding="utf-8").strip()
     # A client of its own: renewals do not wait for what else the service asks, nor for its pushback. One call
     # that hangs leaves time for another before the deadline.
     limits = Limits(backoff=Backoff(longest_s=settings.lease_retry_s))
@@ -62,4 +54,19 @@ def leadership_of(
     name = settings.lease_identity or socket.gethostname()
     identity = f"{name}_{uuid.uuid4().hex[:8]}"
     place = LeasePlace(namespace, settings.lease_name or f"{settings.install}-serving")
-    return LeaseLeadership(client, place, identity, times, on_lead=on_lead)
+    return LeaseLeadership(client, place, identity, _times(settings), on_lead=on_lead)
+
+
+def election_faults(settings: Settings) -> Iterator[str]:
+    """What is wrong with the settings of the election."""
+    if not elects(settings):
+        return
+    yield from _times(settings).faults()
+    if settings.target != "kubernetes":
+        yield "IPA_LEADER_ELECTION=on needs the target kubernetes"
+    elif not settings.lease_namespace and not (_in_pod(settings) and POD_NAMESPACE.is_file()):
+        yield "IPA_LEASE_NAMESPACE is needed outside of a pod"
+
+
+def _times(settings: Settings) -> Times:
+    return Times(settings.lease_s, settings.lease_renew_deadline_s, settings.lease_retry_s)

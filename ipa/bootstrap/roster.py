@@ -90,7 +90,7 @@ class Makers:
     loops: Callable[[Pipeline, Profiles], tuple[ControlLoop, ControlLoop | None]]
     unfit: Callable[[Pipeline], str]
     profiles: Callable[[Pipeline], Profiles]
-    shaped: Callable[[Pipeline], Pipeline] = lambda pipeline: pipeline
+    shaped: Callable[[Pipeline, Profiles], Pipeline] = lambda pipeline, profiles: pipeline
     on_come: Callable[[Pipeline], None] = lambda pipeline: None
     on_go: Callable[[Pipeline], None] = lambda pipeline: None
 
@@ -275,8 +275,8 @@ class Roster:
 
     def _made(self, pipeline: Pipeline) -> _Made:
         """All that can fail, before anything is changed."""
-        shaped = self.makers.shaped(pipeline)
-        profiles = self.makers.profiles(shaped)
+        profiles = self.makers.profiles(pipeline)
+        shaped = self.makers.shaped(pipeline, profiles)
         missing = ", ".join(stage.name for stage in shaped.served if stage.name not in profiles)
         unfit = self.makers.unfit(shaped) or (f"there is no profile of {missing}" if missing else "")
         if unfit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 from prometheus_client import CollectorRegistry
 
+from ipa.adapters.files.reading import read_utf8
 from ipa.adapters.metrics.figures import record_figures, webhook_figures
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store
@@ -16,9 +18,10 @@ from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of
 from ipa.adapters.webhook.webhook import Receiver, Webhook
 from ipa.control.ports import Leadership
-from ipa.model.errors import ConfigurationError, Problem
+from ipa.model.errors import ConfigurationError, IpaError, Problem
 from ipa.settings import Settings
 
+MOST_SECRET_BYTES = 4096
 HOW_TO_SIGN = 'echo "whsec_$(openssl rand -base64 32)" makes a secret.'
 
 
@@ -26,14 +29,10 @@ def webhook_of(settings: Settings, store: Store, feed: Feed, leadership: Leaders
     """The webhook, not yet started; None without a URL. ConfigurationError lists all that is wrong."""
     if not settings.webhook_url:
         return None
-    problems = _url_problems(settings.webhook_url)
-    key = b""
-    try:
-        key = secret_of(_secret(settings))
-    except (ValueError, OSError) as error:
-        problems.append(Problem(f"the secret {error}"))
+    problems = [Problem(fault) for fault in webhook_faults(settings)]
     if problems:
-        raise ConfigurationError("the webhook cannot be used", hint=HOW_TO_SIGN, problems=problems)
+        raise ConfigurationError("the webhook cannot be used", problems=problems)
+    key = secret_of(_secret(settings))
     sender = Sender(
         settings.webhook_url,
         timeout_s=settings.webhook_timeout_s,
@@ -50,6 +49,17 @@ def webhook_of(settings: Settings, store: Store, feed: Feed, leadership: Leaders
     return Webhook(feed, store, sender, receiver, leading=leadership.leading)
 
 
+def webhook_faults(settings: Settings) -> Iterator[str]:
+    """What is wrong with the settings of the webhook."""
+    if not settings.webhook_url:
+        return
+    yield from _url_faults(settings.webhook_url)
+    try:
+        secret_of(_secret(settings))
+    except (ValueError, IpaError) as error:
+        yield f"the secret of the webhook {error}; {HOW_TO_SIGN}"
+
+
 def telling(
     webhook: Webhook | None, store: Store, registry: CollectorRegistry, resources: ExitStack
 ) -> Webhook | None:
@@ -61,20 +71,19 @@ def telling(
     return webhook
 
 
-def _url_problems(url: str) -> list[Problem]:
+def _url_faults(url: str) -> Iterator[str]:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  raises where it is none
     except ValueError as error:
-        return [Problem(f"IPA_WEBHOOK_URL cannot be read: {error}")]
-    problems = []
+        yield f"IPA_WEBHOOK_URL cannot be read: {error}"
+        return
     if parts.scheme not in ("http", "https"):
-        problems.append(Problem(f"IPA_WEBHOOK_URL: the scheme {parts.scheme!r} is neither http nor https"))
+        yield f"IPA_WEBHOOK_URL: the scheme {parts.scheme!r} is neither http nor https"
     if not parts.hostname:
-        problems.append(Problem("IPA_WEBHOOK_URL names no host"))
+        yield "IPA_WEBHOOK_URL names no host"
     if parts.username is not None or parts.password is not None:
-        problems.append(Problem("IPA_WEBHOOK_URL holds a password, which it would show; events are signed"))
-    return problems
+        yield "IPA_WEBHOOK_URL holds a password, which it would show; events are signed"
 
 
 def _secret(settings: Settings) -> str:
@@ -83,4 +92,4 @@ def _secret(settings: Settings) -> str:
         raise ValueError("is in neither or both of IPA_WEBHOOK_SECRET and IPA_WEBHOOK_SECRET_FILE")
     if settings.webhook_secret:
         return settings.webhook_secret
-    return Path(settings.webhook_secret_file).read_text(encoding="utf-8").strip()
+    return read_utf8(Path(settings.webhook_secret_file), MOST_SECRET_BYTES).strip()

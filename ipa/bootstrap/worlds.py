@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -106,14 +106,8 @@ def kube_client_of(settings: Settings, resources: ExitStack) -> KubeClient | Non
 
 def through_gitops(settings: Settings, cluster: Workload, decisions: DecisionLog) -> Workload:
     """The cluster, only read; what a GitOps tool takes from is written. ConfigurationError lists faults."""
-    problems = [Problem(f"IPA_GITOPS_PATH: {fault}") for fault in paths_faults(settings.gitops_path)]
-    if settings.target != "kubernetes":
-        problems.append(Problem("IPA_ACTUATION=gitops needs the target kubernetes"))
+    problems = [Problem(fault) for fault in gitops_faults(settings)]
     folder = Path(settings.gitops_dir)
-    if not settings.gitops_dir or not folder.is_dir():
-        problems.append(Problem(f"IPA_GITOPS_DIR {settings.gitops_dir!r} is no folder"))
-    if settings.gitops_remote and not settings.gitops_branch:
-        problems.append(Problem("IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"))
     if problems:
         raise ConfigurationError("nothing can be written for a GitOps tool so", problems=problems)
     manifests: Manifests = Folder(folder)
@@ -121,6 +115,19 @@ def through_gitops(settings: Settings, cluster: Workload, decisions: DecisionLog
         branch = Branch(settings.gitops_branch, settings.gitops_remote, settings.gitops_author)
         manifests = Repository(folder, branch, settings.gitops_timeout_s)
     return GitOpsWorkload(cluster, manifests, settings.gitops_path, decisions.decision)
+
+
+def gitops_faults(settings: Settings) -> Iterator[str]:
+    """What is wrong with the settings of the GitOps mode."""
+    if settings.actuation != "gitops":
+        return
+    yield from (f"IPA_GITOPS_PATH: {fault}" for fault in paths_faults(settings.gitops_path))
+    if settings.target != "kubernetes":
+        yield "IPA_ACTUATION=gitops needs the target kubernetes"
+    if not settings.gitops_dir or not Path(settings.gitops_dir).is_dir():
+        yield f"IPA_GITOPS_DIR {settings.gitops_dir!r} is no folder"
+    if settings.gitops_remote and not settings.gitops_branch:
+        yield "IPA_GITOPS_REMOTE needs IPA_GITOPS_BRANCH"
 
 
 def _prometheus(

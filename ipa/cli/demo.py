@@ -51,7 +51,7 @@ def demo(
     policy: str = typer.Option("ours", "--policy", help="as `ipa serve` has them"),
     host: str | None = typer.Option(None, "--host", help="address to listen on"),
     port: int | None = typer.Option(None, "--port", help="port to listen on; 0: any"),
-    seed: int = typer.Option(0, "--seed", help="of the load and of the service times"),
+    seed: int = typer.Option(0, "--seed", min=0, help="of the load and of the service times"),
     pipelines_dir: Path | None = PIPELINES_DIR,
     profiles_dir: Path | None = PROFILES_DIR,
 ) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ipa.adapters.files.reading import read_json
 from ipa.adapters.kube.manifest import canonical
 from ipa.cli.render import read_plan
 from ipa.model.errors import InputError
@@ -63,7 +63,7 @@ def target_of(plan: dict[str, Any]) -> Target:
 def target_in(path: Path, pipeline: str) -> Target:
     """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
     configs = read_plan(path)
-    data = json.loads(path.read_text(encoding="utf-8"))
+    data = read_json(path)
     if data.get("pipeline", pipeline) != pipeline:
         raise InputError(f"{path} is a plan of pipeline {data['pipeline']!r}, not of {pipeline!r}")
     pas, rate = data.get("pas"), data.get("rate_rps")

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
+import typer
+
 from ipa.api.bodies import checked_configs
 from ipa.api.live import live_state
 from ipa.api.views import DecisionPage, record_view, status_view
@@ -21,10 +23,12 @@ from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.on_seldon import at_cluster
 from ipa.model.parts import parts_of
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
+from ipa.model.row_counts import unbatched_notes
 from ipa.settings import Settings
 
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
@@ -180,7 +184,8 @@ class Direct(ABC):
         """The pipeline as its file says."""
         from ipa.cli.plan import find_pipeline
 
-        return at_cluster(find_pipeline(unquote(name), self.settings.pipelines_dir))
+        found = find_pipeline(unquote(name), self.settings.pipelines_dir)
+        return at_cluster(found, self._profiles(found))
 
     def _pipeline(self, name: str) -> Pipeline:
         found = self._of_file(name)
@@ -224,6 +229,8 @@ class Direct(ABC):
                 f"--rate is needed: nothing at {self.at} tells the load to plan for",
                 hint="For example --rate 10, or --plan FILE as `ipa plan -o json` prints it.",
             )
+        for note in unbatched_notes(pipeline):
+            typer.echo(f"note: {note}", err=True)
         plan = plan_pipeline(
             pipeline,
             load_profiles(self.settings.profiles_dir, pipeline.name),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,15 +181,9 @@ def _keys(path: Path | None) -> Verifies | None:
 
 
 def _lines_of(path: Path) -> Iterator[str]:
-    with ExitStack() as opened:
-        if str(path) == "-":
-            yield from sys.stdin
-            return
-        try:
-            lines = opened.enter_context(path.open(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        yield from lines
+    from ipa.adapters.files.reading import lines_of
+
+    yield from sys.stdin if str(path) == "-" else lines_of(path)
 
 
 def _anchors(given: Iterable[str]) -> dict[str, Any]:

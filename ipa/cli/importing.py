@@ -82,12 +82,10 @@ def import_(
 
 def _of_file(path: Path, name: str | None, namespace: str | None) -> dict[str, Any]:
     """The SeldonDeployment in the file. InputError, NotFoundError."""
+    from ipa.adapters.files.reading import read_utf8
     from ipa.adapters.kube.edit import seldondeployments
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    text = read_utf8(path)
     found = [one for one in seldondeployments(text, str(path)) if _is_wanted(one, name, namespace)]
     return _only(found, f"{path} has no SeldonDeployment" + (f" {name!r}" if name else ""))
 

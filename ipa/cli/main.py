@@ -10,6 +10,7 @@ import typer
 
 import ipa
 from ipa.cli import credential
+from ipa.cli.arguments import check_arguments
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
 
@@ -74,6 +75,7 @@ def build_app() -> typer.Typer:
 
     for verb in VERBS:
         import_module(f"ipa.cli.{verb}").register(app)
+    check_arguments(app)
     return app
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ipa.control.canonical import plain
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -32,14 +34,17 @@ OUTPUT = typer.Option(Output.TEXT, "--output", "-o", help="how the answer is pri
 def printed(output: Output, values: Any) -> bool:
     """Print the values where programs are to read them; False where people are, and nothing was printed."""
     if output is Output.JSON:
-        typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+        typer.echo(json_text(values, indent=2))
     elif output is Output.YAML:
         import yaml
 
-        # By way of JSON: tuples and enums are nothing that YAML knows.
-        plain = json.loads(json.dumps(values, ensure_ascii=False))
-        typer.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=WIDTH), nl=False)
+        typer.echo(yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True, width=WIDTH), nl=False)
     return output in (Output.JSON, Output.YAML)
+
+
+def json_text(values: Any, indent: int | None = None) -> str:
+    """The values as JSON; numbers that JSON has no word for, such as the mean of nothing, are null."""
+    return json.dumps(plain(values), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def show(output: Output, values: Any, *renderables: RenderableType) -> None:

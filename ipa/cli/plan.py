@@ -15,7 +15,8 @@ from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import Step, progress
 from ipa.model.errors import DeadlineError, InfeasibleError, NotFoundError, UsageError
 from ipa.model.exits import ExitCode
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
@@ -194,7 +195,7 @@ def problem_of(
     allocation = choice_of("--allocation", question.allocation, Allocation)
     pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
     problem = planning_problem(
-        change(_at(pipeline, question.at)),
+        _at(change(pipeline), profiles, question.at),
         profiles,
         rate_rps,
         objective=question.objective,
@@ -204,7 +205,7 @@ def problem_of(
     return problem, settings
 
 
-def _at(pipeline: Pipeline, at: str | None) -> Pipeline:
+def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
     """The pipeline as it runs there. UsageError where that is not known, or its file does not say how."""
     if at is None:
         return pipeline
@@ -217,7 +218,7 @@ def _at(pipeline: Pipeline, at: str | None) -> Pipeline:
             f"pipeline {pipeline.name!r} does not say how it runs on Seldon, so what it takes is not known",
             hint="Give it a `seldon:` section, or leave out --at.",
         )
-    return at_cluster(pipeline)
+    return at_cluster(pipeline, profiles)
 
 
 def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Problem, Plan]:
@@ -273,11 +274,12 @@ def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
     NotFoundError names the pipelines there are.
     """
     from ipa.adapters.files import load_pipeline
+    from ipa.adapters.files.reading import is_file
 
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = pipelines_dir / name / "pipeline.yaml"
-        if not path.is_file():
+        if not is_file(path):
             known = sorted(file.parent.name for file in pipelines_dir.glob("*/pipeline.yaml"))
             raise NotFoundError(
                 f"there is no pipeline {name!r} in {pipelines_dir}",

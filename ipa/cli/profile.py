@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
@@ -98,7 +98,7 @@ def profile(
     cores: str = typer.Option(DEFAULT_CORES, help="Cores of a replica."),
     repeats: int = typer.Option(measure.Effort().repeats, min=1, help="Batches a point, at most."),
     budget: float = typer.Option(measure.Effort().budget_s, help="Seconds a point, about."),
-    seed: int = typer.Option(1, help="Seed of the workload."),
+    seed: int = typer.Option(1, min=0, help="Seed of the workload."),
     folder: Path | None = typer.Option(None, "--folder", help="Write into this folder, a file a stage."),
     write: bool = typer.Option(False, "--write", help="Write into the profiles of the pipeline."),
     output: Output = OUTPUT,
@@ -167,11 +167,14 @@ def _variant_profile(
 ) -> VariantProfile:
     import httpx
 
+    from ipa.dataplane.tensors import FAN_OUT
+
     items = workload.items
     points: list[ProfilePoint] = []
     readiness_s: list[float] = []
     memory_gib: list[float] = []
-    accuracy = fan_out = 0.0
+    accuracy = 0.0
+    rows: tuple[int, ...] = (1,)
     most = max(request.cores)
     for cores in sorted(request.cores):
         with (
@@ -191,9 +194,9 @@ def _variant_profile(
             memory_gib.append(served.memory_gib())
             if cores == most:
                 outputs = measure.answers(replica, items, max(request.batches))
-                accuracy, fan_out = workload.accuracy(outputs), measure.rows(outputs, "fan_out")
+                accuracy, rows = workload.accuracy(outputs), measure.rows(outputs, FAN_OUT)
         step(f"{stage.name}/{variant.name} on {cores:g} cores")
-    _say(f"{stage.name}/{variant.name}: accuracy {accuracy:.3f}, rows an item {fan_out:.2f}")
+    _say(f"{stage.name}/{variant.name}: accuracy {accuracy:.3f}, rows an item {fmean(rows):.2f}")
     for point in points:
         _say(
             f"  {point.cores:g} cores, batch {point.batch_size}: p99 {point.latency_s * 1e3:.0f} ms, "
@@ -205,6 +208,7 @@ def _variant_profile(
         points=tuple(rounded(point) for point in points),
         readiness_s=round(median(readiness_s), 2),
         memory_gib=round(max(memory_gib), 2),
+        rows_per_item=(min(rows), max(rows)),
     )
 
 

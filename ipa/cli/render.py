@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from ipa.cli.plan import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR, Question, find_pipeline, plans
-from ipa.model.errors import InfeasibleError, InputError, Problem, UsageError
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError, Problem, UsageError
+from ipa.model.on_seldon import at_cluster
 from ipa.model.parts import with_share
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
+from ipa.model.row_counts import unbatched_notes
 from ipa.settings import Settings
 
 # What is rendered runs on a cluster.
@@ -44,7 +46,10 @@ def register(app: typer.Typer) -> None:
             raise UsageError("--rate and --plan cannot both be given")
         if plan is None and rate is None and objective is not None:
             raise UsageError("--objective needs --rate")
-        found = find_pipeline(pipeline, Settings.from_env(pipelines_dir=pipelines_dir).pipelines_dir)
+        settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+        found = rendered(pipeline, settings)
+        for note in unbatched_notes(found):
+            typer.echo(f"note: {note}", err=True)
         if plan is not None:
             configs = read_shares(plan) or read_plan(plan)
         elif rate is not None:
@@ -53,6 +58,18 @@ def register(app: typer.Typer) -> None:
         else:
             configs = smallest_configs(found)
         typer.echo(yaml.safe_dump_all(render_all(found, configs), sort_keys=False), nl=False)
+
+
+def rendered(name: str, settings: Settings) -> Pipeline:
+    """The pipeline as it runs on a cluster, by its profiles where these can be used."""
+    from ipa.adapters.files import load_profiles
+
+    found = find_pipeline(name, settings.pipelines_dir)
+    try:
+        profiles = load_profiles(settings.profiles_dir, found.name)
+    except (InputError, NotFoundError):
+        profiles = {}
+    return at_cluster(found, profiles)
 
 
 def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:
@@ -93,12 +110,9 @@ def shares_in(data: Any, path: Path | str) -> tuple[StageConfig, ...]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    from ipa.adapters.files.reading import read_json
+
+    return read_json(path)
 
 
 def configs_in(data: Any, path: Path | str, where: str = "") -> tuple[StageConfig, ...]:

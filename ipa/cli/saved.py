@@ -11,10 +11,11 @@ from typing import Any
 
 import ipa
 from ipa.adapters.files.pipelines import FILE_NAME
+from ipa.adapters.files.reading import read_json
 from ipa.cli.render import configs_in
 from ipa.cli.source import Source, is_service, of
 from ipa.control.canonical import canonical_json, digest
-from ipa.model.errors import ConflictError, InputError, Problem
+from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 
@@ -68,11 +69,9 @@ def read_saved(file: Path) -> SavedPlan:
     """The plan in the file. InputError: it is none, or is not as it was written."""
     hint = "Save one with `ipa plan PIPELINE --rate R --at WHERE --out FILE`."
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}", hint=hint) from error
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}", hint=hint) from error
+        body = read_json(file)
+    except (InputError, NotFoundError) as error:
+        raise InputError(error.message, hint=hint) from error
     if not isinstance(body, dict) or body.get("kind") != KIND:
         raise InputError(f"{file} is not a saved plan", hint=hint)
     given = body.pop("digest", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from ipa.simulate.run import SimSetup
 
 TARGETS = ("local", "kubernetes")
+# A request takes some 100 bytes while it is simulated.
+MOST_REQUESTS = 2e7
 
 
 def register(app: typer.Typer) -> None:
@@ -42,12 +43,12 @@ def simulate(
     policy: str | None = typer.Option(
         None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
     ),
-    seed: int = typer.Option(0, help="of arrivals and service times: equal seeds, equal runs"),
+    seed: int = typer.Option(0, min=0, help="of arrivals and service times: equal seeds, equal runs"),
     repeats: int = typer.Option(
         1, min=1, max=20, help="run with so many seeds, --seed and those that follow: means ± intervals"
     ),
     objective: str | None = OBJECTIVE,
-    minutes: float | None = typer.Option(None, help="of the workload; all of it without"),
+    minutes: float | None = typer.Option(None, min=0.0, help="of the workload; all of it without"),
     times: float = typer.Option(1.0, min=0.0, help="multiplies the workload's rates"),
     spacing: str | None = typer.Option(
         None, help="of the requests of a second: poisson, even or burst; poisson, with --settings burst"
@@ -115,14 +116,14 @@ def as_served(
     target: str,
 ) -> SimSetup:
     """A run of the loop with the service's settings; `target` is one of TARGETS."""
-    from ipa.model.pipeline import at_cluster
+    from ipa.model.on_seldon import at_cluster
     from ipa.simulate.cluster import KUBERNETES, ClusterSettings
     from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
     from ipa.simulate.run import ForecastSettings, SimSetup
 
     on_cluster = target == "kubernetes"
     return SimSetup(
-        at_cluster(pipeline) if on_cluster else pipeline,
+        at_cluster(pipeline, profiles) if on_cluster else pipeline,
         profiles,
         rates_rps,
         forecast=ForecastSettings(
@@ -139,12 +140,13 @@ def as_served(
 
 def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
     """The rates by the second of a named workload or of a trace file; UsageError where none are left."""
+    from ipa.adapters.files.reading import is_file
     from ipa.adapters.files.traces import read_trace
     from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
     if workload in WORKLOADS:
         rates = tuple(float(rate) for rate in workload_rates(workload))
-    elif Path(workload).is_file():
+    elif is_file(Path(workload)):
         rates = tuple(rate or 0.0 for rate in read_trace(Path(workload), zeros_are_gaps=False))
     else:
         known = ", ".join(WORKLOADS)
@@ -155,7 +157,14 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
         rates = rates[: max(round(60 * minutes), 0)]
     if not rates:
         raise UsageError(f"nothing of the workload {workload!r} is left to simulate")
-    return tuple(times * rate for rate in rates)
+    scaled = tuple(times * rate for rate in rates)
+    if sum(scaled) > MOST_REQUESTS:
+        raise UsageError(
+            f"--times {times:g} makes {sum(scaled):.3g} requests of the workload; at most {MOST_REQUESTS:g} "
+            "are simulated",
+            hint="Take a smaller factor, or fewer --minutes.",
+        )
+    return scaled
 
 
 def guards_of(given: Settings) -> GuardSettings:
@@ -170,12 +179,9 @@ def guards_of(given: Settings) -> GuardSettings:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The JSON object in the file; NotFoundError, or InputError where it is none."""
-    if not path.is_file():
-        raise NotFoundError(f"there is no file {path}")
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    from ipa.adapters.files.reading import read_json
+
+    found = read_json(path)
     if not isinstance(found, dict):
         raise InputError(
             f"{path} holds no JSON object", hint="Give one `settings` object of the published runs."

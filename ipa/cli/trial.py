@@ -10,7 +10,8 @@ import numpy as np
 from ipa.cli.simulate import as_served
 from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import Figures
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.frontier import frontier
@@ -52,7 +53,7 @@ class Trial:
 def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> Side:
     """What came of it. A pipeline that says how it runs on Seldon is planned and run as there."""
     target = "local" if pipeline.seldon is None else "kubernetes"
-    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline)
+    planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
     plans = tuple(
         PlanAt(label, rate_rps, _deterministic(planned, profiles, rate_rps))
         for label, rate_rps in trial.quantiles()

@@ -76,7 +76,16 @@ def _values(checked: Checked) -> dict[str, Any]:
             {"variant": each.variant, "kind": each.oddity, "topic": each.topic, "detail": each.detail}
             for each in remarks
         ],
+        "notes": notes_of(checked),
     }
+
+
+def notes_of(checked: Checked) -> list[str]:
+    """What the pipeline's owner should know of how it runs on Seldon."""
+    from ipa.model.on_seldon import at_cluster
+    from ipa.model.row_counts import unbatched_notes
+
+    return [] if checked.pipeline is None else unbatched_notes(at_cluster(checked.pipeline, checked.measured))
 
 
 def _show(checked: Checked, *, verbose: bool) -> None:
@@ -90,6 +99,8 @@ def _show(checked: Checked, *, verbose: bool) -> None:
             f"SLA {pipeline.sla.latency_s:g} s at p{pipeline.sla.percentile:g}, "
             f"objectives {', '.join(pipeline.objectives)}"
         )
+        for note in notes_of(checked):
+            typer.echo(f"note: {checked.path}: {note}", err=True)
     if checked.guardrails is not None:
         rules = checked.guardrails
         count = len(rules.fail_if) + sum(len(own) for own in (rules.by_pipeline or {}).values())

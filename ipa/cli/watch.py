@@ -14,7 +14,7 @@ from rich.live import Live
 
 from ipa.cli.events import Event
 from ipa.cli.news import News, what_of
-from ipa.cli.output import Output, printed
+from ipa.cli.output import Output, json_text, printed
 from ipa.cli.source import Source, of
 from ipa.cli.status_text import status_line, status_tree
 from ipa.control.ports import Clock
@@ -118,7 +118,7 @@ def _shower(console: Console, screen: ExitStack, output: Output) -> Show:
         if not shown or shown[-1] != now:
             shown[:] = [now]
             if output is Output.JSON:
-                typer.echo(json.dumps(status, ensure_ascii=False))
+                typer.echo(json_text(status))
             elif output is Output.YAML:
                 typer.echo("---")
                 printed(output, status)

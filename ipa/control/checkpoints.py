@@ -160,7 +160,7 @@ def verify_lines(
                 continue
             text, kept = canonical_json(found["entry"]), str(found["digest"])
             pipeline = record_in(found["entry"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RecordError(f"line {index} is no entry of a record: {error}", hint=RESTORE) from error
         chain = chains.setdefault(pipeline, Chain(pipeline, anchors.get(pipeline)))
         try:

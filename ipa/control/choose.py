@@ -19,6 +19,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.parts import gone_parts, only_shares, stage_pairs
 from ipa.model.plan import Plan, StageConfig, Termination, in_words
 from ipa.model.rounding import rounded_plan
+from ipa.model.row_counts import wrong_rows
 from ipa.policies.base import PolicyState, Prediction, is_at_once
 
 Configs = tuple[StageConfig, ...]
@@ -41,7 +42,7 @@ def choose(
         return _kept(ReasonCode.NO_CHANGE, "the best plan runs", short, plan, forecast), reset
     now = request.predict(running, plan.rate_rps)
     urgent = now is None or _urgent(plan, now) or bool(pin_faults(request.pipeline, running))
-    urgent = urgent or is_at_once(request.policy, running)
+    urgent = urgent or is_at_once(request.policy, running) or bool(wrong_rows(request.pipeline, running))
     # No pod starts or stops, so there is nothing to be patient about.
     moves_requests = only_shares(running, plan.configs)
     if now is not None and not urgent:

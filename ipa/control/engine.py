@@ -12,13 +12,14 @@ from ipa.control.correction import alarms, learned
 from ipa.control.guards import bound_faults
 from ipa.control.inputs import inputs_of
 from ipa.control.load import on_load
-from ipa.control.said import pin_faults, pins_of, stop_of
+from ipa.control.said import held_back, pin_faults, pins_of, stop_of
 from ipa.control.state import Block, EngineState, Request, TickRequest, Verdict, hold
-from ipa.control.steps import safe_step
+from ipa.control.steps import make_room, safe_step
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
+from ipa.model.row_counts import without_batches, wrong_rows
 from ipa.policies.base import Policy, PolicyState, corrected, is_remembering, pinned
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
@@ -40,6 +41,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
     state = replace(state, memory=remembered(request.policy, request.observation, state, request.now_s))
     state, alarmed = _corrected(request, state)
     verdict, state = _judge(_asked(request, state), state)
+    verdict = _warned(request, verdict)
     decision = _decision(request, before, state.tick, verdict)
     events = (*_events(before, decision), *alarmed)
     counted_s = request.now_s if state.counts(request) else state.counted_s
@@ -163,7 +165,41 @@ def _judge(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineSta
         state = replace(state, goal=goal)
     if verdict is not None:
         return verdict, replace(state, lower=())
-    return on_load(request, state, running)
+    verdict, state = on_load(request, state, running)
+    return _answering(request, state, running, verdict), state
+
+
+def _answering(request: TickRequest, state: EngineState, running: Configs, verdict: Verdict) -> Verdict:
+    """The verdict, or a rebatch at once where the running batches give requests the rows of others.
+
+    A plan that ends all of them comes first: it also has the replicas that the load needs without batches.
+    """
+    faults = wrong_rows(request.pipeline, running)
+    if not faults or (verdict.action is Action.APPLY and not wrong_rows(request.pipeline, verdict.configs)):
+        return verdict
+    configs, bounds = without_batches(request.pipeline, running), request.pipeline.bounds
+    if quarantine.objection(state.failures, running, configs, request.now_s):
+        return verdict
+    step = safe_step(running, configs, request.rolling, bounds).configs
+    if step == running:
+        step = make_room(running, configs, request.rolling, bounds)
+    if step == running or held_back(request.control.mode, running, step) is not None:
+        return verdict
+    return replace(
+        verdict,
+        action=Action.APPLY,
+        reason=ReasonCode.REBATCH,
+        detail=f"{'; '.join(faults)}: {changes(running, step)}",
+        configs=step,
+        then=(),
+    )
+
+
+def _warned(request: TickRequest, verdict: Verdict) -> Verdict:
+    """The verdict; a hold says which running batches give requests the rows of others."""
+    running = request.observation.running()
+    faults = [] if verdict.action is Action.APPLY else wrong_rows(request.pipeline, running or ())
+    return replace(verdict, detail="; ".join([verdict.detail, *faults])) if faults else verdict
 
 
 def _is_foreign(observation: Observation) -> bool:
@@ -236,8 +272,9 @@ def _take_back(
     if running == change.previous:
         state = replace(state, ours=running)
         return hold(ReasonCode.QUARANTINED, f"{words}what ran before runs again"), state
-    detail = words + changes(running, change.previous)
-    return Verdict(Action.APPLY, ReasonCode.ROLLBACK, detail, change.previous), state
+    # What ran before may have been another hand's, with batches that must not be written again.
+    back = without_batches(request.pipeline, change.previous)
+    return Verdict(Action.APPLY, ReasonCode.ROLLBACK, words + changes(running, back), back), state
 
 
 def _others(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict | None, EngineState]:

@@ -13,6 +13,7 @@ from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason,
 from ipa.model.parts import parts_of, share_faults, stage_pairs
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
+from ipa.model.row_counts import batch_fault
 
 # Sums of cores are sums of fractions such as 0.1.
 ROUNDING_CORES = 1e-9
@@ -135,7 +136,9 @@ def _part_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
             faults.append(f"{stage.name}: {config.replicas} replicas are below {least}")
         if most is not None and config.replicas > most:
             faults.append(f"{stage.name}: {config.replicas} replicas are above {most}")
-        if config.batch_size < 1 or (allowed is not None and config.batch_size not in allowed):
+        if stage.unbatched and config.batch_size > 1:
+            faults.append(batch_fault(stage.name, config.batch_size, stage.unbatched))
+        elif config.batch_size < 1 or (allowed is not None and config.batch_size not in allowed):
             faults.append(f"{stage.name}: batch size {config.batch_size} is not allowed")
         if not (sane(config.cores) and config.cores > 0):
             faults.append(f"{stage.name}: {config.cores} cores are none")

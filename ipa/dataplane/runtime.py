@@ -17,6 +17,7 @@ from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, Parameters, RequestInput, ResponseOutput
 
 from ipa.dataplane.quota import CpuQuota
+from ipa.dataplane.tensors import FAN_OUT
 
 # https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol: tensor data types
 DTYPES: Mapping[str, type[np.generic]] = {
@@ -82,7 +83,8 @@ class StageRuntime(MLModel):  # type: ignore[misc]  # mlserver is not checked
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """The answer to one batch, after its CPU time is paid for."""
         self._quota.settle(self._cpu_since_s())
-        inputs = {tensor.name: decode(tensor) for tensor in payload.inputs}
+        # Seldon's orchestrator hands on all outputs of the stage before, its `fan_out` too.
+        inputs = {tensor.name: decode(tensor) for tensor in payload.inputs if tensor.name != FAN_OUT}
         outputs = await self._in_thread(self.predict_batch, inputs)
         wait_s = self._quota.charge(self._cpu_since_s())
         if wait_s > 0:

@@ -13,6 +13,7 @@ from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
+UNBATCHED = (1,)
 
 
 class AccuracyRule(StrEnum):
@@ -167,6 +168,16 @@ class CombineRule(StrEnum):
     MAX = "max"
 
 
+class OutputRows(StrEnum):
+    """How many rows a stage answers for one item.
+
+    `per-item`: one, so that rows count items. `varying`: more, fewer or none, as its output `fan_out` says.
+    """
+
+    PER_ITEM = "per-item"
+    VARYING = "varying"
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """Where a stage's input comes from.
@@ -198,6 +209,10 @@ class Stage:
     # The container's name in the SeldonDeployment; never changed, since renaming it makes a new Deployment.
     container: str = ""
     batch_timeout_s: float = 0.1
+    # None: `varying` where an edge to a stage after it has a fan-out other than 1, else `per-item`.
+    output_rows: OutputRows | None = None
+    # Why it runs without batching where the pipeline runs now (`at_cluster`), never what a file says.
+    unbatched: str = ""
 
     def limits(self, bounds: Bounds) -> StageBounds:
         """What holds for this stage: the tighter of its own bounds and those of the pipeline."""
@@ -206,7 +221,14 @@ class Stage:
         sizes = bounds.batch_sizes if own.batch_sizes is None else own.batch_sizes
         if sizes is not None and bounds.batch_sizes is not None:
             sizes = tuple(size for size in sizes if size in bounds.batch_sizes)
+        if self.unbatched:
+            sizes = UNBATCHED if sizes is None else tuple(size for size in sizes if size in UNBATCHED)
         return StageBounds(max(1, bounds.min_replicas, own.min_replicas or 1), min(most, default=None), sizes)
+
+    @property
+    def own_bounds(self) -> StageBounds:
+        """Its own bounds where the pipeline runs: with batch size 1 only if it must not batch there."""
+        return replace(self.bounds, batch_sizes=UNBATCHED) if self.unbatched else self.bounds
 
     def variant(self, name: str) -> Variant:
         """The variant of that name; NotFoundError names those there are."""
@@ -347,20 +369,3 @@ class Pipeline:
                 f"pipeline {self.name!r} has no objective {wanted!r}", hint=f"It has: {known}"
             )
         return self.objectives[wanted]
-
-
-def at_cluster(pipeline: Pipeline) -> Pipeline:
-    """The pipeline as it runs on Seldon: what runs there beside its replicas counts within its bounds."""
-    return replace(pipeline, bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)))
-
-
-def _overhead(pipeline: Pipeline) -> Overhead:
-    target = pipeline.seldon
-    if target is None:
-        return NO_OVERHEAD
-    if target.shape is Shape.SPLIT:
-        return Overhead(target.orchestrator_cores + target.queue_cores * len(pipeline.served))
-    if target.separate_orchestrator:
-        return Overhead(target.orchestrator_cores)
-    # The operator puts it into the pods of the first componentSpec.
-    return Overhead(0.0, ((pipeline.served[0].name, target.orchestrator_cores),))

@@ -35,13 +35,22 @@ class ProfilePoint:
 
 @dataclass(frozen=True, slots=True)
 class VariantProfile:
-    """All that was measured of one variant. `accuracy` is a fraction."""
+    """All that was measured of one variant. `accuracy` is a fraction.
+
+    `rows_per_item` are the fewest and the most rows that one item was answered with; None if not measured.
+    """
 
     variant: str
     accuracy: float
     points: tuple[ProfilePoint, ...]
     readiness_s: float | None = None
     memory_gib: float | None = None
+    rows_per_item: tuple[int, int] | None = None
+
+    @property
+    def has_varying_rows(self) -> bool:
+        """True if some item was answered with more or fewer rows than one."""
+        return self.rows_per_item not in (None, (1, 1))
 
 
 @dataclass(frozen=True, slots=True)

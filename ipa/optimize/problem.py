@@ -58,6 +58,8 @@ class StageProblem:
     combine: CombineRule = CombineRule.PRODUCT
     bounds: StageBounds = field(default_factory=StageBounds)
     pin: Pin = field(default_factory=Pin)
+    # Why it has batch size 1 only; empty where it may batch.
+    unbatched: str = ""
     columns: PointColumns = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

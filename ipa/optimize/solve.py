@@ -9,6 +9,7 @@ import numpy as np
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
+from ipa.model.row_counts import unbatched_note
 from ipa.optimize.backends.answer import Answer
 from ipa.optimize.bounding import Bounding
 from ipa.optimize.bymilp import Solvers
@@ -79,6 +80,7 @@ def solve(
             notes.append("no single limit moved alone makes it feasible")
     if problem.compat is Compat.IPA_ARTIFACT and plan.stages:
         notes.append(released_note(problem, plan))
+    notes += [unbatched_note(stage.name, stage.unbatched) for stage in problem.stages if stage.unbatched]
     plan = replace(plan, solve_s=solve_s, note="; ".join(notes))
     verify(problem, plan)
     return plan

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import inf
 
 from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
@@ -17,6 +16,8 @@ from ipa.profiling.points import Allocation, LatencySource, operating_points
 
 # A request in thirty years; below it the logarithms of the queue's formulas end.
 LEAST_RPS = 1e-9
+# As the API takes it: beyond it no number of replicas is a number.
+MOST_RPS = 1e9
 # Stages that are kept as they were fitted, of some 50 kB each.
 MOST_FITTED = 256
 
@@ -61,9 +62,9 @@ def _fitted(asked: _Asked) -> StageProblem:
 
 
 def check_rate(rate_rps: float) -> None:
-    """Return where a plan can be asked for this rate; UsageError where it is not finite and above 0."""
-    if not LEAST_RPS <= rate_rps < inf:
-        raise UsageError(f"the rate must be above 0 and finite, not {rate_rps:g} rps")
+    """Return where a plan can be asked for this rate; UsageError where it is beyond what is ever offered."""
+    if not LEAST_RPS <= rate_rps <= MOST_RPS:
+        raise UsageError(f"the rate (--rate) must be above 0 and at most {MOST_RPS:g} rps, not {rate_rps:g}")
 
 
 def planning_problem(
@@ -118,8 +119,9 @@ def _stage_problem(stage: Stage, points: tuple[OperatingPoint, ...]) -> StagePro
         batch_timeout_s=stage.batch_timeout_s,
         kind=stage.kind,
         combine=stage.combine,
-        bounds=stage.bounds,
+        bounds=stage.own_bounds,
         pin=stage.pin,
+        unbatched=stage.unbatched,
     )
 
 

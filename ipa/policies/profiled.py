@@ -212,9 +212,9 @@ def _narrowed(planned: StageProblem, stage: Stage) -> StageProblem:
     """The stage with the variants, bounds and pin of the pipeline's stage; itself where it has those."""
     names = {variant.name for variant in stage.variants}
     if names.issuperset(planned.columns.variants) and (planned.bounds, planned.pin) == (
-        stage.bounds,
+        stage.own_bounds,
         stage.pin,
     ):
         return planned
     points = tuple(point for point in planned.points if point.variant in names)
-    return replace(planned, points=points, bounds=stage.bounds, pin=stage.pin)
+    return replace(planned, points=points, bounds=stage.own_bounds, pin=stage.pin)

@@ -128,9 +128,9 @@ def answers(replica: Replica, items: Sequence[Item], batch_size: int) -> list[Ou
     ]
 
 
-def rows(outputs: Sequence[Outputs], fan_out: str) -> float:
-    """Mean rows an item was answered with: the fan-out, 1 where there is no output of that name."""
-    return fmean(float(sum(output[fan_out])) if fan_out in output else 1.0 for output in outputs)
+def rows(outputs: Sequence[Outputs], fan_out: str) -> tuple[int, ...]:
+    """The rows that each item was answered with: as its fan-out says, 1 where there is no such output."""
+    return tuple(sum(map(int, output[fan_out])) if fan_out in output else 1 for output in outputs)
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -143,4 +143,4 @@ def _unbounded(stage: Stage, bounds: Bounds) -> Stage:
     allowed = stage.limits(bounds).batch_sizes or ()
     pinned = stage.pin.batch_size
     sizes = {*BATCH_SIZES, *allowed, *(() if pinned is None else (pinned,))}
-    return replace(stage, bounds=StageBounds(batch_sizes=tuple(sorted(sizes))))
+    return replace(stage, unbatched="", bounds=StageBounds(batch_sizes=tuple(sorted(sizes))))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import joblib
 import numpy as np
 
 from ipa.dataplane.runtime import StageRuntime, Tensor
 from pipelines.digits.data import crops
-from pipelines.digits.train import model_file
+from pipelines.digits.train import load_model
 
 
 class Locate(StageRuntime):
@@ -18,7 +17,7 @@ class Locate(StageRuntime):
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the variant that `model` names."""
-        self._model = joblib.load(model_file("locate", parameters["model"]))
+        self._model = load_model("locate", parameters["model"])
 
     def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The piece of each canvas that holds the digit."""
@@ -32,7 +31,7 @@ class Classify(StageRuntime):
 
     def load_model(self, parameters: Mapping[str, Any]) -> None:
         """Load the variant that `model` names."""
-        self._model = joblib.load(model_file("classify", parameters["model"]))
+        self._model = load_model("classify", parameters["model"])
 
     def predict_batch(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The digit on each piece."""

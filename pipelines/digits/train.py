@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
+from ipa.dataplane.model_files import manifest_of, trusted_model, write_models
 from pipelines.digits.data import SEED, canvases, crops, profiles, profiles_and_pixels
 
 MODELS = Path(__file__).resolve().parents[2] / "runs" / "models" / "digits"
 SCORES = "scores.json"
+REMEDY = "Train the models anew: python -m pipelines.digits.train"
 
 LOCATE: dict[str, Callable[[], Any]] = {
     "ridge": lambda: make_pipeline(FunctionTransformer(profiles), Ridge(1.0)),
@@ -52,12 +55,15 @@ CLASSIFY: dict[str, Callable[[], Any]] = {
 }
 
 
-def model_file(stage: str, variant: str, folder: Path = MODELS) -> Path:
-    """Where a variant is kept; trains all variants first if it is not there."""
+def load_model(stage: str, variant: str, folder: Path = MODELS) -> Any:
+    """The model of a variant; trains all variants first where they, or their digests, are not there.
+
+    InputError where the file was changed since it was trained: a joblib file can hold any code.
+    """
     path = folder / f"{stage}-{variant}.joblib"
-    if not path.exists():
+    if not (path.exists() and manifest_of(folder).exists()):
         _train_once(folder)
-    return path
+    return joblib.load(BytesIO(trusted_model(path, REMEDY)))
 
 
 def train(folder: Path = MODELS) -> dict[str, dict[str, float]]:
@@ -65,7 +71,7 @@ def train(folder: Path = MODELS) -> dict[str, dict[str, float]]:
 
     Locating is right where the corner is exact; classifying is scored on exact crops.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, bytes] = {}
     training = canvases(training=True, placements=6)
     test = canvases(training=False, placements=4)
     scores: dict[str, dict[str, float]] = {"locate": {}, "classify": {}}
@@ -76,14 +82,20 @@ def train(folder: Path = MODELS) -> dict[str, dict[str, float]]:
             model = make().fit(training.images, training.corners)
             found = np.rint(model.predict(test.images))
             scores["locate"][variant] = float((found == test.corners).all(axis=1).mean())
-            joblib.dump(model, folder / f"locate-{variant}.joblib")
+            files[f"locate-{variant}.joblib"] = _dumped(model)
         exact = canvases(training=True, placements=1)
         for variant, make in CLASSIFY.items():
             model = make().fit(crops(exact.images, exact.corners), exact.labels)
             scores["classify"][variant] = float(model.score(crops(test.images, test.corners), test.labels))
-            joblib.dump(model, folder / f"classify-{variant}.joblib")
-    (folder / SCORES).write_text(json.dumps(scores, indent=1))
+            files[f"classify-{variant}.joblib"] = _dumped(model)
+    write_models(folder, {**files, SCORES: json.dumps(scores, indent=1).encode()})
     return scores
+
+
+def _dumped(model: Any) -> bytes:
+    body = BytesIO()
+    joblib.dump(model, body)
+    return body.getvalue()
 
 
 def _train_once(folder: Path) -> None:
@@ -91,7 +103,7 @@ def _train_once(folder: Path) -> None:
     with (folder / ".lock").open("w") as lock:
         # Replicas that start together train together otherwise.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / SCORES).exists():
+        if not ((folder / SCORES).exists() and manifest_of(folder).exists()):
             train(folder)
 
 

@@ -18,7 +18,7 @@ from ipa.cli.plan import find_pipeline
 from ipa.control.clock import VirtualClock
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, ReasonCode
-from ipa.model.pipeline import at_cluster
+from ipa.model.on_seldon import at_cluster
 from ipa.simulate.cluster import KUBERNETES
 from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.kube import FakeKube, FaultKind, Trouble

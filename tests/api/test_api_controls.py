@@ -157,6 +157,36 @@ def test_a_freeze_that_makes_no_sense(
     assert world.control("ocr").freezes == ()
 
 
+# Moments beyond those that arithmetic bears, in their own zone or in UTC.
+FAR = (
+    "9999999-01-01T00:00Z",
+    "9999-12-31T23:59:59-14:00",
+    "9999-12-31T23:59:59Z",
+    "0001-01-01T00:00:00+14:00",
+    "2026-11-20T16:00:00+99:99",
+)
+
+
+@pytest.mark.parametrize("moment", FAR)
+def test_moments_out_of_range_are_refused_by_name(
+    api: ApiClient, world: FakeWorld, ipa: Ipa, moment: str
+) -> None:
+    for path, body, key in (
+        ("freezes", {"end": moment}, "/end"),
+        ("freezes", {"start": moment, "end": "2027-01-01T00:00:00Z"}, "/start"),
+        ("freezes", {"end": moment, "weekly": True}, "/end"),
+        ("pause", {"until": moment}, "/until"),
+    ):
+        answer = api.post(f"{OCR}/{path}", body)
+        assert answer.status_code in (400, 422), (path, body)
+        assert [each["pointer"] for each in answer.json()["errors"]] == [key]
+    for verb in (["freeze", "ocr", "--until", moment], ["pause", "ocr", "--until", moment]):
+        code, _, said = ipa(*verb)
+        assert code == 65
+        assert "/end" in said or "/until" in said
+    assert (world.control("ocr").freezes, world.control("ocr").paused) == ((), False)
+
+
 def test_freezes_have_a_limit(api: ApiClient) -> None:
     answers = [
         api.post(f"{OCR}/freezes", {"end": (NOW + timedelta(days=day)).isoformat()}).status_code

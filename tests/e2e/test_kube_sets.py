@@ -13,8 +13,9 @@ from ipa.bootstrap.worlds import check_carried
 from ipa.control.ports import Deed, PipelineControl, Said, StagePin
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import UsageError
+from ipa.model.on_seldon import at_cluster
 from ipa.model.parts import is_shared
-from ipa.model.pipeline import Pin, at_cluster
+from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT
 from ipa.policies.table import PolicyInputs, make_policy

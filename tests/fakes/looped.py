@@ -45,19 +45,27 @@ class Looped:
     """The loop in active mode, and a cluster that moves a step with each of its ticks."""
 
     def __init__(
-        self, kube: FakeKube, folder: Path, pipeline: Pipeline, configs: Sequence[StageConfig], **brain: Any
+        self,
+        kube: FakeKube,
+        folder: Path,
+        pipeline: Pipeline,
+        configs: Sequence[StageConfig],
+        *,
+        written_as: Pipeline | None = None,
+        **brain: Any,
     ) -> None:
+        """`written_as`: the pipeline by which another hand wrote the object."""
         self.kube, self.pipeline, self.rate_rps = kube, pipeline, 5.0
         self.clock, self.store = VirtualClock(), FakeStore(PipelineControl(mode=Mode.ACTIVE))
         self.client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0, clock=self.clock)
         self.workload = SeldonWorkload(self.client)
-        self.workload.create(pipeline, tuple(configs))
+        self.workload.create(written_as or pipeline, tuple(configs))
         kube.tick(6)
         kube.writes.clear()
-        metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)
+        self.metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)
         self.loop = ControlLoop(
             pipeline,
-            World(self.clock, metrics, self.workload, self.store, self.store),
+            World(self.clock, self.metrics, self.workload, self.store, self.store),
             forecaster=window_max,
             settings=SETTINGS,
             window_s=20.0,

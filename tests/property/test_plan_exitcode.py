@@ -18,7 +18,8 @@ from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.predictors import build_mixture_patch
 from ipa.adapters.kube.shapes import manifest_of
 from ipa.cli.main import run
-from ipa.model.pipeline import Pipeline, at_cluster
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
 from tests.fakes.kube import FakeKube

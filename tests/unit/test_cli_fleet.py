@@ -121,8 +121,8 @@ def test_a_pipeline_without_a_plan_is_named(capsys: Capture) -> None:
         (["video=nan", "--cores", "4"], 64, "'video=nan': the number must be above 0"),
         (["video=1", "video=2", "--cores", "4"], 64, "'video' is given twice"),
         (["video=1", "--cores", "0"], 64, "--cores must be above 0 and finite"),
-        (["video=1", "--cores", "inf"], 64, "--cores must be above 0 and finite"),
-        (["video=1", "--cores", "nan"], 64, "--cores must be above 0 and finite"),
+        (["video=1", "--cores", "inf"], 64, "--cores inf is not a finite number"),
+        (["video=1", "--cores", "nan"], 64, "--cores nan is not a finite number"),
         (["video=1", "--cores", "9", "--weight", "vide=2"], 64, "'vide' is not in the fleet: video"),
         (["video=1", "--cores", "9", "--weight", "video=-2"], 64, "'video=-2': the number"),
         (

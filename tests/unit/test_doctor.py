@@ -131,6 +131,16 @@ def test_a_world_in_which_all_is_well(doctor: Doctor) -> None:
     assert found["clock of api server"].state is State.OK
 
 
+def test_an_orchestrator_that_the_operator_writes_for_ever_is_named_with_its_remedy(
+    doctor: Doctor, kube: FakeKube
+) -> None:
+    assert "orchestrator of default/video" not in doctor()
+    kube.edit("default", "video", lambda sdep: sdep["spec"]["predictors"][0].pop("svcOrchSpec"))
+    found = doctor()["orchestrator of default/video"]
+    assert found.state is State.WARN
+    assert found.remedy.startswith("kubectl patch sdep video -n default --type=json")
+
+
 def test_it_writes_nothing(doctor: Doctor, kube: FakeKube) -> None:
     before = kube.store.version
     doctor()

@@ -89,13 +89,13 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     with path.open("wb") as stream:
         stream.truncate(100 * MAX_BYTES)
-    assert f"the file is larger than {MAX_BYTES} bytes" in problems_of(path)
+    assert f"is larger than {MAX_BYTES} bytes" in problems_of(path)
 
 
 def test_what_is_no_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="does not exist"):
         load_pipeline(tmp_path / "absent.yaml")
-    with pytest.raises(NotFoundError, match="is not a file"):
+    with pytest.raises(InputError, match="is not a file"):
         load_pipeline(tmp_path)
 
 

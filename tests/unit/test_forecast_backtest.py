@@ -195,7 +195,7 @@ def test_a_truncated_archive_gets_a_message(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["forecast", "backtest", str(tmp_path / "none")]) == 1
-    assert "no trace file" in capsys.readouterr().err
+    assert "none does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["-o", "xml"], ["--quantile", "2"], ["--horizon", "soon"]])

@@ -88,8 +88,8 @@ def test_sizes_that_would_take_longer_than_the_limit_are_not_tried() -> None:
 def test_every_item_is_answered_once_in_order_and_the_fan_out_is_counted() -> None:
     outputs = answers(FakeReplica(), ITEMS, 2)
     assert [list(output["x"]) for output in outputs] == [[0], [1], [2], [3], [4]]
-    assert rows(outputs, "fan_out") == pytest.approx(2.0)
-    assert rows(outputs, "absent") == 1.0
+    assert sum(rows(outputs, "fan_out")) == 2 * len(outputs)
+    assert set(rows(outputs, "absent")) == {1}
 
 
 def test_a_workload_without_items_is_refused() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from ipa.adapters.kube.manifest import read, render
 from ipa.control.guards import bound_faults
+from ipa.model.on_seldon import at_cluster
 from ipa.model.overhead import NO_OVERHEAD, Overhead
-from ipa.model.pipeline import Bounds, Pipeline, at_cluster
+from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.optimize.change import change_of
 from ipa.optimize.describe import describe

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ipa.adapters.files.document import Document
+from ipa.adapters.files.document import Document, Pointer
 from ipa.adapters.files.guardrails import read_guardrails
 from ipa.adapters.files.pipelines import FILE_NAME, read_pipeline
 from ipa.adapters.files.profiles import read_profile
-from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.adapters.files.reading import opened
+from ipa.model.errors import InputError, IpaError, NotFoundError, Problem
 from ipa.model.guardrails import Guardrails
-from ipa.model.pipeline import Pipeline
+from ipa.model.pipeline import OutputRows, Pipeline, Stage
 from ipa.model.profile import StageProfile
 
 # How a file in a folder shows that it is meant for us, even one that is broken otherwise.
@@ -32,6 +33,8 @@ class Checked:
     document: Document = field(repr=False, default_factory=lambda: Document("", None))
     pipeline: Pipeline | None = None
     profile: StageProfile | None = None
+    # Of a pipeline: the profiles that it was checked against, by stage.
+    measured: dict[str, StageProfile] = field(default_factory=dict)
     guardrails: Guardrails | None = None
     problems: list[Problem] = field(default_factory=list)
 
@@ -76,10 +79,12 @@ def _kind(path: Path) -> str:
 
 def _head(path: Path) -> str:
     """The beginning of a file, where its kind stands; empty where it cannot be read."""
-    if not path.is_file():
+    try:
+        with opened(path) as stream:
+            return (stream.read(4096) or b"").decode("utf-8", errors="replace")
+    except (IpaError, OSError):
+        # What is wrong with it is told by whoever reads it whole.
         return ""
-    with path.open("rb") as stream:
-        return stream.read(4096).decode("utf-8", errors="replace")
 
 
 def _check(path: Path, kind: str) -> Checked:
@@ -100,6 +105,19 @@ def _check_place(checked: Checked, expected: str, folder: Path) -> None:
     if checked.path.relative_to(folder).as_posix() != expected:
         message = f"this file belongs at {folder / expected}; move it or correct the name"
         checked.problems.append(Problem(message, str(checked.path), 1, 1))
+
+
+def _check_rows(document: Document, pointer: Pointer, stage: Stage, found: Checked) -> None:
+    """A stage said to answer one row an item was not measured to answer others."""
+    for variant in found.profile.variants if found.profile else ():
+        if stage.output_rows is OutputRows.PER_ITEM and variant.has_varying_rows and variant.rows_per_item:
+            least, most = variant.rows_per_item
+            message = (
+                f"output_rows is per-item, and {found.path} has {least} to {most} rows for an item of "
+                f"variant {variant.variant!r}; say varying, or measure it again"
+            )
+            document.problem((*pointer, "output_rows"), message)
+            return
 
 
 def _check_coverage(
@@ -125,6 +143,8 @@ def _check_coverage(
                 checked.problems.extend(found.problems)
         if found.profile is None:
             continue
+        checked.measured[stage["name"]] = found.profile
+        _check_rows(document, ("stages", index), pipeline.stage(stage["name"]), found)
         measured = {variant.variant for variant in found.profile.variants}
         for position, variant in enumerate(stage["variants"]):
             if variant["name"] not in measured:

@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.adapters.files.reading import read_bytes
+from ipa.model.errors import InputError, Problem
 
 # A profile of 20 variants, 6 core sizes and 7 batch sizes takes 100 KB.
 MAX_BYTES = 1_000_000
@@ -142,18 +143,12 @@ def check_within(path: Path, folder: Path) -> None:
 
 def read_text(path: Path) -> str:
     """The text of a file; NotFoundError where there is none, InputError where it is no UTF-8 of fair size."""
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise NotFoundError(f"{path} {what}")
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raw = read_bytes(path, MAX_BYTES)
+    except InputError as error:
+        problem = Problem(error.message.replace(f"{path} ", "this ", 1), str(path), 1, 1)
+        raise InputError(error.message, hint=error.hint, problems=[problem]) from error
     document = Document(str(path), None)
-    if len(raw) > MAX_BYTES:
-        document.problem((), f"the file is larger than {MAX_BYTES} bytes; split it")
-        document.raise_problems()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

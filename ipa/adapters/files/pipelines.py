@@ -9,11 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from ipa.adapters.files.document import Document, Pointer, check_within, parse, read_text
-from ipa.adapters.files.graph import as_fan_out, edges_of, in_order, read_nodes
+from ipa.adapters.files.graph import FanOut, as_fan_out, edges_of, in_order, read_nodes
 from ipa.adapters.files.meaning import check_pipeline
 from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.adapters.files.structure import check_structure
 from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.on_seldon import unbatched_stages
 from ipa.model.pipeline import (
     AccuracyRule,
     Bounds,
@@ -22,6 +23,7 @@ from ipa.model.pipeline import (
     Goal,
     LocalRun,
     Objective,
+    OutputRows,
     Pin,
     Pipeline,
     SeldonRun,
@@ -32,6 +34,7 @@ from ipa.model.pipeline import (
     StageBounds,
     Variant,
 )
+from ipa.model.row_counts import batch_fault
 
 FILE_NAME = "pipeline.yaml"
 
@@ -83,7 +86,28 @@ def pipeline_in(document: Document) -> Pipeline:
     check_structure(document, "pipeline")
     check_pipeline(document)
     document.raise_problems()
-    return _pipeline(document)
+    pipeline = _pipeline(document)
+    _check_batches(document, pipeline)
+    document.raise_problems()
+    return pipeline
+
+
+def _check_batches(document: Document, pipeline: Pipeline) -> None:
+    """Note stages that ask for batches where these would give requests the rows of others."""
+    why = unbatched_stages(pipeline)
+    for at, entry in enumerate(document.data["stages"]):
+        name = entry["name"]
+        if name not in why:
+            continue
+        stage = pipeline.stage(name)
+        sizes = stage.limits(pipeline.bounds).batch_sizes
+        if (stage.pin.batch_size or 1) > 1:
+            message = batch_fault(name, stage.pin.batch_size or 1, why[name])
+            document.problem(("stages", at, "pin", "batch_size"), message)
+        if sizes is not None and 1 not in sizes:
+            own = "batch_sizes" in entry.get("bounds", {})
+            place: Pointer = (*(("stages", at) if own else ()), "bounds", "batch_sizes")
+            document.problem(place, batch_fault(name, min(sizes), why[name]))
 
 
 def _pipeline(document: Document) -> Pipeline:
@@ -119,10 +143,16 @@ def _stages(document: Document) -> tuple[Stage, ...]:
     fan_outs = {stage["name"]: as_fan_out(stage["fan_out"]) for stage in listed if "fan_out" in stage}
     nodes, _ = read_nodes(document.data["graph"])
     by_name = {node.name: node for node in nodes}
+    edges = {node.name: edges_of(node, by_name, fan_outs) for node in nodes}
+    told = {edge.parent for each in edges.values() for edge in each if _is_varying(edge.fan_out)}
+    for name, fan_out in fan_outs.items():
+        # No edge says so: it is the last stage, or its edges have fan-outs of their own.
+        if _is_varying(fan_out) and name not in told and stages[name].output_rows is None:
+            stages[name] = replace(stages[name], output_rows=OutputRows.VARYING)
     return tuple(
         replace(
             stages.get(node.name, Stage(node.name, (), container=node.name)),
-            after=edges_of(node, by_name, fan_outs),
+            after=edges[node.name],
             kind=node.kind,
             combine=node.combine or CombineRule.PRODUCT,
         )
@@ -176,6 +206,8 @@ def _stage(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Sta
     values: dict[str, Any] = {"container": data.get("container", data["name"])}
     if "batch_timeout" in data:
         values["batch_timeout_s"] = parse_duration_s(data["batch_timeout"])
+    if "output_rows" in data:
+        values["output_rows"] = OutputRows(data["output_rows"])
     if "bounds" in data:
         values["bounds"] = StageBounds(**_limits(data["bounds"]))
     if "pin" in data:
@@ -185,6 +217,10 @@ def _stage(document: Document, data: Mapping[str, Any], pointer: Pointer) -> Sta
         for index, variant in enumerate(data["variants"])
     )
     return Stage(name=data["name"], variants=variants, **values)
+
+
+def _is_varying(fan_out: FanOut) -> bool:
+    return any(items != 1 for items in (fan_out.values() if isinstance(fan_out, Mapping) else [fan_out]))
 
 
 def _pin(data: Mapping[str, Any]) -> Pin:

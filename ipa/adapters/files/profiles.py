@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
     if not _NAME.fullmatch(pipeline):
         raise InputError(f"{pipeline!r} is not the name of a pipeline")
     home = folder / pipeline
-    if not home.is_dir():
+    if not _is_folder(home):
         raise NotFoundError(
             f"there are no profiles of {pipeline!r} in {folder}",
             hint=f"Measure them with `ipa profile {pipeline}`, or set profiles_dir.",
@@ -78,6 +78,13 @@ def load_profiles(folder: Path, pipeline: str) -> dict[str, StageProfile]:
     return profiles
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _profile(data: Mapping[str, Any]) -> StageProfile:
     return StageProfile(
         pipeline=data["pipeline"],
@@ -98,7 +105,13 @@ def _variant(data: Mapping[str, Any]) -> VariantProfile:
         points=tuple(_point(point) for point in data["points"]),
         readiness_s=parse_duration_s(data["readiness"]) if "readiness" in data else None,
         memory_gib=parse_memory_gib(data["memory"]) if "memory" in data else None,
+        rows_per_item=_rows(data["rows_per_item"]) if "rows_per_item" in data else None,
     )
+
+
+def _rows(data: Sequence[Any]) -> tuple[int, int]:
+    least, most = (int(each) for each in data)
+    return least, most
 
 
 def _point(data: Mapping[str, Any]) -> ProfilePoint:
@@ -136,6 +149,8 @@ def _variant_mapping(variant: VariantProfile) -> dict[str, Any]:
         data["readiness"] = format_duration(variant.readiness_s)
     if variant.memory_gib is not None:
         data["memory"] = format_memory(variant.memory_gib)
+    if variant.rows_per_item is not None:
+        data["rows_per_item"] = list(variant.rows_per_item)
     data["points"] = [FlowMapping(_point_mapping(point)) for point in variant.points]
     return data
 

@@ -30,8 +30,9 @@ def load_running(path: Path, pipeline: Pipeline) -> tuple[StageConfig, ...]:
     if path.suffix == ".json":
         try:
             json.loads(text)
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+            raise InputError(f"{path} is not JSON: {why}") from error
     document = parse(text, str(path))
     pointer, entries = _entries(document, pipeline)
     configs: dict[str, StageConfig] = {}

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import os
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import BinaryIO
 
-from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.adapters.files.reading import opened
+from ipa.model.errors import InputError, Problem
 
 # A file that is no trace at all need not be quoted line by line.
 MOST_PROBLEMS = 20
+MOST_CHARACTERS = 100
+# Four months, a line a second.
+MOST_LINES = 10_000_000
+
+
+def _unpacked(path: Path, raw: BinaryIO) -> BufferedReader | gzip.GzipFile:
+    return (
+        gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else BufferedReader(FileIO(os.dup(raw.fileno())))
+    )
 
 
 def read_trace(path: Path, zeros_are_gaps: bool | None = None) -> tuple[float | None, ...]:
@@ -16,15 +29,15 @@ def read_trace(path: Path, zeros_are_gaps: bool | None = None) -> tuple[float | 
 
     Gaps are all zeros, none of them, or (None) those in runs where requests were due.
     """
-    if not path.is_file():
-        raise NotFoundError(f"there is no trace file {path}")
-    open_text = gzip.open if path.suffix == ".gz" else open
     rates: list[float | None] = []
     problems: list[Problem] = []
     try:
-        with open_text(path, "rt") as lines:
-            for number, line in enumerate(lines, 1):
-                text = line.strip()
+        with opened(path) as raw, _unpacked(path, raw) as lines:
+            # A line at a time and no more of it than any number has: what is packed may be endless.
+            for number, line in enumerate(iter(lambda: lines.readline(MOST_CHARACTERS), b""), 1):
+                if number > MOST_LINES:
+                    raise InputError(f"{path} has more than {MOST_LINES} lines; a trace has one a second")
+                text = line.decode().strip()
                 if text.isdecimal():
                     count = int(text)
                     rates.append(None if zeros_are_gaps and count == 0 else float(count))

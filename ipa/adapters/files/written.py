@@ -133,6 +133,7 @@ def _stage_mapping(stage: Stage, fan_out: FanOut | None) -> dict[str, Any]:
             "name": stage.name,
             "container": stage.container or stage.name,
             "fan_out": _optional(_fan_out, fan_out),
+            "output_rows": _optional(str, stage.output_rows),
             "batch_timeout": format_duration(stage.batch_timeout_s),
             "bounds": _stage_bounds_mapping(stage.bounds) or None,
             "pin": _pin_mapping(stage.pin) or None,

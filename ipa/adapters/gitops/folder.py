@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ipa.adapters.files.reading import is_file, read_utf8
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 
 
@@ -30,14 +31,9 @@ class Folder:
 
 def read_text(file: Path) -> str:
     """The text of the file, its line ends as they are. NotFoundError, InputError where it is no text."""
-    if not file.is_file():
+    if not is_file(file):
         raise NotFoundError(f"{file} is not a file", hint="`ipa render PIPELINE > FILE.yaml` makes one.")
-    try:
-        return file.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8: byte {error.start}") from error
+    return read_utf8(file)
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -93,12 +93,15 @@ def _documents(text: str, path: str) -> list[Any]:
         words = getattr(error, "problem", None) or "it cannot be read"
         problem = Problem(f"not YAML: {words}", path, line, column)
         raise InputError(f"{path} is not YAML", problems=[problem]) from error
+    except (ValueError, RecursionError) as error:
+        # Values that no type holds, such as a thirteenth month, and nesting beyond the stack.
+        raise InputError(f"{path} cannot be read as YAML: {error}") from error
 
 
 def _loaded(text: str) -> list[Any] | None:
     try:
         return list(yaml.safe_load_all(text))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return None
 
 

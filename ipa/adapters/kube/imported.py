@@ -7,15 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ipa.adapters.kube.flow import Reader
-from ipa.adapters.kube.locate import AUTOSCALERS, LABEL_PIPELINE
+from ipa.adapters.kube.locate import (
+    AUTOSCALERS,
+    ENDLESS_WRITES,
+    LABEL_PIPELINE,
+    SEPARATE_ENGINE,
+    orchestrator_remedy,
+    unsaid_orchestrators,
+)
 from ipa.adapters.kube.manifest import read
 from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
-from ipa.adapters.kube.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, OPERATORS_ENV, Json
+from ipa.adapters.kube.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, OPERATORS_ENV, Json, env_entry
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
 
-SEPARATE_ENGINE = "seldon.io/engine-separate-pod"
 # What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
 KNOWN_OF_PREDICTOR = frozenset(
     {"name", "graph", "componentSpecs", "replicas", "traffic", "annotations", "labels", "svcOrchSpec"}
@@ -59,6 +65,9 @@ def imported(
         pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=bounds_cores))
     notes += _left_alone(spec, chosen, reader)
     notes += _assumed(pipeline)
+    notes += _batching(pipeline, reader)
+    if unsaid_orchestrators(sdep):
+        notes.append(f"{ENDLESS_WRITES}: {orchestrator_remedy(sdep)}")
     try:
         configs = read(pipeline, sdep)
     except (DriftError, InputError) as error:
@@ -205,6 +214,18 @@ def _left_alone(spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
         yield from (
             f"{scaler} of {', '.join(names)} must go first" for scaler in AUTOSCALERS if component.get(scaler)
         )
+
+
+def _batching(pipeline: Pipeline, reader: Reader) -> Iterator[str]:
+    """A warning for each stage that batches: no SeldonDeployment says how many rows it answers."""
+    for stage in pipeline.served:
+        entry = env_entry(reader.containers.get(stage.name) or {}, BATCH_SIZE)
+        text = str((entry or {}).get("value", ""))
+        if text.isdecimal() and int(text) > 1:
+            yield (
+                f"stage {stage.name!r} batches up to {text} requests in one SeldonDeployment, which is right "
+                "only if it answers one row for each it is given: otherwise say `output_rows: varying`"
+            )
 
 
 def _assumed(pipeline: Pipeline) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import md5
@@ -12,6 +13,11 @@ from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Pipeline, SeldonTarget, Stage, StageKind
 
 LABEL_PIPELINE = "ipa-serving/pipeline"
+SEPARATE_ENGINE = "seldon.io/engine-separate-pod"
+ENDLESS_WRITES = (
+    "the operator writes the orchestrator's Deployment for ever, since svcOrchSpec.replicas is not there"
+)
+NO_ENGINE = "seldon.io/no-engine"
 AUTOSCALERS = ("hpaSpec", "kedaSpec")
 # The operator hashes names of Deployments that would not fit a DNS label.
 LONGEST_NAME = 63
@@ -184,6 +190,45 @@ def _place(
         replicas=next((level for level in levels if level is not None), 1),
         deployment=deployment_name(target, component, int(component_path[-1])),
     ), faults
+
+
+def unsaid_orchestrators(sdep: Json) -> list[Path]:
+    """The path to the `svcOrchSpec.replicas` of each predictor where it is missing and the operator needs it.
+
+    That is of an orchestrator with a pod of its own for which no level says how many there are: the operator
+    then writes its Deployment for ever.
+    """
+    spec = sdep.get("spec") or {}
+    shared = spec.get("annotations") or {}
+    found: list[Path] = []
+    for at, predictor in enumerate(spec.get("predictors") or ()):
+        own = {**shared, **(predictor.get("annotations") or {})}
+        if not _is_on(own, SEPARATE_ENGINE) or _is_on(own, NO_ENGINE):
+            continue
+        said = (predictor.get("svcOrchSpec") or {}, predictor, spec)
+        if all(level.get("replicas") is None for level in said):
+            found.append(("spec", "predictors", at, "svcOrchSpec", "replicas"))
+    return found
+
+
+def orchestrator_remedy(sdep: Json) -> str:
+    """The command that says how many orchestrators there are, for each predictor that does not."""
+    operations: list[dict[str, object]] = []
+    for path in unsaid_orchestrators(sdep):
+        *_, at, key, name = path
+        predictor = sdep["spec"]["predictors"][at]
+        pointer = f"/spec/predictors/{at}/{key}"
+        if predictor.get(key) is None:
+            operations.append({"op": "add", "path": pointer, "value": {name: 1}})
+        else:
+            operations.append({"op": "add", "path": f"{pointer}/{name}", "value": 1})
+    metadata = sdep.get("metadata") or {}
+    place = f"{metadata.get('name', 'NAME')} -n {metadata.get('namespace', 'default')}"
+    return f"kubectl patch sdep {place} --type=json -p '{json.dumps(operations)}'"
+
+
+def _is_on(annotations: Json, name: str) -> bool:
+    return str(annotations.get(name)).lower() == "true"
 
 
 def _nodes(node: Json, path: Path) -> Iterator[tuple[Path, Json]]:

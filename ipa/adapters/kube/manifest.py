@@ -30,11 +30,13 @@ from ipa.adapters.kube.variants import (
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.model.plan import StageConfig
+from ipa.model.row_counts import batch_faults
 
 GROUP = "machinelearning.seldon.io"
 VERSION = "v1"
 PLURAL = "seldondeployments"
 KIND = "SeldonDeployment"
+ONE_ORCHESTRATOR = {"replicas": 1}
 
 
 def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
@@ -54,8 +56,14 @@ def _smallest(stage: Stage, bounds: Bounds) -> StageConfig:
     )
 
 
-def check_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
-    """InputError lists what in the configs cannot be written: stages, variants, numbers below one."""
+def check_configs(
+    pipeline: Pipeline, configs: Sequence[StageConfig], running: Sequence[StageConfig] = ()
+) -> None:
+    """InputError lists what in the configs must not be written.
+
+    That is stages, variants, numbers below one, and batches that give requests the rows of others. A stage
+    that is `running` with that variant and batch size already is let pass: a first step may be elsewhere.
+    """
     problems = []
     if [config.stage for config in configs] != [stage.name for stage in pipeline.served]:
         problems.append("there must be one configuration for every stage, in the order of the stages")
@@ -67,6 +75,9 @@ def check_configs(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
             problems.append(f"stage {config.stage!r}: batch size {config.batch_size} must be 1 or more")
         if round(config.cores * MILLICORES) < 1:
             problems.append(f"stage {config.stage!r}: cores {config.cores} must be 0.001 or more")
+    asked = {(config.stage, config.variant, config.batch_size) for config in running}
+    new = [it for it in configs if (it.stage, it.variant, it.batch_size) not in asked]
+    problems += batch_faults(pipeline, new)
     if problems:
         raise InputError(
             f"these configurations do not fit pipeline {pipeline.name!r}",
@@ -110,6 +121,8 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
             "predictors": [
                 {
                     "name": target.predictor,
+                    # Without a number of its own the operator writes the orchestrator's Deployment for ever.
+                    "svcOrchSpec": dict(ONE_ORCHESTRATOR),
                     "componentSpecs": [_component(stage, config) for stage, config in pairs],
                     "graph": graph,
                 }

@@ -30,8 +30,8 @@ def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -
 def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
     """Note down what takes the pipeline's predictor in the live object to the wanted configs."""
     check_variants(pipeline)
-    check_configs(pipeline, wanted)
     running = read(pipeline, live)
+    check_configs(pipeline, wanted, running)
     for place, now, then in zip(locate(pipeline, live), running, canonical(wanted), strict=True):
         _change_stage(draft, place, now, then)
 

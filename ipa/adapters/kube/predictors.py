@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ipa.adapters.kube.locate import Place, drift, locate, target_of
-from ipa.adapters.kube.manifest import canonical, read, render
+from ipa.adapters.kube.manifest import ONE_ORCHESTRATOR, canonical, read, render
 from ipa.adapters.kube.patch import Draft, Operation, change_all
 from ipa.adapters.kube.split import is_split
 from ipa.adapters.kube.variants import Json
@@ -157,6 +157,7 @@ def _like(model: Pipeline, named: Pipeline, live: Json, part: Configs) -> Json:
     (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
     copy = {key: value for key, value in one.items() if key != "explainer"}
     copy |= {"name": name, "traffic": share_of(part)}
+    copy["svcOrchSpec"] = {**ONE_ORCHESTRATOR, **(copy.get("svcOrchSpec") or {})}
     draft = Draft({**live, "spec": {**live["spec"], "predictors": [copy]}})
     change_all(draft, named, draft.object, part)
     found: Json = draft.object["spec"]["predictors"][0]

@@ -15,7 +15,12 @@ from ipa.adapters.kube.asking import (
     user_name,
 )
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.locate import target_of
+from ipa.adapters.kube.locate import (
+    ENDLESS_WRITES,
+    orchestrator_remedy,
+    target_of,
+    unsaid_orchestrators,
+)
 from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
 from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.rights import ACTOR, BY_NAME, ELECTOR, OBSERVER, REVIEWER, Right, Role
@@ -26,6 +31,8 @@ from ipa.cli.checks.base import Check, Finding, State, fail, failed, ok, warn
 from ipa.cli.checks.metrics import skew_finding
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.row_counts import batch_faults
 from ipa.settings import Settings, words
 
 SERVER = "api server"
@@ -262,6 +269,24 @@ class _Deployed:
             stages = ", ".join(str(stage.config) for stage in state.stages)
             rolling = "" if state.settled else "; still rolling out"
             yield ok(name, f"{place} runs {stages}{rolling}")
+            yield from self._mixed_up(name, tuple(stage.config for stage in state.stages))
+        yield from self._endless()
+
+    def _mixed_up(self, name: str, running: tuple[StageConfig, ...]) -> Iterator[Finding]:
+        """Batches that give requests the rows of others."""
+        faults = batch_faults(self.pipeline, running)
+        if faults:
+            yield fail(name, "; ".join(faults), f"ipa apply {self.pipeline.name} --rate R --at kubernetes")
+
+    def _endless(self) -> Iterator[Finding]:
+        """Objects whose orchestrators the operator writes for ever."""
+        for namespace, name in places_of(self.pipeline):
+            try:
+                sdep = self.client.get_seldondeployment(namespace, name)
+            except NotFoundError:
+                continue
+            if unsaid_orchestrators(sdep):
+                yield warn(f"orchestrator of {namespace}/{name}", ENDLESS_WRITES, orchestrator_remedy(sdep))
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,10 @@ class Cluster:
     # Where true, `status.state` says Creating for ever, whatever the Deployments do (seldon-core#4224).
     stuck_status: bool = False
     now: int = 0
+    # Writes of the operator to the Deployments of orchestrators that have a pod of their own.
+    orchestrator_writes: int = 0
+    # Those Deployments: what they were last made from, and whether that was a change.
+    _orchestrators: dict[str, tuple[Json, bool]] = field(default_factory=dict)
     _seen: dict[str, tuple[str, int]] = field(default_factory=dict)
     _pods: int = 0
 
@@ -72,6 +76,7 @@ class Cluster:
             self._seen[metadata["uid"]] = (key, self.now + self.operator_lag_ticks - 1)
         if self.now < self._seen[metadata["uid"]][1]:
             return
+        self._operate_orchestrators(sdep)
         made = self._wanted(sdep)
         wanted = {one["metadata"]["name"]: one for one, _ in made}
         for one, is_autoscaled in made:
@@ -88,6 +93,27 @@ class Cluster:
             name = live["metadata"]["name"]
             if name not in wanted and all(self._is_ready(other) for other in self._named(sdep, wanted)):
                 self.store.delete("deployments", metadata["namespace"], name)
+
+    def _operate_orchestrators(self, sdep: Json) -> None:
+        """Make each predictor's `svc-orch` Deployment what it asks for.
+
+        The operator wants `replicas: null` where no level says a number; the API server makes that 1. After a
+        first change the operator sees the difference, and writes null again, for ever.
+        """
+        if "seldon.io/engine-separate-pod" not in sdep["spec"].get("annotations", {}):
+            return
+        for predictor in sdep["spec"]["predictors"]:
+            if "seldon.io/no-engine" in predictor.get("annotations", {}):
+                continue
+            own = predictor.get("svcOrchSpec") or {}
+            levels = (own.get("replicas"), predictor.get("replicas"), sdep["spec"].get("replicas"))
+            key = f"{sdep['metadata']['uid']}/{predictor['name']}"
+            before, was_changed = self._orchestrators.get(key, (None, False))
+            is_changed = before is not None and before != predictor
+            unsaid = all(level is None for level in levels)
+            if before is None or is_changed or (was_changed and unsaid):
+                self.orchestrator_writes += 1
+            self._orchestrators[key] = (deepcopy(predictor), was_changed or is_changed)
 
     def _wanted(self, sdep: Json) -> list[tuple[Json, bool]]:
         """The Deployments to be, and whether another controller owns their replicas."""

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant, chain
+from ipa.model.pipeline import (
+    Objective,
+    OutputRows,
+    Pipeline,
+    SeldonRun,
+    SeldonTarget,
+    Sla,
+    Stage,
+    Variant,
+    chain,
+)
 from ipa.model.plan import StageConfig
 
 
@@ -29,7 +39,7 @@ def sample_pipeline() -> Pipeline:
         "sample",
         chain(
             [
-                Stage("detect", detect, batch_timeout_s=0.02),
+                Stage("detect", detect, batch_timeout_s=0.02, output_rows=OutputRows.PER_ITEM),
                 Stage("read", read, container="reader"),
                 Stage("sort", sort),
             ],

@@ -72,6 +72,9 @@ def small_schema() -> Json:
         shadow={"type": "boolean"},
         annotations=STRINGS,
         labels=STRINGS,
+        svcOrchSpec=_object(
+            replicas=number, env=_list(anything), resources=_object(requests=AMOUNTS, limits=AMOUNTS)
+        ),
         componentSpecs=_list(component),
         graph=_graph(10),
     )

@@ -1,0 +1,102 @@
+"""Model files that are only loaded as they were trained: loading a pickle runs what is in it.
+
+Whoever trains writes the digest of each file into a manifest beside the models' folder, not into it; whoever
+serves reads a file once, compares, and loads the very bytes that it compared. Trusted are the account that
+serves and root: files that others own or may write are refused. The folder of the manifest has to be theirs
+as well, since who may write there can replace both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from ipa.model.errors import InputError, NotFoundError
+
+# Who may write it beside its owner.
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+OWNER_ONLY = 0o644
+
+
+def manifest_of(folder: Path) -> Path:
+    """Where the digests of the models in that folder are."""
+    return folder.parent / f"{folder.name}.sha256.json"
+
+
+def write_models(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put the models there, each whole or not at all, and then their digests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        _replace(folder / name, content)
+    digests = {name: sha256(content).hexdigest() for name, content in sorted(files.items())}
+    _replace(manifest_of(folder), json.dumps(digests, indent=1).encode() + b"\n")
+
+
+def trusted_model(path: Path, remedy: str) -> bytes:
+    """The bytes of a model file as it was trained.
+
+    NotFoundError where the file or its digest is missing; InputError where it was changed since, or others
+    may write it. `remedy` says how to make it anew.
+    """
+    digests = _manifest(manifest_of(path.parent), remedy)
+    content = _own_bytes(path, remedy)
+    wanted = digests.get(path.name)
+    if wanted is None:
+        raise NotFoundError(f"{manifest_of(path.parent)} has no digest of {path.name}", hint=remedy)
+    found = sha256(content).hexdigest()
+    if found != wanted:
+        raise InputError(
+            f"{path} was changed since it was trained, and is not loaded: "
+            f"its sha256 is {found}, not {wanted}",
+            hint=remedy,
+        )
+    return content
+
+
+def _manifest(path: Path, remedy: str) -> dict[str, str]:
+    try:
+        found = json.loads(_own_bytes(path, remedy))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}", hint=remedy) from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no digests", hint=remedy)
+    return {str(name): str(digest) for name, digest in found.items()}
+
+
+def _own_bytes(path: Path, remedy: str) -> bytes:
+    """What a file of ours or of root holds, that nobody else may write."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} does not exist", hint=remedy) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", hint=remedy) from error
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        raise InputError(f"{path} is not a file", hint=remedy)
+    with os.fdopen(handle, "rb") as stream:
+        if about.st_uid not in (0, os.geteuid()) or about.st_mode & OTHERS_WRITE:
+            raise InputError(
+                f"{path} is not loaded: it belongs to user {about.st_uid} with mode "
+                f"{stat.S_IMODE(about.st_mode):o}, so others may write it",
+                hint=f"{remedy} Or, if you know its content, give it to the account that serves, "
+                f"with mode {OWNER_ONLY:o}.",
+            )
+        return stream.read()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, OWNER_ONLY)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    # The umask may not take all that it should.
+    draft.chmod(OWNER_ONLY)
+    draft.replace(path)

@@ -1,0 +1,90 @@
+"""A pipeline as it runs on Seldon: what runs there beside its replicas, and which stages must not batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from ipa.model.overhead import NO_OVERHEAD, Overhead
+from ipa.model.pipeline import OutputRows, Pipeline, Shape, Stage, StageKind
+from ipa.model.profile import StageProfile
+
+NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
+
+
+def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES) -> Pipeline:
+    """The pipeline as it runs on Seldon.
+
+    Cores that run there beside its replicas count within its bounds. Stages that MLServer would answer
+    wrongly in batches (`unbatched_stages`) have batch size 1 only.
+    """
+    why = unbatched_stages(pipeline, profiles)
+    return replace(
+        pipeline,
+        bounds=replace(pipeline.bounds, overhead=_overhead(pipeline)),
+        stages=tuple(
+            replace(stage, unbatched=why[stage.name]) if stage.name in why else stage
+            for stage in pipeline.stages
+        ),
+    )
+
+
+def unbatched_stages(
+    pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES
+) -> Mapping[str, str]:
+    """The stages that must not batch in one SeldonDeployment (shape single), each with the reason.
+
+    MLServer hands the rows of a batch's answer out by the rows that each request brought, counted on the last
+    of its inputs. So a stage with other output rows gives one request the rows of another, and so does the
+    stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue of shape
+    split counts by `fan_out` itself.
+    """
+    if pipeline.seldon is None or pipeline.seldon.shape is Shape.SPLIT:
+        return {}
+    found: dict[str, str] = {}
+    # What a router without variants, or one that only routes, passes on is what it was given.
+    varying: dict[str, str] = {}
+    for stage in pipeline.stages:
+        senders = [varying[edge.parent] for edge in stage.after if edge.parent in varying]
+        own = _varying_rows(pipeline, stage, profiles)
+        if own:
+            varying[stage.name] = stage.name
+        elif senders and stage.kind is StageKind.ROUTER:
+            varying[stage.name] = senders[0]
+        if not stage.variants:
+            continue
+        if stage.unbatched or own:
+            found[stage.name] = stage.unbatched or own
+        elif senders:
+            found[stage.name] = f"it is given the fan_out of stage {senders[0]!r} as an input"
+    return found
+
+
+def _varying_rows(pipeline: Pipeline, stage: Stage, profiles: Mapping[str, StageProfile]) -> str:
+    """Why the stage's answer may have other rows than its input; empty where it has the same."""
+    profile = profiles.get(stage.name)
+    for variant in profile.variants if profile else ():
+        if variant.has_varying_rows and variant.rows_per_item is not None:
+            least, most = variant.rows_per_item
+            return f"its profile has {least} to {most} rows for an item of variant {variant.variant!r}"
+    if stage.output_rows is not None:
+        return "its output_rows are varying" if stage.output_rows is OutputRows.VARYING else ""
+    fan_outs = [edge.fan_out for each in pipeline.stages for edge in each.after if edge.parent == stage.name]
+    for fan_out in fan_outs:
+        values = sorted(set(fan_out.values())) if isinstance(fan_out, Mapping) else [fan_out]
+        if values != [1.0]:
+            return f"its fan_out is {' to '.join(f'{value:g}' for value in (values[0], *values[1:][-1:]))}"
+    return ""
+
+
+def _overhead(pipeline: Pipeline) -> Overhead:
+    target = pipeline.seldon
+    if target is None:
+        return NO_OVERHEAD
+    if target.shape is Shape.SPLIT:
+        return Overhead(target.orchestrator_cores + target.queue_cores * len(pipeline.served))
+    if target.separate_orchestrator:
+        return Overhead(target.orchestrator_cores)
+    # The operator puts it into the pods of the first componentSpec.
+    return Overhead(0.0, ((pipeline.served[0].name, target.orchestrator_cores),))
