@@ -56,11 +56,11 @@ def locked(lock: str, environment: dict[str, str]) -> Iterator[Locked]:
             yield Locked(it.name, next(iter(it.specifier)).version, tuple(hashes), tuple(via))
 
 
-def environment_of(dockerfile: str) -> dict[str, str]:
-    """What markers look at, in an image of this Dockerfile; platforms differ only in the machine."""
-    found = re.search(r"^FROM python:((\d+\.\d+)\.\d+)", dockerfile, re.MULTILINE)
+def environment_of(script: str) -> dict[str, str]:
+    """The values of markers in images that this script builds; platforms differ only in the machine."""
+    found = re.search(r"\{BASE_IMAGE:-python:((\d+\.\d+)\.\d+)", script)
     if found is None:
-        raise ValueError("the Dockerfile has no FROM python:MAJOR.MINOR.PATCH")
+        raise ValueError("tools/images.sh has no base python:MAJOR.MINOR.PATCH")
     return {
         "python_full_version": found[1],
         "python_version": found[2],
@@ -113,7 +113,7 @@ def sbom(image: str, before: str) -> str:
     """
     kept = Bom.from_json(json.loads(before)).components if before else []
     lock = (ROOT / "requirements" / f"{image}.txt").read_text(encoding="utf-8")
-    dockerfile = (ROOT / "deploy" / "docker" / f"{image}.Dockerfile").read_text(encoding="utf-8")
+    script = (ROOT / "tools" / "images.sh").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     whole = Component(
         name=project["name"],
@@ -123,7 +123,7 @@ def sbom(image: str, before: str) -> str:
         description=f"The Python packages of the image {image}",
         licenses=[FACTORY.make_from_string(project["license"])],
     )
-    found = list(locked(lock, environment_of(dockerfile)))
+    found = list(locked(lock, environment_of(script)))
     known = {str(each.bom_ref): list(each.licenses) for each in kept}
     parts = {each.name: component(each, known) for each in found}
     needs: dict[str, list[Dependency]] = {}

@@ -90,7 +90,9 @@ def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp
         for _ in range(10):
             answer = client.get("/readyz?verbose").json()
         app.close()
-    assert [check["name"] for check in answer["checks"]] == ["store", "store writes", "leadership", "video"]
+    assert [check["name"] for check in answer["checks"]] == [
+        "store", "store writes", "store retention", "leadership", "video"
+    ]  # fmt: skip
     assert answer["ready"] and len([one for one in asked if one.startswith("SELECT")]) == 1
 
 

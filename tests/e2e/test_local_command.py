@@ -19,6 +19,7 @@ from ipa.model.decision import Change
 from ipa.model.errors import NotFoundError, RolloutError
 from ipa.model.pipeline import LocalRun, Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
+from tests.fakes.postgres import other_children
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
 
@@ -122,14 +123,14 @@ def test_a_pipeline_that_does_not_start_leaves_nothing_behind(
 ) -> None:
     with pytest.raises(RolloutError, match="no model here"):
         workload.start(pipeline, (config("broken"),))
-    assert psutil.Process().children() == []
+    assert other_children() == []
 
 
 def test_router_queue_and_nursery_are_replaced_when_they_die(
     workload: LocalWorkload, pipeline: Pipeline
 ) -> None:
     workload.start(pipeline, (config("fine"),))
-    (nursery,) = psutil.Process().children()
+    (nursery,) = other_children()
     servers = {child.pid for child in nursery.children()} - set(workload.replica_pids("echo", "say"))
     for pid in sorted(servers):
         psutil.Process(pid).send_signal(signal.SIGKILL)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from ipa.adapters.files.pipelines import load_pipeline
@@ -20,6 +19,7 @@ from ipa.model.decision import Change
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from tests.fakes.postgres import other_children
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
 
@@ -41,7 +41,7 @@ def workload(
         running = LocalWorkload(tmp_path_factory.mktemp("local"))
         running.start(digits, START)
         yield running
-        children = psutil.Process().children(recursive=True)
+        children = other_children(recursive=True)
         running.stop()
         assert [child for child in children if child.is_running()] == []
 
@@ -195,7 +195,7 @@ def test_a_variant_without_local_cannot_run_here(root: Path, tmp_path: Path) -> 
 
 
 def test_processes_are_called_by_what_they_are(workload: LocalWorkload) -> None:
-    (nursery,) = psutil.Process().children()
+    (nursery,) = other_children()
     called = {child.pid: " ".join(child.cmdline()) for child in nursery.children()}
     servers = {pid for stage in ("locate", "classify") for pid in workload.replica_pids("digits", stage)}
     assert {pid for pid, name in called.items() if "mlserver" in name} == servers

@@ -18,6 +18,7 @@ import pytest
 
 from ipa.cli.events import parsed
 from ipa.cli.main import run
+from tests.fakes.postgres import other_children
 from tests.fakes.receiver import SECRET, Receiver
 from tests.fakes.waiting import until
 
@@ -59,7 +60,7 @@ def _ended(service: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 def test_a_taken_port_is_said_at_once(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "digits", "--port", str(taken)]) == 1
     assert f"cannot listen on 127.0.0.1:{taken}" in capsys.readouterr().err
-    assert psutil.Process().children() == []
+    assert other_children() == []
 
 
 @pytest.mark.usefixtures("folder")
@@ -78,7 +79,7 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(
 ) -> None:
     assert run(["serve", *arguments, "--port", "0"]) == code
     assert words in capsys.readouterr().err
-    assert psutil.Process().children() == []
+    assert other_children() == []
 
 
 def test_it_serves_the_api_tells_and_ends_with_all_it_started(

@@ -77,12 +77,12 @@ def test_others_are_listened_to_once_it_is_known_who_they_are(
                 ]
             said = (tmp_path / "log").read_text()
             assert [it.status_code for it in answers] == [403, 401, 200, 200], said
-            assert answers[2].json()["paused_by"].startswith("ci (key ")
+            assert answers[2].json()["paused_by"].startswith("key:ci#")
             assert run(["resume", "video", "--at", at]) == 77
             assert "IPA_TOKEN" in capfd.readouterr().err
             monkeypatch.setenv("IPA_TOKEN", key)
             assert run(["status", "video", "--at", at]) == 5
-            assert "Paused by ada" in capfd.readouterr().out
+            assert "Paused by kubernetes:ada" in capfd.readouterr().out
         finally:
             service.send_signal(signal.SIGTERM)
         assert service.wait(60) == 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -54,6 +55,11 @@ def _account() -> pwd.struct_passwd | None:
         except KeyError:
             continue
     return None
+
+
+def other_children(*, recursive: bool = False) -> list[psutil.Process]:
+    """The processes that this one started, but for those of a server that a fixture keeps."""
+    return [each for each in psutil.Process().children(recursive=recursive) if each.name() != "postgres"]
 
 
 @contextmanager

@@ -154,7 +154,12 @@ def test_r10_an_export_ends_with_its_key(case: Case, store: Store) -> None:
         assert after == 0 or go_on.wait(30)
         return entries(after, 2, pipeline)
 
-    services = replace(services, record=type("Record", (), {"entries": staticmethod(slow)})())
+    services = replace(
+        services,
+        record=type(
+            "Record", (), {"entries": staticmethod(slow), "checkpoints": staticmethod(lambda *of: ())}
+        )(),
+    )
     with streaming(services) as follow:
         export = follow(token, path="audit")
         # One batch is out, the next is being read.
