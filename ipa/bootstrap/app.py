@@ -22,7 +22,8 @@ from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.database import Access
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.housekeeping import Housekeeping
-from ipa.adapters.store.store import Store, open_from
+from ipa.adapters.store.opening import open_from
+from ipa.adapters.store.store import Store
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.given import LoopMaker, makers_of, shaped
 from ipa.bootstrap.identity import Identities, authenticators_of

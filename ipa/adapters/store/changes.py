@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from ipa.control.actuation import Phase
 from ipa.control.audit import Entry, of_applied, of_ended
@@ -12,7 +11,6 @@ from ipa.control.computing import COMPUTING
 from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError
-from ipa.model.rounding import moment_to_ms
 
 log = logging.getLogger("ipa.store")
 
@@ -27,13 +25,12 @@ class Changes:
         self._note = note
 
     def __call__(self, decision: Decision, snapshot: Snapshot) -> None:
-        """Note what this tick saw end and what it began."""
-        now = moment_to_ms(datetime.now(UTC)).isoformat()
+        """Note what this tick saw end and what it began, at its time."""
         found = []
         if snapshot.ended is not None and snapshot.ended.change is not None:
-            found.append(of_ended(decision.pipeline, snapshot.ended, now))
+            found.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
         if decision.action is Action.APPLY and snapshot.phase is Phase.WAITING_READY:
-            found.append(of_applied(decision, now))
+            found.append(of_applied(decision, decision.at))
         try:
             for entry in found:
                 # Others compute while the disk is waited for.

@@ -124,6 +124,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A transaction whose reads all see the store at one moment; errors as `reading`."""
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+    with reading(engine) as connection:
+        yield connection
+
+
+@contextmanager
 def writing(engine: Engine, lock: int) -> Iterator[Connection]:
     """A transaction that writes alone of its `lock`, on disk when it ends; UnavailableError otherwise."""
     health, kind = health_of(engine), "record" if lock == RECORD_LOCK else "other writes"

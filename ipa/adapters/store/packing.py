@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ipa.adapters.store.columns import Reader, Writer, read_columns, scalar_text, write_columns
+from ipa.adapters.store.columns import MISSING, is_repeated, read_columns, write_columns
+from ipa.adapters.store.literals import Reader, Writer, scalar_text
 from ipa.control.canonical import digest
 
 FORMAT = 1
@@ -22,7 +23,7 @@ FORMAT = 1
 FILTERS = [
     {
         "id": lzma.FILTER_LZMA2,
-        "dict_size": 2**21,
+        "dict_size": 2**20,
         "lc": 1,
         "lp": 0,
         "pb": 0,
@@ -38,6 +39,8 @@ LONG_LIST = 8
 HOLE, BETWEEN = "\x01", "\x02"
 # In the place of a text that follows from the other texts of its row.
 DERIVED = True
+# The paths of those: the decision's inputs and their digest, the entry's digests of it and of the one before.
+SPECIAL = ("0/inputs", "0/inputs_digest", "2/content", "2/previous")
 # What a damaged block makes the readers raise.
 DAMAGES = (lzma.LZMAError, LookupError, StopIteration, RuntimeError, TypeError, OverflowError, MemoryError)
 
@@ -57,28 +60,28 @@ class Row:
 
 def pack(rows: Sequence[Row], pause: Callable[[], None] = lambda: None) -> bytes:
     """Return the rows as a block of bytes; a row takes a millisecond, and `pause` is called after each."""
-    shapes: dict[str, int] = {}
-    places: dict[str, int] = {}
-    columns: list[dict[int, Any]] = []
+    layout = _Layout()
+    columns: list[list[Any]] = []
     order = []
     before = ""
     for index, row in enumerate(rows):
-        shape, values = _apart(row, before)
+        shape, values = _apart(row, before, layout)
         before = row.digest
-        order.append(shapes.setdefault(shape, len(shapes)))
-        for path, value in zip(_shape(shape).paths, values, strict=True):
-            place = places.setdefault(path, len(places))
-            if place == len(columns):
-                columns.append({})
-            columns[place][index] = value
+        order.append(shape.place)
+        for place, value in zip(shape.columns, values, strict=True):
+            if place >= len(columns):
+                columns.extend([MISSING] * len(rows) for _ in range(place + 1 - len(columns)))
+            column = columns[place]
+            # Most values repeat: one object for all of them takes a tenth of the memory.
+            column[index] = column[index - 1] if index and is_repeated(column[index - 1], value) else value
         pause()
     writer = Writer()
-    writer.block("\n".join(shapes).encode())
+    writer.block("\n".join(layout.texts()).encode())
     writer.number(len(rows))
     for each in order:
         writer.number(each)
     write_columns(columns, writer)
-    return bytes([FORMAT]) + lzma.compress(bytes(writer.data), lzma.FORMAT_RAW, filters=FILTERS)
+    return bytes([FORMAT]) + lzma.compress(writer.data, lzma.FORMAT_RAW, filters=FILTERS)
 
 
 class Packed:
@@ -89,10 +92,14 @@ class Packed:
             raise ValueError(f"its format is {block[:1].hex() or 'not given'}, not {FORMAT:02x}")
         try:
             reader = Reader(lzma.decompress(block[1:], lzma.FORMAT_RAW, filters=FILTERS))
-            shapes = [_shape(text) for text in reader.block().decode().split("\n")]
+            self._layout = _Layout()
+            shapes = [self._layout.shape(text) for text in reader.block().decode().split("\n")]
             self._shapes = [shapes[reader.number()] for _ in range(reader.number())]
-            self._places, rows = _layout(self._shapes)
-            self._columns = read_columns(rows, reader)
+            rows: list[list[int]] = [[] for _ in self._layout.places]
+            for index, shape in enumerate(self._shapes):
+                for place in shape.columns:
+                    rows[place].append(index)
+            self._columns = read_columns(rows, len(self._shapes), reader)
         except DAMAGES as error:
             raise ValueError(f"it cannot be read: {error}") from error
 
@@ -114,38 +121,27 @@ class Packed:
 
     def values(self, path: str) -> list[Any]:
         """Return the values at that path, such as `0/tick`: one a row, None if the row has none."""
-        column = self._columns[self._places[path]] if path in self._places else {}
-        return [column.get(index) for index in range(len(self))]
+        place = self._layout.places.get(path)
+        column = [MISSING] * len(self) if place is None else self._columns[place]
+        return [None if value is MISSING else value for value in column]
 
     def _row(self, index: int, before: str) -> Row:
         shape = self._shapes[index]
-        return shape.filled([self._columns[self._places[path]][index] for path in shape.paths], before)
+        return shape.filled([self._columns[place][index] for place in shape.columns], before)
 
 
-def _layout(shapes: Sequence[_Shape]) -> tuple[dict[str, int], list[list[int]]]:
-    """Return the column of each path, and the rows in which each column has a value."""
-    places: dict[str, int] = {}
-    rows: list[list[int]] = []
-    for index, shape in enumerate(shapes):
-        for path in shape.paths:
-            place = places.setdefault(path, len(places))
-            if place == len(rows):
-                rows.append([])
-            rows[place].append(index)
-    return places, rows
-
-
-def _apart(row: Row, before: str) -> tuple[str, list[Any]]:
+def _apart(row: Row, before: str, layout: _Layout) -> tuple[_Shape, list[Any]]:
     """Return the shape and the values of a row; a row that is not canonical is two whole texts."""
     try:
-        shape, values = _taken_apart(row, before)
-        if _shape(shape).filled(values, before) == row:
+        text, values = _taken_apart(row, before)
+        shape = layout.shape(text)
+        if shape.filled(values, before) == row:
             return shape, values
     except (ValueError, TypeError, LookupError, RecursionError):
         pass
     if row.decision is None:
-        return f"{BETWEEN}{BETWEEN}{HOLE}", [row.entry]
-    return f"{HOLE}{BETWEEN}{BETWEEN}{HOLE}", [row.decision, row.entry]
+        return layout.shape(f"{BETWEEN}{BETWEEN}{HOLE}"), [row.entry]
+    return layout.shape(f"{HOLE}{BETWEEN}{BETWEEN}{HOLE}"), [row.decision, row.entry]
 
 
 def _taken_apart(row: Row, before: str) -> tuple[str, list[Any]]:
@@ -188,21 +184,52 @@ def _key(name: str) -> str:
     return scalar_text(name)
 
 
-class _Shape:
-    """The three texts of a row without their values: decision, its inputs, entry; an absent one is empty."""
+class _Layout:
+    """The shapes of a block, and the columns of the paths in them, in the order of their first use."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+        self._shapes: dict[str, _Shape] = {}
+        # Shapes differ little: parts of one are those of others.
+        self._parts: dict[str, str] = {}
+
+    def shape(self, text: str) -> _Shape:
+        """Return the shape of that text."""
+        found = self._shapes.get(text)
+        if found is None:
+            found = self._shapes[text] = self._made(text)
+        return found
+
+    def texts(self) -> list[str]:
+        """Return the texts of the shapes."""
+        return list(self._shapes)
+
+    def _made(self, text: str) -> _Shape:
+        paths: list[str] = []
         texts = text.split(BETWEEN)
-        found: list[str] = []
         for place, each in enumerate(texts):
             if each:
-                _walk(json.loads(each.replace(HOLE, "null")), str(place), found)
-        self.paths = tuple(found)
-        self._parts = [each.split(HOLE) for each in texts]
-        self._is_whole = [each == HOLE for each in texts]
-        places = {path: place for place, path in enumerate(found)}
-        self._inputs, self._inputs_digest = places.get("0/inputs", -1), places.get("0/inputs_digest", -1)
-        self._content, self._previous = places.get("2/content", -1), places.get("2/previous", -1)
+                _walk(json.loads(each.replace(HOLE, "null")), str(place), paths)
+        columns = [self.places.setdefault(path, len(self.places)) for path in paths]
+        parts = [[self._parts.setdefault(part, part) for part in each.split(HOLE)] for each in texts]
+        special = {path: place for place, path in enumerate(paths) if path in SPECIAL}
+        return _Shape(len(self._shapes), columns, parts, special)
+
+
+class _Shape:
+    """The three texts of a row without their values: decision, its inputs, entry; an absent one is empty.
+
+    `place` is its number in the layout, `columns` are those of its values.
+    """
+
+    def __init__(
+        self, place: int, columns: list[int], parts: list[list[str]], special: dict[str, int]
+    ) -> None:
+        self.place, self.columns, self._parts = place, columns, parts
+        self._is_whole = [each == ["", ""] for each in parts]
+        self._inputs, self._inputs_digest, self._content, self._previous = (
+            special.get(path, -1) for path in SPECIAL
+        )
 
     def filled(self, values: Sequence[Any], before: str) -> Row:
         """Return the row with those values, after the entry with the digest `before`."""
@@ -228,9 +255,6 @@ class _Shape:
             return str(values[0])
         first, *rest = self._parts[place]
         return first + "".join([text + part for text, part in zip(texts, rest, strict=True)])
-
-
-_shape = lru_cache(1024)(_Shape)
 
 
 def _walk(value: Any, path: str, found: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, case, func, select, text
 
-from ipa.adapters.store.database import reading
+from ipa.adapters.store.database import snapshot
 from ipa.adapters.store.hot import ROWS as HOT_ROWS
 from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.keeper import HOT, HOT_ROW_BYTES
@@ -43,7 +43,7 @@ class _Cost:
 
 def stats_of(engine: Engine, retention: Retention, keyring: Keyring, *, is_bounded: bool) -> StoreStats:
     """Return the statistics of the store."""
-    with reading(engine) as connection:
+    with snapshot(engine) as connection:
         kinds = {
             RowKind.HOT: _hot(connection),
             RowKind.SEALED: _counted(connection, SegmentRow.kept, SegmentRow.size_bytes),

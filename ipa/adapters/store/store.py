@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union, update
 
@@ -24,6 +23,7 @@ from ipa.adapters.store.database import (
     lock_of,
     open_engine,
     reading,
+    snapshot,
     writing,
 )
 from ipa.adapters.store.grouped import Grouped
@@ -33,7 +33,7 @@ from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
 from ipa.adapters.store.records import Records
-from ipa.adapters.store.retention import PruneReport, Retention, RetentionSettings, StoreStats, retention_from
+from ipa.adapters.store.retention import PruneReport, Retention, StoreStats
 from ipa.adapters.store.schema import (
     ControlRow,
     CursorRow,
@@ -118,7 +118,7 @@ class Store:
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
         """The `limit` entries after the `seq` given, oldest first; without a pipeline those of all."""
-        with reading(self._engine) as connection:
+        with snapshot(self._engine) as connection:
             record = None if pipeline is None else self.records.of(pipeline)
             return self._journal.entries(connection, after, limit, record)
 
@@ -129,7 +129,7 @@ class Store:
 
     def checkpoints(self, after: int, pipeline: str | None = None) -> Iterator[SignedCheckpoint]:
         """Yield the checkpoints of what retention removed after the `seq` given, oldest first."""
-        with reading(self._engine) as connection:
+        with snapshot(self._engine) as connection:
             record = None if pipeline is None else self.records.of(pipeline)
             yield from self._journal.checkpoints(connection, after, record)
 
@@ -208,7 +208,7 @@ class Store:
         """The newest decisions first; those of ticks before `before_tick` where given."""
         found: list[Decision] = []
         record = self.records.of(pipeline)
-        with reading(self._engine) as connection:
+        with snapshot(self._engine) as connection:
             texts = self._journal.decisions(connection, record, before_tick, applied_only=applied_only)
             for decision in map(DECISION.value, texts):
                 is_applied = decision.action is Action.APPLY or not applied_only
@@ -223,7 +223,7 @@ class Store:
 
         NotFoundError where there is none, retention removed it, or it is of an earlier pipeline of its name.
         """
-        with reading(self._engine) as connection:
+        with snapshot(self._engine) as connection:
             kept = self._journal.decision(connection, decision_id)
         found = None if kept is None else DECISION.value(kept[1])
         if kept is None or found is None or self.records.of(found.pipeline) != kept[0]:
@@ -376,21 +376,6 @@ def open_store(
     """
     engine = open_engine(store_url, access)
     return Store(engine, retention=retention, keyring=keyring_of(engine.url, key_file))
-
-
-class StoreSettings(RetentionSettings, Protocol):
-    """The settings that say where the store is and how it is kept."""
-
-    @property
-    def store_url(self) -> str: ...
-    @property
-    def store_key_file(self) -> str: ...
-
-
-def open_from(settings: StoreSettings, access: Access = Access.WRITE) -> Store:
-    """The store of the settings. Errors: see `open_engine`."""
-    retention = retention_from(settings)
-    return open_store(settings.store_url, access, retention=retention, key_file=settings.store_key_file)
 
 
 def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[int, str, str] | None:

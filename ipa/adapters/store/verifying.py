@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
-from ipa.adapters.store.database import reading
+from ipa.adapters.store.database import snapshot
 from ipa.adapters.store.hot import ROWS
 from ipa.adapters.store.journal import Journal, heads
 from ipa.adapters.store.packing import Row
@@ -37,7 +37,7 @@ def verify(
     """
     walk = _Walk(keyring, Chain(pipeline, anchor), full=full)
     while True:
-        with reading(engine) as connection:
+        with snapshot(engine) as connection:
             if walk.take_segments(connection) or walk.take_rows(connection):
                 continue
             kept = heads(connection, [pipeline]).get(pipeline)
