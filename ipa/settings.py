@@ -287,14 +287,13 @@ def _fault(name: str, value: Any) -> str:
 
 
 def _number_fault(name: str, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (name in MAY_BE_ZERO and value == 0):
         return ""
     if isinstance(value, float) and not math.isfinite(value):
         return "is not finite"
     least, most = next(found for suffix, found in RANGES.items() if name.endswith(suffix))
-    if name in FROM_ZERO:
-        least = 0
-    elif value <= 0:
+    if value <= 0:
         return "is not above 0"
     if name == "forecast_quantile" and value >= 1:
         return "is not below 1"
@@ -316,7 +315,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "": (1, 1e6),
 }
 # Port 0 is any that is free; 0 days and 0 MB keep all.
-FROM_ZERO = frozenset({"port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
+MAY_BE_ZERO = frozenset({"port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 
 
 # Not read by the service: by its clients (where it is, the token), by the tests and by make.
