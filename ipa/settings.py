@@ -294,7 +294,7 @@ def _number_fault(name: str, value: Any) -> str:
         return "is not finite"
     least, most = next(found for suffix, found in RANGES.items() if name.endswith(suffix))
     if value <= 0:
-        return "is not above 0"
+        return "is below 0" if name in MAY_BE_ZERO else "is not above 0"
     if name == "forecast_quantile" and value >= 1:
         return "is not below 1"
     if value < least:
