@@ -1,32 +1,43 @@
-"""The thread that seals and prunes the store while the service runs."""
+"""Keeps the store within its retention while the service runs, in a process of its own if there is need."""
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
+from ipa.adapters.child_environment import child_environment
+from ipa.adapters.store.retention import PruneReport
 from ipa.adapters.store.store import Store
-from ipa.model.errors import IpaError
+from ipa.model.errors import IpaError, UnavailableError
 
 log = logging.getLogger("ipa.store")
-# A tick's rows wait for this long before they are sealed; no tick waits.
+# How often the need is looked for, by the wall clock.
 EVERY_S = 15.0
-# A pass ends after this long, so that the service stops in time; what is left comes soon.
-PASS_S, SOON_S = 5.0, 0.5
+# A pass is made at least this often: it seals pipelines that record no more, and clears what another left.
+LONGEST_S = 3600.0
+# A pass ends after this long, and the next one goes on.
+PASS_S = 60.0
+# How soon the end of the service is heard while a pass is made.
+LOOK_S = 0.2
+COMMAND = (sys.executable, "-m", "ipa.adapters.store.pruneworker")
 
 
 class Housekeeping:
-    """Prunes the store every `EVERY_S` by the wall clock. `now` is the clock of its decisions.
-
-    `leads` is False in a replica that stands by.
-    """
+    """Seals and prunes the store. `now` is the clock of its decisions; `leads` is False in a standby."""
 
     def __init__(
         self, store: Store, now: Callable[[], datetime], leads: Callable[[], bool], every_s: float = EVERY_S
     ) -> None:
         self._store, self._now, self._leads, self._every_s = store, now, leads, every_s
+        self._passed_s: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store-housekeeping", daemon=True)
 
@@ -35,38 +46,88 @@ class Housekeeping:
         self._thread.start()
 
     def close(self) -> None:
-        """End, after the transaction under way."""
+        """End; a pass under way is cut off, which loses nothing."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        wait_s = self._every_s
-        while not self._stop.wait(wait_s):
-            wait_s = self._every_s if self.once() else min(SOON_S, self._every_s)
+        while not self._stop.wait(self._every_s):
+            self.once()
 
-    def once(self) -> bool:
-        """Make one pass; False if it ended early. Failures are logged once and kept for `Store.troubles`."""
-        if not self._leads():
-            return True
+    def once(self) -> PruneReport | None:
+        """Make a pass if there is need; what it did. A failure is logged once, for `Store.troubles` too."""
         keeper = self._store.keeper
         try:
-            report = self._store.prune(self._now(), within_s=PASS_S, stop=self._stop.is_set)
+            if not self._leads() or not self._is_due():
+                return None
+            answer = self._passed()
+            keeper.failed = ""
         except IpaError as error:
-            if keeper.failed != error.message:
-                log.error("the store is not pruned: %s %s", error.message, error.hint)
-            keeper.failed = error.message
-            return True
+            self._fail(error.message)
+            return None
         except Exception:
             # A fault of this program must not end the thread: the store would grow for ever.
             log.exception("the store is not pruned")
-            keeper.failed = "pruning failed, see the log"
-            return True
-        keeper.failed = ""
+            self._fail("pruning failed, see the log")
+            return None
+        if answer is None:
+            return None
+        report = PruneReport(**answer["report"])
+        for pipeline, fault in answer["damaged"].items():
+            if pipeline not in keeper.damaged:
+                log.error("%s; nothing of it is sealed or removed", fault)
+        keeper.damaged = dict(answer["damaged"])
+        keeper.is_bounded, keeper.record_bytes = answer["is_bounded"], answer["record_bytes"]
+        self._passed_s = time.monotonic() if report.is_done else None
         if report.removed_decisions:
-            log.info(
-                "removed %d holds from the store, which freed %d kB",
-                report.removed_decisions,
-                report.freed_bytes // 1000,
-            )
-        return report.is_done
+            words = "removed %d holds from the store, which freed %d kB"
+            log.info(words, report.removed_decisions, report.freed_bytes // 1000)
+        return report
+
+    def _fail(self, why: str) -> None:
+        if self._store.keeper.failed != why:
+            log.error("the store is not pruned: %s", why)
+        self._store.keeper.failed = why
+        self._passed_s = time.monotonic()
+
+    def _is_due(self) -> bool:
+        if self._passed_s is None or time.monotonic() - self._passed_s > LONGEST_S:
+            return True
+        return self._store.keeper.is_due(self._now().timestamp(), self._store.retention)
+
+    def _passed(self) -> dict[str, Any] | None:
+        """The answer of a pass; None if the service ended meanwhile. UnavailableError: the pass failed."""
+        asked = {
+            "store_url": self._store.url,
+            "key_file": self._store.keyring.key_file,
+            "now_s": self._now().timestamp(),
+            "retention": asdict(self._store.retention),
+            "within_s": PASS_S,
+        }
+        with subprocess.Popen(  # noqa: S603 - our own command
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            # Of a PostgreSQL client.
+            env=child_environment("PG"),
+        ) as process:
+            text: str | None = json.dumps(asked)
+            while True:
+                try:
+                    out, _ = process.communicate(text, timeout=LOOK_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    text = None
+                if self._stop.is_set():
+                    process.kill()
+                    return None
+        if process.returncode:
+            raise UnavailableError(f"the process that prunes the store ended with {process.returncode}")
+        answer: dict[str, Any] = json.loads(out)
+        if "error" in answer:
+            raise UnavailableError(answer["error"])
+        return answer

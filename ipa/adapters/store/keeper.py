@@ -7,16 +7,14 @@ that was changed is never signed.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, ScalarSelect, func, select
 
 from ipa.adapters.store import series
 from ipa.adapters.store.database import RECORD_LOCK, reading, snapshot, writing
@@ -43,7 +41,6 @@ from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.verifying import check_row, check_segment
 from ipa.control.audit import NOTHING, Chain, Head, Recorded
 from ipa.control.checkpoints import Checkpoint
-from ipa.control.computing import COMPUTING
 from ipa.model.errors import ConfigurationError, RecordError
 
 log = logging.getLogger("ipa.store")
@@ -55,8 +52,6 @@ SEAL_AFTER_S = DAY_S
 RUN = 32
 # Others write between two transactions: SQLite lets the one that waits try again after so long at most.
 BETWEEN_S = 0.05
-# While loops compute, packing waits this long after each row.
-YIELD_S = 0.002
 # What a row of the newest takes beside its texts: its columns and their indexes.
 HOT_ROW_BYTES = 350
 SAMPLE = 200
@@ -123,6 +118,31 @@ class Keeper:
                 spent.add(removed_series=series.prune(connection, oldest_s))
         return replace(spent.report, is_done=not spent.is_over)
 
+    def is_due(self, now_s: float, retention: Retention) -> bool:
+        """True if a pass would seal or remove something. It reads the ends of indexes."""
+        changes_s, most = retention.changes_s, retention.decisions_bytes
+        older = [(SegmentRow.held > 0) & (SegmentRow.last_s < now_s - retention.decisions_s)]
+        if changes_s is not None:
+            kept = (SegmentRow.held == 0) & (SegmentRow.kept > 0)
+            older.append(kept & (SegmentRow.last_s < now_s - changes_s))
+        with reading(self._engine) as connection:
+            is_grown = HeadRow.number - newest_sealed() >= ROWS + HOT
+            grown = select(HeadRow.pipeline).where(is_grown, HeadRow.pipeline.not_in(self.damaged))
+            queries = [grown]
+            for each in older:
+                queries.append(
+                    select(SegmentRow.pipeline).where(each, SegmentRow.pipeline.not_in(self.damaged))
+                )
+            if any(connection.execute(query.limit(1)).first() is not None for query in queries):
+                return True
+            if series.has_older(connection, now_s - retention.series_s):
+                return True
+            held = select(SegmentRow.pipeline).where(
+                SegmentRow.held > 0, SegmentRow.pipeline.not_in(self.damaged)
+            )
+            may_shrink = connection.execute(held.limit(1)).first() is not None
+        return may_shrink and most is not None and self.whole_bytes() > most
+
     def troubles(self) -> tuple[str, ...]:
         """Why the store is not kept as its retention says."""
         return (*([self.failed] if self.failed else ()), *self.damaged.values())
@@ -171,7 +191,7 @@ class Keeper:
             rows = self._verified(connection, pipeline, before)
         if not rows:
             return False
-        segment = sealed(pipeline, rows, before.head if before else NOTHING, self._keyring, _give_way)
+        segment = sealed(pipeline, rows, before.head if before else NOTHING, self._keyring)
         hours = series.hours_of(rows)
         with self._writing(spent) as connection:
             last = last_sealed(connection, pipeline)
@@ -179,7 +199,6 @@ class Keeper:
                 return False
             put(connection, segment)
             series.add(connection, pipeline, hours)
-        _release()
         spent.add(sealed_segments=1, sealed_entries=len(rows))
         self._clear(segment.checkpoint, spent)
         return True
@@ -311,10 +330,9 @@ class Keeper:
         """Put one segment in the place of the run."""
         for segment in run:
             self._check(segment)
-        new = thinned(run, self._keyring, keep_changes=keep_changes, pause=_give_way)
+        new = thinned(run, self._keyring, keep_changes=keep_changes)
         with self._writing(spent) as connection:
             is_done = put_in_place(connection, new, run)
-        _release()
         if is_done:
             old = [each.checkpoint for each in run]
             spent.add(
@@ -351,14 +369,19 @@ class Keeper:
         time.sleep(BETWEEN_S)
 
 
-def hot_bytes(connection: Connection) -> tuple[int, int]:
-    """Return how many rows are not sealed, and about the bytes that they take, by the newest of them."""
-    done = (
+def newest_sealed() -> ScalarSelect[int]:
+    """The number up to which the pipeline of a `HeadRow` is sealed, as a subquery."""
+    return (
         select(func.coalesce(func.max(SegmentRow.last), 0))
         .where(SegmentRow.pipeline == HeadRow.pipeline)
         .correlate(HeadRow)
         .scalar_subquery()
     )
+
+
+def hot_bytes(connection: Connection) -> tuple[int, int]:
+    """Return how many rows are not sealed, and about the bytes that they take, by the newest of them."""
+    done = newest_sealed()
     rows = int(connection.scalar(select(func.coalesce(func.sum(HeadRow.number - done), 0))) or 0)
     newest = select(func.length(EntryRow.packed)).where(EntryRow.packed.is_not(None))
     sizes = connection.scalars(newest.order_by(EntryRow.seq.desc()).limit(SAMPLE)).all()
@@ -372,17 +395,3 @@ def _goes_on(connection: Connection, checkpoint: Checkpoint) -> bool:
     )
     frame = connection.scalar(query)
     return frame is not None and frame <= checkpoint.last
-
-
-def _release() -> None:
-    """Return the memory that packing took to the system; glibc would keep 30 MB of it."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
-
-
-def _give_way() -> None:
-    """Let loops compute that want to."""
-    if COMPUTING.is_wanted:
-        time.sleep(YIELD_S)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -58,8 +58,8 @@ class Row:
         return digest(self.entry)
 
 
-def pack(rows: Sequence[Row], pause: Callable[[], None] = lambda: None) -> bytes:
-    """Return the rows as a block of bytes; a row takes a millisecond, and `pause` is called after each."""
+def pack(rows: Sequence[Row]) -> bytes:
+    """Return the rows as a block of bytes; each takes a millisecond."""
     layout = _Layout()
     columns: list[list[Any]] = []
     order = []
@@ -74,7 +74,6 @@ def pack(rows: Sequence[Row], pause: Callable[[], None] = lambda: None) -> bytes
             column = columns[place]
             # Most values repeat: one object for all of them takes a tenth of the memory.
             column[index] = column[index - 1] if index and is_repeated(column[index - 1], value) else value
-        pause()
     writer = Writer()
     writer.block("\n".join(layout.texts()).encode())
     writer.number(len(rows))

@@ -12,7 +12,7 @@ import json
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -96,7 +96,6 @@ def sealed(
     rows: Sequence[Row],
     previous: str,
     keyring: Keyring,
-    pause: Callable[[], None] = lambda: None,
 ) -> Segment:
     """Return a segment of consecutive rows, which the caller has verified."""
     entries = [Recorded(0, row.entry, "").values for row in rows]
@@ -104,7 +103,7 @@ def sealed(
     decided = [each for each in entries if each["kind"] == Kind.DECISION]
     times = [time_s(each["at"]) for each in decided or entries]
     counted = _Counted(entries)
-    block = pack(rows, pause)
+    block = pack(rows)
     checkpoint = Checkpoint(
         pipeline=pipeline,
         first=entries[0]["number"],
@@ -132,15 +131,13 @@ def thinned(
     keyring: Keyring,
     *,
     keep_changes: bool = True,
-    pause: Callable[[], None] = lambda: None,
 ) -> Segment:
     """Return one segment in the place of adjacent ones, without their holds, or without any row."""
     rows: list[Row] = []
     for segment in run if keep_changes else ():
         rows += filter(stays, segment.rows())
-        pause()
     counted = _Counted([Recorded(0, row.entry, "").values for row in rows])
-    block = pack(rows, pause) if rows else b""
+    block = pack(rows) if rows else b""
     first, last = run[0].checkpoint, run[-1].checkpoint
     checkpoint = replace(
         first,

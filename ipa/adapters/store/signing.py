@@ -48,6 +48,11 @@ class Keyring:
         self._keys: _Keys | None = None
 
     @property
+    def key_file(self) -> str:
+        """The file that was named; empty for the one beside the store, and for none."""
+        return "" if self.path is None or self._may_make else str(self.path)
+
+    @property
     def can_sign(self) -> bool:
         """True if there is a private key, or one can be made. ConfigurationError: the file cannot be used."""
         return self._read().signing is not None or (self._may_make and not self._read().known)

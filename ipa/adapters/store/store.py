@@ -96,6 +96,11 @@ class Store:
         # Times that something could not be recorded.
         self.failures = 0
 
+    @property
+    def url(self) -> str:
+        """The URL that it was opened with, its password included."""
+        return self._engine.url.render_as_string(hide_password=False)
+
     def close(self) -> None:
         """Write what waits, and close every connection."""
         self.plans.close()

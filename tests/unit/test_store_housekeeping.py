@@ -1,0 +1,92 @@
+"""Housekeeping: passes are made in a process of their own, if there is need, and their failures are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from ipa.adapters.store import Store, housekeeping, keeper, open_store
+from ipa.adapters.store.housekeeping import Housekeeping
+from ipa.adapters.store.retention import Retention
+from tests.contract.store_harness import a_decision
+
+START = datetime(2026, 11, 24, 10, tzinfo=UTC)
+TICKS = 40
+LATER = START + timedelta(days=2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    found = open_store(f"sqlite:///{tmp_path}/s.sqlite3", retention=Retention())
+    event.listen(found._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    for tick in range(1, TICKS + 1):
+        at = (START + timedelta(seconds=10 * tick)).isoformat()
+        found.record(replace(a_decision(tick), at=at))
+    yield found
+    found.close()
+
+
+def test_a_pass_seals_what_records_no_more_and_then_there_is_no_need(store: Store) -> None:
+    keeping = Housekeeping(store, lambda: LATER, lambda: True)
+    report = keeping.once()
+    assert report is not None and report.is_done
+    assert (report.sealed_entries, store.stats().segments) == (TICKS, 1)
+    assert store.verify("ocr", full=True).unchecked == 0
+    assert store.troubles() == ()
+    assert keeping.once() is None
+
+
+def test_rows_of_a_segment_are_the_need(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = START.timestamp() + 10 * TICKS
+    assert not store.keeper.is_due(now_s, Retention())
+    monkeypatch.setattr(keeper, "ROWS", TICKS)
+    monkeypatch.setattr(keeper, "HOT", 0)
+    assert store.keeper.is_due(now_s, Retention())
+    store.prune(LATER)
+    assert not store.keeper.is_due(now_s, Retention())
+    # What is old, what is too much, and old hours.
+    assert store.keeper.is_due(now_s + 60, Retention(decisions_s=1.0))
+    assert store.keeper.is_due(now_s, Retention(decisions_bytes=10))
+    assert store.keeper.is_due(now_s + 7200, Retention(series_s=60.0))
+    store.prune(LATER, Retention(decisions_s=1.0, series_s=60.0))
+    assert not store.keeper.is_due(now_s + 7200, Retention(decisions_s=1.0, series_s=60.0))
+
+
+def test_a_standby_makes_no_pass(store: Store) -> None:
+    assert Housekeeping(store, lambda: LATER, lambda: False).once() is None
+    assert store.stats().segments == 0
+
+
+def test_a_key_that_is_gone_is_told_once_and_kept(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeping = Housekeeping(store, lambda: LATER, lambda: True)
+    keeping.once()
+    (tmp_path / "s.sqlite3.key").unlink()
+    for _ in range(2):
+        keeping._passed_s = None
+        assert keeping.once() is None
+    assert [record.message for record in caplog.records if "there is no key" in record.message] == [
+        f"the store is not pruned: {store.troubles()[0]}"
+    ]
+
+
+def test_a_process_that_dies_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "COMMAND", ("false",))
+    assert Housekeeping(store, lambda: LATER, lambda: True).once() is None
+    assert store.troubles() == ("the process that prunes the store ended with 1",)
+
+
+def test_the_end_of_the_service_is_not_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "COMMAND", ("sleep", "60"))
+    keeping = Housekeeping(store, lambda: LATER, lambda: True, every_s=0.001)
+    keeping.start()
+    began_s = time.monotonic()
+    keeping.close()
+    assert time.monotonic() - began_s < 10.0
