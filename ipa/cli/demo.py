@@ -110,7 +110,7 @@ def _growth(store_url: str) -> str:
     return (
         f"ipa: {stats.decisions} decisions, {stats.changes} of them changes; sealed, one takes "
         f"{stats.bytes_per_decision:.0f} bytes, and a day {stats.bytes_per_day / 1e3:.0f} kB; {HUNDRED} such "
-        f"pipelines take {month / 1e9:.2g} GB after a month and {year / 1e9:.2g} GB after a year"
+        f"pipelines take {month / 1e9:.3g} GB after a month and {year / 1e9:.3g} GB after a year"
     )
 
 

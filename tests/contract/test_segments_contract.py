@@ -507,3 +507,15 @@ def test_the_key_is_made_once_beside_the_store_for_its_owner_alone(tmp_path: Pat
     again = open_store(url)
     again.prune(START)
     again.close()
+
+
+def test_statistics_know_what_stays_also_where_nothing_else_is_left(signed: Store) -> None:
+    signed.prune(LATER, ALL)
+    before = signed.stats()
+    assert before.bytes_per_decision is not None and before.lasting_bytes_per_decision is not None
+    assert before.projected_year_bytes is not None
+    signed.prune(LATER)
+    after = signed.stats()
+    assert after.bytes_per_decision is None
+    assert after.lasting_bytes_per_decision is not None and after.lasting_bytes_per_decision > 0
+    assert (after.removed, after.changes) == (2 * TICKS - before.changes, before.changes)

@@ -35,10 +35,14 @@ RECORD = (DecisionRow, EntryRow, SegmentRow, SeriesRow)
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """Bytes a recorded decision takes while every one is kept, and after holds are removed."""
+    """Bytes of a recorded decision: while every one is kept, and of what stays once holds are removed.
 
-    full_bytes: float
-    stay_bytes: float
+    `changed_ratio` of the decisions are changes. None for what there are no rows to tell by.
+    """
+
+    full_bytes: float | None
+    stay_bytes: float | None
+    changed_ratio: float
 
 
 def stats_of(engine: Engine, retention: Retention, keyring: Keyring, *, is_bounded: bool) -> StoreStats:
@@ -53,7 +57,8 @@ def stats_of(engine: Engine, retention: Retention, keyring: Keyring, *, is_bound
         }
         file_bytes, free_bytes, log_bytes = _file(connection)
         pipelines, per_day = _rate(connection)
-        cost, changed_ratio = _cost(connection)
+        cost = _cost(connection)
+        full, stay = cost.full_bytes, cost.stay_bytes
         count = connection.execute(
             select(
                 func.count(),
@@ -83,11 +88,11 @@ def stats_of(engine: Engine, retention: Retention, keyring: Keyring, *, is_bound
             removed=int(recorded - held - changes),
             segments=segment_count,
             pipelines=pipelines,
-            bytes_per_decision=cost.full_bytes if cost else None,
-            bytes_per_change=cost.stay_bytes / changed_ratio if cost and changed_ratio else None,
+            bytes_per_decision=full,
+            bytes_per_change=stay / cost.changed_ratio if stay is not None and cost.changed_ratio else None,
             decisions_per_day=per_day,
-            bytes_per_day=per_day * cost.full_bytes if cost and per_day else None,
-            lasting_bytes_per_decision=cost.stay_bytes if cost else None,
+            bytes_per_day=per_day * full if full is not None and per_day else None,
+            lasting_bytes_per_decision=stay,
             projected_month_bytes=None,
             projected_year_bytes=None,
             oldest_decision_at=_at(first_hold_s) or _oldest_row(connection),
@@ -127,8 +132,8 @@ def project(stats: StoreStats, days: int, pipelines: int | None = None) -> float
     return full + lasting + pipelines * hours * hour_bytes
 
 
-def _cost(connection: Connection) -> tuple[_Cost | None, float]:
-    """What a decision takes, and the share of decisions that are changes. None before there are any."""
+def _cost(connection: Connection) -> _Cost:
+    """By whole and thinned segments; as long as there are none, by packing some rows on trial."""
     whole, thinned = (
         connection.execute(
             select(
@@ -139,15 +144,16 @@ def _cost(connection: Connection) -> tuple[_Cost | None, float]:
     )
     rows, blocks = _tried(connection)
     tried = sum(row.decision is not None for row in rows)
-    if not tried:
-        return None, 0.0
-    changes = sum(row.decision is not None for row in filter(stays, rows))
-    full = whole[0] / whole[1] if whole[1] else (len(pack(rows)) + ROW_BYTES) / tried
+    full: float | None = float(whole[0] / whole[1]) if whole[1] else None
+    if full is None and tried:
+        full = (len(pack(rows)) + ROW_BYTES) / tried
     if thinned[1]:
-        return _Cost(float(full), float(thinned[0] / thinned[1])), float(thinned[2] / thinned[1])
+        return _Cost(full, float(thinned[0] / thinned[1]), float(thinned[2] / thinned[1]))
+    if not tried:
+        return _Cost(full, None, 0.0)
     stay = [row for row in rows if stays(row)]
     stay_bytes = (len(pack(stay)) if stay else 0) + ROW_BYTES * max(len(stay) / ROWS, blocks / len(rows))
-    return _Cost(float(full), stay_bytes / tried), changes / tried
+    return _Cost(full, stay_bytes / tried, sum(row.decision is not None for row in stay) / tried)
 
 
 def _tried(connection: Connection) -> tuple[list[Row], int]:
