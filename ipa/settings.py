@@ -213,7 +213,7 @@ class Settings:
         values: dict[str, Any] = {}
         problems: list[Problem] = []
         for key, text in env.items():
-            if not key.startswith(PREFIX) or key in IGNORED:
+            if not key.startswith(PREFIX) or key in IGNORED or key.startswith(IGNORED_PREFIXES):
                 continue
             name = key.removeprefix(PREFIX).lower()
             if name not in known:
@@ -319,20 +319,6 @@ MAY_BE_ZERO = frozenset({"port", "tolerance_ratio", "keep_changes_days", "keep_d
 
 
 # Not read by the service: by its clients (where it is, the token), by the tests and by make.
-IGNORED = frozenset(
-    {
-        "IPA_AT",
-        "IPA_TOKEN",
-        "IPA_FAULT_REQUESTS",
-        "IPA_FAULT_SEEDS",
-        "IPA_HOSTILE_VALUES",
-        "IPA_TEST_KUBECONFIG",
-        "IPA_SHARED_DATA",
-        "IPA_TEST_POSTGRES_URL",
-        "IPA_SCREENSHOTS",
-        "IPA_TEST_NAMESPACE",
-        "IPA_TEST_IMAGE",
-        "IPA_TEST_SPLIT_IMAGE",
-        "IPA_TEST_TIMEOUT_S",
-    }
-)
+IGNORED = frozenset({"IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS"})
+# Prefixes of those that the tests read.
+IGNORED_PREFIXES = ("IPA_FAULT_", "IPA_TEST_")

@@ -45,6 +45,8 @@ from tests.faults.plain import PlainWorkload
 NAMESPACE, NAME = "default", "pages"
 SETTINGS = GuardSettings(tick_s=5.0, rollout_deadline_s=60.0, quarantine_s=120.0)
 QUIET = frozenset({ReasonCode.NO_CHANGE, ReasonCode.WITHIN_TOLERANCE})
+WINDOW_S = 20.0
+QUIET_TICKS = int(WINDOW_S / SETTINGS.tick_s) + 1
 
 
 class ByName:
@@ -165,7 +167,7 @@ class KubeWorld:
             predict=profiled().predict,
             forecaster=window_max,
             settings=self.settings,
-            window_s=20.0,
+            window_s=WINDOW_S,
             run_id=f"run{self._runs}",
         )
 
@@ -198,8 +200,9 @@ class KubeWorld:
         for tick in range(most):
             decision = self.tick()
             quiet = quiet + 1 if decision.reason in QUIET and self.invariants.is_settled() else 0
-            if quiet == 3:
-                return tick - 2
+            # More ticks than the forecaster looks back on: no load of before will change the plan any more.
+            if quiet == QUIET_TICKS:
+                return tick - (QUIET_TICKS - 1)
         return -1
 
     def quiet_writes(self, count: int = 10) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,13 @@ def test_a_flag_is_on_or_off(text: str, is_on: bool) -> None:
     assert Settings.from_env({"IPA_CORRECT_PROFILES": text}).correct_profiles is is_on
 
 
-def test_what_only_tests_read_is_no_unknown_setting() -> None:
-    assert Settings.from_env({"IPA_SHARED_DATA": "/somewhere"}) == Settings()
+def test_what_only_tests_and_make_read_is_no_unknown_setting() -> None:
+    tests = Path(__file__).resolve().parents[1]
+    texts = [file.read_text() for file in (*tests.rglob("*.py"), tests.parent / "Makefile")]
+    read = {name for text in texts for name in re.findall(r'environ\.get\("(IPA_[A-Z_]+)"', text)}
+    made = set(re.findall(r"\b(IPA_[A-Z_]+)=", texts[-1]))
+    assert {"IPA_SHARED_DATA", "IPA_FAULT_EXPERIMENTS"} <= read
+    assert Settings.from_env(dict.fromkeys((read | made) - {"IPA_CORES"}, "1")) == Settings()
 
 
 def test_every_problem_is_named_at_once_with_the_nearest_name() -> None:
