@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 
 from ipa.api.live import live_state
 from ipa.api.services import Services
-from ipa.cli.plan import load
+from ipa.cli.lookup import load
 from ipa.control.actuation import Phase
 from ipa.control.ports import PipelineControl
 from ipa.control.snapshot import Snapshot

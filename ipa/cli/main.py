@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 import ipa
-from ipa.cli import credential
 from ipa.cli.arguments import check_arguments
+from ipa.cli.clients import credential
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.exits import ExitCode
 
@@ -18,7 +18,6 @@ from ipa.model.exits import ExitCode
 VERBS: tuple[str, ...] = (
     "ci",
     "completion",
-    "control",
     "demo",
     "doctor",
     "events",
@@ -30,9 +29,10 @@ VERBS: tuple[str, ...] = (
     "importing",
     "init",
     "key",
+    "lifecycle",
+    "overrides",
     "plan",
     "profile",
-    "remote",
     "render",
     "replay",
     "serve",
@@ -74,7 +74,7 @@ def build_app() -> typer.Typer:
         credential.give(token)
 
     for verb in VERBS:
-        import_module(f"ipa.cli.{verb}").register(app)
+        import_module(f"ipa.cli.verbs.{verb}").register(app)
     check_arguments(app)
     return app
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ipa.api.live import beside_live
-from ipa.cli.status_text import status_table
+from ipa.cli.views.status_text import status_table
 from ipa.control.actuation import Phase
 from ipa.control.ports import PipelineControl
 from ipa.control.snapshot import Snapshot

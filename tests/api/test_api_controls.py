@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from ipa.cli.clients.http import Service
 from ipa.cli.main import run
-from ipa.cli.source import Service
 from ipa.control.ports import PipelineControl, StagePin
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
@@ -36,7 +36,9 @@ def api(world: FakeWorld) -> ApiClient:
 @pytest.fixture
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the world; its exit code, output and complaints."""
-    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(world.services())))
+    monkeypatch.setattr(
+        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+    )
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
 
     def command(*words: str) -> tuple[int, str, str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ipa.cli.events import AGAIN_S, followed, parsed
+from ipa.cli.clients.http import Service
 from ipa.cli.main import run
-from ipa.cli.source import Service
+from ipa.cli.watching.event_stream import AGAIN_S, followed, parsed
 from ipa.control.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import FakeWorld, InProcess
@@ -25,7 +25,9 @@ def world() -> FakeWorld:
 
 @pytest.fixture
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
-    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(world.services())))
+    monkeypatch.setattr(
+        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+    )
 
     def call(*words: str) -> tuple[int, str, str]:
         code = run([*words])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.cli.plan import load
+from ipa.cli.lookup import load
 from ipa.model.pipeline import Goal, Objective
 from ipa.optimize.frontier import frontier
 from ipa.policies.planning import planning_problem

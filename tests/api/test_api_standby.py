@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.cli.status_text import status_table
+from ipa.cli.views.status_text import status_table
 from ipa.control.election import ALONE, Standing
 from tests.fakes.services import ApiClient, FakeWorld
 

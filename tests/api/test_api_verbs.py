@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from ipa.cli.clients.http import Service
 from ipa.cli.main import run
-from ipa.cli.source import Service
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.plan import Plan, Termination
@@ -30,7 +30,9 @@ def world() -> FakeWorld:
 @pytest.fixture
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the world; its exit code, output and complaints."""
-    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(world.services())))
+    monkeypatch.setattr(
+        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+    )
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
 
     def command(*words: str) -> tuple[int, str, str]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ipa.cli.news import News, what_of
+from ipa.cli.clients.http import Service
 from ipa.cli.output import Output
-from ipa.cli.source import Service
-from ipa.cli.watch import Until, watch
+from ipa.cli.watching.event_tail import News, what_of
+from ipa.cli.watching.watch import Until, watch
 from ipa.control.actuation import Phase
 from ipa.control.audit import Entry, Kind
 from ipa.control.clock import VirtualClock

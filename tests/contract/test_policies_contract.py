@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ipa.control.loop
-from ipa.cli.serve import POLICY_NAMES
+from ipa.cli.verbs.serve import POLICY_NAMES
 from ipa.control.engine import on_tick
 from ipa.control.guards import bound_faults
 from ipa.control.said import pin_faults

@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from ipa.cli.events import parsed
 from ipa.cli.main import run
+from ipa.cli.watching.event_stream import parsed
 from tests.fakes.postgres import other_children
 from tests.fakes.receiver import SECRET, Receiver
 from tests.fakes.waiting import until

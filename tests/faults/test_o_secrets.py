@@ -18,8 +18,8 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store.store import open_store
 from ipa.api.services import Services
+from ipa.cli.clients.http import Service, source
 from ipa.cli.main import run
-from ipa.cli.source import Service, source
 from ipa.control.clock import VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
@@ -78,7 +78,7 @@ def test_o5_the_command_line_keeps_its_token(
     ]
     spoken, codes = "", []
     for sent, transport in ways:
-        monkeypatch.setattr("ipa.cli.source.source", lambda at, t=transport, **_: Service(at, t))
+        monkeypatch.setattr("ipa.cli.clients.http.source", lambda at, t=transport, **_: Service(at, t))
         monkeypatch.setenv("IPA_TOKEN", sent)
         codes += [run([*verb, "--at", at]) for verb in VERBS]
         monkeypatch.delenv("IPA_TOKEN")

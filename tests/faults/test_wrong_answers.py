@@ -30,7 +30,7 @@ from ipa.adapters.kube.manifest import read, render, smallest_configs
 from ipa.adapters.kube.predictors import build_mixture_patch, render_mixture
 from ipa.adapters.kube.shapes import manifest_of, render_all
 from ipa.api.bodies import checked_configs, pin_problems
-from ipa.cli.direct import NO_SIGNALS
+from ipa.cli.clients.direct import NO_SIGNALS
 from ipa.cli.main import run
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Mode, ReasonCode

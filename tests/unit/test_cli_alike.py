@@ -19,9 +19,9 @@ import typer
 import yaml
 
 from ipa.cli import output
+from ipa.cli.clients.http import Service
 from ipa.cli.main import build_app, run
 from ipa.cli.output import OUTPUT, Output
-from ipa.cli.source import Service
 from ipa.model.errors import IpaError
 from ipa.model.exits import MEANINGS, ExitCode
 from tests.fakes.services import FakeWorld, InProcess
@@ -178,14 +178,16 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(at: str, **_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ipa.cli.source.source", interrupted)
+    monkeypatch.setattr("ipa.cli.clients.http.source", interrupted)
     assert run(["watch", "video"]) == ExitCode.INTERRUPTED == 130
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     world = FakeWorld().play(57)
-    monkeypatch.setattr("ipa.cli.source.source", lambda at, **_: Service(at, InProcess(world.services())))
+    monkeypatch.setattr(
+        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+    )
     return world
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from ipa.cli.fleet import parse_pairs, plan_asked
-from ipa.cli.fleet_text import print_fleet
 from ipa.cli.main import run
 from ipa.cli.output import printer
-from ipa.cli.plan import Question
+from ipa.cli.plans.question import Question
+from ipa.cli.verbs.fleet import parse_pairs, plan_asked
+from ipa.cli.views.fleet_text import print_fleet
 from ipa.model.errors import UsageError
 from ipa.model.plan import Termination
 

@@ -20,7 +20,7 @@ import pytest
 import typer
 from typer.models import ArgumentInfo
 
-import ipa.cli.serve
+import ipa.cli.verbs.serve
 from ipa.cli.arguments import MOST_TEXT_BYTES, fault_of, parameters
 from ipa.cli.main import build_app, run
 from ipa.model.errors import ConfigurationError
@@ -91,7 +91,7 @@ def _house(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPA_AT", "http://127.0.0.1:9")
     monkeypatch.setenv("IPA_KUBECONFIG", str(tmp_path / "no-kubeconfig"))
-    monkeypatch.setattr(ipa.cli.serve, "run_service", lambda *_: None)
+    monkeypatch.setattr(ipa.cli.verbs.serve, "run_service", lambda *_: None)
 
     def hangs(_number: int, _frame: FrameType | None) -> None:
         faulthandler.dump_traceback()

@@ -15,7 +15,7 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.api.live import live_state
 from ipa.api.views import status_view
 from ipa.cli.output import printer
-from ipa.cli.status_text import status_table
+from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain
 from ipa.control.correction import UNCORRECTED, Correction, Seen
 from ipa.control.ports import PipelineControl

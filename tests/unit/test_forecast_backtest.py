@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipa.cli.forecast import read_trace
 from ipa.cli.main import run
+from ipa.cli.verbs.forecast import read_trace
 from ipa.forecast.backtest import Backtest
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted

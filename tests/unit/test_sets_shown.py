@@ -13,9 +13,9 @@ from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.api.bodies import checked_configs
 from ipa.api.live import live_state
-from ipa.cli.difference import Target, difference
 from ipa.cli.output import printer
-from ipa.cli.status_text import difference_table, status_line
+from ipa.cli.plans.difference import Target, difference
+from ipa.cli.views.status_text import difference_table, status_line
 from ipa.control.actuation import Phase
 from ipa.control.canonical import plain
 from ipa.control.crowding import crowds_of, more

@@ -1,0 +1,332 @@
+"""The cluster: does it answer, what may we do there, is Seldon there, who else writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ipa.adapters.kube.asking import (
+    is_allowed,
+    refusal_of_webhook,
+    served_versions,
+    server_version,
+    serves_seldondeployments,
+    user_name,
+)
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.locate import (
+    ENDLESS_WRITES,
+    orchestrator_remedy,
+    target_of,
+    unsaid_orchestrators,
+)
+from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
+from ipa.adapters.kube.ownership import OwningClient
+from ipa.adapters.kube.rights import ACTOR, BY_NAME, ELECTOR, OBSERVER, REVIEWER, Right, Role
+from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.watchers import places_of
+from ipa.bootstrap.leading import elects
+from ipa.cli.doctor.base import Check, Finding, State, fail, failed, ok, warn
+from ipa.cli.doctor.metrics import skew_finding
+from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.row_counts import batch_faults
+from ipa.settings import Settings, words
+
+SERVER = "api server"
+CRD = "seldon crd"
+INSTALL_SELDON = (
+    "helm install seldon-core seldon-core-operator --repo https://storage.googleapis.com/seldon-charts "
+    "-n seldon-system --create-namespace"
+)
+# A Lease not renewed for so many of its durations has no holder any more.
+DEAD_LEASES = 4
+
+
+def cluster_checks(
+    client: KubeClient, settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
+) -> list[Check]:
+    """The API server first; all others once it has answered."""
+    on_seldon = [pipeline for pipeline in pipelines.values() if pipeline.seldon is not None]
+    user = _User(client)
+    return [
+        Check(SERVER, lambda: _server(client)),
+        Check(CRD, lambda: _crd(client), after=SERVER),
+        *(
+            Check(
+                f"rights in {namespace}",
+                _Rights(client, settings, namespace, user, _known(settings, on_seldon, namespace)),
+                after=SERVER,
+            )
+            for namespace in namespaces
+        ),
+        *_reviewing(client, settings, user),
+        *(Check("seldon operator", _Operator(client, namespace), after=CRD) for namespace in namespaces[:1]),
+        *(
+            Check(f"seldondeployment of {it.name}", _Deployed(client, settings, it), after=CRD)
+            for it in on_seldon
+        ),
+        Check("lease", _Leases(client, settings, namespaces), after=SERVER),
+    ]
+
+
+def _known(
+    settings: Settings, pipelines: Sequence[Pipeline], namespace: str
+) -> Mapping[str, tuple[str, ...]]:
+    """The names of what is asked for by name there: a role may allow these alone."""
+    places = (place for it in pipelines for place in places_of(it))
+    return {
+        PLURAL: tuple(name for where, name in places if where == namespace),
+        "leases": (_lease_name(settings),),
+    }
+
+
+def _lease_name(settings: Settings) -> str:
+    return settings.lease_name or f"{settings.install}-serving"
+
+
+def _reviewing(client: KubeClient, settings: Settings, user: _User) -> list[Check]:
+    """Who asks the cluster whose a token is must be allowed to."""
+    if "kubernetes" not in words(settings.auth):
+        return []
+    meaning = "without it nobody is let in by IPA_AUTH=kubernetes"
+
+    def look() -> Iterator[Finding]:
+        return _role(client, "", user, {}, REVIEWER, State.FAIL, meaning)
+
+    return [Check("rights in the cluster", look, after=SERVER)]
+
+
+def _server(client: KubeClient) -> Iterator[Finding]:
+    try:
+        version = server_version(client)
+    except IpaError as error:
+        yield failed(SERVER, error, "kubectl cluster-info; export IPA_KUBECONFIG=~/.kube/config")
+        return
+    yield ok(SERVER, f"{version or 'it'} answers")
+    if client.skew_s is not None:
+        yield skew_finding("clock of api server", "the API server's", client.skew_s)
+
+
+def _crd(client: KubeClient) -> Iterator[Finding]:
+    versions = served_versions(client)
+    if not versions:
+        yield fail(CRD, f"there is no API group {GROUP}", INSTALL_SELDON)
+    elif VERSION not in versions or not serves_seldondeployments(client):
+        seen = f"{GROUP} has {', '.join(versions)}, and no seldondeployments in {VERSION}"
+        yield fail(CRD, seen, INSTALL_SELDON.replace("install", "upgrade", 1))
+    else:
+        others = ", ".join(version for version in versions if version != VERSION)
+        yield ok(CRD, f"{GROUP}/{VERSION} is served" + (f", beside {others}" if others else ""))
+
+
+class _User:
+    """Who we are, asked once."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+
+    def subject(self) -> str:
+        """The option of `kubectl create rolebinding` that names us."""
+        try:
+            name = user_name(self._client)
+        except IpaError:
+            name = ""
+        account = name.removeprefix("system:serviceaccount:")
+        if account != name:
+            return f"--serviceaccount={account}"
+        return f"--user={name}" if name else "--serviceaccount=NAMESPACE:NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rights:
+    """Every verb that our roles list, one finding each."""
+
+    client: KubeClient
+    settings: Settings
+    namespace: str
+    user: _User
+    known: Mapping[str, tuple[str, ...]]
+
+    def __call__(self) -> Iterator[Finding]:
+        yield from self._role(OBSERVER, State.FAIL, "without it nothing is seen")
+        if self.settings.actuation == "cluster":
+            yield from self._role(ACTOR, State.WARN, "advisory and shadow mode do without it, others do not")
+        if self.settings.leader_election != "off" and self._holds_lease():
+            words = "a service in a pod never leads without it, unless IPA_LEADER_ELECTION=off"
+            yield from self._role(ELECTOR, State.WARN, words)
+
+    def _holds_lease(self) -> bool:
+        return self.settings.lease_namespace in ("", self.namespace)
+
+    def _role(self, role: Role, state: State, meaning: str) -> Iterator[Finding]:
+        yield from _role(self.client, self.namespace, self.user, self.known, role, state, meaning)
+
+
+def _role(
+    client: KubeClient,
+    namespace: str,
+    user: _User,
+    known: Mapping[str, tuple[str, ...]],
+    role: Role,
+    state: State,
+    meaning: str,
+) -> Iterator[Finding]:
+    """Every right of the role in the namespace ("": in the whole cluster)."""
+    place = namespace or "the cluster"
+    for right in role.rights:
+        name = f"right in {place}: {right}"
+        try:
+            allowed = is_allowed(client, namespace, right)
+            names = () if allowed or right.verb not in BY_NAME else known.get(right.resource, ())
+            refused = next((each for each in names if not is_allowed(client, namespace, right, each)), "")
+        except ForbiddenError as error:
+            yield warn(name, f"not known: {error.message}", _by_hand(right, namespace))
+            continue
+        if allowed:
+            yield ok(name, f"allowed ({role.name})")
+        elif names and not refused:
+            yield ok(name, f"allowed for {', '.join(names)} ({role.name})")
+        else:
+            which = f" for {refused}" if refused else ""
+            seen = f"not allowed{which}; role {role.name} is for {role.purpose}: {meaning}"
+            yield Finding(name, state, seen, _grant(role, namespace, user))
+
+
+def _grant(role: Role, namespace: str, user: _User) -> str:
+    bound, file = f"ipa-{role.name}", f"deploy/rbac/{role.name}.yaml"
+    if not namespace:
+        return (
+            f"kubectl apply -f {file} && "
+            f"kubectl create clusterrolebinding {bound} --clusterrole={bound} {user.subject()}"
+        )
+    return (
+        f"kubectl apply -n {namespace} -f {file} && "
+        f"kubectl create rolebinding {bound} -n {namespace} --role={bound} {user.subject()}"
+    )
+
+
+def _by_hand(right: Right, namespace: str) -> str:
+    kind = f"{right.resource}.{right.group}" if right.group else right.resource
+    return f"kubectl auth can-i {right.verb} {kind} {f'-n {namespace}' if namespace else '-A'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """Whether Seldon's webhook objects to what cannot be, in a dry run."""
+
+    client: KubeClient
+    namespace: str
+
+    def __call__(self) -> Iterator[Finding]:
+        name = "seldon operator"
+        look = "kubectl get pods -n seldon-system -l control-plane=seldon-controller-manager"
+        try:
+            refusal = refusal_of_webhook(self.client, self.namespace)
+        except ForbiddenError:
+            yield self._by_status(name, look)
+        except UnavailableError as error:
+            yield fail(name, f"its webhook is registered and does not answer: {error.message}", look)
+        else:
+            if refusal:
+                yield ok(name, "its webhook refuses, in a dry run, what cannot be")
+            else:
+                yield warn(name, "no webhook objects to a graph node without a container (dry run)", look)
+
+    def _by_status(self, name: str, look: str) -> Finding:
+        """Who may not create sees the operator by the status that it gave."""
+        found, _ = self.client.list_seldondeployments(self.namespace)
+        told = [one["metadata"]["name"] for one in found if (one.get("status") or {}).get("state")]
+        if told:
+            return ok(name, f"it has given {', '.join(told[:3])} a status")
+        seen = f"not known: we may not create (a dry run), and nothing in {self.namespace} has a status"
+        return warn(name, seen, look)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deployed:
+    """Whether the pipeline's SeldonDeployment is there, and ours to write."""
+
+    client: KubeClient
+    settings: Settings
+    pipeline: Pipeline
+
+    def __call__(self) -> Iterator[Finding]:
+        name = f"seldondeployment of {self.pipeline.name}"
+        target = target_of(self.pipeline)
+        place = f"{target.namespace}/{target.name}"
+        workload = KubeWorkload(OwningClient(self.client, self.settings.install))
+        try:
+            state = workload.read(self.pipeline)
+        except NotFoundError:
+            remedy = f"ipa render {self.pipeline.name} | kubectl apply -f -"
+            yield warn(name, f"{place} does not exist", remedy)
+        except DriftError as error:
+            yield failed(name, error, f"ipa status {self.pipeline.name} --at kubernetes")
+        else:
+            stages = ", ".join(str(stage.config) for stage in state.stages)
+            rolling = "" if state.settled else "; still rolling out"
+            yield ok(name, f"{place} runs {stages}{rolling}")
+            yield from self._mixed_up(name, tuple(stage.config for stage in state.stages))
+        yield from self._endless()
+
+    def _mixed_up(self, name: str, running: tuple[StageConfig, ...]) -> Iterator[Finding]:
+        """Batches that give requests the rows of others."""
+        faults = batch_faults(self.pipeline, running)
+        if faults:
+            yield fail(name, "; ".join(faults), f"ipa apply {self.pipeline.name} --rate R --at kubernetes")
+
+    def _endless(self) -> Iterator[Finding]:
+        """Objects whose orchestrators the operator writes for ever."""
+        for namespace, name in places_of(self.pipeline):
+            try:
+                sdep = self.client.get_seldondeployment(namespace, name)
+            except NotFoundError:
+                continue
+            if unsaid_orchestrators(sdep):
+                yield warn(f"orchestrator of {namespace}/{name}", ENDLESS_WRITES, orchestrator_remedy(sdep))
+
+
+@dataclass(frozen=True, slots=True)
+class _Leases:
+    """Who holds the Lease of this install: with two services that do not elect, both would write."""
+
+    client: KubeClient
+    settings: Settings
+    namespaces: Sequence[str]
+
+    def __call__(self) -> Iterator[Finding]:
+        settings = self.settings
+        name = _lease_name(settings)
+        for namespace in [settings.lease_namespace] if settings.lease_namespace else self.namespaces:
+            yield self._lease(f"lease {namespace}/{name}", namespace, name)
+
+    def _lease(self, title: str, namespace: str, name: str) -> Finding:
+        try:
+            spec = self.client.get_lease(namespace, name).get("spec") or {}
+        except NotFoundError:
+            return ok(title, "there is none: no other service elects here")
+        except ForbiddenError as error:
+            return warn(title, f"not known: {error.message}", "kubectl apply -f deploy/rbac/elector.yaml")
+        holder = str(spec.get("holderIdentity") or "")
+        if not holder:
+            return ok(title, "nobody holds it")
+        age_s = _age_s(spec.get("renewTime"))
+        if age_s is not None and age_s > DEAD_LEASES * float(spec.get("leaseDurationSeconds") or 15):
+            return ok(title, f"{holder} held it last, and has not renewed it for {age_s:.0f} s")
+        seen = f"{holder} leads" + ("" if age_s is None else f", renewed {max(age_s, 0.0):.0f} s ago")
+        if elects(self.settings):
+            return ok(title, f"{seen}; a service started here stands by")
+        remedy = f"export IPA_LEADER_ELECTION=on IPA_LEASE_NAMESPACE={namespace}"
+        return warn(title, f"{seen}; a second service that does not elect would write beside it", remedy)
+
+
+def _age_s(renewed: object) -> float | None:
+    """Seconds since that time by our clock, None where it is none."""
+    try:
+        at = datetime.fromisoformat(str(renewed))
+    except ValueError:
+        return None
+    return (datetime.now(UTC) - at).total_seconds() if at.tzinfo else None

@@ -1,0 +1,120 @@
+"""Prometheus: does it answer, by which clock, and has it what decisions are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ipa.adapters.kube.split import is_split
+from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
+from ipa.adapters.prometheus.presence import Asker, Presence
+from ipa.adapters.prometheus.queries import Selector
+from ipa.cli.doctor.base import Check, Finding, fail, ok, warn
+from ipa.model.errors import IpaError
+from ipa.model.pipeline import Pipeline
+from ipa.settings import Settings
+
+SERVER = "prometheus"
+# As notable as a difference of the API server's clock.
+NOTABLE_SKEW_S = 5.0
+SET_CLOCK = "timedatectl set-ntp true   (on the machine whose clock is wrong)"
+
+
+def metrics_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> list[Check]:
+    """The server, its clock, and the series of each pipeline that runs on a cluster."""
+    asker = Asker(settings.prometheus_url, settings.prometheus_timeout_s)
+    return [
+        Check(SERVER, lambda: _server(settings, asker)),
+        *(
+            Check(f"series of {name}", _Series(settings, asker, pipeline), after=SERVER)
+            for name, pipeline in pipelines.items()
+            if pipeline.seldon is not None
+        ),
+    ]
+
+
+def skew_finding(name: str, whose: str, skew_s: float) -> Finding:
+    """What a clock that is so far ahead of ours means."""
+    seen = f"{whose} clock is {skew_s:+.1f} s from ours"
+    return ok(name, seen) if abs(skew_s) < NOTABLE_SKEW_S else warn(name, seen, SET_CLOCK)
+
+
+def _server(settings: Settings, asker: Asker) -> Iterator[Finding]:
+    url = settings.prometheus_url
+    try:
+        skew_s = asker.skew_s()
+    except IpaError as error:
+        yield fail(
+            SERVER, f"{url} is of no use: {error.message}", "export IPA_PROMETHEUS_URL=http://HOST:9090"
+        )
+        return
+    yield ok(SERVER, f"{url} answers")
+    yield skew_finding("clock of prometheus", "Prometheus'", skew_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Looks at the series of one pipeline."""
+
+    settings: Settings
+    asker: Asker
+    pipeline: Pipeline
+
+    def __call__(self) -> Iterator[Finding]:
+        dialect = Dialect.SPLIT if is_split(self.pipeline) else Dialect.SELDON
+        asked = queries(self.pipeline, dialect, self.settings.prometheus_namespace_label)
+        yield self._whole("load", asked.arrivals.selector, is_needed=True)
+        yield self._whole("latency", asked.latency.selector)
+        yield self._stages("load of stages", asked, asked.stage_arrivals.selector, dialect)
+        yield self._stages("latency of stages", asked, asked.stage_latency.selector, dialect)
+        if asked.stage_queue is not None:
+            yield self._stages("queues of stages", asked, asked.stage_queue.selector, dialect)
+
+    def _name(self, what: str) -> str:
+        return f"series of {self.pipeline.name}: {what}"
+
+    def _whole(self, what: str, selector: Selector, *, is_needed: bool = False) -> Finding:
+        """Series that are summed up; without the load nothing is decided, without the others less is seen."""
+        name, found = self._name(what), self.asker.presence(selector)
+        if not found.ages_s:
+            missing = fail if is_needed else warn
+            return missing(name, _absence(selector, found), self._remedy(selector))
+        return self._aged(name, selector, max(found.ages_s.values()), is_needed=is_needed)
+
+    def _stages(self, what: str, asked: Queries, selector: Selector, dialect: Dialect) -> Finding:
+        name, found = self._name(what), self.asker.presence(selector, asked.stage_label)
+        wanted = {stage_value(stage, dialect): stage.name for stage in self.pipeline.served}
+        missing = [stage for label, stage in wanted.items() if label not in found.ages_s]
+        if not missing:
+            return self._aged(name, selector, max(found.ages_s[label] for label in wanted), is_needed=False)
+        seen = f"{selector.metric} has no series of {', '.join(missing)}"
+        if not found.ages_s:
+            seen = _absence(selector, found)
+        return warn(name, seen, self._remedy(selector))
+
+    def _aged(self, name: str, selector: Selector, age_s: float, *, is_needed: bool) -> Finding:
+        limit_s = self.settings.stale_after_s
+        if age_s <= limit_s:
+            return ok(name, f"{selector.metric}, {max(age_s, 0.0):.0f} s old")
+        seen = f"the newest sample of {selector.metric} is {age_s:.0f} s old, the limit is {limit_s:g} s"
+        remedy = "scrape every 5 s (scrape_interval: 5s), or export IPA_STALE_AFTER_S=60"
+        return (fail if is_needed else warn)(name, seen, remedy)
+
+    def _remedy(self, selector: Selector) -> str:
+        """How to see what is the matter: no request yet, no scrape, or labels that differ."""
+        url = self.settings.prometheus_url.rstrip("/")
+        return (
+            f"send the pipeline a request, then see {url}/targets; "
+            f"curl -G {url}/api/v1/series --data-urlencode 'match[]={selector}'"
+        )
+
+
+def _absence(selector: Selector, found: Presence) -> str:
+    if not found.others:
+        return f"there is no series {selector.metric} at all"
+    few = ", ".join(repr(value) for value in found.others[:5])
+    more = f" and {len(found.others) - 5} more" if len(found.others) > 5 else ""
+    wanted = ", ".join(
+        f"{label} {value!r}" for label, value in {**selector.labels, **selector.where_said}.items()
+    )
+    return f"no series {selector.metric} has {wanted}; there is {found.label} {few}{more}"

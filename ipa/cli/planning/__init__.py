@@ -1,0 +1,1 @@
+"""What `ipa plan` answers: made, printed, and saved where asked."""

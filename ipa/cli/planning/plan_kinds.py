@@ -1,0 +1,159 @@
+"""What `ipa plan` answers: a configuration, a change to one, a mixture of some, or a set of variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipa.cli.lookup import find_pipeline, load
+from ipa.cli.options.parsing import choice_of
+from ipa.cli.plans.question import EXIT_CODES, Question, plans, problem_of
+from ipa.model.errors import Problem as Fault
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Termination
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST_PREDICTORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What shall be planned, where the command line says so; None: as the pipeline's file says."""
+
+    sets: bool | None = None
+    max_predictors: int | None = None
+    running: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An answer, as plain JSON values and as what prints it, and how the search for it ended."""
+
+    values: dict[str, Any]
+    show: Callable[[Console], None]
+    termination: Termination
+
+    @property
+    def exit_code(self) -> int:
+        """0 where there is a plan."""
+        return EXIT_CODES.get(self.termination, 0)
+
+
+def planned(question: Question, rate_rps: float, compat: str | None, choice: Choice) -> Planned:
+    """The answer for the rate. `compat` None is `tail`, for sets `paper`.
+
+    UsageError lists the options that make no sense together.
+    """
+    from ipa.policies.planning import check_rate
+
+    check_rate(rate_rps)
+    folder = Settings.from_env(pipelines_dir=question.pipelines_dir).pipelines_dir
+    pipeline = find_pipeline(question.pipeline, folder)
+    if pipeline.sets if choice.sets is None else choice.sets:
+        _refuse_with_sets(question, choice)
+        return _set(replace(question, compat=compat or "paper"), rate_rps)
+    question = replace(question, compat=compat or "tail")
+    predictors = pipeline.max_predictors if choice.max_predictors is None else choice.max_predictors
+    if not 1 <= predictors <= MOST_PREDICTORS:
+        raise UsageError(f"--max-predictors must be 1, 2 or {MOST_PREDICTORS}, not {predictors}")
+    if predictors > 1 and choice.running is not None:
+        raise UsageError(
+            "--running is for one configuration: what a change to a mixture costs is not known",
+            hint="Add --max-predictors 1.",
+        )
+    if predictors > 1:
+        return _mixture(question, rate_rps, predictors)
+    if choice.running is not None:
+        return _change(question, rate_rps, pipeline, choice.running)
+    return _plan(question, rate_rps)
+
+
+def _refuse_with_sets(question: Question, choice: Choice) -> None:
+    """UsageError where options are given that mean nothing for a set."""
+    faults = []
+    if question.allocation == "base":
+        faults.append("--allocation base fixes the cores of a replica, which a set decides")
+    if choice.max_predictors is not None:
+        faults.append("--max-predictors: each variant of a set is a predictor already")
+    if choice.running is not None:
+        faults.append("--running: pipelines give the time of loading no worth, so what runs changes no set")
+    if question.at is not None:
+        faults.append("--at: what runs beside a set's variants is not counted")
+    if faults:
+        raise UsageError(
+            "options that a set has no use for",
+            problems=[Fault(fault) for fault in faults],
+            hint="Leave them out, or add --no-sets to plan one configuration.",
+        )
+
+
+def _plan(question: Question, rate_rps: float) -> Planned:
+    from ipa.cli.views.plan_text import print_plan
+
+    found = plans(question, [rate_rps], explain=True)[0]
+    return Planned(found.to_json(), lambda out: print_plan(found, out), found.termination)
+
+
+def _change(question: Question, rate_rps: float, pipeline: Pipeline, path: Path) -> Planned:
+    from ipa.adapters.files.running import load_running
+    from ipa.cli.views.change_text import print_change
+    from ipa.cli.views.plan_text import print_plan
+    from ipa.optimize.change import change_of
+    from ipa.optimize.solve import solve
+
+    running = load_running(path, pipeline)
+    problem, settings = problem_of(question, rate_rps)
+    problem = replace(problem, running=running)
+    found = solve(problem, question.solver or settings.solver, settings.solver_deadline_s)
+    change = change_of(problem, found) if found.configs else None
+
+    def show(out: Console) -> None:
+        print_plan(found, out)
+        if change is not None:
+            print_change(change, out)
+
+    values = {**found.to_json(), "change": None if change is None else change.to_json()}
+    return Planned(values, show, found.termination)
+
+
+def _mixture(question: Question, rate_rps: float, predictors: int) -> Planned:
+    from ipa.cli.views.mixture_text import mixture_values, print_mixture
+    from ipa.optimize.mixture.plan import MixtureLimits
+    from ipa.optimize.mixture.solve import solve_mixture
+    from ipa.optimize.solve import solve
+
+    problem, settings = problem_of(question, rate_rps)
+    solver = question.solver or settings.solver
+    mixture = solve_mixture(problem, MixtureLimits(predictors), solver, settings.solver_deadline_s)
+    if not mixture.parts:
+        # The same again, for what would make it feasible.
+        mixture = replace(mixture, single=solve(problem, solver, settings.solver_deadline_s))
+    if mixture.note:
+        note = "; ".join(text for text in (mixture.single.note, mixture.note) if text)
+        mixture = replace(mixture, single=replace(mixture.single, note=note))
+    return Planned(
+        mixture_values(mixture),
+        lambda out: print_mixture(mixture, predictors, out),
+        mixture.termination if mixture.parts else mixture.single.termination,
+    )
+
+
+def _set(question: Question, rate_rps: float) -> Planned:
+    from ipa.cli.views.set_text import print_set
+    from ipa.optimize.problem import Compat
+    from ipa.optimize.sets.solve import EXACT
+    from ipa.optimize.solve import AUTO
+    from ipa.policies.setplanning import plan_set, set_question
+
+    pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    compat = choice_of("--compat", question.compat, Compat)
+    asked = set_question(pipeline, profiles, rate_rps, objective=question.objective, compat=compat)
+    solver = question.solver or settings.solver
+    found = plan_set(asked, EXACT if solver == AUTO else solver, settings.solver_deadline_s)
+    return Planned(found.to_json(), lambda out: print_set(found, out), found.plan.termination)

@@ -1,0 +1,134 @@
+"""`ipa plan --out` and `--detailed-exitcode`: the plan beside what runs where it is to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+import ipa
+from ipa.cli.clients.http import Source, is_service, of
+from ipa.cli.lookup import find_pipeline
+from ipa.cli.output import Output, printed, printer
+from ipa.cli.planning.plan_kinds import Choice, Planned, planned
+from ipa.cli.plans.difference import Target, difference, pas_of
+from ipa.cli.plans.plan_file import SavedPlan, inputs_of, write_saved
+from ipa.cli.plans.plan_values import configs_in, shares_in
+from ipa.cli.plans.question import Question
+from ipa.cli.views.status_text import difference_table
+from ipa.model.errors import UsageError
+from ipa.model.plan import StageConfig, Termination
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# How long the search took is left out of the file, so that equal plans are equal files.
+TIMES = frozenset({"solve_s"})
+
+
+def propose(
+    question: Question, rate_rps: float, compat: str | None, choice: Choice, out: Path | None, output: Output
+) -> tuple[int, bool]:
+    """The exit code of the search (0: there is a plan), and whether carrying it out would change anything.
+
+    Prints both; saves the plan where `out` names a file. UsageError where it is not said what runs.
+    """
+    from ipa.cli.clients.http import source
+
+    at = question.at
+    if at is None:
+        raise UsageError(
+            "--out and --detailed-exitcode are about what runs, so they need --at",
+            hint="--at kubernetes, a manifest's FILE.yaml, or a service's URL.",
+        )
+    settings = Settings.from_env(pipelines_dir=question.pipelines_dir, profiles_dir=question.profiles_dir)
+    with source(at, settings) as service:
+        if is_service(at):
+            name = question.pipeline
+            found = _by_service(service, question, rate_rps, compat, choice)
+        else:
+            name = find_pipeline(question.pipeline, settings.pipelines_dir).name
+            found = planned(replace(question, at="kubernetes"), rate_rps, compat, choice)
+        status = service.get(of(name, "status"))
+        inputs = inputs_of(service, at, settings, name)
+    configs = _configs(found.values) if not found.exit_code else ()
+    if not configs:
+        _show(found, found.values, output)
+        return found.exit_code, False
+    change = difference(status, Target(configs, pas_of(found.values), rate_rps))
+    _show(found, {**found.values, "difference": asdict(change)}, output)
+    if output in (Output.TEXT, Output.MD):
+        printer(output).print(difference_table(change))
+    if out is not None:
+        saved = SavedPlan(
+            pipeline=name,
+            at=at,
+            revision=change.revision,
+            rate_rps=rate_rps,
+            solver=found.values["solver"],
+            version=ipa.__version__,
+            inputs=inputs,
+            plan=_timeless(found.values),
+            configs=configs,
+        )
+        write_saved(out, saved)
+        if output in (Output.TEXT, Output.MD):
+            until = f"its files and revision {change.revision} stay" if change.revision else "its files stay"
+            typer.echo(f"Saved {out}: valid while {until}. Carry it out with `ipa apply {out}`.")
+    return 0, change.changed
+
+
+def _by_service(
+    service: Source, question: Question, rate_rps: float, compat: str | None, choice: Choice
+) -> Planned:
+    """The service's own plan, from its own files. UsageError where it takes no such option."""
+    given = {
+        "--compat": compat,
+        "--solver": question.solver,
+        "--running": choice.running,
+        "--max-predictors": choice.max_predictors,
+        "--sets": choice.sets,
+        "--allocation": None if question.allocation == "free" else question.allocation,
+    }
+    refused = [option for option, value in given.items() if value is not None]
+    if refused:
+        raise UsageError(
+            f"{', '.join(refused)}: a service plans by its own settings",
+            hint="Leave it out, or plan with --at kubernetes.",
+        )
+    body = {"rate_rps": rate_rps, "objective": question.objective}
+    values = service.send("POST", of(question.pipeline, "plans"), body)
+
+    def show(console: Console) -> None:
+        if not values["stages"]:
+            console.print(f"No plan: {values['termination']}", markup=False)
+        for move in values["relaxations"]:
+            console.print(f"  Feasible with {move}.", markup=False)
+
+    return Planned(values, show, Termination(values["termination"]))
+
+
+def _configs(values: Mapping[str, Any]) -> tuple[StageConfig, ...]:
+    """What the plan would run; UsageError where it is a set, which only a policy carries out."""
+    if "stages" not in values:
+        raise UsageError(
+            "a set of variants is not carried out by hand, so it cannot be saved or compared",
+            hint="Add --no-sets, or let the policy infadapter carry sets out.",
+        )
+    return shares_in(values, "the plan") or configs_in(values, "the plan")
+
+
+def _show(found: Planned, values: Mapping[str, Any], output: Output) -> None:
+    if not printed(output, values):
+        found.show(printer(output))
+
+
+def _timeless(value: Any) -> Any:
+    """The values without times of the search, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _timeless(entry) for key, entry in value.items() if key not in TIMES}
+    return [_timeless(entry) for entry in value] if isinstance(value, list | tuple) else value

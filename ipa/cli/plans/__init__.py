@@ -1,0 +1,1 @@
+"""Plans as the verbs make, read, compare and keep them."""

@@ -1,0 +1,118 @@
+"""The difference between what runs and what a plan would run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipa.adapters.files.reading import read_json
+from ipa.adapters.kube.manifest import canonical
+from ipa.cli.plans.plan_values import read_plan
+from ipa.model.errors import InputError
+from ipa.model.parts import gone_parts, stage_pairs
+from ipa.model.plan import StageConfig
+
+FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What shall run. `pas` and `rate_rps` are None where the plan does not say."""
+
+    configs: tuple[StageConfig, ...]
+    pas: float | None
+    rate_rps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageDifference:
+    """One stage: what runs (None where it was not seen), what shall, and the fields that differ.
+
+    `wanted` is None of what runs beside others and is to go.
+    """
+
+    stage: str
+    running: dict[str, Any] | None
+    wanted: dict[str, Any] | None
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """All stages, and what the change costs and gains. None where either side was not seen."""
+
+    pipeline: str
+    revision: str
+    rate_rps: float | None
+    changed: bool
+    stages: tuple[StageDifference, ...]
+    cost_cores: float | None
+    wanted_cost_cores: float
+    pas: float | None
+    wanted_pas: float | None
+
+
+def target_of(plan: dict[str, Any]) -> Target:
+    """What a plan of the service would run; empty where it is infeasible."""
+    configs = tuple(StageConfig(stage["stage"], **_fields(stage)) for stage in plan["stages"])
+    return Target(configs, plan["pas"], plan["rate_rps"])
+
+
+def target_in(path: Path, pipeline: str) -> Target:
+    """What the plan in a file would run; InputError where it is not a plan, or one of another pipeline."""
+    configs = read_plan(path)
+    data = read_json(path)
+    if data.get("pipeline", pipeline) != pipeline:
+        raise InputError(f"{path} is a plan of pipeline {data['pipeline']!r}, not of {pipeline!r}")
+    pas, rate = data.get("pas"), data.get("rate_rps")
+    return Target(configs, _number(pas), _number(rate))
+
+
+def difference(status: dict[str, Any], target: Target) -> Difference:
+    """What would change if the target ran in place of what the status shows."""
+    live = status["live"]
+    seen = [stage["config"] for stage in live["stages"] if stage["config"]]
+    running = canonical([StageConfig(config["stage"], **_fields(config)) for config in seen])
+    # As it will read back: what is written has whole millicores.
+    wanted = canonical(target.configs)
+    stages = tuple(_stage(before, config) for before, config in stage_pairs(running, wanted))
+    gone = [config for part in gone_parts(running, wanted) for config in part]
+    stages += tuple(StageDifference(it.stage, _values(it), None, FIELDS) for it in gone)
+    return Difference(
+        pipeline=status["pipeline"],
+        revision=live["revision"],
+        rate_rps=target.rate_rps,
+        changed=any(stage.changed for stage in stages),
+        stages=stages,
+        cost_cores=live["cost_cores"],
+        wanted_cost_cores=sum(config.total_cores for config in wanted),
+        pas=live["pas"],
+        wanted_pas=target.pas,
+    )
+
+
+def pas_of(plan: Mapping[str, Any]) -> float | None:
+    """The accuracy of a plan's JSON values, of a mixture the mean; None where it does not say."""
+    mixture = plan.get("mixture")
+    return _number(mixture["mean_pas"] if mixture else plan.get("pas"))
+
+
+def _stage(running: StageConfig | None, config: StageConfig) -> StageDifference:
+    wanted = _values(config)
+    before = _values(running) if running else None
+    changed = tuple(name for name in FIELDS if before is None or before[name] != wanted[name])
+    return StageDifference(config.stage, before, wanted, changed)
+
+
+def _values(config: StageConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in FIELDS}
+
+
+def _fields(stage: dict[str, Any]) -> dict[str, Any]:
+    return {name: stage[name] for name in FIELDS}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,116 @@
+"""Plans in files, with digests of what they were made from: applied only while all of it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import ipa
+from ipa.adapters.files.pipelines import FILE_NAME
+from ipa.adapters.files.reading import read_json
+from ipa.cli.clients.http import Source, is_service, of
+from ipa.cli.plans.plan_values import configs_in
+from ipa.control.canonical import canonical_json, digest
+from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
+from ipa.model.plan import StageConfig
+from ipa.settings import Settings
+
+KIND = "SavedPlan"
+# Of a digest in a message: enough to tell two files apart.
+DIGITS = 12
+KEYS = ("pipeline", "at", "revision", "rate_rps", "solver", "version", "inputs", "plan", "configs")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPlan:
+    """A plan and all that it was made from.
+
+    `revision` is that of what ran at `at` (empty: nothing did, or it was not seen), `inputs` the sha256 of
+    each file of the pipeline, or of each resource of the service that planned. `plan` is as it was printed.
+    """
+
+    pipeline: str
+    at: str
+    revision: str
+    rate_rps: float
+    solver: str
+    version: str
+    inputs: Mapping[str, str]
+    plan: Mapping[str, Any]
+    configs: tuple[StageConfig, ...]
+
+
+def inputs_of(service: Source, at: str, settings: Settings, pipeline: str) -> dict[str, str]:
+    """The digests of what plans of the pipeline are made from: its files, or what the service has of them."""
+    if is_service(at):
+        paths = (of(pipeline), of(pipeline, "profiles"))
+        return {f"/v1/{path}": digest(canonical_json(service.get(path))) for path in paths}
+    files = {f"pipelines/{pipeline}/{FILE_NAME}": settings.pipelines_dir / pipeline / FILE_NAME}
+    home = settings.profiles_dir / pipeline
+    files |= {f"profiles/{pipeline}/{file.name}": file for file in sorted(home.glob("*.yaml"))}
+    return {name: sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+
+
+def write_saved(file: Path, saved: SavedPlan) -> None:
+    """Write the file, the same bytes for the same plan; InputError where it cannot be."""
+    body = {"apiVersion": "ipa/v1", "kind": KIND, **asdict(saved)}
+    text = json.dumps({**body, "digest": f"sha256:{_digest(body)}"}, indent=1, ensure_ascii=False)
+    try:
+        file.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def read_saved(file: Path) -> SavedPlan:
+    """The plan in the file. InputError: it is none, or is not as it was written."""
+    hint = "Save one with `ipa plan PIPELINE --rate R --at WHERE --out FILE`."
+    try:
+        body = read_json(file)
+    except (InputError, NotFoundError) as error:
+        raise InputError(error.message, hint=hint) from error
+    if not isinstance(body, dict) or body.get("kind") != KIND:
+        raise InputError(f"{file} is not a saved plan", hint=hint)
+    given = body.pop("digest", None)
+    if given != f"sha256:{_digest(body)}":
+        raise InputError(f"{file} was changed since it was saved: its digest does not hold", hint=hint)
+    missing = [key for key in KEYS if key not in body]
+    if missing:
+        raise InputError(f"{file} lacks {', '.join(missing)}", hint=hint)
+    configs = configs_in({"stages": body["configs"]}, file)
+    return SavedPlan(**{**{key: body[key] for key in KEYS}, "configs": configs})
+
+
+def check_fresh(saved: SavedPlan, revision: str, inputs: Mapping[str, str], file: Path) -> None:
+    """ConflictError naming everything that moved since the plan was made."""
+    moved = [Problem(words) for words in _moved(saved, revision, inputs)]
+    if moved:
+        raise ConflictError(
+            f"{file} is stale: what it was made from has moved",
+            problems=moved,
+            hint=f"Plan again with `ipa plan {saved.pipeline} --rate {saved.rate_rps:g} "
+            f"--at {saved.at} --out {file}`.",
+        )
+
+
+def _moved(saved: SavedPlan, revision: str, inputs: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*saved.inputs, *inputs}):
+        before, after = saved.inputs.get(name), inputs.get(name)
+        if before is None:
+            yield f"{name} is new"
+        elif after is None:
+            yield f"{name} is gone"
+        elif before != after:
+            yield f"{name} was changed: sha256 {before[:DIGITS]} then, {after[:DIGITS]} now"
+    if revision != saved.revision:
+        then, now = saved.revision or "nothing", revision or "nothing"
+        yield f"what runs was changed: revision {then} then, {now} now"
+    if saved.version != ipa.__version__:
+        yield f"it was made by ipa {saved.version}, this is {ipa.__version__}"
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return digest(canonical_json(body))

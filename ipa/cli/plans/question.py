@@ -1,0 +1,121 @@
+"""The planning problem that a command line asks for, and its solutions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ipa.cli.lookup import load
+from ipa.cli.options.parsing import choice_of
+from ipa.cli.progress import Step
+from ipa.model.errors import DeadlineError, InfeasibleError, UsageError
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, Termination
+from ipa.model.profile import StageProfile
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.optimize.problem import Problem
+
+
+EXIT_CODES = {
+    Termination.INFEASIBLE: InfeasibleError.exit_code,
+    Termination.NO_SOLUTION_FOUND: DeadlineError.exit_code,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked on the command line, but for the rates."""
+
+    pipeline: str
+    objective: str | None
+    compat: str
+    allocation: str
+    solver: str | None
+    pipelines_dir: Path | None
+    profiles_dir: Path | None
+    # Where the plan is to run; None: nothing but the replicas counts.
+    at: str | None = None
+
+
+def plans(
+    question: Question, rates: list[float], *, explain: bool, step: Step = lambda _: None
+) -> list[Plan]:
+    """The best plan for each rate; with `explain`, infeasible ones say what would make them feasible.
+
+    `step` is told of each rate that is done.
+    """
+    from ipa.optimize.solve import solve
+    from ipa.policies.planning import check_rate
+
+    for rate in rates:
+        check_rate(rate)
+    problem, settings = problem_of(question, rates[0])
+    solver = question.solver or settings.solver
+    found = []
+    for rate in rates:
+        one = replace(problem, rate_rps=rate)
+        found.append(solve(one, solver, settings.solver_deadline_s, explain=explain))
+        step(f"{rate:g} rps")
+    return found
+
+
+def unchanged(pipeline: Pipeline) -> Pipeline:
+    """The pipeline as its file says."""
+    return pipeline
+
+
+def problem_of(
+    question: Question, rate_rps: float, change: Callable[[Pipeline], Pipeline] = unchanged
+) -> tuple[Problem, Settings]:
+    """The problem that was asked, of the pipeline as `change` makes it, and the settings."""
+    from ipa.optimize.problem import Compat
+    from ipa.policies.planning import planning_problem
+    from ipa.profiling.points import Allocation
+
+    compat = choice_of("--compat", question.compat, Compat)
+    allocation = choice_of("--allocation", question.allocation, Allocation)
+    pipeline, profiles, settings = load(question.pipeline, question.pipelines_dir, question.profiles_dir)
+    problem = planning_problem(
+        _at(change(pipeline), profiles, question.at),
+        profiles,
+        rate_rps,
+        objective=question.objective,
+        compat=compat,
+        allocation=allocation,
+    )
+    return problem, settings
+
+
+def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -> Pipeline:
+    """The pipeline as it runs there. UsageError where that is not known, or its file does not say how."""
+    if at is None:
+        return pipeline
+    if at != "kubernetes":
+        raise UsageError(
+            f"--at {at!r} is not where plans differ", hint="Use --at kubernetes, or leave it out."
+        )
+    if pipeline.seldon is None:
+        raise UsageError(
+            f"pipeline {pipeline.name!r} does not say how it runs on Seldon, so what it takes is not known",
+            hint="Give it a `seldon:` section, or leave out --at.",
+        )
+    return at_cluster(pipeline, profiles)
+
+
+def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Problem, Plan]:
+    """The problem of the rate and its best plan, for a verb that looks into it for at most `deadline_s`.
+
+    UsageError where that is no time.
+    """
+    from ipa.optimize.solve import solve
+
+    if not deadline_s > 0:
+        raise UsageError(f"--deadline must be above 0 seconds, not {deadline_s:g}")
+    problem, settings = problem_of(question, rate)
+    plan = solve(problem, question.solver or settings.solver, settings.solver_deadline_s, explain=True)
+    return problem, plan

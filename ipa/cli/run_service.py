@@ -1,0 +1,115 @@
+"""Run the service in this process until a signal ends it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.adapters.logs import LineQueue
+from ipa.model.errors import UnavailableError
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.bootstrap import App, ServeOptions
+
+
+# A tick in flight may take as long as the solver and one write; what then still runs ends with the process.
+JOIN_S = 15.0
+
+
+# What people asked for over the API may still be under way then.
+LAST_S = 1.0
+
+
+# How long a connection may have something to send that the other side does not take.
+STUCK_MS = 60_000
+
+
+def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> None:
+    """Run the service until a signal says to stop; `logs` tells what of the log was lost.
+
+    Errors: those of `build`; UnavailableError: the port.
+    """
+    from ipa.adapters.metrics.figures import log_figures
+    from ipa.bootstrap import build, check_listening
+
+    check_listening(settings)
+    # Before anything is started, so that a port that is taken is said at once.
+    with _bound(settings.host, settings.port) as listener:
+        running = build(settings, options)
+        running.registry.register(log_figures(logs))
+        try:
+            _serve(running, listener)
+        finally:
+            running.close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound there that does not listen yet. UnavailableError where the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Inherited by what is accepted: a client that takes nothing is let go, not kept until it does.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STUCK_MS)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="Choose another port with --port."
+        ) from error
+    return listener
+
+
+def _serve(running: App, listener: socket.socket) -> None:
+    """Run the loops and the API until a signal says to stop; then end what is under way, and hand over."""
+    if running.leadership is not None:
+        running.leadership.start()
+    if running.webhook is not None:
+        running.webhook.start()
+    running.roster.start()
+    _listen(running, listener)
+    running.stop.set()
+    running.roster.join(time.monotonic() + JOIN_S)
+    running.hand_over(lambda: all(loop.idle(LAST_S) for loop in list(running.loops.values())))
+
+
+def _listen(running: App, listener: socket.socket) -> None:
+    from ipa.api.app import create_app
+    from ipa.api.server import bounds_of, config_of, settle
+    from ipa.api.wiring import services_of
+    from ipa.bootstrap import hosts_of
+    from ipa.serving import BoundedServer
+
+    class Server(BoundedServer):
+        """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            settle()
+            # Only now: whoever reads the address may call it at once.
+            typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
+
+    app = create_app(services_of(running), hosts=hosts_of(running.settings))
+    server = Server(config_of(app, bounds_of(running.settings)))
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+        # No further tick begins while the API ends.
+        running.stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server.run(sockets=[listener])

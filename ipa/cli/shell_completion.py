@@ -1,0 +1,55 @@
+"""What a shell is offered for names: those of the files, and those of the service that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import typer
+
+# Who presses the tab key waits no longer.
+PATIENCE_S = 0.5
+
+
+def pipelines(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of pipelines: of the files here, and of the service where the command asks one."""
+    names = set(_in_files(context)) | set(_at_service(str(context.params.get("at") or "")))
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def stages(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the stages of the pipeline that was typed before."""
+    from ipa.cli.lookup import find_pipeline
+    from ipa.model.errors import IpaError
+    from ipa.settings import Settings
+
+    try:
+        found = find_pipeline(str(context.params.get("pipeline")), Settings.from_env().pipelines_dir)
+    except IpaError:
+        return []
+    return [stage.name for stage in found.served if stage.name.startswith(incomplete)]
+
+
+def _in_files(context: typer.Context) -> Iterator[str]:
+    from ipa.model.errors import IpaError
+    from ipa.settings import Settings
+
+    try:
+        folder = Settings.from_env(pipelines_dir=context.params.get("pipelines_dir")).pipelines_dir
+    except IpaError:
+        # The command itself says what is wrong; here nobody could read it.
+        return
+    yield from (file.parent.name for file in folder.glob("*/pipeline.yaml"))
+
+
+def _at_service(at: str) -> Iterator[str]:
+    from ipa.cli.clients.http import Service
+    from ipa.model.errors import IpaError
+
+    if not at.startswith(("http://", "https://")):
+        return
+    try:
+        with Service(at, timeout_s=PATIENCE_S) as service:
+            found = service.get("pipelines")
+    except IpaError:
+        return
+    yield from (each["pipeline"] for each in found["pipelines"])

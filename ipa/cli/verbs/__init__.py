@@ -1,0 +1,1 @@
+"""A module for each verb or group of verbs, each with `register(app)`."""

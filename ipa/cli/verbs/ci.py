@@ -1,0 +1,100 @@
+"""`ipa ci`: what a change of files would do, before it is merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.output import OUTPUT, Output, printed
+from ipa.model.errors import InputError, UsageError
+from ipa.model.exits import ExitCode
+
+if TYPE_CHECKING:
+    from ipa.report.review.result import Review
+
+MOST_SEEDS = 100
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `ci`."""
+    app.command()(ci)
+
+
+def ci(
+    *,
+    base: str = typer.Option(..., "--base", metavar="REF", help="what the change is to be merged into"),
+    trace: Path | None = typer.Option(None, "--trace", help="a file of requests a second, one a line"),
+    workload: str | None = typer.Option(
+        None, "--workload", help="bursty (without a trace), steady_low, steady_high or fluctuating"
+    ),
+    policy_file: Path | None = typer.Option(None, "--policy-file", help="guardrails, as guardrails.yaml"),
+    policy: str = typer.Option("ours", "--policy", help="of the loop, one of `ipa serve`"),
+    seeds: int = typer.Option(3, "--seeds", min=1, max=MOST_SEEDS, help="runs of each side"),
+    output: Output = OUTPUT,
+    comment: Path | None = typer.Option(None, "--comment", help="Markdown for the change; empty: no news"),
+    junit: Path | None = typer.Option(None, "--junit", help="guardrails as JUnit XML"),
+    sarif: Path | None = typer.Option(None, "--sarif", help="findings as SARIF 2.1.0"),
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Review changed pipeline, profile and guardrails files: plan and simulate both sides of the change.
+
+    Compared are the work tree and what it has in common with REF. Exit codes: 0 nothing above the threshold,
+    2 a change above it, 3 a guardrail is broken or no plan carries a recorded rate, 65 files are wrong.
+    """
+    from ipa.cli.review.review import Asked, review_of
+
+    if trace is not None and workload is not None:
+        raise UsageError("--trace and --workload cannot both be given")
+    for file in (comment, junit, sarif):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(f"there is no folder {file.parent} to write {file.name} to")
+    load = str(trace) if trace is not None else workload
+    asked = Asked(base, load, policy_file, policy, seeds, pipelines_dir, profiles_dir)
+    review = review_of(asked, lambda words: typer.echo(words, err=True))
+    _write(review, comment, junit, sarif)
+    _print(review, output)
+    if review.problems:
+        raise InputError("the change has files that cannot be used", problems=review.problems)
+    if _exit_code(review):
+        raise typer.Exit(_exit_code(review))
+
+
+def _exit_code(review: Review) -> ExitCode:
+    if review.problems:
+        return ExitCode.INPUT
+    if review.findings:
+        return ExitCode.INFEASIBLE
+    return ExitCode.CHANGED if review.told else ExitCode.OK
+
+
+def _write(review: Review, comment: Path | None, junit: Path | None, sarif: Path | None) -> None:
+    """The files that were asked for; InputError where one cannot be written."""
+    from ipa.report.review.junit import junit as junit_of
+    from ipa.report.review.markdown import comment as comment_of
+    from ipa.report.review.sarif import sarif as sarif_of
+
+    for file, made in ((comment, comment_of), (junit, junit_of), (sarif, sarif_of)):
+        if file is None:
+            continue
+        try:
+            file.write_text(made(review), encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise InputError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _print(review: Review, output: Output) -> None:
+    """To standard output."""
+    from ipa.cli.views.ci_text import print_review
+    from ipa.control.canonical import plain
+    from ipa.report.review.markdown import comment
+
+    if printed(output, {**plain(review), "exit_code": int(_exit_code(review))}):
+        return
+    if output is Output.MD and not review.is_silent:
+        typer.echo(comment(review), nl=False)
+    elif not review.problems:
+        print_review(review)

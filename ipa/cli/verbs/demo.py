@@ -1,0 +1,157 @@
+"""`ipa demo`: the service with its page over a simulated pipeline, on nothing but this package."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Self
+
+import typer
+
+from ipa.cli import shell_completion as completing
+from ipa.cli.options.planning import PIPELINES_DIR, PROFILES_DIR
+from ipa.model.decision import Mode
+from ipa.model.errors import UsageError
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from ipa.bootstrap import Simulated
+
+# The load is made up for so long: a working day and more, also at ten seconds a second an hour and a half.
+LASTS_S = 60_000
+# So many pipelines the record's growth is told for.
+HUNDRED = 100
+# Memory is sampled this often, once everything that is loaded once is loaded.
+WARM_S, SAMPLE_S = 90.0, 10.0
+STATM = Path("/proc/self/statm")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `demo`."""
+    app.command()(demo)
+
+
+def demo(
+    pipeline: str | None = typer.Argument(
+        None,
+        help="one of yours with profiles; without, one that is here",
+        autocompletion=completing.pipelines,
+    ),
+    *,
+    rates: str = typer.Option(
+        "2:18", "--rates", help="LOW:HIGH, requests a second between which the load moves"
+    ),
+    speed: float = typer.Option(10.0, "--speed", min=0.1, max=60.0, help="simulated seconds in a second"),
+    mode: Mode = typer.Option(
+        Mode.ACTIVE, "--mode", help="what the service may do to the simulated pipeline"
+    ),
+    policy: str = typer.Option("ours", "--policy", help="as `ipa serve` has them"),
+    host: str | None = typer.Option(None, "--host", help="address to listen on"),
+    port: int | None = typer.Option(None, "--port", help="port to listen on; 0: any"),
+    seed: int = typer.Option(0, "--seed", min=0, help="of the load and of the service times"),
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Watch the service keep a simulated pipeline: page, API and all verbs; no cluster, GPU or licence.
+
+    The loop, planner, guards and record are those of production. Ends with Ctrl-C and leaves nothing behind.
+    """
+    from ipa.adapters.files.packaged import EXAMPLE, example_folders
+    from ipa.adapters.logs import Format, logged
+    from ipa.bootstrap import ServeOptions
+    from ipa.cli.run_service import run_service
+
+    simulated, low_rps = _simulated(rates, speed, seed)
+    folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()
+    with logged(Format.TEXT) as logs, TemporaryDirectory(prefix="ipa-demo-") as folder:
+        logging.getLogger().setLevel(logging.WARNING)
+        # What is decided is the point of it.
+        logging.getLogger("ipa.control").setLevel(logging.INFO)
+        settings = Settings.from_env(
+            pipelines_dir=folders[0],
+            profiles_dir=folders[1],
+            store_url=f"sqlite:///{folder}/demo.sqlite3",
+            target="simulated",
+            # What the environment says of a real service is not meant for this one.
+            actuation="cluster",
+            leader_election="off",
+            auth="",
+            webhook_url="",
+            forecast_trace="",
+            host=host,
+            port=port,
+        )
+        options = ServeOptions(
+            (pipeline or EXAMPLE,), policy, mode=mode, start_rate_rps=low_rps, simulated=simulated
+        )
+        span = rates.replace(":", " to ")
+        typer.echo(f"ipa: {pipeline or EXAMPLE} is simulated, {speed:g} s in a second, under {span} rps")
+        with _Memory() as memory:
+            run_service(settings, options, logs)
+        typer.echo(f"{_growth(settings.store_url)}{memory.words()}")
+
+
+def _growth(store_url: str) -> str:
+    """What the demo's record takes, and a hundred such pipelines would."""
+    from ipa.adapters.store import open_store
+    from ipa.adapters.store.stats import MONTH_DAYS, YEAR_DAYS, project
+
+    store = open_store(store_url)
+    try:
+        stats = store.stats()
+    finally:
+        store.close()
+    month, year = (project(stats, days, HUNDRED) for days in (MONTH_DAYS, YEAR_DAYS))
+    if stats.bytes_per_decision is None or stats.bytes_per_day is None or month is None or year is None:
+        return f"ipa: {stats.decisions} decisions, too few to say what they take"
+    return (
+        f"ipa: {stats.decisions} decisions, {stats.changes} of them changes; sealed, one takes "
+        f"{stats.bytes_per_decision:.0f} bytes, and a day {stats.bytes_per_day / 1e3:.0f} kB; {HUNDRED} such "
+        f"pipelines take {month / 1e9:.3g} GB after a month and {year / 1e9:.3g} GB after a year"
+    )
+
+
+class _Memory:
+    """Samples the memory of this process, once it is warm."""
+
+    def __init__(self) -> None:
+        self._samples_mb: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="demo-memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        wait_s = WARM_S
+        while STATM.exists() and not self._stop.wait(wait_s):
+            pages = int(STATM.read_text(encoding="ascii").split()[1])
+            self._samples_mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            wait_s = SAMPLE_S
+
+    def words(self) -> str:
+        """The least and the most, if there are samples."""
+        seen = self._samples_mb
+        return f"; memory {min(seen):.0f} to {max(seen):.0f} MB" if seen else ""
+
+
+def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
+    """The simulated world's load and pace, and its lowest rate in rps."""
+    from ipa.bootstrap import Simulated
+    from ipa.simulate.paced import Pace, moving_load
+
+    try:
+        low_rps, high_rps = map(float, rates.split(":"))
+    except ValueError:
+        low_rps = high_rps = 0.0
+    if not 0 < low_rps <= high_rps < float("inf"):
+        raise UsageError(f"--rates {rates!r} is not LOW:HIGH, two rates above 0", hint="For example 2:18")
+    return Simulated(moving_load(low_rps, high_rps, LASTS_S, seed), Pace(speed), seed), low_rps

@@ -1,0 +1,144 @@
+"""`ipa events`: what is decided and done, as it happens. `ipa audit`: the record, to keep and to check."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli import shell_completion as completing
+from ipa.cli.options.running import AT
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.watching.event_stream import followed
+from ipa.model.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from ipa.control.audit import Verified
+    from ipa.control.checkpoints import Verifies
+
+ONE = typer.Argument(
+    None,
+    metavar="PIPELINE",
+    help="all without; NAME@POLICY for a policy beside it",
+    autocompletion=completing.pipelines,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(events)
+    app.command()(audit)
+
+
+def events(
+    pipeline: str | None = ONE,
+    *,
+    since: int | None = typer.Option(
+        None, "--since", min=0, help="those after the event with this id, first"
+    ),
+    follow: bool = typer.Option(True, "--follow/--no-follow", help="go on, or end with what there is"),
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Show decisions, what became of changes, and what people said, as it happens.
+
+    A line each; with -o json its entry in the record. A stream that breaks is taken up where it was.
+    """
+    from ipa.cli.clients.http import source
+    from ipa.control import clock
+
+    place = since if follow or since is not None else 0
+    with source(at) as service:
+        for event in followed(service, pipeline, place, clock.SystemClock(), follow=follow):
+            typer.echo(event.data if output is Output.JSON else event.words())
+
+
+def audit(
+    pipeline: str | None = ONE,
+    *,
+    after: int = typer.Option(0, "--after", min=0, help="entries after the one of this number among all"),
+    check: Path | None = typer.Option(None, "--check", metavar="FILE", help="verify such lines; - for stdin"),
+    anchor: list[str] | None = typer.Option(
+        None, "--anchor", metavar="PIPELINE=HEAD", help="with --check, a head that was kept elsewhere"
+    ),
+    key: Path | None = typer.Option(
+        None,
+        "--key",
+        metavar="FILE",
+        help="with --check, the PEM file of the key that checkpoints are signed with",
+    ),
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Print the record of what was decided and done, an entry a line, to keep elsewhere.
+
+    With --check nothing is asked of a service: exit code 1 where an entry of the file was changed, removed
+    or put in.
+    """
+    from ipa.cli.clients.http import source
+
+    if check is None:
+        with source(at) as service:
+            for line in service.lines("audit", pipeline=pipeline, after=after):
+                typer.echo(line)
+        return
+    from ipa.control.checkpoints import verify_lines
+
+    found = verify_lines(_lines_of(check), _anchors(anchor or ()), _keys(key))
+    whole = [
+        f"{each.entries} entries of {name}, each as it was written{_removed(each)}; head {each.head}"
+        for name, each in found.items()
+    ]
+    data = {
+        name: {
+            "entries": each.entries,
+            "head": str(each.head),
+            "removed": each.removed,
+            "unchecked": each.unchecked,
+        }
+        for name, each in found.items()
+    }
+    show(output, data, *whole)
+
+
+def _removed(found: Verified) -> str:
+    """What retention removed, and whether that is signed, in words."""
+    words = f", {found.removed} holds of them removed with their age" if found.removed else ""
+    return words + (
+        f"; {found.unchecked} checkpoints not checked for want of a key" if found.unchecked else ""
+    )
+
+
+def _keys(path: Path | None) -> Verifies | None:
+    if path is None:
+        return None
+    from ipa.adapters.store.signing import Keyring
+
+    keyring = Keyring(path)
+    if keyring.is_empty():
+        raise InputError(f"there is no key in {path}", hint="It is beside the store, or IPA_STORE_KEY_FILE.")
+    return keyring.verifies
+
+
+def _lines_of(path: Path) -> Iterator[str]:
+    from ipa.adapters.files.reading import lines_of
+
+    yield from sys.stdin if str(path) == "-" else lines_of(path)
+
+
+def _anchors(given: Iterable[str]) -> dict[str, Any]:
+    from ipa.control.audit import head_of
+
+    found = {}
+    for text in given:
+        pipeline, is_said, head = text.rpartition("=")
+        try:
+            found[pipeline] = head_of(head)
+        except ValueError as error:
+            raise UsageError(f"--anchor {error}", hint="`ipa history --verify` prints one.") from error
+        if not is_said:
+            raise UsageError(f"--anchor {text!r} names no pipeline", hint="As video=42:…")
+    return found

@@ -1,0 +1,126 @@
+"""`ipa fit`: how well the profiles of a pipeline fit, where they come from, and what to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli import shell_completion as completing
+from ipa.cli.lookup import load
+from ipa.cli.options.planning import PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.views.fit_text import Fitted
+from ipa.model.errors import NotFoundError, UnavailableError, UsageError
+from ipa.model.exits import ExitCode
+from ipa.model.pipeline import Edge, Stage, Variant
+from ipa.model.profile import StageProfile
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is looked at; profiles by stage."""
+
+    pipeline: str
+    stages: Sequence[Stage]
+    sla_s: float
+    profiles: Mapping[str, StageProfile]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(fit)
+
+
+def fit(
+    pipeline: str = PIPELINE,
+    *,
+    stage: list[str] = typer.Option(
+        [], "--stage", "-s", help="only this stage (repeatable)", autocompletion=completing.stages
+    ),
+    strict: bool = typer.Option(False, "--strict", help="exit code 3 where there is a finding"),
+    at: str | None = typer.Option(
+        None, "--at", metavar="URL", help="a service, whose newest profiles are looked at; files without"
+    ),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Show how well profiles fit, where they come from, and what to mend in them.
+
+    A row a variant and number of cores: what plans are made with. "left out" is the mean error on
+    inner batch sizes, each predicted from the others; latencies are those of the least and the
+    largest batch, rps what that one carries. Exit code 3 with --strict: something is to be mended.
+    """
+    from ipa.profiling.findings import findings
+    from ipa.profiling.overview import overview
+
+    known = _known(pipeline, at, pipelines_dir, profiles_dir)
+    wanted = _wanted(known, stage)
+    today = datetime.now(UTC).date()
+    found = Fitted(
+        known.pipeline,
+        tuple(overview(known.profiles[each], today) for each in wanted if each in known.profiles),
+        findings(known.pipeline, known.stages, known.sla_s, known.profiles, today, stage),
+    )
+    if not printed(output, found.to_json()):
+        from ipa.cli.views.fit_text import print_fits
+
+        print_fits(found, printer(output))
+    if strict and found.findings:
+        raise typer.Exit(ExitCode.INFEASIBLE)
+
+
+def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_dir: Path | None) -> Known:
+    """The pipeline and its profiles, as files or the service have them."""
+    if at is None:
+        described, profiles, _ = load(pipeline, pipelines_dir, profiles_dir)
+        return Known(described.name, described.stages, described.sla.latency_s, profiles)
+    if pipelines_dir is not None or profiles_dir is not None:
+        raise UsageError("--at asks a service, so --pipelines-dir and --profiles-dir mean nothing beside it")
+    from ipa.cli.clients.http import is_service, of, source
+
+    if not is_service(at):
+        raise UsageError(f"--at {at!r} is no URL of a service", hint="For example http://127.0.0.1:8080")
+    with source(at) as service:
+        view, documents = service.get(of(pipeline)), service.get(of(pipeline, "profiles"))
+    stages = [_stage(each) for each in view["stages"]]
+    return Known(view["pipeline"], stages, view["sla_s"], _profiles(documents))
+
+
+def _stage(view: Mapping[str, Any]) -> Stage:
+    """The stage as far as the API tells."""
+    after = tuple(Edge(each["parent"], each["fan_out"], each["share"]) for each in view["after"])
+    return Stage(view["stage"], tuple(Variant(name) for name in view["variants"]), after)
+
+
+def _profiles(documents: Mapping[str, Any]) -> dict[str, StageProfile]:
+    """The profiles that a service tells; UnavailableError where it is of another version."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(dict[str, StageProfile]).validate_python(documents)
+    except ValidationError as error:
+        raise UnavailableError(
+            f"the service's profiles cannot be read: {error}", hint="Is it of the same version as this ipa?"
+        ) from error
+
+
+def _wanted(known: Known, names: Sequence[str]) -> list[str]:
+    """The stages to show, in the pipeline's order; NotFoundError names those there are."""
+    there = [each.name for each in known.stages if each.variants]
+    there += [name for name in known.profiles if name not in there]
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise NotFoundError(
+            f"pipeline {known.pipeline!r} has no stage {', '.join(map(repr, unknown))} with variants",
+            hint=f"It has: {', '.join(there)}",
+        )
+    return [name for name in there if not names or name in names]

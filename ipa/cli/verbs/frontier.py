@@ -1,0 +1,110 @@
+"""`ipa frontier`: every accuracy, cost and latency that a pipeline can have at a rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli.options.planning import (
+    ALLOCATION,
+    AT,
+    COMPAT,
+    OBJECTIVE,
+    PIPELINE,
+    PIPELINES_DIR,
+    PROFILES_DIR,
+    SOLVER,
+)
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.plans.question import EXIT_CODES, Question, best_plan
+from ipa.cli.progress import progress
+from ipa.model.errors import UsageError
+from ipa.model.plan import Plan
+
+if TYPE_CHECKING:
+    from ipa.optimize.frontier import FrontierPoint
+
+KINDS = ("svg", "png")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `frontier`."""
+
+    @app.command()
+    def frontier(
+        pipeline: str = PIPELINE,
+        *,
+        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        objective: str | None = OBJECTIVE,
+        compat: str = COMPAT,
+        allocation: str = ALLOCATION,
+        solver: str | None = SOLVER,
+        at: str | None = AT,
+        plot: Path | None = typer.Option(None, "--plot", help="write a picture to FILE.svg or FILE.png"),
+        deadline_s: float = typer.Option(60.0, "--deadline", help="seconds that the search may take"),
+        output: Output = OUTPUT,
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Show the plans within the limits that no other betters in accuracy, cost and latency together.
+
+        JSON has all; text has those that none betters in accuracy and cost. Exit code 3: none is feasible;
+        6: out of time.
+        """
+        from ipa.optimize.frontier import frontier as frontier_of
+
+        kind = "" if plot is None else _kind(plot)
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+        problem, plan = best_plan(question, rate, deadline_s)
+        with progress("searching"):
+            points = frontier_of(problem, deadline_s) if plan.stages else ()
+        if not printed(output, [_json(point, plan) for point in points]):
+            from ipa.cli.views.frontier_text import print_frontier
+
+            print_frontier(plan, points, printer(output))
+        if plot is not None and points:
+            _write(plot, kind, plan, points)
+        if plan.termination in EXIT_CODES:
+            raise typer.Exit(EXIT_CODES[plan.termination])
+
+
+def _json(point: FrontierPoint, plan: Plan) -> dict[str, Any]:
+    """A point as JSON values; `chosen` where it is the plan of the objective."""
+    return {
+        "pas": point.pas,
+        "cost_cores": point.cost_cores,
+        "latency_s": point.latency_s,
+        "objective": point.objective,
+        "chosen": point.configs == plan.configs,
+        "stages": [asdict(config) for config in point.configs],
+    }
+
+
+def _kind(file: Path) -> str:
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in KINDS:
+        raise UsageError(f"--plot {str(file)!r} is neither a .svg nor a .png file")
+    return kind
+
+
+def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
+    from ipa.report.frontier_plot import Dot, frontier_picture
+
+    dots = [Dot(point.cost_cores, point.pas, point.latency_s) for point in points]
+    assert plan.cost_cores is not None and plan.pas is not None and plan.latency_s is not None
+    chosen = Dot(plan.cost_cores, plan.pas, plan.latency_s)
+    title = f"{plan.pipeline} at {plan.rate_rps:g} rps"
+    try:
+        picture = frontier_picture(title, dots, chosen, plan.sla_s, kind)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--plot needs {error.name}", hint="Install it with: pip install 'ipa-serving[demo]'"
+        ) from error
+    try:
+        file.write_bytes(picture)
+    except OSError as error:
+        raise UsageError(f"--plot {str(file)!r} cannot be written: {error.strerror}") from error

@@ -1,0 +1,142 @@
+"""`ipa key`: the API keys in the service's store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli.options.running import me
+from ipa.cli.output import OUTPUT, Output, printed, show
+from ipa.control import clock
+from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
+from ipa.model.errors import UsageError
+from ipa.model.pipeline import DEFAULT_NAMESPACE
+from ipa.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ipa.adapters.store.keys import Key, Keys
+
+UNITS_S = {"min": 60.0, "h": 3600.0, "d": 86400.0}
+NEVER = "never"
+ROLE = typer.Option(
+    ..., "--role", help="viewer: reads and asks what-if; owner: acts too; operator: everything"
+)
+NAME = typer.Option(None, "--name", help="who it is for, as records name them; you without")
+NAMESPACE = typer.Option(None, "--namespace", "-n", help=f"{DEFAULT_NAMESPACE} without; '*' for every one")
+EXPIRES = typer.Option("90d", "--expires", help=f"when it ends, as 90d, 12h or {NEVER}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    key = typer.Typer(name="key", help="API keys of the service, in its store.", no_args_is_help=True)
+    key.command()(create)
+    key.command(name="list")(list_)
+    key.command()(revoke)
+    app.add_typer(key)
+
+
+def create(
+    *,
+    role: Role = ROLE,
+    namespace: str | None = NAMESPACE,
+    name: str | None = NAME,
+    expires: str = EXPIRES,
+    output: Output = OUTPUT,
+) -> None:
+    """Make a key and print it, this once: only its digest is kept."""
+    grant, wanted = _grant(role, namespace), name or me()
+    fault = name_fault(wanted)
+    if fault:
+        raise UsageError(f"--name {fault}")
+    now = clock.SystemClock().now()
+    ends = _end(expires, now)
+    with _keys() as keys:
+        key, token = keys.create(wanted, grant, now=now, expires_at=ends)
+    if printed(output, {**_plain(key, now), "token": token}):
+        return
+    # The key alone, so that a shell may take it: IPA_TOKEN=$(ipa key create ...)
+    typer.echo(token)
+    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends else "without end"
+    typer.echo(f"key {key.key_id} of {wanted}: {grant}, {until}; it is not shown again", err=True)
+
+
+def list_(output: Output = OUTPUT) -> None:
+    """List the keys, never what they are called with."""
+    now = clock.SystemClock().now()
+    with _keys(reads=True) as keys:
+        found = keys.all()
+    show(output, [_plain(key, now) for key in found], _table(found, now))
+
+
+def revoke(key_id: str = typer.Argument(metavar="KEY_ID"), *, output: Output = OUTPUT) -> None:
+    """End a key, from the next request on."""
+    now = clock.SystemClock().now()
+    with _keys() as keys:
+        key = keys.revoke(key_id, now=now)
+    show(output, _plain(key, now), f"key {key_id} of {key.name} is revoked")
+
+
+@contextmanager
+def _keys(*, reads: bool = False) -> Iterator[Keys]:
+    from ipa.adapters.store import Access, open_store
+
+    store = open_store(Settings.from_env().store_url, Access.READ if reads else Access.WRITE)
+    try:
+        yield store.keys
+    finally:
+        store.close()
+
+
+def _grant(role: Role, namespace: str | None) -> Grant:
+    if role is not Role.OPERATOR:
+        return Grant(role, namespace or DEFAULT_NAMESPACE)
+    if namespace not in (None, EVERYWHERE):
+        raise UsageError(
+            "an operator is one of every namespace", hint="Leave --namespace away, or use owner."
+        )
+    return Grant(role)
+
+
+def _end(text: str, now: datetime) -> datetime | None:
+    if text == NEVER:
+        return None
+    for unit, seconds in UNITS_S.items():
+        count = text.removesuffix(unit)
+        # Nobody needs a key for a century; more digits have no date.
+        if count != text and count.isdecimal() and count.isascii() and 0 < len(count) <= 5 and int(count):
+            return now + timedelta(seconds=int(count) * seconds)
+    raise UsageError(f"--expires {text!r} is no time", hint=f"For example 90d, 12h, 30min, or {NEVER}")
+
+
+def _plain(key: Key, now: datetime) -> dict[str, Any]:
+    def moment(at: datetime | None) -> str | None:
+        return at.isoformat() if at else None
+
+    return {
+        "key_id": key.key_id,
+        "name": key.name,
+        "role": key.grant.role.value,
+        "namespace": key.grant.namespace,
+        "state": key.state(now),
+        "created_at": moment(key.created_at),
+        "expires_at": moment(key.expires_at),
+        "revoked_at": moment(key.revoked_at),
+    }
+
+
+def _table(keys: Sequence[Key], now: datetime) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("key", "of", "may", "state", "ends"):
+        table.add_column(title)
+    for key in keys:
+        ends = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else NEVER
+        table.add_row(key.key_id, key.name, str(key.grant), key.state(now), ends)
+    return table

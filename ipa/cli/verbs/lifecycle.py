@@ -1,0 +1,320 @@
+"""The verbs about what runs, at a service, on a cluster or in a manifest."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ipa.cli import shell_completion as completing
+from ipa.cli.options.parsing import duration_s
+from ipa.cli.options.running import (
+    APPLY_AT,
+    AT,
+    BY,
+    DEFAULT_AT,
+    NAMESPACE,
+    OBJECTIVE,
+    PIPELINE,
+    PIPELINE_OR_PLAN,
+    PLAN,
+    RATE,
+    REASON,
+    me,
+)
+from ipa.cli.output import OUTPUT, Output, printer, show
+from ipa.model.errors import (
+    ConflictError,
+    ForbiddenError,
+    InfeasibleError,
+    IpaError,
+    UnavailableError,
+    UsageError,
+)
+from ipa.model.exits import ExitCode
+
+if TYPE_CHECKING:
+    from ipa.cli.clients.http import Source
+    from ipa.cli.plans.difference import Target
+
+# What exit code a hold has; 3 for all others, which guards made.
+HELD: dict[str, type[IpaError]] = {
+    "hold.conflict": ConflictError,
+    "hold.drift": ConflictError,
+    "hold.in_progress": ConflictError,
+    "hold.rbac": ForbiddenError,
+    "hold.audit_failed": UnavailableError,
+    "hold.workload_unknown": UnavailableError,
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (status, history, diff, apply, rollback, pause, resume):
+        app.command()(verb)
+    app.command(name="watch")(watch_)
+
+
+def status(
+    pipeline: str | None = typer.Argument(None, autocompletion=completing.pipelines),
+    *,
+    output: Output = OUTPUT,
+    at: str = AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
+    """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
+    from ipa.cli.clients.http import of, source
+    from ipa.cli.views.status_text import status_table
+
+    with source(at, namespace=namespace) as service:
+        names = (
+            [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
+        )
+        found = [service.get(of(name, "status")) for name in names]
+    show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
+    if not all(each["healthy"] for each in found):
+        raise typer.Exit(ExitCode.DEGRADED)
+
+
+def watch_(
+    pipeline: str = PIPELINE,
+    *,
+    until: str | None = typer.Option(
+        None, "--until", help="settled: end once the last change is; changed: once another is"
+    ),
+    timeout: str | None = typer.Option(
+        None, "--timeout", help="give up after this long, as 90s; exit code 6"
+    ),
+    output: Output = OUTPUT,
+    at: str = AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
+    """Show a pipeline as it changes. Exit codes with --until: 5 degraded or rolled back, 6 time-out.
+
+    As JSON a line, as YAML a document for each change. At a service, what came and went between two looks is
+    told too, by its record: as lines for people, and by the exit code.
+    """
+    from ipa.cli.clients.http import source
+    from ipa.cli.watching.watch import Until, watch
+    from ipa.control import clock
+
+    if until is not None and until not in list(Until):
+        raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
+    limit_s = None if timeout is None else duration_s("--timeout", timeout)
+    goal = Until(until) if until else None
+    with source(at, namespace=namespace) as service:
+        if service.interval_s is None:
+            raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
+        console = printer(output)
+        watch(service, pipeline, clock.SystemClock(), console, until=goal, timeout_s=limit_s, output=output)
+
+
+def history(
+    pipeline: str = PIPELINE,
+    *,
+    limit: int = typer.Option(20, "--limit", min=1, max=500, help="at most so many"),
+    all_: bool = typer.Option(False, "--all", help="holds too, not only changes"),
+    before: str | None = typer.Option(None, "--before", metavar="ID", help="those older than this decision"),
+    verify: bool = typer.Option(False, "--verify", help="check that nothing recorded was changed since"),
+    anchor: str | None = typer.Option(None, "--anchor", metavar="HEAD", help="a head that was kept, too"),
+    output: Output = OUTPUT,
+    at: str = AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
+    """List what was changed and why, newest first."""
+    from ipa.cli.clients.http import decisions_of, of, source
+    from ipa.cli.views.status_text import history_table
+
+    with source(at, namespace=namespace) as service:
+        if verify:
+            record = service.get(of(pipeline, "record"), anchor=_head(anchor))
+            found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
+            if record["removed"]:
+                found.append(f"{record['removed']} of them, all holds, were removed with their age")
+            if record["unchecked"]:
+                found.append(
+                    f"{record['unchecked']} checkpoints were not checked: unsigned, or no key for them"
+                )
+            show(output, record, *found, f"head to keep elsewhere: {record['head']}")
+            return
+        page = decisions_of(service, pipeline, "decisions" if all_ else "history", limit, before)
+    show(output, page, history_table(page["decisions"]))
+
+
+def diff(
+    pipeline: str = PIPELINE,
+    *,
+    plan: Path | None = PLAN,
+    rate: float | None = RATE,
+    objective: str | None = OBJECTIVE,
+    detailed: bool = typer.Option(False, "--detailed-exitcode", help="2 where there is a change"),
+    output: Output = OUTPUT,
+    at: str = AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
+    """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
+    from ipa.cli.clients.http import of, source
+    from ipa.cli.plans.difference import difference
+    from ipa.cli.views.status_text import difference_table
+
+    with source(at, namespace=namespace) as service:
+        running = service.get(of(pipeline, "status"))
+        found = difference(running, _target(service, pipeline, plan, rate, objective))
+    show(output, asdict(found), difference_table(found))
+    if detailed and found.changed:
+        raise typer.Exit(ExitCode.CHANGED)
+
+
+def apply(
+    pipeline: str = PIPELINE_OR_PLAN,
+    *,
+    plan: Path | None = PLAN,
+    rate: float | None = RATE,
+    objective: str | None = OBJECTIVE,
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str | None = APPLY_AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
+    """Run the best plan now, or one in a file. Exit codes: 3 infeasible or held back, 4 moved.
+
+    On a cluster it waits until what it wrote is ready, else writes back what ran before (5, after the
+    deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit. A plan
+    saved with `ipa plan --out` is refused once its files or what runs have moved, and it is said which.
+    """
+    from ipa.cli.clients.http import entity_tag, of, source
+    from ipa.cli.plans.difference import Target, difference, pas_of
+    from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
+    from ipa.cli.views.status_text import difference_table
+    from ipa.settings import Settings
+
+    file = Path(pipeline) if pipeline.endswith(".json") else None
+    saved = None if file is None else read_saved(file)
+    if saved is not None:
+        if plan is not None or rate is not None or objective is not None:
+            raise UsageError(f"{file} is a plan, so --plan, --rate and --objective mean nothing beside it")
+        pipeline, at = saved.pipeline, at or saved.at
+    at = at or DEFAULT_AT
+    with source(at, namespace=namespace) as service:
+        running = service.get(of(pipeline, "status"))
+        if saved is not None and file is not None:
+            inputs = inputs_of(service, at, Settings.from_env(), pipeline)
+            check_fresh(saved, running["live"]["revision"], inputs, file)
+            target = Target(saved.configs, pas_of(saved.plan), saved.rate_rps)
+        else:
+            target = _target(service, pipeline, plan, rate, objective)
+        if output in (Output.TEXT, Output.MD):
+            show(output, None, difference_table(difference(running, target)))
+        body = {"configs": [asdict(config) for config in target.configs], "by": by or me(), "reason": reason}
+        decision = service.send("POST", of(pipeline, "apply"), body, if_match=entity_tag(running))
+    _report(output, decision)
+
+
+def rollback(
+    pipeline: str = PIPELINE,
+    *,
+    to: str | None = typer.Option(None, "--to", metavar="ID", help="what ran after this decision"),
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+    namespace: str | None = NAMESPACE,
+) -> None:
+    """Run again what ran before the last change. Exit codes: 3 held back, 4 the world moved.
+
+    On a cluster it waits as `apply` does, and also takes back a change that does not get ready.
+    """
+    from ipa.cli.clients.http import entity_tag, of, source
+
+    with source(at, namespace=namespace) as service:
+        running = service.get(of(pipeline, "status"))
+        body = {"to": to, "by": by or me(), "reason": reason}
+        decision = service.send("POST", of(pipeline, "rollback"), body, if_match=entity_tag(running))
+    _report(output, decision)
+
+
+def pause(
+    pipeline: str = PIPELINE,
+    *,
+    for_: str | None = typer.Option(None, "--for", help="how long, as 30min; until resumed without"),
+    until: str | None = typer.Option(None, "--until", help="a moment with its offset, as 2026-01-31T18:00Z"),
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Change nothing for a while; requests go on being served."""
+    from ipa.cli.clients.http import of, source
+
+    body: dict[str, Any] = {"reason": reason, "by": by or me()}
+    if for_ is not None:
+        body["for_s"] = duration_s("--for", for_)
+    if until is not None:
+        body["until"] = until
+    with source(at) as service:
+        control = service.send("POST", of(pipeline, "pause"), body)
+    end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
+    show(output, control, f"{pipeline} is paused {end}")
+
+
+def resume(
+    pipeline: str = PIPELINE,
+    *,
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """End a pause."""
+    from urllib.parse import urlencode
+
+    from ipa.cli.clients.http import of, source
+
+    said = urlencode({"by": by or me(), "reason": reason})
+    with source(at) as service:
+        control = service.send("POST", f"{of(pipeline, 'resume')}?{said}", {})
+    show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
+
+
+def _target(
+    service: Source, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
+) -> Target:
+    """What shall run: the plan in the file, else the service's best; InfeasibleError where there is none."""
+    from ipa.cli.clients.http import of
+    from ipa.cli.plans.difference import target_in, target_of
+
+    if plan is not None:
+        if rate is not None or objective is not None:
+            raise UsageError("--plan cannot be given with --rate or --objective")
+        return target_in(plan, pipeline)
+    found = service.send("POST", of(pipeline, "plans"), {"rate_rps": rate, "objective": objective})
+    target = target_of(found)
+    if not target.configs:
+        raise InfeasibleError(
+            f"no plan for {pipeline!r} carries {found['rate_rps']:g} rps ({found['termination']})",
+            hint="; ".join(f"Feasible with {move}" for move in found["relaxations"]),
+        )
+    return target
+
+
+def _report(output: Output, decision: dict[str, Any]) -> None:
+    """Print the decision; exit with the code of a hold that kept it from being carried out."""
+    text = f"{decision['reason']}: {decision['detail']}"
+    if decision["decision_id"]:
+        text += f"   ({decision['decision_id']})"
+    show(output, decision, text)
+    if decision["action"] == "apply" or decision["reason"] == "hold.no_change":
+        return
+    raise typer.Exit(HELD.get(decision["reason"], InfeasibleError).exit_code)
+
+
+def _head(anchor: str | None) -> str | None:
+    from ipa.control.audit import head_of
+
+    try:
+        return None if anchor is None else str(head_of(anchor))
+    except ValueError as error:
+        raise UsageError(f"--anchor {error}", hint="`ipa history PIPELINE --verify` prints one.") from error

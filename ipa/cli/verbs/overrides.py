@@ -1,0 +1,156 @@
+"""The verbs by which people say what may be done to a pipeline: mode, pin, unpin, freeze, unfreeze."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from ipa.cli import shell_completion as completing
+from ipa.cli.options.running import AT, BY, NAMESPACE, PIPELINE, REASON, me
+from ipa.cli.output import OUTPUT, Output, show
+from ipa.cli.views.status_text import freeze_words, pin_words
+from ipa.model.decision import Mode
+from ipa.model.errors import UsageError
+
+STAGE = typer.Argument(metavar="STAGE", help="one of the pipeline's stages", autocompletion=completing.stages)
+MODE = typer.Argument(metavar="MODE", help=f"one of {', '.join(Mode)}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (mode, pin, unpin, freeze, unfreeze, release):
+        app.command()(verb)
+
+
+def mode(
+    pipeline: str = PIPELINE,
+    mode_: Mode = MODE,
+    *,
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Say how far a pipeline is trusted to the service.
+
+    advisory: decides, writes nothing. shadow: the same, going on from its own decisions. guarded: writes
+    only what adds replicas. active: writes all.
+    """
+    body = {"mode": mode_.value, "reason": reason, "by": by or me()}
+    control = _ask(at, "PUT", pipeline, "mode", body=body)
+    show(output, control, f"{pipeline} is {control['mode']}")
+
+
+def pin(
+    pipeline: str = PIPELINE,
+    stage: str = STAGE,
+    *,
+    variant: str | None = typer.Option(None, "--variant", help="the variant to keep"),
+    batch: int | None = typer.Option(None, "--batch", help="the batch size to keep"),
+    cores: float | None = typer.Option(None, "--cores", help="the cores of each replica to keep"),
+    replicas: int | None = typer.Option(None, "--replicas", help="the number of replicas to keep"),
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Fix a part of what a stage runs; the rest is planned around it. It replaces the stage's pin."""
+    body = {"variant": variant, "batch_size": batch, "cores": cores, "replicas": replicas}
+    control = _ask(at, "PUT", pipeline, "pins", stage, body={**body, "reason": reason, "by": by or me()})
+    pinned = next(each for each in control["pins"] if each["stage"] == stage)
+    show(output, control, f"{stage} of {pipeline} is pinned: {pin_words(pinned)}")
+
+
+def unpin(
+    pipeline: str = PIPELINE,
+    stage: str = STAGE,
+    *,
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Leave a pinned stage to the planner again. What the pipeline's file pins stays."""
+    control = _ask(at, "DELETE", pipeline, "pins", stage, query={"by": by or me(), "reason": reason})
+    show(output, control, f"{stage} of {pipeline} is no longer pinned")
+
+
+def freeze(
+    pipeline: str = PIPELINE,
+    *,
+    from_: str | None = typer.Option(None, "--from", help="a moment with its offset; now without"),
+    until: str = typer.Option(..., "--until", help="a moment with its offset, as 2026-01-31T18:00Z"),
+    weekly: bool = typer.Option(False, "--weekly", help="the same days and hours of every week, in UTC"),
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """Write nothing within a window of time; requests go on being served."""
+    body: dict[str, Any] = {"end": until, "weekly": weekly, "reason": reason, "by": by or me()}
+    if from_ is not None:
+        body["start"] = from_
+    control = _ask(at, "POST", pipeline, "freezes", body=body)
+    found = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
+    show(output, control, f"freezes of {pipeline}:\n{found}")
+
+
+def unfreeze(
+    pipeline: str = PIPELINE,
+    freeze_: str | None = typer.Argument(None, metavar="ID", help="one freeze; all without"),
+    *,
+    reason: str = REASON,
+    by: str | None = BY,
+    output: Output = OUTPUT,
+    at: str = AT,
+) -> None:
+    """End a freeze, or all, also those to come."""
+    rest = ("freezes",) if freeze_ is None else ("freezes", freeze_)
+    control = _ask(at, "DELETE", pipeline, *rest, query={"by": by or me(), "reason": reason})
+    left = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
+    show(output, control, f"freezes left of {pipeline}:\n{left}" if left else f"{pipeline} is not frozen")
+
+
+def release(
+    pipeline: str = PIPELINE,
+    *,
+    output: Output = OUTPUT,
+    at: str = typer.Option(
+        "kubernetes", "--at", metavar="WHERE", help="kubernetes[:KUBECONFIG]; the install is IPA_INSTALL's"
+    ),
+    namespace: str | None = NAMESPACE,
+) -> None:
+    """Give a pipeline's SeldonDeployments up, so that another install of the service may write them.
+
+    Stop this install's service for the pipeline before, or set it to advisory: its next write claims them.
+    """
+    from ipa.cli.clients.cluster import Cluster
+    from ipa.cli.clients.http import source
+
+    with source(at, namespace=namespace) as cluster:
+        if not isinstance(cluster, Cluster):
+            raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
+        names, install = cluster.release(pipeline), cluster.settings.install
+    text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
+    show(output, {"install": install, "released": names}, text)
+
+
+def _ask(
+    at: str,
+    method: str,
+    pipeline: str,
+    *rest: str,
+    body: dict[str, Any] | None = None,
+    query: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """What holds for the pipeline after the change."""
+    from ipa.cli.clients import http as source
+
+    address = source.of(pipeline, *(quote(part, safe="") for part in rest))
+    given = {key: value for key, value in (query or {}).items() if value}
+    with source.source(at) as service:
+        answer = service.send(method, f"{address}?{urlencode(given)}" if given else address, body or {})
+    assert isinstance(answer, dict)
+    return answer

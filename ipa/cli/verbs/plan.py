@@ -1,0 +1,104 @@
+"""`ipa plan` and `ipa sweep`: the best configuration for a rate, or for many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.cli.options.parsing import parse_rates
+from ipa.cli.options.planning import (
+    ALLOCATION,
+    AT,
+    COMPAT,
+    DETAILED,
+    MAX_PREDICTORS,
+    OBJECTIVE,
+    OUT,
+    PIPELINE,
+    PIPELINES_DIR,
+    PLAN_AT,
+    PLAN_COMPAT,
+    PROFILES_DIR,
+    RUNNING,
+    SETS,
+    SOLVER,
+)
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.plans.question import Question, plans
+from ipa.cli.progress import progress
+from ipa.model.exits import ExitCode
+
+if TYPE_CHECKING:
+    pass
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs `plan` and `sweep`."""
+
+    @app.command()
+    def plan(
+        pipeline: str = PIPELINE,
+        *,
+        rate: float = typer.Option(..., "--rate", help="requests a second to carry"),
+        objective: str | None = OBJECTIVE,
+        compat: str | None = PLAN_COMPAT,
+        allocation: str = ALLOCATION,
+        solver: str | None = SOLVER,
+        sets: bool | None = SETS,
+        max_predictors: int | None = MAX_PREDICTORS,
+        running: Path | None = RUNNING,
+        at: str | None = PLAN_AT,
+        out: Path | None = OUT,
+        detailed: bool = DETAILED,
+        output: Output = OUTPUT,
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Show the best plan for a rate. Exit code 3: none is feasible, and what would be; 6: out of time.
+
+        As the file, --sets or --max-predictors say: a configuration, a mixture, or a set of variants. With
+        --at and --out it is saved beside what runs there and what it was made from: `ipa apply` refuses it
+        once any of that has moved.
+        """
+        from ipa.cli.planning.plan_kinds import Choice, planned
+
+        question = Question(
+            pipeline, objective, compat or "", allocation, solver, pipelines_dir, profiles_dir, at
+        )
+        choice = Choice(sets, max_predictors, running)
+        if out is not None or detailed:
+            from ipa.cli.planning.plan_out import propose
+
+            code, is_change = propose(question, rate, compat, choice, out, output)
+            raise typer.Exit(code or (ExitCode.CHANGED if detailed and is_change else 0))
+        found = planned(question, rate, compat, choice)
+        if not printed(output, found.values):
+            found.show(printer(output))
+        if found.exit_code:
+            raise typer.Exit(found.exit_code)
+
+    @app.command()
+    def sweep(
+        pipeline: str = PIPELINE,
+        *,
+        rates: str = typer.Option(..., "--rates", help="1:45, 1:45:2 (first:last:step) or 1,2,5"),
+        objective: str | None = OBJECTIVE,
+        compat: str = COMPAT,
+        allocation: str = ALLOCATION,
+        solver: str | None = SOLVER,
+        at: str | None = AT,
+        output: Output = OUTPUT,
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Print the best plan for each of many rates; `objective` is null where there is none."""
+        question = Question(pipeline, objective, compat, allocation, solver, pipelines_dir, profiles_dir, at)
+        asked = parse_rates(rates)
+        with progress("planning", len(asked)) as step:
+            found = plans(question, asked, explain=False, step=step)
+        if not printed(output, [each.to_json() for each in found]):
+            from ipa.cli.views.plan_text import print_sweep
+
+            print_sweep(found, printer(output))

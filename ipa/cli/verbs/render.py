@@ -1,0 +1,84 @@
+"""`ipa render`: the SeldonDeployment of a pipeline (of each of its parts in shape split), as YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from ipa.cli.lookup import find_pipeline
+from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.plans.plan_values import read_plan, read_shares
+from ipa.cli.plans.question import Question, plans
+from ipa.model.errors import InfeasibleError, InputError, NotFoundError, UsageError
+from ipa.model.on_seldon import at_cluster
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.row_counts import unbatched_notes
+from ipa.settings import Settings
+
+# What is rendered runs on a cluster.
+AT = "kubernetes"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `render`."""
+
+    @app.command()
+    def render(
+        pipeline: str = PIPELINE,
+        *,
+        rate: float | None = typer.Option(None, "--rate", help="requests a second to plan for"),
+        plan: Path | None = typer.Option(None, "--plan", help="a plan, as `ipa plan -o json` prints it"),
+        objective: str | None = OBJECTIVE,
+        pipelines_dir: Path | None = PIPELINES_DIR,
+        profiles_dir: Path | None = PROFILES_DIR,
+    ) -> None:
+        """Print the SeldonDeployment that runs the pipeline: as planned, or else at its smallest.
+
+        A plan with a mixture, or of several parts, gives a predictor for each of its configurations.
+        """
+        import yaml
+
+        from ipa.adapters.kube.manifest import smallest_configs
+        from ipa.adapters.kube.shapes import render_all
+
+        if rate is not None and plan is not None:
+            raise UsageError("--rate and --plan cannot both be given")
+        if plan is None and rate is None and objective is not None:
+            raise UsageError("--objective needs --rate")
+        settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
+        found = rendered(pipeline, settings)
+        for note in unbatched_notes(found):
+            typer.echo(f"note: {note}", err=True)
+        if plan is not None:
+            configs = read_shares(plan) or read_plan(plan)
+        elif rate is not None:
+            question = Question(pipeline, objective, "tail", "free", None, pipelines_dir, profiles_dir, AT)
+            configs = planned_configs(question, rate)
+        else:
+            configs = smallest_configs(found)
+        typer.echo(yaml.safe_dump_all(render_all(found, configs), sort_keys=False), nl=False)
+
+
+def rendered(name: str, settings: Settings) -> Pipeline:
+    """The pipeline as it runs on a cluster, by its profiles where these can be used."""
+    from ipa.adapters.files import load_profiles
+
+    found = find_pipeline(name, settings.pipelines_dir)
+    try:
+        profiles = load_profiles(settings.profiles_dir, found.name)
+    except (InputError, NotFoundError):
+        profiles = {}
+    return at_cluster(found, profiles)
+
+
+def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:
+    """What the best plan for the rate runs; InfeasibleError where there is none."""
+    best = plans(question, [rate_rps], explain=True)[0]
+    if not best.configs:
+        raise InfeasibleError(
+            f"no plan for {question.pipeline!r} carries {rate_rps:g} requests a second",
+            hint="; ".join(best.relaxations),
+        )
+    return best.configs

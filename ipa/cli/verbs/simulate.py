@@ -1,0 +1,78 @@
+"""`ipa simulate`: a pipeline under a load, kept by a policy, in virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ipa.cli.lookup import load
+from ipa.cli.options.planning import OBJECTIVE, PIPELINE, PIPELINES_DIR, PROFILES_DIR
+from ipa.cli.output import OUTPUT, Output, printed, printer
+from ipa.cli.simulation_setup import TARGETS, as_served, over_all, rates_of, read_settings
+from ipa.model.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `simulate`."""
+    app.command()(simulate)
+
+
+def simulate(
+    pipeline: str = PIPELINE,
+    *,
+    workload: str = typer.Option(
+        "bursty",
+        help="bursty, steady_low, steady_high, fluctuating; or a file of requests a second, one a line",
+    ),
+    policy: str | None = typer.Option(
+        None, help="one of `ipa serve`, or oracle; ours without, with --settings ipa-artifact"
+    ),
+    seed: int = typer.Option(0, min=0, help="of arrivals and service times: equal seeds, equal runs"),
+    repeats: int = typer.Option(
+        1, min=1, max=20, help="run with so many seeds, --seed and those that follow: means ± intervals"
+    ),
+    objective: str | None = OBJECTIVE,
+    minutes: float | None = typer.Option(None, min=0.0, help="of the workload; all of it without"),
+    times: float = typer.Option(1.0, min=0.0, help="multiplies the workload's rates"),
+    spacing: str | None = typer.Option(
+        None, help="of the requests of a second: poisson, even or burst; poisson, with --settings burst"
+    ),
+    forecaster: str = typer.Option("ladder", "--forecast", help="ladder, one of its rungs, or foresight"),
+    target: str = typer.Option("local", help="how pods are replaced and watched: as local or on kubernetes"),
+    capacity: float | None = typer.Option(None, help="cores there are; pods without room wait"),
+    settings: Path | None = typer.Option(None, help="JSON of a published run's settings, to repeat it"),
+    output: Output = OUTPUT,
+    pipelines_dir: Path | None = PIPELINES_DIR,
+    profiles_dir: Path | None = PROFILES_DIR,
+) -> None:
+    """Run the control loop on a simulated pipeline and say what came of it."""
+    from ipa.simulate.published import settings_of
+    from ipa.simulate.repeat import repeated
+
+    if target not in TARGETS:
+        raise UsageError(f"--target {target!r} is not known", hint=f"Use one of: {', '.join(TARGETS)}")
+    found, profiles, given = load(pipeline, pipelines_dir, profiles_dir)
+    setup = as_served(found, profiles, rates_of(workload, minutes, times), given, target)
+    setup = replace(
+        setup,
+        policy=policy or "ours",
+        objective=objective,
+        seed=seed,
+        spacing=spacing or "poisson",
+        forecast=replace(setup.forecast, name=forecaster),
+        cluster=replace(setup.cluster, capacity_cores=capacity),
+    )
+    if settings is not None:
+        published = settings_of(read_settings(settings), found, profiles)
+        setup = repeated(setup, published, policy=policy, spacing=spacing)
+    first, figures = over_all(setup, repeats)
+    if not printed(output, figures):
+        from ipa.cli.views.simulate_text import print_result
+
+        print_result(first, figures, repeats, printer(output))

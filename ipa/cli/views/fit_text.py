@@ -1,0 +1,123 @@
+"""Fits of profiles as tables for people, the findings below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ipa.cli.views.plan_text import print_line
+
+if TYPE_CHECKING:
+    from ipa.profiling.findings import Finding
+    from ipa.profiling.overview import FitRow, StageOverview
+
+# So many places are named; the others are in JSON.
+FEW = 3
+HEADINGS = ("accuracy", "cores", "batch", "R²", "error", "left out", "latency ms", "rps")
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What is shown: the stages that have a profile, and the findings on all that were asked for."""
+
+    pipeline: str
+    stages: tuple[StageOverview, ...]
+    findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        stages = [asdict(each) | {"measured_on": each.measured_on.isoformat()} for each in self.stages]
+        return {
+            "pipeline": self.pipeline,
+            "stages": stages,
+            "findings": [asdict(each) for each in self.findings],
+        }
+
+
+def print_fits(fitted: Fitted, console: Console) -> None:
+    """Print each stage's origin and fits, then what was found."""
+    for stage in fitted.stages:
+        for line in _origin(fitted.pipeline, stage):
+            print_line(console, line)
+        console.print(_table(stage.fits))
+    if not fitted.findings:
+        print_line(console, "No findings.")
+        return
+    print_line(console, "1 finding" if len(fitted.findings) == 1 else f"{len(fitted.findings)} findings")
+    order = sorted(fitted.findings, key=lambda each: _place(each, fitted.findings))
+    for (stage_name, _), group in groupby(order, key=lambda each: (each.stage, each.kind)):
+        together = list(group)
+        print_line(console, f"  {stage_name}: {together[0].topic}")
+        for each in together:
+            if words := _words(each):
+                print_line(console, f"    {words}")
+        print_line(console, f"    → {together[0].remedy}")
+
+
+def _place(finding: Finding, findings: Sequence[Finding]) -> int:
+    """Where the first of the same stage and kind stands."""
+    return next(
+        at for at, each in enumerate(findings) if (each.stage, each.kind) == (finding.stage, finding.kind)
+    )
+
+
+def _words(finding: Finding) -> str:
+    more = len(finding.places) - FEW
+    places = ", ".join(finding.places[:FEW]) + (f", and {more} more" if more > 0 else "")
+    return ": ".join(part for part in (finding.variant, places) if part)
+
+
+def _origin(pipeline: str, stage: StageOverview) -> list[str]:
+    load = "" if stage.load_rps is None else f"   at a load of {stage.load_rps:g} rps"
+    source = f"   by {stage.source}" if stage.source else ""
+    return [
+        f"Stage {pipeline}/{stage.stage}   measured on {stage.measured_on}, {_ago(stage.age_days)}{source}",
+        f"  on {stage.hardware}{load}",
+        f"  {stage.method}",
+    ]
+
+
+def _ago(days: int) -> str:
+    return {0: "today", 1: "1 day ago"}.get(days, f"{days} days ago")
+
+
+def _table(rows: Sequence[FitRow]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("  variant")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    before = None
+    for row in rows:
+        first, before = row.variant != before, row.variant
+        table.add_row(
+            Text(f"  {row.variant}" if first else ""),
+            f"{row.accuracy:.4g}" if first else "",
+            f"{row.cores:g}",
+            _range(row),
+            f"{row.r2_ratio:.2f}",
+            f"{row.max_error_ratio:.0%}",
+            "–" if row.loo_error_ratio is None else f"{row.loo_error_ratio:.0%}",
+            _latencies(row),
+            f"{row.throughput_rps:.4g}",
+        )
+    return table
+
+
+def _range(row: FitRow) -> str:
+    return f"{row.batch_min}" if row.batch_min == row.batch_max else f"{row.batch_min} to {row.batch_max}"
+
+
+def _latencies(row: FitRow) -> str:
+    least, most = _ms(row.latency_min_s), _ms(row.latency_max_s)
+    return least if row.batch_min == row.batch_max else f"{least} to {most}"
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds, with a digit more where they are few."""
+    return f"{1000 * seconds:.1f}" if seconds < 0.1 else f"{1000 * seconds:.0f}"

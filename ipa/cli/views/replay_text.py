@@ -1,0 +1,165 @@
+"""Decisions taken again, for people: a line each, or one with both plans side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from ipa.cli.views.status_text import bare_table, config_words
+
+Pair = dict[str, Any]
+# What came of it, in a word or two.
+WORDS = {"same": "same", "differs": "differs", "stale": "cannot be told", "nothing": "nothing to take again"}
+# Of several differences the first say enough in a line.
+SHOWN = 2
+# What of a plan is told beside its stages: its name, its key, how it is printed and its unit.
+FIGURES = (
+    ("planned for", "rate_rps", ".4g", " rps"),
+    ("PAS", "pas", ".3f", ""),
+    ("cost", "cost_cores", "g", " cores"),
+    ("latency", "latency_s", ".3f", " s"),
+    ("objective", "objective", ".4f", ""),
+)
+
+
+def listed(found: Sequence[Pair], policy: str | None) -> list[RenderableType]:
+    """A line each; of another policy those that it would have decided otherwise."""
+    if not found:
+        return [Text("no decisions yet")]
+    counts = Counter(pair["replayed"]["outcome"] for pair in found)
+    if policy is None:
+        said = ", ".join(f"{counts[name]} {words}" for name, words in WORDS.items() if counts[name])
+        return [_same_table(found), Text(f"{len(found)} decisions: {said}"), *_notes(found)]
+    taken = counts["same"] + counts["differs"]
+    head = (
+        f"{policy} would have decided {counts['differs']} of {taken} otherwise, each from what was seen then"
+    )
+    if counts["stale"]:
+        head += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
+    parted = [pair for pair in found if pair["replayed"]["outcome"] == "differs"]
+    return [*([_other_table(parted, policy)] if parted else []), Text(head), *_notes(found)]
+
+
+def parted_nowhere(found: Sequence[Pair], policy: str) -> list[RenderableType]:
+    """That two policies decide alike."""
+    counts = Counter(pair["replayed"]["outcome"] for pair in found)
+    words = f"{policy} decides as it was decided in all {counts['same']} that could be taken again"
+    if counts["stale"]:
+        words += f"; of {counts['stale']} it cannot be told: {_why(found, 'stale')}"
+    return [Text(words), *_notes(found)]
+
+
+def detail(pair: Pair) -> list[RenderableType]:
+    """One decision: what came of it, every difference, and both plans."""
+    decision, replayed = pair["decision"], pair["replayed"]
+    head = f"{decision['decision_id']} at {decision['at'][:19]}, tick {decision['tick']}"
+    policy = f" by {replayed['policy']}" if replayed["policy"] else ""
+    lines: list[RenderableType] = [
+        Text(f"{head}: {decision['reason']}: {decision['detail']}"),
+        Text(f"taken again{policy}: {_result(replayed)}"),
+    ]
+    again = replayed["again"]
+    if replayed["outcome"] == "differs":
+        lines += [Text(f"then: {again['reason']}: {again['detail']}"), _differences(replayed)]
+    if again is not None and (decision["plan"] or again["plan"]):
+        lines.append(_plans(decision["plan"], again["plan"], replayed["policy"]))
+    return [*lines, *_notes([pair])]
+
+
+def _same_table(found: Sequence[Pair]) -> RenderableType:
+    table = bare_table("at", "tick", "reason", "configuration", "taken again", "id")
+    for pair in found:
+        each, replayed = pair["decision"], pair["replayed"]
+        configs = "  ".join(config_words(config) for config in each["configs"])
+        cells = (each["at"][:19], str(each["tick"]), each["reason"], configs, _result(replayed))
+        style = {"differs": "bold red", "stale": "yellow"}.get(replayed["outcome"], "")
+        row = [Text(cell) for cell in (*cells, each["decision_id"])]
+        row[4].stylize(style)
+        table.add_row(*row)
+    return table
+
+
+def _other_table(found: Sequence[Pair], policy: str) -> RenderableType:
+    table = bare_table("at", "decided", "cores", "PAS", f"{policy} would", "cores", "PAS", "and run", "id")
+    for column in (2, 3, 5, 6):
+        table.columns[column].justify = "right"
+    for pair in found:
+        each, again = pair["decision"], pair["replayed"]["again"]
+        plan = again["plan"]
+        wanted = plan["stages"] if plan and plan["stages"] else again["configs"]
+        row = (
+            each["at"][:19],
+            each["reason"],
+            *_worth(each),
+            again["reason"],
+            *_worth(again),
+            "  ".join(config_words(config) for config in wanted) or "nothing",
+            each["decision_id"],
+        )
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _worth(decision: dict[str, Any]) -> tuple[str, str]:
+    """Cores and PAS of the plan; of what runs on where there is none, only the cores are known."""
+    plan = decision["plan"]
+    if plan and plan["stages"]:
+        return f"{plan['cost_cores']:g}", f"{plan['pas']:.3f}"
+    return f"{sum(it['cores'] * it['replicas'] for it in decision['configs']):g}", "–"
+
+
+def _differences(replayed: dict[str, Any]) -> RenderableType:
+    table = bare_table("  what differs", "recorded", "taken again")
+    for each in replayed["differences"]:
+        table.add_row(Text(f"  {each['what']}"), Text(each["recorded"]), Text(each["again"]))
+    return table
+
+
+def _plans(recorded: dict[str, Any] | None, again: dict[str, Any] | None, policy: str) -> RenderableType:
+    table = bare_table("  plan", "recorded", f"by {policy}")
+    for one, other in zip_longest(_stages(recorded), _stages(again)):
+        name = (one or other)["stage"]
+        table.add_row(*(Text(cell) for cell in (f"  {name}", _stage(one), _stage(other))))
+    for name, key, form, unit in FIGURES:
+        values = [_figure(plan, key, form, unit) for plan in (recorded, again)]
+        table.add_row(*(Text(cell) for cell in (f"  {name}", *values)))
+    return table
+
+
+def _stages(plan: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return list(plan["stages"]) if plan else []
+
+
+def _stage(stage: dict[str, Any] | None) -> str:
+    return config_words(stage).partition("=")[2] if stage else "–"
+
+
+def _figure(plan: dict[str, Any] | None, key: str, form: str, unit: str) -> str:
+    value = plan[key] if plan else None
+    return "–" if value is None else f"{value:{form}}{unit}"
+
+
+def _result(replayed: dict[str, Any]) -> str:
+    outcome = replayed["outcome"]
+    if outcome != "differs":
+        return WORDS[outcome] + (f": {replayed['why']}" if replayed["why"] else "")
+    found = replayed["differences"]
+    words = [f"{each['what']} {each['recorded']} → {each['again']}" for each in found[:SHOWN]]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"differs: {', '.join(words)}{more}"
+
+
+def _why(found: Sequence[Pair], outcome: str) -> str:
+    whys = dict.fromkeys(p["replayed"]["why"] for p in found if p["replayed"]["outcome"] == outcome)
+    return "; ".join(whys)
+
+
+def _notes(found: Sequence[Pair]) -> list[RenderableType]:
+    """What is not as it was, each once with how often."""
+    counts = Counter(note for pair in found for note in pair["replayed"]["notes"])
+    return [Text(f"note: {note}" + (f" ({many} times)" if many > 1 else "")) for note, many in counts.items()]

@@ -1,0 +1,56 @@
+"""A simulated run as a short table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ipa.cli.views.plan_text import print_line
+from ipa.report.seeds import span, with_half
+from ipa.simulate.result import SimResult
+
+# A longer list of changes is for -o json and the record.
+MOST_CHANGES = 12
+
+
+def print_result(first: SimResult, seen: Mapping[str, Any], repeats: int, console: Console) -> None:
+    """Print the figures, then the last of the changes; of several seeds, those of the first."""
+    seeds = f"seed{'s' if repeats > 1 else ''} {span(first.seed, repeats)}"
+    print_line(
+        console,
+        f"Pipeline {first.pipeline}   policy {first.policy}   {seeds}   "
+        f"{first.duration_s / 60:g} min   SLA {first.sla_s:.3g} s",
+    )
+    halves = seen.get("intervals", {})
+    count = ".1f" if repeats > 1 else "d"
+
+    def figure(name: str, form: str, unit: str = "", scale: float = 1) -> str:
+        shown = with_half(seen[name], halves.get(name), form, scale=scale)
+        return shown if seen[name] is None else f"{shown}{unit}"
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, text in (
+        ("requests", figure("requests", count)),
+        ("late or lost", figure("violation_ratio", ".2f", "%", 100)),
+        ("lost", figure("lost", count)),
+        ("latency p50", figure("latency_p50_s", ".3f", " s")),
+        ("latency p99", figure("latency_p99_s", ".3f", " s")),
+        ("PAS, mean over time", figure("pas_mean", ".4f")),
+        ("cores, mean over time", figure("cores_mean", ".2f")),
+        ("changes", figure("changes", count)),
+    ):
+        table.add_row(name, text)
+    console.print(table)
+    changes = [tick for tick in first.ticks if tick.reason.startswith("apply.")]
+    of_first = f" of seed {first.seed}" if repeats > 1 else ""
+    if len(changes) > MOST_CHANGES:
+        print_line(console, f"The last {MOST_CHANGES} of {len(changes)} changes{of_first}:")
+    elif changes and of_first:
+        print_line(console, f"The changes{of_first}:")
+    for tick in changes[-MOST_CHANGES:]:
+        print_line(console, f"  {tick.at_s:6.0f} s  {tick.reason:<22} {tick.configs}")

@@ -1,0 +1,337 @@
+"""Status, history and differences for people: tables on a terminal, lines in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from ipa.cli.plans.difference import Difference, StageDifference
+from ipa.model.plan import WHOLE_PERCENT
+
+SIGN = {True: "~", False: "="}
+# What each figure of a stage's row is, where no heading says it.
+FIGURES = (
+    *("{}", "{}", "batch {}", "{} ready", "{} cores"),
+    *("λ {}", "latency {}", "{} of SLA", "ρ {}", "queue {}"),
+)
+
+
+def status_table(status: dict[str, Any]) -> RenderableType:
+    """A pipeline now."""
+    live = status["live"]
+    table = bare_table("  stage", "variant")
+    for heading in ("batch", "ready", "cores", "λ", "latency", "SLA", "ρ", "queue"):
+        table.add_column(heading, justify="right")
+    for stage in live["stages"]:
+        table.add_row(*_stage_row(stage, status["sla_s"]))
+    return Group(Text(head(status)), table, *(Text("  ") + remark for remark in remarks(status)))
+
+
+def remarks(status: dict[str, Any]) -> list[Text]:
+    """What is to be said of a pipeline beside its stages, one line each; colours only say it again."""
+    live, control = status["live"], status["control"]
+    return [
+        Text(f"PAS {_n(live['pas'], 3)}   cost {_plain(live['cost_cores'])} cores"),
+        Text(why(status), style="" if status["healthy"] else "bold red"),
+        *(Text(f"Paused{text}", style="bold yellow") for text in _pause(control)),
+        *(Text(text, style="yellow") for text in _said(control)),
+        *(Text(f"Degraded: {text}", style="red") for text in live["degraded"]),
+        *(Text(text, style="yellow") for text in _slower(live["stages"])),
+        *(Text(text, style="yellow") for text in _standing(status)),
+        *(Text(text) for text in _beside(status)),
+    ]
+
+
+def status_tree(status: dict[str, Any]) -> Tree:
+    """A pipeline now as a tree: a branch a stage, then what is to be said of it."""
+    tree = Tree(Text(head(status)))
+    rows = [_stage_row(stage, status["sla_s"]) for stage in status["live"]["stages"]]
+    cells = [_worded(row) for row in rows]
+    widths = [max(cell.cell_len for cell in column) for column in zip_longest(*cells, fillvalue=Text())]
+    for row, stage in zip(cells, status["live"]["stages"], strict=True):
+        line = Text(f"{_mark(stage)} ")
+        for cell, width in zip(row, widths, strict=False):
+            line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+        line.rstrip()
+        tree.add(line)
+    for remark in remarks(status):
+        tree.add(remark)
+    return tree
+
+
+def _worded(row: Sequence[Text]) -> list[Text]:
+    """The row's figures, each with what it is."""
+    return [
+        Text(form.format(cell.plain.strip()), style=cell.style)
+        for form, cell in zip(FIGURES, row, strict=False)
+    ]
+
+
+def _mark(stage: dict[str, Any]) -> str:
+    """A sign for how the stage is: all ready, not yet, or not seen."""
+    config, ready = stage["config"], stage["ready_replicas"]
+    if config is None or ready is None:
+        return "?"
+    return "✔" if ready == config["replicas"] else "…"
+
+
+def head(status: dict[str, Any]) -> str:
+    """The pipeline, its load, latency and mode in one line."""
+    live = status["live"]
+    forecast = live["forecast"]
+    ahead = ""
+    if forecast:
+        quantile = f"q{100 * forecast['quantile']:g}"
+        ahead = f" → {forecast['upper_rps']:.1f} (forecast, {forecast['horizon_s']:g} s, {quantile})"
+    return (
+        f"Pipeline {status['pipeline']}   λ {_n(live['rate_rps'], 1)}{ahead} rps   "
+        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)} of {status['sla_s']:.3f} s   "
+        f"{_mode(status)}"
+    )
+
+
+def _mode(status: dict[str, Any]) -> str:
+    """The loop's mode and tick; where no loop was asked, the revision."""
+    live, control = status["live"], status["control"]
+    if control is None:
+        return f"at revision {live['revision'] or 'unknown'}"
+    return f"mode {control['mode']}   tick {live['tick']}"
+
+
+def _standing(status: dict[str, Any]) -> list[str]:
+    """That the replica that answered does not lead, and who does."""
+    standing = status["standing"]
+    if standing["leading"]:
+        return []
+    leader = standing["leader"] or "nobody"
+    trouble = f" (the Lease cannot be used: {standing['trouble']})" if standing["trouble"] else ""
+    return [f"Standby: {standing['identity']} answered, {leader} leads{trouble}"]
+
+
+def _slower(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """Variants that take longer than their profile and are planned for so."""
+    return [
+        f"{stage['stage']}={stage['config']['variant']} takes {stage['slowdown_ratio']:.2f} x its profile; "
+        f"planned with {stage['planned_slowdown_ratio']:.2f}"
+        for stage in stages
+        if stage.get("planned_slowdown_ratio", 1.0) > 1
+    ]
+
+
+def _beside(status: dict[str, Any]) -> list[str]:
+    """What other policies, which only say what they would do, would run."""
+    lines = []
+    for each in status.get("beside", ()):
+        configs = "  ".join(config_words(config) for config in each["configs"]) or "nothing yet"
+        cost = f"PAS {_n(each['pas'], 3)}   cost {_plain(each['cost_cores'])} cores"
+        lines.append(f"{each['policy']} would run {configs}   {cost}")
+    return lines
+
+
+def why(status: dict[str, Any]) -> str:
+    """The latest decision, and when the next is due."""
+    live = status["live"]
+    said = ": ".join(part for part in (live["reason"], live["detail"]) if part) or "no decision yet"
+    due = live["next_tick_in_s"]
+    return said if due is None else f"{said}   (next tick in {due:.0f} s)"
+
+
+def status_line(status: dict[str, Any]) -> str:
+    """A pipeline now in one line, for logs and pipes."""
+    live = status["live"]
+    forecast = live["forecast"]
+    stages = "  ".join(_short(stage) for stage in live["stages"])
+    ahead = f"→{forecast['upper_rps']:.1f}" if forecast else ""
+    parts = [
+        f"{live['at'][11:19]} {status['pipeline']}" + (f" tick {live['tick']}" if status["control"] else ""),
+        f"λ {_n(live['rate_rps'], 1)}{ahead} rps",
+        f"p{status['sla_percentile']:g} {_n(live['latency_s'], 3)}/{status['sla_s']:g} s",
+        f"PAS {_n(live['pas'], 3)}",
+        f"{_plain(live['cost_cores'])} cores",
+        stages,
+        ": ".join(part for part in (live["reason"], live["detail"]) if part),
+    ]
+    parts += [f"paused{text}" for text in _pause(status["control"])]
+    return "   ".join(part for part in parts if part)
+
+
+def history_table(decisions: Sequence[dict[str, Any]]) -> RenderableType:
+    """Decisions, newest first."""
+    if not decisions:
+        return Text("no decisions yet")
+    table = bare_table("at", "tick", "reason", "configuration", "detail", "id")
+    for each in decisions:
+        configs = "  ".join(config_words(config) for config in each["configs"])
+        row = (
+            each["at"][:19],
+            str(each["tick"]),
+            each["reason"],
+            configs,
+            each["detail"],
+            each["decision_id"],
+        )
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def difference_table(found: Difference) -> RenderableType:
+    """What would change: ~ changes, = stays."""
+    rate = "" if found.rate_rps is None else f"   λ {found.rate_rps:.4g} rps"
+    table = bare_table("  stage", "variant")
+    for heading in ("batch", "replicas", "cores each", "cores"):
+        table.add_column(heading, justify="right")
+    for stage in found.stages:
+        table.add_row(*_difference_row(stage))
+    total = _delta(found.cost_cores, found.wanted_cost_cores, "g", relative=True)
+    pas = _delta(found.pas, found.wanted_pas, ".3f")
+    changes = sum(bool(stage.changed) for stage in found.stages)
+    end = f"  {changes} of {len(found.stages)} stages would change." if found.changed else "  No change."
+    return Group(
+        Text(f"Pipeline {found.pipeline}{rate}   at revision {found.revision or 'unknown'}"),
+        table,
+        Text(f"  PAS {pas}   cost {total} cores"),
+        Text(end),
+    )
+
+
+def bare_table(*headings: str) -> Table:
+    """A table without lines."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def _stage_row(stage: dict[str, Any], sla_s: float) -> list[Text]:
+    config = stage["config"]
+    if config is None:
+        return [Text(f"  {stage['stage']}"), Text("not seen")]
+    latency, busy = stage["latency_s"], stage["utilisation_ratio"]
+    ready = "–" if stage["ready_replicas"] is None else stage["ready_replicas"]
+    is_waiting = stage["ready_replicas"] != config["replicas"]
+    return [
+        Text(f"  {stage['stage']}"),
+        Text(config["variant"] + _share(config)),
+        Text(str(config["batch_size"])),
+        Text(f"{ready}/{config['replicas']}", style="yellow" if is_waiting else ""),
+        Text(f"{config['cores'] * config['replicas']:g}"),
+        Text(f"{_n(stage['arrival_rate_rps'], 1)}/s"),
+        Text(f"{_n(latency, 3)} s"),
+        Text("–" if latency is None else f"{latency / sla_s:.0%}"),
+        Text(_n(busy, 2), style="red" if busy is not None and busy > 1 else ""),
+        Text(_plain(stage["queue_length"])),
+    ]
+
+
+def _difference_row(stage: StageDifference) -> list[Text]:
+    before = stage.running or {}
+    if stage.wanted is None:
+        return [Text(f"{SIGN[True]} {stage.stage}"), Text(f"{before['variant']} → nothing", style="bold")]
+    cells = [Text(f"{SIGN[bool(stage.changed)]} {stage.stage}")]
+    for name in ("variant", "batch_size", "replicas", "cores"):
+        old, new = before.get(name, "?"), stage.wanted[name]
+        is_new = name in stage.changed
+        cells.append(
+            Text(f"{_show(old)} → {_show(new)}" if is_new else _show(new), style="bold" if is_new else "")
+        )
+    if (share := _share_change(before, stage.wanted)) != "":
+        cells[1].append(share)
+    wanted = stage.wanted["cores"] * stage.wanted["replicas"]
+    cells.append(Text(_delta(before["cores"] * before["replicas"] if before else None, wanted, "g")))
+    return cells
+
+
+def _share_change(before: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The percents of the requests, where not both are all."""
+    old, new = before.get("share_percent", WHOLE_PERCENT), wanted["share_percent"]
+    if old == new:
+        return _share(wanted)
+    return f" for {old} → {new} %"
+
+
+def _delta(old: float | None, new: float | None, form: str, *, relative: bool = False) -> str:
+    """old → new (+difference, +percent), as far as it is known."""
+    shown = "–" if new is None else f"{new:{form}}"
+    if old is None:
+        return shown
+    if new is None or f"{old:{form}}" == shown:
+        return f"{old:{form}}"
+    share = f", {(new - old) / old:+.0%}" if relative and old else ""
+    return f"{old:{form}} → {shown} ({new - old:+{form}}{share})"
+
+
+def _pause(control: dict[str, Any] | None) -> list[str]:
+    if control is None or not control["paused"]:
+        return []
+    until = f" until {control['paused_until']}" if control["paused_until"] else ""
+    by = f" by {control['paused_by']}" if control["paused_by"] else ""
+    return [until + by + (f": {control['paused_reason']}" if control["paused_reason"] else "")]
+
+
+def _said(control: dict[str, Any] | None) -> list[str]:
+    """Pins and freezes, each with who said it and why; the mode's too where someone said why."""
+    if control is None:
+        return []
+    said = [f"Mode {control['mode']}{_by(control)}"] if control["mode_by"] or control["mode_reason"] else []
+    said += [f"Pinned {each['stage']}: {pin_words(each)}" for each in control["pins"]]
+    return said + [f"Frozen {freeze_words(each)}" for each in control["freezes"]]
+
+
+def _by(control: dict[str, Any]) -> str:
+    by = f" by {control['mode_by']}" if control["mode_by"] else ""
+    return by + (f": {control['mode_reason']}" if control["mode_reason"] else "")
+
+
+def _short(stage: dict[str, Any]) -> str:
+    if stage["config"] is None:
+        return f"{stage['stage']}=?"
+    ready = "?" if stage["ready_replicas"] is None else stage["ready_replicas"]
+    return config_words(stage["config"], f"{ready}/")
+
+
+def config_words(config: dict[str, Any], ready: str = "") -> str:
+    """A stage's configuration in short."""
+    replicas = f"{ready}{config['replicas']}×{config['cores']:g}"
+    return f"{config['stage']}={config['variant']} b{config['batch_size']} {replicas}{_share(config)}"
+
+
+def _share(config: dict[str, Any]) -> str:
+    """What it takes of the requests, where that is not all."""
+    percent = config.get("share_percent", WHOLE_PERCENT)
+    return "" if percent == WHOLE_PERCENT else f" for {percent} %"
+
+
+def _show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _n(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def pin_words(pin: dict[str, Any]) -> str:
+    """A pin as the status shows it: what, by whom, why."""
+    fixed = ", ".join(f"{key} {value}" for key, value in pin["pin"].items() if value is not None)
+    return fixed + _who(pin)
+
+
+def freeze_words(freeze: dict[str, Any]) -> str:
+    """A freeze as the status shows it: when, by whom, why, and the id that ends it."""
+    weekly = ", every week" if freeze["weekly"] else ""
+    now = ", now" if freeze["active"] else ""
+    return f"{freeze['start']} to {freeze['end']}{weekly}{now}{_who(freeze)}   ({freeze['id']})"
+
+
+def _who(said: dict[str, Any]) -> str:
+    by = f" by {said['by']}" if said["by"] else ""
+    return by + (f": {said['reason']}" if said["reason"] else "")

@@ -1,0 +1,1 @@
+"""Following a pipeline as it changes."""
