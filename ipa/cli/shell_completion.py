@@ -42,13 +42,13 @@ def _in_files(context: typer.Context) -> Iterator[str]:
 
 
 def _at_service(at: str) -> Iterator[str]:
-    from ipa.cli.clients.http import Service
+    from ipa.cli.clients.http import HttpClient
     from ipa.model.errors import IpaError
 
     if not at.startswith(("http://", "https://")):
         return
     try:
-        with Service(at, timeout_s=PATIENCE_S) as service:
+        with HttpClient(at, timeout_s=PATIENCE_S) as service:
             found = service.get("pipelines")
     except IpaError:
         return

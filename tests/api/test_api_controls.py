@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ipa.cli.clients.http import Service
+from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.control.ports import PipelineControl, StagePin
 from ipa.model.decision import Mode
@@ -37,7 +37,7 @@ def api(world: FakeWorld) -> ApiClient:
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the world; its exit code, output and complaints."""
     monkeypatch.setattr(
-        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
 

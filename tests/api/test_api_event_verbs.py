@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.cli.clients.http import Service
+from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.cli.watching.event_stream import AGAIN_S, followed, parsed
 from ipa.control.clock import VirtualClock
@@ -26,7 +26,7 @@ def world() -> FakeWorld:
 @pytest.fixture
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     monkeypatch.setattr(
-        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
 
     def call(*words: str) -> tuple[int, str, str]:
@@ -50,7 +50,7 @@ def test_events_are_a_line_each(ipa: Ipa, world: FakeWorld) -> None:
 
 def test_it_takes_a_stream_that_ends_up_again(world: FakeWorld) -> None:
     clock = VirtualClock()
-    with Service("http://127.0.0.1:8080", InProcess(world.services())) as service:
+    with HttpClient("http://127.0.0.1:8080", InProcess(world.services())) as service:
         following = followed(service, "ocr", 0, clock, follow=True)
         seen = [next(following).id for _ in range(4)]
         world.play(2)
@@ -60,7 +60,10 @@ def test_it_takes_a_stream_that_ends_up_again(world: FakeWorld) -> None:
 
 
 def test_what_does_not_answer_from_the_beginning_is_an_error() -> None:
-    with Service("http://127.0.0.1:9") as service, pytest.raises(UnavailableError, match="does not answer"):
+    with (
+        HttpClient("http://127.0.0.1:9") as service,
+        pytest.raises(UnavailableError, match="does not answer"),
+    ):
         next(followed(service, None, None, VirtualClock(), follow=True))
 
 

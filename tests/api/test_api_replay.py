@@ -14,7 +14,7 @@ import yaml
 from ipa.api.limits import Limits
 from ipa.api.services import Services
 from ipa.bootstrap.replaying import Replayer
-from ipa.cli.clients.http import Service
+from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.model.decision import Action, Decision
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline
@@ -47,7 +47,7 @@ def asked(services: Services) -> list[Services]:
 @pytest.fixture
 def ipa(asked: list[Services], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the services; its exit code, output and complaints."""
-    monkeypatch.setattr("ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(asked[0])))
+    monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(asked[0])))
 
     def command(*words: str) -> tuple[int, str, str]:
         code = run(["replay", "ocr", *words])

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.cli.clients.http import Service
+from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
@@ -31,7 +31,7 @@ def world() -> FakeWorld:
 def ipa(world: FakeWorld, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the world; its exit code, output and complaints."""
     monkeypatch.setattr(
-        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
     monkeypatch.setattr("getpass.getuser", lambda: "kim")
 
@@ -237,7 +237,7 @@ def test_a_service_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.Response(502, text="gateway")])
 def test_something_else_at_that_address(answer: httpx.Response) -> None:
     with (
-        Service("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
+        HttpClient("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
         pytest.raises(UnavailableError, match="not ipa"),
     ):
         service.get("pipelines")
@@ -250,7 +250,7 @@ def test_something_else_at_that_address(answer: httpx.Response) -> None:
 def test_a_problem_with_a_code_from_tomorrow_goes_by_its_status(status: int, kind: type[Exception]) -> None:
     answer = httpx.Response(status, json={"code": "new.code", "detail": "so", "errors": []})
     with (
-        Service("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
+        HttpClient("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
         pytest.raises(kind, match="so"),
     ):
         service.get("pipelines")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ipa.cli.clients.http import Service
+from ipa.cli.clients.http import HttpClient
 from ipa.cli.output import Output
 from ipa.cli.watching.event_tail import News, what_of
 from ipa.cli.watching.watch import Until, watch
@@ -42,8 +42,8 @@ def world() -> FakeWorld:
 
 
 @pytest.fixture
-def service(world: FakeWorld) -> Iterator[Service]:
-    with Service("http://127.0.0.1:8080", InProcess(world.services())) as service:
+def service(world: FakeWorld) -> Iterator[HttpClient]:
+    with HttpClient("http://127.0.0.1:8080", InProcess(world.services())) as service:
         yield service
 
 
@@ -52,7 +52,7 @@ def a_console(**options: Any) -> tuple[Console, io.StringIO]:
     return Console(file=text, width=160, **options), text
 
 
-def test_it_ends_once_the_change_has_settled(world: FakeWorld, service: Service) -> None:
+def test_it_ends_once_the_change_has_settled(world: FakeWorld, service: HttpClient) -> None:
     console, text = a_console()
     clock = Moving(world)
     watch(service, "ocr", clock, console, until=Until.SETTLED, timeout_s=60)
@@ -63,7 +63,7 @@ def test_it_ends_once_the_change_has_settled(world: FakeWorld, service: Service)
     assert clock.monotonic_s() == 1.0
 
 
-def test_it_ends_once_another_change_has_settled(world: FakeWorld, service: Service) -> None:
+def test_it_ends_once_another_change_has_settled(world: FakeWorld, service: HttpClient) -> None:
     world.play(2)
     console, text = a_console()
     before = world.applied_tick
@@ -74,7 +74,7 @@ def test_it_ends_once_another_change_has_settled(world: FakeWorld, service: Serv
         watch(service, "ocr", VirtualClock(), console, until=Until.CHANGED, timeout_s=3)
 
 
-def test_it_gives_up_after_the_time_out(world: FakeWorld, service: Service) -> None:
+def test_it_gives_up_after_the_time_out(world: FakeWorld, service: HttpClient) -> None:
     console, text = a_console()
     clock = VirtualClock()  # time passes, and nothing changes
     with pytest.raises(DeadlineError, match="10 s"):
@@ -83,14 +83,14 @@ def test_it_gives_up_after_the_time_out(world: FakeWorld, service: Service) -> N
     assert text.getvalue().count("tick 52") == 1
 
 
-def test_settling_badly_is_an_error(world: FakeWorld, service: Service) -> None:
+def test_settling_badly_is_an_error(world: FakeWorld, service: HttpClient) -> None:
     world.metrics_fail = True
     with pytest.raises(RolloutError, match="degraded"):
         watch(service, "ocr", Moving(world), a_console()[0], until=Until.SETTLED)
 
 
 def test_a_change_that_was_taken_back_is_an_error(
-    world: FakeWorld, service: Service, monkeypatch: pytest.MonkeyPatch
+    world: FakeWorld, service: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.play(2)
     snapshot = world.snapshot()
@@ -100,7 +100,7 @@ def test_a_change_that_was_taken_back_is_an_error(
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_a_terminal_gets_a_table_in_place(world: FakeWorld, service: Service, no_color: bool) -> None:
+def test_a_terminal_gets_a_table_in_place(world: FakeWorld, service: HttpClient, no_color: bool) -> None:
     console, text = a_console(force_terminal=True, no_color=no_color)
     watch(service, "ocr", Moving(world), console, until=Until.SETTLED, timeout_s=60)
     shown = text.getvalue()
@@ -123,7 +123,7 @@ class Busy(VirtualClock):
             self._act()
 
 
-def test_what_came_and_went_between_two_looks_is_told(world: FakeWorld, service: Service) -> None:
+def test_what_came_and_went_between_two_looks_is_told(world: FakeWorld, service: HttpClient) -> None:
     world.play(2)
     console, text = a_console()
     before = world.applied_tick, world.rung
@@ -143,7 +143,7 @@ def test_what_came_and_went_between_two_looks_is_told(world: FakeWorld, service:
     assert kinds == ["apply.requested", "control pause by kim", "apply.requested"]
 
 
-def test_a_change_that_failed_between_two_looks_is_an_error(world: FakeWorld, service: Service) -> None:
+def test_a_change_that_failed_between_two_looks_is_an_error(world: FakeWorld, service: HttpClient) -> None:
     world.play(2)
     failed = Entry("ocr", Kind.CHANGE, "rolled_back", NOW.isoformat(), why="image not found")
     clock = Busy(lambda: world.note(failed))
@@ -152,7 +152,7 @@ def test_a_change_that_failed_between_two_looks_is_an_error(world: FakeWorld, se
 
 
 def test_programs_get_states_alone(
-    world: FakeWorld, service: Service, capfd: pytest.CaptureFixture[str]
+    world: FakeWorld, service: HttpClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     world.play(2)
     clock = Busy(lambda: world.apply("ocr", LADDER[3][3], "requested by kim"))
@@ -166,14 +166,14 @@ def test_programs_get_states_alone(
 def test_without_a_record_it_polls(world: FakeWorld) -> None:
     world.play(2)
     services = replace(world.services(), streams=None)
-    with Service("http://127.0.0.1:8080", InProcess(services)) as service:
+    with HttpClient("http://127.0.0.1:8080", InProcess(services)) as service:
         console, text = a_console()
         watch(service, "ocr", Moving(world), console, until=Until.CHANGED, timeout_s=600)
     assert "event " not in text.getvalue() and text.getvalue().count(" tick ") > 2
 
 
 def test_what_a_service_could_not_say_once_comes_with_the_next_look(
-    world: FakeWorld, service: Service
+    world: FakeWorld, service: HttpClient
 ) -> None:
     clock = VirtualClock()
     news = News(service, "ocr", clock)

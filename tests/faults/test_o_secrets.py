@@ -18,7 +18,7 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store.store import open_store
 from ipa.api.services import Services
-from ipa.cli.clients.http import Service, source
+from ipa.cli.clients.http import HttpClient, client_at
 from ipa.cli.main import run
 from ipa.control.clock import VirtualClock
 from ipa.model.access import Grant, Role
@@ -78,7 +78,7 @@ def test_o5_the_command_line_keeps_its_token(
     ]
     spoken, codes = "", []
     for sent, transport in ways:
-        monkeypatch.setattr("ipa.cli.clients.http.source", lambda at, t=transport, **_: Service(at, t))
+        monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, t=transport, **_: HttpClient(at, t))
         monkeypatch.setenv("IPA_TOKEN", sent)
         codes += [run([*verb, "--at", at]) for verb in VERBS]
         monkeypatch.delenv("IPA_TOKEN")
@@ -90,7 +90,7 @@ def test_o5_the_command_line_keeps_its_token(
     case.equal("codes", set(codes), {0, 1, 64, 77})
     case.equal("hits", _hits(spoken, good), 0)
     with pytest.raises(IpaError) as caught:
-        source(f"ftp://ada:{CANARY}@host")
+        client_at(f"ftp://ada:{CANARY}@host")
     case.equal("hits in a wrong address", _hits(str(caught.value)), 0)
 
 

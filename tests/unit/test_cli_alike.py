@@ -19,7 +19,7 @@ import typer
 import yaml
 
 from ipa.cli import output
-from ipa.cli.clients.http import Service
+from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import build_app, run
 from ipa.cli.output import OUTPUT, Output
 from ipa.model.errors import IpaError
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(at: str, **_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ipa.cli.clients.http.source", interrupted)
+    monkeypatch.setattr("ipa.cli.clients.http.client_at", interrupted)
     assert run(["watch", "video"]) == ExitCode.INTERRUPTED == 130
 
 
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 def world(monkeypatch: pytest.MonkeyPatch) -> FakeWorld:
     world = FakeWorld().play(57)
     monkeypatch.setattr(
-        "ipa.cli.clients.http.source", lambda at, **_: Service(at, InProcess(world.services()))
+        "ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(world.services()))
     )
     return world
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import typer
 
 from ipa.adapters.kube.shapes import KubeWorkload
-from ipa.cli.clients.direct import NO_SIGNALS, Wanted
+from ipa.cli.clients.direct import NO_SIGNALS, RequestedConfigs
 from ipa.control.actuation import IN_FLIGHT, Phase, begin, sent
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.guards import GuardSettings
@@ -57,7 +57,7 @@ GRACE_S = 30.0
 LOOKS = frozenset({ReasonCode.IN_PROGRESS, ReasonCode.METRICS_MISSING})
 
 
-class Hand:
+class OneShotApply:
     """A person's hand on one pipeline. It records as the service does, and keeps its pause and its bounds.
 
     The mode is no matter: advisory holds the loop back, not people. `state` is what the change is made onto.
@@ -85,7 +85,7 @@ class Hand:
         self._run_id = uuid.uuid4().hex[:8]
         self._said = ""
 
-    def change(self, wanted: Wanted) -> Decision:
+    def change(self, wanted: RequestedConfigs) -> Decision:
         """The decision once its change is ready, or a hold that says why nothing was written.
 
         RolloutError, DeadlineError: it did not get ready, and what ran before runs again (or the message
@@ -111,7 +111,7 @@ class Hand:
             raise UnavailableError(f"nothing was changed: {decision.detail}", hint="Apply it again.")
         raise ConflictError("another hand changed it meanwhile; what it wrote was left as it is")
 
-    def create(self, wanted: Wanted) -> Decision:
+    def create(self, wanted: RequestedConfigs) -> Decision:
         """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
 
         Errors: those of `KubeWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
@@ -162,7 +162,7 @@ class Hand:
                 taken_back = last
         return taken_back, last, is_late
 
-    def _first(self, wanted: Wanted) -> Decision:
+    def _first(self, wanted: RequestedConfigs) -> Decision:
         name, at = self._pipeline.name, self._clock.now()
         newest = self._decisions.decisions(name, limit=1)
         tick = newest[0].tick + 1 if newest else 1

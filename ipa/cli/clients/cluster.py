@@ -15,8 +15,8 @@ from ipa.api.acting import rollback_target
 from ipa.api.paging import page_of
 from ipa.api.views import DecisionPage
 from ipa.bootstrap import kube_client
-from ipa.cli.clients.apply_and_wait import Hand
-from ipa.cli.clients.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
+from ipa.cli.clients.apply_and_wait import OneShotApply
+from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
 from ipa.control.actuation import Phase
 from ipa.control.audit import Head, Verified
 from ipa.control.observe import observe
@@ -29,7 +29,7 @@ from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 
-class Cluster(Direct):
+class ClusterClient(DirectClient):
     """A cluster, by `kubernetes` or `kubernetes:KUBECONFIG`. The store is opened only where it is needed."""
 
     interval_s = 2.0
@@ -66,30 +66,34 @@ class Cluster(Direct):
         """The pipelines whose files say where they run on Seldon."""
         return seldon_names(self.settings)
 
-    def seen(self, pipeline: Pipeline) -> Seen:
+    def seen(self, pipeline: Pipeline) -> RunningState:
         """What the SeldonDeployment asks for, and how much of it answers."""
         at_s = self.clock.monotonic_s()
         try:
             state = self._workload.read(pipeline)
         except NotFoundError as error:
             problem = f"nothing runs: {error.message}; `ipa apply` creates it"
-            return Seen(observe(pipeline, NO_SIGNALS, None, problem=problem, at_s=at_s), detail="not there")
+            return RunningState(
+                observe(pipeline, NO_SIGNALS, None, problem=problem, at_s=at_s), detail="not there"
+            )
         except DriftError as error:
             drifted = observe(
                 pipeline, NO_SIGNALS, None, problem=str(error), unseen=MissingReason.INVALID, at_s=at_s
             )
-            return Seen(drifted, detail="changed by another hand")
+            return RunningState(drifted, detail="changed by another hand")
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         if state.settled:
-            return Seen(observation, detail="all replicas run as the SeldonDeployment asks")
+            return RunningState(observation, detail="all replicas run as the SeldonDeployment asks")
         configs = tuple(stage.config for stage in state.stages)
         asked = Change("", pipeline.name, state.revision, configs, configs, self.settings.rollout_deadline_s)
         rollout = self._workload.rollout(pipeline, asked)
         if rollout.phase is RolloutPhase.FAILED:
-            return Seen(observation, Phase.FAILED, rollout.detail, (f"the rollout failed: {rollout.detail}",))
-        return Seen(observation, Phase.WAITING_READY, rollout.detail)
+            return RunningState(
+                observation, Phase.FAILED, rollout.detail, (f"the rollout failed: {rollout.detail}",)
+            )
+        return RunningState(observation, Phase.WAITING_READY, rollout.detail)
 
-    def apply(self, pipeline: Pipeline, wanted: Wanted) -> Decision:
+    def apply(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
         """Create or change the SeldonDeployment, and wait until it is ready."""
         self._check_actuation()
         try:
@@ -112,7 +116,7 @@ class Cluster(Direct):
         self._check_actuation()
         configs = rollback_target(pipeline, self._record, to)
         state = replace(self._workload.read(pipeline), settled=True)
-        return self._hand(pipeline, state).change(Wanted(configs, detail, by=by))
+        return self._hand(pipeline, state).change(RequestedConfigs(configs, detail, by=by))
 
     def release(self, name: str) -> list[str]:
         """Give the pipeline's SeldonDeployments up, for another install to claim; those that were ours."""
@@ -142,5 +146,7 @@ class Cluster(Direct):
                 hint="Use --at with the manifest's FILE.yaml and commit it, or --at with the service's URL.",
             )
 
-    def _hand(self, pipeline: Pipeline, state: WorkloadState | None = None) -> Hand:
-        return Hand(pipeline, self._workload, self._store, self._store, self.clock, self.settings, state)
+    def _hand(self, pipeline: Pipeline, state: WorkloadState | None = None) -> OneShotApply:
+        return OneShotApply(
+            pipeline, self._workload, self._store, self._store, self.clock, self.settings, state
+        )

@@ -36,7 +36,7 @@ NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RunningState:
     """What runs, how far its last change is, and in words what that waits for or why it failed."""
 
     observation: Observation
@@ -46,7 +46,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedConfigs:
     """What a person (`by`) asked for: `detail` says who and why, `revision` what for ("" unknown)."""
 
     configs: tuple[StageConfig, ...]
@@ -55,7 +55,7 @@ class Wanted:
     by: str = ""
 
 
-class Direct(ABC):
+class DirectClient(ABC):
     """A source that reads and writes by itself what the service would; see `Source` for its two methods."""
 
     interval_s: ClassVar[float | None]
@@ -64,7 +64,7 @@ class Direct(ABC):
         self.at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
         self._replaying: dict[str, Callable[[Decision, str | None], Replayed]] = {}
 
-    def __enter__(self) -> Direct:
+    def __enter__(self) -> DirectClient:
         return self
 
     def __exit__(
@@ -81,11 +81,11 @@ class Direct(ABC):
         """The pipelines that may be found here."""
 
     @abstractmethod
-    def seen(self, pipeline: Pipeline) -> Seen:
+    def seen(self, pipeline: Pipeline) -> RunningState:
         """What runs now."""
 
     @abstractmethod
-    def apply(self, pipeline: Pipeline, wanted: Wanted) -> Decision:
+    def apply(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
         """Make it run; the decision, applied or a hold that says why. ConflictError: the revision moved."""
 
     @abstractmethod
@@ -146,7 +146,7 @@ class Direct(ABC):
                 configs = self._checked(pipeline, [StageConfig(**config) for config in body["configs"]])
                 detail = said("requested", body["by"], body["reason"])
                 revision = (if_match or "").strip('"')
-                return plain(self.apply(pipeline, Wanted(configs, detail, revision, body["by"])))
+                return plain(self.apply(pipeline, RequestedConfigs(configs, detail, revision, body["by"])))
             case ["pipelines", name, "rollback"]:
                 detail = said("rollback", body["by"], body["reason"])
                 return plain(self.rollback(self._pipeline(name), body["to"], detail, body["by"]))

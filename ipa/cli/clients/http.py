@@ -30,7 +30,7 @@ from ipa.settings import Settings
 TIMEOUT_S = 30.0
 
 
-class Source(Protocol):
+class PipelineClient(Protocol):
     """What the verbs need: answers about pipelines, as JSON values. Errors: those of IpaError.
 
     A watch reads it every `interval_s`; None where nothing changes by itself.
@@ -41,7 +41,7 @@ class Source(Protocol):
         """Seconds between two reads of a watch."""
         ...
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> PipelineClient:
         """Leaving closes what is open."""
         ...
 
@@ -64,7 +64,7 @@ class Source(Protocol):
         ...
 
 
-class Service:
+class HttpClient:
     """A running service, named by its base URL."""
 
     interval_s = 1.0
@@ -84,7 +84,7 @@ class Service:
             auth=credential.auth() or ((url.username, url.password) if url.username else None),
         )
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> HttpClient:
         return self
 
     def __exit__(
@@ -152,7 +152,7 @@ def is_service(at: str) -> bool:
     return url.scheme in ("http", "https") and bool(url.host)
 
 
-def source(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> Source:
+def client_at(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> PipelineClient:
     """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
 
     Clusters and manifests are read by `settings` (those of the environment where None); `namespace` is where
@@ -165,15 +165,15 @@ def source(at: str, settings: Settings | None = None, *, namespace: str | None =
                 "--namespace is for a cluster or a file: a service knows its pipelines by their names",
                 hint="Leave it out, or use --at kubernetes.",
             )
-        return Service(at)
+        return HttpClient(at)
     if at.partition(":")[0] == "kubernetes":
-        from ipa.cli.clients.cluster import Cluster
+        from ipa.cli.clients.cluster import ClusterClient
 
-        return Cluster(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
+        return ClusterClient(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
     if at.endswith((".yaml", ".yml")):
-        from ipa.cli.clients.manifest import ManifestFile
+        from ipa.cli.clients.manifest import ManifestClient
 
-        return ManifestFile(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
+        return ManifestClient(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
     raise UsageError(
         f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
         hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
@@ -186,19 +186,19 @@ def _shown(at: str) -> str:
 
 
 def decisions_of(
-    service: Source, pipeline: str, kind: str, limit: int, before: str | None, **more: Any
+    service: PipelineClient, pipeline: str, kind: str, limit: int, before: str | None, **more: Any
 ) -> dict[str, Any]:
     """The `limit` decisions before that one, over as many pages as the service makes of them."""
     found: list[Any] = []
     while True:
-        page = service.get(of(pipeline, kind), limit=limit - len(found), before=before, **more)
+        page = service.get(pipeline_path(pipeline, kind), limit=limit - len(found), before=before, **more)
         found += page["decisions"]
         before = page["next_before"]
         if before is None or len(found) >= limit:
             return {"decisions": found, "next_before": before}
 
 
-def of(pipeline: str, *rest: str) -> str:
+def pipeline_path(pipeline: str, *rest: str) -> str:
     """The address of something of that pipeline."""
     return "/".join(["pipelines", quote(pipeline, safe=""), *rest])
 

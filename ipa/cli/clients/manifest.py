@@ -9,7 +9,7 @@ from pathlib import Path
 from ipa.adapters.gitops.folder import read_text, replace_text
 from ipa.adapters.kube.shapes import manifest_of
 from ipa.api.views import DecisionPage
-from ipa.cli.clients.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
+from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
 from ipa.control.audit import Head, Verified
 from ipa.control.canonical import digest
 from ipa.control.choose import changes
@@ -26,7 +26,7 @@ DIGITS = 12
 _UNSEEN = Missing(MissingReason.NOT_ASKED, "a file says what is asked for, not what answers")
 
 
-class ManifestFile(Direct):
+class ManifestClient(DirectClient):
     """A manifest, by its path. Its history is the repository's."""
 
     interval_s = None
@@ -38,7 +38,7 @@ class ManifestFile(Direct):
         """The pipelines whose SeldonDeployment is in the file."""
         return [name for name in seldon_names(self.settings) if self._has(name)]
 
-    def seen(self, pipeline: Pipeline) -> Seen:
+    def seen(self, pipeline: Pipeline) -> RunningState:
         """What the manifest asks for."""
         text = self._read()
         at_s = self.clock.monotonic_s()
@@ -48,13 +48,13 @@ class ManifestFile(Direct):
             drifted = observe(
                 pipeline, NO_SIGNALS, None, problem=str(error), unseen=MissingReason.INVALID, at_s=at_s
             )
-            return Seen(drifted, detail="changed by another hand")
+            return RunningState(drifted, detail="changed by another hand")
         state = WorkloadState(_revision(text), tuple(StageState(config, 0) for config in configs), True)
         observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
         stages = tuple(replace(stage, ready_replicas=_UNSEEN) for stage in observation.stages)
-        return Seen(replace(observation, stages=stages), detail=f"as {self.at} asks for")
+        return RunningState(replace(observation, stages=stages), detail=f"as {self.at} asks for")
 
-    def apply(self, pipeline: Pipeline, wanted: Wanted) -> Decision:
+    def apply(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
         """Rewrite the manifest at once or not at all. What is not the plan's stays as it is."""
         text = self._read()
         if wanted.revision and wanted.revision != _revision(text):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ipa
-from ipa.cli.clients.http import Source, is_service, of
+from ipa.cli.clients.http import PipelineClient, is_service, pipeline_path
 from ipa.cli.lookup import find_pipeline
 from ipa.cli.output import Output, printed, printer
 from ipa.cli.planning.plan_kinds import Choice, Planned, planned
@@ -37,7 +37,7 @@ def propose(
 
     Prints both; saves the plan where `out` names a file. UsageError where it is not said what runs.
     """
-    from ipa.cli.clients.http import source
+    from ipa.cli.clients.http import client_at
 
     at = question.at
     if at is None:
@@ -46,14 +46,14 @@ def propose(
             hint="--at kubernetes, a manifest's FILE.yaml, or a service's URL.",
         )
     settings = Settings.from_env(pipelines_dir=question.pipelines_dir, profiles_dir=question.profiles_dir)
-    with source(at, settings) as service:
+    with client_at(at, settings) as service:
         if is_service(at):
             name = question.pipeline
             found = _by_service(service, question, rate_rps, compat, choice)
         else:
             name = find_pipeline(question.pipeline, settings.pipelines_dir).name
             found = planned(replace(question, at="kubernetes"), rate_rps, compat, choice)
-        status = service.get(of(name, "status"))
+        status = service.get(pipeline_path(name, "status"))
         inputs = inputs_of(service, at, settings, name)
     configs = _configs(found.values) if not found.exit_code else ()
     if not configs:
@@ -83,7 +83,7 @@ def propose(
 
 
 def _by_service(
-    service: Source, question: Question, rate_rps: float, compat: str | None, choice: Choice
+    service: PipelineClient, question: Question, rate_rps: float, compat: str | None, choice: Choice
 ) -> Planned:
     """The service's own plan, from its own files. UsageError where it takes no such option."""
     given = {
@@ -101,7 +101,7 @@ def _by_service(
             hint="Leave it out, or plan with --at kubernetes.",
         )
     body = {"rate_rps": rate_rps, "objective": question.objective}
-    values = service.send("POST", of(question.pipeline, "plans"), body)
+    values = service.send("POST", pipeline_path(question.pipeline, "plans"), body)
 
     def show(console: Console) -> None:
         if not values["stages"]:

@@ -47,11 +47,11 @@ def events(
 
     A line each; with -o json its entry in the record. A stream that breaks is taken up where it was.
     """
-    from ipa.cli.clients.http import source
+    from ipa.cli.clients.http import client_at
     from ipa.control import clock
 
     place = since if follow or since is not None else 0
-    with source(at) as service:
+    with client_at(at) as service:
         for event in followed(service, pipeline, place, clock.SystemClock(), follow=follow):
             typer.echo(event.data if output is Output.JSON else event.words())
 
@@ -78,10 +78,10 @@ def audit(
     With --check nothing is asked of a service: exit code 1 where an entry of the file was changed, removed
     or put in.
     """
-    from ipa.cli.clients.http import source
+    from ipa.cli.clients.http import client_at
 
     if check is None:
-        with source(at) as service:
+        with client_at(at) as service:
             for line in service.lines("audit", pipeline=pipeline, after=after):
                 typer.echo(line)
         return

@@ -36,7 +36,7 @@ from ipa.model.errors import (
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.http import Source
+    from ipa.cli.clients.http import PipelineClient
     from ipa.cli.plans.difference import Target
 
 # What exit code a hold has; 3 for all others, which guards made.
@@ -65,14 +65,14 @@ def status(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
-    from ipa.cli.clients.http import of, source
+    from ipa.cli.clients.http import client_at, pipeline_path
     from ipa.cli.views.status_text import status_table
 
-    with source(at, namespace=namespace) as service:
+    with client_at(at, namespace=namespace) as service:
         names = (
             [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
         )
-        found = [service.get(of(name, "status")) for name in names]
+        found = [service.get(pipeline_path(name, "status")) for name in names]
     show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
     if not all(each["healthy"] for each in found):
         raise typer.Exit(ExitCode.DEGRADED)
@@ -96,7 +96,7 @@ def watch_(
     As JSON a line, as YAML a document for each change. At a service, what came and went between two looks is
     told too, by its record: as lines for people, and by the exit code.
     """
-    from ipa.cli.clients.http import source
+    from ipa.cli.clients.http import client_at
     from ipa.cli.watching.watch import Until, watch
     from ipa.control import clock
 
@@ -104,7 +104,7 @@ def watch_(
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
     limit_s = None if timeout is None else duration_s("--timeout", timeout)
     goal = Until(until) if until else None
-    with source(at, namespace=namespace) as service:
+    with client_at(at, namespace=namespace) as service:
         if service.interval_s is None:
             raise UsageError(f"{at} is a file: it does not change by itself, so there is nothing to watch")
         console = printer(output)
@@ -124,12 +124,12 @@ def history(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """List what was changed and why, newest first."""
-    from ipa.cli.clients.http import decisions_of, of, source
+    from ipa.cli.clients.http import client_at, decisions_of, pipeline_path
     from ipa.cli.views.status_text import history_table
 
-    with source(at, namespace=namespace) as service:
+    with client_at(at, namespace=namespace) as service:
         if verify:
-            record = service.get(of(pipeline, "record"), anchor=_head(anchor))
+            record = service.get(pipeline_path(pipeline, "record"), anchor=_head(anchor))
             found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
             if record["removed"]:
                 found.append(f"{record['removed']} of them, all holds, were removed with their age")
@@ -155,12 +155,12 @@ def diff(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
-    from ipa.cli.clients.http import of, source
+    from ipa.cli.clients.http import client_at, pipeline_path
     from ipa.cli.plans.difference import difference
     from ipa.cli.views.status_text import difference_table
 
-    with source(at, namespace=namespace) as service:
-        running = service.get(of(pipeline, "status"))
+    with client_at(at, namespace=namespace) as service:
+        running = service.get(pipeline_path(pipeline, "status"))
         found = difference(running, _target(service, pipeline, plan, rate, objective))
     show(output, asdict(found), difference_table(found))
     if detailed and found.changed:
@@ -185,7 +185,7 @@ def apply(
     deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit. A plan
     saved with `ipa plan --out` is refused once its files or what runs have moved, and it is said which.
     """
-    from ipa.cli.clients.http import entity_tag, of, source
+    from ipa.cli.clients.http import client_at, entity_tag, pipeline_path
     from ipa.cli.plans.difference import Target, difference, pas_of
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
@@ -198,8 +198,8 @@ def apply(
             raise UsageError(f"{file} is a plan, so --plan, --rate and --objective mean nothing beside it")
         pipeline, at = saved.pipeline, at or saved.at
     at = at or DEFAULT_AT
-    with source(at, namespace=namespace) as service:
-        running = service.get(of(pipeline, "status"))
+    with client_at(at, namespace=namespace) as service:
+        running = service.get(pipeline_path(pipeline, "status"))
         if saved is not None and file is not None:
             inputs = inputs_of(service, at, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
@@ -209,7 +209,7 @@ def apply(
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
         body = {"configs": [asdict(config) for config in target.configs], "by": by or me(), "reason": reason}
-        decision = service.send("POST", of(pipeline, "apply"), body, if_match=entity_tag(running))
+        decision = service.send("POST", pipeline_path(pipeline, "apply"), body, if_match=entity_tag(running))
     _report(output, decision)
 
 
@@ -227,12 +227,14 @@ def rollback(
 
     On a cluster it waits as `apply` does, and also takes back a change that does not get ready.
     """
-    from ipa.cli.clients.http import entity_tag, of, source
+    from ipa.cli.clients.http import client_at, entity_tag, pipeline_path
 
-    with source(at, namespace=namespace) as service:
-        running = service.get(of(pipeline, "status"))
+    with client_at(at, namespace=namespace) as service:
+        running = service.get(pipeline_path(pipeline, "status"))
         body = {"to": to, "by": by or me(), "reason": reason}
-        decision = service.send("POST", of(pipeline, "rollback"), body, if_match=entity_tag(running))
+        decision = service.send(
+            "POST", pipeline_path(pipeline, "rollback"), body, if_match=entity_tag(running)
+        )
     _report(output, decision)
 
 
@@ -247,15 +249,15 @@ def pause(
     at: str = AT,
 ) -> None:
     """Change nothing for a while; requests go on being served."""
-    from ipa.cli.clients.http import of, source
+    from ipa.cli.clients.http import client_at, pipeline_path
 
     body: dict[str, Any] = {"reason": reason, "by": by or me()}
     if for_ is not None:
         body["for_s"] = duration_s("--for", for_)
     if until is not None:
         body["until"] = until
-    with source(at) as service:
-        control = service.send("POST", of(pipeline, "pause"), body)
+    with client_at(at) as service:
+        control = service.send("POST", pipeline_path(pipeline, "pause"), body)
     end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
     show(output, control, f"{pipeline} is paused {end}")
 
@@ -271,26 +273,26 @@ def resume(
     """End a pause."""
     from urllib.parse import urlencode
 
-    from ipa.cli.clients.http import of, source
+    from ipa.cli.clients.http import client_at, pipeline_path
 
     said = urlencode({"by": by or me(), "reason": reason})
-    with source(at) as service:
-        control = service.send("POST", f"{of(pipeline, 'resume')}?{said}", {})
+    with client_at(at) as service:
+        control = service.send("POST", f"{pipeline_path(pipeline, 'resume')}?{said}", {})
     show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
 
 
 def _target(
-    service: Source, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
+    service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
 ) -> Target:
     """What shall run: the plan in the file, else the service's best; InfeasibleError where there is none."""
-    from ipa.cli.clients.http import of
+    from ipa.cli.clients.http import pipeline_path
     from ipa.cli.plans.difference import target_in, target_of
 
     if plan is not None:
         if rate is not None or objective is not None:
             raise UsageError("--plan cannot be given with --rate or --objective")
         return target_in(plan, pipeline)
-    found = service.send("POST", of(pipeline, "plans"), {"rate_rps": rate, "objective": objective})
+    found = service.send("POST", pipeline_path(pipeline, "plans"), {"rate_rps": rate, "objective": objective})
     target = target_of(found)
     if not target.configs:
         raise InfeasibleError(

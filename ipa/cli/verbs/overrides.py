@@ -126,11 +126,11 @@ def release(
 
     Stop this install's service for the pipeline before, or set it to advisory: its next write claims them.
     """
-    from ipa.cli.clients.cluster import Cluster
-    from ipa.cli.clients.http import source
+    from ipa.cli.clients.cluster import ClusterClient
+    from ipa.cli.clients.http import client_at
 
-    with source(at, namespace=namespace) as cluster:
-        if not isinstance(cluster, Cluster):
+    with client_at(at, namespace=namespace) as cluster:
+        if not isinstance(cluster, ClusterClient):
             raise UsageError(f"release is for a cluster, and {at} is none", hint="Use --at kubernetes.")
         names, install = cluster.release(pipeline), cluster.settings.install
     text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
@@ -146,11 +146,11 @@ def _ask(
     query: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What holds for the pipeline after the change."""
-    from ipa.cli.clients import http as source
+    from ipa.cli.clients.http import client_at, pipeline_path
 
-    address = source.of(pipeline, *(quote(part, safe="") for part in rest))
+    address = pipeline_path(pipeline, *(quote(part, safe="") for part in rest))
     given = {key: value for key, value in (query or {}).items() if value}
-    with source.source(at) as service:
+    with client_at(at) as service:
         answer = service.send(method, f"{address}?{urlencode(given)}" if given else address, body or {})
     assert isinstance(answer, dict)
     return answer

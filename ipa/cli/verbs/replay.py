@@ -14,7 +14,7 @@ from ipa.model.errors import UsageError
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.http import Source
+    from ipa.cli.clients.http import PipelineClient
 
 # A decision and what came of taking it again, as JSON values.
 Pair = dict[str, Any]
@@ -41,14 +41,14 @@ def replay(
 
     Exit code 2: one differs; 4: one could not be taken again, as its pipeline or profiles were changed since.
     """
-    from ipa.cli.clients.http import source
+    from ipa.cli.clients.http import client_at
     from ipa.cli.views.replay_text import detail, listed, parted_nowhere
 
     if first and policy is None:
         raise UsageError("--first is for two policies", hint="Name the other one with --policy NAME.")
     if first and decision_id is not None:
         raise UsageError("--first looks through several decisions, so no ID goes with it")
-    with source(at, namespace=namespace) as service:
+    with client_at(at, namespace=namespace) as service:
         if decision_id is not None:
             found = [_again(service, _one(service, pipeline, decision_id), policy)]
         else:
@@ -67,7 +67,7 @@ def replay(
         raise typer.Exit(code)
 
 
-def _one(service: Source, pipeline: str, decision_id: str) -> dict[str, Any]:
+def _one(service: PipelineClient, pipeline: str, decision_id: str) -> dict[str, Any]:
     decision: dict[str, Any] = service.get(f"decisions/{quote(decision_id, safe='')}")
     if decision["pipeline"] != pipeline:
         raise UsageError(
@@ -77,14 +77,14 @@ def _one(service: Source, pipeline: str, decision_id: str) -> dict[str, Any]:
     return decision
 
 
-def _newest(service: Source, pipeline: str, limit: int, before: str | None) -> list[dict[str, Any]]:
+def _newest(service: PipelineClient, pipeline: str, limit: int, before: str | None) -> list[dict[str, Any]]:
     from ipa.cli.clients.http import decisions_of
 
     return list(decisions_of(service, pipeline, "decisions", limit, before, inputs=False)["decisions"])
 
 
 def _all(
-    service: Source, decisions: Sequence[dict[str, Any]], policy: str | None, *, stop_at_first: bool
+    service: PipelineClient, decisions: Sequence[dict[str, Any]], policy: str | None, *, stop_at_first: bool
 ) -> list[Pair]:
     """Each with what came of it: newest first, or oldest first up to the first that differs."""
     from ipa.cli.progress import progress
@@ -99,7 +99,7 @@ def _all(
     return found
 
 
-def _again(service: Source, decision: dict[str, Any], policy: str | None) -> Pair:
+def _again(service: PipelineClient, decision: dict[str, Any], policy: str | None) -> Pair:
     address = f"decisions/{quote(decision['decision_id'], safe='')}:replay"
     replayed = service.send("POST", address, {} if policy is None else {"policy": policy})
     return {"decision": {**decision, "inputs": ""}, "replayed": replayed}

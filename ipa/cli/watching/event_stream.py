@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipa.model.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.http import Source
+    from ipa.cli.clients.http import PipelineClient
     from ipa.control.ports import Clock
 
 
@@ -39,7 +39,7 @@ class Event:
 
 
 def followed(
-    service: Source, pipeline: str | None, place: int | None, clock: Clock, *, follow: bool
+    service: PipelineClient, pipeline: str | None, place: int | None, clock: Clock, *, follow: bool
 ) -> Iterator[Event]:
     """The events after that place; with `follow` without end, over breaks of the stream."""
     query = {"pipeline": pipeline, "follow": None if follow else "false"}

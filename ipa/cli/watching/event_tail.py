@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ipa.cli.clients.http import Source
+from ipa.cli.clients.http import PipelineClient
 from ipa.cli.watching.event_stream import Event, followed
 from ipa.control.ports import Clock
 from ipa.model.errors import UnavailableError, UsageError
@@ -16,7 +16,7 @@ BEYOND = (1 << 62) - 1
 class News:
     """The events of a pipeline from when this was made; none where the source keeps no record to follow."""
 
-    def __init__(self, source: Source, pipeline: str, clock: Clock) -> None:
+    def __init__(self, source: PipelineClient, pipeline: str, clock: Clock) -> None:
         self._source, self._pipeline, self._clock = source, pipeline, clock
         self._place = BEYOND
         self._is_kept = True
