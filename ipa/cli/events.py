@@ -18,8 +18,8 @@ from ipa.model.errors import InputError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from ipa.cli.source import Source
-    from ipa.control.audit import Verified
-    from ipa.control.checkpoints import Verifies
+    from ipa.control.audit.checkpoints import Verifies
+    from ipa.control.audit.record import Verified
     from ipa.control.ports import Clock
 
 # A stream that ended is taken up again after so long.
@@ -53,7 +53,7 @@ def events(
     A line each; with -o json its entry in the record. A stream that breaks is taken up where it was.
     """
     from ipa.cli.source import source
-    from ipa.control import clock
+    from ipa.control.loop import clock
 
     place = since if follow or since is not None else 0
     with source(at) as service:
@@ -90,7 +90,7 @@ def audit(
             for line in service.lines("audit", pipeline=pipeline, after=after):
                 typer.echo(line)
         return
-    from ipa.control.checkpoints import verify_lines
+    from ipa.control.audit.checkpoints import verify_lines
 
     found = verify_lines(_lines_of(check), _anchors(anchor or ()), _keys(key))
     whole = [
@@ -187,7 +187,7 @@ def _lines_of(path: Path) -> Iterator[str]:
 
 
 def _anchors(given: Iterable[str]) -> dict[str, Any]:
-    from ipa.control.audit import head_of
+    from ipa.control.audit.record import head_of
 
     found = {}
     for text in given:

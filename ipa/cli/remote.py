@@ -113,7 +113,7 @@ def watch_(
     """
     from ipa.cli.source import source
     from ipa.cli.watch import Until, watch
-    from ipa.control import clock
+    from ipa.control.loop import clock
 
     if until is not None and until not in list(Until):
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
@@ -327,7 +327,7 @@ def _report(output: Output, decision: dict[str, Any]) -> None:
 
 
 def _head(anchor: str | None) -> str | None:
-    from ipa.control.audit import head_of
+    from ipa.control.audit.record import head_of
 
     try:
         return None if anchor is None else str(head_of(anchor))

@@ -11,7 +11,7 @@ import pytest
 from ipa.cli.events import AGAIN_S, followed, parsed
 from ipa.cli.main import run
 from ipa.cli.source import Service
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import FakeWorld, InProcess
 
