@@ -19,10 +19,10 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store import Store
 from ipa.bootstrap.loops import inputs_of, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
-from ipa.control.clock import StopSignal, SystemClock
-from ipa.control.loop import ControlLoop, World
-from ipa.control.snapshot import Snapshot
-from ipa.control.turns import Turns
+from ipa.control.loop.clock import StopSignal, SystemClock
+from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.scheduler import Turns
+from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile

@@ -21,7 +21,7 @@ from experiments.bench_api.figures import Figure
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect, stage_value
 from ipa.adapters.prometheus.server import start_metrics_server
-from ipa.control.turns import WORKERS
+from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured
 from ipa.model.pipeline import Pipeline
 

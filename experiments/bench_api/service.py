@@ -29,10 +29,10 @@ from ipa.api.app import create_app
 from ipa.api.limits import Limits
 from ipa.api.server import config_of, settle
 from ipa.api.services import Services
-from ipa.control.clock import StopSignal, SystemClock
-from ipa.control.loop import ControlLoop, World
+from ipa.control.loop.clock import StopSignal, SystemClock
+from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
-from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan

@@ -18,9 +18,9 @@ from ipa.adapters.files.packaged import packaged_example
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.retention import Retention, StoreStats
-from ipa.control.guards import GuardSettings
-from ipa.control.inputs import made_of
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.decision_inputs import made_of
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy

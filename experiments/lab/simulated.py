@@ -102,7 +102,7 @@ def work(payload: Mapping[str, Any]) -> Outcome:
 
 def setup_of(payload: Mapping[str, Any]) -> SimSetup:
     """All that the simulator is told. Where nothing keeps the SLA at first, the start takes more."""
-    from ipa.control.guards import GuardSettings
+    from ipa.control.engine.guards import GuardSettings
     from ipa.policies.table import PolicyInputs
     from ipa.simulate.run import ForecastSettings, SimSetup, first_configs
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from ipa.adapters.files.traces import read_trace
 from ipa.adapters.intime import InTime
 from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
-from ipa.control.state import PeakForecaster
+from ipa.control.engine.state import PeakForecaster
 from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import history_s

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from ipa.control.state import PeakForecaster
+from ipa.control.engine.state import PeakForecaster
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from ipa.control.engine.overrides import WEEK
 from ipa.control.ports import Freeze, StagePin
-from ipa.control.said import WEEK
 from ipa.model.decision import Mode
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.parts import in_order, parts_of, share_faults

@@ -24,7 +24,7 @@ from ipa.api.limits import client_of
 from ipa.api.reading import Using, record_named
 from ipa.api.services import Services
 from ipa.api.streams import Streams
-from ipa.control.audit import Recorded, record_in
+from ipa.control.audit.record import Recorded, record_in
 from ipa.control.canonical import canonical_json
 from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError
 

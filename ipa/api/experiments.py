@@ -21,7 +21,7 @@ from ipa.api.reading import Using
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
 from ipa.control.canonical import plain
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.access import Operation
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline

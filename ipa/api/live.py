@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ipa.api.inputs import InputLive, inputs_of
-from ipa.control.correction import Correction
-from ipa.control.snapshot import HistoryPoint, Snapshot
+from ipa.control.engine.correction import Correction
+from ipa.control.loop.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation, StageObservation

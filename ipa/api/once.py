@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.kept import AnswerStore, Claim, KeptAnswer
 from ipa.control.ports import Clock
+from ipa.control.saved_plans import AnswerStore, Claim, KeptAnswer
 from ipa.model.errors import InProgressError, InputError, IpaError, Problem
 
 LOG = logging.getLogger(__name__)

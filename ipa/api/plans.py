@@ -20,7 +20,7 @@ from ipa.api.reading import Named, Using, planned, rate_of
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
 from ipa.control.canonical import canonical_json, digest, digest_of
-from ipa.control.kept import Basis, Claim, KeptAnswer, KeptPlan
+from ipa.control.saved_plans import Basis, Claim, KeptAnswer, KeptPlan
 from ipa.model.access import Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError, Problem, StaleError, UnplannedError

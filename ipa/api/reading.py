@@ -21,7 +21,7 @@ from ipa.api.views import (
     record_view,
     status_view,
 )
-from ipa.control.audit import HEAD, head_of
+from ipa.control.audit.record import HEAD, head_of
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline

@@ -9,7 +9,7 @@ from ipa.api.bodies import ReplayBody
 from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.seen import pipeline_named
-from ipa.control.replay import Replayed
+from ipa.control.audit.replay import Replayed
 from ipa.model.access import Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem

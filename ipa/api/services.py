@@ -15,11 +15,11 @@ from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState
 from ipa.api.streams import Streams
-from ipa.control.audit import Head, Verified
+from ipa.control.audit.record import Head, Verified
+from ipa.control.audit.replay import Replayed
 from ipa.control.election import ALONE, Standing
-from ipa.control.kept import AnswerStore, PlanStore
 from ipa.control.ports import Clock, ControlStore, DecisionLog, Said
-from ipa.control.replay import Replayed
+from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.access import Identity
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline

@@ -9,11 +9,11 @@ from enum import StrEnum
 
 import ipa
 from ipa.api.live import BesideLive, LiveState
-from ipa.control.audit import Verified
+from ipa.control.audit.record import Verified
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, Standing
+from ipa.control.engine.overrides import ends
 from ipa.control.ports import Freeze, PipelineControl, StagePin
-from ipa.control.said import ends
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
 

@@ -16,10 +16,10 @@ from ipa.api.live import BesideLive, LiveState, beside_live, live_state
 from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
 from ipa.bootstrap import App, Replayer
-from ipa.control.actuation import Phase
-from ipa.control.loop import ControlLoop
+from ipa.control.engine.actuation import Phase
+from ipa.control.loop.control_loop import ControlLoop
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Clock, PipelineControl
-from ipa.control.snapshot import Snapshot
 from ipa.model.errors import ConflictError, IpaError, NotFoundError
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline

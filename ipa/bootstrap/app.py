@@ -35,11 +35,11 @@ from ipa.bootstrap.roster import Roster
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.telling import telling, webhook_of
 from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
-from ipa.control.clock import StopSignal
 from ipa.control.election import ALONE, Standing
-from ipa.control.loop import ControlLoop, World
+from ipa.control.loop.clock import StopSignal
+from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.scheduler import Turns
 from ipa.control.ports import AlwaysLeading, Clock, Deed, NoEvents, Said
-from ipa.control.turns import Turns
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError

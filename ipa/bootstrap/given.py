@@ -17,8 +17,8 @@ from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.roster import Makers, Profiles
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.worlds import check_carried
-from ipa.control.clock import StopSignal
-from ipa.control.loop import ControlLoop, Hook, World
+from ipa.control.loop.clock import StopSignal
+from ipa.control.loop.control_loop import ControlLoop, Hook, World
 from ipa.model.errors import NotFoundError
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline

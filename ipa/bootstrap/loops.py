@@ -10,10 +10,10 @@ from dataclasses import replace
 from ipa.adapters.forecasting import Sight
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.options import ServeOptions
-from ipa.control.beside import beside
-from ipa.control.guards import GuardSettings
-from ipa.control.inputs import made_of
-from ipa.control.loop import ControlLoop, Hook, World
+from ipa.control.engine.decision_inputs import made_of
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.control_loop import ControlLoop, Hook, World
+from ipa.control.loop.shadow import beside
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE

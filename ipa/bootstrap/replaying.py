@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.loops import policy_of
+from ipa.control.audit.replay import Deciding, Replayed, inputs_in, made_by_hand, stale, take_again
 from ipa.control.canonical import digest_of
-from ipa.control.inputs import made_of
+from ipa.control.engine.decision_inputs import made_of
+from ipa.control.engine.state import PeakForecaster
 from ipa.control.ports import DecisionLog
-from ipa.control.replay import Deciding, Replayed, inputs_in, made_by_hand, stale, take_again
-from ipa.control.state import PeakForecaster
 from ipa.model.decision import Decision
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Pipeline

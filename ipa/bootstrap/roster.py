@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
-from ipa.control.actuation import IN_FLIGHT
-from ipa.control.loop import ControlLoop
+from ipa.control.engine.actuation import IN_FLIGHT
+from ipa.control.loop.control_loop import ControlLoop
+from ipa.control.loop.scheduler import Turn, Turns
 from ipa.control.ports import Clock, ControlStore, Deed, PipelineControl, ProfileStore, Said
-from ipa.control.turns import Turn, Turns
 from ipa.model.errors import ConflictError, InProgressError, IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from ipa.bootstrap.options import ServeOptions
-from ipa.control.clock import SystemClock
+from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline

@@ -12,7 +12,7 @@ from ipa.cli.progress import progress
 from ipa.model.errors import InputError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from ipa.control.guards import GuardSettings
+    from ipa.control.engine.guards import GuardSettings
     from ipa.model.pipeline import Pipeline
     from ipa.model.profile import StageProfile
     from ipa.settings import Settings
@@ -108,7 +108,7 @@ def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float,
 
 def guards_of(given: Settings) -> GuardSettings:
     """The loop's settings as the service has them."""
-    from ipa.control.guards import GuardSettings
+    from ipa.control.engine.guards import GuardSettings
 
     named = {field.name for field in fields(given)}
     return GuardSettings(

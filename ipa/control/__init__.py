@@ -1,1 +1,1 @@
-"""One pure tick, its guards and the actuation; the loop that carries it out."""
+"""The control of one pipeline: `engine` decides, `loop` carries it out, `audit` records and replays it."""

@@ -329,7 +329,7 @@ class Pipeline:
     drop_after_s: float | None = None
     # Without one, what runs is kept for as long as the load is not seen.
     fallback: Fallback | None = None
-    # How its variants do where it runs now (`ipa.control.correction`), never what a file says.
+    # How its variants do where it runs now (`ipa.control.engine.correction`), never what a file says.
     slowdowns: Slowdowns = AS_MEASURED
 
     @property

@@ -20,7 +20,7 @@ POOR_ERROR_RATIO = 0.25
 CENSORED_RATIO = 0.95
 # Smaller steps are the scatter of two p99s: of `ocr`, whose latencies nothing else disturbs, four in five
 # fits meet each of their points within 5 %. It is also how far a profile may be off before plans go by what
-# is seen instead (the dead band of ipa.control.correction).
+# is seen instead (the dead band of ipa.control.engine.correction).
 SCATTER_RATIO = 0.10
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import ceil
 
-from ipa.control.state import PeakForecaster
+from ipa.control.engine.state import PeakForecaster
 from ipa.forecast.base import Forecaster
 from ipa.forecast.ladder import DEFAULT_RUNGS, forecast
 from ipa.forecast.reactive import LastValue

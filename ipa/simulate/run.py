@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ipa.control.guards import GuardSettings
-from ipa.control.inputs import made_of
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.decision_inputs import made_of
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
-from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode
 from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.pipeline import Pipeline

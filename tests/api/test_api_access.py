@@ -20,7 +20,7 @@ from ipa.api.app import create_app
 from ipa.api.examples import PIPELINE
 from ipa.api.rules import RULES
 from ipa.api.services import Authenticator
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User

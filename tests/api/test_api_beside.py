@@ -9,9 +9,9 @@ from rich.console import Console
 
 from ipa.api.live import beside_live
 from ipa.cli.views.status_text import status_table
-from ipa.control.actuation import Phase
+from ipa.control.engine.actuation import Phase
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
-from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.plan import StageConfig
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile

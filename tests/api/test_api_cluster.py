@@ -15,7 +15,7 @@ from ipa.adapters.files import load_profiles
 from ipa.adapters.store.store import Store, open_store
 from ipa.cli.lookup import find_pipeline
 from ipa.cli.main import run
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.on_seldon import at_cluster
@@ -91,7 +91,7 @@ def ipa(
         clock = ClusterClock(kube)
         # Imported first, or it would keep the clock that is put in here for all later tests.
         importlib.import_module("ipa.bootstrap")
-        monkeypatch.setattr("ipa.control.clock.SystemClock", lambda: clock)
+        monkeypatch.setattr("ipa.control.loop.clock.SystemClock", lambda: clock)
         store = open_store(url)
         yield Cli(kube, clock, store, capfd, f"kubernetes:{kube.kubeconfig(tmp_path)}")
         store.close()

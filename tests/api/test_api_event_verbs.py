@@ -11,7 +11,7 @@ import pytest
 from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.cli.watching.event_stream import AGAIN_S, followed, parsed
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import FakeWorld, InProcess
 

@@ -20,8 +20,8 @@ from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
 from ipa.api.services import Services
 from ipa.api.streams import Streams
-from ipa.control.audit import Recorded
-from ipa.control.checkpoints import verify_lines
+from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.record import Recorded
 from ipa.model.errors import UnavailableError
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.fakes.waiting import until

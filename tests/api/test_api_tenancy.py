@@ -17,7 +17,7 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store.store import open_store
 from ipa.api.examples import PIPELINE, PROFILE
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role, looks_vouched
 from ipa.settings import Settings
 from tests.fakes.kube import FakeKube

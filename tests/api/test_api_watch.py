@@ -15,9 +15,9 @@ from ipa.cli.clients.http import HttpClient
 from ipa.cli.output import Output
 from ipa.cli.watching.event_tail import News, what_of
 from ipa.cli.watching.watch import Until, watch
-from ipa.control.actuation import Phase
-from ipa.control.audit import Entry, Kind
-from ipa.control.clock import VirtualClock
+from ipa.control.audit.record import Entry, Kind
+from ipa.control.engine.actuation import Phase
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Mode
 from ipa.model.errors import DeadlineError, RolloutError, UnavailableError

@@ -21,10 +21,10 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.clock import SystemClock, VirtualClock
 from ipa.control.election import Times
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.clock import SystemClock, VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, Clock, Leadership, PipelineControl, WorkloadState
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-import ipa.control.loop
+import ipa.control.loop.control_loop
 from ipa.cli.verbs.serve import POLICY_NAMES
-from ipa.control.engine import on_tick
-from ipa.control.guards import bound_faults
-from ipa.control.said import pin_faults
-from ipa.control.state import EngineState, TickRequest
+from ipa.control.engine.guards import bound_faults
+from ipa.control.engine.overrides import pin_faults
+from ipa.control.engine.state import EngineState, TickRequest
+from ipa.control.engine.tick import on_tick
 from ipa.model.decision import Effects
 from ipa.model.errors import UsageError
 from ipa.model.forecast import Forecast
@@ -163,7 +163,7 @@ def test_a_decision_taken_again_from_its_inputs_is_the_same(
         ticks.append((request, state, effects))
         return effects, after
 
-    monkeypatch.setattr(ipa.control.loop, "on_tick", watched)
+    monkeypatch.setattr(ipa.control.loop.control_loop, "on_tick", watched)
     case = scenario(changing, policy=made(name, pipeline), configs=running_of(pipeline), pipeline=pipeline)
     case.ticks(60)
     changed = [effects.decision for _, _, effects in ticks if effects.change]

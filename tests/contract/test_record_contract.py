@@ -16,9 +16,9 @@ from sqlalchemy.exc import DBAPIError
 
 from ipa.adapters.store import Store, database, open_store
 from ipa.adapters.store.codec import DECISION
-from ipa.control.audit import Head, Kind, head_of
+from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.record import Head, Kind, head_of
 from ipa.control.canonical import digest
-from ipa.control.checkpoints import verify_lines
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, RecordError, UnavailableError

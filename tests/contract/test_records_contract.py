@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.adapters.store import Store
-from ipa.control.checkpoints import verify_lines
+from ipa.control.audit.checkpoints import verify_lines
 from ipa.control.ports import Deed, PipelineControl, Said
 from tests.contract.store_harness import Reopen, a_decision
 from tests.contract.test_store_contract import a_kept_plan

@@ -17,9 +17,9 @@ from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.retention import DAY_S, Retention
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit import Head, Recorded
+from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.record import Head, Recorded
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.checkpoints import verify_lines
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, NotFoundError, RecordError

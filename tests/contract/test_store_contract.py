@@ -13,8 +13,8 @@ from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.kept import PlanRows
 from ipa.adapters.store.store import LAG_S
-from ipa.control.kept import Basis, Claim, KeptAnswer, KeptPlan
 from ipa.control.ports import ControlStore, DecisionLog, Deed, PipelineControl, ProfileStore, Said
+from ipa.control.saved_plans import Basis, Claim, KeptAnswer, KeptPlan
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile

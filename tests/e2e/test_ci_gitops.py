@@ -17,9 +17,9 @@ from ipa.adapters.kube.edit import Manifest
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.cli.main import run
-from ipa.control.clock import VirtualClock
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.on_seldon import at_cluster

@@ -19,9 +19,9 @@ from ipa.adapters.kube.edit import Manifest
 from ipa.adapters.kube.manifest import render, smallest_configs
 from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.bootstrap import ServeOptions, build
-from ipa.control.clock import SystemClock, VirtualClock
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.clock import SystemClock, VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import PipelineControl, RolloutPhase
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (

@@ -14,7 +14,7 @@ import pytest
 from ipa.adapters.files import load_pipelines, pipeline_to_mapping
 from ipa.api.wiring import services_of
 from ipa.bootstrap import App, ServeOptions, build
-from ipa.control.actuation import Phase
+from ipa.control.engine.actuation import Phase
 from ipa.settings import Settings
 from tests.fakes.deployed import deployed
 from tests.fakes.services import ApiClient

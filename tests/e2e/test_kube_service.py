@@ -14,7 +14,7 @@ from sqlalchemy import event
 from ipa.adapters.kube.rights import OBSERVER
 from ipa.api.wiring import services_of
 from ipa.bootstrap import ServeOptions, build
-from ipa.control.snapshot import Snapshot
+from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode, ReasonCode
 from tests.fakes.deployed import deployed
 from tests.fakes.kube import FakeKube

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ipa.control.kept import Claim, KeptAnswer, KeptPlan
+from ipa.control.saved_plans import Claim, KeptAnswer, KeptPlan
 from ipa.model.errors import NotFoundError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline

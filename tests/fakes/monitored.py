@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import PeakForecaster
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Signals, Workload
-from ipa.control.state import PeakForecaster
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.metering.make import new_registry

@@ -18,8 +18,8 @@ from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.api.jobs import Job, JobDesk, JobPhase, _Entry
 from ipa.api.services import Services
-from ipa.control.clock import VirtualClock
-from ipa.control.kept import Basis, KeptPlan
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.saved_plans import Basis, KeptPlan
 from ipa.model.pipeline import SeldonTarget
 from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan
 

@@ -23,15 +23,15 @@ from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
 from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.roster import Makers, Roster
-from ipa.control.actuation import Phase
-from ipa.control.audit import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
+from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
-from ipa.control.checkpoints import SignedCheckpoint
-from ipa.control.clock import StopSignal
-from ipa.control.kept import AnswerStore, PlanStore
+from ipa.control.engine.actuation import Phase
+from ipa.control.loop.clock import StopSignal
+from ipa.control.loop.scheduler import Turns
+from ipa.control.loop.snapshot import HistoryPoint, Snapshot
 from ipa.control.ports import Deed, PipelineControl, Said
-from ipa.control.snapshot import HistoryPoint, Snapshot
-from ipa.control.turns import Turns
+from ipa.control.saved_plans import AnswerStore, PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.forecast import Forecast

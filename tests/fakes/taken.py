@@ -8,7 +8,7 @@ from functools import cache
 
 from ipa.api.services import Services
 from ipa.bootstrap.replaying import Replayer
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Decision
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, IpaError, UnavailableError

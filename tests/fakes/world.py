@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 
-from ipa.control.clock import VirtualClock
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, Hook, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import PeakForecaster
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, Hook, World
 from ipa.control.ports import PipelineControl
-from ipa.control.state import PeakForecaster
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import PeakForecaster
 from ipa.control.ports import DecisionLog, Rollout, RolloutPhase, Workload, WorkloadState
-from ipa.control.state import PeakForecaster
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, SolverError, UnavailableError
 from ipa.model.forecast import Forecast

@@ -30,9 +30,9 @@ from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.store import Store
-from ipa.control.clock import VirtualClock
 from ipa.control.election import Times
-from ipa.control.loop import ControlLoop, World
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import PipelineControl, Rollout, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.pipeline import Pipeline

@@ -17,7 +17,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import read
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store import open_store
-from ipa.control.guards import bound_faults
+from ipa.control.engine.guards import bound_faults
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Mode
 from ipa.model.plan import StageConfig

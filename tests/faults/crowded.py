@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
     from ipa.adapters.store.codec import DECISION
     from ipa.adapters.store.store import open_store
     from ipa.api.jobs import JobDesk
-    from ipa.control.clock import SystemClock
+    from ipa.control.loop.clock import SystemClock
     from ipa.model.access import Grant, Role
     from tests.fakes.services import FakeWorld
     from tests.faults.server import served

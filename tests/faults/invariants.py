@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline, Stage

@@ -12,7 +12,7 @@ from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership,
 from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.election import Lease, Times
-from ipa.control.loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import AlwaysLeading, Leadership, Workload
 from ipa.model.decision import Decision
 from ipa.model.errors import UnavailableError

@@ -15,12 +15,12 @@ import time
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.clock import SystemClock
 from ipa.control.election import Times
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.clock import SystemClock
+from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
-from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode
 from ipa.policies.ours import Ours
 from tests.fakes.metrics import FakeMetrics

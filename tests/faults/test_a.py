@@ -8,8 +8,8 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.control.actuation import IN_FLIGHT
 from ipa.control.election import Times
+from ipa.control.engine.actuation import IN_FLIGHT
 from tests.fakes.kube import FakeKube
 from tests.faults.crash import LEASE
 from tests.faults.crashing import STORIES, Found, run, service

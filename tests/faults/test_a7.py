@@ -12,7 +12,7 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.split import parts_of, read_split
 from ipa.adapters.kube.splitworkload import SplitWorkload
-from ipa.control.loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.plan import StageConfig

@@ -12,8 +12,8 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store import open_store
-from ipa.control.clock import VirtualClock
-from ipa.control.loop import ControlLoop, World
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import Deed, Freeze, PipelineControl, Said, StagePin
 from ipa.model.decision import Action, Change, Decision, Mode
 from ipa.model.errors import IpaError

@@ -20,8 +20,8 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, spec_of
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect, queries
-from ipa.control.clock import VirtualClock
 from ipa.control.election import Lease
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Freeze
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.observation import Missing, MissingReason

@@ -20,7 +20,7 @@ from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.store import Store, open_store
 from ipa.api.services import Services
 from ipa.api.streams import Streams
-from ipa.control.clock import SystemClock, VirtualClock
+from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Grant, Role
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User

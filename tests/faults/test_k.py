@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.guards import bound_faults
+from ipa.control.engine.guards import bound_faults
 from ipa.control.ports import Rollout, WorkloadState
 from ipa.model.decision import Action, Change, ReasonCode
 from ipa.model.pipeline import Pipeline

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Change, ReasonCode
 from ipa.model.errors import ForbiddenError, InputError, IpaError, NotFoundError, UnavailableError
 from tests.fakes.kube import FakeKube, FaultKind

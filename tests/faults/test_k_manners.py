@@ -17,7 +17,7 @@ from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.watch import WATCH_S, Watcher, feeds
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Event, ReasonCode
 from ipa.model.errors import IpaError, UnavailableError
 from tests.fakes.clock import SharedClock

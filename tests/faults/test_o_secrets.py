@@ -20,7 +20,7 @@ from ipa.adapters.store.store import open_store
 from ipa.api.services import Services
 from ipa.cli.clients.http import HttpClient, client_at
 from ipa.cli.main import run
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
 from ipa.settings import Settings

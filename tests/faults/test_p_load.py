@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.prometheus.dialects import Dialect
-from ipa.control.guards import total_cores
+from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Fallback
 from tests.fakes.world import PIPELINE

@@ -22,7 +22,7 @@ from ipa.api.limits import Buckets, Gate, Limits
 from ipa.api.paging import PAGE_BYTES
 from ipa.api.rules import RULES
 from ipa.api.work import BOUNDS, Work, work_of
-from ipa.control.clock import SystemClock
+from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import BusyError
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.crowded import DECISIONS, ENDLESS, INPUTS_BYTES, Crowded, crowded

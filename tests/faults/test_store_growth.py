@@ -22,11 +22,11 @@ from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.database import open_engine, reading
 from ipa.adapters.store.retention import DAY_S, Retention, RowKind
 from ipa.adapters.store.schema import SegmentRow
+from ipa.control.audit.replay import Deciding, Outcome, inputs_in, take_again
 from ipa.control.canonical import digest
-from ipa.control.inputs import read_inputs
+from ipa.control.engine.decision_inputs import read_inputs
+from ipa.control.engine.state import MadeOf
 from ipa.control.ports import Deed, PipelineControl, Said
-from ipa.control.replay import Deciding, Outcome, inputs_in, take_again
-from ipa.control.state import MadeOf
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import RecordError
 from tests.contract.store_harness import a_decision, plain_engine

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event
 
 from ipa.adapters.store import Access, Store, database, open_store
 from ipa.cli.main import run
-from ipa.control.audit import Verified
+from ipa.control.audit.record import Verified
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Mode

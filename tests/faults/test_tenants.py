@@ -14,7 +14,7 @@ import pytest
 from ipa.api.examples import PIPELINE, PROFILE
 from ipa.api.wiring import services_of
 from ipa.bootstrap import App, ServeOptions, build
-from ipa.control.checkpoints import verify_lines
+from ipa.control.audit.checkpoints import verify_lines
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Action
 from ipa.settings import Settings

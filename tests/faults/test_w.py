@@ -10,7 +10,7 @@ from itertools import product
 import pytest
 
 from ipa.adapters.kube.manifest import read
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.model.decision import Action, Decision, Notice, ReasonCode
 from ipa.model.observation import Batches, Measured

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
-from ipa.control.guards import GuardSettings, total_cores
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings, total_cores
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Pipeline, SeldonTarget

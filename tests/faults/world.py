@@ -23,9 +23,9 @@ from kubernetes import client
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.clock import VirtualClock
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import PipelineControl, Workload
 from ipa.model.decision import Action, Decision, Event, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.control.correction import (
+from ipa.control.engine.correction import (
     DEAD_BAND_END,
     MOST,
     STEP,
@@ -17,7 +17,7 @@ from ipa.control.correction import (
     learned,
     steps_for,
 )
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.policies.base import Prediction
 from ipa.queueing.service import Service

@@ -17,11 +17,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ipa.control.engine import on_tick
-from ipa.control.guards import GuardSettings, bound_faults, total_cores
-from ipa.control.observe import observe
+from ipa.control.engine.guards import GuardSettings, bound_faults, total_cores
+from ipa.control.engine.observe import observe
+from ipa.control.engine.state import EngineState, TickRequest
+from ipa.control.engine.tick import on_tick
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
-from ipa.control.state import EngineState, TickRequest
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason

@@ -9,11 +9,11 @@ from random import Random
 import pytest
 
 from ipa.bootstrap.replaying import Replayer
-from ipa.control.guards import GuardSettings
-from ipa.control.outcome import is_outcome
+from ipa.control.audit.replay import Deciding, Outcome, Replayed, inputs_in, take_again
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import MadeOf
+from ipa.control.engine.write_outcome import is_outcome
 from ipa.control.ports import Freeze, Signals, StagePin
-from ipa.control.replay import Deciding, Outcome, Replayed, inputs_in, take_again
-from ipa.control.state import MadeOf
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, UnavailableError
 from ipa.model.observation import Batches, Measured, Missing, MissingReason

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ipa.control.audit import Chain, Entry, Head, Kind, Recorded
+from ipa.control.audit.checkpoints import verify_lines
+from ipa.control.audit.record import Chain, Entry, Head, Kind, Recorded
 from ipa.control.canonical import digest
-from ipa.control.checkpoints import verify_lines
 from ipa.model.errors import RecordError
 
 texts = st.text(max_size=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.control.steps import safe_step
+from ipa.control.engine.transition import safe_step
 from ipa.model.overhead import Overhead
 from ipa.model.parts import in_order, paired, parts_of, share_faults, share_of
 from ipa.model.pipeline import Bounds

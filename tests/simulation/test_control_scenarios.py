@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from ipa.control.guards import total_cores
+from ipa.control.engine.guards import total_cores
 from ipa.control.ports import Signals
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.observation import Missing, MissingReason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action
 from ipa.model.profile import StageProfile
 from ipa.model.slowdown import Slowdown

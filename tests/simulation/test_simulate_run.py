@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ipa.cli.main import run as ipa
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import InfeasibleError, InputError, UsageError
 from ipa.model.pipeline import Edge, Stage, StageKind

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import ReasonCode
 from ipa.model.overhead import NO_OVERHEAD, Overhead

@@ -13,7 +13,7 @@ import pytest
 from ipa.adapters.identity.jwks import KEEP_S, STALE_S, Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, grant_of, issuer_of
 from ipa.bootstrap import check_listening, hosts_of
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import COVERS, EVERYWHERE, NEEDS, Grant, Holder, Operation, Role, allows, name_fault
 from ipa.model.errors import ConfigurationError, UnavailableError, UsageError
 from ipa.settings import Settings

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.actuation import Phase, accepted, advance, begin, resume, sent, unanswered
-from ipa.control.observe import observe
+from ipa.control.engine.actuation import Phase, accepted, advance, begin, resume, sent, unanswered
+from ipa.control.engine.observe import observe
 from ipa.control.ports import Rollout, RolloutPhase, Signals, StageState, WorkloadState
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation

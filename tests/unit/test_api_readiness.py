@@ -7,7 +7,7 @@ from threading import Event
 
 from ipa.api.services import Check
 from ipa.api.wiring import CHECKED_S, StoreCheck
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 
 READY = Check("store", True, required=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ipa.bootstrap.replaying import Replayer
-from ipa.control.beside import beside
-from ipa.control.inputs import made_of
-from ipa.control.loop import ControlLoop, World
+from ipa.control.audit.replay import Outcome
+from ipa.control.engine.decision_inputs import made_of
+from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.shadow import beside
 from ipa.control.ports import Deed, PipelineControl, Said, Signals, StagePin, WorkloadState
-from ipa.control.replay import Outcome
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError
 from ipa.model.pipeline import Pin, Pipeline

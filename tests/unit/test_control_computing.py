@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ipa.control.computing import Computing
+from ipa.control.loop.compute_lock import Computing
 
 # Only ever waited for by a test that fails.
 LONG_S = 30.0

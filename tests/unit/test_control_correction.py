@@ -9,7 +9,7 @@ from math import log
 
 import pytest
 
-from ipa.control.correction import (
+from ipa.control.engine.correction import (
     DEAD_BAND,
     DEAD_BAND_END,
     FORGET_S,
@@ -23,10 +23,10 @@ from ipa.control.correction import (
     planned_with,
     steps_for,
 )
-from ipa.control.engine import on_tick
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import EngineState
+from ipa.control.engine.tick import on_tick
 from ipa.control.ports import Signals
-from ipa.control.state import EngineState
 from ipa.model.decision import Action, Mode, Notice
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.plan import StageConfig
@@ -333,7 +333,7 @@ def test_a_decision_is_recorded_with_what_it_was_corrected_by(monkeypatch: pytes
         requests.append((request, state))
         return on_tick(request, state)
 
-    monkeypatch.setattr("ipa.control.loop.on_tick", kept)
+    monkeypatch.setattr("ipa.control.loop.control_loop.on_tick", kept)
     decisions = made.ticks(8)
     last = json.loads(decisions[-1].inputs)
     assert last["state"]["correction"]["seen"][0]["ratio"] > 1.3

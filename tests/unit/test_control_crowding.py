@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from ipa.control.crowding import Crowding, crowds_of, disagreement, more
-from ipa.control.guards import GuardSettings, total_cores
+from ipa.control.engine.guards import GuardSettings, total_cores
+from ipa.control.engine.overload_guard import Crowding, crowds_of, disagreement, more
 from ipa.control.ports import Signals, StageSignals
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from ipa.control.actuation import Phase
-from ipa.control.guards import total_cores
+from ipa.control.engine.actuation import Phase
+from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputError, IpaError, UnavailableError
 from ipa.model.observation import Measured, Missing, MissingReason

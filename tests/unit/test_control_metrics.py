@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.metering import table
 from ipa.metering.labels import Incident

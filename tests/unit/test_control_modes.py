@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.overrides import ends, stop_of
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import Freeze, PipelineControl, Signals, StagePin
-from ipa.control.said import ends, stop_of
 from ipa.model.decision import Action, Event, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError, UnavailableError
 from ipa.model.observation import Missing, MissingReason

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ipa.control import quarantine
-from ipa.control.actuation import (
+from ipa.control.canonical import canonical_json, digest
+from ipa.control.engine import quarantine
+from ipa.control.engine.actuation import (
     IDLE,
     Actuation,
     Phase,
@@ -19,13 +20,12 @@ from ipa.control.actuation import (
     unanswered,
     withdrawn,
 )
-from ipa.control.canonical import canonical_json, digest
-from ipa.control.choose import classify
-from ipa.control.clock import SystemClock, VirtualClock
-from ipa.control.guards import limit_steps, trailing_gap_s
-from ipa.control.observe import checked_load, observe
+from ipa.control.engine.guards import limit_steps, trailing_gap_s
+from ipa.control.engine.observe import checked_load, observe
+from ipa.control.engine.plan_selection import classify
+from ipa.control.engine.stabiliser import remember, ripe
+from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.control.ports import Rollout, RolloutPhase, Signals, StageState, WorkloadState
-from ipa.control.stabiliser import remember, ripe
 from ipa.model.decision import Change, Mode, ReasonCode
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation
 from ipa.model.pipeline import Bounds

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.guards import GuardSettings, mean_rps
+from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.control.ports import Signals
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.observation import LoadHistory, Missing, MissingReason

@@ -12,10 +12,10 @@ import pytest
 
 import ipa
 from ipa.bootstrap.replaying import Replayer
+from ipa.control.audit.replay import Outcome, Replayed
 from ipa.control.canonical import canonical_json, digest, plain
-from ipa.control.outcome import OUTCOME
-from ipa.control.replay import Outcome, Replayed
-from ipa.control.restore import restored
+from ipa.control.decode import restored
+from ipa.control.engine.write_outcome import OUTCOME
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.errors import DeadlineError, InputError, RecordError, UsageError
 from ipa.model.forecast import Forecast

@@ -7,7 +7,7 @@ from math import ceil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.control.steps import make_room, safe_step
+from ipa.control.engine.transition import make_room, safe_step
 from ipa.model.overhead import Overhead
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig

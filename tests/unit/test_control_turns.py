@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 
 import pytest
 
-from ipa.control.clock import StopSignal
-from ipa.control.turns import Turns
+from ipa.control.loop.clock import StopSignal
+from ipa.control.loop.scheduler import Turns
 from tests.fakes.services import FakeClock
 
 WAIT_S = 60.0

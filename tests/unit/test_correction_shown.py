@@ -17,9 +17,9 @@ from ipa.api.views import status_view
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain
-from ipa.control.correction import UNCORRECTED, Correction, Seen
+from ipa.control.engine.correction import UNCORRECTED, Correction, Seen
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
-from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision, Event, Notice
 from ipa.model.plan import StageConfig
 from tests.fakes.world import PIPELINE, PROFILES, scenario

@@ -23,7 +23,7 @@ from ipa.cli.doctor import here
 from ipa.cli.doctor.base import Check, Finding, State, ok, run_checks
 from ipa.cli.doctor.identity import identity_findings
 from ipa.cli.main import run
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model import access
 from ipa.model.access import Grant
 from ipa.model.errors import UnavailableError

@@ -10,10 +10,10 @@ import pytest
 from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.adapters.kube.manifest import read, render
 from ipa.api.live import live_state
-from ipa.control.actuation import Phase
-from ipa.control.observe import NOT_READ, observe
+from ipa.control.engine.actuation import Phase
+from ipa.control.engine.observe import NOT_READ, observe
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
-from ipa.control.snapshot import Snapshot
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Gate, Limits, retry_after_s
 from ipa.adapters.kube.door import Door
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.clock import SharedClock
 

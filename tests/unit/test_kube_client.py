@@ -14,7 +14,7 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import render
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import (
     ConfigurationError,
     ConflictError,

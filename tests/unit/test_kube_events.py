@@ -13,7 +13,7 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import FORBIDDEN_S, LONGEST_MESSAGE, PER_MINUTE, SAME_S, KubeEvents, shortened
 from ipa.adapters.kube.manifest import render
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Event, ReasonCode
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request

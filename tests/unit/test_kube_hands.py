@@ -11,9 +11,9 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.hands import last_hand
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.clock import VirtualClock
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import DriftError, UnavailableError

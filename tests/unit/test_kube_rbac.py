@@ -14,8 +14,8 @@ from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.watch import Watcher, feeds
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.clock import SystemClock, VirtualClock
 from ipa.control.election import Times
+from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
 from tests.fakes.kube import FakeKube, FaultKind

@@ -15,7 +15,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.shapes import manifest_of, render_all
 from ipa.adapters.kube.split import parts_of, render_split
 from ipa.adapters.kube.splitworkload import SplitWorkload
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import (

@@ -16,7 +16,7 @@ from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
 from ipa.adapters.metrics.figures import log_figures, record_figures, stream_figures, webhook_figures
 from ipa.adapters.metrics.http import HttpMetrics
-from ipa.control.blind import fallback_forecast
+from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
 from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS

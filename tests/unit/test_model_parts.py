@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from ipa.control.choose import changes, classify
-from ipa.control.guards import bound_faults
-from ipa.control.said import adds_only
+from ipa.control.engine.guards import bound_faults
+from ipa.control.engine.overrides import adds_only
+from ipa.control.engine.plan_selection import changes, classify
 from ipa.model.decision import ReasonCode
 from ipa.model.overhead import Overhead
 from ipa.model.parts import (

@@ -8,7 +8,7 @@ import pytest
 
 from ipa.adapters.local.replica import checked
 from ipa.api.bodies import checked_configs
-from ipa.control.guards import bound_faults
+from ipa.control.engine.guards import bound_faults
 from ipa.model.errors import ConfigurationError, InputError
 from ipa.model.pipeline import (
     Bounds,

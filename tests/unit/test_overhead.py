@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ipa.adapters.kube.manifest import read, render
-from ipa.control.guards import bound_faults
+from ipa.control.engine.guards import bound_faults
 from ipa.model.on_seldon import at_cluster
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.pipeline import Bounds, Pipeline

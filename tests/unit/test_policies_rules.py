@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation, StageObservation

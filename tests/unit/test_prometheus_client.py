@@ -14,8 +14,8 @@ import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.transport import MAX_BYTES
-from ipa.control.clock import VirtualClock
-from ipa.control.turns import WORKERS
+from ipa.control.loop.clock import VirtualClock
+from ipa.control.loop.scheduler import WORKERS
 from ipa.model.observation import Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 

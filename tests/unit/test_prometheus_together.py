@@ -12,7 +12,7 @@ import pytest
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.queries import Rate, parse
 from ipa.adapters.prometheus.together import GROUP
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason
 from tests.unit.test_prometheus_client import NOW_S, PIPELINE, Answer, Scripted, success

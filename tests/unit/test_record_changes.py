@@ -11,8 +11,8 @@ import pytest
 
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.changes import Changes
-from ipa.control.audit import Entry
-from ipa.control.computing import COMPUTING
+from ipa.control.audit.record import Entry
+from ipa.control.loop.compute_lock import COMPUTING
 from ipa.control.ports import Deed, PipelineControl, Said
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import UnavailableError

@@ -16,13 +16,13 @@ from ipa.api.live import live_state
 from ipa.cli.output import printer
 from ipa.cli.plans.difference import Target, difference
 from ipa.cli.views.status_text import difference_table, status_line
-from ipa.control.actuation import Phase
 from ipa.control.canonical import plain
-from ipa.control.crowding import crowds_of, more
-from ipa.control.guards import GuardSettings
-from ipa.control.observe import observe
+from ipa.control.engine.actuation import Phase
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.observe import observe
+from ipa.control.engine.overload_guard import crowds_of, more
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageSignals, StageState, WorkloadState
-from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConfigurationError, InputError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation

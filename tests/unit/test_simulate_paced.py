@@ -12,7 +12,7 @@ import pytest
 from ipa.adapters.files.packaged import packaged_example
 from ipa.bootstrap import ServeOptions, Simulated
 from ipa.bootstrap.simulated import clock_of, simulated_worlds
-from ipa.control.clock import VirtualClock
+from ipa.control.loop.clock import VirtualClock
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, UsageError
 from ipa.model.observation import Measured

@@ -15,7 +15,7 @@ from ipa.adapters.store.columns import MISSING, read_columns, write_columns
 from ipa.adapters.store.hot import Known, fold, unfold
 from ipa.adapters.store.literals import Reader, Writer, same
 from ipa.adapters.store.packing import Packed, Row, pack
-from ipa.control.audit import of_decision
+from ipa.control.audit.record import of_decision
 from ipa.control.canonical import canonical_json, digest
 from ipa.model.decision import Action, Decision
 from tests.contract.store_harness import a_decision

@@ -9,7 +9,7 @@ from typing import Protocol
 from ipa.adapters.kube.manifest import canonical
 from ipa.adapters.kube.shapes import manifest_of
 from ipa.control.canonical import digest
-from ipa.control.choose import changes
+from ipa.control.engine.plan_selection import changes
 from ipa.control.ports import Rollout, RolloutPhase, StageState, Workload, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, DriftError, IpaError

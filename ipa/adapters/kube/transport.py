@@ -17,7 +17,7 @@ from ipa.adapters.kube.credentials import Credentials
 from ipa.adapters.kube.door import Door
 from ipa.adapters.kube.skew import Skew
 from ipa.adapters.kube.wire import Budget, send, whole_body
-from ipa.control.clock import SystemClock
+from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock
 
 log = logging.getLogger("ipa.kube")

@@ -9,7 +9,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.locate import target_of
 from ipa.adapters.kube.split import is_split, parts_of
 from ipa.adapters.kube.watch import AtMost, Watcher, feeds
-from ipa.control.clock import StopSignal, SystemClock
+from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
 

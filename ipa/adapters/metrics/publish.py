@@ -12,8 +12,8 @@ from prometheus_client import Gauge
 
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.track import Ages, Incidents, Scores
-from ipa.control.guards import total_cores
-from ipa.control.snapshot import Snapshot
+from ipa.control.engine.guards import total_cores
+from ipa.control.loop.snapshot import Snapshot
 from ipa.metering import table
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.observation import Measured, Missing, Observation, StageObservation

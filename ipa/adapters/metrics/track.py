@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipa.control.outcome import is_outcome
-from ipa.control.quarantine import Failure
-from ipa.control.snapshot import Snapshot
+from ipa.control.engine.quarantine import Failure
+from ipa.control.engine.write_outcome import is_outcome
+from ipa.control.loop.snapshot import Snapshot
 from ipa.metering.labels import Incident, Input
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation

@@ -24,8 +24,8 @@ from ipa.adapters.prometheus.dialects import (
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
 from ipa.adapters.prometheus.together import Identity, Span, Together
 from ipa.adapters.prometheus.transport import CheckedSession
+from ipa.control.loop.scheduler import WORKERS
 from ipa.control.ports import Load, Signals, StageSignals
-from ipa.control.turns import WORKERS
 from ipa.model.errors import InputError, UnavailableError
 from ipa.model.observation import Batches, LoadHistory, Measured, Missing, MissingReason
 from ipa.model.pipeline import Pipeline

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
 from ipa.adapters.child_environment import ONE_THREAD, child_environment
-from ipa.control.computing import COMPUTING
+from ipa.control.loop.compute_lock import COMPUTING
 from ipa.model.errors import DeadlineError, IpaError, SolverError
 from ipa.optimize.deadline import Deadline
 

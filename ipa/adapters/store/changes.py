@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ipa.control.actuation import Phase
-from ipa.control.audit import Entry, of_applied, of_ended
-from ipa.control.computing import COMPUTING
-from ipa.control.snapshot import Snapshot
+from ipa.control.audit.record import Entry, of_applied, of_ended
+from ipa.control.engine.actuation import Phase
+from ipa.control.loop.compute_lock import COMPUTING
+from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError
 

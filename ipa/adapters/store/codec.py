@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ipa.adapters.store.sqlite_file import RESTORE
-from ipa.control.kept import KeptPlan
 from ipa.control.ports import PipelineControl
+from ipa.control.saved_plans import KeptPlan
 from ipa.model.decision import Decision
 from ipa.model.errors import UnavailableError
 from ipa.model.profile import StageProfile

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from ipa.control.audit import Recorded
-from ipa.control.checkpoints import SignedCheckpoint
+from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.control.audit.record import Recorded
 
 # How often the store is looked at; a tick is some seconds.
 POLL_S = 0.5

@@ -13,8 +13,8 @@ from ipa.adapters.store.packing import Row
 from ipa.adapters.store.records import MARK
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import HEADERS, SegmentReader, signed_checkpoint_of
-from ipa.control.audit import NOTHING, Entry, Head, Kind, Recorded
-from ipa.control.checkpoints import SignedCheckpoint
+from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.control.audit.record import NOTHING, Entry, Head, Kind, Recorded
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import UnavailableError
 

@@ -39,8 +39,8 @@ from ipa.adapters.store.segments import (
 )
 from ipa.adapters.store.signing import Keyring
 from ipa.adapters.store.verifying import check_row, check_segment
-from ipa.control.audit import NOTHING, Chain, Head, Recorded
-from ipa.control.checkpoints import Checkpoint
+from ipa.control.audit.checkpoints import Checkpoint
+from ipa.control.audit.record import NOTHING, Chain, Head, Recorded
 from ipa.model.errors import ConfigurationError, RecordError
 
 log = logging.getLogger("ipa.store")

@@ -14,7 +14,7 @@ from ipa.adapters.store.codec import KEPT_PLAN, damaged
 from ipa.adapters.store.database import lock_of, reading, writing
 from ipa.adapters.store.schema import AnswerRow, PipelineRow, PlanRow
 from ipa.control.canonical import digest
-from ipa.control.kept import Claim, KeptAnswer, KeptPlan
+from ipa.control.saved_plans import Claim, KeptAnswer, KeptPlan
 from ipa.model.errors import IpaError, NotFoundError
 
 log = logging.getLogger("ipa.store")

@@ -36,7 +36,7 @@ class DecisionRow(Base):
 
 
 class EntryRow(Base):
-    """One of the newest entries of the record (`ipa.control.audit`), with its decision.
+    """One of the newest entries of the record (`ipa.control.audit.record`), with its decision.
 
     The database itself refuses to change one, and to remove one that no segment holds. `packed` are the
     texts of entry and decision, as `ipa.adapters.store.hot` compresses them with `frame`. An older version
@@ -66,7 +66,7 @@ class EntryRow(Base):
 class SegmentRow(Base):
     """A run of entries of a pipeline, sealed: the rows that are kept of it in one block, and a checkpoint.
 
-    The checkpoint (`ipa.control.checkpoints`) is signed. The database refuses to change one but by
+    The checkpoint (`ipa.control.audit.checkpoints`) is signed. The database refuses to change one but by
     removing rows from it or joining it with the next, and to remove one that another does not cover.
     """
 

@@ -22,9 +22,9 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from ipa.adapters.store.packing import Packed, Row, pack
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit import Kind, Recorded
-from ipa.control.checkpoints import Checkpoint, SignedCheckpoint, entries_digest
-from ipa.control.outcome import OUTCOME
+from ipa.control.audit.checkpoints import Checkpoint, SignedCheckpoint, entries_digest
+from ipa.control.audit.record import Kind, Recorded
+from ipa.control.engine.write_outcome import OUTCOME
 from ipa.model.decision import Action
 from ipa.model.errors import UnavailableError
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import SeriesRow
 from ipa.adapters.store.segments import time_s
-from ipa.control.audit import Kind, Recorded
+from ipa.control.audit.record import Kind, Recorded
 from ipa.control.canonical import canonical_json
 from ipa.model.decision import Action
 

@@ -18,7 +18,7 @@ from ipa.adapters.store.retention import DAY_S, KindStats, Retention, RowKind, S
 from ipa.adapters.store.schema import Base, DecisionRow, EntryRow, HeadRow, SegmentRow, SeriesRow
 from ipa.adapters.store.segments import ROW_BYTES, ROWS, last_sealed, segment_of, segments, stays, time_s
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit import Recorded
+from ipa.control.audit.record import Recorded
 from ipa.model.decision import Action
 
 MONTH_DAYS, YEAR_DAYS, DAY_HOURS = 30, 365, 24

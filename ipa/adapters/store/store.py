@@ -48,10 +48,10 @@ from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import file_of
 from ipa.adapters.store.stats import stats_of
 from ipa.adapters.store.verifying import verify
-from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
+from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.control.audit.record import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
-from ipa.control.checkpoints import SignedCheckpoint
-from ipa.control.computing import COMPUTING
+from ipa.control.loop.compute_lock import COMPUTING
 from ipa.control.ports import PipelineControl, Said
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError

@@ -19,9 +19,9 @@ from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.adapters.store.segments import Segment, segment_of, segments
 from ipa.adapters.store.signing import Keyring
-from ipa.control.audit import Chain, Head, Kind, Recorded, Verified, record_in
+from ipa.control.audit.checkpoints import entries_digest
+from ipa.control.audit.record import Chain, Head, Kind, Recorded, Verified, record_in
 from ipa.control.canonical import digest
-from ipa.control.checkpoints import entries_digest
 from ipa.model.errors import RecordError
 
 # Rows, or segments of some 40 kB, that are held at once.

@@ -9,7 +9,7 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.control.audit import Recorded
+from ipa.control.audit.record import Recorded
 from ipa.control.canonical import canonical_json
 
 PREFIX = "whsec_"

@@ -20,7 +20,7 @@ from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, retry_afte
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from ipa.adapters.webhook.message import headers_of, message_of
-from ipa.control.audit import Kind, Recorded
+from ipa.control.audit.record import Kind, Recorded
 from ipa.model.decision import Action
 from ipa.model.errors import IpaError
 

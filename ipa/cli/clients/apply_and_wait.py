@@ -11,11 +11,13 @@ import typer
 
 from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.cli.clients.direct import NO_SIGNALS, RequestedConfigs
-from ipa.control.actuation import IN_FLIGHT, Phase, begin, sent
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.guards import GuardSettings
-from ipa.control.loop import ControlLoop, World
-from ipa.control.outcome import unwritten
+from ipa.control.engine.actuation import IN_FLIGHT, Phase, begin, sent
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.overrides import stop_of
+from ipa.control.engine.state import EngineState
+from ipa.control.engine.write_outcome import unwritten
+from ipa.control.loop.control_loop import ControlLoop, World
 from ipa.control.ports import (
     Clock,
     ControlStore,
@@ -28,8 +30,6 @@ from ipa.control.ports import (
     Signals,
     WorkloadState,
 )
-from ipa.control.said import stop_of
-from ipa.control.state import EngineState
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (
     ConflictError,

@@ -17,9 +17,9 @@ from ipa.api.views import DecisionPage
 from ipa.bootstrap import kube_client
 from ipa.cli.clients.apply_and_wait import OneShotApply
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
-from ipa.control.actuation import Phase
-from ipa.control.audit import Head, Verified
-from ipa.control.observe import observe
+from ipa.control.audit.record import Head, Verified
+from ipa.control.engine.actuation import Phase
+from ipa.control.engine.observe import observe
 from ipa.control.ports import Clock, DecisionLog, RolloutPhase, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageError

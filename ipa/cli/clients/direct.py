@@ -14,12 +14,12 @@ import typer
 from ipa.api.bodies import checked_configs
 from ipa.api.live import live_state
 from ipa.api.views import DecisionPage, record_view, status_view
-from ipa.control.actuation import Phase
-from ipa.control.audit import Head, Verified, head_of
+from ipa.control.audit.record import Head, Verified, head_of
+from ipa.control.audit.replay import Replayed
 from ipa.control.canonical import plain
+from ipa.control.engine.actuation import Phase
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Clock, DecisionLog, PipelineControl, Signals
-from ipa.control.replay import Replayed
-from ipa.control.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, UsageError
 from ipa.model.observation import Missing, MissingReason, Observation

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from ipa.cli.clients import credential
-from ipa.control import clock
+from ipa.control.loop import clock
 from ipa.model.errors import (
     BusyError,
     ConflictError,

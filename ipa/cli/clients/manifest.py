@@ -10,10 +10,10 @@ from ipa.adapters.gitops.folder import read_text, replace_text
 from ipa.adapters.kube.shapes import manifest_of
 from ipa.api.views import DecisionPage
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
-from ipa.control.audit import Head, Verified
+from ipa.control.audit.record import Head, Verified
 from ipa.control.canonical import digest
-from ipa.control.choose import changes
-from ipa.control.observe import observe
+from ipa.control.engine.observe import observe
+from ipa.control.engine.plan_selection import changes
 from ipa.control.ports import DecisionLog, StageState, WorkloadState
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageError

@@ -10,7 +10,7 @@ from ipa.adapters.store.database import Access, schema_state
 from ipa.adapters.store.store import open_store
 from ipa.bootstrap.identity import check_listening
 from ipa.cli.doctor.base import Finding, failed, ok, warn
-from ipa.control.clock import SystemClock
+from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import IpaError
 from ipa.settings import Settings, words
 

@@ -16,8 +16,8 @@ from ipa.cli.watching.event_stream import followed
 from ipa.model.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from ipa.control.audit import Verified
-    from ipa.control.checkpoints import Verifies
+    from ipa.control.audit.checkpoints import Verifies
+    from ipa.control.audit.record import Verified
 
 ONE = typer.Argument(
     None,
@@ -48,7 +48,7 @@ def events(
     A line each; with -o json its entry in the record. A stream that breaks is taken up where it was.
     """
     from ipa.cli.clients.http import client_at
-    from ipa.control import clock
+    from ipa.control.loop import clock
 
     place = since if follow or since is not None else 0
     with client_at(at) as service:
@@ -85,7 +85,7 @@ def audit(
             for line in service.lines("audit", pipeline=pipeline, after=after):
                 typer.echo(line)
         return
-    from ipa.control.checkpoints import verify_lines
+    from ipa.control.audit.checkpoints import verify_lines
 
     found = verify_lines(_lines_of(check), _anchors(anchor or ()), _keys(key))
     whole = [
@@ -130,7 +130,7 @@ def _lines_of(path: Path) -> Iterator[str]:
 
 
 def _anchors(given: Iterable[str]) -> dict[str, Any]:
-    from ipa.control.audit import head_of
+    from ipa.control.audit.record import head_of
 
     found = {}
     for text in given:

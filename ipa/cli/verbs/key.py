@@ -11,7 +11,7 @@ import typer
 
 from ipa.cli.options.running import me
 from ipa.cli.output import OUTPUT, Output, printed, show
-from ipa.control import clock
+from ipa.control.loop import clock
 from ipa.model.access import EVERYWHERE, Grant, Role, name_fault
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import DEFAULT_NAMESPACE

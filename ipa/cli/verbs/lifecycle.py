@@ -98,7 +98,7 @@ def watch_(
     """
     from ipa.cli.clients.http import client_at
     from ipa.cli.watching.watch import Until, watch
-    from ipa.control import clock
+    from ipa.control.loop import clock
 
     if until is not None and until not in list(Until):
         raise UsageError(f"--until {until!r} is not known", hint=f"Use one of: {', '.join(Until)}")
@@ -314,7 +314,7 @@ def _report(output: Output, decision: dict[str, Any]) -> None:
 
 
 def _head(anchor: str | None) -> str | None:
-    from ipa.control.audit import head_of
+    from ipa.control.audit.record import head_of
 
     try:
         return None if anchor is None else str(head_of(anchor))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipa.control import quarantine
-from ipa.control.blind import fallback_forecast
-from ipa.control.choose import changes, checked, choose, plan_for
-from ipa.control.crowding import Crowd, crowds_of, more
-from ipa.control.guards import Hold, forecast_fault, load_of
-from ipa.control.said import held_back
-from ipa.control.state import EngineState, TickRequest, Verdict, hold
-from ipa.control.steps import safe_step
+from ipa.control.engine import quarantine
+from ipa.control.engine.guards import Hold, forecast_fault, load_of
+from ipa.control.engine.overload_guard import Crowd, crowds_of, more
+from ipa.control.engine.overrides import held_back
+from ipa.control.engine.plan_selection import changes, checked, choose, plan_for
+from ipa.control.engine.state import EngineState, TickRequest, Verdict, hold
+from ipa.control.engine.telemetry_loss import fallback_forecast
+from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import ipa
 from ipa.control.canonical import digest_of
-from ipa.control.guards import GuardSettings
+from ipa.control.decode import restored
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import EngineState, MadeOf, Request, TickRequest
 from ipa.control.ports import PipelineControl, Rollout
-from ipa.control.restore import restored
-from ipa.control.state import EngineState, MadeOf, Request, TickRequest
 from ipa.model.errors import InputError
 from ipa.model.observation import Observation
 from ipa.model.rolling import Rolling

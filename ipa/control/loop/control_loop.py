@@ -10,12 +10,15 @@ from datetime import timedelta
 from math import floor
 from typing import Protocol
 
-from ipa.control.actuation import Phase, accepted, resume, sent
-from ipa.control.computing import COMPUTING
-from ipa.control.engine import on_tick
-from ipa.control.guards import GuardSettings, mean_rps
-from ipa.control.observe import observe
-from ipa.control.outcome import standing_by, unrecorded, unwritten
+from ipa.control.engine.actuation import Phase, accepted, resume, sent
+from ipa.control.engine.guards import GuardSettings, mean_rps
+from ipa.control.engine.observe import observe
+from ipa.control.engine.quarantine import recalled
+from ipa.control.engine.state import EngineState, MadeOf, PeakForecaster, Request, TickRequest
+from ipa.control.engine.tick import on_tick
+from ipa.control.engine.write_outcome import standing_by, unrecorded, unwritten
+from ipa.control.loop.compute_lock import COMPUTING
+from ipa.control.loop.snapshot import Snapshot, after_tick
 from ipa.control.ports import (
     AlwaysLeading,
     Clock,
@@ -30,9 +33,6 @@ from ipa.control.ports import (
     Workload,
     WorkloadState,
 )
-from ipa.control.quarantine import recalled
-from ipa.control.snapshot import Snapshot, after_tick
-from ipa.control.state import EngineState, MadeOf, PeakForecaster, Request, TickRequest
 from ipa.model.decision import Change, Decision, Effects, Event, Notice, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, IpaError, StandbyError
 from ipa.model.observation import Measured, MissingReason, Observation

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ipa.control import quarantine
-from ipa.control.correction import planned_with
-from ipa.control.crowding import disagreement
-from ipa.control.guards import bound_faults, limit_steps, total_cores
-from ipa.control.said import held_back, pin_faults, pins_of
-from ipa.control.stabiliser import remember, ripe
-from ipa.control.state import EngineState, TickRequest, Verdict, hold
-from ipa.control.steps import Step, make_room, safe_step
+from ipa.control.engine import quarantine
+from ipa.control.engine.correction import planned_with
+from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
+from ipa.control.engine.overload_guard import disagreement
+from ipa.control.engine.overrides import held_back, pin_faults, pins_of
+from ipa.control.engine.stabiliser import remember, ripe
+from ipa.control.engine.state import EngineState, TickRequest, Verdict, hold
+from ipa.control.engine.transition import Step, make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast

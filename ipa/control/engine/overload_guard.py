@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from ipa.control.guards import GuardSettings, over_budget
+from ipa.control.engine.guards import GuardSettings, over_budget
 from ipa.model.observation import Measured, Missing, Observation, StageObservation
 from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig

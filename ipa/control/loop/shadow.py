@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipa.control.loop import World
+from ipa.control.loop.control_loop import World
 from ipa.control.ports import (
     ControlStore,
     Load,

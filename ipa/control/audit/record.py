@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ipa.control.actuation import Actuation, Phase
 from ipa.control.canonical import canonical_json, digest, plain
-from ipa.control.guards import total_cores
+from ipa.control.engine.actuation import Actuation, Phase
+from ipa.control.engine.guards import total_cores
 from ipa.control.ports import PipelineControl, Said
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import RecordError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from ipa.control.clock import StopSignal
+from ipa.control.loop.clock import StopSignal
 from ipa.control.ports import Clock
 
 log = logging.getLogger("ipa.control")

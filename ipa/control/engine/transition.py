@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from ipa.control.guards import ROUNDING_CORES
+from ipa.control.engine.guards import ROUNDING_CORES
 from ipa.model.overhead import Overhead
 from ipa.model.parts import in_order, is_shared, paired, share_of, stage_pairs, with_share
 from ipa.model.pipeline import Bounds

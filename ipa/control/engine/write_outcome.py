@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipa.control import quarantine
-from ipa.control.actuation import unanswered, withdrawn
-from ipa.control.guards import GuardSettings
+from ipa.control.engine import quarantine
+from ipa.control.engine.actuation import unanswered, withdrawn
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.state import Block, EngineState, TickRequest
 from ipa.control.ports import PipelineControl
-from ipa.control.state import Block, EngineState, TickRequest
 from ipa.model.decision import Action, Change, Decision, ReasonCode
 from ipa.model.errors import (
     ConflictError,

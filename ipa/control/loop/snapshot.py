@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.control.actuation import Actuation, Phase
-from ipa.control.correction import UNCORRECTED, Correction
-from ipa.control.guards import total_cores
+from ipa.control.engine.actuation import Actuation, Phase
+from ipa.control.engine.correction import UNCORRECTED, Correction
+from ipa.control.engine.guards import total_cores
+from ipa.control.engine.quarantine import Failure
+from ipa.control.engine.state import EngineState, TickRequest
 from ipa.control.ports import PipelineControl
-from ipa.control.quarantine import Failure
-from ipa.control.state import EngineState, TickRequest
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, Observation

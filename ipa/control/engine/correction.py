@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp, log, sqrt
 
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Event, Notice
 from ipa.model.observation import Batches, Measured, Observation
 from ipa.model.parts import is_shared

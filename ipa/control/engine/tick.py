@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipa.control import quarantine
-from ipa.control.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.choose import changes, classify, no_room
-from ipa.control.correction import alarms, learned
-from ipa.control.guards import bound_faults
-from ipa.control.inputs import inputs_of
-from ipa.control.load import on_load
-from ipa.control.said import held_back, pin_faults, pins_of, stop_of
-from ipa.control.state import Block, EngineState, Request, TickRequest, Verdict, hold
-from ipa.control.steps import make_room, safe_step
+from ipa.control.engine import quarantine
+from ipa.control.engine.actuation import IDLE, Actuation, Phase, advance, begin, withdrawn
+from ipa.control.engine.correction import alarms, learned
+from ipa.control.engine.decision_inputs import inputs_of
+from ipa.control.engine.guards import bound_faults
+from ipa.control.engine.load_rules import on_load
+from ipa.control.engine.overrides import held_back, pin_faults, pins_of, stop_of
+from ipa.control.engine.plan_selection import changes, classify, no_room
+from ipa.control.engine.state import Block, EngineState, Request, TickRequest, Verdict, hold
+from ipa.control.engine.transition import make_room, safe_step
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation

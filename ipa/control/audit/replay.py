@@ -13,13 +13,13 @@ from math import isclose
 from typing import Any
 
 import ipa
-from ipa.control.blind import fallback_forecast
 from ipa.control.canonical import digest, digest_of, plain
-from ipa.control.engine import on_tick, remembered
-from ipa.control.inputs import Inputs, read_inputs
-from ipa.control.outcome import OUTCOME, is_outcome
-from ipa.control.restore import restored
-from ipa.control.state import EngineState, MadeOf, PeakForecaster, TickRequest
+from ipa.control.decode import restored
+from ipa.control.engine.decision_inputs import Inputs, read_inputs
+from ipa.control.engine.state import EngineState, MadeOf, PeakForecaster, TickRequest
+from ipa.control.engine.telemetry_loss import fallback_forecast
+from ipa.control.engine.tick import on_tick, remembered
+from ipa.control.engine.write_outcome import OUTCOME, is_outcome
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, IpaError, RecordError
 from ipa.model.forecast import Forecast

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ipa.control.audit import RESTORE, Chain, Head, Verified, record_in
+from ipa.control.audit.record import RESTORE, Chain, Head, Verified, record_in
 from ipa.control.canonical import canonical_json, digest
 from ipa.model.errors import RecordError
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ipa.control.observe import sane
+from ipa.control.engine.observe import sane
 from ipa.model.decision import ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation

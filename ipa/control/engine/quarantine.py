@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.control.guards import total_cores
+from ipa.control.engine.guards import total_cores
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.plan import StageConfig
 

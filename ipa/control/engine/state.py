@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from ipa.control.actuation import IDLE, Actuation
-from ipa.control.blind import SEEING, Blindness
-from ipa.control.correction import UNCORRECTED, Correction
-from ipa.control.crowding import UNCROWDED, Crowding
-from ipa.control.guards import GuardSettings
+from ipa.control.engine.actuation import IDLE, Actuation
+from ipa.control.engine.correction import UNCORRECTED, Correction
+from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.overload_guard import UNCROWDED, Crowding
+from ipa.control.engine.quarantine import Failure
+from ipa.control.engine.telemetry_loss import SEEING, Blindness
 from ipa.control.ports import PipelineControl, Rollout
-from ipa.control.quarantine import Failure
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Observation
