@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import typer
 
-from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.cli.direct import NO_SIGNALS, Wanted
 from ipa.control.actuation import IN_FLIGHT, Phase, begin, sent
 from ipa.control.canonical import canonical_json, digest

@@ -1,4 +1,4 @@
-"""Starting and watching processes through a nursery (ipa.dataplane.nursery)."""
+"""Starting and watching processes through a nursery (ipa.dataplane.forkserver)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Processes:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "nursery.log").open("ab") as log:
             self._nursery = subprocess.Popen(
-                [sys.executable, "-m", "ipa.dataplane.nursery", "--preload", *preload],
+                [sys.executable, "-m", "ipa.dataplane.forkserver", "--preload", *preload],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -22,7 +22,7 @@ from ipa.adapters.prometheus.dialects import (
     stage_value,
 )
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
-from ipa.adapters.prometheus.together import Identity, Span, Together
+from ipa.adapters.prometheus.query_batching import Identity, Span, Together
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.ports import Load, Signals, StageSignals
 from ipa.control.turns import WORKERS

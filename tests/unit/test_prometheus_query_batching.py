@@ -11,7 +11,7 @@ import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.queries import Rate, parse
-from ipa.adapters.prometheus.together import GROUP
+from ipa.adapters.prometheus.query_batching import GROUP
 from ipa.control.clock import VirtualClock
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason

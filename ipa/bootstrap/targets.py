@@ -14,8 +14,8 @@ from ipa.adapters.gitops.repository import Branch, Repository
 from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests, paths_faults
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.ownership import OwningClient
-from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.kube.split import is_split
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.local.workload import LocalWorkload

@@ -3,7 +3,7 @@
 An MLServer takes seconds of CPU to import, which on a small machine slows those that serve. A fork of this
 process has it all at once and shares its memory: it serves in a fraction of a second.
 
-    python -m ipa.dataplane.nursery --preload mlserver.cli.main pipelines.digits.runtime ...
+    python -m ipa.dataplane.forkserver --preload mlserver.cli.main pipelines.digits.runtime ...
 
 Orders come as JSON lines on standard input, answers and exits go as JSON lines to standard output:
 
@@ -147,7 +147,7 @@ class Nursery:
 
 def main() -> None:
     """Import what is to be shared, then serve orders."""
-    parser = argparse.ArgumentParser(prog="python -m ipa.dataplane.nursery")
+    parser = argparse.ArgumentParser(prog="python -m ipa.dataplane.forkserver")
     parser.add_argument("--preload", nargs="*", default=[], metavar="MODULE")
     # Of its own, so that what an import or a child prints is not taken for an answer.
     answers = os.dup(1)
@@ -155,7 +155,7 @@ def main() -> None:
     for module in parser.parse_args().preload:
         importlib.import_module(module)
     # Without what it preloads: whoever looks for a model server by name must not find all of them here.
-    setproctitle("ipa.dataplane.nursery")
+    setproctitle("ipa.dataplane.forkserver")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()
     Nursery(0, answers).run()

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
+from ipa.adapters.prometheus.query_batching import Identity, Span, Together
 from ipa.adapters.prometheus.scraper import respond
 from ipa.adapters.prometheus.series import SeriesStore
-from ipa.adapters.prometheus.together import Identity, Span, Together
 from ipa.model.pipeline import Pipeline, Sla
 
 NOW_S = 1_000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.adapters.shared import Shared
+from ipa.adapters.ttl_cache import Shared
 from ipa.model.errors import UnavailableError
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate, Selector
 from ipa.adapters.prometheus.series import histogram_quantile
-from ipa.adapters.shared import Shared
+from ipa.adapters.ttl_cache import Shared
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline
 
