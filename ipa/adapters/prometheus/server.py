@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +12,7 @@ from typing import Literal, Protocol
 import httpx
 import yaml
 
-from ipa.adapters.child_environment import child_environment
+from ipa.adapters.processes import free_port, start, terminate, with_parent
 from ipa.adapters.prometheus.queries import duration
 from ipa.adapters.prometheus.scraper import BuiltInServer
 from ipa.model.errors import DeadlineError, UnavailableError
@@ -27,11 +23,6 @@ Kind = Literal["prometheus", "built-in"]
 READY_S = 30.0
 # Prometheus flushes its head on SIGTERM; the data is thrown away anyway.
 STOP_S = 5.0
-# Becomes the given command, which the kernel ends when the parent's starting thread does.
-_LAUNCH = (
-    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
-)
 
 
 class MetricsServer(Protocol):
@@ -109,7 +100,7 @@ class _Prometheus:
         self.set_targets(targets)
         config = self._folder / "prometheus.yml"
         config.write_text(yaml.safe_dump(self._configuration(scrape_interval_s)))
-        port = _free_port()
+        port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         command = [
             binary,
@@ -119,11 +110,8 @@ class _Prometheus:
             "--storage.tsdb.retention.time=1d",
             "--log.level=warn",
         ]
-        launch = [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
         with self._log_file().open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                launch, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment()
-            )
+            self._process = start(with_parent(command), stdout=log, stderr=log)
 
     @property
     def url(self) -> str:
@@ -137,12 +125,7 @@ class _Prometheus:
         part.replace(path)
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        terminate(self._process, STOP_S)
 
     def wait_ready(self) -> None:
         """Return when it answers queries."""
@@ -184,9 +167,3 @@ def _is_ready(client: httpx.Client, url: str) -> bool:
         return client.get(f"{url}/-/ready").is_success
     except httpx.HTTPError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
