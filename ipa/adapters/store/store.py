@@ -47,7 +47,7 @@ from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import file_of
 from ipa.adapters.store.stats import stats_of
 from ipa.adapters.store.verifying import verify
-from ipa.adapters.ttl_cache import Shared
+from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.audit import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.checkpoints import SignedCheckpoint
@@ -92,7 +92,7 @@ class Store:
         self.given = PipelineRows(engine)
         self.records = Records(engine, now)
         self._decided = Grouped(self._record_all, lambda: COMPUTING.is_wanted)
-        self._said: Shared[Mapping[str, str]] = Shared(LAG_S, monotonic_s)
+        self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)
         # Times that something could not be recorded.
         self.failures = 0
 
