@@ -49,6 +49,10 @@ class Answered:
     at_s: float
 
 
+# Answers one query. Errors: UnavailableError without an answer, InputError for one that cannot be used.
+Ask = Callable[[Query, Span], Answered]
+
+
 class Together:
     """Answers queries of one pipeline from what was asked of it and its neighbours less than `life_s` ago.
 

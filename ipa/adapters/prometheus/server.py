@@ -14,7 +14,8 @@ import yaml
 
 from ipa.adapters.processes import free_port, start, terminate, with_parent
 from ipa.adapters.prometheus.queries import duration
-from ipa.adapters.prometheus.scraper import BuiltInServer
+from ipa.adapters.prometheus.query_batching import Ask
+from ipa.adapters.prometheus.scraper import Scraper
 from ipa.model.errors import DeadlineError, UnavailableError
 
 Kind = Literal["prometheus", "built-in"]
@@ -29,8 +30,8 @@ class MetricsServer(Protocol):
     """A running metrics server on 127.0.0.1."""
 
     @property
-    def url(self) -> str:
-        """Its base URL."""
+    def source(self) -> str | Ask:
+        """The source for `PrometheusMetrics`."""
         ...
 
     @property
@@ -58,7 +59,7 @@ def start_metrics_server(
     """
     binary = shutil.which("prometheus") if prefer == "prometheus" else None
     if binary is None:
-        return _BuiltIn(targets, scrape_interval_s)
+        return Scraper(targets, scrape_interval_s)
     server = _Prometheus(binary, targets, scrape_interval_s, folder)
     try:
         server.wait_ready()
@@ -66,25 +67,6 @@ def start_metrics_server(
         server.stop()
         raise
     return server
-
-
-class _BuiltIn:
-    """The built-in server in threads of this process."""
-
-    kind: Kind = "built-in"
-
-    def __init__(self, targets: Sequence[str], scrape_interval_s: float) -> None:
-        self._server = BuiltInServer(targets, scrape_interval_s)
-
-    @property
-    def url(self) -> str:
-        return self._server.url
-
-    def set_targets(self, targets: Sequence[str]) -> None:
-        self._server.set_targets(targets)
-
-    def stop(self) -> None:
-        self._server.close()
 
 
 class _Prometheus:
@@ -114,7 +96,7 @@ class _Prometheus:
             self._process = start(with_parent(command), stdout=log, stderr=log)
 
     @property
-    def url(self) -> str:
+    def source(self) -> str | Ask:
         return self._url
 
     def set_targets(self, targets: Sequence[str]) -> None:
