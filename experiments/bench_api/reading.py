@@ -42,14 +42,15 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
     figures: list[Figure] = []
     with _exporter(asked) as target, tempfile.TemporaryDirectory() as folder:
         server = start_metrics_server([target], scrape_interval_s=SCRAPE_S, folder=Path(folder))
+        url = str(server.source)
         try:
-            _fill(server.url, asked[-1])
+            _fill(url, asked[-1])
             for words, neighbours in (("neighbours together", asked), ("each alone", ())):
                 name = f"{len(asked)} pipelines read from Prometheus, {words}"
                 metrics = PrometheusMetrics(
-                    server.url, 10.0, dialect=Dialect.SELDON, pipelines=lambda them=neighbours: them
+                    url, 10.0, dialect=Dialect.SELDON, pipelines=lambda them=neighbours: them
                 )
-                queries, began_s, cpu_s = _queries(server.url), time.monotonic(), time.process_time()
+                queries, began_s, cpu_s = _queries(url), time.monotonic(), time.process_time()
                 with ThreadPoolExecutor(WORKERS) as pool:
                     read = list(pool.map(lambda each, it=metrics: it.read(each, WINDOW_S), asked))
                 wall_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
@@ -58,7 +59,7 @@ def reading_figures(pipelines: Mapping[str, Pipeline]) -> list[Figure]:
                 figures += [
                     Figure(name, wall_s, "s", load),
                     Figure("the service's CPU time of it", cpu_s, "s", load),
-                    Figure("queries of it", _queries(server.url) - queries, "", load),
+                    Figure("queries of it", _queries(url) - queries, "", load),
                     Figure("of them with a load", 100 * seen / len(asked), "%", load, at_least=100.0),
                 ]
         finally:

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from ipa.adapters.deadline_forecaster import InTime
 from ipa.adapters.files.traces import read_trace
-from ipa.adapters.intime import InTime
 from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
 from ipa.control.engine.state import PeakForecaster
 from ipa.forecast.base import Forecaster, prepare

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 import threading
 import zlib
@@ -17,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
-from ipa.adapters.child_environment import child_environment
+from ipa.adapters.processes import JsonChild
 from ipa.api.ran import packed
 from ipa.control.ports import Clock
 from ipa.model.errors import BusyError, NotFoundError
@@ -98,8 +97,7 @@ class _Entry:
     job: Job
     # Packed, and only until it is sent to its process: a day of rates takes some megabytes.
     spec: bytes
-    process: subprocess.Popen[str] | None = None
-    timer: threading.Timer | None = field(default=None, repr=False)
+    child: JsonChild | None = field(default=None, repr=False)
 
 
 class JobDesk:
@@ -235,10 +233,8 @@ class JobDesk:
             self._queue.remove(entry.job.job_id)
         # What it was made of is of no use any more.
         entry.spec = b""
-        if entry.timer is not None:
-            entry.timer.cancel()
-        if entry.process is not None:
-            entry.process.kill()
+        if entry.child is not None:
+            entry.child.kill()
         self._forget_oldest()
 
     def _work(self) -> None:
@@ -257,39 +253,25 @@ class JobDesk:
                 self._fail(entry, JobFault("internal", "the service failed; its log names the experiment"))
 
     def _run(self, entry: _Entry) -> None:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=child_environment(),
-        )
-        with process:
-            timer = threading.Timer(self._longest_s, self._too_long, (entry,))
-            timer.daemon = True
+        with JsonChild(self._command, limit_s=self._longest_s) as child:
             with self._lock:
-                entry.process, entry.timer = process, timer
+                entry.child = child
                 if entry.job.phase.is_end:
-                    process.kill()
-            timer.start()
+                    child.kill()
             try:
-                self._follow(entry, process)
+                child.send(_sent(entry))
+                for said in child.answers():
+                    self._heard(entry, said)
+            except (OSError, ValueError) as error:
+                LOG.warning("the process of experiment %s answered nonsense: %s", entry.job.job_id, error)
             finally:
-                timer.cancel()
-                process.kill()
-                entry.process = entry.timer = None
-
-    def _follow(self, entry: _Entry, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(_sent(entry) + "\n")
-            process.stdin.flush()
-            for line in process.stdout:
-                self._heard(entry, json.loads(line))
-        except (OSError, ValueError) as error:
-            LOG.warning("the process of experiment %s answered nonsense: %s", entry.job.job_id, error)
-        self._fail(entry, JobFault("internal", "its process ended before it had a result"))
+                entry.child = None
+        if child.is_late:
+            detail = f"it took longer than {self._longest_s:g} s and was stopped"
+            fault = JobFault("deadline", detail, "Ask for less: fewer repeats, minutes or requests.")
+        else:
+            fault = JobFault("internal", "its process ended before it had a result")
+        self._fail(entry, fault)
 
     def _heard(self, entry: _Entry, said: Mapping[str, Any]) -> None:
         report = packed(said["report"]) if "report" in said else None
@@ -302,10 +284,6 @@ class JobDesk:
                 self._end(entry, JobPhase.DONE, percent=100, result=said["result"], report=report)
             else:
                 self._end(entry, JobPhase.FAILED, fault=JobFault(**said["fault"]))
-
-    def _too_long(self, entry: _Entry) -> None:
-        said = f"it took longer than {self._longest_s:g} s and was stopped"
-        self._fail(entry, JobFault("deadline", said, "Ask for less: fewer repeats, minutes or requests."))
 
     def _fail(self, entry: _Entry, fault: JobFault) -> None:
         """Where it has not ended otherwise."""

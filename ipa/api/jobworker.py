@@ -8,21 +8,14 @@ Its answers go to the descriptor that was its standard output; what a library pr
 from __future__ import annotations
 
 import gc
-import json
-import os
-import resource
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from ipa.adapters.files import pipeline_from_mapping
+from ipa.adapters.processes import asked_by_parent, limit_memory
 from ipa.api.jobs import LONGEST_S
 from ipa.api.ran import result_of, run_of, run_over, seed_of, told
 from ipa.control.engine.guards import GuardSettings
@@ -34,11 +27,8 @@ from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
-# Nothing here is as urgent as a tick.
-NICENESS = 10
+# Later than the parent's own limit, so that the parent is the one who says so.
 ORPHAN_S = 5.0
-# How often it is looked how much memory is taken.
-LOOK_S = 0.1
 _PROFILES = TypeAdapter(list[StageProfile])
 
 
@@ -111,51 +101,19 @@ def answer(spec: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -
 
 def main() -> None:
     """Answer the one specification of the standard input; end with the input."""
-    os.nice(NICENESS)
-    # Whoever asked ends it by then, unless it was killed itself: then the system does, whatever this is at.
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S + ORPHAN_S)
-    sink = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    spec = json.loads(sys.stdin.readline())
-    telling = threading.Lock()
+    # The parent ends it by then, unless that was killed itself.
+    spec, tell = asked_by_parent(LONGEST_S + ORPHAN_S)
+    most_mb = spec["memory_mb"]
 
-    def tell(said: Mapping[str, Any]) -> None:
-        with telling:
-            sink.write(json.dumps(said) + "\n")
-            sink.flush()
+    def refuse() -> None:
+        said = (
+            f"it took more than {most_mb:g} MB of memory and was ended: too many requests, or too many wait"
+        )
+        hint = "Ask for less: fewer minutes or times. IPA_EXPERIMENT_MEMORY_MB says how much there is."
+        tell({"fault": {"code": "http.too_large", "detail": said, "hint": hint}})
 
-    for watch in ((_end_with, sys.stdin), (_end_beyond, spec["memory_mb"], tell)):
-        threading.Thread(target=watch[0], args=watch[1:], daemon=True).start()
+    limit_memory(most_mb, refuse)
     answer(spec, tell)
-
-
-def _end_with(source: IO[str]) -> None:
-    """Whoever asked holds it open; once it is gone nobody waits for an answer."""
-    source.read()
-    os._exit(1)
-
-
-def _end_beyond(most_mb: float, tell: Callable[[Mapping[str, Any]], None]) -> None:
-    """Say so and end once more memory was taken. At a limit of the system's, libraries would wait for ever.
-
-    Where all processes of the service have one limit, as in a pod, the kernel would end any of them.
-    """
-    while memory_mb() <= most_mb:
-        time.sleep(LOOK_S)
-    said = f"it took more than {most_mb:g} MB of memory and was ended: too many requests, or too many wait"
-    hint = "Ask for less: fewer minutes or times. IPA_EXPERIMENT_MEMORY_MB says how much there is."
-    tell({"fault": {"code": "http.too_large", "detail": said, "hint": hint}})
-    os._exit(1)
-
-
-def memory_mb() -> float:
-    """The memory that this process has; where the system does not tell that, the most it had so far."""
-    try:
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        # Of Linux it would be the most of whoever started this one, too.
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return resident / 1e6
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ipa.adapters.metrics.figures import stream_figures
 from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store
+from ipa.adapters.ttl_cache import TtlCache
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.live import BesideLive, LiveState, beside_live, live_state
@@ -175,18 +175,11 @@ class StoreCheck:
     """Whether the store can be read, as it was at most CHECKED_S ago: anyone may ask, and often."""
 
     def __init__(self, check: Callable[[], None], clock: Clock) -> None:
-        self._check, self._clock = check, clock
-        self._lock = threading.Lock()
-        self._kept: Check | None = None
-        self._until_s = 0.0
+        self._check = check
+        self._kept: TtlCache[Check] = TtlCache(CHECKED_S, clock.monotonic_s)
 
     def __call__(self) -> Check:
-        # One at a time: those who come meanwhile have the same answer.
-        with self._lock:
-            if self._kept is None or self._clock.monotonic_s() >= self._until_s:
-                self._kept = self._checked()
-                self._until_s = self._clock.monotonic_s() + CHECKED_S
-            return self._kept
+        return self._kept.get("store", self._checked)[0]
 
     def _checked(self) -> Check:
         try:

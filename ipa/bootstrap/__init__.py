@@ -4,7 +4,7 @@ from ipa.bootstrap.app import App, build
 from ipa.bootstrap.identity import check_listening, hosts_of
 from ipa.bootstrap.options import ServeOptions, Simulated
 from ipa.bootstrap.replaying import Replayer
-from ipa.bootstrap.worlds import kube_client
+from ipa.bootstrap.targets import kube_client
 
 __all__ = [
     "App",

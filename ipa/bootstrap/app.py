@@ -25,16 +25,16 @@ from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.opening import open_from
 from ipa.adapters.store.store import Store
 from ipa.adapters.webhook.webhook import Webhook
-from ipa.bootstrap.given import LoopMaker, makers_of, shaped
+from ipa.bootstrap.dynamic_pipelines import LoopMaker, makers_of, shaped
 from ipa.bootstrap.identity import Identities, authenticators_of
-from ipa.bootstrap.leading import leadership_of
+from ipa.bootstrap.leader_election import leadership_of
 from ipa.bootstrap.loops import inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
+from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
-from ipa.bootstrap.roster import Roster
 from ipa.bootstrap.simulated import clock_of
-from ipa.bootstrap.telling import telling, webhook_of
-from ipa.bootstrap.worlds import check_carried, kube_client_of, through_gitops, world_of
+from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
+from ipa.bootstrap.webhooks import telling, webhook_of
 from ipa.control.election import ALONE, Standing
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, World

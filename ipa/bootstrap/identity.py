@@ -10,7 +10,7 @@ from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store.store import Store
-from ipa.bootstrap.worlds import kube_client
+from ipa.bootstrap.targets import kube_client
 from ipa.control.ports import Clock
 from ipa.model.errors import UsageError
 from ipa.settings import Settings, words

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ipa.adapters.files.traces import read_trace
 from ipa.adapters.identity.oidc import issuer_of
-from ipa.bootstrap.leading import election_faults
-from ipa.bootstrap.telling import webhook_faults
-from ipa.bootstrap.worlds import gitops_faults
+from ipa.bootstrap.leader_election import election_faults
+from ipa.bootstrap.targets import gitops_faults
+from ipa.bootstrap.webhooks import webhook_faults
 from ipa.model.errors import ConfigurationError, IpaError, Problem
 from ipa.settings import Settings, words
 

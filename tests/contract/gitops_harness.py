@@ -16,9 +16,9 @@ from ipa.adapters.gitops.folder import Folder
 from ipa.adapters.gitops.repository import Branch, Repository
 from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.edit import Manifest
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.control.ports import Workload
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline

@@ -175,7 +175,7 @@ def reader(server: MetricsServer, request: pytest.FixtureRequest) -> Reader:
     named = [pipeline(name) for name in ("busy", "idle", "nobody", "busy-2", *WILD)]
     placed = [replace(pipeline("twice"), seldon=SeldonTarget("twice", space)) for space in ("here", "there")]
     neighbours = (*named, *placed) if request.param == "together" else ()
-    return partial(PrometheusMetrics, server.url, pipelines=lambda: neighbours, share_s=0.0)
+    return partial(PrometheusMetrics, server.source, pipelines=lambda: neighbours, share_s=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +338,6 @@ def test_stopped_server_is_unreachable_and_leaves_nothing(kind: Any, tmp_path: P
         pytest.skip("needs the prometheus binary, which is not installed")
     server = start_metrics_server([], scrape_interval_s=1.0, folder=tmp_path, prefer=kind)
     server.stop()
-    signals = PrometheusMetrics(server.url).read(pipeline("busy"), 30.0)
+    signals = PrometheusMetrics(server.source).read(pipeline("busy"), 30.0)
     assert isinstance(signals.arrival_rate_rps, Missing)
     assert signals.arrival_rate_rps.reason is MissingReason.UNREACHABLE

@@ -13,9 +13,9 @@ from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.adapters.gitops.repository import Branch, Repository
 from ipa.adapters.gitops.workload import GitOpsWorkload
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.edit import Manifest
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.cli.main import run
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock

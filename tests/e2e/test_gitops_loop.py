@@ -15,9 +15,9 @@ from ipa.adapters.gitops.command import Git
 from ipa.adapters.gitops.repository import Branch, Repository
 from ipa.adapters.gitops.workload import GitOpsWorkload, paths_faults
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.edit import Manifest
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.manifest import render, smallest_configs
-from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.bootstrap import ServeOptions, build
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock, VirtualClock

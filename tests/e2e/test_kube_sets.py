@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ipa.bootstrap.worlds import check_carried
+from ipa.bootstrap.targets import check_carried
 from ipa.control.ports import Deed, PipelineControl, Said, StagePin
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import UsageError

@@ -21,8 +21,8 @@ from ipa.api.jobs import JobDesk
 from ipa.api.live import BesideLive, live_state
 from ipa.api.services import Check, Services
 from ipa.api.streams import Streams
+from ipa.bootstrap.pipeline_registry import Makers, Roster
 from ipa.bootstrap.replaying import Replayer
-from ipa.bootstrap.roster import Makers, Roster
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest

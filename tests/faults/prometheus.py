@@ -18,12 +18,12 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 
 from ipa.adapters.prometheus.dialects import Dialect, queries
-from ipa.adapters.prometheus.scraper import respond
 from ipa.adapters.prometheus.series import SeriesStore
 from ipa.control.ports import Load, Signals
 from ipa.model.observation import LoadHistory, Measured
 from ipa.model.pipeline import Pipeline
 from tests.fakes.kube.server import Listener
+from tests.fakes.promql import respond
 from tests.fakes.world import PIPELINE
 
 Rate = Callable[[float], float]
@@ -268,6 +268,6 @@ class NaiveReader:
 def session_of(metrics: Any) -> requests.Session:
     """The HTTP session of either reader."""
     found: requests.Session = (
-        metrics._prometheus._session if hasattr(metrics, "_prometheus") else metrics._session
+        metrics._http._prometheus._session if hasattr(metrics, "_http") else metrics._session
     )
     return found

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ipa.adapters.deadline_forecaster import MOST_LATE, InTime
 from ipa.adapters.forecasting import last_rung
-from ipa.adapters.intime import MOST_LATE, InTime
 from ipa.forecast.base import Peak, prepare
 from ipa.forecast.boosted import Boosted, BoostedModel
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast

@@ -12,10 +12,11 @@ import pytest
 
 from ipa.adapters.files.document import parse as parse_document
 from ipa.adapters.prometheus.dialects import Dialect, queries
-from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector, parse
+from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 from ipa.report.html import heading, page, paragraph, table
+from tests.fakes.promql import parse
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.table import Case
 

@@ -11,9 +11,9 @@ import httpx
 import psutil
 import pytest
 
-from ipa.adapters.child_environment import child_environment
 from ipa.adapters.local.runner import CALM_S, PipelineRunner
 from ipa.adapters.local.workload import LocalWorkload
+from ipa.adapters.processes import child_environment
 from ipa.adapters.solvers.planner import command_of
 from ipa.adapters.solvers.process import Worker
 from ipa.dataplane.http import LOOPBACK_NAMES, Application

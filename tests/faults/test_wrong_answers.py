@@ -25,10 +25,10 @@ import yaml
 
 from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.adapters.kube.imported import imported
+from ipa.adapters.kube.layouts import manifest_of, render_all
 from ipa.adapters.kube.locate import unsaid_orchestrators
 from ipa.adapters.kube.manifest import read, render, smallest_configs
 from ipa.adapters.kube.predictors import build_mixture_patch, render_mixture
-from ipa.adapters.kube.shapes import manifest_of, render_all
 from ipa.api.bodies import checked_configs, pin_problems
 from ipa.cli.clients.direct import NO_SIGNALS
 from ipa.cli.main import run

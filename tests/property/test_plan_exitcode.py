@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.layouts import manifest_of
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.predictors import build_mixture_patch
-from ipa.adapters.kube.shapes import manifest_of
 from ipa.cli.main import run
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline

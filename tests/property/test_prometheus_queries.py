@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.adapters.prometheus.dialects import Dialect, queries
-from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector, parse
+from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
+from tests.fakes.promql import parse
 
 names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name != "le")
 values = st.dictionaries(names, st.text(max_size=12), max_size=3)

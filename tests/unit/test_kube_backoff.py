@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Gate, Limits, retry_after_s
-from ipa.adapters.kube.door import Door
+from ipa.adapters.kube.throttle import Door
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.clock import SharedClock

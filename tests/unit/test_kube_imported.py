@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.adapters.kube.imported import Imported, imported
+from ipa.adapters.kube.layouts import render_all
 from ipa.adapters.kube.manifest import read, render, smallest_configs
-from ipa.adapters.kube.shapes import render_all
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
 from tests.fakes.kube.store import ApiError
-from tests.unit.test_kube_nest import GRAPHS, SPLIT, a_pipeline
+from tests.unit.test_kube_graph import GRAPHS, SPLIT, a_pipeline
 
 SLA = Sla(1.0)
 Json = dict[str, Any]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.ownership import ANNOTATION, OwningClient, owner_of, release_all
-from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.shapes import manifest_of, render_all
+from ipa.adapters.kube.layouts import manifest_of, render_all
 from ipa.adapters.kube.split import parts_of, render_split
 from ipa.adapters.kube.splitworkload import SplitWorkload
 from ipa.control.loop.clock import VirtualClock

@@ -11,8 +11,8 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.bootstrap import leading
-from ipa.bootstrap.leading import leadership_of
+from ipa.bootstrap import leader_election
+from ipa.bootstrap.leader_election import leadership_of
 from ipa.model.errors import ConfigurationError
 from ipa.settings import Settings
 from tests.fakes.kube import FakeKube
@@ -58,7 +58,7 @@ def test_a_pod_takes_part_by_itself_under_its_name_in_its_namespace(
         return KubeClient.from_kubeconfig(kubeconfig, timeout_s)
 
     (tmp_path / "namespace").write_text("models\n")
-    monkeypatch.setattr(leading, "POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(leader_election, "POD_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setattr(KubeClient, "in_cluster", in_cluster)
     monkeypatch.setattr("socket.gethostname", lambda: "ipa-7d9f-x2x")
     first, second = leadership(target="kubernetes"), leadership(target="kubernetes", install="blue")

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector, parse
-from ipa.adapters.prometheus.scraper import respond
+from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
 from ipa.adapters.prometheus.series import MAX_SAMPLES, Samples, SeriesStore, histogram_quantile
 from ipa.model.errors import InputError, NotFoundError
+from tests.fakes.promql import parse, respond
 
 NOW_S = 10_000.0
 

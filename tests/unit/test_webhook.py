@@ -19,7 +19,7 @@ from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of, signature
 from ipa.adapters.webhook.webhook import Receiver as Told
 from ipa.adapters.webhook.webhook import Webhook
-from ipa.bootstrap.telling import webhook_of
+from ipa.bootstrap.webhooks import webhook_of
 from ipa.control.ports import AlwaysLeading, Deed, PipelineControl, Said
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConfigurationError

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from ipa.adapters.processes import run
 from ipa.model.errors import ConfigurationError, InputError, UnavailableError
 
 # What git says may quote a remote's whole banner.
@@ -45,29 +43,17 @@ class Git:
         command = ["git", "-C", str(self._folder), *OPTIONS, *words]
         env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
         env = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes", **env, **QUIET, **(environment or {})}
+        stdin = None if given is None else given.encode()
         try:
-            process = subprocess.Popen(  # noqa: S603 - no shell; words are ours or checked
-                command,
-                stdin=subprocess.PIPE if given is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=env,
-                # So that what it starts (ssh, helpers) can be ended with it.
-                start_new_session=True,
-            )
+            done = run(command, given=stdin, env=env, limit_s=self._timeout_s)
+        except TimeoutError:
+            raise UnavailableError(f"git {words[0]}: no end within {self._timeout_s:g} s") from None
         except OSError as error:
             raise ConfigurationError(f"git cannot be run: {error.strerror}", hint="Install git.") from error
-        try:
-            out, err = process.communicate(None if given is None else given.encode(), self._timeout_s)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise UnavailableError(f"git {words[0]}: no end within {self._timeout_s:g} s") from None
-        if process.returncode != 0:
-            said = SECRET.sub("//", err.decode("utf-8", "replace"))
+        if done.returncode != 0:
+            said = SECRET.sub("//", done.stderr.decode("utf-8", "replace"))
             raise GitError(said.strip()[:LONGEST_MESSAGE])
         try:
-            return out.decode("utf-8")
+            return done.stdout.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"git {words[0]}: what it prints is not UTF-8: byte {error.start}") from error

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ipa.adapters.kube.layouts import manifest_of
 from ipa.adapters.kube.manifest import canonical
-from ipa.adapters.kube.shapes import manifest_of
 from ipa.control.canonical import digest
 from ipa.control.engine.plan_selection import changes
 from ipa.control.ports import Rollout, RolloutPhase, StageState, Workload, WorkloadState

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from ipa.adapters.identity.few import Few
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
 from ipa.adapters.kube.watchers import places_of
 from ipa.adapters.store.keys import PREFIX
+from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
@@ -26,8 +25,6 @@ KEEP_S = 60.0
 # A review takes some milliseconds. Who asks waits no longer, and only so many do, each with a thread.
 DEADLINE_S = 3.0
 MOST_WAITING = 6
-# Each is some hundred bytes.
-MOST_KEPT = 1024
 # What one has to be allowed with SeldonDeployments for each operation: who may see or change them by
 # kubectl may do so here.
 VERBS: Mapping[Operation, str] = {
@@ -43,34 +40,6 @@ VERBS: Mapping[Operation, str] = {
 }
 # Those that a role may allow with some objects alone.
 BY_NAME = frozenset({"update", "patch", "delete"})
-
-T = TypeVar("T")
-
-
-class _Kept(Generic[T]):
-    """The newest answers by question, each for KEEP_S."""
-
-    def __init__(self, clock: Clock, waiting: Few) -> None:
-        self._clock, self._waiting = clock, waiting
-        self._lock = threading.Lock()
-        self._answers: OrderedDict[Any, tuple[float, T]] = OrderedDict()
-
-    def get(self, question: Any, ask: Callable[[], T], *, within_s: float) -> T:
-        """What `ask` said, now or at most so long ago; 0 for now."""
-        now_s = self._clock.monotonic_s()
-        with self._lock:
-            kept = self._answers.get(question)
-        if kept is not None and within_s > 0.0 and now_s - kept[0] <= within_s:
-            return kept[1]
-        with self._waiting.place():
-            answer = ask()
-        with self._lock:
-            # From when it was asked: it may have changed while the answer was on its way.
-            self._answers[question] = (now_s, answer)
-            self._answers.move_to_end(question)
-            while len(self._answers) > MOST_KEPT:
-                self._answers.popitem(last=False)
-        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +58,9 @@ class KubeIdentities:
     def __init__(self, client: KubeClient, clock: Clock, audience: str = "") -> None:
         self._client, self._audience = client.within(min(client.timeout_s, DEADLINE_S)), audience
         waiting = Few(MOST_WAITING, "the cluster")
-        self._users: _Kept[_User | None] = _Kept(clock, waiting)
-        self._rights: _Kept[bool] = _Kept(clock, waiting)
+        now_s, place = clock.monotonic_s, waiting.place
+        self._users: TtlCache[_User | None] = TtlCache(KEEP_S, now_s, keeps_errors=False, place=place)
+        self._rights: TtlCache[bool] = TtlCache(KEEP_S, now_s, keeps_errors=False, place=place)
 
     def takes(self, token: str) -> bool:
         """What is no key of ours: the cluster knows other forms than we do."""
@@ -104,7 +74,7 @@ class KubeIdentities:
         within_s = 0.0 if fresh else within_s
         # What is kept could be read in a dump of memory; a digest lets nobody in.
         question = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        user = self._users.get(question, lambda: self._review(token), within_s=within_s)
+        user, _ = self._users.get(question, lambda: self._review(token), within_s)
         return _Reviewed(user, self._may, within_s) if user else None
 
     def _review(self, token: str) -> _User | None:
@@ -127,7 +97,7 @@ class KubeIdentities:
 
         def may(name: str) -> bool:
             question = (user, verb, namespace, name)
-            return self._rights.get(question, lambda: self._allowed(*question), within_s=within_s)
+            return self._rights.get(question, lambda: self._allowed(*question), within_s)[0]
 
         return all(may(name) for name in _names(verb, pipeline))
 

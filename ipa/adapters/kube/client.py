@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from ipa.adapters.kube.answers import ExpiredError, Json, object_of
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
 from ipa.adapters.kube.manifest import GROUP, KIND, PLURAL, VERSION
+from ipa.adapters.kube.responses import ExpiredError, Json, object_of
 from ipa.adapters.kube.stream import Stream
 from ipa.adapters.kube.transport import Request, Transport
 from ipa.control.ports import Clock

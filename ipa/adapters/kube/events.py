@@ -8,10 +8,10 @@ import threading
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from ipa.adapters.kube.answers import Json
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.locate import target_of
 from ipa.adapters.kube.manifest import GROUP, KIND, VERSION
+from ipa.adapters.kube.responses import Json
 from ipa.adapters.kube.watchers import objects_of
 from ipa.control.ports import Clock
 from ipa.model.decision import Event

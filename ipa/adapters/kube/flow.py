@@ -1,10 +1,10 @@
-"""A SeldonDeployment's nested graph as stages in their order: `nest.py`, the other way round."""
+"""A SeldonDeployment's nested graph as stages in their order: `graph.py`, the other way round."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ipa.adapters.kube.nest import INSIDE_OUT, SPLIT
+from ipa.adapters.kube.graph import INSIDE_OUT, SPLIT
 from ipa.adapters.kube.variants import Json
 from ipa.model.errors import InputError, Problem
 from ipa.model.pipeline import Edge, Stage, StageKind, Variant

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from ipa.adapters.kube.answers import Json
+from ipa.adapters.kube.responses import Json
 from ipa.control.election import (
     Act,
     Election,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import md5
 
-from ipa.adapters.kube.nest import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
+from ipa.adapters.kube.graph import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
 from ipa.adapters.kube.variants import Json
 from ipa.model.errors import DriftError, InputError, Problem
 from ipa.model.pipeline import Pipeline, SeldonTarget, Stage, StageKind

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ipa.adapters.kube.graph import SPLIT, Nested, nest, split_ratio
 from ipa.adapters.kube.locate import (
     LABEL_PIPELINE,
     Place,
@@ -15,7 +16,6 @@ from ipa.adapters.kube.locate import (
     node_type,
     target_of,
 )
-from ipa.adapters.kube.nest import SPLIT, Nested, nest, split_ratio
 from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, memory_quantity, parse_quantity
 from ipa.adapters.kube.variants import (
     BATCH_SIZE,

@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 
 from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.hands import last_hand
+from ipa.adapters.kube.field_managers import last_hand
 from ipa.adapters.kube.locate import Place, target_of
 from ipa.adapters.kube.manifest import canonical, check_configs
-from ipa.adapters.kube.newest import Newest
+from ipa.adapters.kube.monotonic_reads import Newest
 from ipa.adapters.kube.patch import Operation, build_patch
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.adapters.kube.split import (

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from ipa.adapters.kube.answers import Json
+from ipa.adapters.kube.responses import Json
 from ipa.adapters.kube.transport import Request, Transport
 from ipa.adapters.kube.wire import LONGEST_BODY, Budget, read_part
 from ipa.model.errors import UnavailableError

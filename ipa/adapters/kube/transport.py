@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from ipa.adapters.kube.answers import error_of
 from ipa.adapters.kube.backoff import Limits, http_date, retry_after_s
 from ipa.adapters.kube.credentials import Credentials
-from ipa.adapters.kube.door import Door
+from ipa.adapters.kube.responses import error_of
 from ipa.adapters.kube.skew import Skew
+from ipa.adapters.kube.throttle import Door
 from ipa.adapters.kube.wire import Budget, send, whole_body
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock

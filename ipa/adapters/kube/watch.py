@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ipa.adapters.kube.answers import ExpiredError, Json
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.follow import (
+from ipa.adapters.kube.responses import ExpiredError, Json
+from ipa.adapters.kube.stream import Stream
+from ipa.adapters.kube.watch_state import (
     Following,
     Sight,
     child,
@@ -24,7 +25,6 @@ from ipa.adapters.kube.follow import (
     listed,
     seldondeployment,
 )
-from ipa.adapters.kube.stream import Stream
 from ipa.control.ports import Clock
 from ipa.model.errors import ForbiddenError, IpaError
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ipa.adapters.kube.autoscalers import check_autoscalers
 from ipa.adapters.kube.client import Json, KubeClient
-from ipa.adapters.kube.hands import last_hand, with_hand
+from ipa.adapters.kube.field_managers import last_hand, with_hand
 from ipa.adapters.kube.locate import Place, target_of
 from ipa.adapters.kube.manifest import canonical
-from ipa.adapters.kube.newest import Newest
+from ipa.adapters.kube.monotonic_reads import Newest
 from ipa.adapters.kube.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState

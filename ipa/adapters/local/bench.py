@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from ipa.adapters.local.affinity import CpuMap
-from ipa.adapters.local.processes import Processes
+from ipa.adapters.local.processes import ForkedProcesses
 from ipa.adapters.local.replica import launch, preloads
 from ipa.model.errors import UnavailableError
 from ipa.model.pipeline import Pipeline
@@ -51,7 +51,7 @@ class Bench:
         self._numbers = count(1)
         self._exited: set[int] = set()
         self._exit = threading.Condition()
-        self._processes = Processes(folder, preloads(pipeline), self._on_exit)
+        self._processes = ForkedProcesses(folder, preloads(pipeline), self._on_exit)
 
     def close(self) -> None:
         """End every process."""

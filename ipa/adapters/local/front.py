@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipa.adapters.local.affinity import CpuMap
-from ipa.adapters.local.processes import Processes
+from ipa.adapters.local.processes import ForkedProcesses
 from ipa.adapters.local.replica import HOST, HUNG_AFTER
 from ipa.model.errors import UnavailableError
 
@@ -81,7 +81,7 @@ class Front:
         """Where its output goes; also its name in the CPU map."""
         return self.folder / f"{self.name}.log"
 
-    def start(self, processes: Processes, cpus: CpuMap) -> None:
+    def start(self, processes: ForkedProcesses, cpus: CpuMap) -> None:
         """Start it; UnavailableError if nothing can be started now."""
         token = secrets.token_urlsafe(32)
         fd = self.socket.fileno()
@@ -118,7 +118,7 @@ class FrontKeeper:
     """
 
     def __init__(
-        self, name: str, fronts: Sequence[Front], processes: Callable[[], Processes], cpus: CpuMap
+        self, name: str, fronts: Sequence[Front], processes: Callable[[], ForkedProcesses], cpus: CpuMap
     ) -> None:
         self.fronts = tuple(fronts)
         self.restarts = 0

@@ -1,27 +1,26 @@
-"""Starting and watching processes through a nursery (ipa.dataplane.nursery)."""
+"""Starting and watching processes through a fork server (`ipa.adapters.local.forkserver`)."""
 
 from __future__ import annotations
 
 import json
 import signal
-import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ipa.adapters.child_environment import ONE_THREAD, child_environment
+from ipa.adapters.processes import ONE_THREAD, JsonChild, child_environment
 from ipa.model.errors import UnavailableError
 
-# The nursery imports MLServer and the models' libraries first: seconds, more on a busy machine.
+# The fork server imports MLServer and the models' libraries first: seconds, more on a busy machine.
 START_TIMEOUT_S = 120.0
+# It kills its children at the end of its input, at once.
+END_S = 10.0
 
 
-class Processes:
+class ForkedProcesses:
     """The processes of one pipeline. All end when `close` is called or when this process dies.
 
     `fds` are descriptors that may be passed on to them. They have of this process's environment only what
@@ -42,18 +41,13 @@ class Processes:
         self._orders = count(1)
         self._is_open = True
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "nursery.log").open("ab") as log:
-            self._nursery = subprocess.Popen(
-                [sys.executable, "-m", "ipa.dataplane.nursery", "--preload", *preload],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**child_environment(), **ONE_THREAD},
-                pass_fds=fds,
-                start_new_session=True,
+        self._log = folder / "forkserver.log"
+        command = [sys.executable, "-m", "ipa.adapters.local.forkserver", "--preload", *preload]
+        with self._log.open("ab") as log:
+            self._server = JsonChild(
+                command, stderr=log, env={**child_environment(), **ONE_THREAD}, pass_fds=fds
             )
-        self._log = folder / "nursery.log"
-        self._reader = threading.Thread(target=self._read, name="nursery", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="forkserver", daemon=True)
         self._reader.start()
 
     @property
@@ -71,13 +65,13 @@ class Processes:
         log: Path,
         fds: Sequence[int] = (),
     ) -> int:
-        """The pid of a fork that runs `module.main()`; UnavailableError where the nursery is gone."""
+        """The pid of a fork that runs `module.main()`; UnavailableError if the fork server is gone."""
         return self._order({"module": module, "arguments": [*arguments], "fds": [*fds]}, env, cpus, log)
 
     def start_command(
         self, command: Sequence[str], *, env: Mapping[str, str], cpus: Sequence[int], log: Path
     ) -> int:
-        """The pid of a process that runs the command; UnavailableError where the nursery is gone."""
+        """The pid of a process that runs the command; UnavailableError if the fork server is gone."""
         return self._order({"command": [*command]}, env, cpus, log)
 
     def kill(self, pid: int, number: signal.Signals) -> None:
@@ -87,17 +81,9 @@ class Processes:
 
     def close(self) -> None:
         """End every process."""
-        if self._nursery.stdin:
-            with suppress(BrokenPipeError):
-                self._nursery.stdin.close()
-        try:
-            self._nursery.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._nursery.kill()
-            self._nursery.wait()
+        self._server.finish(END_S)
         self._reader.join()
-        if self._nursery.stdout:
-            self._nursery.stdout.close()
+        self._server.close()
 
     def _order(self, what: dict[str, Any], env: Mapping[str, str], cpus: Sequence[int], log: Path) -> int:
         number = next(self._orders)
@@ -114,15 +100,11 @@ class Processes:
             return self._started.pop(number)
 
     def _write(self, order: dict[str, Any]) -> None:
-        if self._is_open and self._nursery.stdin and not self._nursery.stdin.closed:
-            # Where the nursery is gone, the reader says so.
-            with suppress(BrokenPipeError):
-                self._nursery.stdin.write(json.dumps(order).encode() + b"\n")
-                self._nursery.stdin.flush()
+        if self._is_open:
+            self._server.send(json.dumps(order))
 
     def _read(self) -> None:
-        for line in self._nursery.stdout or ():
-            message = json.loads(line)
+        for message in self._server.answers():
             if "started" in message:
                 with self._changed:
                     self._alive.add(message["pid"])
@@ -130,7 +112,7 @@ class Processes:
                     self._changed.notify_all()
             else:
                 self._forget(message["exited"], message["code"])
-        # The nursery is gone, and with it all its children: they are killed when it ends.
+        # The fork server is gone, and with it all its children: they are killed when it ends.
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
@@ -141,19 +123,3 @@ class Processes:
         with self._changed:
             self._alive.discard(pid)
         self._on_exit(pid, code)
-
-
-_given_ports: set[int] = set()
-_given_lock = threading.Lock()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now and was not handed out before."""
-    with _given_lock:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = int(probe.getsockname()[1])
-            if port not in _given_ports:
-                _given_ports.add(port)
-                return port

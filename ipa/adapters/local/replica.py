@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 
 from ipa.adapters.local.affinity import CpuMap
-from ipa.adapters.local.processes import Processes, free_port
+from ipa.adapters.local.processes import ForkedProcesses
+from ipa.adapters.processes import free_port
 from ipa.model.errors import ConfigurationError, ConflictError
 from ipa.model.pipeline import LocalRun, Pipeline, Variant
 from ipa.model.plan import StageConfig
@@ -117,7 +118,7 @@ def preloads(pipeline: Pipeline) -> list[str]:
 
 
 def launch(
-    processes: Processes,
+    processes: ForkedProcesses,
     cpus: CpuMap,
     folder: Path,
     pipeline: Pipeline,

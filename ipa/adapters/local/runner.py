@@ -17,7 +17,7 @@ import httpx
 
 from ipa.adapters.local.affinity import CoreMeter, CpuMap
 from ipa.adapters.local.front import Front, FrontKeeper
-from ipa.adapters.local.processes import Processes
+from ipa.adapters.local.processes import ForkedProcesses
 from ipa.adapters.local.queue_config import QueueOrder, QueueReport, read_queue, write_queue
 from ipa.adapters.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, preloads
 from ipa.model.errors import ConflictError, UnavailableError
@@ -220,8 +220,8 @@ class PipelineRunner:
         self._processes.close()
         self._processes = self._start_processes()
 
-    def _start_processes(self) -> Processes:
-        return Processes(self._folder, preloads(self.pipeline), self._exited, self._keeper.fds)
+    def _start_processes(self) -> ForkedProcesses:
+        return ForkedProcesses(self._folder, preloads(self.pipeline), self._exited, self._keeper.fds)
 
     def _pass(self) -> None:
         """Move everything one step towards what is wanted."""

@@ -1,4 +1,4 @@
-"""The Metrics port over Prometheus' HTTP API."""
+"""The Metrics port over queries, which Prometheus answers over HTTP or the built-in scraper itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ipa.adapters.prometheus.dialects import (
     stage_value,
 )
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
-from ipa.adapters.prometheus.together import Identity, Span, Together
+from ipa.adapters.prometheus.query_batching import Ask, Identity, Span, Together
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.loop.scheduler import WORKERS
 from ipa.control.ports import Load, Signals, StageSignals
@@ -47,11 +47,14 @@ class PrometheusMetrics:
     Ages are those of the samples by the server's own clock, so neither a lagging scrape nor a clock that
     differs from ours goes unseen; an answer given before (by a cache on the way) is as old as the first time
     it was given. After one query without an answer the others of that reading are not sent.
+
+    `source` answers queries itself, or is the base URL of a Prometheus, of which the `pipelines` share
+    queries.
     """
 
     def __init__(
         self,
-        url: str,
+        source: str | Ask,
         timeout_s: float = 2.0,
         stale_after_s: float = 15.0,
         dialect: Dialect = Dialect.LOCAL,
@@ -67,17 +70,16 @@ class PrometheusMetrics:
         self._monotonic_s = monotonic_s
         # By query: the server's time in its newest answer, and when that was first given.
         self._answered: dict[str, tuple[float, float]] = {}
-        place, session = url.rstrip("/"), CheckedSession(timeout_s)
-        self._prometheus = PrometheusConnect(url=place, session=session, retry=Retry(0), timeout=timeout_s)
-        # In the place of the client's own, which keeps ten connections and makes all others anew each time.
-        session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
-        identity = Identity(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
-        self._together = Together(identity, pipelines, self._fetch, share_s, monotonic_s)
+        if isinstance(source, str):
+            identity = Identity(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
+            self._http = _Http(source, timeout_s)
+            source = Together(identity, pipelines, self._http.fetch, share_s, monotonic_s).ask
+        self._ask = source
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""
         asked = queries(pipeline, self._dialect, self._namespace_label)
-        reading = _Reading(self._together, self._monotonic_s())
+        reading = _Reading(self._ask, self._monotonic_s())
         ages = reading.instant(asked.age)
         repeated_s = self._repeated_s(str(asked.age), reading)
         stage_ages = reading.instant(asked.stage_age)
@@ -106,16 +108,10 @@ class PrometheusMetrics:
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
         """The load over the last `window_s` seconds, by two queries."""
         asked = queries(pipeline, self._dialect, self._namespace_label)
-        reading = _Reading(self._together, self._monotonic_s())
+        reading = _Reading(self._ask, self._monotonic_s())
         ages = reading.instant(asked.age)
         age = self._age(_pick(ages, WHOLE), self._repeated_s(str(asked.age), reading))
         return self._load(reading, asked, age, window_s)
-
-    def _fetch(self, query: Query, span: Span) -> list[Any]:
-        if span is None:
-            return list(self._prometheus.custom_query(str(query)))
-        start, end = (datetime.fromtimestamp(second, UTC) for second in span)
-        return list(self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
 
     def _repeated_s(self, query: str, reading: _Reading) -> float:
         """How long ago the server said what time it is, be it that it has said the same since."""
@@ -145,14 +141,30 @@ class PrometheusMetrics:
         return Measured(LoadHistory(STEP_S, rates, asked.arrivals.window_s, float(end_s)), age.value)
 
 
+class _Http:
+    """A Prometheus over its HTTP API."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        place, session = url.rstrip("/"), CheckedSession(timeout_s)
+        self._prometheus = PrometheusConnect(url=place, session=session, retry=Retry(0), timeout=timeout_s)
+        # In the place of the client's own, which keeps ten connections and makes all others anew each time.
+        session.mount(place, HTTPAdapter(max_retries=Retry(0), pool_maxsize=WORKERS))
+
+    def fetch(self, query: Query, span: Span) -> list[Any]:
+        if span is None:
+            return list(self._prometheus.custom_query(str(query)))
+        start, end = (datetime.fromtimestamp(second, UTC) for second in span)
+        return list(self._prometheus.custom_query_range(str(query), start, end, f"{STEP_S:g}"))
+
+
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "this target has no queue of its own")
 
 
 class _Reading:
     """The queries of one reading; all Missing once the server did not answer one of them."""
 
-    def __init__(self, together: Together, began_s: float) -> None:
-        self._together, self.began_s = together, began_s
+    def __init__(self, source: Ask, began_s: float) -> None:
+        self._source, self.began_s = source, began_s
         self._unreachable: Missing | None = None
         # Of the newest answer: what time it was there, and when it was fetched (monotonic).
         self.server_now_s = self.fetched_s = 0.0
@@ -198,7 +210,7 @@ class _Reading:
         if self._unreachable is not None:
             return self._unreachable
         try:
-            answered = self._together.ask(query, span)
+            answered = self._source(query, span)
         except UnavailableError as error:
             self._unreachable = Missing(MissingReason.UNREACHABLE, error.message)
             return self._unreachable

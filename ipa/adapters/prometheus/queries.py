@@ -1,4 +1,4 @@
-"""Every PromQL text of the project: four shapes, written here and read back by the built-in server.
+"""Every question to a metrics server: four shapes, and their text in PromQL.
 
     Rate      sum by (LABEL) (rate(METRIC{...}[5s]))
     Quantile  histogram_quantile(0.99, sum by (le, LABEL) (rate(METRIC_bucket{...}[15s])))
@@ -107,90 +107,10 @@ class Age:
 
 Query = Rate | Quantile | Gauge | Age
 
-_PER_S = {"ms": 1000, "s": 1}
-_SELECTOR = r"(?P<metric>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^\"}]|\"(?:[^\"\\]|\\.)*\")*)\}"
-_WINDOW = r"\[(?P<window>\d+)(?P<unit>ms|s)\]"
-_LABEL = re.compile(r'(?P<name>[a-zA-Z_][a-zA-Z0-9_]*)(?P<how>=~?)"(?P<value>(?:[^"\\]|\\.)*)"(?:,|$)')
-_NAMES = r"[a-zA-Z_][a-zA-Z0-9_]*(?:, [a-zA-Z_][a-zA-Z0-9_]*)*"
-_BY = rf"(?: by \((?P<by>{_NAMES})\))?"
-_SHAPES = {
-    "rate": re.compile(rf"sum{_BY} \(rate\({_SELECTOR}{_WINDOW}\)\)"),
-    "quantile": re.compile(
-        r"histogram_quantile\((?P<quantile>[0-9.e-]+), "
-        rf"sum by \(le(?:, (?P<by>{_NAMES}))?\) \(rate\({_SELECTOR}{_WINDOW}\)\)\)"
-    ),
-    "gauge": re.compile(rf"sum{_BY} \({_SELECTOR}\)"),
-    "age": re.compile(rf"time\(\) - min{_BY} \(timestamp\({_SELECTOR}\)\)"),
-}
-
-
-def parse(text: str) -> Query | None:
-    """The query of which this is the text; None for any other PromQL."""
-    for shape, pattern in _SHAPES.items():
-        match = pattern.fullmatch(text.strip())
-        if match:
-            return _query(shape, match)
-    return None
-
 
 def duration(seconds: float) -> str:
     """A PromQL duration: whole seconds, or milliseconds where they are not whole."""
     return f"{seconds:.0f}s" if float(seconds).is_integer() else f"{round(seconds * 1000)}ms"
-
-
-def _query(shape: str, match: re.Match[str]) -> Query | None:
-    labels = _labels(match["labels"])
-    if labels is None:
-        return None
-    selector, by = Selector(match["metric"], *labels), _names(match["by"])
-    if shape == "gauge":
-        return Gauge(selector, by)
-    if shape == "age":
-        return Age(selector, by)
-    window_s = int(match["window"]) / _PER_S[match["unit"]]
-    if shape == "rate":
-        return Rate(selector, window_s, by)
-    try:
-        return Quantile(float(match["quantile"]), selector, window_s, by)
-    except ValueError:
-        return None
-
-
-Found = tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, tuple[str, ...]]]
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(text.split(", ")) if text else ()
-
-
-def _labels(text: str) -> Found | None:
-    """The label values of a selector's inside: plain, where said, numbered, among; None for anything else."""
-    labels: dict[str, str] = {}
-    where_said: dict[str, str] = {}
-    numbered: dict[str, str] = {}
-    among: dict[str, tuple[str, ...]] = {}
-    position = 0
-    while position < len(text):
-        match = _LABEL.match(text, position)
-        if match is None:
-            return None
-        name, value = match["name"], _unescape(match["value"])
-        if match["how"] == "=":
-            labels[name] = value
-        elif value.endswith(NUMBER):
-            numbered[name] = _meant(value.removesuffix(NUMBER))
-            if value != _literal(numbered[name]) + NUMBER:
-                return None
-        else:
-            said = tuple(map(_meant, _alternatives(value)))
-            if value != _either(said):
-                return None
-            if said[1:] == ("",):
-                where_said[name] = said[0]
-            else:
-                among[name] = said
-        position = match.end()
-    return labels, where_said, numbered, among
 
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n"}
@@ -200,31 +120,10 @@ def _escape(value: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in value)
 
 
-def _unescape(value: str) -> str:
-    back = {escaped: character for character, escaped in _ESCAPES.items()}
-    return re.sub(r"\\.", lambda match: back.get(match[0], match[0]), value)
-
-
 def _literal(value: str) -> str:
     """The regular expression that matches just that value."""
     # As Go's QuoteMeta does it.
     return re.sub(r"[\\.+*?()|\[\]{}^$]", lambda match: f"\\{match[0]}", value)
-
-
-def _alternatives(pattern: str) -> list[str]:
-    """What is between bars that are none of the values' own."""
-    found = [""]
-    for each in re.findall(r"\\.|.", pattern, re.DOTALL):
-        if each == "|":
-            found.append("")
-        else:
-            found[-1] += each
-    return found
-
-
-def _meant(pattern: str) -> str:
-    """The value of which this is the literal."""
-    return re.sub(r"\\(.)", r"\1", pattern, flags=re.DOTALL)
 
 
 def _either(values: tuple[str, ...]) -> str:

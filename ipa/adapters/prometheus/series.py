@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
 
@@ -99,6 +100,10 @@ def _key(query: Query, labels: Mapping[str, str]) -> Key:
     return tuple(labels.get(name, "") for name in query.by)
 
 
+def _metric(query: Query, key: Key) -> dict[str, str]:
+    return {name: value for name, value in zip(query.by, key, strict=True) if value}
+
+
 class SeriesStore:
     """The series of all targets by metric and labels; safe to fill and to ask from several threads."""
 
@@ -140,6 +145,17 @@ class SeriesStore:
                     return self._gauges(query, at_s)
                 case Age():
                     return self._ages(query, at_s)
+
+    def series(self, query: Query, now_s: float, span: tuple[int, int] | None = None) -> list[dict[str, Any]]:
+        """The answer as Prometheus has it: by labels, the value now or one a second of the span."""
+        if span is None:
+            found = self.answer(query, now_s).items()
+            return [{"metric": _metric(query, key), "value": [now_s, value]} for key, value in found]
+        values: dict[Key, list[tuple[int, float]]] = {}
+        for at_s in range(span[0], span[1] + 1):
+            for key, value in self.answer(query, at_s).items():
+                values.setdefault(key, []).append((at_s, value))
+        return [{"metric": _metric(query, key), "values": each} for key, each in values.items()]
 
     def _select(self, selector: Selector) -> Iterable[tuple[dict[str, str], Samples]]:
         wanted = selector.labels.items()

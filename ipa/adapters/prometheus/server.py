@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +12,10 @@ from typing import Literal, Protocol
 import httpx
 import yaml
 
-from ipa.adapters.child_environment import child_environment
+from ipa.adapters.processes import free_port, start, terminate, with_parent
 from ipa.adapters.prometheus.queries import duration
-from ipa.adapters.prometheus.scraper import BuiltInServer
+from ipa.adapters.prometheus.query_batching import Ask
+from ipa.adapters.prometheus.scraper import Scraper
 from ipa.model.errors import DeadlineError, UnavailableError
 
 Kind = Literal["prometheus", "built-in"]
@@ -27,19 +24,14 @@ Kind = Literal["prometheus", "built-in"]
 READY_S = 30.0
 # Prometheus flushes its head on SIGTERM; the data is thrown away anyway.
 STOP_S = 5.0
-# Becomes the given command, which the kernel ends when the parent's starting thread does.
-_LAUNCH = (
-    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
-    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
-)
 
 
 class MetricsServer(Protocol):
     """A running metrics server on 127.0.0.1."""
 
     @property
-    def url(self) -> str:
-        """Its base URL."""
+    def source(self) -> str | Ask:
+        """The source for `PrometheusMetrics`."""
         ...
 
     @property
@@ -67,7 +59,7 @@ def start_metrics_server(
     """
     binary = shutil.which("prometheus") if prefer == "prometheus" else None
     if binary is None:
-        return _BuiltIn(targets, scrape_interval_s)
+        return Scraper(targets, scrape_interval_s)
     server = _Prometheus(binary, targets, scrape_interval_s, folder)
     try:
         server.wait_ready()
@@ -75,25 +67,6 @@ def start_metrics_server(
         server.stop()
         raise
     return server
-
-
-class _BuiltIn:
-    """The built-in server in threads of this process."""
-
-    kind: Kind = "built-in"
-
-    def __init__(self, targets: Sequence[str], scrape_interval_s: float) -> None:
-        self._server = BuiltInServer(targets, scrape_interval_s)
-
-    @property
-    def url(self) -> str:
-        return self._server.url
-
-    def set_targets(self, targets: Sequence[str]) -> None:
-        self._server.set_targets(targets)
-
-    def stop(self) -> None:
-        self._server.close()
 
 
 class _Prometheus:
@@ -109,7 +82,7 @@ class _Prometheus:
         self.set_targets(targets)
         config = self._folder / "prometheus.yml"
         config.write_text(yaml.safe_dump(self._configuration(scrape_interval_s)))
-        port = _free_port()
+        port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         command = [
             binary,
@@ -119,14 +92,11 @@ class _Prometheus:
             "--storage.tsdb.retention.time=1d",
             "--log.level=warn",
         ]
-        launch = [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
         with self._log_file().open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                launch, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment()
-            )
+            self._process = start(with_parent(command), stdout=log, stderr=log)
 
     @property
-    def url(self) -> str:
+    def source(self) -> str | Ask:
         return self._url
 
     def set_targets(self, targets: Sequence[str]) -> None:
@@ -137,12 +107,7 @@ class _Prometheus:
         part.replace(path)
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        terminate(self._process, STOP_S)
 
     def wait_ready(self) -> None:
         """Return when it answers queries."""
@@ -184,9 +149,3 @@ def _is_ready(client: httpx.Client, url: str) -> bool:
         return client.get(f"{url}/-/ready").is_success
     except httpx.HTTPError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -16,7 +16,7 @@ from copyreg import dispatch_table
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ipa.adapters.solvers.process import Processes, Worker, serve_parent
+from ipa.adapters.solvers.process import Worker, WorkerPool, serve_parent
 from ipa.model.pipeline import Bounds, Objective, Pipeline, SeldonTarget, Stage
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
@@ -52,7 +52,7 @@ class PlannerProcesses:
     """
 
     def __init__(self, command: Callable[[], list[str]] = command_of, grace_s: float = GRACE_S) -> None:
-        self._processes = Processes("the planner", command, grace_s)
+        self._processes = WorkerPool("the planner", command, grace_s)
 
     async def plan(
         self,

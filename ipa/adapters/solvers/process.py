@@ -15,14 +15,13 @@ import pickle
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
-from ipa.adapters.child_environment import ONE_THREAD, child_environment
+from ipa.adapters.processes import ONE_THREAD, child_environment, kill, start, take_output
 from ipa.control.loop.compute_lock import COMPUTING
 from ipa.model.errors import DeadlineError, IpaError, SolverError
 from ipa.optimize.deadline import Deadline
@@ -43,8 +42,8 @@ UNWANTED_S = 1.0
 SOLVER_VARIABLES = ("GRB_", "GUROBI_")
 
 
-class Processes:
-    """Those of one kind; `command` starts one more. `name` is what people are told.
+class WorkerPool:
+    """The workers of one kind; `command` starts one more. `name` is what people are told.
 
     DeadlineError where one had to be killed; SolverError where it died.
     """
@@ -161,9 +160,7 @@ class Worker:
         with theirs:
             # There is a process for each question: threads of the vector library would wait for each other.
             env = {**child_environment(*SOLVER_VARIABLES), **ONE_THREAD}
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                command, stdin=theirs.fileno(), stdout=theirs.fileno(), env=env
-            )
+            self._process = start(command, stdin=theirs.fileno(), stdout=theirs.fileno(), env=env)
         try:
             self._receive(Deadline(START_S))
         except Exception as error:
@@ -209,7 +206,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
+        kill(self._process)
         self._process.wait()
         self._socket.close()
 
@@ -244,8 +241,7 @@ def _unframed(found: bytearray) -> Any:
 def serve_parent(answer: Callable[[Any, Deadline], Any]) -> None:
     """Answer what comes from the parent until it ends."""
     # What a library may print must not come between the answers.
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as sink:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with os.fdopen(take_output(), "wb") as sink:
         serve(answer, sys.stdin.buffer, sink)
 
 

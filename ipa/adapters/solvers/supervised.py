@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
-from ipa.adapters.solvers.process import Processes, serve_parent
+from ipa.adapters.solvers.process import WorkerPool, serve_parent
 from ipa.model.errors import LicenceError
 from ipa.optimize.backends.answer import Solution
 from ipa.optimize.bymilp import Maximise
@@ -61,7 +61,7 @@ class Supervised:
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = command
-        self._processes = Processes(name, lambda: command(name), grace_s)
+        self._processes = WorkerPool(name, lambda: command(name), grace_s)
         self._now_s = now_s
         self._said_s: float | None = None
         self._lock = threading.Lock()

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from ipa.adapters.child_environment import child_environment
+from ipa.adapters.processes import JsonChild, child_environment
 from ipa.adapters.store.retention import PruneReport
 from ipa.adapters.store.store import Store
 from ipa.model.errors import IpaError, UnavailableError
@@ -25,8 +25,8 @@ EVERY_S = 15.0
 LONGEST_S = 3600.0
 # A pass ends after this long, and the next one goes on.
 PASS_S = 60.0
-# How soon the end of the service is heard while a pass is made.
-LOOK_S = 0.2
+# Of a PostgreSQL client.
+DRIVER_VARIABLES = ("PG",)
 COMMAND = (sys.executable, "-m", "ipa.adapters.store.pruneworker")
 
 
@@ -39,6 +39,7 @@ class Housekeeping:
         self._store, self._now, self._leads, self._every_s = store, now, leads, every_s
         self._passed_s: float | None = None
         self._stop = threading.Event()
+        self._child: JsonChild | None = None
         self._thread = threading.Thread(target=self._run, name="store-housekeeping", daemon=True)
 
     def start(self) -> None:
@@ -48,6 +49,8 @@ class Housekeeping:
     def close(self) -> None:
         """End; a pass under way is cut off, which loses nothing."""
         self._stop.set()
+        if self._child is not None:
+            self._child.kill()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -105,29 +108,17 @@ class Housekeeping:
             "retention": asdict(self._store.retention),
             "within_s": PASS_S,
         }
-        with subprocess.Popen(  # noqa: S603 - our own command
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-            # Of a PostgreSQL client.
-            env=child_environment("PG"),
-        ) as process:
-            text: str | None = json.dumps(asked)
-            while True:
-                try:
-                    out, _ = process.communicate(text, timeout=LOOK_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    text = None
-                if self._stop.is_set():
-                    process.kill()
-                    return None
-        if process.returncode:
-            raise UnavailableError(f"the process that prunes the store ended with {process.returncode}")
-        answer: dict[str, Any] = json.loads(out)
+        with JsonChild(COMMAND, stderr=subprocess.DEVNULL, env=child_environment(*DRIVER_VARIABLES)) as child:
+            self._child = child
+            # `close` sets this first, then kills the child that it sees: one of the two comes in time.
+            if self._stop.is_set():
+                return None
+            child.send(json.dumps(asked))
+            answer = next(child.answers(), None)
+            if self._stop.is_set():
+                return None
+            if answer is None:
+                raise UnavailableError(f"the process that prunes the store ended with {child.wait()}")
         if "error" in answer:
             raise UnavailableError(answer["error"])
         return answer

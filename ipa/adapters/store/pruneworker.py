@@ -8,20 +8,15 @@ the service's own process ticks would have less of the interpreter, and the memo
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from dataclasses import asdict
 from typing import Any
 
+from ipa.adapters.processes import asked_by_parent
 from ipa.adapters.store.database import Access, close_engine, open_engine
 from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.retention import Retention
 from ipa.adapters.store.signing import keyring_of
 from ipa.model.errors import IpaError
-
-# Nothing here is as urgent as a tick.
-NICENESS = 10
 
 
 def answered(asked: dict[str, Any]) -> dict[str, Any]:
@@ -45,8 +40,8 @@ def answered(asked: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer one request."""
-    os.nice(NICENESS)
-    sys.stdout.write(json.dumps(answered(json.load(sys.stdin))))
+    question, answer = asked_by_parent()
+    answer(answered(question))
 
 
 if __name__ == "__main__":

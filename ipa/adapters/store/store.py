@@ -12,7 +12,6 @@ from functools import lru_cache
 
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, union, update
 
-from ipa.adapters.shared import Shared
 from ipa.adapters.store import series
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import (
@@ -26,7 +25,7 @@ from ipa.adapters.store.database import (
     snapshot,
     writing,
 )
-from ipa.adapters.store.grouped import Grouped
+from ipa.adapters.store.group_commit import Grouped
 from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.journal import Item, Journal, newest_seq
 from ipa.adapters.store.keeper import Keeper
@@ -48,6 +47,7 @@ from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import file_of
 from ipa.adapters.store.stats import stats_of
 from ipa.adapters.store.verifying import verify
+from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.record import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
@@ -92,7 +92,7 @@ class Store:
         self.given = PipelineRows(engine)
         self.records = Records(engine, now)
         self._decided = Grouped(self._record_all, lambda: COMPUTING.is_wanted)
-        self._said: Shared[Mapping[str, str]] = Shared(LAG_S, monotonic_s)
+        self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)
         # Times that something could not be recorded.
         self.failures = 0
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import typer
 
-from ipa.adapters.kube.shapes import KubeWorkload
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.cli.clients.direct import NO_SIGNALS, RequestedConfigs
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT, Phase, begin, sent

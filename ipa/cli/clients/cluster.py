@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.ownership import OwningClient, release_all
-from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.store import Access, Store, open_from
 from ipa.api.acting import rollback_target
 from ipa.api.paging import page_of

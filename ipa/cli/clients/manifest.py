@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa.adapters.gitops.folder import read_text, replace_text
-from ipa.adapters.kube.shapes import manifest_of
+from ipa.adapters.kube.layouts import manifest_of
 from ipa.api.views import DecisionPage
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
 from ipa.control.audit.record import Head, Verified

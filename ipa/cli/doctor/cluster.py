@@ -6,15 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ipa.adapters.kube.asking import (
-    is_allowed,
-    refusal_of_webhook,
-    served_versions,
-    server_version,
-    serves_seldondeployments,
-    user_name,
-)
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.locate import (
     ENDLESS_WRITES,
     orchestrator_remedy,
@@ -23,10 +16,17 @@ from ipa.adapters.kube.locate import (
 )
 from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
 from ipa.adapters.kube.ownership import OwningClient
+from ipa.adapters.kube.preflight import (
+    is_allowed,
+    refusal_of_webhook,
+    served_versions,
+    server_version,
+    serves_seldondeployments,
+    user_name,
+)
 from ipa.adapters.kube.rights import ACTOR, BY_NAME, ELECTOR, OBSERVER, REVIEWER, Right, Role
-from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.kube.watchers import places_of
-from ipa.bootstrap.leading import elects
+from ipa.bootstrap.leader_election import elects
 from ipa.cli.doctor.base import Check, Finding, State, fail, failed, ok, warn
 from ipa.cli.doctor.metrics import skew_finding
 from ipa.model.errors import DriftError, ForbiddenError, IpaError, NotFoundError, UnavailableError

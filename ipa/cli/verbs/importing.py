@@ -83,7 +83,7 @@ def import_(
 def _of_file(path: Path, name: str | None, namespace: str | None) -> dict[str, Any]:
     """The SeldonDeployment in the file. InputError, NotFoundError."""
     from ipa.adapters.files.reading import read_utf8
-    from ipa.adapters.kube.edit import seldondeployments
+    from ipa.adapters.kube.manifest_edit import seldondeployments
 
     text = read_utf8(path)
     found = [one for one in seldondeployments(text, str(path)) if _is_wanted(one, name, namespace)]

@@ -40,8 +40,8 @@ def register(app: typer.Typer) -> None:
         """
         import yaml
 
+        from ipa.adapters.kube.layouts import render_all
         from ipa.adapters.kube.manifest import smallest_configs
-        from ipa.adapters.kube.shapes import render_all
 
         if rate is not None and plan is not None:
             raise UsageError("--rate and --plan cannot both be given")

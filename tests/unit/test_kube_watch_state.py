@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.follow import (
+from ipa.adapters.kube.watch_state import (
     Following,
     Seen,
     child,

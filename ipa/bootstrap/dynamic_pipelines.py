@@ -11,12 +11,12 @@ from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.store.store import Store
-from ipa.bootstrap.leading import own_world
+from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.loops import Chosen, inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
-from ipa.bootstrap.roster import Makers, Profiles
+from ipa.bootstrap.pipeline_registry import Makers, Profiles
 from ipa.bootstrap.simulated import clock_of
-from ipa.bootstrap.worlds import check_carried
+from ipa.bootstrap.targets import check_carried
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, Hook, World
 from ipa.model.errors import NotFoundError

@@ -14,13 +14,14 @@ from ipa.adapters.gitops.repository import Branch, Repository
 from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests, paths_faults
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.ownership import OwningClient
-from ipa.adapters.kube.shapes import KubeWorkload
 from ipa.adapters.kube.split import is_split
 from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.local.workload import LocalWorkload
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
+from ipa.adapters.prometheus.query_batching import Ask
 from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.adapters.prometheus.shaped import ShapedMetrics
 from ipa.bootstrap.options import ServeOptions
@@ -63,7 +64,7 @@ def world_of(
         )
         resources.callback(server.stop)
         registry.register(LocalCosts(local, tuple(pipelines)))
-        workload, metrics = local, _prometheus(settings, server.url, pipelines.values, Dialect.LOCAL)
+        workload, metrics = local, _prometheus(settings, server.source, pipelines.values, Dialect.LOCAL)
         endpoints = {name: local.endpoint(name) for name in pipelines}
     elif settings.target == "simulated":
         starts = {
@@ -131,10 +132,10 @@ def gitops_faults(settings: Settings) -> Iterator[str]:
 
 
 def _prometheus(
-    settings: Settings, url: str, pipelines: Callable[[], Collection[Pipeline]], dialect: Dialect
+    settings: Settings, source: str | Ask, pipelines: Callable[[], Collection[Pipeline]], dialect: Dialect
 ) -> PrometheusMetrics:
     return PrometheusMetrics(
-        url,
+        source,
         settings.prometheus_timeout_s,
         settings.stale_after_s,
         dialect,

@@ -14,7 +14,7 @@ from typing import Any
 
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate, Selector
 from ipa.adapters.prometheus.series import histogram_quantile
-from ipa.adapters.shared import Shared
+from ipa.adapters.ttl_cache import TtlCache
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline
 
@@ -49,6 +49,10 @@ class Answered:
     at_s: float
 
 
+# Answers one query. Errors: UnavailableError without an answer, InputError for one that cannot be used.
+Ask = Callable[[Query, Span], Answered]
+
+
 class Together:
     """Answers queries of one pipeline from what was asked of it and its neighbours less than `life_s` ago.
 
@@ -66,7 +70,7 @@ class Together:
     ) -> None:
         self._identity, self._pipelines = identity, pipelines
         self._fetch, self._monotonic_s = fetch, monotonic_s
-        self._shared: Shared[dict[str, list[_Row]]] = Shared(life_s, monotonic_s)
+        self._shared: TtlCache[dict[str, list[_Row]]] = TtlCache(life_s, monotonic_s)
         # The groups of those pipelines, by what each is called.
         self._grouped: tuple[tuple[Pipeline, ...], dict[str, tuple[str, ...]]] = ((), {})
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.edit import Manifest
+from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.adapters.kube.predictors import render_mixture
 from ipa.adapters.kube.split import changed_config, config_of, is_split, merged, parts_of, render_split
 from ipa.adapters.kube.splitworkload import SplitWorkload

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ipa.adapters.kube.graph import Nested, nest
 from ipa.adapters.kube.manifest import read, render, smallest_configs
-from ipa.adapters.kube.nest import Nested, nest
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import (
     Bounds,

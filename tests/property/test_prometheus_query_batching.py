@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
-from ipa.adapters.prometheus.scraper import respond
+from ipa.adapters.prometheus.query_batching import Identity, Span, Together
 from ipa.adapters.prometheus.series import SeriesStore
-from ipa.adapters.prometheus.together import Identity, Span, Together
 from ipa.model.pipeline import Pipeline, Sla
+from tests.fakes.promql import respond
 
 NOW_S = 1_000.0
 NAMES = ("a", "a-2", "b", "a|b", "")
@@ -85,3 +85,17 @@ def test_everybody_is_told_what_they_would_be_alone(given_samples: list[tuple[di
             for span in (None, (int(NOW_S) - 4, int(NOW_S))):
                 alone = fetch(query, span)
                 assert plain(together.ask(query, span).result) == plain(alone), str(query)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(samples)
+def test_the_built_in_server_answers_as_prometheus_does(
+    given_samples: list[tuple[dict[str, str], int]],
+) -> None:
+    store = SeriesStore()
+    for second in range(12):
+        scraped = [("m", labels, float(count * second)) for labels, count in given_samples]
+        store.add("target", NOW_S - 11 + second, scraped)
+    for query in queries(PIPELINES[0].name):
+        for span in (None, (int(NOW_S) - 4, int(NOW_S))):
+            assert plain(store.series(query, NOW_S, span)) == plain(answered(store, query, span))

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.prometheus.queries import Rate, parse
-from ipa.adapters.prometheus.together import GROUP
+from ipa.adapters.prometheus.queries import Rate
+from ipa.adapters.prometheus.query_batching import GROUP
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason
+from tests.fakes.promql import parse
 from tests.unit.test_prometheus_client import NOW_S, PIPELINE, Answer, Scripted, success
 
 PIPELINES = tuple(replace(PIPELINE, name=f"p{number:03}") for number in range(2 * GROUP))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipa.adapters.kube.answers import Json
+from ipa.adapters.kube.responses import Json
 from ipa.model.errors import UnavailableError
 
 

@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from ipa.adapters.store import grouped
-from ipa.adapters.store.grouped import Grouped
+from ipa.adapters.store import group_commit
+from ipa.adapters.store.group_commit import Grouped
 
 WAIT_S = 60.0
 
@@ -86,7 +86,7 @@ def test_an_error_of_one_that_came_alone_is_its_own() -> None:
 
 
 def test_only_so_many_are_written_together(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouped, "MOST_TOGETHER", 4)
+    monkeypatch.setattr(group_commit, "MOST_TOGETHER", 4)
     disk = Disk()
     for each in disk.crowd(pool, [f"{number}" for number in range(10)]):
         each.result(WAIT_S)
@@ -97,7 +97,7 @@ def test_only_so_many_are_written_together(pool: ThreadPoolExecutor, monkeypatch
 def test_who_comes_while_others_are_about_to_waits_a_moment_for_them(
     pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouped, "LINGER_S", WAIT_S)
+    monkeypatch.setattr(group_commit, "LINGER_S", WAIT_S)
     disk, about_to = Disk(), True
     disk.go_on.set()
     disk.writes = Grouped(disk._write, lambda: about_to)
@@ -114,7 +114,7 @@ def test_who_comes_while_others_are_about_to_waits_a_moment_for_them(
 
 
 def test_nobody_waits_longer_than_a_moment_for_who_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouped, "LINGER_S", 0.0)
+    monkeypatch.setattr(group_commit, "LINGER_S", 0.0)
     disk = Disk()
     disk.go_on.set()
     disk.writes = Grouped(disk._write, lambda: True)

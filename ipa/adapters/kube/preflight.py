@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ipa.adapters.kube.answers import Json
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import GROUP, KIND, PLURAL, VERSION
+from ipa.adapters.kube.responses import Json
 from ipa.adapters.kube.rights import Right
 from ipa.adapters.kube.transport import Request
 from ipa.model.errors import InputError, NotFoundError, UnavailableError

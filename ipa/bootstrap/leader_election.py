@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
-from ipa.bootstrap.worlds import kube_client
+from ipa.bootstrap.targets import kube_client
 from ipa.control.election import Times
 from ipa.control.loop.control_loop import World
 from ipa.model.errors import ConfigurationError, Problem

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.hands import last_hand
+from ipa.adapters.kube.field_managers import last_hand
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ipa.adapters.kube.answers import Json
 from ipa.adapters.kube.backoff import Backoff
 from ipa.adapters.kube.manifest import KIND
+from ipa.adapters.kube.responses import Json
 from ipa.model.errors import UnavailableError
 
 BACKOFF = Backoff(first_s=1.0, longest_s=30.0)

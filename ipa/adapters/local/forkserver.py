@@ -1,9 +1,9 @@
-"""The nursery: a process that has imported everything and forks model servers, queues and routers off itself.
+"""The fork server: forks model servers, queues and routers off one process that has imported all.
 
 An MLServer takes seconds of CPU to import, which on a small machine slows those that serve. A fork of this
 process has it all at once and shares its memory: it serves in a fraction of a second.
 
-    python -m ipa.dataplane.nursery --preload mlserver.cli.main pipelines.digits.runtime ...
+    python -m ipa.adapters.local.forkserver --preload mlserver.cli.main pipelines.digits.runtime ...
 
 Orders come as JSON lines on standard input, answers and exits go as JSON lines to standard output:
 
@@ -22,7 +22,6 @@ When standard input ends, as it does when the parent dies in whatever way, every
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import importlib
 import json
@@ -36,10 +35,10 @@ from typing import Any, NoReturn
 
 from setproctitle import setproctitle
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+from ipa.adapters.processes import end_with_parent, take_output
 
 
-class Nursery:
+class ForkServer:
     """Forks children and reports their exits."""
 
     def __init__(self, orders: int, answers: int) -> None:
@@ -47,7 +46,6 @@ class Nursery:
         self._answers = answers
         self._children: set[int] = set()
         self._buffer = b""
-        self._libc = ctypes.CDLL(None, use_errno=True)
 
     def run(self) -> None:
         """Serve orders until there can be no more; then kill every child."""
@@ -123,11 +121,8 @@ class Nursery:
             os._exit(code)
 
     def _leave_parent(self, order: dict[str, Any]) -> None:
-        parent = os.getppid()
         os.setpgid(0, 0)
-        self._libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        end_with_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -147,18 +142,17 @@ class Nursery:
 
 def main() -> None:
     """Import what is to be shared, then serve orders."""
-    parser = argparse.ArgumentParser(prog="python -m ipa.dataplane.nursery")
+    parser = argparse.ArgumentParser(prog="python -m ipa.adapters.local.forkserver")
     parser.add_argument("--preload", nargs="*", default=[], metavar="MODULE")
     # Of its own, so that what an import or a child prints is not taken for an answer.
-    answers = os.dup(1)
-    os.dup2(2, 1)
+    answers = take_output()
     for module in parser.parse_args().preload:
         importlib.import_module(module)
     # Without what it preloads: whoever looks for a model server by name must not find all of them here.
-    setproctitle("ipa.dataplane.nursery")
+    setproctitle("ipa.adapters.local.forkserver")
     # Objects that the collector does not touch stay shared between the children.
     gc.freeze()
-    Nursery(0, answers).run()
+    ForkServer(0, answers).run()
 
 
 if __name__ == "__main__":

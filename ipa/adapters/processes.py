@@ -1,0 +1,304 @@
+"""Child processes: how they are started, asked, limited and ended.
+
+A child leads a process group of its own and is ended with all that it has started. It has the variables that
+`child_environment` passes: the service's own environment has tokens, kubeconfigs and cloud credentials, a
+model server runs other people's code, and each process shows its environment to all that runs as its user.
+
+The second half is for children that are this package: they answer on a descriptor that nothing is printed
+to, end with their parent, and keep to limits of time and memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+PASSED = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TEMP", "TMP", "TZ", "LANG", "LANGUAGE"),
+        # Where programs and libraries are found, and keep what they unpack.
+        *(
+            "VIRTUAL_ENV",
+            "LD_LIBRARY_PATH",
+            "XDG_CACHE_HOME",
+            "XDG_RUNTIME_DIR",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+        ),
+        # Of the devices of this machine.
+        *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    }
+)
+# Python's own settings, locales, and how many threads libraries start.
+PASSED_PREFIXES = ("PYTHON", "LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "NUMEXPR_", "NUMBA_", "VECLIB_")
+# Model libraries start one thread a core at import, before the cores of a process are known.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# The kernel ends the child when the thread that started it ends. <linux/prctl.h>
+PR_SET_PDEATHSIG = 1
+# Becomes the given command, which ends with its parent. Without site-packages it starts in 20 ms.
+_LAUNCH = (
+    f"import ctypes, os, signal, sys; ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL); "
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1); os.execv(sys.argv[2], sys.argv[2:])"
+)
+# Nothing that a worker does is as urgent as a tick.
+NICENESS = 10
+# A worker reads its memory this often; a fast one takes some 100 MB in that time.
+MEMORY_EVERY_S = 0.1
+
+Stream = int | IO[Any] | None
+Answer = Callable[[Mapping[str, Any]], None]
+
+
+def child_environment(*prefixes: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables of this process that a child may have; `prefixes` names more of them."""
+    passed = (*PASSED_PREFIXES, *prefixes)
+    return {name: value for name, value in environ.items() if name in PASSED or name.startswith(passed)}
+
+
+def start(
+    command: Sequence[str],
+    *,
+    stdin: Stream = subprocess.DEVNULL,
+    stdout: Stream = subprocess.DEVNULL,
+    stderr: Stream = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start the command in a process group of its own; `env` is `child_environment()` by default.
+
+    Errors: OSError if the command cannot be run.
+    """
+    return subprocess.Popen(  # noqa: S603 - no shell; our own commands, their words ours or checked
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=child_environment() if env is None else env,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and all that it has started, unless it has ended and was waited for."""
+    # Once it was waited for, its number may be another's. macOS refuses to signal a group of the dead.
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def terminate(process: subprocess.Popen[bytes], within_s: float) -> None:
+    """Ask the process to end, and kill its group if it has not ended within the time."""
+    process.terminate()
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        process.wait()
+
+
+def run(
+    command: Sequence[str], *, given: bytes | None, env: Mapping[str, str], limit_s: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command to its end, `given` on its input.
+
+    Errors: TimeoutError if it has not ended within the limit, and is killed; OSError if it cannot be run.
+    """
+    stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
+    with start(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        try:
+            out, err = process.communicate(given, limit_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        finally:
+            kill(process)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def with_parent(command: Sequence[str]) -> list[str]:
+    """The command as one that the kernel ends when the thread that starts it ends (on Linux)."""
+    return [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *command]
+
+
+class JsonChild:
+    """A child that is sent and answers objects of JSON, one a line.
+
+    `limit_s` after its start it is killed. A context manager: the child and its group end with it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        stderr: Stream = None,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        limit_s: float | None = None,
+    ) -> None:
+        pipe = subprocess.PIPE
+        self._process = start(command, stdin=pipe, stdout=pipe, stderr=stderr, env=env, pass_fds=pass_fds)
+        self._is_late = False
+        self._timer: threading.Timer | None = None
+        if limit_s is not None:
+            self._timer = threading.Timer(limit_s, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    @property
+    def is_late(self) -> bool:
+        """True if it was killed because its time was up."""
+        return self._is_late
+
+    def send(self, line: str) -> None:
+        """Send one line of JSON, from one thread at a time; nothing happens if the child has ended."""
+        stdin = self._process.stdin
+        if stdin and not stdin.closed:
+            with suppress(BrokenPipeError):
+                stdin.write(line.encode() + b"\n")
+                stdin.flush()
+
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """Its answers until its output ends. Errors: ValueError for a line that is not JSON."""
+        for line in self._process.stdout or ():
+            yield json.loads(line)
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """Kill it with its group; its answers end. Any thread may do so."""
+        kill(self._process)
+
+    def finish(self, within_s: float) -> None:
+        """Close its input and wait for its end; kill it if it has not ended within the time."""
+        self._close(self._process.stdin)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(within_s)
+        self.kill()
+
+    def close(self) -> None:
+        """End it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.kill()
+        self._process.wait()
+        self._close(self._process.stdin)
+        self._close(self._process.stdout)
+
+    def _expire(self) -> None:
+        self._is_late = True
+        self.kill()
+
+    @staticmethod
+    def _close(pipe: IO[bytes] | None) -> None:
+        if pipe:
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_given_ports: set[int] = set()
+_given_lock = threading.Lock()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free now and was not handed out before."""
+    with _given_lock:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port
+
+
+def take_output() -> int:
+    """In a child: a descriptor of its standard output. From now on prints go to the standard error."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    return answers
+
+
+def end_with_parent() -> None:
+    """In a fork: have the kernel kill it when `os.getppid()` ends (on Linux)."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def asked_by_parent(limit_s: float | None = None) -> tuple[dict[str, Any], Answer]:
+    """In a child: the one question of its `JsonChild`, and a function that sends an answer.
+
+    The process runs at low priority. It ends when its input does, as when the parent dies, and after
+    `limit_s`, whatever it does.
+    """
+    os.nice(NICENESS)
+    if limit_s is not None:
+        signal.setitimer(signal.ITIMER_REAL, limit_s)
+    sink = os.fdopen(take_output(), "w", encoding="utf-8")
+    question = json.loads(sys.stdin.readline())
+    sending = threading.Lock()
+
+    def answer(message: Mapping[str, Any]) -> None:
+        with sending:
+            sink.write(json.dumps(message) + "\n")
+            sink.flush()
+
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    return question, answer
+
+
+def _end_with_input() -> None:
+    # Not by `sys.stdin`, whose lock would be held when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def limit_memory(most_mb: float, on_exceeded: Callable[[], None]) -> None:
+    """In a child: call `on_exceeded` and end the process once it has more memory.
+
+    At a limit of the system's, libraries would wait for ever; and if all processes of the service have one
+    limit, as in a pod, the kernel would end any of them.
+    """
+
+    def watch() -> None:
+        while memory_mb() <= most_mb:
+            time.sleep(MEMORY_EVERY_S)
+        on_exceeded()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def memory_mb() -> float:
+    """The resident memory of this process; if the system does not tell that, the most it had so far."""
+    try:
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        # On Linux it would include the most of its parent.
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident / 1e6

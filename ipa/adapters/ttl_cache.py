@@ -1,0 +1,96 @@
+"""Answers that are fetched once for all who ask, and are kept for a moment."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar, cast
+
+from ipa.model.errors import IpaError
+
+T = TypeVar("T")
+# Bounds keys that nobody asks for again, such as tokens; an entry is some hundred bytes.
+MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[T]):
+    """How a fetch that began at `at_s` ended."""
+
+    at_s: float
+    answer: T | None = None
+    error: IpaError | None = None
+
+    def told(self) -> tuple[T, float]:
+        if self.error is not None:
+            # Raised in several threads, one would add to the other's traceback.
+            raise copy(self.error)
+        return cast(T, self.answer), self.at_s
+
+
+@dataclass
+class _Slot(Generic[T]):
+    fetching: threading.Lock = field(default_factory=threading.Lock)
+    # Of the last fetch, for those who waited for it, and the one that later callers have.
+    newest: _Outcome[T] | None = None
+    kept: _Outcome[T] | None = None
+
+
+class TtlCache(Generic[T]):
+    """The newest answers by key, each for `life_s` or until `forget`. Thread-safe, with single flight.
+
+    Callers that ask while another fetches wait for that, and have its answer or its error. Later callers have
+    the error, too, if `keeps_errors`. `place` is held while a caller fetches or waits.
+    """
+
+    def __init__(
+        self,
+        life_s: float,
+        monotonic_s: Callable[[], float],
+        *,
+        keeps_errors: bool = True,
+        place: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._life_s, self._monotonic_s = life_s, monotonic_s
+        self._keeps_errors, self._place = keeps_errors, place
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[Hashable, _Slot[T]] = OrderedDict()
+
+    def forget(self, key: Hashable) -> None:
+        """Have the answer fetched again, even if a fetch is under way."""
+        with self._lock:
+            self._slots.pop(key, None)
+
+    def get(self, key: Hashable, fetch: Callable[[], T], within_s: float | None = None) -> tuple[T, float]:
+        """The answer, and when its fetch began (monotonic); errors of `fetch` are raised.
+
+        `within_s` takes the place of `life_s`; at 0 the caller fetches, whatever others do.
+        """
+        life_s = self._life_s if within_s is None else within_s
+        with self._lock:
+            slot = self._slots.setdefault(key, _Slot())
+            self._slots.move_to_end(key)
+            while len(self._slots) > MOST:
+                self._slots.popitem(last=False)
+            seen, kept = slot.newest, slot.kept
+        if kept is not None and self._monotonic_s() - kept.at_s < life_s:
+            return kept.told()
+        with self._place(), slot.fetching if life_s > 0.0 else nullcontext():
+            # Another one, if somebody fetched it while this caller waited.
+            outcome = slot.newest
+            if outcome is None or outcome is seen or life_s <= 0.0:
+                outcome = slot.newest = self._fetched(fetch)
+                if outcome.error is None or self._keeps_errors:
+                    slot.kept = outcome
+            return outcome.told()
+
+    def _fetched(self, fetch: Callable[[], T]) -> _Outcome[T]:
+        at_s = self._monotonic_s()
+        try:
+            return _Outcome(at_s, fetch())
+        except IpaError as error:
+            return _Outcome(at_s, error=error)

@@ -1,0 +1,64 @@
+"""Child processes: limits of time, and what a child started ends with it."""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+
+import psutil
+import pytest
+
+from ipa.adapters.processes import JsonChild, child_environment, run, start, terminate, with_parent
+
+# Starts a grandchild that holds the pipes open, says its number, and waits for it.
+FAMILY = (
+    "import subprocess, sys; each = subprocess.Popen(['sleep', '600']); "
+    "print(each.pid, flush=True); each.wait()"
+)
+# More than the children take to start, far less than they would run.
+WAIT_S = 30.0
+
+
+def test_a_command_that_is_late_ends_with_what_it_started() -> None:
+    began_s = monotonic()
+    with pytest.raises(TimeoutError):
+        run([sys.executable, "-c", FAMILY], given=None, env=child_environment(), limit_s=1.0)
+    assert monotonic() - began_s < WAIT_S
+
+
+def test_a_command_is_given_its_input_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    done = run(["cat"], given=b"words", env=child_environment(), limit_s=WAIT_S)
+    assert (done.returncode, done.stdout) == (0, b"words")
+    assert b"canary" not in run(["env"], given=None, env=child_environment(), limit_s=WAIT_S).stdout
+
+
+def test_a_child_that_is_late_is_killed_with_its_group() -> None:
+    with JsonChild([sys.executable, "-c", FAMILY], limit_s=1.0) as child:
+        (grandchild,) = child.answers()
+        assert child.is_late
+    gone, _ = psutil.wait_procs([psutil.Process(grandchild)] if psutil.pid_exists(grandchild) else [], WAIT_S)
+    assert not psutil.pid_exists(grandchild) or gone
+
+
+def test_a_child_answers_until_its_input_ends() -> None:
+    with JsonChild(["cat"]) as child:
+        child.send('{"order": 1}')
+        answers = child.answers()
+        assert next(answers) == {"order": 1}
+        child.finish(WAIT_S)
+        child.send('{"order": 2}')
+        assert [*answers] == []
+        assert (child.wait(), child.is_late) == (0, False)
+
+
+def test_a_process_that_ignores_its_end_is_killed() -> None:
+    stubborn = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+    )
+    process = start(with_parent([sys.executable, "-c", stubborn]), stdout=-1)
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == b"1\n"
+        terminate(process, 0.1)
+    assert process.returncode == -9
