@@ -20,8 +20,8 @@ from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.truth import Truth
 from ipa.simulate.world import SimWorld
 
 GOAL_RATIO = 0.10

@@ -14,9 +14,9 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.paced import PacedClock, PacedWorlds
-from ipa.simulate.truth import Truth
+from ipa.simulate.realtime import PacedClock, PacedWorlds
 from ipa.simulate.world import SimWorld
 
 

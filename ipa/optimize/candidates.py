@@ -10,7 +10,7 @@ import numpy as np
 from ipa.model.pipeline import AccuracyRule
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
 from ipa.optimize.columns import ROWS, Array, Index
-from ipa.optimize.levels import Level
+from ipa.optimize.item_counts import Level
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
 

@@ -11,9 +11,9 @@ from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination, in_words
 from ipa.optimize.alternatives import alternatives_of, ranked_variants
+from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Alternative, Binding, Explanation, Outcome, Remedy, listed, outcome_of
-from ipa.optimize.flips import PRECISION, flips_of
 from ipa.optimize.kbest import plans_of
 from ipa.optimize.limits import NAMES, binding_of, limits_of, prices_of
 from ipa.optimize.options import full_program

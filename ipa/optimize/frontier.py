@@ -9,15 +9,15 @@ import numpy as np
 from ipa.model.pipeline import Goal
 from ipa.model.plan import StageConfig
 from ipa.optimize.accuracy import accuracy_term, variant_terms
-from ipa.optimize.backends.exact import Search
+from ipa.optimize.backends.label_setting import Search
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.goals import ORDERS
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans, worth
 from ipa.optimize.problem import Problem
 from ipa.optimize.program import Program, Totals, Weights, evaluate
-from ipa.optimize.reduce import reduce_program
 
 # Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
 DIGITS = 9

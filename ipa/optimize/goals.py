@@ -8,8 +8,8 @@ from dataclasses import replace
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Termination
 from ipa.optimize.backends.answer import EQUAL, Answer
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.program import Program, Totals, Weights, evaluate
-from ipa.optimize.reduce import reduce_program
 
 ACCURACY, CORES, BATCHES = Weights(1.0, 0.0, 0.0), Weights(0.0, 1.0, 0.0), Weights(0.0, 0.0, 1.0)
 

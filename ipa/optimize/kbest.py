@@ -19,16 +19,16 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.answer import EQUAL, Answer
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance_filter import without_hopeless
 from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import Problem
 from ipa.optimize.program import Options, Program, evaluate
-from ipa.optimize.reduce import without_hopeless
 from ipa.optimize.verify import verify
 
 # Equally good plans are put in the fixed order in groups of at most so many.
@@ -163,7 +163,7 @@ class _Partition:
                 for stage, kept in zip(self._program.stages, allowed, strict=True)
             ),
         )
-        reduced, found = reach(program, self._goal, lambda given: exact.solve(given, self._deadline))
+        reduced, found = reach(program, self._goal, lambda given: label_setting.solve(given, self._deadline))
         if (
             found.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND)
             or self._deadline.passed

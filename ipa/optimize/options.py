@@ -13,10 +13,10 @@ from ipa.model.rolling import Rolling
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.candidates import Block, Candidates, candidates_of
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.levels import Level, levels_of
+from ipa.optimize.dominance_filter import reduce_program
+from ipa.optimize.item_counts import Level, levels_of
 from ipa.optimize.problem import Problem, StageProblem
 from ipa.optimize.program import NUMBERS, PLACE, Options, Program, Weights, options_of, value_of
-from ipa.optimize.reduce import reduce_program
 from ipa.optimize.timing import option_times
 
 TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)

@@ -11,13 +11,13 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Termination
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.options import full_program
 from ipa.optimize.problem import Problem
 from ipa.optimize.program import Options, Program, Totals, Weights, evaluate
-from ipa.optimize.reduce import reduce_program
 
 # Figures in the answer have so many digits, rounded to the side that is feasible.
 DIGITS = 4
@@ -222,7 +222,7 @@ def _least(program: Program, use: Callable[[Options], Array], deadline: Deadline
 def _best(program: Program, deadline: Deadline) -> Totals | None:
     """What the best plan comes to; None where there is none."""
     reduced = reduce_program(program)
-    answer = exact.solve(reduced, deadline)
+    answer = label_setting.solve(reduced, deadline)
     if answer.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND):
         raise DeadlineError("the time was too short to find what would be feasible")
     return evaluate(reduced, answer.chosen) if answer.chosen else None

@@ -12,16 +12,16 @@ from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.row_counts import unbatched_note
 from ipa.optimize.backends.answer import Answer
 from ipa.optimize.bounding import Bounding
-from ipa.optimize.bymilp import Solvers
+from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.engine import AUTO, BACKENDS, SOLVERS, Warm, answer
 from ipa.optimize.goals import reach
-from ipa.optimize.narrow import narrow_program
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of, released_note
+from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.program import Options, Program, fits
 from ipa.optimize.relaxations import relaxations
+from ipa.optimize.solver_selection import AUTO, BACKENDS, SOLVERS, Warm, answer
 from ipa.optimize.verify import verify
 
 # Times this close are the same.

@@ -13,11 +13,11 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
-from ipa.optimize.bymilp import Solvers
+from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
 from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.remembered import Remembered
+from ipa.optimize.solve_cache import Remembered
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.simulate.factors import Floats
+from ipa.simulate.service_noise import Floats
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from ipa.simulate.columns import Ended, Formed, Ints
-from ipa.simulate.factors import Floats
 from ipa.simulate.kernel_numba import Drive
 from ipa.simulate.queue import Drained, Pods, QueueSim
+from ipa.simulate.service_noise import Floats
 
 
 class Lanes(Protocol):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ipa.model.plan import CFS_PERIOD_S
 from ipa.queueing.service import Service
 from ipa.simulate.columns import Ended, Formed, Ints, Items, no_items
-from ipa.simulate.factors import Factors, Floats
 from ipa.simulate.kernel_numba import FEW_REPLICAS, Drive
+from ipa.simulate.service_noise import Factors, Floats
 
 
 @dataclass(frozen=True, slots=True)

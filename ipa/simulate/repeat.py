@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.policies.base import Policy
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.published import PublishedRun
 from ipa.simulate.run import SimSetup
-from ipa.simulate.truth import Truth
 
 # More replicas than any step, and more ticks than any run.
 NO_LIMIT = 1_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ipa.simulate.columns import Ended, Ints
-from ipa.simulate.factors import Floats
+from ipa.simulate.service_noise import Floats
 
 
 class Requests:

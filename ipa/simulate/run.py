@@ -21,11 +21,11 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
-from ipa.simulate.memory import Memory
+from ipa.simulate.ground_truth import READINESS_S, Truth
+from ipa.simulate.memory_log import Memory
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.plancheck import with_checker
 from ipa.simulate.result import SimResult, Tick
-from ipa.simulate.truth import READINESS_S, Truth
 from ipa.simulate.world import SimWorld
 
 __all__ = ["ForecastSettings", "SimResult", "SimSetup", "Tick", "simulate"]

@@ -14,11 +14,11 @@ from ipa.model.errors import InputError
 from ipa.queueing.service import Service
 from ipa.simulate import kernel
 from ipa.simulate.batches import BatchLog
+from ipa.simulate.interval_counts import Seconds
 from ipa.simulate.kernel_numba import drive
 from ipa.simulate.lanes import Lanes, Replicated
 from ipa.simulate.queue import Drained, Pods, QueueSim
 from ipa.simulate.requests import Requests
-from ipa.simulate.seconds import Seconds
 
 __all__ = ["Drained", "Pods", "Served", "Service", "StageSim"]
 

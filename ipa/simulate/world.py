@@ -19,10 +19,10 @@ from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import Rolling
 from ipa.simulate.cluster import FIRST, Cluster, ClusterSettings
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
-from ipa.simulate.shares import Lane, Split, in_time, summed
 from ipa.simulate.stage import Pods
-from ipa.simulate.truth import Truth
+from ipa.simulate.traffic_split import Lane, Split, in_time, summed
 
 Floats = NDArray[np.float64]
 # What has not ended so long after the last tick is lost.

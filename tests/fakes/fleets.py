@@ -9,7 +9,7 @@ from math import inf
 from random import Random
 
 from ipa.model.plan import Termination
-from ipa.optimize.bymilp import whole_ranges
+from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.plan import Member
 from ipa.optimize.frontier import worth_program

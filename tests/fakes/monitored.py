@@ -34,9 +34,9 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
-from ipa.simulate.memory import Memory
+from ipa.simulate.ground_truth import Truth
+from ipa.simulate.memory_log import Memory
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.truth import Truth
 from ipa.simulate.world import SimWorld
 from tests.fakes.world import PIPELINE, PROFILES
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ipa.model.errors import InfeasibleError, SolverError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.mixture.plan import MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
@@ -81,9 +81,9 @@ def planned(problem: Problem, most: int) -> Agreement:
     """
     compared = _Compared()
     first: Plan | None = None
-    for engine, few in (*((name, exact.FEW) for name in BACKENDS if name != "highs"), *SEARCHED):
+    for engine, few in (*((name, label_setting.FEW) for name in BACKENDS if name != "highs"), *SEARCHED):
         try:
-            with patch.object(exact, "FEW", few):
+            with patch.object(label_setting, "FEW", few):
                 plan = solve(problem, engine, DEADLINE_S, explain=False)
         except SolverError as error:
             compared.faults.append(f"{engine}: {error}")

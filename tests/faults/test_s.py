@@ -13,10 +13,10 @@ from ipa.model.decision import Action
 from ipa.model.errors import SolverError
 from ipa.model.pipeline import Sla
 from ipa.model.plan import Plan, Termination
-from ipa.optimize import sharpen
+from ipa.optimize import bound_filter
 from ipa.optimize.backends import gurobi, highs
 from ipa.optimize.backends.answer import Solution
-from ipa.optimize.bymilp import Maximise
+from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 from ipa.optimize.problem import Compat, Problem
@@ -162,7 +162,7 @@ def test_s2_no_decision_is_late(case: Case) -> None:
 @pytest.fixture
 def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The solver gets all options, so that a wrong answer can be very wrong."""
-    monkeypatch.setattr(sharpen, "FROM", 10**9)
+    monkeypatch.setattr(bound_filter, "FROM", 10**9)
 
 
 def _flipped(values: tuple[float, ...], milp: Milp, random: Random) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.problem import Problem
 from ipa.optimize.solve import solve
 from tests.fakes.planner_agreement import randoms, with_variant
@@ -32,7 +32,7 @@ ROUNDING = 1e-9
 
 def best(problem: Problem, start: Plan | None = None) -> Plan:
     """The plan of the search, also where trying all plans would be faster."""
-    with patch.object(exact, "FEW", 0):
+    with patch.object(label_setting, "FEW", 0):
         return solve(problem, "exact", 60.0, explain=False, start=start)
 
 

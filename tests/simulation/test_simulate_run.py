@@ -22,10 +22,10 @@ from ipa.report.stats import mean_of
 from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.queue import Pods
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
-from ipa.simulate.truth import Truth
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 GUARDS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)

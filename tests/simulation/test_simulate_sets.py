@@ -16,10 +16,10 @@ from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.simulate.cluster import KUBERNETES, Cluster, ClusterSettings
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
-from ipa.simulate.truth import Truth
 from ipa.simulate.world import SimWorld
 from tests.fakes.images import IMAGES, PROFILES
 

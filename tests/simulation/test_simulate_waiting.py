@@ -13,8 +13,8 @@ from ipa.policies.ours import waiting_plan
 from ipa.policies.profiled import Profiled
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.stage import Pods
-from ipa.simulate.truth import Truth
 from tests.fakes.world import PIPELINE, PROFILES
 
 SECONDS, EVERY_S, PEAK_S = 1200, 60, 5

@@ -26,7 +26,7 @@ from ipa.metering.make import new_registry
 from ipa.metering.metric import OTHER, Kind, Metric, Unit
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Fallback
-from ipa.optimize.engine import BACKENDS
+from ipa.optimize.solver_selection import BACKENDS
 from tests.fakes.world import PIPELINE
 
 # A name may say a unit in one way only.

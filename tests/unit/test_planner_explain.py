@@ -17,10 +17,10 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import Bounds, Goal, Objective, Pin
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
+from ipa.optimize.breakpoints import PRECISION
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation, differences
-from ipa.optimize.flips import PRECISION
 from ipa.optimize.limits import binding_of, prices_of
 from ipa.optimize.problem import Compat, Problem, StageProblem
 from ipa.optimize.solve import solve

@@ -12,10 +12,10 @@ from ipa.model.errors import LicenceError, SolverError, UsageError
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize import sharpen
-from ipa.optimize.backends import exact
+from ipa.optimize import bound_filter, solver_selection
+from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.answer import Answer
-from ipa.optimize.bymilp import whole_ranges
+from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
 from ipa.optimize.milp import Milp
@@ -67,7 +67,7 @@ def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
 @pytest.fixture
 def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The solvers get all options, as where no bound rules any out."""
-    monkeypatch.setattr(sharpen, "FROM", 10**9)
+    monkeypatch.setattr(bound_filter, "FROM", 10**9)
 
 
 @pytest.mark.usefixtures("unsharpened")
@@ -87,9 +87,9 @@ def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
 def test_what_no_best_plan_can_have_is_ruled_out_before_a_solver_begins(solver: str) -> None:
     problem = large_problem()
     program = build_program(problem)
-    smaller, left = sharpen.sharpen(program, Deadline(60.0))
+    smaller, left = bound_filter.sharpen(program, Deadline(60.0))
     assert sum(len(stage) for stage in smaller.stages) < sum(len(stage) for stage in program.stages) / 4
-    best = exact.solve(program, Deadline(60.0)).chosen
+    best = label_setting.solve(program, Deadline(60.0)).chosen
     assert all(at in stage.tolist() for at, stage in zip(best, left, strict=True))
     assert solve(problem, solver, 60.0).configs == solve(problem, "exact", 60.0).configs
 
@@ -117,14 +117,14 @@ def out_of_time(program: Program, deadline: Deadline) -> Answer:
 def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: out_of_time)
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0))
     assert (plan.solver, plan.termination) == ("exact", Termination.OPTIMAL)
     assert "then exact, since gurobi was not done" in plan.note
 
 
 def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: out_of_time)
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0), deadline_s=0.0)
     assert (plan.solver, plan.termination, plan.bound) == ("gurobi", Termination.FEASIBLE, 99.0)
     assert "the time was up" in plan.note
@@ -193,8 +193,8 @@ class Countdown(Deadline):
 def test_time_up_in_a_later_pass_leaves_the_plan_so_far_with_its_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exact, "WIDTHS", (1, None))
-    monkeypatch.setattr(exact, "FEW", 0)
+    monkeypatch.setattr(label_setting, "WIDTHS", (1, None))
+    monkeypatch.setattr(label_setting, "FEW", 0)
     problem = random_problem(Random(0), stages=(4, 4), variants=(5, 5))
     best = solve(problem, "exact", 60.0)
     monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(3))
@@ -216,8 +216,8 @@ def test_a_solver_out_of_time_gives_a_plan_that_holds_or_none(solver: str) -> No
 
 def test_ties_unbroken_for_lack_of_time_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tied_problem()
-    answer = exact.solve(build_program(problem), Deadline(5.0))
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: lambda program, deadline: answer)
+    answer = label_setting.solve(build_program(problem), Deadline(5.0))
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: lambda program, deadline: answer)
     plan = solve(problem, "highs", 0.0)
     assert plan.termination is Termination.OPTIMAL
     assert "ties" in plan.note
@@ -228,7 +228,7 @@ def test_a_solver_that_stops_short_of_the_best_is_found_out(monkeypatch: pytest.
     program = build_program(problem)
     worst = tuple(len(stage) - 1 for stage in program.stages)
     wrong = Answer(Termination.OPTIMAL, worst, None)
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: lambda program, deadline: wrong)
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: lambda program, deadline: wrong)
     with pytest.raises(SolverError, match="is feasible"):
         solve(problem, "highs")
 
@@ -262,8 +262,8 @@ def test_a_plan_under_the_released_semantics_says_what_its_latency_is(solver: st
 def test_the_first_pass_alone_would_miss_plans_that_the_second_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     problems = [random_problem(Random(seed), stages=(4, 6), variants=(4, 8)) for seed in range(30)]
     expected = [solve(problem, "exact", 60.0, explain=False).objective for problem in problems]
-    monkeypatch.setattr(exact, "WIDTHS", (1, None))
-    monkeypatch.setattr(exact, "FEW", 0)
+    monkeypatch.setattr(label_setting, "WIDTHS", (1, None))
+    monkeypatch.setattr(label_setting, "FEW", 0)
     assert [solve(problem, "exact", 60.0, explain=False).objective for problem in problems] == expected
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ipa.model.errors import InputError
 from ipa.simulate import kernel, kernel_singles
-from ipa.simulate.factors import Factors
 from ipa.simulate.kernel_numba import Patient, drive
 from ipa.simulate.queue import QueueSim
+from ipa.simulate.service_noise import Factors
 from ipa.simulate.stage import Pods, Served, Service, StageSim
 
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")

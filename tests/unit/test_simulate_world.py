@@ -19,8 +19,8 @@ from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, peak_cores
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import Cluster, ClusterSettings
+from ipa.simulate.ground_truth import READINESS_S, Truth, under_load
 from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
-from ipa.simulate.truth import READINESS_S, Truth, under_load
 from tests.fakes.world import PIPELINE as PAGES
 from tests.fakes.world import PROFILES
 

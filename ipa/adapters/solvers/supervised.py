@@ -22,7 +22,7 @@ from importlib import import_module
 from ipa.adapters.solvers.process import Processes, serve_parent
 from ipa.model.errors import LicenceError
 from ipa.optimize.backends.answer import Solution
-from ipa.optimize.bymilp import Maximise
+from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ipa.optimize.bounding import Surrogates
 from ipa.optimize.columns import Array, Index
+from ipa.optimize.label_state import Step, steps_of
 from ipa.optimize.program import PLACE, Program, tolerance
-from ipa.optimize.tracks import Step, steps_of
 
 # What the first rows of `Labels.sums` add up.
 OWN = [PLACE[name] for name in ("value", "changes", "cost_cores")]

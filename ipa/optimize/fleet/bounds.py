@@ -13,7 +13,7 @@ from math import inf
 import numpy as np
 
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.fleet.lanes import Lanes
+from ipa.optimize.fleet.batches import Lanes
 
 # Multipliers tried first, relative to the natural scale of the lane; then some between the best neighbours.
 SCALES = np.concatenate([[0.0], 4.0 ** np.arange(-6, 3)])

@@ -13,8 +13,8 @@ from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.errors import Problem as Fault
 from ipa.model.plan import StageConfig, Termination
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.frontiers import Offers, offers_of
 from ipa.optimize.fleet.knapsack import Selection
-from ipa.optimize.fleet.offers import Offers, offers_of
 from ipa.optimize.fleet.pricing import NoPlan, TooFewCores, best_plans
 from ipa.optimize.problem import Problem
 from ipa.optimize.program import tolerance

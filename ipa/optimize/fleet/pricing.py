@@ -18,7 +18,7 @@ from ipa.model.plan import Termination
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.knapsack import Selection
-from ipa.optimize.fleet.pool import Pool
+from ipa.optimize.fleet.workers import Pool
 from ipa.optimize.program import tolerance
 
 # Pipelines from which the price is guessed.

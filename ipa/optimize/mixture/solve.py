@@ -18,7 +18,7 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.answer import Answer
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
@@ -148,7 +148,7 @@ class _Search:
             program = build_program(problem)
             if prices is not None and len(prices) != len(program.graph.paths) + len(program.limits()):
                 prices = None
-            found = exact.solve(program, self._deadline, prices=prices)
+            found = label_setting.solve(program, self._deadline, prices=prices)
             if found.termination is Termination.INFEASIBLE:
                 continue
             if found.termination is not Termination.OPTIMAL:
@@ -165,7 +165,7 @@ class _Search:
             floor = least - beside.get(share, -inf)
             if part.worth < floor:
                 continue
-            search = exact.Search(part.program, self._deadline)
+            search = label_setting.Search(part.program, self._deadline)
             points = search.frontier(floor)
             if points:
                 plans[share] = points

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from ipa.model.errors import SolverError, UsageError
 from ipa.model.plan import Termination
-from ipa.optimize.bymilp import Maximise
+from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.sets.binding import binding_limits
 from ipa.optimize.sets.exact import SetAnswer, best_set

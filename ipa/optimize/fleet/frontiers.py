@@ -10,9 +10,9 @@ import numpy as np
 from ipa.model.plan import StageConfig
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.lanes import Lanes, lane_stage, lanes_of
-from ipa.optimize.fleet.plain import PlainOptions, is_plain, plain_lanes
-from ipa.optimize.fleet.pool import Found, Pool, blocks_of
+from ipa.optimize.fleet.batches import Lanes, lane_stage, lanes_of
+from ipa.optimize.fleet.flattened import PlainOptions, is_plain, plain_lanes
+from ipa.optimize.fleet.workers import Found, Pool, blocks_of
 from ipa.optimize.frontier import worth_frontier, worth_program
 from ipa.optimize.plans import stage_plans
 from ipa.optimize.problem import Problem

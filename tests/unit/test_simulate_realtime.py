@@ -19,9 +19,9 @@ from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.ground_truth import Truth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.paced import Pace, PacedClock, PacedWorlds, moving_load
-from ipa.simulate.truth import Truth
+from ipa.simulate.realtime import Pace, PacedClock, PacedWorlds, moving_load
 from ipa.simulate.world import SimWorld
 
 START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification", "resnet18", 1, 1.0, 2))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ipa.model.plan import Plan, Termination
-from ipa.optimize import remembered
+from ipa.optimize import solve_cache
 from ipa.optimize.problem import Problem
-from ipa.optimize.remembered import Remembered
 from ipa.optimize.solve import solve
+from ipa.optimize.solve_cache import Remembered
 from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
@@ -26,7 +26,7 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
         found.append(problem)
         return solve(problem, *args, **options)
 
-    monkeypatch.setattr(remembered, "solve", counted)
+    monkeypatch.setattr(solve_cache, "solve", counted)
     return found
 
 
@@ -75,7 +75,7 @@ def test_what_more_time_could_make_better_is_not_kept(
 ) -> None:
     problem = planning_problem(PIPELINE, PROFILES, 5.0)
     made = [replace(solve(problem, "exact"), **ended)] * 2
-    monkeypatch.setattr(remembered, "solve", lambda *_, **__: made.pop())
+    monkeypatch.setattr(solve_cache, "solve", lambda *_, **__: made.pop())
     plans = Remembered(4)
     for _ in range(2):
         plans.solve(problem, "exact", 1.0)

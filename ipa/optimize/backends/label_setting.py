@@ -21,7 +21,7 @@ from ipa.optimize.bounding import Bounding, surrogates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.polish import polished
+from ipa.optimize.local_search import polished
 from ipa.optimize.program import Program, evaluate, fits
 
 # Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for. Narrow

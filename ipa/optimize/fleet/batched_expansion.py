@@ -12,8 +12,8 @@ from ipa.model.errors import DeadlineError
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
+from ipa.optimize.fleet.batches import Lanes, LaneStage, spans
 from ipa.optimize.fleet.bounds import Bounds
-from ipa.optimize.fleet.lanes import Lanes, LaneStage, spans
 
 # Partial plans that are looked at together, at the most: what a step holds in memory.
 MOST = 4_000_000

@@ -10,13 +10,13 @@ from math import inf
 
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.answer import Answer
-from ipa.optimize.bymilp import Maximise, Solvers, by_milp
+from ipa.optimize.bound_filter import sharpen
+from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, evaluate
-from ipa.optimize.sharpen import sharpen
 
 # A new solver is one file in backends/ and one word here.
 BACKENDS = ("gurobi", "highs", "exact")
@@ -50,7 +50,7 @@ def answer(
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
     if solver == "exact":
-        found = exact.solve(program, deadline, (warm or Warm()).chosen, (warm or Warm()).prices)
+        found = label_setting.solve(program, deadline, (warm or Warm()).chosen, (warm or Warm()).prices)
         return solver, found, [found.note] if found.note else []
     if solver == AUTO and program.has_spread:
         used, found, notes = _auto_of_quantiles(program, deadline, warm or Warm(), solvers)
@@ -69,7 +69,8 @@ def answer(
         except SolverError as wrong:
             if solver != AUTO:
                 raise
-            used, found, notes = "exact", exact.solve(smaller, deadline), [*notes, f"then exact: {wrong}"]
+            used, found = "exact", label_setting.solve(smaller, deadline)
+            notes = [*notes, f"then exact: {wrong}"]
     if found.chosen:
         whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=True))
         found = replace(found, chosen=whole)
@@ -85,7 +86,7 @@ def _auto_of_quantiles(
     """
     share = Deadline(deadline.remaining_s / 2)
     why = "auto: exact, since a quantile is not linear"
-    found = exact.solve(program, share, warm.chosen, warm.prices)
+    found = label_setting.solve(program, share, warm.chosen, warm.prices)
     if found.termination in PROVED:
         return "exact", found, [why]
     used, second, notes = _milp_in_time(program, deadline, solvers)
@@ -102,7 +103,7 @@ def _auto(program: Program, deadline: Deadline, solvers: Solvers | None) -> tupl
     used, found, notes = _milp_in_time(program, share, solvers)
     if found.termination in PROVED:
         return used, found, [f"auto: {notes}"]
-    second = exact.solve(program, deadline)
+    second = label_setting.solve(program, deadline)
     late = notes if found.termination is Termination.NO_SOLUTION_FOUND else f"{used} was not done"
     return _better(program, (used, found), ("exact", second), [f"auto: {notes}"], f"then exact, since {late}")
 
@@ -159,7 +160,7 @@ def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline
     objective = evaluate(program, found.chosen).objective
     try:
         # It may find none where the solver's plan uses a limit to the last bit; `verify` judges that plan.
-        chosen: Sequence[int] = exact.best_at_least(program, objective, deadline) or found.chosen
+        chosen: Sequence[int] = label_setting.best_at_least(program, objective, deadline) or found.chosen
     except DeadlineError:
         return replace(found, note="the time was up before ties were broken")
     better = evaluate(program, chosen).objective
@@ -170,7 +171,7 @@ def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline
 
 def _doubted(program: Program, solver: str, found: Answer, deadline: Deadline) -> Answer:
     """The same answer, unless label setting finds the plan that there should be none of."""
-    second = exact.solve(program, deadline)
+    second = label_setting.solve(program, deadline)
     if not second.chosen:
         return found
     return replace(second, note=f"{solver} calls it infeasible, label setting found a plan")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ipa.model.errors import DeadlineError
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.batched_expansion import Grown, grow
+from ipa.optimize.fleet.batches import Lanes
 from ipa.optimize.fleet.bounds import Bounds, Grid, good_multipliers
-from ipa.optimize.fleet.growth import Grown, grow
 from ipa.optimize.fleet.hull import break_of, hull_of, undominated_choices
 from ipa.optimize.fleet.knapsack import Choices, Selection, select
-from ipa.optimize.fleet.lanes import Lanes
 
 # Lanes in one array: large enough for NumPy, small enough for the cache.
 BLOCK = 256

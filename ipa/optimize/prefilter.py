@@ -13,15 +13,15 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Plan
 from ipa.optimize.accuracy import PRODUCTS
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.options import Draft, draft_of, program_of
 from ipa.optimize.problem import Compat, Problem
 from ipa.optimize.program import PLACE, Program, evaluate
-from ipa.optimize.reduce import reduce_program
 
 # Fewer options are computed as soon as they are ruled out.
 FEW = 256
@@ -109,7 +109,7 @@ def _good(problem: Problem, draft: Draft, deadline: Deadline) -> float:
 
 def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
     """A plan within the limits, empty where none is found at once. DeadlineError where the time is up."""
-    if prod(len(stage) for stage in program.stages) <= exact.FEW:
-        return exact.Search(program, deadline, bounded=False).every()
-    search = exact.Search(program, deadline)
-    return search.guess() or search.run(-inf, exact.NARROW[0])[0]
+    if prod(len(stage) for stage in program.stages) <= label_setting.FEW:
+        return label_setting.Search(program, deadline, bounded=False).every()
+    search = label_setting.Search(program, deadline)
+    return search.guess() or search.run(-inf, label_setting.NARROW[0])[0]

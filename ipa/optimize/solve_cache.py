@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.bymilp import Solvers
+from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.problem import Problem
 from ipa.optimize.solve import AUTO, solve
 

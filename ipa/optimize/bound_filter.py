@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 
 from ipa.optimize.backends.answer import EQUAL
-from ipa.optimize.backends.exact import Search
+from ipa.optimize.backends.label_setting import Search
 from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, evaluate
