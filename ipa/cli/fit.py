@@ -19,7 +19,7 @@ from ipa.model.pipeline import Edge, Stage, Variant
 from ipa.model.profile import StageProfile
 
 if TYPE_CHECKING:
-    from ipa.profiling.findings import Finding
+    from ipa.profiling.findings import ProfileFinding
     from ipa.profiling.overview import StageOverview
 
 
@@ -39,7 +39,7 @@ class Fitted:
 
     pipeline: str
     stages: tuple[StageOverview, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[ProfileFinding, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

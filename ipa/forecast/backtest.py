@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ipa.forecast.base import SMOOTH_S, Floats, Forecaster, Ints, Series, prepare, sliding_max
-from ipa.forecast.quality import Score, answers, score
+from ipa.forecast.quality import ForecastScore, answers, score
 from ipa.model.errors import DomainError, InputError
 from ipa.model.observation import LoadHistory
 
@@ -39,7 +39,7 @@ class Backtest:
 
     def run(
         self, load: LoadHistory, rungs: Sequence[Forecaster], clock_s: Callable[[], float] = lambda: 0.0
-    ) -> dict[str, Score]:
+    ) -> dict[str, ForecastScore]:
         """The score of each rung by name, all over the same moments; InputError where the load is too short.
 
         Left out are moments whose window or horizon has a gap, and rungs with too little to learn from. A

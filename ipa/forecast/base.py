@@ -105,7 +105,7 @@ class Forecaster(Protocol):
         ...
 
 
-class Choosy(Forecaster, Protocol):
+class ConditionalForecaster(Forecaster, Protocol):
     """A rung that bears only some loads."""
 
     def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
@@ -113,7 +113,7 @@ class Choosy(Forecaster, Protocol):
         ...
 
 
-class Batched(Forecaster, Protocol):
+class BatchForecaster(Forecaster, Protocol):
     """A rung that answers for many moments at once, as it would for each alone."""
 
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
@@ -121,7 +121,7 @@ class Batched(Forecaster, Protocol):
         ...
 
 
-class Replayed(Forecaster, Protocol):
+class ReplayingForecaster(Forecaster, Protocol):
     """A rung that looks at all of what it is given, and goes through its growing past at once."""
 
     def replay(
@@ -134,17 +134,17 @@ class Replayed(Forecaster, Protocol):
 # `isinstance` of a protocol looks at all of its methods each time, which the ladder would wait for.
 
 
-def is_choosy(rung: Forecaster) -> TypeGuard[Choosy]:
+def is_choosy(rung: Forecaster) -> TypeGuard[ConditionalForecaster]:
     """Whether it bears only some loads."""
     return hasattr(rung, "objection")
 
 
-def is_batched(rung: Forecaster) -> TypeGuard[Batched]:
+def is_batched(rung: Forecaster) -> TypeGuard[BatchForecaster]:
     """Whether it answers for many moments at once."""
     return hasattr(rung, "peaks")
 
 
-def is_replayed(rung: Forecaster) -> TypeGuard[Replayed]:
+def is_replayed(rung: Forecaster) -> TypeGuard[ReplayingForecaster]:
     """Whether it goes through its growing past at once."""
     return hasattr(rung, "replay")
 

@@ -29,7 +29,7 @@ from ipa.forecast.features import (
     levels,
     steps_a_day,
 )
-from ipa.forecast.forest import Forest, Growth, faults
+from ipa.forecast.forest import Forest, TreeGrowth, faults
 from ipa.model.errors import DomainError, InputError, Problem
 
 # One window every adaptation interval of IPA: closer ones are nearly the same.
@@ -44,7 +44,7 @@ CALIBRATION_RATIO = 0.2
 LONGEST_S = BACK_S / 2
 FORMAT = "ipa/boosted-quantiles/v1"
 NUMBERS = ("horizon_s", "quantile", "step_s", "smooth_s", "shift")
-GROWTH = Growth()
+GROWTH = TreeGrowth()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Boosted:
     """
 
     model: BoostedModel | None = None
-    growth: Growth = GROWTH
+    growth: TreeGrowth = GROWTH
     name: str = "boosted"
     max_gap_ratio: float = 0.1
 
@@ -182,7 +182,7 @@ class Boosted:
         return points, np.maximum(points, uppers)
 
 
-def learn(series: Series, horizon_s: float, quantile: float, growth: Growth = GROWTH) -> BoostedModel:
+def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth = GROWTH) -> BoostedModel:
     """The model of a load: point from all of it, upper quantile from all but the newest part.
 
     That part calibrates the quantile. Windows with gaps are left out; DomainError where that leaves fewer

@@ -15,7 +15,7 @@ ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class TreeGrowth:
     """How trees are grown; how the defaults were chosen is in docs/explanation/forecasting.md."""
 
     trees: int = 200
@@ -71,7 +71,7 @@ class Forest:
         return cls(base, depth, roots, feature, threshold, left, right, value)
 
     @classmethod
-    def grown(cls, rows: Floats, targets: Floats, quantile: float, growth: Growth) -> Self:
+    def grown(cls, rows: Floats, targets: Floats, quantile: float, growth: TreeGrowth) -> Self:
         """Trees that estimate the quantile of the targets given the rows (gradient boosting, Friedman 2001).
 
         scikit-learn's HistGradientBoostingRegressor on one thread and with a fixed seed, so that the same

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class ForecastTick:
     """What a tick saw and expected, at a time in seconds; None is what was not known."""
 
     at_s: float
@@ -32,7 +32,7 @@ class Monitor:
     bias_ratio: float
 
 
-def monitor(ticks: Sequence[Tick], horizon_s: float) -> Monitor | None:
+def monitor(ticks: Sequence[ForecastTick], horizon_s: float) -> Monitor | None:
     """How right they were, of ticks in the order of time; None before the first horizon is over."""
     seen = [(tick.at_s, tick.rate_rps) for tick in ticks if tick.rate_rps is not None]
     times_s = [at_s for at_s, _ in seen]

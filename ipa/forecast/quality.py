@@ -29,7 +29,7 @@ LEAST_LOSS_RATIO = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ForecastScore:
     """Measures over many forecasts. Ratios: 0 is perfect for `smape_ratio`, 1 for `upper_ratio`.
 
     `coverage_ratio` is the share of peaks at or below the upper quantile; `upper_ratio` the mean of upper
@@ -47,7 +47,7 @@ class Score:
     predict_ms: float = 0.0
 
 
-def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> Score:
+def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> ForecastScore:
     """The measures of forecasts `points` and `uppers` against the `peaks` that came, arrays of one length.
 
     SMAPE is the mean of 2|f−a|/(f+a) (0 where both are 0); pinball loss is that of Koenker & Bassett 1978.
@@ -56,7 +56,7 @@ def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> Sco
     sums = points + peaks
     smape = np.divide(2 * errors, sums, out=np.zeros_like(errors), where=sums > 0)
     busy = peaks > 0
-    return Score(
+    return ForecastScore(
         count=len(peaks),
         mae_rps=float(errors.mean()),
         smape_ratio=float(smape.mean()),

@@ -9,7 +9,7 @@ from enum import StrEnum
 OTHER = "other"
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """What Prometheus calls it."""
 
     COUNTER = "counter"
@@ -17,7 +17,7 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-class Place(StrEnum):
+class MetricsEndpoint(StrEnum):
     """Whose /metrics it is on."""
 
     SERVICE = "service"
@@ -60,11 +60,11 @@ class Metric:
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     unit: Unit
     help: str
     labels: tuple[Label, ...] = ()
-    place: Place = Place.SERVICE
+    place: MetricsEndpoint = MetricsEndpoint.SERVICE
     buckets: tuple[float, ...] = ()
     when: str = ""
     since: str = "0.1"
@@ -82,7 +82,7 @@ class Metric:
     @property
     def series(self) -> tuple[str, ...]:
         """The names of its series: three of a histogram."""
-        if self.kind is not Kind.HISTOGRAM:
+        if self.kind is not MetricKind.HISTOGRAM:
             return (self.name,)
         return tuple(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
 

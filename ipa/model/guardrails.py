@@ -11,7 +11,7 @@ HOURS_A_MONTH = 730
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class GuardrailFigures:
     """What came of a pipeline under a load, over all seeds together.
 
     `late` counts requests late or lost. Means are over time; `cores_peak` is the most held at a tick.
@@ -59,7 +59,7 @@ COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class GuardrailRule:
     """A change fails where the measure compares so to the limit. `line` is where its file says so."""
 
     measure: Measure
@@ -92,20 +92,20 @@ class Threshold:
 class Guardrails:
     """The rules of a file. `workload` and `trace` name the load to simulate where the command does not."""
 
-    fail_if: tuple[Rule, ...] = ()
-    by_pipeline: Mapping[str, tuple[Rule, ...]] | None = None
+    fail_if: tuple[GuardrailRule, ...] = ()
+    by_pipeline: Mapping[str, tuple[GuardrailRule, ...]] | None = None
     threshold: Threshold = Threshold()
     usd_per_core_hour: float | None = None
     workload: str | None = None
     trace: str | None = None
     path: str = ""
 
-    def rules(self, pipeline: str) -> tuple[Rule, ...]:
+    def rules(self, pipeline: str) -> tuple[GuardrailRule, ...]:
         """Those of all pipelines, and those of this one."""
         return self.fail_if + (self.by_pipeline or {}).get(pipeline, ())
 
 
-def measured(measure: Measure, before: Figures | None, after: Figures) -> float | None:
+def measured(measure: Measure, before: GuardrailFigures | None, after: GuardrailFigures) -> float | None:
     """The value of the measure; None where there is nothing to compare with, no answer, or no price."""
     absolute = {
         Measure.SLO_RATIO: after.slo_ratio,
@@ -120,7 +120,7 @@ def measured(measure: Measure, before: Figures | None, after: Figures) -> float 
     return None if before is None else _compared(measure, before, after)
 
 
-def _compared(measure: Measure, before: Figures, after: Figures) -> float | None:
+def _compared(measure: Measure, before: GuardrailFigures, after: GuardrailFigures) -> float | None:
     match measure:
         case Measure.COST_INCREASE_RATIO:
             return relative(before.cores_mean, after.cores_mean)
@@ -139,7 +139,7 @@ def relative(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None or before == 0 else after / before - 1
 
 
-def is_notable(threshold: Threshold, before: Figures, after: Figures) -> bool:
+def is_notable(threshold: Threshold, before: GuardrailFigures, after: GuardrailFigures) -> bool:
     """Whether a change of the figures is above the threshold."""
     latency = relative(before.latency_p99_s, after.latency_p99_s)
     cores = relative(before.cores_mean, after.cores_mean)

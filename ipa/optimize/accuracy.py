@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ipa.model.pipeline import AccuracyRule, Objective
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.problem import PlanningProblem, StageProblem
 
 PRODUCTS = frozenset({AccuracyRule.PRODUCT, AccuracyRule.RANK_PRODUCT})
 RANKS = frozenset({AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT})
@@ -34,7 +34,7 @@ def ranks(accuracies: Mapping[str, float], floor: float | None = None) -> dict[s
     return terms
 
 
-def accuracy_of(problem: Problem, variants: Mapping[str, str]) -> tuple[float, float]:
+def accuracy_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[float, float]:
     """PAS and the accuracy term ACC where each named stage runs that variant; the others are free."""
     accuracies, terms = [], []
     for stage in problem.stages:
@@ -49,7 +49,7 @@ def accuracy_of(problem: Problem, variants: Mapping[str, str]) -> tuple[float, f
     return problem.graph.accuracy(accuracies), accuracy_term(problem, terms)
 
 
-def accuracy_term(problem: Problem, terms: Sequence[float]) -> float:
+def accuracy_term(problem: PlanningProblem, terms: Sequence[float]) -> float:
     """The accuracy term ACC of the objective, from one term a stage (1 where the pipeline's router works).
 
     Sums and means count each stage by the share of the requests that visit it.

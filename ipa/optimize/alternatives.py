@@ -12,14 +12,14 @@ from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Alternative, differences, listed, outcome_of
 from ipa.optimize.kbest import Ranked, plans_of, ranking
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Totals, evaluate
 
 # A part of the objective below this share of the difference is not worth a word.
 MATERIAL = 0.01
 
 
-def ranked_variants(problem: Problem, count: int, deadline: Deadline) -> tuple[list[Ranked], bool]:
+def ranked_variants(problem: PlanningProblem, count: int, deadline: Deadline) -> tuple[list[Ranked], bool]:
     """The best plans of the `count` best combinations of variants, and whether time allowed them all."""
     found: list[Ranked] = []
     try:
@@ -30,7 +30,7 @@ def ranked_variants(problem: Problem, count: int, deadline: Deadline) -> tuple[l
 
 
 def alternatives_of(
-    problem: Problem, plan: Plan, mine: Totals, ranked: Sequence[Ranked], most: int
+    problem: PlanningProblem, plan: Plan, mine: Totals, ranked: Sequence[Ranked], most: int
 ) -> tuple[Alternative, ...]:
     """Up to `most` of the ranked plans whose variants are not those of the plan; `mine` are its totals."""
     variants = [stage.variant for stage in plan.stages]
@@ -59,7 +59,7 @@ def alternatives_of(
     return tuple(found)
 
 
-def why(problem: Problem, mine: Totals, other: Totals) -> str:
+def why(problem: PlanningProblem, mine: Totals, other: Totals) -> str:
     """Why the other lost against mine, in words."""
     goal = problem.objective.goal
     if goal is not Goal.WEIGHTED:
@@ -77,7 +77,7 @@ def why(problem: Problem, mine: Totals, other: Totals) -> str:
     return listed(better or worse)
 
 
-def _parts(problem: Problem, mine: Totals, other: Totals) -> list[tuple[float, str]]:
+def _parts(problem: PlanningProblem, mine: Totals, other: Totals) -> list[tuple[float, str]]:
     """What each difference adds to the objective, and its name."""
     objective = problem.objective
     term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch

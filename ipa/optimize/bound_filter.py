@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 
 from ipa.optimize.backends.answer import EQUAL
-from ipa.optimize.backends.label_setting import Search
+from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, evaluate
@@ -32,7 +32,7 @@ def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index,
     left = tuple(np.arange(len(stage)) for stage in program.stages)
     if sum(len(stage) for stage in program.stages) < FROM or not program.is_plain:
         return program, left
-    search = Search(program, deadline)
+    search = LabelSearch(program, deadline)
     known = -inf
     guessed = search.guess()
     if guessed:

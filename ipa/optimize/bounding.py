@@ -75,7 +75,7 @@ def chord(low: float, high: float) -> tuple[float, float]:
     return slope, sqrt(low) - slope * low
 
 
-class Bounding:
+class LagrangeBounds:
     """Tables of the bound for each stage, for a handful of good multiplier vectors.
 
     Where the accuracy is a plain product the tables run over the product so far; elsewhere the accuracy that

@@ -10,7 +10,7 @@ from ipa.model.errors import DeadlineError
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Flip, differences, outcome_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 
 # Flip points are found this closely, relative.
@@ -44,11 +44,11 @@ class Axis:
     words: str
     unit: str
     now: float
-    at: Callable[[float], Problem]
+    at: Callable[[float], PlanningProblem]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FlipResult:
     """The flips, up to where nothing changes, and what was not found in time."""
 
     flips: tuple[Flip, ...]
@@ -56,7 +56,7 @@ class Found:
     unfinished: tuple[str, ...]
 
 
-def flips_of(problem: Problem, plan: Plan, peak_cores: float, deadline: Deadline) -> Found:
+def flips_of(problem: PlanningProblem, plan: Plan, peak_cores: float, deadline: Deadline) -> FlipResult:
     """The nearest flips found of an optimal plan that holds `peak_cores` at the most.
 
     Steps away from now double; the step in which the plan changes is halved until both ends, which are both
@@ -80,10 +80,10 @@ def flips_of(problem: Problem, plan: Plan, peak_cores: float, deadline: Deadline
         flips.extend(search.flips())
         unchanged.extend(search.unchanged)
         unfinished.extend(search.unfinished)
-    return Found(tuple(flips), tuple(unchanged), tuple(unfinished))
+    return FlipResult(tuple(flips), tuple(unchanged), tuple(unfinished))
 
 
-def _axes(problem: Problem, plan: Plan, peak_cores: float) -> list[Axis]:
+def _axes(problem: PlanningProblem, plan: Plan, peak_cores: float) -> list[Axis]:
     bounds = problem.bounds
     return [
         Axis("rate_rps", "rate", "rps", problem.rate_rps, lambda value: replace(problem, rate_rps=value)),

@@ -10,17 +10,17 @@ import numpy as np
 from ipa.model.pipeline import AccuracyRule
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
 from ipa.optimize.columns import ROWS, Array, Index
-from ipa.optimize.item_counts import Level
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.item_counts import ItemCount
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CandidateBlock:
     """A stage, by its index, at one number of items."""
 
     index: int
-    level: Level
+    level: ItemCount
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ class Candidates:
     one replica with what runs beside it, `released_s` the released formula's wait. `rate_rps` counts items.
     """
 
-    blocks: list[Block]
+    blocks: list[CandidateBlock]
     first: list[int]
     block: Index
     point: Index
@@ -102,7 +102,7 @@ class Candidates:
 SCALARS = ("rate_rps", "items", "fewest", "most", "timeout_s", "beside_cores", "released_s")
 
 
-def candidates_of(problem: Problem, blocks: list[Block]) -> Candidates:
+def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:
     """The candidates of the blocks, which come by stage."""
     stages = [problem.stages[block.index] for block in blocks]
     allowed = {block.index: _allowed(problem, problem.stages[block.index]) for block in blocks}
@@ -133,13 +133,13 @@ def candidates_of(problem: Problem, blocks: list[Block]) -> Candidates:
     )
 
 
-def _allowed(problem: Problem, stage: StageProblem) -> Index:
+def _allowed(problem: PlanningProblem, stage: StageProblem) -> Index:
     """The points that objective, bounds and pin allow, by names."""
     order = stage.columns.order
     return order.compress(problem.allowed(stage).take(order))
 
 
-def _scalars(problem: Problem, blocks: list[Block]) -> Array:
+def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
     """(`SCALARS` × blocks)."""
     is_released = problem.compat is Compat.IPA_ARTIFACT
     batch_sizes = problem.batch_sizes if is_released else 0
@@ -162,7 +162,7 @@ def _scalars(problem: Problem, blocks: list[Block]) -> Array:
     return np.array(columns, dtype=np.float64).T
 
 
-def _terms(problem: Problem) -> list[Array]:
+def _terms(problem: PlanningProblem) -> list[Array]:
     """For each stage, by variant: the factor of a product, or the part of a sum."""
     rule, shares = problem.objective.accuracy_rule, problem.shares
     whole = sum(shares) if rule is AccuracyRule.MEAN else 1.0
@@ -174,7 +174,7 @@ def _terms(problem: Problem) -> list[Array]:
     return found
 
 
-def _replicas(problem: Problem, points: Array, scalars: Array) -> tuple[Index, Index]:
+def _replicas(problem: PlanningProblem, points: Array, scalars: Array) -> tuple[Index, Index]:
     """Which point, and the replicas it may run with: (place, replicas) pairs.
 
     Formulas of the papers: the least n that carries the rate, and each larger n that takes one batch less in

@@ -7,7 +7,7 @@ from typing import Any
 
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling, only_replicas, peak_cores
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class StageChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PlanTransition:
     """The stages that change, in order; cores before, at the peak and after, of all that runs.
 
     New pods start before old ones stop, in all stages at once, as many as the problem's rolling says.
@@ -66,7 +66,7 @@ class Change:
         return plain
 
 
-def change_of(problem: Problem, plan: Plan) -> Change:
+def change_of(problem: PlanningProblem, plan: Plan) -> PlanTransition:
     """The change from `problem.running` to the plan."""
     before, overhead = {config.stage: config for config in problem.running}, problem.bounds.overhead
     changes = [
@@ -76,7 +76,7 @@ def change_of(problem: Problem, plan: Plan) -> Change:
         for config in plan.configs
     ]
     changed = tuple(change for change in changes if change.before != change.after)
-    return Change(
+    return PlanTransition(
         stages=changed,
         before_cores=overhead.cores(problem.running) if problem.running else 0.0,
         peak_cores=overhead.fixed_cores + sum(change.peak_cores for change in changes),

@@ -15,14 +15,14 @@ from itertools import count
 from math import inf, sqrt
 
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, Answer, Solution
+from ipa.optimize.backends.answer import EQUAL, MilpSolution, ProgramAnswer
 from ipa.optimize.bounding import spread_range
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
 from ipa.optimize.milp import Milp
 from ipa.optimize.program import Program, evaluate, tolerance
 
-Maximise = Callable[[Milp, Deadline], Solution]
+Maximise = Callable[[Milp, Deadline], MilpSolution]
 # A MILP solver by its name.
 Solvers = Callable[[str], Maximise]
 Ranges = tuple[tuple[float, float], ...]
@@ -40,10 +40,10 @@ class _Part:
     ranges: Ranges = field(compare=False)
 
 
-def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> Answer:
+def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> ProgramAnswer:
     """The best plan that the solver finds in time. Errors: those of the solver."""
     if not all(len(stage) for stage in program.stages):
-        return Answer(Termination.INFEASIBLE)
+        return ProgramAnswer(Termination.INFEASIBLE)
     numbers = count()
     parts = [_Part(-inf, next(numbers), whole_ranges(program))]
     best: tuple[int, ...] = ()
@@ -60,14 +60,16 @@ def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> Answer:
             best, reached = chosen, evaluate(program, chosen).objective
         if solution.termination is not Termination.OPTIMAL:
             most = max(bound, *(-other.minus_bound for other in parts), reached)
-            return Answer(
+            return ProgramAnswer(
                 Termination.FEASIBLE if best else Termination.NO_SOLUTION_FOUND,
                 best,
                 most if most < inf else None,
             )
         for ranges in cut or ():
             heapq.heappush(parts, _Part(-bound, next(numbers), ranges))
-    return Answer(Termination.OPTIMAL, best, reached) if best else Answer(Termination.INFEASIBLE)
+    return (
+        ProgramAnswer(Termination.OPTIMAL, best, reached) if best else ProgramAnswer(Termination.INFEASIBLE)
+    )
 
 
 def whole_ranges(program: Program) -> Ranges:

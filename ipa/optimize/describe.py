@@ -10,7 +10,7 @@ from ipa.model.pipeline import Goal
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.accuracy import accuracy_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import stage_times
 from ipa.optimize.verify import items_of, plan_latency_s
 from ipa.queueing.capacity import utilisation_ratio
@@ -21,7 +21,7 @@ ENDLESS_S = 86_400.0
 LEAST_RPS = 1e-9
 
 
-def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
+def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan | None:
     """The configuration as a plan of solver "given"; None where it was not measured.
 
     The wait at a stage that cannot carry its load grows without end; it is given as a day. Of several that
@@ -73,7 +73,7 @@ class _Part:
     latency_s: float
 
 
-def _part(whole: Problem, configs: Sequence[StageConfig]) -> _Part | None:
+def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | None:
     share_ratio = share_of(configs) / WHOLE_PERCENT
     problem = whole
     if share_ratio != 1:
@@ -93,7 +93,7 @@ def _part(whole: Problem, configs: Sequence[StageConfig]) -> _Part | None:
     return _Part(share_ratio, stages, pas, term, plan_latency_s(problem, stages))
 
 
-def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, OperatingPoint] | None:
+def _points(problem: PlanningProblem, configs: Sequence[StageConfig]) -> dict[str, OperatingPoint] | None:
     planned = [stage for stage in problem.stages if not stage.is_free]
     if [config.stage for config in configs] != [stage.name for stage in planned]:
         return None
@@ -107,7 +107,7 @@ def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, Opera
 
 
 def _stage_plan(
-    problem: Problem, index: int, point: OperatingPoint, config: StageConfig, items: float
+    problem: PlanningProblem, index: int, point: OperatingPoint, config: StageConfig, items: float
 ) -> StagePlan:
     replicas = config.replicas
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items

@@ -10,7 +10,7 @@ from ipa.model.plan import Plan, StageConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PlanSummary:
     """A plan in short; `objective` as the goal means it."""
 
     objective: float
@@ -21,7 +21,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class LimitSlack:
     """How near the plan is to a limit, in `unit`: `slack` is left, `slack_ratio` as a share of the limit.
 
     `kind`: sla (`where` is the path), throughput (of all replicas of a stage: slack_ratio is 1 − ρ), cores,
@@ -44,7 +44,7 @@ class Binding:
     kind: str
     where: str
     gain: float
-    without: Outcome
+    without: PlanSummary
     text: str
 
 
@@ -61,7 +61,7 @@ class Price:
 class Alternative:
     """The best plan of other variants, how it differs (its own less the plan's), and why it lost."""
 
-    outcome: Outcome
+    outcome: PlanSummary
     objective_change: float
     pas_change: float
     cost_cores_change: float
@@ -85,7 +85,7 @@ class Flip:
     what: str
     same_at: float
     changed_at: float
-    to: Outcome | None
+    to: PlanSummary | None
     text: str
 
 
@@ -99,7 +99,7 @@ class Remedy:
     kind: str
     value: float
     text: str
-    outcome: Outcome | None
+    outcome: PlanSummary | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Explanation:
 
     plan: Plan
     summary: str
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[LimitSlack, ...] = ()
     binding: tuple[Binding, ...] = ()
     prices: tuple[Price, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
@@ -129,11 +129,11 @@ class Explanation:
         return {**asdict(self), "plan": self.plan.to_json()}
 
 
-def outcome_of(plan: Plan) -> Outcome | None:
+def outcome_of(plan: Plan) -> PlanSummary | None:
     """A plan in short, None where it has no configuration."""
     if plan.objective is None or plan.pas is None or plan.cost_cores is None or plan.latency_s is None:
         return None
-    return Outcome(plan.objective, plan.pas, plan.cost_cores, plan.latency_s, plan.configs)
+    return PlanSummary(plan.objective, plan.pas, plan.cost_cores, plan.latency_s, plan.configs)
 
 
 def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:

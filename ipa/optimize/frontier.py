@@ -9,14 +9,14 @@ import numpy as np
 from ipa.model.pipeline import Goal
 from ipa.model.plan import StageConfig
 from ipa.optimize.accuracy import accuracy_term, variant_terms
-from ipa.optimize.backends.label_setting import Search
+from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.goals import ORDERS
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans, worth
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, Totals, Weights, evaluate
 
 # Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
@@ -34,7 +34,7 @@ class FrontierPoint:
     configs: tuple[StageConfig, ...]
 
 
-def frontier(problem: Problem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
+def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
     """The plans that none betters in cost, accuracy and latency together, by rising cost; empty: infeasible.
 
     Exact within the problem's limits, by label setting. Of plans equal in all three one is given. How many
@@ -69,10 +69,10 @@ def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, fl
     """
     if not all(len(stage) for stage in program.stages):
         return []
-    return Search(program, deadline).frontier()
+    return LabelSearch(program, deadline).frontier()
 
 
-def worth_program(problem: Problem) -> Program:
+def worth_program(problem: PlanningProblem) -> Program:
     """The program whose objective is what the problem's plans are worth, reduced.
 
     That is the weighted sum, or the first criterion of a goal that has an order: accuracy or minus the cores.
@@ -101,10 +101,12 @@ def _shifted(totals: Totals, shift_s: float) -> Totals:
 def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:
     if not all(len(stage) for stage in program.stages):
         return []
-    return Search(program, deadline).undominated()
+    return LabelSearch(program, deadline).undominated()
 
 
-def _point(problem: Problem, program: Program, chosen: tuple[int, ...], totals: Totals) -> FrontierPoint:
+def _point(
+    problem: PlanningProblem, program: Program, chosen: tuple[int, ...], totals: Totals
+) -> FrontierPoint:
     objective = problem.objective
     started = 0.0
     terms = []

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, Answer
+from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
 from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.program import Program, Totals, Weights, evaluate
 
@@ -19,7 +19,9 @@ ORDERS: dict[Goal, tuple[Weights, ...]] = {
 }
 
 
-def reach(full: Program, goal: Goal, solve: Callable[[Program], Answer]) -> tuple[Program, Answer]:
+def reach(
+    full: Program, goal: Goal, solve: Callable[[Program], ProgramAnswer]
+) -> tuple[Program, ProgramAnswer]:
     """The program last solved, reduced, and its answer. `full` has all options.
 
     Criteria after the first are bettered only among plans that are as good in those before (less rounding);
@@ -29,7 +31,7 @@ def reach(full: Program, goal: Goal, solve: Callable[[Program], Answer]) -> tupl
         reduced = reduce_program(full)
         return reduced, solve(reduced)
     limited = full
-    kept: tuple[Program, Answer] | None = None
+    kept: tuple[Program, ProgramAnswer] | None = None
     for weights in ORDERS[goal]:
         reduced = reduce_program(limited.weighed(weights))
         found = solve(reduced)

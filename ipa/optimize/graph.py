@@ -15,7 +15,7 @@ MOST = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class GraphNode:
     """A stage of a graph: where its input comes from (indices of earlier stages), and what it is."""
 
     after: tuple[int, ...]
@@ -40,7 +40,7 @@ class Graph:
     stage, the accuracy of a request is Σ of the terms. `is_product`: it is the plain product of all stages.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[GraphNode, ...]
     children: tuple[tuple[int, ...], ...]
     paths: tuple[tuple[int, ...], ...]
     reach: tuple[float, ...]
@@ -61,7 +61,7 @@ class Graph:
 
 
 @lru_cache(maxsize=1024)
-def build_graph(nodes: tuple[Node, ...]) -> Graph:
+def build_graph(nodes: tuple[GraphNode, ...]) -> Graph:
     """The graph of stages in topological order. ValueError where it has too many paths or ways."""
     children: list[list[int]] = [[] for _ in nodes]
     for at, node in enumerate(nodes):
@@ -93,7 +93,7 @@ def _paths(children: Sequence[Sequence[int]], first: int) -> list[tuple[int, ...
 
 
 def _scenarios(
-    nodes: Sequence[Node], children: Sequence[Sequence[int]]
+    nodes: Sequence[GraphNode], children: Sequence[Sequence[int]]
 ) -> Iterator[tuple[float, frozenset[int]]]:
     """The ways of a request through the routers: how likely each is, and the stages that it visits."""
     routers = [at for at, node in enumerate(nodes) if node.kind is StageKind.ROUTER and children[at]]
@@ -118,7 +118,7 @@ def _scenarios(
 
 
 def _terms(
-    nodes: Sequence[Node],
+    nodes: Sequence[GraphNode],
     children: Sequence[Sequence[int]],
     scenarios: Sequence[tuple[float, frozenset[int]]],
 ) -> tuple[Term, ...]:

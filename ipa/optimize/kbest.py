@@ -20,14 +20,14 @@ from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import EQUAL, Answer
+from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance_filter import without_hopeless
 from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, evaluate
 from ipa.optimize.verify import verify
 
@@ -48,7 +48,7 @@ class Ranked:
     prices: Array | None = None
 
 
-def k_best(problem: Problem, k: int, deadline_s: float = 30.0) -> tuple[Plan, ...]:
+def k_best(problem: PlanningProblem, k: int, deadline_s: float = 30.0) -> tuple[Plan, ...]:
     """The k best plans by the problem's goal, best first; fewer where there are no more.
 
     Plans differ in the variant, batch size, cores or replicas of a stage; what no best plan needs, such as a
@@ -63,7 +63,7 @@ def k_best(problem: Problem, k: int, deadline_s: float = 30.0) -> tuple[Plan, ..
     return plans_of(problem, found, deadline.elapsed_s)
 
 
-def ranking(problem: Problem, deadline: Deadline, *, by_variant: bool = False) -> Iterator[Ranked]:
+def ranking(problem: PlanningProblem, deadline: Deadline, *, by_variant: bool = False) -> Iterator[Ranked]:
     """The plans in order; with `by_variant` the best plan of each combination of variants in order.
 
     Errors: DeadlineError, when asked for one more and the time is up.
@@ -76,7 +76,7 @@ def ranking(problem: Problem, deadline: Deadline, *, by_variant: bool = False) -
     return _Partition(program, problem.objective.goal, classes, deadline).in_order()
 
 
-def plans_of(problem: Problem, found: Sequence[Ranked], solve_s: float) -> tuple[Plan, ...]:
+def plans_of(problem: PlanningProblem, found: Sequence[Ranked], solve_s: float) -> tuple[Plan, ...]:
     """The ranked choices as checked plans, in the order given; the first must be the best of all.
 
     Errors: SolverError where one does not hold.
@@ -85,7 +85,7 @@ def plans_of(problem: Problem, found: Sequence[Ranked], solve_s: float) -> tuple
     for each in found:
         best = plans[0].objective if plans else None
         ended = Termination.FEASIBLE if plans else Termination.OPTIMAL
-        plan = plan_of(problem, each.program, "exact", Answer(ended, each.chosen, prices=each.prices))
+        plan = plan_of(problem, each.program, "exact", ProgramAnswer(ended, each.chosen, prices=each.prices))
         assert plan.objective is not None
         bound = plan.objective if best is None else max(best, plan.objective)
         gap = (bound - plan.objective) / max(1.0, abs(plan.objective))
@@ -95,7 +95,7 @@ def plans_of(problem: Problem, found: Sequence[Ranked], solve_s: float) -> tuple
     return tuple(plans)
 
 
-def _variants(problem: Problem, at: int, options: Options) -> Index:
+def _variants(problem: PlanningProblem, at: int, options: Options) -> Index:
     stage = problem.stages[at]
     return np.full(len(options), -1) if stage.is_free else stage.columns.variant[options.point]
 

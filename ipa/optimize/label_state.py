@@ -15,7 +15,7 @@ from ipa.optimize.columns import Array, Index
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LabelStep:
     """What happens to the numbers at one stage.
 
     Number i afterwards is made of number `source[i]` before, with the stage's own where `joins[i]`. `place`
@@ -55,9 +55,9 @@ class Step:
 
 
 @lru_cache(maxsize=1024)
-def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: int) -> tuple[Step, ...]:
+def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: int) -> tuple[LabelStep, ...]:
     """The step at each of the stages; set i is remembered until stage lasts[i] is done."""
-    steps: list[Step] = []
+    steps: list[LabelStep] = []
     known: dict[tuple[int, ...], int] = {(): 0}
     for stage in range(stages):
         numbers: dict[tuple[int, ...], int] = {}
@@ -74,7 +74,7 @@ def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: 
         kept = sorted({place[at] for at in place if lasts[at] > stage})
         joins = [number for key, number in numbers.items() if key and key[-1] == stage]
         steps.append(
-            Step(
+            LabelStep(
                 np.array(source, dtype=np.intp),
                 np.array(joins, dtype=np.intp),
                 place,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MilpRow:
     """lower ≤ Σ coefficient · column ≤ upper, columns by index."""
 
     columns: tuple[int, ...]
@@ -26,7 +26,7 @@ class Milp:
     binaries: int = 0
     costs: list[float] = field(default_factory=list)
     uppers: list[float] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MilpRow] = field(default_factory=list)
     choices: list[int] = field(default_factory=list)
 
     @property
@@ -38,4 +38,4 @@ class Milp:
     def add_row(self, terms: Sequence[tuple[int, float]], lower: float, upper: float) -> None:
         """Add a row from (column, coefficient) pairs."""
         columns, coefficients = zip(*terms, strict=True)
-        self.rows.append(Row(columns, coefficients, lower, upper))
+        self.rows.append(MilpRow(columns, coefficients, lower, upper))

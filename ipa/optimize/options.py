@@ -11,18 +11,18 @@ import numpy as np
 from ipa.model.rolling import ROUNDING as LESS_THAN_ONE
 from ipa.model.rolling import Rolling
 from ipa.optimize.accuracy import PRODUCTS
-from ipa.optimize.candidates import Block, Candidates, candidates_of
+from ipa.optimize.candidates import CandidateBlock, Candidates, candidates_of
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.dominance_filter import reduce_program
-from ipa.optimize.item_counts import Level, levels_of
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.item_counts import ItemCount, levels_of
+from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import NUMBERS, PLACE, Options, Program, Weights, options_of, value_of
 from ipa.optimize.timing import option_times
 
 TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)
 
 
-def build_program(problem: Problem) -> Program:
+def build_program(problem: PlanningProblem) -> Program:
     """The program of a problem, its dominated and hopeless options removed; no best plan is lost.
 
     A stage may be left without options: then nothing is feasible.
@@ -30,13 +30,13 @@ def build_program(problem: Problem) -> Program:
     return reduce_program(full_program(problem))
 
 
-def full_program(problem: Problem) -> Program:
+def full_program(problem: PlanningProblem) -> Program:
     """The program of a problem with all its options."""
     return program_of(problem, draft_of(problem))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Draft:
+class UntimedOptions:
     """All that is known of the options before their times are: `numbers` has the rows of `NUMBERS`.
 
     `candidates` is None where the pipeline's own routers do all the work. `now` is what each stage takes now.
@@ -44,17 +44,17 @@ class Draft:
 
     weights: Weights
     now: list[tuple[float, float]]
-    levels: list[list[Level]]
+    levels: list[list[ItemCount]]
     candidates: Candidates | None
     numbers: Array
 
-    def take(self, at: Index) -> Draft:
+    def take(self, at: Index) -> UntimedOptions:
         """With those candidates only."""
         assert self.candidates is not None
         return replace(self, candidates=self.candidates.take(at), numbers=self.numbers.take(at, axis=1))
 
 
-def draft_of(problem: Problem) -> Draft:
+def draft_of(problem: PlanningProblem) -> UntimedOptions:
     """What is known of the problem's options before their times are; the arithmetic is on all at once."""
     objective = problem.objective
     transition = objective.transition_per_core if problem.running else 0.0
@@ -62,18 +62,18 @@ def draft_of(problem: Problem) -> Draft:
     now = [_running_use(problem, stage) for stage in problem.stages]
     levels = levels_of(problem)
     blocks = [
-        Block(at, level)
+        CandidateBlock(at, level)
         for at, stage in enumerate(problem.stages)
         if not stage.is_free
         for level in levels[at]
     ]
     if not blocks:
-        return Draft(weights, now, levels, None, np.empty((len(NUMBERS), 0)))
+        return UntimedOptions(weights, now, levels, None, np.empty((len(NUMBERS), 0)))
     candidates = candidates_of(problem, blocks)
-    return Draft(weights, now, levels, candidates, _numbers(problem, candidates, weights, now))
+    return UntimedOptions(weights, now, levels, candidates, _numbers(problem, candidates, weights, now))
 
 
-def program_of(problem: Problem, draft: Draft) -> Program:
+def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
     """The program of a problem with the draft's options."""
     objective, bounds = problem.objective, problem.bounds
     floor = bounds.accuracy_floor or 0.0
@@ -95,13 +95,13 @@ def program_of(problem: Problem, draft: Draft) -> Program:
     )
 
 
-def _most_cores(problem: Problem, now_cores: float) -> float:
+def _most_cores(problem: PlanningProblem, now_cores: float) -> float:
     """The limit of cores: of the plan where nothing runs, else of every moment of the change to it."""
     limit = problem.bounds.most_cores if problem.running else problem.bounds.cores
     return inf if limit is None else max(limit, now_cores)
 
 
-def _running_use(problem: Problem, stage: StageProblem) -> tuple[float, float]:
+def _running_use(problem: PlanningProblem, stage: StageProblem) -> tuple[float, float]:
     """Cores and memory that the stage's replicas take now."""
     config = problem.running_config(stage)
     if config is None:
@@ -110,7 +110,7 @@ def _running_use(problem: Problem, stage: StageProblem) -> tuple[float, float]:
     return problem.held(config).total_cores, gib * config.replicas
 
 
-def _stages(problem: Problem, draft: Draft) -> tuple[Options, ...]:
+def _stages(problem: PlanningProblem, draft: UntimedOptions) -> tuple[Options, ...]:
     """The options of each stage, their times included."""
     candidates, numbers, levels = draft.candidates, draft.numbers, draft.levels
     if candidates is not None:
@@ -146,12 +146,12 @@ def _stage_options(stage: StageProblem, candidates: Candidates, numbers: Array, 
     return options.take(np.lexsort((options.enter, options.replicas, rank[options.point])))
 
 
-def _onward(level: Level, variants: int) -> Index:
+def _onward(level: ItemCount, variants: int) -> Index:
     """(children × variants), one column where a stage has no variants left: it has no options then."""
     return np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, variants))
 
 
-def _free_options(levels: Sequence[Level]) -> Options:
+def _free_options(levels: Sequence[ItemCount]) -> Options:
     """What the pipeline's own router does, at no cost, for each number of items."""
     row = dict.fromkeys(NUMBERS, 0.0) | {"accuracy": 1.0, "factor": 1.0}
     numbers = np.repeat(np.array([*row.values()])[:, None], len(levels), axis=1)
@@ -163,7 +163,7 @@ def _free_options(levels: Sequence[Level]) -> Options:
 
 
 def _numbers(
-    problem: Problem, candidates: Candidates, weights: Weights, now: list[tuple[float, float]]
+    problem: PlanningProblem, candidates: Candidates, weights: Weights, now: list[tuple[float, float]]
 ) -> Array:
     """The rows of `NUMBERS`, an entry a candidate; nothing yet in those of the times."""
     replicas = candidates.replicas
@@ -194,7 +194,7 @@ def _numbers(
     return numbers
 
 
-def _fixed_cores(problem: Problem, candidates: Candidates) -> Array | float:
+def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | float:
     """Cores that are there once: counted with the first stage, of which every plan has one option."""
     if not problem.fixed_cores:
         return 0.0
@@ -205,7 +205,7 @@ def _fixed_cores(problem: Problem, candidates: Candidates) -> Array | float:
 
 
 def _change(
-    problem: Problem, candidates: Candidates, use: tuple[Array, Array], now: list[tuple[float, float]]
+    problem: PlanningProblem, candidates: Candidates, use: tuple[Array, Array], now: list[tuple[float, float]]
 ) -> tuple[Array | float, Array | float, tuple[Array, Array]]:
     """Cores that a change to each option starts, how much it changes, and the peak of cores and memory.
 
@@ -235,7 +235,9 @@ def _change(
     return started, changes, (np.where(new, cores, peak_cores), np.where(new, gib, peak_gib))
 
 
-def _running_row(problem: Problem, block: Block, now: list[tuple[float, float]]) -> tuple[float, ...]:
+def _running_row(
+    problem: PlanningProblem, block: CandidateBlock, now: list[tuple[float, float]]
+) -> tuple[float, ...]:
     """What the block's stage runs now: whether that is known, variant, batch size, cores, replicas, its use.
 
     A variant that is not among the stage's has the number −1.

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
-from ipa.optimize.backends.answer import Answer
-from ipa.optimize.problem import Problem
+from ipa.optimize.backends.answer import ProgramAnswer
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, Totals, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
 from ipa.queueing.capacity import utilisation_ratio
@@ -17,7 +17,7 @@ from ipa.queueing.formation import formation_wait_s
 NO_BOUND = 1e100
 
 
-def plan_of(problem: Problem, program: Program, solver: str, found: Answer) -> Plan:
+def plan_of(problem: PlanningProblem, program: Program, solver: str, found: ProgramAnswer) -> Plan:
     """The plan of a solver's answer; without configuration where it chose none."""
     plan = Plan(
         pipeline=problem.pipeline,
@@ -54,7 +54,7 @@ def plan_of(problem: Problem, program: Program, solver: str, found: Answer) -> P
     )
 
 
-def worth(problem: Problem, totals: Totals) -> float:
+def worth(problem: PlanningProblem, totals: Totals) -> float:
     """The objective of a plan: the weighted sum, or the first criterion of an order."""
     goal = problem.objective.goal
     if goal is Goal.LEXICOGRAPHIC:
@@ -62,7 +62,7 @@ def worth(problem: Problem, totals: Totals) -> float:
     return -totals.cost_cores if goal is Goal.CHEAPEST else totals.objective
 
 
-def stage_plans(problem: Problem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
+def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
     """What each stage runs, in order; stages that the pipeline's own router does are left out."""
     return tuple(
         _stage_plan(problem, index, options, at)
@@ -71,7 +71,7 @@ def stage_plans(problem: Problem, program: Program, chosen: Sequence[int]) -> tu
     )
 
 
-def _stage_plan(problem: Problem, index: int, options: Options, at: int) -> StagePlan:
+def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int) -> StagePlan:
     stage = problem.stages[index]
     point = stage.points[int(options.point[at])]
     rate_rps = problem.rate_rps * problem.graph.reach[index] * float(options.items[at])
@@ -96,7 +96,7 @@ def _stage_plan(problem: Problem, index: int, options: Options, at: int) -> Stag
     )
 
 
-def _bound_and_gap(found: Answer, objective: float) -> tuple[float | None, float | None]:
+def _bound_and_gap(found: ProgramAnswer, objective: float) -> tuple[float | None, float | None]:
     """The bound, never below what was reached, and its distance to it (relative above 1)."""
     known = _known(found.bound)
     if known is None:
@@ -114,7 +114,9 @@ def _known(bound: float | None) -> float | None:
     return bound if bound is not None and abs(bound) < NO_BOUND else None
 
 
-def _prices(problem: Problem, program: Program, found: Answer) -> tuple[tuple[str, float], ...]:
+def _prices(
+    problem: PlanningProblem, program: Program, found: ProgramAnswer
+) -> tuple[tuple[str, float], ...]:
     if found.prices is None:
         return ()
     graph = program.graph
@@ -125,7 +127,7 @@ def _prices(problem: Problem, program: Program, found: Answer) -> tuple[tuple[st
     return tuple(zip(names, (float(price) for price in found.prices), strict=True))
 
 
-def released_note(problem: Problem, plan: Plan) -> str:
+def released_note(problem: PlanningProblem, plan: Plan) -> str:
     """What the latency of a plan under the released semantics is, and what it would be by the paper."""
     waits = {stage.name: stage.batch_timeout_s for stage in problem.stages}
     at = {stage.stage: number for number, stage in enumerate(plan.stages)}

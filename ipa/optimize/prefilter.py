@@ -19,8 +19,8 @@ from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance_filter import reduce_program
-from ipa.optimize.options import Draft, draft_of, program_of
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.options import UntimedOptions, draft_of, program_of
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import PLACE, Program, evaluate
 
 # Fewer options are computed as soon as they are ruled out.
@@ -30,7 +30,7 @@ FEW = 256
 STAFFING = 0.5
 
 
-def narrow_program(problem: Problem, start: Plan | None, deadline: Deadline) -> Program:
+def narrow_program(problem: PlanningProblem, start: Plan | None, deadline: Deadline) -> Program:
     """The program of a problem without options that no plan as good as one that is known can have.
 
     The plan known is sought among what `start` runs, with any number of replicas, else among all points with
@@ -50,7 +50,7 @@ def narrow_program(problem: Problem, start: Plan | None, deadline: Deadline) -> 
     return program_of(problem, draft.take((at_most >= least).nonzero()[0]))
 
 
-def _worth_at_most(problem: Problem, draft: Draft) -> Array | None:
+def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | None:
     """For each candidate the most that a plan with it is worth, whatever its latency.
 
     None where accuracies neither add up nor multiply, and where a stage has no candidates.
@@ -71,7 +71,7 @@ def _worth_at_most(problem: Problem, draft: Draft) -> Array | None:
     return worth
 
 
-def _run_by(problem: Problem, candidates: Candidates, start: Plan) -> Index:
+def _run_by(problem: PlanningProblem, candidates: Candidates, start: Plan) -> Index:
     """The candidates of the points that the plan runs."""
     planned = {stage.stage: stage for stage in start.stages}
     run = []
@@ -95,7 +95,7 @@ def _staffed(candidates: Candidates) -> Index:
     return at
 
 
-def _good(problem: Problem, draft: Draft, deadline: Deadline) -> float:
+def _good(problem: PlanningProblem, draft: UntimedOptions, deadline: Deadline) -> float:
     """What a good plan of the draft's options is worth, −infinity where none is found at once."""
     program = reduce_program(program_of(problem, draft))
     if not all(len(stage) for stage in program.stages):
@@ -110,6 +110,6 @@ def _good(problem: Problem, draft: Draft, deadline: Deadline) -> float:
 def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
     """A plan within the limits, empty where none is found at once. DeadlineError where the time is up."""
     if prod(len(stage) for stage in program.stages) <= label_setting.FEW:
-        return label_setting.Search(program, deadline, bounded=False).every()
-    search = label_setting.Search(program, deadline)
+        return label_setting.LabelSearch(program, deadline, bounded=False).every()
+    search = label_setting.LabelSearch(program, deadline)
     return search.guess() or search.run(-inf, label_setting.NARROW[0])[0]

@@ -26,7 +26,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.columns import PointColumns, columns_of
-from ipa.optimize.graph import Graph, Node, build_graph
+from ipa.optimize.graph import Graph, GraphNode, build_graph
 
 
 class Compat(StrEnum):
@@ -72,7 +72,7 @@ class StageProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class PlanningProblem:
     """A graph of stages in topological order, the rate it must carry, and what is worth what.
 
     `running` is what runs now, empty where nothing does or a change is free, and `rolling` how it is
@@ -171,7 +171,7 @@ def _graph(stages: tuple[StageProblem, ...]) -> Graph:
     at = {stage.name: index for index, stage in enumerate(stages)}
     return build_graph(
         tuple(
-            Node(
+            GraphNode(
                 tuple(at[edge.parent] for edge in stage.after),
                 tuple(edge.share for edge in stage.after),
                 stage.kind,
@@ -182,7 +182,7 @@ def _graph(stages: tuple[StageProblem, ...]) -> Graph:
     )
 
 
-def _faults_of_numbers(problem: Problem) -> list[Fault]:
+def _faults_of_numbers(problem: PlanningProblem) -> list[Fault]:
     faults = [
         Fault(f"{name} must be a finite number above 0, not {value!r}")
         for name, value in (("rate_rps", problem.rate_rps), ("sla_s", problem.sla_s))
@@ -208,7 +208,7 @@ def _faults_of_numbers(problem: Problem) -> list[Fault]:
     return faults
 
 
-def _faults_of_stages(problem: Problem) -> list[Fault]:
+def _faults_of_stages(problem: PlanningProblem) -> list[Fault]:
     if not problem.stages:
         return [Fault("it has no stages")]
     return [
@@ -228,7 +228,7 @@ def _makes_sense(point: OperatingPoint) -> bool:
     return all(isfinite(value) and value > 0 for value in positive) and point.accuracy >= 0
 
 
-def _faults_of_edges(problem: Problem) -> list[Fault]:
+def _faults_of_edges(problem: PlanningProblem) -> list[Fault]:
     faults: list[Fault] = []
     before: dict[str, StageProblem] = {}
     for stage in problem.stages:

@@ -125,7 +125,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class LinearLimit:
     """Σ over the stages of what the chosen options take (`use`, one array a stage) ≤ `most`."""
 
     name: str
@@ -169,7 +169,7 @@ class Program:
         """Whether accuracies add up, or are the plain product of all stages."""
         return not self.alpha or self.graph.is_product
 
-    def limits(self) -> tuple[Limit, ...]:
+    def limits(self) -> tuple[LinearLimit, ...]:
         """The linear limits that there are, other than those of the paths."""
         names: list[tuple[str, float, Callable[[Options], Array]]] = [
             ("cores", self.cores, lambda stage: stage.peak_cores),
@@ -182,7 +182,7 @@ class Program:
         if self.term_floor > -inf and not self.uses_product:
             names.append(("term", -self.term_floor, lambda stage: -stage.gain))
         return tuple(
-            Limit(name, tuple(use(stage) for stage in self.stages), most)
+            LinearLimit(name, tuple(use(stage) for stage in self.stages), most)
             for name, most, use in names
             if most < inf
         )

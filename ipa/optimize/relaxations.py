@@ -16,7 +16,7 @@ from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, Totals, Weights, evaluate
 
 # Figures in the answer have so many digits, rounded to the side that is feasible.
@@ -36,10 +36,10 @@ class Relaxation:
     kind: str
     value: float
     text: str
-    problem: Problem
+    problem: PlanningProblem
 
 
-def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
+def relaxations(problem: PlanningProblem, deadline: Deadline) -> tuple[Relaxation, ...]:
     """The single moves that help, each checked: SLA, cores, memory, cost ceiling, accuracy floor, pins and
     rate, in this order.
 
@@ -56,12 +56,12 @@ def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
     return tuple(found)
 
 
-def is_feasible(problem: Problem, deadline: Deadline) -> bool:
+def is_feasible(problem: PlanningProblem, deadline: Deadline) -> bool:
     """Whether any plan meets the limits. DeadlineError where the time is too short to know."""
     return _least(full_program(problem), lambda stage: stage.cost_cores, deadline) is not None
 
 
-def _sla(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _sla(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     program = full_program(_with_sla(problem, LOOSE_SLA_S))
     value_s = _least_latency_s(program, deadline)
     if value_s is not None:
@@ -99,8 +99,8 @@ class _Ceiling:
 
     kind: str
     words: str
-    limit: Callable[[Problem], float | None]
-    moved: Callable[[Problem, float | None], Problem]
+    limit: Callable[[PlanningProblem], float | None]
+    moved: Callable[[PlanningProblem, float | None], PlanningProblem]
     use: Callable[[Options], Array]
     total: Callable[[Totals], float]
 
@@ -133,7 +133,7 @@ CEILINGS = (
 )
 
 
-def _ceilings(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _ceilings(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     for ceiling in CEILINGS:
         limit = ceiling.limit(problem)
         if limit is None:
@@ -146,7 +146,7 @@ def _ceilings(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             )
 
 
-def _floor(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _floor(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     if problem.bounds.accuracy_floor is None:
         return
     program = full_program(_with_bounds(problem, accuracy_floor=TINY_FLOOR))
@@ -165,7 +165,7 @@ def _floor(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             yield Relaxation("accuracy_floor", value, text, _with_bounds(problem, accuracy_floor=value))
 
 
-def _pins(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _pins(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     for index, stage in enumerate(problem.stages):
         if stage.pin != Pin():
             free = replace(stage, pin=Pin())
@@ -173,7 +173,7 @@ def _pins(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             yield Relaxation("pin", 0.0, f"stage {stage.name!r} without its pin", moved)
 
 
-def _rate(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _rate(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     high = problem.rate_rps
     low = high / 2
     for _ in range(HALVINGS):
@@ -204,11 +204,11 @@ LOOSE_SLA_S = 1e12
 TINY_FLOOR = 1e-300
 
 
-def _with_sla(problem: Problem, sla_s: float) -> Problem:
+def _with_sla(problem: PlanningProblem, sla_s: float) -> PlanningProblem:
     return replace(problem, sla_s=sla_s)
 
 
-def _with_bounds(problem: Problem, **changes: float | None) -> Problem:
+def _with_bounds(problem: PlanningProblem, **changes: float | None) -> PlanningProblem:
     return replace(problem, bounds=replace(problem.bounds, **changes))  # type: ignore[arg-type]
 
 

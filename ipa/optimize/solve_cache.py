@@ -6,7 +6,7 @@ from collections import deque
 
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.chord_branching import Solvers
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import AUTO, solve
 
 # Of a problem there is one best plan, or none, whatever the time; what else a solver ends with is better the
@@ -16,16 +16,16 @@ COMPLETE = (Termination.OPTIMAL, Termination.INFEASIBLE)
 UNHURRIED = 0.5
 
 
-class Remembered:
+class SolveCache:
     """Solves, and has the newest `most` plans at hand: equal problems have equal plans."""
 
     def __init__(self, most: int) -> None:
         # Threads append and look through a copy.
-        self._kept: deque[tuple[tuple[object, ...], Problem, Plan]] = deque(maxlen=most)
+        self._kept: deque[tuple[tuple[object, ...], PlanningProblem, Plan]] = deque(maxlen=most)
 
     def solve(
         self,
-        problem: Problem,
+        problem: PlanningProblem,
         solver: str = AUTO,
         deadline_s: float = 5.0,
         *,

@@ -12,7 +12,7 @@ from ipa.model.observation import Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
-from ipa.queueing.service import Service
+from ipa.queueing.service import ServiceTime
 
 Configs = tuple[StageConfig, ...]
 # A rate for which every measured configuration can be described; capacities do not depend on it.
@@ -37,7 +37,7 @@ class PolicyState:
     room_cores: float | None = None
     # The plan must be reachable within the cores that old and new may have together.
     reachable: bool = False
-    # What the policy's own `remember` left, where it is `Remembering`.
+    # What the policy's own `remember` left, where it is `StatefulPolicy`.
     memory: object = None
     slowdowns: Slowdowns = AS_MEASURED
 
@@ -59,7 +59,7 @@ class Policy(Protocol):
         ...
 
 
-class Remembering(Policy, Protocol):
+class StatefulPolicy(Policy, Protocol):
     """A policy that learns from every tick, also from those that hold for other reasons."""
 
     @property
@@ -76,7 +76,7 @@ class Remembering(Policy, Protocol):
         ...
 
 
-class Headstrong(Policy, Protocol):
+class BypassesStabiliser(Policy, Protocol):
     """A policy whose plans are at times carried out at once, be they better than what runs or not."""
 
     def at_once(self, running: Configs) -> bool:
@@ -89,12 +89,12 @@ def is_at_once(policy: Policy, running: Configs) -> bool:
     return _is_headstrong(policy) and policy.at_once(running)
 
 
-def is_remembering(policy: Policy) -> TypeGuard[Remembering]:
+def is_remembering(policy: Policy) -> TypeGuard[StatefulPolicy]:
     """Whether it remembers what it saw; `isinstance` would look at all of a protocol's methods each tick."""
     return hasattr(policy, "remember")
 
 
-def _is_headstrong(policy: Policy) -> TypeGuard[Headstrong]:
+def _is_headstrong(policy: Policy) -> TypeGuard[BypassesStabiliser]:
     return hasattr(policy, "at_once")
 
 
@@ -114,7 +114,7 @@ class Prediction:
     pas: float
     # Items a second that one replica of each stage carries, in the order of the configurations.
     capacities_rps: tuple[float, ...] = ()
-    services: tuple[Service, ...] = ()
+    services: tuple[ServiceTime, ...] = ()
 
     @property
     def carries(self) -> bool:
@@ -161,7 +161,7 @@ class Planner(Protocol):
         ...
 
 
-class Shorter(Protocol):
+class SlaScaledPlanner(Protocol):
     """The planner for a shorter SLA. Pure."""
 
     def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
@@ -173,7 +173,7 @@ class Shorter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartingState:
     """What a new configuration finds: what runs until it is ready, and the items that wait at stages.
 
     `slowdowns` are how variants do beside their profiles.
@@ -184,11 +184,11 @@ class Start:
     slowdowns: Slowdowns = AS_MEASURED
 
 
-AT_REST = Start()
+AT_REST = StartingState()
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SimulationVerdict:
     """What a simulation says of a configuration at a rate.
 
     `quantile_s` is its latency at the SLA's percentile, over so many `requests`. `meets`: within the SLA with
@@ -210,7 +210,9 @@ class Checker(Protocol):
         """How many configurations of one decision it has time for."""
         ...
 
-    def __call__(self, configs: Configs, rate_rps: float, start: Start = AT_REST) -> Verdict | None:
+    def __call__(
+        self, configs: Configs, rate_rps: float, start: StartingState = AT_REST
+    ) -> SimulationVerdict | None:
         """The verdict on a configuration that begins so; None where it was not measured."""
         ...
 

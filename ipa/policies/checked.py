@@ -20,9 +20,9 @@ from ipa.policies.base import (
     PolicyState,
     Prediction,
     Predictor,
-    Shorter,
-    Start,
-    Verdict,
+    SimulationVerdict,
+    SlaScaledPlanner,
+    StartingState,
     constrained,
 )
 from ipa.policies.ours import Ours, worth
@@ -34,7 +34,7 @@ SHORTER = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedPolicy:
     """The plan of `inner` if the checker says that it meets the SLA, else a plan for a shorter SLA that does.
 
     The best plans after the first take as long as it, mostly. So the others are the best plans for shorter
@@ -45,7 +45,7 @@ class Checked:
     """
 
     inner: Ours
-    shorter: Shorter
+    shorter: SlaScaledPlanner
     checker: Checker
     name: str = "ours-checked"
 
@@ -56,7 +56,7 @@ class Checked:
             return first
         # The checker knows a change from one configuration alone.
         running = () if is_shared(state.running) else state.running
-        start = Start(running, queued_of(observation), state.slowdowns)
+        start = StartingState(running, queued_of(observation), state.slowdowns)
         verdict = self.checker(first.configs, first.rate_rps, start)
         if verdict is None or verdict.meets:
             return first
@@ -71,8 +71,8 @@ class Checked:
         return _instead(first, plan, f"{words}; this one takes {seen.quantile_s:.3g} s")
 
     def _others(
-        self, first: Plan, verdict: Verdict, state: PolicyState, start: Start
-    ) -> Iterator[tuple[Plan, Verdict]]:
+        self, first: Plan, verdict: SimulationVerdict, state: PolicyState, start: StartingState
+    ) -> Iterator[tuple[Plan, SimulationVerdict]]:
         """Plans for shorter SLAs, each with its verdict."""
         pipeline = constrained(self.inner.pipeline, state)
         known = {first.configs: verdict}
@@ -98,13 +98,13 @@ class Checked:
 class _Bracket:
     """Between which shares of the SLA the longest lies whose plan meets it."""
 
-    def __init__(self, first: Plan, verdict: Verdict) -> None:
+    def __init__(self, first: Plan, verdict: SimulationVerdict) -> None:
         # The shortest whose plan was late, the longest whose plan was in time, and that has none.
         self._late = self._good = self._none = 0.0
         self._guess = 0.0
         self.tell(1.0, first, verdict)
 
-    def tell(self, ratio: float, plan: Plan, verdict: Verdict) -> None:
+    def tell(self, ratio: float, plan: Plan, verdict: SimulationVerdict) -> None:
         """What came of a share. A late plan is that of all shares down to its own latency."""
         if verdict.meets:
             self._good = ratio
@@ -144,7 +144,7 @@ class CheckedPredictor:
         seen = self.predict(configs, rate_rps, slowdowns)
         if seen is None or not seen.feasible:
             return seen
-        verdict = self.checker(tuple(configs), rate_rps, Start(slowdowns=slowdowns))
+        verdict = self.checker(tuple(configs), rate_rps, StartingState(slowdowns=slowdowns))
         return seen if verdict is None else replace(seen, latency_s=max(seen.latency_s, verdict.quantile_s))
 
 

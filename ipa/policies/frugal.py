@@ -8,7 +8,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Goal, Objective, Pipeline
 from ipa.model.plan import Plan
-from ipa.policies.base import Configs, Planner, PolicyState, Shorter, constrained
+from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
 from ipa.policies.ours import Ours, best_plan, upper_rate_rps
 
 # Floors are compared with sums of floats.
@@ -33,7 +33,7 @@ class Frugal:
     inner: Ours
     published: Planner
     planner: Planner
-    shorter: Shorter
+    shorter: SlaScaledPlanner
     name: str = "ours-frugal"
 
     def at_once(self, running: Configs) -> bool:

@@ -13,7 +13,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.plan import Plan
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.rules import Ruled, StageLoad, busy_replicas, whole, with_replicas
+from ipa.policies.rules import RulePlanner, StageLoad, busy_replicas, whole, with_replicas
 
 # --horizontal-pod-autoscaler-sync-period.
 SYNC_S = 15.0
@@ -45,7 +45,7 @@ class Hpa:
     profile, never above 1, so that a stage that is overrun grows by a quarter in a step.
     """
 
-    ruled: Ruled
+    ruled: RulePlanner
     target_ratio: float = TARGET_RATIO
     name: str = "hpa"
 

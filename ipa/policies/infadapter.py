@@ -12,7 +12,7 @@ from ipa.optimize.sets.plan import SetPlan
 from ipa.optimize.sets.problem import SetProblem
 from ipa.optimize.sets.solve import missing_part, solve_set
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.ms_plus import OneTask, best_of_one, planned_rate_rps
+from ipa.policies.ms_plus import SingleStagePipeline, best_of_one, planned_rate_rps
 from ipa.policies.rules import is_reachable, plan_of
 
 # Shares in whole percents may lose up to a percent for each part: so much less is tried, and so often.
@@ -24,7 +24,7 @@ MOST_STEPS = 16
 class InfAdapter:
     """Decides which variants run, on how many cores, and which whole percents of the requests each takes."""
 
-    task: OneTask
+    task: SingleStagePipeline
     solver: str = "exact"
     deadline_s: float = 5.0
     name: str = "infadapter"

@@ -13,7 +13,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, Observation
 from ipa.model.plan import Plan
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.rules import Ruled, StageLoad, whole, with_replicas
+from ipa.policies.rules import RulePlanner, StageLoad, whole, with_replicas
 
 # autoscaling.knative.dev/window.
 STABLE_S = 60.0
@@ -29,7 +29,7 @@ MAX_DOWN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class StageMemory:
+class KpaStageMemory:
     """When the stage was last over the panic threshold, None where it does not panic, and what it wants."""
 
     panicked_s: float | None
@@ -41,14 +41,14 @@ class KpaMemory:
     """What each stage came to in the tick at `at_s`."""
 
     at_s: float
-    stages: tuple[StageMemory, ...]
+    stages: tuple[KpaStageMemory, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Kpa:
     """Each stage has an autoscaler of its own, with the metric rps."""
 
-    ruled: Ruled
+    ruled: RulePlanner
     target_ratio: float = TARGET_RATIO
     name: str = "kpa"
 
@@ -70,16 +70,16 @@ class Kpa:
         panic_rps = window_mean_rps(observation.load, PANIC_S)
         stages = []
         for at, load in enumerate(self.ruled.loads(observation, state)):
-            last = before.stages[at] if before else StageMemory(None, load.config.replicas)
+            last = before.stages[at] if before else KpaStageMemory(None, load.config.replicas)
             if stable_rps is None or panic_rps is None:
-                stages.append(StageMemory(last.panicked_s, load.config.replicas))
+                stages.append(KpaStageMemory(last.panicked_s, load.config.replicas))
             else:
                 stages.append(self._stage(load, last, state.now_s, stable_rps, panic_rps))
         return KpaMemory(state.now_s, tuple(stages))
 
     def _stage(
-        self, load: StageLoad, last: StageMemory, now_s: float, stable_rps: float, panic_rps: float
-    ) -> StageMemory:
+        self, load: StageLoad, last: KpaStageMemory, now_s: float, stable_rps: float, panic_rps: float
+    ) -> KpaStageMemory:
         each_rps = self.target_ratio * load.capacity_rps / load.items
         ready = max(1, load.ready)
         most, least = ceil(MAX_UP * ready), int(ready / MAX_DOWN)
@@ -93,8 +93,8 @@ class Kpa:
         elif panicked_s is not None and now_s - panicked_s > STABLE_S:
             panicked_s = None
         if panicked_s is None:
-            return StageMemory(None, stable)
-        return StageMemory(panicked_s, max(stable, panic, load.config.replicas, last.replicas))
+            return KpaStageMemory(None, stable)
+        return KpaStageMemory(panicked_s, max(stable, panic, load.config.replicas, last.replicas))
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """What runs with the replicas of the rule; the forecast has no part in it."""

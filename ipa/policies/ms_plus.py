@@ -29,7 +29,7 @@ GAMMA_RATIO = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class OneTask:
+class SingleStagePipeline:
     """What InfAdapter and its rival know of a pipeline of one stage. `asked` may be for any rate."""
 
     pipeline: Pipeline
@@ -144,7 +144,7 @@ class OneTask:
 class MsPlus:
     """Decides variant and cores; one replica."""
 
-    task: OneTask
+    task: SingleStagePipeline
     name: str = "ms+"
 
     def at_once(self, running: Configs) -> bool:
@@ -165,7 +165,9 @@ def planned_rate_rps(forecast: Forecast) -> float:
     return max(forecast.upper_rps, MARGIN * forecast.point_rps, MIN_RATE_RPS)
 
 
-def best_of_one(task: OneTask, rate_rps: float, state: PolicyState, name: str, note: str = "") -> Plan:
+def best_of_one(
+    task: SingleStagePipeline, rate_rps: float, state: PolicyState, name: str, note: str = ""
+) -> Plan:
     """The plan of the best single variant for the rate, or of the one that carries most."""
     problem = task.problem(rate_rps, state)
     single = [(variant, level) for variant, level in _levels(problem)]

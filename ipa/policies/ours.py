@@ -11,7 +11,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.policies.base import Configs, Planner, PolicyState, Shorter, constrained
+from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
 
 # No load is planned for as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
 MIN_RATE_RPS = 0.1
@@ -44,8 +44,8 @@ class Ours:
     name: str = "ours"
     offers: Offers | None = None
     probe: Planner | None = None
-    shorter: Shorter | None = None
-    longer: Shorter | None = None
+    shorter: SlaScaledPlanner | None = None
+    longer: SlaScaledPlanner | None = None
 
     def at_once(self, running: Configs) -> bool:
         """Where something runs that the planner would never choose; its plan has then nothing to beat."""
@@ -110,7 +110,11 @@ def upper_rate_rps(forecast: Forecast) -> float:
 
 
 def best_plan(
-    planner: Planner, shorter: Shorter | None, pipeline: Pipeline, forecast: Forecast, running: Configs
+    planner: Planner,
+    shorter: SlaScaledPlanner | None,
+    pipeline: Pipeline,
+    forecast: Forecast,
+    running: Configs,
 ) -> Plan:
     """The best plan for the upper forecast; where there is `shorter`, also of those that let peaks wait.
 
@@ -124,7 +128,7 @@ def best_plan(
 
 
 def waiting_plan(
-    shorter: Shorter, pipeline: Pipeline, forecast: Forecast, running: Configs, sla_s: float
+    shorter: SlaScaledPlanner, pipeline: Pipeline, forecast: Forecast, running: Configs, sla_s: float
 ) -> Plan | None:
     """The best plan under which requests wait while a peak lasts; None where no peak is to be waited out.
 

@@ -10,7 +10,7 @@ from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
@@ -76,7 +76,7 @@ def planning_problem(
     compat: Compat = Compat.TAIL,
     allocation: Allocation = Allocation.FREE,
     running: Sequence[StageConfig] = (),
-) -> Problem:
+) -> PlanningProblem:
     """The problem of carrying `rate_rps` at the named objective (None: the pipeline's default).
 
     `running` is what runs now, where a change to it counts.
@@ -98,7 +98,7 @@ def planning_problem(
         for stage in pipeline.stages
     )
     sla_s = pipeline.sla.latency_s if wanted.sla_s is None else wanted.sla_s
-    return Problem(
+    return PlanningProblem(
         pipeline.name,
         rate_rps,
         sla_s,

@@ -16,12 +16,12 @@ from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
 from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
-from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.solve_cache import Remembered
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.solve_cache import SolveCache
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
-from ipa.queueing.service import Service, service
+from ipa.queueing.service import ServiceTime, service
 
 # A rate at which nothing is asked for: a request in thirty years.
 LEAST_RPS = 1e-9
@@ -56,7 +56,7 @@ class Profiled:
         explain: bool = True,
         until: Deadline | None = None,
     ) -> None:
-        def problem(allocation: Allocation, compat: Compat) -> Problem:
+        def problem(allocation: Allocation, compat: Compat) -> PlanningProblem:
             made = planning_problem(
                 pipeline, profiles, 1.0, objective=objective, compat=compat, allocation=allocation
             )
@@ -67,10 +67,10 @@ class Profiled:
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
         self._explain, self._until = explain, until
-        self._slowed: dict[Slowdowns, tuple[Problem, Problem]] = {}
-        self._plans = Remembered(PLANS)
+        self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
+        self._plans = SolveCache(PLANS)
         self._described = lru_cache(PREDICTIONS)(self._describe)
-        self._services: dict[tuple[str, str, int, float], Service] = {}
+        self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
 
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
         """The best plan for the rate (a Planner), with the variants and within the bounds of `pipeline`.
@@ -80,15 +80,15 @@ class Profiled:
         return self._solved(self._asked(pipeline, rate_rps, running), explain=self._explain)
 
     def probe(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
-        """The same plan (a Planner), without prices or what would make an infeasible problem feasible."""
+        """The same plan without prices, or remedies for an infeasible problem (a `Planner`)."""
         return self._solved(self._asked(pipeline, rate_rps, running), explain=False)
 
     def shorter(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
-        """The best plan for an SLA `sla_ratio` times as long (a Shorter), without what would make one."""
+        """The best plan for an SLA `sla_ratio` times as long, without remedies (a `SlaScaledPlanner`)."""
         problem = self._asked(pipeline, rate_rps, running)
         return self._solved(replace(problem, sla_s=problem.sla_s * sla_ratio), explain=False)
 
-    def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> Problem:
+    def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> PlanningProblem:
         wanted = {stage.name: stage for stage in pipeline.stages}
         planned, _ = self._problems(pipeline.slowdowns)
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in planned.stages)
@@ -96,7 +96,7 @@ class Profiled:
         before = () if is_shared(running) else running
         return replace(planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before)
 
-    def _problems(self, slowdowns: Slowdowns) -> tuple[Problem, Problem]:
+    def _problems(self, slowdowns: Slowdowns) -> tuple[PlanningProblem, PlanningProblem]:
         """The problem planned with and that of what runs, where variants are that slow."""
         if not slowdowns:
             return self._planned, self._known
@@ -106,7 +106,7 @@ class Profiled:
             self._slowed[slowdowns] = (_slowed(self._planned, slowdowns), _slowed(self._known, slowdowns))
         return self._slowed[slowdowns]
 
-    def _solved(self, problem: Problem, *, explain: bool) -> Plan:
+    def _solved(self, problem: PlanningProblem, *, explain: bool) -> Plan:
         limit_s = self._deadline_s
         if self._until is not None:
             if self._until.passed:
@@ -176,7 +176,7 @@ class Profiled:
         _, known = self._problems(slowdowns)
         return describe(replace(known, rate_rps=rate_rps), configs)
 
-    def _service(self, config: StageConfig) -> Service:
+    def _service(self, config: StageConfig) -> ServiceTime:
         """How long a replica of what was measured takes by its profile, without the objective's margins."""
         key = (config.stage, config.variant, config.batch_size, config.cores)
         if key not in self._services:
@@ -195,7 +195,7 @@ class Profiled:
         return self._services[key]
 
 
-def _slowed(problem: Problem, slowdowns: Slowdowns) -> Problem:
+def _slowed(problem: PlanningProblem, slowdowns: Slowdowns) -> PlanningProblem:
     """The problem of replicas that take so many times as long."""
     stages = []
     for stage in problem.stages:

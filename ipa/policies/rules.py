@@ -98,7 +98,7 @@ def whole(replicas: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruled:
+class RulePlanner:
     """Makes plans of what a rule wants: within bounds, pins and budget, described by the profiles."""
 
     pipeline: Pipeline

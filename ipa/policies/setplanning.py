@@ -11,7 +11,7 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize.accuracy import RANKS
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.sets.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
 from ipa.optimize.sets.plan import SetPlan
 from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
@@ -111,7 +111,7 @@ def set_question(
     )
 
 
-def _faults(problem: Problem) -> Iterator[str]:
+def _faults(problem: PlanningProblem) -> Iterator[str]:
     """Why no set can be planned; a set would silently break what it knows nothing of."""
     if len(problem.stages) > 1 or problem.stages[0].is_free:
         yield f"a set shares the load of one stage out, and it has {len(problem.stages)}"
@@ -133,7 +133,7 @@ def _faults(problem: Problem) -> Iterator[str]:
         yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"
 
 
-def _best_levels(problem: Problem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
+def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
     """The most that each variant carries on each number of cores, and by which batch size."""
     points = tuple(point for point in stage.points if problem.allows(stage, point))
     tail: TailLatency | None = None

@@ -13,17 +13,17 @@ from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Checker, Policy, Predictor
-from ipa.policies.checked import Checked, CheckedPredictor
+from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.frugal import Frugal, accurate, thrifty
 from ipa.policies.hpa import Hpa
 from ipa.policies.infadapter import InfAdapter
 from ipa.policies.kpa import Kpa
-from ipa.policies.ms_plus import MsPlus, OneTask
+from ipa.policies.ms_plus import MsPlus, SingleStagePipeline
 from ipa.policies.oracle import Future, Oracle
 from ipa.policies.ours import Ours
 from ipa.policies.pinned import RIM_REPLICAS, fa2, rim
 from ipa.policies.profiled import Profiled
-from ipa.policies.rules import Ruled
+from ipa.policies.rules import RulePlanner
 from ipa.policies.setplanning import set_question
 from ipa.policies.static import Static
 from ipa.policies.vpa_plus import VpaPlus
@@ -63,14 +63,14 @@ class PolicyInputs:
         """The planner of the papers: base allocation, their formulas of latency, or those they released."""
         return self._profiled(Allocation.BASE, compat)
 
-    def ruled(self) -> Ruled:
+    def ruled(self) -> RulePlanner:
         """What a rule makes its plans with."""
-        return Ruled(self.pipeline, self.profiled(), self.rolling)
+        return RulePlanner(self.pipeline, self.profiled(), self.rolling)
 
-    def one_task(self) -> OneTask:
+    def one_task(self) -> SingleStagePipeline:
         """The set program of a pipeline of one stage; UsageError says why there is none."""
         asked = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
-        return OneTask(self.pipeline, self.profiled(), asked, self.rolling)
+        return SingleStagePipeline(self.pipeline, self.profiled(), asked, self.rolling)
 
     def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
         return Profiled(
@@ -104,7 +104,7 @@ def _ours_checked(inputs: PolicyInputs) -> Policy:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
     ours = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe, longer=profiled.shorter)
-    return Checked(ours, profiled.shorter, inputs.checker)
+    return CheckedPolicy(ours, profiled.shorter, inputs.checker)
 
 
 def _ours_frugal(inputs: PolicyInputs) -> Policy:

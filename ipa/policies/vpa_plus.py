@@ -16,7 +16,7 @@ from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import Configs, PolicyState, constrained
-from ipa.policies.rules import ROUNDING, Ruled, StageLoad, busy_replicas, is_reachable
+from ipa.policies.rules import ROUNDING, RulePlanner, StageLoad, busy_replicas, is_reachable
 
 # The recommender's histogram: the first bucket, and how much wider each next one is.
 FIRST_CORES = 0.01
@@ -34,7 +34,7 @@ Histogram = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class StageMemory:
+class VpaStageMemory:
     """The histogram of cores used by a replica, and the sizes of the last intervals: when, and cores."""
 
     histogram: Histogram
@@ -46,7 +46,7 @@ class VpaMemory:
     """What is known of each stage after the tick at `at_s`."""
 
     at_s: float
-    stages: tuple[StageMemory, ...]
+    stages: tuple[VpaStageMemory, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class VpaPlus:
     A replica uses the part of its cores for which it is busy: never more than it has, however much waits.
     """
 
-    ruled: Ruled
+    ruled: RulePlanner
     name: str = "vpa+"
 
     @property
@@ -76,12 +76,14 @@ class VpaPlus:
         stages = []
         for at, load in enumerate(self.ruled.loads(observation, state)):
             # As long as it knows less than four intervals, it takes nothing away.
-            last = before.stages[at] if before else StageMemory((), ((state.now_s, load.config.cores),))
+            last = before.stages[at] if before else VpaStageMemory((), ((state.now_s, load.config.cores),))
             elapsed_s = state.now_s - before.at_s if before else 0.0
             stages.append(self._learned(load, last, elapsed_s, state.now_s))
         return VpaMemory(state.now_s, tuple(stages))
 
-    def _learned(self, load: StageLoad, last: StageMemory, elapsed_s: float, now_s: float) -> StageMemory:
+    def _learned(
+        self, load: StageLoad, last: VpaStageMemory, elapsed_s: float, now_s: float
+    ) -> VpaStageMemory:
         busy = busy_replicas(load, INTERVAL_S)
         histogram = last.histogram
         if busy is not None:
@@ -91,7 +93,7 @@ class VpaPlus:
         target_cores = MARGIN * percentile_cores(histogram) if histogram else load.config.cores
         size = _least_size(self.ruled.profiled.sizes_cores(load.config), target_cores)
         kept = tuple(it for it in last.sizes if now_s - it[0] < DOWN_AFTER * INTERVAL_S)
-        return StageMemory(histogram, _in_intervals(kept, now_s, size))
+        return VpaStageMemory(histogram, _in_intervals(kept, now_s, size))
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """What runs with the largest cores of the last intervals; the forecast has no part in it."""

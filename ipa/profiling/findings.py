@@ -21,7 +21,7 @@ OLD = timedelta(days=90)
 FEWEST_BATCHES = 3
 
 
-class Standing(StrEnum):
+class ProfileStatus(StrEnum):
     """What may be wrong with a profile beside its figures."""
 
     FEW_BATCHES = "few_batches"
@@ -32,14 +32,14 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProfileFinding:
     """Something to know of a stage's profile, and what mends it.
 
     `topic` and `remedy` are the same words for all variants of a kind; `variant` is None where it is about
     the whole stage. `places` say where and by how much, the worst first.
     """
 
-    kind: Oddity | Standing
+    kind: Oddity | ProfileStatus
     stage: str
     variant: str | None
     topic: str
@@ -54,21 +54,21 @@ def findings(
     profiles: Mapping[str, StageProfile],
     today: date,
     only: Sequence[str] = (),
-) -> tuple[Finding, ...]:
+) -> tuple[ProfileFinding, ...]:
     """The findings on the profiles of the pipeline's stages, stage by stage; of those in `only` where given.
 
     `sla_s` is the pipeline's: few batch sizes are no finding where a batch of twice the size would be late.
     """
     served = [stage for stage in stages if stage.variants and (not only or stage.name in only)]
-    found: list[Finding] = []
+    found: list[ProfileFinding] = []
     for name, variant in unmeasured(served, profiles):
-        found.append(_finding(pipeline, Standing.NOT_MEASURED, name, variant))
+        found.append(_finding(pipeline, ProfileStatus.NOT_MEASURED, name, variant))
     for stage in served:
         if stage.name in profiles:
             found += _of_stage(pipeline, stage, stages, sla_s, profiles[stage.name], today)
     known = {stage.name for stage in stages if stage.variants}
     strange = [name for name in profiles if name not in known and (not only or name in only)]
-    found += [_finding(pipeline, Standing.NOT_IN_PIPELINE, name) for name in strange]
+    found += [_finding(pipeline, ProfileStatus.NOT_IN_PIPELINE, name) for name in strange]
     order = [stage.name for stage in served] + strange
     return tuple(sorted(found, key=lambda each: order.index(each.stage)))
 
@@ -104,24 +104,24 @@ def _of_stage(
     sla_s: float,
     profile: StageProfile,
     today: date,
-) -> Iterator[Finding]:
+) -> Iterator[ProfileFinding]:
     names = [variant.name for variant in stage.variants]
     for each in profile.variants:
         if each.variant not in names:
-            yield _finding(pipeline, Standing.NOT_IN_PIPELINE, stage.name, each.variant)
+            yield _finding(pipeline, ProfileStatus.NOT_IN_PIPELINE, stage.name, each.variant)
     if is_old(profile, today):
         age = f"{age_days(profile, today)} days, on {profile.measured_on}"
-        yield _finding(pipeline, Standing.OLD, stage.name, None, (age,))
+        yield _finding(pipeline, ProfileStatus.OLD, stage.name, None, (age,))
     for variant, other in dominated(profile, names, stages):
-        yield _finding(pipeline, Standing.DOMINATED, stage.name, variant, (f"by {other}",))
+        yield _finding(pipeline, ProfileStatus.DOMINATED, stage.name, variant, (f"by {other}",))
     used = replace(profile, variants=tuple(each for each in profile.variants if each.variant in names))
     for each in used.variants:
         few = tuple(_few_batches(each, sla_s))
         if few:
-            yield _finding(pipeline, Standing.FEW_BATCHES, stage.name, each.variant, few)
+            yield _finding(pipeline, ProfileStatus.FEW_BATCHES, stage.name, each.variant, few)
     for remark in lint_profile(used):
         remedy = _REMEDIES[remark.oddity].format(measure=_measure(pipeline))
-        yield Finding(remark.oddity, stage.name, remark.variant, remark.topic, remark.places, remedy)
+        yield ProfileFinding(remark.oddity, stage.name, remark.variant, remark.topic, remark.places, remedy)
 
 
 def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
@@ -136,10 +136,10 @@ def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
 
 
 def _finding(
-    pipeline: str, kind: Standing, stage: str, variant: str | None = None, places: tuple[str, ...] = ()
-) -> Finding:
+    pipeline: str, kind: ProfileStatus, stage: str, variant: str | None = None, places: tuple[str, ...] = ()
+) -> ProfileFinding:
     remedy = _REMEDIES[kind].format(measure=_measure(pipeline))
-    return Finding(kind, stage, variant, _TOPICS[kind], places, remedy)
+    return ProfileFinding(kind, stage, variant, _TOPICS[kind], places, remedy)
 
 
 def _measure(pipeline: str) -> str:
@@ -150,21 +150,23 @@ def _measure(pipeline: str) -> str:
 _LONGER = "{measure} --repeats 400 --budget 10"
 _MORE_BATCHES = "--batches 1,2,3,4,6,8"
 _TOPICS = {
-    Standing.FEW_BATCHES: f"fewer than {FEWEST_BATCHES} batch sizes: no error of batches left out is known",
-    Standing.DOMINATED: "no more accurate and no quicker than another at any point: no plan needs it",
-    Standing.OLD: f"measured more than {OLD.days} days ago",
-    Standing.NOT_MEASURED: "in the pipeline and not measured: there is no plan until it is",
-    Standing.NOT_IN_PIPELINE: "measured and not in the pipeline: no plan has it",
+    ProfileStatus.FEW_BATCHES: (
+        f"fewer than {FEWEST_BATCHES} batch sizes: no error of batches left out is known"
+    ),
+    ProfileStatus.DOMINATED: "no more accurate and no quicker than another at any point: no plan needs it",
+    ProfileStatus.OLD: f"measured more than {OLD.days} days ago",
+    ProfileStatus.NOT_MEASURED: "in the pipeline and not measured: there is no plan until it is",
+    ProfileStatus.NOT_IN_PIPELINE: "measured and not in the pipeline: no plan has it",
 }
-_REMEDIES: dict[Oddity | Standing, str] = {
-    Standing.DOMINATED: "leave it out of the pipeline; if that surprises, measure both again: {measure}",
-    Standing.OLD: "measure again, where it runs: {measure}",
-    Standing.NOT_MEASURED: "{measure}",
-    Standing.NOT_IN_PIPELINE: "add it to the pipeline, or take it out of the profile",
+_REMEDIES: dict[Oddity | ProfileStatus, str] = {
+    ProfileStatus.DOMINATED: "leave it out of the pipeline; if that surprises, measure both again: {measure}",
+    ProfileStatus.OLD: "measure again, where it runs: {measure}",
+    ProfileStatus.NOT_MEASURED: "{measure}",
+    ProfileStatus.NOT_IN_PIPELINE: "add it to the pipeline, or take it out of the profile",
     Oddity.FALLS_WITH_BATCH: f"fill the largest batch, and measure longer: {_LONGER}",
     Oddity.RISES_WITH_CORES: f"measure longer, on a machine that does nothing else: {_LONGER}",
     Oddity.POOR_FIT: f"measure longer, and at more batch sizes: {_LONGER} {_MORE_BATCHES}",
-    Standing.FEW_BATCHES: f"measure more of them: {{measure}} {_MORE_BATCHES}",
+    ProfileStatus.FEW_BATCHES: f"measure more of them: {{measure}} {_MORE_BATCHES}",
     Oddity.MEAN_ABOVE_P99: f"measure longer: {_LONGER}",
     Oddity.CENSORED: "offer more than it carries, as this does: {measure}",
 }

@@ -1,6 +1,7 @@
 """Measuring a variant: what one replica takes for batches sent back to back, and how right it answers.
 
-Nothing here starts a process or reads a clock: a `Replica` answers batches and says how long each took.
+This module starts no process and reads no clock: a `MeasuredReplica` answers batches and reports how long
+each took.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ DOUBLING_RATIO = 1.8
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BatchMeasurement:
     """What became of one batch: its service time, transport included, and the outputs of every item."""
 
     latency_s: float
     outputs: tuple[Outputs, ...]
 
 
-class Replica(Protocol):
+class MeasuredReplica(Protocol):
     """One running model server."""
 
-    def infer(self, items: Sequence[Item]) -> Answer:
+    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch."""
         ...
 
 
-class Workload(Protocol):
+class MeasuredWorkload(Protocol):
     """What a stage is measured with; `pipelines/<name>/bench.py` makes one by `workload(stage, seed)`."""
 
     @property
@@ -60,7 +61,7 @@ class Workload(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class MeasurementEffort:
     """How long to measure a point: until so many batches or so many seconds, but MIN_BATCHES at least."""
 
     repeats: int = 40
@@ -68,13 +69,13 @@ class Effort:
 
 
 def measure_points(
-    replica: Replica,
+    replica: MeasuredReplica,
     items: Sequence[Item],
     *,
     cores: float,
     batch_sizes: Sequence[int],
     limit_s: float,
-    effort: Effort,
+    effort: MeasurementEffort,
 ) -> tuple[ProfilePoint, ...]:
     """One point a batch size, by rising size, up to the first that would take longer than `limit_s`.
 
@@ -89,7 +90,12 @@ def measure_points(
 
 
 def measure_point(
-    replica: Replica, items: Sequence[Item], *, cores: float, batch_size: int, effort: Effort
+    replica: MeasuredReplica,
+    items: Sequence[Item],
+    *,
+    cores: float,
+    batch_size: int,
+    effort: MeasurementEffort,
 ) -> ProfilePoint:
     """The point of that batch size: batches back to back, each sent when the last is answered.
 
@@ -119,7 +125,7 @@ def summarise(latencies_s: Sequence[float], *, cores: float, batch_size: int) ->
     )
 
 
-def answers(replica: Replica, items: Sequence[Item], batch_size: int) -> list[Outputs]:
+def answers(replica: MeasuredReplica, items: Sequence[Item], batch_size: int) -> list[Outputs]:
     """The outputs of every item, in order."""
     return [
         outputs

@@ -14,7 +14,7 @@ from ipa.queueing.tail_parts import Floats, service_spread
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceTime:
     """The service time of one replica: gamma distributed, its mean linear in the items of the batch.
 
     A full batch takes `full_s` on the mean, a single item `one_s`; `spread` is the squared coefficient
@@ -54,7 +54,7 @@ def busy_s(mean_s: ArrayLike, batch_size: ArrayLike, capacity_rps: ArrayLike) ->
 
 def service(
     batch_size: int, mean_s: float, tail_s: float, one_s: float | None, capacity_rps: float, cores: float
-) -> Service:
+) -> ServiceTime:
     """The service of a replica: mean and 99th percentile of a full batch, mean of a single item, throughput.
 
     Of less than one of `cores` it has a quota. Without `one_s` half the time of a full batch does not depend
@@ -65,10 +65,10 @@ def service(
     spread = 0.0
     if tail_s > full_s:
         spread = float(service_spread(np.array([full_s]), np.array([tail_s]))[0])
-    return Service(full_s, single_s, spread, quota_cores(cores))
+    return ServiceTime(full_s, single_s, spread, quota_cores(cores))
 
 
-def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> Service:
+def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> ServiceTime:
     """The service of an operating point; `single` is the same variant and cores at batch size 1."""
     one_s = None if single is None else _mean_s(single)
     return service(point.batch_size, _mean_s(point), point.latency_s, one_s, point.capacity_rps, point.cores)

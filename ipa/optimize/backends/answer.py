@@ -12,7 +12,7 @@ EQUAL = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class ProgramAnswer:
     """How the solver ended, the option it chose of each stage, and its bound on the best objective.
 
     `chosen` is empty where there is no plan; `bound` is None where the solver has none. `note` says what a
@@ -27,7 +27,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Solution:
+class MilpSolution:
     """How a MILP solver ended, the value of every column, and its bound on the best objective.
 
     `values` is empty where there is no solution; `bound` is None where the solver has none.

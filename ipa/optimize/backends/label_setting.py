@@ -15,9 +15,9 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, Answer
-from ipa.optimize.backends.labels import CHANGES, COST, LIMITS, VALUE, Growth, Labels
-from ipa.optimize.bounding import Bounding, surrogates
+from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
+from ipa.optimize.backends.labels import CHANGES, COST, LIMITS, VALUE, LabelExpansion, PartialPlans
+from ipa.optimize.bounding import LagrangeBounds, surrogates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
@@ -36,17 +36,17 @@ FEW = 16384
 
 def solve(
     program: Program, deadline: Deadline, start: Sequence[int] = (), prices: Array | None = None
-) -> Answer:
+) -> ProgramAnswer:
     """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`.
 
     `start` is a plan within the limits and `prices` the multipliers of an earlier search: then neither is
     looked for.
     """
     if not all(len(stage) for stage in program.stages):
-        return Answer(Termination.INFEASIBLE)
+        return ProgramAnswer(Termination.INFEASIBLE)
     if prod(len(stage) for stage in program.stages) <= FEW:
         return _all_tried(program, deadline)
-    search = Search(program, deadline, prices)
+    search = LabelSearch(program, deadline, prices)
     chosen = tuple(start)
     try:
         chosen = search.guess(chosen)
@@ -59,21 +59,23 @@ def solve(
     except DeadlineError:
         termination = Termination.FEASIBLE if chosen else Termination.NO_SOLUTION_FOUND
         note = "the time was up before it was proved best"
-        return Answer(termination, chosen, search.root_bound, note, search.prices)
+        return ProgramAnswer(termination, chosen, search.root_bound, note, search.prices)
     if not chosen:
-        return Answer(Termination.INFEASIBLE)
-    return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective, prices=search.prices)
+        return ProgramAnswer(Termination.INFEASIBLE)
+    return ProgramAnswer(
+        Termination.OPTIMAL, chosen, evaluate(program, chosen).objective, prices=search.prices
+    )
 
 
-def _all_tried(program: Program, deadline: Deadline) -> Answer:
+def _all_tried(program: Program, deadline: Deadline) -> ProgramAnswer:
     """The best of so few plans that trying all takes less time than a bound."""
     try:
-        chosen = Search(program, deadline, bounded=False).every()
+        chosen = LabelSearch(program, deadline, bounded=False).every()
     except DeadlineError:
-        return Answer(Termination.NO_SOLUTION_FOUND, note="the time was up before anything was tried")
+        return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="the time was up before anything was tried")
     if not chosen:
-        return Answer(Termination.INFEASIBLE)
-    return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
+        return ProgramAnswer(Termination.INFEASIBLE)
+    return ProgramAnswer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
 
 
 def best_at_least(program: Program, objective: float, deadline: Deadline) -> tuple[int, ...]:
@@ -82,11 +84,11 @@ def best_at_least(program: Program, objective: float, deadline: Deadline) -> tup
     Empty where there is none. DeadlineError where the time is too short to know.
     """
     if prod(len(stage) for stage in program.stages) <= FEW:
-        return Search(program, deadline, bounded=False).every()
-    return Search(program, deadline).run(objective, None)[0]
+        return LabelSearch(program, deadline, bounded=False).every()
+    return LabelSearch(program, deadline).run(objective, None)[0]
 
 
-class Search:
+class LabelSearch:
     """One program's bounds and label search; without bounds only `every` works."""
 
     def __init__(
@@ -96,8 +98,8 @@ class Search:
         self._deadline = deadline
         self._is_chain = _is_chain(program)
         if bounded:
-            self.bounding = Bounding(program, prices)
-        self._growth = Growth(program, self.bounding.rows if bounded else surrogates(program))
+            self.bounding = LagrangeBounds(program, prices)
+        self._growth = LabelExpansion(program, self.bounding.rows if bounded else surrogates(program))
         self._counting = _counting(program, self._growth.linear)
 
     @property
@@ -163,7 +165,7 @@ class Search:
         labels, history, _ = self._grown(-inf, None)
         return [_trace(history, at) for at in range(len(labels))]
 
-    def _grown(self, known: float, width: int | None) -> tuple[Labels, list[Index], bool]:
+    def _grown(self, known: float, width: int | None) -> tuple[PartialPlans, list[Index], bool]:
         """The labels of all stages, how each was made, and whether every one was kept."""
         labels = self._growth.start()
         history: list[Index] = []
@@ -189,7 +191,9 @@ class Search:
             history.append(labels.made)
         return labels, history, complete
 
-    def _promising(self, depth: int, labels: Labels, bound: Array, least: float) -> tuple[Labels, Array]:
+    def _promising(
+        self, depth: int, labels: PartialPlans, bound: Array, least: float
+    ) -> tuple[PartialPlans, Array]:
         """Those that may still reach the floors and the objective `least`."""
         good = bound >= least
         for accuracy, products, reached in zip(
@@ -202,14 +206,14 @@ class Search:
         left = good.nonzero()[0]
         return labels.take(left), bound[left]
 
-    def _undominated(self, depth: int, labels: Labels) -> Index:
+    def _undominated(self, depth: int, labels: PartialPlans) -> Index:
         """The labels that no other makes needless."""
         if len(labels) < 2:
             return np.arange(len(labels))
         rows, lasting = self._criteria(depth, labels)
         return undominated(rows, self._deadline, None if self._is_chain else lasting)
 
-    def _upper(self, depth: int, labels: Labels) -> Array:
+    def _upper(self, depth: int, labels: PartialPlans) -> Array:
         bounding, growth = self.bounding, self._growth
         product: Array | None = None
         if bounding.is_product:
@@ -221,7 +225,7 @@ class Search:
             bound = bound + bounding.free_alpha * reach
         return bound
 
-    def _criteria(self, depth: int, labels: Labels) -> tuple[Array, list[int]]:
+    def _criteria(self, depth: int, labels: PartialPlans) -> tuple[Array, list[int]]:
         """What counts of each label, a row a criterion, all to be small; and which rows last to the end.
 
         What is less in a lasting row is less in the whole plan's too. The time along a path that is shorter
@@ -242,13 +246,13 @@ class Search:
         rows = np.concatenate([*passing, *lasts])
         return rows, list(range(sum(map(len, passing)), len(rows)))
 
-    def _objective(self, labels: Labels) -> Array:
+    def _objective(self, labels: PartialPlans) -> Array:
         if not self._program.alpha:
             return labels.value
         objective: Array = labels.value + self._program.alpha * labels.reached[0]
         return objective
 
-    def _best(self, labels: Labels) -> int:
+    def _best(self, labels: PartialPlans) -> int:
         """The first of the best: fewest changes, cores, latency, then all that counts, then names.
 
         All that counts, since of two labels the search keeps the one that is better in it: what is forgotten
@@ -292,7 +296,7 @@ def _is_chain(program: Program) -> bool:
     return len(program.graph.paths) == 1 and len(terms) == 1 and len(terms[0].alternatives) == 1
 
 
-def _spread(labels: Labels, bound: Array, width: int) -> Index:
+def _spread(labels: PartialPlans, bound: Array, width: int) -> Index:
     """The most promising labels, about `width`, from every stratum of the value so far.
 
     The bound alone favours accurate plans that the limits will not let pass, until no cheap one is left.

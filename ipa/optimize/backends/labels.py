@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from ipa.optimize.bounding import Surrogates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.label_state import Step, steps_of
+from ipa.optimize.label_state import LabelStep, steps_of
 from ipa.optimize.program import PLACE, Program, tolerance
 
-# What the first rows of `Labels.sums` add up.
+# What the first rows of `PartialPlans.sums` add up.
 OWN = [PLACE[name] for name in ("value", "changes", "cost_cores")]
-# Rows of `Labels.sums` before those of the limits.
+# Rows of `PartialPlans.sums` before those of the limits.
 VALUE, CHANGES, COST, LIMITS = range(4)
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class PartialPlans:
     """Partial plans, one a column, in the order of names.
 
     `sums` adds up along the stages: the value so far, what breaks ties (changes, cost), and what is taken of
@@ -47,9 +47,9 @@ class Labels:
         value: Array = self.sums[VALUE]
         return value
 
-    def take(self, at: Index) -> Labels:
+    def take(self, at: Index) -> PartialPlans:
         """Those labels only."""
-        return Labels(
+        return PartialPlans(
             self.sums.take(at, axis=1),
             self.times.take(at, axis=2),
             self.latest.take(at),
@@ -69,7 +69,7 @@ class Accuracy:
 
     own: tuple[Array, ...]
     floor: float
-    steps: tuple[Step, ...]
+    steps: tuple[LabelStep, ...]
     # For each term: its weight, and the sets (numbered as in the steps) of its alternatives.
     terms: tuple[tuple[float, tuple[int, ...]], ...]
     sets: tuple[tuple[int, ...], ...]
@@ -132,7 +132,7 @@ def _levels(program: Program) -> list[bool]:
     return [len(found) > 1 for found in numbers]
 
 
-class Growth:
+class LabelExpansion:
     """How labels grow, and which of them no completion can bring within the limits."""
 
     def __init__(self, program: Program, rows: Surrogates) -> None:
@@ -173,10 +173,10 @@ class Growth:
             found.append((self._paths[at].place[number], to_come.tolist(), not rest))
         return found
 
-    def start(self) -> Labels:
+    def start(self) -> PartialPlans:
         """The one label of no stage."""
         one, zero = np.ones((1, 1)), np.zeros(1)
-        return Labels(
+        return PartialPlans(
             np.zeros((self._row_count, 1)),
             np.zeros((len(self._times[0]), 1, 1)),
             zero,
@@ -186,7 +186,7 @@ class Growth:
             np.zeros((2, 1), dtype=np.intp),
         )
 
-    def grow(self, labels: Labels, at: int) -> Labels:
+    def grow(self, labels: PartialPlans, at: int) -> PartialPlans:
         """Every label with every option of stage `at` that may still meet the limits."""
         step = self._paths[at]
         made = self._pairs(labels, at)
@@ -201,9 +201,11 @@ class Growth:
             due = {child: number.take(left) for child, number in due.items()}
         sums = labels.sums.take(made[0], axis=1)
         sums += self._own[at].take(made[1], axis=1)
-        return Labels(sums, step.remembered(times), latest, *self._accuracy(labels, at, *made), due, made)
+        return PartialPlans(
+            sums, step.remembered(times), latest, *self._accuracy(labels, at, *made), due, made
+        )
 
-    def _pairs(self, labels: Labels, at: int) -> Index:
+    def _pairs(self, labels: PartialPlans, at: int) -> Index:
         """Label and option of all pairs that keep room for the stages to come and suit the items due."""
         own, room = self._own[at][self.linear :], self._room[at]
         fits: NDArray[np.bool_] | None = None
@@ -232,7 +234,7 @@ class Growth:
         return latest, in_time
 
     def _due(
-        self, labels: Labels, at: int, parent: Index, option: Index
+        self, labels: PartialPlans, at: int, parent: Index, option: Index
     ) -> tuple[dict[int, Index], NDArray[np.bool_] | None]:
         """The items that later stages must be planned for, and who agrees with what was known of them."""
         due = {child: number.take(parent) for child, number in labels.due.items() if child != at}
@@ -248,7 +250,7 @@ class Growth:
         return due, agree
 
     def _accuracy(
-        self, labels: Labels, at: int, parent: Index, option: Index
+        self, labels: PartialPlans, at: int, parent: Index, option: Index
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """The open products and the complete part of each accuracy after the stage."""
         products, reached = [], []

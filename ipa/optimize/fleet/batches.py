@@ -44,7 +44,7 @@ class LaneStage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lanes:
+class LaneBatch:
     """Stages, and for each lane the weight of the product and what limits allow.
 
     `most` is (limits × lanes), the limits of the paths first, inf where a lane has no such limit. The limit
@@ -82,10 +82,10 @@ class Lanes:
         rows[:paths] += self.slope[:, lane] * use[limits:]
         return rows
 
-    def take(self, lanes: Index) -> Lanes:
+    def take(self, lanes: Index) -> LaneBatch:
         """Those lanes only, in that order."""
         stages = tuple(_take(stage, lanes) for stage in self.stages)
-        return Lanes(
+        return LaneBatch(
             stages, self.alpha[lanes], self.most[:, lanes], self.slope[:, lanes], self.start[:, lanes]
         )
 
@@ -110,12 +110,12 @@ def lane_stage(
     )
 
 
-def lanes_of(stages: Sequence[LaneStage], alpha: Array, most: Array, paths: int) -> Lanes:
+def lanes_of(stages: Sequence[LaneStage], alpha: Array, most: Array, paths: int) -> LaneBatch:
     """The lanes with the line below the root of each path, over what a plan within the limit can have."""
     none = np.zeros((paths, len(alpha)))
     limits = len(most)
     if len(stages[0].use) == limits:
-        return Lanes(tuple(stages), alpha, most, none, none)
+        return LaneBatch(tuple(stages), alpha, most, none, none)
     low, high, mean = none.copy(), none.copy(), none.copy()
     for stage in stages:
         at = stage.start[:-1]
@@ -127,7 +127,7 @@ def lanes_of(stages: Sequence[LaneStage], alpha: Array, most: Array, paths: int)
     wide = high > low
     slope = np.zeros(low.shape)
     np.divide(np.sqrt(high) - np.sqrt(low), high - low, out=slope, where=wide)
-    return Lanes(tuple(stages), alpha, most, slope, np.sqrt(low) - slope * low)
+    return LaneBatch(tuple(stages), alpha, most, slope, np.sqrt(low) - slope * low)
 
 
 def spans(start: Index, at: Index) -> tuple[Index, Index]:

@@ -13,7 +13,7 @@ from math import inf
 import numpy as np
 
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.fleet.batches import Lanes
+from ipa.optimize.fleet.batches import LaneBatch
 
 # Multipliers tried first, relative to the natural scale of the lane; then some between the best neighbours.
 SCALES = np.concatenate([[0.0], 4.0 ** np.arange(-6, 3)])
@@ -37,7 +37,7 @@ class _Step:
 class Grid:
     """The points of the product at each depth: `points` ones from the smallest to the largest reachable."""
 
-    def __init__(self, lanes: Lanes, points: int) -> None:
+    def __init__(self, lanes: LaneBatch, points: int) -> None:
         self.points = points
         count = len(lanes)
         steps = np.linspace(0.0, 1.0, points)
@@ -80,10 +80,10 @@ class Grid:
         return self._place(depth, lane, product / self.largest[depth][lane])
 
 
-class Bounds:
+class LaneBounds:
     """The tables at a price for some multipliers (choices × limits × lanes)."""
 
-    def __init__(self, lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> None:
+    def __init__(self, lanes: LaneBatch, grid: Grid, price: float, multipliers: Array) -> None:
         self._lanes, self._grid, self._price = lanes, grid, price
         self.multipliers = multipliers
         self._tables = tables(lanes, grid, price, multipliers)
@@ -112,7 +112,7 @@ class Bounds:
         return best + reward
 
 
-def tables(lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> list[Array]:
+def tables(lanes: LaneBatch, grid: Grid, price: float, multipliers: Array) -> list[Array]:
     """The most of α · product + Σ (value − price · cost − use · m) from each depth on.
 
     An array (choices × lanes × points) a depth.
@@ -139,7 +139,7 @@ def tables(lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> list[A
     return found[::-1]
 
 
-def good_multipliers(lanes: Lanes, grid: Grid, price: float) -> Array:
+def good_multipliers(lanes: LaneBatch, grid: Grid, price: float) -> Array:
     """The multipliers (limits × lanes) of the least bound, found limit by limit."""
     limits, count = lanes.most.shape
     best = np.zeros((limits, count))

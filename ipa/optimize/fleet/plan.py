@@ -13,10 +13,10 @@ from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.errors import Problem as Fault
 from ipa.model.plan import StageConfig, Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.frontiers import Offers, offers_of
+from ipa.optimize.fleet.frontiers import FleetFrontiers, offers_of
 from ipa.optimize.fleet.knapsack import Selection
 from ipa.optimize.fleet.pricing import NoPlan, TooFewCores, best_plans
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import tolerance
 from ipa.optimize.solve import solve
 
@@ -31,7 +31,7 @@ class Member:
     A higher `priority` is served before a lower one, whatever the weights; weights count within one priority.
     """
 
-    problem: Problem
+    problem: PlanningProblem
     weight: float = 1.0
     priority: int = 0
 
@@ -142,7 +142,7 @@ def _check(members: Sequence[Member], budget_cores: float) -> None:
         raise InputError("the fleet cannot be planned", problems=faults)
 
 
-def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> Offers:
+def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> FleetFrontiers:
     weights = np.array([members[at].weight for at in group])
     return offers_of([members[at].problem for at in group], weights, deadline)
 
@@ -150,7 +150,7 @@ def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> 
 def _reserved(
     members: Sequence[Member],
     groups: list[list[int]],
-    offers: list[Offers],
+    offers: list[FleetFrontiers],
     budget_cores: float,
     deadline: Deadline,
 ) -> list[float]:
@@ -170,7 +170,11 @@ def _reserved(
 
 
 def _best(
-    members: Sequence[Member], group: list[int], offer: Offers, budget_cores: float, deadline: Deadline
+    members: Sequence[Member],
+    group: list[int],
+    offer: FleetFrontiers,
+    budget_cores: float,
+    deadline: Deadline,
 ) -> Selection:
     try:
         return best_plans(offer.pool, budget_cores, deadline)
@@ -202,7 +206,7 @@ def _refuse_hopeless(
         )
 
 
-def _why(problem: Problem, explain: bool) -> str:
+def _why(problem: PlanningProblem, explain: bool) -> str:
     text = f"pipeline {problem.pipeline!r} at {problem.rate_rps:g} rps within {problem.sla_s:g} s"
     if not explain:
         return text
@@ -225,7 +229,7 @@ def _class_plan(priority: int, budget_cores: float, chosen: Selection) -> ClassP
 
 
 def _member_plans(
-    members: Sequence[Member], group: list[int], offer: Offers, chosen: Selection
+    members: Sequence[Member], group: list[int], offer: FleetFrontiers, chosen: Selection
 ) -> dict[int, MemberPlan]:
     found, plans = offer.pool.found, offer.pool.options(chosen.chosen)
     cost, worth = found.cost[chosen.chosen].tolist(), found.worth[chosen.chosen].tolist()

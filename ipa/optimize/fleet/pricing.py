@@ -18,7 +18,7 @@ from ipa.model.plan import Termination
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.knapsack import Selection
-from ipa.optimize.fleet.workers import Pool
+from ipa.optimize.fleet.plan_pool import PlanPool
 from ipa.optimize.program import tolerance
 
 # Pipelines from which the price is guessed.
@@ -51,7 +51,7 @@ class NoPlan(Exception):  # noqa: N818 - it says what is the case
         self.who = who
 
 
-def best_plans(pool: Pool, budget_cores: float, deadline: Deadline) -> Selection:
+def best_plans(pool: PlanPool, budget_cores: float, deadline: Deadline) -> Selection:
     """The selection of most worth within the budget, of plans in the pool or found and added to it.
 
     Errors: TooFewCores; NoPlan where a pipeline has no plan; DeadlineError where the time is up before
@@ -95,7 +95,7 @@ def _bounded(chosen: Selection, bound: float) -> Selection:
     return replace(chosen, bound=max(chosen.worth, bound), termination=Termination.FEASIBLE)
 
 
-def _guess(pool: Pool, budget_cores: float, deadline: Deadline) -> float:
+def _guess(pool: PlanPool, budget_cores: float, deadline: Deadline) -> float:
     """About the price at which the pipelines' best plans take the budget, from some that stand for all."""
     if pool.count <= 2 * SAMPLE:
         return 0.0
@@ -112,7 +112,7 @@ def _guess(pool: Pool, budget_cores: float, deadline: Deadline) -> float:
 
 
 def _settle(
-    pool: Pool, weight: Array, price: float, budget_cores: float, deadline: Deadline, *, exact: bool
+    pool: PlanPool, weight: Array, price: float, budget_cores: float, deadline: Deadline, *, exact: bool
 ) -> float:
     """Look for promising plans until the price at which they take the budget stays where it is; return it.
 
@@ -164,7 +164,7 @@ def _push(seen: list[tuple[float, float]], budget_cores: float) -> float:
     return min(max(factor, least), STEP) if ratio > 1 else max(min(factor, 1 / least), 1 / STEP)
 
 
-def _make_sure(pool: Pool, budget_cores: float, deadline: Deadline) -> bool:
+def _make_sure(pool: PlanPool, budget_cores: float, deadline: Deadline) -> bool:
     """Whether the cheapest plans had to be sought to know that there is a selection within the budget."""
     least = pool.least_cores
     if np.isfinite(least).all() and least.sum() <= budget_cores + tolerance(budget_cores):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ipa.model.errors import UsageError
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Mixture:
         return values
 
 
-def part_problem(problem: Problem, share_percent: int) -> Problem:
+def part_problem(problem: PlanningProblem, share_percent: int) -> PlanningProblem:
     """The problem of a part: that share of the rate, and of α; all cores that the mixture may have."""
     share = share_percent / 100
     objective = replace(
@@ -83,7 +83,7 @@ def part_problem(problem: Problem, share_percent: int) -> Problem:
     return replace(problem, rate_rps=problem.rate_rps * share, objective=objective, bounds=bounds, running=())
 
 
-def most_cores(problem: Problem) -> float:
+def most_cores(problem: PlanningProblem) -> float:
     """The cores that all parts may take together."""
     limits = (problem.bounds.cores, problem.objective.max_cost_cores)
     return min((limit for limit in limits if limit is not None), default=inf)

@@ -19,21 +19,24 @@ from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import Answer
+from ipa.optimize.backends.answer import ProgramAnswer
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.mixture.combine import Frontier, best_mixture
+from ipa.optimize.mixture.combine import ShareFrontier, best_mixture
 from ipa.optimize.mixture.plan import Mixture, MixtureLimits, MixturePart, most_cores, part_problem
 from ipa.optimize.mixture.verify import verify_mixture
 from ipa.optimize.options import build_program
 from ipa.optimize.plans import plan_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, evaluate, tolerance
 from ipa.optimize.solve import solve
 
 
 def solve_mixture(
-    problem: Problem, limits: MixtureLimits | None = None, solver: str = "exact", deadline_s: float = 30.0
+    problem: PlanningProblem,
+    limits: MixtureLimits | None = None,
+    solver: str = "exact",
+    deadline_s: float = 30.0,
 ) -> Mixture:
     """The best mixture of whole configurations, checked by `verify_mixture`; one part where that is as good.
 
@@ -68,7 +71,7 @@ def solve_mixture(
     return mixture
 
 
-def _why_not(problem: Problem, limits: MixtureLimits) -> str:
+def _why_not(problem: PlanningProblem, limits: MixtureLimits) -> str:
     """Why no mixture is looked for; empty where one is."""
     if problem.objective.goal is not Goal.WEIGHTED:
         return f"mixtures are not planned for the goal {problem.objective.goal.value}"
@@ -77,7 +80,7 @@ def _why_not(problem: Problem, limits: MixtureLimits) -> str:
     return ""
 
 
-def _of_parts(problem: Problem, mixture: Mixture, parts: Sequence[MixturePart]) -> Mixture:
+def _of_parts(problem: PlanningProblem, mixture: Mixture, parts: Sequence[MixturePart]) -> Mixture:
     """The mixture with these parts, largest share first, and their sums."""
     ordered = tuple(sorted(parts, key=lambda part: -part.share_percent))
     plans = [part.plan for part in ordered]
@@ -97,7 +100,7 @@ def _of_parts(problem: Problem, mixture: Mixture, parts: Sequence[MixturePart]) 
 class _Part:
     """A share's problem and program, and its best plan whatever the others take."""
 
-    problem: Problem
+    problem: PlanningProblem
     program: Program
     chosen: tuple[int, ...]
     worth: float
@@ -105,7 +108,7 @@ class _Part:
 
 
 class _Search:
-    def __init__(self, problem: Problem, limits: MixtureLimits, deadline: Deadline) -> None:
+    def __init__(self, problem: PlanningProblem, limits: MixtureLimits, deadline: Deadline) -> None:
         self._problem = problem
         self._limits = limits
         self._deadline = deadline
@@ -165,7 +168,7 @@ class _Search:
             floor = least - beside.get(share, -inf)
             if part.worth < floor:
                 continue
-            search = label_setting.Search(part.program, self._deadline)
+            search = label_setting.LabelSearch(part.program, self._deadline)
             points = search.frontier(floor)
             if points:
                 plans[share] = points
@@ -191,10 +194,10 @@ class _Search:
         """The plan of a part: the best for its share, or within what cores the other parts leave it."""
         worth = evaluate(part.program, chosen).objective
         ended = Termination.OPTIMAL if chosen == part.chosen else Termination.FEASIBLE
-        answer = Answer(ended, chosen, max(worth, part.worth))
+        answer = ProgramAnswer(ended, chosen, max(worth, part.worth))
         return plan_of(part.problem, part.program, "exact", answer)
 
 
-def _frontier(points: Sequence[tuple[float, float]], share: int) -> Frontier:
+def _frontier(points: Sequence[tuple[float, float]], share: int) -> ShareFrontier:
     cost, worth = np.array(points).T
-    return Frontier.of_plans(share, cost, worth)
+    return ShareFrontier.of_plans(share, cost, worth)

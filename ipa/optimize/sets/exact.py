@@ -26,7 +26,7 @@ from ipa.optimize.dominance import undominated
 from ipa.optimize.program import tolerance
 from ipa.optimize.sets.fill import ROUNDING
 from ipa.optimize.sets.problem import SetProblem
-from ipa.optimize.sets.tables import Array, Bound, Capacity, Flat, VariantArrays, variant_arrays
+from ipa.optimize.sets.tables import Array, Capacity, LevelTable, SetBound, VariantArrays, variant_arrays
 
 # So few labels grow faster than they are compared.
 FEW = 24
@@ -92,8 +92,8 @@ class _Search:
         self._variants = variants
         self._capacity = capacity
         self._deadline = deadline
-        self._flat = Flat(variants)
-        self._bound = Bound(problem, variants)
+        self._flat = LevelTable(variants)
+        self._bound = SetBound(problem, variants)
         self._best = (-inf, inf, inf)
         self.best_cores: dict[str, float] = {}
 

@@ -51,7 +51,7 @@ def variant_arrays(problem: SetProblem) -> list[VariantArrays]:
     return arrays
 
 
-class Flat:
+class LevelTable:
     """All levels in one table (variants × levels), to find the least that carry many loads at once."""
 
     def __init__(self, variants: list[VariantArrays]) -> None:
@@ -108,7 +108,7 @@ class Capacity:
         return most
 
 
-class Bound:
+class SetBound:
     """The Lagrange bound: the most that completions of a partial set can add.
 
     With a price μ for a part of the load served and ν for a core of the budget, variants fall apart: Σ_m

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from ipa.model.errors import DeadlineError
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.batched_expansion import Grown, grow
-from ipa.optimize.fleet.batches import Lanes
-from ipa.optimize.fleet.bounds import Bounds, Grid, good_multipliers
+from ipa.optimize.fleet.batched_expansion import ExpandedPlans, grow
+from ipa.optimize.fleet.batches import LaneBatch
+from ipa.optimize.fleet.bounds import Grid, LaneBounds, good_multipliers
 from ipa.optimize.fleet.hull import break_of, hull_of, undominated_choices
 from ipa.optimize.fleet.knapsack import Choices, Selection, select
 
@@ -32,41 +32,41 @@ BEAM = 12
 WIDTHS = (64, None, None)
 
 
-class Block:
+class LaneBlock:
     """Some lanes and whose they are, with what stays at all prices, and the multipliers once found."""
 
-    def __init__(self, lanes: Lanes, who: Index) -> None:
+    def __init__(self, lanes: LaneBatch, who: Index) -> None:
         self.lanes, self.who = lanes, who
         self._coarse, self._fine = Grid(lanes, COARSE), Grid(lanes, FINE)
         self._multipliers: Array | None = None
         self._at = 0.0
 
-    def bounds(self, price: float) -> Bounds:
+    def bounds(self, price: float) -> LaneBounds:
         """The bounds at the price; the multipliers stay while the price is about the same."""
         if self._multipliers is None or not self._at <= SAME * price <= SAME**2 * self._at:
             self._multipliers, self._at = good_multipliers(self.lanes, self._coarse, price), price
         around = np.array([ratio * self._multipliers for ratio in AROUND])
-        return Bounds(self.lanes, self._fine, price, around)
+        return LaneBounds(self.lanes, self._fine, price, around)
 
-    def take(self, lanes: Index) -> Block:
+    def take(self, lanes: Index) -> LaneBlock:
         """Those lanes only, with the multipliers that are known."""
-        part = Block(self.lanes.take(lanes), self.who[lanes])
+        part = LaneBlock(self.lanes.take(lanes), self.who[lanes])
         if self._multipliers is not None:
             part._multipliers, part._at = self._multipliers[:, lanes], self._at
         return part
 
 
-def blocks_of(lanes: Lanes, who: Index) -> list[Block]:
+def blocks_of(lanes: LaneBatch, who: Index) -> list[LaneBlock]:
     """The lanes in blocks of at most BLOCK, a copy only where there are several."""
     count = len(lanes)
     if count <= BLOCK:
-        return [Block(lanes, who)]
+        return [LaneBlock(lanes, who)]
     parts = [np.arange(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
-    return [Block(lanes.take(part), who[part]) for part in parts]
+    return [LaneBlock(lanes.take(part), who[part]) for part in parts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class FoundPlans:
     """Plans, an entry each: the pipeline, cost and worth, the number of its source and its place there."""
 
     who: Index
@@ -93,20 +93,20 @@ class Probe:
         return spent + float(self.most.sum())
 
 
-class Pool:
+class PlanPool:
     """Plans of `count` pipelines: those of lanes are sought, `known` ones are all there are of the others."""
 
-    def __init__(self, count: int, blocks: Sequence[Block], known: Sequence[Found] = ()) -> None:
+    def __init__(self, count: int, blocks: Sequence[LaneBlock], known: Sequence[FoundPlans] = ()) -> None:
         self.count = count
         self.blocks = list(blocks)
-        self._sources: list[tuple[Block, Grown] | None] = [None]
+        self._sources: list[tuple[LaneBlock, ExpandedPlans] | None] = [None]
         none, empty = np.zeros(0, dtype=np.intp), np.zeros(0)
-        self.found = Found(none, empty, empty, none, none)
+        self.found = FoundPlans(none, empty, empty, none, none)
         self._add(known)
 
-    def _add(self, parts: Sequence[Found]) -> None:
+    def _add(self, parts: Sequence[FoundPlans]) -> None:
         whole = [self.found, *parts]
-        self.found = Found(
+        self.found = FoundPlans(
             np.concatenate([part.who for part in whole]),
             np.concatenate([part.cost for part in whole]),
             np.concatenate([part.worth for part in whole]),
@@ -121,7 +121,7 @@ class Pool:
         """
         most = self.profit(price)
         complete = np.ones(self.count, dtype=bool)
-        parts: list[Found] = []
+        parts: list[FoundPlans] = []
         for block in self.blocks:
             if window is None:
                 dropped = self._look(block, price, most, 0.0, BEAM, deadline, parts)
@@ -134,12 +134,12 @@ class Pool:
 
     def _within(
         self,
-        block: Block,
+        block: LaneBlock,
         price: float,
         most: Array,
         window: float,
         deadline: Deadline,
-        parts: list[Found],
+        parts: list[FoundPlans],
         step: int = 0,
     ) -> Array:
         """Look for all plans within the window; lanes that are hard by themselves, knowing more by then."""
@@ -153,13 +153,13 @@ class Pool:
 
     def _look(
         self,
-        block: Block,
+        block: LaneBlock,
         price: float,
         most: Array,
         window: float,
         width: int | None,
         deadline: Deadline,
-        parts: list[Found],
+        parts: list[FoundPlans],
     ) -> Array:
         """Add plans of the block to the parts and to what is known to be earned; the best bounds dropped."""
         bounds = block.bounds(price)
@@ -171,10 +171,10 @@ class Pool:
         np.maximum.at(most, block.who[grown.lane], grown.worth - price * grown.cost)
         return np.minimum(grown.dropped, bounds.root)
 
-    def _noted(self, block: Block, grown: Grown) -> Found:
+    def _noted(self, block: LaneBlock, grown: ExpandedPlans) -> FoundPlans:
         self._sources.append((block, grown))
         count = len(grown.lane)
-        return Found(
+        return FoundPlans(
             block.who[grown.lane],
             grown.cost,
             grown.worth,
@@ -187,8 +187,8 @@ class Pool:
         for block in self.blocks:
             lanes = block.lanes
             stages = tuple(replace(stage, value=-stage.cost) for stage in lanes.stages)
-            alone = Pool(
-                self.count, [Block(replace(lanes, stages=stages, alpha=0.0 * lanes.alpha), block.who)]
+            alone = PlanPool(
+                self.count, [LaneBlock(replace(lanes, stages=stages, alpha=0.0 * lanes.alpha), block.who)]
             )
             alone.probe(0.0, None, deadline)
             if not alone.probe(0.0, 0.0, deadline).complete[block.who].all():
@@ -197,18 +197,18 @@ class Pool:
                 own = block.take(np.searchsorted(block.who, where.who))
                 self._add([self._noted(own, _worth_of(own.lanes, grown))])
 
-    def sample(self, some: Index) -> Pool:
+    def sample(self, some: Index) -> PlanPool:
         """A pool of those pipelines only, numbered in that order (ascending)."""
         blocks = []
         for block in self.blocks:
             at = np.flatnonzero(np.isin(block.who, some))
             if len(at):
-                blocks.append(Block(block.lanes.take(at), np.searchsorted(some, block.who[at])))
+                blocks.append(LaneBlock(block.lanes.take(at), np.searchsorted(some, block.who[at])))
         found = self.found
         at = np.flatnonzero(np.isin(found.who, some))
         who = np.searchsorted(some, found.who[at])
-        known = Found(who, found.cost[at], found.worth[at], found.source[at], found.at[at])
-        return Pool(len(some), blocks, [known])
+        known = FoundPlans(who, found.cost[at], found.worth[at], found.source[at], found.at[at])
+        return PlanPool(len(some), blocks, [known])
 
     def profit(self, price: float) -> Array:
         """The most profit of each pipeline's plans, −inf where none is known."""
@@ -268,7 +268,7 @@ class Pool:
         return plans
 
 
-def _worth_of(lanes: Lanes, grown: Grown) -> Grown:
+def _worth_of(lanes: LaneBatch, grown: ExpandedPlans) -> ExpandedPlans:
     """The same plans with what they are worth in the lanes."""
     product, value = np.ones(len(grown.lane)), np.zeros(len(grown.lane))
     for stage, option in zip(lanes.stages, grown.options(np.arange(len(grown.lane))), strict=True):
