@@ -1,7 +1,7 @@
-"""Knative's Pod Autoscaler: replicas by the request rate, variant, batch and cores as they are.
+"""Knative's Pod Autoscaler: scales replicas by the request rate; the rest stays as it is.
 
-Its rule with its defaults: the mean rate over a stable window of 60 s, and over a panic window of 6 s; it
-panics where the latter asks for twice the replicas that are ready, and takes none away until 60 s after.
+Its rule with its defaults: the mean rate over a stable window of 60 s and a panic window of 6 s. It panics if
+the latter asks for twice the ready replicas, and then removes none for 60 s.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ STABLE_S = 60.0
 PANIC_S = 6.0
 # panic-threshold-percentage.
 PANIC_RATIO = 2.0
-# target-utilization-percentage: of what a replica carries.
+# target-utilization-percentage, of a replica's capacity.
 TARGET_RATIO = 0.7
-# max-scale-up-rate and max-scale-down-rate, of the replicas that are ready.
+# max-scale-up-rate and max-scale-down-rate, relative to the ready replicas.
 MAX_UP = 1000.0
 MAX_DOWN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class KpaStageMemory:
-    """When the stage was last over the panic threshold, None where it does not panic, and what it wants."""
+    """The last time over the panic threshold (None: not panicking), and the desired replicas."""
 
     panicked_s: float | None
     replicas: int
@@ -38,7 +38,7 @@ class KpaStageMemory:
 
 @dataclass(frozen=True, slots=True)
 class KpaMemory:
-    """What each stage came to in the tick at `at_s`."""
+    """The state of each stage after the tick at `at_s`."""
 
     at_s: float
     stages: tuple[KpaStageMemory, ...]
@@ -46,7 +46,7 @@ class KpaMemory:
 
 @dataclass(frozen=True, slots=True)
 class Kpa:
-    """Each stage has an autoscaler of its own, with the metric rps."""
+    """An autoscaler for each stage, with the metric rps."""
 
     ruled: RulePlanner
     target_ratio: float = TARGET_RATIO
@@ -54,15 +54,15 @@ class Kpa:
 
     @property
     def memory_kind(self) -> type[KpaMemory]:
-        """What `remember` answers with."""
+        """The type returned by `remember`."""
         return KpaMemory
 
     def at_once(self, running: Configs) -> bool:
-        """Always: its patience is its own."""
+        """Always true: the rule has its own delay."""
         return True
 
     def remember(self, observation: Observation, state: PolicyState) -> KpaMemory:
-        """Whether each stage panics after this tick, and since when."""
+        """The panic state of each stage after this tick, and since when it panics."""
         before = state.memory if isinstance(state.memory, KpaMemory) else None
         if before is not None and before.at_s == state.now_s:
             return before
@@ -97,14 +97,14 @@ class Kpa:
         return KpaStageMemory(panicked_s, max(stable, panic, load.config.replicas, last.replicas))
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """What runs with the replicas of the rule; the forecast has no part in it."""
+        """The running configuration with the replicas of the rule; the forecast is not used."""
         memory = self.remember(observation, state)
         replicas = [stage.replicas for stage in memory.stages]
         return self.ruled.plan(with_replicas(state.running, replicas), forecast, state, self.name)
 
 
 def window_mean_rps(load: Measured[LoadHistory] | Missing, window_s: float) -> float | None:
-    """The mean of the rates seen in the last `window_s`; None where none was."""
+    """The mean of the rates observed in the last `window_s`; None without any."""
     if isinstance(load, Missing):
         return None
     count = max(1, round(window_s / load.value.step_s))

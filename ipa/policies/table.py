@@ -32,7 +32,7 @@ from ipa.profiling.points import Allocation
 
 @dataclass(frozen=True, slots=True)
 class PolicyInputs:
-    """What a policy may be made of. `objective` None is the pipeline's default."""
+    """The ingredients of a policy. `objective` None is the pipeline's default."""
 
     pipeline: Pipeline
     profiles: Mapping[str, StageProfile]
@@ -41,13 +41,13 @@ class PolicyInputs:
     deadline_s: float = 5.0
     solvers: Solvers | None = None
     rolling: Rolling = SIDE_BY_SIDE
-    # Simulates configurations, for the policies that check theirs (`CHECKED`).
+    # Simulates configurations, for policies that check theirs (`CHECKED`).
     checker: Checker | None = None
-    # The true rate at a time of the world's clock, which only a simulation knows.
+    # The true rate at a time of the world's clock, known only to a simulation.
     future: Future | None = None
-    # When all planning has to be over; None for never, each plan having `deadline_s`.
+    # Deadline of all planning, None for none; each plan has `deadline_s`.
     until: Deadline | None = None
-    # Whether plans say what limits cost and what would make infeasible problems feasible.
+    # Add prices of limits, and remedies for infeasible problems, to plans.
     explain: bool = True
 
     def profiled(self) -> Profiled:
@@ -55,20 +55,20 @@ class PolicyInputs:
         return self._profiled(Allocation.FREE, Compat.TAIL)
 
     def predictor(self) -> Predictor:
-        """What configurations would do; by simulation where there is a checker."""
+        """The predictor of configurations; by simulation if there is a checker."""
         predict = self.profiled().predict
         return predict if self.checker is None else CheckedPredictor(predict, self.checker)
 
     def published(self, compat: Compat = Compat.PAPER) -> Profiled:
-        """The planner of the papers: base allocation, their formulas of latency, or those they released."""
+        """The planner of the papers: base allocation, their latency formulas, or the released ones."""
         return self._profiled(Allocation.BASE, compat)
 
     def ruled(self) -> RulePlanner:
-        """What a rule makes its plans with."""
+        """The planner for autoscalers' rules."""
         return RulePlanner(self.pipeline, self.profiled(), self.rolling)
 
     def one_task(self) -> SingleStagePipeline:
-        """The set program of a pipeline of one stage; UsageError says why there is none."""
+        """The set program of a single-stage pipeline; UsageError says why there is none."""
         asked = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
         return SingleStagePipeline(self.pipeline, self.profiled(), asked, self.rolling)
 
@@ -190,14 +190,14 @@ POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
     "oracle": _oracle,
 }
 
-# Those whose plans may have several configurations side by side, which not every world carries.
+# Policies whose plans may have several configurations side by side, which not every target carries.
 SHARING = frozenset({"infadapter"})
-# Those that need `PolicyInputs.checker`.
+# Policies that need `PolicyInputs.checker`.
 CHECKED = frozenset({"ours-checked"})
 
 
 def make_policy(name: str, inputs: PolicyInputs) -> Policy:
-    """The policy of that name; UsageError names those there are."""
+    """The policy of that name; UsageError lists the existing ones."""
     if name not in POLICIES:
         raise UsageError(f"there is no policy {name!r}", hint=f"There are: {', '.join(POLICIES)}")
     return POLICIES[name](inputs)
