@@ -1,4 +1,4 @@
-"""What is to be said of a pipeline's profiles, each with what mends it: oddities, age, what is missing."""
+"""Findings on a pipeline's profiles, each with its remedy: oddities, age, gaps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipa.profiling.dominance import dominated
 from ipa.profiling.lint import Oddity, lint_profile
 from ipa.profiling.measure import DOUBLING_RATIO
 
-# Model servers, kernels and drivers change; so does what a profile says.
+# Model servers, kernels and drivers change, and profiles with them.
 OLD = timedelta(days=90)
 
 
@@ -22,7 +22,7 @@ FEWEST_BATCHES = 3
 
 
 class ProfileStatus(StrEnum):
-    """What may be wrong with a profile beside its figures."""
+    """Findings on a profile as a whole, beside its figures."""
 
     FEW_BATCHES = "few_batches"
     DOMINATED = "dominated"
@@ -33,10 +33,10 @@ class ProfileStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProfileFinding:
-    """Something to know of a stage's profile, and what mends it.
+    """A finding on a stage's profile, with its remedy.
 
-    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None where it is about
-    the whole stage. `places` say where and by how much, the worst first.
+    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None for the whole stage.
+    `places` are where it occurs and by how much, the worst first.
     """
 
     kind: Oddity | ProfileStatus
@@ -55,9 +55,9 @@ def findings(
     today: date,
     only: Sequence[str] = (),
 ) -> tuple[ProfileFinding, ...]:
-    """The findings on the profiles of the pipeline's stages, stage by stage; of those in `only` where given.
+    """The findings on the profiles of the pipeline's stages, stage by stage, or only on those in `only`.
 
-    `sla_s` is the pipeline's: few batch sizes are no finding where a batch of twice the size would be late.
+    `sla_s` is the pipeline's: few batch sizes are no finding if a batch of twice the size would be late.
     """
     served = [stage for stage in stages if stage.variants and (not only or stage.name in only)]
     found: list[ProfileFinding] = []
@@ -88,12 +88,12 @@ def unmeasured(
 
 
 def age_days(profile: StageProfile, today: date) -> int:
-    """How many days ago it was measured; 0 for a day to come, as where clocks are in other time zones."""
+    """The age of the measurement in days; 0 for a future day, as a clock in another time zone gives."""
     return max(0, (today - profile.measured_on).days)
 
 
 def is_old(profile: StageProfile, today: date) -> bool:
-    """Whether it was measured too long ago to be trusted unseen."""
+    """True if the measurement is too old to be trusted."""
     return today - profile.measured_on > OLD
 
 
@@ -125,7 +125,7 @@ def _of_stage(
 
 
 def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
-    """On which cores, and what was measured there; not where `ipa profile` would go no further either."""
+    """The cores with few batch sizes, and the measured ones; none if `ipa profile` would stop there too."""
     by_cores: dict[float, list[ProfilePoint]] = {}
     for point in sorted(variant.points, key=lambda each: (each.cores, each.batch_size)):
         by_cores.setdefault(point.cores, []).append(point)
@@ -146,7 +146,7 @@ def _measure(pipeline: str) -> str:
     return f"ipa profile {pipeline} --write"
 
 
-# A p99 of forty batches, which are measured by default, is the slowest of them.
+# A p99 of forty batches, the default, is the slowest of them.
 _LONGER = "{measure} --repeats 400 --budget 10"
 _MORE_BATCHES = "--batches 1,2,3,4,6,8"
 _TOPICS = {
