@@ -1,16 +1,16 @@
-"""What is said of a metric, and of its labels."""
+"""Declarations of metrics and their labels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-# What a value that a closed label does not know is called, so that it can never make a series more.
+# Replaces a value that a closed label does not know, so that it cannot add a series.
 OTHER = "other"
 
 
 class MetricKind(StrEnum):
-    """What Prometheus calls it."""
+    """The Prometheus type of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -18,7 +18,7 @@ class MetricKind(StrEnum):
 
 
 class MetricsEndpoint(StrEnum):
-    """Whose /metrics it is on."""
+    """The process whose /metrics has it."""
 
     SERVICE = "service"
     ROUTER = "router"
@@ -35,28 +35,28 @@ class Unit(StrEnum):
     RPS = "rps"
     RATIO = "ratio"
     BYTES = "bytes"
-    # How many of what the name says.
+    # A count of the thing that the name says.
     COUNT = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label: all the values it can have, or in words what bounds them."""
+    """A label: all its possible values, or in words their bound."""
 
     name: str
     values: tuple[str, ...] = ()
     bound: str = ""
 
     def known(self, value: str) -> str:
-        """The value, or OTHER where the label is closed and does not know it."""
+        """The value, or OTHER if the label is closed and does not know it."""
         return value if not self.values or value in self.values else OTHER
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: its name as it is asked for (a counter's with `_total`), and all else that is said of it.
+    """A metric: its name in queries (a counter's with `_total`), type, unit, help and labels.
 
-    `when` says where it is to be found, where not everywhere; `since` is the version that first had it.
+    `when` is the condition under which it exists, if any; `since` is the version that introduced it.
     """
 
     name: str

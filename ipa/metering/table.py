@@ -77,7 +77,7 @@ QUARANTINES = Metric(
 MODE = Metric("ipa_mode", GAUGE, COUNT, "1 for the mode that is set.", (of.PIPELINE, of.MODE))
 PAUSED = Metric("ipa_paused", GAUGE, COUNT, "1 while people have paused it.", HERE)
 
-# What was seen, and how old it is.
+# Observations, and their age.
 INPUT_AGE = Metric(
     "ipa_input_age_seconds",
     GAUGE,
@@ -116,7 +116,7 @@ SLA_BUCKET_WEIGHT = Metric(
 )
 PAS = Metric("ipa_running_pas_ratio", GAUGE, RATIO, "Product of the accuracies of what runs.", HERE)
 
-# What is expected.
+# The forecast.
 FORECAST_POINT = Metric("ipa_forecast_point_rps", GAUGE, RPS, "Expected peak arrival rate.", HERE)
 FORECAST_UPPER = Metric(
     "ipa_forecast_upper_rps", GAUGE, RPS, "Upper quantile of the peak arrival rate, planned for.", HERE
@@ -138,7 +138,7 @@ FORECASTS_EXCEEDED = Metric(
     "ipa_exceeded_forecasts_total", COUNTER, COUNT, "Those of them whose upper quantile was exceeded.", HERE
 )
 
-# The plan before the guards, the decision after them, and what runs.
+# The plan before the guards, the decision after them, and the running configuration.
 SOLVE = Metric(
     "ipa_solve_seconds",
     HISTOGRAM,
@@ -180,7 +180,7 @@ HTTP_SECONDS = Metric(
 )
 HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", GAUGE, COUNT, "Requests that are being answered.")
 
-# What is recorded and told.
+# The record and webhooks.
 WEBHOOK = "IPA_WEBHOOK_URL set"
 RECORD_FAILURES = Metric(
     "ipa_record_failures_total", COUNTER, COUNT, "Times that something could not be recorded."
