@@ -12,7 +12,7 @@ RANKS = frozenset({AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT})
 
 
 def variant_terms(stage: StageProblem, objective: Objective) -> dict[str, float]:
-    """What each variant of the stage counts for: its accuracy, or its rank under a rank rule."""
+    """The term of each variant of the stage: its accuracy, or its rank under a rank rule."""
     columns = stage.columns
     accuracies = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
     if objective.accuracy_rule in RANKS:
@@ -35,7 +35,7 @@ def ranks(accuracies: Mapping[str, float], floor: float | None = None) -> dict[s
 
 
 def accuracy_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[float, float]:
-    """PAS and the accuracy term ACC where each named stage runs that variant; the others are free."""
+    """PAS and the accuracy term ACC if each named stage runs that variant; the others are free."""
     accuracies, terms = [], []
     for stage in problem.stages:
         variant = variants.get(stage.name)
@@ -50,7 +50,7 @@ def accuracy_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[
 
 
 def accuracy_term(problem: PlanningProblem, terms: Sequence[float]) -> float:
-    """The accuracy term ACC of the objective, from one term a stage (1 where the pipeline's router works).
+    """The accuracy term ACC of the objective, from one term a stage (1 for the pipeline's own router).
 
     Sums and means count each stage by the share of the requests that visit it.
     """

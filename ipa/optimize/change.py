@@ -1,4 +1,4 @@
-"""What it takes to get from what runs to a plan."""
+"""The transition from the running configuration to a plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ipa.optimize.problem import PlanningProblem
 
 @dataclass(frozen=True, slots=True)
 class StageChange:
-    """A stage that the plan changes. `before` is None where it was not known what runs."""
+    """A stage that the plan changes. `before` is None if the running configuration was unknown."""
 
     stage: str
     before: StageConfig | None
@@ -23,7 +23,7 @@ class StageChange:
 
     @property
     def only_replicas(self) -> bool:
-        """Whether the pods stay as they are and only their number changes."""
+        """True if the pods stay as they are and only their number changes."""
         return self.before is not None and only_replicas(self.before, self.after)
 
     @property
@@ -46,10 +46,10 @@ class StageChange:
 
 @dataclass(frozen=True, slots=True)
 class PlanTransition:
-    """The stages that change, in order; cores before, at the peak and after, of all that runs.
+    """The changed stages, in order, and the cores of all stages before, at the peak and after.
 
     New pods start before old ones stop, in all stages at once, as many as the problem's rolling says.
-    `started_cores` are those of pods that start.
+    `started_cores` are those of starting pods.
     """
 
     stages: tuple[StageChange, ...]

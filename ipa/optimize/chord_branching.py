@@ -1,8 +1,8 @@
-"""A program's answer by way of a MILP solver.
+"""Solve a program with a MILP solver by branching on chords.
 
 The limit of a path, Σ mean + sqrt(Σ spread²) ≤ SLA, is not convex: the root is concave. A linear program with
-the root's chord misses no plan but may allow one that is late. Where it gives such a plan, the range of
-Σ spread² is cut in two at that plan's value, where both new chords touch the root, and both parts are solved:
+the root's chord misses no plan but may allow one that is late. If it returns such a plan, the range of Σ
+spread² is cut in two at that plan's value, where both new chords touch the root, and both parts are solved:
 branch and bound over a few linear programs, exact at its end.
 """
 
@@ -33,7 +33,7 @@ SAME = 1e-12
 
 @dataclass(order=True, slots=True)
 class _Part:
-    """A part of the plans, by the range of Σ spread² of each path; the most promising part comes first."""
+    """A subset of the plans, by the range of Σ spread² of each path; the most promising one comes first."""
 
     minus_bound: float
     number: int
@@ -73,12 +73,12 @@ def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> Program
 
 
 def whole_ranges(program: Program) -> Ranges:
-    """For each path, all that Σ spread² can be."""
+    """For each path, the full range of Σ spread²."""
     return tuple(spread_range(program, path) for path in program.graph.paths)
 
 
 def _cut(program: Program, chosen: tuple[int, ...], ranges: Ranges) -> tuple[Ranges, Ranges] | None:
-    """The ranges cut in two where the plan is late on a path, the latest of all; None where it is in time."""
+    """The ranges cut in two on the path on which the plan is latest; None if it is in time."""
     stages = program.stages
     latest, at, where = program.sla_s + tolerance(program.sla_s), -1, 0.0
     for path, members in enumerate(program.graph.paths):

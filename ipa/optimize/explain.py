@@ -1,4 +1,4 @@
-"""Why a plan is the best, what holds it back, what comes next, and what would change it."""
+"""Explain a plan: why it is the best, its binding limits, its alternatives, and its breakpoints."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from ipa.optimize.program import Program, evaluate
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 
-# So many alternatives are shown.
+# Number of alternatives shown.
 ALTERNATIVES = 3
-# Shares of the time: the alternatives, and of what is left then the limits; the flips have the rest.
+# Shares of the time: the alternatives, then of the rest the limits; the flips have what remains.
 FOR_ALTERNATIVES, FOR_LIMITS = 0.3, 0.4
 
-# A limit is named in the first sentence where the objective would gain this without it, relative above 1.
+# A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
 
 NO_WIDER: Mapping[str, PlanningProblem] = MappingProxyType({})
@@ -48,14 +48,14 @@ def explain(
     *,
     wider: Mapping[str, PlanningProblem] = NO_WIDER,
 ) -> Explanation:
-    """Why `plan` is the answer to `problem`, as far as time allows; what is missing is in `unfinished`.
+    """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
     A plan with a configuration: the slack of every limit, the limits without which it would be better, the
-    best plans of other variants, and where it would change. An infeasible one: the smallest moves of one
-    limit that make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits
-    that shaped the operating points, by kind ("batch_sizes").
+    best plans of other variants, and its breakpoints. An infeasible one: the smallest moves of one limit that
+    make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits that
+    shaped the operating points, by kind ("batch_sizes").
 
-    Errors: InputError where the plan is not one of the problem.
+    Errors: InputError if the plan is not one of the problem.
     """
     deadline = Deadline(deadline_s)
     if plan.termination is Termination.INFEASIBLE:
@@ -95,7 +95,7 @@ def explain(
 
 
 def chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:
-    """The options of `program`, which has all, that the plan takes. InputError where there are none such."""
+    """The plan's options in the full `program`; InputError if there are none."""
     planned = {stage.stage: stage for stage in plan.stages}
     chosen = []
     for stage, options in zip(problem.stages, program.stages, strict=True):

@@ -1,4 +1,4 @@
-"""Why a plan is the best: the values that an explanation is made of."""
+"""The values of an explanation of a plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipa.model.plan import Plan, StageConfig
 
 @dataclass(frozen=True, slots=True)
 class PlanSummary:
-    """A plan in short; `objective` as the goal means it."""
+    """A plan in short; `objective` is that of the goal."""
 
     objective: float
     pas: float
@@ -22,7 +22,7 @@ class PlanSummary:
 
 @dataclass(frozen=True, slots=True)
 class LimitSlack:
-    """How near the plan is to a limit, in `unit`: `slack` is left, `slack_ratio` as a share of the limit.
+    """The slack of a plan to a limit, in `unit`: `slack` absolute, `slack_ratio` as a share of the limit.
 
     `kind`: sla (`where` is the path), throughput (of all replicas of a stage: slack_ratio is 1 − ρ), cores,
     memory, max_cost_cores, accuracy_floor, max_replicas, min_replicas, batch_size (`where` is the stage).
@@ -39,7 +39,7 @@ class LimitSlack:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A limit without which a better plan exists, by how much better, and that plan."""
+    """A limit without which a better plan exists, the gain, and that plan."""
 
     kind: str
     where: str
@@ -50,7 +50,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one unit more of a limit is worth at the margin: its Lagrange multiplier, an estimate."""
+    """The marginal worth of one unit more of a limit: its Lagrange multiplier, an estimate."""
 
     limit: str
     price: float
@@ -73,10 +73,10 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """Where the plan changes: it is the same at `same_at` and another at `changed_at`, both solved.
+    """A breakpoint: the plan is the same at `same_at` and another at `changed_at`, both solved.
 
     `quantity`: rate_rps, sla_s or cores; `direction`: above or below; `what` changes: variants, configuration
-    (variant, batch size or cores of a replica of some stage) or anything (replicas too). `to` is None where
+    (variant, batch size or cores of a replica of some stage) or anything (replicas too). `to` is None if
     nothing is feasible.
     """
 
@@ -93,7 +93,7 @@ class Flip:
 class Remedy:
     """The smallest move of one limit that makes an infeasible problem feasible, and the best plan then.
 
-    `outcome` is None where time did not allow to find it.
+    `outcome` is None if time did not allow finding it.
     """
 
     kind: str
@@ -104,10 +104,10 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why the plan is what it is.
+    """The explanation of a plan.
 
-    `flips` are to `precision_ratio`, relative; `unchanged` says up to where none was found. `unfinished` says
-    what was not found in time; there may be more of what is not complete.
+    `flips` are to `precision_ratio`, relative; `unchanged` gives the values up to which none was found.
+    `unfinished` lists the parts that time did not allow; those may be incomplete.
     """
 
     plan: Plan
@@ -130,14 +130,14 @@ class Explanation:
 
 
 def outcome_of(plan: Plan) -> PlanSummary | None:
-    """A plan in short, None where it has no configuration."""
+    """The summary of a plan, None without a configuration."""
     if plan.objective is None or plan.pas is None or plan.cost_cores is None or plan.latency_s is None:
         return None
     return PlanSummary(plan.objective, plan.pas, plan.cost_cores, plan.latency_s, plan.configs)
 
 
 def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:
-    """What each stage that differs does otherwise, in words, stages in order."""
+    """The differences of each stage that differs, in words, stages in order."""
     found = []
     for old, new in zip(before, after, strict=True):
         words = []

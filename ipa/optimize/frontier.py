@@ -1,4 +1,4 @@
-"""What one problem can have of accuracy, cost and latency, or of worth and cost, that nothing betters."""
+"""Pareto frontiers of one problem: accuracy, cost and latency, or worth and cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIGITS = 9
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """A plan within the limits and what it comes to; `pas` is the accuracy of a request along the graph."""
+    """A plan within the limits and its figures; `pas` is the accuracy of a request along the graph."""
 
     cost_cores: float
     pas: float
@@ -35,15 +35,15 @@ class FrontierPoint:
 
 
 def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
-    """The plans that none betters in cost, accuracy and latency together, by rising cost; empty: infeasible.
+    """The Pareto-optimal plans in cost, accuracy and latency, by rising cost; empty: infeasible.
 
-    Exact within the problem's limits, by label setting. Of plans equal in all three one is given. How many
-    there are grows fast with the number of stages: thousands for five stages of eight variants.
+    Exact within the problem's limits, by label setting. Of plans equal in all three one is given. Their
+    number grows fast with the number of stages: thousands for five stages of eight variants.
 
-    Errors: DeadlineError where the time is up before all are known.
+    Errors: DeadlineError if the time is up before all are known.
     """
     given, shift_s = _from_zero(full_program(problem))
-    # Accuracies multiply along the graph whatever the objective makes of them; cost and latency always count.
+    # Accuracies multiply along the graph whatever the objective; cost and latency always count.
     plain = reduce_program(
         replace(
             given,
@@ -63,9 +63,9 @@ def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[Fronti
 
 
 def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, float, tuple[int, ...]]]:
-    """Cost in cores, objective and options of the plans that none betters in the two, by rising cost.
+    """Cost in cores, objective and options of the Pareto-optimal plans in cost and worth, by rising cost.
 
-    Errors: DeadlineError where the time is up before all are known.
+    Errors: DeadlineError if the time is up before all are known.
     """
     if not all(len(stage) for stage in program.stages):
         return []
@@ -73,9 +73,9 @@ def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, fl
 
 
 def worth_program(problem: PlanningProblem) -> Program:
-    """The program whose objective is what the problem's plans are worth, reduced.
+    """The reduced program whose objective is the worth of the problem's plans.
 
-    That is the weighted sum, or the first criterion of a goal that has an order: accuracy or minus the cores.
+    That is the weighted sum, or the first criterion of a goal with an order: accuracy or minus the cores.
     """
     goal = problem.objective.goal
     program = full_program(problem)
@@ -83,9 +83,9 @@ def worth_program(problem: PlanningProblem) -> Program:
 
 
 def _from_zero(program: Program) -> tuple[Program, float]:
-    """The program with all latencies later by so much that none is below zero, and by how much.
+    """The program with all latencies shifted so that none is below zero, and the shift.
 
-    The released formula makes negative ones. The first stage is on every path.
+    The released formula gives negative ones. The first stage is on every path.
     """
     shift_s = max(0.0, -sum(float(stage.mean_s.min(initial=0.0)) for stage in program.stages))
     if not shift_s:

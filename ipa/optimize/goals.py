@@ -1,4 +1,4 @@
-"""What "best" means: one weighted sum, or one criterion after the other."""
+"""The criteria for the best plan: one weighted sum, or one criterion after the other."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ORDERS: dict[Goal, tuple[Weights, ...]] = {
 def reach(
     full: Program, goal: Goal, solve: Callable[[Program], ProgramAnswer]
 ) -> tuple[Program, ProgramAnswer]:
-    """The program last solved, reduced, and its answer. `full` has all options.
+    """Solve by the goal: the program last solved, reduced, and its answer. `full` has all options.
 
-    Criteria after the first are bettered only among plans that are as good in those before (less rounding);
-    where a later one is not settled in time, the plan so far is given as feasible.
+    Criteria after the first are optimised only among plans that are as good in those before (less rounding);
+    if a later one is not settled in time, the plan so far is feasible.
     """
     if goal is Goal.WEIGHTED:
         reduced = reduce_program(full)
@@ -36,7 +36,7 @@ def reach(
         reduced = reduce_program(limited.weighed(weights))
         found = solve(reduced)
         if not found.chosen:
-            # A later criterion may find nothing only by rounding or for lack of time.
+            # A later criterion can be infeasible only by rounding or for lack of time.
             return kept if kept is not None else (reduced, found)
         kept = reduced, found
         if found.termination is not Termination.OPTIMAL:
@@ -47,7 +47,7 @@ def reach(
 
 
 def _limited(program: Program, weights: Weights, totals: Totals) -> Program:
-    """The program with what was reached as a limit."""
+    """The program with the reached value as a limit."""
     if weights is ACCURACY:
         return replace(program, term_floor=totals.term - EQUAL * max(1.0, abs(totals.term)))
     if weights is CORES:

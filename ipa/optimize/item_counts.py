@@ -1,4 +1,4 @@
-"""How many items of a request each stage may see, where what a stage does decides how many it sends on."""
+"""The possible numbers of items of a request at each stage, if earlier stages' variants decide them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ipa.model.errors import InputError
 from ipa.optimize.problem import PlanningProblem
 
-# More numbers of items than this at one stage are not planned.
+# Stages with more possible numbers of items are not planned.
 MOST_LEVELS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class ItemCount:
-    """One number of items that a request may bring to a stage, and the numbers its children get for it."""
+    """A number of items that a request may bring to a stage, and the numbers that its children then get."""
 
     number: int
     items: float
@@ -23,7 +23,7 @@ class ItemCount:
 
 
 def levels_of(problem: PlanningProblem) -> list[list[ItemCount]]:
-    """For each stage the numbers of items that it may see; one where no fan-out depends on a variant."""
+    """For each stage its possible numbers of items; one if no fan-out depends on a variant."""
     stages, graph = problem.stages, problem.graph
     if not any(isinstance(edge.fan_out, Mapping) for stage in stages for edge in stage.after):
         return _constant_levels(problem)
@@ -65,5 +65,5 @@ def _constant_levels(problem: PlanningProblem) -> list[list[ItemCount]]:
 
 
 def _key(items: float) -> str:
-    """Equal for numbers of items that differ by rounding only."""
+    """A key that is equal for numbers of items that differ only by rounding."""
     return f"{items:.10g}"

@@ -1,4 +1,4 @@
-"""How near a plan is to its limits, and which of them hold it back."""
+"""The slack of a plan to its limits, and its binding limits."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def binding_of(
 ) -> tuple[tuple[Binding, ...], tuple[str, ...]]:
     """The limits without which a better plan exists, largest gain first, and those not settled in time.
 
-    Each is taken away alone and the problem solved again. `wider` holds, by their kind, problems without a
-    limit that shaped the operating points, as batch sizes do.
+    Each is removed alone and the problem solved again. `wider` holds, by their kind, problems without a limit
+    that shaped the operating points, as batch sizes do.
     """
     found, unsettled = [], []
     removed = [*_without(problem), *((kind, "", moved) for kind, moved in wider.items())]
@@ -135,7 +135,7 @@ def _without(problem: PlanningProblem) -> Iterator[tuple[str, str, PlanningProbl
     if objective.max_cost_cores is not None:
         yield "max_cost_cores", "", replace(problem, objective=replace(objective, max_cost_cores=None))
     if bounds.accuracy_floor is not None:
-        # The cheapest plan at an accuracy needs a floor: one that everything meets.
+        # The cheapest plan at an accuracy needs a floor: one that every plan meets.
         floor = TINY_FLOOR if objective.goal is Goal.CHEAPEST else None
         yield "accuracy_floor", "", replace(problem, bounds=replace(bounds, accuracy_floor=floor))
     if bounds.max_replicas is not None or objective.max_replicas is not None:
@@ -168,7 +168,7 @@ def _best(problem: PlanningProblem, deadline: Deadline) -> Plan:
 
 
 def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
-    """Whether the first is better by the goal, beyond rounding."""
+    """True if the first is better by the goal, beyond rounding."""
     goal = problem.objective.goal
     for a, b, sign in (
         (one.objective, other.objective, 1),
@@ -182,7 +182,7 @@ def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
 
 
 def prices_of(plan: Plan) -> tuple[Price, ...]:
-    """The plan's multipliers in words, those that are not 0."""
+    """The plan's multipliers in words, those other than 0."""
     found = []
     for limit, price in plan.prices:
         kind, _, path = limit.partition(" ")

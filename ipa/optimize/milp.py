@@ -31,7 +31,7 @@ class Milp:
 
     @property
     def is_binary(self) -> list[bool]:
-        """Whether each column is 0 or 1."""
+        """True for each column that is 0 or 1."""
         choices = set(self.choices)
         return [at < self.binaries or at in choices for at in range(len(self.costs))]
 

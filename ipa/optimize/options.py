@@ -1,4 +1,4 @@
-"""What each stage can do at the rate: the options that a plan chooses from."""
+"""The options of each stage at the rate, from which a plan chooses."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def full_program(problem: PlanningProblem) -> Program:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UntimedOptions:
-    """All that is known of the options before their times are: `numbers` has the rows of `NUMBERS`.
+    """The options without their times: `numbers` has the rows of `NUMBERS`.
 
-    `candidates` is None where the pipeline's own routers do all the work. `now` is what each stage takes now.
+    `candidates` is None if the pipeline's own routers do all the work. `now` is each stage's present use.
     """
 
     weights: Weights
@@ -49,13 +49,13 @@ class UntimedOptions:
     numbers: Array
 
     def take(self, at: Index) -> UntimedOptions:
-        """With those candidates only."""
+        """Return the draft with those candidates only."""
         assert self.candidates is not None
         return replace(self, candidates=self.candidates.take(at), numbers=self.numbers.take(at, axis=1))
 
 
 def draft_of(problem: PlanningProblem) -> UntimedOptions:
-    """What is known of the problem's options before their times are; the arithmetic is on all at once."""
+    """The problem's options without their times; the arithmetic is on all at once."""
     objective = problem.objective
     transition = objective.transition_per_core if problem.running else 0.0
     weights = Weights(objective.alpha, objective.beta, objective.delta, transition)
@@ -84,7 +84,7 @@ def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
         weights=draft.weights,
         uses_product=objective.accuracy_rule in PRODUCTS,
         sla_s=problem.sla_s,
-        # What runs already may go on even where the budget has shrunk below it.
+        # Running replicas may stay even if the budget has shrunk below them.
         cores=_most_cores(problem, problem.fixed_cores + sum(cores for cores, _ in now)),
         memory_gib=inf if bounds.memory_gib is None else max(bounds.memory_gib, sum(gib for _, gib in now)),
         max_cost=min(
@@ -96,13 +96,13 @@ def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
 
 
 def _most_cores(problem: PlanningProblem, now_cores: float) -> float:
-    """The limit of cores: of the plan where nothing runs, else of every moment of the change to it."""
+    """The limit of cores: of the plan without a running configuration, else at every moment of the change."""
     limit = problem.bounds.most_cores if problem.running else problem.bounds.cores
     return inf if limit is None else max(limit, now_cores)
 
 
 def _running_use(problem: PlanningProblem, stage: StageProblem) -> tuple[float, float]:
-    """Cores and memory that the stage's replicas take now."""
+    """Present cores and memory of the stage's replicas."""
     config = problem.running_config(stage)
     if config is None:
         return 0.0, 0.0
@@ -147,12 +147,12 @@ def _stage_options(stage: StageProblem, candidates: Candidates, numbers: Array, 
 
 
 def _onward(level: ItemCount, variants: int) -> Index:
-    """(children × variants), one column where a stage has no variants left: it has no options then."""
+    """(children × variants), one column if a stage has no variants left: it has no options then."""
     return np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, variants))
 
 
 def _free_options(levels: Sequence[ItemCount]) -> Options:
-    """What the pipeline's own router does, at no cost, for each number of items."""
+    """The options of the pipeline's own router, at no cost, for each number of items."""
     row = dict.fromkeys(NUMBERS, 0.0) | {"accuracy": 1.0, "factor": 1.0}
     numbers = np.repeat(np.array([*row.values()])[:, None], len(levels), axis=1)
     numbers[PLACE["items"]] = [level.items for level in levels]
@@ -165,7 +165,7 @@ def _free_options(levels: Sequence[ItemCount]) -> Options:
 def _numbers(
     problem: PlanningProblem, candidates: Candidates, weights: Weights, now: list[tuple[float, float]]
 ) -> Array:
-    """The rows of `NUMBERS`, an entry a candidate; nothing yet in those of the times."""
+    """The rows of `NUMBERS`, an entry a candidate; those of the times are still empty."""
     replicas = candidates.replicas
     cores, gib = replicas * candidates.held_cores, replicas * candidates.memory_gib
     started, changes, (peak_cores, peak_gib) = _change(problem, candidates, (cores, gib), now)
@@ -195,7 +195,7 @@ def _numbers(
 
 
 def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | float:
-    """Cores that are there once: counted with the first stage, of which every plan has one option."""
+    """Cores of one-off overhead: counted with the first stage, of which every plan has one option."""
     if not problem.fixed_cores:
         return 0.0
     first = candidates.blocks[0].index
@@ -207,11 +207,11 @@ def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | fl
 def _change(
     problem: PlanningProblem, candidates: Candidates, use: tuple[Array, Array], now: list[tuple[float, float]]
 ) -> tuple[Array | float, Array | float, tuple[Array, Array]]:
-    """Cores that a change to each option starts, how much it changes, and the peak of cores and memory.
+    """Cores started by a change to each option, the size of the change, and the peak of cores and memory.
 
     New replicas start before old ones stop: both are paid and held for a while, as many of each as the
-    problem's rolling says. Where only the number of replicas changes the larger number is. `use` is what each
-    option takes of both.
+    problem's rolling says. If only the number of replicas changes the larger number is. `use` is each
+    option's use of both.
     """
     if not problem.running:
         return 0.0, 0.0, use
@@ -238,7 +238,7 @@ def _change(
 def _running_row(
     problem: PlanningProblem, block: CandidateBlock, now: list[tuple[float, float]]
 ) -> tuple[float, ...]:
-    """What the block's stage runs now: whether that is known, variant, batch size, cores, replicas, its use.
+    """The block's running configuration: known or not, variant, batch size, cores, replicas, use.
 
     A variant that is not among the stage's has the number −1.
     """

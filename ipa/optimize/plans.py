@@ -1,4 +1,4 @@
-"""A plan in words and numbers from the options that were chosen."""
+"""Build plans from chosen options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_BOUND = 1e100
 
 
 def plan_of(problem: PlanningProblem, program: Program, solver: str, found: ProgramAnswer) -> Plan:
-    """The plan of a solver's answer; without configuration where it chose none."""
+    """The plan of a solver's answer; without configuration if it chose none."""
     plan = Plan(
         pipeline=problem.pipeline,
         rate_rps=problem.rate_rps,
@@ -63,7 +63,7 @@ def worth(problem: PlanningProblem, totals: Totals) -> float:
 
 
 def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
-    """What each stage runs, in order; stages that the pipeline's own router does are left out."""
+    """The configuration of each stage, in order, without stages that the pipeline's own router does."""
     return tuple(
         _stage_plan(problem, index, options, at)
         for index, (options, at) in enumerate(zip(program.stages, chosen, strict=True))
@@ -97,7 +97,7 @@ def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int)
 
 
 def _bound_and_gap(found: ProgramAnswer, objective: float) -> tuple[float | None, float | None]:
-    """The bound, never below what was reached, and its distance to it (relative above 1)."""
+    """The bound, never below the objective reached, and its distance to it (relative above 1)."""
     known = _known(found.bound)
     if known is None:
         return None, None
@@ -110,7 +110,7 @@ def _bound_and_gap(found: ProgramAnswer, objective: float) -> tuple[float | None
 
 
 def _known(bound: float | None) -> float | None:
-    """The bound, None where the solver only says that it has none yet (infinity, 1e100 in Gurobi)."""
+    """The bound, None if the solver has none yet (infinity, 1e100 in Gurobi)."""
     return bound if bound is not None and abs(bound) < NO_BOUND else None
 
 
@@ -128,7 +128,7 @@ def _prices(
 
 
 def released_note(problem: PlanningProblem, plan: Plan) -> str:
-    """What the latency of a plan under the released semantics is, and what it would be by the paper."""
+    """A note on a plan's latency under the released semantics, with the latency by the paper."""
     waits = {stage.name: stage.batch_timeout_s for stage in problem.stages}
     at = {stage.stage: number for number, stage in enumerate(plan.stages)}
     paper_s = max(

@@ -1,4 +1,4 @@
-"""From a problem to a plan: build, solve, check."""
+"""Solve a problem for a plan: build, solve, verify."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def solve(
 ) -> Plan:
     """The best plan for the problem, checked by `verify`.
 
-    Of plans with equal objectives it is the one of the fewest changes to what runs, then of the lowest cost,
-    then the lowest latency, then the first by names, whichever solver is used. `auto` takes Gurobi where its
-    licence covers the model, else HiGHS; should that not be done in half of the time, label setting has the
-    other half; the note says which and why. An infeasible problem gives a plan that says so, with what would
-    make it feasible unless `explain` is false. `start`, the plan for a problem like this one, speeds label
-    setting up; it changes no answer. `solvers` gives MILP solvers by name, such as those in a process of
-    their own that is killed where it does not keep to its limit: `auto` then goes on with label setting.
+    Of plans with equal objectives it is the one with the fewest changes to the running configuration, then
+    the lowest cost, then the lowest latency, then the first by names, whichever solver is used. `auto` takes
+    Gurobi if its licence covers the model, else HiGHS; if that is not done in half of the time, label setting
+    has the other half; the note says which and why. An infeasible problem gives a plan that says so, with
+    remedies unless `explain` is false. `start`, the plan for a similar problem, speeds label setting up; it
+    changes no answer. `solvers` gives MILP solvers by name, such as those in a child process that is killed
+    if it exceeds its limit: `auto` then continues with label setting.
 
     Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
     DeadlineError (a solver asked for by name had to be stopped).
@@ -97,7 +97,7 @@ def _warm(problem: PlanningProblem, program: Program, start: Plan) -> WarmStart:
 
 
 def _translated(problem: PlanningProblem, program: Program, start: Plan) -> tuple[int, ...]:
-    """For each stage the option most like what the earlier plan ran; empty where there is none."""
+    """For each stage the option nearest to the earlier plan's; empty if there is none."""
     before = {stage.stage: stage for stage in start.stages}
     chosen = []
     for stage, options in zip(problem.stages, program.stages, strict=True):
@@ -108,7 +108,7 @@ def _translated(problem: PlanningProblem, program: Program, start: Plan) -> tupl
 
 
 def _nearest(stage: StageProblem, options: Options, before: StagePlan | None) -> int:
-    """The best option of the same variant that takes no more time, the same batch and cores if it can be."""
+    """The best option of the same variant that takes no more time, the same batch and cores if possible."""
     columns = stage.columns
     if before is None or before.variant not in columns.variants:
         return int(np.argmax(options.value))

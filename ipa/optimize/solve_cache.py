@@ -1,4 +1,4 @@
-"""Plans that were made lately: a problem that was solved is not solved again."""
+"""A cache of recent plans: an equal problem is not solved again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import AUTO, solve
 
-# Of a problem there is one best plan, or none, whatever the time; what else a solver ends with is better the
-# more time it has.
+# A problem has one best plan, or none, whatever the time; other results improve with more time.
 COMPLETE = (Termination.OPTIMAL, Termination.INFEASIBLE)
-# What took no more than this part of its time left nothing untried.
+# A solve that used at most this share of its time left nothing untried.
 UNHURRIED = 0.5
 
 
 class SolveCache:
-    """Solves, and has the newest `most` plans at hand: equal problems have equal plans."""
+    """Solves, and caches the newest `most` plans: equal problems have equal plans."""
 
     def __init__(self, most: int) -> None:
         # Threads append and look through a copy.
@@ -32,7 +31,7 @@ class SolveCache:
         explain: bool = True,
         solvers: Solvers | None = None,
     ) -> Plan:
-        """The plan, as `ipa.optimize.solve.solve` makes it; `solve_s` says what it took when it was made."""
+        """The plan, as `ipa.optimize.solve.solve` makes it; `solve_s` is the time of the original solve."""
         # The problem itself is compared last: it is long.
         key = (problem.rate_rps, problem.sla_s, problem.running, solver, explain)
         for kept_key, kept_problem, kept in tuple(self._kept):

@@ -1,4 +1,4 @@
-"""Which solver answers, and what is done with its answer."""
+"""Select the solver, and check its answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WarmStart:
-    """What is known from an earlier solve: a plan within the limits, and the multipliers."""
+    """Results of an earlier solve: a plan within the limits, and the multipliers."""
 
     chosen: tuple[int, ...] = ()
     prices: Array | None = None
@@ -82,9 +82,9 @@ def answer(
 def _auto_of_quantiles(
     program: Program, deadline: Deadline, warm: WarmStart, solvers: Solvers | None
 ) -> tuple[str, ProgramAnswer, list[str]]:
-    """Label setting for half of the time, and a MILP solver where it is not done.
+    """Label setting for half of the time, then a MILP solver if it is not done.
 
-    A linear program that must hold a quantile is solved many times over; label setting holds it as it is.
+    A linear program that must hold a quantile is solved many times over; label setting holds it directly.
     """
     share = Deadline(deadline.remaining_s / 2)
     why = "auto: exact, since a quantile is not linear"
@@ -102,7 +102,7 @@ def _auto_of_quantiles(
 def _auto(
     program: Program, deadline: Deadline, solvers: Solvers | None
 ) -> tuple[str, ProgramAnswer, list[str]]:
-    """A MILP solver for half of the time, and label setting where it is not done."""
+    """A MILP solver for half of the time, then label setting if it is not done."""
     share = Deadline(deadline.remaining_s / 2)
     used, found, notes = _milp_in_time(program, share, solvers)
     if found.termination in PROVED:
@@ -115,7 +115,7 @@ def _auto(
 def _milp_in_time(
     program: Program, deadline: Deadline, solvers: Solvers | None
 ) -> tuple[str, ProgramAnswer, str]:
-    """Gurobi, else HiGHS: which, its answer, and why it; none found where it had to be stopped or failed."""
+    """Gurobi, else HiGHS: its name, its answer, and why it; no plan if it was stopped or failed."""
     used, why = "gurobi", "gurobi, its licence covers the model"
     try:
         try:
@@ -160,8 +160,8 @@ def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], P
 def _break_ties(program: Program, solver: str, found: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
     """The same answer with the first of the equally good plans.
 
-    The solver's objective is so sharp a bound that label setting needs little beside it. It also looks over
-    the solver's shoulder: SolverError where a plan is better than the solver's bound allows.
+    The solver's objective is so tight a bound that label setting needs little time beside it. It also checks
+    the solver: SolverError if a plan is better than the solver's bound allows.
     """
     if found.termination is Termination.INFEASIBLE:
         return _doubted(program, solver, found, deadline)
@@ -169,7 +169,7 @@ def _break_ties(program: Program, solver: str, found: ProgramAnswer, deadline: D
         return found
     objective = evaluate(program, found.chosen).objective
     try:
-        # It may find none where the solver's plan uses a limit to the last bit; `verify` judges that plan.
+        # It may find none if the solver's plan uses a limit to the last bit; `verify` judges that plan.
         chosen: Sequence[int] = label_setting.best_at_least(program, objective, deadline) or found.chosen
     except DeadlineError:
         return replace(found, note="the time was up before ties were broken")
@@ -180,7 +180,7 @@ def _break_ties(program: Program, solver: str, found: ProgramAnswer, deadline: D
 
 
 def _doubted(program: Program, solver: str, found: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
-    """The same answer, unless label setting finds the plan that there should be none of."""
+    """The same answer, unless label setting finds a plan that the answer excludes."""
     second = label_setting.solve(program, deadline)
     if not second.chosen:
         return found

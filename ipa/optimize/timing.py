@@ -1,4 +1,4 @@
-"""What a stage takes of the SLA: its times under each `Compat`, for many options at once or one alone."""
+"""The times of a stage under each `Compat`, for many options at once or one alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ipa.queueing.tail import sojourn
 def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
     """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
 
-    The split between service and wait is for people.
+    The split between service and wait is for display.
     """
     batch_size, replicas, rate_rps = candidates.batch_size, candidates.replicas, candidates.rate_rps
     if problem.compat is Compat.TAIL:
@@ -113,7 +113,7 @@ def _rate_rps(problem: PlanningProblem, chosen: Chosen) -> float:
 
 
 def _formula_times(problem: PlanningProblem, chosen: Chosen) -> Times:
-    """The papers' times, of which no quantile lies above the mean."""
+    """The papers' times, whose quantile equals the mean."""
     stage, point, rate_rps = problem.stages[chosen.index], chosen.point, _rate_rps(problem, chosen)
     service_s = point.latency_s * batches_in_sequence(chosen.items, point.batch_size, chosen.replicas)
     if problem.compat is Compat.IPA_ARTIFACT:

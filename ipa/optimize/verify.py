@@ -1,6 +1,6 @@
-"""Plain arithmetic that every plan must stand before anyone sees it.
+"""Verification of plans by plain arithmetic.
 
-It goes back to the operating points and shares only the formulas with what the solvers were given.
+It goes back to the operating points and shares only the formulas with the solvers' inputs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AGREE = 1e-7
 
 
 def verify(problem: PlanningProblem, plan: Plan) -> None:
-    """Return where the plan holds; SolverError lists every number and row of it that does not."""
+    """Return if the plan is valid; SolverError lists every wrong number and broken limit."""
     has_plan = plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
     faults = list(_faults_of_plan(problem, plan) if has_plan else _faults_of_none(plan))
     if faults:
@@ -74,13 +74,13 @@ def _faults_of_plan(problem: PlanningProblem, plan: Plan) -> Iterator[str]:
 
 
 def point_of(stage: StageProblem, planned: StagePlan) -> OperatingPoint | None:
-    """The operating point that the plan names, None where the stage has none such."""
+    """The operating point that the plan names, None without such a point."""
     at = stage.columns.place.get((planned.variant, planned.batch_size, planned.cores))
     return None if at is None else stage.points[at]
 
 
 def items_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
-    """The items of a request at each stage with those variants, and where two parents disagree."""
+    """The items of a request at each stage with those variants, and the stages whose parents disagree."""
     items: dict[str, float] = {}
     faults = []
     for stage in problem.stages:
@@ -211,7 +211,7 @@ def _at_least(limit: float | None, now: Mapping[str, float]) -> float | None:
 
 
 def _memory_limit(problem: PlanningProblem) -> float | None:
-    """The bound on memory; what runs already may go on above it."""
+    """The bound on memory; running replicas may stay above it."""
     now = {
         stage.name: next((p.memory_gib for p in stage.points if p.variant == config.variant), 0.0)
         * config.replicas

@@ -162,7 +162,7 @@ def _regress(batches: _Floats, latencies: _Floats, degree: int) -> _Floats:
 
 
 def _is_sound(coefficients: _Floats, least: float, largest: float) -> bool:
-    """Positive at the least batch and never falling to the largest; a linear slope: its ends decide."""
+    """True if positive at the least batch and never falling up to the largest one."""
     _, c1, c2 = coefficients
     value = float(_evaluate(coefficients, np.array([least]))[0])
     return bool(value > 0 and c1 + 2 * c2 * least >= 0 and c1 + 2 * c2 * largest >= 0)

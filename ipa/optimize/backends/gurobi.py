@@ -23,7 +23,7 @@ PARAMETERS = {
     "FeasibilityTol": 1e-9,
     "OptimalityTol": 1e-9,
 }
-# No licence, one that is too small, and what a licence server may say: unreachable, or all seats are taken.
+# No licence, one that is too small, and a licence server that is unreachable or has no free seat.
 LICENCE_ERRORS = frozenset(
     {
         GRB.Error.NO_LICENSE,
@@ -37,7 +37,7 @@ LICENCE_ERRORS = frozenset(
 TERMINATIONS = {
     GRB.OPTIMAL: Termination.OPTIMAL,
     GRB.INFEASIBLE: Termination.INFEASIBLE,
-    # Every column is bounded, so the program is: what is left is infeasible.
+    # Every column is bounded, so the program is not unbounded: it is infeasible.
     GRB.INF_OR_UNBD: Termination.INFEASIBLE,
 }
 
@@ -45,7 +45,7 @@ TERMINATIONS = {
 def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
     """The best columns that Gurobi finds in time.
 
-    LicenceError where the licence is missing, out of date or too small for this model; SolverError otherwise.
+    LicenceError if the licence is missing, out of date or too small for this model; SolverError otherwise.
     """
     try:
         with _environment() as environment, _load(milp, environment) as model:

@@ -34,7 +34,7 @@ class _Quiet(highspy.Highs):  # type: ignore[misc]
 
 
 def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
-    """The best columns that HiGHS finds in time; SolverError where it fails."""
+    """The best columns that HiGHS finds in time; SolverError if it fails."""
     highs = _Quiet()
     for name, value in OPTIONS.items():
         highs.setOptionValue(name, value)
@@ -72,7 +72,7 @@ def _solution(highs: highspy.Highs) -> MilpSolution:
     match status:
         case highspy.HighsModelStatus.kOptimal:
             termination = Termination.OPTIMAL
-        # Every column is bounded, so the program is: what is left is infeasible.
+        # Every column is bounded, so the program is not unbounded: it is infeasible.
         case highspy.HighsModelStatus.kInfeasible | highspy.HighsModelStatus.kUnboundedOrInfeasible:
             return MilpSolution(Termination.INFEASIBLE)
         case highspy.HighsModelStatus.kTimeLimit:

@@ -1,4 +1,4 @@
-"""Label setting for many lanes at once: partial plans grow stage by stage, those that cannot matter go."""
+"""Batched label setting: partial plans of many lanes grow stage by stage; hopeless and dominated ones go."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ipa.optimize.dominance import undominated
 from ipa.optimize.fleet.batches import LaneBatch, LaneStage, spans
 from ipa.optimize.fleet.bounds import LaneBounds
 
-# Partial plans that are looked at together, at the most: what a step holds in memory.
+# Partial plans expanded together at most, which bounds a step's memory.
 MOST = 4_000_000
-# Pairs of labels that are compared together, and labels of a lane above which not all pairs are.
+# Pairs of labels compared together, and the labels of a lane above which not all pairs are compared.
 PAIRS, LARGE = 1_000_000, 1_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LaneLabels:
-    """Partial plans by lane; `parent` and `option` say how each came from those of the stage before."""
+    """Partial plans by lane; `parent` and `option` say how each grew from those of the stage before."""
 
     lane: Index
     product: Array
@@ -37,7 +37,7 @@ class LaneLabels:
         return len(self.lane)
 
     def take(self, at: Index | NDArray[np.bool_]) -> LaneLabels:
-        """Those labels only."""
+        """Return those labels only."""
         return LaneLabels(
             self.lane[at],
             self.product[at],
@@ -53,7 +53,7 @@ class LaneLabels:
 class ExpandedPlans:
     """Whole plans by lane, their cost and worth, and the best bound dropped of each lane (−inf: none).
 
-    `history` holds for each stage the label before and the option (an index into the stage's columns).
+    `history` holds for each stage the parent label and the option (an index into the stage's columns).
     """
 
     lane: Index
@@ -74,11 +74,10 @@ class ExpandedPlans:
 def grow(
     lanes: LaneBatch, bounds: LaneBounds, price: float, least: Array, width: int | None, deadline: Deadline
 ) -> ExpandedPlans:
-    """All plans that may earn `least` (one a lane) at the price, but for dominated ones.
+    """All undominated plans that may earn `least` (one a lane) at the price.
 
-    Only the most promising partial plans of each lane are kept where there are more than `width`, or more
-    than memory should hold; `dropped` is then the best bound of those that are not. DeadlineError where the
-    time is up.
+    Only the most promising partial plans of each lane are kept if there are more than `width`, or more than
+    memory should hold; `dropped` is then the best bound of the others. DeadlineError if the time is up.
     """
     count = len(lanes)
     none = np.zeros(count, dtype=np.intp)
@@ -110,7 +109,7 @@ def _widest(lanes: LaneBatch, depth: int) -> int:
 
 
 def _least_after(lanes: LaneBatch) -> list[Array]:
-    """What the stages after each depth take of each limit at the least (limits × lanes)."""
+    """The least use of each limit by the stages after each depth (limits × lanes)."""
     rest = [np.zeros((len(lanes.stages[0].use), len(lanes)))]
     for stage in reversed(lanes.stages):
         rest.append(rest[-1] + np.minimum.reduceat(stage.use, stage.start[:-1], axis=1))
@@ -148,7 +147,7 @@ def _within(lanes: LaneBatch, use: Array, rest: Array, lane: Index) -> NDArray[n
 
 
 def _most_promising(labels: LaneLabels, bound: Array, width: int, dropped: Array) -> LaneLabels:
-    """The labels of the best bounds, so many a lane; what is dropped is noted."""
+    """The `width` labels of each lane with the best bounds; the bounds of dropped ones are noted."""
     start = np.searchsorted(labels.lane, np.arange(len(dropped) + 1))
     if int(np.diff(start).max(initial=0)) <= width:
         return labels
@@ -162,7 +161,7 @@ def _most_promising(labels: LaneLabels, bound: Array, width: int, dropped: Array
 
 
 def _undominated(labels: LaneLabels, lanes: int, with_product: bool, deadline: Deadline) -> Index:
-    """The labels that no other of the lane equals or undercuts in everything; of equal ones the first."""
+    """The labels that no other of the lane equals or undercuts in all criteria; of equal ones the first."""
     start = np.searchsorted(labels.lane, np.arange(lanes + 1))
     rows = [-labels.value, labels.cost, *labels.use]
     if with_product:

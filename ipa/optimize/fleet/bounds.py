@@ -1,8 +1,7 @@
-"""Upper bounds on what any completion of a partial plan is worth at a price of cores, for many lanes at once.
+"""Upper bounds on the worth of completions of partial plans at a price of cores, for many lanes at once.
 
-The limits are relaxed with multipliers (Lagrange); what is left is a recursion over the product so far,
-tabulated at some points and read off the chord between them, which lies above since the bound is convex in
-the product.
+The limits are relaxed with multipliers (Lagrange); the rest is a recursion over the product so far, tabulated
+at some points and read off the chord between them, which lies above since the bound is convex in the product.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ ROUNDS = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """A stage's groups in as many slots for every lane, the first group again where a lane has fewer.
+    """A stage's groups in equally many slots for every lane; a lane with fewer repeats its first group.
 
-    For each slot and each point of the table before it: where to read the table after it.
+    For each slot and each point of the table before it: the place to read in the table after it.
     """
 
     group: Index
@@ -76,7 +75,7 @@ class Grid:
         return lane * self.points + cell, np.clip(at - cell, 0.0, 1.0)
 
     def place(self, depth: int, lane: Index, product: Array) -> tuple[Index, Array]:
-        """The cell of the flat table at that depth, and how far into it, of a product."""
+        """The cell of the flat table at that depth, and the place within it, of a product."""
         return self._place(depth, lane, product / self.largest[depth][lane])
 
 
@@ -113,7 +112,7 @@ class LaneBounds:
 
 
 def tables(lanes: LaneBatch, grid: Grid, price: float, multipliers: Array) -> list[Array]:
-    """The most of α · product + Σ (value − price · cost − use · m) from each depth on.
+    """The highest α · product + Σ (value − price · cost − use · m) from each depth on.
 
     An array (choices × lanes × points) a depth.
     """

@@ -1,4 +1,4 @@
-"""The options of many plain problems at once: chains under the paper's latency, nothing fixed or running.
+"""The flattened options of many plain problems: chains under the paper's latency, nothing fixed or running.
 
 The formulas are those of `ipa.optimize.options` and `ipa.optimize.timing`, on all operating points together.
 """
@@ -24,7 +24,7 @@ FREE, UNBOUND = Pin(), StageBounds()
 
 
 def is_plain(problem: PlanningProblem) -> bool:
-    """Whether the problem's options can be made together with those of others."""
+    """True if the problem's options can be built together with those of others."""
     bounds, objective = problem.bounds, problem.objective
     return (
         problem.compat is Compat.PAPER
@@ -47,7 +47,7 @@ def is_plain(problem: PlanningProblem) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlattenedOptions:
-    """The options of all stages; `entry` counts the stages of one problem after those of the other."""
+    """The options of all stages; `entry` numbers the stages of all problems one after the other."""
 
     entry: Index
     point: Index
@@ -58,17 +58,17 @@ class FlattenedOptions:
     value: Array
 
     def take(self, at: Index | NDArray[np.bool_]) -> FlattenedOptions:
-        """Those options only."""
+        """Return those options only."""
         return FlattenedOptions(**{column.name: getattr(self, column.name)[at] for column in fields(self)})
 
 
 def plain_lanes(
     problems: Sequence[PlanningProblem], weights: Array
 ) -> tuple[LaneBatch | None, Index, FlattenedOptions]:
-    """The lanes of plain problems of equally many stages, which problems they are, and their options.
+    """The lanes of plain problems with the same number of stages, their problems, and their options.
 
-    A problem that is missing has no plan. The lanes' options count through all of `FlattenedOptions`. Worth
-    is objective times weight.
+    A missing problem has no plan. The lanes' options index `FlattenedOptions`. Worth is objective times
+    weight.
     """
     stages = len(problems[0].stages)
     numbers = np.array([_numbers(problem) for problem in problems]).T
@@ -140,7 +140,7 @@ def _ranks(stage: StageProblem, objective: Objective) -> Array:
 
 
 def _fitting(options: FlattenedOptions, stages: int, numbers: Array) -> NDArray[np.bool_]:
-    """Which options keep the limits beside the lightest ones of the other stages."""
+    """True for options that keep the limits beside the lightest ones of the other stages."""
     kept = np.ones(len(options.entry), dtype=bool)
     for use, most in ((options.mean_s, numbers[1]), (options.cost, numbers[2])):
         least = np.full(numbers.shape[1] * stages, inf)

@@ -1,4 +1,4 @@
-"""What every pipeline of a fleet can offer: lanes that are searched together, or all of its best plans."""
+"""Sources of a fleet's plans: lanes that are searched together, or all of a pipeline's best plans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Reader = Callable[[tuple[int, ...]], tuple[StageConfig, ...]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetFrontiers:
-    """The pool of plans, how to read those of each pipeline, and who certainly has none."""
+    """The pool of plans, readers of each pipeline's plans, and the pipelines that certainly have none."""
 
     pool: PlanPool
     readers: dict[int, Reader]
@@ -32,7 +32,7 @@ class FleetFrontiers:
 
 
 def offers_of(problems: Sequence[PlanningProblem], weights: Array, deadline: Deadline) -> FleetFrontiers:
-    """What the problems offer; worth is objective times weight. DeadlineError where the time is up."""
+    """The plans of the problems; worth is objective times weight. DeadlineError if the time is up."""
     made = _Made(len(problems))
     plain: dict[int, list[int]] = {}
     shaped: dict[tuple[object, ...], list[tuple[int, Program]]] = {}
@@ -118,7 +118,7 @@ def _program_reader(problem: PlanningProblem, program: Program) -> Reader:
 
 
 def _is_lane(program: Program) -> bool:
-    """Whether a plan's worth is α · Π factor + Σ value, and its limits are paths and sums."""
+    """True if a plan's worth is α · Π factor + Σ value, and its limits are paths and sums."""
     return (
         (program.graph.is_product or (not program.alpha and program.log_floor == -np.inf))
         and program.term_floor == -np.inf

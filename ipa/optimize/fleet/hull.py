@@ -1,4 +1,4 @@
-"""Which choices of each owner matter: the undominated ones, and the upper hull of worth over cost."""
+"""The choices of each owner that matter: the undominated ones, and the upper hull of worth over cost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Hull:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HullBreak:
-    """Where the budget ends on the hulls: the price there, the Lagrange bound, and what is then chosen."""
+    """The point at which the budget ends on the hulls: its price, the Lagrange bound, and the choices."""
 
     price: float
     bound: float

@@ -20,13 +20,13 @@ from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import tolerance
 from ipa.optimize.solve import solve
 
-# Pipelines without a plan of which the error says why; it takes a solve each.
+# Pipelines without a plan that the error explains; each takes a solve.
 EXPLAINED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A pipeline of the fleet: its problem, and how much its objective is worth against those of others.
+    """A pipeline of the fleet: its problem, and the weight of its objective.
 
     A higher `priority` is served before a lower one, whatever the weights; weights count within one priority.
     """
@@ -38,7 +38,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """What one pipeline runs; `worth` is the objective times the weight."""
+    """The configuration of one pipeline; `worth` is the objective times the weight."""
 
     pipeline: str
     configs: tuple[StageConfig, ...]
@@ -49,10 +49,10 @@ class MemberPlan:
 
 @dataclass(frozen=True, slots=True)
 class ClassPlan:
-    """What the pipelines of one priority have together.
+    """The sums of the pipelines of one priority.
 
-    `price` is what one more core would add to their worth (the Lagrange multiplier of the budget), `gap` the
-    distance of the bound to the worth, relative above 1.
+    `price` is the worth of one more core (the Lagrange multiplier of the budget), `gap` the distance of the
+    bound to the worth, relative above 1.
     """
 
     priority: int
@@ -86,20 +86,20 @@ class FleetPlan:
 
     @property
     def termination(self) -> Termination:
-        """OPTIMAL where every class is proved best."""
+        """OPTIMAL if every class is proved best."""
         proved = all(each.termination is Termination.OPTIMAL for each in self.classes)
         return Termination.OPTIMAL if proved else Termination.FEASIBLE
 
 
 def plan_fleet(members: Sequence[Member], budget_cores: float, deadline_s: float = 5.0) -> FleetPlan:
-    """The plans of most worth together within the budget of cores, proved so to 1e-9 where time allows.
+    """The plans of most worth together within the budget of cores, proved to 1e-9 if time allows.
 
     Priorities go in order: the highest gets the most worth that leaves every other pipeline its cheapest
-    plan, by the fewest cores; the next gets the most of what is left. Of equally good selections a cheaper
-    one is taken. The cores are those of the plans, not of a change from what runs.
+    plan, by the fewest cores; the next gets the most of the rest. Of equally good selections a cheaper one is
+    taken. The cores are those of the plans, not of a change from the running configuration.
 
     Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
-    or says how many cores are missing), DeadlineError (no selection was found in time).
+    or the missing cores), DeadlineError (no selection was found in time).
     """
     deadline = Deadline(deadline_s)
     _check(members, budget_cores)
@@ -154,7 +154,7 @@ def _reserved(
     budget_cores: float,
     deadline: Deadline,
 ) -> list[float]:
-    """The cores that must be left to the classes after each one: the sum of their cheapest plans."""
+    """The cores reserved for the classes after each one: the sum of their cheapest plans."""
     if len(groups) == 1:
         return [0.0]
     least = []
@@ -196,7 +196,7 @@ def _too_few(least_cores: float, budget_cores: float, count: int) -> InfeasibleE
 def _refuse_hopeless(
     members: Sequence[Member], groups: list[list[int]], hopeless: Sequence[Sequence[int]]
 ) -> None:
-    """InfeasibleError where a pipeline has no plan, whatever the budget."""
+    """InfeasibleError if a pipeline has no plan, whatever the budget."""
     none = sorted(group[at] for group, each in zip(groups, hopeless, strict=True) for at in each)
     if none:
         raise InfeasibleError(

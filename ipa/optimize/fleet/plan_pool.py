@@ -1,4 +1,4 @@
-"""The plans found so far of every pipeline of a fleet, and the search for more at a price of cores."""
+"""The pool of plans of a fleet found so far, and the search for more at a price of cores."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ipa.optimize.fleet.knapsack import Choices, Selection, select
 
 # Lanes in one array: large enough for NumPy, small enough for the cache.
 BLOCK = 256
-# Points of the tables: few where only the multipliers are sought.
+# Points of the tables: few if only the multipliers are sought.
 COARSE, FINE = 9, 33
-# The multipliers' ratios to the best ones for whole plans: partial plans have more or less to spare.
+# Ratios of tried multipliers to the best ones of whole plans: partial plans have more or less slack.
 AROUND = (1.0, 0.5, 2.0)
 # Multipliers are good enough at prices this many times larger or smaller.
 SAME = 4.0
-# Partial plans kept of each lane where only promising plans are sought.
+# Partial plans kept of each lane if only promising plans are sought.
 BEAM = 12
-# Those kept where all within a window are sought: at first, then where these were too few.
+# Partial plans kept if all within a window are sought: at first, then if these were too few.
 WIDTHS = (64, None, None)
 
 
 class LaneBlock:
-    """Some lanes and whose they are, with what stays at all prices, and the multipliers once found."""
+    """Some lanes and their pipelines, with the tables shared by all prices, and the multipliers found."""
 
     def __init__(self, lanes: LaneBatch, who: Index) -> None:
         self.lanes, self.who = lanes, who
@@ -42,14 +42,14 @@ class LaneBlock:
         self._at = 0.0
 
     def bounds(self, price: float) -> LaneBounds:
-        """The bounds at the price; the multipliers stay while the price is about the same."""
+        """The bounds at the price; the multipliers are kept while the price is about the same."""
         if self._multipliers is None or not self._at <= SAME * price <= SAME**2 * self._at:
             self._multipliers, self._at = good_multipliers(self.lanes, self._coarse, price), price
         around = np.array([ratio * self._multipliers for ratio in AROUND])
         return LaneBounds(self.lanes, self._fine, price, around)
 
     def take(self, lanes: Index) -> LaneBlock:
-        """Those lanes only, with the multipliers that are known."""
+        """Return those lanes only, with the known multipliers."""
         part = LaneBlock(self.lanes.take(lanes), self.who[lanes])
         if self._multipliers is not None:
             part._multipliers, part._at = self._multipliers[:, lanes], self._at
@@ -57,7 +57,7 @@ class LaneBlock:
 
 
 def blocks_of(lanes: LaneBatch, who: Index) -> list[LaneBlock]:
-    """The lanes in blocks of at most BLOCK, a copy only where there are several."""
+    """The lanes in blocks of at most BLOCK, copied only if there are several."""
     count = len(lanes)
     if count <= BLOCK:
         return [LaneBlock(lanes, who)]
@@ -78,9 +78,9 @@ class FoundPlans:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """What a look at a price proved: no plan of a pipeline earns more than `most` there.
+    """The result of a search at a price: no plan of a pipeline earns more than `most` there.
 
-    `complete` says of which pipelines every undominated plan within the window is known.
+    `complete` is True for pipelines whose undominated plans within the window are all known.
     """
 
     price: float
@@ -94,7 +94,7 @@ class Probe:
 
 
 class PlanPool:
-    """Plans of `count` pipelines: those of lanes are sought, `known` ones are all there are of the others."""
+    """Plans of `count` pipelines: those of lanes are searched for, `known` ones are complete."""
 
     def __init__(self, count: int, blocks: Sequence[LaneBlock], known: Sequence[FoundPlans] = ()) -> None:
         self.count = count
@@ -115,9 +115,9 @@ class PlanPool:
         )
 
     def probe(self, price: float, window: float | None, deadline: Deadline) -> Probe:
-        """Look for plans at the price: all those within the window, or the promising ones where it is None.
+        """Search for plans at the price: all those within the window, or the promising ones if it is None.
 
-        DeadlineError where the time is up; nothing is added then.
+        DeadlineError if the time is up; nothing is added then.
         """
         most = self.profit(price)
         complete = np.ones(self.count, dtype=bool)
@@ -142,7 +142,7 @@ class PlanPool:
         parts: list[FoundPlans],
         step: int = 0,
     ) -> Array:
-        """Look for all plans within the window; lanes that are hard by themselves, knowing more by then."""
+        """Search for all plans within the window; hard lanes come last and alone, with most known by then."""
         dropped = self._look(block, price, most, window, WIDTHS[step], deadline, parts)
         hard = np.flatnonzero((dropped > -inf) & (dropped >= most[block.who] - window))
         if len(hard) and step + 1 < len(WIDTHS):
@@ -161,7 +161,7 @@ class PlanPool:
         deadline: Deadline,
         parts: list[FoundPlans],
     ) -> Array:
-        """Add plans of the block to the parts and to what is known to be earned; the best bounds dropped."""
+        """Add plans of the block to the parts and to the known profit; return the best bounds dropped."""
         bounds = block.bounds(price)
         best = most[block.who]
         least = best - window - 1e-9 * np.maximum(1.0, np.abs(best))
@@ -183,7 +183,7 @@ class PlanPool:
         )
 
     def cheapest(self, deadline: Deadline) -> None:
-        """Add the plan of the fewest cores of every lane. Lanes that then have no plan cannot have one."""
+        """Add the plan of the fewest cores of every lane. Lanes without a plan afterwards cannot have one."""
         for block in self.blocks:
             lanes = block.lanes
             stages = tuple(replace(stage, value=-stage.cost) for stage in lanes.stages)
@@ -198,7 +198,7 @@ class PlanPool:
                 self._add([self._noted(own, _worth_of(own.lanes, grown))])
 
     def sample(self, some: Index) -> PlanPool:
-        """A pool of those pipelines only, numbered in that order (ascending)."""
+        """Return a pool of those pipelines only, numbered in that order (ascending)."""
         blocks = []
         for block in self.blocks:
             at = np.flatnonzero(np.isin(block.who, some))
@@ -211,13 +211,13 @@ class PlanPool:
         return PlanPool(len(some), blocks, [known])
 
     def profit(self, price: float) -> Array:
-        """The most profit of each pipeline's plans, −inf where none is known."""
+        """The highest profit of each pipeline's plans, −inf if none is known."""
         best = np.full(self.count, -inf)
         np.maximum.at(best, self.found.who, self.found.worth - price * self.found.cost)
         return best
 
     def spent(self, price: float) -> Array:
-        """The cost of each pipeline's best plan at the price, 0 where none is known."""
+        """The cost of each pipeline's best plan at the price, 0 if none is known."""
         found = self.found
         order = np.lexsort((found.worth - price * found.cost, found.who))
         last = np.searchsorted(found.who[order], np.arange(1, self.count + 1)) - 1
@@ -235,12 +235,12 @@ class PlanPool:
         return least
 
     def select(self, budget_cores: float, deadline: Deadline) -> Selection:
-        """The best selection among the plans that are known; every pipeline must have one."""
+        """The best selection among the known plans; every pipeline must have one."""
         found = self.found
         return select(Choices(self.count, found.who, found.cost, found.worth), budget_cores, deadline)
 
     def break_price(self, weight: Array, budget_cores: float) -> float:
-        """The price by the linear relaxation, those with plans counting as often as their weight says."""
+        """The price by the linear relaxation, with the pipelines that have plans weighted."""
         found = self.found
         kept = undominated_choices(found.who, found.cost, found.worth)
         owners, owner = np.unique(found.who[kept], return_inverse=True)
@@ -269,7 +269,7 @@ class PlanPool:
 
 
 def _worth_of(lanes: LaneBatch, grown: ExpandedPlans) -> ExpandedPlans:
-    """The same plans with what they are worth in the lanes."""
+    """The plans with their worth in the lanes."""
     product, value = np.ones(len(grown.lane)), np.zeros(len(grown.lane))
     for stage, option in zip(lanes.stages, grown.options(np.arange(len(grown.lane))), strict=True):
         product *= stage.factor[option]

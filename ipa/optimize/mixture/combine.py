@@ -1,4 +1,4 @@
-"""Which shares and which plans of them add up to the best mixture within the cores there are."""
+"""Combine shares and plans into the best mixture within the cores."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ipa.optimize.program import tolerance
 
 @dataclass(frozen=True, slots=True)
 class ShareFrontier:
-    """Ways to serve a share, by strictly rising cost and worth; `first` and `rest` say what each is made of.
+    """Ways to serve a share, by strictly rising cost and worth; `first` and `rest` give their parts.
 
-    For one part `first` is the index of its plan. For more it is that of the plan that was added, `share`
-    its share, `rest` the place in the frontier of the other parts.
+    For one part `first` is the index of its plan. For more it is that of the added plan, `share` its share,
+    `rest` the place in the frontier of the other parts.
     """
 
     cost: Array
@@ -34,7 +34,7 @@ class ShareFrontier:
 
 
 def undominated(cost: Array, worth: Array, share: Index, first: Index, rest: Index) -> ShareFrontier:
-    """Those that no other equals or betters in cost and worth."""
+    """The ways that no other equals or exceeds in cost and worth."""
     order = np.lexsort((-worth, np.round(cost, 9)))
     before = np.maximum.accumulate(np.append(-inf, worth[order][:-1]))
     at = order[worth[order] > before]
@@ -46,9 +46,9 @@ def best_mixture(
 ) -> tuple[float, list[tuple[int, int]]]:
     """The most worth of at most `max_parts` shares that sum to 100, and (share, index of plan) of each.
 
-    −inf and nothing where no shares with plans do. By dynamic programming over the sum of shares: with k
-    parts it is each single part beside the frontier of k − 1 parts with the rest; a part never has more than
-    those after it, since order does not matter.
+    −inf and nothing if no shares with plans do. By dynamic programming over the sum of shares: with k parts
+    it is each single part beside the frontier of k − 1 parts with the rest; a part never has more than those
+    after it, since order does not matter.
     """
     levels: list[dict[int, ShareFrontier]] = [dict(plans)]
     for parts in range(2, max_parts + 1):
@@ -80,7 +80,7 @@ def _joined(
     """The frontier of a part beside `others` that together serve `total` percent."""
     pieces = []
     for share, plan in plans.items():
-        # The least of the parts is added last.
+        # The smallest part is added last.
         if share * parts > total or total - share not in others:
             continue
         other = others[total - share]

@@ -1,10 +1,10 @@
-"""From a problem to the best mixture: the frontier of every share, the best shares, and the check.
+"""Solve a problem for the best mixture: the frontier of every share, the best shares, and the check.
 
 The worth of p percent on no more than c cores, f(p, c), is that of the best plan for p percent of the rate
-with α·p in place of α. A mixture is worth Σ f(p_i, c_i) with Σ p_i = 100 and Σ c_i within the cores there
-are. First all f(p, ∞) are found; where the best mixture of those fits it is the best. Else only those
-shares, and of their frontiers only those points, count that together with the best f(·, ∞) of the rest are
-above the best single plan.
+with α·p in place of α. A mixture is worth Σ f(p_i, c_i) with Σ p_i = 100 and Σ c_i within the cores. First
+all f(p, ∞) are found; if the best mixture of those fits it is the best. Else only those shares, and of their
+frontiers only those points, count that together with the best f(·, ∞) of the rest exceed the best single
+plan.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def solve_mixture(
     solver: str = "exact",
     deadline_s: float = 30.0,
 ) -> Mixture:
-    """The best mixture of whole configurations, checked by `verify_mixture`; one part where that is as good.
+    """The best mixture of whole configurations, checked by `verify_mixture`; one part if that is as good.
 
     Each part is a plan for its share of the rate, with replicas of its own, and meets SLA, floors and bounds
-    by itself; the cores of all parts together are within the bound. What runs now and what a change costs is
-    left out. Mixtures are looked for by label setting, whatever `solver` finds the best single plan. Not
-    looked for, and the note says so: where the goal is not a weighted sum, or memory is bounded. Where the
-    time is up before the best is known the best so far is given as feasible.
+    by itself; the cores of all parts together are within the bound. The running configuration and the cost of
+    changes are ignored. Mixtures are found by label setting, whichever `solver` finds the best single plan.
+    None is sought, and the note says so, if the goal is not a weighted sum, or memory is bounded. If the time
+    is up before the best is known, the best so far is feasible.
     """
     limits = limits or MixtureLimits()
     deadline = Deadline(deadline_s)
@@ -72,7 +72,7 @@ def solve_mixture(
 
 
 def _why_not(problem: PlanningProblem, limits: MixtureLimits) -> str:
-    """Why no mixture is looked for; empty where one is."""
+    """The reason why no mixture is sought; empty if one is."""
     if problem.objective.goal is not Goal.WEIGHTED:
         return f"mixtures are not planned for the goal {problem.objective.goal.value}"
     if problem.bounds.memory_gib is not None and limits.max_parts > 1:
@@ -98,7 +98,7 @@ def _of_parts(problem: PlanningProblem, mixture: Mixture, parts: Sequence[Mixtur
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """A share's problem and program, and its best plan whatever the others take."""
+    """A share's problem and program, and its best plan without the other shares."""
 
     problem: PlanningProblem
     program: Program
@@ -117,7 +117,7 @@ class _Search:
         self.parts_so_far: tuple[MixturePart, ...] = ()
 
     def best(self, single: float) -> tuple[MixturePart, ...]:
-        """The parts of the best mixture, empty where none is worth more than the best single plan."""
+        """The parts of the best mixture, empty if none is worth more than the best single plan."""
         if self._limits.max_parts == 1:
             return ()
         self._solve_parts()
@@ -175,7 +175,7 @@ class _Search:
         return plans
 
     def _most_beside(self) -> dict[int, float]:
-        """For each share the most that other parts with the rest can be worth, whatever cores they take."""
+        """For each share the highest worth of other parts with the rest, whatever their cores."""
         step = self._limits.step_percent
         one = {share: part.worth for share, part in self._parts.items() if share < 100}
         most = dict(one)
@@ -191,7 +191,7 @@ class _Search:
         return tuple(MixturePart(share, self._plan(self._parts[share], chosen)) for share, chosen in found)
 
     def _plan(self, part: _Part, chosen: tuple[int, ...]) -> Plan:
-        """The plan of a part: the best for its share, or within what cores the other parts leave it."""
+        """The plan of a part: the best for its share, or within the cores that the other parts leave."""
         worth = evaluate(part.program, chosen).objective
         ended = Termination.OPTIMAL if chosen == part.chosen else Termination.FEASIBLE
         answer = ProgramAnswer(ended, chosen, max(worth, part.worth))

@@ -1,4 +1,4 @@
-"""Plain arithmetic that every mixture must stand; each part must stand that of a plan."""
+"""Verification of mixtures by plain arithmetic; each part is also verified as a plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ipa.optimize.verify import AGREE, verify
 
 
 def verify_mixture(problem: PlanningProblem, limits: MixtureLimits, mixture: Mixture) -> None:
-    """Return where the mixture holds; SolverError lists what of it does not, or what of one part."""
+    """Return if the mixture is valid; SolverError lists its faults, or those of a part."""
     has_parts = mixture.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
     faults = list(_faults_of_parts(problem, limits, mixture)) if has_parts else []
     if not has_parts and (mixture.parts or mixture.objective is not None):
