@@ -1,4 +1,4 @@
-"""Every setting of the service, once: its name with the unit, its default and the reason for it."""
+"""The settings of the service: names with their units, defaults, and when to change them."""
 
 from __future__ import annotations
 
@@ -18,191 +18,201 @@ PREFIX = "IPA_"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The service's settings. Environment variables of the same name in capitals after IPA_ override them."""
+    """The service's settings. Environment variables named IPA_ and the setting in capitals override them."""
 
-    # Where pipeline.yaml files are: one folder a pipeline.
+    # Folder of pipeline.yaml files, one folder a pipeline.
     pipelines_dir: Path = Path("pipelines")
-    # Where measured profiles are: <pipeline>/<stage>.yaml.
+    # Folder of measured profiles, <pipeline>/<stage>.yaml.
     profiles_dir: Path = Path("profiles")
     # SQLAlchemy URL of the store. SQLite needs no server; use PostgreSQL for two replicas of the service.
     store_url: str = "sqlite:///runs/ipa.sqlite3"
-    # Days for which every decision is kept, holds included. Longer keeps more to replay and takes more room:
-    # about 20 MB a month for each pipeline.
+    # Retention of decisions, holds included, in days. Raise it to replay further back, at about 20 MB a month
+    # for each pipeline.
     keep_decisions_days: float = 30.0
-    # Days for which changes, what became of them and people's acts are kept; 0 keeps them for ever.
+    # Retention of changes, their outcomes and operators' actions, in days. 0 keeps them for ever.
     keep_changes_days: float = 0.0
-    # Days for which the hourly series of each pipeline is kept.
+    # Retention of each pipeline's hourly series, in days.
     keep_series_days: float = 365.0
-    # Megabytes that the decisions of those days may take. Above it the oldest holds are removed before their
-    # age; 0 sets no bound. Raise it with the disk: 100 pipelines at a tick of 10 s fill it in a month.
+    # Upper bound on the size of kept decisions, in MB; above it the oldest holds are removed before their
+    # age. 0 sets no bound. Raise it with the disk: 100 pipelines at a tick of 10 s fill the default in a
+    # month.
     keep_decisions_mb: float = 1900.0
-    # A PEM file with the Ed25519 key that checkpoints of the record are signed with. Empty: for SQLite a file
-    # beside the store, made when it is first needed; for PostgreSQL none, and checkpoints are not signed.
+    # PEM file with the Ed25519 key that signs checkpoints of the record. Empty: SQLite makes a key file
+    # beside the store when it first needs one; PostgreSQL leaves checkpoints unsigned.
     store_key_file: str = ""
-    # Only this machine, until authentication is configured.
+    # Address that the API and the page listen on. Only this machine, until authentication is configured.
     host: str = "127.0.0.1"
-    # Where the API and the page listen.
+    # Port that the API and the page listen on. 0 takes any free port.
     port: int = 8080
-    # Plans, explanations and experiments that one client may ask for in a second; more are answered 429.
+    # Rate limit of one client for plans, explanations and experiments, in requests a second. More are
+    # answered 429.
     api_expensive_rps: float = 400.0
-    # Requests a second that read, of one client. Beyond it 429.
+    # Rate limit of one client for reads, in requests a second. More are answered 429.
     api_reads_rps: float = 1000.0
-    # Requests a second that change something, of one client, half a minute's worth of them at once. The
-    # record keeps an entry of each.
+    # Rate limit of one client for changes, in requests a second; half a minute's worth may come at once. The
+    # record keeps an entry of each change.
     api_changes_rps: float = 10.0
-    # So many of them are computed at once: the loops need a core too.
+    # Plans and experiments computed at the same time. Keep it below the number of cores, since the loops need
+    # one too.
     api_solves: int = 2
-    # So many more may wait for that: about a twentieth of a second. Who comes beyond is refused at once.
+    # Computations that may wait for a free slot, about a twentieth of a second of work. More are refused at
+    # once.
     api_waiting_solves: int = 16
-    # Open connections to the API at once. At the bound the connection that has waited longest for its client
-    # to send is closed; lower it if the process may open few files (`ulimit -n`), raise it for many open
-    # pages.
+    # Open connections to the API. At the bound, the connection that has waited longest for its client to send
+    # is closed. Lower it if the process may open few files (`ulimit -n`), raise it for many open pages.
     api_connections: int = 1000
-    # The same for one address. Raise it if all clients come through one proxy.
+    # Open connections to the API from one address. Raise it if all clients come through one proxy.
     api_address_connections: int = 250
-    # Seconds for the body of a request to arrive; a later one is answered 408. Raise it for slow links.
+    # Time for the body of a request to arrive, in seconds; later ones are answered 408. Raise it for slow
+    # links.
     api_body_s: float = 6.0
-    # Megabytes that the bodies of all requests may take at once. Beyond, the largest that is still incomplete
-    # is answered 503.
+    # Memory for the bodies of all requests together, in MB. Beyond it, the largest incomplete request is
+    # answered 503.
     api_bodies_mb: float = 16.0
-    # Megabytes that the process of an experiment may take, beside those of the service: one that takes more,
-    # since requests pile up in it, is ended and says so. One of 20 minutes takes about 200.
+    # Memory that the process of one experiment may use beside the service's, in MB. A run whose requests pile
+    # up beyond it is ended with an error; a run of 20 minutes takes about 200.
     experiment_memory_mb: float = 512.0
-    # Pipelines that may be given over the API into one namespace: each has a loop, and its record stays.
+    # Pipelines that may be created over the API in one namespace. Each has a loop, and its record is kept.
     api_pipelines: int = 500
-    # Names that pipelines given over the API may have: any that is free; or (prefixed), for callers that may
-    # not define in every namespace, only their namespace or what begins with it and a hyphen. Then a refused
-    # name tells nobody what other namespaces have.
+    # Names allowed for pipelines created over the API. any: every free name; prefixed: callers without rights
+    # in every namespace may use only their namespace's name, or names that begin with it and a hyphen, so a
+    # refused name does not reveal pipelines of other namespaces.
     api_names: str = "any"
-    # How it is known who asks: keys (`ipa key`), oidc, kubernetes, or several with commas between. Empty:
-    # nobody has to say, and only this machine is listened to.
+    # Authentication methods, comma-separated: keys (`ipa key`), oidc, kubernetes. Empty disables
+    # authentication and restricts the service to loopback.
     auth: str = ""
-    # Names that the service is called by, with commas between, beside this machine's and its own address.
-    # Empty: any where it listens to others.
+    # Host names that the service is called by, comma-separated, beside this machine's and its own address.
+    # Empty allows any name if the service listens beyond loopback.
     hosts: str = ""
-    # Whether /metrics is open to all who reach the port, or wants a token of a viewer of every namespace.
+    # Access to /metrics: open to all who reach the port, or token for viewers of every namespace.
     metrics_access: str = "open"
-    # For oidc: the issuer (iss) whose tokens count.
+    # Issuer (iss) of accepted tokens, for oidc.
     oidc_issuer: str = ""
-    # Whom they have to be made for (aud).
+    # Audience (aud) of accepted tokens, for oidc.
     oidc_audience: str = ""
-    # Where the issuer's public keys are, a JWK set: a file, or an https address, which may not redirect.
+    # JWK set with the issuer's public keys: a file, or an https address that does not redirect.
     oidc_jwks: str = ""
-    # The claim that says who it is, as records name them.
+    # Claim that names the caller in the record.
     oidc_name_claim: str = "sub"
-    # The claim that says what they are: a list, or words.
+    # Claim that lists the caller's groups: a list, or words.
     oidc_roles_claim: str = "groups"
-    # What its values grant: platform=operator,vision-team=owner:vision,everyone=viewer:*
+    # Roles granted to the values of that claim: platform=operator,vision-team=owner:vision,everyone=viewer:*
     oidc_roles: str = ""
-    # For kubernetes: the audience that tokens have to be made for; empty for that of the API server.
+    # Audience of accepted tokens, for kubernetes. Empty means the API server's.
     kube_audience: str = ""
     # Base URL of Prometheus.
     prometheus_url: str = "http://127.0.0.1:9090"
-    # A query that takes longer is treated as missing; well below the tick.
+    # Time limit of a query, in seconds; a slower one counts as missing. Keep it well below the tick.
     prometheus_timeout_s: float = 2.0
-    # The label in which series say their namespace; those without it count too. The Prometheus Operator sets
-    # namespace, some scrape configurations kubernetes_namespace; empty where it is not that of the pipeline.
+    # Label that holds a series' namespace; series without it count too. The Prometheus Operator sets
+    # namespace, some scrape configurations kubernetes_namespace. Empty if the label does not hold the
+    # pipeline's namespace.
     prometheus_namespace_label: str = "namespace"
-    # IPA's adaptation interval.
+    # Time between two decisions, in seconds: IPA's adaptation interval.
     tick_s: float = 10.0
-    # Between ticks the load is looked at so often, and a tick comes early where more comes than was expected.
-    # For never: as long as a tick.
+    # Time between two looks at the load within a tick, in seconds. A tick starts early if the load exceeds
+    # the forecast. Set it to the tick to disable early ticks.
     peek_s: float = 2.0
-    # IPA's monitoring window: two minutes of per-second rates.
+    # Length of the load history that forecasts are made from, in seconds: IPA's monitoring window.
     window_s: float = 120.0
-    # Pod start-up plus one tick: what is decided now must carry the load until the next decision acts. Longer
-    # where a profile's readiness time and a tick are.
+    # Forecast horizon, in seconds: pod start-up plus one tick, since a decision must carry the load until the
+    # next one acts. It is longer if the readiness time in a profile plus the tick is.
     horizon_s: float = 20.0
-    # What is forecast are means over this long: a queue and an objective's margins absorb shorter bursts.
+    # Averaging time of forecast rates, in seconds. Queues and an objective's margins absorb shorter bursts.
     smooth_s: float = 5.0
-    # The plan is made for this quantile of the forecast.
+    # Quantile of the forecast that plans are made for. Raise it to plan for higher peaks.
     forecast_quantile: float = 0.95
-    # A forecast that takes longer is that of the last rate and its noise; well below the tick.
+    # Time limit of a forecast, in seconds; after it the last rate and its noise are used. Keep it well below
+    # the tick.
     forecast_deadline_s: float = 1.0
-    # A trace of the load (requests a line, a line a second, from midnight UTC) to learn forecasts from at
-    # start; empty for none. Half a day is enough, a fortnight takes a minute.
+    # Load trace to train forecasters from at start: requests, one line a second from midnight UTC. Empty for
+    # none. Half a day is enough; a fortnight takes a minute.
     forecast_trace: str = ""
-    # Samples older than this do not count as seen: three missed 5 s scrapes.
+    # Age from which a sample counts as missing, in seconds: three missed scrapes of 5 s.
     stale_after_s: float = 15.0
-    # Scale down only after the lower plan was best this many ticks in a row (InfAdapter waits four).
+    # Consecutive ticks for which a smaller plan must be the best before scaling down. InfAdapter waits four.
     down_after_ticks: int = 4
-    # Plans closer than this to the running one in objective, relative, do not change the world.
+    # Relative difference in objective below which a plan does not replace the running one.
     tolerance_ratio: float = 0.01
-    # At most so many replicas are added or removed for a stage in one step.
+    # Replicas added or removed for a stage in one step, at most.
     max_step_replicas: int = 8
-    # A change not ready by then is taken back.
+    # Time for a change to become ready, in seconds; it is rolled back after that. Raise it for slow images or
+    # models.
     rollout_deadline_s: float = 300.0
-    # A variant whose rollout failed is left alone this long; each further failure doubles it.
+    # Time for which a variant is not planned after its rollout failed, in seconds. Each further failure
+    # doubles it.
     quarantine_s: float = 300.0
-    # A stage offered more than this part of what its ready replicas carry is crowded.
+    # Utilisation above which a stage counts as overloaded: its arrivals over the capacity of its ready
+    # replicas.
     max_utilisation_ratio: float = 1.0
-    # Crowded so many ticks in a row, a stage gets replicas whatever the plan says.
+    # Consecutive overloaded ticks after which a stage gets replicas whatever the plan says.
     crowded_ticks: int = 3
-    # For so long after that nothing is taken away.
+    # Time after an overload during which no replicas are removed, in seconds.
     crowded_hold_s: float = 300.0
-    # Whether plans count on variants as they are seen where batches take longer than their profiles say, by a
-    # tenth and more. Needs our queues' metrics: the local target or shape split.
+    # Correct profiles by observed service times once batches take at least a tenth longer than profiled.
+    # Needs the metrics of our queues: target local or shape split.
     correct_profiles: bool = True
-    # Wall time the solver may take; a plan after the next tick is of no use.
+    # Time limit of the solver, in seconds. Keep it below the tick: a later plan is of no use.
     solver_deadline_s: float = 5.0
-    # auto, gurobi, highs or exact; auto says which it took and why.
+    # Solver: auto, gurobi, highs or exact. auto reports which one it took and why.
     solver: str = "auto"
-    # Kubernetes or this machine.
+    # Target that runs the pipelines: kubernetes, or local for this machine.
     target: str = "local"
-    # A kubeconfig file; empty for the service account of the pod.
+    # Kubeconfig file. Empty uses the pod's service account.
     kubeconfig: str = ""
-    # What this install of the service calls itself. It claims each SeldonDeployment with its first write, and
-    # leaves those of other installs alone. Replicas of one install share the name.
+    # Name of this install of the service. An install claims each SeldonDeployment with its first write and
+    # leaves those of other installs alone; its replicas share the name.
     install: str = "ipa"
-    # On Kubernetes, what is written: the cluster, or (gitops) only what a GitOps tool takes from.
+    # Destination of writes on Kubernetes: cluster, or gitops for only the files that a GitOps tool deploys.
     actuation: str = "cluster"
-    # For gitops: the folder of the manifests, or the git repository (best a clone of its own) they are in.
+    # Folder of manifests or git repository for gitops, best a clone of its own.
     gitops_dir: str = ""
-    # A pipeline's manifest below it.
+    # Path of a pipeline's manifest below it.
     gitops_path: str = "{pipeline}.yaml"
-    # The branch that commits go to; empty for a folder whose files are just rewritten.
+    # Branch that commits go to. Empty rewrites files without git.
     gitops_branch: str = ""
-    # Where they are pushed to; empty for nowhere.
+    # Remote that commits are pushed to. Empty does not push.
     gitops_remote: str = ""
-    # In whose name.
+    # Author of the commits.
     gitops_author: str = "ipa-serving <ipa-serving@localhost>"
-    # Every call of git ends by then.
+    # Time limit of each git command, in seconds.
     gitops_timeout_s: float = 20.0
-    # Every call to the API server ends by then.
+    # Time limit of each call to the API server, in seconds.
     kube_timeout_s: float = 10.0
-    # Whether replicas elect the one that writes: auto (in a pod of a cluster only), on or off.
+    # Leader election among replicas: auto (only in a pod of a cluster), on or off.
     leader_election: str = "auto"
-    # The Lease that they share; empty for <install>-serving.
+    # Name of the shared Lease. Empty means <install>-serving.
     lease_name: str = ""
-    # Where it is; empty for the namespace of the pod.
+    # Namespace of the Lease. Empty means the pod's.
     lease_namespace: str = ""
-    # What this replica is called there; empty for its host's (that is, its pod's) name. Random digits follow.
+    # Name of this replica in the Lease; random digits are appended. Empty means the host's, which is the
+    # pod's name.
     lease_identity: str = ""
-    # Another takes over when the leader has not renewed for so long; whole seconds. client-go's default.
+    # Time without renewal after which another replica takes over, in whole seconds. client-go's default.
     lease_s: float = 15.0
-    # A leader that could not renew for so long stops writing: well before another may begin.
+    # Time without renewal after which a leader stops writing, in seconds. Keep it well below lease_s.
     lease_renew_deadline_s: float = 10.0
-    # How often the Lease is looked at or renewed.
+    # Time between two reads or renewals of the Lease, in seconds.
     lease_retry_s: float = 2.0
-    # Where what is decided and done is told, as signed CloudEvents; http or https, empty for nowhere.
+    # Receiver of decisions and changes as signed CloudEvents; http or https. Empty sends none.
     webhook_url: str = ""
-    # The secret that they are signed with: whsec_ and the base64 of 24 to 64 bytes.
+    # Secret that signs the events: whsec_ and the base64 of 24 to 64 bytes.
     webhook_secret: str = field(default="", repr=False)
-    # Or a file that holds it, as a Secret is mounted.
+    # File that holds the secret instead, as a Secret is mounted.
     webhook_secret_file: str = ""
-    # public, or private where the receiver is inside a house or a cluster. Link-local addresses and those of
-    # clouds' metadata are never connected to.
+    # Networks of the receiver: public, or private for one in the same network or cluster. Link-local
+    # addresses and cloud metadata services are never connected to.
     webhook_networks: str = "public"
-    # changes (of holds only the first of a reason in a row), or all.
+    # Events sent: changes (holds only when their reason changes), or all.
     webhook_events: str = "changes"
-    # So many may wait while the receiver does not answer; then the oldest are dropped.
+    # Events queued while the receiver does not answer; then the oldest are dropped.
     webhook_queue: int = 1000
-    # An attempt ends by then.
+    # Time limit of one delivery attempt, in seconds.
     webhook_timeout_s: float = 10.0
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """The settings: `overrides` over environment over defaults.
+        """Return the settings: `overrides` over the environment over the defaults.
 
         ConfigurationError lists every IPA_ variable that is unknown (with the nearest name), ill-typed or out
         of range; UsageError every override that is, as the option of its name.
@@ -254,24 +264,24 @@ CHOICES = {
     "metrics_access": ("open", "token"),
     "api_names": ("any", "prefixed"),
 }
-# Who can say who asks.
+# Authentication methods.
 AUTHENTICATORS = ("keys", "oidc", "kubernetes")
 
 
 def words(value: str) -> tuple[str, ...]:
-    """The words of a setting that lists some with commas between."""
+    """The words of a comma-separated setting."""
     return tuple(filter(None, (word.strip() for word in value.split(","))))
 
 
 def _flag(text: str) -> bool:
-    """Whether it is on; ValueError where it is neither on nor off."""
+    """True if the text means on; ValueError if it means neither on nor off."""
     if text.strip().lower() not in FLAGS:
         raise ValueError(text)
     return FLAGS[text.strip().lower()]
 
 
 def _fault(name: str, value: Any) -> str:
-    """What is wrong with the value, empty for nothing."""
+    """The reason why the value is invalid, empty if it is valid."""
     if name == "prometheus_url":
         url = urlsplit(value)
         return "" if url.scheme in ("http", "https") and url.hostname else "is no http or https URL"
@@ -318,7 +328,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
 MAY_BE_ZERO = frozenset({"port", "tolerance_ratio", "keep_changes_days", "keep_decisions_mb"})
 
 
-# Not read by the service: by its clients (where it is, the token), by the tests and by make.
+# Read by clients (the service's address, the token), by the tests and by make, not by the service.
 IGNORED = frozenset({"IPA_AT", "IPA_TOKEN", "IPA_HOSTILE_VALUES", "IPA_SHARED_DATA", "IPA_SCREENSHOTS"})
-# Prefixes of those that the tests read.
+# Prefixes of variables that the tests read.
 IGNORED_PREFIXES = ("IPA_FAULT_", "IPA_TEST_")

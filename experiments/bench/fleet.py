@@ -13,7 +13,7 @@ from experiments.bench.rows import Row, cell_row
 from ipa.model.errors import IpaError
 from ipa.model.plan import Termination
 from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 
 CELL = Cell(5, 8)
@@ -101,5 +101,5 @@ def differences(members: list[Member], ample: FleetPlan) -> list[tuple[str, str]
     return found
 
 
-def _best(problem: Problem) -> float | None:
+def _best(problem: PlanningProblem) -> float | None:
     return solve(problem, "exact", DEADLINE_S, explain=False).objective

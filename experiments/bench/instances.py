@@ -15,7 +15,7 @@ from random import Random
 from experiments.bench.cell import Cell
 from ipa.model.pipeline import AccuracyRule, Edge, Objective
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.problem import PlanningProblem, StageProblem
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 CORE_SIZES = (1.0, 2.0, 4.0, 8.0)
@@ -25,7 +25,7 @@ THRESHOLD_RPS = 4.0
 BATCH_TIMEOUT_S = 0.1
 
 
-def instance(cell: Cell, seed: int) -> Problem:
+def instance(cell: Cell, seed: int) -> PlanningProblem:
     """The cell's problem of that seed."""
     random = Random(f"{cell} {seed}")
     tables = [_stage_points(random, cell) for _ in range(cell.stages)]
@@ -34,7 +34,7 @@ def instance(cell: Cell, seed: int) -> Problem:
         sum(each) / len(each)
         for each in ([point.latency_s for point in points if point.batch_size == 1] for points in tables)
     )
-    return Problem(
+    return PlanningProblem(
         pipeline=f"{cell} {seed}",
         rate_rps=rate_rps,
         sla_s=mean_s * 10 ** random.uniform(-0.6, 0.8),

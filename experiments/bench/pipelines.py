@@ -13,7 +13,7 @@ from experiments.bench.race import MESSAGES
 from experiments.bench.rows import Row, median_of, row_of
 from experiments.bench.worker import timed
 from ipa.adapters.files import load_pipeline, load_profiles
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
 
@@ -46,7 +46,7 @@ def pipeline_rows(rates_rps: Sequence[float] = RATES_RPS, root: Path = ROOT) -> 
             yield {**_swept(ask, rates_rps), "pipeline": name, "allocation": allocation.value}
 
 
-def _swept(ask: Callable[[float], Problem], rates_rps: Sequence[float]) -> Row:
+def _swept(ask: Callable[[float], PlanningProblem], rates_rps: Sequence[float]) -> Row:
     # The first solve is not counted: it imports what fitting needs.
     first = ask(rates_rps[0])
     timed(first, "exact", DEADLINE_S)
@@ -84,7 +84,7 @@ def _swept(ask: Callable[[float], Problem], rates_rps: Sequence[float]) -> Row:
     )
 
 
-def _size(problem: Problem) -> tuple[int, int, int, int]:
+def _size(problem: PlanningProblem) -> tuple[int, int, int, int]:
     """Stages, the most variants of one, and how many batch and core sizes there are."""
     points = [point for stage in problem.stages for point in stage.points]
     variants = max(len({point.variant for point in stage.points}) for stage in problem.stages)

@@ -17,7 +17,7 @@ from experiments.bench.instances import instance
 from experiments.bench.memory import peak_mb, reset_peak
 from ipa.model.errors import IpaError, LicenceError
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 
 PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
@@ -50,7 +50,7 @@ def answered(engine: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def timed(
-    problem: Problem, engine: str, deadline_s: float, start: Plan | None = None
+    problem: PlanningProblem, engine: str, deadline_s: float, start: Plan | None = None
 ) -> tuple[dict[str, Any], Plan | None]:
     """One solve from the problem to the verified plan, and that plan (None where the solve failed).
 

@@ -10,7 +10,7 @@ from experiments.bench.instances import chain_of
 from ipa.model.pipeline import Bounds, Objective
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.problem import Compat, PlanningProblem
 
 ALPHAS, BETAS, WEIGHTS = (6.0, 30.0, 90.0, 300.0), (0.05, 0.1, 0.5, 1.0), (0.5, 1.0, 2.0, 5.0)
 
@@ -41,12 +41,14 @@ def random_fleet(
     ]
 
 
-def _problem(random: Random, name: str, stages: int, variants: int, batches: int, compat: Compat) -> Problem:
+def _problem(
+    random: Random, name: str, stages: int, variants: int, batches: int, compat: Compat
+) -> PlanningProblem:
     chain = chain_of([_points(random, variants, batches) for _ in range(stages)])
     light_s = sum(min(point.latency_s for point in stage.points) for stage in chain)
     objective = Objective(alpha=random.choice(ALPHAS), beta=random.choice(BETAS))
     sla_s = light_s * random.uniform(1.5, 5.0)
-    return Problem(name, random.uniform(1, 60), sla_s, chain, objective, Bounds(), compat)
+    return PlanningProblem(name, random.uniform(1, 60), sla_s, chain, objective, Bounds(), compat)
 
 
 def _points(random: Random, variants: int, batches: int) -> tuple[OperatingPoint, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.stage import Pods, Service
+from ipa.simulate.stage import Pods, ServiceTime
 from tests.fakes.simpy_stage import SimpyStage, feed
 
 RATE_RPS = 1000.0
@@ -33,10 +33,10 @@ class Case:
     timeout_s: float = 0.02
 
     @property
-    def service(self) -> Service:
+    def service(self) -> ServiceTime:
         """Half the time of a full batch does not depend on the items in it; alone it is exponential."""
         full_s = 0.8 * self.replicas * self.batch_size / RATE_RPS
-        return Service(full_s, full_s * (0.5 + 0.5 / self.batch_size), self.spread)
+        return ServiceTime(full_s, full_s * (0.5 + 0.5 / self.batch_size), self.spread)
 
 
 CASES = (

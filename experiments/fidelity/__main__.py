@@ -20,8 +20,8 @@ from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.truth import Truth
 from ipa.simulate.world import SimWorld
 
 GOAL_RATIO = 0.10
@@ -32,7 +32,7 @@ def run_simulated(case: Case, profiles: Mapping[str, StageProfile], seed: int) -
     half_s = case.duration_s - case.change_s
     world = SimWorld(
         case.pipeline,
-        Truth(case.pipeline, profiles),
+        GroundTruth(case.pipeline, profiles),
         case.before,
         case.times_s,
         cluster=ClusterSettings(),

@@ -27,10 +27,10 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
-from ipa.simulate.paced import moving_load
+from ipa.simulate.realtime import moving_load
 from ipa.simulate.run import SimSetup, first_configs
-from ipa.simulate.truth import Truth
 from ipa.simulate.world import SimWorld
 
 Floats = NDArray[np.float64]
@@ -141,7 +141,7 @@ def _loop(setup: GrowthSetup, store: Store, index: int) -> tuple[ControlLoop, Si
     inputs = PolicyInputs(pipeline, profiles, None, "exact", 5.0)
     world = SimWorld(
         pipeline,
-        Truth(pipeline, profiles),
+        GroundTruth(pipeline, profiles),
         first_configs(simulated, inputs),
         request_times(rates, "poisson", seed=(index, 1)),
         cluster=ClusterSettings(),

@@ -22,7 +22,7 @@ from experiments.lab.units import Outcome, Unit
 from ipa.model.errors import InfeasibleError
 from ipa.model.plan import StageConfig
 from ipa.optimize.fleet.plan import Member, plan_fleet
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 
 Rates = NDArray[np.float64]
@@ -231,11 +231,11 @@ def _alone(members: Sequence[Member]) -> list[Configs | None]:
         return [tuple(stage.config for stage in plan.stages) or None for plan in plans]
 
 
-def _cheapest(problem: Problem) -> Problem:
+def _cheapest(problem: PlanningProblem) -> PlanningProblem:
     return replace(problem, objective=replace(problem.objective, alpha=0.0, beta=1.0))
 
 
-def _facts(problem: Problem) -> _Facts:
+def _facts(problem: PlanningProblem) -> _Facts:
     return _Facts(
         {
             (stage.name, point.variant, point.batch_size, point.cores): point.capacity_rps

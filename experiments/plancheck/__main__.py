@@ -22,13 +22,13 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Missing, MissingReason, Observation
 from ipa.model.plan import Plan
 from ipa.policies.base import PolicyState
-from ipa.policies.checked import Checked
+from ipa.policies.checked import CheckedPolicy
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
-from ipa.simulate.plancheck import COMPILED, PLAIN, Effort, PlanCheck
+from ipa.simulate.plancheck import COMPILED, PLAIN, CheckEffort, PlanCheck
 
 # What counts as the truth: so many requests, with other random numbers than the check's.
-TRUTH = Effort(1, (60_000,))
+TRUTH = CheckEffort(1, (60_000,))
 TRUTH_SEED = 7
 # Each way to check: how much is simulated, and by which kernel.
 WAYS = {"compiled": (COMPILED, "numba"), "plain": (PLAIN, "plain")}
@@ -83,7 +83,7 @@ def rows_of(seed: int, count: int, at: int) -> list[Row]:
     for way, (effort, kernel) in WAYS.items():
         checker = PlanCheck(case.pipeline, case.profiles, effort=effort, kernel=kernel)
         checker.warm()
-        policy = Checked(ours, profiled.shorter, checker)
+        policy = CheckedPolicy(ours, profiled.shorter, checker)
         began_s = process_time()
         plan = policy.decide(observation, forecast, state)
         check_s = process_time() - began_s - plan_s

@@ -15,7 +15,7 @@ from rich.table import Table
 from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.optimize.mixture.plan import Mixture, MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.policies.planning import planning_problem
 
 PIPELINES = ("video", "audio-qa", "audio-sent", "nlp", "sum-qa")
@@ -86,7 +86,7 @@ def rows_of(name: str, limits: MixtureLimits) -> Iterator[Row]:
                 yield row_of(bounded, solve_mixture(bounded, limits, deadline_s=60.0), limits)
 
 
-def row_of(problem: Problem, mixture: Mixture, limits: MixtureLimits) -> Row:
+def row_of(problem: PlanningProblem, mixture: Mixture, limits: MixtureLimits) -> Row:
     """What a mixture comes to, beside the single plan."""
     return Row(
         pipeline=problem.pipeline,

@@ -18,7 +18,7 @@ from ipa.api.live import LiveState
 from ipa.api.reading import Named, Using, known_rate
 from ipa.api.services import Services
 from ipa.api.views import control_view
-from ipa.forecast.monitor import Monitor, Tick, monitor
+from ipa.forecast.monitor import ForecastTick, Monitor, monitor
 from ipa.model.access import Operation
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import InputError, NotFoundError, Problem
@@ -272,7 +272,7 @@ def _errors(live: LiveState) -> Monitor | None:
     if live.forecast is None:
         return None
     ticks = [
-        Tick(
+        ForecastTick(
             datetime.fromisoformat(each.at).timestamp(),
             each.rate_rps,
             each.forecast_rps,

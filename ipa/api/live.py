@@ -15,7 +15,7 @@ from ipa.model.observation import Measured, Missing, Observation, StageObservati
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
-from ipa.optimize.graph import Node, build_graph
+from ipa.optimize.graph import GraphNode, build_graph
 
 # Of a stage: variant, batch size and cores.
 Replica = tuple[str, str, int, float]
@@ -264,7 +264,7 @@ def _part_pas(pipeline: Pipeline, stages: Sequence[StageLive]) -> float | None:
         return None
     at = {stage.name: index for index, stage in enumerate(pipeline.stages)}
     nodes = [
-        Node(
+        GraphNode(
             tuple(at[edge.parent] for edge in stage.after),
             tuple(edge.share for edge in stage.after),
             stage.kind,

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 import ipa
 from ipa.control.canonical import canonical_json, digest
-from ipa.report.run import Changed, Run, Ticks
-from ipa.report.seeds import OfSeed, Repeats, sorted_by_name, span
+from ipa.report.run import Run, RunChange, Ticks
+from ipa.report.seeds import Repeats, SeedFigures, sorted_by_name, span
 from ipa.report.stats import means_of
 from ipa.simulate.result import SimResult
 
@@ -57,18 +57,18 @@ def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
         latency_cdf=tuple((round(float(value), 6), round(float(share), 6)) for value, share in cdf),
         decisions_by_reason=reasons,
         changes=tuple(
-            Changed(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
+            RunChange(it.at_s, it.reason, it.configs) for it in result.ticks if it.reason.startswith("apply.")
         ),
         ticks=_ticks(result),
     )
 
 
-def seed_of(run: Run, seed: int) -> OfSeed:
+def seed_of(run: Run, seed: int) -> SeedFigures:
     """What is kept of a run beside others: its figures, nothing over time."""
-    return OfSeed(seed, run.figures, run.latency_quantiles_s, run.decisions_by_reason)
+    return SeedFigures(seed, run.figures, run.latency_quantiles_s, run.decisions_by_reason)
 
 
-def run_over(first: Run, seeds: Sequence[OfSeed]) -> Run:
+def run_over(first: Run, seeds: Sequence[SeedFigures]) -> Run:
     """The run of all these seeds, of which `first` is the run of the first: its figures are their means.
 
     What is over time, the distribution and the changes stay those of the first.

@@ -26,8 +26,8 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
+from ipa.optimize.fleet.named_fleet import Fleet
 from ipa.optimize.fleet.plan import Member
-from ipa.optimize.fleet.together import Fleet
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation

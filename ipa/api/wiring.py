@@ -26,7 +26,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
-from ipa.optimize.fleet.together import plan_together
+from ipa.optimize.fleet.named_fleet import plan_together
 from ipa.optimize.frontier import FrontierPoint
 
 # How long what was found of the store counts.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.decision import Mode
-from ipa.simulate.paced import Pace
+from ipa.simulate.realtime import Pace
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.paced import PacedClock, PacedWorlds
-from ipa.simulate.truth import Truth
+from ipa.simulate.realtime import RealtimeClock, RealtimeWorlds
 from ipa.simulate.world import SimWorld
 
 
@@ -24,7 +24,7 @@ def clock_of(options: ServeOptions, stop: threading.Event) -> Clock:
     """The machine's clock, or the simulated one; `wait` ends early once `stop` is set."""
     if options.simulated is None:
         return SystemClock(stop)
-    return PacedClock(options.simulated.pace, stop)
+    return RealtimeClock(options.simulated.pace, stop)
 
 
 def simulated_worlds(
@@ -32,7 +32,7 @@ def simulated_worlds(
     pipelines: Mapping[str, Pipeline],
     profiles: Mapping[str, Mapping[str, StageProfile]],
     starts: Mapping[str, tuple[StageConfig, ...]],
-) -> PacedWorlds:
+) -> RealtimeWorlds:
     """The worlds of the pipelines, each under the same rates. UsageError without `options.simulated`."""
     simulated = options.simulated
     if simulated is None:
@@ -40,7 +40,7 @@ def simulated_worlds(
     worlds = {
         name: SimWorld(
             pipeline,
-            Truth(pipeline, profiles[name]),
+            GroundTruth(pipeline, profiles[name]),
             starts[name],
             request_times(simulated.rates_rps, seed=(simulated.seed, index)),
             cluster=ClusterSettings(),
@@ -49,4 +49,4 @@ def simulated_worlds(
         )
         for index, (name, pipeline) in enumerate(pipelines.items())
     }
-    return PacedWorlds(worlds, clock_of(options, threading.Event()))
+    return RealtimeWorlds(worlds, clock_of(options, threading.Event()))

@@ -1,4 +1,4 @@
-"""Every rung on a recorded load: what it would have said, and what then came."""
+"""Backtests of forecasters on a recorded load: each rung's forecasts against the later peaks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ipa.forecast.base import SMOOTH_S, Floats, Forecaster, Ints, Series, prepare, sliding_max
-from ipa.forecast.quality import Score, answers, score
+from ipa.forecast.quality import ForecastScore, answers, score
 from ipa.model.errors import DomainError, InputError
 from ipa.model.observation import LoadHistory
 
-# Enough single answers to tell how long one takes.
+# Enough single answers to measure the time of one.
 TIMED = 200
-# Of those the first ones fill caches.
+# The first ones fill caches.
 WARM_UP = 5
 
 Span = tuple[float, float]
@@ -22,10 +22,10 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """How a load is replayed: what a forecaster sees and is asked, how often, and what it learns from.
+    """The replay of a load: history length, horizon, number of forecasts, and the training span.
 
     `forecasts` moments are spread evenly over `test_s`, seconds (from, until) of the load; without it over
-    what follows the first `train_ratio` of it. Rungs learn from `train_s`; without it from that first share.
+    the rest after the first `train_ratio`. Rungs learn from `train_s`; without it from that first share.
     """
 
     window_s: float = 120.0
@@ -39,14 +39,14 @@ class Backtest:
 
     def run(
         self, load: LoadHistory, rungs: Sequence[Forecaster], clock_s: Callable[[], float] = lambda: 0.0
-    ) -> dict[str, Score]:
-        """The score of each rung by name, all over the same moments; InputError where the load is too short.
+    ) -> dict[str, ForecastScore]:
+        """The score of each rung by name, all over the same moments; InputError if the load is too short.
 
-        Left out are moments whose window or horizon has a gap, and rungs with too little to learn from. A
-        rung sees `window_s`, or what it needs where that is more. `clock_s` times fit and answers.
+        Moments with a gap in window or horizon, and rungs with too little to learn from, are left out. A rung
+        sees `window_s`, or more if it needs more. `clock_s` times fit and answers.
         """
         series = prepare(load, self.smooth_s)
-        # prepare leaves out the gaps before the first rate.
+        # prepare drops the gaps before the first rate.
         lost = len(load.rates_rps) - len(series.rates_rps)
         first, last = (max(0, at - lost) for at in self._steps(series, self.train_s, len(load.rates_rps)))
         train = series.between(first, last)
@@ -76,7 +76,7 @@ class Backtest:
         return scores
 
     def _steps(self, series: Series, span: Span | None, total: int) -> tuple[int, int]:
-        """The first step of the span and the one after its last; without one, the share to learn from."""
+        """The first step of the span and the one after its last; without a span, of the training share."""
         if span is None:
             return 0, round(total * self.train_ratio)
         first, last = (round(at_s / series.step_s) for at_s in span)
@@ -104,7 +104,7 @@ class Backtest:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A rung that is asked one moment at a time, as a service asks it."""
+    """A rung that is asked for one moment at a time, as a service asks it."""
 
     rung: Forecaster
     series: Series
@@ -113,7 +113,7 @@ class _Asked:
     window: int
 
     def mean_ms(self, moments: Ints, clock_s: Callable[[], float]) -> float:
-        """Milliseconds an answer takes on the mean."""
+        """Mean milliseconds of an answer."""
         picked = moments[:: max(1, len(moments) // TIMED)]
         for moment in picked[:WARM_UP]:
             self._ask(moment)

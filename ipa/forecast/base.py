@@ -1,4 +1,4 @@
-"""What every forecaster answers, and the prepared load it answers from."""
+"""The forecaster protocol, and the prepared load that forecasters take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-# A plan must carry the rate of a few seconds, not each second's count: a queue absorbs the noise of single
+# A plan must carry the rate over a few seconds, not each second's count: a queue absorbs the noise of single
 # seconds, whose Poisson peak at 5 rps would be twice the rate.
 SMOOTH_S = 5.0
 
@@ -25,9 +25,9 @@ SMOOTH_S = 5.0
 class Series:
     """A load without gaps, oldest first: trailing means over `smooth_s`, one every `step_s`.
 
-    `gap_ratio` is the share of steps since the first rate that were not seen and had to be filled in.
-    `end_s` is the time of the last step in seconds since a midnight, None where that is not known; `seen`
-    says of each step whether it was seen, None where all were.
+    `gap_ratio` is the share of steps since the first rate that were missing and filled in. `end_s` is the
+    time of the last step in seconds since a midnight, None if unknown; `seen` says of each step if it was
+    observed, None if all were.
     """
 
     step_s: float
@@ -39,11 +39,11 @@ class Series:
 
     @property
     def length_s(self) -> float:
-        """Seconds of load that are known."""
+        """Length of the series, in seconds."""
         return len(self.rates_rps) * self.step_s
 
     def steps(self, seconds: float) -> int:
-        """So many seconds in steps, at least one."""
+        """The duration in steps, at least one."""
         return max(1, round(seconds / self.step_s))
 
     def until(self, count: int) -> Series:
@@ -59,7 +59,7 @@ class Series:
         return Series(self.step_s, rates, self.smooth_s, self.gap_ratio, end_s, seen)
 
     def whole(self, ends: Ints, back: int, ahead: int) -> Ints:
-        """Those of `ends` with so many steps before and after them, all of which were seen."""
+        """Those of `ends` with `back` observed steps before them and `ahead` after them."""
         ends = ends[(ends >= back) & (ends + ahead <= len(self.rates_rps))]
         if self.seen is None:
             return ends
@@ -84,77 +84,77 @@ class Forecaster(Protocol):
 
     @property
     def name(self) -> str:
-        """What the rung is called in a forecast."""
+        """Name of the rung in a forecast."""
         ...
 
     @property
     def max_gap_ratio(self) -> float:
-        """The largest share of gaps with which it can still be trusted."""
+        """The largest share of gaps with which it can be trusted."""
         ...
 
     def min_history_s(self, horizon_s: float) -> float:
-        """Seconds of load without which it does not answer."""
+        """Seconds of load that it needs to answer."""
         ...
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """A forecaster that has learned from the series what it needs; itself where it learns nothing."""
+        """Return a forecaster fitted to the series; itself if it learns nothing."""
         ...
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The peak over the next `horizon_s`, at least `min_history_s` of load given."""
+        """The peak over the next `horizon_s`, from at least `min_history_s` of load."""
         ...
 
 
-class Choosy(Forecaster, Protocol):
-    """A rung that bears only some loads."""
+class ConditionalForecaster(Forecaster, Protocol):
+    """A rung that answers only for some loads."""
 
     def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
-        """Why it does not answer for this load; empty where it does."""
+        """The reason why it does not answer for this load; empty if it does."""
         ...
 
 
-class Batched(Forecaster, Protocol):
-    """A rung that answers for many moments at once, as it would for each alone."""
+class BatchForecaster(Forecaster, Protocol):
+    """A rung that answers for many moments at once, with the same results."""
 
     def peaks(self, series: Series, counts: Ints, horizon_s: float, quantile: float) -> tuple[Floats, Floats]:
         """Points and upper quantiles after each of `counts` steps of the series, arrays of one length."""
         ...
 
 
-class Replayed(Forecaster, Protocol):
-    """A rung that looks at all of what it is given, and goes through its growing past at once."""
+class ReplayingForecaster(Forecaster, Protocol):
+    """A rung that uses the whole series, and replays its growing past at once."""
 
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """Points and upper quantiles of the first `counts` steps each, as `peak` says them of these alone."""
+        """Points and upper quantiles of the first `counts` steps each, as `peak` gives for these alone."""
         ...
 
 
-# `isinstance` of a protocol looks at all of its methods each time, which the ladder would wait for.
+# `isinstance` of a protocol checks all its methods each time, which would slow down the ladder.
 
 
-def is_choosy(rung: Forecaster) -> TypeGuard[Choosy]:
-    """Whether it bears only some loads."""
+def is_choosy(rung: Forecaster) -> TypeGuard[ConditionalForecaster]:
+    """True if it answers only for some loads."""
     return hasattr(rung, "objection")
 
 
-def is_batched(rung: Forecaster) -> TypeGuard[Batched]:
-    """Whether it answers for many moments at once."""
+def is_batched(rung: Forecaster) -> TypeGuard[BatchForecaster]:
+    """True if it answers for many moments at once."""
     return hasattr(rung, "peaks")
 
 
-def is_replayed(rung: Forecaster) -> TypeGuard[Replayed]:
-    """Whether it goes through its growing past at once."""
+def is_replayed(rung: Forecaster) -> TypeGuard[ReplayingForecaster]:
+    """True if it replays its growing past at once."""
     return hasattr(rung, "replay")
 
 
 def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
-    """The load as a series: gaps filled in linearly, smoothed to means over `smooth_s`.
+    """Return the load as a series: gaps filled in linearly, smoothed to means over `smooth_s`.
 
-    Rates that are not finite or negative count as gaps. Gaps before the first rate are left out (the load was
-    not yet watched), those after the last repeat it. Rates that are means over `averaged_s` already are
-    smoothed only by what is missing to `smooth_s`. DomainError where there is no rate at all.
+    Rates that are not finite or negative count as gaps. Gaps before the first rate are dropped (the load was
+    not yet observed), those after the last repeat it. Rates that are means over `averaged_s` already are
+    smoothed only up to `smooth_s`. DomainError if there is no rate at all.
     """
     raw = np.array([math.nan if rate is None else rate for rate in load.rates_rps], dtype=np.float64)
     seen = np.isfinite(raw) & (raw >= 0)
@@ -176,7 +176,7 @@ def prepare(load: LoadHistory, smooth_s: float = SMOOTH_S) -> Series:
 
 
 def trailing_mean(rates: Floats, width: int) -> Floats:
-    """The mean of each value and the `width`-1 before it; of those there are at the start."""
+    """The mean of each value and the `width`-1 before it, fewer at the start."""
     sums = np.concatenate(([0.0], np.cumsum(rates)))
     ends = np.arange(1, len(rates) + 1)
     starts = np.maximum(0, ends - width)
@@ -185,15 +185,15 @@ def trailing_mean(rates: Floats, width: int) -> Floats:
 
 
 def quantiles_of(values: Floats, counts: Ints, quantile: float) -> Floats:
-    """The quantile of the first `counts` values each, that of `np.quantile`; 0 of none.
+    """The quantile of the first `counts` values each, as `np.quantile` gives it; 0 of none.
 
-    Values are finite, and few: all that is asked is sorted at once, in a fraction of its time.
+    For few finite values: all prefixes are sorted at once, in a fraction of its time.
     """
     if not len(values):
         return np.zeros(len(counts))
     is_known = np.arange(len(values)) < counts[:, None]
     known = np.where(is_known, values, math.inf)
-    # Where nothing is known nothing is said.
+    # No values give zero.
     known[counts == 0] = 0.0
     known.sort(axis=1)
     last, rows = np.maximum(counts - 1, 0), np.arange(len(counts))
@@ -206,13 +206,13 @@ def quantiles_of(values: Floats, counts: Ints, quantile: float) -> Floats:
 
 
 def recent_max(rates: Floats, counts: Ints, width: int) -> Floats:
-    """The maximum of the last `width` of the first `counts` values each; of all where those are fewer."""
+    """The maximum of the last `width` of the first `counts` values each; of all if those are fewer."""
     recent = sliding_max(rates, width)[np.maximum(counts - width, 0)]
     return np.where(counts >= width, recent, np.maximum.accumulate(rates)[counts - 1])
 
 
 def conformal(missed: Floats, quantile: float) -> float:
-    """The least value that covers the quantile's share of what was not learned from; 0 where there is none.
+    """The least value that covers the quantile's share of held-out errors; 0 if there are none.
 
     Split conformal calibration (Romano et al. 2019).
     """
@@ -223,9 +223,9 @@ def conformal(missed: Floats, quantile: float) -> float:
 
 
 def sliding_max(rates: Floats, width: int) -> Floats:
-    """The maximum of every run of `width` values; of all of them where there are fewer."""
+    """The maximum of every run of `width` values; of all values if there are fewer."""
     maxima, known, width = rates, min(1, len(rates)), min(width, len(rates))
-    # Of two runs of so many values that overlap or touch: a few passes, where windows would be many.
+    # Combine two runs that overlap or touch: a few passes, while windows would take many.
     while known < width:
         step = min(known, width - known)
         maxima, known = np.maximum(maxima[:-step], maxima[step:]), known + step

@@ -1,6 +1,6 @@
 """The boosted rung: quantiles of the peak by gradient boosting on minutes of load and the time of day.
 
-Learned from a trace of hours or days, seldom; its upper quantile is calibrated on days it was not grown on.
+Trained rarely, on a trace of hours or days; its upper quantile is calibrated on held-out days.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from ipa.forecast.features import (
     levels,
     steps_a_day,
 )
-from ipa.forecast.forest import Forest, Growth, faults
+from ipa.forecast.forest import Forest, TreeGrowth, faults
 from ipa.model.errors import DomainError, InputError, Problem
 
 # One window every adaptation interval of IPA: closer ones are nearly the same.
 STRIDE_S = 10.0
-# Fewer windows than this teach less than the linear rung knows by its form.
+# With fewer windows it is worse than the linear rung.
 MIN_WINDOWS = 1000
-# Spread over the trace; a fortnight has as many.
+# Spread over the trace; a fortnight has this many.
 MAX_WINDOWS = 120_000
 # The newest part of the trace calibrates the upper quantile: a day, but never more than a fifth.
 CALIBRATION_RATIO = 0.2
-# Half of what is seen: of longer peaks there would be none to compare with.
+# Half of the input window: there would be no longer peaks to compare with.
 LONGEST_S = BACK_S / 2
 FORMAT = "ipa/boosted-quantiles/v1"
 NUMBERS = ("horizon_s", "quantile", "step_s", "smooth_s", "shift")
-GROWTH = Growth()
+GROWTH = TreeGrowth()
 
 
 @dataclass(frozen=True, slots=True)
 class BoostedModel:
-    """What was learned: trees of the log of peak over level, for the median and the quantile, and the day.
+    """A trained model: trees of the log of peak over level, for median and quantile, and a day profile.
 
     `shift` is added to the upper quantile's log: split conformal calibration (Romano et al. 2019).
     """
@@ -77,7 +77,7 @@ class BoostedModel:
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str = "") -> BoostedModel:
-        """The model in that npz file, nothing of which is executed; InputError lists all that is wrong."""
+        """Read a model from that npz file, executing nothing; InputError lists all faults."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -99,7 +99,7 @@ def _part(arrays: dict[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]
 
 
 def _faults(arrays: dict[str, NDArray[Any]]) -> list[str]:
-    """What is wrong with the arrays of a model."""
+    """The faults of a model's arrays."""
     if "format" not in arrays or str(arrays["format"]) != FORMAT:
         return [f"format must be {FORMAT!r}"]
     found = []
@@ -127,27 +127,27 @@ def _faults(arrays: dict[str, NDArray[Any]]) -> list[str]:
 class Boosted:
     """Gradient boosted quantiles of the peak relative to the level, over ten minutes and the time of day.
 
-    With no model given it learns one from the series; that takes seconds to a minute, so the service gives it
-    one. Where the model knows days, the load must say its time of day.
+    Without a model it trains one on the series; that takes seconds to a minute, so the service gives it one.
+    If the model has a day profile, the load must have a time of day.
     """
 
     model: BoostedModel | None = None
-    growth: Growth = GROWTH
+    growth: TreeGrowth = GROWTH
     name: str = "boosted"
     max_gap_ratio: float = 0.1
 
     def min_history_s(self, horizon_s: float) -> float:
-        """Ten minutes; to learn from it, MIN_WINDOWS more windows."""
+        """Ten minutes; to train, MIN_WINDOWS more windows."""
         return BACK_S if self.model else BACK_S + horizon_s + MIN_WINDOWS * STRIDE_S
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """One with a model for this horizon and quantile; itself where it has one. Errors: those of learn."""
+        """Return one with a model for this horizon and quantile; itself if it has one. Errors: as `learn`."""
         if self.model is not None:
             return self
         return replace(self, model=learn(series, horizon_s, quantile, self.growth))
 
     def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
-        """What about the question or the load is not what the model learned; empty where all is."""
+        """The reason why the model does not fit the question or the load; empty if it does."""
         model = self.model
         if model is None:
             return ""
@@ -162,7 +162,7 @@ class Boosted:
         return ""
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The median and the calibrated quantile of the peak; not a number where there is an objection."""
+        """The median and the calibrated quantile of the peak; NaN if there is an objection."""
         fitted = self.fitted(series, horizon_s, quantile)
         points, uppers = fitted.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
         return Peak(float(points[0]), float(uppers[0]))
@@ -171,7 +171,7 @@ class Boosted:
         """The same after each of `counts` steps."""
         model = self.model
         if model is None or self.objection(series, horizon_s, quantile):
-            # Answering another question than was asked would look like an answer: let the ladder step down.
+            # A wrong question must not get an answer: NaN makes the ladder step down.
             return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
         day = np.zeros(len(counts)) if model.profile is None else model.profile.at(day_slots(series, counts))
         rows, scales = features(series, counts, series.steps(horizon_s), day)
@@ -182,11 +182,11 @@ class Boosted:
         return points, np.maximum(points, uppers)
 
 
-def learn(series: Series, horizon_s: float, quantile: float, growth: Growth = GROWTH) -> BoostedModel:
-    """The model of a load: point from all of it, upper quantile from all but the newest part.
+def learn(series: Series, horizon_s: float, quantile: float, growth: TreeGrowth = GROWTH) -> BoostedModel:
+    """Train a model on a load: the point on all of it, the upper quantile on all but the newest part.
 
-    That part calibrates the quantile. Windows with gaps are left out; DomainError where that leaves fewer
-    than MIN_WINDOWS, or where the horizon is beyond a part of what is seen.
+    That part calibrates the quantile. Windows with gaps are left out; DomainError if that leaves fewer than
+    MIN_WINDOWS, or if the horizon exceeds a share of the input window.
     """
     if horizon_s > LONGEST_S:
         raise DomainError(f"the horizon of {horizon_s:g} s is beyond {LONGEST_S:g} s")

@@ -1,4 +1,4 @@
-"""Whether a model that was learned once still fits the load: its past forecasts against what came."""
+"""Drift detection for trained models: their past forecasts against the load that followed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ipa.forecast.quality import answers, pinball
 
 @dataclass(frozen=True, slots=True)
 class DriftRule:
-    """When a rung is worse than the one below it for long enough to step down, and when it is back.
+    """When a rung steps down for being worse than the one below it, and when it returns.
 
-    Looked at every `every_s` over `look_back_s`; a loss is a mean over `mean_s`. It steps down when its loss
-    was more than `enter_ratio` times the other's for `enter_s`, and is back when it was at most `leave_ratio`
-    times that for `leave_s`. Two bounds and two times, so that noise moves it neither way.
+    Evaluated every `every_s` over `look_back_s`; a loss is a mean over `mean_s`. The rung steps down when its
+    loss was more than `enter_ratio` times the other's for `enter_s`, and returns when it was at most
+    `leave_ratio` times that for `leave_s`. Two bounds and two times, so that noise moves it neither way.
     """
 
     every_s: float = 10.0
@@ -30,7 +30,7 @@ class DriftRule:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Where a rung stands: whether it is down, and its loss over that of the rung below (0: unknown)."""
+    """The drift state of a rung: stepped down or not, and its loss over the next rung's (0: unknown)."""
 
     is_down: bool = False
     ratio: float = 0.0
@@ -40,15 +40,15 @@ RULE = DriftRule()
 
 
 def history_s(back_s: float, horizon_s: float, rule: DriftRule = RULE) -> float:
-    """The seconds of load with which a rung that sees `back_s` is watched over the whole look-back."""
+    """Seconds of load needed to watch a rung with an input of `back_s` over the whole look-back."""
     return back_s + rule.look_back_s + horizon_s
 
 
 def standing(own: Floats, below: Floats, rule: DriftRule = RULE) -> Drift:
-    """Where a rung stands after losses of its own and of the rung below, arrays of one length, oldest first.
+    """The state of a rung after its losses and those of the rung below, arrays of one length, oldest first.
 
-    The state is that of the whole sequence gone through again, so nothing is kept between ticks and a restart
-    forgets nothing. What is not a number counts as worst.
+    The state is recomputed from the whole sequence, so nothing is kept between ticks and a restart loses
+    nothing. NaN counts as worst.
     """
     width = round(rule.mean_s / rule.every_s)
     if len(own) < width:
@@ -56,7 +56,7 @@ def standing(own: Floats, below: Floats, rule: DriftRule = RULE) -> Drift:
     worst = float(np.nanmax(np.concatenate((below, [1.0])))) * 2 * rule.enter_ratio
     clean = np.where(np.isfinite(own), own, worst)
     means, others = (trailing_mean(losses, width)[width - 1 :] for losses in (clean, below))
-    # Two that are never wrong are equal.
+    # Two losses of zero are equal.
     ratios = np.divide(means, others, out=np.where(means > 0, np.inf, 1.0), where=others > 0)
     is_down, run = False, 0
     for ratio in ratios.tolist():
@@ -75,10 +75,10 @@ def watch(
     quantile: float,
     rule: DriftRule = RULE,
 ) -> Drift:
-    """Where the rung stands against the one below, had both been asked over the look-back.
+    """The rung's drift state against the one below, had both been asked over the look-back.
 
     The loss of a forecast is the sum of the pinball losses of its point (as a median) and its upper quantile.
-    The rung below learns only from what came before.
+    The rung below learns only from earlier load.
     """
     ahead, total = series.steps(horizon_s), len(series.rates_rps)
     needed = series.steps(max(rung.min_history_s(horizon_s), below.min_history_s(horizon_s)))

@@ -1,4 +1,4 @@
-"""What the boosted rung sees of a load: several minutes of it, relative to its level, and the time of day."""
+"""Features of the boosted rung: minutes of load relative to its level, and the time of day."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from ipa.forecast.base import Floats, Ints, Series, sliding_max
 
-# A load's level is its mean over IPA's window; everything else is relative to it, so any scale fits.
+# A load's level is its mean over IPA's window; all features are relative to it, so any scale fits.
 LEVEL_S = 120.0
-# Bursts come back within minutes: their height in the last ten minutes tells of the next one.
+# Bursts recur within minutes: their height in the last ten minutes predicts the next one.
 BACK_S = 600.0
 MEANS_S = (3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 180.0, 300.0, 600.0)
 MAXIMA_S = (20.0, 60.0, 120.0)
 BLOCK_S = 10.0
 BLOCKS = 12
 SPREADS_S = (20.0, 120.0, 600.0)
-# The mean height of the peaks of one horizon, over so long.
+# Spans over which the mean height of peaks over a horizon is taken.
 PEAKS_S = (120.0, 300.0, 600.0)
 LAST_STEPS = 5
 COLUMNS = len(MEANS_S) + len(MAXIMA_S) + BLOCKS + len(SPREADS_S) + len(PEAKS_S) + LAST_STEPS + 5
-# An idle second is no reason for minus infinity.
+# Keeps the logarithm of an idle second finite.
 LEAST_RATIO = 0.01
 DAY_S, HOUR_S = 86400.0, 3600.0
 # With fewer days the mean of a second of the day is hardly more than that second's noise.
@@ -32,9 +32,9 @@ FEWEST_DAYS = 3
 
 @dataclass(frozen=True, slots=True)
 class DayProfile:
-    """How high the peak after each step of the day was on the mean of the days: log of peak over level.
+    """Mean peak height at each step of the day, as the log of peak over level.
 
-    `counts` are the days that were seen at that step, `sums` the sums over them; both (steps a day,).
+    `counts` are the days observed at that step, `sums` the sums over them; both (steps a day,).
     """
 
     sums: Floats
@@ -48,11 +48,11 @@ class DayProfile:
         return cls(sums.astype(np.float64), counts.astype(np.float64))
 
     def at(self, slots: Ints) -> Floats:
-        """The mean at those steps of the day, 0 where none was seen."""
+        """The mean at those steps of the day, 0 if none was observed."""
         return self.without(slots, np.zeros(len(slots)), np.zeros(len(slots)))
 
     def without(self, slots: Ints, logs: Floats, known: Floats) -> Floats:
-        """The same without the values `logs` that are in it where `known` is 1: a day must not see itself."""
+        """The means without the values `logs`, included where `known` is 1: a day must not see itself."""
         counts = self.counts[slots] - known
         sums = self.sums[slots] - logs * known
         means: Floats = np.divide(sums, counts, out=np.zeros(len(slots)), where=counts > 0)
@@ -60,14 +60,14 @@ class DayProfile:
 
 
 def day_slots(series: Series, ends: Ints) -> Ints:
-    """The step of the day at which each of `ends` is; zeros where the time of day is not known."""
+    """The step of the day of each of `ends`; zeros if the time of day is unknown."""
     if series.end_s is None:
         return np.zeros(len(ends), dtype=np.int64)
     return np.round(_times(series, ends) % DAY_S / series.step_s).astype(np.int64) % steps_a_day(series)
 
 
 def days_of(series: Series, ends: Ints) -> int:
-    """On how many days `ends` are; none where the time of day is not known."""
+    """The days that `ends` are on; none if the time of day is unknown."""
     return 0 if series.end_s is None else len(np.unique(_times(series, ends) // DAY_S))
 
 
@@ -87,7 +87,7 @@ def levels(series: Series, ends: Ints) -> Floats:
 def features(series: Series, ends: Ints, ahead: int, profile: Floats) -> tuple[Floats, Floats]:
     """For each of `ends` its COLUMNS features, and its level; `profile` is the day profile there.
 
-    Only the BACK_S before an end are looked at.
+    Uses only the BACK_S before an end.
     """
     rates = series.rates_rps
     scales = levels(series, ends)
@@ -119,7 +119,7 @@ def features(series: Series, ends: Ints, ahead: int, profile: Floats) -> tuple[F
         width = max(1, series.steps(seconds) - ahead)
         columns.append(mean(peaks, width, ends - ahead + 1) / scales)
     columns.extend(rates[ends - back] / scales for back in range(1, LAST_STEPS + 1))
-    # Requests in the level's own window: how much of what is seen is the noise of counting.
+    # Requests in the level's window: a measure of the counting noise.
     columns.append(np.log(scales * LEVEL_S))
     times = np.zeros(len(ends)) if series.end_s is None else _times(series, ends)
     angle = 2 * np.pi * times / DAY_S
@@ -133,6 +133,6 @@ def _prefix(values: Floats) -> Floats:
 
 
 def _times(series: Series, ends: Ints) -> Floats:
-    """When each of `ends` is, in seconds since a midnight."""
+    """The times of `ends`, in seconds since a midnight."""
     back_s = (len(series.rates_rps) - ends).astype(np.float64) * series.step_s
     return (series.end_s or 0.0) - back_s

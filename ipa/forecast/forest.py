@@ -1,4 +1,4 @@
-"""Boosted regression trees as plain arrays: answered in numpy, written to a file that executes nothing."""
+"""Boosted regression trees as plain arrays: evaluated in numpy, stored in a file that executes nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from ipa.forecast.base import Floats, Ints
 
-# A matrix of rows by trees is walked at once; more rows than this go in parts that fit into the cache.
+# A matrix of rows by trees is walked at once, in parts of this many rows that fit into the cache.
 ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
-    """How trees are grown; how the defaults were chosen is in docs/explanation/forecasting.md."""
+class TreeGrowth:
+    """Training parameters of trees; docs/explanation/forecasting.md says how the defaults were chosen."""
 
     trees: int = 200
     learning_rate: float = 0.06
@@ -28,7 +28,7 @@ class Growth:
 class Forest:
     """The sum of `base` and one leaf of each tree.
 
-    All nodes are in one list. At node i a row goes to `left[i]` where its column `feature[i]` is at most
+    All nodes are in one list. At node i a row goes to `left[i]` if its column `feature[i]` is at most
     `threshold[i]`, else to `right[i]`; a leaf leads to itself. `roots` are the first nodes of the trees.
     """
 
@@ -58,20 +58,20 @@ class Forest:
         return sums
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it as named arrays, for a file."""
+        """The forest as named arrays, for a file."""
         named = {name: np.asarray(getattr(self, name)) for name in (*INTS, *FLOATS)}
         return {**named, "base": np.float64(self.base), "depth": np.int64(self.depth)}  # type: ignore[dict-item]
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
-        """The forest of those arrays, which `faults` found right."""
+        """The forest of those arrays, checked by `faults`."""
         roots, feature, left, right = (arrays[name].astype(np.int64) for name in INTS)
         threshold, value = (arrays[name].astype(np.float64) for name in FLOATS)
         base, depth = float(arrays["base"]), int(arrays["depth"])
         return cls(base, depth, roots, feature, threshold, left, right, value)
 
     @classmethod
-    def grown(cls, rows: Floats, targets: Floats, quantile: float, growth: Growth) -> Self:
+    def grown(cls, rows: Floats, targets: Floats, quantile: float, growth: TreeGrowth) -> Self:
         """Trees that estimate the quantile of the targets given the rows (gradient boosting, Friedman 2001).
 
         scikit-learn's HistGradientBoostingRegressor on one thread and with a fixed seed, so that the same
@@ -98,7 +98,7 @@ class Forest:
 
     @classmethod
     def _of(cls, base: float, trees: list[NDArray[Any]]) -> Self:
-        """The forest of scikit-learn's trees: their nodes one after another, children counted over all."""
+        """The forest of scikit-learn's trees, their nodes concatenated and child indices shifted."""
         sizes = np.array([len(tree) for tree in trees], dtype=np.int64)
         roots = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
         nodes = np.concatenate(trees)
@@ -121,12 +121,12 @@ INTS = ("roots", "feature", "left", "right")
 FLOATS = ("threshold", "value")
 WHOLE = (*INTS, "depth")
 LISTS = ("feature", "left", "right", "threshold")
-# A walk this long is no tree of ours.
+# No tree grown here needs a longer walk.
 DEEPEST = 1000
 
 
 def faults(arrays: dict[str, NDArray[Any]], columns: int) -> list[str]:
-    """What is wrong with the arrays of a forest over rows of so many columns; empty where nothing is."""
+    """The faults of a forest's arrays for rows of `columns` columns; empty if there are none."""
     missing = [name for name in (*INTS, *FLOATS, "base", "depth") if name not in arrays]
     if missing:
         return [f"{name} is missing" for name in missing]

@@ -1,4 +1,4 @@
-"""The ladder: the best rung that can be trusted with the load at hand, and why the ones above it were not."""
+"""The ladder: the best rung that can be trusted with the load, and why those above it were not."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
 DEFAULT_RUNGS: tuple[Forecaster, ...] = (Learned(), Seasonal(), WindowMaximum(), LastValue())
-# What a backtest compares: also what learns from hours, and the last of the papers' inputs, their baseline.
+# Rungs of a backtest: also those that learn from hours, and the last of the papers' inputs, their baseline.
 BACKTEST_RUNGS: tuple[Forecaster, ...] = (
     Boosted(),
     *DEFAULT_RUNGS,
     WindowMaximum(span_s=10.0, name="maximum-10s"),
 )
-# What it compares only where it is asked to: it learns with a library that is an optional extra.
+# Compared only on request: their training library is an optional extra.
 COMPARED_RUNGS: tuple[Lstm, ...] = (Lstm(),)
 
-# A load that quadruples within one horizon is a step, which the last value shows soon enough; a forecast
-# beyond that is a fault of the forecaster.
+# A load that quadruples within one horizon is a step, which the last value shows soon enough; a higher
+# forecast is an error of the forecaster.
 CLAMP_FACTOR = 4.0
-# Coarser rates show neither a trend nor the maxima over 10 s that the rungs look at.
+# Coarser rates show neither a trend nor the maxima over 10 s that the rungs use.
 COARSEST_S = 5.0
-# So much worse than the last maximum on the recent past is not noise.
+# An error this many times the last maximum's on the recent past is not noise.
 WORSE_FACTOR = 2.0
 
 
@@ -43,13 +43,13 @@ def forecast(
     rungs: Sequence[Forecaster] = DEFAULT_RUNGS,
     smooth_s: float = SMOOTH_S,
 ) -> Forecast:
-    """The peak rate to plan for over the next `horizon_s`, from the first rung that holds.
+    """The peak rate to plan for over the next `horizon_s`, from the first rung that can be trusted.
 
-    Rates are means over `smooth_s`. A rung is stepped down from where there is too little history, too coarse
-    rates or too many gaps, where it learned for another question, where it was worse than the last maximum
-    lately, where it was learned before and is worse than the rung below for minutes, or where its answer is
-    not a number, negative or beyond CLAMP_FACTOR times the highest rate seen; each step is said in
-    `steps_down`. The last rung answers in any case, clamped. DomainError where the load has no rate at all.
+    Rates are means over `smooth_s`. A rung is skipped if there is too little history, if rates are too coarse
+    or have too many gaps, if it was trained for another question, if it was recently worse than the last
+    maximum, if it is a trained model and was worse than the rung below for minutes, or if its answer is not a
+    number, negative or beyond CLAMP_FACTOR times the highest observed rate; `steps_down` lists each. The last
+    rung always answers, clamped. DomainError if the load has no rate at all.
     """
     series = prepare(load, smooth_s)
     highest = float(series.rates_rps.max())
@@ -84,7 +84,7 @@ def _try(
     quantile: float,
     limit: float,
 ) -> tuple[Peak | None, str]:
-    """The rung's peak, or None and why it is not to be trusted; `others` are the rungs below it."""
+    """The rung's peak, or None and why it cannot be trusted; `others` are the rungs below it."""
     trouble = _unfit(rung, series, horizon_s, quantile)
     if trouble:
         return None, trouble
@@ -102,7 +102,7 @@ def _try(
 
 
 def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> str:
-    """Why the rung cannot answer for such a load; empty where it can."""
+    """The reason why the rung cannot answer for such a load; empty if it can."""
     if series.step_s > min(COARSEST_S, horizon_s / 2):
         return f"one rate in {series.step_s:g} s is too coarse for the next {horizon_s:g} s"
     needed_s = rung.min_history_s(horizon_s)
@@ -114,7 +114,7 @@ def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) 
 
 
 def _trouble(peak: Peak, limit: float) -> str:
-    """What makes the peak unusable; empty where nothing does."""
+    """The reason why the peak is unusable; empty if it is usable."""
     for value in (peak.point_rps, peak.upper_rps):
         if not math.isfinite(value):
             return "its answer is not a number"
@@ -126,7 +126,7 @@ def _trouble(peak: Peak, limit: float) -> str:
 
 
 def _clamped(peak: Peak, limit: float, otherwise: float) -> Peak:
-    """The peak within [0, limit]; what is not a number becomes the highest rate seen."""
+    """The peak within [0, limit]; NaN becomes the highest observed rate."""
     point, upper = (
         min(max(value, 0.0), limit) if math.isfinite(value) else otherwise
         for value in (peak.point_rps, peak.upper_rps)

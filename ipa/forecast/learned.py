@@ -1,4 +1,4 @@
-"""A learned rung: linear quantile regression on lagged maxima, the input that IPA's LSTM saw."""
+"""The learned rung: linear quantile regression on lagged maxima, the input of IPA's LSTM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK_S = 10.0
 LAGS = 12
 # With fewer windows the regression has hardly more rows than weights.
 MIN_WINDOWS = 120
-# Windows overlap: one every tick of five seconds holds nearly all there is to learn.
+# Windows overlap: one every tick of five seconds holds nearly all the information.
 STRIDE_S = 5.0
 # Spread over the history; more rows change the weights by less than the noise, and take many seconds.
 MAX_WINDOWS = 2000
@@ -49,7 +49,7 @@ class QuantileWeights:
 
     @classmethod
     def from_json(cls, text: str, path: str = "") -> QuantileWeights:
-        """The model in that text; InputError says all that is wrong with it."""
+        """Read the model from that text; InputError lists all faults."""
         try:
             data = json.loads(text)
         except ValueError as error:
@@ -63,7 +63,7 @@ class QuantileWeights:
 
 
 def _faults(data: Any) -> list[str]:
-    """What is wrong with a decoded model."""
+    """The faults of a decoded model."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         return [f"format must be {FORMAT!r}"]
     faults = []
@@ -88,7 +88,7 @@ def _is_number(value: Any) -> bool:
 class Learned:
     """Quantile regression on twelve lagged 10 s maxima, relative to their mean to fit any scale.
 
-    With no weights given it learns them from the history, once that holds MIN_WINDOWS windows.
+    Without weights it learns them from the history, once that holds MIN_WINDOWS windows.
     """
 
     weights: QuantileWeights | None = None
@@ -96,25 +96,25 @@ class Learned:
     max_gap_ratio: float = 0.2
 
     def min_history_s(self, horizon_s: float) -> float:
-        """The lags; to learn from it, MIN_WINDOWS more windows and the minute it is then judged by."""
+        """The lags; to learn, MIN_WINDOWS more windows and the minute that then judges it."""
         seen_s = BLOCK_S * LAGS
         return seen_s if self.weights else seen_s + horizon_s + MIN_WINDOWS * STRIDE_S
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """One with weights for this horizon and quantile; itself where it has them."""
+        """Return one with weights for this horizon and quantile; itself if it has them."""
         if self.weights is not None:
             return self
         return replace(self, weights=learn(series, horizon_s, quantile))
 
     def objection(self, series: Series, horizon_s: float, quantile: float) -> str:
-        """What else the weights were learned for than what is asked; empty where there is nothing."""
+        """The mismatch between the question and the weights' own; empty if there is none."""
         weights = self.weights
         if weights is None or (weights.horizon_s, weights.quantile) == (horizon_s, quantile):
             return ""
         return f"learned for {weights.horizon_s:g} s, quantile {weights.quantile:g}"
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The median and the quantile of the peak over the horizon the weights were learned for."""
+        """The median and the quantile of the peak over the horizon of the weights."""
         weights = self.weights or learn(series, horizon_s, quantile)
         asked = replace(self, weights=weights)
         points, uppers = asked.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
@@ -124,7 +124,7 @@ class Learned:
         """The same after each of `counts` steps, with weights given for this horizon and quantile."""
         weights = self.weights or learn(series, horizon_s, quantile)
         if (weights.horizon_s, weights.quantile) != (horizon_s, quantile):
-            # Answering another question than was asked would look like an answer: let the ladder step down.
+            # A wrong question must not get an answer: NaN makes the ladder step down.
             return np.full(len(counts), math.nan), np.full(len(counts), math.nan)
         features, scales = _features(series, counts)
         points, uppers = (scales * (features @ np.array(row)) for row in (weights.point, weights.upper))
@@ -144,7 +144,7 @@ def learn(series: Series, horizon_s: float, quantile: float) -> QuantileWeights:
 
 
 def _regression(features: Floats, targets: Floats, level: float) -> Floats:
-    """The weights of the features, the last of which is 1 and free of penalty, for that quantile.
+    """The weights of the features for that quantile; the last feature is 1 and free of penalty.
 
     Quantile regression is a linear program (Koenker & Bassett 1978). Its dual has a bounded variable a window
     and a row a feature, whose multipliers are the weights: a few times quicker than the program itself.

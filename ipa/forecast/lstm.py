@@ -1,6 +1,6 @@
-"""The papers' forecaster, to compare with: an LSTM on the last twelve 10 s maxima (IPA, InfAdapter).
+"""The papers' forecaster, for comparison: an LSTM on the last twelve 10 s maxima (IPA, InfAdapter).
 
-It is no rung of the ladder. PyTorch learns its weights; the answers are numpy's.
+It is no rung of the ladder. PyTorch trains its weights; inference is in numpy.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Singles = NDArray[np.float32]
 
 # One window every adaptation interval, as IPA learns.
 STRIDE_S = 10.0
-# A fifth of fewer windows is too little to stop by, and to calibrate an upper quantile on.
+# A fifth of fewer windows is too little for early stopping, and for calibrating an upper quantile.
 MIN_WINDOWS = 1000
-# The two newest parts of the trace are not learned from: a day each, but never more than a fifth.
+# The two newest parts of the trace are held out: a day each, but never more than a fifth.
 HELD_OUT_RATIO = 0.2
 HELD_OUT_S = 86400.0
-# The penalty that IPA puts on the weights of the input: L1.
+# IPA's L1 penalty on the input weights.
 PENALTY = 1e-5
-# A peak is compared with no less, so that an idle load divides by nothing.
+# The least peak that errors are relative to, so that an idle load divides by nothing.
 LEAST_RPS = 1.0
-# So many windows are answered at once, that they fit into the cache.
+# Windows evaluated at once, so that they fit into the cache.
 ROWS_AT_ONCE = 2048
 SEED = 7
 INSTALL = "Install it with: pip install 'ipa-serving[lstm]'"
@@ -38,9 +38,9 @@ INSTALL = "Install it with: pip install 'ipa-serving[lstm]'"
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How the network learns: IPA's figures (its train.py), but that it stops early.
+    """Training parameters: IPA's (its train.py), plus early stopping.
 
-    After `patience` epochs without a lower error on the windows to stop by, the best weights are taken.
+    After `patience` epochs without a lower error on the stopping windows, the best weights are taken.
     """
 
     units: int = 25
@@ -69,7 +69,7 @@ class Network:
 
     @classmethod
     def at_start(cls, units: int) -> Self:
-        """Untrained weights, drawn as Keras draws them; the gate for forgetting begins open."""
+        """Untrained weights, drawn as Keras draws them; the forget gate begins open."""
         rng = np.random.default_rng(SEED)
         orthogonal, upper = np.linalg.qr(rng.normal(size=(4 * units, units)))
         bias = np.zeros(4 * units)
@@ -82,7 +82,7 @@ class Network:
         return cls(*(each.astype(np.float32) for each in (kernel, recurrent, bias, dense, np.zeros(()))))
 
     def weights(self) -> list[Singles]:
-        """All of it, in the order of the fields."""
+        """All weights, in the order of the fields."""
         return [self.kernel, self.recurrent, self.bias, self.dense, self.offset]
 
     def predict(self, rows: Floats) -> Floats:
@@ -97,7 +97,7 @@ class Network:
         cell = hidden
         for step in range(rows.shape[1]):
             pulls = driven[:, step] + hidden @ self.recurrent
-            # A sigmoid that overflows nowhere.
+            # A sigmoid that never overflows.
             gates = 0.5 + 0.5 * np.tanh(0.5 * pulls[:, : 3 * units])
             candidate = np.maximum(pulls[:, 3 * units :], 0)
             cell = gates[:, units : 2 * units] * cell + gates[:, :units] * candidate
@@ -108,7 +108,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class LstmModel:
-    """What was learned for that horizon and quantile; `factor` times the point is the upper quantile."""
+    """A model trained for that horizon and quantile; `factor` times the point is the upper quantile."""
 
     horizon_s: float
     quantile: float
@@ -118,9 +118,9 @@ class LstmModel:
 
 @dataclass(frozen=True, slots=True)
 class Lstm:
-    """IPA's network: rates as they are, unscaled, so a model fits a load of the size it learned from.
+    """IPA's network: unscaled rates, so a model fits a load of the size it was trained on.
 
-    With no model given it learns one from the series, which takes a minute or two for a fortnight.
+    Without a model it trains one on the series, which takes a minute or two for a fortnight.
     """
 
     model: LstmModel | None = None
@@ -129,22 +129,22 @@ class Lstm:
     max_gap_ratio: float = 0.1
 
     def require(self) -> None:
-        """UsageError where what it learns with is not installed."""
+        """UsageError if its training library is not installed."""
         require_torch()
 
     def min_history_s(self, horizon_s: float) -> float:
-        """The lags; to learn from it, MIN_WINDOWS more windows."""
+        """The lags; to train, MIN_WINDOWS more windows."""
         seen_s = BLOCK_S * LAGS
         return seen_s if self.model else seen_s + horizon_s + MIN_WINDOWS * STRIDE_S
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
-        """One with a model for this horizon and quantile; itself where it has one. Errors: those of learn."""
+        """Return one with a model for this horizon and quantile; itself if it has one. Errors: as `learn`."""
         if self.model is not None:
             return self
         return replace(self, model=learn(series, horizon_s, quantile, self.training))
 
     def peak(self, series: Series, horizon_s: float, quantile: float) -> Peak:
-        """The point and the calibrated quantile of the peak; not a number where another one was learned."""
+        """The point and the calibrated quantile of the peak; NaN if the model is for another question."""
         fitted = self.fitted(series, horizon_s, quantile)
         points, uppers = fitted.peaks(series, np.array([len(series.rates_rps)]), horizon_s, quantile)
         return Peak(float(points[0]), float(uppers[0]))
@@ -159,15 +159,15 @@ class Lstm:
 
 
 def require_torch() -> None:
-    """UsageError that names the extra where PyTorch is not installed."""
+    """UsageError that names the extra if PyTorch is not installed."""
     if find_spec("torch") is None:
         raise UsageError("the forecaster lstm needs PyTorch, which is not installed", hint=INSTALL)
 
 
 def learn(series: Series, horizon_s: float, quantile: float, training: Training = TRAINING) -> LstmModel:
-    """The model of a load: learned from its older part, stopped by the next and calibrated on the newest.
+    """Train a model on the oldest part of a load, stop by the next part, and calibrate on the newest.
 
-    Windows with gaps are left out; DomainError where that leaves fewer than MIN_WINDOWS. UsageError without
+    Windows with gaps are left out; DomainError if that leaves fewer than MIN_WINDOWS. UsageError without
     PyTorch.
     """
     ahead, back = series.steps(horizon_s), series.steps(BLOCK_S) * LAGS
@@ -189,7 +189,7 @@ def learn(series: Series, horizon_s: float, quantile: float, training: Training 
 
 
 def trained(rows: Floats, peaks: Floats, later: Floats, wanted: Floats, training: Training) -> Network:
-    """The weights of least squared error on `later` of all that an epoch over `rows` left.
+    """The weights with the least squared error on `later` after any epoch over `rows`.
 
     On one thread and from numpy's random numbers, so that the same rows give the same weights.
     """
@@ -231,7 +231,7 @@ def _descended(
 
 
 def forward(torch: Any, weights: list[Any], rows: Any) -> Any:
-    """What Network.predict says of these rows, for PyTorch to differentiate."""
+    """`Network.predict` in PyTorch, for differentiation."""
     kernel, recurrent, bias, dense, offset = weights
     units = len(dense)
     driven = rows.unsqueeze(2) * kernel + bias

@@ -1,4 +1,4 @@
-"""How right the forecasts were that a pipeline was planned with."""
+"""Accuracy of the forecasts that a pipeline was planned with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
-    """What a tick saw and expected, at a time in seconds; None is what was not known."""
+class ForecastTick:
+    """The observed rate and the forecast of a tick, at a time in seconds; None is unknown."""
 
     at_s: float
     rate_rps: float | None
@@ -19,11 +19,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """The forecasts whose horizon is over, against the highest rate that was seen within it.
+    """Accuracy of past forecasts against the highest rate observed within their horizon.
 
-    `covered_ratio` is the share whose upper quantile was not exceeded: about the quantile where the band is
-    honest. `error_ratio` is Σ|point − peak| / Σ peak, `bias_ratio` the same with its sign: above 0, more was
-    expected than came. Peaks are those that ticks saw, so a shorter one between two ticks is not counted.
+    `covered_ratio` is the share whose upper quantile was not exceeded: about the quantile if the band is
+    honest. `error_ratio` is Σ|point − peak| / Σ peak, `bias_ratio` the same with its sign: above 0 for
+    forecasts above the load. Peaks are those that ticks observed, so a shorter one between two ticks is not
+    counted.
     """
 
     forecasts: int
@@ -32,8 +33,8 @@ class Monitor:
     bias_ratio: float
 
 
-def monitor(ticks: Sequence[Tick], horizon_s: float) -> Monitor | None:
-    """How right they were, of ticks in the order of time; None before the first horizon is over."""
+def monitor(ticks: Sequence[ForecastTick], horizon_s: float) -> Monitor | None:
+    """The accuracy over ticks in the order of time; None before the first horizon is over."""
     seen = [(tick.at_s, tick.rate_rps) for tick in ticks if tick.rate_rps is not None]
     times_s = [at_s for at_s, _ in seen]
     count = covered = 0

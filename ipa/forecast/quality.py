@@ -1,4 +1,4 @@
-"""How wrong forecasts were: the usual measures, and a rung against the last maximum on the recent past."""
+"""Forecast errors: the usual measures, and a rung against the last maximum on the recent past."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ipa.forecast.base import (
 )
 from ipa.forecast.reactive import WindowMaximum
 
-# Look back a minute, every five seconds (a tick): newer errors say more of the next forecast.
+# Look back a minute, every five seconds (a tick): recent errors predict the next one best.
 LOOK_BACK_S = 60.0
 EVERY_S = 5.0
-# Fewer forecasts than this prove nothing.
+# Fewer forecasts prove nothing.
 FEWEST = 6
 # The last maximum is never wrong under constant load: errors below these shares of the load do not count.
 LEAST_ERROR_RATIO = 0.1
@@ -29,12 +29,12 @@ LEAST_LOSS_RATIO = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ForecastScore:
     """Measures over many forecasts. Ratios: 0 is perfect for `smape_ratio`, 1 for `upper_ratio`.
 
     `coverage_ratio` is the share of peaks at or below the upper quantile; `upper_ratio` the mean of upper
-    quantile over peak, which says what the coverage costs. `fit_s` is the time to learn, `predict_ms` that of
-    one answer, where they were measured.
+    quantile over peak, the price of the coverage. `fit_s` is the training time, `predict_ms` that of one
+    answer, if measured.
     """
 
     count: int
@@ -47,16 +47,16 @@ class Score:
     predict_ms: float = 0.0
 
 
-def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> Score:
-    """The measures of forecasts `points` and `uppers` against the `peaks` that came, arrays of one length.
+def score(peaks: Floats, points: Floats, uppers: Floats, quantile: float) -> ForecastScore:
+    """The measures of forecasts `points` and `uppers` against the true `peaks`, arrays of one length.
 
-    SMAPE is the mean of 2|f−a|/(f+a) (0 where both are 0); pinball loss is that of Koenker & Bassett 1978.
+    SMAPE is the mean of 2|f−a|/(f+a) (0 if both are 0); pinball loss is that of Koenker & Bassett 1978.
     """
     errors = np.abs(points - peaks)
     sums = points + peaks
     smape = np.divide(2 * errors, sums, out=np.zeros_like(errors), where=sums > 0)
     busy = peaks > 0
-    return Score(
+    return ForecastScore(
         count=len(peaks),
         mae_rps=float(errors.mean()),
         smape_ratio=float(smape.mean()),
@@ -74,9 +74,9 @@ def pinball(peaks: Floats, forecasts: Floats, quantile: float) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A rung, fitted, and how many times as wrong as the last maximum it was (0 where unknown).
+    """A fitted rung, and its error over that of the last maximum (0 if unknown).
 
-    `peak` is what it expects now, where it was asked with its past; else None.
+    `peak` is its current forecast, if it was asked together with its past; else None.
     """
 
     rung: Forecaster
@@ -85,7 +85,7 @@ class Comparison:
 
 
 def compare(rung: Forecaster, series: Series, horizon_s: float, quantile: float) -> Comparison:
-    """The rung against the last maximum over the last minute, fitted only on what came before it.
+    """Compare the rung with the last maximum over the last minute, fitted only on earlier load.
 
     The ratio is the larger of those of the mean error of the point and of the loss of the upper quantile.
     """
@@ -96,7 +96,7 @@ def compare(rung: Forecaster, series: Series, horizon_s: float, quantile: float)
         return Comparison(rung.fitted(series, horizon_s, quantile), 0.0)
     fitted = rung.fitted(series.until(first), horizon_s, quantile)
     peaks = sliding_max(series.rates_rps, ahead)[counts]
-    # Now is one more moment.
+    # The present is one more moment.
     points, uppers = answers(fitted, series, np.append(counts, total), horizon_s, quantile)
     peak = Peak(float(points[-1]), float(uppers[-1]))
     own = _errors_rps(peaks, points[:-1], uppers[:-1], quantile)
@@ -127,7 +127,7 @@ def answers(
 ) -> tuple[Floats, Floats]:
     """Points and upper quantiles of the rung after each of `moments` steps, two arrays of that length.
 
-    It sees the last `window` steps before a moment, all of them without one.
+    It sees the last `window` steps before a moment, or all of them.
     """
     if is_batched(rung):
         return rung.peaks(series, moments, horizon_s, quantile)

@@ -1,4 +1,4 @@
-"""Forecasts that repeat what was seen: the last value, and the maximum of a window."""
+"""Reactive forecasts: the last value, and the maximum of a window."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ipa.forecast.base import Floats, Ints, Peak, Series, quantiles_of, recent_m
 
 @dataclass(frozen=True, slots=True)
 class LastValue:
-    """The last rate stays; its upper quantile is that of Poisson arrivals. The rung that always answers."""
+    """Repeats the last rate, with the upper quantile of Poisson arrivals. The rung that always answers."""
 
     name: str = "last"
     max_gap_ratio: float = 1.0
 
     def min_history_s(self, horizon_s: float) -> float:
-        """Nothing but one rate."""
+        """One rate."""
         return 0.0
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
@@ -34,9 +34,9 @@ class LastValue:
 
 @dataclass(frozen=True, slots=True)
 class WindowMaximum:
-    """The maximum of the last horizon stays (IPA's and InfAdapter's reactive baseline).
+    """Repeats the maximum of the last horizon (IPA's and InfAdapter's reactive baseline).
 
-    The upper quantile is that of all maxima over a horizon seen in the window, never below the point. With
+    The upper quantile is that of all maxima over a horizon in the window, never below the point. With
     `span_s` the point is the maximum of that time instead: the last of IPA's inputs is one over 10 s.
     """
 
@@ -45,7 +45,7 @@ class WindowMaximum:
     max_gap_ratio: float = 0.5
 
     def min_history_s(self, horizon_s: float) -> float:
-        """Two horizons: one to look at and one to compare it with."""
+        """Two horizons: one for the maximum and one to compare it with."""
         return 2 * horizon_s
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
@@ -60,7 +60,7 @@ class WindowMaximum:
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """The same of the first `counts` steps each."""
+        """The same for the first `counts` steps each."""
         rates, width = series.rates_rps, series.steps(horizon_s)
         span = width if self.span_s is None else series.steps(self.span_s)
         points = recent_max(rates, counts, span)

@@ -1,4 +1,4 @@
-"""Level, trend and, where its length is known, a season: exponential smoothing of the Holt-Winters family."""
+"""Level, trend and, if its length is known, a season: exponential smoothing of the Holt-Winters family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ipa.forecast.base import Floats, Ints, Peak, Series, quantiles_of, recent_max, sliding_max
 
-# Weights of the past halve over so long; the noise of the slope must not outgrow the trend it shows, so a
+# Half-life of the weights of the past; the noise of the slope must not outgrow the trend it shows, so a
 # longer horizon looks further back. Chosen on Poisson ramps, steps and sines (test_forecast_ramps).
 HALF_LIFE_S = 2.5
 HALF_LIFE_RATIO = 0.125
@@ -19,7 +19,7 @@ HALF_LIFE_RATIO = 0.125
 DAMPING_S = 30.0
 # A past of eight half-lives carries all of the weight but 0.4 %.
 HALF_LIVES = 8
-# How much of the slope's own uncertainty goes into the spread of the forecast.
+# The share of the slope's own uncertainty in the spread of the forecast.
 SLOPE_SHARE = 0.7
 # Bounds of the calibrated quantile around the normal one: few past errors make it noisy. The floor is above
 # the normal quantile since the peak is the highest of several correlated means.
@@ -27,7 +27,7 @@ CALIBRATION_FLOOR = 0.4
 CALIBRATION_CAP = 1.6
 # The mean of the highest of a few means, in standard deviations.
 PEAK_EXCESS = 0.8
-# A rate below this says nothing of its own spread.
+# The spread of a lower rate cannot be estimated from it.
 LEAST_RATE_RPS = 0.2
 
 
@@ -35,8 +35,8 @@ LEAST_RATE_RPS = 0.2
 class Seasonal:
     """Holt-Winters in its discounted least squares form (Brown 1963): level and slope, damped, plus a season.
 
-    The spread is Poisson noise and the slope's uncertainty, scaled by the quantile of this same forecaster's
-    past errors in the window. `season_s` adds the mean deviation by phase once two seasons were seen.
+    The spread is Poisson noise and the slope's uncertainty, scaled by the quantile of this forecaster's past
+    errors in the window. `season_s` adds the mean deviation by phase once two seasons were observed.
     """
 
     season_s: float | None = None
@@ -44,7 +44,7 @@ class Seasonal:
     max_gap_ratio: float = 0.2
 
     def min_history_s(self, horizon_s: float) -> float:
-        """Eight half-lives to see a trend, and two horizons to have been wrong in."""
+        """Eight half-lives for a trend, and two horizons for past errors."""
         return HALF_LIVES * _half_life_s(horizon_s) + 2 * horizon_s
 
     def fitted(self, series: Series, horizon_s: float, quantile: float) -> Self:
@@ -59,10 +59,10 @@ class Seasonal:
     def replay(
         self, series: Series, counts: Ints, horizon_s: float, quantile: float
     ) -> tuple[Floats, Floats]:
-        """The same of the first `counts` steps each."""
+        """The same for the first `counts` steps each."""
         if self.season_s is None:
             return self._grown(series, counts, horizon_s, quantile)
-        # A season is the mean over all that is known: each moment has its own.
+        # A season is the mean over the known past: each moment has its own.
         given = [self.peak(series.until(count), horizon_s, quantile) for count in counts.tolist()]
         return np.array([each.point_rps for each in given]), np.array([each.upper_rps for each in given])
 
@@ -84,7 +84,7 @@ class Seasonal:
         points = centre + PEAK_EXCESS * np.sqrt(centre / series.smooth_s)
         recent = recent_max(rates, counts, series.steps(series.smooth_s))
         uppers = np.maximum(np.maximum(points, centre + calibrated * spread), recent)
-        # Of a load that was never there nothing is expected.
+        # The forecast of a load that was always zero is zero.
         is_idle = np.maximum.accumulate(rates)[counts - 1] == 0
         return np.where(is_idle, 0.0, points), np.where(is_idle, 0.0, uppers)
 
@@ -108,7 +108,7 @@ class Seasonal:
 
 @lru_cache(64)
 def _weights(width: int, half_life: float) -> tuple[Floats, Floats]:
-    """Weights whose products with a window give its discounted level now, and its slope a step."""
+    """Weights whose products with a window give its discounted level at the end, and its slope a step."""
     times = np.arange(1.0 - width, 1.0)
     weights = 0.5 ** (-times / half_life)
     weights /= weights.sum()

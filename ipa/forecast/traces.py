@@ -1,4 +1,4 @@
-"""Recorded loads: whole requests by the second, and which of their zeros are outages of the collector."""
+"""Recorded loads: requests by the second, and the zeros among them that are collector outages."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ipa.model.errors import UsageError
 from ipa.model.observation import LoadHistory
 
 DAY_S = 86400
-# A run of zeros where this many requests were due is none of theirs: one in 5·10⁸ of Poisson arrivals.
+# A run of zeros with this many expected requests is an outage: one in 5·10⁸ of Poisson arrivals.
 DUE = 20.0
-# So many counts on either side say what was due.
+# Counts on either side that give the expected number.
 NEAR = 60
 
 
 def outages(counts: Sequence[float]) -> Flags:
-    """Of each count whether it is part of a run of zeros in which about DUE requests or more were due.
+    """True for each count in a run of zeros in which about DUE requests or more were expected.
 
-    Due is the lesser of the means of the NEAR counts before it that are no such run, and of those after it: a
-    load that went idle is no outage.
+    Expected is the lesser of the means of the NEAR counts before it outside such runs, and of those after it:
+    a load that went idle is no outage.
     """
     rates = np.asarray(counts, dtype=np.float64)
     edges = np.diff(np.concatenate(([0], (rates == 0).astype(np.int8), [0])))
@@ -35,9 +35,9 @@ def outages(counts: Sequence[float]) -> Flags:
 
 
 def as_load(counts: Sequence[float | None], divide: int = 1) -> LoadHistory:
-    """The counts of a trace as a load that begins at midnight: each `divide` requests are one, the rest lost.
+    """Return the counts of a trace as a load that begins at midnight, `divide` requests counted as one.
 
-    The papers thin their trace so. UsageError where `divide` is below 1.
+    The papers thin their trace so. UsageError if `divide` is below 1.
     """
     if divide < 1:
         raise UsageError(f"a trace cannot be divided by {divide}", hint="Give a whole number from 1 on.")

@@ -1,1 +1,1 @@
-"""Every metric of service, router and queues, once; and how one is made of what is said there."""
+"""The metrics of service, router and queues, each declared once, and the objects made from them."""

@@ -1,4 +1,4 @@
-"""The labels that metrics have. A value that a request supplies is none of them."""
+"""The labels of metrics. No label takes its values from requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipa.model.plan import Termination
 
 
 class Input(StrEnum):
-    """What a tick looks at: the load, the latency, what the stages do, and what runs."""
+    """The inputs of a tick: the load, the latency, the stages' state, and the running configuration."""
 
     LOAD = "load"
     LATENCY = "latency"
@@ -19,7 +19,7 @@ class Input(StrEnum):
 
 
 class Incident(StrEnum):
-    """What went wrong once, rather than tick after tick."""
+    """Faults that are counted once when they begin, rather than every tick."""
 
     ROLLBACK = "rollback"
     ROLLBACK_FAILED = "rollback_failed"
@@ -38,11 +38,11 @@ MODE = Label("mode", tuple(mode.value for mode in Mode))
 INPUT = Label("input", tuple(each.value for each in Input))
 INCIDENT = Label("incident", tuple(each.value for each in Incident))
 TERMINATION = Label("termination", tuple(each.value for each in Termination))
-# Those of ipa.optimize; a rival's rules are another.
+# Solvers of ipa.optimize; the rivals' rules count as other.
 SOLVER = Label("solver", ("gurobi", "highs", "exact", OTHER))
-# Those of ipa.forecast, and the fall-back of ipa.control.
+# Rungs of ipa.forecast, and the fallback of ipa.control.
 RUNG = Label("rung", ("boosted", "learned", "seasonal", "window", "last", "fall-back", OTHER))
-# Those of ipa.dataplane.
+# Outcomes in ipa.dataplane.
 OUTCOME = Label("outcome", ("answered", "dropped", "failed"))
 BOUND = Label("le", bound="the two bounds of the router's latency buckets around the SLA")
 INSTALL = Label("install", bound="one, the name of this install")

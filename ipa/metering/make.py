@@ -1,4 +1,4 @@
-"""From what is said of a metric to the object that counts."""
+"""Prometheus objects from metric declarations."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ipa.metering.metric import Metric
 
 
 def new_registry() -> CollectorRegistry:
-    """An empty registry. From then on no counter of the process has a `_created` series beside it."""
+    """An empty registry. From then on no counter of the process has a `_created` series."""
     disable_created_metrics()  # type: ignore[no-untyped-call]
     return CollectorRegistry()
 
 
 def counter(metric: Metric, registry: CollectorRegistry) -> Counter:
-    """The counter on that registry."""
+    """A counter on that registry."""
     return Counter(metric.base, metric.help, metric.label_names, registry=registry)
 
 
 def gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
-    """The gauge on that registry."""
+    """A gauge on that registry."""
     return Gauge(metric.name, metric.help, metric.label_names, registry=registry)
 
 
 def histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
-    """The histogram on that registry."""
+    """A histogram on that registry."""
     return Histogram(metric.name, metric.help, metric.label_names, registry=registry, buckets=metric.buckets)
 
 
 def counted(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> CounterMetricFamily:
-    """The counter as a collector yields it, of (label values, value)."""
+    """The counter as a collector yields it, from (label values, value)."""
     family = CounterMetricFamily(metric.base, metric.help, labels=metric.label_names)
     for labels, value in values:
         family.add_metric(labels, value)
@@ -41,7 +41,7 @@ def counted(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> 
 
 
 def gauged(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> GaugeMetricFamily:
-    """The gauge as a collector yields it, of (label values, value)."""
+    """The gauge as a collector yields it, from (label values, value)."""
     family = GaugeMetricFamily(metric.name, metric.help, labels=metric.label_names)
     for labels, value in values:
         family.add_metric(labels, value)
@@ -49,6 +49,6 @@ def gauged(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> G
 
 
 def combinations(metric: Metric, *given: str) -> list[tuple[str, ...]]:
-    """All label values of a metric whose first labels have the given values and whose others are closed."""
+    """All label values of a metric, given those of its first labels; the others are closed."""
     closed = [label.values for label in metric.labels[len(given) :]]
     return [(*given, *rest) for rest in product(*closed)]

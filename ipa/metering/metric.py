@@ -1,24 +1,24 @@
-"""What is said of a metric, and of its labels."""
+"""Declarations of metrics and their labels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-# What a value that a closed label does not know is called, so that it can never make a series more.
+# Replaces a value that a closed label does not know, so that it cannot add a series.
 OTHER = "other"
 
 
-class Kind(StrEnum):
-    """What Prometheus calls it."""
+class MetricKind(StrEnum):
+    """The Prometheus type of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
 
 
-class Place(StrEnum):
-    """Whose /metrics it is on."""
+class MetricsEndpoint(StrEnum):
+    """The process whose /metrics has it."""
 
     SERVICE = "service"
     ROUTER = "router"
@@ -35,36 +35,36 @@ class Unit(StrEnum):
     RPS = "rps"
     RATIO = "ratio"
     BYTES = "bytes"
-    # How many of what the name says.
+    # A count of the thing that the name says.
     COUNT = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label: all the values it can have, or in words what bounds them."""
+    """A label: all its possible values, or in words their bound."""
 
     name: str
     values: tuple[str, ...] = ()
     bound: str = ""
 
     def known(self, value: str) -> str:
-        """The value, or OTHER where the label is closed and does not know it."""
+        """The value, or OTHER if the label is closed and does not know it."""
         return value if not self.values or value in self.values else OTHER
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: its name as it is asked for (a counter's with `_total`), and all else that is said of it.
+    """A metric: its name in queries (a counter's with `_total`), type, unit, help and labels.
 
-    `when` says where it is to be found, where not everywhere; `since` is the version that first had it.
+    `when` is the condition under which it exists, if any; `since` is the version that introduced it.
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     unit: Unit
     help: str
     labels: tuple[Label, ...] = ()
-    place: Place = Place.SERVICE
+    place: MetricsEndpoint = MetricsEndpoint.SERVICE
     buckets: tuple[float, ...] = ()
     when: str = ""
     since: str = "0.1"
@@ -82,7 +82,7 @@ class Metric:
     @property
     def series(self) -> tuple[str, ...]:
         """The names of its series: three of a histogram."""
-        if self.kind is not Kind.HISTOGRAM:
+        if self.kind is not MetricKind.HISTOGRAM:
             return (self.name,)
         return tuple(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
 

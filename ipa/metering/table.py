@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipa.metering import labels as of
-from ipa.metering.metric import Kind, Metric, Place, Unit
+from ipa.metering.metric import Metric, MetricKind, MetricsEndpoint, Unit
 
 # Steps of 10 to 30 %, fine enough for a p99 between 1 ms and 10 s.
 LATENCY_BUCKETS_S = (
@@ -18,7 +18,7 @@ SOLVE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 # An answer from memory takes a millisecond, a what-if plan some tens of them.
 HTTP_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
-COUNTER, GAUGE, HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+COUNTER, GAUGE, HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
 COUNT, SECONDS, CORES, RPS, RATIO = Unit.COUNT, Unit.SECONDS, Unit.CORES, Unit.RPS, Unit.RATIO
 HERE = (of.PIPELINE,)
 STAGE = (of.PIPELINE, of.STAGE)
@@ -77,7 +77,7 @@ QUARANTINES = Metric(
 MODE = Metric("ipa_mode", GAUGE, COUNT, "1 for the mode that is set.", (of.PIPELINE, of.MODE))
 PAUSED = Metric("ipa_paused", GAUGE, COUNT, "1 while people have paused it.", HERE)
 
-# What was seen, and how old it is.
+# Observations, and their age.
 INPUT_AGE = Metric(
     "ipa_input_age_seconds",
     GAUGE,
@@ -116,7 +116,7 @@ SLA_BUCKET_WEIGHT = Metric(
 )
 PAS = Metric("ipa_running_pas_ratio", GAUGE, RATIO, "Product of the accuracies of what runs.", HERE)
 
-# What is expected.
+# The forecast.
 FORECAST_POINT = Metric("ipa_forecast_point_rps", GAUGE, RPS, "Expected peak arrival rate.", HERE)
 FORECAST_UPPER = Metric(
     "ipa_forecast_upper_rps", GAUGE, RPS, "Upper quantile of the peak arrival rate, planned for.", HERE
@@ -138,7 +138,7 @@ FORECASTS_EXCEEDED = Metric(
     "ipa_exceeded_forecasts_total", COUNTER, COUNT, "Those of them whose upper quantile was exceeded.", HERE
 )
 
-# The plan before the guards, the decision after them, and what runs.
+# The plan before the guards, the decision after them, and the running configuration.
 SOLVE = Metric(
     "ipa_solve_seconds",
     HISTOGRAM,
@@ -180,7 +180,7 @@ HTTP_SECONDS = Metric(
 )
 HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", GAUGE, COUNT, "Requests that are being answered.")
 
-# What is recorded and told.
+# The record and webhooks.
 WEBHOOK = "IPA_WEBHOOK_URL set"
 RECORD_FAILURES = Metric(
     "ipa_record_failures_total", COUNTER, COUNT, "Times that something could not be recorded."
@@ -272,7 +272,7 @@ CORRECTIONS = Metric(
 
 # The router counts requests, a stage's queue items.
 ROUTER_ARRIVALS = Metric(
-    "ipa_router_arrivals_total", COUNTER, COUNT, "Requests that came in.", HERE, Place.ROUTER
+    "ipa_router_arrivals_total", COUNTER, COUNT, "Requests that came in.", HERE, MetricsEndpoint.ROUTER
 )
 ROUTER_REQUESTS = Metric(
     "ipa_router_requests_total",
@@ -280,7 +280,7 @@ ROUTER_REQUESTS = Metric(
     COUNT,
     "Requests by how they ended.",
     (of.PIPELINE, of.OUTCOME),
-    Place.ROUTER,
+    MetricsEndpoint.ROUTER,
 )
 ROUTER_SECONDS = Metric(
     "ipa_router_request_seconds",
@@ -288,26 +288,28 @@ ROUTER_SECONDS = Metric(
     SECONDS,
     "Answered requests, end to end.",
     HERE,
-    Place.ROUTER,
+    MetricsEndpoint.ROUTER,
     LATENCY_BUCKETS_S,
 )
-QUEUE_ARRIVALS = Metric("ipa_queue_arrivals_total", COUNTER, COUNT, "Items that came in.", STAGE, Place.QUEUE)
+QUEUE_ARRIVALS = Metric(
+    "ipa_queue_arrivals_total", COUNTER, COUNT, "Items that came in.", STAGE, MetricsEndpoint.QUEUE
+)
 QUEUE_ITEMS = Metric(
     "ipa_queue_items_total",
     COUNTER,
     COUNT,
     "Items by how they ended.",
     (of.PIPELINE, of.STAGE, of.OUTCOME),
-    Place.QUEUE,
+    MetricsEndpoint.QUEUE,
 )
-QUEUE_LENGTH = Metric("ipa_queue_length", GAUGE, COUNT, "Items waiting.", STAGE, Place.QUEUE)
+QUEUE_LENGTH = Metric("ipa_queue_length", GAUGE, COUNT, "Items waiting.", STAGE, MetricsEndpoint.QUEUE)
 QUEUE_STAGE_SECONDS = Metric(
     "ipa_queue_stage_seconds",
     HISTOGRAM,
     SECONDS,
     "From arrival to answer.",
     STAGE,
-    Place.QUEUE,
+    MetricsEndpoint.QUEUE,
     LATENCY_BUCKETS_S,
 )
 QUEUE_SERVICE_SECONDS = Metric(
@@ -316,14 +318,14 @@ QUEUE_SERVICE_SECONDS = Metric(
     SECONDS,
     "One batch in a replica.",
     STAGE,
-    Place.QUEUE,
+    MetricsEndpoint.QUEUE,
     LATENCY_BUCKETS_S,
 )
 QUEUE_BATCH_SIZE = Metric(
-    "ipa_queue_batch_size", HISTOGRAM, COUNT, "Items of a batch.", STAGE, Place.QUEUE, BATCH_BUCKETS
+    "ipa_queue_batch_size", HISTOGRAM, COUNT, "Items of a batch.", STAGE, MetricsEndpoint.QUEUE, BATCH_BUCKETS
 )
 QUEUE_RETRIES = Metric(
-    "ipa_queue_retries_total", COUNTER, COUNT, "Batches whose replica was lost.", STAGE, Place.QUEUE
+    "ipa_queue_retries_total", COUNTER, COUNT, "Batches whose replica was lost.", STAGE, MetricsEndpoint.QUEUE
 )
 QUEUE_SUSPECTS = Metric(
     "ipa_queue_suspect_replicas",
@@ -331,7 +333,7 @@ QUEUE_SUSPECTS = Metric(
     COUNT,
     "Replicas that have had a batch for so long that they seem to hang; they get no other.",
     STAGE,
-    Place.QUEUE,
+    MetricsEndpoint.QUEUE,
 )
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

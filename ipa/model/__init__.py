@@ -1,1 +1,1 @@
-"""The words of the house: plain frozen values, standard library only."""
+"""Domain types: plain frozen values, standard library only."""

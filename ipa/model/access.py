@@ -1,4 +1,4 @@
-"""Who may do what: roles, operations, and the one table that says which role an operation needs."""
+"""Authorisation: roles, operations, and the one table that says which role an operation needs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Protocol
 
 from ipa.model.pipeline import Pipeline
 
-# In place of a namespace: all of them, also those to come.
+# Stands for every namespace, present and future.
 EVERYWHERE = "*"
-# What the name of an identity begins with, and a colon: whoever vouches for it. So a token of an issuer can
-# never name what looks like a key or a user of the cluster.
+# Prefixes of identity names, each followed by a colon: the authentication method. An issuer's token can thus
+# never name a key or a user of the cluster.
 VOUCHERS = ("key", "oidc", "kubernetes")
-# A Kubernetes name's longest; records and logs hold it whole.
+# The longest Kubernetes name; records and logs hold it whole.
 LONGEST_NAME = 253
 
 
 class Role(StrEnum):
-    """What someone is to a namespace. Each role may all that those before it may."""
+    """A role in a namespace. Each role includes the rights of those before it."""
 
     VIEWER = "viewer"
     OWNER = "owner"
@@ -27,7 +27,7 @@ class Role(StrEnum):
 
 
 class Operation(StrEnum):
-    """What a request does, as far as permission goes."""
+    """The kind of action that a request needs permission for."""
 
     READ = "read"
     WHAT_IF = "what-if"
@@ -41,11 +41,11 @@ class Operation(StrEnum):
 
     @property
     def writes(self) -> bool:
-        """Whether anything is changed by it."""
+        """True if the operation changes anything."""
         return self not in (Operation.READ, Operation.WHAT_IF)
 
 
-# The least role for each operation; what it covers, for people.
+# The least role for each operation, and a description of what the operation covers.
 NEEDS: Mapping[Operation, Role] = {
     Operation.READ: Role.VIEWER,
     Operation.WHAT_IF: Role.VIEWER,
@@ -72,13 +72,13 @@ _ORDER = tuple(Role)
 
 
 def allows(role: Role, operation: Operation) -> bool:
-    """Whether that role may do that, in its namespace."""
+    """True if the role allows the operation in its namespace."""
     return _ORDER.index(role) >= _ORDER.index(NEEDS[operation])
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A role in one namespace, or EVERYWHERE. An operator is one everywhere."""
+    """A role in one namespace, or in EVERYWHERE. An operator's role holds everywhere."""
 
     role: Role
     namespace: str = EVERYWHERE
@@ -88,7 +88,7 @@ class Grant:
             raise ValueError("an operator is one of every namespace")
 
     def allows(self, operation: Operation, namespace: str) -> bool:
-        """Whether it covers that operation there; in EVERYWHERE only where it is for that itself."""
+        """True if the grant covers the operation there; EVERYWHERE needs a grant for EVERYWHERE."""
         return self.namespace in (EVERYWHERE, namespace) and allows(self.role, operation)
 
     def __str__(self) -> str:
@@ -98,67 +98,67 @@ class Grant:
 
 
 class Identity(Protocol):
-    """Someone who asks."""
+    """The identity of a caller."""
 
     @property
     def name(self) -> str:
-        """What is recorded as who acted."""
+        """The name recorded as the actor."""
         ...
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
-        """Whether that is allowed there, with all or with that pipeline alone.
+        """True if the operation is allowed in the namespace, for all pipelines or for the named one.
 
-        UnavailableError where it cannot be found out.
+        UnavailableError if the permission cannot be looked up.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Someone with roles that are known here."""
+    """An identity whose grants are known to the service."""
 
     name: str
     grants: tuple[Grant, ...] = ()
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
-        """Whether one of the grants allows it."""
+        """True if one of the grants allows it."""
         return any(grant.allows(operation, namespace) for grant in self.grants)
 
 
-# Who asks where nobody has to say who they are: whoever is on this machine, by the name they give.
+# The caller without authentication: an operator on this machine, by the name that they give.
 LOCAL = Holder("", (Grant(Role.OPERATOR),))
-# Who did not say who they are where one has to: sees what is open to all.
+# An unauthenticated caller while authentication is on: sees only what is open to all.
 NOBODY = Holder("")
 
 
 def key_name(name: str, key_id: str) -> str:
-    """The identity of a key: two keys of one name are told apart."""
+    """The identity name of a key; the digits tell keys of one name apart."""
     return f"key:{name}#{key_id}"
 
 
 def oidc_name(issuer: str, subject: str) -> str:
-    """The identity of an issuer's user; no issuer's address has a # in it."""
+    """The identity name of an issuer's user; no issuer's address contains a #."""
     return f"oidc:{issuer.partition('://')[2] or issuer}#{subject}"
 
 
 def kubernetes_name(username: str) -> str:
-    """The identity of a cluster's user."""
+    """The identity name of a cluster's user."""
     return f"kubernetes:{username}"
 
 
 def looks_vouched(name: str) -> bool:
-    """True if the name has the form of an identity that somebody vouches for."""
+    """True if the name has the form of an authenticated identity."""
     voucher, colon, _ = name.partition(":")
     return bool(colon) and voucher.strip().lower() in VOUCHERS
 
 
 def name_fault(name: object) -> str:
-    """What keeps a name that others gave from being recorded, empty for nothing."""
+    """The reason why a name given by a caller cannot be recorded, empty if it can."""
     if not isinstance(name, str) or not name.strip():
         return "is empty"
     if len(name) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} characters"
-    # A line break would forge a line of a log.
+    # A line break would forge a log line.
     return "" if name.isprintable() else "has characters that do not print"
 
 

@@ -1,4 +1,4 @@
-"""What we will do, why, and the effects that carry it out."""
+"""Decisions: what the loop does and why, and the effects that carry it out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ipa.model.plan import Plan, StageConfig
 
 
 class Mode(StrEnum):
-    """How far a pipeline is trusted to us, least first.
+    """How far the service may act on a pipeline, least first.
 
-    Advisory decides each tick from what runs and writes nothing. Shadow writes nothing either, but goes on
-    from its own decisions as if they had been carried out. Guarded writes only what adds replicas. Active
-    writes all.
+    Advisory decides each tick from the running configuration and writes nothing. Shadow writes nothing
+    either, but continues from its own decisions as if they had been carried out. Guarded writes only changes
+    that add replicas. Active writes all changes.
     """
 
     ADVISORY = "advisory"
@@ -24,19 +24,19 @@ class Mode(StrEnum):
 
     @property
     def writes(self) -> bool:
-        """Whether anything may be written at all."""
+        """True if the mode allows any write."""
         return self in (Mode.GUARDED, Mode.ACTIVE)
 
 
 class Action(StrEnum):
-    """Whether a decision changes the world."""
+    """The kind of a decision: a change to the workload, or none."""
 
     APPLY = "apply"
     HOLD = "hold"
 
 
 class ReasonCode(StrEnum):
-    """Why a decision was taken. The same string is in the API, the metrics, the events and the audit."""
+    """The reason for a decision. The same string is in the API, the metrics, the events and the record."""
 
     SCALE_UP = "apply.scale_up"
     SCALE_DOWN = "apply.scale_down"
@@ -74,7 +74,7 @@ class ReasonCode(StrEnum):
     AUDIT_FAILED = "hold.audit_failed"
 
 
-# Reasons for which a person should look; the others are the loop doing well.
+# Reasons that need a person's attention; with the others the loop works normally.
 UNHEALTHY = frozenset(
     {
         ReasonCode.ROLLBACK,
@@ -98,17 +98,18 @@ UNHEALTHY = frozenset(
 
 
 class Notice(StrEnum):
-    """What is told beside decisions."""
+    """Events that are no decisions."""
 
     PROFILE_SLOW = "notice.profile_slow"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Apply a configuration, or hold, with the reason and the inputs it was taken from.
+    """Apply a configuration, or hold, with the reason and the inputs of the decision.
 
-    `configs` is what will run (for a hold: what runs now, as far as known). `plan` and `forecast` are None
-    where the tick held before it came to them. `observed_rate_rps` is None where it was not seen.
+    `configs` is the configuration after the decision (for a hold: the running one, as far as known). `plan`
+    and `forecast` are None if the tick held before it made them. `observed_rate_rps` is None if it was
+    missing.
     """
 
     decision_id: str
@@ -127,17 +128,17 @@ class Decision:
     forecast: Forecast | None = None
     plan: Plan | None = None
     inputs_digest: str = ""
-    # The inputs themselves as canonical JSON, so that the decision can be taken again.
+    # The inputs as canonical JSON, so that the decision can be replayed.
     inputs: str = ""
-    # Who asked for it; empty where nobody did.
+    # The person who asked for it; empty if nobody did.
     by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change to write: from what was read (`revision`, `previous`) to `configs`.
+    """A change to write: from the state that was read (`revision`, `previous`) to `configs`.
 
-    It is taken back where it is not ready `deadline_s` after it was written.
+    It is rolled back if it is not ready `deadline_s` after the write.
     """
 
     decision_id: str
@@ -151,7 +152,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something worth telling those who look at the workload: said once, not every tick."""
+    """An event for observers of the workload: emitted once, not every tick."""
 
     reason: ReasonCode | Notice
     message: str
@@ -160,7 +161,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What one tick asks the loop to carry out, in this order: record, then write, then tell, then wait."""
+    """The effects of one tick, which the loop carries out in this order: record, write, notify, wait."""
 
     decision: Decision
     change: Change | None = None

@@ -6,21 +6,21 @@
     │   └── DomainError         a question outside what was measured                            (65)
     ├── ConfigurationError      a setting of the service is wrong                               (78)
     ├── NotFoundError           the named thing does not exist                                  (1)
-    ├── UnauthenticatedError    who asks is not known                                           (77)
+    ├── UnauthenticatedError    the caller is not authenticated                                 (77)
     ├── ForbiddenError          not allowed by the other side                                   (77)
     ├── InfeasibleError         no plan meets the constraints; says what would                  (3)
-    │   └── UnplannedError          that plan has no configuration to apply                         (3)
+    │   └── UnplannedError      that plan has no configuration to apply                         (3)
     ├── ConflictError           the world moved since it was read                               (4)
-    │   ├── DriftError              another hand made it what no plan of ours would be              (4)
-    │   ├── InProgressError         the same request is being carried out now                       (4)
-    │   ├── StaleError              what it was made from is another by now; lists what moved       (4)
-    │   └── StandbyError            another replica of the service leads, ask that one              (4)
+    │   ├── DriftError          someone else changed it to what no plan would choose            (4)
+    │   ├── InProgressError     the same request is being carried out now                       (4)
+    │   ├── StaleError          its inputs changed since; lists which                           (4)
+    │   └── StandbyError        another replica of the service leads, ask that one              (4)
     ├── RolloutError            a change did not become ready and was taken back                (5)
-    ├── DeadlineError           waited long enough                                              (6)
+    ├── DeadlineError           the deadline passed                                             (6)
     ├── SolverError             a solver failed                                                 (1)
     │   └── LicenceError        a solver is installed but not licensed for this model           (1)
-    ├── BusyError               more was asked for than may be at once                          (1)
-    ├── RecordError             the record of what was decided is not as it was written         (1)
+    ├── BusyError               too much work at once                                           (1)
+    ├── RecordError             the record of decisions is not as it was written                (1)
     └── UnavailableError        a metrics server, cluster or store did not answer               (1)
 
 The exit codes are those of the command line (docs/reference/exit-codes.md).
@@ -37,7 +37,7 @@ from ipa.model.exits import ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, where it is, and what to do about it."""
+    """One thing that is wrong, its place, and the remedy."""
 
     message: str
     path: str = ""
@@ -58,7 +58,7 @@ class IpaError(Exception):
     code: ClassVar[str] = "error"
     exit_code: ClassVar[ExitCode] = ExitCode.ERROR
     status: ClassVar[int] = 500
-    # After how many seconds the same may be asked again with success; 0 where time does not mend it.
+    # Seconds after which a repeated request may succeed; 0 if waiting does not help.
     retry_after_s: ClassVar[int] = 0
 
     def __init__(self, message: str, *, hint: str = "", problems: Iterable[Problem] = ()) -> None:
@@ -75,7 +75,7 @@ class IpaError(Exception):
 
 
 class UsageError(IpaError):
-    """The command line asked for something that makes no sense."""
+    """The command line makes no sense."""
 
     code = "usage"
     exit_code = ExitCode.USAGE
@@ -83,7 +83,7 @@ class UsageError(IpaError):
 
 
 class InputError(IpaError):
-    """A file or a request body is wrong; `problems` lists everything found in it."""
+    """A file or a request body is wrong; `problems` lists every fault found in it."""
 
     code = "input"
     exit_code = ExitCode.INPUT
@@ -111,7 +111,7 @@ class NotFoundError(IpaError):
 
 
 class UnauthenticatedError(IpaError):
-    """Who asks is not known."""
+    """The caller is not authenticated."""
 
     code = "unauthenticated"
     exit_code = ExitCode.FORBIDDEN
@@ -149,7 +149,7 @@ class ConflictError(IpaError):
 
 
 class DriftError(ConflictError):
-    """The running workload is not as its pipeline says, by another hand; `problems` lists where."""
+    """The running workload is not as its pipeline says: someone else changed it; `problems` lists where."""
 
     code = "conflict.drift"
 
@@ -162,7 +162,7 @@ class InProgressError(ConflictError):
 
 
 class StaleError(ConflictError):
-    """What it was made from is another by now; `problems` lists what moved."""
+    """Its inputs changed since; `problems` lists which."""
 
     code = "conflict.stale"
     status = 412
@@ -175,7 +175,7 @@ class StandbyError(ConflictError):
 
 
 class RolloutError(IpaError):
-    """A change did not become ready in time and was taken back."""
+    """A change did not become ready in time and was rolled back."""
 
     code = "rollout"
     exit_code = ExitCode.DEGRADED
@@ -183,7 +183,7 @@ class RolloutError(IpaError):
 
 
 class DeadlineError(IpaError):
-    """Waited as long as was allowed."""
+    """The deadline passed."""
 
     code = "deadline"
     exit_code = ExitCode.TIMEOUT
@@ -191,7 +191,7 @@ class DeadlineError(IpaError):
 
 
 class SolverError(IpaError):
-    """A solver failed or gave an answer that does not hold."""
+    """A solver failed or gave an invalid answer."""
 
     code = "solver"
 
@@ -203,7 +203,7 @@ class LicenceError(SolverError):
 
 
 class BusyError(IpaError):
-    """More was asked for than may be at once; ask again a little later."""
+    """Too much work at once; ask again a little later."""
 
     code = "busy"
     status = 429
@@ -211,10 +211,10 @@ class BusyError(IpaError):
 
 
 class RecordError(IpaError):
-    """The record of what was decided is not as it was written; the message names the first entry."""
+    """The record of decisions is not as it was written; the message names the first entry that differs."""
 
     code = "record"
-    # Not a failure of the service: what is held, or an anchor that it is asked about, contradicts the record.
+    # Not a failure of the service: the stored record, or the anchor in the request, contradicts it.
     status = 409
 
 

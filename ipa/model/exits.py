@@ -1,4 +1,4 @@
-"""What the exit code of the command line means: one table for all verbs, and stable."""
+"""The exit codes of the command line: one stable table for all verbs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Every exit code that `ipa` has."""
+    """An exit code of `ipa`."""
 
     OK = 0
     ERROR = 1

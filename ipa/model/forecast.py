@@ -1,4 +1,4 @@
-"""What is expected of the load."""
+"""The forecast of a pipeline's load."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Forecast:
     """The peak arrival rate expected over `horizon_s`: a point and an upper quantile.
 
-    A rate is a mean over `peak_s`: the peak lasts so long at least.
-    `rung` is the forecaster of the ladder that made it, `steps_down` the reasons why the rungs above it did
-    not; `quality_ratio` is 1 for a full window without gaps.
+    A rate is a mean over `peak_s`, the shortest peak that counts. `rung` is the forecaster of the ladder that
+    made it, `steps_down` the reasons why the rungs above it did not; `quality_ratio` is 1 for a full window
+    without gaps.
     """
 
     point_rps: float

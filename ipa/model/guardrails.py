@@ -1,4 +1,4 @@
-"""What a change of files may do: rules over the figures of a pipeline before and after it."""
+"""Guardrails for changes of files: rules over a pipeline's figures before and after the change."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ HOURS_A_MONTH = 730
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What came of a pipeline under a load, over all seeds together.
+class GuardrailFigures:
+    """A pipeline's figures under a simulated load, over all seeds together.
 
-    `late` counts requests late or lost. Means are over time; `cores_peak` is the most held at a tick.
-    Latencies are None where nothing was answered. `usd_per_hour` is None without a price.
+    `late` counts requests that were late or lost. Means are over time; `cores_peak` is the most cores held at
+    a tick. Latencies are None if nothing was answered. `usd_per_hour` is None without a price.
     """
 
     requests: int
@@ -30,12 +30,12 @@ class Figures:
 
     @property
     def slo_ratio(self) -> float:
-        """The share of the requests that were in time; 1 without any."""
+        """The share of requests answered in time; 1 without requests."""
         return 1.0 - self.late / self.requests if self.requests else 1.0
 
 
 class Measure(StrEnum):
-    """What a rule may ask for: figures after the change, and how they differ from those before it."""
+    """The measures of a rule: figures after the change, or their difference from those before it."""
 
     SLO_RATIO = "slo_ratio"
     CORES_MEAN = "cores_mean"
@@ -59,8 +59,8 @@ COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """A change fails where the measure compares so to the limit. `line` is where its file says so."""
+class GuardrailRule:
+    """A rule that fails a change if the measure compares so to the limit. `line` is its line in the file."""
 
     measure: Measure
     comparison: str
@@ -71,42 +71,42 @@ class Rule:
         return f"{self.measure.value} {self.comparison} {self.limit:g}"
 
     def fails(self, value: float | None) -> bool:
-        """Whether the value breaks the rule; what cannot be measured breaks none."""
+        """True if the value breaks the rule; an unknown value breaks none."""
         return value is not None and COMPARISONS[self.comparison](value, self.limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """What is worth telling: a change of more than one of these, up or down."""
+    """The threshold for reporting: a change of more than one of these, up or down."""
 
-    # Of the mean cores, relative.
+    # Relative, of the mean cores.
     cores_ratio: float = 0.02
     pas: float = 0.002
-    # Of the share of requests in time.
+    # Absolute, of the share of requests in time.
     slo_ratio: float = 0.002
-    # Of the 99th percentile, relative.
+    # Relative, of the 99th percentile.
     latency_ratio: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """The rules of a file. `workload` and `trace` name the load to simulate where the command does not."""
+    """The rules of a file. `workload` and `trace` name the load to simulate if the command names none."""
 
-    fail_if: tuple[Rule, ...] = ()
-    by_pipeline: Mapping[str, tuple[Rule, ...]] | None = None
+    fail_if: tuple[GuardrailRule, ...] = ()
+    by_pipeline: Mapping[str, tuple[GuardrailRule, ...]] | None = None
     threshold: Threshold = Threshold()
     usd_per_core_hour: float | None = None
     workload: str | None = None
     trace: str | None = None
     path: str = ""
 
-    def rules(self, pipeline: str) -> tuple[Rule, ...]:
-        """Those of all pipelines, and those of this one."""
+    def rules(self, pipeline: str) -> tuple[GuardrailRule, ...]:
+        """The rules of all pipelines and those of this one."""
         return self.fail_if + (self.by_pipeline or {}).get(pipeline, ())
 
 
-def measured(measure: Measure, before: Figures | None, after: Figures) -> float | None:
-    """The value of the measure; None where there is nothing to compare with, no answer, or no price."""
+def measured(measure: Measure, before: GuardrailFigures | None, after: GuardrailFigures) -> float | None:
+    """The value of the measure; None without figures to compare with, without answers, or without a price."""
     absolute = {
         Measure.SLO_RATIO: after.slo_ratio,
         Measure.CORES_MEAN: after.cores_mean,
@@ -120,7 +120,7 @@ def measured(measure: Measure, before: Figures | None, after: Figures) -> float 
     return None if before is None else _compared(measure, before, after)
 
 
-def _compared(measure: Measure, before: Figures, after: Figures) -> float | None:
+def _compared(measure: Measure, before: GuardrailFigures, after: GuardrailFigures) -> float | None:
     match measure:
         case Measure.COST_INCREASE_RATIO:
             return relative(before.cores_mean, after.cores_mean)
@@ -135,12 +135,12 @@ def _compared(measure: Measure, before: Figures, after: Figures) -> float | None
 
 
 def relative(before: float | None, after: float | None) -> float | None:
-    """By which part of itself the value grew; None where either is unknown or it was 0."""
+    """The relative growth of the value; None if either is unknown or the old one is 0."""
     return None if before is None or after is None or before == 0 else after / before - 1
 
 
-def is_notable(threshold: Threshold, before: Figures, after: Figures) -> bool:
-    """Whether a change of the figures is above the threshold."""
+def is_notable(threshold: Threshold, before: GuardrailFigures, after: GuardrailFigures) -> bool:
+    """True if a change of the figures exceeds the threshold."""
     latency = relative(before.latency_p99_s, after.latency_p99_s)
     cores = relative(before.cores_mean, after.cores_mean)
     return (

@@ -1,4 +1,4 @@
-"""What was seen of the world. A thing that was not seen is Missing, never zero."""
+"""Observations of a pipeline. A value that was not observed is Missing, never zero."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class MissingReason(StrEnum):
-    """Why a value is not there."""
+    """The reason for a missing value."""
 
     UNREACHABLE = "unreachable"
     ABSENT = "absent"
@@ -23,7 +23,7 @@ class MissingReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measured(Generic[T]):
-    """A value that was seen `age_s` ago, by the sample's own time."""
+    """An observed value; `age_s` is the age of its sample."""
 
     value: T
     age_s: float = 0.0
@@ -31,7 +31,7 @@ class Measured(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A value that was not seen, and why."""
+    """A value that was not observed, and why."""
 
     reason: MissingReason
     detail: str = ""
@@ -39,11 +39,11 @@ class Missing:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there was merely nothing to see, rather than something wrong with seeing it."""
+        """True if there was nothing to observe, rather than a fault in observing it."""
         return self.reason in (MissingReason.ABSENT, MissingReason.NOT_ASKED)
 
 
-# Of what nobody reads here.
+# A value that this configuration does not read.
 NOT_ASKED = Missing(MissingReason.NOT_ASKED)
 
 
@@ -51,8 +51,8 @@ NOT_ASKED = Missing(MissingReason.NOT_ASKED)
 class LoadHistory:
     """Arrival rates of the pipeline, oldest first, one every `step_s`. A gap is None.
 
-    Each rate is the mean over the `averaged_s` before it, where that is longer than a step. The last one is
-    that at `end_s`, in seconds since 1970 UTC; None where the time of day is not known.
+    Each rate is the mean over the `averaged_s` before it, if that is longer than a step. The last rate is
+    that at `end_s`, in seconds since 1970 UTC; None if the time of day is unknown.
     """
 
     step_s: float
@@ -63,9 +63,9 @@ class LoadHistory:
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The batches that a stage's replicas served in the last `window_s`: how many, and their means.
+    """The batches that a stage's replicas served in the last `window_s`: their number and means.
 
-    `service_s` is that of the time of one batch in a replica, `items` that of the items in it.
+    `service_s` is the mean service time of a batch in a replica, `items` the mean number of items in it.
     """
 
     count: float
@@ -76,7 +76,7 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class StageObservation:
-    """What was seen of one stage, or of one part's stage where several configurations run side by side.
+    """The observation of one stage, or of one part's stage if several configurations run side by side.
 
     `batches` are those of all parts together.
     """
@@ -92,11 +92,11 @@ class StageObservation:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was seen of a pipeline at one moment: its load, its latency, what runs and what is ready.
+    """The observation of a pipeline at one moment: load, latency, running configuration and ready replicas.
 
-    `revision` is the state of the workload that was read (resourceVersion on Kubernetes); a change is
-    written only against it. `settled` is false while an earlier change is still rolling out. `changed_by` is
-    who changed it last, where that is not us and is known.
+    `revision` is the version of the workload that was read (resourceVersion on Kubernetes); a change is
+    written only against it. `settled` is false while an earlier change rolls out. `changed_by` is the author
+    of the last change, if known and not this service.
     """
 
     pipeline: str
@@ -111,7 +111,7 @@ class Observation:
     changed_by: str = ""
 
     def running(self) -> tuple[StageConfig, ...] | None:
-        """The configuration of every stage in order, of each part, or None where one was not seen."""
+        """The configuration of every stage in order, of each part; None if one was not observed."""
         configs = [stage.running for stage in self.stages]
         seen = [config.value for config in configs if isinstance(config, Measured)]
         return tuple(seen) if len(seen) == len(configs) and seen else None

@@ -1,4 +1,4 @@
-"""A pipeline as it runs on Seldon: what runs there beside its replicas, and which stages must not batch."""
+"""A pipeline on Seldon: the containers beside its replicas, and the stages that must not batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NO_PROFILES: Mapping[str, StageProfile] = MappingProxyType({})
 
 
 def at_cluster(pipeline: Pipeline, profiles: Mapping[str, StageProfile] = NO_PROFILES) -> Pipeline:
-    """The pipeline as it runs on Seldon.
+    """Return the pipeline as it runs on Seldon.
 
-    Cores that run there beside its replicas count within its bounds. Stages that MLServer would answer
+    The cores of containers beside its replicas count within its bounds. Stages that MLServer would answer
     wrongly in batches (`unbatched_stages`) have batch size 1 only.
     """
     why = unbatched_stages(pipeline, profiles)
@@ -35,15 +35,15 @@ def unbatched_stages(
 ) -> Mapping[str, str]:
     """The stages that must not batch in one SeldonDeployment (shape single), each with the reason.
 
-    MLServer hands the rows of a batch's answer out by the rows that each request brought, counted on the last
-    of its inputs. So a stage with other output rows gives one request the rows of another, and so does the
-    stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue of shape
-    split counts by `fan_out` itself.
+    MLServer splits a batch's answer among requests by the rows that each request brought, counted on the last
+    of its inputs. A stage with another number of output rows thus gives one request the rows of another, and
+    so does the stage after it: the orchestrator passes `fan_out`, one row an item, on as an input. The queue
+    of shape split counts by `fan_out` itself.
     """
     if pipeline.seldon is None or pipeline.seldon.shape is Shape.SPLIT:
         return {}
     found: dict[str, str] = {}
-    # What a router without variants, or one that only routes, passes on is what it was given.
+    # A router without variants, or one that only routes, passes its input on.
     varying: dict[str, str] = {}
     for stage in pipeline.stages:
         senders = [varying[edge.parent] for edge in stage.after if edge.parent in varying]
@@ -62,7 +62,7 @@ def unbatched_stages(
 
 
 def _varying_rows(pipeline: Pipeline, stage: Stage, profiles: Mapping[str, StageProfile]) -> str:
-    """Why the stage's answer may have other rows than its input; empty where it has the same."""
+    """The reason why the stage's output rows may differ from its input rows; empty if they cannot."""
     profile = profiles.get(stage.name)
     for variant in profile.variants if profile else ():
         if variant.has_varying_rows and variant.rows_per_item is not None:
@@ -86,5 +86,5 @@ def _overhead(pipeline: Pipeline) -> Overhead:
         return Overhead(target.orchestrator_cores + target.queue_cores * len(pipeline.served))
     if target.separate_orchestrator:
         return Overhead(target.orchestrator_cores)
-    # The operator puts it into the pods of the first componentSpec.
+    # The operator adds it to the pods of the first componentSpec.
     return Overhead(0.0, ((pipeline.served[0].name, target.orchestrator_cores),))

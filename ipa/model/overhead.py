@@ -1,4 +1,4 @@
-"""What runs beside a pipeline's replicas where they run, such as Seldon's orchestrator."""
+"""Overhead of a target beside a pipeline's replicas, such as Seldon's orchestrator."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Overhead:
     each_cores: tuple[tuple[str, float], ...] = ()
 
     def each(self, stage: str) -> float:
-        """Cores beside each replica of the stage."""
+        """Overhead cores of each replica of the stage."""
         return next((cores for name, cores in self.each_cores if name == stage), 0.0)
 
     def held(self, config: StageConfig) -> StageConfig:
-        """The configuration with the cores that a replica takes with what runs beside it."""
+        """Return the configuration with a replica's cores including its overhead."""
         beside = self.each(config.stage)
         return replace(config, cores=config.cores + beside) if beside else config
 
     def cores(self, configs: Sequence[StageConfig]) -> float:
-        """Cores of all replicas of all stages, with all that runs beside them."""
+        """Cores of all replicas of all stages, overhead included."""
         parts = max(1, len(parts_of(configs)))
         return parts * self.fixed_cores + sum(self.held(config).total_cores for config in configs)
 

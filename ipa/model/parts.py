@@ -1,7 +1,7 @@
 """Several configurations of a pipeline side by side, each for a whole percent of its requests (a set).
 
-They are kept as one row of stage configurations: each *part* has every stage in order, and its share in all
-of them. A part for 0 % runs and waits for its requests. One configuration alone is one part for 100 %.
+They are kept as one row of stage configurations: each *part* has every stage in order, with the part's share
+in each of them. A part for 0 % runs and waits for requests. A single configuration is one part for 100 %.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ Configs = tuple[StageConfig, ...]
 
 
 def parts_of(configs: Sequence[StageConfig]) -> tuple[Configs, ...]:
-    """The configurations of each part; a part begins where the first stage comes again."""
+    """The configurations of each part; a new part begins with each repetition of the first stage."""
     starts = [at for at, config in enumerate(configs) if config.stage == configs[0].stage]
     stops = [*starts[1:], len(configs)] if starts else []
     return tuple(tuple(configs[start:stop]) for start, stop in zip(starts, stops, strict=True))
 
 
 def is_shared(configs: Sequence[StageConfig]) -> bool:
-    """Whether several parts run side by side."""
+    """True if several parts run side by side."""
     return bool(configs) and sum(config.stage == configs[0].stage for config in configs) > 1
 
 
 def share_of(part: Sequence[StageConfig]) -> int:
-    """The percent of the requests that a part takes."""
+    """The percentage of requests that a part takes."""
     return part[0].share_percent
 
 
 def with_share(part: Sequence[StageConfig], percent: int) -> Configs:
-    """The part for that percent of the requests."""
+    """Return the part with that percentage of the requests."""
     return tuple(replace(config, share_percent=percent) for config in part)
 
 
 def in_order(parts: Sequence[Sequence[StageConfig]]) -> Configs:
-    """The parts as one row, the largest share first: equal sets are equal rows."""
+    """Return the parts as one row, the largest share first: equal sets are equal rows."""
     return tuple(config for part in sorted(parts, key=order_of) for config in part)
 
 
 def order_of(part: Sequence[StageConfig]) -> tuple[object, ...]:
-    """What parts are put in order by."""
+    """The sort key of a part."""
     places = [(config.variant, config.batch_size, config.cores, config.replicas) for config in part]
     return -share_of(part), places
 
@@ -50,7 +50,7 @@ def order_of(part: Sequence[StageConfig]) -> tuple[object, ...]:
 def paired(
     old: Sequence[StageConfig], new: Sequence[StageConfig]
 ) -> tuple[tuple[Configs | None, Configs | None], ...]:
-    """Each new part with the old one that it replaces (None: it is added), then the old ones that go.
+    """Pair each new part with the old one that it replaces (None: added), then list the old ones to remove.
 
     A part replaces the one of the same variants. One configuration alone replaces another alone.
     """
@@ -69,7 +69,7 @@ def paired(
 def stage_pairs(
     old: Sequence[StageConfig], new: Sequence[StageConfig]
 ) -> Iterator[tuple[StageConfig | None, StageConfig]]:
-    """Each new configuration in order, with the one of the same stage that it replaces; None without one."""
+    """Each new configuration in order, with the old one of its stage that it replaces; None without one."""
     for before, after in paired(old, new):
         was = {config.stage: config for config in before or ()}
         for config in after or ():
@@ -77,12 +77,12 @@ def stage_pairs(
 
 
 def gone_parts(old: Sequence[StageConfig], new: Sequence[StageConfig]) -> tuple[Configs, ...]:
-    """The old parts that none of the new ones replaces."""
+    """The old parts that no new part replaces."""
     return tuple(before for before, after in paired(old, new) if before is not None and after is None)
 
 
 def only_shares(old: Sequence[StageConfig], new: Sequence[StageConfig]) -> bool:
-    """Whether the same parts run and only the requests are shared out anew."""
+    """True if the same parts run and only their shares change."""
     return all(
         before is not None and after is not None and with_share(before, share_of(after)) == after
         for before, after in paired(old, new)
@@ -90,7 +90,7 @@ def only_shares(old: Sequence[StageConfig], new: Sequence[StageConfig]) -> bool:
 
 
 def share_faults(configs: Sequence[StageConfig]) -> list[str]:
-    """What is wrong with the shares, in words: each is a whole percent, all are 100 together."""
+    """Errors in the shares, in words: each must be a whole percent, and they must sum to 100."""
     faults = [
         f"{config}: a share is 0 to {WHOLE_PERCENT} %"
         for config in configs

@@ -1,4 +1,4 @@
-"""What a pipeline owner writes down: a graph of stages, their variants, an SLA and what is worth what."""
+"""A pipeline as its owner specifies it: a graph of stages, their variants, an SLA and objectives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNBATCHED = (1,)
 
 
 class AccuracyRule(StrEnum):
-    """How the accuracies of the stages make the accuracy term of the objective.
+    """How the accuracy term of the objective combines the stages' accuracies.
 
     A rank is i/(|M|-1) by rising accuracy, 1 for a lone variant (IPA, PAS').
     """
@@ -30,11 +30,11 @@ class AccuracyRule(StrEnum):
 
 
 class Goal(StrEnum):
-    """What the best plan is.
+    """The criterion for the best plan.
 
-    `weighted`: most α·accuracy − β·cores − δ·Σ batch sizes. `lexicographic`: most accuracy, of those the
-    fewest cores, of those the smallest batches. `cheapest-at-accuracy`: the fewest cores at the accuracy
-    floor, of those the most accuracy.
+    `weighted`: most α·accuracy − β·cores − δ·Σ batch sizes. `lexicographic`: most accuracy, then fewest
+    cores, then smallest batches. `cheapest-at-accuracy`: fewest cores at the accuracy floor, then most
+    accuracy.
     """
 
     WEIGHTED = "weighted"
@@ -44,7 +44,7 @@ class Goal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is worth what: α·accuracy − β·cores − δ·Σ batch sizes, and the settings that go with it."""
+    """The weights of α·accuracy − β·cores − δ·Σ batch sizes, and the settings that go with them."""
 
     name: str = "default"
     goal: Goal = Goal.WEIGHTED
@@ -52,26 +52,26 @@ class Objective:
     beta: float = 0.1
     delta: float = 1e-6
     accuracy_rule: AccuracyRule = AccuracyRule.PRODUCT
-    # The lowest variant's rank is raised to this; without it a rank product is zeroed by one lowest variant.
+    # Least rank of a variant; without it one lowest-ranked variant makes a product of ranks zero.
     rank_floor: float | None = None
-    # Added to measured latency and throughput before planning, as ratios: 1.0 doubles, -0.5 halves.
+    # Margins added to measured latency and throughput before planning, as ratios: 1.0 doubles, -0.5 halves.
     latency_margin_ratio: float = 0.0
     throughput_margin_ratio: float = 0.0
-    # Base allocation (IPA): the least cores at which one replica carries this rate inside the stage's SLA.
+    # Base allocation (IPA): the fewest cores at which one replica carries this rate within the stage's SLA.
     threshold_rps: float = 1.0
     max_batch_size: int | None = None
     max_replicas: int | None = None
-    # Replaces the pipeline's SLA where given.
+    # Replaces the pipeline's SLA if given.
     sla_s: float | None = None
-    # What a plan may cost at most; unlike `bounds.cores`, a change to it may cost more for a while.
+    # Upper bound on a plan's cores; unlike `bounds.cores`, a rollout may exceed it for a while.
     max_cost_cores: float | None = None
-    # Lost for each core of a pod that a change would start: worth is lost while old and new run side by side.
+    # Worth lost for each core of a pod that a change starts, since old and new run side by side.
     transition_per_core: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What an owner has fixed of a stage's configuration; None is free."""
+    """The parts of a stage's configuration that an owner fixed; None is free."""
 
     variant: str | None = None
     batch_size: int | None = None
@@ -81,7 +81,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class StageBounds:
-    """Limits of one stage, beside those of the pipeline. None is no limit of its own."""
+    """Limits of one stage, beside those of the pipeline. None is no limit."""
 
     min_replicas: int | None = None
     max_replicas: int | None = None
@@ -90,10 +90,10 @@ class StageBounds:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits that no plan may cross. None is no limit.
+    """Limits of every plan. None is no limit.
 
-    `cores` and `memory_gib` hold at every moment, old and new replicas of a change together; for cores
-    `transition_cores` says how many they may be while a change rolls out, where that may be more.
+    `cores` and `memory_gib` hold at every moment, for old and new replicas of a change together;
+    `transition_cores`, if given, replaces `cores` while a change rolls out.
     """
 
     cores: float | None = None
@@ -103,12 +103,13 @@ class Bounds:
     batch_sizes: tuple[int, ...] | None = None
     accuracy_floor: float | None = None
     transition_cores: float | None = None
-    # Where the pipeline runs now (`at_cluster`), never what a file says; it counts within `cores`.
+    # Set for the target that the pipeline runs on (`at_cluster`), never read from a file; counts within
+    # `cores`.
     overhead: Overhead = NO_OVERHEAD
 
     @property
     def most_cores(self) -> float | None:
-        """Cores that may be used at any moment of a change."""
+        """Upper bound on cores at any moment of a change."""
         return self.cores if self.transition_cores is None else self.transition_cores
 
 
@@ -127,8 +128,8 @@ class SeldonRun:
 class LocalRun:
     """How a variant runs on this machine.
 
-    `implementation` and `parameters` fill MLServer's model-settings.json. `command` starts one replica;
-    the words {python}, {port} and {model_dir} in it are replaced. Empty means MLServer.
+    `implementation` and `parameters` fill MLServer's model-settings.json. `command` starts one replica; the
+    words {python}, {port} and {model_dir} in it are replaced. Empty means MLServer.
     """
 
     implementation: str
@@ -139,7 +140,7 @@ class LocalRun:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One model that can do a stage's task. Its accuracy, latency and cores are in the profile."""
+    """A model that can do a stage's task. Its accuracy, latency and cores are in the profile."""
 
     name: str
     seldon: SeldonRun | None = None
@@ -147,10 +148,10 @@ class Variant:
 
 
 class StageKind(StrEnum):
-    """What a stage is in Seldon's graph.
+    """The role of a stage in Seldon's graph.
 
-    A router sends each request to one of the stages after it, a combiner answers with what it makes of all
-    stages before it; either may be without variants where the pipeline's own router does it.
+    A router sends each request to one of the stages after it, a combiner merges the answers of all stages
+    before it; either may be without variants if the pipeline's own router does the work.
     """
 
     MODEL = "model"
@@ -161,7 +162,7 @@ class StageKind(StrEnum):
 
 
 class CombineRule(StrEnum):
-    """What the accuracy of a combiner's input is, from the accuracies of what it combines."""
+    """How the accuracy of a combiner's input follows from the accuracies of its inputs."""
 
     PRODUCT = "product"
     MEAN = "mean"
@@ -169,9 +170,9 @@ class CombineRule(StrEnum):
 
 
 class OutputRows(StrEnum):
-    """How many rows a stage answers for one item.
+    """The number of rows that a stage answers for one item.
 
-    `per-item`: one, so that rows count items. `varying`: more, fewer or none, as its output `fan_out` says.
+    `per-item`: one, so that rows count items. `varying`: any number, given by its output `fan_out`.
     """
 
     PER_ITEM = "per-item"
@@ -180,10 +181,10 @@ class OutputRows(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Where a stage's input comes from.
+    """The source of a stage's input.
 
-    `fan_out` is how many items it receives for each item that the parent handles, by the parent's variant
-    where it is a mapping; `share` the share of a router's requests.
+    `fan_out` is the number of items it receives for each item that the parent handles, by the parent's
+    variant if it is a mapping; `share` is its share of a router's requests.
     """
 
     parent: str
@@ -191,7 +192,7 @@ class Edge:
     share: float = 1.0
 
     def items(self, variant: str) -> float:
-        """Items for each one that the parent handles with that variant."""
+        """Items for each item that the parent handles with that variant."""
         return self.fan_out[variant] if isinstance(self.fan_out, Mapping) else self.fan_out
 
 
@@ -206,16 +207,16 @@ class Stage:
     combine: CombineRule = CombineRule.PRODUCT
     bounds: StageBounds = StageBounds()
     pin: Pin = Pin()
-    # The container's name in the SeldonDeployment; never changed, since renaming it makes a new Deployment.
+    # Name of the container in the SeldonDeployment; never changed, since a new name makes a new Deployment.
     container: str = ""
     batch_timeout_s: float = 0.1
-    # None: `varying` where an edge to a stage after it has a fan-out other than 1, else `per-item`.
+    # None: `varying` if an edge to a later stage has a fan-out other than 1, else `per-item`.
     output_rows: OutputRows | None = None
-    # Why it runs without batching where the pipeline runs now (`at_cluster`), never what a file says.
+    # Reason why it must not batch on its target (`at_cluster`), never read from a file.
     unbatched: str = ""
 
     def limits(self, bounds: Bounds) -> StageBounds:
-        """What holds for this stage: the tighter of its own bounds and those of the pipeline."""
+        """Limits of this stage: the tighter of its own bounds and the pipeline's."""
         own = self.bounds
         most = [limit for limit in (bounds.max_replicas, own.max_replicas) if limit is not None]
         sizes = bounds.batch_sizes if own.batch_sizes is None else own.batch_sizes
@@ -227,11 +228,11 @@ class Stage:
 
     @property
     def own_bounds(self) -> StageBounds:
-        """Its own bounds where the pipeline runs: with batch size 1 only if it must not batch there."""
+        """Its own bounds on its target: batch size 1 only if it must not batch there."""
         return replace(self.bounds, batch_sizes=UNBATCHED) if self.unbatched else self.bounds
 
     def variant(self, name: str) -> Variant:
-        """The variant of that name; NotFoundError names those there are."""
+        """The variant of that name; NotFoundError lists the existing ones."""
         for variant in self.variants:
             if variant.name == name:
                 return variant
@@ -240,9 +241,10 @@ class Stage:
 
 
 def chain(stages: Sequence[Stage], fan_outs: Sequence[float | Mapping[str, float]] = ()) -> tuple[Stage, ...]:
-    """The stages, each after the one before it alone.
+    """The stages as a chain, each after the one before it.
 
-    `fan_outs` are those of the stages in order, as far as given: what each sends on for an item it handles.
+    `fan_outs` are those of the stages in order, as far as given: the items that each sends on for one it
+    handles.
     """
     first, *others = stages
     edges = (Edge(before.name, 1.0 if k is None else k) for before, k in zip_longest(stages, fan_outs))
@@ -254,7 +256,7 @@ def chain(stages: Sequence[Stage], fan_outs: Sequence[float | Mapping[str, float
 
 @dataclass(frozen=True, slots=True)
 class Sla:
-    """The latency a plan must meet, at a percentile of the requests."""
+    """The latency that a plan must meet, at a percentile of the requests."""
 
     latency_s: float
     percentile: float = 99.0
@@ -262,9 +264,9 @@ class Sla:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """What is planned for once the load was not seen for `after_ticks` ticks: at least `rate_rps`.
+    """The plan's rate once the load was missing for `after_ticks` ticks: at least `rate_rps`.
 
-    It only ever adds capacity, and ends after the load was seen for `recover_ticks` ticks in a row.
+    The fallback only adds capacity, and ends once the load was observed for `recover_ticks` ticks in a row.
     """
 
     rate_rps: float
@@ -273,27 +275,27 @@ class Fallback:
 
 
 class Shape(StrEnum):
-    """How a pipeline is made into SeldonDeployments.
+    """How a pipeline is laid out in SeldonDeployments.
 
-    `single`: one for all stages, each batching by itself, with Seldon's orchestrator. `split`: our router,
-    and for each stage our queue and its model, each a SeldonDeployment of its own.
+    `single`: one for all stages, each batching by itself, with Seldon's orchestrator. `split`: one each for
+    our router and for every stage's queue and model.
     """
 
     SINGLE = "single"
     SPLIT = "split"
 
 
-# That of kubectl where none is named.
+# The default of kubectl.
 DEFAULT_NAMESPACE = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class SeldonTarget:
-    """Where the pipeline's SeldonDeployment lives, and what it takes beside the stages' replicas.
+    """Location of the pipeline's SeldonDeployment, and its cores beside the stages' replicas.
 
-    `orchestrator_cores` are those of Seldon's orchestrator, or of our router; it has a pod of its own
+    `orchestrator_cores` are those of Seldon's orchestrator, or of our router, which has a pod of its own
     unless `separate_orchestrator` is false: then each replica of the first stage has one. `queue_cores` are
-    those of each stage's queue, `image` that of router and queues (both for shape split).
+    those of each stage's queue, `image` is the image of router and queues (both for shape split).
     """
 
     name: str
@@ -301,7 +303,7 @@ class SeldonTarget:
     predictor: str = "default"
     shape: Shape = Shape.SINGLE
     image: str | None = None
-    # The operator gives its orchestrator 500m.
+    # The operator's default for its orchestrator: 500m.
     orchestrator_cores: float = 0.5
     separate_orchestrator: bool = True
     queue_cores: float = 0.5
@@ -309,10 +311,10 @@ class SeldonTarget:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A graph of stages, each after those it receives from, its SLA, bounds and objectives by name.
+    """A graph of stages, each after the stages it receives from, its SLA, bounds and objectives by name.
 
-    `sets`: several variants of its one stage may run at once, each with a share of the load (InfAdapter).
-    `max_predictors`: how many configurations of the whole graph may run at once, each with a share.
+    `sets`: several variants of its single stage may run at once, each with a share of the load (InfAdapter).
+    `max_predictors`: the number of configurations of the whole graph that may run at once, each with a share.
     """
 
     name: str
@@ -325,11 +327,11 @@ class Pipeline:
     description: str = ""
     sets: bool = False
     max_predictors: int = 1
-    # Requests older than this when they reach the head of a queue are dropped, one by one.
+    # Age at which requests are dropped, one by one, when they reach the head of a queue.
     drop_after_s: float | None = None
-    # Without one, what runs is kept for as long as the load is not seen.
+    # Without a fallback the running configuration is kept while the load is missing.
     fallback: Fallback | None = None
-    # How its variants do where it runs now (`ipa.control.engine.correction`), never what a file says.
+    # Observed slowdown of its variants (`ipa.control.engine.correction`), never read from a file.
     slowdowns: Slowdowns = AS_MEASURED
 
     @property
@@ -339,12 +341,12 @@ class Pipeline:
 
     @property
     def namespace(self) -> str:
-        """Whose the pipeline is: who may read or change it is said by namespace, also off a cluster."""
+        """The pipeline's namespace, which also decides access, on a cluster or not."""
         return self.seldon.namespace if self.seldon else DEFAULT_NAMESPACE
 
     @property
     def is_chain(self) -> bool:
-        """Whether each stage passes all that it makes to the next alone: no fork, join, router, combiner."""
+        """True if each stage passes all its output to the next alone: no fork, join, router or combiner."""
         befores = (None, *(stage.name for stage in self.stages))
         return all(
             [edge.parent for edge in stage.after] == ([] if before is None else [before])
@@ -353,7 +355,7 @@ class Pipeline:
         )
 
     def stage(self, name: str) -> Stage:
-        """The stage of that name; NotFoundError names those there are."""
+        """The stage of that name; NotFoundError lists the existing ones."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
@@ -361,7 +363,7 @@ class Pipeline:
         raise NotFoundError(f"pipeline {self.name!r} has no stage {name!r}", hint=f"It has: {known}")
 
     def objective(self, name: str | None = None) -> Objective:
-        """The objective of that name (the default one for None); NotFoundError names those there are."""
+        """The objective of that name (the default for None); NotFoundError lists the existing ones."""
         wanted = name or self.default_objective
         if wanted not in self.objectives:
             known = ", ".join(self.objectives)

@@ -1,4 +1,4 @@
-"""What would be best: a configuration for every stage, and what it is predicted to do."""
+"""Plans: the best configuration of every stage, and its predicted performance."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-# What a configuration that runs alone takes of the requests.
+# The share of a configuration that runs alone.
 WHOLE_PERCENT = 100
 # The period of Linux CFS bandwidth control: a container may use cores × 100 ms in each.
 CFS_PERIOD_S = 0.1
 
 
 def quota_cores(cores: float) -> float:
-    """The CPU quota that a replica of less than a core computes under, one thread at a time; 0 for others."""
+    """The CPU quota of a replica with less than a core, one thread at a time; 0 for others."""
     return cores if cores < 1 else 0.0
 
 
@@ -29,10 +29,10 @@ class Termination(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageConfig:
-    """What a stage runs: the variant, its batch size, the cores of each replica and how many replicas.
+    """The configuration of a stage: variant, batch size, cores of a replica, and number of replicas.
 
-    Where several configurations run side by side, `share_percent` of the pipeline's requests are for the one
-    that this belongs to (`ipa.model.parts`).
+    If several configurations run side by side, `share_percent` of the pipeline's requests go to the one that
+    this belongs to (`ipa.model.parts`).
     """
 
     stage: str
@@ -53,19 +53,19 @@ class StageConfig:
 
 
 def in_words(configs: Iterable[StageConfig]) -> str:
-    """All of them in a line; empty where there is none."""
+    """All configurations on one line; empty if there are none."""
     return ", ".join(str(config) for config in configs)
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """A stage's configuration and what it is predicted to do at its arrival rate.
+    """A stage's configuration and its predicted performance at its arrival rate.
 
-    `capacity_rps` is that of one replica (h), `latency_s` the service latency of what a request sends
-    through the stage, `queue_delay_s` the wait before it, `utilisation_ratio` ρ = λ/(n·h). `items` are those
-    of one request. The mean time at the stage is `mean_s`, its quantile at the SLA's percentile lies
-    `excess_s` above: along a path means add, and so do the squares of the excesses. `slowdown_ratio` is how
-    many times its profile a batch is planned to take.
+    `capacity_rps` is that of one replica (h), `latency_s` the service latency of all items of a request at
+    the stage, `queue_delay_s` the wait before it, `utilisation_ratio` ρ = λ/(n·h). `items` are those of one
+    request. The mean time at the stage is `mean_s`; its quantile at the SLA's percentile lies `excess_s`
+    above: along a path means add, and so do the squares of the excesses. `slowdown_ratio` is the planned time
+    of a batch over its profile's.
     """
 
     stage: str
@@ -87,7 +87,7 @@ class StagePlan:
 
     @property
     def config(self) -> StageConfig:
-        """What of it is written to the world."""
+        """The part of it that is written to the workload."""
         return StageConfig(
             self.stage, self.variant, self.batch_size, self.cores, self.replicas, self.share_percent
         )
@@ -95,14 +95,13 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The best configuration found for a rate, or the several that share it, or why there is none.
+    """The best configuration found for a rate, or several that share it, or the reason for none.
 
-    `objective` is None exactly where there is no configuration; `pas` is the product of the stages'
-    accuracies whatever the objective used. `note` says in words what a reader should know (which solver
-    `auto` took and why); `relaxations` says, for an infeasible plan, what would make it feasible. `prices`
-    holds what one unit more of each limit would be worth (Lagrange multipliers), where label setting found
-    it. Of a plan that lets requests wait while a peak lasts, `peak_rps` is that peak and `rate_rps` what it
-    carries for good; else it is None.
+    `objective` is None exactly if there is no configuration; `pas` is the product of the stages' accuracies
+    whatever the objective used. `note` has remarks for the reader (which solver `auto` took and why);
+    `relaxations` says, for an infeasible plan, what would make it feasible. `prices` holds the value of one
+    unit more of each limit (Lagrange multipliers), if label setting found it. For a plan that lets requests
+    wait while a peak lasts, `peak_rps` is that peak and `rate_rps` the sustained rate; else it is None.
     """
 
     pipeline: str
@@ -126,19 +125,19 @@ class Plan:
 
     @property
     def carried_rps(self) -> float:
-        """The highest rate it is for: that of a peak where it lets one wait."""
+        """The highest rate that the plan is for: the peak if it lets a peak wait."""
         return self.rate_rps if self.peak_rps is None else self.peak_rps
 
     @property
     def is_late(self) -> bool:
-        """Whether it takes longer than the SLA, as there is none that does not (forgiving rounding)."""
+        """True if the plan exceeds the SLA because none meets it (beyond rounding)."""
         return self.latency_s is not None and self.latency_s > self.sla_s * (1 + 1e-9)
 
     @property
     def configs(self) -> tuple[StageConfig, ...]:
-        """The configuration of every stage, in order, of each part; empty where there is none."""
+        """The configuration of every stage, in order, of each part; empty without one."""
         return tuple(stage.config for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as plain JSON values, keys as documented in docs/reference."""
+        """The plan as plain JSON values, with the keys of docs/reference."""
         return {**asdict(self), "termination": self.termination.value}

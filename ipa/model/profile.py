@@ -1,4 +1,4 @@
-"""What was measured of the variants: latency and throughput over batch size and cores."""
+"""Profiles: measured latency and throughput of variants over batch size and cores."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ProfilePoint:
 
 @dataclass(frozen=True, slots=True)
 class VariantProfile:
-    """All that was measured of one variant. `accuracy` is a fraction.
+    """All measurements of one variant. `accuracy` is a fraction.
 
-    `rows_per_item` are the fewest and the most rows that one item was answered with; None if not measured.
+    `rows_per_item` are the fewest and the most rows of an item's answer; None if not measured.
     """
 
     variant: str
@@ -49,13 +49,13 @@ class VariantProfile:
 
     @property
     def has_varying_rows(self) -> bool:
-        """True if some item was answered with more or fewer rows than one."""
+        """True if some item was answered with a number of rows other than one."""
         return self.rows_per_item not in (None, (1, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class StageProfile:
-    """The profiles of one stage's variants, with where, when and how they were measured."""
+    """The profiles of one stage's variants, with the place, time and method of measurement."""
 
     pipeline: str
     stage: str
@@ -64,11 +64,11 @@ class StageProfile:
     measured_on: date
     method: str
     source: str = ""
-    # The load that was offered while measuring, where there was one.
+    # The load offered during the measurement, if any.
     load_rps: float | None = None
 
     def variant(self, name: str) -> VariantProfile:
-        """The profile of that variant; NotFoundError names those there are."""
+        """The profile of that variant; NotFoundError lists the existing ones."""
         for profile in self.variants:
             if profile.variant == name:
                 return profile
@@ -79,7 +79,7 @@ class StageProfile:
         )
 
     def slowed(self, slowdowns: Slowdowns) -> StageProfile:
-        """The profile as it would be where its variants take that many times as long."""
+        """The profile with each variant's times multiplied by its slowdown."""
         ratios = ratios_of(slowdowns, self.stage)
         variants = tuple(
             replace(each, points=tuple(point.slowed(ratios[each.variant]) for point in each.points))
@@ -92,12 +92,12 @@ class StageProfile:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What one replica does when it runs this variant with this batch size on these cores.
+    """The performance of one replica that runs this variant with this batch size on these cores.
 
     `latency_s` is the service latency l(b) of one batch at the high percentile, `latency_mean_s` its mean
-    (None: as the percentile), `capacity_rps` the throughput h(b) in items a second; all already carry the
-    objective's margins. `readiness_s` is how long a new replica takes until it serves, `slowdown_ratio` how
-    many times as long for a batch as was measured, where that is known to be so (it is in all numbers).
+    (None: as the percentile), `capacity_rps` the throughput h(b) in items a second; all include the
+    objective's margins. `readiness_s` is the time until a new replica serves. `slowdown_ratio` is the
+    observed time of a batch over its profile's; all numbers include it.
     """
 
     variant: str

@@ -1,4 +1,4 @@
-"""Significant digits: what is measured, forecast and predicted is known no better, and is kept for long."""
+"""Rounding to significant digits, the precision of measurements, forecasts and predictions in the record."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import datetime
 from ipa.model.forecast import Forecast
 from ipa.model.plan import Plan
 
-# A millionth part of an SLA or of a load is below what any metric resolves, and each digit more is kept
-# with every tick.
+# A millionth of an SLA or of a load is below the resolution of any metric, and each digit is stored every
+# tick.
 DIGITS = 5
-# Durations and times are kept to the millisecond.
+# Durations and times have millisecond precision.
 MS_DIGITS = 3
 
 
@@ -26,7 +26,7 @@ def to_ms(time_s: float) -> float:
 
 
 def moment_to_ms(at: datetime) -> datetime:
-    """Return the moment without what is below a millisecond."""
+    """Return the moment rounded down to the millisecond."""
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
@@ -41,9 +41,9 @@ def rounded_forecast(forecast: Forecast) -> Forecast:
 
 
 def rounded_plan(plan: Plan) -> Plan:
-    """Return the plan with its predicted times and what they follow from in significant digits.
+    """Return the plan with its predicted times, and their causes, in significant digits.
 
-    Configurations, rates, capacities and objectives stay exact: they are compared with those of what runs.
+    Configurations, rates, capacities and objectives stay exact: they are compared with the running ones.
     """
     stages = tuple(
         replace(

@@ -16,7 +16,7 @@ REMEDY = (
 
 
 def batch_fault(stage: str, batch_size: int, why: str) -> str:
-    """The words for a stage whose batches would mix up requests, with the remedy."""
+    """The message for a stage whose batches would mix up requests, with the remedy."""
     return (
         f"stage {stage!r}: batch size {batch_size} in one SeldonDeployment gives requests the rows of "
         f"others: {why}; {REMEDY}"
@@ -24,7 +24,7 @@ def batch_fault(stage: str, batch_size: int, why: str) -> str:
 
 
 def unbatched_note(stage: str, why: str) -> str:
-    """The words for a stage that is planned without batching."""
+    """The note for a stage that is planned without batching."""
     return f"stage {stage!r} has batch size 1 in one SeldonDeployment, since {why}"
 
 
@@ -34,7 +34,7 @@ def unbatched_notes(pipeline: Pipeline) -> list[str]:
 
 
 def batch_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
-    """Each configuration whose batches would mix up requests where the pipeline runs on Seldon, in words."""
+    """Messages for the configurations whose batches would mix up requests if the pipeline runs on Seldon."""
     why = unbatched_stages(pipeline)
     return [
         batch_fault(config.stage, config.batch_size, why[config.stage])
@@ -44,12 +44,12 @@ def batch_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str
 
 
 def wrong_rows(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:
-    """As `batch_faults`, for a pipeline as it runs at its target: none off a cluster."""
+    """As `batch_faults`, for a pipeline on its target: none off a cluster."""
     return [fault for config in configs if (fault := _fault(_stage(pipeline, config.stage), config))]
 
 
 def without_batches(pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-    """The configurations, with batch size 1 where batches would mix up requests at the pipeline's target."""
+    """Return the configurations with batch size 1 if batches would mix up requests on the target."""
     return tuple(
         replace(config, batch_size=1) if _fault(_stage(pipeline, config.stage), config) else config
         for config in configs

@@ -1,4 +1,4 @@
-"""How many times its profile a variant takes where it runs now."""
+"""Slowdown: the observed service time of a variant over its profile's."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:
-    """The variant's batches take `ratio` times what its profile says; 1 is as measured."""
+    """A variant's slowdown: its batches take `ratio` times its profile's time; 1 is as measured."""
 
     stage: str
     variant: str
     ratio: float
 
 
-# Those that are not 1, each variant once, in the order of the pipeline: equal ones are one key.
+# The slowdowns other than 1, each variant once, in the order of the pipeline: equal values make equal keys.
 Slowdowns = tuple[Slowdown, ...]
 AS_MEASURED: Slowdowns = ()
 
 
 def ratios_of(slowdowns: Iterable[Slowdown], stage: str) -> dict[str, float]:
-    """The ratios of a stage's variants, by name; one that is not in it is 1."""
+    """The slowdowns of a stage's variants, by name; a variant that is not in it has 1."""
     return {each.variant: each.ratio for each in slowdowns if each.stage == stage}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ipa.model.pipeline import AccuracyRule, Objective
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.problem import PlanningProblem, StageProblem
 
 PRODUCTS = frozenset({AccuracyRule.PRODUCT, AccuracyRule.RANK_PRODUCT})
 RANKS = frozenset({AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT})
 
 
 def variant_terms(stage: StageProblem, objective: Objective) -> dict[str, float]:
-    """What each variant of the stage counts for: its accuracy, or its rank under a rank rule."""
+    """The term of each variant of the stage: its accuracy, or its rank under a rank rule."""
     columns = stage.columns
     accuracies = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
     if objective.accuracy_rule in RANKS:
@@ -34,8 +34,8 @@ def ranks(accuracies: Mapping[str, float], floor: float | None = None) -> dict[s
     return terms
 
 
-def accuracy_of(problem: Problem, variants: Mapping[str, str]) -> tuple[float, float]:
-    """PAS and the accuracy term ACC where each named stage runs that variant; the others are free."""
+def accuracy_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[float, float]:
+    """PAS and the accuracy term ACC if each named stage runs that variant; the others are free."""
     accuracies, terms = [], []
     for stage in problem.stages:
         variant = variants.get(stage.name)
@@ -49,8 +49,8 @@ def accuracy_of(problem: Problem, variants: Mapping[str, str]) -> tuple[float, f
     return problem.graph.accuracy(accuracies), accuracy_term(problem, terms)
 
 
-def accuracy_term(problem: Problem, terms: Sequence[float]) -> float:
-    """The accuracy term ACC of the objective, from one term a stage (1 where the pipeline's router works).
+def accuracy_term(problem: PlanningProblem, terms: Sequence[float]) -> float:
+    """The accuracy term ACC of the objective, from one term a stage (1 for the pipeline's own router).
 
     Sums and means count each stage by the share of the requests that visit it.
     """

@@ -1,4 +1,4 @@
-"""The best plans of other variants, and why they lost."""
+"""The best plans with other variants, and why they lost."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Alternative, differences, listed, outcome_of
 from ipa.optimize.kbest import Ranked, plans_of, ranking
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Totals, evaluate
 
-# A part of the objective below this share of the difference is not worth a word.
+# A part of the objective below this share of the difference is not mentioned.
 MATERIAL = 0.01
 
 
-def ranked_variants(problem: Problem, count: int, deadline: Deadline) -> tuple[list[Ranked], bool]:
-    """The best plans of the `count` best combinations of variants, and whether time allowed them all."""
+def ranked_variants(problem: PlanningProblem, count: int, deadline: Deadline) -> tuple[list[Ranked], bool]:
+    """The best plans of the `count` best combinations of variants; False if time did not allow them all."""
     found: list[Ranked] = []
     try:
         found.extend(islice(ranking(problem, deadline, by_variant=True), count))
@@ -30,7 +30,7 @@ def ranked_variants(problem: Problem, count: int, deadline: Deadline) -> tuple[l
 
 
 def alternatives_of(
-    problem: Problem, plan: Plan, mine: Totals, ranked: Sequence[Ranked], most: int
+    problem: PlanningProblem, plan: Plan, mine: Totals, ranked: Sequence[Ranked], most: int
 ) -> tuple[Alternative, ...]:
     """Up to `most` of the ranked plans whose variants are not those of the plan; `mine` are its totals."""
     variants = [stage.variant for stage in plan.stages]
@@ -59,8 +59,8 @@ def alternatives_of(
     return tuple(found)
 
 
-def why(problem: Problem, mine: Totals, other: Totals) -> str:
-    """Why the other lost against mine, in words."""
+def why(problem: PlanningProblem, mine: Totals, other: Totals) -> str:
+    """Explain why the other plan lost against mine."""
     goal = problem.objective.goal
     if goal is not Goal.WEIGHTED:
         return _why_in_order(goal, mine, other)
@@ -77,8 +77,8 @@ def why(problem: Problem, mine: Totals, other: Totals) -> str:
     return listed(better or worse)
 
 
-def _parts(problem: Problem, mine: Totals, other: Totals) -> list[tuple[float, str]]:
-    """What each difference adds to the objective, and its name."""
+def _parts(problem: PlanningProblem, mine: Totals, other: Totals) -> list[tuple[float, str]]:
+    """The parts of the difference in objective, with their names."""
     objective = problem.objective
     term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch
     parts = [
@@ -96,7 +96,7 @@ def _cores(number: float) -> str:
 
 
 def _why_in_order(goal: Goal, mine: Totals, other: Totals) -> str:
-    """Which criterion decided."""
+    """The criterion that decided."""
     term, cores, batch = other.term - mine.term, other.cost_cores - mine.cost_cores, other.batch - mine.batch
     accuracy = (term, f"{'less' if term < 0 else 'more'} accurate by {abs(term):.4g}")
     cost = (cores, f"{abs(cores):.4g} {_cores(cores)} {'dearer' if cores > 0 else 'cheaper'}")

@@ -1,4 +1,4 @@
-"""An upper bound on what any completion of a partial plan can reach (Lagrange relaxation of the limits)."""
+"""An upper bound on all completions of a partial plan (Lagrange relaxation of the limits)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.program import Program
 
-# Points at which the bound is tabulated over the product so far; between them it is read off the chord,
-# which lies above, since the bound is convex in the product. The coarse one is for seeking multipliers.
+# Points at which the bound is tabulated over the product so far; between them it is read off the chord, which
+# lies above, since the bound is convex in the product. The coarse one serves the search for multipliers.
 GRID = 65
 COARSE = 17
 # Multipliers tried: powers of four around the natural scale of each limit, then between the best's two
@@ -28,8 +28,8 @@ AROUND = (0.25, 0.5, 2.0, 4.0)
 class Surrogates:
     """The limits as linear rows: `use` is, a stage, (rows × options); `most` one number a row.
 
-    The limit of a path, Σ mean + sqrt(Σ spread²) ≤ sla, is weakened to the chord of the root over what
-    Σ spread² can be.
+    The limit of a path, Σ mean + sqrt(Σ spread²) ≤ sla, is weakened to the chord of the root over what Σ
+    spread² can be.
     """
 
     use: tuple[Array, ...]
@@ -75,11 +75,11 @@ def chord(low: float, high: float) -> tuple[float, float]:
     return slope, sqrt(low) - slope * low
 
 
-class Bounding:
+class LagrangeBounds:
     """Tables of the bound for each stage, for a handful of good multiplier vectors.
 
-    Where the accuracy is a plain product the tables run over the product so far; elsewhere the accuracy that
-    can still be reached is bounded by itself (`reachable`, from the caller) and the tables are numbers.
+    If the accuracy is a plain product the tables run over the product so far; otherwise the reachable
+    accuracy is bounded by itself (`reachable`, from the caller) and the tables are numbers.
     """
 
     def __init__(self, program: Program, prices: Array | None = None) -> None:
@@ -91,7 +91,7 @@ class Bounding:
         self._largest = np.cumprod([1.0, *(float(stage.factor.max()) for stage in stages)])
         self._groups = [_groups(stage.factor) for stage in stages]
         counts = np.cumsum([0, *(len(stage) for stage in stages)]).tolist()
-        # All options of all stages: what they are worth, what they take, and their order by stage and factor.
+        # All options of all stages: their values, their use of limits, and their order by stage and factor.
         self._whole = np.concatenate([stage.value for stage in stages]), np.concatenate(self.rows.use, axis=1)
         self._options = [slice(*ends) for ends in pairwise(counts)]
         self._order = np.concatenate([g.order + at for g, at in zip(self._groups, counts, strict=False)])
@@ -106,9 +106,9 @@ class Bounding:
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
-        """The tables with what all that the limits allow is worth, and how much each point rises to the next.
+        """The tables with the worth of all that the limits allow, and the rise of each point to the next.
 
-        Made when a bound is asked for: whoever wants the multipliers alone needs none.
+        Built for the first bound; a caller that needs only multipliers does not build them.
         """
         tables = np.array(self._tabulate(self._multipliers, self._grid))
         rises = np.zeros_like(tables)
@@ -117,13 +117,14 @@ class Bounding:
 
     @property
     def is_product(self) -> bool:
-        """Whether the tables run over the product so far."""
+        """True if the tables run over the product so far."""
         return bool(self._alpha)
 
     def upper(self, depth: int, product: Array | None, value: Array, use: Array) -> Array:
-        """For partial plans of the first `depth` stages, the most their completions can reach.
+        """For partial plans of the first `depth` stages, the best that their completions can reach.
 
-        `product` is that of the factors so far, needed where `is_product`; without what `free_alpha` weighs.
+        `product` is that of the factors so far, needed if `is_product`; without the part that `free_alpha`
+        weighs.
         """
         rest = -(self._multipliers @ use)
         tables, rises = self._table
@@ -138,9 +139,9 @@ class Bounding:
         return bound
 
     def guesses(self) -> Index:
-        """(multiplier vectors × stages): the plan that is best where limits only cost what each vector says.
+        """(multiplier vectors × stages): the best plan if limits only cost their price in each vector.
 
-        Such a plan may break limits; the dearer they are the less it does.
+        Such a plan may break limits; higher prices make it break fewer.
         """
         worth = self._worth(self._multipliers)
         tables, rises = self._table
@@ -159,9 +160,9 @@ class Bounding:
         return chosen
 
     def option_bounds(self, stage: int) -> Array:
-        """For each option of the stage, the most that a whole plan with it can reach; product or sum only.
+        """For each option of the stage, the best that a whole plan with it can reach; product or sum only.
 
-        The stage is taken first and the others after it: the order of factors is free.
+        The stage comes first and the others after it: the order of factors is free.
         """
         others = [at for at in range(len(self._stages)) if at != stage]
         order = [stage, *others]
@@ -189,20 +190,20 @@ class Bounding:
         return _cells(product, float(self._largest[depth]), grid)
 
     def _worth(self, multipliers: Array) -> Array:
-        """(multiplier vectors × all options): the value less what is taken of the limits."""
+        """(multiplier vectors × all options): the value less the price of the limits used."""
         value, use = self._whole
         worth: Array = value - multipliers @ use
         return worth
 
     def _bests(self, multipliers: Array) -> list[Array]:
-        """For each stage (multiplier vectors × factors): the most that an option of the factor is worth."""
+        """For each stage (multiplier vectors × factors): the highest worth of an option with the factor."""
         worth = self._worth(multipliers).take(self._order, axis=1)
         best = np.maximum.reduceat(worth, self._starts, axis=1)
         ends = np.cumsum([0, *(len(group.starts) for group in self._groups)]).tolist()
         return [best[:, first:last] for first, last in pairwise(ends)]
 
     def _tabulate(self, multipliers: Array, grid: int) -> list[Array]:
-        """tables[s][i, g]: the most that completions from s on make of α·P·Π factor + Σ (value − use·m)."""
+        """tables[s][i, g]: the highest α·P·Π factor + Σ (value − use·m) of completions from s on."""
         bests = self._bests(multipliers)
         if not self._alpha:
             most = [np.zeros(len(multipliers)), *(best.max(axis=1) for best in reversed(bests))]
@@ -219,7 +220,7 @@ class Bounding:
         return tables[::-1]
 
     def _onward(self, steps: Array) -> list[tuple[Index, Array]]:
-        """For each stage (factors × steps): where the product with a factor lies on the next stage's grid."""
+        """For each stage (factors × steps): the product with a factor on the next stage's grid."""
         grid = len(steps)
         if grid not in self._steps:
             self._steps[grid] = [
@@ -253,7 +254,7 @@ class Bounding:
         return best
 
     def _around(self, best: Array) -> Array:
-        """No multiplier at all, the given ones, and some around: partial plans differ in what is scarce."""
+        """No multiplier, the given ones, and some around: partial plans differ in their scarce limits."""
         around = [np.zeros(len(best)), best]
         for axis in np.flatnonzero(best > 0).tolist():
             for ratio in AROUND:
@@ -265,7 +266,7 @@ class Bounding:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The options of a stage by rising factor, where each group of equal factors starts, and the factors."""
+    """The options of a stage by rising factor, the start of each group of equal factors, and the factors."""
 
     order: Index
     starts: Index
@@ -282,7 +283,7 @@ def _groups(factor: Array) -> _Group:
 
 
 def _cells(product: Array, largest: float, grid: int) -> tuple[Index, Array]:
-    """Where products lie on a grid from 0 to the largest: the point below, and the share of the way on."""
+    """The places of products on a grid from 0 to the largest: the point below, and the share of the way."""
     at = product * ((grid - 1) / largest if largest > 0 else 0.0)
     cell = np.minimum(at.astype(np.intp), grid - 2)
     return cell, at - cell

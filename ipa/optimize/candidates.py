@@ -1,4 +1,4 @@
-"""Every way to run a stage that there may be: points and replicas of all stages, one after the other."""
+"""All candidate configurations of all stages: operating points with replicas, one after the other."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from ipa.model.pipeline import AccuracyRule
 from ipa.optimize.accuracy import PRODUCTS, variant_terms
 from ipa.optimize.columns import ROWS, Array, Index
-from ipa.optimize.levels import Level
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.item_counts import ItemCount
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import ROUNDING, ceil_up, released_wait_s
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CandidateBlock:
     """A stage, by its index, at one number of items."""
 
     index: int
-    level: Level
+    level: ItemCount
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,10 +28,10 @@ class Candidates:
     """Points with their replicas, an entry each; those of a block are first[block]..first[block + 1] − 1.
 
     A block's are in the order of names. `term` is the share of the accuracy term, `held_cores` the cores of
-    one replica with what runs beside it, `released_s` the released formula's wait. `rate_rps` counts items.
+    one replica with its overhead, `released_s` the released formula's wait. `rate_rps` counts items.
     """
 
-    blocks: list[Block]
+    blocks: list[CandidateBlock]
     first: list[int]
     block: Index
     point: Index
@@ -73,7 +73,7 @@ class Candidates:
         return self.of_block("rate_rps")
 
     def take(self, at: Index) -> Candidates:
-        """Those candidates only, in the same order."""
+        """Return those candidates only, in the same order."""
         block = self.block.take(at)
         return Candidates(
             self.blocks,
@@ -102,8 +102,8 @@ class Candidates:
 SCALARS = ("rate_rps", "items", "fewest", "most", "timeout_s", "beside_cores", "released_s")
 
 
-def candidates_of(problem: Problem, blocks: list[Block]) -> Candidates:
-    """The candidates of the blocks, which come by stage."""
+def candidates_of(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Candidates:
+    """The candidates of the blocks, which are sorted by stage."""
     stages = [problem.stages[block.index] for block in blocks]
     allowed = {block.index: _allowed(problem, problem.stages[block.index]) for block in blocks}
     at = [allowed[block.index] for block in blocks]
@@ -133,13 +133,13 @@ def candidates_of(problem: Problem, blocks: list[Block]) -> Candidates:
     )
 
 
-def _allowed(problem: Problem, stage: StageProblem) -> Index:
+def _allowed(problem: PlanningProblem, stage: StageProblem) -> Index:
     """The points that objective, bounds and pin allow, by names."""
     order = stage.columns.order
     return order.compress(problem.allowed(stage).take(order))
 
 
-def _scalars(problem: Problem, blocks: list[Block]) -> Array:
+def _scalars(problem: PlanningProblem, blocks: list[CandidateBlock]) -> Array:
     """(`SCALARS` × blocks)."""
     is_released = problem.compat is Compat.IPA_ARTIFACT
     batch_sizes = problem.batch_sizes if is_released else 0
@@ -162,7 +162,7 @@ def _scalars(problem: Problem, blocks: list[Block]) -> Array:
     return np.array(columns, dtype=np.float64).T
 
 
-def _terms(problem: Problem) -> list[Array]:
+def _terms(problem: PlanningProblem) -> list[Array]:
     """For each stage, by variant: the factor of a product, or the part of a sum."""
     rule, shares = problem.objective.accuracy_rule, problem.shares
     whole = sum(shares) if rule is AccuracyRule.MEAN else 1.0
@@ -174,19 +174,19 @@ def _terms(problem: Problem) -> list[Array]:
     return found
 
 
-def _replicas(problem: Problem, points: Array, scalars: Array) -> tuple[Index, Index]:
-    """Which point, and the replicas it may run with: (place, replicas) pairs.
+def _replicas(problem: PlanningProblem, points: Array, scalars: Array) -> tuple[Index, Index]:
+    """Points with each number of replicas that they may run with: (place, replicas) pairs.
 
-    Formulas of the papers: the least n that carries the rate, and each larger n that takes one batch less in
-    sequence; between those n nothing but the cost changes. Under random arrivals every n from the least on
-    shortens the wait, until by the square-root rule of staffing none is left: n ≤ least + 3·√least + 3.
+    Formulas of the papers: the least n that carries the rate, and each larger n that needs one batch less in
+    sequence; between those n only the cost changes. Under random arrivals every n from the least on shortens
+    the wait, until by the square-root rule of staffing none is left: n ≤ least + 3·√least + 3.
     """
     rate_rps, items, fewest, limit, _, beside_cores, _ = scalars
     busy = rate_rps / points[ROWS["capacity_rps"]]
     least = ceil_up(np.maximum(busy, 1.0))
     batches = ceil_up(items / points[ROWS["batch_size"]])
     if problem.compat is Compat.TAIL:
-        # A replica busy to the last moment would let its queue grow for ever.
+        # The queue of a replica busy to the last moment would grow for ever.
         least += busy > least - ROUNDING
     least = np.maximum(least, fewest)
     if problem.bounds.cores is not None and not problem.running:
@@ -200,7 +200,7 @@ def _replicas(problem: Problem, points: Array, scalars: Array) -> tuple[Index, I
 
 
 def _extra_replicas(compat: Compat, least: Array, batches: Array) -> Array:
-    """What may be added to the least replicas: (points × choices), ascending, repeated where fewer."""
+    """Replicas to add to the least ones: (points × choices), ascending, repeated if there are fewer."""
     if not len(least):
         return np.zeros((0, 1))
     if compat is Compat.TAIL:

@@ -1,4 +1,4 @@
-"""What it takes to get from what runs to a plan."""
+"""The transition from the running configuration to a plan."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling, only_replicas, peak_cores
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)
 class StageChange:
-    """A stage that the plan changes. `before` is None where it was not known what runs."""
+    """A stage that the plan changes. `before` is None if the running configuration was unknown."""
 
     stage: str
     before: StageConfig | None
@@ -23,7 +23,7 @@ class StageChange:
 
     @property
     def only_replicas(self) -> bool:
-        """Whether the pods stay as they are and only their number changes."""
+        """True if the pods stay as they are and only their number changes."""
         return self.before is not None and only_replicas(self.before, self.after)
 
     @property
@@ -45,11 +45,11 @@ class StageChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """The stages that change, in order; cores before, at the peak and after, of all that runs.
+class PlanTransition:
+    """The changed stages, in order, and the cores of all stages before, at the peak and after.
 
     New pods start before old ones stop, in all stages at once, as many as the problem's rolling says.
-    `started_cores` are those of pods that start.
+    `started_cores` are those of starting pods.
     """
 
     stages: tuple[StageChange, ...]
@@ -66,7 +66,7 @@ class Change:
         return plain
 
 
-def change_of(problem: Problem, plan: Plan) -> Change:
+def change_of(problem: PlanningProblem, plan: Plan) -> PlanTransition:
     """The change from `problem.running` to the plan."""
     before, overhead = {config.stage: config for config in problem.running}, problem.bounds.overhead
     changes = [
@@ -76,7 +76,7 @@ def change_of(problem: Problem, plan: Plan) -> Change:
         for config in plan.configs
     ]
     changed = tuple(change for change in changes if change.before != change.after)
-    return Change(
+    return PlanTransition(
         stages=changed,
         before_cores=overhead.cores(problem.running) if problem.running else 0.0,
         peak_cores=overhead.fixed_cores + sum(change.peak_cores for change in changes),

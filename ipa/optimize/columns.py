@@ -25,8 +25,8 @@ ROWS = {name: at for at, name in enumerate(NAMES)}
 class PointColumns:
     """One entry a point, in the order of the points; `variant` is an index into `variants`.
 
-    `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` says
-    whether all numbers can be planned with. `table` has the numbers as rows (`ROWS`), which have names too.
+    `order` are the points by names, batch size and cores; `place` finds a point by these. `are_sensible` is
+    True if all numbers can be planned with. `table` has the numbers as rows (`ROWS`), which have names too.
     """
 
     variants: tuple[str, ...]
@@ -123,5 +123,5 @@ def columns_of(points: Sequence[OperatingPoint]) -> PointColumns:
 
 
 def _single_s(batch_size: int, mean_s: float) -> float:
-    """The time of a batch of one from that of the smallest batch known: half of it taken as fixed."""
+    """The time of a batch of one from that of the smallest known batch: half of it is taken as fixed."""
     return mean_s * (0.5 + 0.5 / batch_size)

@@ -1,4 +1,4 @@
-"""The wall time a solver may take. The only clock of this package."""
+"""The wall-time limit of a solver. The only clock of this package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from time import perf_counter
 
 
 class Deadline:
-    """Counts from its making to `limit_s` later."""
+    """A deadline `limit_s` after its creation."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -14,15 +14,15 @@ class Deadline:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since its creation."""
         return perf_counter() - self._start
 
     @property
     def remaining_s(self) -> float:
-        """Seconds left, 0 where it has passed."""
+        """Seconds left, 0 if it has passed."""
         return max(0.0, self._limit_s - self.elapsed_s)
 
     @property
     def passed(self) -> bool:
-        """Whether the time is up."""
+        """True if the time is up."""
         return self.remaining_s <= 0.0

@@ -1,4 +1,4 @@
-"""What a given configuration would do, whether it is within the limits or not."""
+"""The predicted performance of a given configuration, within the limits or not."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ipa.model.pipeline import Goal
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.accuracy import accuracy_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.timing import stage_times
 from ipa.optimize.verify import items_of, plan_latency_s
 from ipa.queueing.capacity import utilisation_ratio
 
-# Said of what has no end: records are JSON, which has no infinity.
+# Stands for infinity: records are JSON, which has none.
 ENDLESS_S = 86_400.0
-# What a part for no requests is described at.
+# The rate at which a part without requests is described.
 LEAST_RPS = 1e-9
 
 
-def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
-    """The configuration as a plan of solver "given"; None where it was not measured.
+def describe(problem: PlanningProblem, configs: Sequence[StageConfig]) -> Plan | None:
+    """The configuration as a plan of solver "given"; None if it was not measured.
 
-    The wait at a stage that cannot carry its load grows without end; it is given as a day. Of several that
-    share the rate each part carries its own; accuracies are weighed by the shares (InfAdapter's AA), and the
+    The wait at a stage that cannot carry its load grows without end and is given as a day. If several parts
+    share the rate, each carries its own; accuracies are weighed by the shares (InfAdapter's AA), and the
     latency is that of the slowest part that has requests.
     """
     parts = [_part(problem, part) for part in parts_of(configs)]
@@ -64,7 +64,7 @@ def describe(problem: Problem, configs: Sequence[StageConfig]) -> Plan | None:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one of the configurations does with its share of the rate."""
+    """The performance of one part with its share of the rate."""
 
     share_ratio: float
     stages: tuple[StagePlan, ...]
@@ -73,7 +73,7 @@ class _Part:
     latency_s: float
 
 
-def _part(whole: Problem, configs: Sequence[StageConfig]) -> _Part | None:
+def _part(whole: PlanningProblem, configs: Sequence[StageConfig]) -> _Part | None:
     share_ratio = share_of(configs) / WHOLE_PERCENT
     problem = whole
     if share_ratio != 1:
@@ -93,7 +93,7 @@ def _part(whole: Problem, configs: Sequence[StageConfig]) -> _Part | None:
     return _Part(share_ratio, stages, pas, term, plan_latency_s(problem, stages))
 
 
-def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, OperatingPoint] | None:
+def _points(problem: PlanningProblem, configs: Sequence[StageConfig]) -> dict[str, OperatingPoint] | None:
     planned = [stage for stage in problem.stages if not stage.is_free]
     if [config.stage for config in configs] != [stage.name for stage in planned]:
         return None
@@ -107,7 +107,7 @@ def _points(problem: Problem, configs: Sequence[StageConfig]) -> dict[str, Opera
 
 
 def _stage_plan(
-    problem: Problem, index: int, point: OperatingPoint, config: StageConfig, items: float
+    problem: PlanningProblem, index: int, point: OperatingPoint, config: StageConfig, items: float
 ) -> StagePlan:
     replicas = config.replicas
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items

@@ -1,4 +1,4 @@
-"""Which of many candidates no other makes needless."""
+"""Dominance among many candidates."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ipa.optimize.deadline import Deadline
 
 # Candidates compared at once: large enough for NumPy, small enough for the cache.
 CHUNK = 256
-# Candidates that all others are compared with first where there are more.
+# Candidates that all others are compared with first, if there are more.
 STRONG = 16
-# [i, j]: whether i comes before j.
+# [i, j]: True if i comes before j.
 BEFORE: NDArray[np.bool_] = np.ascontiguousarray(np.tri(CHUNK, CHUNK, -1, dtype=bool).T)
 
 
@@ -24,9 +24,9 @@ def undominated(
 ) -> NDArray[np.intp]:
     """The indices of the columns that no other column equals or undercuts in every row, ascending.
 
-    `columns` is (criteria × candidates), all to be small. Of equal candidates the first stays. With
+    `columns` is (criteria × candidates), smaller is better. Of equal candidates the first stays. With
     `lasting`, a candidate goes only for an earlier one, or for one that undercuts it in one of those rows.
-    DeadlineError where the time is up before.
+    DeadlineError if the time runs out.
     """
     order = np.lexsort(columns[::-1])
     ranked = columns.take(order, axis=1)
@@ -51,8 +51,9 @@ def undominated(
 
 
 def _covered_by_strong(ranked: Array) -> NDArray[np.bool_]:
-    """Which candidates one of a few that are good in everything equals or undercuts; the others are as many
-    as before. They are in order, so that of equal ones the first stays.
+    """Find the candidates that one of a few good ones equals or undercuts.
+
+    The order of the candidates is kept, so that of equal ones the first stays.
     """
     low, high = ranked.min(axis=1), ranked.max(axis=1)
     width = np.where((high > low) & np.isfinite(high - low), high - low, np.inf)
@@ -67,7 +68,7 @@ def _covered_by_strong(ranked: Array) -> NDArray[np.bool_]:
 
 
 def _covered_before(block: Array, at: NDArray[np.intp], lasting: Sequence[int] | None) -> NDArray[np.bool_]:
-    """Which candidates of the block an earlier one equals or undercuts; the first row is ascending."""
+    """The candidates of the block that an earlier one equals or undercuts; the first row is ascending."""
     count = block.shape[1]
     within = BEFORE[:count, :count].copy()
     for row in block[1:]:
@@ -85,7 +86,7 @@ def _covered(
     at: NDArray[np.intp],
     lasting: Sequence[int] | None,
 ) -> NDArray[np.bool_]:
-    """Which candidates of the block some kept one equals or undercuts; it comes before in the first row."""
+    """The candidates of the block that a kept one equals or undercuts; it comes before in the first row."""
     covering = np.ones((kept.shape[1], block.shape[1]), dtype=bool)
     for kept_row, row in zip(kept[1:], block[1:], strict=True):
         np.logical_and(covering, kept_row[:, None] <= row[None, :], out=covering)
@@ -98,7 +99,7 @@ def _covered(
 def _for_good(
     mine: Array, theirs: Array, mine_at: NDArray[np.intp], at: NDArray[np.intp], lasting: Sequence[int]
 ) -> NDArray[np.bool_]:
-    """[i, j]: whether mine i comes before j of theirs, or undercuts it in a row that lasts."""
+    """[i, j]: True if mine i comes before j of theirs, or undercuts it in a row that lasts."""
     found = mine_at[:, None] < at[None, :]
     for row in lasting:
         found |= mine[row][:, None] < theirs[row][None, :]

@@ -1,4 +1,4 @@
-"""Why a plan is the best, what holds it back, what comes next, and what would change it."""
+"""Explain a plan: why it is the best, its binding limits, its alternatives, and its breakpoints."""
 
 from __future__ import annotations
 
@@ -11,39 +11,51 @@ from ipa.model.errors import DeadlineError, InputError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination, in_words
 from ipa.optimize.alternatives import alternatives_of, ranked_variants
+from ipa.optimize.breakpoints import PRECISION, flips_of
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.explanation import Alternative, Binding, Explanation, Outcome, Remedy, listed, outcome_of
-from ipa.optimize.flips import PRECISION, flips_of
+from ipa.optimize.explanation import (
+    Alternative,
+    Binding,
+    Explanation,
+    PlanSummary,
+    Remedy,
+    listed,
+    outcome_of,
+)
 from ipa.optimize.kbest import plans_of
 from ipa.optimize.limits import NAMES, binding_of, limits_of, prices_of
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, evaluate
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import solve
 
-# So many alternatives are shown.
+# Number of alternatives shown.
 ALTERNATIVES = 3
-# Shares of the time: the alternatives, and of what is left then the limits; the flips have the rest.
+# Shares of the time: the alternatives, then of the rest the limits; the flips have what remains.
 FOR_ALTERNATIVES, FOR_LIMITS = 0.3, 0.4
 
-# A limit is named in the first sentence where the objective would gain this without it, relative above 1.
+# A limit is named in the first sentence if the objective would gain this without it, relative above 1.
 NOTABLE = 1e-3
 
-NO_WIDER: Mapping[str, Problem] = MappingProxyType({})
+NO_WIDER: Mapping[str, PlanningProblem] = MappingProxyType({})
 
 
 def explain(
-    problem: Problem, plan: Plan, deadline_s: float = 10.0, *, wider: Mapping[str, Problem] = NO_WIDER
+    problem: PlanningProblem,
+    plan: Plan,
+    deadline_s: float = 10.0,
+    *,
+    wider: Mapping[str, PlanningProblem] = NO_WIDER,
 ) -> Explanation:
-    """Why `plan` is the answer to `problem`, as far as time allows; what is missing is in `unfinished`.
+    """Explain `plan` as the answer to `problem`, as far as time allows; `unfinished` lists missing parts.
 
     A plan with a configuration: the slack of every limit, the limits without which it would be better, the
-    best plans of other variants, and where it would change. An infeasible one: the smallest moves of one
-    limit that make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits
-    that shaped the operating points, by kind ("batch_sizes").
+    best plans of other variants, and its breakpoints. An infeasible one: the smallest moves of one limit that
+    make it feasible. All of it is found by solving, exactly. `wider` holds problems without limits that
+    shaped the operating points, by kind ("batch_sizes").
 
-    Errors: InputError where the plan is not one of the problem.
+    Errors: InputError if the plan is not one of the problem.
     """
     deadline = Deadline(deadline_s)
     if plan.termination is Termination.INFEASIBLE:
@@ -82,8 +94,8 @@ def explain(
     )
 
 
-def chosen_of(problem: Problem, program: Program, plan: Plan) -> tuple[int, ...]:
-    """The options of `program`, which has all, that the plan takes. InputError where there are none such."""
+def chosen_of(problem: PlanningProblem, program: Program, plan: Plan) -> tuple[int, ...]:
+    """The plan's options in the full `program`; InputError if there are none."""
     planned = {stage.stage: stage for stage in plan.stages}
     chosen = []
     for stage, options in zip(problem.stages, program.stages, strict=True):
@@ -113,11 +125,11 @@ def chosen_of(problem: Problem, program: Program, plan: Plan) -> tuple[int, ...]
     return tuple(chosen)
 
 
-def _infeasible(problem: Problem, plan: Plan, deadline: Deadline) -> Explanation:
+def _infeasible(problem: PlanningProblem, plan: Plan, deadline: Deadline) -> Explanation:
     moves = relaxations(problem, deadline)
     remedies, unfinished = [], []
     for move in moves:
-        outcome: Outcome | None = None
+        outcome: PlanSummary | None = None
         try:
             if deadline.passed:
                 raise DeadlineError("the time is up")
@@ -144,7 +156,7 @@ WORTH = {
 
 
 def _summary(
-    problem: Problem, plan: Plan, binding: tuple[Binding, ...], others: tuple[Alternative, ...]
+    problem: PlanningProblem, plan: Plan, binding: tuple[Binding, ...], others: tuple[Alternative, ...]
 ) -> str:
     goal = problem.objective.goal
     assert plan.objective is not None

@@ -1,4 +1,4 @@
-"""Why a plan is the best: the values that an explanation is made of."""
+"""The values of an explanation of a plan."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ipa.model.plan import Plan, StageConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """A plan in short; `objective` as the goal means it."""
+class PlanSummary:
+    """A plan in short; `objective` is that of the goal."""
 
     objective: float
     pas: float
@@ -21,8 +21,8 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """How near the plan is to a limit, in `unit`: `slack` is left, `slack_ratio` as a share of the limit.
+class LimitSlack:
+    """The slack of a plan to a limit, in `unit`: `slack` absolute, `slack_ratio` as a share of the limit.
 
     `kind`: sla (`where` is the path), throughput (of all replicas of a stage: slack_ratio is 1 − ρ), cores,
     memory, max_cost_cores, accuracy_floor, max_replicas, min_replicas, batch_size (`where` is the stage).
@@ -39,18 +39,18 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A limit without which a better plan exists, by how much better, and that plan."""
+    """A limit without which a better plan exists, the gain, and that plan."""
 
     kind: str
     where: str
     gain: float
-    without: Outcome
+    without: PlanSummary
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one unit more of a limit is worth at the margin: its Lagrange multiplier, an estimate."""
+    """The marginal worth of one unit more of a limit: its Lagrange multiplier, an estimate."""
 
     limit: str
     price: float
@@ -61,7 +61,7 @@ class Price:
 class Alternative:
     """The best plan of other variants, how it differs (its own less the plan's), and why it lost."""
 
-    outcome: Outcome
+    outcome: PlanSummary
     objective_change: float
     pas_change: float
     cost_cores_change: float
@@ -73,10 +73,10 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """Where the plan changes: it is the same at `same_at` and another at `changed_at`, both solved.
+    """A breakpoint: the plan is the same at `same_at` and another at `changed_at`, both solved.
 
     `quantity`: rate_rps, sla_s or cores; `direction`: above or below; `what` changes: variants, configuration
-    (variant, batch size or cores of a replica of some stage) or anything (replicas too). `to` is None where
+    (variant, batch size or cores of a replica of some stage) or anything (replicas too). `to` is None if
     nothing is feasible.
     """
 
@@ -85,7 +85,7 @@ class Flip:
     what: str
     same_at: float
     changed_at: float
-    to: Outcome | None
+    to: PlanSummary | None
     text: str
 
 
@@ -93,26 +93,26 @@ class Flip:
 class Remedy:
     """The smallest move of one limit that makes an infeasible problem feasible, and the best plan then.
 
-    `outcome` is None where time did not allow to find it.
+    `outcome` is None if time did not allow finding it.
     """
 
     kind: str
     value: float
     text: str
-    outcome: Outcome | None
+    outcome: PlanSummary | None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why the plan is what it is.
+    """The explanation of a plan.
 
-    `flips` are to `precision_ratio`, relative; `unchanged` says up to where none was found. `unfinished` says
-    what was not found in time; there may be more of what is not complete.
+    `flips` are to `precision_ratio`, relative; `unchanged` gives the values up to which none was found.
+    `unfinished` lists the parts that time did not allow; those may be incomplete.
     """
 
     plan: Plan
     summary: str
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[LimitSlack, ...] = ()
     binding: tuple[Binding, ...] = ()
     prices: tuple[Price, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
@@ -129,15 +129,15 @@ class Explanation:
         return {**asdict(self), "plan": self.plan.to_json()}
 
 
-def outcome_of(plan: Plan) -> Outcome | None:
-    """A plan in short, None where it has no configuration."""
+def outcome_of(plan: Plan) -> PlanSummary | None:
+    """The summary of a plan, None without a configuration."""
     if plan.objective is None or plan.pas is None or plan.cost_cores is None or plan.latency_s is None:
         return None
-    return Outcome(plan.objective, plan.pas, plan.cost_cores, plan.latency_s, plan.configs)
+    return PlanSummary(plan.objective, plan.pas, plan.cost_cores, plan.latency_s, plan.configs)
 
 
 def differences(before: Sequence[StageConfig], after: Sequence[StageConfig]) -> tuple[str, ...]:
-    """What each stage that differs does otherwise, in words, stages in order."""
+    """The differences of each stage that differs, in words, stages in order."""
     found = []
     for old, new in zip(before, after, strict=True):
         words = []

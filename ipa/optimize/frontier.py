@@ -1,4 +1,4 @@
-"""What one problem can have of accuracy, cost and latency, or of worth and cost, that nothing betters."""
+"""Pareto frontiers of one problem: accuracy, cost and latency, or worth and cost."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from ipa.model.pipeline import Goal
 from ipa.model.plan import StageConfig
 from ipa.optimize.accuracy import accuracy_term, variant_terms
-from ipa.optimize.backends.exact import Search
+from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.goals import ORDERS
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans, worth
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, Totals, Weights, evaluate
-from ipa.optimize.reduce import reduce_program
 
 # Costs and latencies that differ less, in cores and seconds, are equal: sums in another order do.
 DIGITS = 9
@@ -25,7 +25,7 @@ DIGITS = 9
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """A plan within the limits and what it comes to; `pas` is the accuracy of a request along the graph."""
+    """A plan within the limits and its figures; `pas` is the accuracy of a request along the graph."""
 
     cost_cores: float
     pas: float
@@ -34,16 +34,16 @@ class FrontierPoint:
     configs: tuple[StageConfig, ...]
 
 
-def frontier(problem: Problem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
-    """The plans that none betters in cost, accuracy and latency together, by rising cost; empty: infeasible.
+def frontier(problem: PlanningProblem, deadline_s: float = 60.0) -> tuple[FrontierPoint, ...]:
+    """The Pareto-optimal plans in cost, accuracy and latency, by rising cost; empty: infeasible.
 
-    Exact within the problem's limits, by label setting. Of plans equal in all three one is given. How many
-    there are grows fast with the number of stages: thousands for five stages of eight variants.
+    Exact within the problem's limits, by label setting. Of plans equal in all three one is given. Their
+    number grows fast with the number of stages: thousands for five stages of eight variants.
 
-    Errors: DeadlineError where the time is up before all are known.
+    Errors: DeadlineError if the time is up before all are known.
     """
     given, shift_s = _from_zero(full_program(problem))
-    # Accuracies multiply along the graph whatever the objective makes of them; cost and latency always count.
+    # Accuracies multiply along the graph whatever the objective; cost and latency always count.
     plain = reduce_program(
         replace(
             given,
@@ -63,19 +63,19 @@ def frontier(problem: Problem, deadline_s: float = 60.0) -> tuple[FrontierPoint,
 
 
 def worth_frontier(program: Program, deadline: Deadline) -> list[tuple[float, float, tuple[int, ...]]]:
-    """Cost in cores, objective and options of the plans that none betters in the two, by rising cost.
+    """Cost in cores, objective and options of the Pareto-optimal plans in cost and worth, by rising cost.
 
-    Errors: DeadlineError where the time is up before all are known.
+    Errors: DeadlineError if the time is up before all are known.
     """
     if not all(len(stage) for stage in program.stages):
         return []
-    return Search(program, deadline).frontier()
+    return LabelSearch(program, deadline).frontier()
 
 
-def worth_program(problem: Problem) -> Program:
-    """The program whose objective is what the problem's plans are worth, reduced.
+def worth_program(problem: PlanningProblem) -> Program:
+    """The reduced program whose objective is the worth of the problem's plans.
 
-    That is the weighted sum, or the first criterion of a goal that has an order: accuracy or minus the cores.
+    That is the weighted sum, or the first criterion of a goal with an order: accuracy or minus the cores.
     """
     goal = problem.objective.goal
     program = full_program(problem)
@@ -83,9 +83,9 @@ def worth_program(problem: Problem) -> Program:
 
 
 def _from_zero(program: Program) -> tuple[Program, float]:
-    """The program with all latencies later by so much that none is below zero, and by how much.
+    """The program with all latencies shifted so that none is below zero, and the shift.
 
-    The released formula makes negative ones. The first stage is on every path.
+    The released formula gives negative ones. The first stage is on every path.
     """
     shift_s = max(0.0, -sum(float(stage.mean_s.min(initial=0.0)) for stage in program.stages))
     if not shift_s:
@@ -101,10 +101,12 @@ def _shifted(totals: Totals, shift_s: float) -> Totals:
 def _every_plan(program: Program, deadline: Deadline) -> list[tuple[int, ...]]:
     if not all(len(stage) for stage in program.stages):
         return []
-    return Search(program, deadline).undominated()
+    return LabelSearch(program, deadline).undominated()
 
 
-def _point(problem: Problem, program: Program, chosen: tuple[int, ...], totals: Totals) -> FrontierPoint:
+def _point(
+    problem: PlanningProblem, program: Program, chosen: tuple[int, ...], totals: Totals
+) -> FrontierPoint:
     objective = problem.objective
     started = 0.0
     terms = []

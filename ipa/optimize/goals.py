@@ -1,4 +1,4 @@
-"""What "best" means: one weighted sum, or one criterion after the other."""
+"""The criteria for the best plan: one weighted sum, or one criterion after the other."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, Answer
+from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.program import Program, Totals, Weights, evaluate
-from ipa.optimize.reduce import reduce_program
 
 ACCURACY, CORES, BATCHES = Weights(1.0, 0.0, 0.0), Weights(0.0, 1.0, 0.0), Weights(0.0, 0.0, 1.0)
 
@@ -19,22 +19,24 @@ ORDERS: dict[Goal, tuple[Weights, ...]] = {
 }
 
 
-def reach(full: Program, goal: Goal, solve: Callable[[Program], Answer]) -> tuple[Program, Answer]:
-    """The program last solved, reduced, and its answer. `full` has all options.
+def reach(
+    full: Program, goal: Goal, solve: Callable[[Program], ProgramAnswer]
+) -> tuple[Program, ProgramAnswer]:
+    """Solve by the goal: the program last solved, reduced, and its answer. `full` has all options.
 
-    Criteria after the first are bettered only among plans that are as good in those before (less rounding);
-    where a later one is not settled in time, the plan so far is given as feasible.
+    Criteria after the first are optimised only among plans that are as good in those before (less rounding);
+    if a later one is not settled in time, the plan so far is feasible.
     """
     if goal is Goal.WEIGHTED:
         reduced = reduce_program(full)
         return reduced, solve(reduced)
     limited = full
-    kept: tuple[Program, Answer] | None = None
+    kept: tuple[Program, ProgramAnswer] | None = None
     for weights in ORDERS[goal]:
         reduced = reduce_program(limited.weighed(weights))
         found = solve(reduced)
         if not found.chosen:
-            # A later criterion may find nothing only by rounding or for lack of time.
+            # A later criterion can be infeasible only by rounding or for lack of time.
             return kept if kept is not None else (reduced, found)
         kept = reduced, found
         if found.termination is not Termination.OPTIMAL:
@@ -45,7 +47,7 @@ def reach(full: Program, goal: Goal, solve: Callable[[Program], Answer]) -> tupl
 
 
 def _limited(program: Program, weights: Weights, totals: Totals) -> Program:
-    """The program with what was reached as a limit."""
+    """The program with the reached value as a limit."""
     if weights is ACCURACY:
         return replace(program, term_floor=totals.term - EQUAL * max(1.0, abs(totals.term)))
     if weights is CORES:

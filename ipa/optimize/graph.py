@@ -1,4 +1,4 @@
-"""The shape of a pipeline in numbers: its paths, how often each stage is visited, what its accuracy is."""
+"""The shape of a pipeline in numbers: its paths, the visits of each stage, and its accuracy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from math import prod
 
 from ipa.model.pipeline import CombineRule, StageKind
 
-# More paths, or more ways through routers and combiners, than this are not planned.
+# Graphs with more paths, or more ways through routers and combiners, are not planned.
 MOST = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """A stage of a graph: where its input comes from (indices of earlier stages), and what it is."""
+class GraphNode:
+    """A stage of a graph: the sources of its input (indices of earlier stages), and its kind."""
 
     after: tuple[int, ...]
     shares: tuple[float, ...]
@@ -34,13 +34,13 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What the planner needs of a graph.
+    """The planner's view of a graph.
 
     `paths` go from the first stage to each last one, `reach` is the share of the requests that visit each
     stage, the accuracy of a request is Σ of the terms. `is_product`: it is the plain product of all stages.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[GraphNode, ...]
     children: tuple[tuple[int, ...], ...]
     paths: tuple[tuple[int, ...], ...]
     reach: tuple[float, ...]
@@ -48,7 +48,7 @@ class Graph:
 
     @property
     def is_product(self) -> bool:
-        """Whether the accuracy is the plain product of all stages."""
+        """True if the accuracy is the plain product of all stages."""
         whole = tuple(range(len(self.nodes)))
         return len(self.terms) == 1 and self.terms[0].alternatives == (whole,) and self.terms[0].weight == 1.0
 
@@ -61,8 +61,8 @@ class Graph:
 
 
 @lru_cache(maxsize=1024)
-def build_graph(nodes: tuple[Node, ...]) -> Graph:
-    """The graph of stages in topological order. ValueError where it has too many paths or ways."""
+def build_graph(nodes: tuple[GraphNode, ...]) -> Graph:
+    """The graph of stages in topological order. ValueError if it has too many paths or ways."""
     children: list[list[int]] = [[] for _ in nodes]
     for at, node in enumerate(nodes):
         for parent in node.after:
@@ -93,9 +93,9 @@ def _paths(children: Sequence[Sequence[int]], first: int) -> list[tuple[int, ...
 
 
 def _scenarios(
-    nodes: Sequence[Node], children: Sequence[Sequence[int]]
+    nodes: Sequence[GraphNode], children: Sequence[Sequence[int]]
 ) -> Iterator[tuple[float, frozenset[int]]]:
-    """The ways of a request through the routers: how likely each is, and the stages that it visits."""
+    """The ways of a request through the routers: the probability of each, and its stages."""
     routers = [at for at, node in enumerate(nodes) if node.kind is StageKind.ROUTER and children[at]]
     if prod(len(children[at]) for at in routers) > MOST:
         raise ValueError(f"the routers have more than {MOST} combinations of branches")
@@ -118,11 +118,11 @@ def _scenarios(
 
 
 def _terms(
-    nodes: Sequence[Node],
+    nodes: Sequence[GraphNode],
     children: Sequence[Sequence[int]],
     scenarios: Sequence[tuple[float, frozenset[int]]],
 ) -> tuple[Term, ...]:
-    """Σ of weighted maxima of products that is the accuracy, equal terms merged.
+    """The accuracy as Σ of weighted maxima of products, equal terms merged.
 
     A mean combiner is a choice of one of its inputs with equal chance, a max combiner the best choice. All
     other joins, and stages with several last ones after them, multiply, each stage once.

@@ -1,7 +1,7 @@
-"""The best plans in order, or the best plan of each combination of variants in order: exact.
+"""The k best plans in order, or the best plan of each combination of variants in order: exact.
 
-Lawler and Murty's partition: what is left when the best plan is taken out of a set of choices falls into
-one part a stage, in which the stages before are as in that plan and the stage itself is not. Each part is a
+Lawler and Murty's partition: what is left when the best plan is taken out of a set of choices falls into one
+part a stage, in which the stages before are as in that plan and the stage itself is not. Each part is a
 program of its own with a best plan of its own, so the next best plan is the best of these, and no plan comes
 twice (Lawler, Management Science 18(7), 1972; Murty, Operations Research 16(3), 1968).
 """
@@ -19,19 +19,19 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.backends import exact
-from ipa.optimize.backends.answer import EQUAL, Answer
+from ipa.optimize.backends import label_setting
+from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance_filter import without_hopeless
 from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, evaluate
-from ipa.optimize.reduce import without_hopeless
 from ipa.optimize.verify import verify
 
-# Equally good plans are put in the fixed order in groups of at most so many.
+# Equally good plans are put in the fixed order in groups of at most this many.
 MOST_TIES = 64
 
 PROVED = (Termination.OPTIMAL, Termination.INFEASIBLE)
@@ -48,25 +48,25 @@ class Ranked:
     prices: Array | None = None
 
 
-def k_best(problem: Problem, k: int, deadline_s: float = 30.0) -> tuple[Plan, ...]:
-    """The k best plans by the problem's goal, best first; fewer where there are no more.
+def k_best(problem: PlanningProblem, k: int, deadline_s: float = 30.0) -> tuple[Plan, ...]:
+    """The k best plans by the problem's goal, best first; fewer if there are no more.
 
-    Plans differ in the variant, batch size, cores or replicas of a stage; what no best plan needs, such as a
-    replica more than enough, is an alternative too. Equally good plans are in the order of `solve`: fewest
-    changes to what runs, lowest cost, lowest latency, names (in groups of `MOST_TIES` where there are more).
-    The first is optimal; of the others `bound` is the objective of the first, `gap` how far they are from it.
+    Plans differ in the variant, batch size, cores or replicas of a stage; wasteful plans, such as those with
+    a spare replica, count too. Equally good plans are in the order of `solve`: fewest changes to the running
+    configuration, lowest cost, lowest latency, names (in groups of `MOST_TIES` if there are more). The first
+    is optimal; for the others `bound` is the objective of the first, `gap` their distance from it.
 
-    Errors: DeadlineError where the time is up before k are known.
+    Errors: DeadlineError if the time is up before k are known.
     """
     deadline = Deadline(deadline_s)
     found = list(islice(ranking(problem, deadline), max(0, k)))
     return plans_of(problem, found, deadline.elapsed_s)
 
 
-def ranking(problem: Problem, deadline: Deadline, *, by_variant: bool = False) -> Iterator[Ranked]:
+def ranking(problem: PlanningProblem, deadline: Deadline, *, by_variant: bool = False) -> Iterator[Ranked]:
     """The plans in order; with `by_variant` the best plan of each combination of variants in order.
 
-    Errors: DeadlineError, when asked for one more and the time is up.
+    Errors: DeadlineError, when asked for one more after the time is up.
     """
     program = without_hopeless(full_program(problem))
     classes = [
@@ -76,16 +76,16 @@ def ranking(problem: Problem, deadline: Deadline, *, by_variant: bool = False) -
     return _Partition(program, problem.objective.goal, classes, deadline).in_order()
 
 
-def plans_of(problem: Problem, found: Sequence[Ranked], solve_s: float) -> tuple[Plan, ...]:
-    """The ranked choices as checked plans, in the order given; the first must be the best of all.
+def plans_of(problem: PlanningProblem, found: Sequence[Ranked], solve_s: float) -> tuple[Plan, ...]:
+    """The ranked choices as verified plans, in the order given; the first must be the best of all.
 
-    Errors: SolverError where one does not hold.
+    Errors: SolverError if one is invalid.
     """
     plans: list[Plan] = []
     for each in found:
         best = plans[0].objective if plans else None
         ended = Termination.FEASIBLE if plans else Termination.OPTIMAL
-        plan = plan_of(problem, each.program, "exact", Answer(ended, each.chosen, prices=each.prices))
+        plan = plan_of(problem, each.program, "exact", ProgramAnswer(ended, each.chosen, prices=each.prices))
         assert plan.objective is not None
         bound = plan.objective if best is None else max(best, plan.objective)
         gap = (bound - plan.objective) / max(1.0, abs(plan.objective))
@@ -95,14 +95,14 @@ def plans_of(problem: Problem, found: Sequence[Ranked], solve_s: float) -> tuple
     return tuple(plans)
 
 
-def _variants(problem: Problem, at: int, options: Options) -> Index:
+def _variants(problem: PlanningProblem, at: int, options: Options) -> Index:
     stage = problem.stages[at]
     return np.full(len(options), -1) if stage.is_free else stage.columns.variant[options.point]
 
 
 @dataclass(order=True, slots=True)
 class _Part:
-    """A set of choices by what each stage may still take, and its best; the part of the best comes first."""
+    """A set of choices by each stage's allowed options, and its best; the part of the best comes first."""
 
     key: Key
     number: int
@@ -111,7 +111,7 @@ class _Part:
 
 
 class _Partition:
-    """The choices of a program, taken apart best by best; `classes` says which options are one choice."""
+    """The choices of a program, partitioned best by best; `classes` groups options that are one choice."""
 
     def __init__(self, program: Program, goal: Goal, classes: Sequence[Index], deadline: Deadline) -> None:
         self._program = program
@@ -121,7 +121,7 @@ class _Partition:
         self._numbers = count()
 
     def in_order(self) -> Iterator[Ranked]:
-        """The best of each choice; equally good ones wait for each other and come in the fixed order."""
+        """The best of each choice; equally good ones are held back and yielded in the fixed order."""
         whole = [np.arange(len(stage)) for stage in self._program.stages]
         parts = self._solved(whole)
         group: list[_Part] = []
@@ -144,7 +144,7 @@ class _Partition:
         return round(totals.changes, 9), round(totals.cost_cores, 9), round(totals.latency_s, 9), chosen
 
     def _rest(self, part: _Part) -> Iterator[list[Index]]:
-        """What is left of a part without its best choice, in pieces that have nothing in common."""
+        """The rest of a part without its best choice, in disjoint pieces."""
         mine = [classes[at] for classes, at in zip(self._classes, part.best.chosen, strict=True)]
         for stage, allowed in enumerate(part.allowed):
             other = allowed[self._classes[stage][allowed] != mine[stage]]
@@ -155,7 +155,7 @@ class _Partition:
                 yield [*before, other, *part.allowed[stage + 1 :]]
 
     def _solved(self, allowed: list[Index]) -> list[_Part]:
-        """The part of these options with its best, none where nothing is within the limits."""
+        """The part of these options with its best, None if nothing is within the limits."""
         program = replace(
             self._program,
             stages=tuple(
@@ -163,7 +163,7 @@ class _Partition:
                 for stage, kept in zip(self._program.stages, allowed, strict=True)
             ),
         )
-        reduced, found = reach(program, self._goal, lambda given: exact.solve(given, self._deadline))
+        reduced, found = reach(program, self._goal, lambda given: label_setting.solve(given, self._deadline))
         if (
             found.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND)
             or self._deadline.passed
@@ -177,7 +177,7 @@ class _Partition:
                 allowed, program.stages, reduced.stages, found.chosen, strict=True
             )
         )
-        # A goal's later criteria have limits that the program has not.
+        # A goal's later criteria have limits that the program does not have.
         prices = found.prices if self._goal is Goal.WEIGHTED else None
         best = Ranked(self._program, chosen, prices)
         return [_Part(self._key(chosen), next(self._numbers), allowed, best)]
@@ -196,7 +196,7 @@ def _equal(one: Key, other: Key) -> bool:
 
 
 def _place(before: Options, after: Options, at: int) -> int:
-    """Where an option of the reduced stage is in the stage before."""
+    """The place of an option of the reduced stage in the original stage."""
     same = (
         (before.point == after.point[at])
         & (before.replicas == after.replicas[at])

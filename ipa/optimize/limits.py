@@ -1,4 +1,4 @@
-"""How near a plan is to its limits, and which of them hold it back."""
+"""The slack of a plan to its limits, and its binding limits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ipa.model.pipeline import Goal, Pin
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.explanation import Binding, Limit, Price, differences, outcome_of
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.explanation import Binding, LimitSlack, Price, differences, outcome_of
+from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import Program, Totals
 from ipa.optimize.relaxations import LOOSE_SLA_S, TINY_FLOOR
 from ipa.optimize.solve import solve
@@ -27,7 +27,9 @@ UNITS = {
 }
 
 
-def limits_of(problem: Problem, program: Program, plan: Plan, totals: Totals) -> tuple[Limit, ...]:
+def limits_of(
+    problem: PlanningProblem, program: Program, plan: Plan, totals: Totals
+) -> tuple[LimitSlack, ...]:
     """Every limit of the plan: paths, throughput, sums, then those of each stage."""
     found = [*_paths(problem, plan), *_throughput(plan), *_sums(problem, program, totals)]
     stages = {stage.name: stage for stage in problem.stages}
@@ -44,7 +46,7 @@ def limits_of(problem: Problem, program: Program, plan: Plan, totals: Totals) ->
     return tuple(found)
 
 
-def _paths(problem: Problem, plan: Plan) -> Iterator[Limit]:
+def _paths(problem: PlanningProblem, plan: Plan) -> Iterator[LimitSlack]:
     planned = {stage.stage: stage for stage in plan.stages}
     for path in problem.graph.paths:
         names = [problem.stages[at].name for at in path]
@@ -53,12 +55,12 @@ def _paths(problem: Problem, plan: Plan) -> Iterator[Limit]:
         yield _limit("sla", " > ".join(names), "s", latency_s, problem.sla_s)
 
 
-def _throughput(plan: Plan) -> Iterator[Limit]:
+def _throughput(plan: Plan) -> Iterator[LimitSlack]:
     for stage in plan.stages:
         yield _limit("throughput", stage.stage, "rps", stage.rate_rps, stage.capacity_rps * stage.replicas)
 
 
-def _sums(problem: Problem, program: Program, totals: Totals) -> Iterator[Limit]:
+def _sums(problem: PlanningProblem, program: Program, totals: Totals) -> Iterator[LimitSlack]:
     if program.cores < inf:
         yield _limit("cores", "", "cores", totals.peak_cores, program.cores)
     if program.memory_gib < inf:
@@ -69,26 +71,26 @@ def _sums(problem: Problem, program: Program, totals: Totals) -> Iterator[Limit]
         yield _limit("accuracy_floor", "", "PAS", totals.pas, problem.bounds.accuracy_floor, least=True)
 
 
-def _limit(kind: str, where: str, unit: str, used: float, limit: float, *, least: bool = False) -> Limit:
+def _limit(kind: str, where: str, unit: str, used: float, limit: float, *, least: bool = False) -> LimitSlack:
     slack = used - limit if least else limit - used
     # A sum may pass its limit by rounding.
     slack = 0.0 if abs(slack) <= EQUAL * max(1.0, abs(limit)) else slack
-    return Limit(kind, where, unit, used, limit, slack, slack / limit if limit else 0.0)
+    return LimitSlack(kind, where, unit, used, limit, slack, slack / limit if limit else 0.0)
 
 
-def _largest_batch(problem: Problem, stage: StageProblem) -> float:
+def _largest_batch(problem: PlanningProblem, stage: StageProblem) -> float:
     listed_sizes = [max(sizes) for sizes in (problem.bounds.batch_sizes, stage.bounds.batch_sizes) if sizes]
     own = problem.objective.max_batch_size
     return min([*listed_sizes, *([own] if own is not None else [])], default=inf)
 
 
 def binding_of(
-    problem: Problem, plan: Plan, wider: Mapping[str, Problem], deadline: Deadline
+    problem: PlanningProblem, plan: Plan, wider: Mapping[str, PlanningProblem], deadline: Deadline
 ) -> tuple[tuple[Binding, ...], tuple[str, ...]]:
     """The limits without which a better plan exists, largest gain first, and those not settled in time.
 
-    Each is taken away alone and the problem solved again. `wider` holds, by their kind, problems without a
-    limit that shaped the operating points, as batch sizes do.
+    Each is removed alone and the problem solved again. `wider` holds, by their kind, problems without a limit
+    that shaped the operating points, as batch sizes do.
     """
     found, unsettled = [], []
     removed = [*_without(problem), *((kind, "", moved) for kind, moved in wider.items())]
@@ -122,7 +124,7 @@ NAMES = {
 }
 
 
-def _without(problem: Problem) -> Iterator[tuple[str, str, Problem]]:
+def _without(problem: PlanningProblem) -> Iterator[tuple[str, str, PlanningProblem]]:
     """Each limit by kind and stage, with the problem without it."""
     bounds, objective = problem.bounds, problem.objective
     yield "sla", "", replace(problem, sla_s=LOOSE_SLA_S)
@@ -133,7 +135,7 @@ def _without(problem: Problem) -> Iterator[tuple[str, str, Problem]]:
     if objective.max_cost_cores is not None:
         yield "max_cost_cores", "", replace(problem, objective=replace(objective, max_cost_cores=None))
     if bounds.accuracy_floor is not None:
-        # The cheapest plan at an accuracy needs a floor: one that everything meets.
+        # The cheapest plan at an accuracy needs a floor: one that every plan meets.
         floor = TINY_FLOOR if objective.goal is Goal.CHEAPEST else None
         yield "accuracy_floor", "", replace(problem, bounds=replace(bounds, accuracy_floor=floor))
     if bounds.max_replicas is not None or objective.max_replicas is not None:
@@ -151,12 +153,12 @@ def _without(problem: Problem) -> Iterator[tuple[str, str, Problem]]:
             yield "pin", stage.name, _with(problem, at, pin=Pin())
 
 
-def _with(problem: Problem, at: int, **changes: object) -> Problem:
+def _with(problem: PlanningProblem, at: int, **changes: object) -> PlanningProblem:
     stage = replace(problem.stages[at], **changes)  # type: ignore[arg-type]
     return replace(problem, stages=(*problem.stages[:at], stage, *problem.stages[at + 1 :]))
 
 
-def _best(problem: Problem, deadline: Deadline) -> Plan:
+def _best(problem: PlanningProblem, deadline: Deadline) -> Plan:
     if deadline.passed:
         raise DeadlineError("the time is up")
     plan = solve(problem, "exact", deadline.remaining_s, explain=False)
@@ -165,8 +167,8 @@ def _best(problem: Problem, deadline: Deadline) -> Plan:
     return plan
 
 
-def _is_better(problem: Problem, one: Plan, other: Plan) -> bool:
-    """Whether the first is better by the goal, beyond rounding."""
+def _is_better(problem: PlanningProblem, one: Plan, other: Plan) -> bool:
+    """True if the first is better by the goal, beyond rounding."""
     goal = problem.objective.goal
     for a, b, sign in (
         (one.objective, other.objective, 1),
@@ -180,7 +182,7 @@ def _is_better(problem: Problem, one: Plan, other: Plan) -> bool:
 
 
 def prices_of(plan: Plan) -> tuple[Price, ...]:
-    """The plan's multipliers in words, those that are not 0."""
+    """The plan's multipliers in words, those other than 0."""
     found = []
     for limit, price in plan.prices:
         kind, _, path = limit.partition(" ")

@@ -27,17 +27,17 @@ from ipa.optimize.program import Program
 # An x this far from 0 or 1 is no choice.
 INTEGRAL = 1e-5
 
-# For each path, the least and the largest Σ spread² that is looked at.
+# For each path, the least and the largest Σ spread² considered.
 Ranges = Sequence[tuple[float, float]]
 # Columns with their coefficients.
 Expression = list[tuple[int, float]]
 
 
 def build_milp(program: Program, ranges: Ranges) -> Milp:
-    """The linear program; columns are the stages' options in order, then what the products need.
+    """The linear program; columns are the stages' options in order, then those for products.
 
-    The root of Σ spread² along a path is replaced by its chord over the path's range, so a solution may be
-    later than the SLA allows by what the chord lies below the root, and none is missed.
+    The root of Σ spread² along a path is replaced by its chord over the path's range, so a solution may
+    exceed the SLA by the distance of the chord from the root, and none is missed.
     """
     firsts = first_columns(program)
     options = sum(len(stage) for stage in program.stages)
@@ -52,7 +52,7 @@ def build_milp(program: Program, ranges: Ranges) -> Milp:
 
 
 def chosen_options(program: Program, values: Sequence[float]) -> tuple[int, ...]:
-    """The option of each stage whose x is 1; SolverError where there are too few x, or not integral ones."""
+    """The option of each stage whose x is 1; SolverError if an x is missing or not integral."""
     chosen = []
     if len(values) < sum(len(stage) for stage in program.stages):
         raise SolverError(f"the solver's solution has {len(values)} columns only")
@@ -60,7 +60,7 @@ def chosen_options(program: Program, values: Sequence[float]) -> tuple[int, ...]
         part = [float(value) for value in values[first : first + len(stage)]]
         best = max(range(len(part)), key=part.__getitem__)
         others = [abs(value) for at, value in enumerate(part) if at != best]
-        # Not "is far from": nothing is far from what is no number.
+        # Not "is far from", since no comparison with NaN is true.
         if not (abs(part[best] - 1) <= INTEGRAL and sum(others) <= INTEGRAL):
             raise SolverError(f"the solver's choice for stage {name} is not integral: {part}")
         chosen.append(best)
@@ -82,7 +82,7 @@ def _terms(program: Program, firsts: list[int], uses: Sequence[Array], scale: fl
 
 
 def _add_levels(milp: Milp, program: Program, firsts: list[int]) -> None:
-    """Each stage is planned for the number of items that the stages before it send."""
+    """Rows that make each stage's number of items the one that the stages before it send."""
     for at, children in enumerate(program.graph.children):
         for place, child in enumerate(children):
             sent, due = program.stages[at].leave[place], program.stages[child].enter
@@ -134,7 +134,7 @@ def _add_accuracies(milp: Milp, program: Program, firsts: list[int]) -> None:
 
 
 class _Products:
-    """The columns of products of one factor a stage, shared where products begin alike."""
+    """The columns of products of one factor a stage, shared by products with equal beginnings."""
 
     def __init__(self, milp: Milp, firsts: list[int], factors: Sequence[Array]) -> None:
         self._milp = milp
@@ -183,7 +183,7 @@ class _Products:
         return len(self._milp.costs) - 1
 
     def _largest(self, parts: list[tuple[Expression, float]]) -> Expression:
-        """The largest of the products: Σ of columns of which one, the chosen, may reach its product."""
+        """The largest of the products: Σ of columns of which the chosen one may reach its product."""
         chosen: Expression = []
         total: Expression = []
         for product, most in parts:

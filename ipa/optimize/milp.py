@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MilpRow:
     """lower ≤ Σ coefficient · column ≤ upper, columns by index."""
 
     columns: tuple[int, ...]
@@ -26,16 +26,16 @@ class Milp:
     binaries: int = 0
     costs: list[float] = field(default_factory=list)
     uppers: list[float] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MilpRow] = field(default_factory=list)
     choices: list[int] = field(default_factory=list)
 
     @property
     def is_binary(self) -> list[bool]:
-        """Whether each column is 0 or 1."""
+        """True for each column that is 0 or 1."""
         choices = set(self.choices)
         return [at < self.binaries or at in choices for at in range(len(self.costs))]
 
     def add_row(self, terms: Sequence[tuple[int, float]], lower: float, upper: float) -> None:
         """Add a row from (column, coefficient) pairs."""
         columns, coefficients = zip(*terms, strict=True)
-        self.rows.append(Row(columns, coefficients, lower, upper))
+        self.rows.append(MilpRow(columns, coefficients, lower, upper))

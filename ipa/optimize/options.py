@@ -1,4 +1,4 @@
-"""What each stage can do at the rate: the options that a plan chooses from."""
+"""The options of each stage at the rate, from which a plan chooses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from ipa.model.rolling import ROUNDING as LESS_THAN_ONE
 from ipa.model.rolling import Rolling
 from ipa.optimize.accuracy import PRODUCTS
-from ipa.optimize.candidates import Block, Candidates, candidates_of
+from ipa.optimize.candidates import CandidateBlock, Candidates, candidates_of
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.levels import Level, levels_of
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.dominance_filter import reduce_program
+from ipa.optimize.item_counts import ItemCount, levels_of
+from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.program import NUMBERS, PLACE, Options, Program, Weights, options_of, value_of
-from ipa.optimize.reduce import reduce_program
 from ipa.optimize.timing import option_times
 
 TIMES = slice(PLACE["service_s"], PLACE["spread_s2"] + 1)
 
 
-def build_program(problem: Problem) -> Program:
+def build_program(problem: PlanningProblem) -> Program:
     """The program of a problem, its dominated and hopeless options removed; no best plan is lost.
 
     A stage may be left without options: then nothing is feasible.
@@ -30,50 +30,50 @@ def build_program(problem: Problem) -> Program:
     return reduce_program(full_program(problem))
 
 
-def full_program(problem: Problem) -> Program:
+def full_program(problem: PlanningProblem) -> Program:
     """The program of a problem with all its options."""
     return program_of(problem, draft_of(problem))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Draft:
-    """All that is known of the options before their times are: `numbers` has the rows of `NUMBERS`.
+class UntimedOptions:
+    """The options without their times: `numbers` has the rows of `NUMBERS`.
 
-    `candidates` is None where the pipeline's own routers do all the work. `now` is what each stage takes now.
+    `candidates` is None if the pipeline's own routers do all the work. `now` is each stage's present use.
     """
 
     weights: Weights
     now: list[tuple[float, float]]
-    levels: list[list[Level]]
+    levels: list[list[ItemCount]]
     candidates: Candidates | None
     numbers: Array
 
-    def take(self, at: Index) -> Draft:
-        """With those candidates only."""
+    def take(self, at: Index) -> UntimedOptions:
+        """Return the draft with those candidates only."""
         assert self.candidates is not None
         return replace(self, candidates=self.candidates.take(at), numbers=self.numbers.take(at, axis=1))
 
 
-def draft_of(problem: Problem) -> Draft:
-    """What is known of the problem's options before their times are; the arithmetic is on all at once."""
+def draft_of(problem: PlanningProblem) -> UntimedOptions:
+    """The problem's options without their times; the arithmetic is on all at once."""
     objective = problem.objective
     transition = objective.transition_per_core if problem.running else 0.0
     weights = Weights(objective.alpha, objective.beta, objective.delta, transition)
     now = [_running_use(problem, stage) for stage in problem.stages]
     levels = levels_of(problem)
     blocks = [
-        Block(at, level)
+        CandidateBlock(at, level)
         for at, stage in enumerate(problem.stages)
         if not stage.is_free
         for level in levels[at]
     ]
     if not blocks:
-        return Draft(weights, now, levels, None, np.empty((len(NUMBERS), 0)))
+        return UntimedOptions(weights, now, levels, None, np.empty((len(NUMBERS), 0)))
     candidates = candidates_of(problem, blocks)
-    return Draft(weights, now, levels, candidates, _numbers(problem, candidates, weights, now))
+    return UntimedOptions(weights, now, levels, candidates, _numbers(problem, candidates, weights, now))
 
 
-def program_of(problem: Problem, draft: Draft) -> Program:
+def program_of(problem: PlanningProblem, draft: UntimedOptions) -> Program:
     """The program of a problem with the draft's options."""
     objective, bounds = problem.objective, problem.bounds
     floor = bounds.accuracy_floor or 0.0
@@ -84,7 +84,7 @@ def program_of(problem: Problem, draft: Draft) -> Program:
         weights=draft.weights,
         uses_product=objective.accuracy_rule in PRODUCTS,
         sla_s=problem.sla_s,
-        # What runs already may go on even where the budget has shrunk below it.
+        # Running replicas may stay even if the budget has shrunk below them.
         cores=_most_cores(problem, problem.fixed_cores + sum(cores for cores, _ in now)),
         memory_gib=inf if bounds.memory_gib is None else max(bounds.memory_gib, sum(gib for _, gib in now)),
         max_cost=min(
@@ -95,14 +95,14 @@ def program_of(problem: Problem, draft: Draft) -> Program:
     )
 
 
-def _most_cores(problem: Problem, now_cores: float) -> float:
-    """The limit of cores: of the plan where nothing runs, else of every moment of the change to it."""
+def _most_cores(problem: PlanningProblem, now_cores: float) -> float:
+    """The limit of cores: of the plan without a running configuration, else at every moment of the change."""
     limit = problem.bounds.most_cores if problem.running else problem.bounds.cores
     return inf if limit is None else max(limit, now_cores)
 
 
-def _running_use(problem: Problem, stage: StageProblem) -> tuple[float, float]:
-    """Cores and memory that the stage's replicas take now."""
+def _running_use(problem: PlanningProblem, stage: StageProblem) -> tuple[float, float]:
+    """Present cores and memory of the stage's replicas."""
     config = problem.running_config(stage)
     if config is None:
         return 0.0, 0.0
@@ -110,7 +110,7 @@ def _running_use(problem: Problem, stage: StageProblem) -> tuple[float, float]:
     return problem.held(config).total_cores, gib * config.replicas
 
 
-def _stages(problem: Problem, draft: Draft) -> tuple[Options, ...]:
+def _stages(problem: PlanningProblem, draft: UntimedOptions) -> tuple[Options, ...]:
     """The options of each stage, their times included."""
     candidates, numbers, levels = draft.candidates, draft.numbers, draft.levels
     if candidates is not None:
@@ -146,13 +146,13 @@ def _stage_options(stage: StageProblem, candidates: Candidates, numbers: Array, 
     return options.take(np.lexsort((options.enter, options.replicas, rank[options.point])))
 
 
-def _onward(level: Level, variants: int) -> Index:
-    """(children × variants), one column where a stage has no variants left: it has no options then."""
+def _onward(level: ItemCount, variants: int) -> Index:
+    """(children × variants), one column if a stage has no variants left: it has no options then."""
     return np.array(level.onward, dtype=np.intp).reshape(len(level.onward), max(1, variants))
 
 
-def _free_options(levels: Sequence[Level]) -> Options:
-    """What the pipeline's own router does, at no cost, for each number of items."""
+def _free_options(levels: Sequence[ItemCount]) -> Options:
+    """The options of the pipeline's own router, at no cost, for each number of items."""
     row = dict.fromkeys(NUMBERS, 0.0) | {"accuracy": 1.0, "factor": 1.0}
     numbers = np.repeat(np.array([*row.values()])[:, None], len(levels), axis=1)
     numbers[PLACE["items"]] = [level.items for level in levels]
@@ -163,9 +163,9 @@ def _free_options(levels: Sequence[Level]) -> Options:
 
 
 def _numbers(
-    problem: Problem, candidates: Candidates, weights: Weights, now: list[tuple[float, float]]
+    problem: PlanningProblem, candidates: Candidates, weights: Weights, now: list[tuple[float, float]]
 ) -> Array:
-    """The rows of `NUMBERS`, an entry a candidate; nothing yet in those of the times."""
+    """The rows of `NUMBERS`, an entry a candidate; those of the times are still empty."""
     replicas = candidates.replicas
     cores, gib = replicas * candidates.held_cores, replicas * candidates.memory_gib
     started, changes, (peak_cores, peak_gib) = _change(problem, candidates, (cores, gib), now)
@@ -194,8 +194,8 @@ def _numbers(
     return numbers
 
 
-def _fixed_cores(problem: Problem, candidates: Candidates) -> Array | float:
-    """Cores that are there once: counted with the first stage, of which every plan has one option."""
+def _fixed_cores(problem: PlanningProblem, candidates: Candidates) -> Array | float:
+    """Cores of one-off overhead: counted with the first stage, of which every plan has one option."""
     if not problem.fixed_cores:
         return 0.0
     first = candidates.blocks[0].index
@@ -205,13 +205,13 @@ def _fixed_cores(problem: Problem, candidates: Candidates) -> Array | float:
 
 
 def _change(
-    problem: Problem, candidates: Candidates, use: tuple[Array, Array], now: list[tuple[float, float]]
+    problem: PlanningProblem, candidates: Candidates, use: tuple[Array, Array], now: list[tuple[float, float]]
 ) -> tuple[Array | float, Array | float, tuple[Array, Array]]:
-    """Cores that a change to each option starts, how much it changes, and the peak of cores and memory.
+    """Cores started by a change to each option, the size of the change, and the peak of cores and memory.
 
     New replicas start before old ones stop: both are paid and held for a while, as many of each as the
-    problem's rolling says. Where only the number of replicas changes the larger number is. `use` is what each
-    option takes of both.
+    problem's rolling says. If only the number of replicas changes the larger number is. `use` is each
+    option's use of both.
     """
     if not problem.running:
         return 0.0, 0.0, use
@@ -235,8 +235,10 @@ def _change(
     return started, changes, (np.where(new, cores, peak_cores), np.where(new, gib, peak_gib))
 
 
-def _running_row(problem: Problem, block: Block, now: list[tuple[float, float]]) -> tuple[float, ...]:
-    """What the block's stage runs now: whether that is known, variant, batch size, cores, replicas, its use.
+def _running_row(
+    problem: PlanningProblem, block: CandidateBlock, now: list[tuple[float, float]]
+) -> tuple[float, ...]:
+    """The block's running configuration: known or not, variant, batch size, cores, replicas, use.
 
     A variant that is not among the stage's has the number −1.
     """

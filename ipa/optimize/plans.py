@@ -1,4 +1,4 @@
-"""A plan in words and numbers from the options that were chosen."""
+"""Build plans from chosen options."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
-from ipa.optimize.backends.answer import Answer
-from ipa.optimize.engine import CONTRADICTION
-from ipa.optimize.problem import Problem
+from ipa.optimize.backends.answer import ProgramAnswer
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, Totals, evaluate
+from ipa.optimize.solver_selection import CONTRADICTION
 from ipa.queueing.capacity import utilisation_ratio
 from ipa.queueing.formation import formation_wait_s
 
 NO_BOUND = 1e100
 
 
-def plan_of(problem: Problem, program: Program, solver: str, found: Answer) -> Plan:
-    """The plan of a solver's answer; without configuration where it chose none."""
+def plan_of(problem: PlanningProblem, program: Program, solver: str, found: ProgramAnswer) -> Plan:
+    """The plan of a solver's answer; without configuration if it chose none."""
     plan = Plan(
         pipeline=problem.pipeline,
         rate_rps=problem.rate_rps,
@@ -54,7 +54,7 @@ def plan_of(problem: Problem, program: Program, solver: str, found: Answer) -> P
     )
 
 
-def worth(problem: Problem, totals: Totals) -> float:
+def worth(problem: PlanningProblem, totals: Totals) -> float:
     """The objective of a plan: the weighted sum, or the first criterion of an order."""
     goal = problem.objective.goal
     if goal is Goal.LEXICOGRAPHIC:
@@ -62,8 +62,8 @@ def worth(problem: Problem, totals: Totals) -> float:
     return -totals.cost_cores if goal is Goal.CHEAPEST else totals.objective
 
 
-def stage_plans(problem: Problem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
-    """What each stage runs, in order; stages that the pipeline's own router does are left out."""
+def stage_plans(problem: PlanningProblem, program: Program, chosen: Sequence[int]) -> tuple[StagePlan, ...]:
+    """The configuration of each stage, in order, without stages that the pipeline's own router does."""
     return tuple(
         _stage_plan(problem, index, options, at)
         for index, (options, at) in enumerate(zip(program.stages, chosen, strict=True))
@@ -71,7 +71,7 @@ def stage_plans(problem: Problem, program: Program, chosen: Sequence[int]) -> tu
     )
 
 
-def _stage_plan(problem: Problem, index: int, options: Options, at: int) -> StagePlan:
+def _stage_plan(problem: PlanningProblem, index: int, options: Options, at: int) -> StagePlan:
     stage = problem.stages[index]
     point = stage.points[int(options.point[at])]
     rate_rps = problem.rate_rps * problem.graph.reach[index] * float(options.items[at])
@@ -96,8 +96,8 @@ def _stage_plan(problem: Problem, index: int, options: Options, at: int) -> Stag
     )
 
 
-def _bound_and_gap(found: Answer, objective: float) -> tuple[float | None, float | None]:
-    """The bound, never below what was reached, and its distance to it (relative above 1)."""
+def _bound_and_gap(found: ProgramAnswer, objective: float) -> tuple[float | None, float | None]:
+    """The bound, never below the objective reached, and its distance to it (relative above 1)."""
     known = _known(found.bound)
     if known is None:
         return None, None
@@ -110,11 +110,13 @@ def _bound_and_gap(found: Answer, objective: float) -> tuple[float | None, float
 
 
 def _known(bound: float | None) -> float | None:
-    """The bound, None where the solver only says that it has none yet (infinity, 1e100 in Gurobi)."""
+    """The bound, None if the solver has none yet (infinity, 1e100 in Gurobi)."""
     return bound if bound is not None and abs(bound) < NO_BOUND else None
 
 
-def _prices(problem: Problem, program: Program, found: Answer) -> tuple[tuple[str, float], ...]:
+def _prices(
+    problem: PlanningProblem, program: Program, found: ProgramAnswer
+) -> tuple[tuple[str, float], ...]:
     if found.prices is None:
         return ()
     graph = program.graph
@@ -125,8 +127,8 @@ def _prices(problem: Problem, program: Program, found: Answer) -> tuple[tuple[st
     return tuple(zip(names, (float(price) for price in found.prices), strict=True))
 
 
-def released_note(problem: Problem, plan: Plan) -> str:
-    """What the latency of a plan under the released semantics is, and what it would be by the paper."""
+def released_note(problem: PlanningProblem, plan: Plan) -> str:
+    """A note on a plan's latency under the released semantics, with the latency by the paper."""
     waits = {stage.name: stage.batch_timeout_s for stage in problem.stages}
     at = {stage.stage: number for number, stage in enumerate(plan.stages)}
     paper_s = max(

@@ -1,4 +1,4 @@
-"""The question: which option of each stage is best for a rate, within an SLA and bounds."""
+"""The planning problem: the best option of each stage for a rate, within an SLA and bounds."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.optimize.columns import PointColumns, columns_of
-from ipa.optimize.graph import Graph, Node, build_graph
+from ipa.optimize.graph import Graph, GraphNode, build_graph
 
 
 class Compat(StrEnum):
-    """Whose latency is charged.
+    """The latency formula.
 
     `tail`: the quantile of the time at each stage under random arrivals, composed along each path. `paper`:
     the formula of the IPA paper, worst-case batch forming and service time added up. `ipa-artifact`: that of
@@ -45,7 +45,7 @@ class Compat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StageProblem:
-    """A stage and everything one of its replicas can do. `batch_timeout_s` None: batches wait until full.
+    """A stage and the operating points of its replicas. `batch_timeout_s` None: batches wait until full.
 
     A router or combiner without points takes neither time nor cores.
     """
@@ -58,7 +58,7 @@ class StageProblem:
     combine: CombineRule = CombineRule.PRODUCT
     bounds: StageBounds = field(default_factory=StageBounds)
     pin: Pin = field(default_factory=Pin)
-    # Why it has batch size 1 only; empty where it may batch.
+    # The reason why it has batch size 1 only; empty if it may batch.
     unbatched: str = ""
     columns: PointColumns = field(init=False, repr=False, compare=False)
 
@@ -67,16 +67,16 @@ class StageProblem:
 
     @property
     def is_free(self) -> bool:
-        """Whether the pipeline's own router does its work."""
+        """True if the pipeline's own router does its work."""
         return not self.points and self.kind in (StageKind.ROUTER, StageKind.COMBINER)
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """A graph of stages in topological order, the rate it must carry, and what is worth what.
+class PlanningProblem:
+    """A graph of stages in topological order, the rate it must carry, and the objective.
 
-    `running` is what runs now, empty where nothing does or a change is free, and `rolling` how it is
-    replaced. InputError lists everything that makes no sense.
+    `running` is the running configuration, empty if there is none or a change is free; `rolling` says how it
+    is replaced. InputError lists all faults.
     """
 
     pipeline: str
@@ -103,7 +103,7 @@ class Problem:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The share of the requests that visit each stage; 0 where the pipeline's own router works."""
+        """The share of the requests that visit each stage; 0 if the pipeline's own router does its work."""
         return tuple(
             0.0 if stage.is_free else share
             for stage, share in zip(self.stages, self.graph.reach, strict=True)
@@ -111,11 +111,11 @@ class Problem:
 
     @property
     def fixed_cores(self) -> float:
-        """Cores of what runs once beside all replicas; part of every plan's cost."""
+        """Cores of one-off overhead beside all replicas; part of every plan's cost."""
         return self.bounds.overhead.fixed_cores
 
     def held(self, config: StageConfig) -> StageConfig:
-        """The configuration with the cores that a replica takes with what runs beside it."""
+        """The configuration with a replica's cores including its overhead."""
         return self.bounds.overhead.held(config)
 
     @property
@@ -125,7 +125,7 @@ class Problem:
         return len(np.unique(np.concatenate(sizes)))
 
     def allowed(self, stage: StageProblem) -> NDArray[np.bool_]:
-        """Which points of the stage `allows` lets pass, all at once."""
+        """True for points of the stage that `allows` permits, all at once."""
         columns, pin = stage.columns, stage.pin
         allowed = np.ones(len(columns), dtype=bool)
         if self.objective.max_batch_size is not None:
@@ -143,7 +143,7 @@ class Problem:
         return allowed
 
     def allows(self, stage: StageProblem, point: OperatingPoint) -> bool:
-        """Whether objective, bounds and pin allow the point."""
+        """True if objective, bounds and pin permit the point."""
         lists = (self.bounds.batch_sizes, stage.bounds.batch_sizes)
         largest, pin = self.objective.max_batch_size, stage.pin
         return (
@@ -163,7 +163,7 @@ class Problem:
         return least, min((limit for limit in limits if limit is not None), default=None)
 
     def running_config(self, stage: StageProblem) -> StageConfig | None:
-        """What the stage runs now, None where unknown."""
+        """The running configuration of the stage, None if unknown."""
         return next((config for config in self.running if config.stage == stage.name), None)
 
 
@@ -171,7 +171,7 @@ def _graph(stages: tuple[StageProblem, ...]) -> Graph:
     at = {stage.name: index for index, stage in enumerate(stages)}
     return build_graph(
         tuple(
-            Node(
+            GraphNode(
                 tuple(at[edge.parent] for edge in stage.after),
                 tuple(edge.share for edge in stage.after),
                 stage.kind,
@@ -182,7 +182,7 @@ def _graph(stages: tuple[StageProblem, ...]) -> Graph:
     )
 
 
-def _faults_of_numbers(problem: Problem) -> list[Fault]:
+def _faults_of_numbers(problem: PlanningProblem) -> list[Fault]:
     faults = [
         Fault(f"{name} must be a finite number above 0, not {value!r}")
         for name, value in (("rate_rps", problem.rate_rps), ("sla_s", problem.sla_s))
@@ -208,7 +208,7 @@ def _faults_of_numbers(problem: Problem) -> list[Fault]:
     return faults
 
 
-def _faults_of_stages(problem: Problem) -> list[Fault]:
+def _faults_of_stages(problem: PlanningProblem) -> list[Fault]:
     if not problem.stages:
         return [Fault("it has no stages")]
     return [
@@ -228,7 +228,7 @@ def _makes_sense(point: OperatingPoint) -> bool:
     return all(isfinite(value) and value > 0 for value in positive) and point.accuracy >= 0
 
 
-def _faults_of_edges(problem: Problem) -> list[Fault]:
+def _faults_of_edges(problem: PlanningProblem) -> list[Fault]:
     faults: list[Fault] = []
     before: dict[str, StageProblem] = {}
     for stage in problem.stages:

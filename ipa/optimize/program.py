@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.graph import Graph
 
-# The rows of an `Options` table: what is whole, the numbers of items sent on after them; and the rest.
+# The rows of an `Options` table: whole numbers, followed by the numbers of items sent on; and the rest.
 COUNTS = ("point", "replicas", "enter")
 NUMBERS = (
     *("items", "service_s", "wait_s", "mean_s", "spread_s2", "accuracy", "factor", "gain", "value"),
     *("batch_size", "cost_cores", "memory_gib", "peak_cores", "peak_gib", "started_cores", "changes"),
 )
 PLACE = {name: at for at, name in enumerate(NUMBERS)}
-# What of a plan depends on more than the sum over its stages.
+# Rows of which a plan needs more than the sum over its stages.
 OF_STAGES = [PLACE[name] for name in ("factor", "accuracy", "mean_s", "spread_s2")]
 
 
@@ -49,15 +49,15 @@ class _Number:
 class Options:
     """The ways to run a stage, replicas already fixed, as columns in the order of names.
 
-    `point` is an index into the stage's operating points, −1 where the pipeline's router does the work.
-    `enter` numbers the items a request brings; `leave` holds, for each stage after this one, the number that
-    its `enter` must have. `service_s` and `wait_s` are for people: what counts is the mean time `mean_s` and
-    `spread_s2`, the square of what the stage's quantile lies above it. `factor` multiplies and `gain` adds up
-    to the accuracy term; `value` is what adds up to the objective. `peak_cores` and `peak_gib` are what old
-    and new replicas take together, `started_cores` those of replicas that a change would start, `changes` how
-    much differs from what runs (1: replicas, 2: more).
+    `point` is an index into the stage's operating points, −1 if the pipeline's router does the work. `enter`
+    numbers the items a request brings; `leave` holds, for each stage after this one, the number that its
+    `enter` must have. `service_s` and `wait_s` are for display: the program uses the mean time `mean_s` and
+    `spread_s2`, the square of the stage's quantile less its mean. `factor` multiplies and `gain` adds up to
+    the accuracy term; `value` adds up to the objective. `peak_cores` and `peak_gib` are those of old and new
+    replicas together, `started_cores` those of replicas that a change would start, `changes` the size of the
+    change (1: replicas, 2: more).
 
-    All are rows of two tables, so that some of the options are taken in one go.
+    All are rows of two tables, so that a subset of the options is taken in one go.
     """
 
     counts: Index
@@ -98,11 +98,11 @@ class Options:
             return np.log(self.accuracy)
 
     def take(self, at: NDArray[np.intp] | NDArray[np.bool_] | list[int]) -> Options:
-        """Those options only."""
+        """Return those options only."""
         return Options(self.counts[:, at], self.numbers[:, at])
 
     def having(self, **columns: Array) -> Options:
-        """The same options with other numbers in the columns named."""
+        """Return the same options with other numbers in the named columns."""
         numbers = self.numbers.copy()
         for name, column in columns.items():
             numbers[PLACE[name]] = column
@@ -125,8 +125,8 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """Σ over the stages of what the chosen options take (`use`, one array a stage) ≤ `most`."""
+class LinearLimit:
+    """Σ over the stages of the chosen options' use (`use`, one array a stage) ≤ `most`."""
 
     name: str
     use: tuple[Array, ...]
@@ -137,9 +137,9 @@ class Limit:
 class Program:
     """max alpha · accuracy(factors) + Σ value, within limits.
 
-    For each path: Σ mean_s + sqrt(Σ spread_s2) ≤ sla_s. Σ cost_cores ≤ max_cost, Σ peak_cores ≤ cores,
-    Σ peak_gib ≤ memory_gib, ln PAS ≥ log_floor. Accuracy term ≥ term_floor, Σ batch sizes ≤ max_batch.
-    `levels` is how many numbers of items each stage may see, `uses_product` whether factors count.
+    For each path: Σ mean_s + sqrt(Σ spread_s2) ≤ sla_s. Σ cost_cores ≤ max_cost, Σ peak_cores ≤ cores, Σ
+    peak_gib ≤ memory_gib, ln PAS ≥ log_floor. Accuracy term ≥ term_floor, Σ batch sizes ≤ max_batch. `levels`
+    is how many numbers of items each stage may see, `uses_product` whether factors count.
     """
 
     graph: Graph
@@ -161,16 +161,16 @@ class Program:
 
     @property
     def has_spread(self) -> bool:
-        """Whether any option's time varies."""
+        """True if any option's time varies."""
         return any(bool(stage.spread_s2.any()) for stage in self.stages)
 
     @property
     def is_plain(self) -> bool:
-        """Whether accuracies add up, or are the plain product of all stages."""
+        """True if accuracies add up, or are the plain product of all stages."""
         return not self.alpha or self.graph.is_product
 
-    def limits(self) -> tuple[Limit, ...]:
-        """The linear limits that there are, other than those of the paths."""
+    def limits(self) -> tuple[LinearLimit, ...]:
+        """The linear limits other than those of the paths."""
         names: list[tuple[str, float, Callable[[Options], Array]]] = [
             ("cores", self.cores, lambda stage: stage.peak_cores),
             ("memory", self.memory_gib, lambda stage: stage.peak_gib),
@@ -182,7 +182,7 @@ class Program:
         if self.term_floor > -inf and not self.uses_product:
             names.append(("term", -self.term_floor, lambda stage: -stage.gain))
         return tuple(
-            Limit(name, tuple(use(stage) for stage in self.stages), most)
+            LinearLimit(name, tuple(use(stage) for stage in self.stages), most)
             for name, most, use in names
             if most < inf
         )
@@ -199,7 +199,7 @@ class Program:
 
 
 def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
-    """What each option adds to the objective beside the product."""
+    """Each option's part of the objective beside the product."""
     value = -weights.beta * stage.cost_cores - weights.delta * stage.batch_size
     if weights.transition:
         value = value - weights.transition * stage.started_cores
@@ -208,7 +208,7 @@ def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a choice of one option a stage comes to."""
+    """The sums of a choice of one option a stage."""
 
     objective: float
     term: float
@@ -252,7 +252,7 @@ def path_latency_s(graph: Graph, means_s: Sequence[float], spreads_s2: Sequence[
 
 
 def fits(program: Program, chosen: Sequence[int], known: Totals | None = None) -> bool:
-    """Whether the choice is within all limits; `known` are its totals where they are known."""
+    """True if the choice is within all limits; `known` are its totals if already computed."""
     totals = known or evaluate(program, chosen)
     floor = program.log_floor
     return (
@@ -269,7 +269,7 @@ def fits(program: Program, chosen: Sequence[int], known: Totals | None = None) -
 
 
 def levels_agree(program: Program, chosen: Sequence[int]) -> bool:
-    """Whether every stage is planned for the items that the stages before it send on."""
+    """True if every stage is planned for the items that the stages before it send."""
     return all(
         program.stages[stage].leave[place, chosen[stage]] == program.stages[child].enter[chosen[child]]
         for stage, children in enumerate(program.graph.children)
@@ -278,5 +278,5 @@ def levels_agree(program: Program, chosen: Sequence[int]) -> bool:
 
 
 def tolerance(limit: float) -> float:
-    """How far a sum may pass a limit by rounding alone: 1e-9, relative above 1."""
+    """The rounding by which a sum may pass a limit: 1e-9, relative above 1."""
     return 1e-9 * max(1.0, limit) if limit < inf else 0.0

@@ -1,4 +1,4 @@
-"""What would make an infeasible problem feasible: one limit moved, as little as possible."""
+"""Remedies for an infeasible problem: one limit moved, as little as possible."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Termination
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program, Totals, Weights, evaluate
-from ipa.optimize.reduce import reduce_program
 
-# Figures in the answer have so many digits, rounded to the side that is feasible.
+# Digits of the figures in the answer, rounded to the feasible side.
 DIGITS = 4
-# Halvings of the rate before giving up: a millionth of what was asked.
+# Halvings of the rate before giving up: a millionth of the rate.
 HALVINGS = 20
 # The largest rate is found this closely, relative.
 RATE_PRECISION = 1e-5
-# As is the lowest latency, where it is no sum.
+# The lowest latency likewise, if it is no sum.
 LATENCY_PRECISION = 1e-5
 
 
@@ -36,16 +36,16 @@ class Relaxation:
     kind: str
     value: float
     text: str
-    problem: Problem
+    problem: PlanningProblem
 
 
-def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
-    """The single moves that help, each checked: SLA, cores, memory, cost ceiling, accuracy floor, pins and
-    rate, in this order.
+def relaxations(problem: PlanningProblem, deadline: Deadline) -> tuple[Relaxation, ...]:
+    """The single moves that help, each verified: SLA, cores, memory, cost ceiling, floor, pins and rate.
 
-    SLA and cores are the least, the floor is the highest that is feasible with all else as it is. The rate
-    is the largest below the asked one as far as feasibility falls with the rate; it may not where every
-    batch is larger than one, since those form faster at a higher rate. What time does not allow is left out.
+    They come in this order. SLA and cores are the least, the floor is the highest that is feasible with all
+    else as it is. The rate is the largest below the given one as far as feasibility falls with the rate; it
+    may not if every batch is larger than one, since those form faster at a higher rate. Moves that time does
+    not allow are left out.
     """
     found: list[Relaxation] = []
     try:
@@ -56,12 +56,12 @@ def relaxations(problem: Problem, deadline: Deadline) -> tuple[Relaxation, ...]:
     return tuple(found)
 
 
-def is_feasible(problem: Problem, deadline: Deadline) -> bool:
-    """Whether any plan meets the limits. DeadlineError where the time is too short to know."""
+def is_feasible(problem: PlanningProblem, deadline: Deadline) -> bool:
+    """True if any plan meets the limits. DeadlineError if the time is too short to know."""
     return _least(full_program(problem), lambda stage: stage.cost_cores, deadline) is not None
 
 
-def _sla(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _sla(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     program = full_program(_with_sla(problem, LOOSE_SLA_S))
     value_s = _least_latency_s(program, deadline)
     if value_s is not None:
@@ -72,7 +72,7 @@ def _sla(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
 
 
 def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
-    """The lowest latency of a plan, None where there is none.
+    """The lowest latency of a plan, None if there is none.
 
     One path without spread: the plan of the least mean. Else by halving, since the latency is no sum.
     """
@@ -95,12 +95,12 @@ def _least_latency_s(program: Program, deadline: Deadline) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Ceiling:
-    """A limit on something that adds up: where it stands, what takes of it, and how it is said."""
+    """A limit on something that adds up: its value, its users, and its name in words."""
 
     kind: str
     words: str
-    limit: Callable[[Problem], float | None]
-    moved: Callable[[Problem, float | None], Problem]
+    limit: Callable[[PlanningProblem], float | None]
+    moved: Callable[[PlanningProblem, float | None], PlanningProblem]
     use: Callable[[Options], Array]
     total: Callable[[Totals], float]
 
@@ -133,7 +133,7 @@ CEILINGS = (
 )
 
 
-def _ceilings(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _ceilings(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     for ceiling in CEILINGS:
         limit = ceiling.limit(problem)
         if limit is None:
@@ -146,7 +146,7 @@ def _ceilings(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             )
 
 
-def _floor(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _floor(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     if problem.bounds.accuracy_floor is None:
         return
     program = full_program(_with_bounds(problem, accuracy_floor=TINY_FLOOR))
@@ -165,7 +165,7 @@ def _floor(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             yield Relaxation("accuracy_floor", value, text, _with_bounds(problem, accuracy_floor=value))
 
 
-def _pins(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _pins(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     for index, stage in enumerate(problem.stages):
         if stage.pin != Pin():
             free = replace(stage, pin=Pin())
@@ -173,7 +173,7 @@ def _pins(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             yield Relaxation("pin", 0.0, f"stage {stage.name!r} without its pin", moved)
 
 
-def _rate(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
+def _rate(problem: PlanningProblem, deadline: Deadline) -> Iterator[Relaxation]:
     high = problem.rate_rps
     low = high / 2
     for _ in range(HALVINGS):
@@ -188,7 +188,8 @@ def _rate(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             low = middle
         else:
             high = middle
-    # The boundary is where a replica more is needed, mostly a short number: try that before rounding down.
+    # The boundary is usually the point where one more replica is needed, mostly a short number: try that
+    # before rounding down.
     for value in (_round(high, up=True), _round(high, up=False), _round(low, up=False)):
         moved = replace(problem, rate_rps=value)
         if value < problem.rate_rps and is_feasible(moved, deadline):
@@ -198,31 +199,31 @@ def _rate(problem: Problem, deadline: Deadline) -> Iterator[Relaxation]:
             return
 
 
-# An SLA that nothing misses, for building all options.
+# An SLA that no option misses, for building all options.
 LOOSE_SLA_S = 1e12
-# A floor that only an accuracy of 0 misses, so that the options keep what they need to be ranked by accuracy.
+# A floor that only an accuracy of 0 misses, so that the options keep the numbers that rank them by accuracy.
 TINY_FLOOR = 1e-300
 
 
-def _with_sla(problem: Problem, sla_s: float) -> Problem:
+def _with_sla(problem: PlanningProblem, sla_s: float) -> PlanningProblem:
     return replace(problem, sla_s=sla_s)
 
 
-def _with_bounds(problem: Problem, **changes: float | None) -> Problem:
+def _with_bounds(problem: PlanningProblem, **changes: float | None) -> PlanningProblem:
     return replace(problem, bounds=replace(problem.bounds, **changes))  # type: ignore[arg-type]
 
 
 def _least(program: Program, use: Callable[[Options], Array], deadline: Deadline) -> Totals | None:
-    """What the plan comes to that takes least of something that adds up; None where there is no plan."""
+    """The totals of the plan that uses least of something that adds up; None without a plan."""
     stages = tuple(stage.having(value=-use(stage)) for stage in program.stages)
     plain = replace(program, stages=stages, weights=Weights(0.0, 0.0, 0.0))
     return _best(plain, deadline)
 
 
 def _best(program: Program, deadline: Deadline) -> Totals | None:
-    """What the best plan comes to; None where there is none."""
+    """The totals of the best plan; None without a plan."""
     reduced = reduce_program(program)
-    answer = exact.solve(reduced, deadline)
+    answer = label_setting.solve(reduced, deadline)
     if answer.termination in (Termination.FEASIBLE, Termination.NO_SOLUTION_FOUND):
         raise DeadlineError("the time was too short to find what would be feasible")
     return evaluate(reduced, answer.chosen) if answer.chosen else None

@@ -1,4 +1,4 @@
-"""From a problem to a plan: build, solve, check."""
+"""Solve a problem for a plan: build, solve, verify."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.row_counts import unbatched_note
-from ipa.optimize.backends.answer import Answer
-from ipa.optimize.bounding import Bounding
-from ipa.optimize.bymilp import Solvers
+from ipa.optimize.backends.answer import ProgramAnswer
+from ipa.optimize.bounding import LagrangeBounds
+from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.engine import AUTO, BACKENDS, SOLVERS, Warm, answer
 from ipa.optimize.goals import reach
-from ipa.optimize.narrow import narrow_program
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of, released_note
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.prefilter import narrow_program
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Options, Program, fits
 from ipa.optimize.relaxations import relaxations
+from ipa.optimize.solver_selection import AUTO, BACKENDS, SOLVERS, WarmStart, answer
 from ipa.optimize.verify import verify
 
 # Times this close are the same.
@@ -31,7 +31,7 @@ __all__ = ["AUTO", "BACKENDS", "SOLVERS", "solve"]
 
 
 def solve(
-    problem: Problem,
+    problem: PlanningProblem,
     solver: str = AUTO,
     deadline_s: float = 5.0,
     *,
@@ -41,13 +41,13 @@ def solve(
 ) -> Plan:
     """The best plan for the problem, checked by `verify`.
 
-    Of plans with equal objectives it is the one of the fewest changes to what runs, then of the lowest cost,
-    then the lowest latency, then the first by names, whichever solver is used. `auto` takes Gurobi where its
-    licence covers the model, else HiGHS; should that not be done in half of the time, label setting has the
-    other half; the note says which and why. An infeasible problem gives a plan that says so, with what would
-    make it feasible unless `explain` is false. `start`, the plan for a problem like this one, speeds label
-    setting up; it changes no answer. `solvers` gives MILP solvers by name, such as those in a process of
-    their own that is killed where it does not keep to its limit: `auto` then goes on with label setting.
+    Of plans with equal objectives it is the one with the fewest changes to the running configuration, then
+    the lowest cost, then the lowest latency, then the first by names, whichever solver is used. `auto` takes
+    Gurobi if its licence covers the model, else HiGHS; if that is not done in half of the time, label setting
+    has the other half; the note says which and why. An infeasible problem gives a plan that says so, with
+    remedies unless `explain` is false. `start`, the plan for a similar problem, speeds label setting up; it
+    changes no answer. `solvers` gives MILP solvers by name, such as those in a child process that is killed
+    if it exceeds its limit: `auto` then continues with label setting.
 
     Errors: UsageError (no such solver), LicenceError (Gurobi asked for by name and refused), SolverError,
     DeadlineError (a solver asked for by name had to be stopped).
@@ -58,7 +58,7 @@ def solve(
     used = solver
     notes: list[str] = []
 
-    def one(program: Program) -> Answer:
+    def one(program: Program) -> ProgramAnswer:
         nonlocal used, notes
         warm = _warm(problem, program, start) if start is not None else None
         used, found, notes = answer(program, solver, deadline, warm, solvers)
@@ -69,7 +69,7 @@ def solve(
     program, found = reach(full, problem.objective.goal, one)
     solve_s = deadline.elapsed_s
     if explain and found.chosen and found.prices is None:
-        found = replace(found, prices=Bounding(program).prices)
+        found = replace(found, prices=LagrangeBounds(program).prices)
     plan = plan_of(problem, program, used, found)
     if plan.termination is Termination.INFEASIBLE and explain:
         moves = relaxations(problem, deadline)
@@ -86,18 +86,18 @@ def solve(
     return plan
 
 
-def _warm(problem: Problem, program: Program, start: Plan) -> Warm:
+def _warm(problem: PlanningProblem, program: Program, start: Plan) -> WarmStart:
     """The earlier plan in terms of this program, with the replicas that the rate needs now."""
     prices = None
     count = len(program.graph.paths) + len(program.limits())
     if problem.objective.goal is Goal.WEIGHTED and len(start.prices) == count:
         prices = np.array([price for _, price in start.prices])
     chosen = _translated(problem, program, start)
-    return Warm(chosen if chosen and fits(program, chosen) else (), prices)
+    return WarmStart(chosen if chosen and fits(program, chosen) else (), prices)
 
 
-def _translated(problem: Problem, program: Program, start: Plan) -> tuple[int, ...]:
-    """For each stage the option most like what the earlier plan ran; empty where there is none."""
+def _translated(problem: PlanningProblem, program: Program, start: Plan) -> tuple[int, ...]:
+    """For each stage the option nearest to the earlier plan's; empty if there is none."""
     before = {stage.stage: stage for stage in start.stages}
     chosen = []
     for stage, options in zip(problem.stages, program.stages, strict=True):
@@ -108,7 +108,7 @@ def _translated(problem: Problem, program: Program, start: Plan) -> tuple[int, .
 
 
 def _nearest(stage: StageProblem, options: Options, before: StagePlan | None) -> int:
-    """The best option of the same variant that takes no more time, the same batch and cores if it can be."""
+    """The best option of the same variant that takes no more time, the same batch and cores if possible."""
     columns = stage.columns
     if before is None or before.variant not in columns.variants:
         return int(np.argmax(options.value))

@@ -1,4 +1,4 @@
-"""What a stage takes of the SLA: its times under each `Compat`, for many options at once or one alone."""
+"""The times of a stage under each `Compat`, for many options at once or one alone."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.queueing.formation import batches_in_sequence, ceil_up, formation_wait_s, released_wait_s
 from ipa.queueing.service import busy_s
 from ipa.queueing.tail import sojourn
 
 
-def option_times(problem: Problem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
+def option_times(problem: PlanningProblem, candidates: Candidates) -> tuple[Array, Array, Array, Array]:
     """Service time, wait, mean time and squared excess of the quantile over it, an entry a candidate.
 
-    The split between service and wait is for people.
+    The split between service and wait is for display.
     """
     batch_size, replicas, rate_rps = candidates.batch_size, candidates.replicas, candidates.rate_rps
     if problem.compat is Compat.TAIL:
@@ -76,12 +76,14 @@ class Chosen:
 Times = tuple[float, float, float, float]
 
 
-def stage_times(problem: Problem, index: int, point: OperatingPoint, replicas: int, items: float) -> Times:
+def stage_times(
+    problem: PlanningProblem, index: int, point: OperatingPoint, replicas: int, items: float
+) -> Times:
     """The times of one configuration of a stage."""
     return times_of(problem, [Chosen(index, point, replicas, items)])[0]
 
 
-def times_of(problem: Problem, chosen: Sequence[Chosen]) -> list[Times]:
+def times_of(problem: PlanningProblem, chosen: Sequence[Chosen]) -> list[Times]:
     """The times of each configuration."""
     if problem.compat is not Compat.TAIL:
         return [_formula_times(problem, each) for each in chosen]
@@ -105,13 +107,13 @@ def times_of(problem: Problem, chosen: Sequence[Chosen]) -> list[Times]:
     return list(zip(*(row.tolist() for row in rows), strict=True))
 
 
-def _rate_rps(problem: Problem, chosen: Chosen) -> float:
+def _rate_rps(problem: PlanningProblem, chosen: Chosen) -> float:
     """Items a second that reach the stage."""
     return problem.rate_rps * problem.graph.reach[chosen.index] * chosen.items
 
 
-def _formula_times(problem: Problem, chosen: Chosen) -> Times:
-    """The papers' times, of which no quantile lies above the mean."""
+def _formula_times(problem: PlanningProblem, chosen: Chosen) -> Times:
+    """The papers' times, whose quantile equals the mean."""
     stage, point, rate_rps = problem.stages[chosen.index], chosen.point, _rate_rps(problem, chosen)
     service_s = point.latency_s * batches_in_sequence(chosen.items, point.batch_size, chosen.replicas)
     if problem.compat is Compat.IPA_ARTIFACT:

@@ -1,6 +1,6 @@
-"""Plain arithmetic that every plan must stand before anyone sees it.
+"""Verification of plans by plain arithmetic.
 
-It goes back to the operating points and shares only the formulas with what the solvers were given.
+It goes back to the operating points and shares only the formulas with the solvers' inputs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import peak_amount
 from ipa.model.rolling import peak_cores as peak_cores_of
 from ipa.optimize.accuracy import accuracy_of
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.problem import PlanningProblem, StageProblem
 from ipa.optimize.timing import Chosen, Times, times_of
 from ipa.queueing.capacity import utilisation_ratio
 from ipa.queueing.tail import path_quantile_s
@@ -25,8 +25,8 @@ from ipa.queueing.tail import path_quantile_s
 AGREE = 1e-7
 
 
-def verify(problem: Problem, plan: Plan) -> None:
-    """Return where the plan holds; SolverError lists every number and row of it that does not."""
+def verify(problem: PlanningProblem, plan: Plan) -> None:
+    """Return if the plan is valid; SolverError lists every wrong number and broken limit."""
     has_plan = plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
     faults = list(_faults_of_plan(problem, plan) if has_plan else _faults_of_none(plan))
     if faults:
@@ -41,7 +41,7 @@ def _faults_of_none(plan: Plan) -> Iterator[str]:
         yield f"termination is {plan.termination.value}, yet there is a configuration or an objective"
 
 
-def _faults_of_plan(problem: Problem, plan: Plan) -> Iterator[str]:
+def _faults_of_plan(problem: PlanningProblem, plan: Plan) -> Iterator[str]:
     planned = [stage for stage in problem.stages if not stage.is_free]
     names = [stage.name for stage in planned]
     if [stage.stage for stage in plan.stages] != names:
@@ -74,13 +74,13 @@ def _faults_of_plan(problem: Problem, plan: Plan) -> Iterator[str]:
 
 
 def point_of(stage: StageProblem, planned: StagePlan) -> OperatingPoint | None:
-    """The operating point that the plan names, None where the stage has none such."""
+    """The operating point that the plan names, None without such a point."""
     at = stage.columns.place.get((planned.variant, planned.batch_size, planned.cores))
     return None if at is None else stage.points[at]
 
 
-def items_of(problem: Problem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
-    """The items of a request at each stage with those variants, and where two parents disagree."""
+def items_of(problem: PlanningProblem, variants: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
+    """The items of a request at each stage with those variants, and the stages whose parents disagree."""
     items: dict[str, float] = {}
     faults = []
     for stage in problem.stages:
@@ -95,7 +95,9 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _faults_of_stage(problem: Problem, stage: StagePlan, chosen: Chosen, times: Times) -> Iterator[str]:
+def _faults_of_stage(
+    problem: PlanningProblem, stage: StagePlan, chosen: Chosen, times: Times
+) -> Iterator[str]:
     index, point, items = chosen.index, chosen.point, chosen.items
     rate_rps = problem.rate_rps * problem.graph.reach[index] * items
     service_s, wait_s, mean_s, excess_s = times
@@ -119,7 +121,9 @@ def _faults_of_stage(problem: Problem, stage: StagePlan, chosen: Chosen, times: 
         yield f"{stage.config} has replicas outside {least}..{most}"
 
 
-def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, OperatingPoint]) -> Iterator[str]:
+def _faults_of_sums(
+    problem: PlanningProblem, plan: Plan, points: Mapping[str, OperatingPoint]
+) -> Iterator[str]:
     objective, bounds = problem.objective, problem.bounds
     given = {stage.stage: stage for stage in plan.stages}
     latency_s = plan_latency_s(problem, plan.stages)
@@ -163,7 +167,7 @@ def _faults_of_sums(problem: Problem, plan: Plan, points: Mapping[str, Operating
         yield f"objective {worth!r} is above the solver's own bound {plan.bound!r}"
 
 
-def plan_latency_s(problem: Problem, stages: Sequence[StagePlan]) -> float:
+def plan_latency_s(problem: PlanningProblem, stages: Sequence[StagePlan]) -> float:
     """The latency of the slowest path: Σ means plus the root of Σ squared excesses."""
     given = {stage.stage: stage for stage in stages}
     paths = ([problem.stages[at].name for at in path] for path in problem.graph.paths)
@@ -175,7 +179,7 @@ def plan_latency_s(problem: Problem, stages: Sequence[StagePlan]) -> float:
 
 
 def _peak(
-    problem: Problem, given: Mapping[str, StagePlan], points: Mapping[str, OperatingPoint]
+    problem: PlanningProblem, given: Mapping[str, StagePlan], points: Mapping[str, OperatingPoint]
 ) -> tuple[float, float, float]:
     """Cores and memory of old and new replicas together, and the cores of replicas that start."""
     peak_cores, peak_gib, started = problem.fixed_cores, 0.0, 0.0
@@ -206,8 +210,8 @@ def _at_least(limit: float | None, now: Mapping[str, float]) -> float | None:
     return None if limit is None else max(limit, sum(now.values()))
 
 
-def _memory_limit(problem: Problem) -> float | None:
-    """The bound on memory; what runs already may go on above it."""
+def _memory_limit(problem: PlanningProblem) -> float | None:
+    """The bound on memory; running replicas may stay above it."""
     now = {
         stage.name: next((p.memory_gib for p in stage.points if p.variant == config.variant), 0.0)
         * config.replicas

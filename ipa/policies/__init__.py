@@ -1,1 +1,1 @@
-"""Who decides: ours and the rivals, all behind one protocol. Pure."""
+"""Policies: ours and its rivals behind one protocol. Pure."""

@@ -1,4 +1,4 @@
-"""What every policy answers, ours and each rival: the plan for what was seen and what is expected."""
+"""The policy protocol: the plan for an observation and a forecast, for our policy and each rival."""
 
 from __future__ import annotations
 
@@ -12,98 +12,99 @@ from ipa.model.observation import Observation
 from ipa.model.pipeline import Bounds, Pin, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
-from ipa.queueing.service import Service
+from ipa.queueing.service import ServiceTime
 
 Configs = tuple[StageConfig, ...]
-# A rate for which every measured configuration can be described; capacities do not depend on it.
+# A rate at which every measured configuration can be described; capacities do not depend on it.
 ANY_RATE_RPS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyState:
-    """What a policy may lean on beside the observation: what runs, and which variants to leave alone.
+    """The inputs of a policy beside the observation: the running configuration, and variants not to plan.
 
-    `excluded` holds (stage, variant) pairs whose rollout failed lately; never one that runs. `pins` are what
-    people fixed of a stage, by its name. `slowdowns` are how its variants do beside their profiles.
+    `excluded` holds (stage, variant) pairs whose rollout failed lately; never a running one. `pins` are parts
+    of stages' configurations that people fixed, by stage. `slowdowns` are the variants' times over their
+    profiles'.
     """
 
     running: tuple[StageConfig, ...]
     excluded: frozenset[tuple[str, str]] = frozenset()
     now_s: float = 0.0
     pins: tuple[tuple[str, Pin], ...] = ()
-    # Only what adds replicas to what runs is wanted.
+    # Allow only changes that add replicas to the running configuration.
     only_more: bool = False
-    # No more cores than this, since more found no room lately.
+    # Upper bound on cores, since more found no room lately.
     room_cores: float | None = None
-    # The plan must be reachable within the cores that old and new may have together.
+    # Require a plan whose rollout fits the cores for old and new replicas together.
     reachable: bool = False
-    # What the policy's own `remember` left, where it is `Remembering`.
+    # The state left by the policy's own `remember`, if it is a `StatefulPolicy`.
     memory: object = None
     slowdowns: Slowdowns = AS_MEASURED
 
 
 class Policy(Protocol):
-    """Pure: the same observation, forecast and state give the same plan."""
+    """A pure policy: the same observation, forecast and state give the same plan."""
 
     @property
     def name(self) -> str:
-        """What the policy is called on the command line and in reports."""
+        """Name of the policy on the command line and in reports."""
         ...
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The plan for `forecast.upper_rps`.
 
-        A plan whose `rate_rps` is lower carries only that much, its `note` says why. Nothing feasible at all
-        is a plan with termination INFEASIBLE. Errors: SolverError, InputError.
+        A plan with a lower `rate_rps` carries only that rate; its `note` says why. If nothing is feasible,
+        the plan has termination INFEASIBLE. Errors: SolverError, InputError.
         """
         ...
 
 
-class Remembering(Policy, Protocol):
-    """A policy that learns from every tick, also from those that hold for other reasons."""
+class StatefulPolicy(Policy, Protocol):
+    """A policy that learns from every tick, also from ticks that hold for other reasons."""
 
     @property
     def memory_kind(self) -> type[object]:
-        """The type of what it remembers, by which that is read back from a record."""
+        """The type of its memory, needed to read it back from a record."""
         ...
 
     def remember(self, observation: Observation, state: PolicyState) -> object:
-        """What it remembers after this tick, `state.memory` being what it remembered before.
+        """Return the memory after this tick; `state.memory` is the memory before it.
 
-        Pure, and the memory made of frozen dataclasses, tuples and numbers: it is part of the inputs that a
-        decision is recorded with, so that it can be taken again.
+        Pure. The memory consists of frozen dataclasses, tuples and numbers: it is recorded with a decision's
+        inputs, so that the decision can be replayed.
         """
         ...
 
 
-class Headstrong(Policy, Protocol):
-    """A policy whose plans are at times carried out at once, be they better than what runs or not."""
+class BypassesStabiliser(Policy, Protocol):
+    """A policy that may bypass the stabiliser: `at_once` plans are applied even if they are not better."""
 
     def at_once(self, running: Configs) -> bool:
-        """Whether so now: where its rule has a patience of its own, or would never choose what runs."""
+        """True if the plan must bypass the stabiliser, since the rule has a delay of its own."""
         ...
 
 
 def is_at_once(policy: Policy, running: Configs) -> bool:
-    """Whether the policy's plan is to be carried out without weighing it against what runs."""
-    return _is_headstrong(policy) and policy.at_once(running)
+    """True if the policy's plan bypasses the stabiliser."""
+    return _bypasses_stabiliser(policy) and policy.at_once(running)
 
 
-def is_remembering(policy: Policy) -> TypeGuard[Remembering]:
-    """Whether it remembers what it saw; `isinstance` would look at all of a protocol's methods each tick."""
+def is_remembering(policy: Policy) -> TypeGuard[StatefulPolicy]:
+    """True if the policy is stateful; `isinstance` would check all methods of the protocol each tick."""
     return hasattr(policy, "remember")
 
 
-def _is_headstrong(policy: Policy) -> TypeGuard[Headstrong]:
+def _bypasses_stabiliser(policy: Policy) -> TypeGuard[BypassesStabiliser]:
     return hasattr(policy, "at_once")
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a configuration would do at a rate: `capacity_rps` is that of the whole pipeline, in requests.
+    """The predicted performance of a configuration; `capacity_rps` is the pipeline's, in requests.
 
-    `services` are how long a replica of each stage takes by its profile alone, without slowdowns and without
-    the objective's margins, in the order of the configurations.
+    `services` are the service times of a replica of each stage by its profile alone, without slowdowns and
+    without the objective's margins, in the order of the configurations.
     """
 
     rate_rps: float
@@ -114,31 +115,31 @@ class Prediction:
     pas: float
     # Items a second that one replica of each stage carries, in the order of the configurations.
     capacities_rps: tuple[float, ...] = ()
-    services: tuple[Service, ...] = ()
+    services: tuple[ServiceTime, ...] = ()
 
     @property
     def carries(self) -> bool:
-        """Whether every stage has the throughput the rate needs (forgiving rounding)."""
+        """True if every stage has the throughput that the rate needs (up to rounding)."""
         return self.capacity_rps >= self.rate_rps * (1 - 1e-9)
 
     @property
     def feasible(self) -> bool:
-        """Whether it carries the rate within the SLA (forgiving rounding)."""
+        """True if it carries the rate within the SLA (up to rounding)."""
         return self.carries and self.latency_s <= self.sla_s * (1 + 1e-9)
 
 
 class Predictor(Protocol):
-    """Says what a configuration would do. Pure."""
+    """Predicts the performance of a configuration. Pure."""
 
     def __call__(
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Prediction | None:
-        """What it would do where variants are that slow; None where the profiles do not know it."""
+        """The prediction with those slowdowns; None if the configuration is not in the profiles."""
         ...
 
 
 def corrected(predict: Predictor, slowdowns: Slowdowns) -> Predictor:
-    """The predictor of a world that is that slow; the same one where nothing is."""
+    """Return the predictor with those slowdowns applied; the same one without slowdowns."""
     if not slowdowns:
         return predict
 
@@ -151,18 +152,19 @@ def corrected(predict: Predictor, slowdowns: Slowdowns) -> Predictor:
 
 
 class Planner(Protocol):
-    """The program of the planner with everything but pipeline and rate already chosen. Pure."""
+    """The planner with everything fixed but pipeline and rate. Pure."""
 
     def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
-        """The best plan for that rate, or one with termination INFEASIBLE.
+        """The best plan for the rate, or one with termination INFEASIBLE.
 
-        Where it is told what runs, a change has its price and its peak of cores, and ties go to the least.
+        If `running` is given, a change has its price and its peak of cores, and the smallest change breaks
+        ties.
         """
         ...
 
 
-class Shorter(Protocol):
-    """The planner for a shorter SLA. Pure."""
+class SlaScaledPlanner(Protocol):
+    """A planner for a scaled SLA. Pure."""
 
     def __call__(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
         """The best plan for an SLA `sla_ratio` times as long.
@@ -173,10 +175,10 @@ class Shorter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What a new configuration finds: what runs until it is ready, and the items that wait at stages.
+class StartingState:
+    """The state in which a new configuration starts: what serves until it is ready, and the queued items.
 
-    `slowdowns` are how variants do beside their profiles.
+    `slowdowns` are the variants' times over their profiles'.
     """
 
     running: Configs = ()
@@ -184,15 +186,15 @@ class Start:
     slowdowns: Slowdowns = AS_MEASURED
 
 
-AT_REST = Start()
+AT_REST = StartingState()
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a simulation says of a configuration at a rate.
+class SimulationVerdict:
+    """The result of simulating a configuration at a rate.
 
-    `quantile_s` is its latency at the SLA's percentile, over so many `requests`. `meets`: within the SLA with
-    confidence; `misses`: above it with confidence. Neither, where more requests would have been needed.
+    `quantile_s` is its latency at the SLA's percentile, over `requests` requests. `meets`: within the SLA
+    with confidence; `misses`: above it with confidence. Neither: more requests would have been needed.
     """
 
     quantile_s: float
@@ -203,22 +205,24 @@ class Verdict:
 
 
 class Checker(Protocol):
-    """Simulates a configuration. Equal questions have equal answers."""
+    """Simulates a configuration. Equal arguments give equal results."""
 
     @property
     def most_checks(self) -> int:
-        """How many configurations of one decision it has time for."""
+        """The number of configurations that it can check in one decision."""
         ...
 
-    def __call__(self, configs: Configs, rate_rps: float, start: Start = AT_REST) -> Verdict | None:
-        """The verdict on a configuration that begins so; None where it was not measured."""
+    def __call__(
+        self, configs: Configs, rate_rps: float, start: StartingState = AT_REST
+    ) -> SimulationVerdict | None:
+        """The verdict on a configuration with that starting state; None if it was not measured."""
         ...
 
 
 def constrained(pipeline: Pipeline, state: PolicyState) -> Pipeline:
-    """The pipeline as a policy may plan for it now: pins merged, variants left out, nothing made less.
+    """Return the pipeline with pins merged and excluded variants left out, for `only_more` without less.
 
-    A stage that would be left with no variant keeps all of its own. Planners heed its `slowdowns`.
+    A stage that would be left without variants keeps all of its own. Planners apply its `slowdowns`.
     """
     bounds = pipeline.bounds
     if state.room_cores is not None:
@@ -247,7 +251,7 @@ def _no_less(stage: Stage, running: Configs, bounds: Bounds) -> Stage:
 
 
 def pinned(pipeline: Pipeline, pins: Sequence[tuple[str, Pin]]) -> Pipeline:
-    """The pipeline with those pins of its stages; they come before those of its file."""
+    """Return the pipeline with those pins, which override the pins of its file."""
     said = dict(pins)
     stages = tuple(
         replace(stage, pin=_merged(stage.pin, said[stage.name])) if stage.name in said else stage

@@ -1,7 +1,7 @@
-"""Our policy with its plans checked by simulation: the best one that meets the SLA there too.
+"""Our policy with plans checked by simulation: the best plan that also meets the SLA there.
 
 The planner adds up the tails of the stages as if each stage's arrivals were random. Behind a stage with large
-batches they come in bursts, and there the sum can be far too low. What is simulated has the bursts.
+batches they come in bursts, and the sum can be far too low. The simulation includes the bursts.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from ipa.policies.base import (
     PolicyState,
     Prediction,
     Predictor,
-    Shorter,
-    Start,
-    Verdict,
+    SimulationVerdict,
+    SlaScaledPlanner,
+    StartingState,
     constrained,
 )
 from ipa.policies.ours import Ours, worth
 
-# The next plan is to take at least so much less than the one that was late.
+# The next plan takes at least this share less time than the late one.
 LESS = 0.03
-# What was late by a factor is planned so much shorter than that factor says.
+# The SLA is scaled down by this factor beyond the ratio by which a plan was late.
 SHORTER = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedPolicy:
     """The plan of `inner` if the checker says that it meets the SLA, else a plan for a shorter SLA that does.
 
-    The best plans after the first take as long as it, mostly. So the others are the best plans for shorter
-    SLAs: by what factor shorter, the checker says with each plan that is late; between one that is and one
-    that is not the middle is tried. The best that meets the SLA is taken. At most `checker.most_checks` are
-    simulated in a decision: that, and not a clock, bounds its time, so that equal inputs give equal plans.
-    Where none meets the SLA for sure, the one that comes nearest is taken, and its note says so.
+    The plans that follow the best one mostly take as long as it does. So the other candidates are the best
+    plans for shorter SLAs. The checker's verdict on each late plan says how much shorter; between a late plan
+    and one in time the middle is tried. The best plan that meets the SLA is taken. At most
+    `checker.most_checks` plans are simulated in a decision: that, not a clock, bounds its time, so that equal
+    inputs give equal plans. If none is sure to meet the SLA, the nearest one is taken, and its note says so.
     """
 
     inner: Ours
-    shorter: Shorter
+    shorter: SlaScaledPlanner
     checker: Checker
     name: str = "ours-checked"
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The plan for `forecast.upper_rps`; that of the largest rate that can be carried where none can."""
+        """The plan for `forecast.upper_rps`, or for the largest rate that can be carried if that cannot."""
         first = self.inner.decide(observation, forecast, state)
         if not first.stages:
             return first
-        # The checker knows a change from one configuration alone.
+        # The checker simulates only changes from a single configuration.
         running = () if is_shared(state.running) else state.running
-        start = Start(running, queued_of(observation), state.slowdowns)
+        start = StartingState(running, queued_of(observation), state.slowdowns)
         verdict = self.checker(first.configs, first.rate_rps, start)
         if verdict is None or verdict.meets:
             return first
@@ -71,8 +71,8 @@ class Checked:
         return _instead(first, plan, f"{words}; this one takes {seen.quantile_s:.3g} s")
 
     def _others(
-        self, first: Plan, verdict: Verdict, state: PolicyState, start: Start
-    ) -> Iterator[tuple[Plan, Verdict]]:
+        self, first: Plan, verdict: SimulationVerdict, state: PolicyState, start: StartingState
+    ) -> Iterator[tuple[Plan, SimulationVerdict]]:
         """Plans for shorter SLAs, each with its verdict."""
         pipeline = constrained(self.inner.pipeline, state)
         known = {first.configs: verdict}
@@ -96,30 +96,30 @@ class Checked:
 
 
 class _Bracket:
-    """Between which shares of the SLA the longest lies whose plan meets it."""
+    """The bracket around the longest share of the SLA whose plan meets the SLA."""
 
-    def __init__(self, first: Plan, verdict: Verdict) -> None:
-        # The shortest whose plan was late, the longest whose plan was in time, and that has none.
+    def __init__(self, first: Plan, verdict: SimulationVerdict) -> None:
+        # The shortest share whose plan was late, the longest one in time, and the longest one without a plan.
         self._late = self._good = self._none = 0.0
         self._guess = 0.0
         self.tell(1.0, first, verdict)
 
-    def tell(self, ratio: float, plan: Plan, verdict: Verdict) -> None:
-        """What came of a share. A late plan is that of all shares down to its own latency."""
+    def tell(self, ratio: float, plan: Plan, verdict: SimulationVerdict) -> None:
+        """Record the verdict on a share. A late plan stands for all shares down to its own latency."""
         if verdict.meets:
             self._good = ratio
             return
         assert plan.latency_s is not None
         self._late = plan.latency_s / verdict.sla_s
-        # Shorter by as much as it was longer.
+        # Shorter by the ratio by which it was late.
         self._guess = max(0.5, SHORTER * verdict.sla_s / verdict.quantile_s) * self._late
 
     def unknown(self, ratio: float) -> None:
-        """There is no plan so short."""
+        """Record that no plan is this short."""
         self._none = ratio
 
     def next_ratio(self) -> float | None:
-        """The share to try next; None where the two sides are close."""
+        """The next share to try; None once the two sides are close."""
         low = max(self._good, self._none)
         if self._late - low < LESS:
             return None
@@ -128,10 +128,11 @@ class _Bracket:
 
 @dataclass(frozen=True, slots=True)
 class CheckedPredictor:
-    """What `predict` says, with the latency as it is simulated where that is longer.
+    """The prediction of `predict`, with the simulated latency if that is longer.
 
-    So what runs is judged as plans are, which meet the SLA by both. A simulation that begins at rest is too
-    short to see how long the queue of a stage near its capacity becomes; the prediction knows.
+    The running configuration is thus judged as plans are, which meet the SLA by both. A simulation that
+    begins at rest is too short to build up the queue of a stage near its capacity; the prediction includes
+    it.
     """
 
     predict: Predictor
@@ -140,16 +141,16 @@ class CheckedPredictor:
     def __call__(
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Prediction | None:
-        """What the configuration would do at the rate; None where the profiles do not know it."""
+        """The prediction at the rate; None if the configuration is not in the profiles."""
         seen = self.predict(configs, rate_rps, slowdowns)
         if seen is None or not seen.feasible:
             return seen
-        verdict = self.checker(tuple(configs), rate_rps, Start(slowdowns=slowdowns))
+        verdict = self.checker(tuple(configs), rate_rps, StartingState(slowdowns=slowdowns))
         return seen if verdict is None else replace(seen, latency_s=max(seen.latency_s, verdict.quantile_s))
 
 
 def queued_of(observation: Observation) -> tuple[tuple[str, float], ...]:
-    """What waits at each stage, as far as that was seen."""
+    """The items queued at each stage, as far as observed."""
     return tuple(
         (stage.stage, stage.queue_length.value)
         for stage in observation.stages
@@ -158,7 +159,7 @@ def queued_of(observation: Observation) -> tuple[tuple[str, float], ...]:
 
 
 def _instead(first: Plan, plan: Plan, words: str) -> Plan:
-    """The plan in place of the best one, with the limits it was to keep and how far it is from the best."""
+    """Return the plan taken in place of the best one, with its limits and its distance from the best."""
     note = "; ".join(each for each in (first.note, words) if each)
     if plan is first:
         return replace(first, note=note)

@@ -1,4 +1,4 @@
-"""The accuracy that IPA would have now, with the fewest cores that carry the load."""
+"""The policy `frugal`: the accuracy of IPA's plan with the fewest cores that carry the load."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Goal, Objective, Pipeline
 from ipa.model.plan import Plan
-from ipa.policies.base import Configs, Planner, PolicyState, Shorter, constrained
+from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
 from ipa.policies.ours import Ours, best_plan, upper_rate_rps
 
 # Floors are compared with sums of floats.
 ROUNDING = 1e-9
-# What accuracy is worth beside cores, relative to the objective: it chooses among plans of as many cores.
+# The weight of accuracy beside cores, relative to the objective: it decides among plans of equal cores.
 TIE_RATIO = 1e-3
-# A core that starts costs so much of a core that runs for an interval: while it loads, what it replaces is
-# paid as well, some 7 s of 10, and the change holds for an interval or two.
+# The price of starting a core, relative to running one for an interval: while it loads, about 7 s of 10, the
+# replaced one is paid as well, and a change holds for an interval or two.
 STARTING_RATIO = 0.3
-# So much more is accuracy worth where IPA's program is indifferent between two plans.
+# Weight of accuracy that decides if IPA's program is indifferent between two plans.
 PREFERRED_RATIO = 1 + 1e-6
 
 
@@ -26,22 +26,23 @@ PREFERRED_RATIO = 1 + 1e-6
 class Frugal:
     """Takes the fewest cores at no less than the accuracy of `published`, IPA's plan for the same load.
 
-    `planner` and `shorter` weigh cores alone (`thrifty`). Where IPA has no plan, or nothing is as accurate in
-    time, it decides as `inner`. As IPA it takes each plan at once; that changes have a price keeps it calm.
+    `planner` and `shorter` weigh cores alone (`thrifty`). If IPA has no plan, or no plan in time is as
+    accurate, it decides as `inner`. Like IPA it applies each plan at once; the price of changes prevents
+    oscillation.
     """
 
     inner: Ours
     published: Planner
     planner: Planner
-    shorter: Shorter
+    shorter: SlaScaledPlanner
     name: str = "ours-frugal"
 
     def at_once(self, running: Configs) -> bool:
-        """Always: what runs may be worth more by the objective, as it may be more accurate than is asked."""
+        """Always true: the running configuration may be more accurate, and worth more, than required."""
         return True
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The plan with the fewest cores; that of `inner` where there is none."""
+        """The plan with the fewest cores, or that of `inner` if there is none."""
         pipeline = constrained(self.inner.pipeline, state)
         floor = self.published(pipeline, upper_rate_rps(forecast)).pas
         if floor is not None:
@@ -54,7 +55,7 @@ class Frugal:
 
 
 def thrifty(pipeline: Pipeline, name: str | None) -> Pipeline:
-    """The pipeline with an objective that weighs cores, and accuracy only where cores are equal."""
+    """Return the pipeline with an objective of cores, with accuracy as the tie-breaker."""
     own = pipeline.objective(name)
     starting = max(own.transition_per_core, STARTING_RATIO * own.beta)
     return _asked(
@@ -64,7 +65,7 @@ def thrifty(pipeline: Pipeline, name: str | None) -> Pipeline:
 
 
 def accurate(pipeline: Pipeline, name: str | None) -> Pipeline:
-    """The pipeline with an objective that prefers the more accurate of plans that are worth the same."""
+    """Return the pipeline with an objective that prefers the more accurate of plans with equal worth."""
     own = pipeline.objective(name)
     return _asked(pipeline, replace(own, alpha=own.alpha * PREFERRED_RATIO))
 

@@ -1,7 +1,7 @@
-"""Kubernetes' Horizontal Pod Autoscaler: replicas by utilisation, variant, batch and cores as they are.
+"""Kubernetes' Horizontal Pod Autoscaler: scales replicas by utilisation; the rest stays as it is.
 
-The rule of autoscaling/v2 with its defaults: every 15 s ⌈n·u/target⌉ where u is off the target by more than
-10 %, up at once, down to the highest recommendation of the last 300 s.
+The rule of autoscaling/v2 with its defaults: every 15 s ⌈n·u/target⌉ if u is off the target by more than 10
+%, up at once, down to the highest recommendation of the last 300 s.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.plan import Plan
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.rules import Ruled, StageLoad, busy_replicas, whole, with_replicas
+from ipa.policies.rules import RulePlanner, StageLoad, busy_replicas, whole, with_replicas
 
 # --horizontal-pod-autoscaler-sync-period.
 SYNC_S = 15.0
-# The target where a HorizontalPodAutoscaler names none.
+# The target if a HorizontalPodAutoscaler names none.
 TARGET_RATIO = 0.8
 # --horizontal-pod-autoscaler-tolerance.
 TOLERANCE_RATIO = 0.1
@@ -27,7 +27,7 @@ DOWN_WINDOW_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class HpaMemory:
-    """The recommendations of the last 300 s: when, and the replicas of each stage.
+    """The recommendations of the last 300 s: time, and replicas of each stage.
 
     `is_due` says whether the tick at `at_s` was the first of its period of 15 s.
     """
@@ -39,27 +39,27 @@ class HpaMemory:
 
 @dataclass(frozen=True, slots=True)
 class Hpa:
-    """Each stage has a HorizontalPodAutoscaler of its own.
+    """A HorizontalPodAutoscaler for each stage.
 
-    u is the CPU time used over that of the ready replicas: what is offered over what they carry by their
-    profile, never above 1, so that a stage that is overrun grows by a quarter in a step.
+    u is the CPU time used over that of the ready replicas: the arrivals over the profiled capacity, at most
+    1, so that an overloaded stage grows by a quarter in a step.
     """
 
-    ruled: Ruled
+    ruled: RulePlanner
     target_ratio: float = TARGET_RATIO
     name: str = "hpa"
 
     @property
     def memory_kind(self) -> type[HpaMemory]:
-        """What `remember` answers with."""
+        """The type returned by `remember`."""
         return HpaMemory
 
     def at_once(self, running: Configs) -> bool:
-        """Always: its patience is its own."""
+        """Always true: the rule has its own delay."""
         return True
 
     def remember(self, observation: Observation, state: PolicyState) -> HpaMemory:
-        """The recommendations after this tick; as a controller that starts, it begins with what runs."""
+        """The recommendations after this tick; a new controller starts with the running replicas."""
         before, now_s = state.memory, state.now_s
         if not isinstance(before, HpaMemory):
             before = HpaMemory(-SYNC_S, True, ((now_s, tuple(it.replicas for it in state.running)),))
@@ -70,20 +70,20 @@ class Hpa:
         return HpaMemory(now_s, True, (*recent, (now_s, now)))
 
     def _recommended(self, load: StageLoad) -> int:
-        """⌈n·u/target⌉; the replicas there are where u is near the target, or not seen."""
+        """⌈n·u/target⌉; the present replicas if u is near the target or missing."""
         replicas, busy = load.config.replicas, busy_replicas(load, SYNC_S)
         if busy is None:
             return replicas
         ratio = busy / load.ready / self.target_ratio
         if ratio > 1 and replicas > load.ready:
-            # Those that start count as idle, so that it does not add more while they do.
+            # Starting replicas count as idle, so that no more are added while they start.
             ratio = max(1.0, busy / replicas / self.target_ratio)
         if abs(ratio - 1) <= TOLERANCE_RATIO:
             return replicas
         return whole(busy / self.target_ratio)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """What runs with the replicas of the newest recommendation; the forecast has no part in it."""
+        """The running configuration with the newest recommended replicas; the forecast is not used."""
         memory = state.memory
         if not isinstance(memory, HpaMemory) or memory.at_s != state.now_s:
             memory = self.remember(observation, state)

@@ -12,36 +12,36 @@ from ipa.optimize.sets.plan import SetPlan
 from ipa.optimize.sets.problem import SetProblem
 from ipa.optimize.sets.solve import missing_part, solve_set
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.ms_plus import OneTask, best_of_one, planned_rate_rps
+from ipa.policies.ms_plus import SingleStagePipeline, best_of_one, planned_rate_rps
 from ipa.policies.rules import is_reachable, plan_of
 
-# Shares in whole percents may lose up to a percent for each part: so much less is tried, and so often.
+# Shares in whole percents may lose up to a percent a part: the rate is reduced by this ratio and retried.
 STEP_RATIO = 0.99
 MOST_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class InfAdapter:
-    """Decides which variants run, on how many cores, and which whole percents of the requests each takes."""
+    """Decides the running variants, their cores, and each variant's whole percentage of the requests."""
 
-    task: OneTask
+    task: SingleStagePipeline
     solver: str = "exact"
     deadline_s: float = 5.0
     name: str = "infadapter"
 
     def at_once(self, running: Configs) -> bool:
-        """Where something else runs than one replica of a measured size of each variant, or one idly.
+        """True unless one replica of a measured size runs for each variant, with requests.
 
-        A part for no requests is one that was to get some, by a process that has ended since.
+        A part without requests was added by a process that ended before it shifted requests to it.
         """
         return not self.task.offers(running) or any(config.share_percent == 0 for config in running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The best set for the point forecast and a tenth, or for the upper one where that is more.
+        """The best set for the point forecast plus a tenth, or for the upper forecast if that is more.
 
-        Where no set carries the rate, it is the best one for the largest rate that one carries. Where only
-        what adds replicas is wanted, a set stays as it is: each of its variants has one replica.
-        Errors: those of `solve_set`.
+        If no set carries the rate, it is the best one for the largest rate that one carries. If only
+        additions are allowed, a set stays as it is: each of its variants has one replica. Errors: those of
+        `solve_set`.
         """
         rate_rps = planned_rate_rps(forecast)
         if state.only_more and is_shared(state.running):
@@ -59,15 +59,15 @@ class InfAdapter:
     def decide_set(self, rate_rps: float, state: PolicyState) -> SetPlan:
         """The best set for the rate, or for the largest rate that one carries.
 
-        `state.running` holds every configuration that runs, several of the one stage where a set runs. Cores
-        are those of the variants' pods with what runs beside them.
+        `state.running` holds every running configuration, several of the one stage if a set runs. Cores are
+        those of the variants' pods, overhead included.
         """
         problem = self.task.problem(rate_rps, state)
         found = self._carried(problem)
         rolling, pipeline = self.task.rolling, self.task.pipeline
         if not state.reachable or is_reachable(pipeline, self._configs(found), state.running, rolling):
             return found
-        # Each alone may be started beside what runs: of two at once that is not known.
+        # Each variant alone may start beside the running ones; the room for two at once is unknown.
         one_more = [self._carried(self._starting(problem, it.name, state)) for it in problem.variants]
         best = [plan for plan in one_more if plan.objective is not None]
         return max(best, key=lambda plan: (plan.rate_rps, plan.objective or 0.0), default=found)
@@ -90,11 +90,11 @@ class InfAdapter:
         return found
 
     def _planned(self, problem: SetProblem) -> SetPlan:
-        """The best set whose shares are whole percents, since predictors take those."""
+        """The best set with shares in whole percents, as predictors require."""
         return solve_set(problem, self.solver, self.deadline_s, whole_percents=True)
 
     def _starting(self, problem: SetProblem, name: str, state: PolicyState) -> SetProblem:
-        """The problem where of all variants but one only what runs may run."""
+        """Return the problem in which only the running variants and one more may run."""
         runs = {(config.variant, config.cores) for config in state.running}
         variants = []
         for variant in problem.variants:

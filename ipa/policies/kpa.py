@@ -1,7 +1,7 @@
-"""Knative's Pod Autoscaler: replicas by the request rate, variant, batch and cores as they are.
+"""Knative's Pod Autoscaler: scales replicas by the request rate; the rest stays as it is.
 
-Its rule with its defaults: the mean rate over a stable window of 60 s, and over a panic window of 6 s; it
-panics where the latter asks for twice the replicas that are ready, and takes none away until 60 s after.
+Its rule with its defaults: the mean rate over a stable window of 60 s and a panic window of 6 s. It panics if
+the latter asks for twice the ready replicas, and then removes none for 60 s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, Observation
 from ipa.model.plan import Plan
 from ipa.policies.base import Configs, PolicyState
-from ipa.policies.rules import Ruled, StageLoad, whole, with_replicas
+from ipa.policies.rules import RulePlanner, StageLoad, whole, with_replicas
 
 # autoscaling.knative.dev/window.
 STABLE_S = 60.0
@@ -21,16 +21,16 @@ STABLE_S = 60.0
 PANIC_S = 6.0
 # panic-threshold-percentage.
 PANIC_RATIO = 2.0
-# target-utilization-percentage: of what a replica carries.
+# target-utilization-percentage, of a replica's capacity.
 TARGET_RATIO = 0.7
-# max-scale-up-rate and max-scale-down-rate, of the replicas that are ready.
+# max-scale-up-rate and max-scale-down-rate, relative to the ready replicas.
 MAX_UP = 1000.0
 MAX_DOWN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class StageMemory:
-    """When the stage was last over the panic threshold, None where it does not panic, and what it wants."""
+class KpaStageMemory:
+    """The last time over the panic threshold (None: not panicking), and the desired replicas."""
 
     panicked_s: float | None
     replicas: int
@@ -38,31 +38,31 @@ class StageMemory:
 
 @dataclass(frozen=True, slots=True)
 class KpaMemory:
-    """What each stage came to in the tick at `at_s`."""
+    """The state of each stage after the tick at `at_s`."""
 
     at_s: float
-    stages: tuple[StageMemory, ...]
+    stages: tuple[KpaStageMemory, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Kpa:
-    """Each stage has an autoscaler of its own, with the metric rps."""
+    """An autoscaler for each stage, with the metric rps."""
 
-    ruled: Ruled
+    ruled: RulePlanner
     target_ratio: float = TARGET_RATIO
     name: str = "kpa"
 
     @property
     def memory_kind(self) -> type[KpaMemory]:
-        """What `remember` answers with."""
+        """The type returned by `remember`."""
         return KpaMemory
 
     def at_once(self, running: Configs) -> bool:
-        """Always: its patience is its own."""
+        """Always true: the rule has its own delay."""
         return True
 
     def remember(self, observation: Observation, state: PolicyState) -> KpaMemory:
-        """Whether each stage panics after this tick, and since when."""
+        """The panic state of each stage after this tick, and since when it panics."""
         before = state.memory if isinstance(state.memory, KpaMemory) else None
         if before is not None and before.at_s == state.now_s:
             return before
@@ -70,16 +70,16 @@ class Kpa:
         panic_rps = window_mean_rps(observation.load, PANIC_S)
         stages = []
         for at, load in enumerate(self.ruled.loads(observation, state)):
-            last = before.stages[at] if before else StageMemory(None, load.config.replicas)
+            last = before.stages[at] if before else KpaStageMemory(None, load.config.replicas)
             if stable_rps is None or panic_rps is None:
-                stages.append(StageMemory(last.panicked_s, load.config.replicas))
+                stages.append(KpaStageMemory(last.panicked_s, load.config.replicas))
             else:
                 stages.append(self._stage(load, last, state.now_s, stable_rps, panic_rps))
         return KpaMemory(state.now_s, tuple(stages))
 
     def _stage(
-        self, load: StageLoad, last: StageMemory, now_s: float, stable_rps: float, panic_rps: float
-    ) -> StageMemory:
+        self, load: StageLoad, last: KpaStageMemory, now_s: float, stable_rps: float, panic_rps: float
+    ) -> KpaStageMemory:
         each_rps = self.target_ratio * load.capacity_rps / load.items
         ready = max(1, load.ready)
         most, least = ceil(MAX_UP * ready), int(ready / MAX_DOWN)
@@ -93,18 +93,18 @@ class Kpa:
         elif panicked_s is not None and now_s - panicked_s > STABLE_S:
             panicked_s = None
         if panicked_s is None:
-            return StageMemory(None, stable)
-        return StageMemory(panicked_s, max(stable, panic, load.config.replicas, last.replicas))
+            return KpaStageMemory(None, stable)
+        return KpaStageMemory(panicked_s, max(stable, panic, load.config.replicas, last.replicas))
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """What runs with the replicas of the rule; the forecast has no part in it."""
+        """The running configuration with the replicas of the rule; the forecast is not used."""
         memory = self.remember(observation, state)
         replicas = [stage.replicas for stage in memory.stages]
         return self.ruled.plan(with_replicas(state.running, replicas), forecast, state, self.name)
 
 
 def window_mean_rps(load: Measured[LoadHistory] | Missing, window_s: float) -> float | None:
-    """The mean of the rates seen in the last `window_s`; None where none was."""
+    """The mean of the rates observed in the last `window_s`; None without any."""
     if isinstance(load, Missing):
         return None
     count = max(1, round(window_s / load.value.step_s))

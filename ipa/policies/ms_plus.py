@@ -1,4 +1,4 @@
-"""Model-Switching+ of InfAdapter's evaluation: one variant at a time, on as many cores as the load takes.
+"""Model-Switching+ of InfAdapter's evaluation: one variant at a time, on as many cores as the load needs.
 
 InfAdapter's program with one variant: max α·a_m − β·c − γ·LC, th_m(c) ≥ λ, c ≤ budget.
 """
@@ -22,15 +22,15 @@ from ipa.policies.profiled import Profiled
 from ipa.policies.rules import ROUNDING, is_reachable
 from ipa.policies.setplanning import SetQuestion
 
-# InfAdapter plans for its point forecast and a tenth.
+# InfAdapter plans for its point forecast plus a tenth.
 MARGIN = 1.1
-# γ for each unit of α: 0.001 a second where accuracy counts in percent.
+# γ for each unit of α: 0.001 a second if accuracy is in percent.
 GAMMA_RATIO = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class OneTask:
-    """What InfAdapter and its rival know of a pipeline of one stage. `asked` may be for any rate."""
+class SingleStagePipeline:
+    """The single-stage pipeline that InfAdapter and its rival plan. `asked` may be for any rate."""
 
     pipeline: Pipeline
     profiled: Profiled
@@ -39,20 +39,20 @@ class OneTask:
 
     @property
     def stage(self) -> str:
-        """The name of its lone stage."""
+        """The name of its only stage."""
         return self.pipeline.served[0].name
 
     @property
     def beside_cores(self) -> float:
-        """Cores that run beside each variant of a set: its predictor has an orchestrator of its own."""
+        """Overhead cores of each variant of a set: its predictor has an orchestrator of its own."""
         overhead = self.pipeline.bounds.overhead
         return overhead.fixed_cores + overhead.each(self.stage)
 
     def problem(self, rate_rps: float, state: PolicyState) -> SetProblem:
-        """The set program as it may be answered now: bounds, pins, what failed lately, what is loaded.
+        """The set program with current bounds, pins, excluded and running variants.
 
-        A variant that runs on other cores counts as to be loaded, since its pod is replaced. Its cores are
-        those of the pod with what runs beside it (`beside_cores`), and so is the budget.
+        A variant that runs on other cores must be loaded, since its pod is replaced. Cores and budget include
+        the overhead of a pod (`beside_cores`).
         """
         pipeline = constrained(self.pipeline, state)
         (stage,), bounds = pipeline.served, pipeline.bounds
@@ -96,16 +96,16 @@ class OneTask:
         )
 
     def pod(self, variant: str, cores: float) -> StageConfig:
-        """The replica of the variant that has those cores with what runs beside it."""
+        """The variant's replica with those cores, overhead included."""
         sizes = [size for name, size in self.asked.batch_sizes if name == variant]
         return self.config(variant, min(sizes, key=lambda size: abs(size + self.beside_cores - cores)))
 
     def config(self, variant: str, cores: float) -> StageConfig:
-        """One replica of the variant on those cores, with the batch size by which it carries most."""
+        """One replica of the variant on those cores, with the batch size that carries most."""
         return StageConfig(self.stage, variant, self.asked.batch_sizes[variant, cores], cores, 1)
 
     def offers(self, running: Configs) -> bool:
-        """Whether what runs is one replica that the program knows, or one of each of several variants."""
+        """True if the running configuration is one known replica, or one of each of several variants."""
         return all(
             (config.variant, config.cores) in self.asked.batch_sizes
             and replace(config, share_percent=WHOLE_PERCENT) == self.config(config.variant, config.cores)
@@ -115,12 +115,12 @@ class OneTask:
     def described(self, configs: Configs, rate_rps: float, name: str, note: str = "") -> Plan:
         """The configurations as a plan for the rate."""
         plan = self.profiled.describe(configs, rate_rps)
-        # It was made of points of the same profile.
+        # It was built from points of the same profile.
         assert plan is not None
         return replace(plan, solver=name, note=note)
 
     def infeasible(self, rate_rps: float, name: str, note: str) -> Plan:
-        """That there is no plan, and why."""
+        """An infeasible plan, with the reason."""
         return Plan(
             pipeline=self.pipeline.name,
             rate_rps=rate_rps,
@@ -142,19 +142,19 @@ class OneTask:
 
 @dataclass(frozen=True, slots=True)
 class MsPlus:
-    """Decides variant and cores; one replica."""
+    """Decides variant and cores of one replica."""
 
-    task: OneTask
+    task: SingleStagePipeline
     name: str = "ms+"
 
     def at_once(self, running: Configs) -> bool:
-        """Where something else runs than one replica of a measured size."""
+        """True unless one replica of a measured size runs."""
         return is_shared(running) or not self.task.offers(running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The best variant for the point forecast and a tenth, or for the upper one where that is more.
+        """The best variant for the point forecast plus a tenth, or for the upper forecast if that is more.
 
-        Where none carries that, the one that carries most.
+        If none carries that, the one that carries most.
         """
         rate_rps = planned_rate_rps(forecast)
         return best_of_one(self.task, rate_rps, state, self.name)
@@ -165,7 +165,9 @@ def planned_rate_rps(forecast: Forecast) -> float:
     return max(forecast.upper_rps, MARGIN * forecast.point_rps, MIN_RATE_RPS)
 
 
-def best_of_one(task: OneTask, rate_rps: float, state: PolicyState, name: str, note: str = "") -> Plan:
+def best_of_one(
+    task: SingleStagePipeline, rate_rps: float, state: PolicyState, name: str, note: str = ""
+) -> Plan:
     """The plan of the best single variant for the rate, or of the one that carries most."""
     problem = task.problem(rate_rps, state)
     single = [(variant, level) for variant, level in _levels(problem)]
@@ -187,7 +189,7 @@ def best_of_one(task: OneTask, rate_rps: float, state: PolicyState, name: str, n
 
 
 def _levels(problem: SetProblem) -> Iterator[tuple[SetVariant, CoreLevel]]:
-    """Every variant on every number of cores that the budget has room for."""
+    """Every variant on every number of cores that fits the budget."""
     for variant in problem.variants:
         for level in variant.levels:
             if level.cores <= problem.budget_cores + ROUNDING and level.capacity_rps > 0:

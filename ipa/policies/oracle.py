@@ -1,4 +1,4 @@
-"""Our policy with the true future rate: the bound for any forecaster. Only a simulator knows it."""
+"""Our policy with the true future rate: the bound for any forecaster. Only a simulator knows that rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """Asks `inner` with the highest rate that will be within the horizon."""
+    """Plans with `inner` for the highest true rate within the horizon."""
 
     inner: Policy
     future: Future

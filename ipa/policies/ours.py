@@ -1,4 +1,4 @@
-"""Our policy: the best plan for the upper forecast; where there is none, the one that misses least."""
+"""Our policy: the best plan for the upper forecast, or the nearest one if none is feasible."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
-from ipa.policies.base import Configs, Planner, PolicyState, Shorter, constrained
+from ipa.policies.base import Configs, Planner, PolicyState, SlaScaledPlanner, constrained
 
-# No load is planned for as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
+# No load is planned as one request in ten seconds: (b − 1)/λ stays finite and b = 1 is best.
 MIN_RATE_RPS = 0.1
-# The largest rate that can be carried and the least longer SLA are sought on this grid, so that they do not
-# jitter with the load.
+# Grid of rates and SLAs tried if nothing is feasible, so that they do not jitter with the load.
 GRID = 1.05
-# Where a plan within the SLA carries less of the load, one that carries it all in a longer time is better.
+# If a plan within the SLA carries less of the load than this, one that carries it all in a longer time is
+# better.
 LEAST_CARRIED_RATIO = 0.5
-# No more times as long: what waits so long is not asked for any more.
+# The longest SLA tried, relative to the pipeline's: nobody waits for an answer any longer.
 LONGEST_SLA_RATIO = 16.0
-# Of the SLA, what a request may wait until a peak is over; the plan keeps the rest.
+# The share of the SLA that a request may wait until a peak is over; the plan keeps the rest.
 WAIT_RATIO = 0.25
 
-# Whether the planner could choose a configuration at some rate.
+# True if the planner could choose a configuration at some rate.
 Offers = Callable[[Pipeline, Configs], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Plans with `planner` for `forecast.upper_rps`; within what people said and what failed lately.
+    """Plans with `planner` for `forecast.upper_rps`, within pins and without variants that failed lately.
 
-    `offers` is given where the planner decides less than ours, so that what runs may be none of its choices.
-    `shorter` is given where requests may wait while a peak lasts, if that is worth more.
-    `probe` is the same planner without explanations, for the questions that only ask whether there is a plan.
-    `longer` is given where a plan that takes more than the SLA is better than what happens to run.
+    `offers` is given if the planner decides less than ours, so that the running configuration may be none of
+    its choices. `shorter` is given if requests may wait while a peak lasts, should that be worth more.
+    `probe` is the same planner without explanations, for feasibility checks. `longer` is given if a plan that
+    exceeds the SLA is better than the running configuration.
     """
 
     pipeline: Pipeline
@@ -44,15 +44,15 @@ class Ours:
     name: str = "ours"
     offers: Offers | None = None
     probe: Planner | None = None
-    shorter: Shorter | None = None
-    longer: Shorter | None = None
+    shorter: SlaScaledPlanner | None = None
+    longer: SlaScaledPlanner | None = None
 
     def at_once(self, running: Configs) -> bool:
-        """Where something runs that the planner would never choose; its plan has then nothing to beat."""
+        """True if the planner would never choose the running configuration: it is no benchmark for a plan."""
         return self.offers is not None and not self.offers(self.pipeline, running)
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """The best plan; else that of the largest rate that can be carried, or of the least longer SLA."""
+        """The best plan, else one for the largest rate that can be carried, or for the least longer SLA."""
         pipeline = constrained(self.pipeline, state)
         rate_rps = upper_rate_rps(forecast)
         plan = best_plan(self.planner, self.shorter, pipeline, forecast, state.running)
@@ -71,7 +71,7 @@ class Ours:
         return replace(most, note=note, relaxations=plan.relaxations)
 
     def _most(self, pipeline: Pipeline, rate_rps: float, state: PolicyState) -> Plan | None:
-        """The plan for the largest rate of the grid below `rate_rps` that has one."""
+        """The plan for the largest feasible rate of the grid below `rate_rps`."""
         probe = self.probe or self.planner
         best_rps: float | None = None
         low, high = 0, floor(log(rate_rps / MIN_RATE_RPS) / log(GRID))
@@ -85,7 +85,7 @@ class Ours:
         return None if best_rps is None else self.planner(pipeline, best_rps, state.running)
 
     def _nearest(self, pipeline: Pipeline, rate_rps: float, state: PolicyState) -> Plan | None:
-        """The best plan for the shortest SLA of the grid, longer than the pipeline's, that has one."""
+        """The best plan for the shortest feasible SLA of the grid above the pipeline's."""
         if self.longer is None:
             return None
         best: Plan | None = None
@@ -99,20 +99,24 @@ class Ours:
                 else:
                     low = middle + 1
         except (SolverError, DeadlineError):
-            # What was found so far may miss by more than it need, or be nothing.
+            # The best found so far may miss by more than necessary, or be nothing.
             return best
         return best
 
 
 def upper_rate_rps(forecast: Forecast) -> float:
-    """The upper forecast, as far as it is a load that can be planned for."""
+    """The upper forecast, limited to loads that can be planned for."""
     return max(forecast.upper_rps, MIN_RATE_RPS)
 
 
 def best_plan(
-    planner: Planner, shorter: Shorter | None, pipeline: Pipeline, forecast: Forecast, running: Configs
+    planner: Planner,
+    shorter: SlaScaledPlanner | None,
+    pipeline: Pipeline,
+    forecast: Forecast,
+    running: Configs,
 ) -> Plan:
-    """The best plan for the upper forecast; where there is `shorter`, also of those that let peaks wait.
+    """The best plan for the upper forecast; with `shorter`, also among plans that let peaks wait.
 
     Errors: those of the planner.
     """
@@ -124,13 +128,13 @@ def best_plan(
 
 
 def waiting_plan(
-    shorter: Shorter, pipeline: Pipeline, forecast: Forecast, running: Configs, sla_s: float
+    shorter: SlaScaledPlanner, pipeline: Pipeline, forecast: Forecast, running: Configs, sla_s: float
 ) -> Plan | None:
-    """The best plan under which requests wait while a peak lasts; None where no peak is to be waited out.
+    """The best plan under which requests wait while a peak lasts; None if no peak can be waited out.
 
-    A peak of w seconds at the upper rate that finds w/(w + d) of its rate in capacity leaves a queue that
-    takes d seconds to serve. So where requests may wait d, a share of the SLA, that much is enough for the
-    peak, and the point forecast for what comes beside it; the rest of the SLA is the plan's.
+    A peak of w seconds at the upper rate, with a capacity of w/(w + d) of that rate, leaves a queue that
+    takes d seconds to serve. So if requests may wait d, a share of the SLA, that capacity is enough for the
+    peak, and the point forecast for the load beside it; the rest of the SLA is the plan's.
     """
     upper_rps = upper_rate_rps(forecast)
     wait_s = WAIT_RATIO * sla_s
@@ -140,7 +144,7 @@ def waiting_plan(
     try:
         plan = shorter(pipeline, rate_rps, running, 1 - WAIT_RATIO)
     except (SolverError, DeadlineError):
-        # The plan that carries the peak is there already.
+        # The plan that carries the peak exists already.
         return None
     if not plan.stages:
         return None
@@ -149,7 +153,7 @@ def waiting_plan(
 
 
 def worth(plan: Plan) -> tuple[float, float]:
-    """What a plan is chosen by: its objective, then the fewest cores."""
+    """The sort key of a plan: its objective, then the fewest cores."""
     assert plan.objective is not None and plan.cost_cores is not None
     # Sums of floats that are equal up to rounding are one objective.
     return round(plan.objective, 9), -plan.cost_cores

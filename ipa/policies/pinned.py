@@ -1,4 +1,4 @@
-"""The rivals that decide less than we do: FA2 with the variants pinned, RIM with the replicas pinned."""
+"""Rivals that decide less than our policy: FA2 with pinned variants, RIM with pinned replicas."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ipa.model.pipeline import Bounds, Pipeline, Stage
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 
-# RIM over-provisions statically; four of each is our choice, no published figure.
+# RIM over-provisions statically; four of each is our choice, not a published figure.
 RIM_REPLICAS = 4
 
 
 def fa2(pipeline: Pipeline, profiled: Profiled, *, heavy: bool) -> Ours:
-    """FA2: batch and replicas are decided, every stage's variant is its least or its most accurate one.
+    """FA2: decides batch sizes and replicas; every stage has its least or its most accurate variant.
 
-    Of those that have a base allocation: without one no replica of a variant carries the threshold.
+    Only variants with a base allocation count: without one no replica carries the threshold.
     """
     stages = tuple(_lone(stage, profiled.variants(stage.name), heavy) for stage in pipeline.stages)
     name = "fa2-high" if heavy else "fa2-low"
@@ -28,7 +28,7 @@ def _lone(stage: Stage, ranked: Sequence[str], heavy: bool) -> Stage:
 
 
 def rim(pipeline: Pipeline, profiled: Profiled, replicas: int = RIM_REPLICAS) -> Ours:
-    """RIM: variant and batch are decided, every stage has so many replicas, or as near as it may."""
+    """RIM: decides variants and batch sizes; every stage has `replicas`, or the nearest allowed number."""
     stages = tuple(_fixed(stage, pipeline.bounds, replicas) for stage in pipeline.stages)
     return Ours(replace(pipeline, stages=stages), profiled.plan, "rim", profiled.offers, profiled.probe)
 

@@ -1,4 +1,4 @@
-"""From a pipeline, its profiles and a rate to a plan."""
+"""Plan a pipeline from its profiles for a rate."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ipa.model.errors import NotFoundError, UsageError
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Stage
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.profiling.points import Allocation, LatencySource, operating_points
 
 # A request in thirty years; below it the logarithms of the queue's formulas end.
 LEAST_RPS = 1e-9
-# As the API takes it: beyond it no number of replicas is a number.
+# The API's bound: beyond it no number of replicas is a number.
 MOST_RPS = 1e9
-# Stages that are kept as they were fitted, of some 50 kB each.
+# Fitted stages kept in the cache, about 50 kB each.
 MOST_FITTED = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """What a stage is fitted from. Equal to another of the same objects and equal numbers of a request."""
+    """The cache key of a fitted stage: the identity of its objects, and the numbers of the request."""
 
     profile: StageProfile
     stage: Stage
@@ -34,7 +34,8 @@ class _Asked:
     source: LatencySource
 
     def __hash__(self) -> int:
-        # Profiles are long. What is kept keeps its objects, so that no other has their numbers.
+        # Profiles are long, so identities are hashed. The cache keeps the objects alive, so that no other has
+        # their ids.
         return hash((id(self.profile), id(self.stage), self.allocation, self.source))
 
     def __eq__(self, other: object) -> bool:
@@ -62,7 +63,7 @@ def _fitted(asked: _Asked) -> StageProblem:
 
 
 def check_rate(rate_rps: float) -> None:
-    """Return where a plan can be asked for this rate; UsageError where it is beyond what is ever offered."""
+    """Return if a plan can be made for this rate; UsageError if it is beyond any real load."""
     if not LEAST_RPS <= rate_rps <= MOST_RPS:
         raise UsageError(f"the rate (--rate) must be above 0 and at most {MOST_RPS:g} rps, not {rate_rps:g}")
 
@@ -76,12 +77,12 @@ def planning_problem(
     compat: Compat = Compat.TAIL,
     allocation: Allocation = Allocation.FREE,
     running: Sequence[StageConfig] = (),
-) -> Problem:
+) -> PlanningProblem:
     """The problem of carrying `rate_rps` at the named objective (None: the pipeline's default).
 
-    `running` is what runs now, where a change to it counts.
-    `ipa-artifact` plans with latencies as measured, as the released program does, else they are fitted.
-    Errors: UsageError (a rate that is not above 0), NotFoundError (no such objective, no profile of a stage).
+    `running` is what runs now, where a change to it counts. `ipa-artifact` plans with latencies as measured,
+    as the released program does, else they are fitted. Errors: UsageError (a rate that is not above 0),
+    NotFoundError (no such objective, no profile of a stage).
     """
     check_rate(rate_rps)
     missing = [stage.name for stage in pipeline.stages if stage.variants and stage.name not in profiles]
@@ -98,7 +99,7 @@ def planning_problem(
         for stage in pipeline.stages
     )
     sla_s = pipeline.sla.latency_s if wanted.sla_s is None else wanted.sla_s
-    return Problem(
+    return PlanningProblem(
         pipeline.name,
         rate_rps,
         sla_s,
@@ -136,7 +137,7 @@ def plan_pipeline(
     solver: str = "auto",
     deadline_s: float = 5.0,
 ) -> Plan:
-    """The best plan for the rate, checked; an infeasible one says what would make it feasible.
+    """The best plan for the rate, verified; an infeasible one says what would make it feasible.
 
     Errors: those of `planning_problem` and of `ipa.optimize.solve.solve`.
     """

@@ -13,30 +13,28 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.model.slowdown import AS_MEASURED, Slowdowns, ratios_of
-from ipa.optimize.bymilp import Solvers
+from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.describe import describe
-from ipa.optimize.problem import Compat, Problem, StageProblem
-from ipa.optimize.remembered import Remembered
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
+from ipa.optimize.solve_cache import SolveCache
 from ipa.policies.base import Configs, Prediction
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
-from ipa.queueing.service import Service, service
+from ipa.queueing.service import ServiceTime, service
 
-# A rate at which nothing is asked for: a request in thirty years.
+# The least rate, a request in thirty years.
 LEAST_RPS = 1e-9
-# A tick asks with one set of slowdowns; those of some ticks before are asked for again.
+# A tick asks with one set of slowdowns; those of recent ticks are asked for again.
 SLOWED = 8
-# A tick asks for two plans and some predictions; where the load stands still the next one asks for the same.
+# A tick asks for two plans and some predictions; under a steady load the next tick asks for the same.
 PLANS, PREDICTIONS = 4, 8
 
 
 class Profiled:
-    """Plans for a pipeline, and says what a given configuration would do.
+    """Plans for a pipeline and predicts the performance of configurations.
 
-    Without `explain` plans have neither prices nor what would make an infeasible one feasible.
-
-    `until` is when all planning has to be over.
+    Without `explain` plans have neither prices nor remedies. `until` is the deadline of all planning.
 
     Errors of the constructor: those of `planning_problem`; of planning: SolverError, DeadlineError.
     """
@@ -56,48 +54,49 @@ class Profiled:
         explain: bool = True,
         until: Deadline | None = None,
     ) -> None:
-        def problem(allocation: Allocation, compat: Compat) -> Problem:
+        def problem(allocation: Allocation, compat: Compat) -> PlanningProblem:
             made = planning_problem(
                 pipeline, profiles, 1.0, objective=objective, compat=compat, allocation=allocation
             )
             return replace(made, rolling=rolling)
 
         self._planned = problem(allocation, compat)
-        # What runs may have any measured size, whatever sizes are planned with.
+        # Running replicas may have any measured size, whatever sizes are planned.
         self._known = problem(Allocation.FREE, Compat.TAIL if compat is Compat.TAIL else Compat.PAPER)
         self._solver, self._deadline_s, self._solvers = solver, deadline_s, solvers
         self._explain, self._until = explain, until
-        self._slowed: dict[Slowdowns, tuple[Problem, Problem]] = {}
-        self._plans = Remembered(PLANS)
+        self._slowed: dict[Slowdowns, tuple[PlanningProblem, PlanningProblem]] = {}
+        self._plans = SolveCache(PLANS)
         self._described = lru_cache(PREDICTIONS)(self._describe)
-        self._services: dict[tuple[str, str, int, float], Service] = {}
+        self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
 
     def plan(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
-        """The best plan for the rate (a Planner), with the variants and within the bounds of `pipeline`.
+        """The best plan for the rate (a `Planner`), with the variants and bounds of `pipeline`.
 
-        It may name fewer variants or other bounds than the one the profiles were fitted for, and slowdowns.
+        It may have fewer variants or other bounds than the pipeline that the profiles were fitted for, and
+        slowdowns.
         """
         return self._solved(self._asked(pipeline, rate_rps, running), explain=self._explain)
 
     def probe(self, pipeline: Pipeline, rate_rps: float, running: Configs = ()) -> Plan:
-        """The same plan (a Planner), without prices or what would make an infeasible problem feasible."""
+        """The same plan without prices, or remedies for an infeasible problem (a `Planner`)."""
         return self._solved(self._asked(pipeline, rate_rps, running), explain=False)
 
     def shorter(self, pipeline: Pipeline, rate_rps: float, running: Configs, sla_ratio: float) -> Plan:
-        """The best plan for an SLA `sla_ratio` times as long (a Shorter), without what would make one."""
+        """The best plan for an SLA `sla_ratio` times as long, without remedies (a `SlaScaledPlanner`)."""
         problem = self._asked(pipeline, rate_rps, running)
         return self._solved(replace(problem, sla_s=problem.sla_s * sla_ratio), explain=False)
 
-    def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> Problem:
+    def _asked(self, pipeline: Pipeline, rate_rps: float, running: Configs) -> PlanningProblem:
         wanted = {stage.name: stage for stage in pipeline.stages}
         planned, _ = self._problems(pipeline.slowdowns)
         stages = tuple(_narrowed(stage, wanted[stage.name]) for stage in planned.stages)
-        # A change from several that share the load to one has no price: the planner knows changes of one.
+        # A change from several configurations to one has no price: the planner prices changes from one.
         before = () if is_shared(running) else running
         return replace(planned, rate_rps=rate_rps, stages=stages, bounds=pipeline.bounds, running=before)
 
-    def _problems(self, slowdowns: Slowdowns) -> tuple[Problem, Problem]:
-        """The problem planned with and that of what runs, where variants are that slow."""
+    def _problems(self, slowdowns: Slowdowns) -> tuple[PlanningProblem, PlanningProblem]:
+        """The problem to plan with and the one to describe the running configuration, slowdowns applied."""
         if not slowdowns:
             return self._planned, self._known
         if slowdowns not in self._slowed:
@@ -106,7 +105,7 @@ class Profiled:
             self._slowed[slowdowns] = (_slowed(self._planned, slowdowns), _slowed(self._known, slowdowns))
         return self._slowed[slowdowns]
 
-    def _solved(self, problem: Problem, *, explain: bool) -> Plan:
+    def _solved(self, problem: PlanningProblem, *, explain: bool) -> Plan:
         limit_s = self._deadline_s
         if self._until is not None:
             if self._until.passed:
@@ -115,14 +114,14 @@ class Profiled:
         return self._plans.solve(problem, self._solver, limit_s, explain=explain, solvers=self._solvers)
 
     def variants(self, stage: str) -> tuple[str, ...]:
-        """The stage's variants of which the planner may run any replica, by rising accuracy."""
+        """The stage's variants whose every replica the planner may run, by rising accuracy."""
         (known,) = (it for it in self._planned.stages if it.name == stage)
         columns = known.columns
         accuracy = dict(zip(columns.variants, columns.variant_accuracy, strict=True))
         return tuple(sorted(accuracy, key=lambda name: float(accuracy[name])))
 
     def offers(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> bool:
-        """Whether the planner could choose the configuration at some rate, for this pipeline."""
+        """True if the planner could choose the configuration at some rate, for this pipeline."""
         problem = self._asked(pipeline, 1.0, ())
         stages = [stage for stage in problem.stages if not stage.is_free]
         if [config.stage for config in configs] != [stage.name for stage in stages]:
@@ -138,7 +137,7 @@ class Profiled:
         return True
 
     def sizes_cores(self, config: StageConfig) -> tuple[float, ...]:
-        """The sizes of a replica at which the variant was measured with that batch size, ascending."""
+        """The measured replica sizes of the variant with that batch size, ascending."""
         (stage,) = (stage for stage in self._known.stages if stage.name == config.stage)
         same = (config.variant, config.batch_size)
         return tuple(
@@ -148,8 +147,8 @@ class Profiled:
     def predict(
         self, configs: Sequence[StageConfig], rate_rps: float, slowdowns: Slowdowns = AS_MEASURED
     ) -> Prediction | None:
-        """What the configuration would do at the rate (a Predictor); None where it was not measured."""
-        # Of the least numbers there are, products are zero.
+        """The predicted performance at the rate (a `Predictor`); None if it was not measured."""
+        # Products of the least floats are zero.
         rate_rps = max(rate_rps, LEAST_RPS)
         plan = self.describe(configs, rate_rps, slowdowns)
         if plan is None:
@@ -176,8 +175,8 @@ class Profiled:
         _, known = self._problems(slowdowns)
         return describe(replace(known, rate_rps=rate_rps), configs)
 
-    def _service(self, config: StageConfig) -> Service:
-        """How long a replica of what was measured takes by its profile, without the objective's margins."""
+    def _service(self, config: StageConfig) -> ServiceTime:
+        """The service time of a replica by its profile, without the objective's margins."""
         key = (config.stage, config.variant, config.batch_size, config.cores)
         if key not in self._services:
             (stage,) = (stage for stage in self._known.stages if stage.name == config.stage)
@@ -195,8 +194,8 @@ class Profiled:
         return self._services[key]
 
 
-def _slowed(problem: Problem, slowdowns: Slowdowns) -> Problem:
-    """The problem of replicas that take so many times as long."""
+def _slowed(problem: PlanningProblem, slowdowns: Slowdowns) -> PlanningProblem:
+    """Return the problem with those slowdowns applied."""
     stages = []
     for stage in problem.stages:
         ratios = ratios_of(slowdowns, stage.name)
@@ -209,7 +208,7 @@ def _slowed(problem: Problem, slowdowns: Slowdowns) -> Problem:
 
 
 def _narrowed(planned: StageProblem, stage: Stage) -> StageProblem:
-    """The stage with the variants, bounds and pin of the pipeline's stage; itself where it has those."""
+    """The stage with the variants, bounds and pin of the pipeline's stage; itself if it has those."""
     names = {variant.name for variant in stage.variants}
     if names.issuperset(planned.columns.variants) and (planned.bounds, planned.pin) == (
         stage.own_bounds,

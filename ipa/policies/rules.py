@@ -1,4 +1,4 @@
-"""What the rules of autoscalers share: what each stage is offered, and a plan of what a rule wants."""
+"""Shared parts of the autoscalers' rules: the load of each stage, and a plan from desired replicas."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class StageLoad:
-    """What a stage is offered, in items a second, and what carries it. A rate of None was not seen.
+    """The arrivals of a stage, in items a second, and its replicas. A rate of None is missing.
 
-    `items` are those at the stage for each request of the pipeline, `capacity_rps` what one replica carries.
+    `items` are those at the stage for each request of the pipeline, `capacity_rps` is that of one replica.
     """
 
     config: StageConfig
@@ -39,10 +39,10 @@ class StageLoad:
 def stage_loads(
     profiled: Profiled, observation: Observation, running: Sequence[StageConfig]
 ) -> tuple[StageLoad, ...]:
-    """What each stage is offered while `running` runs; InputError where that was not measured.
+    """The load of each stage while `running` runs; InputError if that was not measured.
 
-    Where something else is seen to run (in shadow mode), all replicas count as ready, and a stage is offered
-    what its place in the graph says. Also InputError where several configurations share the load: a rule
+    If another configuration is observed (in shadow mode), all replicas count as ready, and a stage's load
+    follows from its place in the graph. Also InputError if several configurations share the load: a rule
     scales one.
     """
     if is_shared(running):
@@ -83,9 +83,9 @@ def _sane(seen: Measured[float] | Missing) -> float | None:
 
 
 def busy_replicas(load: StageLoad, over_s: float) -> float | None:
-    """How many replicas' worth of time the stage is busy, none of them for more than all of it.
+    """The number of replicas that the stage keeps busy, each at most fully.
 
-    What waits is offered once more within `over_s`. None where the load was not seen or nothing is ready.
+    Queued items are added, spread over `over_s`. None if the load is missing or nothing is ready.
     """
     if load.rate_rps is None or load.ready < 1:
         return None
@@ -93,24 +93,24 @@ def busy_replicas(load: StageLoad, over_s: float) -> float | None:
 
 
 def whole(replicas: float) -> int:
-    """So many replicas rounded up, forgiving rounding; one at the least."""
+    """Replicas rounded up, forgiving rounding; at least one."""
     return max(1, ceil(replicas - ROUNDING))
 
 
 @dataclass(frozen=True, slots=True)
-class Ruled:
-    """Makes plans of what a rule wants: within bounds, pins and budget, described by the profiles."""
+class RulePlanner:
+    """Makes plans from desired replicas: within bounds, pins and budget, described by the profiles."""
 
     pipeline: Pipeline
     profiled: Profiled
     rolling: Rolling = SIDE_BY_SIDE
 
     def loads(self, observation: Observation, state: PolicyState) -> tuple[StageLoad, ...]:
-        """What each stage is offered while what runs goes on."""
+        """The load of each stage while the running configuration continues."""
         return stage_loads(self.profiled, observation, state.running)
 
     def plan(self, wanted: Configs, forecast: Forecast, state: PolicyState, name: str) -> Plan:
-        """The plan of `wanted` as far as it may be, for the forecast or as much of it as it carries."""
+        """The allowed part of `wanted` as a plan, for the forecast or as much of it as it carries."""
         fitted = fit(constrained(self.pipeline, state), wanted, state, self.rolling)
         return plan_of(self.profiled, fitted, forecast, name)
 
@@ -118,7 +118,7 @@ class Ruled:
 def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str) -> Plan:
     """The configurations as a plan for the forecast, or for as much of it as they carry.
 
-    InputError where they were not measured.
+    InputError if they were not measured.
     """
     rate_rps = upper_rate_rps(forecast)
     seen = profiled.predict(configs, rate_rps)
@@ -131,10 +131,10 @@ def plan_of(profiled: Profiled, configs: Configs, forecast: Forecast, name: str)
 
 
 def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rolling = SIDE_BY_SIDE) -> Configs:
-    """What is wanted with its pins, within the replicas and the cores there may be.
+    """Return the desired configurations with their pins, within the bounds on replicas and cores.
 
-    Above the budget, what would be added is left out, most first: as pods that find no room. Where only what
-    can be reached is asked for and this cannot, what runs stays.
+    Above the budget additions are left out, the largest first, like pods that find no room. If the plan must
+    be reachable and this one is not, the running configuration stays.
     """
     bounds = pipeline.bounds
     now = {config.stage: config for config in state.running}
@@ -146,7 +146,7 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
         low = pin.replicas or limits.min_replicas or 1
         high = pin.replicas or limits.max_replicas or inf
         cores = config.cores if pin.cores is None else pin.cores
-        # Never more than would fill the whole budget: what is left to cut is then little.
+        # Never more than fill the whole budget, so that little is left to cut.
         high = max(low, min(high, budget_cores // cores))
         fitted.append(
             replace(
@@ -169,7 +169,7 @@ def fit(pipeline: Pipeline, wanted: Configs, state: PolicyState, rolling: Rollin
 def _cut(
     pipeline: Pipeline, configs: Sequence[StageConfig], floors: Sequence[int], budget_cores: float
 ) -> list[StageConfig]:
-    """The configurations with replicas left out until they fit, or all are at their floors."""
+    """Return the configurations with replicas removed until they fit, or all are at their minimum."""
     cut = list(configs)
     while pipeline.bounds.overhead.cores(cut) > budget_cores + ROUNDING:
         above = [
@@ -185,7 +185,7 @@ def _cut(
 def is_reachable(
     pipeline: Pipeline, configs: Sequence[StageConfig], running: Configs, rolling: Rolling
 ) -> bool:
-    """Whether old and new never have more cores together than they may, where all stages go at once."""
+    """True if old and new fit the allowed cores at every moment, with all stages changing at once."""
     bounds = pipeline.bounds
     if bounds.most_cores is None:
         return True
@@ -194,5 +194,5 @@ def is_reachable(
 
 
 def with_replicas(running: Configs, replicas: Sequence[int]) -> Configs:
-    """What runs with other numbers of replicas."""
+    """The running configuration with other numbers of replicas."""
     return tuple(replace(config, replicas=n) for config, n in zip(running, replicas, strict=True))

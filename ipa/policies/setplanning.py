@@ -1,4 +1,4 @@
-"""From a pipeline of one stage, its profile and a rate to a set of variants side by side (InfAdapter)."""
+"""Plan a set of variants side by side (InfAdapter) for a single-stage pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.optimize.accuracy import RANKS
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.sets.capacities import COEFFICIENT, TailLatency, point_levels, stage_tail
 from ipa.optimize.sets.plan import SetPlan
 from ipa.optimize.sets.problem import CoreLevel, SetProblem, SetVariant, SetWeights
@@ -21,7 +21,7 @@ from ipa.policies.planning import planning_problem
 
 @dataclass(frozen=True, slots=True)
 class SetQuestion:
-    """The set program of a pipeline, and with which batch size each (variant, cores) carries its capacity."""
+    """The set program of a pipeline, and the best batch size of each (variant, cores)."""
 
     sla_s: float
     objective_name: str
@@ -32,13 +32,13 @@ class SetQuestion:
 
 @dataclass(frozen=True, slots=True)
 class PipelineSet:
-    """The best set of a pipeline's lone stage, shares in whole percents, and what was asked."""
+    """The best set of a pipeline's only stage, shares in whole percents, and its question."""
 
     asked: SetQuestion
     plan: SetPlan
 
     def to_json(self) -> dict[str, Any]:
-        """The set as plain JSON values: those of the set plan, what was asked, and each part's batch size."""
+        """The set as plain JSON values: those of the set plan, its question, and each part's batch size."""
         asked = self.asked
         values = self.plan.to_json()
         values["parts"] = [
@@ -56,7 +56,7 @@ class PipelineSet:
 
 
 def plan_set(asked: SetQuestion, solver: str, deadline_s: float) -> PipelineSet:
-    """The best set whose shares are whole percents, since Seldon's predictors take those.
+    """The best set with shares in whole percents, as Seldon's predictors require.
 
     Errors: those of `solve_set`.
     """
@@ -74,12 +74,12 @@ def set_question(
     """The set program of carrying `rate_rps` at the named objective (None: the pipeline's default).
 
     Each variant has one replica of any measured size; th(c) is that of its best batch size. `paper`: the
-    measured capacity under the objective's throughput margin, or InfAdapter's 0.8 where it has none, where
-    service and the batch's timeout are within the SLA. `tail`: the largest rate whose tail is within the SLA
-    by the planner's formula. The budget is the tighter of `bounds.cores` and `max_cost_cores`. γ is 0:
-    pipelines give loading no worth. δ does not count.
+    measured capacity under the objective's throughput margin, or InfAdapter's 0.8 without one, if service and
+    batch timeout are within the SLA. `tail`: the largest rate whose tail is within the SLA by the planner's
+    formula. The budget is the tighter of `bounds.cores` and `max_cost_cores`. γ is 0: pipelines give loading
+    no worth. δ is not used.
 
-    Errors: UsageError (not one stage, or limits that sets know nothing of), those of `planning_problem`.
+    Errors: UsageError (not one stage, or limits that sets do not support), those of `planning_problem`.
     """
     problem = planning_problem(pipeline, profiles, rate_rps, objective=objective, compat=compat)
     faults = [Fault(fault) for fault in _faults(problem)]
@@ -111,8 +111,8 @@ def set_question(
     )
 
 
-def _faults(problem: Problem) -> Iterator[str]:
-    """Why no set can be planned; a set would silently break what it knows nothing of."""
+def _faults(problem: PlanningProblem) -> Iterator[str]:
+    """The reasons why no set can be planned; a set would silently break limits that it does not support."""
     if len(problem.stages) > 1 or problem.stages[0].is_free:
         yield f"a set shares the load of one stage out, and it has {len(problem.stages)}"
         return
@@ -133,8 +133,8 @@ def _faults(problem: Problem) -> Iterator[str]:
         yield f"stage {stage.name!r} has at least {least} replicas; each variant of a set has one"
 
 
-def _best_levels(problem: Problem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
-    """The most that each variant carries on each number of cores, and by which batch size."""
+def _best_levels(problem: PlanningProblem, stage: StageProblem) -> dict[tuple[str, float], tuple[float, int]]:
+    """The most that each variant carries on each number of cores, and the batch size for it."""
     points = tuple(point for point in stage.points if problem.allows(stage, point))
     tail: TailLatency | None = None
     coefficient = 1.0
@@ -153,7 +153,7 @@ def _best_levels(problem: Problem, stage: StageProblem) -> dict[tuple[str, float
 
 
 def _with_forming(point: OperatingPoint, stage: StageProblem) -> OperatingPoint:
-    """The point with the longest wait for its batch: a quota may be small, so the timeout ends it."""
+    """The point with the longest wait for its batch: a small share may let the timeout end it."""
     if point.batch_size == 1:
         return point
     return replace(point, latency_s=point.latency_s + (stage.batch_timeout_s or 0.0))

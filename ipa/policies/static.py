@@ -1,4 +1,4 @@
-"""The policy that changes nothing: one configuration whatever the load."""
+"""The policy that changes nothing: one configuration for every load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ipa.policies.rules import plan_of
 
 @dataclass(frozen=True, slots=True)
 class Static:
-    """Keeps `configs`; without any, what runs when it is asked."""
+    """Keeps `configs`, or the running configuration if none are given."""
 
     profiled: Profiled
     configs: tuple[StageConfig, ...] = ()
@@ -23,6 +23,6 @@ class Static:
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
         """The configuration as a plan for the forecast, or for as much of it as it carries.
 
-        InputError where the configuration was not measured.
+        InputError if the configuration was not measured.
         """
         return plan_of(self.profiled, self.configs or state.running, forecast, self.name)

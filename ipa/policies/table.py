@@ -9,21 +9,21 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
-from ipa.optimize.bymilp import Solvers
+from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.problem import Compat
 from ipa.policies.base import Checker, Policy, Predictor
-from ipa.policies.checked import Checked, CheckedPredictor
+from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.frugal import Frugal, accurate, thrifty
 from ipa.policies.hpa import Hpa
 from ipa.policies.infadapter import InfAdapter
 from ipa.policies.kpa import Kpa
-from ipa.policies.ms_plus import MsPlus, OneTask
+from ipa.policies.ms_plus import MsPlus, SingleStagePipeline
 from ipa.policies.oracle import Future, Oracle
 from ipa.policies.ours import Ours
 from ipa.policies.pinned import RIM_REPLICAS, fa2, rim
 from ipa.policies.profiled import Profiled
-from ipa.policies.rules import Ruled
+from ipa.policies.rules import RulePlanner
 from ipa.policies.setplanning import set_question
 from ipa.policies.static import Static
 from ipa.policies.vpa_plus import VpaPlus
@@ -32,7 +32,7 @@ from ipa.profiling.points import Allocation
 
 @dataclass(frozen=True, slots=True)
 class PolicyInputs:
-    """What a policy may be made of. `objective` None is the pipeline's default."""
+    """The ingredients of a policy. `objective` None is the pipeline's default."""
 
     pipeline: Pipeline
     profiles: Mapping[str, StageProfile]
@@ -41,13 +41,13 @@ class PolicyInputs:
     deadline_s: float = 5.0
     solvers: Solvers | None = None
     rolling: Rolling = SIDE_BY_SIDE
-    # Simulates configurations, for the policies that check theirs (`CHECKED`).
+    # Simulates configurations, for policies that check theirs (`CHECKED`).
     checker: Checker | None = None
-    # The true rate at a time of the world's clock, which only a simulation knows.
+    # The true rate at a time of the world's clock, known only to a simulation.
     future: Future | None = None
-    # When all planning has to be over; None for never, each plan having `deadline_s`.
+    # Deadline of all planning, None for none; each plan has `deadline_s`.
     until: Deadline | None = None
-    # Whether plans say what limits cost and what would make infeasible problems feasible.
+    # Add prices of limits, and remedies for infeasible problems, to plans.
     explain: bool = True
 
     def profiled(self) -> Profiled:
@@ -55,22 +55,22 @@ class PolicyInputs:
         return self._profiled(Allocation.FREE, Compat.TAIL)
 
     def predictor(self) -> Predictor:
-        """What configurations would do; by simulation where there is a checker."""
+        """The predictor of configurations; by simulation if there is a checker."""
         predict = self.profiled().predict
         return predict if self.checker is None else CheckedPredictor(predict, self.checker)
 
     def published(self, compat: Compat = Compat.PAPER) -> Profiled:
-        """The planner of the papers: base allocation, their formulas of latency, or those they released."""
+        """The planner of the papers: base allocation, their latency formulas, or the released ones."""
         return self._profiled(Allocation.BASE, compat)
 
-    def ruled(self) -> Ruled:
-        """What a rule makes its plans with."""
-        return Ruled(self.pipeline, self.profiled(), self.rolling)
+    def ruled(self) -> RulePlanner:
+        """The planner for autoscalers' rules."""
+        return RulePlanner(self.pipeline, self.profiled(), self.rolling)
 
-    def one_task(self) -> OneTask:
-        """The set program of a pipeline of one stage; UsageError says why there is none."""
+    def one_task(self) -> SingleStagePipeline:
+        """The set program of a single-stage pipeline; UsageError says why there is none."""
         asked = set_question(self.pipeline, self.profiles, 1.0, objective=self.objective)
-        return OneTask(self.pipeline, self.profiled(), asked, self.rolling)
+        return SingleStagePipeline(self.pipeline, self.profiled(), asked, self.rolling)
 
     def _profiled(self, allocation: Allocation, compat: Compat) -> Profiled:
         return Profiled(
@@ -104,7 +104,7 @@ def _ours_checked(inputs: PolicyInputs) -> Policy:
         raise UsageError("the policy ours-checked needs a simulation to check its plans by")
     profiled = inputs.profiled()
     ours = Ours(inputs.pipeline, profiled.plan, probe=profiled.probe, longer=profiled.shorter)
-    return Checked(ours, profiled.shorter, inputs.checker)
+    return CheckedPolicy(ours, profiled.shorter, inputs.checker)
 
 
 def _ours_frugal(inputs: PolicyInputs) -> Policy:
@@ -190,14 +190,14 @@ POLICIES: Mapping[str, Callable[[PolicyInputs], Policy]] = {
     "oracle": _oracle,
 }
 
-# Those whose plans may have several configurations side by side, which not every world carries.
+# Policies whose plans may have several configurations side by side, which not every target carries.
 SHARING = frozenset({"infadapter"})
-# Those that need `PolicyInputs.checker`.
+# Policies that need `PolicyInputs.checker`.
 CHECKED = frozenset({"ours-checked"})
 
 
 def make_policy(name: str, inputs: PolicyInputs) -> Policy:
-    """The policy of that name; UsageError names those there are."""
+    """The policy of that name; UsageError lists the existing ones."""
     if name not in POLICIES:
         raise UsageError(f"there is no policy {name!r}", hint=f"There are: {', '.join(POLICIES)}")
     return POLICIES[name](inputs)

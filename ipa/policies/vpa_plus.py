@@ -1,7 +1,7 @@
-"""The Vertical Pod Autoscaler as InfAdapter compares itself with it: cores, variant and replicas as they are.
+"""The Vertical Pod Autoscaler as InfAdapter compares with it: scales cores; the rest stays as it is.
 
-The target of the VPA's recommender: the 90th percentile of a decaying histogram of the cores used, and 15 %.
-Made better by InfAdapter's patience: up at once, down only after four intervals of 30 s.
+The target of the VPA's recommender: the 90th percentile of a decaying histogram of the cores used, plus 15 %.
+InfAdapter's improvement: up at once, down only after four intervals of 30 s.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ipa.model.observation import Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.base import Configs, PolicyState, constrained
-from ipa.policies.rules import ROUNDING, Ruled, StageLoad, busy_replicas, is_reachable
+from ipa.policies.rules import ROUNDING, RulePlanner, StageLoad, busy_replicas, is_reachable
 
-# The recommender's histogram: the first bucket, and how much wider each next one is.
+# The recommender's histogram: its first bucket, and the growth of each next one.
 FIRST_CORES = 0.01
 GROWTH = 1.05
 HALF_LIFE_S = 86_400.0
 PERCENTILE = 0.9
 MARGIN = 1.15
-# A sample weighs as many cores as are allocated, this at the least.
+# The weight of a sample is its allocated cores, at least this.
 MIN_WEIGHT = 0.1
-# InfAdapter's interval, and after how many of them less is allocated.
+# InfAdapter's interval, and the number of them after which cores are reduced.
 INTERVAL_S = 30.0
 DOWN_AFTER = 4
 
@@ -34,8 +34,8 @@ Histogram = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class StageMemory:
-    """The histogram of cores used by a replica, and the sizes of the last intervals: when, and cores."""
+class VpaStageMemory:
+    """The histogram of a replica's core use, and the sizes of the last intervals: time, and cores."""
 
     histogram: Histogram
     sizes: tuple[tuple[float, float], ...]
@@ -43,45 +43,48 @@ class StageMemory:
 
 @dataclass(frozen=True, slots=True)
 class VpaMemory:
-    """What is known of each stage after the tick at `at_s`."""
+    """The state of each stage after the tick at `at_s`."""
 
     at_s: float
-    stages: tuple[StageMemory, ...]
+    stages: tuple[VpaStageMemory, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class VpaPlus:
-    """Each stage has a VerticalPodAutoscaler of its own, which takes the sizes that were measured.
+    """A VerticalPodAutoscaler for each stage, limited to the measured sizes.
 
-    A replica uses the part of its cores for which it is busy: never more than it has, however much waits.
+    A replica uses the share of its cores for which it is busy: never more than it has, however long the
+    queue.
     """
 
-    ruled: Ruled
+    ruled: RulePlanner
     name: str = "vpa+"
 
     @property
     def memory_kind(self) -> type[VpaMemory]:
-        """What `remember` answers with."""
+        """The type returned by `remember`."""
         return VpaMemory
 
     def at_once(self, running: Configs) -> bool:
-        """Always: its patience is its own."""
+        """Always true: the rule has its own delay."""
         return True
 
     def remember(self, observation: Observation, state: PolicyState) -> VpaMemory:
-        """The histograms with what is used in this tick, and the sizes of the last four intervals."""
+        """The histograms with this tick's use, and the sizes of the last four intervals."""
         before = state.memory if isinstance(state.memory, VpaMemory) else None
         if before is not None and before.at_s == state.now_s:
             return before
         stages = []
         for at, load in enumerate(self.ruled.loads(observation, state)):
-            # As long as it knows less than four intervals, it takes nothing away.
-            last = before.stages[at] if before else StageMemory((), ((state.now_s, load.config.cores),))
+            # With less than four intervals known, cores are not reduced.
+            last = before.stages[at] if before else VpaStageMemory((), ((state.now_s, load.config.cores),))
             elapsed_s = state.now_s - before.at_s if before else 0.0
             stages.append(self._learned(load, last, elapsed_s, state.now_s))
         return VpaMemory(state.now_s, tuple(stages))
 
-    def _learned(self, load: StageLoad, last: StageMemory, elapsed_s: float, now_s: float) -> StageMemory:
+    def _learned(
+        self, load: StageLoad, last: VpaStageMemory, elapsed_s: float, now_s: float
+    ) -> VpaStageMemory:
         busy = busy_replicas(load, INTERVAL_S)
         histogram = last.histogram
         if busy is not None:
@@ -91,10 +94,10 @@ class VpaPlus:
         target_cores = MARGIN * percentile_cores(histogram) if histogram else load.config.cores
         size = _least_size(self.ruled.profiled.sizes_cores(load.config), target_cores)
         kept = tuple(it for it in last.sizes if now_s - it[0] < DOWN_AFTER * INTERVAL_S)
-        return StageMemory(histogram, _in_intervals(kept, now_s, size))
+        return VpaStageMemory(histogram, _in_intervals(kept, now_s, size))
 
     def decide(self, observation: Observation, forecast: Forecast, state: PolicyState) -> Plan:
-        """What runs with the largest cores of the last intervals; the forecast has no part in it."""
+        """The running configuration with the largest recent cores; the forecast is not used."""
         memory = self.remember(observation, state)
         wanted = tuple(
             replace(config, cores=max(cores for _, cores in stage.sizes))
@@ -103,7 +106,7 @@ class VpaPlus:
         return self.ruled.plan(self._affordable(wanted, state), forecast, state, self.name)
 
     def _affordable(self, wanted: Configs, state: PolicyState) -> Configs:
-        """What is wanted without the growth, largest first, that there is no room for."""
+        """Return the desired sizes without the growth, largest first, that finds no room."""
         pipeline = constrained(self.ruled.pipeline, state)
         kept = list(wanted)
         while not self._has_room(pipeline, kept, state):
@@ -121,13 +124,13 @@ class VpaPlus:
         return not state.reachable or is_reachable(pipeline, configs, state.running, self.ruled.rolling)
 
     def _smaller(self, config: StageConfig, least: StageConfig) -> StageConfig:
-        """The next smaller size, not below what runs."""
+        """The next smaller size, not below the running one."""
         below = [cores for cores in self.ruled.profiled.sizes_cores(config) if cores < config.cores]
         return replace(config, cores=max(below[-1] if below else least.cores, least.cores))
 
 
 def _least_size(sizes_cores: Sequence[float], target_cores: float) -> float:
-    """The least size that is enough, the largest where none is."""
+    """The least sufficient size, the largest if none is."""
     enough = [cores for cores in sizes_cores if cores >= target_cores - ROUNDING]
     return min(enough) if enough else max(sizes_cores)
 
@@ -142,14 +145,14 @@ def _in_intervals(
 
 
 def decayed(histogram: Histogram, elapsed_s: float) -> Histogram:
-    """The histogram after so much time: half the weight after 24 h. What weighs nothing is left out."""
+    """The histogram after `elapsed_s`: weights halve in 24 h; negligible ones are dropped."""
     factor = 2.0 ** (-max(elapsed_s, 0.0) / HALF_LIFE_S)
     total = sum(weight for _, weight in histogram)
     return tuple((at, weight * factor) for at, weight in histogram if weight > ROUNDING * total)
 
 
 def with_sample(histogram: Histogram, cores: float, weight: float) -> Histogram:
-    """The histogram with one sample more, in buckets of 0.01 cores and 5 % wider each."""
+    """The histogram with one more sample, in buckets of 0.01 cores, each 5 % wider than the last."""
     bucket = floor(log(cores * (GROWTH - 1) / FIRST_CORES + 1) / log(GROWTH))
     weights = dict(histogram)
     weights[bucket] = weights.get(bucket, 0.0) + weight
@@ -157,7 +160,7 @@ def with_sample(histogram: Histogram, cores: float, weight: float) -> Histogram:
 
 
 def percentile_cores(histogram: Histogram) -> float:
-    """The upper end of the bucket in which the 90th percentile of the weight lies."""
+    """The upper end of the bucket with the 90th percentile of the weight."""
     wanted = PERCENTILE * sum(weight for _, weight in histogram)
     reached = accumulate(weight for _, weight in histogram)
     bucket = next(

@@ -34,7 +34,7 @@ def point_capacity_rps(point: ProfilePoint, objective: Objective) -> float:
 def stage_sla_s(profile: StageProfile, objective: Objective, *, factor: float = RELEASED_SLA_FACTOR) -> float:
     """A stage's own SLA in seconds: `factor` × the mean over variants of the batch-1 latency, margin applied.
 
-    Taken at each variant's largest measured cores. DomainError where a variant has no batch of 1 there.
+    Taken at each variant's largest measured cores. DomainError if a variant has no batch of 1 there.
     """
     return factor * fmean(_single_latency_s(variant, objective) for variant in profile.variants)
 
@@ -55,11 +55,11 @@ def base_allocation(
 ) -> Mapping[str, float]:
     """The cores of one replica of each variant, by variant name, as the released code chooses them.
 
-    A size sustains a batch where the measured throughput is at least `objective.threshold_rps` and the
-    latency within the stage's SLA (`sla_s`, by default `stage_sla_s` of the released code). Variants are
-    visited in rising accuracy with one pointer into the sizes; it steps on once where the next size sustains
-    more batches, then until some batch is sustained, and never back. A variant that no size from there on
-    sustains is left out.
+    A size sustains a batch if the measured throughput is at least `objective.threshold_rps` and the latency
+    within the stage's SLA (`sla_s`, by default `stage_sla_s` of the released code). Variants are visited in
+    rising accuracy with one pointer into the sizes; it moves up once if the next size sustains more batches,
+    then until some batch is sustained, and never back. A variant that no size from there on sustains is left
+    out.
     """
     limit_s = stage_sla_s(profile, objective) if sla_s is None else sla_s
     sizes = sorted({point.cores for variant in profile.variants for point in variant.points})
@@ -79,7 +79,7 @@ def base_allocation(
 
 
 def _sustained(variant: VariantProfile, cores: float, objective: Objective, sla_s: float) -> int:
-    """How many measured batch sizes one replica on these cores carries at the threshold, inside the SLA."""
+    """The number of measured batch sizes that a replica on these cores carries at the threshold in time."""
     return sum(
         point_capacity_rps(point, objective) >= objective.threshold_rps
         and point_latency_s(point, objective) <= sla_s

@@ -1,4 +1,4 @@
-"""Variants that no plan needs, since another of the stage is as good wherever they were measured."""
+"""Dominated variants: another of the stage is at least as good wherever both were measured."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Costs = tuple[float, ...]
 def dominated(
     profile: StageProfile, names: Sequence[str], stages: Sequence[Stage] = ()
 ) -> Iterator[tuple[str, str]]:
-    """Variants of those names that another of them dominates, each with that other.
+    """The variants of those names that another of them dominates, each with that other.
 
     The other is at least as accurate, takes no more memory and sends no more items to any of `stages`; on
-    every measured number of cores, at each batch size that may be planned with, it is as quick and carries
-    as much, as measured and as fitted; and in something it is better. Unknown memory is no more than unknown
-    memory only. How soon a replica is ready does not count.
+    every measured number of cores, at each batch size that may be planned with, it is as quick and carries as
+    much, as measured and as fitted; and in something it is better. Unknown memory is no more than unknown
+    memory only. Readiness does not count.
     """
     measured = [each for each in profile.variants if each.variant in names]
     edges = [edge for stage in stages for edge in stage.after if edge.parent == profile.stage]
@@ -52,7 +52,7 @@ def _takes_no_more(other: VariantProfile, variant: VariantProfile) -> bool:
 
 
 def _planned_at(fitted: VariantFit) -> Iterator[tuple[float, int]]:
-    """Cores and batch sizes at which the variant may run: what was measured, and powers of two between."""
+    """Cores and batch sizes at which the variant may run: the measured ones, and powers of two between."""
     for cores, fit in fitted.fits.items():
         sizes = {batch for on, batch in fitted.points if on == cores}
         sizes |= {size for size in BATCH_SIZES if fit.batch_min <= size <= fit.batch_max}
@@ -60,7 +60,7 @@ def _planned_at(fitted: VariantFit) -> Iterator[tuple[float, int]]:
 
 
 def _costs(fitted: VariantFit, cores: float, batch_size: int) -> Costs:
-    """Seconds as fitted, seconds an item carried, and seconds as measured: fewer where they are not known."""
+    """Seconds as fitted, seconds an item carried, and seconds as measured: fewer if they are unknown."""
     fit = fitted.fits.get(cores)
     if fit is None or not fit.batch_min <= batch_size <= fit.batch_max:
         return ()

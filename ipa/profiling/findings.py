@@ -1,4 +1,4 @@
-"""What is to be said of a pipeline's profiles, each with what mends it: oddities, age, what is missing."""
+"""Findings on a pipeline's profiles, each with its remedy: oddities, age, gaps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ipa.profiling.dominance import dominated
 from ipa.profiling.lint import Oddity, lint_profile
 from ipa.profiling.measure import DOUBLING_RATIO
 
-# Model servers, kernels and drivers change; so does what a profile says.
+# Model servers, kernels and drivers change, and profiles with them.
 OLD = timedelta(days=90)
 
 
@@ -21,8 +21,8 @@ OLD = timedelta(days=90)
 FEWEST_BATCHES = 3
 
 
-class Standing(StrEnum):
-    """What may be wrong with a profile beside its figures."""
+class ProfileStatus(StrEnum):
+    """Findings on a profile as a whole, beside its figures."""
 
     FEW_BATCHES = "few_batches"
     DOMINATED = "dominated"
@@ -32,14 +32,14 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something to know of a stage's profile, and what mends it.
+class ProfileFinding:
+    """A finding on a stage's profile, with its remedy.
 
-    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None where it is about
-    the whole stage. `places` say where and by how much, the worst first.
+    `topic` and `remedy` are the same words for all variants of a kind; `variant` is None for the whole stage.
+    `places` are where it occurs and by how much, the worst first.
     """
 
-    kind: Oddity | Standing
+    kind: Oddity | ProfileStatus
     stage: str
     variant: str | None
     topic: str
@@ -54,21 +54,21 @@ def findings(
     profiles: Mapping[str, StageProfile],
     today: date,
     only: Sequence[str] = (),
-) -> tuple[Finding, ...]:
-    """The findings on the profiles of the pipeline's stages, stage by stage; of those in `only` where given.
+) -> tuple[ProfileFinding, ...]:
+    """The findings on the profiles of the pipeline's stages, stage by stage, or only on those in `only`.
 
-    `sla_s` is the pipeline's: few batch sizes are no finding where a batch of twice the size would be late.
+    `sla_s` is the pipeline's: few batch sizes are no finding if a batch of twice the size would be late.
     """
     served = [stage for stage in stages if stage.variants and (not only or stage.name in only)]
-    found: list[Finding] = []
+    found: list[ProfileFinding] = []
     for name, variant in unmeasured(served, profiles):
-        found.append(_finding(pipeline, Standing.NOT_MEASURED, name, variant))
+        found.append(_finding(pipeline, ProfileStatus.NOT_MEASURED, name, variant))
     for stage in served:
         if stage.name in profiles:
             found += _of_stage(pipeline, stage, stages, sla_s, profiles[stage.name], today)
     known = {stage.name for stage in stages if stage.variants}
     strange = [name for name in profiles if name not in known and (not only or name in only)]
-    found += [_finding(pipeline, Standing.NOT_IN_PIPELINE, name) for name in strange]
+    found += [_finding(pipeline, ProfileStatus.NOT_IN_PIPELINE, name) for name in strange]
     order = [stage.name for stage in served] + strange
     return tuple(sorted(found, key=lambda each: order.index(each.stage)))
 
@@ -88,12 +88,12 @@ def unmeasured(
 
 
 def age_days(profile: StageProfile, today: date) -> int:
-    """How many days ago it was measured; 0 for a day to come, as where clocks are in other time zones."""
+    """The age of the measurement in days; 0 for a future day, as a clock in another time zone gives."""
     return max(0, (today - profile.measured_on).days)
 
 
 def is_old(profile: StageProfile, today: date) -> bool:
-    """Whether it was measured too long ago to be trusted unseen."""
+    """True if the measurement is too old to be trusted."""
     return today - profile.measured_on > OLD
 
 
@@ -104,28 +104,28 @@ def _of_stage(
     sla_s: float,
     profile: StageProfile,
     today: date,
-) -> Iterator[Finding]:
+) -> Iterator[ProfileFinding]:
     names = [variant.name for variant in stage.variants]
     for each in profile.variants:
         if each.variant not in names:
-            yield _finding(pipeline, Standing.NOT_IN_PIPELINE, stage.name, each.variant)
+            yield _finding(pipeline, ProfileStatus.NOT_IN_PIPELINE, stage.name, each.variant)
     if is_old(profile, today):
         age = f"{age_days(profile, today)} days, on {profile.measured_on}"
-        yield _finding(pipeline, Standing.OLD, stage.name, None, (age,))
+        yield _finding(pipeline, ProfileStatus.OLD, stage.name, None, (age,))
     for variant, other in dominated(profile, names, stages):
-        yield _finding(pipeline, Standing.DOMINATED, stage.name, variant, (f"by {other}",))
+        yield _finding(pipeline, ProfileStatus.DOMINATED, stage.name, variant, (f"by {other}",))
     used = replace(profile, variants=tuple(each for each in profile.variants if each.variant in names))
     for each in used.variants:
         few = tuple(_few_batches(each, sla_s))
         if few:
-            yield _finding(pipeline, Standing.FEW_BATCHES, stage.name, each.variant, few)
+            yield _finding(pipeline, ProfileStatus.FEW_BATCHES, stage.name, each.variant, few)
     for remark in lint_profile(used):
         remedy = _REMEDIES[remark.oddity].format(measure=_measure(pipeline))
-        yield Finding(remark.oddity, stage.name, remark.variant, remark.topic, remark.places, remedy)
+        yield ProfileFinding(remark.oddity, stage.name, remark.variant, remark.topic, remark.places, remedy)
 
 
 def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
-    """On which cores, and what was measured there; not where `ipa profile` would go no further either."""
+    """The cores with few batch sizes, and the measured ones; none if `ipa profile` would stop there too."""
     by_cores: dict[float, list[ProfilePoint]] = {}
     for point in sorted(variant.points, key=lambda each: (each.cores, each.batch_size)):
         by_cores.setdefault(point.cores, []).append(point)
@@ -136,35 +136,37 @@ def _few_batches(variant: VariantProfile, sla_s: float) -> Iterator[str]:
 
 
 def _finding(
-    pipeline: str, kind: Standing, stage: str, variant: str | None = None, places: tuple[str, ...] = ()
-) -> Finding:
+    pipeline: str, kind: ProfileStatus, stage: str, variant: str | None = None, places: tuple[str, ...] = ()
+) -> ProfileFinding:
     remedy = _REMEDIES[kind].format(measure=_measure(pipeline))
-    return Finding(kind, stage, variant, _TOPICS[kind], places, remedy)
+    return ProfileFinding(kind, stage, variant, _TOPICS[kind], places, remedy)
 
 
 def _measure(pipeline: str) -> str:
     return f"ipa profile {pipeline} --write"
 
 
-# A p99 of forty batches, which are measured by default, is the slowest of them.
+# A p99 of forty batches, the default, is the slowest of them.
 _LONGER = "{measure} --repeats 400 --budget 10"
 _MORE_BATCHES = "--batches 1,2,3,4,6,8"
 _TOPICS = {
-    Standing.FEW_BATCHES: f"fewer than {FEWEST_BATCHES} batch sizes: no error of batches left out is known",
-    Standing.DOMINATED: "no more accurate and no quicker than another at any point: no plan needs it",
-    Standing.OLD: f"measured more than {OLD.days} days ago",
-    Standing.NOT_MEASURED: "in the pipeline and not measured: there is no plan until it is",
-    Standing.NOT_IN_PIPELINE: "measured and not in the pipeline: no plan has it",
+    ProfileStatus.FEW_BATCHES: (
+        f"fewer than {FEWEST_BATCHES} batch sizes: no error of batches left out is known"
+    ),
+    ProfileStatus.DOMINATED: "no more accurate and no quicker than another at any point: no plan needs it",
+    ProfileStatus.OLD: f"measured more than {OLD.days} days ago",
+    ProfileStatus.NOT_MEASURED: "in the pipeline and not measured: there is no plan until it is",
+    ProfileStatus.NOT_IN_PIPELINE: "measured and not in the pipeline: no plan has it",
 }
-_REMEDIES: dict[Oddity | Standing, str] = {
-    Standing.DOMINATED: "leave it out of the pipeline; if that surprises, measure both again: {measure}",
-    Standing.OLD: "measure again, where it runs: {measure}",
-    Standing.NOT_MEASURED: "{measure}",
-    Standing.NOT_IN_PIPELINE: "add it to the pipeline, or take it out of the profile",
+_REMEDIES: dict[Oddity | ProfileStatus, str] = {
+    ProfileStatus.DOMINATED: "leave it out of the pipeline; if that surprises, measure both again: {measure}",
+    ProfileStatus.OLD: "measure again, where it runs: {measure}",
+    ProfileStatus.NOT_MEASURED: "{measure}",
+    ProfileStatus.NOT_IN_PIPELINE: "add it to the pipeline, or take it out of the profile",
     Oddity.FALLS_WITH_BATCH: f"fill the largest batch, and measure longer: {_LONGER}",
     Oddity.RISES_WITH_CORES: f"measure longer, on a machine that does nothing else: {_LONGER}",
     Oddity.POOR_FIT: f"measure longer, and at more batch sizes: {_LONGER} {_MORE_BATCHES}",
-    Standing.FEW_BATCHES: f"measure more of them: {{measure}} {_MORE_BATCHES}",
+    ProfileStatus.FEW_BATCHES: f"measure more of them: {{measure}} {_MORE_BATCHES}",
     Oddity.MEAN_ABOVE_P99: f"measure longer: {_LONGER}",
     Oddity.CENSORED: "offer more than it carries, as this does: {measure}",
 }

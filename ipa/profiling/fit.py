@@ -1,14 +1,14 @@
 """Latency over batch size and cores, fitted to measured points.
 
 One fit for each measured core count, as IPA fits l(b) (Ghafouri et al., JSys 2024): quadratic in the batch,
-linear where the quadratic would turn negative or fall, constant where the line would too. The squares are of
+linear if the quadratic would turn negative or fall, constant if the line would too. The squares are of
 *relative* errors, since batch 1 counts as much as batch 64.
 
 Measured on the 1056 points of IPA's five pipelines (median relative error of an inner point left out / of the
-points themselves): this 0.22 / 0.16; absolute squares 0.23 / 0.17; one non-negative regression over batch
-and cores (1, b, b², 1/c, b/c, b²/c) 0.21 / 0.19. That joint fit misses a core count left out by 0.20 in the
-median and 0.60 at the 95th percentile, which is no basis for a plan: between measured core counts there is
-no answer, and asking is a DomainError.
+points themselves): this 0.22 / 0.16; absolute squares 0.23 / 0.17; one non-negative regression over batch and
+cores (1, b, b², 1/c, b/c, b²/c) 0.21 / 0.19. That joint fit misses a core count left out by 0.20 in the
+median and 0.60 at the 95th percentile, which is no basis for a plan: between measured core counts there is no
+answer, and asking is a DomainError.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ class LatencyFit:
 
 @dataclass(frozen=True, slots=True)
 class VariantFit:
-    """The fits of one variant, by cores, beside the points they were fitted to."""
+    """The fits of one variant by cores, and the points that they were fitted to."""
 
     variant: str
     fits: Mapping[float, LatencyFit]
     points: Mapping[tuple[float, int], ProfilePoint]
 
     def at(self, cores: float) -> LatencyFit:
-        """The fit on that core count; DomainError where it was not measured."""
+        """The fit on that core count; DomainError if it was not measured."""
         if cores not in self.fits:
             known = ", ".join(f"{size:g}" for size in self.fits)
             raise DomainError(
@@ -94,8 +94,8 @@ class VariantFit:
     def capacity_rps(self, batch_size: int, cores: float) -> float:
         """h(b) in items a second: the measured maximum at that point, else b / l(b).
 
-        A point with a mean latency and no throughput counts as measured: b over that mean. DomainError as
-        for `latency_s`.
+        A point with a mean latency and no throughput counts as measured: b over that mean. DomainError as for
+        `latency_s`.
         """
         fitted_s = self.latency_s(batch_size, cores)
         point = self.points.get((cores, batch_size))
@@ -162,7 +162,7 @@ def _regress(batches: _Floats, latencies: _Floats, degree: int) -> _Floats:
 
 
 def _is_sound(coefficients: _Floats, least: float, largest: float) -> bool:
-    """Positive at the least batch and never falling to the largest; a linear slope: its ends decide."""
+    """True if positive at the least batch and never falling up to the largest one."""
     _, c1, c2 = coefficients
     value = float(_evaluate(coefficients, np.array([least]))[0])
     return bool(value > 0 and c1 + 2 * c2 * least >= 0 and c1 + 2 * c2 * largest >= 0)
@@ -174,7 +174,7 @@ def _evaluate(coefficients: _Floats, batches: _Floats) -> _Floats:
 
 
 def _r2(measured: _Floats, predicted: _Floats) -> float:
-    """1 where all measured values are equal and met, 0 where they are equal and missed."""
+    """R²: 1 if all measured values are equal and met, 0 if they are equal and missed."""
     total = float(np.sum((measured - measured.mean()) ** 2))
     rest = float(np.sum((measured - predicted) ** 2))
     if total == 0:

@@ -1,4 +1,4 @@
-"""What is odd about a profile without being wrong: remarks for a person, nothing that stops a plan."""
+"""Oddities of a profile that are not errors: remarks for a person that stop no plan."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from statistics import fmean
 from ipa.model.profile import StageProfile, VariantProfile
 from ipa.profiling.fit import fit_variant
 
-# Below this a fit says little more than the mean does.
+# Below this a fit explains little more than the mean does.
 POOR_R2_RATIO = 0.8
-# From here on people are told of a variant that takes longer than its profile (IpaProfileSlow): a fit that
-# is off by as much plans with what would raise that alarm on the very machine that was measured.
+# The threshold of the alert for variants that take longer than their profile (IpaProfileSlow): a fit this far
+# off plans with times that would raise the alert on the very machine that was measured.
 POOR_ERROR_RATIO = 0.25
-# A throughput this close to the offered load was held down by it; rates scatter by some percent.
+# A throughput this close to the offered load was limited by it; rates scatter by some percent.
 CENSORED_RATIO = 0.95
 # Smaller steps are the scatter of two p99s: of `ocr`, whose latencies nothing else disturbs, four in five
-# fits meet each of their points within 5 %. It is also how far a profile may be off before plans go by what
-# is seen instead (the dead band of ipa.control.engine.correction).
+# fits meet each of their points within 5 %. It is also the error of a profile from which plans use observed
+# times instead (the dead band of ipa.control.engine.correction).
 SCATTER_RATIO = 0.10
 
 
 class Oddity(StrEnum):
-    """What may be odd about a profile."""
+    """The kinds of oddities of a profile."""
 
     FALLS_WITH_BATCH = "falls_with_batch"
     RISES_WITH_CORES = "rises_with_cores"
@@ -36,7 +36,7 @@ class Oddity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One oddity of a variant's profile: its topic, the same words for all variants, and where it is.
+    """One oddity of a variant's profile: its topic, worded alike for all variants, and its places.
 
     The worst of the places come first.
     """
@@ -54,7 +54,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class FitSummary:
-    """How well a stage's latency fits: how many fits, their mean R², the worst and the left-out error."""
+    """The quality of a stage's latency fits: their number, mean R², the worst and the left-out error."""
 
     fits: int
     r2_ratio: float
@@ -79,7 +79,7 @@ def summarise_fit(profile: StageProfile) -> FitSummary:
     )
 
 
-# A place and how bad it is there.
+# A place, with the size of the oddity there.
 Places = Iterator[tuple[float, str]]
 
 
@@ -123,7 +123,7 @@ def _rising(variant: VariantProfile, _: StageProfile) -> Places:
 
 
 def _poor_fits(variant: VariantProfile, _: StageProfile) -> Places:
-    """Fits that are far off; also those little better than a mean, where latencies do more than scatter."""
+    """Fits that are far off, and those little better than a mean unless the latencies merely scatter."""
     for fit in fit_variant(variant).fits.values():
         is_flat = fit.max_error_ratio <= SCATTER_RATIO
         if fit.max_error_ratio > POOR_ERROR_RATIO or (fit.r2_ratio < POOR_R2_RATIO and not is_flat):

@@ -1,6 +1,7 @@
-"""Measuring a variant: what one replica takes for batches sent back to back, and how right it answers.
+"""Measurement of a variant: one replica's service times for back-to-back batches, and its accuracy.
 
-Nothing here starts a process or reads a clock: a `Replica` answers batches and says how long each took.
+This module starts no process and reads no clock: a `MeasuredReplica` answers batches and reports how long
+each took.
 """
 
 from __future__ import annotations
@@ -18,36 +19,36 @@ from ipa.model.profile import ProfilePoint
 
 # A V2 request of one item: its `inputs`, each with one row.
 Item = Sequence[Mapping[str, Any]]
-# The values of one item's outputs by name; more rows than one where the stage fans out.
+# The values of one item's outputs by name; more than one row if the stage fans out.
 Outputs = Mapping[str, Sequence[Any]]
 
-# Not counted: the first batches of a size allocate memory, and use up what a CPU quota had saved.
+# Not counted: the first batches of a size allocate memory, and use up the quota saved while idle.
 WARM_UP_BATCHES = 2
-# Fewer say nothing of a high percentile.
+# Fewer give no high percentile.
 MIN_BATCHES = 5
 TAIL_QUANTILE = 0.99
-# Twice the items take about that many times as long: a size that would miss the limit is not tried.
+# Twice the items take about this many times as long: a size that would exceed the limit is not tried.
 DOUBLING_RATIO = 1.8
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of one batch: its service time, transport included, and the outputs of every item."""
+class BatchMeasurement:
+    """A measured batch: its service time, transport included, and the outputs of every item."""
 
     latency_s: float
     outputs: tuple[Outputs, ...]
 
 
-class Replica(Protocol):
+class MeasuredReplica(Protocol):
     """One running model server."""
 
-    def infer(self, items: Sequence[Item]) -> Answer:
+    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         """The answer to the items as one batch."""
         ...
 
 
-class Workload(Protocol):
-    """What a stage is measured with; `pipelines/<name>/bench.py` makes one by `workload(stage, seed)`."""
+class MeasuredWorkload(Protocol):
+    """The requests to measure a stage with; `workload(stage, seed)` of a pipeline's bench.py returns one."""
 
     @property
     def items(self) -> Sequence[Item]:
@@ -55,28 +56,28 @@ class Workload(Protocol):
         ...
 
     def accuracy(self, answers: Sequence[Outputs]) -> float:
-        """How right the answers to all items are, a fraction."""
+        """The accuracy of the answers to all items, a fraction."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to measure a point: until so many batches or so many seconds, but MIN_BATCHES at least."""
+class MeasurementEffort:
+    """The duration of a measurement: up to a number of batches or seconds, but at least MIN_BATCHES."""
 
     repeats: int = 40
     budget_s: float = 1.2
 
 
 def measure_points(
-    replica: Replica,
+    replica: MeasuredReplica,
     items: Sequence[Item],
     *,
     cores: float,
     batch_sizes: Sequence[int],
     limit_s: float,
-    effort: Effort,
+    effort: MeasurementEffort,
 ) -> tuple[ProfilePoint, ...]:
-    """One point a batch size, by rising size, up to the first that would take longer than `limit_s`.
+    """Measure one point a batch size, by rising size, up to the first that would take longer than `limit_s`.
 
     A size beyond the SLA cannot be part of a plan, and costs the most time to measure.
     """
@@ -89,12 +90,17 @@ def measure_points(
 
 
 def measure_point(
-    replica: Replica, items: Sequence[Item], *, cores: float, batch_size: int, effort: Effort
+    replica: MeasuredReplica,
+    items: Sequence[Item],
+    *,
+    cores: float,
+    batch_size: int,
+    effort: MeasurementEffort,
 ) -> ProfilePoint:
-    """The point of that batch size: batches back to back, each sent when the last is answered.
+    """Measure the point of that batch size: each batch is sent when the last is answered.
 
-    So the replica is busy all the time and its CPU quota, if it has one, is spent: latency is what it is
-    under sustained load, throughput is what it cannot exceed.
+    The replica is busy all the time and its CPU quota, if any, is spent: the latency is that under sustained
+    load, the throughput is its maximum.
     """
     batches = _batches(items, batch_size)
     for batch in islice(batches, WARM_UP_BATCHES):
@@ -108,7 +114,7 @@ def measure_point(
 
 
 def summarise(latencies_s: Sequence[float], *, cores: float, batch_size: int) -> ProfilePoint:
-    """The point that these service times of batches, sent back to back, make."""
+    """Summarise service times of back-to-back batches as a point."""
     mean_s = fmean(latencies_s)
     return ProfilePoint(
         cores=cores,
@@ -119,7 +125,7 @@ def summarise(latencies_s: Sequence[float], *, cores: float, batch_size: int) ->
     )
 
 
-def answers(replica: Replica, items: Sequence[Item], batch_size: int) -> list[Outputs]:
+def answers(replica: MeasuredReplica, items: Sequence[Item], batch_size: int) -> list[Outputs]:
     """The outputs of every item, in order."""
     return [
         outputs
@@ -129,7 +135,7 @@ def answers(replica: Replica, items: Sequence[Item], batch_size: int) -> list[Ou
 
 
 def rows(outputs: Sequence[Outputs], fan_out: str) -> tuple[int, ...]:
-    """The rows that each item was answered with: as its fan-out says, 1 where there is no such output."""
+    """The number of rows of each item's answer by its fan-out output; 1 without such an output."""
     return tuple(sum(map(int, output[fan_out])) if fan_out in output else 1 for output in outputs)
 
 

@@ -1,4 +1,4 @@
-"""What a stage's profile holds, at a glance: where it comes from, and a row for each fit planned with."""
+"""Summary of a stage's profile: its origin, and a row for each fit used in planning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipa.profiling.fit import Form, fit_variant
 class FitRow:
     """A variant on one number of cores.
 
-    Latencies are those planned with, of one batch at the high percentile; `throughput_rps` are items a second
+    Latencies are the planned ones, of one batch at the high percentile; `throughput_rps` are items a second
     at the largest batch. Errors are those of `LatencyFit`.
     """
 
@@ -36,7 +36,7 @@ class FitRow:
 
 @dataclass(frozen=True, slots=True)
 class StageOverview:
-    """A stage's profile: when, on what and how it was measured, and its fits."""
+    """A stage's profile: date, machine and method of measurement, and its fits."""
 
     stage: str
     measured_on: date
@@ -49,7 +49,7 @@ class StageOverview:
 
 
 def overview(profile: StageProfile, today: date) -> StageOverview:
-    """The profile at a glance, variants in its order, each by rising cores."""
+    """Summarise the profile, variants in its order, each by rising cores."""
     return StageOverview(
         stage=profile.stage,
         measured_on=profile.measured_on,

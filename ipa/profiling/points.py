@@ -17,14 +17,14 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Allocation(StrEnum):
-    """Cores of a replica: fixed by IPA's base allocation, or a decision among all measured sizes."""
+    """How a replica's cores are chosen: by IPA's base allocation, or among all measured sizes."""
 
     BASE = "base"
     FREE = "free"
 
 
 class LatencySource(StrEnum):
-    """Latency from the fit, at any batch size in its domain, or as measured, at the measured ones only."""
+    """The source of latencies: the fit, at any batch size in its domain, or the measurements themselves."""
 
     FITTED = "fitted"
     MEASURED = "measured"
@@ -43,17 +43,17 @@ def operating_points(
 
     MEASURED: the measured batch sizes; latency and throughput as measured. FITTED: the `batch_sizes` of both
     bounds, by default powers of two to 64 and a pinned one, inside the measured range; latency l(b) from the
-    fit, throughput the measured maximum where that batch was measured, else b / l(b). Latency is multiplied
-    by 1 + latency margin and throughput by 1 + throughput margin of the objective; for a fitted throughput
-    the latency in it carries no margin. `objective.max_batch_size` and the `batch_sizes` of pipeline and
-    stage hold in both.
+    fit, throughput the measured maximum if that batch was measured, else b / l(b). Latency is multiplied by 1
+    + latency margin and throughput by 1 + throughput margin of the objective; for a fitted throughput the
+    latency in it carries no margin. `objective.max_batch_size` and the `batch_sizes` of pipeline and stage
+    hold in both.
 
     The mean latency is as far below the high percentile as at the measured point (FITTED: of the same cores,
-    the batch size nearest in ratio), and None where no mean was measured. Memory is that of the profile, else
-    of the variant's `seldon.memory`, else 0; readiness that of the profile, else 0.
+    the batch size nearest in ratio), and None if no mean was measured. Memory is that of the profile, else of
+    the variant's `seldon.memory`, else 0; readiness that of the profile, else 0.
 
-    Base allocation is always taken from the measured points. A variant that has none is left out, so the
-    result may be empty. NotFoundError where the profile lacks a variant of the stage.
+    Base allocation always uses the measured points. A variant without one is left out, so the result may be
+    empty. NotFoundError if the profile lacks a variant of the stage.
     """
     profiles = tuple(profile.variant(variant.name) for variant in stage.variants)
     used = replace(profile, variants=profiles)
@@ -69,7 +69,7 @@ def operating_points(
 
 
 def _memory_gib(variant: Variant, measured: VariantProfile) -> float:
-    """What a replica needs: as measured, else as it asks for on Seldon, else 0 for unknown."""
+    """Memory of a replica: measured, else its request on Seldon, else 0 for unknown."""
     if measured.memory_gib is not None:
         return measured.memory_gib
     return (variant.seldon.memory_gib or 0.0) if variant.seldon is not None else 0.0
@@ -124,9 +124,9 @@ def _fitted(variant: VariantProfile, objective: Objective, sizes: Sequence[int])
 
 
 def _mean_ratio(points: Sequence[ProfilePoint], batch_size: int) -> float | None:
-    """Mean over high percentile at the batch size nearest in ratio that has a mean; None where none has.
+    """Mean over high percentile at the batch size nearest in ratio that has a mean; None without any.
 
-    Not above 1: a mean above the p99 shows a p99 of too few batches, and planning takes it as no spread.
+    At most 1: a mean above the p99 comes from a p99 of too few batches, and is planned as no spread.
     """
     with_mean = [point for point in points if point.latency_mean_s is not None]
     if not with_mean:

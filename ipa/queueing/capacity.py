@@ -1,4 +1,4 @@
-"""How many replicas carry a rate, and how busy they are."""
+"""Replicas needed to carry a rate, and their utilisation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long an item waits until its batch is formed, and how many batches a request needs."""
+"""Batch formation: the wait until an item's batch is formed, and the number of batches a request needs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def ceil_up(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def formation_wait_s(batch_size: int, rate_rps: float, timeout_s: float | None = None) -> float:
-    """The longest an item waits at a central queue until its batch is full: (b − 1)/λ (IPA, q_s).
+    """The longest wait of an item at a central queue until its batch is full: (b − 1)/λ (IPA, q_s).
 
-    `rate_rps` is the items a second that reach the stage. The queue sends what it has after `timeout_s`,
-    which caps the wait; None is no cap.
+    `rate_rps` is the items a second that reach the stage. The queue releases a partial batch after
+    `timeout_s`, which caps the wait; None is no cap.
     """
     wait_s = (batch_size - 1) / rate_rps
     return wait_s if timeout_s is None else min(wait_s, timeout_s)
@@ -42,8 +42,8 @@ def released_wait_s(variants: int, batch_sizes: int, rate_rps: float) -> float:
 
 
 def batches_in_sequence(items: float, batch_size: int, replicas: int) -> int:
-    """How many batches pass one after the other until all items of one request are served: ⌈k/(n·b)⌉.
+    """The number of batches in sequence that serve all items of one request: ⌈k/(n·b)⌉.
 
-    The n replicas take the k items of a request in batches of b side by side. 1 where k = 1.
+    The n replicas take the k items of a request in batches of b side by side. 1 if k = 1.
     """
     return max(1, ceil_ratio(items, replicas * batch_size))

@@ -1,4 +1,4 @@
-"""How long a replica takes for a batch: on the mean linear in its items, as planner and simulator take it."""
+"""Service times of a replica: on average linear in the items of a batch, for planner and simulator alike."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ipa.queueing.tail_parts import Floats, service_spread
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ServiceTime:
     """The service time of one replica: gamma distributed, its mean linear in the items of the batch.
 
-    A full batch takes `full_s` on the mean, a single item `one_s`; `spread` is the squared coefficient
-    of variation of either: 0 is constant, 1 exponential. Those are the times of a busy replica; with a CPU
-    quota of `quota_cores` it has saved up to a period of its time while it was idle (`dataplane.quota`).
+    A full batch takes `full_s` on average, a single item `one_s`; `spread` is the squared coefficient of
+    variation of either: 0 is constant, 1 exponential. Those are the times of a busy replica; with a CPU quota
+    of `quota_cores` an idle one has saved up to a period of its time (`dataplane.quota`).
     """
 
     full_s: float
@@ -34,7 +34,7 @@ class Service:
             )
 
     def mean_s(self, items: float, batch_size: int) -> float:
-        """The mean over batches of so many items on the mean, where a full one has `batch_size`, in s."""
+        """The mean over batches with a mean of `items` items, if a full one has `batch_size`, in s."""
         if batch_size == 1:
             return self.full_s
         return self.one_s + (self.full_s - self.one_s) * ((items - 1) / (batch_size - 1))
@@ -45,17 +45,17 @@ class Service:
 
 
 def busy_s(mean_s: ArrayLike, batch_size: ArrayLike, capacity_rps: ArrayLike) -> Floats:
-    """How long a full batch keeps a replica busy on the mean.
+    """The mean time for which a full batch keeps a replica busy.
 
-    Where less throughput was measured than a batch in its mean latency, that is longer than the latency.
+    Longer than the mean latency if less throughput was measured than that latency allows.
     """
     return np.asarray(np.maximum(mean_s, np.asarray(batch_size) / np.asarray(capacity_rps)))
 
 
 def service(
     batch_size: int, mean_s: float, tail_s: float, one_s: float | None, capacity_rps: float, cores: float
-) -> Service:
-    """The service of a replica: mean and 99th percentile of a full batch, mean of a single item, throughput.
+) -> ServiceTime:
+    """The service time of a replica: mean and 99th percentile of a full batch, mean of one item, throughput.
 
     Of less than one of `cores` it has a quota. Without `one_s` half the time of a full batch does not depend
     on the items in it.
@@ -65,11 +65,11 @@ def service(
     spread = 0.0
     if tail_s > full_s:
         spread = float(service_spread(np.array([full_s]), np.array([tail_s]))[0])
-    return Service(full_s, single_s, spread, quota_cores(cores))
+    return ServiceTime(full_s, single_s, spread, quota_cores(cores))
 
 
-def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> Service:
-    """The service of an operating point; `single` is the same variant and cores at batch size 1."""
+def service_of(point: OperatingPoint, single: OperatingPoint | None = None) -> ServiceTime:
+    """The service time at an operating point; `single` is the same variant and cores at batch size 1."""
     one_s = None if single is None else _mean_s(single)
     return service(point.batch_size, _mean_s(point), point.latency_s, one_s, point.capacity_rps, point.cores)
 

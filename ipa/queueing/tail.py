@@ -1,4 +1,4 @@
-"""How long requests spend at a batching stage under random arrivals: the mean and a high quantile."""
+"""Sojourn times at a batching stage under random arrivals: the mean and a high quantile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from ipa.queueing.tail_fit import CONSTANTS, OFFSETS, OUT, SHIFTS, UNITS
 from ipa.queueing.tail_parts import Floats, mean_of, quantile_of, service_spread, stage_parts
 
-# So many options at once that what is computed on the way stays in the processor's cache.
+# Options computed at once: few enough for intermediate results to stay in the processor's cache.
 BLOCK = 1024
 
 
@@ -20,8 +20,8 @@ BLOCK = 1024
 class Sojourn:
     """The time from a request's arrival at a stage until all its items are served; waiting included.
 
-    `mean_s` is the mean, `mean_s + excess_s` the quantile. Both are infinite where the stage cannot carry
-    the rate.
+    `mean_s` is the mean, `mean_s + excess_s` the quantile. Both are infinite if the stage cannot carry the
+    rate.
     """
 
     mean_s: Floats
@@ -29,7 +29,7 @@ class Sojourn:
 
     @property
     def quantile_s(self) -> Floats:
-        """The quantile at the percentile that was asked for."""
+        """The quantile at the requested percentile."""
         return self.mean_s + self.excess_s
 
 
@@ -45,17 +45,16 @@ def sojourn(
     percentile: float = 99.0,
     service_one_s: ArrayLike | None = None,
 ) -> Sojourn:
-    """The time requests spend at a stage: its mean, and what its quantile at `percentile` adds to that.
+    """The sojourn time of requests at a stage: its mean, and the excess of its quantile at `percentile`.
 
-    All but `percentile` are arrays or numbers above zero that broadcast against each other. Requests come
-    at random (Poisson), each brings `items` items at once, and `rate_rps` counts *items* a second, as
-    everywhere in this package; where the number of items varies, E[k²]/E[k] is the one to give. A batch is
-    due once `batch_size` items wait or the oldest has waited `timeout_s` (None: only full batches); it is
-    given to one of `replicas` as soon as one is free, and fills until then. A full batch takes
-    `service_mean_s` on the mean and `service_tail_s` at the 99th percentile; a single item takes
-    `service_one_s` on the mean, and sizes between them lie on a line. None assumes that half the time of a
-    full batch does not depend on how many items it holds. Sources, accuracy and limits:
-    docs/explanation/queueing.md.
+    All but `percentile` are arrays or numbers above zero that broadcast against each other. Requests come at
+    random (Poisson), each brings `items` items at once, and `rate_rps` counts *items* a second, as everywhere
+    in this package; if the number of items varies, pass E[k²]/E[k]. A batch is due once `batch_size` items
+    wait or the oldest has waited `timeout_s` (None: only full batches); it goes to one of `replicas` as soon
+    as one is free, and fills until then. A full batch takes `service_mean_s` on average and `service_tail_s`
+    at the 99th percentile; a single item takes `service_one_s` on average, and sizes between them lie on a
+    line. None assumes that half the time of a full batch does not depend on its items. Sources, accuracy and
+    limits: docs/explanation/queueing.md.
     """
     shape, columns = _columns(
         batch_size, replicas, service_mean_s, service_tail_s, rate_rps, items, timeout_s, service_one_s
@@ -83,11 +82,11 @@ def path_quantile_s(means_s: ArrayLike, excesses_s: ArrayLike) -> Floats:
 
 
 def _block(columns: Sequence[Floats], percentile: float) -> tuple[Floats, Floats]:
-    """Mean and quantile of some options."""
+    """Mean and quantile of a block of options."""
     b, n, full_s, tail_s, rate, k, timeout, one_s = columns
     spread = service_spread(full_s, tail_s)
     parts = stage_parts(b, n, np.maximum(k, 1.0), full_s, one_s, spread, rate, timeout, percentile, CONSTANTS)
-    # In place: these are by far the largest arrays, and memory for another takes as long as to fill it.
+    # In place: these are by far the largest arrays, and allocating another takes as long as filling it.
     units = UNITS @ parts.features
     units += OFFSETS[:, None]
     np.tanh(units, out=units)
@@ -106,7 +105,7 @@ def _columns(
     timeout_s: ArrayLike | None,
     service_one_s: ArrayLike | None,
 ) -> tuple[tuple[int, ...], list[Floats]]:
-    """The shape that the arguments have together, and each in that shape, flat."""
+    """The common shape of the arguments, and each argument in that shape, flat."""
     given: list[Any] = [batch_size, replicas, service_mean_s, service_tail_s, rate_rps, items]
     given.append(np.inf if timeout_s is None else timeout_s)
     if service_one_s is None:

@@ -1,7 +1,7 @@
 """The parts of a request's time at a batching stage: forming, waiting for a replica, service.
 
-Each part is a closed form with a few constants and a fitted correction. The corrections only rise with what
-makes a stage slower, so that the whole never falls when service slows or a replica is taken away.
+Each part is a closed form with a few constants and a fitted correction. The corrections only rise with causes
+of delay, so that the total never falls when service slows down or a replica is removed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ LEAST_SPREAD = 1e-9
 # The approximation of a gamma variable's 99th percentile holds up to this many times its mean.
 MOST_TAIL_RATIO = 12.0
 TINY = 1e-12
-# Timeouts beyond this number of requests are as good as none.
+# Timeouts beyond this number of requests count as none.
 LONG_REQUESTS = 1e9
 # Erlang's delay probability is ρ^e with this e, within a factor 1.3 from n = 1 to 64 and ρ = 0.1 to 0.99:
 # e = 1 + ROOT_SHARE·(√n − 1) + SLACK_SHARE·(n − 1)·(1 − ρ).
 ROOT_SHARE, SLACK_SHARE = 0.888, 0.435
-# How many requests are still to come: exact up to 16, then in steps for interpolation.
+# Numbers of requests still to come: exact up to 16, then in steps for interpolation.
 TO_COME = np.array([*range(17), 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 512, 1024], np.float64)
 BISECTIONS = 60
 
@@ -61,7 +61,7 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the closed forms give, per option; `features` are the inputs of the corrections, one row each."""
+    """The closed forms' results, per option; `features` are the inputs of the corrections, a row each."""
 
     form_s: Floats
     form_mean_s: Floats
@@ -81,8 +81,8 @@ class Parts:
     features: Floats
 
 
-# Rows of `Parts.features`: what neither service nor replicas change; what only rises with slower service or
-# fewer replicas; the same with slope one in their logarithms.
+# Rows of `Parts.features`: independent of service and replicas; rising with slower service or fewer replicas;
+# the same with slope one in their logarithms.
 FREE, RISING, EVEN = slice(0, 8), slice(8, 16), slice(16, 19)
 
 
@@ -109,7 +109,7 @@ def stage_parts(
     per_item_s = (full_s - one_s) / np.maximum(b - 1.0, 1.0)
     fixed_s = full_s - per_item_s * b
 
-    # Forming: how many requests must still come after the last item of this one, if no timeout ends it.
+    # Forming: requests that must still come after the last item of this one, if no timeout ends it.
     per_batch = b / k
     whole = np.gcd(np.where(k == np.floor(k), k, 1.0).astype(np.int64), b.astype(np.int64)) / b
     to_come = per_batch * (1.0 - whole)
@@ -123,7 +123,7 @@ def stage_parts(
     within_mean = within * (1.0 + 0.5 * within) / (1.0 + within)
     form_mean_s = form_mean * within_mean / np.maximum(np.hypot(form_mean, within_mean), TINY) / request_rate
 
-    # Usual batch: what comes within the timeout, or what keeps the replicas in pace with the rate.
+    # Usual batch: the arrivals within the timeout, or those that keep the replicas in pace with the rate.
     timed = np.minimum(k * (1.0 + within), b)
     keeping = np.minimum(fixed_s * rate / np.maximum(n - per_item_s * rate, TINY), b)
     usual = np.minimum(np.hypot(timed, keeping), b)
@@ -246,9 +246,9 @@ def gamma_quantile(spread: Floats, z: float) -> Floats:
 
 @lru_cache(maxsize=16)
 def _forming(percentile: float) -> Floats:
-    """The quantile of the forming wait, in arrivals of requests, if up to `TO_COME` more requests are needed.
+    """The quantile of the forming wait, in arrivals of requests, if up to `TO_COME` more are needed.
 
-    Any number from none to all is as likely as another; the wait for i of them is Erlang's.
+    Any number from none to all is equally likely; the wait for i of them is Erlang's.
     """
     top = int(TO_COME[-1])
     came = np.arange(top)

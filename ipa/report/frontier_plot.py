@@ -15,7 +15,7 @@ MANY = 400
 WIDE = 5
 
 
-class Plan(Protocol):
+class PlottedPlan(Protocol):
     """Anything that has the three figures."""
 
     @property
@@ -34,11 +34,11 @@ class Plan(Protocol):
         ...
 
 
-P = TypeVar("P", bound=Plan)
+P = TypeVar("P", bound=PlottedPlan)
 
 
 @dataclass(frozen=True, slots=True)
-class Dot:
+class PlotPoint:
     """One plan: cores, accuracy, latency in seconds."""
 
     cost_cores: float
@@ -47,7 +47,7 @@ class Dot:
 
 
 def frontier_picture(
-    title: str, dots: Sequence[Dot], chosen: Dot | None, sla_s: float, kind: str = "svg"
+    title: str, dots: Sequence[PlotPoint], chosen: PlotPoint | None, sla_s: float, kind: str = "svg"
 ) -> bytes:
     """The picture as a file of that kind, "svg" or "png"; the same input gives the same bytes of SVG.
 
@@ -67,7 +67,7 @@ def frontier_picture(
 
 
 def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
-    figure, title: str, dots: Sequence[Dot], chosen: Dot | None, sla_s: float
+    figure, title: str, dots: Sequence[PlotPoint], chosen: PlotPoint | None, sla_s: float
 ) -> None:
     axes = figure.add_subplot()
     edge = accuracy_cost(dots)

@@ -29,7 +29,7 @@ class Ticks:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class RunChange:
     """A change that the run wrote."""
 
     at_s: float
@@ -61,7 +61,7 @@ class Run:
     latency_quantiles_s: Row
     latency_cdf: tuple[tuple[float, float], ...]
     decisions_by_reason: Row
-    changes: tuple[Changed, ...]
+    changes: tuple[RunChange, ...]
     ticks: Ticks
     repeats: Repeats | None = None
 

@@ -13,7 +13,7 @@ REASONS = "decisions_by_reason"
 
 
 @dataclass(frozen=True, slots=True)
-class OfSeed:
+class SeedFigures:
     """The figures of one seed's run; latencies in seconds, None where nothing was answered."""
 
     seed: int
@@ -29,7 +29,7 @@ class Repeats:
     `seeds` are the runs that they are of, in the order of their seeds.
     """
 
-    seeds: tuple[OfSeed, ...]
+    seeds: tuple[SeedFigures, ...]
     intervals: Row
     latency_intervals_s: Row
     decision_intervals: Row

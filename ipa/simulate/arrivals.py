@@ -81,7 +81,7 @@ def mmpp(rates_rps: Sequence[float], stays_s: Sequence[float], seconds: int, *, 
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class LoadPattern:
     """A load of 20 minutes as the IPA paper names them.
 
     `corners` are (second, rate in rps), straight lines between; `noise_rps` the standard deviation of
@@ -98,16 +98,16 @@ class Workload:
 # Shape and figures of the workloads of Ghafouri et al., IPA, JSys 2024: a Twitter trace over 8.
 _BURST = ((10, 22.0), (30, 27.0), (150, 28.5), (165, 25.0), (330, 25.5), (360, 14.5), (400, 13.5), (440, 6.5))
 WORKLOADS = {
-    "bursty": Workload(
+    "bursty": LoadPattern(
         (
             (0, 5.0), (300, 5.1), (385, 6.0), (392, 15.0), *((392 + at, rate) for at, rate in _BURST),
             (1200, 5.5),
         ),
         1.5, 3.0, 34.0, ((1_301_160, 1_302_360),),
     ),
-    "steady_low": Workload(((0, 5.06), (1200, 5.06)), 0.94, 3.0, 8.0, ((1_299_600, 1_300_800),)),
-    "steady_high": Workload(((0, 28.84), (1200, 28.84)), 1.92, 23.0, 34.0, ((1_768_800, 1_769_400),) * 2),
-    "fluctuating": Workload(
+    "steady_low": LoadPattern(((0, 5.06), (1200, 5.06)), 0.94, 3.0, 8.0, ((1_299_600, 1_300_800),)),
+    "steady_high": LoadPattern(((0, 28.84), (1200, 28.84)), 1.92, 23.0, 34.0, ((1_768_800, 1_769_400),) * 2),
+    "fluctuating": LoadPattern(
         (
             (0, 5.0), (145, 6.0), (152, 15.0), *((152 + at, rate) for at, rate in _BURST), (600, 6.3),
             (735, 7.5), (750, 17.0), (765, 25.0), (810, 28.5), (885, 27.5), (915, 23.0), (985, 20.5),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ipa.model.observation import Batches
-from ipa.simulate.columns import Formed
+from ipa.simulate.columns import FormedBatches
 
 # Nobody asks for what began longer ago: a window of metrics, what they lag, and a long batch.
 KEPT_S = 600.0
@@ -18,10 +18,10 @@ class BatchLog:
     """What was formed, in the order in which it began; pieces that are older than `KEPT_S` are forgotten."""
 
     def __init__(self) -> None:
-        self._pieces: deque[Formed] = deque()
+        self._pieces: deque[FormedBatches] = deque()
         self._longest_s = 0.0
 
-    def add(self, formed: Formed) -> None:
+    def add(self, formed: FormedBatches) -> None:
         """Batches that began, and when they will have ended."""
         self._pieces.append(formed)
         self._longest_s = max(self._longest_s, float(np.max(formed.ends_s - formed.starts_s)))

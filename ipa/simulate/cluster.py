@@ -17,7 +17,7 @@ from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.parts import order_of, paired, parts_of, share_of
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling
-from ipa.simulate.pods import Pod, Slot, StagePods
+from ipa.simulate.pods import PartPods, Pod, StagePods
 
 # Of a configuration, whose `replicas` do not count.
 Seconds = Callable[[StageConfig], float]
@@ -49,7 +49,7 @@ class ClusterSettings:
 KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
 
 
-class Cluster:
+class SimCluster:
     """The pods of all stages of one pipeline, from its first ones, which are ready at once.
 
     `startup_s` says how long a replica of a configuration takes until it serves. When one that is told to
@@ -73,7 +73,7 @@ class Cluster:
         self._numbers = 0
         self._paid_core_s, self._paid_until_s = 0.0, at_s
         self._cores = 0.0
-        self._slots: dict[int, Slot] = {}
+        self._slots: dict[int, PartPods] = {}
         for part in parts_of(configs):
             self._open(part, share_of(part), at_s)
         for run in self._runs():
@@ -176,7 +176,7 @@ class Cluster:
                 slot.want(part)
                 return
         number = next(number for number in count(FIRST) if number not in self._slots)
-        self._slots[number] = Slot(part, share_percent)
+        self._slots[number] = PartPods(part, share_percent)
         self._hold(self._overhead.fixed_cores, at_s)
 
     def next_event_s(self) -> float:
@@ -264,7 +264,7 @@ class Cluster:
     def _current(self, run: StagePods) -> list[Pod]:
         return [pod for pod in run.live() if self._is_current(run, pod)]
 
-    def _active(self) -> list[Slot]:
+    def _active(self) -> list[PartPods]:
         return [slot for slot in self._slots.values() if not slot.is_going]
 
     def _runs(self) -> Iterator[StagePods]:

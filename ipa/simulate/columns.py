@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.simulate.factors import Floats
+from ipa.simulate.service_noise import Floats
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-class Ended(NamedTuple):
+class EndedItems(NamedTuple):
     """Columns of items that ended, in order of their end, those of one moment in the order of the queue."""
 
     ref: Ints
@@ -23,19 +23,19 @@ class Ended(NamedTuple):
     lost: Bools
     server: Ints
 
-    def pick(self, which: Ints | Bools | slice) -> Ended:
+    def pick(self, which: Ints | Bools | slice) -> EndedItems:
         """Those at these places."""
-        return Ended(
+        return EndedItems(
             self.ref[which], self.born_s[which], self.done_s[which], self.lost[which], self.server[which]
         )
 
-    def by_end(self) -> Ended:
+    def by_end(self) -> EndedItems:
         """In order of their end."""
         return self.pick(np.argsort(self.done_s, kind="stable"))
 
 
 @dataclass(slots=True)
-class Items:
+class DepartedItems:
     """Columns of items that left the queue, in the order in which they left it."""
 
     ref: Ints
@@ -45,15 +45,15 @@ class Items:
     server: Ints
     lost: Bools
 
-    def cut(self, chosen: Bools | Ints | slice) -> Items:
+    def cut(self, chosen: Bools | Ints | slice) -> DepartedItems:
         """Those that are chosen."""
-        return Items(*(getattr(self, column.name)[chosen] for column in fields(self)))
+        return DepartedItems(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
-    def and_then(self, later: Items) -> Items:
+    def and_then(self, later: DepartedItems) -> DepartedItems:
         """These, then those."""
         if not len(self.ref) or not len(later.ref):
             return later if len(later.ref) else self
-        return Items(
+        return DepartedItems(
             *(
                 np.concatenate([getattr(each, column.name) for each in (self, later)])
                 for column in fields(self)
@@ -61,7 +61,7 @@ class Items:
         )
 
 
-class Formed(NamedTuple):
+class FormedBatches(NamedTuple):
     """Batches by their number and the items in them, in the order of the queue.
 
     Batch k ends before item `stops[k]`; `lost` is by item, and a batch of server -1 is lost whole.
@@ -76,16 +76,16 @@ class Formed(NamedTuple):
     server: Ints
     lost: Bools
 
-    def items(self) -> Items:
+    def items(self) -> DepartedItems:
         """The items one by one."""
         sizes = np.diff(self.stops, prepend=0)
         done_s, server = np.repeat(self.ends_s, sizes), np.repeat(self.server, sizes)
         if self.lost.any():
             done_s[self.lost], server[self.lost] = np.repeat(self.starts_s, sizes)[self.lost], -1
-        return Items(self.ref, self.arrived_s, self.born_s, done_s, server, self.lost)
+        return DepartedItems(self.ref, self.arrived_s, self.born_s, done_s, server, self.lost)
 
 
-def no_items() -> Items:
+def no_items() -> DepartedItems:
     """None."""
     none, ints = np.empty(0), np.empty(0, dtype=np.int64)
-    return Items(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))
+    return DepartedItems(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))

@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedRequests:
     """Requests that ended, in the order in which they ended; columns of equal length.
 
     `done_s` is when the last stage had served it, or when it was lost (dropped or failed at a stage).
@@ -117,7 +117,7 @@ class PipelineSim:
                 self._sent[at].append((ids, times))
         return ids
 
-    def run(self, until_s: float) -> Finished:
+    def run(self, until_s: float) -> FinishedRequests:
         """The requests that ended in [now_s, until_s)."""
         ended: list[tuple[Ints, Floats, Bools]] = []
         for at, stage in enumerate(self.pipeline.stages):
@@ -165,9 +165,9 @@ class PipelineSim:
             self._routes.send(link, ids, variants, server)
             self._sent[link.child].append((ids, times_s))
 
-    def _finish(self, ended: Sequence[tuple[Ints, Floats, Bools]]) -> Finished:
+    def _finish(self, ended: Sequence[tuple[Ints, Floats, Bools]]) -> FinishedRequests:
         if not ended:
-            return Finished(
+            return FinishedRequests(
                 np.empty(0, dtype=np.int64), np.empty(0), np.empty(0), np.empty(0, dtype=np.bool_)
             )
         ids, done_s, lost = ended[0]
@@ -179,7 +179,7 @@ class PipelineSim:
         if not ends.all():
             ids, done_s, lost = ids[ends], done_s[ends], lost[ends]
         self._finished += len(ids)
-        return Finished(ids, self._born_s[ids], done_s, lost)
+        return FinishedRequests(ids, self._born_s[ids], done_s, lost)
 
     def arrivals_per_s(self) -> Mapping[str, Ints]:
         """For each stage that serves, the requests that came to it in each second, from 0 on."""

@@ -182,7 +182,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
 def drive_plain(loop: Any, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
     """Run `advance`, or a loop like it, as plain Python to its end; what it writes is in the arrays then.
 
-    `scalars` and `arrays` are its arguments in order, without those of the factors (`Factors`).
+    `scalars` and `arrays` are its arguments in order, without those of the factors (`ServiceNoise`).
     """
     before, after = [array.tolist() for array in arrays[:INPUTS]], arrays[INPUTS:]
     state = before[2]

@@ -18,7 +18,7 @@ SIZES, SLOTS, QUOTA = 3, 8, 11
 DROP = 4
 
 
-class Drive(Protocol):
+class KernelDriver(Protocol):
     """Runs `kernel.advance` to its end: see `kernel.drive_plain`."""
 
     @property
@@ -29,7 +29,7 @@ class Drive(Protocol):
         """See `kernel.drive_plain`."""
 
 
-class Plain:
+class PlainDriver:
     """The loop as plain Python."""
 
     release: Callable[..., Any] | None = None
@@ -40,7 +40,7 @@ class Plain:
         kernel.drive_plain(loop, scalars, arrays, factors)
 
 
-class Compiled:
+class CompiledDriver:
     """The loop compiled by numba."""
 
     def __init__(self) -> None:
@@ -58,14 +58,14 @@ class Compiled:
             factors.refill(which)
 
 
-class Patient:
+class LazyDriver:
     """Plain until so much was done that loading the compiled loop (1.5 s) pays."""
 
     ENOUGH = 500_000
 
     def __init__(self) -> None:
         self._items = 0
-        self._drive: Drive = drive("plain")
+        self._drive: KernelDriver = drive("plain")
         self.release: Callable[..., Any] | None = None
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
@@ -78,13 +78,13 @@ class Patient:
 
 
 @cache
-def drive(name: str = "auto") -> Drive:
+def drive(name: str = "auto") -> KernelDriver:
     """The loop of that name; all give equal results. "auto": plain at first, then numba where installed."""
     if name not in KERNELS:
         raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
     if name == "numba":
-        return Compiled()
-    return Plain() if name == "plain" or find_spec("numba") is None else Patient()
+        return CompiledDriver()
+    return PlainDriver() if name == "plain" or find_spec("numba") is None else LazyDriver()
 
 
 def _is_single(scalars: tuple[Any, ...], arrays: tuple[Any, ...]) -> bool:

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
-from ipa.simulate.columns import Ended, Formed, Ints
-from ipa.simulate.factors import Floats
-from ipa.simulate.kernel_numba import Drive
-from ipa.simulate.queue import Drained, Pods, QueueSim
+from ipa.simulate.columns import EndedItems, FormedBatches, Ints
+from ipa.simulate.kernel_numba import KernelDriver
+from ipa.simulate.queue import DrainedPod, Pods, QueueSim
+from ipa.simulate.service_noise import Floats
 
 
-class Lanes(Protocol):
+class StageQueues(Protocol):
     """What a stage asks of its queues; see `QueueSim`."""
 
     names: list[str]
@@ -40,13 +40,13 @@ class Lanes(Protocol):
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
         """Some replicas are gone; how many items came back into the queue, and how many left it lost."""
 
-    def run(self, until_s: float) -> list[Formed]:
+    def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before."""
 
-    def take_done(self, until_s: float) -> Ended:
+    def take_done(self, until_s: float) -> EndedItems:
         """What has ended before."""
 
-    def take_drained(self) -> list[Drained]:
+    def take_drained(self) -> list[DrainedPod]:
         """The pods that were taken away."""
 
 
@@ -59,11 +59,11 @@ class _Lane:
     is_told: bool = False
 
 
-class Replicated:
+class ReplicaQueues:
     """A queue for each replica. Requests go to the replicas in turn, all items of one to the same."""
 
     def __init__(
-        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: Drive
+        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: KernelDriver
     ) -> None:
         self._rules = (timeout_s, drop, drop_after_s)
         self._seed, self._drive = seed, drive
@@ -71,7 +71,7 @@ class Replicated:
         self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive)  # while there is no replica
         self._offered: list[tuple[Ints, Floats, Floats]] = []
         self._turn = 0
-        self._drained: list[Drained] = []
+        self._drained: list[DrainedPod] = []
         self.names: list[str] = []
         self.variants: list[str] = []
 
@@ -122,7 +122,7 @@ class Replicated:
             lane.left_s, lane.is_told = at_s, True
         return 0, left
 
-    def run(self, until_s: float) -> list[Formed]:
+    def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before `until_s`."""
         if self._offered:
             columns = [np.concatenate(column) for column in zip(*self._offered, strict=True)]
@@ -133,17 +133,17 @@ class Replicated:
         for lane in self._lanes:
             formed += lane.queue.run(until_s)
             if lane.left_s is not None and not lane.is_told and not lane.queue.waiting:
-                self._drained.append(Drained(lane.name, max(lane.left_s, lane.queue.free_s)))
+                self._drained.append(DrainedPod(lane.name, max(lane.left_s, lane.queue.free_s)))
                 lane.is_told = True
         return formed
 
-    def take_done(self, until_s: float) -> Ended:
+    def take_done(self, until_s: float) -> EndedItems:
         """What has ended before `until_s`, taken away."""
         parts = [self._nobody.take_done(until_s)]
         for lane in self._lanes:
             part = lane.queue.take_done(until_s)
             parts.append(part._replace(server=np.where(part.server >= 0, lane.number, -1)))
-        done = Ended(*(np.concatenate(columns) for columns in zip(*parts, strict=True))).by_end()
+        done = EndedItems(*(np.concatenate(columns) for columns in zip(*parts, strict=True))).by_end()
         self._lanes = [
             lane
             for lane in self._lanes
@@ -151,7 +151,7 @@ class Replicated:
         ]
         return done
 
-    def take_drained(self) -> list[Drained]:
+    def take_drained(self) -> list[DrainedPod]:
         """The pods that were taken away since this was last asked."""
         taken, self._drained = self._drained, []
         return taken

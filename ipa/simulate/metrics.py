@@ -65,7 +65,7 @@ ON_CLUSTER = MetricsSettings(
 
 
 @dataclass(slots=True)
-class Record:
+class MetricsRecord:
     """What happened, second by second; the world fills it, `SimMetrics` reads it.
 
     `arrivals` (requests) and each of `stage_arrivals` (items) count what came in each second since the
@@ -97,7 +97,7 @@ class SimMetrics:
     The latency of single stages is not asked for.
     """
 
-    def __init__(self, record: Record, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
+    def __init__(self, record: MetricsRecord, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
         self._record, self._settings, self._now_s = record, settings, now_s
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:

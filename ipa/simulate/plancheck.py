@@ -23,7 +23,7 @@ from ipa.model.profile import StageProfile
 from ipa.model.slowdown import Slowdowns, ratios_of
 from ipa.optimize.problem import Compat, StageProblem
 from ipa.optimize.verify import items_of
-from ipa.policies.base import AT_REST, Configs, Start, Verdict
+from ipa.policies.base import AT_REST, Configs, SimulationVerdict, StartingState
 from ipa.policies.ours import MIN_RATE_RPS
 from ipa.policies.planning import planning_problem
 from ipa.policies.table import CHECKED, PolicyInputs
@@ -57,7 +57,7 @@ MEMO = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class CheckEffort:
     """How much is simulated: at most `most_checks` configurations a decision, each in looks.
 
     A look is a number of requests; after each it is over if the answer is sure. Those after the first are cut
@@ -70,11 +70,11 @@ class Effort:
 
 
 # About 50 ms a decision with each kernel, where all plans of it are simulated to the last look.
-COMPILED = Effort(5, (2_000, 8_000, 32_000), 150_000)
-PLAIN = Effort(3, (600, 2_000), 6_000)
+COMPILED = CheckEffort(5, (2_000, 8_000, 32_000), 150_000)
+PLAIN = CheckEffort(3, (600, 2_000), 6_000)
 
 
-def effort_of(kernel: str = "auto") -> Effort:
+def effort_of(kernel: str = "auto") -> CheckEffort:
     """What there is time for with the kernel of that name (see `PipelineSim`)."""
     compiled = kernel == "numba" or (kernel == "auto" and find_spec("numba") is not None)
     return COMPILED if compiled else PLAIN
@@ -98,7 +98,7 @@ class PlanCheck:
         profiles: Mapping[str, StageProfile],
         *,
         objective: str | None = None,
-        effort: Effort | None = None,
+        effort: CheckEffort | None = None,
         kernel: str = "auto",
         seed: int = SEED,
     ) -> None:
@@ -111,7 +111,7 @@ class PlanCheck:
         self._seed = seed
         self._gaps = np.random.default_rng([seed, 1])
         self._units = np.empty(0)
-        self._memo: OrderedDict[tuple[Configs, int, Start], Verdict] = OrderedDict()
+        self._memo: OrderedDict[tuple[Configs, int, StartingState], SimulationVerdict] = OrderedDict()
 
     @property
     def most_checks(self) -> int:
@@ -130,7 +130,9 @@ class PlanCheck:
         sim.offer([0.0])
         sim.run(1.0)
 
-    def __call__(self, configs: Configs, rate_rps: float, start: Start = AT_REST) -> Verdict | None:
+    def __call__(
+        self, configs: Configs, rate_rps: float, start: StartingState = AT_REST
+    ) -> SimulationVerdict | None:
         """The verdict on the configuration at the rate (rounded to the next of a grid of 1 %).
 
         Where what runs does not carry the rate, or more waits than is served in `WAITING_S`, it runs until
@@ -150,7 +152,7 @@ class PlanCheck:
             self._memo.popitem(last=False)
         return verdict
 
-    def _judged(self, configs: Configs, rate_rps: float, start: Start) -> Verdict:
+    def _judged(self, configs: Configs, rate_rps: float, start: StartingState) -> SimulationVerdict:
         run = _Run(self._sim(configs, start), rate_rps, self._problem.sla_s, self._first_s(configs, start))
         allowed = 1.0 - self._problem.percentile / 100.0
         waiting = self._waiting(start, configs)
@@ -166,9 +168,9 @@ class PlanCheck:
             meets, misses = seen.late_ratio + error <= allowed, seen.late_ratio - error > allowed
             if meets or misses:
                 break
-        return Verdict(seen.quantile_s, self._problem.sla_s, seen.requests, meets, misses)
+        return SimulationVerdict(seen.quantile_s, self._problem.sla_s, seen.requests, meets, misses)
 
-    def _sim(self, configs: Configs, start: Start) -> PipelineSim:
+    def _sim(self, configs: Configs, start: StartingState) -> PipelineSim:
         """The pipeline that runs `configs`, after what runs where that matters."""
         sim = PipelineSim(self._pipeline, drop="none", seed=self._seed, kernel=self._kernel)
         ready_s = self._ready_s(configs, start)
@@ -222,24 +224,24 @@ class PlanCheck:
             capacities.append(pods.count * each_rps / max(items[config.stage], 1e-12))
         return min(capacities)
 
-    def _start(self, configs: Configs, rate_rps: float, start: Start) -> Start:
+    def _start(self, configs: Configs, rate_rps: float, start: StartingState) -> StartingState:
         """What of the start matters: nothing, mostly. Numbers are rounded, so that questions are equal."""
         running = start.running if self._knows(start.running) else ()
         carries = self._capacity_rps(running or configs, start.slowdowns)
         waiting = self._waiting(start, running or configs)
         matters = waiting > WAITING_S * carries
         if not matters and (not running or carries > rate_rps):
-            return Start(slowdowns=start.slowdowns)
+            return StartingState(slowdowns=start.slowdowns)
         # Powers of two are near enough for a crowd.
         queued = ((self._pipeline.stages[0].name, float(2 ** round(log2(waiting)))),) if matters else ()
-        return Start(running if running != configs else (), queued, start.slowdowns)
+        return StartingState(running if running != configs else (), queued, start.slowdowns)
 
-    def _waiting(self, start: Start, configs: Configs) -> int:
+    def _waiting(self, start: StartingState, configs: Configs) -> int:
         """What waits, as requests that are at their beginning: those halfway count like new ones."""
         items = self._items(configs)
         return ceil(sum(count / max(items.get(stage, 1.0), 1e-12) for stage, count in start.queued))
 
-    def _ready_s(self, configs: Configs, start: Start) -> float:
+    def _ready_s(self, configs: Configs, start: StartingState) -> float:
         """When all that is new is ready; 0 where nothing else runs before."""
         if not start.running:
             return 0.0
@@ -247,7 +249,7 @@ class PlanCheck:
         times_s = [stage.points[at].readiness_s for at, stage in map(self._place, new) if at is not None]
         return max((each or READY_S for each in times_s), default=0.0)
 
-    def _first_s(self, configs: Configs, start: Start) -> float:
+    def _first_s(self, configs: Configs, start: StartingState) -> float:
         """From when on requests count. The pipeline is empty at first: it fills within a few SLAs."""
         if not start.running and not start.queued:
             return FILLING_SLAS * self._problem.sla_s
@@ -264,7 +266,7 @@ class PlanCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SimulatedLatency:
     """The latency's quantile, over how many requests, the share of late ones, and its standard error."""
 
     quantile_s: float
@@ -296,13 +298,13 @@ class _Run:
         self._latency_s[done.ids] = done.latency_s
         self._born_s = times_s
 
-    def seen(self, percentile: float) -> Seen:
+    def seen(self, percentile: float) -> SimulatedLatency:
         """What the requests say that count and could have been in time."""
         born_s, now_s = self._born_s, self._sim.now_s
         counts = (born_s >= self.first_s) & (born_s < now_s - self._sla_s)
         latency_s = self._latency_s[self._waiting :][counts]
         if len(latency_s) < PARTS:
-            return Seen(inf, len(latency_s), 1.0, 1.0)
+            return SimulatedLatency(inf, len(latency_s), 1.0, 1.0)
         latency_s = np.minimum(latency_s, now_s - born_s[counts])
         late = latency_s > self._sla_s
         parts = np.array([part.mean() for part in np.array_split(late, PARTS)])
@@ -311,4 +313,4 @@ class _Run:
         least = (allowed * (1.0 - allowed) / len(late)) ** 0.5
         error = max(parts.std(ddof=1) / PARTS**0.5, least)
         quantile_s = float(np.quantile(latency_s, percentile / 100.0))
-        return Seen(quantile_s, len(late), float(late.mean()), float(error))
+        return SimulatedLatency(quantile_s, len(late), float(late.mean()), float(error))

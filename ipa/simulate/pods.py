@@ -42,7 +42,7 @@ class StagePods:
         return [pod for pod in self.pods if not pod.is_draining]
 
 
-class Slot:
+class PartPods:
     """Where one part runs: all its stages, and the percent of the requests that are sent to it now.
 
     A slot whose part is wanted no more `is_going`: it has no requests any more, and is free once its pods are

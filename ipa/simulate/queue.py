@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.plan import CFS_PERIOD_S
-from ipa.queueing.service import Service
-from ipa.simulate.columns import Ended, Formed, Ints, Items, no_items
-from ipa.simulate.factors import Factors, Floats
-from ipa.simulate.kernel_numba import FEW_REPLICAS, Drive
+from ipa.queueing.service import ServiceTime
+from ipa.simulate.columns import DepartedItems, EndedItems, FormedBatches, Ints, no_items
+from ipa.simulate.kernel_numba import FEW_REPLICAS, KernelDriver
+from ipa.simulate.service_noise import Floats, ServiceNoise
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class Pods:
 
     count: int
     batch_size: int
-    service: Service
+    service: ServiceTime
     name: str = ""
     variant: str = ""
 
 
-class Drained(NamedTuple):
+class DrainedPod(NamedTuple):
     """A pod that was taken away, and when it had finished what it did."""
 
     name: str
@@ -48,7 +48,7 @@ class _Group:
     replica: Ints
 
 
-def _table(groups: Sequence[_Group], factors: Factors) -> tuple[NDArray[Any], ...]:
+def _table(groups: Sequence[_Group], factors: ServiceNoise) -> tuple[NDArray[Any], ...]:
     """What `kernel.advance` knows of the groups, in its order. Heaps in it become those of the groups."""
     means = [group.pods.service.means_s(group.pods.batch_size) for group in groups]
     counts = np.array([len(group.replica) for group in groups], dtype=np.int64)
@@ -74,11 +74,11 @@ class QueueSim:
     """A queue, first in first out. Times rise from call to call; what is at `until_s` has not happened."""
 
     def __init__(
-        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: Drive
+        self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: KernelDriver
     ) -> None:
         self._timeout_s = timeout_s
         self._drop, self._drop_after_s, self._drive = drop, drop_after_s, drive
-        self._factors = Factors(seed)
+        self._factors = ServiceNoise(seed)
         self._since_s = self._now_s = self._moved_s = 0.0
         self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         self._offered: list[tuple[Ints, Floats, Floats]] = []
@@ -86,12 +86,12 @@ class QueueSim:
         self._known: tuple[NDArray[Any], ...] | None = None  # made of the groups when it is needed
         self._slow = np.empty(0)
         self._saved_s = np.empty(0)  # of a quota, by each replica
-        self._drained: list[Drained] = []
+        self._drained: list[DrainedPod] = []
         self.names: list[str] = []  # of each replica's pods, by its number
         self.variants: list[str] = []
         # Those whose end is not reported yet: from earlier, and since then.
         self._flying = no_items()
-        self._formed: list[Formed] = []
+        self._formed: list[FormedBatches] = []
 
     @property
     def waiting(self) -> int:
@@ -109,7 +109,7 @@ class QueueSim:
         return max((float(group.free_s.max(initial=0.0)) for group in self._groups.values()), default=0.0)
 
     @property
-    def flying(self) -> Items:
+    def flying(self) -> DepartedItems:
         """The items whose end is not reported yet."""
         for formed in self._formed:
             self._flying = self._flying.and_then(formed.items())
@@ -117,7 +117,7 @@ class QueueSim:
         return self._flying
 
     @flying.setter
-    def flying(self, items: Items) -> None:
+    def flying(self, items: DepartedItems) -> None:
         self._flying, self._formed = items, []
 
     def _queued(self) -> tuple[Ints, Floats, Floats]:
@@ -138,7 +138,7 @@ class QueueSim:
         self._since_s = at_s
         wanted = {each.name: each for each in pods}
         self._drained += [
-            Drained(name, max(at_s, float(end)))
+            DrainedPod(name, max(at_s, float(end)))
             for name, group in self._groups.items()
             if name not in wanted
             for end in np.sort(group.free_s)
@@ -148,7 +148,7 @@ class QueueSim:
             group = self._groups.get(name) or _Group(each, np.empty(0), np.empty(0, dtype=np.int64))
             order = np.lexsort((group.replica, group.free_s))
             leaving = max(0, len(order) - each.count)
-            self._drained += [Drained(name, max(at_s, float(group.free_s[at]))) for at in order[:leaving]]
+            self._drained += [DrainedPod(name, max(at_s, float(group.free_s[at]))) for at in order[:leaving]]
             stay = order[leaving:]
             more = each.count - len(stay)
             # A sorted list is a heap: those that are idle since before come first, in order of time.
@@ -209,10 +209,10 @@ class QueueSim:
         items.lost = items.lost | broken
         items.done_s = np.where(broken, at_s, items.done_s)
         items.server = np.where(broken, -1, items.server)
-        self.flying = items.and_then(Items(refs, arrived, born, at, nobody, lost))
+        self.flying = items.and_then(DepartedItems(refs, arrived, born, at, nobody, lost))
         return count
 
-    def take_drained(self) -> list[Drained]:
+    def take_drained(self) -> list[DrainedPod]:
         """The pods that were taken away since this was last asked, with the end of what they did."""
         taken, self._drained = self._drained, []
         return taken
@@ -222,7 +222,7 @@ class QueueSim:
         taken, self._waiting = self._queued(), (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         return taken
 
-    def run(self, until_s: float) -> list[Formed]:
+    def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before `until_s`, and drop what is to drop before."""
         self._now_s = until_s
         refs, arrived, born = self._queued()
@@ -256,7 +256,7 @@ class QueueSim:
             return []
         self._moved_s = float(starts[batches - 1])
         self._waiting = (refs[head:], arrived[head:], born[head:])
-        formed = Formed(
+        formed = FormedBatches(
             refs[:head],
             arrived[:head],
             born[:head],
@@ -269,7 +269,7 @@ class QueueSim:
         self._formed.append(formed)
         return [formed]
 
-    def take_done(self, until_s: float) -> Ended:
+    def take_done(self, until_s: float) -> EndedItems:
         """What has ended before `until_s`, taken away."""
         serving = sum(len(group.replica) for group in self._groups.values())
         if self._drive.release is not None and len(self._formed) == 1 and serving <= FEW_REPLICAS:
@@ -277,7 +277,7 @@ class QueueSim:
             if not old.lost.any():
                 return self._release(until_s, old, new)
         items = self.flying
-        columns = Ended(items.ref, items.born_s, items.done_s, items.lost, items.server)
+        columns = EndedItems(items.ref, items.born_s, items.done_s, items.lost, items.server)
         done_s = items.done_s
         if np.all(done_s[1:] >= done_s[:-1]):
             cut = int(np.searchsorted(done_s, until_s))
@@ -288,7 +288,7 @@ class QueueSim:
         self.flying = items.cut(np.sort(order[cut:]))
         return columns.pick(order[:cut])
 
-    def _release(self, until_s: float, old: Items, new: Formed) -> Ended:
+    def _release(self, until_s: float, old: DepartedItems, new: FormedBatches) -> EndedItems:
         assert self._drive.release is not None
         (ref, born, done, server), on = self._drive.release(
             until_s,
@@ -305,5 +305,5 @@ class QueueSim:
         )
         ref_on, arrived_on, born_on, done_on, server_on = on
         lost_on = np.zeros(len(ref_on), dtype=np.bool_)
-        self.flying = Items(ref_on, arrived_on, born_on, done_on, server_on, lost_on)
-        return Ended(ref, born, done, server < 0, server)
+        self.flying = DepartedItems(ref_on, arrived_on, born_on, done_on, server_on, lost_on)
+        return EndedItems(ref, born, done, server < 0, server)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.policies.base import Policy
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.published import PublishedRun
 from ipa.simulate.run import SimSetup
-from ipa.simulate.truth import Truth
 
 # More replicas than any step, and more ticks than any run.
 NO_LIMIT = 1_000_000
@@ -22,7 +22,7 @@ def repeated(
     each new plan at once, adds nothing by itself, drops a whole batch with its oldest member, and is sent the
     requests of a second at its start (`spacing` None). What ran at first is taken where it was measured.
     """
-    known = Truth(run.pipeline, setup.profiles)
+    known = GroundTruth(run.pipeline, setup.profiles)
     starting = run.starting if all(known.knows(config) for config in run.starting) else ()
     return replace(
         setup,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipa.simulate.columns import Ended, Ints
-from ipa.simulate.factors import Floats
+from ipa.simulate.columns import EndedItems, Ints
+from ipa.simulate.service_noise import Floats
 
 
 class Requests:
@@ -41,7 +41,7 @@ class Requests:
             self._empty.append((ids[none], times_s[none], born_s[none]))
         return np.repeat(refs, items), np.repeat(times_s, items), np.repeat(born_s, items)
 
-    def join(self, ended: Ended, until_s: float) -> Ended:
+    def join(self, ended: EndedItems, until_s: float) -> EndedItems:
         """The requests that ended with these items, in order of their end, by their ids.
 
         A request is lost with its first item that is lost.
@@ -50,7 +50,7 @@ class Requests:
             ended = self._joined(ended)
         return self._with_empty(ended, until_s) if self._empty else ended
 
-    def _joined(self, ended: Ended) -> Ended:
+    def _joined(self, ended: EndedItems) -> EndedItems:
         places = np.flatnonzero(ended.ref < 0)
         rows = -1 - ended.ref[places]
         lost = ended.lost[places]
@@ -67,13 +67,15 @@ class Requests:
         ids[places] = self._ids[rows]
         return ended._replace(ref=ids).pick(keep)
 
-    def _with_empty(self, ended: Ended, until_s: float) -> Ended:
+    def _with_empty(self, ended: EndedItems, until_s: float) -> EndedItems:
         ids, times_s, born_s = (np.concatenate(each) for each in zip(*self._empty, strict=True))
         now = times_s < until_s
         self._empty = [] if now.all() else [(ids[~now], times_s[~now], born_s[~now])]
         count = int(now.sum())
-        more = Ended(ids[now], born_s[now], times_s[now], np.zeros(count, dtype=np.bool_), np.full(count, -1))
-        return Ended(*(np.concatenate(pair) for pair in zip(ended, more, strict=True))).by_end()
+        more = EndedItems(
+            ids[now], born_s[now], times_s[now], np.zeros(count, dtype=np.bool_), np.full(count, -1)
+        )
+        return EndedItems(*(np.concatenate(pair) for pair in zip(ended, more, strict=True))).by_end()
 
     def _reserve(self, rows: int) -> None:
         if rows > len(self._ids):

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class SimTick:
     """One tick: rates in rps as they were seen (None: not), cores held, accuracy of what serves."""
 
     at_s: float
@@ -48,7 +48,7 @@ class SimResult:
     pas_mean: float
     accuracy_mean: float
     core_seconds: float
-    ticks: tuple[Tick, ...]
+    ticks: tuple[SimTick, ...]
     decisions: tuple[Decision, ...]
 
     @property

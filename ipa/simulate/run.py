@@ -21,14 +21,14 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
-from ipa.simulate.memory import Memory
+from ipa.simulate.ground_truth import READINESS_S, GroundTruth
+from ipa.simulate.memory_log import MemoryLog
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.plancheck import with_checker
-from ipa.simulate.result import SimResult, Tick
-from ipa.simulate.truth import READINESS_S, Truth
+from ipa.simulate.result import SimResult, SimTick
 from ipa.simulate.world import SimWorld
 
-__all__ = ["ForecastSettings", "SimResult", "SimSetup", "Tick", "simulate"]
+__all__ = ["ForecastSettings", "SimResult", "SimSetup", "SimTick", "simulate"]
 
 # A load of nothing is started for as one request in ten seconds.
 LEAST_RPS = 0.1
@@ -99,7 +99,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
     policy = make_policy(setup.policy, inputs) if isinstance(setup.policy, str) else setup.policy
     world = SimWorld(
         setup.pipeline,
-        Truth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s),
+        GroundTruth(setup.pipeline, setup.truth or setup.profiles, setup.readiness_s),
         setup.start or first_configs(setup, inputs),
         times_s,
         cluster=setup.cluster,
@@ -109,8 +109,8 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
         seed=setup.seed,
         kernel=setup.kernel,
     )
-    memory = Memory(PipelineControl(mode=setup.mode), keep_inputs=setup.keep_inputs)
-    ticks: list[Tick] = []
+    memory = MemoryLog(PipelineControl(mode=setup.mode), keep_inputs=setup.keep_inputs)
+    ticks: list[SimTick] = []
     loop = ControlLoop(
         setup.pipeline,
         World(world.clock, world.metrics, world.workload, memory, memory),
@@ -194,10 +194,10 @@ def sla_of(setup: SimSetup) -> float:
     return setup.pipeline.sla.latency_s if own_s is None else own_s
 
 
-def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> Tick:
+def _tick(world: SimWorld, decision: Decision, snapshot: Snapshot) -> SimTick:
     _, pas, cores = world.timeline[-1]
     forecast = decision.forecast
-    return Tick(
+    return SimTick(
         at_s=world.clock.monotonic_s(),
         reason=decision.reason.value,
         rate_rps=decision.observed_rate_rps,

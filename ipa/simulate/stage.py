@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ipa.model.errors import InputError
-from ipa.queueing.service import Service
+from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
 from ipa.simulate.batches import BatchLog
+from ipa.simulate.interval_counts import CountsPerSecond
 from ipa.simulate.kernel_numba import drive
-from ipa.simulate.lanes import Lanes, Replicated
-from ipa.simulate.queue import Drained, Pods, QueueSim
+from ipa.simulate.lanes import ReplicaQueues, StageQueues
+from ipa.simulate.queue import DrainedPod, Pods, QueueSim
 from ipa.simulate.requests import Requests
-from ipa.simulate.seconds import Seconds
 
-__all__ = ["Drained", "Pods", "Served", "Service", "StageSim"]
+__all__ = ["DrainedPod", "Pods", "ServedRequests", "ServiceTime", "StageSim"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,7 +28,7 @@ DROPS = {"none": kernel.KEEP, "request": kernel.REQUEST, "batch": kernel.BATCH}
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedRequests:
     """Requests that ended at a stage, in the order in which they ended; columns of equal length.
 
     `ids` and `born_s` are as offered, `done_s` when the last item was served, or when the request was
@@ -80,15 +80,15 @@ class StageSim:
         self._drop_after_s = float(drop_after_s or inf)
         seeds = (seed,) if isinstance(seed, int) else tuple(seed)
         made = (float(batch_timeout_s), rule, float(drop_after_s or inf), seeds, drive(kernel))
-        self._lanes: Lanes = QueueSim(*made) if queue == "central" else Replicated(*made)
+        self._lanes: StageQueues = QueueSim(*made) if queue == "central" else ReplicaQueues(*made)
         self._requests = Requests()
         self._changes: list[tuple[float, bool, Callable[[], None]]] = []
         self._now_s = 0.0
         self._last_offer_s = 0.0
         # Requests that came; items that came beside one a request or came back; items that went.
-        self._came, self._entered, self._left = Seconds(), Seconds(), Seconds()
+        self._came, self._entered, self._left = CountsPerSecond(), CountsPerSecond(), CountsPerSecond()
         # Requests that bring other than one item.
-        self._several = Seconds()
+        self._several = CountsPerSecond()
         # What its replicas took.
         self.batches = BatchLog()
 
@@ -184,7 +184,7 @@ class StageSim:
             self._several.add(times[counts != 1])
             self._lanes.offer(*entering)
 
-    def run(self, until_s: float) -> Served:
+    def run(self, until_s: float) -> ServedRequests:
         """What ended in [now_s, until_s): served or dropped. What is not done by then stays inside."""
         if until_s < self._now_s:
             raise InputError(f"until_s must be {self._now_s} or more, not {until_s}")
@@ -199,9 +199,9 @@ class StageSim:
             late = done.done_s > done.born_s + self._drop_after_s
             if late.any():
                 done = done._replace(lost=done.lost | late)
-        return Served(*done)
+        return ServedRequests(*done)
 
-    def drained(self) -> list[Drained]:
+    def drained(self) -> list[DrainedPod]:
         """The pods that were taken away since this was last asked, with the moment each had finished."""
         return self._lanes.take_drained()
 

@@ -17,12 +17,12 @@ from ipa.model.decision import Change
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.model.rolling import Rolling
-from ipa.simulate.cluster import FIRST, Cluster, ClusterSettings
+from ipa.simulate.cluster import FIRST, ClusterSettings, SimCluster
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
-from ipa.simulate.shares import Lane, Split, in_time, summed
+from ipa.simulate.ground_truth import GroundTruth
+from ipa.simulate.metrics import MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.stage import Pods
-from ipa.simulate.truth import Truth
+from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time, summed
 
 Floats = NDArray[np.float64]
 # What has not ended so long after the last tick is lost.
@@ -96,7 +96,7 @@ class SimWorld:
     def __init__(
         self,
         pipeline: Pipeline,
-        truth: Truth,
+        truth: GroundTruth,
         configs: Sequence[StageConfig],
         times_s: Floats,
         *,
@@ -108,9 +108,11 @@ class SimWorld:
         kernel: str = "auto",
     ) -> None:
         self.pipeline, self.truth = pipeline, truth
-        self.cluster = Cluster(configs, cluster, startup_s=truth.startup_s, overhead=pipeline.bounds.overhead)
+        self.cluster = SimCluster(
+            configs, cluster, startup_s=truth.startup_s, overhead=pipeline.bounds.overhead
+        )
         self.clock = SimClock(self.advance)
-        self.record = Record(np.bincount(times_s.astype(np.int64), minlength=1))
+        self.record = MetricsRecord(np.bincount(times_s.astype(np.int64), minlength=1))
         self.metrics = SimMetrics(self.record, metrics, self.clock.monotonic_s)
         self.workload = SimWorkload(self)
         # (when, accuracy of what serves, cores that are held) from each moment on at which either changed.
@@ -120,9 +122,9 @@ class SimWorld:
         self._made: Callable[[int], PipelineSim] = lambda slot: PipelineSim(
             pipeline, drop=drop, queue=queue, seed=seed + SLOT_SEED * (slot - FIRST), kernel=kernel
         )
-        self._split = Split(times_s, seed)
+        self._split = TrafficSplit(times_s, seed)
         # Of each slot that a part ever had; one alone has the first.
-        self._lanes: dict[int, Lane] = {}
+        self._lanes: dict[int, SplitPart] = {}
         self._accuracy = np.zeros(len(times_s))
         self._at_s = 0.0
         self._follow(0.0)
@@ -197,7 +199,7 @@ class SimWorld:
         shares = self.cluster.shares()
         for slot in shares:
             if slot not in self._lanes:
-                self._lanes[slot] = Lane(self._made(slot))
+                self._lanes[slot] = SplitPart(self._made(slot))
         for slot, lane in self._lanes.items():
             lane.is_emptying = self.cluster.is_going(slot) and lane.waiting > 0
             if lane.is_emptying:
@@ -238,7 +240,7 @@ class SimWorld:
     def _pods(self, template: str, config: StageConfig) -> Pods:
         return Pods(config.replicas, config.batch_size, self.truth.service(config), template, config.variant)
 
-    def _drained(self, lane: Lane) -> Iterator[tuple[str, str, float]]:
+    def _drained(self, lane: SplitPart) -> Iterator[tuple[str, str, float]]:
         for stage in self.pipeline.served:
             for drained in lane.sim.stage(stage.name).drained():
                 yield stage.name, drained.name, drained.end_s

@@ -21,7 +21,7 @@ from ipa.api import jobworker
 from ipa.api.experiments import ExperimentBody, spec_of
 from ipa.api.jobs import JobDesk
 from ipa.api.jobworker import answer
-from ipa.report.run import Changed, Run, Ticks, html_of, markdown_of
+from ipa.report.run import Run, RunChange, Ticks, html_of, markdown_of
 from ipa.report.stats import mean_of
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import SimSetup, simulate
@@ -355,7 +355,7 @@ def test_names_in_a_report_stay_text() -> None:
     }
     run = Run(
         evil, evil, {"policy": evil}, {evil: evil}, "1", 1.0, 0.5, 1.0, 1.0, figures, 1.0, 1.0, {evil: None},
-        ((0.1, 0.0), (0.2, 1.0)), {evil: 1}, (Changed(0.0, evil, evil),), ticks,
+        ((0.1, 0.0), (0.2, 1.0)), {evil: 1}, (RunChange(0.0, evil, evil),), ticks,
     )  # fmt: skip
     assert "<script" not in html_of(run)
     assert not re.search(

@@ -28,7 +28,7 @@ from ipa.model.observation import (
 )
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig, Termination
-from ipa.policies.base import Policy, PolicyState, Verdict, is_remembering, pinned
+from ipa.policies.base import Policy, PolicyState, SimulationVerdict, is_remembering, pinned
 from ipa.policies.table import POLICIES, PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 
@@ -48,8 +48,8 @@ LARGE = (StageConfig("detect", "big", 4, 2.0, 4), StageConfig("read", "small", 2
 def made(name: str, pipeline: Pipeline) -> Policy:
     """The policy, with all that any of them needs."""
 
-    def no_objection(configs: Any, rate_rps: float, *_: Any) -> Verdict:
-        return Verdict(0.1, 0.8, 1000, meets=True, misses=False)
+    def no_objection(configs: Any, rate_rps: float, *_: Any) -> SimulationVerdict:
+        return SimulationVerdict(0.1, 0.8, 1000, meets=True, misses=False)
 
     inputs = PolicyInputs(pipeline, PROFILES, solver="exact", checker=no_objection, future=lambda t_s: 7.0)
     return make_policy(name, inputs)

@@ -9,7 +9,7 @@ from math import inf
 from random import Random
 
 from ipa.model.plan import Termination
-from ipa.optimize.bymilp import whole_ranges
+from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.plan import Member
 from ipa.optimize.frontier import worth_program
@@ -17,7 +17,7 @@ from ipa.optimize.linearise import build_milp
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import worth
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate, fits
 from tests.fakes.planner_brute import size
 from tests.fakes.planner_graphs import random_graph_problem
@@ -34,7 +34,7 @@ def chain_fleet(random: Random) -> list[Member]:
 
 def graph_fleet(random: Random) -> list[Member]:
     """Two to four pipelines of any graph, goal, formula, pin and transition, small enough to enumerate."""
-    problems: list[Problem] = []
+    problems: list[PlanningProblem] = []
     wanted = random.randint(2, 4)
     while len(problems) < wanted:
         problem = random_graph_problem(random)
@@ -43,14 +43,14 @@ def graph_fleet(random: Random) -> list[Member]:
     return _members(random, problems)
 
 
-def _members(random: Random, problems: list[Problem]) -> list[Member]:
+def _members(random: Random, problems: list[PlanningProblem]) -> list[Member]:
     return [
         Member(replace(problem, pipeline=f"p{at}"), random.choice(WEIGHTS))
         for at, problem in enumerate(problems)
     ]
 
 
-def enumerated(problem: Problem) -> list[tuple[float, float]]:
+def enumerated(problem: PlanningProblem) -> list[tuple[float, float]]:
     """Cost and objective of every plan within the problem's own limits."""
     program = full_program(problem)
     return [

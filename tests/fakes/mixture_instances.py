@@ -8,14 +8,14 @@ from random import Random
 
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.optimize.mixture.plan import MixtureLimits, part_problem
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from tests.fakes.planner_instances import brute_force, chained, random_stage
 
 # All points take multiples of half a core.
 GRID_CORES = 0.5
 
 
-def small_problem(random: Random) -> Problem:
+def small_problem(random: Random) -> PlanningProblem:
     """One or two stages of two or three variants, cores and accuracy worth about the same, few cores."""
     count = random.randint(1, 2)
     stages = [random_stage(random, f"s{at}", random.randint(2, 3), 1) for at in range(count)]
@@ -30,7 +30,7 @@ def small_problem(random: Random) -> Problem:
         max_cost_cores=random.choice([None, None, 8.0]),
     )
     bounds = Bounds(cores=random.choice([None, 3.0, 5.0, 7.5, 10.0]))
-    return Problem(
+    return PlanningProblem(
         "small",
         random.choice([5.0, 20.0, random.uniform(2, 60)]),
         light_s * random.choice([1.5, 3.0, 8.0]),
@@ -40,7 +40,9 @@ def small_problem(random: Random) -> Problem:
     )
 
 
-def best_mixture_by_enumeration(problem: Problem, limits: MixtureLimits) -> tuple[float | None, float | None]:
+def best_mixture_by_enumeration(
+    problem: PlanningProblem, limits: MixtureLimits
+) -> tuple[float | None, float | None]:
     """The best worth of a single plan, and of any mixture of at least two parts."""
     bounds = (problem.bounds.cores, problem.objective.max_cost_cores)
     cores = min((bound for bound in bounds if bound is not None), default=None)

@@ -34,9 +34,9 @@ from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
-from ipa.simulate.memory import Memory
+from ipa.simulate.ground_truth import GroundTruth
+from ipa.simulate.memory_log import MemoryLog
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.truth import Truth
 from ipa.simulate.world import SimWorld
 from tests.fakes.world import PIPELINE, PROFILES
 
@@ -127,14 +127,14 @@ class Monitored:
         first = start or inputs.profiled().plan(pipeline, max(rates_rps[:20])).configs
         self.sim = SimWorld(
             pipeline,
-            Truth(pipeline, true_profiles or profiles),
+            GroundTruth(pipeline, true_profiles or profiles),
             first,
             times_s,
             cluster=cluster or ClusterSettings(),
             metrics=metrics or MetricsSettings(),
             seed=seed,
         )
-        self.memory = Memory(PipelineControl(mode=Mode.ACTIVE))
+        self.memory = MemoryLog(PipelineControl(mode=Mode.ACTIVE))
         self.registry = new_registry()
         self.catalogue = Catalogue(self.registry, (pipeline,), tick_s=self.settings.tick_s)
         self.http = HttpMetrics(self.registry)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ipa.model.errors import InfeasibleError, SolverError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import Plan, StageConfig, Termination
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.fleet.plan import Member, plan_fleet
 from ipa.optimize.mixture.plan import MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.sets.plan import SetPlan
 from ipa.optimize.sets.solve import SET_SOLVERS, solve_set
 from ipa.optimize.solve import BACKENDS, solve
@@ -73,7 +73,7 @@ class _Compared:
             self.faults.append(f"{name}: {given!r}, not {expected!r}")
 
 
-def planned(problem: Problem, most: int) -> Agreement:
+def planned(problem: PlanningProblem, most: int) -> Agreement:
     """All engines on one problem; every configuration too where there are no more than `most`.
 
     Label setting tries all where there are few plans, so it is asked twice: once it has to search. HiGHS's
@@ -81,9 +81,9 @@ def planned(problem: Problem, most: int) -> Agreement:
     """
     compared = _Compared()
     first: Plan | None = None
-    for engine, few in (*((name, exact.FEW) for name in BACKENDS if name != "highs"), *SEARCHED):
+    for engine, few in (*((name, label_setting.FEW) for name in BACKENDS if name != "highs"), *SEARCHED):
         try:
-            with patch.object(exact, "FEW", few):
+            with patch.object(label_setting, "FEW", few):
                 plan = solve(problem, engine, DEADLINE_S, explain=False)
         except SolverError as error:
             compared.faults.append(f"{engine}: {error}")
@@ -112,7 +112,7 @@ def _agreement(
     )
 
 
-def kinds_of(problem: Problem) -> list[str]:
+def kinds_of(problem: PlanningProblem) -> list[str]:
     """All that is special about the problem, for counting."""
     objective, bounds = problem.objective, problem.bounds
     kinds = [f"graph: {shape_of(problem)}", f"latency: {problem.compat.value}"]
@@ -215,12 +215,12 @@ def enumerated_fleet(random: Random) -> tuple[list[Member], list[dict[tuple[Stag
     return members, tried
 
 
-def small_chain(random: Random) -> Problem:
+def small_chain(random: Random) -> PlanningProblem:
     """A chain so short that it can be enumerated."""
     return random_problem(random, stages=(1, 3), variants=(1, 3), batches=2)
 
 
-def _checked(make: Callable[[Random], Problem]) -> Callable[[Random, int], Agreement]:
+def _checked(make: Callable[[Random], PlanningProblem]) -> Callable[[Random, int], Agreement]:
     return lambda random, most: planned(make(random), most)
 
 
@@ -245,7 +245,7 @@ def examples(kind: str, total: int) -> int:
     return -(-total * KINDS[kind][0] // sum(times for times, _ in KINDS.values()))
 
 
-def with_variant(problem: Problem, at: int, random: Random) -> Problem:
+def with_variant(problem: PlanningProblem, at: int, random: Random) -> PlanningProblem:
     """The problem with one variant more at the stage, the worst there, and as fast as any other.
 
     A variant below all others raises every rank or leaves it as it is.

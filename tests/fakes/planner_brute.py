@@ -9,7 +9,7 @@ from math import ceil, prod, sqrt
 from ipa.model.pipeline import AccuracyRule, Goal
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.timing import stage_times
 from tests.fakes.planner_graphs import MODEL, ROUTER, shapes
 
@@ -25,7 +25,7 @@ class Tried:
     term: float
     cores: float
 
-    def configs(self, problem: Problem) -> tuple[StageConfig, ...]:
+    def configs(self, problem: PlanningProblem) -> tuple[StageConfig, ...]:
         """What each stage runs; nothing for what the pipeline's own router does."""
         return tuple(
             StageConfig(stage.name, one[0].variant, one[0].batch_size, one[0].cores, one[1])
@@ -38,25 +38,25 @@ class Tried:
         return {Goal.LEXICOGRAPHIC: self.term, Goal.CHEAPEST: -self.cores}.get(goal, self.weighted)
 
 
-def size(problem: Problem) -> int:
+def size(problem: PlanningProblem) -> int:
     """How many configurations there are to try, about: each stage for the most items it may get."""
     brute = _Brute(problem)
     items = [_most_items(problem, at) for at in range(len(problem.stages))]
     return prod(max(1, len(brute.choices(at, items[at]))) for at in range(len(items)))
 
 
-def brute_force_graph(problem: Problem) -> float | None:
+def brute_force_graph(problem: PlanningProblem) -> float | None:
     """The best objective over all configurations, as the goal means it; None where none is feasible."""
     goal = problem.objective.goal
     return max((one.worth(goal) for one in every_configuration(problem)), default=None)
 
 
-def every_configuration(problem: Problem) -> Iterator[Tried]:
+def every_configuration(problem: PlanningProblem) -> Iterator[Tried]:
     """All configurations within the limits."""
     return _Brute(problem).configurations()
 
 
-def _most_items(problem: Problem, at: int) -> float:
+def _most_items(problem: PlanningProblem, at: int) -> float:
     """The most items of a request at the stage."""
     sent = []
     for edge in problem.stages[at].after:
@@ -69,7 +69,7 @@ def _most_items(problem: Problem, at: int) -> float:
 class _Brute:
     """Stage after stage every point with every number of replicas, judged by what the limits say."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: PlanningProblem) -> None:
         self._problem = problem
         self._names = [stage.name for stage in problem.stages]
         self._parents = [
@@ -247,7 +247,7 @@ def _memory_gib(stage: StageProblem, variant: str) -> float:
     return next((point.memory_gib for point in stage.points if point.variant == variant), 0.0)
 
 
-def _ranks(problem: Problem, stage: StageProblem) -> dict[str, float]:
+def _ranks(problem: PlanningProblem, stage: StageProblem) -> dict[str, float]:
     """i/(|M| − 1) by rising accuracy, the lowest raised to the floor; 1 for a lone variant."""
     accuracy = {point.variant: point.accuracy for point in stage.points}
     rising = sorted(accuracy, key=lambda name: accuracy[name])
@@ -259,7 +259,7 @@ def _ranks(problem: Problem, stage: StageProblem) -> dict[str, float]:
     }
 
 
-def _shape(problem: Problem) -> str:
+def _shape(problem: PlanningProblem) -> str:
     return next(
         name
         for name, nodes in shapes().items()
@@ -268,7 +268,7 @@ def _shape(problem: Problem) -> str:
     )
 
 
-def shape_of(problem: Problem) -> str:
+def shape_of(problem: PlanningProblem) -> str:
     """The name of the problem's kind of graph; "chain" for any other row of stages."""
     try:
         return _shape(problem)
@@ -276,7 +276,7 @@ def shape_of(problem: Problem) -> str:
         return "chain"
 
 
-def _reach(problem: Problem, at: int) -> float:
+def _reach(problem: PlanningProblem, at: int) -> float:
     names = [stage.name for stage in problem.stages]
     if not problem.stages[at].after:
         return 1.0
@@ -288,7 +288,7 @@ def _reach(problem: Problem, at: int) -> float:
     return sum(parts) if merges and len(parts) > 1 and _after_router(problem, at) else max(parts)
 
 
-def _after_router(problem: Problem, at: int) -> bool:
+def _after_router(problem: PlanningProblem, at: int) -> bool:
     names = [stage.name for stage in problem.stages]
     parents = [names.index(edge.parent) for edge in problem.stages[at].after]
     return any(problem.stages[parent].kind is ROUTER or _after_router(problem, parent) for parent in parents)

@@ -19,7 +19,7 @@ from ipa.model.pipeline import (
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 
 # name: for each stage (kind, combine rule, parents)
 MODEL, ROUTER, COMBINER = StageKind.MODEL, StageKind.ROUTER, StageKind.COMBINER
@@ -57,7 +57,7 @@ def shapes() -> dict[str, Shape]:
     }
 
 
-def random_graph_problem(random: Random, points: int = 3) -> Problem:
+def random_graph_problem(random: Random, points: int = 3) -> PlanningProblem:
     """A small graph of any kind, with any of the limits, goals, pins and transitions."""
     shape = random.choice(list(shapes().values()))
     varying = random.random() < 0.4
@@ -106,7 +106,7 @@ def random_graph_problem(random: Random, points: int = 3) -> Problem:
     running = _running(random, stages) if random.random() < 0.4 else ()
     rate_rps = random.choice([1.0, 5.0, 12.0, random.uniform(1, 20)])
     sla_s = loose_s * random.choice([0.4, 0.8, 1.5, 4.0])
-    return Problem(
+    return PlanningProblem(
         "graph",
         rate_rps,
         sla_s,

@@ -10,14 +10,14 @@ from random import Random
 
 from ipa.model.pipeline import AccuracyRule, Bounds, Edge, Objective
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def random_problem(
     random: Random, stages: tuple[int, int] = (2, 6), variants: tuple[int, int] = (2, 8), batches: int = 7
-) -> Problem:
+) -> PlanningProblem:
     """A chain whose SLA, cores and accuracy floor range from loose to impossible."""
     chain = chained(
         [
@@ -44,7 +44,7 @@ def random_problem(
     )
     sla_s = light_s * random.choice([0.9, 1.2, 1.7, 2.5, 5.0, 20.0])
     compat = random.choice([Compat.PAPER, Compat.PAPER, Compat.IPA_ARTIFACT])
-    return Problem("random", rate_rps, sla_s, chain, objective, bounds, compat)
+    return PlanningProblem("random", rate_rps, sla_s, chain, objective, bounds, compat)
 
 
 def random_stage(random: Random, name: str, variants: int, batches: int) -> StageProblem:
@@ -73,7 +73,7 @@ def chained(stages: Sequence[StageProblem], fan_outs: Sequence[float] = ()) -> t
     )
 
 
-def brute_force(problem: Problem) -> float | None:
+def brute_force(problem: PlanningProblem) -> float | None:
     """The best objective over every point and every replica count that could matter; None: infeasible."""
     choices = [list(_choices(problem, index)) for index in range(len(problem.stages))]
     floor = problem.bounds.accuracy_floor or 0.0
@@ -94,12 +94,12 @@ def brute_force(problem: Problem) -> float | None:
     return best
 
 
-def brute_size(problem: Problem) -> int:
+def brute_size(problem: PlanningProblem) -> int:
     """How many configurations the brute force tries."""
     return prod(len(list(_choices(problem, index))) for index in range(len(problem.stages)))
 
 
-def _choices(problem: Problem, index: int):  # type: ignore[no-untyped-def]
+def _choices(problem: PlanningProblem, index: int):  # type: ignore[no-untyped-def]
     stage = problem.stages[index]
     items = prod(edge.items("") for before in problem.stages[: index + 1] for edge in before.after)
     rate = problem.rate_rps * items
@@ -118,7 +118,7 @@ def _choices(problem: Problem, index: int):  # type: ignore[no-untyped-def]
             yield point, point.latency_s * sequence + wait_s, replicas * point.cores
 
 
-def _accuracy(problem: Problem, points: list[OperatingPoint]) -> float:
+def _accuracy(problem: PlanningProblem, points: list[OperatingPoint]) -> float:
     rule = problem.objective.accuracy_rule
     terms = [point.accuracy for point in points]
     if rule in (AccuracyRule.RANK_SUM, AccuracyRule.RANK_PRODUCT):
@@ -128,7 +128,7 @@ def _accuracy(problem: Problem, points: list[OperatingPoint]) -> float:
     return sum(terms) / (len(terms) if rule is AccuracyRule.MEAN else 1)
 
 
-def _rank(problem: Problem, stage: StageProblem, point: OperatingPoint) -> float:
+def _rank(problem: PlanningProblem, stage: StageProblem, point: OperatingPoint) -> float:
     rising = sorted({each.accuracy for each in stage.points})
     if len(rising) == 1:
         return 1.0

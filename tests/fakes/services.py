@@ -39,7 +39,7 @@ from ipa.model.observation import Measured, Missing, MissingReason, Observation,
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.optimize.fleet.together import plan_together
+from ipa.optimize.fleet.named_fleet import plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation

@@ -13,13 +13,13 @@ from ipa.model.decision import Action
 from ipa.model.errors import SolverError
 from ipa.model.pipeline import Sla
 from ipa.model.plan import Plan, Termination
-from ipa.optimize import sharpen
+from ipa.optimize import bound_filter
 from ipa.optimize.backends import gurobi, highs
-from ipa.optimize.backends.answer import Solution
-from ipa.optimize.bymilp import Maximise
+from ipa.optimize.backends.answer import MilpSolution
+from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import BACKENDS, solve
 from ipa.policies.ours import Ours
@@ -60,7 +60,7 @@ def test_s1_the_explanation_against_enumeration(case: Case) -> None:
     case.equal("explanation correct %", 100.0 * right / said, 100.0)
 
 
-def _freed(problem: Problem) -> Iterator[tuple[str, Problem]]:
+def _freed(problem: PlanningProblem) -> Iterator[tuple[str, PlanningProblem]]:
     """The problem without one of its limits."""
     yield "sla", replace(problem, sla_s=1e9)
     for kind in ("cores", "accuracy_floor"):
@@ -108,20 +108,20 @@ def test_s1_the_loop_misses_the_sla_by_as_little_as_can_be_and_stays_there(case:
     case.equal("reasons after it", {it.reason.value for it in decisions[-10:]}, {"hold.infeasible"})
 
 
-def hard_problem(seed: int) -> Problem:
+def hard_problem(seed: int) -> PlanningProblem:
     """More than is solved in a few milliseconds."""
     return random_problem(Random(seed), stages=(8, 8), variants=(10, 10), batches=7)
 
 
-def first_found(milp: Milp, deadline: Deadline) -> Solution:
+def first_found(milp: Milp, deadline: Deadline) -> MilpSolution:
     """HiGHS's solution, given as one of a search that was not over."""
     found = highs.maximise(milp, Deadline(DEADLINE_S))
     return replace(found, termination=Termination.FEASIBLE, bound=(found.bound or 0.0) + 1.0)
 
 
-def nothing_found(milp: Milp, deadline: Deadline) -> Solution:
+def nothing_found(milp: Milp, deadline: Deadline) -> MilpSolution:
     """A search that has found no solution when its time is up."""
-    return Solution(Termination.NO_SOLUTION_FOUND)
+    return MilpSolution(Termination.NO_SOLUTION_FOUND)
 
 
 def test_s2_time_up_with_an_incumbent_and_without(case: Case) -> None:
@@ -162,7 +162,7 @@ def test_s2_no_decision_is_late(case: Case) -> None:
 @pytest.fixture
 def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The solver gets all options, so that a wrong answer can be very wrong."""
-    monkeypatch.setattr(sharpen, "FROM", 10**9)
+    monkeypatch.setattr(bound_filter, "FROM", 10**9)
 
 
 def _flipped(values: tuple[float, ...], milp: Milp, random: Random) -> tuple[float, ...]:
@@ -180,7 +180,7 @@ def _flipped(values: tuple[float, ...], milp: Milp, random: Random) -> tuple[flo
     return tuple(made)
 
 
-TAMPERED: dict[str, Callable[[Solution, Milp, Random], Solution]] = {
+TAMPERED: dict[str, Callable[[MilpSolution, Milp, Random], MilpSolution]] = {
     "other options, called optimal": lambda found, milp, random: replace(
         found, values=_flipped(found.values, milp, random)
     ),
@@ -191,8 +191,8 @@ TAMPERED: dict[str, Callable[[Solution, Milp, Random], Solution]] = {
     "too few columns": lambda found, milp, random: replace(found, values=found.values[:1]),
     "a bound below it": lambda found, milp, random: replace(found, bound=(found.bound or 0.0) - 1.0),
     "a bound that is NaN": lambda found, milp, random: replace(found, bound=float("nan")),
-    "called infeasible": lambda found, milp, random: Solution(Termination.INFEASIBLE),
-    "called optimal, without values": lambda found, milp, random: Solution(Termination.OPTIMAL, (), 1.0),
+    "called infeasible": lambda found, milp, random: MilpSolution(Termination.INFEASIBLE),
+    "called optimal, without values": lambda found, milp, random: MilpSolution(Termination.OPTIMAL, (), 1.0),
 }
 
 
@@ -209,7 +209,7 @@ def test_s6_a_tampered_answer_is_refused_or_right(case: Case, how: str) -> None:
             continue
         random = Random(seed)
 
-        def tampered(milp: Milp, deadline: Deadline, random: Random = random) -> Solution:
+        def tampered(milp: Milp, deadline: Deadline, random: Random = random) -> MilpSolution:
             found = highs.maximise(milp, deadline)
             return TAMPERED[how](found, milp, random) if found.values else found
 
@@ -234,7 +234,7 @@ def test_s6_what_is_whole_but_for_rounding_is_rounded(case: Case) -> None:
         problem = random_problem(Random(seed), stages=(2, 3), variants=(2, 4), batches=3)
         best = solve(problem, "exact", DEADLINE_S, explain=False)
 
-        def nearly(milp: Milp, deadline: Deadline) -> Solution:
+        def nearly(milp: Milp, deadline: Deadline) -> MilpSolution:
             solved = highs.maximise(milp, deadline)
             return replace(solved, values=tuple(value - 3e-7 * (value > 0.5) for value in solved.values))
 
@@ -278,7 +278,7 @@ def test_s7_no_flaps_from_ties(case: Case) -> None:
     case.equal("writes after the first", len(made.workload.writes) - 1, 0)
 
 
-def ill(problem: Problem, alpha: float, delta: float, rate: float) -> Problem:
+def ill(problem: PlanningProblem, alpha: float, delta: float, rate: float) -> PlanningProblem:
     """The problem with weights and a rate of very different sizes."""
     objective = replace(problem.objective, alpha=alpha, delta=delta, max_replicas=None)
     faster = tuple(

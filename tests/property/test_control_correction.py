@@ -20,7 +20,7 @@ from ipa.control.engine.correction import (
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.observation import Batches, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.policies.base import Prediction
-from ipa.queueing.service import Service
+from ipa.queueing.service import ServiceTime
 from tests.fakes.world import PIPELINE, SMALLEST
 
 SETTINGS = GuardSettings(correct_profiles=True)
@@ -38,7 +38,7 @@ def seen(batches: tuple[Batches, ...]) -> Observation:
 
 def told(spread: float) -> Prediction:
     """By the profile a batch takes a second."""
-    return Prediction(1.0, 1.0, 1.0, 1.0, 0.0, 1.0, services=(Service(1.0, 1.0, spread),) * 2)
+    return Prediction(1.0, 1.0, 1.0, 1.0, 0.0, 1.0, services=(ServiceTime(1.0, 1.0, spread),) * 2)
 
 
 def over(ratios: list[float], spread: float, count: float) -> list[Correction]:

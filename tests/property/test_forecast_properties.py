@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ipa.forecast.base import Series, prepare
 from ipa.forecast.boosted import Boosted, learn
-from ipa.forecast.forest import Growth
+from ipa.forecast.forest import TreeGrowth
 from ipa.forecast.ladder import CLAMP_FACTOR, forecast
 from ipa.forecast.learned import Learned, QuantileWeights
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -26,7 +26,7 @@ BOOSTED = Boosted(
         Series(1.0, np.random.default_rng(1).poisson(20, 10_800).astype(np.float64), 1.0),
         20.0,
         0.9,
-        Growth(trees=20, leaves=7),
+        TreeGrowth(trees=20, leaves=7),
     )
 )
 

@@ -9,11 +9,11 @@ import pytest
 from ipa.model.plan import Termination
 from ipa.optimize.mixture.plan import Mixture, MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from tests.fakes.mixture_instances import best_mixture_by_enumeration, small_problem
 
 
-def solved(seed: int, limits: MixtureLimits) -> tuple[Problem, Mixture]:
+def solved(seed: int, limits: MixtureLimits) -> tuple[PlanningProblem, Mixture]:
     problem = small_problem(Random(seed))
     return problem, solve_mixture(problem, limits, deadline_s=60.0)
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from ipa.model.plan import Plan
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 from tests.fakes.planner_agreement import KINDS, examples, kinds_of, planned, randoms, small_chain
 from tests.fakes.planner_graphs import random_graph_problem
@@ -43,7 +43,7 @@ def test_the_engines_agree(kind: str) -> None:
     agree()
 
 
-def weighed(problem: Problem, alpha: float, beta: float) -> Problem:
+def weighed(problem: PlanningProblem, alpha: float, beta: float) -> PlanningProblem:
     return replace(problem, objective=replace(problem.objective, alpha=alpha, beta=beta))
 
 
@@ -52,7 +52,7 @@ def test_a_disagreement_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = next(each for each in problems if solve(each).configs != solve(weighed(each, 0.0, 9.0)).configs)
     assert planned(problem, MOST).enumerated and not planned(problem, MOST).faults
 
-    def cheapest(problem: Problem, engine: str, *limits: float, **named: bool) -> Plan:
+    def cheapest(problem: PlanningProblem, engine: str, *limits: float, **named: bool) -> Plan:
         asked = weighed(problem, 0.0, 9.0) if engine == "highs" else problem
         return solve(asked, engine, *limits, **named)
 

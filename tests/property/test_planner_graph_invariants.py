@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE
-from ipa.optimize.backends import exact
-from ipa.optimize.problem import Problem
+from ipa.optimize.backends import label_setting
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 from tests.fakes.planner_agreement import randoms, with_variant
 from tests.fakes.planner_graphs import random_graph_problem
@@ -30,9 +30,9 @@ common = settings(
 ROUNDING = 1e-9
 
 
-def best(problem: Problem, start: Plan | None = None) -> Plan:
+def best(problem: PlanningProblem, start: Plan | None = None) -> Plan:
     """The plan of the search, also where trying all plans would be faster."""
-    with patch.object(exact, "FEW", 0):
+    with patch.object(label_setting, "FEW", 0):
         return solve(problem, "exact", 60.0, explain=False, start=start)
 
 
@@ -44,7 +44,7 @@ def is_no_worse(plan: Plan, than: Plan) -> bool:
     )
 
 
-def looser(problem: Problem, ratio: float) -> list[Problem]:
+def looser(problem: PlanningProblem, ratio: float) -> list[PlanningProblem]:
     """The problem with each of its limits moved alone."""
     bounds, objective = problem.bounds, problem.objective
     found = [replace(problem, sla_s=problem.sla_s * ratio)]
@@ -63,7 +63,7 @@ def looser(problem: Problem, ratio: float) -> list[Problem]:
 
 @common
 @given(problems, st.floats(1.0, 3.0))
-def test_looser_limits_never_make_the_best_plan_worse(problem: Problem, ratio: float) -> None:
+def test_looser_limits_never_make_the_best_plan_worse(problem: PlanningProblem, ratio: float) -> None:
     plan = best(problem)
     assert all(is_no_worse(best(each), plan) for each in looser(problem, ratio))
 
@@ -79,7 +79,7 @@ def test_a_variant_more_never_makes_the_best_plan_worse(random: Random) -> None:
 @common
 @given(problems, st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.sampled_from(["exact", "highs"]))
 def test_where_the_search_starts_changes_no_answer(
-    problem: Problem, rate_ratio: float, sla_ratio: float, solver: str
+    problem: PlanningProblem, rate_ratio: float, sla_ratio: float, solver: str
 ) -> None:
     other = replace(problem, rate_rps=problem.rate_rps * rate_ratio, sla_s=problem.sla_s * sla_ratio)
     start = solve(other, solver, 60.0, explain=False)
@@ -98,7 +98,7 @@ def test_of_equal_plans_the_search_and_enumeration_name_the_same(seed: int) -> N
     assert best(problem).configs == solve(problem, "exact", 60.0, explain=False).configs != ()
 
 
-def peaks(problem: Problem, configs: tuple[StageConfig, ...]) -> tuple[float, float]:
+def peaks(problem: PlanningProblem, configs: tuple[StageConfig, ...]) -> tuple[float, float]:
     """Cores and memory while the old replicas still run and the new ones do already."""
     together: dict[tuple[str, str, int, float], int] = {}
     for config in (*problem.running, *configs):
@@ -114,7 +114,7 @@ def peaks(problem: Problem, configs: tuple[StageConfig, ...]) -> tuple[float, fl
 
 @common
 @given(problems, st.sampled_from(["exact", "gurobi", "highs"]))
-def test_old_and_new_replicas_fit_side_by_side(problem: Problem, solver: str) -> None:
+def test_old_and_new_replicas_fit_side_by_side(problem: PlanningProblem, solver: str) -> None:
     assume(problem.running)
     plan = solve(problem, solver, 60.0, explain=False)
     assume(plan.configs)

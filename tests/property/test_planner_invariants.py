@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.model.plan import Plan
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 from tests.fakes.planner_instances import random_problem
 
@@ -18,11 +18,11 @@ seeds = st.integers(0, 100_000)
 ROUNDING = 1e-9
 
 
-def problem_of(seed: int) -> Problem:
+def problem_of(seed: int) -> PlanningProblem:
     return random_problem(Random(seed), stages=(1, 4), variants=(1, 5), batches=3)
 
 
-def best(problem: Problem) -> Plan:
+def best(problem: PlanningProblem) -> Plan:
     return solve(problem, "exact", 60.0, explain=False)
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.plan import Plan
 from ipa.optimize.describe import describe
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 from tests.fakes.planner_agreement import planned, randoms
 from tests.fakes.planner_graphs import random_graph_problem
@@ -26,7 +26,7 @@ INSTANCES = settings(
 )
 
 
-def with_overhead(random: Random, problem: Problem) -> Problem:
+def with_overhead(random: Random, problem: PlanningProblem) -> PlanningProblem:
     """The problem with an orchestrator of its own, or one beside each replica of a stage, or both."""
     served = [stage.name for stage in problem.stages if not stage.is_free]
     kind = random.choice(["fixed", "each", "both"])

@@ -12,12 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ipa.model.plan import Plan, Termination
-from ipa.optimize import narrow
-from ipa.optimize.bounding import Bounding
+from ipa.optimize import prefilter
+from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.local_search import polished
 from ipa.optimize.options import build_program, full_program
-from ipa.optimize.polish import polished
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import evaluate, fits
 from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
@@ -28,15 +28,15 @@ ALL = 10**9
 LIMIT_S = 10.0
 
 
-def tail_problem(seed: int) -> Problem:
+def tail_problem(seed: int) -> PlanningProblem:
     random = Random(seed)
     problem = random.choice([random_problem, random_graph_problem])(random)
     # Quantiles are longer than the worst cases that the SLAs are drawn for.
     return replace(problem, sla_s=problem.sla_s * random.choice([1.0, 4.0, 20.0]), compat=Compat.TAIL)
 
 
-def best(problem: Problem, start: Plan | None = None, few: int = 0) -> Plan:
-    with patch.object(narrow, "FEW", few):
+def best(problem: PlanningProblem, start: Plan | None = None, few: int = 0) -> Plan:
+    with patch.object(prefilter, "FEW", few):
         plan = solve(problem, "exact", LIMIT_S, explain=False, start=start)
     # Some graphs take longer than is to be waited for here, and then any good plan may be the last.
     assume(plan.termination is not Termination.FEASIBLE)
@@ -61,8 +61,8 @@ def test_most_options_are_left_out_before_their_times_are_known() -> None:
         problem = random_problem(Random(seed), stages=(2, 3))
         problem = replace(problem, sla_s=problem.sla_s * 10, compat=Compat.TAIL)
         whole = sum(len(stage) for stage in full_program(problem).stages)
-        with patch.object(narrow, "FEW", 0):
-            stages = narrow.narrow_program(problem, None, Deadline(60.0)).stages
+        with patch.object(prefilter, "FEW", 0):
+            stages = prefilter.narrow_program(problem, None, Deadline(60.0)).stages
         left.append(sum(len(stage) for stage in stages) / whole)
     assert median(left) < 0.5
 
@@ -74,7 +74,7 @@ def test_exchanges_keep_a_plan_within_the_limits_and_never_make_it_worse(seed: i
     program = build_program(replace(random_problem(random), compat=compat))
     if not all(len(stage) for stage in program.stages):
         return
-    bounding = Bounding(program)
+    bounding = LagrangeBounds(program)
     for _ in range(20):
         plan = tuple(random.randrange(len(stage)) for stage in program.stages)
         if fits(program, plan):

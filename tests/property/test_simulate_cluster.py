@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
-from ipa.simulate.cluster import Cluster, ClusterSettings
+from ipa.simulate.cluster import ClusterSettings, SimCluster
 
 DRAIN_S = 0.7
 
@@ -27,20 +27,20 @@ rules = st.builds(
 )
 
 
-def cluster(first: StageConfig, settings: ClusterSettings) -> Cluster:
-    return Cluster([first], settings, startup_s=lambda config: 2.0 + config.cores)
+def cluster(first: StageConfig, settings: ClusterSettings) -> SimCluster:
+    return SimCluster([first], settings, startup_s=lambda config: 2.0 + config.cores)
 
 
-def ready(pods: Cluster) -> int:
+def ready(pods: SimCluster) -> int:
     return sum(config.replicas for _, config in pods.serving("detect"))
 
 
-def drain(pods: Cluster, at_s: float) -> None:
+def drain(pods: SimCluster, at_s: float) -> None:
     for stage, template in pods.draining():
         pods.drained(stage, template, at_s + DRAIN_S)
 
 
-def to(pods: Cluster, until_s: float, wanted: int, most_cores: float = inf) -> float:
+def to(pods: SimCluster, until_s: float, wanted: int, most_cores: float = inf) -> float:
     """Everything until then; a Deployment's and a local runtime's promises hold at each event."""
     at_s = 0.0
     while pods.next_event_s() <= until_s:

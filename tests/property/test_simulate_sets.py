@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ipa.model.overhead import Overhead
 from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, Rolling
-from ipa.simulate.cluster import Cluster, ClusterSettings
+from ipa.simulate.cluster import ClusterSettings, SimCluster
 from tests.fakes.set_rows import sets
 
 Configs = tuple[StageConfig, ...]
@@ -18,13 +18,13 @@ DRAIN_S = 0.7
 changes = st.lists(st.tuples(st.floats(0.0, 30.0), sets()), max_size=6)
 
 
-def drain(pods: Cluster, at_s: float) -> None:
+def drain(pods: SimCluster, at_s: float) -> None:
     for slot in list(pods.shares()):
         for stage, template in pods.draining():
             pods.drained(stage, template, at_s + DRAIN_S, slot)
 
 
-def checked(pods: Cluster, rolling: Rolling) -> None:
+def checked(pods: SimCluster, rolling: Rolling) -> None:
     shares = pods.shares()
     assert sum(shares.values()) == 100
     if rolling is SIDE_BY_SIDE:
@@ -32,7 +32,7 @@ def checked(pods: Cluster, rolling: Rolling) -> None:
         assert all(pods.serving("classify", slot) for slot, percent in shares.items() if percent)
 
 
-def to(pods: Cluster, until_s: float, rolling: Rolling) -> None:
+def to(pods: SimCluster, until_s: float, rolling: Rolling) -> None:
     while pods.next_event_s() <= until_s:
         at_s = pods.next_event_s()
         pods.advance(at_s)
@@ -45,7 +45,7 @@ def to(pods: Cluster, until_s: float, rolling: Rolling) -> None:
 def test_every_set_is_reached_and_requests_always_have_where_to_go(
     first: Configs, rolling: Rolling, changes: list[tuple[float, Configs]]
 ) -> None:
-    pods = Cluster(
+    pods = SimCluster(
         first, ClusterSettings(rolling), startup_s=lambda config: 2.0 + config.cores, overhead=BESIDE
     )
     now_s, wanted = 0.0, first

@@ -17,7 +17,7 @@ from ipa.dataplane.tensors import parse
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.graph import PipelineSim
-from ipa.simulate.stage import Pods, Served, Service, StageSim
+from ipa.simulate.stage import Pods, ServedRequests, ServiceTime, StageSim
 from tests.fakes.simpy_stage import SimpyStage, feed
 
 # Two simulators that add up the same numbers in another order may differ by so much.
@@ -36,7 +36,7 @@ def factors(seed: int, spread: float, count: int) -> NDArray[np.float64]:
     return np.random.default_rng((seed, 0)).gamma(1 / spread, spread, count)
 
 
-def run_stage(times: NDArray[np.float64], pods: Pods, seed: int, **rules: object) -> Served:
+def run_stage(times: NDArray[np.float64], pods: Pods, seed: int, **rules: object) -> ServedRequests:
     stage = StageSim(seed=seed, **rules)  # type: ignore[arg-type]
     stage.set_replicas(0.0, [pods])
     stage.offer(times, np.arange(len(times)))
@@ -88,11 +88,11 @@ def what_is_there(rate: float, size: int, service: float) -> float:
 
 
 CLOSED = {
-    "M/M/1": (0.8, Pods(1, 1, Service(1.0, 1.0, 1.0)), inf, 5.0),
-    "M/D/1": (0.8, Pods(1, 1, Service(1.0, 1.0)), inf, 1 + 0.8 / (2 * 0.2)),
-    "M/M/4": (3.2, Pods(4, 1, Service(1.0, 1.0, 1.0)), inf, 1 + erlang_c(4, 3.2) / 0.8),
-    "M/M^4/1, full": (3.0, Pods(1, 4, Service(1.0, 1.0, 1.0)), inf, full_batches(3.0, 4, 1.0)),
-    "M/M^4/1, what is there": (3.0, Pods(1, 4, Service(1.0, 1.0, 1.0)), 0.0, what_is_there(3.0, 4, 1.0)),
+    "M/M/1": (0.8, Pods(1, 1, ServiceTime(1.0, 1.0, 1.0)), inf, 5.0),
+    "M/D/1": (0.8, Pods(1, 1, ServiceTime(1.0, 1.0)), inf, 1 + 0.8 / (2 * 0.2)),
+    "M/M/4": (3.2, Pods(4, 1, ServiceTime(1.0, 1.0, 1.0)), inf, 1 + erlang_c(4, 3.2) / 0.8),
+    "M/M^4/1, full": (3.0, Pods(1, 4, ServiceTime(1.0, 1.0, 1.0)), inf, full_batches(3.0, 4, 1.0)),
+    "M/M^4/1, what is there": (3.0, Pods(1, 4, ServiceTime(1.0, 1.0, 1.0)), 0.0, what_is_there(3.0, 4, 1.0)),
 }
 
 
@@ -110,7 +110,7 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
     size, replicas = int(rng.choice([1, 2, 4, 8])), int(rng.integers(1, 5))
     drop = ("none", "request", "batch")[seed % 3]
     timeout, drop_after = float(rng.choice([0.0, 0.3, 2.0])), float(rng.choice([2.0, 4.0, 8.0]))
-    service = Service(0.95 * replicas * size, 0.6 * replicas, 0.2)
+    service = ServiceTime(0.95 * replicas * size, 0.6 * replicas, 0.2)
     times = poisson(1.0, 3000, seed)
     pods = Pods(replicas, size, service)
     served = run_stage(times, pods, seed, batch_timeout_s=timeout, drop=drop, drop_after_s=drop_after)
@@ -138,7 +138,7 @@ def test_a_stage_is_equal_to_simpy_request_by_request(seed: int) -> None:
 
 @pytest.mark.parametrize("drop", ["none", "request", "batch"])
 def test_queues_a_replica_are_equal_to_so_many_stages_in_simpy(drop: str) -> None:
-    service, times = Service(2.7 * 4, 4.0, 0.2), poisson(1.0, 3000, 8)
+    service, times = ServiceTime(2.7 * 4, 4.0, 0.2), poisson(1.0, 3000, 8)
     rules = {"batch_timeout_s": 2.0, "drop": drop, "drop_after_s": 12.0}
     served = run_stage(times, Pods(3, 4, service), 8, queue="replica", **rules)
     done: dict[int, float] = {}
@@ -162,7 +162,7 @@ def test_a_chain_is_equal_to_simpy_request_by_request() -> None:
     variants = (Variant("v"),)
     stages = chain([Stage("a", variants, batch_timeout_s=0.5), Stage("b", variants, batch_timeout_s=1.0)])
     pipeline = Pipeline("p", stages, Sla(1.0), {"default": Objective()}, drop_after_s=9.0)
-    one, two = Service(6.8, 3.0, 0.1), Service(3.4, 2.0, 0.3)
+    one, two = ServiceTime(6.8, 3.0, 0.1), ServiceTime(3.4, 2.0, 0.3)
     times = poisson(1.0, 4000, 4)
     sim = PipelineSim(pipeline, seed=5)
     sim.set_replicas("a", 0.0, [Pods(2, 4, one)])
@@ -200,7 +200,7 @@ def test_a_chain_of_single_requests_is_equal_to_ciw_request_by_request(servers: 
     service_s = 0.85 * servers
     sim = PipelineSim(pipeline, seed=seed)
     for stage in ("a", "b"):
-        sim.set_replicas(stage, 0.0, [Pods(servers, 1, Service(service_s, service_s, 0.5))])
+        sim.set_replicas(stage, 0.0, [Pods(servers, 1, ServiceTime(service_s, service_s, 0.5))])
     sim.offer(times)
     finished = sim.run(1e6)
     draws = [np.random.default_rng((seed, 0, at, 0)).gamma(2.0, 0.5, count) * service_s for at in (0, 1)]
@@ -225,7 +225,7 @@ def test_a_stage_is_equal_to_the_data_planes_own_batcher(seed: int) -> None:
     size, replicas = int(rng.choice([2, 4, 8])), int(rng.integers(1, 5))
     timeout = float(rng.choice([0.0, 0.3, 2.0]))
     times, items = poisson(1.0, 500, seed), rng.integers(1, 6, 500)
-    service = Service(0.37 * replicas * size, 0.2 * replicas, 0.1)
+    service = ServiceTime(0.37 * replicas * size, 0.2 * replicas, 0.1)
     stage = StageSim(batch_timeout_s=timeout, drop_after_s=8.0, seed=seed)
     stage.set_replicas(0.0, [Pods(replicas, size, service)])
     stage.offer(times, np.arange(500), items=items)

@@ -22,10 +22,10 @@ from ipa.report.stats import mean_of
 from ipa.simulate.arrivals import request_times, steps
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.queue import Pods
 from ipa.simulate.run import ForecastSettings, SimResult, SimSetup, simulate
-from ipa.simulate.truth import Truth
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 GUARDS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0)
@@ -91,7 +91,7 @@ def test_a_policy_that_changes_nothing_is_the_simulation_of_its_stages_alone() -
     start = (StageConfig("detect", "small", 2, 1.0, 2), StageConfig("read", "small", 4, 2.0, 1))
     result = simulate(setup(policy="static", start=start))
     assert result.changes == 0
-    truth = Truth(PIPELINE, PROFILES)
+    truth = GroundTruth(PIPELINE, PROFILES)
     alone = PipelineSim(PIPELINE, seed=7)
     for config in start:
         pods = Pods(config.replicas, config.batch_size, truth.service(config), "pods", config.variant)

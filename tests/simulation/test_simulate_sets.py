@@ -15,11 +15,11 @@ from ipa.model.overhead import NO_OVERHEAD, Overhead
 from ipa.model.parts import in_order, is_shared, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.simulate.cluster import KUBERNETES, Cluster, ClusterSettings
+from ipa.simulate.cluster import KUBERNETES, ClusterSettings, SimCluster
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
-from ipa.simulate.truth import Truth
 from ipa.simulate.world import SimWorld
 from tests.fakes.images import IMAGES, PROFILES
 
@@ -33,7 +33,7 @@ WIDE = replace(IMAGES, bounds=replace(IMAGES.bounds, transition_cores=24.0))
 def world(configs: Sequence[StageConfig], rate_rps: float, seconds: int, **settings: object) -> SimWorld:
     return SimWorld(
         WIDE,
-        Truth(WIDE, PROFILES),
+        GroundTruth(WIDE, PROFILES),
         configs,
         np.arange(0, seconds, 1 / rate_rps),
         cluster=ClusterSettings(**settings),  # type: ignore[arg-type]
@@ -81,8 +81,10 @@ def _change(made: SimWorld, configs: Sequence[StageConfig]):  # type: ignore[no-
     return Change("d", WIDE.name, state.revision, previous, tuple(configs), 60.0)
 
 
-def cluster(configs: Sequence[StageConfig], overhead: Overhead = NO_OVERHEAD, **settings: object) -> Cluster:
-    return Cluster(
+def cluster(
+    configs: Sequence[StageConfig], overhead: Overhead = NO_OVERHEAD, **settings: object
+) -> SimCluster:
+    return SimCluster(
         configs,
         ClusterSettings(**settings),  # type: ignore[arg-type]
         startup_s=lambda config: 6.0,

@@ -13,8 +13,8 @@ from ipa.policies.ours import waiting_plan
 from ipa.policies.profiled import Profiled
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.graph import PipelineSim
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.stage import Pods
-from ipa.simulate.truth import Truth
 from tests.fakes.world import PIPELINE, PROFILES
 
 SECONDS, EVERY_S, PEAK_S = 1200, 60, 5
@@ -29,7 +29,7 @@ def late_ratio(point_rps: float, upper_rps: float, times: float = 1.0) -> float:
     forecast = Forecast(point_rps, upper_rps, 0.95, 20.0, "given", 1.0, peak_s=float(PEAK_S))
     plan = waiting_plan(profiled.shorter, LONG, forecast, (), LONG.sla.latency_s)
     assert plan is not None and plan.rate_rps < upper_rps
-    sim, truth = PipelineSim(LONG, seed=1), Truth(LONG, PROFILES)
+    sim, truth = PipelineSim(LONG, seed=1), GroundTruth(LONG, PROFILES)
     for config in plan.configs:
         pods = Pods(config.replicas, config.batch_size, truth.service(config), config.stage, config.variant)
         sim.set_replicas(config.stage, 0.0, [pods])

@@ -15,7 +15,7 @@ from ipa.control.ports import Signals
 from ipa.metering import table
 from ipa.metering.labels import Incident
 from ipa.metering.make import new_registry
-from ipa.metering.metric import Kind
+from ipa.metering.metric import MetricKind
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, UnavailableError
 from ipa.model.observation import Missing, MissingReason
@@ -84,7 +84,7 @@ def test_what_is_not_seen_is_not_shown_as_the_last_value_nor_as_zero() -> None:
 def test_gauges_are_nan_and_counters_zero_before_anything_was_seen() -> None:
     registry = new_registry()
     Catalogue(registry, [PIPELINE])
-    zero = [metric.base for metric in table.METRICS if metric.kind is not Kind.GAUGE]
+    zero = [metric.base for metric in table.METRICS if metric.kind is not MetricKind.GAUGE]
     known = ("ipa_build_info", "ipa_leader", "ipa_sla")
     for family in registry.collect():
         values = [sample.value for sample in family.samples]

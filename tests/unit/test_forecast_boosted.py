@@ -13,14 +13,14 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from ipa.forecast.base import Series, prepare, sliding_max
 from ipa.forecast.boosted import BACK_S, Boosted, BoostedModel, learn
 from ipa.forecast.features import COLUMNS, DayProfile, features
-from ipa.forecast.forest import Forest, Growth, faults
+from ipa.forecast.forest import Forest, TreeGrowth, faults
 from ipa.forecast.ladder import forecast
 from ipa.forecast.quality import answers, score
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.model.errors import DomainError, InputError
 from ipa.model.observation import LoadHistory
 
-SMALL = Growth(trees=60, learning_rate=0.1, leaves=15, least_rows_in_leaf=20)
+SMALL = TreeGrowth(trees=60, learning_rate=0.1, leaves=15, least_rows_in_leaf=20)
 HOURS = 3600
 
 

@@ -8,7 +8,7 @@ import pytest
 from ipa.forecast.base import Series
 from ipa.forecast.boosted import Boosted, learn
 from ipa.forecast.drift import DriftRule, history_s, standing, watch
-from ipa.forecast.forest import Growth
+from ipa.forecast.forest import TreeGrowth
 from ipa.forecast.ladder import forecast
 from ipa.forecast.learned import Learned
 from ipa.forecast.reactive import LastValue, WindowMaximum
@@ -63,7 +63,7 @@ def climbing(seed: int, length: int, period: int) -> tuple[float, ...]:
 @pytest.fixture(scope="module")
 def model() -> Boosted:
     trace = np.array(climbing(1, 14_400, 120))
-    return Boosted(learn(Series(1.0, trace, 1.0), 20.0, 0.9, Growth(60, 0.1, 15, 20)))
+    return Boosted(learn(Series(1.0, trace, 1.0), 20.0, 0.9, TreeGrowth(60, 0.1, 15, 20)))
 
 
 def ask(rates: tuple[float, ...], model: Boosted) -> Forecast:

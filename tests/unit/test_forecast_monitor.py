@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ipa.forecast.monitor import Tick, monitor
+from ipa.forecast.monitor import ForecastTick, monitor
 
 
-def ticks(rates: list[float | None], point: float | None, upper: float | None) -> list[Tick]:
-    return [Tick(10.0 * at, rate, point, upper) for at, rate in enumerate(rates)]
+def ticks(rates: list[float | None], point: float | None, upper: float | None) -> list[ForecastTick]:
+    return [ForecastTick(10.0 * at, rate, point, upper) for at, rate in enumerate(rates)]
 
 
 def test_a_forecast_is_held_against_the_highest_rate_within_its_horizon() -> None:

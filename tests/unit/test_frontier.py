@@ -11,7 +11,7 @@ from ipa.model.errors import DeadlineError
 from ipa.optimize.describe import describe
 from ipa.optimize.frontier import frontier
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate, fits
 from ipa.optimize.solve import solve
 from tests.fakes.planner_brute import size
@@ -19,7 +19,7 @@ from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
 
-def enumerated(problem: Problem) -> set[tuple[float, float, float]]:
+def enumerated(problem: PlanningProblem) -> set[tuple[float, float, float]]:
     """Cost, PAS and latency of all plans that none betters in the three."""
     program = full_program(problem)
     plans = {
@@ -35,7 +35,7 @@ def enumerated(problem: Problem) -> set[tuple[float, float, float]]:
     return best
 
 
-def small_problems() -> list[Problem]:
+def small_problems() -> list[PlanningProblem]:
     chains = [random_problem(Random(seed), (1, 3), (1, 3), 2) for seed in range(40)]
     graphs = [random_graph_problem(Random(seed)) for seed in range(80)]
     return [*chains, *(problem for problem in graphs if size(problem) < 1_500)]

@@ -15,10 +15,10 @@ from ipa.cli.main import run
 from ipa.cli.plans.question import Question, problem_of
 from ipa.optimize.frontier import frontier
 from ipa.optimize.options import full_program
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import evaluate, fits
 from ipa.optimize.solve import solve
-from ipa.report.frontier_plot import Dot, accuracy_cost, frontier_picture
+from ipa.report.frontier_plot import PlotPoint, accuracy_cost, frontier_picture
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
 
@@ -32,7 +32,7 @@ def at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
 
 
-def every_undominated(problem: Problem) -> list[Figures]:
+def every_undominated(problem: PlanningProblem) -> list[Figures]:
     """Cost, accuracy and latency of all plans that none betters, each once, by a plain comparison of all."""
     program = full_program(problem)
     chosen = itertools.product(*(range(len(stage)) for stage in program.stages))
@@ -136,7 +136,7 @@ def test_the_plot_is_a_picture_of_its_kind(tmp_path: Path, capsys: Capture) -> N
 
 def test_the_picture_names_its_axes_with_units_and_marks_the_chosen_plan() -> None:
     pytest.importorskip("matplotlib")
-    dots = [Dot(1.0, 0.5, 0.4), Dot(2.0, 0.7, 0.6), Dot(30.0, 0.7, 0.1)]
+    dots = [PlotPoint(1.0, 0.5, 0.4), PlotPoint(2.0, 0.7, 0.6), PlotPoint(30.0, 0.7, 0.1)]
     picture = frontier_picture("a & b at 12 rps", dots, dots[1], 0.8)
     assert picture == frontier_picture("a & b at 12 rps", dots, dots[1], 0.8)
     words = {element.text for element in ET.fromstring(picture).iter() if element.tag.endswith("text")}
@@ -151,10 +151,10 @@ def test_the_picture_names_its_axes_with_units_and_marks_the_chosen_plan() -> No
 
 def test_the_frontier_of_accuracy_and_cost_has_the_quickest_of_equals() -> None:
     dots = [
-        Dot(2.0, 0.7, 0.6),
-        Dot(1.0, 0.5, 0.4),
-        Dot(2.0, 0.7, 0.2),
-        Dot(3.0, 0.7, 0.1),
-        Dot(3.0, 0.4, 0.1),
+        PlotPoint(2.0, 0.7, 0.6),
+        PlotPoint(1.0, 0.5, 0.4),
+        PlotPoint(2.0, 0.7, 0.2),
+        PlotPoint(3.0, 0.7, 0.1),
+        PlotPoint(3.0, 0.4, 0.1),
     ]
-    assert accuracy_cost(dots) == [Dot(1.0, 0.5, 0.4), Dot(2.0, 0.7, 0.2)]
+    assert accuracy_cost(dots) == [PlotPoint(1.0, 0.5, 0.4), PlotPoint(2.0, 0.7, 0.2)]

@@ -10,10 +10,10 @@ import pytest
 from ipa.adapters.files import load_guardrails
 from ipa.cli.main import run
 from ipa.model.errors import InputError
-from ipa.model.guardrails import Figures, Measure, Rule, Threshold, is_notable, measured
+from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Measure, Threshold, is_notable, measured
 
-BEFORE = Figures(1000, 10, 10.0, 14.0, 0.5, 0.2, 0.8, 4, 0.4)
-AFTER = Figures(1000, 30, 12.0, 20.0, 0.45, 0.3, 1.0, 5, 0.48)
+BEFORE = GuardrailFigures(1000, 10, 10.0, 14.0, 0.5, 0.2, 0.8, 4, 0.4)
+AFTER = GuardrailFigures(1000, 30, 12.0, 20.0, 0.45, 0.3, 1.0, 5, 0.48)
 HEAD = "apiVersion: ipa/v1\nkind: Guardrails\n"
 
 
@@ -33,7 +33,7 @@ def test_a_file_says_rules_threshold_price_and_load(tmp_path: Path) -> None:
         "workload: fluctuating\n",
     )
     found = load_guardrails(file)
-    assert found.fail_if == (Rule(Measure.SLO_RATIO, "<", 0.99, line=3),)
+    assert found.fail_if == (GuardrailRule(Measure.SLO_RATIO, "<", 0.99, line=3),)
     assert [str(rule) for rule in found.rules("video")] == [
         "slo_ratio < 0.99",
         "cores_mean >= 40",
@@ -103,8 +103,8 @@ def test_measures(measure: Measure, expected: float) -> None:
 
 
 def test_what_cannot_be_measured_breaks_no_rule() -> None:
-    assert not Rule(Measure.LATENCY_P99_S, ">", 0.0).fails(None)
-    assert Rule(Measure.LATENCY_P99_S, ">", 0.0).fails(0.1)
+    assert not GuardrailRule(Measure.LATENCY_P99_S, ">", 0.0).fails(None)
+    assert GuardrailRule(Measure.LATENCY_P99_S, ">", 0.0).fails(0.1)
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_what_cannot_be_measured_breaks_no_rule() -> None:
         (replace(BEFORE, cores_peak=99.0, changes=50), False),
     ],
 )
-def test_the_threshold_looks_both_ways(after: Figures, expected: bool) -> None:
+def test_the_threshold_looks_both_ways(after: GuardrailFigures, expected: bool) -> None:
     assert is_notable(Threshold(), BEFORE, after) is expected

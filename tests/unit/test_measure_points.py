@@ -11,9 +11,9 @@ from ipa.model.errors import InputError
 from ipa.profiling.measure import (
     MIN_BATCHES,
     WARM_UP_BATCHES,
-    Answer,
-    Effort,
+    BatchMeasurement,
     Item,
+    MeasurementEffort,
     answers,
     measure_point,
     measure_points,
@@ -32,12 +32,12 @@ class FakeReplica:
     first_s: float = 0.0
     batches: list[Sequence[Item]] = field(default_factory=list)
 
-    def infer(self, items: Sequence[Item]) -> Answer:
+    def infer(self, items: Sequence[Item]) -> BatchMeasurement:
         seen = sum(len(batch) == len(items) for batch in self.batches)
         self.batches.append(items)
         extra_s = self.first_s if seen < WARM_UP_BATCHES else 0.0
         outputs = tuple({"x": item[0]["data"], "fan_out": [item[0]["data"][0]]} for item in items)
-        return Answer(len(items) * self.item_s + extra_s, outputs)
+        return BatchMeasurement(len(items) * self.item_s + extra_s, outputs)
 
 
 def test_a_point_has_the_tail_the_mean_and_the_throughput_of_its_batches() -> None:
@@ -50,7 +50,9 @@ def test_a_point_has_the_tail_the_mean_and_the_throughput_of_its_batches() -> No
 
 def test_the_first_batches_of_a_size_do_not_count() -> None:
     replica = FakeReplica(first_s=9.0)
-    point = measure_point(replica, ITEMS, cores=1, batch_size=2, effort=Effort(repeats=10, budget_s=60))
+    point = measure_point(
+        replica, ITEMS, cores=1, batch_size=2, effort=MeasurementEffort(repeats=10, budget_s=60)
+    )
     assert point.latency_s == pytest.approx(0.02)
     assert len(replica.batches) == WARM_UP_BATCHES + 10
 
@@ -58,13 +60,13 @@ def test_the_first_batches_of_a_size_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("effort", "measured"),
     [
-        (Effort(repeats=40, budget_s=0.1), 10),
-        (Effort(repeats=7, budget_s=60), 7),
-        (Effort(1, 0.0), MIN_BATCHES),
+        (MeasurementEffort(repeats=40, budget_s=0.1), 10),
+        (MeasurementEffort(repeats=7, budget_s=60), 7),
+        (MeasurementEffort(1, 0.0), MIN_BATCHES),
     ],
 )
 def test_a_point_ends_with_its_batches_or_its_seconds_but_not_before_the_least(
-    effort: Effort, measured: int
+    effort: MeasurementEffort, measured: int
 ) -> None:
     replica = FakeReplica(item_s=0.0101)
     measure_point(replica, ITEMS, cores=1, batch_size=1, effort=effort)
@@ -73,14 +75,19 @@ def test_a_point_ends_with_its_batches_or_its_seconds_but_not_before_the_least(
 
 def test_batches_go_round_the_items_and_are_always_full() -> None:
     replica = FakeReplica()
-    measure_point(replica, ITEMS, cores=1, batch_size=8, effort=Effort())
+    measure_point(replica, ITEMS, cores=1, batch_size=8, effort=MeasurementEffort())
     assert {len(batch) for batch in replica.batches} == {8}
     assert list(replica.batches[0]) == [*ITEMS, *ITEMS[:3]]
 
 
 def test_sizes_that_would_take_longer_than_the_limit_are_not_tried() -> None:
     points = measure_points(
-        FakeReplica(item_s=0.1), ITEMS, cores=1, batch_sizes=[8, 1, 4, 2], limit_s=0.5, effort=Effort(5, 0.1)
+        FakeReplica(item_s=0.1),
+        ITEMS,
+        cores=1,
+        batch_sizes=[8, 1, 4, 2],
+        limit_s=0.5,
+        effort=MeasurementEffort(5, 0.1),
     )
     assert [point.batch_size for point in points] == [1, 2, 4]
 
@@ -94,4 +101,4 @@ def test_every_item_is_answered_once_in_order_and_the_fan_out_is_counted() -> No
 
 def test_a_workload_without_items_is_refused() -> None:
     with pytest.raises(InputError, match="no items"):
-        measure_point(FakeReplica(), [], cores=1, batch_size=1, effort=Effort())
+        measure_point(FakeReplica(), [], cores=1, batch_size=1, effort=MeasurementEffort())

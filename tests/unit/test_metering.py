@@ -23,10 +23,10 @@ from ipa.forecast.ladder import BACKTEST_RUNGS, DEFAULT_RUNGS
 from ipa.metering import labels as of
 from ipa.metering import table
 from ipa.metering.make import new_registry
-from ipa.metering.metric import OTHER, Kind, Metric, Unit
+from ipa.metering.metric import OTHER, Metric, MetricKind, Unit
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Fallback
-from ipa.optimize.engine import BACKENDS
+from ipa.optimize.solver_selection import BACKENDS
 from tests.fakes.world import PIPELINE
 
 # A name may say a unit in one way only.
@@ -86,7 +86,7 @@ def registries() -> Iterator[CollectorRegistry]:
 @pytest.mark.parametrize("metric", table.METRICS, ids=lambda metric: metric.name)
 def test_names_say_their_unit(metric: Metric) -> None:
     assert re.fullmatch(r"ipa(_[a-z]+)+", metric.name)
-    assert (metric.kind is Kind.COUNTER) == metric.name.endswith("_total")
+    assert (metric.kind is MetricKind.COUNTER) == metric.name.endswith("_total")
     assert metric.base.endswith(metric.unit.value)
     parts = metric.base.removeprefix("ipa_")
     assert not any(parts.endswith(f"_{wrong}") for wrong in WRONG_UNITS)
@@ -94,7 +94,7 @@ def test_names_say_their_unit(metric: Metric) -> None:
         units = [unit.value for unit in Unit if unit.value]
         assert not any(parts.endswith(f"_{unit}") for unit in units), "the unit is not said"
     assert metric.help.endswith(".") and metric.help[0] in "0123456789" + metric.help[0].upper()
-    assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets)
+    assert (metric.kind is MetricKind.HISTOGRAM) == bool(metric.buckets)
     for label in metric.labels:
         assert bool(label.values) != bool(label.bound), f"{label.name}: what bounds it is not said"
 

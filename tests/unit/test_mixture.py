@@ -14,7 +14,7 @@ from ipa.model.profile import OperatingPoint
 from ipa.optimize.mixture.plan import MixtureLimits, part_problem
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.mixture.verify import verify_mixture
-from ipa.optimize.problem import Problem, StageProblem
+from ipa.optimize.problem import PlanningProblem, StageProblem
 
 # One core of the fast variant carries 10 rps, one of the good variant 4.
 POINTS = (
@@ -24,9 +24,9 @@ POINTS = (
 LIMITS = MixtureLimits()
 
 
-def problem(rate_rps: float = 10.0, cores: float | None = 2.0, **objective: object) -> Problem:
+def problem(rate_rps: float = 10.0, cores: float | None = 2.0, **objective: object) -> PlanningProblem:
     weights = Objective(**{"alpha": 10.0, "beta": 0.1, "delta": 0.0, **objective})  # type: ignore[arg-type]
-    return Problem("p", rate_rps, 1.0, (StageProblem("s", POINTS),), weights, Bounds(cores=cores))
+    return PlanningProblem("p", rate_rps, 1.0, (StageProblem("s", POINTS),), weights, Bounds(cores=cores))
 
 
 def test_spare_cores_of_a_fast_plan_go_to_a_better_variant_for_a_share() -> None:

@@ -12,11 +12,11 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.policies.base import Start
-from ipa.policies.checked import Checked, CheckedPredictor
+from ipa.policies.base import StartingState
+from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.profiled import Profiled
 from ipa.policies.table import PolicyInputs, make_policy
-from ipa.simulate.plancheck import Effort, PlanCheck, with_checker
+from ipa.simulate.plancheck import CheckEffort, PlanCheck, with_checker
 from ipa.simulate.run import SimSetup, simulate
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
@@ -39,15 +39,15 @@ def config(replicas: int, batch_size: int = 1) -> tuple[StageConfig, ...]:
     return (StageConfig("s", "m", batch_size, 1.0, replicas),)
 
 
-def check(sla_s: float, effort: Effort | None = None, timeout_s: float = 0.0) -> PlanCheck:
+def check(sla_s: float, effort: CheckEffort | None = None, timeout_s: float = 0.0) -> PlanCheck:
     pipeline, profiles = one_stage(sla_s, timeout_s)
-    return PlanCheck(pipeline, profiles, effort=effort or Effort(3, (2_000, 20_000)), kernel=PLAIN)
+    return PlanCheck(pipeline, profiles, effort=effort or CheckEffort(3, (2_000, 20_000)), kernel=PLAIN)
 
 
 def test_the_quantile_is_that_of_the_queue() -> None:
     """M/D/1: the distribution of the wait is Erlang's series."""
     rate_rps = exp(1.1)
-    verdict = check(5.0, Effort(1, (20_000,)))(config(1), rate_rps)
+    verdict = check(5.0, CheckEffort(1, (20_000,)))(config(1), rate_rps)
     assert verdict is not None
 
     def beyond(t_s: float) -> float:
@@ -71,7 +71,7 @@ def test_what_is_clear_takes_one_look_and_what_is_not_takes_all() -> None:
     quick, slow = check(5.0)(config(1), 7.0), check(0.15)(config(1), 7.0)
     assert quick is not None and quick.meets and not quick.misses and quick.requests < 2_100
     assert slow is not None and slow.misses and not slow.meets and slow.requests < 2_100
-    near = check(quick.quantile_s, Effort(1, (20_000,)))(config(1), 7.0)
+    near = check(quick.quantile_s, CheckEffort(1, (20_000,)))(config(1), 7.0)
     assert near is not None
     border = check(near.quantile_s)(config(1), 7.0)
     assert border is not None and border.requests > 15_000
@@ -106,7 +106,7 @@ def test_equal_questions_have_equal_answers_whatever_was_asked_before() -> None:
 
 def test_the_compiled_kernel_says_the_same() -> None:
     pytest.importorskip("numba")
-    effort = Effort(1, (4_000,))
+    effort = CheckEffort(1, (4_000,))
     verdicts = [
         PlanCheck(PIPELINE, PROFILES, effort=effort, kernel=kernel)(SMALLEST, 12.0)
         for kernel in ("plain", "numba")
@@ -129,7 +129,7 @@ def test_a_burst_behind_a_batch_is_seen() -> None:
     stages = chain([Stage(name, (Variant("m"),), batch_timeout_s=0.0) for name in points])
     pipeline = Pipeline("burst", stages, Sla(2.0), {"default": Objective()})
     configs = (StageConfig("all", "m", 64, 1.0, 1), StageConfig("few", "m", 16, 1.0, 8))
-    verdict = PlanCheck(pipeline, profiles, effort=Effort(1, (20_000,)), kernel=PLAIN)(configs, 200.0)
+    verdict = PlanCheck(pipeline, profiles, effort=CheckEffort(1, (20_000,)), kernel=PLAIN)(configs, 200.0)
     predicted = Profiled(pipeline, profiles, solver="exact").predict(configs, 200.0)
     assert verdict is not None and predicted is not None and predicted.carries
     assert verdict.quantile_s > 1.2 * predicted.latency_s
@@ -138,16 +138,16 @@ def test_a_burst_behind_a_batch_is_seen() -> None:
 def test_a_start_that_does_not_matter_is_not_a_question_of_its_own() -> None:
     one = check(0.5)
     at_rest = one(config(2), 7.0)
-    assert one(config(2), 7.0, Start(config(1))) is at_rest
-    assert one(config(2), 7.0, Start(config(3), (("s", 5.0),))) is at_rest
+    assert one(config(2), 7.0, StartingState(config(1))) is at_rest
+    assert one(config(2), 7.0, StartingState(config(3), (("s", 5.0),))) is at_rest
 
 
 def test_what_waits_and_what_is_too_slow_count_until_they_are_gone() -> None:
-    short = Effort(1, (500,))
+    short = CheckEffort(1, (500,))
     at_rest = check(0.5, short)(config(2), 18.5)
-    crowded = check(0.5, short)(config(2), 18.5, Start(config(2), (("s", 400.0),)))
-    lacking = check(0.5, short)(config(2), 18.5, Start(config(1)))
-    ample = check(0.5, short)(config(9), 18.5, Start(config(1)))
+    crowded = check(0.5, short)(config(2), 18.5, StartingState(config(2), (("s", 400.0),)))
+    lacking = check(0.5, short)(config(2), 18.5, StartingState(config(1)))
+    ample = check(0.5, short)(config(9), 18.5, StartingState(config(1)))
     assert at_rest is not None and crowded is not None and lacking is not None and ample is not None
     assert crowded.misses and crowded.quantile_s > 2 * at_rest.quantile_s
     # While another replica gets ready eight too many come a second; two work off one of them a second.
@@ -162,7 +162,7 @@ def test_what_was_not_measured_is_not_judged() -> None:
     assert one((StageConfig("s", "x", 1, 1.0, 1),), 7.0) is None
     assert one((StageConfig("other", "m", 1, 1.0, 1),), 7.0) is None
     # What runs may be anything; it is left out where it is unknown.
-    assert one(config(2), 7.0, Start((StageConfig("s", "x", 1, 1.0, 1),))) is one(config(2), 7.0)
+    assert one(config(2), 7.0, StartingState((StageConfig("s", "x", 1, 1.0, 1),))) is one(config(2), 7.0)
 
 
 def test_only_the_policy_that_checks_gets_a_checker() -> None:
@@ -171,7 +171,7 @@ def test_only_the_policy_that_checks_gets_a_checker() -> None:
     with pytest.raises(UsageError, match="simulation"):
         make_policy("ours-checked", inputs)
     made = with_checker("ours-checked", inputs, kernel=PLAIN)
-    assert isinstance(make_policy("ours-checked", made), Checked)
+    assert isinstance(make_policy("ours-checked", made), CheckedPolicy)
     predict = made.predictor()
     assert isinstance(predict, CheckedPredictor)
     seen, formula = predict(SMALLEST, 5.0), inputs.predictor()(SMALLEST, 5.0)

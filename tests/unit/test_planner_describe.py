@@ -11,16 +11,16 @@ from ipa.model.pipeline import Objective
 from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.describe import ENDLESS_S, describe
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 
 POINT = OperatingPoint("v", 0.9, 1, 1.0, 0.1, 10.0, 0.1)
-PROBLEM = Problem("p", 5.0, 2.0, (StageProblem("s", (POINT,), batch_timeout_s=0.1),), Objective())
+PROBLEM = PlanningProblem("p", 5.0, 2.0, (StageProblem("s", (POINT,), batch_timeout_s=0.1),), Objective())
 TAIL = replace(PROBLEM, compat=Compat.TAIL)
 
 
 @pytest.mark.parametrize("problem", [PROBLEM, TAIL])
-def test_a_plan_described_is_the_plan(problem: Problem) -> None:
+def test_a_plan_described_is_the_plan(problem: PlanningProblem) -> None:
     plan = solve(problem, "exact")
     given = describe(problem, plan.configs)
     assert given is not None

@@ -17,12 +17,12 @@ from ipa.model.errors import InputError
 from ipa.model.pipeline import Bounds, Goal, Objective, Pin
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
+from ipa.optimize.breakpoints import PRECISION
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation, differences
-from ipa.optimize.flips import PRECISION
 from ipa.optimize.limits import binding_of, prices_of
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import random_problem
@@ -32,7 +32,7 @@ LONG_S = 60.0
 
 
 @cache
-def problems() -> tuple[Problem, ...]:
+def problems() -> tuple[PlanningProblem, ...]:
     """Feasible ones: chains, and graphs with every goal and limit."""
     random = Random(11)
     found = []
@@ -47,7 +47,7 @@ def problems() -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def best(problem: Problem) -> Plan:
+def best(problem: PlanningProblem) -> Plan:
     return solve(problem, "exact", LONG_S, explain=False)
 
 
@@ -56,7 +56,7 @@ def explained(at: int) -> Explanation:
     return explain(problems()[at], best(problems()[at]), LONG_S)
 
 
-def better(problem: Problem, one: Plan, other: Plan) -> float:
+def better(problem: PlanningProblem, one: Plan, other: Plan) -> float:
     """How much better the first is by the first criterion of the goal that tells them apart."""
     assert one.objective is not None and other.objective is not None
     assert one.cost_cores is not None and other.cost_cores is not None
@@ -186,13 +186,13 @@ def kind(plan: Plan, what: str) -> object:
             return [(each.stage, each.variant, each.batch_size, each.cores) for each in plan.configs]
 
 
-def one_stage(**changes: object) -> Problem:
+def one_stage(**changes: object) -> PlanningProblem:
     """A light and a heavy variant of 10 and 4 requests a second a replica, 0.1 and 0.25 s."""
     points = (
         OperatingPoint("light", 0.6, 1, 1.0, 0.1, 10.0),
         OperatingPoint("heavy", 0.9, 1, 1.0, 0.25, 4.0),
     )
-    problem = Problem("one", 7.0, 1.0, (StageProblem("s", points),), Objective(alpha=1.0, beta=0.1))
+    problem = PlanningProblem("one", 7.0, 1.0, (StageProblem("s", points),), Objective(alpha=1.0, beta=0.1))
     return replace(problem, **changes)  # type: ignore[arg-type]
 
 

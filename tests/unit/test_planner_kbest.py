@@ -19,7 +19,7 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.kbest import MOST_TIES, k_best, plans_of, ranking
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import stage_plans
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import Program, Totals, evaluate, fits
 from ipa.optimize.solve import solve
 from tests.fakes.planner_graphs import random_graph_problem
@@ -29,7 +29,7 @@ MOST_PLANS = 20_000
 Every = list[tuple[tuple[float, ...], tuple[object, ...], tuple[str, ...]]]
 
 
-def small(make: Callable[[Random], Problem], count: int) -> list[Problem]:
+def small(make: Callable[[Random], PlanningProblem], count: int) -> list[PlanningProblem]:
     """Random problems of which every plan can be tried, feasible ones mostly."""
     random, found = Random(7), []
     while len(found) < count:
@@ -41,16 +41,16 @@ def small(make: Callable[[Random], Problem], count: int) -> list[Problem]:
 
 
 @cache
-def chains(count: int) -> list[Problem]:
+def chains(count: int) -> list[PlanningProblem]:
     return small(lambda random: random_problem(random, (2, 3), (2, 3), 2), count)
 
 
 @cache
-def graphs(count: int) -> list[Problem]:
+def graphs(count: int) -> list[PlanningProblem]:
     return small(lambda random: random_graph_problem(random, 2), count)
 
 
-def key(problem: Problem, totals: Totals) -> tuple[float, ...]:
+def key(problem: PlanningProblem, totals: Totals) -> tuple[float, ...]:
     """What is compared, all to be small."""
     match problem.objective.goal:
         case Goal.LEXICOGRAPHIC:
@@ -61,7 +61,7 @@ def key(problem: Problem, totals: Totals) -> tuple[float, ...]:
             return (-totals.objective,)
 
 
-def everything(problem: Problem) -> Every:
+def everything(problem: PlanningProblem) -> Every:
     """Every plan within the limits, best first, as (what is compared, configuration, variants)."""
     program = full_program(problem)
     found = []
@@ -74,7 +74,7 @@ def everything(problem: Problem) -> Every:
 
 
 def names(
-    problem: Problem, program: Program, chosen: tuple[int, ...]
+    problem: PlanningProblem, program: Program, chosen: tuple[int, ...]
 ) -> tuple[tuple[object, ...], tuple[str, ...]]:
     plans = stage_plans(problem, program, chosen)
     return tuple(stage.config for stage in plans), tuple(stage.variant for stage in plans)

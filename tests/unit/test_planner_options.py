@@ -15,7 +15,7 @@ from ipa.model.profile import OperatingPoint
 from ipa.optimize.accuracy import accuracy_term, ranks
 from ipa.optimize.dominance import undominated
 from ipa.optimize.options import build_program
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Options
 from tests.fakes.planner_instances import chained
 
@@ -23,16 +23,16 @@ GOOD = OperatingPoint("good", 0.9, 1, 2.0, 0.10, 10.0)
 FAST = OperatingPoint("fast", 0.7, 1, 1.0, 0.05, 20.0)
 
 
-def problem(*stages: StageProblem, rate_rps: float = 10.0, bounds: Bounds | None = None) -> Problem:
+def problem(*stages: StageProblem, rate_rps: float = 10.0, bounds: Bounds | None = None) -> PlanningProblem:
     objective = Objective(alpha=1.0, beta=0.1)
-    return Problem("p", rate_rps, 10.0, stages, objective, bounds or Bounds())
+    return PlanningProblem("p", rate_rps, 10.0, stages, objective, bounds or Bounds())
 
 
 def variants_of(stage: StageProblem, options: Options) -> list[str]:
     return [stage.points[at].variant for at in options.point]
 
 
-def sizes_of(asked: Problem) -> list[int]:
+def sizes_of(asked: PlanningProblem) -> list[int]:
     return [int(size) for size in build_program(asked).stages[0].batch_size]
 
 
@@ -166,7 +166,7 @@ def test_undominated_compares_across_chunks() -> None:
 def test_a_senseless_problem_names_all_that_is_wrong() -> None:
     broken = replace(FAST, latency_s=-1.0)
     with pytest.raises(InputError) as caught:
-        Problem(
+        PlanningProblem(
             "p",
             -1.0,
             0.0,

@@ -11,14 +11,14 @@ from ipa.model.pipeline import Bounds, Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.relaxations import Relaxation, relaxations
 from ipa.optimize.solve import solve
 from tests.fakes.planner_instances import brute_force, chained, random_problem
 
 SLOW = OperatingPoint("slow", 0.9, 1, 2.0, 0.2, 5.0)
 FAST = OperatingPoint("fast", 0.6, 1, 1.0, 0.1, 10.0)
-PROBLEM = Problem(
+PROBLEM = PlanningProblem(
     "p",
     20.0,
     1.0,
@@ -27,11 +27,11 @@ PROBLEM = Problem(
 )
 
 
-def moves_of(problem: Problem) -> dict[str, Relaxation]:
+def moves_of(problem: PlanningProblem) -> dict[str, Relaxation]:
     return {move.kind: move for move in relaxations(problem, Deadline(60.0))}
 
 
-def loosened(move: Relaxation, ratio: float) -> Problem:
+def loosened(move: Relaxation, ratio: float) -> PlanningProblem:
     """The relaxed problem with its value moved back by a ratio, to the side that was infeasible."""
     match move.kind:
         case "sla":
@@ -86,7 +86,7 @@ def infeasible_seeds(count: int) -> list[int]:
     return seeds[:count]
 
 
-def small(seed: int) -> Problem:
+def small(seed: int) -> PlanningProblem:
     problem = random_problem(Random(seed), stages=(1, 3), variants=(1, 2), batches=2)
     if seed % 3:
         return problem

@@ -12,15 +12,15 @@ from ipa.model.errors import LicenceError, SolverError, UsageError
 from ipa.model.pipeline import AccuracyRule, Bounds, Objective
 from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize import sharpen
-from ipa.optimize.backends import exact
-from ipa.optimize.backends.answer import Answer
-from ipa.optimize.bymilp import whole_ranges
+from ipa.optimize import bound_filter, solver_selection
+from ipa.optimize.backends import label_setting
+from ipa.optimize.backends.answer import ProgramAnswer
+from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import build_program
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.program import Program
 from ipa.optimize.solve import BACKENDS, solve
 from tests.fakes.planner_instances import chained, random_problem
@@ -40,14 +40,14 @@ def trading_stage(name: str, options: int) -> StageProblem:
     )
 
 
-def large_problem() -> Problem:
+def large_problem() -> PlanningProblem:
     """More variables than the pip licence covers, yet easy: sums of accuracies."""
     stages = chained([trading_stage(f"s{index}", 800) for index in range(3)])
     objective = Objective(alpha=20.0, beta=0.5, accuracy_rule=AccuracyRule.SUM)
-    return Problem("large", 10.0, 5.0, stages, objective)
+    return PlanningProblem("large", 10.0, 5.0, stages, objective)
 
 
-def tied_problem(*, beta: float = 0.5) -> Problem:
+def tied_problem(*, beta: float = 0.5) -> PlanningProblem:
     """Each step in rank is worth what it costs: 2·(1/4) = 0.5·1 core. Every choice is equally good."""
     points = tuple(
         OperatingPoint(f"v{rank}", 0.5 + rank / 10, 1, 1.0 + rank, 0.3 - rank / 20, 100.0)
@@ -55,7 +55,7 @@ def tied_problem(*, beta: float = 0.5) -> Problem:
     )
     stages = chained([StageProblem("a", points), StageProblem("b", points)])
     objective = Objective(alpha=2.0, beta=beta, delta=0.0, accuracy_rule=AccuracyRule.RANK_SUM)
-    return Problem("tied", 10.0, 5.0, stages, objective)
+    return PlanningProblem("tied", 10.0, 5.0, stages, objective)
 
 
 def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
@@ -67,7 +67,7 @@ def test_auto_takes_gurobi_where_its_licence_covers_the_model() -> None:
 @pytest.fixture
 def unsharpened(monkeypatch: pytest.MonkeyPatch) -> None:
     """The solvers get all options, as where no bound rules any out."""
-    monkeypatch.setattr(sharpen, "FROM", 10**9)
+    monkeypatch.setattr(bound_filter, "FROM", 10**9)
 
 
 @pytest.mark.usefixtures("unsharpened")
@@ -87,9 +87,9 @@ def test_auto_falls_to_highs_above_the_licence_and_says_why() -> None:
 def test_what_no_best_plan_can_have_is_ruled_out_before_a_solver_begins(solver: str) -> None:
     problem = large_problem()
     program = build_program(problem)
-    smaller, left = sharpen.sharpen(program, Deadline(60.0))
+    smaller, left = bound_filter.sharpen(program, Deadline(60.0))
     assert sum(len(stage) for stage in smaller.stages) < sum(len(stage) for stage in program.stages) / 4
-    best = exact.solve(program, Deadline(60.0)).chosen
+    best = label_setting.solve(program, Deadline(60.0)).chosen
     assert all(at in stage.tolist() for at, stage in zip(best, left, strict=True))
     assert solve(problem, solver, 60.0).configs == solve(problem, "exact", 60.0).configs
 
@@ -109,22 +109,22 @@ def linear(program: Program) -> Milp:
     return build_milp(program, whole_ranges(program))
 
 
-def out_of_time(program: Program, deadline: Deadline) -> Answer:
+def out_of_time(program: Program, deadline: Deadline) -> ProgramAnswer:
     """A solver that found the dearest plan before its time was up."""
-    return Answer(Termination.FEASIBLE, tuple(len(stage) - 1 for stage in program.stages), 99.0)
+    return ProgramAnswer(Termination.FEASIBLE, tuple(len(stage) - 1 for stage in program.stages), 99.0)
 
 
 def test_auto_ends_with_label_setting_where_the_first_solver_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: out_of_time)
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0))
     assert (plan.solver, plan.termination) == ("exact", Termination.OPTIMAL)
     assert "then exact, since gurobi was not done" in plan.note
 
 
 def test_auto_keeps_the_better_plan_where_neither_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: out_of_time)
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: out_of_time)
     plan = solve(tied_problem(beta=1.0), deadline_s=0.0)
     assert (plan.solver, plan.termination, plan.bound) == ("gurobi", Termination.FEASIBLE, 99.0)
     assert "the time was up" in plan.note
@@ -148,7 +148,7 @@ def test_ties_of_equal_cost_go_to_the_lowest_latency_then_to_the_first_name(solv
     quick = OperatingPoint("b-quick", 0.7, 1, 1.0, 0.1, 100.0)
     twin = replace(quick, variant="c-quick")
     stage = StageProblem("only", (slow, twin, quick))
-    plan = solve(Problem("p", 10.0, 1.0, (stage,), Objective()), solver)
+    plan = solve(PlanningProblem("p", 10.0, 1.0, (stage,), Objective()), solver)
     assert plan.configs[0].variant == "b-quick"
 
 
@@ -159,14 +159,16 @@ def test_swapped_choices_of_twin_stages_go_to_the_first_name(solver: str) -> Non
     stages = chained([StageProblem("a", (dear, cheap)), StageProblem("b", (dear, cheap))])
     objective = Objective(alpha=10.0, beta=0.1, accuracy_rule=AccuracyRule.SUM)
     # Room for one of the two stages to take the dear variant.
-    plan = solve(Problem("p", 10.0, 0.4, stages, objective), solver)
+    plan = solve(PlanningProblem("p", 10.0, 0.4, stages, objective), solver)
     assert [config.variant for config in plan.configs] == ["cheap", "dear"]
 
 
 @pytest.mark.parametrize("solver", BACKENDS)
 def test_the_batch_term_decides_though_it_is_tiny(solver: str) -> None:
     points = tuple(OperatingPoint("v", 0.9, batch, 1.0, 0.1 - batch / 1000, 100.0) for batch in (1, 2, 4))
-    plan = solve(Problem("p", 50.0, 1.0, (StageProblem("a", points),), Objective(alpha=100.0)), solver)
+    plan = solve(
+        PlanningProblem("p", 50.0, 1.0, (StageProblem("a", points),), Objective(alpha=100.0)), solver
+    )
     assert plan.configs[0].batch_size == 1
 
 
@@ -193,8 +195,8 @@ class Countdown(Deadline):
 def test_time_up_in_a_later_pass_leaves_the_plan_so_far_with_its_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exact, "WIDTHS", (1, None))
-    monkeypatch.setattr(exact, "FEW", 0)
+    monkeypatch.setattr(label_setting, "WIDTHS", (1, None))
+    monkeypatch.setattr(label_setting, "FEW", 0)
     problem = random_problem(Random(0), stages=(4, 4), variants=(5, 5))
     best = solve(problem, "exact", 60.0)
     monkeypatch.setattr("ipa.optimize.solve.Deadline", lambda _: Countdown(3))
@@ -216,8 +218,8 @@ def test_a_solver_out_of_time_gives_a_plan_that_holds_or_none(solver: str) -> No
 
 def test_ties_unbroken_for_lack_of_time_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tied_problem()
-    answer = exact.solve(build_program(problem), Deadline(5.0))
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: lambda program, deadline: answer)
+    answer = label_setting.solve(build_program(problem), Deadline(5.0))
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: lambda program, deadline: answer)
     plan = solve(problem, "highs", 0.0)
     assert plan.termination is Termination.OPTIMAL
     assert "ties" in plan.note
@@ -227,8 +229,8 @@ def test_a_solver_that_stops_short_of_the_best_is_found_out(monkeypatch: pytest.
     problem = tied_problem(beta=1.0)
     program = build_program(problem)
     worst = tuple(len(stage) - 1 for stage in program.stages)
-    wrong = Answer(Termination.OPTIMAL, worst, None)
-    monkeypatch.setattr("ipa.optimize.engine._milp", lambda name, solvers: lambda program, deadline: wrong)
+    wrong = ProgramAnswer(Termination.OPTIMAL, worst, None)
+    monkeypatch.setattr(solver_selection, "_milp", lambda name, solvers: lambda program, deadline: wrong)
     with pytest.raises(SolverError, match="is feasible"):
         solve(problem, "highs")
 
@@ -242,7 +244,9 @@ def test_a_choice_that_is_not_integral_is_refused() -> None:
 
 def test_the_linear_program_grows_with_options_not_with_their_products() -> None:
     points = [trading_stage(f"s{index}", 70) for index in range(10)]
-    problem = Problem("p", 10.0, 50.0, chained(points), Objective(alpha=5.0, beta=0.01), Bounds(cores=1e3))
+    problem = PlanningProblem(
+        "p", 10.0, 50.0, chained(points), Objective(alpha=5.0, beta=0.01), Bounds(cores=1e3)
+    )
     milp = linear(build_program(problem))
     assert len(milp.costs) <= 2 * 700
     assert len(milp.rows) <= 700 + 2 * 10 + 2
@@ -252,7 +256,7 @@ def test_the_linear_program_grows_with_options_not_with_their_products() -> None
 def test_a_plan_under_the_released_semantics_says_what_its_latency_is(solver: str) -> None:
     point = OperatingPoint("v", 0.9, 4, 1.0, 0.1, 100.0)
     stage = StageProblem("a", (point, replace(point, batch_size=2, cores=2.0)))
-    problem = Problem("p", 10.0, 1.0, (stage,), Objective(), compat=Compat.IPA_ARTIFACT)
+    problem = PlanningProblem("p", 10.0, 1.0, (stage,), Objective(), compat=Compat.IPA_ARTIFACT)
     plan = solve(problem, solver)
     assert plan.stages[0].queue_delay_s == pytest.approx(-0.1)
     assert plan.latency_s == pytest.approx(0.0)
@@ -262,8 +266,8 @@ def test_a_plan_under_the_released_semantics_says_what_its_latency_is(solver: st
 def test_the_first_pass_alone_would_miss_plans_that_the_second_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     problems = [random_problem(Random(seed), stages=(4, 6), variants=(4, 8)) for seed in range(30)]
     expected = [solve(problem, "exact", 60.0, explain=False).objective for problem in problems]
-    monkeypatch.setattr(exact, "WIDTHS", (1, None))
-    monkeypatch.setattr(exact, "FEW", 0)
+    monkeypatch.setattr(label_setting, "WIDTHS", (1, None))
+    monkeypatch.setattr(label_setting, "FEW", 0)
     assert [solve(problem, "exact", 60.0, explain=False).objective for problem in problems] == expected
 
 

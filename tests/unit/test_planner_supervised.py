@@ -11,7 +11,7 @@ from ipa.adapters.solvers.supervised import Supervised, command_of
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.backends import highs
-from ipa.optimize.bymilp import whole_ranges
+from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp
 from ipa.optimize.options import build_program

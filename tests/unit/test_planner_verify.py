@@ -12,14 +12,14 @@ from ipa.model.errors import SolverError
 from ipa.model.pipeline import Bounds, Objective
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.solve import solve
 from ipa.optimize.verify import verify
 from tests.fakes.planner_instances import chained, random_problem
 
 SLOW = OperatingPoint("slow", 0.9, 2, 1.0, 0.1, 20.0)
 FAST = OperatingPoint("fast", 0.6, 1, 1.0, 0.02, 50.0)
-PROBLEM = Problem(
+PROBLEM = PlanningProblem(
     "p",
     30.0,
     1.0,
@@ -101,7 +101,7 @@ def test_too_few_replicas_are_refused(plan: Plan) -> None:
         (replace(PROBLEM, bounds=replace(PROBLEM.bounds, batch_sizes=(4,))), "does not allow"),
     ],
 )
-def test_a_violated_row_is_refused(plan: Plan, tightened: Problem, words: str) -> None:
+def test_a_violated_row_is_refused(plan: Plan, tightened: PlanningProblem, words: str) -> None:
     with pytest.raises(SolverError, match=words):
         verify(tightened, plan)
 

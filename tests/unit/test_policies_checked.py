@@ -13,8 +13,8 @@ from ipa.model.observation import Measured, Missing, MissingReason, Observation,
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.problem import Compat
-from ipa.policies.base import AT_REST, Configs, PolicyState, Start, Verdict
-from ipa.policies.checked import Checked, CheckedPredictor
+from ipa.policies.base import AT_REST, Configs, PolicyState, SimulationVerdict, StartingState
+from ipa.policies.checked import CheckedPolicy, CheckedPredictor
 from ipa.policies.ours import Ours
 from ipa.policies.profiled import Profiled
 from ipa.policies.table import PolicyInputs, make_policy
@@ -32,15 +32,17 @@ class Said:
     """A checker that says what it was told of each configuration, and remembers what it was asked."""
 
     quantile_s: Callable[[Configs, float], float | None]
-    asked: list[tuple[Configs, float, Start]] = field(default_factory=list)
+    asked: list[tuple[Configs, float, StartingState]] = field(default_factory=list)
     most_checks: int = 8
 
-    def __call__(self, configs: Configs, rate_rps: float, start: Start = AT_REST) -> Verdict | None:
+    def __call__(
+        self, configs: Configs, rate_rps: float, start: StartingState = AT_REST
+    ) -> SimulationVerdict | None:
         self.asked.append((configs, rate_rps, start))
         quantile_s = self.quantile_s(configs, rate_rps)
         if quantile_s is None:
             return None
-        return Verdict(quantile_s, SLA_S, 1000, quantile_s < SLA_S, quantile_s > 1.1 * SLA_S)
+        return SimulationVerdict(quantile_s, SLA_S, 1000, quantile_s < SLA_S, quantile_s > 1.1 * SLA_S)
 
 
 def predicted_s(configs: Configs, rate_rps: float) -> float:
@@ -49,8 +51,8 @@ def predicted_s(configs: Configs, rate_rps: float) -> float:
     return seen.latency_s
 
 
-def checked(says: Said) -> Checked:
-    return Checked(Ours(PIPELINE, PROFILED.plan), PROFILED.shorter, says)
+def checked(says: Said) -> CheckedPolicy:
+    return CheckedPolicy(Ours(PIPELINE, PROFILED.plan), PROFILED.shorter, says)
 
 
 def decide(says: Said, rate_rps: float = 10.0, observation: Observation = SEEN) -> Plan:
@@ -146,7 +148,7 @@ def test_the_simulation_is_told_what_runs_and_what_waits() -> None:
     )
     says = Said(lambda configs, rate_rps: 0.5)
     decide(says, observation=replace(SEEN, stages=stages))
-    assert says.asked[0][2] == Start(SMALLEST, (("detect", 40.0),))
+    assert says.asked[0][2] == StartingState(SMALLEST, (("detect", 40.0),))
 
 
 def test_a_solver_that_fails_on_a_shorter_sla_leaves_what_is_known() -> None:
@@ -154,7 +156,7 @@ def test_a_solver_that_fails_on_a_shorter_sla_leaves_what_is_known() -> None:
         raise DeadlineError("the time was too short")
 
     says = Said(lambda configs, rate_rps: 1.0)
-    policy = Checked(Ours(PIPELINE, PROFILED.plan), slow, says)
+    policy = CheckedPolicy(Ours(PIPELINE, PROFILED.plan), slow, says)
     plan = policy.decide(SEEN, Forecast(10.0, 10.0, 0.95, 20.0, "given", 1.0), STATE)
     assert plan.configs == best().configs and plan.note.startswith("none of 1 plans")
 

@@ -16,7 +16,7 @@ from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy, PolicyState, is_remembering
 from ipa.policies.hpa import Hpa
 from ipa.policies.kpa import Kpa, window_mean_rps
-from ipa.policies.rules import Ruled, fit
+from ipa.policies.rules import RulePlanner, fit
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.policies.vpa_plus import VpaPlus, decayed, percentile_cores, with_sample
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, profiled, scenario
@@ -29,8 +29,8 @@ EXPECTED = Forecast(1.0, 1.0, 0.95, 20.0, "given", 1.0)
 UNSEEN = Missing(MissingReason.ABSENT)
 
 
-def ruled() -> Ruled:
-    return Ruled(WIDE, profiled())
+def ruled() -> RulePlanner:
+    return RulePlanner(WIDE, profiled())
 
 
 def seen(rates_rps: list[float], running: tuple[StageConfig, ...], ready: int | None = None) -> Observation:

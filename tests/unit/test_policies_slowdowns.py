@@ -12,7 +12,7 @@ from ipa.model.pipeline import Objective
 from ipa.model.profile import ProfilePoint
 from ipa.model.slowdown import AS_MEASURED, Slowdown
 from ipa.optimize.problem import Compat
-from ipa.policies.base import PolicyState, Start, corrected
+from ipa.policies.base import PolicyState, StartingState, corrected
 from ipa.policies.profiled import SLOWED, Profiled
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.plancheck import PlanCheck
@@ -113,7 +113,7 @@ def test_checks_by_simulation_know_them_too() -> None:
     check = PlanCheck(PIPELINE, PROFILES)
     config = tuple(replace(config, replicas=2) for config in SMALLEST)
     fast = check(config, 10.0)
-    slow = check(config, 10.0, Start(slowdowns=(Slowdown("detect", "small", 2.0),)))
+    slow = check(config, 10.0, StartingState(slowdowns=(Slowdown("detect", "small", 2.0),)))
     true = PlanCheck(
         PIPELINE, {k: p.slowed((Slowdown("detect", "small", 2.0),)) for k, p in PROFILES.items()}
     )

@@ -13,7 +13,7 @@ from ipa.model.pipeline import Edge, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.dominance import dominated
-from ipa.profiling.findings import OLD, Finding, Standing, findings, unmeasured
+from ipa.profiling.findings import OLD, ProfileFinding, ProfileStatus, findings, unmeasured
 from ipa.profiling.fit import Form
 from ipa.profiling.lint import Oddity
 from ipa.profiling.overview import overview
@@ -47,7 +47,7 @@ BOTH = (stage("small", "large"),)
 
 def found(
     *profiles: StageProfile, stages: tuple[Stage, ...] = (), only: tuple[str, ...] = ()
-) -> list[Finding]:
+) -> list[ProfileFinding]:
     known = stages or (stage("small", "large"),)
     by_stage = {each.stage: each for each in profiles}
     return list(findings("shop", known, SLA_S, by_stage, TODAY, only))
@@ -61,7 +61,7 @@ def test_a_profile_is_old_a_day_after_the_limit() -> None:
     sound = profile(SMALL, LARGE)
     assert found(replace(sound, measured_on=TODAY - OLD)) == []
     (one,) = found(replace(sound, measured_on=TODAY - OLD - timedelta(days=1)))
-    assert (one.kind, one.variant, one.places) == (Standing.OLD, None, ("91 days, on 2026-08-25",))
+    assert (one.kind, one.variant, one.places) == (ProfileStatus.OLD, None, ("91 days, on 2026-08-25",))
     assert one.remedy.endswith("ipa profile shop --write")
     assert found(replace(sound, measured_on=TODAY + timedelta(days=1))) == []
 
@@ -73,20 +73,20 @@ def test_what_only_the_pipeline_or_only_the_profiles_have() -> None:
         (each.kind, each.stage, each.variant) for each in found(profile(SMALL, LARGE), odd, stages=stages)
     ]
     assert kinds == [
-        (Standing.NOT_MEASURED, "detect", "other"),
-        (Standing.NOT_IN_PIPELINE, "detect", "large"),
-        (Standing.NOT_MEASURED, "read", None),
-        (Standing.NOT_IN_PIPELINE, "old", None),
+        (ProfileStatus.NOT_MEASURED, "detect", "other"),
+        (ProfileStatus.NOT_IN_PIPELINE, "detect", "large"),
+        (ProfileStatus.NOT_MEASURED, "read", None),
+        (ProfileStatus.NOT_IN_PIPELINE, "old", None),
     ]
     only = found(profile(SMALL, LARGE), odd, stages=stages, only=("read",))
-    assert [(each.kind, each.stage) for each in only] == [(Standing.NOT_MEASURED, "read")]
+    assert [(each.kind, each.stage) for each in only] == [(ProfileStatus.NOT_MEASURED, "read")]
     assert list(unmeasured(stages, {})) == [("detect", None), ("read", None)]
 
 
 def test_few_batches_are_a_finding_where_a_larger_one_would_be_in_time() -> None:
     few = variant("large", 0.8, 0.2, batches=(1, 2))
     (one,) = found(profile(SMALL, few))
-    assert (one.kind, one.variant) == (Standing.FEW_BATCHES, "large")
+    assert (one.kind, one.variant) == (ProfileStatus.FEW_BATCHES, "large")
     assert one.places == ("1 cores batch 1 and 2 only", "2 cores batch 1 and 2 only")
     by_stage = {"detect": profile(SMALL, few)}
     places = [
@@ -107,12 +107,12 @@ def test_oddities_of_variants_that_are_not_used_are_left_out() -> None:
     }
     assert "ipa profile shop --write --repeats" in used[0].remedy
     unused = found(profile(SMALL, falling), stages=(stage("small"),))
-    assert [(each.kind, each.variant) for each in unused] == [(Standing.NOT_IN_PIPELINE, "odd")]
+    assert [(each.kind, each.variant) for each in unused] == [(ProfileStatus.NOT_IN_PIPELINE, "odd")]
 
 
 def test_a_slower_variant_that_is_no_more_accurate_is_dominated() -> None:
     (one,) = found(profile(replace(SMALL, accuracy=0.9), LARGE))
-    assert (one.kind, one.variant, one.places) == (Standing.DOMINATED, "large", ("by small",))
+    assert (one.kind, one.variant, one.places) == (ProfileStatus.DOMINATED, "large", ("by small",))
 
 
 @pytest.mark.parametrize(

@@ -11,33 +11,38 @@ import jsonschema
 import pytest
 
 from ipa.model.errors import Problem
-from ipa.model.guardrails import Figures, Guardrails, Measure, Rule
+from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Guardrails, Measure
 from ipa.report.review.junit import junit
 from ipa.report.review.markdown import LONGEST, MARKER, comment
 from ipa.report.review.result import (
-    Change,
     FileHash,
-    Finding,
-    Frontier,
-    Inputs,
+    FrontierSpot,
     Review,
     Reviewed,
-    Side,
-    Spot,
+    ReviewFinding,
+    ReviewFrontier,
+    ReviewInputs,
+    ReviewSide,
+    SimulatedChange,
     Status,
     findings_of,
 )
 from ipa.report.review.sarif import sarif
 from ipa.report.review.words import headline, signed
 
-INPUTS = Inputs("0.1.0", "main", "c" * 40, "traces/day.txt", "d" * 64, "e" * 64, 600, 10.0, 20.0, 3, "ours")
-RULE = Rule(Measure.ACCURACY_DROP, ">", 0.02, line=4)
-BEFORE = Figures(1000, 0, 10.0, 12.0, 0.5, 0.2, 0.8, 2)
-AFTER = Figures(1000, 5, 12.0, 20.0, 0.4, 0.3, 0.9, 3)
+INPUTS = ReviewInputs(
+    "0.1.0", "main", "c" * 40, "traces/day.txt", "d" * 64, "e" * 64, 600, 10.0, 20.0, 3, "ours"
+)
+RULE = GuardrailRule(Measure.ACCURACY_DROP, ">", 0.02, line=4)
+BEFORE = GuardrailFigures(1000, 0, 10.0, 12.0, 0.5, 0.2, 0.8, 2)
+AFTER = GuardrailFigures(1000, 5, 12.0, 20.0, 0.4, 0.3, 0.9, 3)
 
 
 def reviewed(name: str = "video", **fields: object) -> Reviewed:
-    before, after = Side((), BEFORE, (Change(10.0, "apply.scale_up", "a=b"),)), Side((), AFTER)
+    before, after = (
+        ReviewSide((), BEFORE, (SimulatedChange(10.0, "apply.scale_up", "a=b"),)),
+        ReviewSide((), AFTER),
+    )
     made = Reviewed(
         pipeline=name,
         path=f"pipelines/{name}/pipeline.yaml",
@@ -62,7 +67,7 @@ REVIEWS = {
     "notable": review(reviewed(findings=())),
     "new": review(reviewed(status=Status.ADDED, before=None, findings=())),
     "gone": review(reviewed(status=Status.REMOVED, after=None, findings=())),
-    "no plan": review(reviewed(findings=(Finding(None, None, "no plan carries <9> rps"),))),
+    "no plan": review(reviewed(findings=(ReviewFinding(None, None, "no plan carries <9> rps"),))),
     "problems": review(problems=(NASTY,)),
     "nothing": review(),
 }
@@ -113,8 +118,8 @@ def test_a_comment_names_what_is_below_the_threshold_too() -> None:
 
 
 def test_a_comment_is_never_longer_than_a_platform_takes() -> None:
-    changes = tuple(Change(float(at), "apply.scale_up", "x" * 900) for at in range(16))
-    long = Side((), AFTER, changes)
+    changes = tuple(SimulatedChange(float(at), "apply.scale_up", "x" * 900) for at in range(16))
+    long = ReviewSide((), AFTER, changes)
     text = comment(review(*(reviewed(f"p{at}", after=long) for at in range(12))))
     assert LONGEST * 0.7 < len(text) < LONGEST + 200
     assert "is in the JSON output" in text and text.count("<details>") == text.count("</details>") >= 2
@@ -135,13 +140,13 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
     ]
 
 
-def frontier_of(*spots: tuple[float, float], why: str = "") -> Frontier:
-    return Frontier("p95", 28.0, tuple(Spot(cost, pas, 0.5) for cost, pas in spots), why)
+def frontier_of(*spots: tuple[float, float], why: str = "") -> ReviewFrontier:
+    return ReviewFrontier("p95", 28.0, tuple(FrontierSpot(cost, pas, 0.5) for cost, pas in spots), why)
 
 
-def told(before: Frontier | None, after: Frontier | None) -> str:
+def told(before: ReviewFrontier | None, after: ReviewFrontier | None) -> str:
     """The lines of the comment that are about the frontier."""
-    pairs = ((Side((), BEFORE), before), (Side((), AFTER), after))
+    pairs = ((ReviewSide((), BEFORE), before), (ReviewSide((), AFTER), after))
     sides = [None if each is None else replace(side, frontier=each) for side, each in pairs]
     text = comment(review(reviewed(before=sides[0], after=sides[1])))
     return text[text.index("28 rps") - 40 :].split("| at s")[0].split("| input")[0]

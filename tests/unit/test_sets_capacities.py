@@ -7,7 +7,7 @@ import pytest
 
 from ipa.model.pipeline import Objective, Pin
 from ipa.model.profile import OperatingPoint
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.optimize.sets.capacities import (
     fit_line,
     largest_rate,
@@ -69,7 +69,7 @@ def test_the_planner_agrees_on_what_one_replica_carries() -> None:
         pin = Pin(batch_size=point.batch_size, replicas=1)
         stage = StageProblem("s", points, batch_timeout_s=0.05, pin=pin)
         for factor, feasible in ((1.0, True), (1.001, False)):
-            asked = Problem("p", rate_rps * factor, 0.7, (stage,), Objective(), compat=Compat.TAIL)
+            asked = PlanningProblem("p", rate_rps * factor, 0.7, (stage,), Objective(), compat=Compat.TAIL)
             assert (solve(asked, "exact", explain=False).objective is not None) == feasible, point
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from ipa.model.observation import Batches, Measured, Missing, MissingReason
-from ipa.queueing.service import Service
+from ipa.queueing.service import ServiceTime
 from ipa.simulate.batches import KEPT_S, served
-from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
+from ipa.simulate.metrics import MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.queue import Pods
 from ipa.simulate.stage import StageSim
 from tests.unit.test_simulate_world import PIPELINE
 
-PAIRS = Service(1.0, 0.5)
+PAIRS = ServiceTime(1.0, 0.5)
 
 
 def played(times: list[float], until_s: float, step_s: float, **rules: object) -> StageSim:
@@ -50,7 +50,7 @@ def test_what_is_dropped_is_in_no_batch() -> None:
 
 def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
     stage = StageSim()
-    stage.set_replicas(0.0, [Pods(1, 1, Service(0.1, 0.1))])
+    stage.set_replicas(0.0, [Pods(1, 1, ServiceTime(0.1, 0.1))])
     for at_s in range(0, int(3 * KEPT_S), 10):
         stage.offer([float(at_s)], [at_s])
         stage.run(at_s + 10.0)
@@ -61,7 +61,7 @@ def test_what_nobody_asks_for_any_more_is_forgotten() -> None:
 
 def metrics(stage: StageSim, now_s: float, settings: MetricsSettings | None = None) -> SimMetrics:
     counts = np.ones(100, dtype=np.int64)
-    record = Record(counts, {"detect": counts}, {"detect": counts}, {"detect": [stage.batches]})
+    record = MetricsRecord(counts, {"detect": counts}, {"detect": counts}, {"detect": [stage.batches]})
     return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import gamma, kstest
 
-from ipa.simulate.factors import Factors
 from ipa.simulate.gamma import CELLS, gamma_table
+from ipa.simulate.service_noise import ServiceNoise
 
 SPREADS = (1e-4, 0.01, 0.1, 0.5, 1.0, 5.0)
 
@@ -45,7 +45,7 @@ def test_the_tails_have_their_share() -> None:
 
 
 def test_a_long_stream_goes_over_to_the_table_and_stays_the_same_however_it_is_taken() -> None:
-    streams = [Factors((4,)), Factors((4,))]
+    streams = [ServiceNoise((4,)), ServiceNoise((4,))]
     taken: list[list[np.ndarray]] = [[], []]
     for own, factors in zip(taken, streams, strict=True):
         number = factors.stream(0.3)
@@ -58,17 +58,17 @@ def test_a_long_stream_goes_over_to_the_table_and_stays_the_same_however_it_is_t
     assert np.array_equal(one, other)
     exact = np.random.default_rng((4, 0)).gamma(1 / 0.3, 0.3, len(one))
     same = int(np.argmin(one == exact))
-    assert Factors.EXACT <= same < Factors.EXACT + Factors.BLOCK
+    assert ServiceNoise.EXACT <= same < ServiceNoise.EXACT + ServiceNoise.BLOCK
     assert kstest(one[same:], gamma(1 / 0.3, scale=0.3).cdf).pvalue > 1e-3
 
 
 def test_exponential_factors_stay_exact() -> None:
-    factors = Factors((4,))
+    factors = ServiceNoise((4,))
     number = factors.stream(1.0)
     taken = []
     for _ in range(20):
         factors.refill(number)
         taken.append(factors.values[factors.next[number] : factors.last[number]].copy())
     drawn = np.concatenate(taken)
-    assert len(drawn) > Factors.EXACT + Factors.BLOCK
+    assert len(drawn) > ServiceNoise.EXACT + ServiceNoise.BLOCK
     assert np.array_equal(drawn, np.random.default_rng((4, 0)).gamma(1.0, 1.0, len(drawn)))

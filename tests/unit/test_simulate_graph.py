@@ -9,8 +9,8 @@ import pytest
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Edge, Objective, Pipeline, Sla, Stage, StageKind, Variant, chain
-from ipa.simulate.graph import Finished, PipelineSim
-from ipa.simulate.stage import Pods, Service
+from ipa.simulate.graph import FinishedRequests, PipelineSim
+from ipa.simulate.stage import Pods, ServiceTime
 
 ONE = (Variant("small"), Variant("large"))
 
@@ -31,15 +31,15 @@ def simulate(
     service_s: Mapping[str, float],
     cuts: tuple[float, ...] = (),
     **rules: object,
-) -> tuple[PipelineSim, Finished]:
+) -> tuple[PipelineSim, FinishedRequests]:
     """The pipeline with enough replicas that nothing waits."""
     sim = PipelineSim(pipeline, **rules)  # type: ignore[arg-type]
     for name, seconds in service_s.items():
-        sim.set_replicas(name, 0.0, [Pods(5000, 1, Service(seconds, seconds), variant="small")])
+        sim.set_replicas(name, 0.0, [Pods(5000, 1, ServiceTime(seconds, seconds), variant="small")])
     sim.offer(times)
     parts = [sim.run(cut) for cut in (*cuts, 1e6)]
     columns = (np.concatenate([getattr(p, n) for p in parts]) for n in ("ids", "born_s", "done_s", "lost"))
-    return sim, Finished(*columns)
+    return sim, FinishedRequests(*columns)
 
 
 def test_a_chain_adds_up_its_stages_and_hops() -> None:
@@ -85,11 +85,13 @@ def test_fan_out_multiplies_items(fan_out: float | Mapping[str, float]) -> None:
     sim = PipelineSim(pipeline)
     served = {"a": 1, "b": 0, "c": 0}
     for name in "abc":
-        sim.set_replicas(name, 0.0, [Pods(served[name] * 4000, 1, Service(0.001, 0.001), variant="small")])
+        sim.set_replicas(
+            name, 0.0, [Pods(served[name] * 4000, 1, ServiceTime(0.001, 0.001), variant="small")]
+        )
     sim.offer(np.arange(4000) / 100)
     sim.run(100.0)
     assert sim.stage("b").waiting == pytest.approx(10_000, abs=150)
-    sim.set_replicas("b", 100.0, [Pods(1, 64, Service(0.001, 0.001), variant="small")])
+    sim.set_replicas("b", 100.0, [Pods(1, 64, ServiceTime(0.001, 0.001), variant="small")])
     items = sim.stage("b").waiting
     sim.run(200.0)
     assert sim.stage("c").waiting == 2 * items
@@ -98,8 +100,8 @@ def test_fan_out_multiplies_items(fan_out: float | Mapping[str, float]) -> None:
 def test_the_fan_out_is_that_of_the_variant_that_served_it() -> None:
     pipeline = pipeline_of(*chain([stage("a"), stage("b")], [{"small": 1.0, "large": 3.0}]))
     sim = PipelineSim(pipeline)
-    sim.set_replicas("a", 0.0, [Pods(1, 1, Service(1.0, 1.0), "x", "small")])
-    sim.set_replicas("a", 10.0, [Pods(1, 1, Service(1.0, 1.0), "y", "large")])
+    sim.set_replicas("a", 0.0, [Pods(1, 1, ServiceTime(1.0, 1.0), "x", "small")])
+    sim.set_replicas("a", 10.0, [Pods(1, 1, ServiceTime(1.0, 1.0), "y", "large")])
     sim.offer([0.0, 20.0])
     sim.run(15.0)
     assert sim.stage("b").waiting == 1
@@ -116,11 +118,11 @@ def test_a_request_without_items_is_passed_at_once() -> None:
 def test_a_request_is_lost_once_with_the_first_stage_that_loses_it() -> None:
     stages = (stage("a"), stage("b", Edge("a")), stage("c", Edge("a")), stage("d", Edge("b"), Edge("c")))
     sim = PipelineSim(pipeline_of(*stages, drop_after_s=2.0))
-    sim.set_replicas("a", 0.0, [Pods(9, 1, Service(0.5, 0.5))])
-    sim.set_replicas("c", 0.0, [Pods(9, 1, Service(0.5, 0.5))])
-    sim.set_replicas("d", 0.0, [Pods(9, 1, Service(0.5, 0.5))])
+    sim.set_replicas("a", 0.0, [Pods(9, 1, ServiceTime(0.5, 0.5))])
+    sim.set_replicas("c", 0.0, [Pods(9, 1, ServiceTime(0.5, 0.5))])
+    sim.set_replicas("d", 0.0, [Pods(9, 1, ServiceTime(0.5, 0.5))])
     sim.offer([0.0, 1.0])
-    sim.set_replicas("b", 2.25, [Pods(1, 1, Service(0.25, 0.25))])
+    sim.set_replicas("b", 2.25, [Pods(1, 1, ServiceTime(0.25, 0.25))])
     finished = sim.run(99.0)
     assert finished.ids.tolist() == [0, 1]
     assert finished.lost.tolist() == [True, False]
@@ -144,12 +146,12 @@ def test_a_run_in_several_calls_is_equal_to_one_in_one_call(queue: str) -> None:
     def run(cuts: list[float]) -> list[np.ndarray]:
         sim = PipelineSim(pipeline_of(*stages, drop_after_s=0.6), queue=queue, seed=5, hop_s=0.01)
         for name in "abcjxy":
-            old = Pods(4, 8, Service(0.1, 0.05, 0.2), "old", "small")
+            old = Pods(4, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small")
             sim.set_replicas(name, 0.0, [old])
             sim.stage(name).slow(20.0, 3.0, name="old", count=1)
             sim.stage(name).fail(40.0, name="old", count=2)
-            new = Pods(2, 4, Service(0.06, 0.05, 0.2), "new", "large")
-            sim.set_replicas(name, 45.0, [Pods(3, 8, Service(0.1, 0.05, 0.2), "old", "small"), new])
+            new = Pods(2, 4, ServiceTime(0.06, 0.05, 0.2), "new", "large")
+            sim.set_replicas(name, 45.0, [Pods(3, 8, ServiceTime(0.1, 0.05, 0.2), "old", "small"), new])
         sim.offer(np.sort(np.random.default_rng(0).uniform(0.0, 100.0, 2000)))
         parts = [sim.run(cut) for cut in (*cuts, 1e4)]
         columns = [np.concatenate([getattr(p, n) for p in parts]) for n in ("ids", "done_s", "lost")]

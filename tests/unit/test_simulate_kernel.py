@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from ipa.model.errors import InputError
 from ipa.simulate import kernel, kernel_singles
-from ipa.simulate.factors import Factors
-from ipa.simulate.kernel_numba import Patient, drive
+from ipa.simulate.kernel_numba import LazyDriver, drive
 from ipa.simulate.queue import QueueSim
-from ipa.simulate.stage import Pods, Served, Service, StageSim
+from ipa.simulate.service_noise import ServiceNoise
+from ipa.simulate.stage import Pods, ServedRequests, ServiceTime, StageSim
 
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed")
 
@@ -24,7 +24,7 @@ GROUPS = st.builds(
     count=st.integers(0, 4),
     batch_size=st.sampled_from([1, 2, 4, 8]),
     service=st.builds(
-        Service,
+        ServiceTime,
         full_s=st.floats(0.2, 3.0),
         one_s=st.floats(0.1, 2.0),
         spread=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
@@ -69,7 +69,7 @@ def run_case(case: dict, kernel: str, cuts: list[float]) -> list[np.ndarray]:
     many = case["most_items"] > 1
     items = rng.integers(0, case["most_items"] + 1, len(times)) if many else None
     stage.offer(times, np.arange(len(times)), born, items)
-    parts: list[Served] = [stage.run(cut) for cut in [*sorted(cuts), 1e6]]
+    parts: list[ServedRequests] = [stage.run(cut) for cut in [*sorted(cuts), 1e6]]
     columns = [
         np.concatenate([getattr(part, name) for part in parts])
         for name in ("ids", "born_s", "done_s", "dropped", "server")
@@ -110,13 +110,13 @@ def test_every_request_ends_once_or_waits(case: dict) -> None:
 
 @needs_numba
 def test_the_patient_loop_is_plain_until_it_has_done_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Patient, "ENOUGH", 500)
-    patient = Patient()
+    monkeypatch.setattr(LazyDriver, "ENOUGH", 500)
+    patient = LazyDriver()
     assert patient.release is None
     columns = []
     for loop in (patient, drive("plain")):
         queue = QueueSim(0.5, kernel.KEEP, 1.0, (3,), loop)
-        queue.set_pods(0.0, [Pods(2, 4, Service(1.5, 1.0, 0.3))])
+        queue.set_pods(0.0, [Pods(2, 4, ServiceTime(1.5, 1.0, 0.3))])
         times = np.sort(np.random.default_rng(0).uniform(0.0, 400.0, 1500))
         queue.offer(np.arange(1500), times, times)
         parts = []
@@ -129,7 +129,7 @@ def test_the_patient_loop_is_plain_until_it_has_done_enough(monkeypatch: pytest.
 
 
 def test_factors_are_the_same_however_they_are_taken() -> None:
-    factors = Factors((4,))
+    factors = ServiceNoise((4,))
     number = factors.stream(0.3)
     taken = []
     for _ in range(6):
@@ -155,7 +155,7 @@ def test_the_loop_for_single_requests_does_what_the_general_one_does(
 ) -> None:
     """But for which of several idle pods it is: the longest free, not the top of a heap."""
     times = np.sort(np.random.default_rng(seed).uniform(0.0, 60.0, 400))
-    service = Service(load * pods * 60 / 400, 1.0, spread)
+    service = ServiceTime(load * pods * 60 / 400, 1.0, spread)
     columns = []
     for is_single in (True, False):
         with pytest.MonkeyPatch.context() as patch:

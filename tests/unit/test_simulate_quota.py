@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ipa.dataplane.quota import CpuQuota
 from ipa.model.plan import quota_cores
-from ipa.queueing.service import Service
+from ipa.queueing.service import ServiceTime
 from ipa.simulate import kernel
 from ipa.simulate.kernel_numba import drive
 from ipa.simulate.queue import Pods, QueueSim
@@ -51,7 +51,7 @@ def test_a_replica_with_a_quota_answers_when_the_runtime_does(
     # Idle for long enough before the first that what it saved is a whole period.
     arrivals = 1.0 + np.cumsum(gaps_s)
     busy_s = cpu_s / cores if quota_cores(cores) else cpu_s
-    service = Service(busy_s, busy_s, quota_cores=quota_cores(cores))
+    service = ServiceTime(busy_s, busy_s, quota_cores=quota_cores(cores))
     queue = QueueSim(0.0, kernel.KEEP, 1.0, (1,), drive(name))
     queue.set_pods(0.0, [Pods(1, 1, service)])
     queue.offer(np.arange(len(arrivals)), arrivals, arrivals)

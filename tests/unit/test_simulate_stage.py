@@ -8,9 +8,9 @@ import pytest
 from ipa.model.errors import InputError
 from ipa.model.profile import OperatingPoint
 from ipa.queueing.service import service_of
-from ipa.simulate.stage import Drained, Pods, Service, StageSim
+from ipa.simulate.stage import DrainedPod, Pods, ServiceTime, StageSim
 
-FLAT = Service(1.0, 1.0)
+FLAT = ServiceTime(1.0, 1.0)
 
 
 def stage_of(
@@ -23,7 +23,7 @@ def stage_of(
 
 
 def test_a_batch_waits_for_its_size_or_its_timeout_and_fills_until_a_replica_is_free() -> None:
-    stage = stage_of([Pods(1, 2, Service(1.0, 0.5))], [0.0, 0.2, 0.3, 4.0], batch_timeout_s=0.5)
+    stage = stage_of([Pods(1, 2, ServiceTime(1.0, 0.5))], [0.0, 0.2, 0.3, 4.0], batch_timeout_s=0.5)
     served = stage.run(100.0)
     # 0 and 1 go at 0.2; 2 is due at 0.8 and goes alone at 1.2; 3 at 4.5.
     assert served.ids.tolist() == [0, 1, 2, 3]
@@ -53,12 +53,12 @@ def test_requests_too_old_are_dropped_one_by_one_or_with_their_batch() -> None:
 
 def test_those_taken_away_finish_what_they_do_the_idle_first() -> None:
     stage = stage_of([Pods(2, 1, FLAT, "old")], [0.5, 3.0, 3.125])
-    stage.set_replicas(1.0, [Pods(1, 1, FLAT, "old"), Pods(1, 1, Service(0.125, 0.125), "new")])
-    stage.set_replicas(3.2, [Pods(1, 1, Service(0.1, 0.1), "new")])
+    stage.set_replicas(1.0, [Pods(1, 1, FLAT, "old"), Pods(1, 1, ServiceTime(0.125, 0.125), "new")])
+    stage.set_replicas(3.2, [Pods(1, 1, ServiceTime(0.1, 0.1), "new")])
     served = stage.run(9.0)
     # The new pod has been idle for longer than the old one.
     assert served.done_s.tolist() == [1.5, 3.125, 4.125]
-    assert stage.drained() == [Drained("old", 1.0), Drained("old", 4.125)]
+    assert stage.drained() == [DrainedPod("old", 1.0), DrainedPod("old", 4.125)]
     assert stage.drained() == []
     assert [stage.names[number] for number in served.server] == ["old", "new", "old"]
 
@@ -111,7 +111,7 @@ def test_with_a_queue_a_replica_batches_form_slower_and_leavers_finish() -> None
     assert stage.waiting == 1
     stage.set_replicas(100.0, [])
     assert stage.run(200.0).done_s.tolist() == [101.0]
-    assert stage.drained() == [Drained("", 4.5), Drained("", 101.0)]
+    assert stage.drained() == [DrainedPod("", 4.5), DrainedPod("", 101.0)]
 
 
 def test_requests_wait_where_there_is_no_replica_and_are_dropped_in_time() -> None:
@@ -145,7 +145,7 @@ def test_counts_by_the_second() -> None:
         (lambda: StageSim(drop="all"), "'all'"),
         (lambda: StageSim(queue="two"), "'two'"),
         (lambda: StageSim(batch_timeout_s=-1.0), "batch_timeout_s"),
-        (lambda: Service(0.0, 1.0), "full_s"),
+        (lambda: ServiceTime(0.0, 1.0), "full_s"),
         (lambda: StageSim().set_replicas(0.0, [Pods(1, 1, FLAT), Pods(1, 2, FLAT)]), "distinct names"),
         (lambda: StageSim().slow(0.0, 0.0), "factor"),
         (lambda: StageSim().offer([1.0, 0.5], [0, 1]), "must rise"),

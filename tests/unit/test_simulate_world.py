@@ -18,9 +18,9 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE, peak_cores
 from ipa.queueing.tail import sojourn
-from ipa.simulate.cluster import Cluster, ClusterSettings
-from ipa.simulate.metrics import MetricsSettings, Record, SimMetrics
-from ipa.simulate.truth import READINESS_S, Truth, under_load
+from ipa.simulate.cluster import ClusterSettings, SimCluster
+from ipa.simulate.ground_truth import READINESS_S, GroundTruth, under_load
+from ipa.simulate.metrics import MetricsRecord, MetricsSettings, SimMetrics
 from tests.fakes.world import PIPELINE as PAGES
 from tests.fakes.world import PROFILES
 
@@ -29,8 +29,8 @@ BIG = StageConfig("detect", "big", 4, 2.0, 4)
 STARTUP_S, DRAIN_S = 8.0, 1.0
 
 
-def cluster(*configs: StageConfig, overhead: Overhead = NO_OVERHEAD, **settings: object) -> Cluster:
-    return Cluster(
+def cluster(*configs: StageConfig, overhead: Overhead = NO_OVERHEAD, **settings: object) -> SimCluster:
+    return SimCluster(
         configs or (SMALL,),
         ClusterSettings(**settings),  # type: ignore[arg-type]
         startup_s=lambda config: STARTUP_S,
@@ -42,21 +42,21 @@ def replicas(config: StageConfig, count: int) -> StageConfig:
     return StageConfig(config.stage, config.variant, config.batch_size, config.cores, count)
 
 
-def serving(pods: Cluster, stage: str = "detect") -> list[StageConfig]:
+def serving(pods: SimCluster, stage: str = "detect") -> list[StageConfig]:
     return [config for _, config in pods.serving(stage)]
 
 
-def ready(pods: Cluster, stage: str = "detect") -> int:
+def ready(pods: SimCluster, stage: str = "detect") -> int:
     return sum(config.replicas for config in serving(pods, stage))
 
 
-def settle_drains(pods: Cluster, at_s: float) -> None:
+def settle_drains(pods: SimCluster, at_s: float) -> None:
     """All that were told to stop are gone `DRAIN_S` later."""
     for stage, template in pods.draining():
         pods.drained(stage, template, at_s + DRAIN_S)
 
 
-def played(pods: Cluster, until_s: float) -> list[tuple[float, int, float]]:
+def played(pods: SimCluster, until_s: float) -> list[tuple[float, int, float]]:
     """(time, ready pods, cores held) after each event until then."""
     seen = []
     while pods.next_event_s() <= until_s:
@@ -67,7 +67,7 @@ def played(pods: Cluster, until_s: float) -> list[tuple[float, int, float]]:
     return seen
 
 
-def change(pods: Cluster, *configs: StageConfig, at_s: float = 0.0) -> None:
+def change(pods: SimCluster, *configs: StageConfig, at_s: float = 0.0) -> None:
     pods.change(configs, str(pods.revision), at_s)
     settle_drains(pods, at_s)
 
@@ -200,7 +200,7 @@ def metrics(
     counts: Sequence[int], now_s: float, settings: MetricsSettings | None = None, queue: int = 0
 ) -> SimMetrics:
     arrivals = np.array(counts, dtype=np.int64)
-    record = Record(arrivals, {"detect": 2 * arrivals}, {"detect": np.full(len(counts), queue)})
+    record = MetricsRecord(arrivals, {"detect": 2 * arrivals}, {"detect": np.full(len(counts), queue)})
     done_s = np.arange(len(counts), dtype=np.float64) + 0.5
     record.answered.append((done_s, 0.1 * (1 + np.arange(len(counts)))))
     return SimMetrics(record, settings or MetricsSettings(), lambda: now_s)
@@ -321,15 +321,15 @@ def test_a_profile_with_waiting_in_its_latencies_is_told_by_its_throughput() -> 
         "detect": replace(PROFILES["detect"], variants=(replace(small, points=loaded), big)),
     }
     config = StageConfig("detect", "small", 1, 1.0, 1)
-    alone_s = Truth(PAGES, PROFILES).service(config).full_s
-    assert Truth(PAGES, profiles).service(config).full_s < alone_s / 3
+    alone_s = GroundTruth(PAGES, PROFILES).service(config).full_s
+    assert GroundTruth(PAGES, profiles).service(config).full_s < alone_s / 3
 
 
 def test_what_pods_do_is_their_profile_without_the_margins_of_an_objective() -> None:
     margins = Objective(latency_margin_ratio=1.0, throughput_margin_ratio=-0.5, max_batch_size=1)
     careful = replace(PAGES, objectives={"default": margins})
     config = StageConfig("detect", "big", 4, 2.0, 1)
-    with_margins, without = Truth(careful, PROFILES), Truth(PAGES, PROFILES)
+    with_margins, without = GroundTruth(careful, PROFILES), GroundTruth(PAGES, PROFILES)
     assert with_margins.service(config) == without.service(config)
     measured = next(
         it for it in PROFILES["detect"].variant("big").points if (it.cores, it.batch_size) == (2.0, 4)
@@ -339,7 +339,7 @@ def test_what_pods_do_is_their_profile_without_the_margins_of_an_objective() -> 
 
 
 def test_accuracy_while_variants_are_replaced_is_that_of_both_by_what_they_carry() -> None:
-    truth = Truth(PAGES, PROFILES)
+    truth = GroundTruth(PAGES, PROFILES)
     small, big = (StageConfig("detect", name, 1, 1.0, 1) for name in ("small", "big"))
     read = {"read": (("", StageConfig("read", "big", 1, 1.0, 1)),)}
     alone = [truth.pas({"detect": (("", it),), **read}) for it in (small, big)]
@@ -350,7 +350,7 @@ def test_accuracy_while_variants_are_replaced_is_that_of_both_by_what_they_carry
 
 
 def test_a_batch_size_that_was_not_measured_goes_on_along_the_line() -> None:
-    truth = Truth(PAGES, PROFILES)
+    truth = GroundTruth(PAGES, PROFILES)
     eight, sixteen = (truth.service(StageConfig("detect", "big", size, 1.0, 1)) for size in (8, 16))
     slope_s = (eight.full_s - eight.one_s) / 7
     assert sixteen.full_s == pytest.approx(eight.one_s + 15 * slope_s)

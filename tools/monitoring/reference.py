@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipa.metering import table
-from ipa.metering.metric import Label, Metric, Place
+from ipa.metering.metric import Label, Metric, MetricsEndpoint
 
 HEAD = """# Metrics
 
@@ -23,9 +23,9 @@ Code, [alert rules](../../deploy/prometheus) and [dashboard](../../deploy/grafan
 """
 
 TITLES = {
-    Place.SERVICE: "Of the service",
-    Place.ROUTER: "Of a router",
-    Place.QUEUE: "Of a stage's queue",
+    MetricsEndpoint.SERVICE: "Of the service",
+    MetricsEndpoint.ROUTER: "Of a router",
+    MetricsEndpoint.QUEUE: "Of a stage's queue",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ipa.adapters.files.document import Document, Pointer, parse, read_text
 from ipa.adapters.files.structure import check_structure
 from ipa.adapters.files.words import unknown
-from ipa.model.guardrails import Guardrails, Measure, Rule, Threshold
+from ipa.model.guardrails import GuardrailRule, Guardrails, Measure, Threshold
 
 _RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*")
 KNOWN = tuple(measure.value for measure in Measure)
@@ -55,7 +55,7 @@ def read_guardrails(path: Path) -> tuple[Guardrails, Document]:
     return guardrails, document
 
 
-def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tuple[Rule, ...]:
+def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tuple[GuardrailRule, ...]:
     """The rules there; what is none is noted."""
     given, place = data.get("fail_if", []), (*pointer, "fail_if")
     texts = [(place, given)] if isinstance(given, str) else []
@@ -66,7 +66,7 @@ def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tup
     return tuple(rule for rule in found if rule is not None)
 
 
-def _rule(document: Document, text: str, where: Pointer, *, has_price: bool) -> Rule | None:
+def _rule(document: Document, text: str, where: Pointer, *, has_price: bool) -> GuardrailRule | None:
     parts = _RULE.fullmatch(text)
     if parts is None:
         document.problem(where, f"{document.shown(where, text)} is no rule; {_EXAMPLE}")
@@ -85,7 +85,7 @@ def _rule(document: Document, text: str, where: Pointer, *, has_price: bool) -> 
         document.problem(where, f"{number!r} is no number; {_EXAMPLE}")
     if len(document.problems) > before:
         return None
-    return Rule(Measure(name), comparison, limit, document.marks.get(where, (0, 0))[0])
+    return GuardrailRule(Measure(name), comparison, limit, document.marks.get(where, (0, 0))[0])
 
 
 def _number(value: Any) -> float | None:

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from ipa.metering import table
 from ipa.metering.make import counted, gauged
-from ipa.metering.metric import Kind, Metric
+from ipa.metering.metric import Metric, MetricKind
 
 
 class Figures(Collector):
@@ -22,7 +22,7 @@ class Figures(Collector):
     def collect(self) -> Iterator[Family]:
         """Each as it is now."""
         for metric, read in self._figures:
-            make = counted if metric.kind is Kind.COUNTER else gauged
+            make = counted if metric.kind is MetricKind.COUNTER else gauged
             yield make(metric, [((), read())])
 
 

@@ -24,8 +24,8 @@ from ipa.optimize.deadline import Deadline
 from ipa.optimize.explain import explain
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint, frontier
-from ipa.optimize.problem import Problem
-from ipa.optimize.remembered import Remembered
+from ipa.optimize.problem import PlanningProblem
+from ipa.optimize.solve_cache import SolveCache
 from ipa.policies.planning import planning_problem
 
 A = TypeVar("A")
@@ -164,8 +164,8 @@ class _Answering:
 
     def __init__(self) -> None:
         self._kept: dict[int, object] = {}
-        plans = Remembered(REMEMBERED)
-        self._answers: Mapping[str, Callable[[Problem, Any, float], Any]] = {
+        plans = SolveCache(REMEMBERED)
+        self._answers: Mapping[str, Callable[[PlanningProblem, Any, float], Any]] = {
             "plan": plans.solve,
             "explanation": explain,
             "frontier": lambda problem, _, deadline_s: frontier(problem, deadline_s),

@@ -21,8 +21,8 @@ from importlib import import_module
 
 from ipa.adapters.solvers.process import WorkerPool, serve_parent
 from ipa.model.errors import LicenceError
-from ipa.optimize.backends.answer import Solution
-from ipa.optimize.bymilp import Maximise
+from ipa.optimize.backends.answer import MilpSolution
+from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 
@@ -66,10 +66,10 @@ class Supervised:
         self._said_s: float | None = None
         self._lock = threading.Lock()
 
-    def __call__(self, milp: Milp, deadline: Deadline) -> Solution:
+    def __call__(self, milp: Milp, deadline: Deadline) -> MilpSolution:
         """The best columns that the solver finds in time."""
         try:
-            return self._processes.ask(lambda _: milp, lambda: deadline.remaining_s, Solution)
+            return self._processes.ask(lambda _: milp, lambda: deadline.remaining_s, MilpSolution)
         except LicenceError as refusal:
             self._say(refusal)
             raise

@@ -100,7 +100,7 @@ def _poor(stage: str, profile: StageProfile) -> Iterator[str]:
 def solver_findings(settings: Settings, today: date) -> Iterator[Finding]:
     """Each solver, asked for a plan of the packaged example."""
     from ipa.adapters.files.packaged import packaged_example
-    from ipa.optimize.engine import BACKENDS
+    from ipa.optimize.solver_selection import BACKENDS
     from ipa.policies.planning import plan_pipeline
 
     pipeline, profiles = packaged_example()

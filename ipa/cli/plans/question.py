@@ -18,7 +18,7 @@ from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.optimize.problem import Problem
+    from ipa.optimize.problem import PlanningProblem
 
 
 EXIT_CODES = {
@@ -71,7 +71,7 @@ def unchanged(pipeline: Pipeline) -> Pipeline:
 
 def problem_of(
     question: Question, rate_rps: float, change: Callable[[Pipeline], Pipeline] = unchanged
-) -> tuple[Problem, Settings]:
+) -> tuple[PlanningProblem, Settings]:
     """The problem that was asked, of the pipeline as `change` makes it, and the settings."""
     from ipa.optimize.problem import Compat
     from ipa.policies.planning import planning_problem
@@ -107,7 +107,7 @@ def _at(pipeline: Pipeline, profiles: dict[str, StageProfile], at: str | None) -
     return at_cluster(pipeline, profiles)
 
 
-def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[Problem, Plan]:
+def best_plan(question: Question, rate: float, deadline_s: float) -> tuple[PlanningProblem, Plan]:
     """The problem of the rate and its best plan, for a verb that looks into it for at most `deadline_s`.
 
     UsageError where that is no time.

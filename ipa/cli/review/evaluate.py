@@ -9,7 +9,7 @@ import numpy as np
 
 from ipa.cli.simulation_setup import as_served
 from ipa.model.errors import DeadlineError, InfeasibleError
-from ipa.model.guardrails import Figures
+from ipa.model.guardrails import GuardrailFigures
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
@@ -17,7 +17,7 @@ from ipa.model.profile import StageProfile
 from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.report.frontier_plot import accuracy_cost
-from ipa.report.review.result import Change, Frontier, PlanAt, Side, Spot
+from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide, SimulatedChange
 from ipa.settings import Settings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import simulate
@@ -50,7 +50,7 @@ class Trial:
         ]
 
 
-def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> Side:
+def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial, words: str) -> ReviewSide:
     """What came of it. A pipeline that says how it runs on Seldon is planned and run as there."""
     target = "local" if pipeline.seldon is None else "kubernetes"
     planned = pipeline if pipeline.seldon is None else at_cluster(pipeline, profiles)
@@ -72,9 +72,9 @@ def tried(pipeline: Pipeline, profiles: Mapping[str, StageProfile], trial: Trial
         try:
             results.append(simulate(replace(setup, seed=seed)))
         except InfeasibleError as error:
-            return Side(plans, None, why=error.message, frontier=could)
+            return ReviewSide(plans, None, why=error.message, frontier=could)
     figures = _figures(results, trial.usd_per_core_hour)
-    return Side(plans, figures, _changes(results[0]), frontier=could)
+    return ReviewSide(plans, figures, _changes(results[0]), frontier=could)
 
 
 def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float) -> Plan:
@@ -83,26 +83,26 @@ def _deterministic(pipeline: Pipeline, profiles: Mapping[str, StageProfile], rat
     return replace(plan, solve_s=0.0)
 
 
-def _frontier(pipeline: Pipeline, profiles: Mapping[str, StageProfile], at: PlanAt) -> Frontier:
+def _frontier(pipeline: Pipeline, profiles: Mapping[str, StageProfile], at: PlanAt) -> ReviewFrontier:
     """What could be had at that rate; nothing is searched for where no plan carries it."""
     if not at.plan.stages:
-        return Frontier(at.label, at.rate_rps, ())
+        return ReviewFrontier(at.label, at.rate_rps, ())
     try:
         found = frontier(planning_problem(pipeline, profiles, at.rate_rps), FRONTIER_S)
     except DeadlineError:
-        return Frontier(at.label, at.rate_rps, (), f"it was not found within {FRONTIER_S:g} s")
-    spots = (Spot(each.cost_cores, each.pas, each.latency_s) for each in accuracy_cost(found))
-    return Frontier(at.label, at.rate_rps, tuple(spots))
+        return ReviewFrontier(at.label, at.rate_rps, (), f"it was not found within {FRONTIER_S:g} s")
+    spots = (FrontierSpot(each.cost_cores, each.pas, each.latency_s) for each in accuracy_cost(found))
+    return ReviewFrontier(at.label, at.rate_rps, tuple(spots))
 
 
-def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> Figures:
+def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> GuardrailFigures:
     """Over all runs: means of what is a mean over time, all requests together."""
     latencies_s = np.concatenate([result.latencies_s for result in results])
     p50_s, p99_s = np.quantile(latencies_s, (0.5, 0.99)) if len(latencies_s) else (None, None)
     requests = sum(len(result.born_s) for result in results)
     in_time = sum(int((result.latencies_s <= result.sla_s).sum()) for result in results)
     cores = float(np.mean([result.core_seconds / result.duration_s for result in results]))
-    return Figures(
+    return GuardrailFigures(
         requests=requests,
         late=requests - in_time,
         cores_mean=cores,
@@ -115,9 +115,9 @@ def _figures(results: list[SimResult], usd_per_core_hour: float | None) -> Figur
     )
 
 
-def _changes(result: SimResult) -> tuple[Change, ...]:
+def _changes(result: SimResult) -> tuple[SimulatedChange, ...]:
     return tuple(
-        Change(tick.at_s, tick.reason, tick.configs)
+        SimulatedChange(tick.at_s, tick.reason, tick.configs)
         for tick in result.ticks
         if tick.reason.startswith("apply.")
     )

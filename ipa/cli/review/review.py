@@ -19,7 +19,7 @@ from ipa.cli.simulation_setup import rates_of
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
 from ipa.policies.table import POLICIES
-from ipa.report.review.result import Inputs, Review, Reviewed, Side, findings_of, notable
+from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
 from ipa.settings import Settings
 
 DEFAULT_WORKLOAD = "bursty"
@@ -94,7 +94,7 @@ def _guardrails(base: Base, folders: Folders, file: Path | None) -> tuple[Guardr
     return replace(found, path=path), [replace(problem, path=path) for problem in document.problems]
 
 
-def _load(asked: Asked, base: Base, guardrails: Guardrails) -> tuple[tuple[float, ...], Inputs]:
+def _load(asked: Asked, base: Base, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
     """The rates by the second, and what is said of them and of all other inputs."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
     if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:
@@ -103,7 +103,7 @@ def _load(asked: Asked, base: Base, guardrails: Guardrails) -> tuple[tuple[float
     if not max(rates_rps) > 0:
         raise InputError(f"the trace {load} has no requests")
     text = "\n".join(f"{rate:g}" for rate in rates_rps)
-    return rates_rps, Inputs(
+    return rates_rps, ReviewInputs(
         version=ipa.__version__,
         base=asked.base,
         commit=base.commit,
@@ -140,7 +140,7 @@ def _reviewed(pair: Pair, guardrails: Guardrails, trial: Trial, words: str) -> R
     )
 
 
-def _tried(files: Files | None, trial: Trial, words: str) -> Side | None:
+def _tried(files: Files | None, trial: Trial, words: str) -> ReviewSide | None:
     if files is None or files.pipeline is None:
         return None
     return tried(files.pipeline, files.profiles, trial, words)

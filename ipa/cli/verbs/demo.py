@@ -146,7 +146,7 @@ class _Memory:
 def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
     """The simulated world's load and pace, and its lowest rate in rps."""
     from ipa.bootstrap import Simulated
-    from ipa.simulate.paced import Pace, moving_load
+    from ipa.simulate.realtime import Pace, moving_load
 
     try:
         low_rps, high_rps = map(float, rates.split(":"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ipa.forecast.lstm import Lstm
-    from ipa.forecast.quality import Score
+    from ipa.forecast.quality import ForecastScore
 
 # IPA's adaptation interval: a forecast a tick.
 TICK_S = 10.0
@@ -104,7 +104,7 @@ def _compared(names: list[str]) -> list[Lstm]:
     return rungs
 
 
-def _print(scores: dict[str, Score], quantile: float, console: Console) -> None:
+def _print(scores: dict[str, ForecastScore], quantile: float, console: Console) -> None:
     from rich.table import Table
 
     table = Table(title=f"{next(iter(scores.values())).count} forecasts, upper quantile {quantile:g}")

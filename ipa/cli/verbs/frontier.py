@@ -92,11 +92,11 @@ def _kind(file: Path) -> str:
 
 
 def _write(file: Path, kind: str, plan: Plan, points: Sequence[FrontierPoint]) -> None:
-    from ipa.report.frontier_plot import Dot, frontier_picture
+    from ipa.report.frontier_plot import PlotPoint, frontier_picture
 
-    dots = [Dot(point.cost_cores, point.pas, point.latency_s) for point in points]
+    dots = [PlotPoint(point.cost_cores, point.pas, point.latency_s) for point in points]
     assert plan.cost_cores is not None and plan.pas is not None and plan.latency_s is not None
-    chosen = Dot(plan.cost_cores, plan.pas, plan.latency_s)
+    chosen = PlotPoint(plan.cost_cores, plan.pas, plan.latency_s)
     title = f"{plan.pipeline} at {plan.rate_rps:g} rps"
     try:
         picture = frontier_picture(title, dots, chosen, plan.sla_s, kind)

@@ -52,7 +52,7 @@ class HttpReplica:
         self._client = client
         self._url = f"{url}/v2/models/{stage}/infer"
 
-    def infer(self, items: Sequence[measure.Item]) -> measure.Answer:
+    def infer(self, items: Sequence[measure.Item]) -> measure.BatchMeasurement:
         """The answer to the items as one batch; UnavailableError where there is none."""
         import time
 
@@ -69,7 +69,7 @@ class HttpReplica:
         outputs = tensors.parse(orjson.loads(response.content)["outputs"], "outputs")
         split = tensors.split(outputs, [1] * len(items))
         latency_s = time.perf_counter() - started_s
-        return measure.Answer(
+        return measure.BatchMeasurement(
             latency_s, tuple({tensor.name: tensor.data for tensor in part} for part in split)
         )
 
@@ -80,7 +80,7 @@ class Request:
 
     cores: tuple[float, ...]
     batches: tuple[int, ...]
-    effort: measure.Effort
+    effort: measure.MeasurementEffort
     limit_s: float
 
 
@@ -96,8 +96,8 @@ def profile(
     variants: str = typer.Option("", help="Only these variants, separated by commas."),
     batches: str = typer.Option(DEFAULT_BATCHES, help="Batch sizes."),
     cores: str = typer.Option(DEFAULT_CORES, help="Cores of a replica."),
-    repeats: int = typer.Option(measure.Effort().repeats, min=1, help="Batches a point, at most."),
-    budget: float = typer.Option(measure.Effort().budget_s, help="Seconds a point, about."),
+    repeats: int = typer.Option(measure.MeasurementEffort().repeats, min=1, help="Batches a point, at most."),
+    budget: float = typer.Option(measure.MeasurementEffort().budget_s, help="Seconds a point, about."),
     seed: int = typer.Option(1, min=0, help="Seed of the workload."),
     folder: Path | None = typer.Option(None, "--folder", help="Write into this folder, a file a stage."),
     write: bool = typer.Option(False, "--write", help="Write into the profiles of the pipeline."),
@@ -118,7 +118,7 @@ def profile(
     request = Request(
         _numbers(cores, float, "--cores"),
         _numbers(batches, int, "--batches"),
-        measure.Effort(repeats, budget),
+        measure.MeasurementEffort(repeats, budget),
         described.sla.latency_s,
     )
     place = settings.profiles_dir / pipeline if write else folder
@@ -135,7 +135,7 @@ def _stage_profile(
     pipeline: Pipeline,
     stage: Stage,
     variants: Sequence[Variant],
-    workload: measure.Workload,
+    workload: measure.MeasuredWorkload,
     request: Request,
     step: Step,
 ) -> StageProfile:
@@ -161,7 +161,7 @@ def _variant_profile(
     bench: Bench,
     stage: Stage,
     variant: Variant,
-    workload: measure.Workload,
+    workload: measure.MeasuredWorkload,
     request: Request,
     step: Step,
 ) -> VariantProfile:
@@ -224,7 +224,7 @@ def rounded(point: ProfilePoint) -> ProfilePoint:
     )
 
 
-def _workload(pipelines_dir: Path, pipeline: str, stage: str, seed: int) -> measure.Workload:
+def _workload(pipelines_dir: Path, pipeline: str, stage: str, seed: int) -> measure.MeasuredWorkload:
     home = pipelines_dir.resolve()
     if not (home / pipeline / "bench.py").is_file():
         raise NotFoundError(
@@ -233,7 +233,7 @@ def _workload(pipelines_dir: Path, pipeline: str, stage: str, seed: int) -> meas
         )
     if str(home.parent) not in sys.path:
         sys.path.insert(0, str(home.parent))
-    workload: measure.Workload = import_module(f"{home.name}.{pipeline}.bench").workload(stage, seed)
+    workload: measure.MeasuredWorkload = import_module(f"{home.name}.{pipeline}.bench").workload(stage, seed)
     return workload
 
 

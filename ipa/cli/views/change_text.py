@@ -6,10 +6,10 @@ from rich.console import Console
 
 from ipa.cli.views.plan_text import print_line
 from ipa.model.plan import StageConfig
-from ipa.optimize.change import Change, StageChange
+from ipa.optimize.change import PlanTransition, StageChange
 
 
-def print_change(change: Change, out: Console) -> None:
+def print_change(change: PlanTransition, out: Console) -> None:
     """Print which stages change and the cores before, at the peak and after."""
     if not change.stages:
         print_line(out, f"  Change: none, {change.after_cores:g} cores run as planned.")

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ipa.cli.views.plan_text import print_line
-from ipa.optimize.explanation import Alternative, Explanation, Flip, Limit
+from ipa.optimize.explanation import Alternative, Explanation, Flip, LimitSlack
 
 # The limits of stages that are told: those with less than this share left.
 NEAR = 0.1
@@ -61,7 +61,7 @@ def _binding(console: Console, explained: Explanation) -> None:
         print_line(console, f"  {text}")
 
 
-def _slack(limits: Sequence[Limit]) -> Iterator[str]:
+def _slack(limits: Sequence[LimitSlack]) -> Iterator[str]:
     """The sums one by one, the headroom of all stages in one line, and bounds of stages that are near."""
     sums = ("sla", "cores", "memory", "max_cost_cores", "accuracy_floor")
     several = sum(limit.kind == "sla" for limit in limits) > 1
@@ -76,7 +76,7 @@ def _slack(limits: Sequence[Limit]) -> Iterator[str]:
             yield f"{NAMES[limit.kind]} of {limit.where}: {_used(limit)}"
 
 
-def _used(limit: Limit) -> str:
+def _used(limit: LimitSlack) -> str:
     of = f"{limit.used:.4g} of {limit.limit:.4g} {limit.unit}"
     return f"{of}, {limit.slack:.4g} {limit.unit} ({limit.slack_ratio:.1%}) to spare"
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from ipa.cli.views.plan_text import print_line
 
 if TYPE_CHECKING:
-    from ipa.profiling.findings import Finding
+    from ipa.profiling.findings import ProfileFinding
     from ipa.profiling.overview import FitRow, StageOverview
 
 # So many places are named; the others are in JSON.
@@ -28,7 +28,7 @@ class Fitted:
 
     pipeline: str
     stages: tuple[StageOverview, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[ProfileFinding, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -60,14 +60,14 @@ def print_fits(fitted: Fitted, console: Console) -> None:
         print_line(console, f"    → {together[0].remedy}")
 
 
-def _place(finding: Finding, findings: Sequence[Finding]) -> int:
+def _place(finding: ProfileFinding, findings: Sequence[ProfileFinding]) -> int:
     """Where the first of the same stage and kind stands."""
     return next(
         at for at, each in enumerate(findings) if (each.stage, each.kind) == (finding.stage, finding.kind)
     )
 
 
-def _words(finding: Finding) -> str:
+def _words(finding: ProfileFinding) -> str:
     more = len(finding.places) - FEW
     places = ", ".join(finding.places[:FEW]) + (f", and {more} more" if more > 0 else "")
     return ": ".join(part for part in (finding.variant, places) if part)

@@ -20,7 +20,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.rounding import significant
 from ipa.model.slowdown import Slowdown, Slowdowns
 from ipa.policies.base import ANY_RATE_RPS, Predictor
-from ipa.queueing.service import Service
+from ipa.queueing.service import ServiceTime
 
 # Ratios are planned with in steps of 5 %, so that plans do not jitter with them.
 STEP = 1.05
@@ -215,7 +215,7 @@ def _is_ripe(batches: Measured[Batches], since: Since, settings: GuardSettings, 
 
 
 def _updated(
-    known: Correction, config: StageConfig, service: Service, batches: Batches, now_s: float
+    known: Correction, config: StageConfig, service: ServiceTime, batches: Batches, now_s: float
 ) -> Seen:
     """What is known of the variant after these batches."""
     mine = known.of(config.stage, config.variant)
@@ -232,7 +232,7 @@ def _updated(
 
 
 def _smoothed(
-    ratio: float, config: StageConfig, service: Service, batches: Batches, passed_s: float
+    ratio: float, config: StageConfig, service: ServiceTime, batches: Batches, passed_s: float
 ) -> float:
     """The ratio after batches that were seen `passed_s` later: the more of them, the more they count."""
     expected_s = service.mean_s(max(batches.items, 1.0), config.batch_size)

@@ -1,4 +1,4 @@
-"""What every backend gives back."""
+"""The result types of the solver backends."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ EQUAL = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """How the solver ended, the option it chose of each stage, and its bound on the best objective.
+class ProgramAnswer:
+    """How the solver ended, the chosen option of each stage, and the bound on the best objective.
 
-    `chosen` is empty where there is no plan; `bound` is None where the solver has none. `note` says what a
-    reader should know about how it was found, `prices` the multipliers that a label search used.
+    `chosen` is empty if there is no plan; `bound` is None if the solver has none. `note` has remarks on how
+    it was found, `prices` the multipliers that a label search used.
     """
 
     termination: Termination
@@ -27,10 +27,10 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Solution:
-    """How a MILP solver ended, the value of every column, and its bound on the best objective.
+class MilpSolution:
+    """How a MILP solver ended, the value of every column, and the bound on the best objective.
 
-    `values` is empty where there is no solution; `bound` is None where the solver has none.
+    `values` is empty if there is no solution; `bound` is None if the solver has none.
     """
 
     termination: Termination

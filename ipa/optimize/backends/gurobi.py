@@ -9,7 +9,7 @@ from gurobipy import GRB
 
 from ipa.model.errors import LicenceError, SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import Solution
+from ipa.optimize.backends.answer import MilpSolution
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 
@@ -23,7 +23,7 @@ PARAMETERS = {
     "FeasibilityTol": 1e-9,
     "OptimalityTol": 1e-9,
 }
-# No licence, one that is too small, and what a licence server may say: unreachable, or all seats are taken.
+# No licence, one that is too small, and a licence server that is unreachable or has no free seat.
 LICENCE_ERRORS = frozenset(
     {
         GRB.Error.NO_LICENSE,
@@ -37,15 +37,15 @@ LICENCE_ERRORS = frozenset(
 TERMINATIONS = {
     GRB.OPTIMAL: Termination.OPTIMAL,
     GRB.INFEASIBLE: Termination.INFEASIBLE,
-    # Every column is bounded, so the program is: what is left is infeasible.
+    # Every column is bounded, so the program is not unbounded: it is infeasible.
     GRB.INF_OR_UNBD: Termination.INFEASIBLE,
 }
 
 
-def maximise(milp: Milp, deadline: Deadline) -> Solution:
+def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
     """The best columns that Gurobi finds in time.
 
-    LicenceError where the licence is missing, out of date or too small for this model; SolverError otherwise.
+    LicenceError if the licence is missing, out of date or too small for this model; SolverError otherwise.
     """
     try:
         with _environment() as environment, _load(milp, environment) as model:
@@ -87,15 +87,15 @@ def _load(milp: Milp, environment: gp.Env) -> gp.Model:
     return model
 
 
-def _solution(model: gp.Model) -> Solution:
+def _solution(model: gp.Model) -> MilpSolution:
     termination = TERMINATIONS.get(model.Status)
     if termination is Termination.INFEASIBLE:
-        return Solution(termination)
+        return MilpSolution(termination)
     if termination is None:
         if model.Status != GRB.TIME_LIMIT:
             raise SolverError(f"Gurobi ended with status {model.Status}")
         termination = Termination.FEASIBLE if model.SolCount else Termination.NO_SOLUTION_FOUND
     bound = float(model.ObjBound)
     if not model.SolCount:
-        return Solution(termination, bound=bound)
-    return Solution(termination, tuple(model.getAttr("X", model.getVars())), bound)
+        return MilpSolution(termination, bound=bound)
+    return MilpSolution(termination, tuple(model.getAttr("X", model.getVars())), bound)

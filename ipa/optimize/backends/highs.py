@@ -7,7 +7,7 @@ import numpy as np
 
 from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import Solution
+from ipa.optimize.backends.answer import MilpSolution
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 
@@ -33,8 +33,8 @@ class _Quiet(highspy.Highs):  # type: ignore[misc]
         super().enableCallbacks()
 
 
-def maximise(milp: Milp, deadline: Deadline) -> Solution:
-    """The best columns that HiGHS finds in time; SolverError where it fails."""
+def maximise(milp: Milp, deadline: Deadline) -> MilpSolution:
+    """The best columns that HiGHS finds in time; SolverError if it fails."""
     highs = _Quiet()
     for name, value in OPTIONS.items():
         highs.setOptionValue(name, value)
@@ -66,20 +66,20 @@ def _model(milp: Milp) -> highspy.HighsLp:
     return model
 
 
-def _solution(highs: highspy.Highs) -> Solution:
+def _solution(highs: highspy.Highs) -> MilpSolution:
     status, info = highs.getModelStatus(), highs.getInfo()
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     match status:
         case highspy.HighsModelStatus.kOptimal:
             termination = Termination.OPTIMAL
-        # Every column is bounded, so the program is: what is left is infeasible.
+        # Every column is bounded, so the program is not unbounded: it is infeasible.
         case highspy.HighsModelStatus.kInfeasible | highspy.HighsModelStatus.kUnboundedOrInfeasible:
-            return Solution(Termination.INFEASIBLE)
+            return MilpSolution(Termination.INFEASIBLE)
         case highspy.HighsModelStatus.kTimeLimit:
             termination = Termination.FEASIBLE if found else Termination.NO_SOLUTION_FOUND
         case _:
             raise SolverError(f"HiGHS ended with status {highs.modelStatusToString(status)}")
     bound = float(info.mip_dual_bound)
     if not found:
-        return Solution(termination, bound=bound)
-    return Solution(termination, tuple(highs.getSolution().col_value), bound)
+        return MilpSolution(termination, bound=bound)
+    return MilpSolution(termination, tuple(highs.getSolution().col_value), bound)

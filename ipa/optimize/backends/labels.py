@@ -1,4 +1,4 @@
-"""Partial plans as columns of numbers, and how they grow by one stage."""
+"""Partial plans as columns of numbers, and their expansion by one stage."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from ipa.optimize.bounding import Surrogates
 from ipa.optimize.columns import Array, Index
+from ipa.optimize.label_state import LabelStep, steps_of
 from ipa.optimize.program import PLACE, Program, tolerance
-from ipa.optimize.tracks import Step, steps_of
 
-# What the first rows of `Labels.sums` add up.
+# The quantities that the first rows of `PartialPlans.sums` add up.
 OWN = [PLACE[name] for name in ("value", "changes", "cost_cores")]
-# Rows of `Labels.sums` before those of the limits.
+# Rows of `PartialPlans.sums` before those of the limits.
 VALUE, CHANGES, COST, LIMITS = range(4)
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class PartialPlans:
     """Partial plans, one a column, in the order of names.
 
-    `sums` adds up along the stages: the value so far, what breaks ties (changes, cost), and what is taken of
-    each limit as a linear row, those of the paths first. `times` are the means along the paths that are open
-    and, where any time varies, the squared spreads; `latest` is the latency of the paths that have ended.
-    `products` are the products that are still open of each accuracy, `reached` its part that is complete,
-    `due` the number of items of stages to come. `made` is how each was made: the label before and the option.
+    `sums` adds up along the stages: the value so far, the tie-breakers (changes, cost), and the use of each
+    limit as a linear row, those of the paths first. `times` are the means along the open paths and, if any
+    time varies, the squared spreads; `latest` is the latency of the completed paths. `products` are the open
+    products of each accuracy, `reached` its completed part, `due` the number of items of stages to come.
+    `made` are the parent label and the option.
     """
 
     sums: Array
@@ -43,13 +43,13 @@ class Labels:
 
     @property
     def value(self) -> Array:
-        """What adds up to the objective."""
+        """The part of the objective that adds up."""
         value: Array = self.sums[VALUE]
         return value
 
-    def take(self, at: Index) -> Labels:
-        """Those labels only."""
-        return Labels(
+    def take(self, at: Index) -> PartialPlans:
+        """Return those labels only."""
+        return PartialPlans(
             self.sums.take(at, axis=1),
             self.times.take(at, axis=2),
             self.latest.take(at),
@@ -62,21 +62,21 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """One accuracy that must be followed: `own` is each option's factor, `floor` the least at the end.
+    """An accuracy that must be tracked: `own` is each option's factor, `floor` the least at the end.
 
     `largest` is, for each depth, the largest factor of each stage.
     """
 
     own: tuple[Array, ...]
     floor: float
-    steps: tuple[Step, ...]
-    # For each term: its weight, and the sets (numbered as in the steps) of its alternatives.
+    steps: tuple[LabelStep, ...]
+    # For each term: its weight, and its alternatives' sets, numbered as in the steps.
     terms: tuple[tuple[float, tuple[int, ...]], ...]
     sets: tuple[tuple[int, ...], ...]
     lasts: tuple[int, ...]
 
     def could_reach(self, depth: int, products: Array, reached: Array) -> Array:
-        """The most that the accuracy can become after the first `depth` stages, `products` those now open."""
+        """The highest accuracy reachable after the first `depth` stages with these open products."""
         most = reached.copy()
         after = self.steps[depth - 1] if depth else None
         for weight, alternatives in self.terms:
@@ -97,7 +97,7 @@ class Accuracy:
 
 
 def accuracies_of(program: Program) -> tuple[Accuracy, ...]:
-    """The accuracies that labels must follow: that of the objective, and PAS where its floor needs it."""
+    """The accuracies that labels must track: that of the objective, and PAS if its floor needs it."""
     found = []
     if program.uses_product and (program.alpha > 0 or program.term_floor > -inf):
         found.append(_accuracy(program, "factor", program.term_floor))
@@ -121,9 +121,9 @@ def _accuracy(program: Program, column: str, floor: float) -> Accuracy:
 
 
 def _levels(program: Program) -> list[bool]:
-    """Whether the stages before each may send other numbers of items than the one it is planned for.
+    """For each stage, True if the stages before it may send other numbers of items than its option expects.
 
-    A program that was cut down may hold one number at a stage, and more in what is left before it.
+    A reduced program may keep one number at a stage, and more in the options of the stages before it.
     """
     numbers = [set(stage.enter.tolist()) for stage in program.stages]
     for at, children in enumerate(program.graph.children):
@@ -132,8 +132,8 @@ def _levels(program: Program) -> list[bool]:
     return [len(found) > 1 for found in numbers]
 
 
-class Growth:
-    """How labels grow, and which of them no completion can bring within the limits."""
+class LabelExpansion:
+    """Expands labels by a stage, and drops those whose completions all break a limit."""
 
     def __init__(self, program: Program, rows: Surrogates) -> None:
         self._stages = program.stages
@@ -147,7 +147,7 @@ class Growth:
         ]
         kinds = ["mean_s", "spread_s2"] if program.has_spread else ["mean_s"]
         self._times = [stage.numbers[[PLACE[kind] for kind in kinds]] for stage in program.stages]
-        # The row of the sums where the limits begin that are no path's.
+        # The first row of the sums whose limit is not a path's.
         self.linear = LIMITS + len(paths)
         self._row_count = LIMITS + len(rows.most)
         self._room = _room([own[self.linear :] for own in self._own], rows.most[len(paths) :])
@@ -155,7 +155,7 @@ class Growth:
         self._rest = [self._rests(at, paths, least) for at in range(depth)]
         self._sla = program.sla_s + tolerance(program.sla_s)
         self._levels = _levels(program)
-        # Whether a path has ended, or a term of each accuracy is complete, once a stage is done.
+        # For each stage: True if a path has ended, or a term of each accuracy is complete, after it.
         first = min(path[-1] for path in paths)
         self.has_ended = [at >= first for at in range(depth)]
         self.has_complete = [
@@ -165,7 +165,7 @@ class Growth:
     def _rests(
         self, at: int, paths: tuple[tuple[int, ...], ...], least: list[Array]
     ) -> list[tuple[int, list[float], bool]]:
-        """For each path open at the stage: its number, the least of its times to come, and if it ends."""
+        """For each path open at the stage: its number, the least remaining time, and True if it ends."""
         found = []
         for number in self._paths[at].place:
             rest = [stage for stage in paths[number] if stage > at]
@@ -173,10 +173,10 @@ class Growth:
             found.append((self._paths[at].place[number], to_come.tolist(), not rest))
         return found
 
-    def start(self) -> Labels:
-        """The one label of no stage."""
+    def start(self) -> PartialPlans:
+        """The one label without stages."""
         one, zero = np.ones((1, 1)), np.zeros(1)
-        return Labels(
+        return PartialPlans(
             np.zeros((self._row_count, 1)),
             np.zeros((len(self._times[0]), 1, 1)),
             zero,
@@ -186,7 +186,7 @@ class Growth:
             np.zeros((2, 1), dtype=np.intp),
         )
 
-    def grow(self, labels: Labels, at: int) -> Labels:
+    def grow(self, labels: PartialPlans, at: int) -> PartialPlans:
         """Every label with every option of stage `at` that may still meet the limits."""
         step = self._paths[at]
         made = self._pairs(labels, at)
@@ -201,10 +201,12 @@ class Growth:
             due = {child: number.take(left) for child, number in due.items()}
         sums = labels.sums.take(made[0], axis=1)
         sums += self._own[at].take(made[1], axis=1)
-        return Labels(sums, step.remembered(times), latest, *self._accuracy(labels, at, *made), due, made)
+        return PartialPlans(
+            sums, step.remembered(times), latest, *self._accuracy(labels, at, *made), due, made
+        )
 
-    def _pairs(self, labels: Labels, at: int) -> Index:
-        """Label and option of all pairs that keep room for the stages to come and suit the items due."""
+    def _pairs(self, labels: PartialPlans, at: int) -> Index:
+        """Label and option of all pairs that leave room for the stages to come and match the items due."""
         own, room = self._own[at][self.linear :], self._room[at]
         fits: NDArray[np.bool_] | None = None
         if at in labels.due:
@@ -218,7 +220,7 @@ class Growth:
         return np.array(fits.nonzero())
 
     def _latest(self, at: int, latest: Array, times: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """The latency of the paths that end here, and who can still be in time on all open paths."""
+        """The latency of the paths that end here, and the labels still in time on all open paths."""
         in_time: NDArray[np.bool_] | None = None
         for place, least, ends in self._rest[at]:
             quantile = times[0, place] + least[0]
@@ -232,9 +234,9 @@ class Growth:
         return latest, in_time
 
     def _due(
-        self, labels: Labels, at: int, parent: Index, option: Index
+        self, labels: PartialPlans, at: int, parent: Index, option: Index
     ) -> tuple[dict[int, Index], NDArray[np.bool_] | None]:
-        """The items that later stages must be planned for, and who agrees with what was known of them."""
+        """The items that later stages must be planned for, and the labels that agree with earlier ones."""
         due = {child: number.take(parent) for child, number in labels.due.items() if child != at}
         agree: NDArray[np.bool_] | None = None
         for place, child in enumerate(self._children[at]):
@@ -248,7 +250,7 @@ class Growth:
         return due, agree
 
     def _accuracy(
-        self, labels: Labels, at: int, parent: Index, option: Index
+        self, labels: PartialPlans, at: int, parent: Index, option: Index
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """The open products and the complete part of each accuracy after the stage."""
         products, reached = [], []
@@ -266,7 +268,7 @@ class Growth:
 
 
 def _room(uses: list[Array], most: Array) -> list[list[float]]:
-    """For each stage what of each limit may be taken up to and with it: later ones take something too."""
+    """For each stage the part of each limit that may be used up to it: later stages need the rest."""
     left = np.array([limit + tolerance(abs(limit)) for limit in most.tolist()])
     room = []
     for use in reversed(uses):

@@ -1,8 +1,7 @@
-"""Upper bounds on what any completion of a partial plan is worth at a price of cores, for many lanes at once.
+"""Upper bounds on the worth of completions of partial plans at a price of cores, for many lanes at once.
 
-The limits are relaxed with multipliers (Lagrange); what is left is a recursion over the product so far,
-tabulated at some points and read off the chord between them, which lies above since the bound is convex in
-the product.
+The limits are relaxed with multipliers (Lagrange); the rest is a recursion over the product so far, tabulated
+at some points and read off the chord between them, which lies above since the bound is convex in the product.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from math import inf
 import numpy as np
 
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.fleet.lanes import Lanes
+from ipa.optimize.fleet.batches import LaneBatch
 
 # Multipliers tried first, relative to the natural scale of the lane; then some between the best neighbours.
 SCALES = np.concatenate([[0.0], 4.0 ** np.arange(-6, 3)])
@@ -23,9 +22,9 @@ ROUNDS = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """A stage's groups in as many slots for every lane, the first group again where a lane has fewer.
+    """A stage's groups in equally many slots for every lane; a lane with fewer repeats its first group.
 
-    For each slot and each point of the table before it: where to read the table after it.
+    For each slot and each point of the table before it: the place to read in the table after it.
     """
 
     group: Index
@@ -37,7 +36,7 @@ class _Step:
 class Grid:
     """The points of the product at each depth: `points` ones from the smallest to the largest reachable."""
 
-    def __init__(self, lanes: Lanes, points: int) -> None:
+    def __init__(self, lanes: LaneBatch, points: int) -> None:
         self.points = points
         count = len(lanes)
         steps = np.linspace(0.0, 1.0, points)
@@ -76,14 +75,14 @@ class Grid:
         return lane * self.points + cell, np.clip(at - cell, 0.0, 1.0)
 
     def place(self, depth: int, lane: Index, product: Array) -> tuple[Index, Array]:
-        """The cell of the flat table at that depth, and how far into it, of a product."""
+        """The cell of the flat table at that depth, and the place within it, of a product."""
         return self._place(depth, lane, product / self.largest[depth][lane])
 
 
-class Bounds:
+class LaneBounds:
     """The tables at a price for some multipliers (choices × limits × lanes)."""
 
-    def __init__(self, lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> None:
+    def __init__(self, lanes: LaneBatch, grid: Grid, price: float, multipliers: Array) -> None:
         self._lanes, self._grid, self._price = lanes, grid, price
         self.multipliers = multipliers
         self._tables = tables(lanes, grid, price, multipliers)
@@ -112,8 +111,8 @@ class Bounds:
         return best + reward
 
 
-def tables(lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> list[Array]:
-    """The most of α · product + Σ (value − price · cost − use · m) from each depth on.
+def tables(lanes: LaneBatch, grid: Grid, price: float, multipliers: Array) -> list[Array]:
+    """The highest α · product + Σ (value − price · cost − use · m) from each depth on.
 
     An array (choices × lanes × points) a depth.
     """
@@ -139,7 +138,7 @@ def tables(lanes: Lanes, grid: Grid, price: float, multipliers: Array) -> list[A
     return found[::-1]
 
 
-def good_multipliers(lanes: Lanes, grid: Grid, price: float) -> Array:
+def good_multipliers(lanes: LaneBatch, grid: Grid, price: float) -> Array:
     """The multipliers (limits × lanes) of the least bound, found limit by limit."""
     limits, count = lanes.most.shape
     best = np.zeros((limits, count))

@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 from ipa.optimize.columns import Array, Index
 
-# Neighbours compared first: as many as a variant has batch sizes, since those beat each other most.
+# Neighbours compared first: the number of batch sizes of a variant, since those dominate each other most.
 RUN = 8
 # Comparisons held in memory at once.
 MOST = 500_000
 
 
 def undominated_in_groups(rows: Array, start: Index) -> NDArray[np.bool_]:
-    """Which candidates no other of their group equals or undercuts in every row; of equal ones the first.
+    """True for candidates that none of their group equals or undercuts in all rows; of equal ones the first.
 
     `rows` is (criteria × candidates), all to be small; group g is start[g]..start[g+1]−1.
     """
@@ -28,7 +28,7 @@ def undominated_in_groups(rows: Array, start: Index) -> NDArray[np.bool_]:
     empty = np.arange(width) >= counts[:, None]
     places, empty = _without(rows, places.reshape(-1, RUN), empty.reshape(-1, RUN))
     places, empty = places.reshape(-1, width), empty.reshape(-1, width)
-    # What is left of each group, at its front.
+    # The remaining candidates of each group, at its front.
     narrow = int((~empty).sum(axis=1).max())
     order = np.argsort(empty, axis=1, kind="stable")[:, :narrow]
     places, empty = np.take_along_axis(places, order, axis=1), np.take_along_axis(empty, order, axis=1)
@@ -39,7 +39,7 @@ def undominated_in_groups(rows: Array, start: Index) -> NDArray[np.bool_]:
 
 
 def _without(rows: Array, places: Index, empty: NDArray[np.bool_]) -> tuple[Index, NDArray[np.bool_]]:
-    """The same places (groups × width), marked empty where beaten by another of the row."""
+    """The same places (groups × width), marked empty if dominated by another of the row."""
     count, width = places.shape
     beaten = empty.copy()
     first = ~np.tri(width, k=-1, dtype=bool).T
@@ -51,7 +51,7 @@ def _without(rows: Array, places: Index, empty: NDArray[np.bool_]) -> tuple[Inde
         for row in rows:
             values = row[places[part]]
             within &= values[:, :, None] <= values[:, None, :]
-        # Of equal ones, each within the other, only a later one is beaten.
+        # Of equal ones, each within the other, only a later one is dominated.
         within &= ~(within.transpose(0, 2, 1) & first)
         beaten[part] |= within.any(axis=1)
     return places, beaten

@@ -1,4 +1,4 @@
-"""Which choices of each owner matter: the undominated ones, and the upper hull of worth over cost."""
+"""The choices of each owner that matter: the undominated ones, and the upper hull of worth over cost."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Hull:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Break:
-    """Where the budget ends on the hulls: the price there, the Lagrange bound, and what is then chosen."""
+class HullBreak:
+    """The point at which the budget ends on the hulls: its price, the Lagrange bound, and the choices."""
 
     price: float
     bound: float
@@ -61,7 +61,7 @@ def hull_of(owner: Index, cost: Array, worth: Array, owners: int) -> Hull:
     return Hull(first, owner[to], to, run[same], rise[same], rise[same] / run[same])
 
 
-def break_of(hull: Hull, cost: Array, worth: Array, budget_cores: float) -> Break:
+def break_of(hull: Hull, cost: Array, worth: Array, budget_cores: float) -> HullBreak:
     """The steps of steepest slope that the budget holds (the linear relaxation, Sinha and Zoltners 1979)."""
     least = float(cost[hull.first].sum())
     order = np.argsort(-hull.slope, kind="stable")
@@ -73,7 +73,7 @@ def break_of(hull: Hull, cost: Array, worth: Array, budget_cores: float) -> Brea
     np.maximum.at(chosen, hull.owner[taken], hull.to[taken])
     reached = float(worth[chosen].sum())
     if within == len(order):
-        return Break(0.0, reached, chosen)
+        return HullBreak(0.0, reached, chosen)
     price = float(hull.slope[order[within]])
     left = max(0.0, budget_cores - float(cost[chosen].sum()))
-    return Break(price, reached + price * left, chosen)
+    return HullBreak(price, reached + price * left, chosen)

@@ -30,7 +30,7 @@ MOST_STATES = 50_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choices:
-    """What may be chosen: columns of owner (0..owners−1, each at least once), cost and worth."""
+    """The choices: columns of owner (0..owners−1, each at least once), cost and worth."""
 
     owners: int
     owner: Index
@@ -40,10 +40,10 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """The choice of each owner (index into the choices), what they come to, and how good they could be.
+    """The choice of each owner (index into the choices), their sums, and the bound.
 
-    `price` is the shadow price: what one more core would add to the worth, by the linear relaxation, whose
-    worth is `relaxed`.
+    `price` is the shadow price: the worth of one more core by the linear relaxation, whose worth is
+    `relaxed`.
     """
 
     chosen: Index
@@ -58,8 +58,8 @@ class Selection:
 def select(choices: Choices, budget_cores: float, deadline: Deadline) -> Selection:
     """The selection of most worth within the budget; of equally good ones the cheapest.
 
-    The budget must hold every owner's cheapest choice (ValueError). FEASIBLE, with a bound, where the time is
-    up before it is proved best.
+    The budget must hold every owner's cheapest choice (ValueError). FEASIBLE, with a bound, if the time is up
+    before it is proved best.
     """
     kept = undominated_choices(choices.owner, choices.cost_cores, choices.worth)
     owner, cost, worth = choices.owner[kept], choices.cost_cores[kept], choices.worth[kept]
@@ -95,7 +95,7 @@ def select(choices: Choices, budget_cores: float, deadline: Deadline) -> Selecti
 
 
 class _Search:
-    """States over the owners near the price. `gain` is what a choice leaves over against the base choice."""
+    """States over the owners near the price. `gain` is the cost saved by a choice against the base choice."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _Search:
     def _free_owners(self) -> list[tuple[Index, float, float]]:
         """Each owner's choices that could be in a better selection, nearest to the price first.
 
-        With each go the least losses for a core, up and down, of this and all later owners.
+        With each comes the least loss a core, up and down, of this and all later owners.
         """
         near = np.flatnonzero((self._loss <= self._best + self._equal) & (self._gain != 0))
         if not len(near):
@@ -161,7 +161,7 @@ class _Search:
         starts = np.flatnonzero(np.r_[True, np.diff(self._owner[near]) != 0])
         up = np.minimum.reduceat(np.where(self._gain[near] < 0, rate, inf), starts)
         down = np.minimum.reduceat(np.where(self._gain[near] > 0, rate, inf), starts)
-        # Of equal rates owners that can give and owners that can take go in turn, or what is left only grows.
+        # Of equal rates owners that can give and owners that can take alternate, or the remainder only grows.
         turn = np.where(up < inf, np.cumsum(up < inf), np.cumsum(up == inf))
         order = np.lexsort((turn, rate[starts]))
         groups = np.split(near, starts[1:])
@@ -172,8 +172,8 @@ class _Search:
     def _bound(self, left: Array, loss: Array, up: float, down: float) -> Array:
         """The least shortfall of any completion.
 
-        A core that is left over costs the price, or `up` where later owners fill it; one that is lacking must
-        be given up by them, at `down`.
+        An unused core costs the price, or `up` if later owners use it; a missing core must be given up by
+        them, at `down`.
         """
         lacking = np.maximum(-left - self._over, 0.0)
         cost = np.zeros(len(left))
@@ -215,11 +215,11 @@ class _Search:
 def _grown(
     left: Array, loss: Array, at: Index, gain: Array, lost: Array, price: float
 ) -> tuple[Index, Index, Array, Array]:
-    """The undominated states after one more owner: parent state, choice (−1: base), left over and loss."""
+    """The undominated states after one more owner: parent state, choice (−1: base), cost left and loss."""
     gain, lost = np.concatenate([[0.0], gain]), np.concatenate([[0.0], lost])
     all_left = (left[None, :] + gain[:, None]).ravel()
     all_loss = (loss[None, :] + lost[:, None]).ravel()
-    # What a state lacks in worth: a cheaper one that lacks no more makes it needless.
+    # The shortfall in worth of a state: a cheaper state that lacks no more dominates it.
     short = all_loss + price * all_left
     order = np.lexsort((short, -all_left))
     short = short[order]

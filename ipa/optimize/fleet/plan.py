@@ -13,32 +13,32 @@ from ipa.model.errors import InfeasibleError, InputError
 from ipa.model.errors import Problem as Fault
 from ipa.model.plan import StageConfig, Termination
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.fleet.frontiers import FleetFrontiers, offers_of
 from ipa.optimize.fleet.knapsack import Selection
-from ipa.optimize.fleet.offers import Offers, offers_of
 from ipa.optimize.fleet.pricing import NoPlan, TooFewCores, best_plans
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import tolerance
 from ipa.optimize.solve import solve
 
-# Pipelines without a plan of which the error says why; it takes a solve each.
+# Pipelines without a plan that the error explains; each takes a solve.
 EXPLAINED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A pipeline of the fleet: its problem, and how much its objective is worth against those of others.
+    """A pipeline of the fleet: its problem, and the weight of its objective.
 
     A higher `priority` is served before a lower one, whatever the weights; weights count within one priority.
     """
 
-    problem: Problem
+    problem: PlanningProblem
     weight: float = 1.0
     priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """What one pipeline runs; `worth` is the objective times the weight."""
+    """The configuration of one pipeline; `worth` is the objective times the weight."""
 
     pipeline: str
     configs: tuple[StageConfig, ...]
@@ -49,10 +49,10 @@ class MemberPlan:
 
 @dataclass(frozen=True, slots=True)
 class ClassPlan:
-    """What the pipelines of one priority have together.
+    """The sums of the pipelines of one priority.
 
-    `price` is what one more core would add to their worth (the Lagrange multiplier of the budget), `gap` the
-    distance of the bound to the worth, relative above 1.
+    `price` is the worth of one more core (the Lagrange multiplier of the budget), `gap` the distance of the
+    bound to the worth, relative above 1.
     """
 
     priority: int
@@ -86,20 +86,20 @@ class FleetPlan:
 
     @property
     def termination(self) -> Termination:
-        """OPTIMAL where every class is proved best."""
+        """OPTIMAL if every class is proved best."""
         proved = all(each.termination is Termination.OPTIMAL for each in self.classes)
         return Termination.OPTIMAL if proved else Termination.FEASIBLE
 
 
 def plan_fleet(members: Sequence[Member], budget_cores: float, deadline_s: float = 5.0) -> FleetPlan:
-    """The plans of most worth together within the budget of cores, proved so to 1e-9 where time allows.
+    """The plans of most worth together within the budget of cores, proved to 1e-9 if time allows.
 
     Priorities go in order: the highest gets the most worth that leaves every other pipeline its cheapest
-    plan, by the fewest cores; the next gets the most of what is left. Of equally good selections a cheaper
-    one is taken. The cores are those of the plans, not of a change from what runs.
+    plan, by the fewest cores; the next gets the most of the rest. Of equally good selections a cheaper one is
+    taken. The cores are those of the plans, not of a change from the running configuration.
 
     Errors: InputError (weights, budget, names), InfeasibleError (names every pipeline without a plan and why,
-    or says how many cores are missing), DeadlineError (no selection was found in time).
+    or the missing cores), DeadlineError (no selection was found in time).
     """
     deadline = Deadline(deadline_s)
     _check(members, budget_cores)
@@ -142,7 +142,7 @@ def _check(members: Sequence[Member], budget_cores: float) -> None:
         raise InputError("the fleet cannot be planned", problems=faults)
 
 
-def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> Offers:
+def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> FleetFrontiers:
     weights = np.array([members[at].weight for at in group])
     return offers_of([members[at].problem for at in group], weights, deadline)
 
@@ -150,11 +150,11 @@ def _offers(members: Sequence[Member], group: list[int], deadline: Deadline) -> 
 def _reserved(
     members: Sequence[Member],
     groups: list[list[int]],
-    offers: list[Offers],
+    offers: list[FleetFrontiers],
     budget_cores: float,
     deadline: Deadline,
 ) -> list[float]:
-    """The cores that must be left to the classes after each one: the sum of their cheapest plans."""
+    """The cores reserved for the classes after each one: the sum of their cheapest plans."""
     if len(groups) == 1:
         return [0.0]
     least = []
@@ -170,7 +170,11 @@ def _reserved(
 
 
 def _best(
-    members: Sequence[Member], group: list[int], offer: Offers, budget_cores: float, deadline: Deadline
+    members: Sequence[Member],
+    group: list[int],
+    offer: FleetFrontiers,
+    budget_cores: float,
+    deadline: Deadline,
 ) -> Selection:
     try:
         return best_plans(offer.pool, budget_cores, deadline)
@@ -192,7 +196,7 @@ def _too_few(least_cores: float, budget_cores: float, count: int) -> InfeasibleE
 def _refuse_hopeless(
     members: Sequence[Member], groups: list[list[int]], hopeless: Sequence[Sequence[int]]
 ) -> None:
-    """InfeasibleError where a pipeline has no plan, whatever the budget."""
+    """InfeasibleError if a pipeline has no plan, whatever the budget."""
     none = sorted(group[at] for group, each in zip(groups, hopeless, strict=True) for at in each)
     if none:
         raise InfeasibleError(
@@ -202,7 +206,7 @@ def _refuse_hopeless(
         )
 
 
-def _why(problem: Problem, explain: bool) -> str:
+def _why(problem: PlanningProblem, explain: bool) -> str:
     text = f"pipeline {problem.pipeline!r} at {problem.rate_rps:g} rps within {problem.sla_s:g} s"
     if not explain:
         return text
@@ -225,7 +229,7 @@ def _class_plan(priority: int, budget_cores: float, chosen: Selection) -> ClassP
 
 
 def _member_plans(
-    members: Sequence[Member], group: list[int], offer: Offers, chosen: Selection
+    members: Sequence[Member], group: list[int], offer: FleetFrontiers, chosen: Selection
 ) -> dict[int, MemberPlan]:
     found, plans = offer.pool.found, offer.pool.options(chosen.chosen)
     cost, worth = found.cost[chosen.chosen].tolist(), found.worth[chosen.chosen].tolist()

@@ -2,8 +2,8 @@
 
 Only plans near the price of a core matter: with L(μ) = μ · budget + Σ the pipelines' most profit (worth − μ ·
 cost) and a selection worth W, a plan that earns its pipeline more than L(μ) − W less than the best is in no
-better selection. So a price is guessed from some of the pipelines, all plans within such a window of it are
-found in lock-step, the knapsack chooses among them, and price and window are set anew until the proof holds.
+better selection. So a price is estimated from some of the pipelines, all plans within such a window of it are
+found in lock-step, the knapsack chooses among them, and price and window are updated until the proof holds.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ipa.model.plan import Termination
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.fleet.knapsack import Selection
-from ipa.optimize.fleet.pool import Pool
+from ipa.optimize.fleet.plan_pool import PlanPool
 from ipa.optimize.program import tolerance
 
-# Pipelines from which the price is guessed.
+# Pipelines from which the price is estimated.
 SAMPLE = 96
-# A price is good enough for the proof when the plans found at it want it to move less than this, relative.
+# The price is good enough for the proof if the plans found at it would move it by less than this, relative.
 SETTLED = 0.2
-# The price moves by no more than this factor at once, and so often at the most.
+# The largest factor of one move of the price, and the most moves.
 STEP, STEPS = 3.0, 20
-# So often no price is found before it is taken for none: the budget holds the best plans of all.
+# If no price is found this many times, it is none: the budget holds the best plans of all.
 FREE = 3
-# Windows that are tried for the proof.
+# Windows tried for the proof.
 ROUNDS = 12
-# Beside the known distance to the bound the window has room for this share of the price of a core.
+# The window is wider than the known distance to the bound by this share of the price of a core.
 ROOM = 0.1
 
 
@@ -44,18 +44,18 @@ class TooFewCores(Exception):  # noqa: N818 - it says what is the case
 
 
 class NoPlan(Exception):  # noqa: N818 - it says what is the case
-    """Some pipelines have no plan within their own limits: `who`."""
+    """Some pipelines (`who`) have no plan within their own limits."""
 
     def __init__(self, who: tuple[int, ...]) -> None:
         super().__init__(who)
         self.who = who
 
 
-def best_plans(pool: Pool, budget_cores: float, deadline: Deadline) -> Selection:
+def best_plans(pool: PlanPool, budget_cores: float, deadline: Deadline) -> Selection:
     """The selection of most worth within the budget, of plans in the pool or found and added to it.
 
-    Errors: TooFewCores; NoPlan where a pipeline has no plan; DeadlineError where the time is up before
-    there is a selection. A selection that is not proved best is FEASIBLE and has a bound.
+    Errors: TooFewCores; NoPlan if a pipeline has no plan; DeadlineError if the time is up before there is a
+    selection. A selection that is not proved best is FEASIBLE and has a bound.
     """
     bound = inf
     chosen: Selection | None = None
@@ -87,7 +87,7 @@ def best_plans(pool: Pool, budget_cores: float, deadline: Deadline) -> Selection
 
 
 def _rounding(chosen: Selection | None) -> float:
-    """What sums may differ by: the proof is to 1e-9 of the worth, relative above 1."""
+    """The rounding allowed between sums: the proof is to 1e-9 of the worth, relative above 1."""
     return 1e-9 * max(1.0, abs(chosen.worth)) if chosen is not None else 0.0
 
 
@@ -95,15 +95,15 @@ def _bounded(chosen: Selection, bound: float) -> Selection:
     return replace(chosen, bound=max(chosen.worth, bound), termination=Termination.FEASIBLE)
 
 
-def _guess(pool: Pool, budget_cores: float, deadline: Deadline) -> float:
-    """About the price at which the pipelines' best plans take the budget, from some that stand for all."""
+def _guess(pool: PlanPool, budget_cores: float, deadline: Deadline) -> float:
+    """Estimate the price at which the pipelines' best plans use the budget, from a sample."""
     if pool.count <= 2 * SAMPLE:
         return 0.0
     size = np.where(np.isfinite(pool.least_cores), pool.least_cores, 0.0)
     for block in pool.blocks:
         for stage in block.lanes.stages:
             size[block.who] += np.minimum.reduceat(stage.cost, stage.start[:-1])
-    # Large ones are taken more often and count less, so that a few of them do not decide.
+    # Large ones are sampled more often and weighted less, so that a few of them do not decide.
     chance = np.sqrt(np.maximum(size, 1e-9))
     reach = np.cumsum(chance)
     some = np.unique(np.searchsorted(reach, (np.arange(SAMPLE) + 0.5) * reach[-1] / SAMPLE))
@@ -112,11 +112,11 @@ def _guess(pool: Pool, budget_cores: float, deadline: Deadline) -> float:
 
 
 def _settle(
-    pool: Pool, weight: Array, price: float, budget_cores: float, deadline: Deadline, *, exact: bool
+    pool: PlanPool, weight: Array, price: float, budget_cores: float, deadline: Deadline, *, exact: bool
 ) -> float:
-    """Look for promising plans until the price at which they take the budget stays where it is; return it.
+    """Search for promising plans until the price at which they use the budget is stable; return it.
 
-    Where `exact`, pipelines without a plan and a budget that is too small are found out.
+    If `exact`, pipelines without a plan and a budget that is too small are detected.
     """
     low, high = -inf, inf
     seen: list[tuple[float, float]] = []
@@ -138,7 +138,7 @@ def _settle(
         if max(low, high / STEP) <= found <= min(high, STEP * max(low, price / STEP)):
             price, seen = found, []
             continue
-        # Plans found at one price say little about one far from it; what is spent says more.
+        # Plans found at one price say little about a distant one; their cost says more.
         seen.append((price, spent))
         if price == 0:
             whole = float((np.maximum(pool.profit(0.0), 0.0) * weight).sum())
@@ -152,20 +152,20 @@ def _settle(
 
 
 def _push(seen: list[tuple[float, float]], budget_cores: float) -> float:
-    """By how much to multiply the price, from what was spent at the last two."""
+    """The factor by which to multiply the price, from the costs at the last two."""
     price, spent = seen[-1]
     ratio = max(spent, 1e-9) / max(budget_cores, 1e-9)
     power = 1.0
     if len(seen) > 1 and seen[-2][0] > 0 and seen[-2][1] > 0 and spent > 0 and price != seen[-2][0]:
-        # What is spent falls about as a power of the price.
+        # The cost falls about as a power of the price.
         power = -log(seen[-2][1] / spent) / log(seen[-2][0] / price)
     factor = float(ratio ** (1.0 / max(power, 0.1)))
     least = 1.2 ** len(seen)
     return min(max(factor, least), STEP) if ratio > 1 else max(min(factor, 1 / least), 1 / STEP)
 
 
-def _make_sure(pool: Pool, budget_cores: float, deadline: Deadline) -> bool:
-    """Whether the cheapest plans had to be sought to know that there is a selection within the budget."""
+def _make_sure(pool: PlanPool, budget_cores: float, deadline: Deadline) -> bool:
+    """True if the cheapest plans had to be found to know that a selection within the budget exists."""
     least = pool.least_cores
     if np.isfinite(least).all() and least.sum() <= budget_cores + tolerance(budget_cores):
         return False

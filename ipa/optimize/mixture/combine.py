@@ -1,4 +1,4 @@
-"""Which shares and which plans of them add up to the best mixture within the cores there are."""
+"""Combine shares and plans into the best mixture within the cores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ipa.optimize.program import tolerance
 
 
 @dataclass(frozen=True, slots=True)
-class Frontier:
-    """Ways to serve a share, by strictly rising cost and worth; `first` and `rest` say what each is made of.
+class ShareFrontier:
+    """Ways to serve a share, by strictly rising cost and worth; `first` and `rest` give their parts.
 
-    For one part `first` is the index of its plan. For more it is that of the plan that was added, `share`
-    its share, `rest` the place in the frontier of the other parts.
+    For one part `first` is the index of its plan. For more it is that of the added plan, `share` its share,
+    `rest` the place in the frontier of the other parts.
     """
 
     cost: Array
@@ -27,30 +27,30 @@ class Frontier:
     rest: Index
 
     @classmethod
-    def of_plans(cls, share: int, cost: Array, worth: Array) -> Frontier:
+    def of_plans(cls, share: int, cost: Array, worth: Array) -> ShareFrontier:
         """The frontier of one part, from plans in any order."""
         count = np.arange(len(cost))
         return undominated(cost, worth, np.full(len(cost), share), count, np.zeros(len(cost), dtype=np.intp))
 
 
-def undominated(cost: Array, worth: Array, share: Index, first: Index, rest: Index) -> Frontier:
-    """Those that no other equals or betters in cost and worth."""
+def undominated(cost: Array, worth: Array, share: Index, first: Index, rest: Index) -> ShareFrontier:
+    """The ways that no other equals or exceeds in cost and worth."""
     order = np.lexsort((-worth, np.round(cost, 9)))
     before = np.maximum.accumulate(np.append(-inf, worth[order][:-1]))
     at = order[worth[order] > before]
-    return Frontier(cost[at], worth[at], share[at], first[at], rest[at])
+    return ShareFrontier(cost[at], worth[at], share[at], first[at], rest[at])
 
 
 def best_mixture(
-    plans: Mapping[int, Frontier], max_parts: int, cores: float
+    plans: Mapping[int, ShareFrontier], max_parts: int, cores: float
 ) -> tuple[float, list[tuple[int, int]]]:
     """The most worth of at most `max_parts` shares that sum to 100, and (share, index of plan) of each.
 
-    −inf and nothing where no shares with plans do. By dynamic programming over the sum of shares: with k
-    parts it is each single part beside the frontier of k − 1 parts with the rest; a part never has more than
-    those after it, since order does not matter.
+    −inf and nothing if no shares with plans do. By dynamic programming over the sum of shares: with k parts
+    it is each single part beside the frontier of k − 1 parts with the rest; a part never has more than those
+    after it, since order does not matter.
     """
-    levels: list[dict[int, Frontier]] = [dict(plans)]
+    levels: list[dict[int, ShareFrontier]] = [dict(plans)]
     for parts in range(2, max_parts + 1):
         last = parts == max_parts
         sums = [100] if last else sorted({a + b for a in plans for b in levels[-1] if a + b < 100} | {100})
@@ -71,12 +71,16 @@ def best_mixture(
 
 
 def _joined(
-    plans: Mapping[int, Frontier], others: Mapping[int, Frontier], total: int, parts: int, cores: float
-) -> Frontier | None:
+    plans: Mapping[int, ShareFrontier],
+    others: Mapping[int, ShareFrontier],
+    total: int,
+    parts: int,
+    cores: float,
+) -> ShareFrontier | None:
     """The frontier of a part beside `others` that together serve `total` percent."""
     pieces = []
     for share, plan in plans.items():
-        # The least of the parts is added last.
+        # The smallest part is added last.
         if share * parts > total or total - share not in others:
             continue
         other = others[total - share]
@@ -90,7 +94,7 @@ def _joined(
     return joined if len(joined.cost) else None
 
 
-def _trace(levels: list[dict[int, Frontier]], depth: int, total: int, at: int) -> list[tuple[int, int]]:
+def _trace(levels: list[dict[int, ShareFrontier]], depth: int, total: int, at: int) -> list[tuple[int, int]]:
     found = []
     for level in range(depth, -1, -1):
         frontier = levels[level][total]

@@ -1,4 +1,4 @@
-"""A mixture: which configurations of the pipeline run side by side, and which share each takes."""
+"""Mixtures: configurations of the pipeline that run side by side, with their shares."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from ipa.model.errors import UsageError
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 
 
 @dataclass(frozen=True, slots=True)
 class MixtureLimits:
-    """How many configurations at most, shares in multiples of `step_percent`, and the least gain worth it.
+    """Limits of a mixture: number of configurations, multiples of `step_percent`, and the least useful gain.
 
-    A mixture is taken only where its worth is above that of the best single plan by more than `min_gain`.
-    UsageError where the numbers make no sense.
+    A mixture is taken only if its worth exceeds that of the best single plan by more than `min_gain`.
+    UsageError if the numbers make no sense.
     """
 
     max_parts: int = 2
@@ -36,7 +36,7 @@ class MixtureLimits:
 class MixturePart:
     """One configuration: its share of the requests, and the plan for that share of the rate.
 
-    The plan's objective is what the part is worth: α·share·accuracy − β·cores − δ·Σ batch sizes.
+    The plan's objective is the worth of the part: α·share·accuracy − β·cores − δ·Σ batch sizes.
     """
 
     share_percent: int
@@ -45,11 +45,10 @@ class MixturePart:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """The best mixture found, one part where a single plan is as good, none where nothing is feasible.
+    """The best mixture found: one part if a single plan is as good, none if nothing is feasible.
 
-    `objective` sums the worth of the parts, `mean_pas` weighs their PAS by their shares. `single` is the
-    best single plan and `gain` by how much the objective is above its, None where no single plan is
-    feasible.
+    `objective` sums the worth of the parts, `mean_pas` weighs their PAS by their shares. `single` is the best
+    single plan and `gain` the mixture's gain over it, None if no single plan is feasible.
     """
 
     pipeline: str
@@ -72,8 +71,8 @@ class Mixture:
         return values
 
 
-def part_problem(problem: Problem, share_percent: int) -> Problem:
-    """The problem of a part: that share of the rate, and of α; all cores that the mixture may have."""
+def part_problem(problem: PlanningProblem, share_percent: int) -> PlanningProblem:
+    """The problem of a part: that share of the rate, and of α; all cores of the mixture."""
     share = share_percent / 100
     objective = replace(
         problem.objective, alpha=problem.objective.alpha * share, max_cost_cores=None, transition_per_core=0.0
@@ -83,7 +82,7 @@ def part_problem(problem: Problem, share_percent: int) -> Problem:
     return replace(problem, rate_rps=problem.rate_rps * share, objective=objective, bounds=bounds, running=())
 
 
-def most_cores(problem: Problem) -> float:
+def most_cores(problem: PlanningProblem) -> float:
     """The cores that all parts may take together."""
     limits = (problem.bounds.cores, problem.objective.max_cost_cores)
     return min((limit for limit in limits if limit is not None), default=inf)

@@ -1,10 +1,10 @@
-"""From a problem to the best mixture: the frontier of every share, the best shares, and the check.
+"""Solve a problem for the best mixture: the frontier of every share, the best shares, and the check.
 
 The worth of p percent on no more than c cores, f(p, c), is that of the best plan for p percent of the rate
-with α·p in place of α. A mixture is worth Σ f(p_i, c_i) with Σ p_i = 100 and Σ c_i within the cores there
-are. First all f(p, ∞) are found; where the best mixture of those fits it is the best. Else only those
-shares, and of their frontiers only those points, count that together with the best f(·, ∞) of the rest are
-above the best single plan.
+with α·p in place of α. A mixture is worth Σ f(p_i, c_i) with Σ p_i = 100 and Σ c_i within the cores. First
+all f(p, ∞) are found; if the best mixture of those fits it is the best. Else only those shares, and of their
+frontiers only those points, count that together with the best f(·, ∞) of the rest exceed the best single
+plan.
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.backends import exact
-from ipa.optimize.backends.answer import Answer
+from ipa.optimize.backends import label_setting
+from ipa.optimize.backends.answer import ProgramAnswer
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.mixture.combine import Frontier, best_mixture
+from ipa.optimize.mixture.combine import ShareFrontier, best_mixture
 from ipa.optimize.mixture.plan import Mixture, MixtureLimits, MixturePart, most_cores, part_problem
 from ipa.optimize.mixture.verify import verify_mixture
 from ipa.optimize.options import build_program
 from ipa.optimize.plans import plan_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Program, evaluate, tolerance
 from ipa.optimize.solve import solve
 
 
 def solve_mixture(
-    problem: Problem, limits: MixtureLimits | None = None, solver: str = "exact", deadline_s: float = 30.0
+    problem: PlanningProblem,
+    limits: MixtureLimits | None = None,
+    solver: str = "exact",
+    deadline_s: float = 30.0,
 ) -> Mixture:
-    """The best mixture of whole configurations, checked by `verify_mixture`; one part where that is as good.
+    """The best mixture of whole configurations, checked by `verify_mixture`; one part if that is as good.
 
     Each part is a plan for its share of the rate, with replicas of its own, and meets SLA, floors and bounds
-    by itself; the cores of all parts together are within the bound. What runs now and what a change costs is
-    left out. Mixtures are looked for by label setting, whatever `solver` finds the best single plan. Not
-    looked for, and the note says so: where the goal is not a weighted sum, or memory is bounded. Where the
-    time is up before the best is known the best so far is given as feasible.
+    by itself; the cores of all parts together are within the bound. The running configuration and the cost of
+    changes are ignored. Mixtures are found by label setting, whichever `solver` finds the best single plan.
+    None is sought, and the note says so, if the goal is not a weighted sum, or memory is bounded. If the time
+    is up before the best is known, the best so far is feasible.
     """
     limits = limits or MixtureLimits()
     deadline = Deadline(deadline_s)
@@ -68,8 +71,8 @@ def solve_mixture(
     return mixture
 
 
-def _why_not(problem: Problem, limits: MixtureLimits) -> str:
-    """Why no mixture is looked for; empty where one is."""
+def _why_not(problem: PlanningProblem, limits: MixtureLimits) -> str:
+    """The reason why no mixture is sought; empty if one is."""
     if problem.objective.goal is not Goal.WEIGHTED:
         return f"mixtures are not planned for the goal {problem.objective.goal.value}"
     if problem.bounds.memory_gib is not None and limits.max_parts > 1:
@@ -77,7 +80,7 @@ def _why_not(problem: Problem, limits: MixtureLimits) -> str:
     return ""
 
 
-def _of_parts(problem: Problem, mixture: Mixture, parts: Sequence[MixturePart]) -> Mixture:
+def _of_parts(problem: PlanningProblem, mixture: Mixture, parts: Sequence[MixturePart]) -> Mixture:
     """The mixture with these parts, largest share first, and their sums."""
     ordered = tuple(sorted(parts, key=lambda part: -part.share_percent))
     plans = [part.plan for part in ordered]
@@ -95,9 +98,9 @@ def _of_parts(problem: Problem, mixture: Mixture, parts: Sequence[MixturePart]) 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """A share's problem and program, and its best plan whatever the others take."""
+    """A share's problem and program, and its best plan without the other shares."""
 
-    problem: Problem
+    problem: PlanningProblem
     program: Program
     chosen: tuple[int, ...]
     worth: float
@@ -105,7 +108,7 @@ class _Part:
 
 
 class _Search:
-    def __init__(self, problem: Problem, limits: MixtureLimits, deadline: Deadline) -> None:
+    def __init__(self, problem: PlanningProblem, limits: MixtureLimits, deadline: Deadline) -> None:
         self._problem = problem
         self._limits = limits
         self._deadline = deadline
@@ -114,7 +117,7 @@ class _Search:
         self.parts_so_far: tuple[MixturePart, ...] = ()
 
     def best(self, single: float) -> tuple[MixturePart, ...]:
-        """The parts of the best mixture, empty where none is worth more than the best single plan."""
+        """The parts of the best mixture, empty if none is worth more than the best single plan."""
         if self._limits.max_parts == 1:
             return ()
         self._solve_parts()
@@ -148,7 +151,7 @@ class _Search:
             program = build_program(problem)
             if prices is not None and len(prices) != len(program.graph.paths) + len(program.limits()):
                 prices = None
-            found = exact.solve(program, self._deadline, prices=prices)
+            found = label_setting.solve(program, self._deadline, prices=prices)
             if found.termination is Termination.INFEASIBLE:
                 continue
             if found.termination is not Termination.OPTIMAL:
@@ -165,14 +168,14 @@ class _Search:
             floor = least - beside.get(share, -inf)
             if part.worth < floor:
                 continue
-            search = exact.Search(part.program, self._deadline)
+            search = label_setting.LabelSearch(part.program, self._deadline)
             points = search.frontier(floor)
             if points:
                 plans[share] = points
         return plans
 
     def _most_beside(self) -> dict[int, float]:
-        """For each share the most that other parts with the rest can be worth, whatever cores they take."""
+        """For each share the highest worth of other parts with the rest, whatever their cores."""
         step = self._limits.step_percent
         one = {share: part.worth for share, part in self._parts.items() if share < 100}
         most = dict(one)
@@ -188,13 +191,13 @@ class _Search:
         return tuple(MixturePart(share, self._plan(self._parts[share], chosen)) for share, chosen in found)
 
     def _plan(self, part: _Part, chosen: tuple[int, ...]) -> Plan:
-        """The plan of a part: the best for its share, or within what cores the other parts leave it."""
+        """The plan of a part: the best for its share, or within the cores that the other parts leave."""
         worth = evaluate(part.program, chosen).objective
         ended = Termination.OPTIMAL if chosen == part.chosen else Termination.FEASIBLE
-        answer = Answer(ended, chosen, max(worth, part.worth))
+        answer = ProgramAnswer(ended, chosen, max(worth, part.worth))
         return plan_of(part.problem, part.program, "exact", answer)
 
 
-def _frontier(points: Sequence[tuple[float, float]], share: int) -> Frontier:
+def _frontier(points: Sequence[tuple[float, float]], share: int) -> ShareFrontier:
     cost, worth = np.array(points).T
-    return Frontier.of_plans(share, cost, worth)
+    return ShareFrontier.of_plans(share, cost, worth)

@@ -1,4 +1,4 @@
-"""Plain arithmetic that every mixture must stand; each part must stand that of a plan."""
+"""Verification of mixtures by plain arithmetic; each part is also verified as a plan."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ipa.model.errors import Problem as Fault
 from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.mixture.plan import Mixture, MixtureLimits, most_cores, part_problem
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.verify import AGREE, verify
 
 
-def verify_mixture(problem: Problem, limits: MixtureLimits, mixture: Mixture) -> None:
-    """Return where the mixture holds; SolverError lists what of it does not, or what of one part."""
+def verify_mixture(problem: PlanningProblem, limits: MixtureLimits, mixture: Mixture) -> None:
+    """Return if the mixture is valid; SolverError lists its faults, or those of a part."""
     has_parts = mixture.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
     faults = list(_faults_of_parts(problem, limits, mixture)) if has_parts else []
     if not has_parts and (mixture.parts or mixture.objective is not None):
@@ -26,7 +26,7 @@ def verify_mixture(problem: Problem, limits: MixtureLimits, mixture: Mixture) ->
         )
 
 
-def _faults_of_parts(problem: Problem, limits: MixtureLimits, mixture: Mixture) -> Iterator[str]:
+def _faults_of_parts(problem: PlanningProblem, limits: MixtureLimits, mixture: Mixture) -> Iterator[str]:
     shares = [part.share_percent for part in mixture.parts]
     if not 1 <= len(shares) <= limits.max_parts or sum(shares) != 100 or min(shares, default=0) < 1:
         yield f"the shares {shares} are not 1 to {limits.max_parts} whole percents that sum to 100"

@@ -1,4 +1,4 @@
-"""Which limits hold a set where it is, in words."""
+"""The binding limits of a set, in words."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ipa.optimize.sets.problem import SetProblem
 
 
 def binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[str]:
-    """A sentence for each limit that is used up: the budget, capacities, least cores.
+    """A sentence for each exhausted limit: the budget, capacities, least cores.
 
-    The budget is used up where what is left of it is too little for any further level of any variant.
+    The budget is exhausted if its rest is too small for any further level of any variant.
     """
     used = {part.variant: part.cores for part in parts}
     cost_cores = sum(used.values())

@@ -1,4 +1,4 @@
-"""th_m(c): which rate a variant carries on c cores within the SLO, from profiles or published lines."""
+"""th_m(c): the rate that a variant carries on c cores within the SLO, from profiles or published lines."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ipa.optimize.columns import columns_of
 from ipa.optimize.sets.problem import CoreLevel
 from ipa.queueing.tail import sojourn
 
-# The part of a fitted capacity that is planned with (InfAdapter).
+# The share of a fitted capacity used in planning (InfAdapter).
 COEFFICIENT = 0.8
 # The numbers of cores at which InfAdapter measured before it fitted a line.
 FIT_CORES = (1, 2, 4, 8, 16)
 
-# Rates tried at once, first over the whole capacity, then within the step that is found.
+# Rates tried at once, first over the whole capacity, then within the step found.
 STEPS = 320
 
 Array = NDArray[np.float64]
@@ -28,7 +28,7 @@ TailLatency = Callable[[OperatingPoint, Array], Array]
 def fit_line(measured: Mapping[float, float], at: Sequence[float] = FIT_CORES) -> tuple[float, float]:
     """Slope and intercept (rps a core, rps) of the least-squares line through measured {cores: capacity_rps}.
 
-    `at`: the numbers of cores that are fitted; KeyError where one of them was not measured.
+    `at`: the numbers of cores to fit; KeyError if one of them was not measured.
     """
     xs, ys = list(at), [measured[cores] for cores in at]
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
@@ -45,7 +45,7 @@ def line_levels(
     coefficient: float = COEFFICIENT,
     whole_intercept: bool = False,
 ) -> tuple[CoreLevel, ...]:
-    """The levels by the line th(c) = slope·c + intercept, times the coefficient, where that is above 0.
+    """The levels by the line th(c) = slope·c + intercept, times the coefficient, if that is above 0.
 
     `whole_intercept` cuts the intercept to a whole number towards 0, as InfAdapter did.
     """
@@ -61,7 +61,7 @@ def table_levels(
     *,
     coefficient: float = COEFFICIENT,
 ) -> tuple[CoreLevel, ...]:
-    """The levels as measured, times the coefficient, where a p99 was measured and meets the SLO."""
+    """The measured levels times the coefficient, if a p99 was measured and meets the SLO."""
     levels = []
     for cores, capacity_rps in sorted(measured.items()):
         tail_s = latency_s.get(cores)
@@ -80,8 +80,8 @@ def point_levels(
     """The levels of one variant from its operating points: one replica, its best batch size on those cores.
 
     With `tail_latency_s` (see `stage_tail`) it is `largest_rate`, and the coefficient is 1. Without, it is
-    `capacity_rps` times 0.8 where the service latency meets the SLO: InfAdapter's margin then stands for the
-    queueing that is not computed.
+    `capacity_rps` times 0.8 if the service latency meets the SLO: InfAdapter's margin then stands for
+    queueing, which is not computed.
     """
     if coefficient is None:
         coefficient = COEFFICIENT if tail_latency_s is None else 1.0
@@ -108,7 +108,7 @@ def stage_tail(
 
     def tail_latency_s(point: OperatingPoint, rates_rps: Array) -> Array:
         mean_s = point.latency_s if point.latency_mean_s is None else point.latency_mean_s
-        # Where the measured throughput is lower than the service time says, a replica is busy for longer.
+        # A replica is busy for longer if the measured throughput is lower than the service time allows.
         busy_s = max(mean_s, point.batch_size / point.capacity_rps)
         return sojourn(
             point.batch_size,

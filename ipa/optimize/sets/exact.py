@@ -26,18 +26,18 @@ from ipa.optimize.dominance import undominated
 from ipa.optimize.program import tolerance
 from ipa.optimize.sets.fill import ROUNDING
 from ipa.optimize.sets.problem import SetProblem
-from ipa.optimize.sets.tables import Array, Bound, Capacity, Flat, VariantArrays, variant_arrays
+from ipa.optimize.sets.tables import Array, Capacity, LevelTable, SetBound, VariantArrays, variant_arrays
 
-# So few labels grow faster than they are compared.
+# Fewer labels are not compared: growing them takes less time.
 FEW = 24
 
 
 @dataclass(frozen=True, slots=True)
 class SetAnswer:
-    """The cores of each variant that is on; empty where no set was found.
+    """The cores of each variant that is on; empty if no set was found.
 
-    `missing` is the part of the rate that no set within the budget carries, 0 where some set carries all.
-    `proved` says that the set is the best; else the best is worth `bound` at most.
+    `missing` is the part of the rate that no set within the budget carries, 0 if some set carries all.
+    `proved` is True if the set is the best; else the best is worth `bound` at most.
     """
 
     cores: dict[str, float] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class SetAnswer:
 def best_set(problem: SetProblem, deadline: Deadline) -> SetAnswer:
     """The best set; of equally good ones that of the fewest cores, then the shortest loading.
 
-    Where the time is up before that is proved, the best found, with a bound.
+    If the time is up before that is proved, the best found, with a bound.
     """
     variants = variant_arrays(problem)
     capacity = Capacity(variants, problem.budget_cores)
@@ -92,18 +92,18 @@ class _Search:
         self._variants = variants
         self._capacity = capacity
         self._deadline = deadline
-        self._flat = Flat(variants)
-        self._bound = Bound(problem, variants)
+        self._flat = LevelTable(variants)
+        self._bound = SetBound(problem, variants)
         self._best = (-inf, inf, inf)
         self.best_cores: dict[str, float] = {}
 
     @property
     def root_bound(self) -> float:
-        """What the best set is worth at most."""
+        """The upper bound on the worth of the best set."""
         return float(self._bound.upper(0, np.ones(1), np.array([self._budget]))[0])
 
     def run(self) -> None:
-        """Look at every set that could be best."""
+        """Search every set that could be the best."""
         count = len(self._variants)
         root = _Labels(
             np.zeros(1), np.ones(1), np.zeros(1), np.zeros(1), np.full((1, count), -1, dtype=np.int32)
@@ -123,7 +123,7 @@ class _Search:
             labels = self._without_dominated(both, depth + 1)
 
     def _switched_on(self, labels: _Labels, depth: int) -> _Labels:
-        """Each label with the variant at that depth on, full, and load left after it."""
+        """Each label with the variant at that depth on and full, and load left after it."""
         variant = self._variants[depth]
         load = labels.load[:, None] - variant.carries
         cores = labels.cores[:, None] + variant.cores
@@ -140,7 +140,7 @@ class _Search:
         )
 
     def _promising(self, labels: _Labels, depth: int) -> _Labels:
-        """Those that variants from `depth` on can complete to something as good as the best known."""
+        """The labels that variants from `depth` on can complete to something as good as the best known."""
         left = self._budget - labels.cores
         fits = np.flatnonzero(self._capacity.most(depth, left) >= labels.load - ROUNDING)
         labels, left = labels.take(fits), left[fits]
@@ -158,7 +158,7 @@ class _Search:
         return labels.take(undominated(np.array(rows), self._deadline))
 
     def _finish(self, labels: _Labels, depth: int) -> None:
-        """Complete the labels by one variant from `depth` on, and keep what beats the best known."""
+        """Complete the labels by one variant from `depth` on, and keep those that beat the best known."""
         which, level, at = self._flat.least_to_carry(depth, labels.load)
         cores = labels.cores[at] + self._flat.cores[which, level]
         within = np.flatnonzero(cores <= self._within)

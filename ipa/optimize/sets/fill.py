@@ -1,11 +1,11 @@
-"""How a set of running variants shares the load.
+"""The split of the load among a set of running variants.
 
-**Filling the most accurate first is best for fixed cores.** Let a_1 ≥ a_2 ≥ … and u_m the capacities, Σ u_m
-≥ λ. Take any feasible quotas and let i < j with λ_i < u_i and λ_j > 0. Moving ε = min(u_i − λ_i, λ_j) from j
-to i keeps every row and changes Σ a_m λ_m by (a_i − a_j)·ε ≥ 0; RC and LC depend on the cores alone. Each
-move fills i or empties j, so finitely many end where no such pair is left: every variant before the last one
-used is full. That is the greedy filling, and no move made it worse. ∎ The same moves in whole percents prove
-it for whole percents, with ⌊100·u_m/λ⌋ as capacities.
+**Filling the most accurate first is best for fixed cores.** Let a_1 ≥ a_2 ≥ … and u_m the capacities, Σ u_m ≥
+λ. Take any feasible quotas and let i < j with λ_i < u_i and λ_j > 0. Moving ε = min(u_i − λ_i, λ_j) from j to
+i keeps every row and changes Σ a_m λ_m by (a_i − a_j)·ε ≥ 0; RC and LC depend on the cores alone. Each move
+fills i or empties j, so finitely many end where no such pair is left: every variant before the last one used
+is full. That is the greedy filling, and no move made it worse. ∎ The same moves in whole percents prove it
+for whole percents, with ⌊100·u_m/λ⌋ as capacities.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROUNDING = 1e-9
 
 
 def fill(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[float, ...]:
-    """The quotas, capacities being in falling order of accuracy; they sum to the rate where that can be."""
+    """The quotas for capacities in falling order of accuracy; they sum to the rate if that is possible."""
     left = rate_rps
     quotas = []
     for capacity_rps in capacities_rps:
@@ -39,11 +39,10 @@ def percent_capacity(rate_rps: float, capacity_rps: float) -> int:
 
 
 def whole_shares(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[int, ...] | None:
-    """The best shares in whole percents that sum to 100 and pass no capacity; None where there are none.
+    """The best shares in whole percents that sum to 100 and pass no capacity; None if there are none.
 
-    Each variant, the most accurate first, takes ⌊100·u_m/λ⌋ or what is left. Where rounding the quotas by
-    largest remainder passes no capacity this is that rounding: the full variants are then rounded down, as
-    here.
+    Each variant, the most accurate first, takes ⌊100·u_m/λ⌋ or the rest. If rounding the quotas by largest
+    remainder passes no capacity this is that rounding: the full variants are then rounded down, as here.
     """
     left = 100
     shares = []
@@ -55,7 +54,7 @@ def whole_shares(rate_rps: float, capacities_rps: Sequence[float]) -> tuple[int,
 
 
 def in_whole_percents(problem: SetProblem) -> SetProblem:
-    """The problem whose quotas come out as whole percents: every capacity rounded down to such.
+    """The problem whose quotas are whole percents: every capacity is rounded down to such.
 
     Its best set is the best of all sets whose shares are whole percents (traffic of a Seldon predictor).
     """

@@ -48,7 +48,7 @@ def build_set_milp(problem: SetProblem) -> Milp:
 
 
 def chosen_cores(problem: SetProblem, values: Sequence[float]) -> dict[str, float]:
-    """The cores of each variant that is on in a solution of the program; off where z is nearer 0 than 1."""
+    """The cores of each variant that is on in a solution of the program; off if z is nearer 0 than 1."""
     chosen: dict[str, float] = {}
     first = 0
     for variant in variant_arrays(problem):

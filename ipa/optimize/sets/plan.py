@@ -1,4 +1,4 @@
-"""What would be best for a task: which variants run, on how many cores, and which share each takes."""
+"""Plans of sets: the running variants of a task, their cores, and their shares."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ipa.model.plan import Termination
 
 @dataclass(frozen=True, slots=True)
 class SetPart:
-    """One variant that runs. `share_percent` is the traffic of its predictor, None where the plan has none.
+    """One running variant. `share_percent` is the traffic of its predictor, None if the plan has none.
 
-    `quota_rps` is λ_m, `capacity_rps` th_m(c); `loading_s` is its readiness time where it must be loaded,
-    else 0.
+    `quota_rps` is λ_m, `capacity_rps` th_m(c); `loading_s` is its readiness time if it must be loaded, else
+    0.
     """
 
     variant: str
@@ -27,11 +27,11 @@ class SetPart:
 
 @dataclass(frozen=True, slots=True)
 class SetPlan:
-    """The best set found for a rate, or why there is none.
+    """The best set found for a rate, or the reason for none.
 
-    `mean_accuracy` is AA, `cost_cores` RC, `loading_s` LC; `share_accuracy` is AA as the whole percents give
-    it. `binding` says in words which limits hold it where it is. Where nothing is feasible `missing_rps` is
-    the part of the rate that no set within the budget carries.
+    `mean_accuracy` is AA, `cost_cores` RC, `loading_s` LC; `share_accuracy` is AA at the whole percents.
+    `binding` lists its binding limits in words. If nothing is feasible `missing_rps` is the part of the rate
+    that no set within the budget carries.
     """
 
     task: str
@@ -53,12 +53,12 @@ class SetPlan:
 
     @property
     def cores(self) -> dict[str, float]:
-        """The cores of each variant that runs."""
+        """The cores of each running variant."""
         return {part.variant: part.cores for part in self.parts}
 
     @property
     def shares(self) -> dict[str, int]:
-        """The traffic of each variant in whole percents; empty where whole percents cannot carry the load."""
+        """The traffic of each variant in whole percents; empty if whole percents cannot carry the load."""
         return {part.variant: part.share_percent for part in self.parts if part.share_percent is not None}
 
     def to_json(self) -> dict[str, Any]:

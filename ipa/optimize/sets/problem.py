@@ -1,4 +1,4 @@
-"""The question: on how many cores does each variant of one task run, and which part of the load does it take.
+"""The set problem: the cores of each variant of one task, and its part of the load.
 
 InfAdapter (Salmani et al., EuroMLSys 2023), for a rate λ and a budget of cores:
 
@@ -27,11 +27,11 @@ class CoreLevel:
 
 @dataclass(frozen=True, slots=True)
 class SetVariant:
-    """A variant and where it may run. Numbers of cores that break the SLO are absent, or carry 0.
+    """A variant and its allowed numbers of cores. Those that break the SLO are absent, or carry 0.
 
-    `loaded` says that it runs already and need not be loaded; whether one that runs on other cores counts
-    as loaded is for the caller to say (InfAdapter replaces its pod, so there it does not). `min_cores` is
-    the least it may run on.
+    `loaded` is True if it runs already and need not be loaded; the caller decides if one that runs on other
+    cores counts as loaded (InfAdapter replaces its pod, so there it does not). `min_cores` is the least it
+    may run on.
     """
 
     name: str
@@ -43,7 +43,7 @@ class SetVariant:
 
     @property
     def loading_s(self) -> float:
-        """What switching it on adds to the loading cost: its readiness time, 0 where it is loaded."""
+        """Its contribution to the loading cost: its readiness time, 0 if it is loaded."""
         return 0.0 if self.loaded else self.readiness_s
 
     @property
@@ -58,7 +58,7 @@ class SetVariant:
 
 @dataclass(frozen=True, slots=True)
 class SetWeights:
-    """What is worth what: α for the mean accuracy, β for a core, γ for a second of loading."""
+    """The weights: α for the mean accuracy, β for a core, γ for a second of loading."""
 
     alpha: float = 1.0
     beta: float = 0.05
@@ -67,7 +67,7 @@ class SetWeights:
 
 @dataclass(frozen=True, slots=True)
 class SetProblem:
-    """One task, the rate it must carry, the budget, and its variants. InputError lists all that is wrong."""
+    """One task, the rate it must carry, the budget, and its variants. InputError lists all faults."""
 
     task: str
     rate_rps: float
@@ -86,7 +86,7 @@ class SetProblem:
         return tuple(sorted(self.variants, key=lambda variant: (-variant.accuracy, variant.name)))
 
     def variant(self, name: str) -> SetVariant | None:
-        """The variant of that name, None where there is none."""
+        """The variant of that name, None without one."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
 

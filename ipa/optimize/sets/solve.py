@@ -1,4 +1,4 @@
-"""From a set problem to a plan: solve, share the load out, say what binds, check."""
+"""Solve a set problem: solve, split the load, name the binding limits, verify."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 
 from ipa.model.errors import SolverError, UsageError
 from ipa.model.plan import Termination
-from ipa.optimize.bymilp import Maximise
+from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.sets.binding import binding_limits
 from ipa.optimize.sets.exact import SetAnswer, best_set
@@ -33,12 +33,11 @@ def solve_set(
     """The best set for the problem, checked by `verify_set`.
 
     With `whole_percents` it is the best of the sets whose shares are whole percents, as Seldon's predictors
-    take them: each share times the rate is within its variant's capacity. Without, quotas are any numbers
-    (InfAdapter); the plan then has the best whole percents for its cores where there are any, and its note
-    says where not.
+    require: each share times the rate is within its variant's capacity. Without, quotas are any numbers
+    (InfAdapter); the plan then has the best whole percents for its cores if there are any, and otherwise a
+    note.
 
-    Errors: UsageError (no such solver), LicenceError (Gurobi refused), SolverError (the answer does not
-    hold).
+    Errors: UsageError (no such solver), LicenceError (Gurobi refused), SolverError (an invalid answer).
     """
     if solver not in SET_SOLVERS:
         raise UsageError(
@@ -72,7 +71,7 @@ def _termination(answer: SetAnswer) -> Termination:
 
 
 def _by_milp(problem: SetProblem, solver: str, deadline: Deadline) -> tuple[Termination, SetAnswer]:
-    """What the MILP solver finds; a problem without a usable level is infeasible without asking it."""
+    """The MILP solver's answer; a problem without a usable level is infeasible without asking it."""
     if not variant_arrays(problem):
         return Termination.INFEASIBLE, SetAnswer(missing=1.0)
     maximise: Maximise = import_module(f"ipa.optimize.backends.{solver}").maximise
@@ -91,12 +90,12 @@ def missing_part(problem: SetProblem) -> float:
 
 
 def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mapping[str, float]) -> SetPlan:
-    """The plan with its parts. `asked` has the capacities that the quotas are filled by."""
+    """The plan with its parts. `asked` has the capacities by which the quotas are filled."""
     on = [variant for variant in problem.by_accuracy if variant.name in cores]
     real = [_capacity(variant, cores[variant.name]) for variant in on]
     rounded = [_capacity(asked.variant(variant.name), cores[variant.name]) for variant in on]
     quotas = fill(problem.rate_rps, rounded)
-    # A variant without load would only cost: solvers leave one on where that is free.
+    # A variant without load only costs: solvers leave one on if that is free.
     used = [at for at, quota in enumerate(quotas) if quota > ROUNDING * problem.rate_rps]
     on, real, quotas = [on[at] for at in used], [real[at] for at in used], tuple(quotas[at] for at in used)
     shares = whole_shares(problem.rate_rps, real)

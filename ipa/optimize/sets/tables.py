@@ -1,4 +1,4 @@
-"""The problem as arrays, and tables over the variants still to be decided: capacity, a bound on worth."""
+"""The problem as arrays, and tables over the undecided variants: capacity, a bound on worth."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def variant_arrays(problem: SetProblem) -> list[VariantArrays]:
     return arrays
 
 
-class Flat:
+class LevelTable:
     """All levels in one table (variants × levels), to find the least that carry many loads at once."""
 
     def __init__(self, variants: list[VariantArrays]) -> None:
@@ -61,7 +61,7 @@ class Flat:
         self.cores = np.zeros((len(variants), int(self._sizes.max())))
         for row, variant in zip(self.cores, variants, strict=True):
             row[: len(variant.cores)] = variant.cores
-        # Each variant's capacities lie between its index times 2 and one above: one sorted array for all.
+        # Each variant's capacities lie between twice its index and one above: one sorted array for all.
         self._offset = 2.0 * np.arange(len(variants))
         self._sorted = np.concatenate(
             [np.minimum(v.carries, 1.0) + at for v, at in zip(variants, self._offset, strict=True)]
@@ -71,7 +71,7 @@ class Flat:
     def least_to_carry(
         self, depth: int, load: Array
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-        """(variant, its first level that carries the load, index of the load) for each pair there is."""
+        """(variant, its first level that carries the load, index of the load) for each existing pair."""
         wanted = load - ROUNDING + self._offset[depth:, None]
         level = np.searchsorted(self._sorted, wanted) - self._first[depth:, None]
         which, at = np.nonzero(level < self._sizes[depth:, None])
@@ -101,14 +101,14 @@ class Capacity:
         return float(self._steps[0][1][-1])
 
     def most(self, depth: int, cores: Array) -> Array:
-        """What variants from `depth` on can carry on so many cores, as parts of the rate."""
+        """The capacity of variants from `depth` on with those cores, as parts of the rate."""
         steps, carries = self._steps[depth]
         at = np.searchsorted(steps, cores + 10.0**-DIGITS, side="right") - 1
         most: Array = np.where(at >= 0, carries[np.maximum(at, 0)], -1.0)
         return most
 
 
-class Bound:
+class SetBound:
     """The Lagrange bound: the most that completions of a partial set can add.
 
     With a price μ for a part of the load served and ν for a core of the budget, variants fall apart: Σ_m

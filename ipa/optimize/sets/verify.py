@@ -1,4 +1,4 @@
-"""Plain arithmetic that every set must stand before anyone sees it; it shares nothing with the solvers."""
+"""Verification of sets by plain arithmetic; it shares nothing with the solvers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AGREE = 1e-7
 
 
 def verify_set(problem: SetProblem, plan: SetPlan) -> None:
-    """Return where the plan holds; SolverError lists every number and limit of it that does not."""
+    """Return if the plan is valid; SolverError lists every wrong number and broken limit."""
     has_set = plan.termination in (Termination.OPTIMAL, Termination.FEASIBLE)
     faults = list(_faults_of_set(problem, plan) if has_set else _faults_of_none(problem, plan))
     if faults:

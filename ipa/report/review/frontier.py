@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ipa.report.marked import rows_of
-from ipa.report.review.result import SAME_CORES, Frontier, Reviewed, Side
+from ipa.report.review.result import SAME_CORES, Reviewed, ReviewFrontier, ReviewSide
 from ipa.report.review.words import NOTHING, accuracy, changed
 
 # Of more, these are spread over all; the JSON output has every one.
@@ -35,7 +35,7 @@ def frontier_lines(reviewed: Reviewed) -> list[str]:
     return [*lines, "", f"{left} more are in the JSON output."] if left > 0 else lines
 
 
-def _costs(known: Sequence[Frontier]) -> list[float]:
+def _costs(known: Sequence[ReviewFrontier]) -> list[float]:
     """Where any of them has another plan, rising; what differs by rounding is one."""
     costs: list[float] = []
     for cost in sorted(spot.cost_cores for each in known for spot in each.spots):
@@ -44,7 +44,7 @@ def _costs(known: Sequence[Frontier]) -> list[float]:
     return costs
 
 
-def _chosen(side: Side | None) -> float | None:
+def _chosen(side: ReviewSide | None) -> float | None:
     plan = None if side is None else side.chosen()
     return None if plan is None else plan.cost_cores
 
@@ -63,7 +63,7 @@ def _nearest(costs: Sequence[float], cost: float) -> int:
     return min(range(len(costs)), key=lambda at: abs(costs[at] - cost))
 
 
-def _pas(before: Frontier | None, after: Frontier | None, cost: float) -> str:
+def _pas(before: ReviewFrontier | None, after: ReviewFrontier | None, cost: float) -> str:
     less, more = (None if each is None else each.pas_within(cost) for each in (before, after))
     if before is not None and after is not None and (less is None) != (more is None):
         return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipa.model.guardrails import Rule, measured
+from ipa.model.guardrails import GuardrailRule, measured
 from ipa.model.plan import Plan
 from ipa.report.marked import as_text, rows_of
 from ipa.report.review.frontier import frontier_lines
@@ -98,7 +98,7 @@ def _guardrails(reviewed: Reviewed) -> list[str]:
     return rows_of(("fails if", "measured", ""), rows)
 
 
-def _rule(reviewed: Reviewed, rule: Rule) -> tuple[str, str, str]:
+def _rule(reviewed: Reviewed, rule: GuardrailRule) -> tuple[str, str, str]:
     before, after = reviewed.figures
     assert after is not None
     value = measured(rule.measure, before, after)

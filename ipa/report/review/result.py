@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ipa.model.errors import Problem
-from ipa.model.guardrails import Figures, Guardrails, Rule, is_notable, measured
+from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Guardrails, is_notable, measured
 from ipa.model.plan import Plan
 
 # Sums of the same cores in another order differ by less.
@@ -24,7 +24,7 @@ class PlanAt:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SimulatedChange:
     """A change that the loop made during the simulation."""
 
     at_s: float
@@ -33,7 +33,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class FrontierSpot:
     """A plan that no other betters in accuracy and cost."""
 
     cost_cores: float
@@ -42,7 +42,7 @@ class Spot:
 
 
 @dataclass(frozen=True, slots=True)
-class Frontier:
+class ReviewFrontier:
     """What can be had within the pipeline's limits at a rate of the trace, by rising cost; empty: nothing.
 
     `why` says why it is not known.
@@ -50,7 +50,7 @@ class Frontier:
 
     label: str
     rate_rps: float
-    spots: tuple[Spot, ...]
+    spots: tuple[FrontierSpot, ...]
     why: str = ""
 
     def pas_within(self, cost_cores: float) -> float | None:
@@ -60,17 +60,17 @@ class Frontier:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ReviewSide:
     """A pipeline before or after: what is planned, what could be, and what came of the trace.
 
     `figures` are None where `why` says why nothing could be simulated. `changes` are those of the first seed.
     """
 
     plans: tuple[PlanAt, ...]
-    figures: Figures | None
-    changes: tuple[Change, ...] = ()
+    figures: GuardrailFigures | None
+    changes: tuple[SimulatedChange, ...] = ()
     why: str = ""
-    frontier: Frontier | None = None
+    frontier: ReviewFrontier | None = None
 
     def chosen(self) -> Plan | None:
         """The plan at the rate of the frontier, where there is one."""
@@ -103,10 +103,10 @@ class FileHash:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ReviewFinding:
     """Why a change may not be made: a broken rule with what was measured, or (no rule) no plan in words."""
 
-    rule: Rule | None
+    rule: GuardrailRule | None
     value: float | None
     words: str
 
@@ -118,22 +118,22 @@ class Reviewed:
     pipeline: str
     path: str
     status: Status
-    before: Side | None
-    after: Side | None
+    before: ReviewSide | None
+    after: ReviewSide | None
     files: tuple[FileHash, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[GuardrailRule, ...]
     is_notable: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[ReviewFinding, ...]
     note: str = ""
 
     @property
-    def figures(self) -> tuple[Figures | None, Figures | None]:
+    def figures(self) -> tuple[GuardrailFigures | None, GuardrailFigures | None]:
         """Those before and after."""
         return (self.before.figures if self.before else None, self.after.figures if self.after else None)
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class ReviewInputs:
     """What all pipelines were reviewed with: equal inputs give equal reviews."""
 
     version: str
@@ -153,7 +153,7 @@ class Inputs:
 class Review:
     """The whole: `problems` are of files that cannot be used, and then nothing was simulated."""
 
-    inputs: Inputs
+    inputs: ReviewInputs
     guardrails: Guardrails
     pipelines: tuple[Reviewed, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -164,7 +164,7 @@ class Review:
         return tuple(each for each in self.pipelines if each.is_notable or each.findings)
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[ReviewFinding, ...]:
         """Those of all pipelines."""
         return tuple(finding for each in self.pipelines for finding in each.findings)
 
@@ -174,31 +174,35 @@ class Review:
         return not (self.told or self.problems)
 
 
-def findings_of(rules: Iterable[Rule], before: Side | None, after: Side | None) -> tuple[Finding, ...]:
+def findings_of(
+    rules: Iterable[GuardrailRule], before: ReviewSide | None, after: ReviewSide | None
+) -> tuple[ReviewFinding, ...]:
     """What is against the pipeline as it is after the change; nothing where it is gone."""
     if after is None:
         return ()
     found = [_unplanned(each, before) for each in after.unplanned]
     if after.figures is None:
-        return tuple(found) or (Finding(None, None, after.why),)
+        return tuple(found) or (ReviewFinding(None, None, after.why),)
     earlier = before.figures if before else None
     for rule in rules:
         value = measured(rule.measure, earlier, after.figures)
         if rule.fails(value):
-            found.append(Finding(rule, value, f"{rule.measure.value} is {value:.4g}"))
+            found.append(ReviewFinding(rule, value, f"{rule.measure.value} is {value:.4g}"))
     return tuple(found)
 
 
-def _unplanned(at: PlanAt, before: Side | None) -> Finding:
+def _unplanned(at: PlanAt, before: ReviewSide | None) -> ReviewFinding:
     termination = at.plan.termination.value.replace("_", " ")
     words = f"no plan carries {at.rate_rps:g} rps, the {at.label} of the trace ({termination})"
     if before is not None and at.label in {each.label for each in before.unplanned}:
         words += ", as before"
     moves = "; ".join(at.plan.relaxations)
-    return Finding(None, None, f"{words}; feasible with {moves}" if moves else words)
+    return ReviewFinding(None, None, f"{words}; feasible with {moves}" if moves else words)
 
 
-def notable(guardrails: Guardrails, status: Status, before: Side | None, after: Side | None) -> bool:
+def notable(
+    guardrails: Guardrails, status: Status, before: ReviewSide | None, after: ReviewSide | None
+) -> bool:
     """Whether the change is above the threshold: one that comes or goes always is."""
     if status in (Status.ADDED, Status.REMOVED) or before is None or after is None:
         return True
@@ -209,5 +213,5 @@ def notable(guardrails: Guardrails, status: Status, before: Side | None, after: 
     return is_notable(guardrails.threshold, before.figures, after.figures)
 
 
-def _unplanned_labels(side: Side) -> Sequence[str]:
+def _unplanned_labels(side: ReviewSide) -> Sequence[str]:
     return [each.label for each in side.unplanned]

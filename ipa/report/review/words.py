@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ipa.model.guardrails import HOURS_A_MONTH, Figures, relative
+from ipa.model.guardrails import HOURS_A_MONTH, GuardrailFigures, relative
 from ipa.report.review.result import Review, Reviewed, Status
 
 NOTHING = "–"
@@ -88,7 +88,7 @@ def headline(review: Review) -> str:
     return f"{count}: {', '.join(parts)}" if parts else count
 
 
-def _money(pairs: Sequence[tuple[Figures | None, Figures | None]]) -> list[str]:
+def _money(pairs: Sequence[tuple[GuardrailFigures | None, GuardrailFigures | None]]) -> list[str]:
     sides = [[each.usd_per_hour for pair in pairs if (each := pair[side]) is not None] for side in (0, 1)]
     known = [[value for value in side if value is not None] for side in sides]
     if not any(known):
@@ -96,7 +96,7 @@ def _money(pairs: Sequence[tuple[Figures | None, Figures | None]]) -> list[str]:
     return [f"{signed((sum(known[1]) - sum(known[0])) * HOURS_A_MONTH, usd)} a month"]
 
 
-def _slo(figures: Sequence[Figures]) -> float:
+def _slo(figures: Sequence[GuardrailFigures]) -> float:
     requests = sum(each.requests for each in figures)
     return 1.0 - sum(each.late for each in figures) / requests if requests else 1.0
 

@@ -10,7 +10,7 @@ from ipa.simulate.gamma import gamma_table
 Floats = NDArray[np.float64]
 
 
-class Factors:
+class ServiceNoise:
     """Streams of random factors of mean one, one stream a spread, in blocks of one array.
 
     Stream s has its next draw at `next[s]` and ends before `last[s]`. The same seed gives the same

@@ -19,9 +19,9 @@ from ipa.model.observation import Measured
 from ipa.model.plan import StageConfig
 from ipa.simulate.arrivals import request_times
 from ipa.simulate.cluster import ClusterSettings
+from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
-from ipa.simulate.paced import Pace, PacedClock, PacedWorlds, moving_load
-from ipa.simulate.truth import Truth
+from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.world import SimWorld
 
 START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification", "resnet18", 1, 1.0, 2))
@@ -30,7 +30,7 @@ START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification"
 def test_the_clock_goes_as_fast_as_it_is_told() -> None:
     pace = Pace(20.0, time.monotonic() - 3.0, datetime(2026, 1, 1, tzinfo=UTC))
     stop = threading.Event()
-    clock = PacedClock(pace, stop)
+    clock = RealtimeClock(pace, stop)
     assert 60.0 <= clock.monotonic_s() < 60.0 + 20 * 5
     assert (clock.now() - pace.began).total_seconds() == pytest.approx(clock.monotonic_s(), abs=20.0)
     before_s = clock.monotonic_s()
@@ -45,13 +45,13 @@ def test_the_world_is_where_the_clock_is_whoever_looks() -> None:
     clock = VirtualClock()
     world = SimWorld(
         pipeline,
-        Truth(pipeline, profiles),
+        GroundTruth(pipeline, profiles),
         START,
         request_times([5.0] * 100),
         cluster=ClusterSettings(),
         metrics=MetricsSettings(),
     )
-    worlds = PacedWorlds({"video": world}, clock)
+    worlds = RealtimeWorlds({"video": world}, clock)
     clock.wait(30.0)
     seen = worlds.metrics.read(pipeline, 20.0)
     assert world.clock.monotonic_s() == 30.0
@@ -86,4 +86,4 @@ def test_without_a_load_there_is_no_simulated_world() -> None:
     with pytest.raises(UsageError, match="needs a load"):
         simulated_worlds(ServeOptions(), {"video": pipeline}, {"video": profiles}, {"video": START})
     options = ServeOptions(simulated=Simulated(moving_load(1.0, 2.0, 10), Pace()))
-    assert isinstance(clock_of(options, threading.Event()), PacedClock)
+    assert isinstance(clock_of(options, threading.Event()), RealtimeClock)

@@ -10,7 +10,7 @@ from ipa.model.decision import Action, Decision
 from ipa.model.errors import NotFoundError
 
 
-class Memory:
+class MemoryLog:
     """The DecisionLog and ControlStore ports in memory.
 
     `keep_inputs`: decisions as they are recorded in production, their inputs included, which are tens of

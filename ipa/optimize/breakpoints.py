@@ -1,4 +1,4 @@
-"""Where the plan changes: the next rate, SLA and core budget above and below at which another is best."""
+"""Breakpoints: the next rate, SLA and core budget above and below at which another plan is best."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ipa.model.errors import DeadlineError
 from ipa.model.plan import Plan, StageConfig, Termination
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Flip, differences, outcome_of
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
 
 # Flip points are found this closely, relative.
 PRECISION = 1e-4
-# The first step away, which then doubles, and how many: up to nine times, down to a ninth.
+# The first step away, which then doubles, and the number of steps: up to nine times, down to a ninth.
 FIRST_STEP = 0.002
 STEPS = 13
 # Digits of the values tried: finer than the precision.
 DIGITS = 6
 
-# What changes, from any change at all to the largest.
+# Kinds of change, from any change at all to the largest.
 LEVELS = ANYTHING, CONFIGURATION, VARIANTS = "anything", "configuration", "variants"
 UNCHANGED = {
     ANYTHING: "nothing changes",
@@ -38,30 +38,31 @@ Signature = tuple[object, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A quantity that may move: its name and unit, where it is now, and the problem with another value."""
+    """A quantity that may move: its name and unit, its present value, and the problem with another value."""
 
     quantity: str
     words: str
     unit: str
     now: float
-    at: Callable[[float], Problem]
+    at: Callable[[float], PlanningProblem]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The flips, up to where nothing changes, and what was not found in time."""
+class FlipResult:
+    """The flips, the values up to which nothing changes, and the searches not finished in time."""
 
     flips: tuple[Flip, ...]
     unchanged: tuple[str, ...]
     unfinished: tuple[str, ...]
 
 
-def flips_of(problem: Problem, plan: Plan, peak_cores: float, deadline: Deadline) -> Found:
+def flips_of(problem: PlanningProblem, plan: Plan, peak_cores: float, deadline: Deadline) -> FlipResult:
     """The nearest flips found of an optimal plan that holds `peak_cores` at the most.
 
-    Steps away from now double; the step in which the plan changes is halved until both ends, which are both
-    solved, are within `PRECISION`. With the SLA or the budget a plan is feasible from one value on, so the
-    first change of any kind is exact to that. What comes and goes again between two steps is not seen.
+    Steps away from the present value double; the step in which the plan changes is halved until both ends,
+    which are both solved, are within `PRECISION`. With the SLA or the budget a plan is feasible from one
+    value on, so the first change of any kind is exact to that. A plan that appears and disappears between two
+    steps is missed.
     """
     axes = _axes(problem, plan, peak_cores)
     searches = [(axis, direction) for direction in ("above", "below") for axis in axes]
@@ -80,10 +81,10 @@ def flips_of(problem: Problem, plan: Plan, peak_cores: float, deadline: Deadline
         flips.extend(search.flips())
         unchanged.extend(search.unchanged)
         unfinished.extend(search.unfinished)
-    return Found(tuple(flips), tuple(unchanged), tuple(unfinished))
+    return FlipResult(tuple(flips), tuple(unchanged), tuple(unfinished))
 
 
-def _axes(problem: Problem, plan: Plan, peak_cores: float) -> list[Axis]:
+def _axes(problem: PlanningProblem, plan: Plan, peak_cores: float) -> list[Axis]:
     bounds = problem.bounds
     return [
         Axis("rate_rps", "rate", "rps", problem.rate_rps, lambda value: replace(problem, rate_rps=value)),
@@ -111,7 +112,7 @@ class _Search:
         self.unfinished: list[str] = []
 
     def flips(self) -> Iterator[Flip]:
-        """The first change of each kind; a larger one is not sought where there is no smaller."""
+        """The first change of each kind; a larger kind is not sought if there is no smaller one."""
         for what in LEVELS:
             found = self._flip(what)
             if found is None:
@@ -143,7 +144,7 @@ class _Search:
         return _signature(self._solved(value).configs, what) != _signature(self._plan.configs, what)
 
     def _values(self) -> list[float]:
-        """The steps away from now, and what was solved already for a smaller change, nearest first."""
+        """The steps away from the present, and those solved for a smaller change, nearest first."""
         now, above = self._axis.now, self._direction == "above"
         ratios = [1 + FIRST_STEP * 2.0**step for step in range(STEPS)]
         steps = {_short(now * ratio if above else now / ratio) for ratio in ratios}
@@ -192,7 +193,7 @@ class _Search:
 
 
 def _signature(configs: Sequence[StageConfig], what: str) -> Signature:
-    """What is compared of a plan, None where there is none."""
+    """The part of a plan that is compared, None without a plan."""
     if not configs:
         return None
     if what == ANYTHING:

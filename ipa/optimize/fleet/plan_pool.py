@@ -1,4 +1,4 @@
-"""The plans found so far of every pipeline of a fleet, and the search for more at a price of cores."""
+"""The pool of plans of a fleet found so far, and the search for more at a price of cores."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from numpy.typing import NDArray
 from ipa.model.errors import DeadlineError
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.bounds import Bounds, Grid, good_multipliers
-from ipa.optimize.fleet.growth import Grown, grow
+from ipa.optimize.fleet.batched_expansion import ExpandedPlans, grow
+from ipa.optimize.fleet.batches import LaneBatch
+from ipa.optimize.fleet.bounds import Grid, LaneBounds, good_multipliers
 from ipa.optimize.fleet.hull import break_of, hull_of, undominated_choices
 from ipa.optimize.fleet.knapsack import Choices, Selection, select
-from ipa.optimize.fleet.lanes import Lanes
 
 # Lanes in one array: large enough for NumPy, small enough for the cache.
 BLOCK = 256
-# Points of the tables: few where only the multipliers are sought.
+# Points of the tables: few if only the multipliers are sought.
 COARSE, FINE = 9, 33
-# The multipliers' ratios to the best ones for whole plans: partial plans have more or less to spare.
+# Ratios of tried multipliers to the best ones of whole plans: partial plans have more or less slack.
 AROUND = (1.0, 0.5, 2.0)
 # Multipliers are good enough at prices this many times larger or smaller.
 SAME = 4.0
-# Partial plans kept of each lane where only promising plans are sought.
+# Partial plans kept of each lane if only promising plans are sought.
 BEAM = 12
-# Those kept where all within a window are sought: at first, then where these were too few.
+# Partial plans kept if all within a window are sought: at first, then if these were too few.
 WIDTHS = (64, None, None)
 
 
-class Block:
-    """Some lanes and whose they are, with what stays at all prices, and the multipliers once found."""
+class LaneBlock:
+    """Some lanes and their pipelines, with the tables shared by all prices, and the multipliers found."""
 
-    def __init__(self, lanes: Lanes, who: Index) -> None:
+    def __init__(self, lanes: LaneBatch, who: Index) -> None:
         self.lanes, self.who = lanes, who
         self._coarse, self._fine = Grid(lanes, COARSE), Grid(lanes, FINE)
         self._multipliers: Array | None = None
         self._at = 0.0
 
-    def bounds(self, price: float) -> Bounds:
-        """The bounds at the price; the multipliers stay while the price is about the same."""
+    def bounds(self, price: float) -> LaneBounds:
+        """The bounds at the price; the multipliers are kept while the price is about the same."""
         if self._multipliers is None or not self._at <= SAME * price <= SAME**2 * self._at:
             self._multipliers, self._at = good_multipliers(self.lanes, self._coarse, price), price
         around = np.array([ratio * self._multipliers for ratio in AROUND])
-        return Bounds(self.lanes, self._fine, price, around)
+        return LaneBounds(self.lanes, self._fine, price, around)
 
-    def take(self, lanes: Index) -> Block:
-        """Those lanes only, with the multipliers that are known."""
-        part = Block(self.lanes.take(lanes), self.who[lanes])
+    def take(self, lanes: Index) -> LaneBlock:
+        """Return those lanes only, with the known multipliers."""
+        part = LaneBlock(self.lanes.take(lanes), self.who[lanes])
         if self._multipliers is not None:
             part._multipliers, part._at = self._multipliers[:, lanes], self._at
         return part
 
 
-def blocks_of(lanes: Lanes, who: Index) -> list[Block]:
-    """The lanes in blocks of at most BLOCK, a copy only where there are several."""
+def blocks_of(lanes: LaneBatch, who: Index) -> list[LaneBlock]:
+    """The lanes in blocks of at most BLOCK, copied only if there are several."""
     count = len(lanes)
     if count <= BLOCK:
-        return [Block(lanes, who)]
+        return [LaneBlock(lanes, who)]
     parts = [np.arange(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
-    return [Block(lanes.take(part), who[part]) for part in parts]
+    return [LaneBlock(lanes.take(part), who[part]) for part in parts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class FoundPlans:
     """Plans, an entry each: the pipeline, cost and worth, the number of its source and its place there."""
 
     who: Index
@@ -78,9 +78,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """What a look at a price proved: no plan of a pipeline earns more than `most` there.
+    """The result of a search at a price: no plan of a pipeline earns more than `most` there.
 
-    `complete` says of which pipelines every undominated plan within the window is known.
+    `complete` is True for pipelines whose undominated plans within the window are all known.
     """
 
     price: float
@@ -93,20 +93,20 @@ class Probe:
         return spent + float(self.most.sum())
 
 
-class Pool:
-    """Plans of `count` pipelines: those of lanes are sought, `known` ones are all there are of the others."""
+class PlanPool:
+    """Plans of `count` pipelines: those of lanes are searched for, `known` ones are complete."""
 
-    def __init__(self, count: int, blocks: Sequence[Block], known: Sequence[Found] = ()) -> None:
+    def __init__(self, count: int, blocks: Sequence[LaneBlock], known: Sequence[FoundPlans] = ()) -> None:
         self.count = count
         self.blocks = list(blocks)
-        self._sources: list[tuple[Block, Grown] | None] = [None]
+        self._sources: list[tuple[LaneBlock, ExpandedPlans] | None] = [None]
         none, empty = np.zeros(0, dtype=np.intp), np.zeros(0)
-        self.found = Found(none, empty, empty, none, none)
+        self.found = FoundPlans(none, empty, empty, none, none)
         self._add(known)
 
-    def _add(self, parts: Sequence[Found]) -> None:
+    def _add(self, parts: Sequence[FoundPlans]) -> None:
         whole = [self.found, *parts]
-        self.found = Found(
+        self.found = FoundPlans(
             np.concatenate([part.who for part in whole]),
             np.concatenate([part.cost for part in whole]),
             np.concatenate([part.worth for part in whole]),
@@ -115,13 +115,13 @@ class Pool:
         )
 
     def probe(self, price: float, window: float | None, deadline: Deadline) -> Probe:
-        """Look for plans at the price: all those within the window, or the promising ones where it is None.
+        """Search for plans at the price: all those within the window, or the promising ones if it is None.
 
-        DeadlineError where the time is up; nothing is added then.
+        DeadlineError if the time is up; nothing is added then.
         """
         most = self.profit(price)
         complete = np.ones(self.count, dtype=bool)
-        parts: list[Found] = []
+        parts: list[FoundPlans] = []
         for block in self.blocks:
             if window is None:
                 dropped = self._look(block, price, most, 0.0, BEAM, deadline, parts)
@@ -134,15 +134,15 @@ class Pool:
 
     def _within(
         self,
-        block: Block,
+        block: LaneBlock,
         price: float,
         most: Array,
         window: float,
         deadline: Deadline,
-        parts: list[Found],
+        parts: list[FoundPlans],
         step: int = 0,
     ) -> Array:
-        """Look for all plans within the window; lanes that are hard by themselves, knowing more by then."""
+        """Search for all plans within the window; hard lanes come last and alone, with most known by then."""
         dropped = self._look(block, price, most, window, WIDTHS[step], deadline, parts)
         hard = np.flatnonzero((dropped > -inf) & (dropped >= most[block.who] - window))
         if len(hard) and step + 1 < len(WIDTHS):
@@ -153,15 +153,15 @@ class Pool:
 
     def _look(
         self,
-        block: Block,
+        block: LaneBlock,
         price: float,
         most: Array,
         window: float,
         width: int | None,
         deadline: Deadline,
-        parts: list[Found],
+        parts: list[FoundPlans],
     ) -> Array:
-        """Add plans of the block to the parts and to what is known to be earned; the best bounds dropped."""
+        """Add plans of the block to the parts and to the known profit; return the best bounds dropped."""
         bounds = block.bounds(price)
         best = most[block.who]
         least = best - window - 1e-9 * np.maximum(1.0, np.abs(best))
@@ -171,10 +171,10 @@ class Pool:
         np.maximum.at(most, block.who[grown.lane], grown.worth - price * grown.cost)
         return np.minimum(grown.dropped, bounds.root)
 
-    def _noted(self, block: Block, grown: Grown) -> Found:
+    def _noted(self, block: LaneBlock, grown: ExpandedPlans) -> FoundPlans:
         self._sources.append((block, grown))
         count = len(grown.lane)
-        return Found(
+        return FoundPlans(
             block.who[grown.lane],
             grown.cost,
             grown.worth,
@@ -183,12 +183,12 @@ class Pool:
         )
 
     def cheapest(self, deadline: Deadline) -> None:
-        """Add the plan of the fewest cores of every lane. Lanes that then have no plan cannot have one."""
+        """Add the plan of the fewest cores of every lane. Lanes without a plan afterwards cannot have one."""
         for block in self.blocks:
             lanes = block.lanes
             stages = tuple(replace(stage, value=-stage.cost) for stage in lanes.stages)
-            alone = Pool(
-                self.count, [Block(replace(lanes, stages=stages, alpha=0.0 * lanes.alpha), block.who)]
+            alone = PlanPool(
+                self.count, [LaneBlock(replace(lanes, stages=stages, alpha=0.0 * lanes.alpha), block.who)]
             )
             alone.probe(0.0, None, deadline)
             if not alone.probe(0.0, 0.0, deadline).complete[block.who].all():
@@ -197,27 +197,27 @@ class Pool:
                 own = block.take(np.searchsorted(block.who, where.who))
                 self._add([self._noted(own, _worth_of(own.lanes, grown))])
 
-    def sample(self, some: Index) -> Pool:
-        """A pool of those pipelines only, numbered in that order (ascending)."""
+    def sample(self, some: Index) -> PlanPool:
+        """Return a pool of those pipelines only, numbered in that order (ascending)."""
         blocks = []
         for block in self.blocks:
             at = np.flatnonzero(np.isin(block.who, some))
             if len(at):
-                blocks.append(Block(block.lanes.take(at), np.searchsorted(some, block.who[at])))
+                blocks.append(LaneBlock(block.lanes.take(at), np.searchsorted(some, block.who[at])))
         found = self.found
         at = np.flatnonzero(np.isin(found.who, some))
         who = np.searchsorted(some, found.who[at])
-        known = Found(who, found.cost[at], found.worth[at], found.source[at], found.at[at])
-        return Pool(len(some), blocks, [known])
+        known = FoundPlans(who, found.cost[at], found.worth[at], found.source[at], found.at[at])
+        return PlanPool(len(some), blocks, [known])
 
     def profit(self, price: float) -> Array:
-        """The most profit of each pipeline's plans, −inf where none is known."""
+        """The highest profit of each pipeline's plans, −inf if none is known."""
         best = np.full(self.count, -inf)
         np.maximum.at(best, self.found.who, self.found.worth - price * self.found.cost)
         return best
 
     def spent(self, price: float) -> Array:
-        """The cost of each pipeline's best plan at the price, 0 where none is known."""
+        """The cost of each pipeline's best plan at the price, 0 if none is known."""
         found = self.found
         order = np.lexsort((found.worth - price * found.cost, found.who))
         last = np.searchsorted(found.who[order], np.arange(1, self.count + 1)) - 1
@@ -235,12 +235,12 @@ class Pool:
         return least
 
     def select(self, budget_cores: float, deadline: Deadline) -> Selection:
-        """The best selection among the plans that are known; every pipeline must have one."""
+        """The best selection among the known plans; every pipeline must have one."""
         found = self.found
         return select(Choices(self.count, found.who, found.cost, found.worth), budget_cores, deadline)
 
     def break_price(self, weight: Array, budget_cores: float) -> float:
-        """The price by the linear relaxation, those with plans counting as often as their weight says."""
+        """The price by the linear relaxation, with the pipelines that have plans weighted."""
         found = self.found
         kept = undominated_choices(found.who, found.cost, found.worth)
         owners, owner = np.unique(found.who[kept], return_inverse=True)
@@ -268,8 +268,8 @@ class Pool:
         return plans
 
 
-def _worth_of(lanes: Lanes, grown: Grown) -> Grown:
-    """The same plans with what they are worth in the lanes."""
+def _worth_of(lanes: LaneBatch, grown: ExpandedPlans) -> ExpandedPlans:
+    """The plans with their worth in the lanes."""
     product, value = np.ones(len(grown.lane)), np.zeros(len(grown.lane))
     for stage, option in zip(lanes.stages, grown.options(np.arange(len(grown.lane))), strict=True):
         product *= stage.factor[option]

@@ -1,4 +1,4 @@
-"""How many items of a request each stage may see, where what a stage does decides how many it sends on."""
+"""The possible numbers of items of a request at each stage, if earlier stages' variants decide them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ipa.model.errors import InputError
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 
-# More numbers of items than this at one stage are not planned.
+# Stages with more possible numbers of items are not planned.
 MOST_LEVELS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """One number of items that a request may bring to a stage, and the numbers its children get for it."""
+class ItemCount:
+    """A number of items that a request may bring to a stage, and the numbers that its children then get."""
 
     number: int
     items: float
@@ -22,8 +22,8 @@ class Level:
     onward: tuple[tuple[int, ...], ...]
 
 
-def levels_of(problem: Problem) -> list[list[Level]]:
-    """For each stage the numbers of items that it may see; one where no fan-out depends on a variant."""
+def levels_of(problem: PlanningProblem) -> list[list[ItemCount]]:
+    """For each stage its possible numbers of items; one if no fan-out depends on a variant."""
     stages, graph = problem.stages, problem.graph
     if not any(isinstance(edge.fan_out, Mapping) for stage in stages for edge in stage.after):
         return _constant_levels(problem)
@@ -49,21 +49,21 @@ def levels_of(problem: Problem) -> list[list[Level]]:
                 hint="Give fewer fan-outs by variant before it, or equal ones to like variants.",
             )
     return [
-        [Level(number, value, tuple(onward[at][number])) for number, value in enumerate(items[at])]
+        [ItemCount(number, value, tuple(onward[at][number])) for number, value in enumerate(items[at])]
         for at in range(len(stages))
     ]
 
 
-def _constant_levels(problem: Problem) -> list[list[Level]]:
+def _constant_levels(problem: PlanningProblem) -> list[list[ItemCount]]:
     items: dict[str, float] = {}
     levels = []
     for stage, children in zip(problem.stages, problem.graph.children, strict=True):
         items[stage.name] = items[stage.after[0].parent] * stage.after[0].items("") if stage.after else 1.0
         onward = (0,) * max(1, len(stage.columns.variants))
-        levels.append([Level(0, items[stage.name], (onward,) * len(children))])
+        levels.append([ItemCount(0, items[stage.name], (onward,) * len(children))])
     return levels
 
 
 def _key(items: float) -> str:
-    """Equal for numbers of items that differ by rounding only."""
+    """A key that is equal for numbers of items that differ only by rounding."""
     return f"{items:.10g}"

@@ -1,4 +1,4 @@
-"""The plans of a fleet with what each does, as people read them."""
+"""The plans of a fleet with their members' names and performance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipa.optimize.fleet.plan import FleetPlan, Member, plan_fleet
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The members and what each runs, in the order asked, and the fleet's sums."""
+    """The members and their plans, in the order asked, and the fleet's sums."""
 
     members: tuple[Member, ...]
     plans: tuple[Plan, ...]
@@ -36,7 +36,7 @@ class Fleet:
                     "budget_cores": each.budget_cores,
                     "cost_cores": each.cost_cores,
                     "worth": each.worth,
-                    # Where the time was up before a bound was known it is infinite, which JSON has not.
+                    # Infinite if the time was up before a bound was known; JSON has no infinity.
                     "bound": each.bound if isfinite(each.bound) else None,
                     "gap": each.gap if isfinite(each.gap) else None,
                     "price_per_core": each.price,
@@ -57,7 +57,7 @@ class Fleet:
 
 
 def plan_together(members: Sequence[Member], budget_cores: float, deadline_s: float) -> Fleet:
-    """The plans of most worth together. Errors: those of `plan_fleet`; SolverError where one is no plan."""
+    """Plan the members together. Errors: those of `plan_fleet`; SolverError if a plan is invalid."""
     found = plan_fleet(members, budget_cores, deadline_s)
     plans = []
     for member, each in zip(members, found.members, strict=True):

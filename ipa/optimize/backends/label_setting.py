@@ -1,9 +1,9 @@
 """Label setting: exact, in NumPy, without a solver.
 
-Partial plans (labels) grow stage by stage. A label is dropped where another of the same stages is as good in
-everything that counts, where a limit cannot be met any more, or where the bound of its completions lies
-below the best plan known. That plan is what the multipliers suggest, bettered by exchanges; where they
-suggest none, a pass that keeps only the most promising labels finds it. A pass that kept all is exact.
+Partial plans (labels) grow stage by stage. A label is dropped if another of the same stages is as good in
+every criterion, if it can no longer meet a limit, or if the bound of its completions lies below the best
+known plan. That plan is one that the multipliers suggest, improved by local search; if they suggest none, a
+pass that keeps only the most promising labels finds it. A pass that kept all labels is exact.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, Answer
-from ipa.optimize.backends.labels import CHANGES, COST, LIMITS, VALUE, Growth, Labels
-from ipa.optimize.bounding import Bounding, surrogates
+from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
+from ipa.optimize.backends.labels import CHANGES, COST, LIMITS, VALUE, LabelExpansion, PartialPlans
+from ipa.optimize.bounding import LagrangeBounds, surrogates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.polish import polished
+from ipa.optimize.local_search import polished
 from ipa.optimize.program import Program, evaluate, fits
 
-# Labels kept in each pass; the last keeps all. What one finds is the least that the next looks for. Narrow
-# ones look for a plan where the multipliers suggested none.
+# Labels kept in each pass; the last pass keeps all. Each pass looks for plans at least as good as the last
+# one's. Narrow passes find a first plan if the multipliers suggested none.
 NARROW = (16, 48)
 WIDTHS = (256, 1000, None)
-# The labels that are kept are the best of so many classes of the value so far.
+# The kept labels are the best of this many classes of the value so far.
 STRATA = 4
-# So many plans are all tried: fewer operations than the tables of a bound take.
+# Up to this many plans are all tried: fewer operations than the tables of a bound take.
 FEW = 16384
 
 
 def solve(
     program: Program, deadline: Deadline, start: Sequence[int] = (), prices: Array | None = None
-) -> Answer:
-    """The best plan; of equally good ones that of the fewest changes, lowest cost, latency; then `_best`.
+) -> ProgramAnswer:
+    """The best plan; of equally good ones that with the fewest changes, lowest cost, latency; then `_best`.
 
-    `start` is a plan within the limits and `prices` the multipliers of an earlier search: then neither is
-    looked for.
+    `start` is a plan within the limits and `prices` are the multipliers of an earlier search; given ones are
+    not searched for.
     """
     if not all(len(stage) for stage in program.stages):
-        return Answer(Termination.INFEASIBLE)
+        return ProgramAnswer(Termination.INFEASIBLE)
     if prod(len(stage) for stage in program.stages) <= FEW:
         return _all_tried(program, deadline)
-    search = Search(program, deadline, prices)
+    search = LabelSearch(program, deadline, prices)
     chosen = tuple(start)
     try:
         chosen = search.guess(chosen)
@@ -59,35 +59,37 @@ def solve(
     except DeadlineError:
         termination = Termination.FEASIBLE if chosen else Termination.NO_SOLUTION_FOUND
         note = "the time was up before it was proved best"
-        return Answer(termination, chosen, search.root_bound, note, search.prices)
+        return ProgramAnswer(termination, chosen, search.root_bound, note, search.prices)
     if not chosen:
-        return Answer(Termination.INFEASIBLE)
-    return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective, prices=search.prices)
+        return ProgramAnswer(Termination.INFEASIBLE)
+    return ProgramAnswer(
+        Termination.OPTIMAL, chosen, evaluate(program, chosen).objective, prices=search.prices
+    )
 
 
-def _all_tried(program: Program, deadline: Deadline) -> Answer:
-    """The best of so few plans that trying all takes less time than a bound."""
+def _all_tried(program: Program, deadline: Deadline) -> ProgramAnswer:
+    """The best of all plans, if they are so few that trying all takes less time than a bound."""
     try:
-        chosen = Search(program, deadline, bounded=False).every()
+        chosen = LabelSearch(program, deadline, bounded=False).every()
     except DeadlineError:
-        return Answer(Termination.NO_SOLUTION_FOUND, note="the time was up before anything was tried")
+        return ProgramAnswer(Termination.NO_SOLUTION_FOUND, note="the time was up before anything was tried")
     if not chosen:
-        return Answer(Termination.INFEASIBLE)
-    return Answer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
+        return ProgramAnswer(Termination.INFEASIBLE)
+    return ProgramAnswer(Termination.OPTIMAL, chosen, evaluate(program, chosen).objective)
 
 
 def best_at_least(program: Program, objective: float, deadline: Deadline) -> tuple[int, ...]:
     """The best plan whose objective is at least the given one (less rounding), ties broken as in `solve`.
 
-    Empty where there is none. DeadlineError where the time is too short to know.
+    Empty if there is none. DeadlineError if the time is too short to know.
     """
     if prod(len(stage) for stage in program.stages) <= FEW:
-        return Search(program, deadline, bounded=False).every()
-    return Search(program, deadline).run(objective, None)[0]
+        return LabelSearch(program, deadline, bounded=False).every()
+    return LabelSearch(program, deadline).run(objective, None)[0]
 
 
-class Search:
-    """One program's bounds and label search; without bounds only `every` works."""
+class LabelSearch:
+    """The bounds and label search of one program; without bounds only `every` works."""
 
     def __init__(
         self, program: Program, deadline: Deadline, prices: Array | None = None, *, bounded: bool = True
@@ -96,8 +98,8 @@ class Search:
         self._deadline = deadline
         self._is_chain = _is_chain(program)
         if bounded:
-            self.bounding = Bounding(program, prices)
-        self._growth = Growth(program, self.bounding.rows if bounded else surrogates(program))
+            self.bounding = LagrangeBounds(program, prices)
+        self._growth = LabelExpansion(program, self.bounding.rows if bounded else surrogates(program))
         self._counting = _counting(program, self._growth.linear)
 
     @property
@@ -112,19 +114,19 @@ class Search:
         return float(self._upper(0, start)[0])
 
     def guess(self, start: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """`start`, else the best plan that the multipliers suggest and the limits allow, polished."""
+        """`start`, else the best plan within the limits from the multipliers, improved by local search."""
         best = start or self._suggested()
         return polished(self._program, self.bounding.rows, self.prices, best) if best else ()
 
     def _suggested(self) -> tuple[int, ...]:
-        """The best of the plans that the multipliers suggest and the limits allow."""
+        """The best plan within the limits that the multipliers suggest."""
         plans = dict.fromkeys(tuple(row) for row in self.bounding.guesses().tolist())
         totals = {plan: evaluate(self._program, plan) for plan in plans}
         ranked = sorted(plans, key=lambda plan: totals[plan].objective, reverse=True)
         return next((plan for plan in ranked if fits(self._program, plan, totals[plan])), ())
 
     def every(self) -> tuple[int, ...]:
-        """The best of all plans within the limits, each of them tried; empty where there is none."""
+        """The best of all plans within the limits, each of them tried; empty if there is none."""
         labels = self._growth.start()
         history: list[Index] = []
         for at in range(len(self._program.stages)):
@@ -137,12 +139,12 @@ class Search:
         return _trace([*history[:-1], found.made], self._best(found)) if len(found) else ()
 
     def run(self, known: float, width: int | None) -> tuple[tuple[int, ...], bool]:
-        """The best plan not worse than `known`, and whether every label was kept (then it is exact)."""
+        """The best plan not worse than `known`, and True if every label was kept (then it is exact)."""
         labels, history, complete = self._grown(known, width)
         return (_trace(history, self._best(labels)) if len(labels) else ()), complete
 
     def frontier(self, least: float = -inf) -> list[tuple[float, float, tuple[int, ...]]]:
-        """Cost in cores, objective and plan of every plan that none of no more cores equals or betters.
+        """Cost, objective and options of every plan that no plan of at most its cores equals or exceeds.
 
         By rising cost; only those of an objective of at least `least`. DeadlineError where the time is up.
         """
@@ -156,15 +158,15 @@ class Search:
         return [(float(cost[at]), float(objective[at]), _trace(history, at)) for at in better.tolist()]
 
     def undominated(self) -> list[tuple[int, ...]]:
-        """Every plan that no other equals or betters in all that counts.
+        """Every plan that no other equals or exceeds in all criteria.
 
-        DeadlineError where the time is up.
+        DeadlineError if the time is up.
         """
         labels, history, _ = self._grown(-inf, None)
         return [_trace(history, at) for at in range(len(labels))]
 
-    def _grown(self, known: float, width: int | None) -> tuple[Labels, list[Index], bool]:
-        """The labels of all stages, how each was made, and whether every one was kept."""
+    def _grown(self, known: float, width: int | None) -> tuple[PartialPlans, list[Index], bool]:
+        """The labels of all stages, their parents and options, and True if every one was kept."""
         labels = self._growth.start()
         history: list[Index] = []
         complete = True
@@ -189,8 +191,10 @@ class Search:
             history.append(labels.made)
         return labels, history, complete
 
-    def _promising(self, depth: int, labels: Labels, bound: Array, least: float) -> tuple[Labels, Array]:
-        """Those that may still reach the floors and the objective `least`."""
+    def _promising(
+        self, depth: int, labels: PartialPlans, bound: Array, least: float
+    ) -> tuple[PartialPlans, Array]:
+        """The labels that may still reach the floors and the objective `least`."""
         good = bound >= least
         for accuracy, products, reached in zip(
             self._growth.accuracies, labels.products, labels.reached, strict=True
@@ -202,14 +206,14 @@ class Search:
         left = good.nonzero()[0]
         return labels.take(left), bound[left]
 
-    def _undominated(self, depth: int, labels: Labels) -> Index:
-        """The labels that no other makes needless."""
+    def _undominated(self, depth: int, labels: PartialPlans) -> Index:
+        """The labels that no other dominates."""
         if len(labels) < 2:
             return np.arange(len(labels))
         rows, lasting = self._criteria(depth, labels)
         return undominated(rows, self._deadline, None if self._is_chain else lasting)
 
-    def _upper(self, depth: int, labels: Labels) -> Array:
+    def _upper(self, depth: int, labels: PartialPlans) -> Array:
         bounding, growth = self.bounding, self._growth
         product: Array | None = None
         if bounding.is_product:
@@ -221,11 +225,12 @@ class Search:
             bound = bound + bounding.free_alpha * reach
         return bound
 
-    def _criteria(self, depth: int, labels: Labels) -> tuple[Array, list[int]]:
-        """What counts of each label, a row a criterion, all to be small; and which rows last to the end.
+    def _criteria(self, depth: int, labels: PartialPlans) -> tuple[Array, list[int]]:
+        """The criteria of each label, a row each, smaller is better; and the rows that last to the end.
 
-        What is less in a lasting row is less in the whole plan's too. The time along a path that is shorter
-        than another, or an accuracy that is not the best of its alternatives, is forgotten in the end.
+        A smaller value in a lasting row stays smaller in the whole plan. The time along a path that is
+        shorter than another, or an accuracy that is not the best of its alternatives, is forgotten in the
+        end.
         """
         growth = self._growth
         passing = [*(-product for product in reversed(labels.products)), *labels.times]
@@ -242,17 +247,17 @@ class Search:
         rows = np.concatenate([*passing, *lasts])
         return rows, list(range(sum(map(len, passing)), len(rows)))
 
-    def _objective(self, labels: Labels) -> Array:
+    def _objective(self, labels: PartialPlans) -> Array:
         if not self._program.alpha:
             return labels.value
         objective: Array = labels.value + self._program.alpha * labels.reached[0]
         return objective
 
-    def _best(self, labels: Labels) -> int:
-        """The first of the best: fewest changes, cores, latency, then all that counts, then names.
+    def _best(self, labels: PartialPlans) -> int:
+        """The first of the best: fewest changes, cores, latency, then all criteria, then names.
 
-        All that counts, since of two labels the search keeps the one that is better in it: what is forgotten
-        on the way and what is not must name the same plan.
+        All criteria, since of two labels the search keeps the one that is better in them: searches that
+        forget labels and searches that do not must return the same plan.
         """
         objective = self._objective(labels)
         best = float(objective.max())
@@ -268,7 +273,8 @@ class Search:
 def _counting(program: Program, linear: int) -> Index:
     """The rows of the labels' sums that count beside value and cost; `linear` is that of the first limit.
 
-    Of the linear limits those that no other criterion stands for: cost does where nothing runs yet.
+    Linear limits that no other criterion covers: without a running configuration cost covers the limit of
+    cores.
     """
     stages = program.stages
     same_cores = all(np.array_equal(stage.peak_cores, stage.cost_cores) for stage in stages)
@@ -282,20 +288,20 @@ def _counting(program: Program, linear: int) -> Index:
 
 
 def _slightly_below(limit: float) -> float:
-    """The limit, less what rounding may take from a sum."""
+    """The limit, reduced by the rounding of a sum."""
     return limit - EQUAL * max(1.0, abs(limit))
 
 
 def _is_chain(program: Program) -> bool:
-    """Whether nothing of a partial plan is forgotten: one path, and one product of accuracies."""
+    """True if nothing of a partial plan is forgotten: one path, and one product of accuracies."""
     terms = program.graph.terms
     return len(program.graph.paths) == 1 and len(terms) == 1 and len(terms[0].alternatives) == 1
 
 
-def _spread(labels: Labels, bound: Array, width: int) -> Index:
+def _spread(labels: PartialPlans, bound: Array, width: int) -> Index:
     """The most promising labels, about `width`, from every stratum of the value so far.
 
-    The bound alone favours accurate plans that the limits will not let pass, until no cheap one is left.
+    The bound alone favours accurate plans that break the limits, until no cheap one is left.
     """
     count = len(labels)
     stratum = np.empty(count, dtype=np.intp)
@@ -307,7 +313,7 @@ def _spread(labels: Labels, bound: Array, width: int) -> Index:
 
 
 def _trace(history: list[Index], at: int) -> tuple[int, ...]:
-    """The options by which the label was made, first stage first."""
+    """The options that made the label, first stage first."""
     chosen = []
     for parent, option in reversed(history):
         chosen.append(int(option[at]))

@@ -12,7 +12,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import BATCH_SIZES, Allocation
-from ipa.queueing.service import Service, service_of
+from ipa.queueing.service import ServiceTime, service_of
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import Serving
 
@@ -22,7 +22,7 @@ READINESS_S = 7.0
 HALVINGS = 30
 
 
-class Truth:
+class GroundTruth:
     """Service times, start-up times and accuracies of what a pipeline may run.
 
     From the same fits as planning, at every batch size that may be planned with and the powers of two, but
@@ -53,13 +53,13 @@ class Truth:
         }
         self._readiness_s = readiness_s
         self._percentile = pipeline.sla.percentile
-        self._services: dict[tuple[str, str, int, float], Service] = {}
+        self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
 
     def knows(self, config: StageConfig) -> bool:
         """Whether that configuration was measured."""
         return _key(config) in self._points
 
-    def service(self, config: StageConfig) -> Service:
+    def service(self, config: StageConfig) -> ServiceTime:
         """The service of one replica. NotFoundError for a variant on cores that were not measured.
 
         While variants are replaced, an old one may be given a batch size at which only the new one was
@@ -116,7 +116,7 @@ class Truth:
         return min(same, key=lambda point: abs(log(point.batch_size / config.batch_size)))
 
 
-def under_load(point: OperatingPoint, percentile: float = 99.0) -> Service:
+def under_load(point: OperatingPoint, percentile: float = 99.0) -> ServiceTime:
     """The constant service of a replica whose latency was measured at its throughput, waiting included.
 
     The service time is that with which the latency's quantile at that rate of random arrivals is the measured
@@ -131,7 +131,7 @@ def under_load(point: OperatingPoint, percentile: float = 99.0) -> Service:
             low_s = middle_s
         else:
             high_s = middle_s
-    return Service(high_s, high_s / batch_size if batch_size > 1 else high_s)
+    return ServiceTime(high_s, high_s / batch_size if batch_size > 1 else high_s)
 
 
 def _key(config: StageConfig) -> tuple[str, str, int, float]:

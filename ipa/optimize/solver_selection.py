@@ -1,4 +1,4 @@
-"""Which solver answers, and what is done with its answer."""
+"""Select the solver, and check its answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from math import inf
 
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.backends import exact
-from ipa.optimize.backends.answer import Answer
-from ipa.optimize.bymilp import Maximise, Solvers, by_milp
+from ipa.optimize.backends import label_setting
+from ipa.optimize.backends.answer import ProgramAnswer
+from ipa.optimize.bound_filter import sharpen
+from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, evaluate
-from ipa.optimize.sharpen import sharpen
 
 # A new solver is one file in backends/ and one word here.
 BACKENDS = ("gurobi", "highs", "exact")
@@ -30,8 +30,8 @@ PROVED = frozenset({Termination.OPTIMAL, Termination.INFEASIBLE})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Warm:
-    """What is known from an earlier solve: a plan within the limits, and the multipliers."""
+class WarmStart:
+    """Results of an earlier solve: a plan within the limits, and the multipliers."""
 
     chosen: tuple[int, ...] = ()
     prices: Array | None = None
@@ -41,24 +41,26 @@ def answer(
     program: Program,
     solver: str,
     deadline: Deadline,
-    warm: Warm | None = None,
+    warm: WarmStart | None = None,
     solvers: Solvers | None = None,
-) -> tuple[str, Answer, list[str]]:
+) -> tuple[str, ProgramAnswer, list[str]]:
     """The solver that answered, its answer with ties broken, and the reasons for the choice.
 
     `solvers` gives MILP solvers by name; without, they run in this process. Errors: LicenceError (Gurobi
     asked for by name and refused), SolverError, DeadlineError (one asked for by name had to be stopped).
     """
     if solver == "exact":
-        found = exact.solve(program, deadline, (warm or Warm()).chosen, (warm or Warm()).prices)
+        found = label_setting.solve(
+            program, deadline, (warm or WarmStart()).chosen, (warm or WarmStart()).prices
+        )
         return solver, found, [found.note] if found.note else []
     if solver == AUTO and program.has_spread:
-        used, found, notes = _auto_of_quantiles(program, deadline, warm or Warm(), solvers)
+        used, found, notes = _auto_of_quantiles(program, deadline, warm or WarmStart(), solvers)
         return used, found, [note for note in (*notes, found.note) if note]
     try:
         smaller, left = sharpen(program, deadline)
     except DeadlineError:
-        return solver, Answer(Termination.NO_SOLUTION_FOUND), ["the time was up before a solver began"]
+        return solver, ProgramAnswer(Termination.NO_SOLUTION_FOUND), ["the time was up before a solver began"]
     if solver == AUTO:
         used, found, notes = _auto(smaller, deadline, solvers)
     else:
@@ -69,7 +71,8 @@ def answer(
         except SolverError as wrong:
             if solver != AUTO:
                 raise
-            used, found, notes = "exact", exact.solve(smaller, deadline), [*notes, f"then exact: {wrong}"]
+            used, found = "exact", label_setting.solve(smaller, deadline)
+            notes = [*notes, f"then exact: {wrong}"]
     if found.chosen:
         whole = tuple(int(stage[at]) for stage, at in zip(left, found.chosen, strict=True))
         found = replace(found, chosen=whole)
@@ -77,15 +80,15 @@ def answer(
 
 
 def _auto_of_quantiles(
-    program: Program, deadline: Deadline, warm: Warm, solvers: Solvers | None
-) -> tuple[str, Answer, list[str]]:
-    """Label setting for half of the time, and a MILP solver where it is not done.
+    program: Program, deadline: Deadline, warm: WarmStart, solvers: Solvers | None
+) -> tuple[str, ProgramAnswer, list[str]]:
+    """Label setting for half of the time, then a MILP solver if it is not done.
 
-    A linear program that must hold a quantile is solved many times over; label setting holds it as it is.
+    A linear program that must hold a quantile is solved many times over; label setting holds it directly.
     """
     share = Deadline(deadline.remaining_s / 2)
     why = "auto: exact, since a quantile is not linear"
-    found = exact.solve(program, share, warm.chosen, warm.prices)
+    found = label_setting.solve(program, share, warm.chosen, warm.prices)
     if found.termination in PROVED:
         return "exact", found, [why]
     used, second, notes = _milp_in_time(program, deadline, solvers)
@@ -96,19 +99,23 @@ def _auto_of_quantiles(
     return _better(program, ("exact", found), (used, second), [why], f"then {notes}")
 
 
-def _auto(program: Program, deadline: Deadline, solvers: Solvers | None) -> tuple[str, Answer, list[str]]:
-    """A MILP solver for half of the time, and label setting where it is not done."""
+def _auto(
+    program: Program, deadline: Deadline, solvers: Solvers | None
+) -> tuple[str, ProgramAnswer, list[str]]:
+    """A MILP solver for half of the time, then label setting if it is not done."""
     share = Deadline(deadline.remaining_s / 2)
     used, found, notes = _milp_in_time(program, share, solvers)
     if found.termination in PROVED:
         return used, found, [f"auto: {notes}"]
-    second = exact.solve(program, deadline)
+    second = label_setting.solve(program, deadline)
     late = notes if found.termination is Termination.NO_SOLUTION_FOUND else f"{used} was not done"
     return _better(program, (used, found), ("exact", second), [f"auto: {notes}"], f"then exact, since {late}")
 
 
-def _milp_in_time(program: Program, deadline: Deadline, solvers: Solvers | None) -> tuple[str, Answer, str]:
-    """Gurobi, else HiGHS: which, its answer, and why it; none found where it had to be stopped or failed."""
+def _milp_in_time(
+    program: Program, deadline: Deadline, solvers: Solvers | None
+) -> tuple[str, ProgramAnswer, str]:
+    """Gurobi, else HiGHS: its name, its answer, and why it; no plan if it was stopped or failed."""
     used, why = "gurobi", "gurobi, its licence covers the model"
     try:
         try:
@@ -117,12 +124,16 @@ def _milp_in_time(program: Program, deadline: Deadline, solvers: Solvers | None)
             used, why = "highs", f"highs, since {refusal.message}"
             return used, _milp(used, solvers)(program, deadline), why
     except (DeadlineError, SolverError) as stopped:
-        return used, Answer(Termination.NO_SOLUTION_FOUND), stopped.message
+        return used, ProgramAnswer(Termination.NO_SOLUTION_FOUND), stopped.message
 
 
 def _better(
-    program: Program, first: tuple[str, Answer], second: tuple[str, Answer], notes: list[str], then: str
-) -> tuple[str, Answer, list[str]]:
+    program: Program,
+    first: tuple[str, ProgramAnswer],
+    second: tuple[str, ProgramAnswer],
+    notes: list[str],
+    then: str,
+) -> tuple[str, ProgramAnswer, list[str]]:
     """The answer that is proved or else the better one, the first of equals."""
     used, found = second
     if found.termination in PROVED:
@@ -132,7 +143,7 @@ def _better(
     return *first, [*notes, "the time was up before it was proved best"]
 
 
-def _reached(program: Program, found: Answer) -> float:
+def _reached(program: Program, found: ProgramAnswer) -> float:
     return evaluate(program, found.chosen).objective if found.chosen else -inf
 
 
@@ -142,15 +153,15 @@ def in_process(name: str) -> Maximise:
     return maximise
 
 
-def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], Answer]:
+def _milp(name: str, solvers: Solvers | None) -> Callable[[Program, Deadline], ProgramAnswer]:
     return partial(by_milp, (solvers or in_process)(name))
 
 
-def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline) -> Answer:
+def _break_ties(program: Program, solver: str, found: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
     """The same answer with the first of the equally good plans.
 
-    The solver's objective is so sharp a bound that label setting needs little beside it. It also looks over
-    the solver's shoulder: SolverError where a plan is better than the solver's bound allows.
+    The solver's objective is so tight a bound that label setting needs little time beside it. It also checks
+    the solver: SolverError if a plan is better than the solver's bound allows.
     """
     if found.termination is Termination.INFEASIBLE:
         return _doubted(program, solver, found, deadline)
@@ -158,8 +169,8 @@ def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline
         return found
     objective = evaluate(program, found.chosen).objective
     try:
-        # It may find none where the solver's plan uses a limit to the last bit; `verify` judges that plan.
-        chosen: Sequence[int] = exact.best_at_least(program, objective, deadline) or found.chosen
+        # It may find none if the solver's plan uses a limit to the last bit; `verify` judges that plan.
+        chosen: Sequence[int] = label_setting.best_at_least(program, objective, deadline) or found.chosen
     except DeadlineError:
         return replace(found, note="the time was up before ties were broken")
     better = evaluate(program, chosen).objective
@@ -168,9 +179,9 @@ def _break_ties(program: Program, solver: str, found: Answer, deadline: Deadline
     return replace(found, chosen=tuple(chosen))
 
 
-def _doubted(program: Program, solver: str, found: Answer, deadline: Deadline) -> Answer:
-    """The same answer, unless label setting finds the plan that there should be none of."""
-    second = exact.solve(program, deadline)
+def _doubted(program: Program, solver: str, found: ProgramAnswer, deadline: Deadline) -> ProgramAnswer:
+    """The same answer, unless label setting finds a plan that the answer excludes."""
+    second = label_setting.solve(program, deadline)
     if not second.chosen:
         return found
     return replace(second, note=f"{solver} calls it infeasible, label setting found a plan")

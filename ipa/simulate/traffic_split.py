@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 SHARES = 3
 
 
-class Split:
+class TrafficSplit:
     """Shares requests out as they come, each at random by the percents of that moment, as Seldon does.
 
     So the requests of each part come at random too, and are its percent of them up to chance.
@@ -42,7 +42,7 @@ class Split:
         return {slot: (ids[places == place], times_s[places == place]) for place, slot in enumerate(taking)}
 
 
-class Lane:
+class SplitPart:
     """A part's own stages and queues. `pas` is the accuracy of what serves, or of what did so last.
 
     `is_emptying`: its part goes, and still serves what waits there.

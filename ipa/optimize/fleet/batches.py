@@ -16,11 +16,11 @@ from ipa.optimize.columns import Array, Index
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LaneStage:
-    """One stage of all lanes: the options by lane and factor, and which option of the lane's stage each is.
+    """One stage of all lanes: the options by lane and factor, and their indices in the lane's stage.
 
-    `use` is (limits × options); where times vary, rows of the squared excesses of each path follow. `start`
-    is (lanes + 1). Options of a lane with equal factors form a group; `group` is where each group starts,
-    `group_start` (lanes + 1) where each lane's groups start.
+    `use` is (limits × options); if times vary, rows of the squared excesses of each path follow. `start` is
+    (lanes + 1). Options of a lane with equal factors form a group; `group` is the start of each group,
+    `group_start` (lanes + 1) the start of each lane's groups.
     """
 
     option: Index
@@ -44,12 +44,12 @@ class LaneStage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lanes:
-    """Stages, and for each lane the weight of the product and what limits allow.
+class LaneBatch:
+    """Stages, and for each lane the weight of the product and the limits.
 
-    `most` is (limits × lanes), the limits of the paths first, inf where a lane has no such limit. The limit
-    of a path is Σ use + sqrt(Σ squared excess) ≤ most; `slope` and `start` (paths × lanes) are a line below
-    the root over what the sum under it can be.
+    `most` is (limits × lanes), the limits of the paths first, inf if a lane has no such limit. The limit of a
+    path is Σ use + sqrt(Σ squared excess) ≤ most; `slope` and `start` (paths × lanes) are a line below the
+    root over the range of the sum under it.
     """
 
     stages: tuple[LaneStage, ...]
@@ -63,18 +63,18 @@ class Lanes:
 
     @property
     def has_spread(self) -> bool:
-        """Whether times vary."""
+        """True if times vary."""
         return len(self.stages[0].use) > len(self.most)
 
     @property
     def weak_most(self) -> Array:
-        """What the linear rows of `weak_use` allow, never less than the limits do."""
+        """The limits of the linear rows of `weak_use`, never tighter than the limits themselves."""
         weak = self.most.copy()
         weak[: len(self.start)] -= self.start
         return weak
 
     def weak_use(self, use: Array, lane: Index) -> Array:
-        """What is used of the linear rows: paths by the line below the root, other limits as they are."""
+        """The use of the linear rows: paths by the line below the root, other limits as they are."""
         if not self.has_spread:
             return use
         limits, paths = len(self.most), len(self.slope)
@@ -82,10 +82,10 @@ class Lanes:
         rows[:paths] += self.slope[:, lane] * use[limits:]
         return rows
 
-    def take(self, lanes: Index) -> Lanes:
-        """Those lanes only, in that order."""
+    def take(self, lanes: Index) -> LaneBatch:
+        """Return those lanes only, in that order."""
         stages = tuple(_take(stage, lanes) for stage in self.stages)
-        return Lanes(
+        return LaneBatch(
             stages, self.alpha[lanes], self.most[:, lanes], self.slope[:, lanes], self.start[:, lanes]
         )
 
@@ -110,12 +110,12 @@ def lane_stage(
     )
 
 
-def lanes_of(stages: Sequence[LaneStage], alpha: Array, most: Array, paths: int) -> Lanes:
-    """The lanes with the line below the root of each path, over what a plan within the limit can have."""
+def lanes_of(stages: Sequence[LaneStage], alpha: Array, most: Array, paths: int) -> LaneBatch:
+    """The lanes with the line below the root of each path, over the range within the limit."""
     none = np.zeros((paths, len(alpha)))
     limits = len(most)
     if len(stages[0].use) == limits:
-        return Lanes(tuple(stages), alpha, most, none, none)
+        return LaneBatch(tuple(stages), alpha, most, none, none)
     low, high, mean = none.copy(), none.copy(), none.copy()
     for stage in stages:
         at = stage.start[:-1]
@@ -127,11 +127,11 @@ def lanes_of(stages: Sequence[LaneStage], alpha: Array, most: Array, paths: int)
     wide = high > low
     slope = np.zeros(low.shape)
     np.divide(np.sqrt(high) - np.sqrt(low), high - low, out=slope, where=wide)
-    return Lanes(tuple(stages), alpha, most, slope, np.sqrt(low) - slope * low)
+    return LaneBatch(tuple(stages), alpha, most, slope, np.sqrt(low) - slope * low)
 
 
 def spans(start: Index, at: Index) -> tuple[Index, Index]:
-    """The entries start[i]..start[i+1]−1 for each i of `at`, one after the other, and whose they are."""
+    """The entries start[i]..start[i+1]−1 for each i of `at`, concatenated, and the owner of each."""
     counts = (start[1:] - start[:-1])[at]
     whose = np.repeat(np.arange(len(at)), counts)
     ends = np.cumsum(counts)

@@ -1,8 +1,8 @@
-"""A program's answer by way of a MILP solver.
+"""Solve a program with a MILP solver by branching on chords.
 
 The limit of a path, Σ mean + sqrt(Σ spread²) ≤ SLA, is not convex: the root is concave. A linear program with
-the root's chord misses no plan but may allow one that is late. Where it gives such a plan, the range of
-Σ spread² is cut in two at that plan's value, where both new chords touch the root, and both parts are solved:
+the root's chord misses no plan but may allow one that is late. If it returns such a plan, the range of Σ
+spread² is cut in two at that plan's value, where both new chords touch the root, and both parts are solved:
 branch and bound over a few linear programs, exact at its end.
 """
 
@@ -15,14 +15,14 @@ from itertools import count
 from math import inf, sqrt
 
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, Answer, Solution
+from ipa.optimize.backends.answer import EQUAL, MilpSolution, ProgramAnswer
 from ipa.optimize.bounding import spread_range
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
 from ipa.optimize.milp import Milp
 from ipa.optimize.program import Program, evaluate, tolerance
 
-Maximise = Callable[[Milp, Deadline], Solution]
+Maximise = Callable[[Milp, Deadline], MilpSolution]
 # A MILP solver by its name.
 Solvers = Callable[[str], Maximise]
 Ranges = tuple[tuple[float, float], ...]
@@ -33,17 +33,17 @@ SAME = 1e-12
 
 @dataclass(order=True, slots=True)
 class _Part:
-    """A part of the plans, by the range of Σ spread² of each path; the most promising part comes first."""
+    """A subset of the plans, by the range of Σ spread² of each path; the most promising one comes first."""
 
     minus_bound: float
     number: int
     ranges: Ranges = field(compare=False)
 
 
-def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> Answer:
+def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> ProgramAnswer:
     """The best plan that the solver finds in time. Errors: those of the solver."""
     if not all(len(stage) for stage in program.stages):
-        return Answer(Termination.INFEASIBLE)
+        return ProgramAnswer(Termination.INFEASIBLE)
     numbers = count()
     parts = [_Part(-inf, next(numbers), whole_ranges(program))]
     best: tuple[int, ...] = ()
@@ -60,23 +60,25 @@ def by_milp(maximise: Maximise, program: Program, deadline: Deadline) -> Answer:
             best, reached = chosen, evaluate(program, chosen).objective
         if solution.termination is not Termination.OPTIMAL:
             most = max(bound, *(-other.minus_bound for other in parts), reached)
-            return Answer(
+            return ProgramAnswer(
                 Termination.FEASIBLE if best else Termination.NO_SOLUTION_FOUND,
                 best,
                 most if most < inf else None,
             )
         for ranges in cut or ():
             heapq.heappush(parts, _Part(-bound, next(numbers), ranges))
-    return Answer(Termination.OPTIMAL, best, reached) if best else Answer(Termination.INFEASIBLE)
+    return (
+        ProgramAnswer(Termination.OPTIMAL, best, reached) if best else ProgramAnswer(Termination.INFEASIBLE)
+    )
 
 
 def whole_ranges(program: Program) -> Ranges:
-    """For each path, all that Σ spread² can be."""
+    """For each path, the full range of Σ spread²."""
     return tuple(spread_range(program, path) for path in program.graph.paths)
 
 
 def _cut(program: Program, chosen: tuple[int, ...], ranges: Ranges) -> tuple[Ranges, Ranges] | None:
-    """The ranges cut in two where the plan is late on a path, the latest of all; None where it is in time."""
+    """The ranges cut in two on the path on which the plan is latest; None if it is in time."""
     stages = program.stages
     latest, at, where = program.sla_s + tolerance(program.sla_s), -1, 0.0
     for path, members in enumerate(program.graph.paths):

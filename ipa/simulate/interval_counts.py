@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Seconds:
+class CountsPerSecond:
     """A count a second, from 0 on."""
 
     def __init__(self) -> None:

@@ -8,30 +8,30 @@ from typing import Any
 import pytest
 
 from ipa.model.plan import Plan, Termination
-from ipa.optimize import remembered
-from ipa.optimize.problem import Problem
-from ipa.optimize.remembered import Remembered
+from ipa.optimize import solve_cache
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.solve import solve
+from ipa.optimize.solve_cache import SolveCache
 from ipa.policies.planning import planning_problem
 from ipa.policies.profiled import Profiled
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST
 
 
 @pytest.fixture
-def solved(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+def solved(monkeypatch: pytest.MonkeyPatch) -> list[PlanningProblem]:
     """The problems that came to the solver."""
-    found: list[Problem] = []
+    found: list[PlanningProblem] = []
 
-    def counted(problem: Problem, *args: Any, **options: Any) -> Plan:
+    def counted(problem: PlanningProblem, *args: Any, **options: Any) -> Plan:
         found.append(problem)
         return solve(problem, *args, **options)
 
-    monkeypatch.setattr(remembered, "solve", counted)
+    monkeypatch.setattr(solve_cache, "solve", counted)
     return found
 
 
-def test_an_equal_problem_has_the_plan_that_was_made(solved: list[Problem]) -> None:
-    plans = Remembered(4)
+def test_an_equal_problem_has_the_plan_that_was_made(solved: list[PlanningProblem]) -> None:
+    plans = SolveCache(4)
     first = plans.solve(planning_problem(PIPELINE, PROFILES, 5.0), "exact")
     assert plans.solve(planning_problem(PIPELINE, PROFILES, 5.0), "exact") is first
     assert len(solved) == 1
@@ -49,8 +49,8 @@ def test_an_equal_problem_has_the_plan_that_was_made(solved: list[Problem]) -> N
     ],
     ids=str,
 )
-def test_any_other_problem_is_solved(solved: list[Problem], other: dict[str, Any]) -> None:
-    plans, problem = Remembered(4), planning_problem(PIPELINE, PROFILES, 5.0)
+def test_any_other_problem_is_solved(solved: list[PlanningProblem], other: dict[str, Any]) -> None:
+    plans, problem = SolveCache(4), planning_problem(PIPELINE, PROFILES, 5.0)
     plans.solve(problem, "exact")
     changed = replace(problem, **other)
     assert replace(plans.solve(changed, "exact"), solve_s=0.0) == replace(
@@ -59,8 +59,8 @@ def test_any_other_problem_is_solved(solved: list[Problem], other: dict[str, Any
     assert len(solved) == 2
 
 
-def test_another_solver_or_an_explanation_is_asked_for_itself(solved: list[Problem]) -> None:
-    plans, problem = Remembered(4), planning_problem(PIPELINE, PROFILES, 5.0)
+def test_another_solver_or_an_explanation_is_asked_for_itself(solved: list[PlanningProblem]) -> None:
+    plans, problem = SolveCache(4), planning_problem(PIPELINE, PROFILES, 5.0)
     assert plans.solve(problem, "exact").prices
     assert not plans.solve(problem, "exact", explain=False).prices
     plans.solve(problem, "highs")
@@ -75,21 +75,21 @@ def test_what_more_time_could_make_better_is_not_kept(
 ) -> None:
     problem = planning_problem(PIPELINE, PROFILES, 5.0)
     made = [replace(solve(problem, "exact"), **ended)] * 2
-    monkeypatch.setattr(remembered, "solve", lambda *_, **__: made.pop())
-    plans = Remembered(4)
+    monkeypatch.setattr(solve_cache, "solve", lambda *_, **__: made.pop())
+    plans = SolveCache(4)
     for _ in range(2):
         plans.solve(problem, "exact", 1.0)
     assert made == []
 
 
-def test_only_the_newest_are_kept(solved: list[Problem]) -> None:
-    plans = Remembered(2)
+def test_only_the_newest_are_kept(solved: list[PlanningProblem]) -> None:
+    plans = SolveCache(2)
     for rate_rps in (5.0, 6.0, 7.0, 5.0):
         plans.solve(planning_problem(PIPELINE, PROFILES, rate_rps), "exact")
     assert len(solved) == 4
 
 
-def test_a_load_that_stands_still_is_planned_for_once(solved: list[Problem]) -> None:
+def test_a_load_that_stands_still_is_planned_for_once(solved: list[PlanningProblem]) -> None:
     known = Profiled(PIPELINE, PROFILES, solver="exact")
     plans = [known.plan(PIPELINE, 5.0, SMALLEST) for _ in range(3)]
     assert plans[0] is plans[2] and len(solved) == 1

@@ -1,4 +1,4 @@
-"""A program without options that cannot be in a plan, or need not be in a best one."""
+"""Remove options that cannot be in a plan, or need not be in a best one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ipa.optimize.columns import Array
 from ipa.optimize.dominance import undominated
 from ipa.optimize.program import COUNTS, Options, Program, tolerance
 
-# From this row on an option's whole numbers are those of the items that it is for and sends on.
+# From this row on an option's whole numbers are the numbers of items that it receives and sends.
 ENTER = COUNTS.index("enter")
 
 
@@ -25,7 +25,7 @@ def reduce_program(program: Program) -> Program:
 
 
 def without_hopeless(program: Program) -> Program:
-    """Drop what breaks a limit even beside the other stages' lightest options, or fits no neighbour."""
+    """Drop options that break a limit even beside the other stages' lightest options, or fit no neighbour."""
     kept = [np.ones(len(stage), dtype=bool) for stage in program.stages]
     _drop_late(program, kept)
     for limit in program.limits():
@@ -71,7 +71,7 @@ def _drop_all(kept: list[NDArray[np.bool_]]) -> None:
 
 
 def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
-    """Options for numbers of items that no kept option of a stage before sends, and the other way round."""
+    """Drop options for numbers of items that no kept option before or after them sends or takes."""
     if not _has_levels(program):
         return
     changed = True
@@ -89,12 +89,12 @@ def _drop_unmatched(program: Program, kept: list[NDArray[np.bool_]]) -> None:
 
 
 def _has_levels(program: Program) -> bool:
-    """Whether a stage may see more than one number of items."""
+    """True if a stage may see more than one number of items."""
     return any(stage.counts[ENTER:].any() for stage in program.stages)
 
 
 def _without_dominated(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Options:
-    """Drop an option where another is as good in everything that counts. Of equal ones the first stays."""
+    """Drop an option if another is as good in every criterion. Of equal ones the first stays."""
     if len(stage) < 2:
         return stage
     kept = undominated(criteria(program, stage, has_spread, has_levels))
@@ -102,7 +102,7 @@ def _without_dominated(program: Program, stage: Options, has_spread: bool, has_l
 
 
 def criteria(program: Program, stage: Options, has_spread: bool, has_levels: bool) -> Array:
-    """What counts of each option, a row a criterion, all to be small; numbers of items must be equal."""
+    """The criteria of each option, a row each, smaller is better; numbers of items must be equal."""
     rows = [-stage.value, stage.cost_cores, stage.mean_s]
     if program.uses_product:
         rows.insert(0, -stage.factor)

@@ -1,4 +1,4 @@
-"""What every pipeline of a fleet can offer: lanes that are searched together, or all of its best plans."""
+"""Sources of a fleet's plans: lanes that are searched together, or all of a pipeline's best plans."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from ipa.model.plan import StageConfig
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.lanes import Lanes, lane_stage, lanes_of
-from ipa.optimize.fleet.plain import PlainOptions, is_plain, plain_lanes
-from ipa.optimize.fleet.pool import Found, Pool, blocks_of
+from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
+from ipa.optimize.fleet.flattened import FlattenedOptions, is_plain, plain_lanes
+from ipa.optimize.fleet.plan_pool import FoundPlans, PlanPool, blocks_of
 from ipa.optimize.frontier import worth_frontier, worth_program
 from ipa.optimize.plans import stage_plans
-from ipa.optimize.problem import Problem
+from ipa.optimize.problem import PlanningProblem
 from ipa.optimize.program import Options, Program
 
 # The configuration of every stage from a plan's options.
@@ -23,16 +23,16 @@ Reader = Callable[[tuple[int, ...]], tuple[StageConfig, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Offers:
-    """The pool of plans, how to read those of each pipeline, and who certainly has none."""
+class FleetFrontiers:
+    """The pool of plans, readers of each pipeline's plans, and the pipelines that certainly have none."""
 
-    pool: Pool
+    pool: PlanPool
     readers: dict[int, Reader]
     hopeless: tuple[int, ...]
 
 
-def offers_of(problems: Sequence[Problem], weights: Array, deadline: Deadline) -> Offers:
-    """What the problems offer; worth is objective times weight. DeadlineError where the time is up."""
+def offers_of(problems: Sequence[PlanningProblem], weights: Array, deadline: Deadline) -> FleetFrontiers:
+    """The plans of the problems; worth is objective times weight. DeadlineError if the time is up."""
     made = _Made(len(problems))
     plain: dict[int, list[int]] = {}
     shaped: dict[tuple[object, ...], list[tuple[int, Program]]] = {}
@@ -61,10 +61,10 @@ class _Made:
     def __init__(self, count: int) -> None:
         self._count = count
         self._blocks: list = []  # type: ignore[type-arg]
-        self._known: list[Found] = []
+        self._known: list[FoundPlans] = []
         self._readers: dict[int, Reader] = {}
 
-    def add_plain(self, who: Index, problems: list[Problem], weights: Array) -> None:
+    def add_plain(self, who: Index, problems: list[PlanningProblem], weights: Array) -> None:
         lanes, alive, options = plain_lanes(problems, weights)
         if lanes is None:
             return
@@ -73,14 +73,14 @@ class _Made:
             self._readers[int(who[at])] = _plain_reader(problems[at], options)
 
     def add_programs(
-        self, who: Index, problems: list[Problem], programs: Sequence[Program], weights: Array
+        self, who: Index, problems: list[PlanningProblem], programs: Sequence[Program], weights: Array
     ) -> None:
         self._blocks += blocks_of(_program_lanes(programs, weights), who)
         for number, problem, program in zip(who.tolist(), problems, programs, strict=True):
             self._readers[number] = _program_reader(problem, program)
 
     def add_known(
-        self, who: int, problem: Problem, program: Program, weight: float, deadline: Deadline
+        self, who: int, problem: PlanningProblem, program: Program, weight: float, deadline: Deadline
     ) -> None:
         points = worth_frontier(program, deadline)
         if not points:
@@ -89,16 +89,16 @@ class _Made:
         read = _program_reader(problem, program)
         none = np.zeros(len(points), dtype=np.intp)
         self._known.append(
-            Found(none + who, np.array(cost), weight * np.array(worth), none, np.arange(len(points)))
+            FoundPlans(none + who, np.array(cost), weight * np.array(worth), none, np.arange(len(points)))
         )
         self._readers[who] = lambda at: read(plans[at[0]])
 
-    def offers(self) -> Offers:
+    def offers(self) -> FleetFrontiers:
         hopeless = tuple(who for who in range(self._count) if who not in self._readers)
-        return Offers(Pool(self._count, self._blocks, self._known), self._readers, hopeless)
+        return FleetFrontiers(PlanPool(self._count, self._blocks, self._known), self._readers, hopeless)
 
 
-def _plain_reader(problem: Problem, options: PlainOptions) -> Reader:
+def _plain_reader(problem: PlanningProblem, options: FlattenedOptions) -> Reader:
     def read(chosen: tuple[int, ...]) -> tuple[StageConfig, ...]:
         configs = []
         for stage, at in zip(problem.stages, chosen, strict=True):
@@ -113,12 +113,12 @@ def _plain_reader(problem: Problem, options: PlainOptions) -> Reader:
     return read
 
 
-def _program_reader(problem: Problem, program: Program) -> Reader:
+def _program_reader(problem: PlanningProblem, program: Program) -> Reader:
     return lambda chosen: tuple(stage.config for stage in stage_plans(problem, program, chosen))
 
 
 def _is_lane(program: Program) -> bool:
-    """Whether a plan's worth is α · Π factor + Σ value, and its limits are paths and sums."""
+    """True if a plan's worth is α · Π factor + Σ value, and its limits are paths and sums."""
     return (
         (program.graph.is_product or (not program.alpha and program.log_floor == -np.inf))
         and program.term_floor == -np.inf
@@ -131,7 +131,7 @@ def _shape(program: Program) -> tuple[object, ...]:
     return len(program.stages), len(program.graph.paths), names, program.has_spread
 
 
-def _program_lanes(programs: Sequence[Program], weights: Array) -> Lanes:
+def _program_lanes(programs: Sequence[Program], weights: Array) -> LaneBatch:
     first = programs[0]
     paths = len(first.graph.paths)
     limits = [program.limits() for program in programs]

@@ -1,7 +1,7 @@
-"""Which running sums and products a partial plan must remember, stage by stage.
+"""Running sums and products of partial plans, stage by stage.
 
-A label of the search carries one number for each *different* part of a set of stages that lies behind it: the
-two branches of a tree share the number of their common stem. A set is forgotten once its last stage is done.
+A label of the search carries one number for each *different* prefix of a set of stages: the two branches of a
+tree share the number of their common stem. A set is forgotten once its last stage is done.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from ipa.optimize.columns import Array, Index
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What happens to the numbers at one stage.
+class LabelStep:
+    """The update of the numbers at one stage.
 
-    Number i afterwards is made of number `source[i]` before, with the stage's own where `joins[i]`. `place`
-    says which number belongs to each set that was open before the stage; `kept` are the numbers that are
-    remembered.
+    Number i afterwards is number `source[i]` before, joined with the stage's own where `joins[i]`. `place`
+    maps each set that was open before the stage to its number; `kept` are the numbers needed later.
     """
 
     source: Index
     joins: Index
     place: dict[int, int]
     kept: Index
-    # Whether each number is made of itself with the stage's own, and whether all are remembered: most often.
+    # True if each number is joined with the stage's own, and if all are needed later: the usual case.
     is_plain: bool
     keeps_all: bool
 
@@ -55,9 +54,9 @@ class Step:
 
 
 @lru_cache(maxsize=1024)
-def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: int) -> tuple[Step, ...]:
-    """The step at each of the stages; set i is remembered until stage lasts[i] is done."""
-    steps: list[Step] = []
+def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: int) -> tuple[LabelStep, ...]:
+    """The step at each of the stages; set i is needed until stage lasts[i] is done."""
+    steps: list[LabelStep] = []
     known: dict[tuple[int, ...], int] = {(): 0}
     for stage in range(stages):
         numbers: dict[tuple[int, ...], int] = {}
@@ -74,7 +73,7 @@ def steps_of(sets: tuple[tuple[int, ...], ...], lasts: tuple[int, ...], stages: 
         kept = sorted({place[at] for at in place if lasts[at] > stage})
         joins = [number for key, number in numbers.items() if key and key[-1] == stage]
         steps.append(
-            Step(
+            LabelStep(
                 np.array(source, dtype=np.intp),
                 np.array(joins, dtype=np.intp),
                 place,

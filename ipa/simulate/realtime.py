@@ -37,7 +37,7 @@ class Pace:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-class PacedClock:
+class RealtimeClock:
     """The Clock port at that pace; `wait` ends early once `stop` is set."""
 
     def __init__(self, pace: Pace, stop: threading.Event) -> None:
@@ -56,13 +56,13 @@ class PacedClock:
         self._stop.wait(max(seconds, 0.0) / self._pace.speed)
 
 
-class PacedWorlds:
+class RealtimeWorlds:
     """Simulated pipelines by name, that begin with the clock. Thread-safe."""
 
     def __init__(self, worlds: Mapping[str, SimWorld], clock: Clock) -> None:
         self._worlds, self._clock = dict(worlds), clock
         self._lock = threading.Lock()
-        self.workload, self.metrics = PacedWorkload(self), PacedMetrics(self)
+        self.workload, self.metrics = RealtimeWorkload(self), RealtimeMetrics(self)
 
     @contextmanager
     def at_now(self, pipeline: Pipeline) -> Iterator[SimWorld]:
@@ -74,10 +74,10 @@ class PacedWorlds:
 
 
 @dataclass(frozen=True, slots=True)
-class PacedWorkload:
+class RealtimeWorkload:
     """The Workload port over them."""
 
-    worlds: PacedWorlds
+    worlds: RealtimeWorlds
     rolling: Rolling = SIDE_BY_SIDE
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
@@ -97,10 +97,10 @@ class PacedWorkload:
 
 
 @dataclass(frozen=True, slots=True)
-class PacedMetrics:
+class RealtimeMetrics:
     """The Metrics port over them."""
 
-    worlds: PacedWorlds
+    worlds: RealtimeWorlds
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
         """The signals of the pipeline now, its load over the last `window_s` seconds."""

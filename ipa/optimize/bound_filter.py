@@ -1,4 +1,4 @@
-"""A program without options that no plan as good as one already known can have.
+"""Remove options that no plan as good as a known one can have.
 
 For the MILP solvers, whose time grows with the options: a quick plan of label setting's first pass, and the
 bound on all plans with each option, rule most of them out before the solver begins.
@@ -12,27 +12,27 @@ from math import inf
 import numpy as np
 
 from ipa.optimize.backends.answer import EQUAL
-from ipa.optimize.backends.exact import Search
+from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.program import Program, evaluate
 
-# Below so many options a solver is done before they are counted.
+# With fewer options a solver is done before they are counted.
 FROM = 60
 # Labels of the pass that finds a plan.
 WIDTH = 32
 
 
 def sharpen(program: Program, deadline: Deadline) -> tuple[Program, tuple[Index, ...]]:
-    """The smaller program, and for each stage which options of the given one are left.
+    """The smaller program, and for each stage the options of the given one that are left.
 
-    No best plan is lost. The same program where accuracies neither add up nor multiply, where no plan is
-    found, or where there are few options anyway. DeadlineError where the time is up.
+    No best plan is lost. The same program if accuracies neither add up nor multiply, if no plan is found, or
+    if there are few options anyway. DeadlineError if the time is up.
     """
     left = tuple(np.arange(len(stage)) for stage in program.stages)
     if sum(len(stage) for stage in program.stages) < FROM or not program.is_plain:
         return program, left
-    search = Search(program, deadline)
+    search = LabelSearch(program, deadline)
     known = -inf
     guessed = search.guess()
     if guessed:

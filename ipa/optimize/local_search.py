@@ -1,7 +1,7 @@
-"""A better plan from a good one: options exchanged, one or two at a time, while the objective rises.
+"""Local search: exchange one or two options of a plan at a time while the objective rises.
 
 The plans that multipliers suggest lie a few exchanges from the best. Each exchange found here spares label
-setting hundreds of labels, since the better the plan that is known, the sooner a bound lies below it.
+setting hundreds of labels: the better the known plan, the sooner a bound lies below it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ipa.optimize.bounding import Surrogates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.program import Program, fits, tolerance
 
-# Exchanges of two are tried among so many of the most promising options on either side.
+# Exchanges of two are tried among this many of the most promising options on either side.
 MOST_MOVES = 96
 # Exchanges at the most; a dozen is usual.
 MOST_ROUNDS = 50
 
 
 def polished(program: Program, rows: Surrogates, prices: Array, chosen: Sequence[int]) -> tuple[int, ...]:
-    """A plan within the limits that no exchange tried betters, starting from `chosen`, which is within them.
+    """A plan within the limits that no tried exchange improves, starting from `chosen`, which is within them.
 
-    `rows` are the limits as linear rows and `prices` what a unit of each is worth. `chosen` itself where
-    accuracies neither add up nor multiply, or where what a stage does changes the items of another.
+    `rows` are the limits as linear rows and `prices` the worth of a unit of each. `chosen` itself if
+    accuracies neither add up nor multiply, or if a stage's option changes the items of another.
     """
     if not program.is_plain or any(stage.enter.any() or stage.leave.any() for stage in program.stages):
         return tuple(chosen)
@@ -42,7 +42,7 @@ def polished(program: Program, rows: Surrogates, prices: Array, chosen: Sequence
 
 
 class _Moves:
-    """All options of all stages, one after the other: where a plan may go from where it is."""
+    """All options of all stages, one after the other, as moves from the present plan."""
 
     def __init__(self, program: Program, rows: Surrogates, prices: Array) -> None:
         counts = [len(stage) for stage in program.stages]
@@ -50,7 +50,7 @@ class _Moves:
         self._stage = np.repeat(np.arange(len(counts)), counts)
         self._alpha = program.alpha
         self._factor = np.concatenate([stage.factor for stage in program.stages])
-        # The value, then what is taken of each limit.
+        # The value, then the use of each limit.
         self._table = np.vstack(
             [np.concatenate([stage.value for stage in program.stages]), np.concatenate(rows.use, axis=1)]
         )
@@ -59,7 +59,7 @@ class _Moves:
         self._quantiles = _Quantiles(program) if program.has_spread else None
 
     def exchange(self, now: Index) -> bool:
-        """Whether one or two options were exchanged in `now`, for a better plan."""
+        """Exchange one or two options in `now` for a better plan; False if none is found."""
         stage = self._stage
         factors = self._factor[now]
         product = self._alpha * float(factors.prod())
@@ -91,7 +91,7 @@ class _Moves:
         product: float,
         least: float,
     ) -> bool:
-        """One option that is worth more but does not fit, and one that makes room for it."""
+        """One option of higher worth that does not fit, and one that makes room for it."""
         score = gain - self._prices @ change[1:]
         more = _highest(score, np.flatnonzero(gain > least))
         less = _highest(score, np.flatnonzero((change[1:] < 0).any(axis=0)))
@@ -113,7 +113,7 @@ class _Moves:
 
 
 class _Quantiles:
-    """Which exchanges keep every path in time, spread included."""
+    """The exchanges that keep every path in time, spread included."""
 
     def __init__(self, program: Program) -> None:
         self._paths = program.graph.paths
@@ -125,14 +125,14 @@ class _Quantiles:
             self._member[at, list(path)] = 1.0
 
     def in_time(self, now: Index, stage: Index) -> NDArray[np.bool_]:
-        """Which single options may be taken in the place of their stage's own."""
+        """True for single options that may replace their stage's own."""
         good = np.ones(len(stage), dtype=bool)
         for member, mean, spread in self._changes(now, stage):
             good &= member[0] + mean + np.sqrt(np.maximum(member[1] + spread, 0.0)) <= self._sla_s
         return good
 
     def in_time_of_two(self, now: Index, stage: Index, more: Index, less: Index) -> NDArray[np.bool_]:
-        """[i, j]: whether options more[i] and less[j] may both be taken."""
+        """[i, j]: True if options more[i] and less[j] may both be taken."""
         good = np.ones((len(more), len(less)), dtype=bool)
         for member, mean, spread in self._changes(now, stage):
             varied = member[1] + (spread[more, None] + spread[less])
@@ -141,7 +141,7 @@ class _Quantiles:
         return good
 
     def _changes(self, now: Index, stage: Index) -> list[tuple[tuple[float, float], Array, Array]]:
-        """For each path its mean and spread now, and how each option changes them."""
+        """For each path its present mean and spread, and their change by each option."""
         mean, spread = self._mean[now], self._spread[now]
         mean_change, spread_change = self._mean - mean[stage], self._spread - spread[stage]
         return [

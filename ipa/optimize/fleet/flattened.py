@@ -1,4 +1,4 @@
-"""The options of many plain problems at once: chains under the paper's latency, nothing fixed or running.
+"""The flattened options of many plain problems: chains under the paper's latency, nothing fixed or running.
 
 The formulas are those of `ipa.optimize.options` and `ipa.optimize.timing`, on all operating points together.
 """
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from ipa.model.pipeline import AccuracyRule, Goal, Objective, Pin, StageBounds
 from ipa.optimize.accuracy import PRODUCTS, RANKS, variant_terms
 from ipa.optimize.columns import Array, Index
+from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
 from ipa.optimize.fleet.groups import undominated_in_groups
-from ipa.optimize.fleet.lanes import Lanes, lane_stage, lanes_of
-from ipa.optimize.problem import Compat, Problem, StageProblem
+from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import ROUNDING, ceil_up
 
 FREE, UNBOUND = Pin(), StageBounds()
 
 
-def is_plain(problem: Problem) -> bool:
-    """Whether the problem's options can be made together with those of others."""
+def is_plain(problem: PlanningProblem) -> bool:
+    """True if the problem's options can be built together with those of others."""
     bounds, objective = problem.bounds, problem.objective
     return (
         problem.compat is Compat.PAPER
@@ -46,8 +46,8 @@ def is_plain(problem: Problem) -> bool:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PlainOptions:
-    """The options of all stages; `entry` counts the stages of one problem after those of the other."""
+class FlattenedOptions:
+    """The options of all stages; `entry` numbers the stages of all problems one after the other."""
 
     entry: Index
     point: Index
@@ -57,16 +57,18 @@ class PlainOptions:
     factor: Array
     value: Array
 
-    def take(self, at: Index | NDArray[np.bool_]) -> PlainOptions:
-        """Those options only."""
-        return PlainOptions(**{column.name: getattr(self, column.name)[at] for column in fields(self)})
+    def take(self, at: Index | NDArray[np.bool_]) -> FlattenedOptions:
+        """Return those options only."""
+        return FlattenedOptions(**{column.name: getattr(self, column.name)[at] for column in fields(self)})
 
 
-def plain_lanes(problems: Sequence[Problem], weights: Array) -> tuple[Lanes | None, Index, PlainOptions]:
-    """The lanes of plain problems of equally many stages, which problems they are, and their options.
+def plain_lanes(
+    problems: Sequence[PlanningProblem], weights: Array
+) -> tuple[LaneBatch | None, Index, FlattenedOptions]:
+    """The lanes of plain problems with the same number of stages, their problems, and their options.
 
-    A problem that is missing has no plan. The lanes' options count through all of `PlainOptions`. Worth is
-    objective times weight.
+    A missing problem has no plan. The lanes' options index `FlattenedOptions`. Worth is objective times
+    weight.
     """
     stages = len(problems[0].stages)
     numbers = np.array([_numbers(problem) for problem in problems]).T
@@ -80,7 +82,9 @@ def plain_lanes(problems: Sequence[Problem], weights: Array) -> tuple[Lanes | No
     return lanes, alive, options
 
 
-def _options(problems: Sequence[Problem], weights: Array, numbers: Array) -> tuple[PlainOptions, Array]:
+def _options(
+    problems: Sequence[PlanningProblem], weights: Array, numbers: Array
+) -> tuple[FlattenedOptions, Array]:
     """All options within the limits of one stage, and the weight of each problem's product."""
     stages = [stage for problem in problems for stage in problem.stages]
     columns = [stage.columns for stage in stages]
@@ -98,7 +102,7 @@ def _options(problems: Sequence[Problem], weights: Array, numbers: Array) -> tup
     factor, gain, alpha = _accuracy(problems, weights, problem)
     beta = np.array([each.objective.beta for each in problems]) * weights
     delta = np.array([each.objective.delta for each in problems]) * weights
-    options = PlainOptions(
+    options = FlattenedOptions(
         entry=entry,
         point=np.arange(len(entry)) - np.repeat(np.cumsum(counts) - counts, counts),
         replicas=replicas,
@@ -111,7 +115,9 @@ def _options(problems: Sequence[Problem], weights: Array, numbers: Array) -> tup
     return options.take((replicas <= limit) & (batch_size <= widest)), alpha
 
 
-def _accuracy(problems: Sequence[Problem], weights: Array, problem: Index) -> tuple[Array, Array, Array]:
+def _accuracy(
+    problems: Sequence[PlanningProblem], weights: Array, problem: Index
+) -> tuple[Array, Array, Array]:
     """Each point's factor and weighted gain, and the weight of each problem's product."""
     objectives = [each.objective for each in problems]
     terms = np.concatenate(
@@ -133,8 +139,8 @@ def _ranks(stage: StageProblem, objective: Objective) -> Array:
     return np.array([terms[name] for name in stage.columns.variants])[stage.columns.variant]
 
 
-def _fitting(options: PlainOptions, stages: int, numbers: Array) -> NDArray[np.bool_]:
-    """Which options keep the limits beside the lightest ones of the other stages."""
+def _fitting(options: FlattenedOptions, stages: int, numbers: Array) -> NDArray[np.bool_]:
+    """True for options that keep the limits beside the lightest ones of the other stages."""
     kept = np.ones(len(options.entry), dtype=bool)
     for use, most in ((options.mean_s, numbers[1]), (options.cost, numbers[2])):
         least = np.full(numbers.shape[1] * stages, inf)
@@ -147,7 +153,7 @@ def _fitting(options: PlainOptions, stages: int, numbers: Array) -> NDArray[np.b
     return kept
 
 
-def _lanes(options: PlainOptions, stages: int, alive: Index, alpha: Array, numbers: Array) -> Lanes:
+def _lanes(options: FlattenedOptions, stages: int, alive: Index, alpha: Array, numbers: Array) -> LaneBatch:
     lane_of = np.full(numbers.shape[1], -1)
     lane_of[alive] = np.arange(len(alive))
     most = numbers[1:3, alive]
@@ -163,7 +169,7 @@ def _lanes(options: PlainOptions, stages: int, alive: Index, alpha: Array, numbe
     return lanes_of(made, alpha[alive], most, 1)
 
 
-def _numbers(problem: Problem) -> tuple[float, ...]:
+def _numbers(problem: PlanningProblem) -> tuple[float, ...]:
     """Rate, SLA, most cost, fewest and most replicas, largest batch, and cores that one stage may take."""
     bounds, objective = problem.bounds, problem.objective
     cores = inf if bounds.cores is None else bounds.cores

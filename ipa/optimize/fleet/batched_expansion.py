@@ -1,4 +1,4 @@
-"""Label setting for many lanes at once: partial plans grow stage by stage, those that cannot matter go."""
+"""Batched label setting: partial plans of many lanes grow stage by stage; hopeless and dominated ones go."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ipa.model.errors import DeadlineError
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.fleet.bounds import Bounds
-from ipa.optimize.fleet.lanes import Lanes, LaneStage, spans
+from ipa.optimize.fleet.batches import LaneBatch, LaneStage, spans
+from ipa.optimize.fleet.bounds import LaneBounds
 
-# Partial plans that are looked at together, at the most: what a step holds in memory.
+# Partial plans expanded together at most, which bounds a step's memory.
 MOST = 4_000_000
-# Pairs of labels that are compared together, and labels of a lane above which not all pairs are.
+# Pairs of labels compared together, and the labels of a lane above which not all pairs are compared.
 PAIRS, LARGE = 1_000_000, 1_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """Partial plans by lane; `parent` and `option` say how each came from those of the stage before."""
+class LaneLabels:
+    """Partial plans by lane; `parent` and `option` say how each grew from those of the stage before."""
 
     lane: Index
     product: Array
@@ -36,9 +36,9 @@ class Labels:
     def __len__(self) -> int:
         return len(self.lane)
 
-    def take(self, at: Index | NDArray[np.bool_]) -> Labels:
-        """Those labels only."""
-        return Labels(
+    def take(self, at: Index | NDArray[np.bool_]) -> LaneLabels:
+        """Return those labels only."""
+        return LaneLabels(
             self.lane[at],
             self.product[at],
             self.value[at],
@@ -50,10 +50,10 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grown:
+class ExpandedPlans:
     """Whole plans by lane, their cost and worth, and the best bound dropped of each lane (−inf: none).
 
-    `history` holds for each stage the label before and the option (an index into the stage's columns).
+    `history` holds for each stage the parent label and the option (an index into the stage's columns).
     """
 
     lane: Index
@@ -72,18 +72,17 @@ class Grown:
 
 
 def grow(
-    lanes: Lanes, bounds: Bounds, price: float, least: Array, width: int | None, deadline: Deadline
-) -> Grown:
-    """All plans that may earn `least` (one a lane) at the price, but for dominated ones.
+    lanes: LaneBatch, bounds: LaneBounds, price: float, least: Array, width: int | None, deadline: Deadline
+) -> ExpandedPlans:
+    """All undominated plans that may earn `least` (one a lane) at the price.
 
-    Only the most promising partial plans of each lane are kept where there are more than `width`, or more
-    than memory should hold; `dropped` is then the best bound of those that are not. DeadlineError where the
-    time is up.
+    Only the most promising partial plans of each lane are kept if there are more than `width`, or more than
+    memory should hold; `dropped` is then the best bound of the others. DeadlineError if the time is up.
     """
     count = len(lanes)
     none = np.zeros(count, dtype=np.intp)
     use = np.zeros((len(lanes.stages[0].use), count))
-    labels = Labels(np.arange(count), np.ones(count), np.zeros(count), np.zeros(count), use, none, none)
+    labels = LaneLabels(np.arange(count), np.ones(count), np.zeros(count), np.zeros(count), use, none, none)
     rest = _least_after(lanes)
     dropped = np.full(count, -inf)
     history = []
@@ -100,31 +99,31 @@ def grow(
         labels = labels.take(_undominated(labels, count, bool(lanes.alpha.any()), deadline))
         history.append((labels.parent, labels.option))
     worth = lanes.alpha[labels.lane] * labels.product + labels.value
-    return Grown(labels.lane, labels.cost, worth, dropped, tuple(history))
+    return ExpandedPlans(labels.lane, labels.cost, worth, dropped, tuple(history))
 
 
-def _widest(lanes: Lanes, depth: int) -> int:
+def _widest(lanes: LaneBatch, depth: int) -> int:
     """Labels of each lane such that the next step fits into memory, whatever the other lanes do."""
     options = len(lanes.stages[min(depth, len(lanes.stages) - 1)].option)
     return max(1, MOST // max(options, 1))
 
 
-def _least_after(lanes: Lanes) -> list[Array]:
-    """What the stages after each depth take of each limit at the least (limits × lanes)."""
+def _least_after(lanes: LaneBatch) -> list[Array]:
+    """The least use of each limit by the stages after each depth (limits × lanes)."""
     rest = [np.zeros((len(lanes.stages[0].use), len(lanes)))]
     for stage in reversed(lanes.stages):
         rest.append(rest[-1] + np.minimum.reduceat(stage.use, stage.start[:-1], axis=1))
     return rest[::-1]
 
 
-def _step(lanes: Lanes, stage: LaneStage, labels: Labels, rest: Array) -> Labels:
+def _step(lanes: LaneBatch, stage: LaneStage, labels: LaneLabels, rest: Array) -> LaneLabels:
     """Each label with each option of its lane that may still be within the limits."""
     option, parent = spans(stage.start, labels.lane)
     lane = labels.lane[parent]
     use = labels.use[:, parent] + stage.use[:, option]
     fits = np.flatnonzero(_within(lanes, use, rest, lane))
     option, parent = option[fits], parent[fits]
-    return Labels(
+    return LaneLabels(
         lane[fits],
         labels.product[parent] * stage.factor[option],
         labels.value[parent] + stage.value[option],
@@ -135,7 +134,7 @@ def _step(lanes: Lanes, stage: LaneStage, labels: Labels, rest: Array) -> Labels
     )
 
 
-def _within(lanes: Lanes, use: Array, rest: Array, lane: Index) -> NDArray[np.bool_]:
+def _within(lanes: LaneBatch, use: Array, rest: Array, lane: Index) -> NDArray[np.bool_]:
     limits, paths = len(lanes.most), len(lanes.slope)
     most = lanes.most + 1e-9 * np.maximum(1.0, np.abs(lanes.most))
     fits = np.ones(use.shape[1], dtype=bool)
@@ -147,8 +146,8 @@ def _within(lanes: Lanes, use: Array, rest: Array, lane: Index) -> NDArray[np.bo
     return fits
 
 
-def _most_promising(labels: Labels, bound: Array, width: int, dropped: Array) -> Labels:
-    """The labels of the best bounds, so many a lane; what is dropped is noted."""
+def _most_promising(labels: LaneLabels, bound: Array, width: int, dropped: Array) -> LaneLabels:
+    """The `width` labels of each lane with the best bounds; the bounds of dropped ones are noted."""
     start = np.searchsorted(labels.lane, np.arange(len(dropped) + 1))
     if int(np.diff(start).max(initial=0)) <= width:
         return labels
@@ -161,8 +160,8 @@ def _most_promising(labels: Labels, bound: Array, width: int, dropped: Array) ->
     return labels.take(np.sort(order[rank < width]))
 
 
-def _undominated(labels: Labels, lanes: int, with_product: bool, deadline: Deadline) -> Index:
-    """The labels that no other of the lane equals or undercuts in everything; of equal ones the first."""
+def _undominated(labels: LaneLabels, lanes: int, with_product: bool, deadline: Deadline) -> Index:
+    """The labels that no other of the lane equals or undercuts in all criteria; of equal ones the first."""
     start = np.searchsorted(labels.lane, np.arange(lanes + 1))
     rows = [-labels.value, labels.cost, *labels.use]
     if with_product:

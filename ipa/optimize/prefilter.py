@@ -1,7 +1,7 @@
-"""A program without options that are too dear, found before their times are computed.
+"""Remove options that are too expensive before their times are computed.
 
-A quantile takes far longer to compute than a cost. What a plan with an option is worth at the most, were all
-its stages in time, needs no times; what lies below a plan that is known to be in time need not be computed.
+A quantile takes far longer to compute than a cost. The worth of a plan with an option, were all its stages in
+time, needs no times; options below a plan that is known to be in time need not be computed.
 """
 
 from __future__ import annotations
@@ -13,29 +13,28 @@ import numpy as np
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Plan
 from ipa.optimize.accuracy import PRODUCTS
-from ipa.optimize.backends import exact
+from ipa.optimize.backends import label_setting
 from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.options import Draft, draft_of, program_of
-from ipa.optimize.problem import Compat, Problem
+from ipa.optimize.dominance_filter import reduce_program
+from ipa.optimize.options import UntimedOptions, draft_of, program_of
+from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.program import PLACE, Program, evaluate
-from ipa.optimize.reduce import reduce_program
 
-# Fewer options are computed as soon as they are ruled out.
+# Fewer options are not filtered: computing them takes less time.
 FEW = 256
-# The replicas beyond the least with which each point is tried first: so many times the root of the least
-# (the square-root rule of staffing).
+# Replicas beyond the least with which each point is tried first: this times the root of the least (the
+# square-root rule of staffing).
 STAFFING = 0.5
 
 
-def narrow_program(problem: Problem, start: Plan | None, deadline: Deadline) -> Program:
-    """The program of a problem without options that no plan as good as one that is known can have.
+def narrow_program(problem: PlanningProblem, start: Plan | None, deadline: Deadline) -> Program:
+    """The program of a problem without options that no plan as good as a known one can have.
 
-    The plan known is sought among what `start` runs, with any number of replicas, else among all points with
-    about the replicas that are most often right. All options where that finds none, or where a time costs
-    nothing.
+    The known plan is one that runs the points of `start`, with any number of replicas, else one of all points
+    with about the usual number of replicas. All options are kept if none is found, or if times cost nothing.
     """
     draft = draft_of(problem)
     at_most = _worth_at_most(problem, draft) if problem.compat is Compat.TAIL else None
@@ -50,10 +49,10 @@ def narrow_program(problem: Problem, start: Plan | None, deadline: Deadline) -> 
     return program_of(problem, draft.take((at_most >= least).nonzero()[0]))
 
 
-def _worth_at_most(problem: Problem, draft: Draft) -> Array | None:
-    """For each candidate the most that a plan with it is worth, whatever its latency.
+def _worth_at_most(problem: PlanningProblem, draft: UntimedOptions) -> Array | None:
+    """For each candidate the highest worth of a plan with it, whatever its latency.
 
-    None where accuracies neither add up nor multiply, and where a stage has no candidates.
+    None if accuracies neither add up nor multiply, or if a stage has no candidates.
     """
     alpha = draft.weights.alpha if problem.objective.accuracy_rule in PRODUCTS else 0.0
     candidates = draft.candidates
@@ -71,8 +70,8 @@ def _worth_at_most(problem: Problem, draft: Draft) -> Array | None:
     return worth
 
 
-def _run_by(problem: Problem, candidates: Candidates, start: Plan) -> Index:
-    """The candidates of the points that the plan runs."""
+def _run_by(problem: PlanningProblem, candidates: Candidates, start: Plan) -> Index:
+    """The candidates of the points in the plan."""
     planned = {stage.stage: stage for stage in start.stages}
     run = []
     for block in candidates.blocks:
@@ -85,7 +84,7 @@ def _run_by(problem: Problem, candidates: Candidates, start: Plan) -> Index:
 
 
 def _staffed(candidates: Candidates) -> Index:
-    """A candidate for each point of each block, with the replicas that are most often right."""
+    """A candidate for each point of each block, with the usual number of replicas."""
     is_first = np.ones(len(candidates.point), dtype=bool)
     is_first[1:] = (np.diff(candidates.point) != 0) | (np.diff(candidates.block) != 0)
     least = is_first.nonzero()[0]
@@ -95,8 +94,8 @@ def _staffed(candidates: Candidates) -> Index:
     return at
 
 
-def _good(problem: Problem, draft: Draft, deadline: Deadline) -> float:
-    """What a good plan of the draft's options is worth, −infinity where none is found at once."""
+def _good(problem: PlanningProblem, draft: UntimedOptions, deadline: Deadline) -> float:
+    """The worth of a good plan of the draft's options, −infinity if none is found at once."""
     program = reduce_program(program_of(problem, draft))
     if not all(len(stage) for stage in program.stages):
         return -inf
@@ -108,8 +107,8 @@ def _good(problem: Problem, draft: Draft, deadline: Deadline) -> float:
 
 
 def _good_plan(program: Program, deadline: Deadline) -> tuple[int, ...]:
-    """A plan within the limits, empty where none is found at once. DeadlineError where the time is up."""
-    if prod(len(stage) for stage in program.stages) <= exact.FEW:
-        return exact.Search(program, deadline, bounded=False).every()
-    search = exact.Search(program, deadline)
-    return search.guess() or search.run(-inf, exact.NARROW[0])[0]
+    """A plan within the limits, empty if none is found at once. DeadlineError if the time is up."""
+    if prod(len(stage) for stage in program.stages) <= label_setting.FEW:
+        return label_setting.LabelSearch(program, deadline, bounded=False).every()
+    search = label_setting.LabelSearch(program, deadline)
+    return search.guess() or search.run(-inf, label_setting.NARROW[0])[0]
