@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment
+.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment architecture test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,6 +94,9 @@ wheel: install ## dist/*.whl of the last commit, the same bytes wherever it is b
 
 images: ## the three images of deploy/docker, where docker, podman or buildah is (PIPELINE=ocr: whose stages)
 	@tools/images.sh $(PIPELINE)
+
+architecture: install ## the rooms of ipa/ in figures, before and now, into docs/explanation/architecture.md (BEFORE, AFTER)
+	$(PY) tools/architecture.py $(BEFORE) $(AFTER)
 
 reference: install ## docs/reference anew from the code
 	$(PY) tools/reference.py
