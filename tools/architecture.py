@@ -1,8 +1,8 @@
 """Measures the rooms of ipa/ in two revisions and writes the table of docs/explanation/architecture.md.
 
 `python tools/architecture.py BEFORE AFTER` takes two revisions of git; without them it compares `START` with
-`HEAD`. It also takes from `KNOWN` what the working tree no longer does against the habits of the house, and adds
-nothing to it. tests/architecture compares the working tree with `KNOWN` by the functions here.
+`HEAD`. It also removes from `KNOWN` the faults that the working tree no longer has, and adds none.
+tests/architecture compares the working tree with `KNOWN` by the functions here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "explanation" / "architecture.md"
-# The faults that are still allowed: circles by their modules, repeated class names and their number of files, and
-# the number of files that name Seldon.
+# The faults that are still allowed: circles by their modules, repeated class names with the files of each,
+# and the number of files that name Seldon.
 KNOWN = ROOT / "tests" / "architecture" / "known.json"
 BEGIN, END = "<!-- made by `make architecture` -->", "<!-- end of what `make architecture` made -->"
 # The last commit before the layers were rebuilt: no release was made there, so no tag names it.
@@ -156,7 +156,7 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The circles, repeated class names and files on Seldon of a checkout, or those that are still allowed."""
+    """The circles, repeated class names and files on Seldon of a checkout, or those still allowed."""
 
     circles: tuple[tuple[str, ...], ...]
     repeated_classes: dict[str, int]

@@ -33,7 +33,7 @@ def test_files_stay_small(root: Path) -> None:
 
 
 def test_circles_repeated_names_and_files_on_seldon_only_go_away(root: Path) -> None:
-    """tests/architecture/known.json has those that are left; `make architecture` shortens it, nothing extends it."""
+    """known.json beside this file lists those that are left. `make architecture` shortens it."""
     assert House(root).faults().beyond(known_faults()) == []
 
 
