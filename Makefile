@@ -19,7 +19,7 @@ test: install ## all tests
 	@tools/system.sh
 	$(PY) -m pytest tests -n 2 --dist loadgroup
 
-test-fast: install ## the tests of the pure rooms, below a minute on two cores
+test-fast: install ## the quick tests of the pure rooms, within a minute on two cores
 	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -n 2 --dist loadgroup
 
 # Installed beside the lock: nothing else needs the two packages.

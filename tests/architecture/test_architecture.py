@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -59,6 +60,17 @@ def test_a_new_circle_a_repeated_name_and_a_file_on_seldon_are_refused(tmp_path:
 def test_components_are_the_largest_sets_that_reach_one_another() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}, "f": {"a"}}
     assert sorted(sorted(each) for each in components(graph)) == [["a", "b", "c"], ["d", "e"], ["f"]]
+
+
+def test_the_files_that_recipes_name_are_there(root: Path) -> None:
+    recipes = (root / "CONTRIBUTING.md").read_text().partition("## Recipes")[2]
+    named = set(re.findall(r"`((?:ipa|tests|tools)/[^`]+)`", recipes))
+    assert len(named) > 40
+    # NAME stands for the file to add.
+    lacking = [name for name in named if "NAME" not in name and not (root / name).exists()]
+    assert lacking == []
+    headings = {"policy", "forecaster", "metric", "verb", "route", "view to the page", "target", "resource"}
+    assert {found.group(1) for found in re.finditer(r"### Add an? (.+)", recipes)} == headings
 
 
 @pytest.mark.parametrize("heavy", ["kubernetes", "sklearn", "gurobipy", "mlserver", "matplotlib"])
