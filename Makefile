@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
 
-.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment
+.PHONY: help install images test faults fuzz attack soak test-cluster first-hour demo bench bench-planner bench-simulate page-speed bench-api lint lock sbom wheel clean validate reference agreement experiment architecture test-fast mutants
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,15 @@ install: .venv/.installed ## .venv with all that demo and tests need
 test: install ## all tests
 	@tools/system.sh
 	$(PY) -m pytest tests -n 2 --dist loadgroup
+
+test-fast: install ## the quick tests of the pure rooms, within a minute on two cores
+	@time $(PY) -m pytest $$($(PY) -m tools.pure_tests) -n 2 --dist loadgroup
+
+# Installed beside the lock: nothing else needs the two packages.
+mutants: install ## random changes of the pure rooms, each with the tests that reach it (COUNT=200, SEED=15, WORKERS=2, ONLY=policies/, REUSE=1)
+	@$(PY) -c "import cosmic_ray, pytest_cov" 2>/dev/null || .venv/bin/uv pip install --quiet --python $(PY) --no-build-isolation -e '.[mutants]'
+	$(PY) -m tools.mutants $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(WORKERS),--workers $(WORKERS)) \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(REUSE),--reuse)
 
 faults: install ## every fault case with its figure, as a table (also runs/faults/table.md)
 	IPA_FAULT_SEEDS=1000 IPA_FAULT_KILLS=30 IPA_FAULT_EXAMPLES=1000 $(PY) -m pytest tests/faults -n 2 --dist loadgroup --faults-table runs/faults
@@ -94,6 +103,9 @@ wheel: install ## dist/*.whl of the last commit, the same bytes wherever it is b
 
 images: ## the three images of deploy/docker, where docker, podman or buildah is (PIPELINE=ocr: whose stages)
 	@tools/images.sh $(PIPELINE)
+
+architecture: install ## the rooms of ipa/ in figures, before and now, into docs/explanation/architecture.md (BEFORE, AFTER)
+	$(PY) tools/architecture.py $(BEFORE) $(AFTER)
 
 reference: install ## docs/reference anew from the code
 	$(PY) tools/reference.py

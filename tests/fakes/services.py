@@ -162,6 +162,8 @@ class FakeWorld:
     clock: FakeClock = field(default_factory=FakeClock)
     log: list[Decision] = field(default_factory=list)
     kept: list[Recorded] = field(default_factory=list)
+    # Of each pipeline, how many entries the record has and the digest of the newest.
+    heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     controls: dict[str, PipelineControl] = field(default_factory=dict)
     history: list[HistoryPoint] = field(default_factory=list)
     rung: int = 0
@@ -279,9 +281,10 @@ class FakeWorld:
 
     def note(self, entry: Entry) -> None:
         """Put it at the end of the record."""
-        mine = [kept for kept in self.kept if kept.values["pipeline"] == entry.pipeline]
-        text = entry.text(len(self.kept) + 1, len(mine) + 1, mine[-1].digest if mine else "")
+        number, previous = self.heads.get(entry.pipeline, (0, ""))
+        text = entry.text(len(self.kept) + 1, number + 1, previous)
         self.kept.append(Recorded(len(self.kept) + 1, text, digest(text)))
+        self.heads[entry.pipeline] = number + 1, self.kept[-1].digest
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> list[Recorded]:
         """The record."""

@@ -97,6 +97,33 @@ def test_hpa_adds_replicas_by_utilisation(rate_rps: float, count: int, ready: in
     assert replace(plan.configs[0], replicas=1) == SMALLEST[0]
 
 
+@pytest.mark.parametrize(
+    ("rate_rps", "count", "ready", "recommended"),
+    [
+        # Within a tenth of the target, where ⌈n·u/target⌉ is another number: u = 0.87 and u = 0.73.
+        (348.0, 20, 20, 20),
+        (292.0, 20, 20, 20),
+        # Beyond it, either way: ⌈20 · 0.9 / 0.8⌉ and ⌈20 · 0.7 / 0.8⌉.
+        (360.0, 20, 20, 23),
+        (280.0, 20, 20, 18),
+        # One of twenty starts and counts as idle: 0.95 is above 0.8 all the same, ⌈19 / 0.8⌉.
+        (2000.0, 20, 19, 24),
+        # As idle ones, those that start make up for the load: it stays as it is, and takes none of them away.
+        (2000.0, 4, 2, 4),
+        (300.0, 20, 10, 20),
+        # With little load those that start go as well.
+        (10.0, 4, 2, 1),
+        (10.0, 4, 4, 1),
+    ],
+)
+def test_hpa_recommends_what_brings_utilisation_to_its_target(
+    rate_rps: float, count: int, ready: int, recommended: int
+) -> None:
+    running = replicas(count)
+    memory = Hpa(ruled()).remember(seen([rate_rps], running, ready), PolicyState(running))
+    assert memory.recommended[-1] == (0.0, (recommended, 1))
+
+
 def test_hpa_acts_once_in_15_seconds_and_takes_away_by_the_most_of_300() -> None:
     told = story(Hpa(ruled()), lambda t_s: 60.0 if 100 <= t_s < 200 else 10.0, 700)
     changes = [t_s for t_s in told if t_s and told[t_s] != told[t_s - 5]]

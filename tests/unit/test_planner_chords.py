@@ -1,0 +1,91 @@
+"""Branch and bound over chords: when a part of the plans is still searched, and when the search ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from math import sqrt
+from random import Random
+
+import pytest
+
+from ipa.model.pipeline import AccuracyRule
+from ipa.model.plan import Termination
+from ipa.optimize.backends.answer import EQUAL, Solution
+from ipa.optimize.bymilp import by_milp
+from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp
+from ipa.optimize.options import build_program
+from ipa.optimize.problem import Compat
+from ipa.optimize.program import Program, evaluate
+from tests.fakes.planner_instances import random_problem
+
+Chosen = tuple[int, ...]
+
+
+def latency_s(program: Program, chosen: Chosen) -> float:
+    stages = list(zip(program.stages, chosen, strict=True))
+    mean_s = sum(float(stage.mean_s[option]) for stage, option in stages)
+    return mean_s + sqrt(sum(float(stage.spread_s2[option]) for stage, option in stages))
+
+
+@pytest.fixture(scope="module", params=[100.0, 0.5])
+def program(request: pytest.FixtureRequest) -> Program:
+    """A chain of two stages whose waiting varies, with plans in time and late ones, worth at most alpha."""
+    problem = random_problem(Random(25), (2, 2), (2, 3), 2)
+    objective = replace(problem.objective, alpha=request.param, beta=0.0, accuracy_rule=AccuracyRule.PRODUCT)
+    return build_program(replace(problem, objective=objective, compat=Compat.TAIL))
+
+
+def extremes(program: Program) -> tuple[Chosen, Chosen]:
+    """The latest plan of the program, and the best one in time."""
+    every = list(product(*(range(len(stage)) for stage in program.stages)))
+    in_time = [chosen for chosen in every if latency_s(program, chosen) <= program.sla_s]
+    late = [chosen for chosen in every if chosen not in in_time]
+    return (
+        min(late, key=lambda chosen: latency_s(program, chosen)),
+        max(in_time, key=lambda chosen: evaluate(program, chosen).objective),
+    )
+
+
+def values(program: Program, chosen: Chosen) -> tuple[float, ...]:
+    """The columns of a MILP that chooses these options."""
+    return tuple(
+        float(at == option)
+        for stage, option in zip(program.stages, chosen, strict=True)
+        for at in range(len(stage))
+    )
+
+
+def scripted(answers: Iterator[Solution], asked: list[Milp], milp: Milp) -> Solution:
+    asked.append(milp)
+    return next(answers)
+
+
+def searched(program: Program, above: float) -> int:
+    """The number of linear programs solved if their bound is `above` the best plan, relative above 1.
+
+    The first answer is late and cuts its range in two; the second is the best plan in time. Only the bound
+    says whether the other half is searched.
+    """
+    late, best = extremes(program)
+    reached = evaluate(program, best).objective
+    asked: list[Milp] = []
+    answers = iter(
+        [
+            Solution(Termination.OPTIMAL, values(program, late), reached + above * max(1.0, abs(reached))),
+            Solution(Termination.OPTIMAL, values(program, best)),
+            Solution(Termination.INFEASIBLE),
+        ]
+    )
+    answer = by_milp(lambda milp, _: scripted(answers, asked, milp), program, Deadline(60.0))
+    assert (answer.termination, answer.chosen, answer.bound) == (Termination.OPTIMAL, best, reached)
+    return len(asked)
+
+
+@pytest.mark.parametrize(("above", "programs"), [(0.0, 2), (0.6 * EQUAL, 2), (1.6 * EQUAL, 3), (0.1, 3)])
+def test_a_part_is_searched_only_if_it_may_hold_a_better_plan(
+    program: Program, above: float, programs: int
+) -> None:
+    assert searched(program, above) == programs

@@ -1,0 +1,316 @@
+"""Measures the rooms of ipa/ in two revisions and writes the table of docs/explanation/architecture.md.
+
+`python tools/architecture.py BEFORE AFTER` takes two revisions of git; without them it compares `START` with
+`HEAD`. It also removes from `KNOWN` the faults that the working tree no longer has, and adds none.
+tests/architecture compares the working tree with `KNOWN` by the functions here.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "explanation" / "architecture.md"
+# The faults that are still allowed: circles by their modules, repeated class names with the files of each,
+# and the number of files that name Seldon.
+KNOWN = ROOT / "tests" / "architecture" / "known.json"
+BEGIN, END = "<!-- made by `make architecture` -->", "<!-- end of what `make architecture` made -->"
+# The last commit before the layers were rebuilt: no release was made there, so no tag names it.
+START = "3c0f309"
+# A file below this is rarely an idea of its own.
+SMALL_LINES = 50
+# Rooms that may name Seldon: the adapter of its custom resource, and the target that it becomes.
+SELDON_ROOMS = ("adapters/kube/", "targets/seldon/")
+HEADS = ("lines", "files", f"under {SMALL_LINES} lines", "largest", "mean")
+# The name of the room that the files at the top of the package count as.
+TOP = "(top)"
+# The faces of the service. Only the room that composes the service names concrete adapters.
+FACES, CONCRETE = ("ipa.cli", "ipa.api"), "ipa.adapters"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A folder of ipa/, or the files at its top, by the lines of each file."""
+
+    name: str
+    lines: tuple[int, ...]
+
+    @property
+    def small_files(self) -> int:
+        """The number of files under `SMALL_LINES`, empty ones aside."""
+        return sum(0 < each < SMALL_LINES for each in self.lines)
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Lines, files, small files, largest and mean file."""
+        files = len(self.lines)
+        return sum(self.lines), files, self.small_files, max(self.lines), round(sum(self.lines) / files)
+
+
+@dataclass(frozen=True)
+class House:
+    """The package ipa/ of one checkout of the repository."""
+
+    folder: Path
+
+    def files(self) -> dict[str, Path]:
+        """The Python files by their path inside ipa/."""
+        package = self.folder / "ipa"
+        return {path.relative_to(package).as_posix(): path for path in sorted(package.rglob("*.py"))}
+
+    def rooms(self) -> dict[str, Room]:
+        """The rooms by name; the files at the top of the package count as one room."""
+        lines = defaultdict(list)
+        for name, path in self.files().items():
+            lines[name.split("/")[0] if "/" in name else TOP].append(len(path.read_text().splitlines()))
+        return {name: Room(name, tuple(each)) for name, each in sorted(lines.items())}
+
+    @cached_property
+    def imports(self) -> dict[str, set[str]]:
+        """The modules of the package that each one imports, at the top of the file or inside a function."""
+        # grimp finds a package by the path of imports, where an installed ipa must not come first.
+        sys.path.insert(0, str(self.folder))
+        loaded = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "ipa"}
+        try:
+            graph = grimp.build_graph("ipa", cache_dir=None)
+        finally:
+            sys.path.remove(str(self.folder))
+            sys.modules.update(loaded)
+        return {name: set(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
+
+    def circles(self) -> list[tuple[str, ...]]:
+        """The strongly connected components of more than one module, the largest first."""
+        found = [tuple(sorted(each)) for each in components(self.imports) if len(each) > 1]
+        return sorted(found, key=lambda each: (-len(each), each))
+
+    def upward_imports(self) -> list[tuple[str, str]]:
+        """The imports of a module above, or beside, the importer's layer in pyproject.toml."""
+        layers = self.layers()
+        found = []
+        for importer, imported in self.imports.items():
+            here = _layer(importer, layers)
+            for other in sorted(imported):
+                there = _layer(other, layers)
+                if here is None or there is None or here[1] == there[1]:
+                    continue
+                # A lower index is a higher layer; rooms of one layer know nothing of each other.
+                if there[0] <= here[0]:
+                    found.append((importer, other))
+        return sorted(found)
+
+    def layers(self) -> list[list[str]]:
+        """The layers that pyproject.toml declares over the whole package, the highest first."""
+        contracts = tomllib.loads((self.folder / "pyproject.toml").read_text())["tool"]["importlinter"][
+            "contracts"
+        ]
+        declared = [
+            each["layers"] for each in contracts if each["type"] == "layers" and not each.get("containers")
+        ]
+        return [re.findall(r"[\w.]+", layer) for layer in max(declared, key=len)]
+
+    def faces_on_adapters(self) -> list[str]:
+        """The modules of the faces that import an adapter themselves."""
+        return sorted(
+            importer
+            for importer, imported in self.imports.items()
+            if importer.startswith(FACES) and any(each.startswith(CONCRETE) for each in imported)
+        )
+
+    def files_on_seldon(self) -> list[str]:
+        """The files that name Seldon, in upper or lower case, outside `SELDON_ROOMS`."""
+        return [
+            name
+            for name, path in self.files().items()
+            if not name.startswith(SELDON_ROOMS) and "seldon" in path.read_text().casefold()
+        ]
+
+    def faults(self) -> Faults:
+        """The faults that tests/architecture refuses unless they are known."""
+        repeated = {name: len(files) for name, files in self.repeated_classes().items()}
+        return Faults(tuple(self.circles()), repeated, len(self.files_on_seldon()))
+
+    def repeated_classes(self) -> dict[str, list[str]]:
+        """The public class names that more than one file defines at its top level, with those files."""
+        found = defaultdict(list)
+        for name, path in self.files().items():
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found[node.name].append(name)
+        return {name: files for name, files in sorted(found.items()) if len(files) > 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The circles, repeated class names and files on Seldon of a checkout, or those still allowed."""
+
+    circles: tuple[tuple[str, ...], ...]
+    repeated_classes: dict[str, int]
+    files_on_seldon: int
+
+    def beyond(self, allowed: Faults) -> list[str]:
+        """A line for each fault that is not allowed; a part of an allowed circle is."""
+        circles = [
+            f"a circle of {len(each)} modules: {', '.join(each)}"
+            for each in self.circles
+            if not any({*each} <= {*known} for known in allowed.circles)
+        ]
+        classes = [
+            f"{files} files define a public class {name}: rename it so that its name says its room"
+            for name, files in self.repeated_classes.items()
+            if files > allowed.repeated_classes.get(name, 1)
+        ]
+        grown = self.files_on_seldon > allowed.files_on_seldon
+        seldon = f"{self.files_on_seldon} files name Seldon outside its target; {allowed.files_on_seldon} may"
+        return [*circles, *classes, *([seldon] if grown else ())]
+
+    def within(self, allowed: Faults) -> Faults:
+        """These faults as far as they are allowed."""
+        kept = {
+            name: min(files, allowed.repeated_classes.get(name, 1))
+            for name, files in self.repeated_classes.items()
+        }
+        return Faults(
+            tuple(each for each in self.circles if any({*each} <= {*known} for known in allowed.circles)),
+            {name: files for name, files in kept.items() if files > 1},
+            min(self.files_on_seldon, allowed.files_on_seldon),
+        )
+
+
+def known_faults() -> Faults:
+    """The faults in `KNOWN`."""
+    read = json.loads(KNOWN.read_text())
+    return Faults(tuple(map(tuple, read["circles"])), read["repeated_classes"], read["files_on_seldon"])
+
+
+def components(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    """The strongly connected components of a directed graph (Tarjan), without recursion."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    waiting: list[str] = []
+    for start in sorted(graph):
+        if start in index:
+            continue
+        path = [(start, iter(sorted(graph[start])))]
+        index[start] = low[start] = len(index)
+        waiting.append(start)
+        while path:
+            node, rest = path[-1]
+            for other in rest:
+                if other not in index:
+                    index[other] = low[other] = len(index)
+                    waiting.append(other)
+                    path.append((other, iter(sorted(graph.get(other, ())))))
+                    break
+                if other in waiting:
+                    low[node] = min(low[node], index[other])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[node])
+                if low[node] == index[node]:
+                    cut = waiting.index(node)
+                    yield waiting[cut:]
+                    del waiting[cut:]
+
+
+def _layer(module: str, layers: list[list[str]]) -> tuple[int, str] | None:
+    """The index of a module's layer and its room; None for a module outside the layers."""
+    for index, rooms in enumerate(layers):
+        for room in rooms:
+            if module == room or module.startswith(f"{room}."):
+                return index, room
+    return None
+
+
+def _git(*words: str) -> bytes:
+    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True).stdout
+
+
+def checked_out(revision: str, folder: Path) -> House:
+    """The package and its contracts as that revision has them, unpacked into the folder."""
+    archive = io.BytesIO(_git("archive", revision, "ipa", "pyproject.toml"))
+    with tarfile.open(fileobj=archive) as tar:
+        tar.extractall(folder, filter="data")
+    return House(folder)
+
+
+def table(before: House, after: House, names: tuple[str, str]) -> str:
+    """The comparison in Markdown: a row for each room of either revision, then the figures of the whole."""
+    old, new = before.rooms(), after.rooms()
+    rows = []
+    for name in sorted({*old, *new}, key=lambda each: (each == TOP, each)):
+        cells = [each[name].cells if name in each else ("",) * len(HEADS) for each in (old, new)]
+        pairs = [_pair(*pair) for pair in zip(*cells, strict=True)]
+        rows.append(f"| `{name}` | " + " | ".join(pairs) + " |")
+    whole = [
+        Room("", tuple(line for room in each.values() for line in room.lines)).cells for each in (old, new)
+    ]
+    rows.append("| **all** | " + " | ".join(_pair(*pair) for pair in zip(*whole, strict=True)) + " |")
+    figures = [
+        ("circles (files in them)", _circles(before), _circles(after)),
+        *(
+            (said, str(len(find(before))), str(len(find(after))))
+            for said, find in (
+                ("imports against the layers", House.upward_imports),
+                ("files of `cli` and `api` that import an adapter", House.faces_on_adapters),
+                ("files that name Seldon outside its target", House.files_on_seldon),
+                ("public class names used more than once", House.repeated_classes),
+            )
+        ),
+    ]
+    return "\n".join(
+        [
+            f"`{names[0]}` → `{names[1]}`; one figure where both agree.",
+            "",
+            f"| room | {' | '.join(HEADS)} |",
+            "|---|" + "--:|" * len(HEADS),
+            *rows,
+            "",
+            f"| the whole | {names[0]} | {names[1]} |",
+            "|---|--:|--:|",
+            *(f"| {said} | {was} | {now} |" for said, was, now in figures),
+        ]
+    )
+
+
+def _pair(was: object, now: object) -> str:
+    return str(now) if was == now else f"{was or '–'} → {now or '–'}"
+
+
+def _circles(house: House) -> str:
+    """The number of circles and, in brackets, the files in each."""
+    found = house.circles()
+    return f"{len(found)} ({', '.join(str(len(each)) for each in found)})" if found else "0"
+
+
+def main(before: str = START, after: str = "HEAD") -> None:
+    """Rewrites the table of the page, and shortens the list of known faults."""
+    left = asdict(House(ROOT).faults().within(known_faults()))
+    KNOWN.write_text(json.dumps(left, indent=1) + "\n")
+    names = [_git("rev-parse", "--short=7", each).decode().strip() for each in (before, after)]
+    with tempfile.TemporaryDirectory() as old, tempfile.TemporaryDirectory() as new:
+        made = table(checked_out(before, Path(old)), checked_out(after, Path(new)), (names[0], names[1]))
+    text = PAGE.read_text()
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    PAGE.write_text(f"{head}{BEGIN}\n{made}\n{END}{tail}")
+    print(made)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,333 @@
+"""Changes random places of the pure rooms, one at a time, and runs the tests that reach each change.
+
+`make mutants` takes 200 places by a fixed seed. The changes are operators of cosmic-ray. Its own runner has
+one test command for all mutants and works in place, so this file runs each mutant in a copy of the
+repository, with the tests that coverage saw in the changed function. As a plugin of pytest
+(`-p tools.mutants`) it keeps hypothesis from shrinking an example that has killed its mutant already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from tools.architecture import House
+from tools.pure_tests import imported, pure_tests
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "runs" / "mutants"
+# The places that are changed: rooms, and the modules of the control room that its engine imports.
+ROOMS = ("model", "queueing", "optimize", "forecast", "policies", "profiling/fit.py", "simulate")
+ENGINE = "ipa.control.engine"
+# Compiled before coverage sees it, or in need of a package that is not installed.
+UNSEEN = ("simulate/kernel_numba.py", "forecast/lstm.py")
+# Mistakes that a person could make. Left out are operators whose mutants behave as the original does: those
+# that take decorators away, change annotations, or replace equality by identity.
+OPERATORS = re.compile(
+    r"core/(ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Div|Div_Mul|FloorDiv_Mul|Mod_Mul|Pow_Mul)"
+    r"|ReplaceComparisonOperator_(Eq_NotEq|NotEq_Eq|Lt_LtE|Lt_GtE|LtE_Lt|LtE_Gt|Gt_GtE|Gt_LtE|GtE_Gt|GtE_Lt"
+    r"|Is_IsNot|IsNot_Is)"
+    r"|ReplaceUnaryOperator_(USub_UAdd|Delete_Not)|AddNot|ReplaceTrueWithFalse|ReplaceFalseWithTrue"
+    r"|ReplaceAndWithOr|ReplaceOrWithAnd|ReplaceBreakWithContinue|ReplaceContinueWithBreak|NumberReplacer"
+    r"|ZeroIterationForLoop)"
+)
+# What lives beyond this is a test that is missing.
+GOAL_RATIO = 0.95
+# CPU time of the first tests, which end an endless loop soon, and of all: the whole map takes about 100 s.
+FIRST_TESTS, FIRST_CPU_S, CPU_S = 20, 60, 400
+# A process that neither computes nor ends is stuck; an hour is far beyond a machine under load.
+STUCK_S = 3600.0
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "runs", "*.egg-info", ".*_cache")
+
+
+def pytest_configure() -> None:
+    """Stops hypothesis at the first example that fails."""
+    from hypothesis import Phase, settings
+
+    settings.register_profile("mutants", settings(), phases=(Phase.explicit, Phase.generate))
+    settings.load_profile("mutants")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place that one operator changes: the `occurrence`th of its kind in the file."""
+
+    file: str
+    line: int
+    column: int
+    operator: str
+    occurrence: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column} {self.operator.removeprefix('core/')}"
+
+
+def places(file: str) -> Iterator[Place]:
+    """Every place of a file that an operator changes."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    nodes = list(ast_nodes(get_ast((ROOT / file).read_text())))
+    without_effect = list(_without_effect(ast.parse((ROOT / file).read_text())))
+    for name in filter(OPERATORS.fullmatch, operator_names()):
+        operator = get_operator(name)()
+        found = (at for node in nodes for at, _ in operator.mutation_positions(node))
+        for occurrence, (line, column) in enumerate(found):
+            if not any(start <= (line, column) < end for start, end in without_effect):
+                yield Place(file, line, column, name, occurrence)
+
+
+def _without_effect(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Start and end of what only asserts: a decorator's `frozen=True`, and `strict=True` of zip."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            asserting: list[ast.expr] = node.decorator_list
+        elif isinstance(node, ast.Call):
+            asserting = [each.value for each in node.keywords if each.arg == "strict"]
+        else:
+            continue
+        for each in asserting:
+            end = each.end_lineno or each.lineno, each.end_col_offset or each.col_offset + 1
+            yield (each.lineno, each.col_offset), end
+
+
+def drawn(count: int, seed: int) -> list[Place]:
+    """Random places, each with one of the changes that can be made there."""
+    by_place = defaultdict(list)
+    for file in sources():
+        for place in places(file):
+            by_place[place.file, place.line, place.column].append(place)
+    chance = random.Random(seed)
+    return [chance.choice(by_place[at]) for at in chance.sample(sorted(by_place), min(count, len(by_place)))]
+
+
+def sources() -> list[str]:
+    """The files of the pure rooms."""
+    house = House(ROOT)
+    engine, waiting = set[str](), [ENGINE]
+    while waiting:
+        module = waiting.pop()
+        if module not in engine and module.startswith("ipa.control"):
+            engine.add(module)
+            waiting += house.imports[module]
+    parts = {f"{module.replace('.', '/').removeprefix('ipa/')}.py" for module in engine}
+    return [
+        f"ipa/{name}"
+        for name in house.files()
+        if name not in UNSEEN and (name in parts or name.startswith(tuple(ROOMS)))
+    ]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which tests ran which lines, as coverage recorded them."""
+
+    path: Path
+
+    @cached_property
+    def lines(self) -> dict[str, dict[int, set[str]]]:
+        """By file and line the ids of the tests."""
+        from coverage import CoverageData
+
+        data = CoverageData(str(self.path))
+        data.read()
+        found = {}
+        for name in data.measured_files():
+            tests = {
+                line: {context.rpartition("|")[0] for context in contexts if context}
+                for line, contexts in data.contexts_by_lineno(name).items()
+            }
+            found["ipa/" + name.rpartition("/ipa/")[2]] = tests
+        return found
+
+    @cached_property
+    def sizes(self) -> Counter[str]:
+        """How many lines each test ran."""
+        return Counter(test for lines in self.lines.values() for tests in lines.values() for test in tests)
+
+    def tests(self, place: Place) -> list[str]:
+        """The ids of the tests that run the function around a place, those that run the fewest lines first.
+
+        Code outside of functions runs at import: a place there is reached by the tests of the file and of its
+        importers.
+        Files of tests that are newer than the map are run whole if they import the file.
+        """
+        module = place.file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        newer = [
+            str(path.relative_to(ROOT))
+            for path in pure_tests()
+            if path.stat().st_mtime > self.path.stat().st_mtime and module in imported(path)
+        ]
+        around = _function_around(ROOT / place.file, place.line)
+        if around is None:
+            imports = House(ROOT).imports
+            files = [place.file, *(_file_of(name) for name, used in imports.items() if module in used)]
+            reached = [tests for file in files for tests in self.lines.get(file, {}).values()]
+        else:
+            reached = [self.lines.get(place.file, {}).get(line, set()) for line in around]
+        ids = {re.sub(r"@\w+$", "", test) for test in set().union(*reached)}
+        old = [each for each in sorted(ids) if each.split("::")[0] not in newer]
+        old.sort(key=self.sizes.__getitem__)
+        return [*newer, *old]
+
+
+def _file_of(module: str) -> str:
+    path = module.replace(".", "/")
+    return f"{path}.py" if (ROOT / f"{path}.py").is_file() else f"{path}/__init__.py"
+
+
+def _function_around(path: Path, line: int) -> range | None:
+    """The lines of the innermost function's body around a line; None outside of functions."""
+    functions = [
+        range(node.body[0].lineno, (node.end_lineno or line) + 1)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return min((lines for lines in functions if line in lines), key=len, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of the repository in which mutants are run."""
+
+    folder: Path
+
+    def run(self, words: list[str], cpu_s: int, **variables: str) -> int:
+        """The exit code of pytest in the copy; negative if it used up its CPU time."""
+        shared = str(Path(os.environ.get("IPA_SHARED_DATA", ROOT.parent / "shared" / "data")))
+        environment = {
+            **os.environ,
+            **{"PYTHONPATH": str(self.folder), "IPA_SHARED_DATA": shared, "PYTHONDONTWRITEBYTECODE": "1"},
+            **variables,
+        }
+        with (self.folder / "mutants.log").open("ab") as log:
+            return subprocess.run(
+                [sys.executable, "-m", "pytest", "-p", "tools.mutants", "--timeout", "0", *words],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                timeout=STUCK_S,
+                check=False,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s)),
+            ).returncode
+
+    def fate(self, place: Place, tests: list[str]) -> str:
+        """`killed`, `endless` (also killed), `survived`, or `unreached`."""
+        from cosmic_ray.mutating import mutate_code
+        from cosmic_ray.plugins import get_operator
+
+        path = self.folder / place.file
+        original = path.read_text()
+        mutated = mutate_code(original, get_operator(place.operator)(), place.occurrence)
+        if mutated is None:
+            raise RuntimeError(f"{place} changes nothing")
+        chosen = self.folder / "chosen.txt"
+        # An older compilation of the file must not be taken for the mutant's.
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
+            compiled.unlink()
+        path.write_text(mutated)
+        try:
+            for part, cpu_s in ((tests[:FIRST_TESTS], FIRST_CPU_S), (tests[FIRST_TESTS:], CPU_S)):
+                if not part:
+                    continue
+                chosen.write_text("\n".join(part) + "\n")
+                code = self.run(["-x", f"@{chosen}"], cpu_s)
+                if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+                    raise RuntimeError(f"pytest found no tests for {place}: see {self.folder}/mutants.log")
+                if code:
+                    return "killed" if code > 0 else "endless"
+            return "survived" if tests else "unreached"
+        finally:
+            path.write_text(original)
+
+
+def shown(place: Place) -> str:
+    """The line before and after the change."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    before = (ROOT / place.file).read_text()
+    after = mutate_code(before, get_operator(place.operator)(), place.occurrence)
+    pairs = zip(before.splitlines(), after.splitlines(), strict=False)
+    changed = [(old.strip(), new.strip()) for old, new in pairs if old != new]
+    return "".join(f"\n    - {old}\n    + {new}" for old, new in changed[:2])
+
+
+def main() -> int:
+    """Prints each mutant that lives, and the share of the killed; 1 if that is below the goal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200, help="how many places")
+    parser.add_argument("--seed", type=int, default=15, help="of the choice of places")
+    parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
+    parser.add_argument("--only", default="", help="places of files whose path contains this")
+    parser.add_argument("--reuse", action="store_true", help="the map of the last run, which takes minutes")
+    given = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    reach = Reach(FOLDER / "reached")
+    chosen = [place for place in drawn(given.count, given.seed) if given.only in place.file]
+    with tempfile.TemporaryDirectory() as top:
+        copies = SimpleQueue[Copy]()
+        for number in range(given.workers):
+            copies.put(Copy(shutil.copytree(ROOT, Path(top) / str(number), ignore=NOT_COPIED)))
+        if not given.reuse or not reach.path.is_file():
+            _map(copies, reach)
+
+        def tried(place: Place) -> tuple[Place, str]:
+            copy = copies.get()
+            try:
+                fate = copy.fate(place, reach.tests(place))
+            finally:
+                copies.put(copy)
+            print(f"{fate:9} {place}", flush=True)
+            return place, fate
+
+        with ThreadPoolExecutor(given.workers) as pool:
+            fates = dict(pool.map(tried, chosen))
+    living = [place for place, fate in fates.items() if fate in ("survived", "unreached")]
+    ratio = 1 - len(living) / len(fates)
+    report = [f"{fates[place]} {place}{shown(place)}" for place in living]
+    report.append(
+        f"{len(fates) - len(living)} of {len(fates)} killed: {100 * ratio:.1f} %, seed {given.seed}"
+    )
+    (FOLDER / "survivors.txt").write_text("\n".join(report) + "\n")
+    (FOLDER / "fates.json").write_text(
+        json.dumps({str(place): fate for place, fate in fates.items()}, indent=1)
+    )
+    print(*report, sep="\n")
+    return int(ratio < GOAL_RATIO)
+
+
+def _map(copies: SimpleQueue[Copy], reach: Reach) -> None:
+    """Runs the tests once without a mutant, and writes down which lines each ran."""
+    copy = copies.get()
+    reach.path.unlink(missing_ok=True)
+    files = [str(path.relative_to(ROOT)) for path in pure_tests()]
+    words = ["-n", "2", "--dist", "loadgroup", "--cov=ipa", "--cov-context=test", "--cov-report="]
+    if copy.run([*words, *files], int(STUCK_S), COVERAGE_FILE=str(reach.path)):
+        raise SystemExit(
+            f"the tests fail without a mutant: {(copy.folder / 'mutants.log').read_text()[-2000:]}"
+        )
+    copies.put(copy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
