@@ -7,12 +7,12 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from ipa.api.live import live_state
 from ipa.api.services import Services
 from ipa.cli.lookup import load
 from ipa.control.engine.actuation import Phase
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
+from ipa.service.live import live_state
 from tests.fakes.services import FakeWorld, solving
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"

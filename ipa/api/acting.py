@@ -14,12 +14,12 @@ from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, check_match, etag
 from ipa.api.reading import Named, Using
-from ipa.api.views import ControlView
 from ipa.control.ports import DecisionLog, Deed, Said
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.service.status import ControlView
 
 router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
 router.include_router(controls.router)

@@ -35,9 +35,9 @@ from ipa.api.reading import Using
 from ipa.api.request_body import BodyReader
 from ipa.api.services import Services
 from ipa.api.shell import LOOPBACK, Shell
-from ipa.api.views import CheckView, Readiness
 from ipa.api.work import Places
 from ipa.model.errors import Problem, StandbyError, UnavailableError
+from ipa.service.health import CheckView, Readiness
 
 PAGE = Path(__file__).parent / "page"
 router = APIRouter()

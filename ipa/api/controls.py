@@ -15,10 +15,10 @@ from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
-from ipa.api.views import ControlView, control_view, freeze_id
 from ipa.control.ports import Deed, Freeze, PipelineControl, Said
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
+from ipa.service.status import ControlView, control_view, freeze_id
 
 LOG = logging.getLogger(__name__)
 # More than anyone needs, few enough to be looked through every tick.

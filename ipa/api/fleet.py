@@ -14,10 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from ipa.api.bodies import Body, Name, Positive, RateRps, at_most
 from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute, Rationed, client_of
-from ipa.api.live import LiveState
 from ipa.api.reading import Named, Using, known_rate
 from ipa.api.services import Services
-from ipa.api.views import control_view
 from ipa.forecast.monitor import ForecastTick, Monitor, monitor
 from ipa.model.access import Operation
 from ipa.model.decision import Mode, ReasonCode
@@ -29,6 +27,8 @@ from ipa.optimize.fleet.plan import Member
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation
+from ipa.service.live import LiveState
+from ipa.service.status import control_view
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 # More than one service keeps; a body of more is a mistake.

@@ -35,13 +35,13 @@ from ipa.api.limits import Rationed, off_loop
 from ipa.api.preconditions import IfMatch, IfNoneMatch, check_match, etag, is_known
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
-from ipa.api.views import Origin, PipelineList, PipelineView, pipeline_view
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.ports import Deed, Said
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.service.pipelines import Origin, PipelineList, PipelineView, pipeline_view
 
 LOG = logging.getLogger(__name__)
 reading = APIRouter(prefix="/v1/pipelines", tags=["pipelines"])

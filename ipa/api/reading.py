@@ -10,23 +10,18 @@ from fastapi import APIRouter, Depends, Query, Response
 from ipa.api.bodies import PlanBody
 from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute
-from ipa.api.paging import Paging, neighbours, paging
+from ipa.api.paging import Paging, paging
 from ipa.api.preconditions import etag
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
-from ipa.api.views import (
-    DecisionPage,
-    RecordView,
-    StatusView,
-    record_view,
-    status_view,
-)
 from ipa.control.audit.record import HEAD, head_of
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
+from ipa.service.history import DecisionPage, RecordView, neighbours, record_view
+from ipa.service.status import StatusView, status_view
 
 router = APIRouter(prefix="/v1", route_class=JsonRoute)
 

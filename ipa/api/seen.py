@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ipa.api.services import Check, Services
+from ipa.api.services import Services
 from ipa.model.access import EVERYWHERE, Identity, Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
+from ipa.service.health import Check
 
 
 def pipeline_named(services: Services, name: str) -> Pipeline:

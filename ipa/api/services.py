@@ -13,7 +13,6 @@ from ipa.adapters.store.feed import Record
 from ipa.adapters.store.records import Owner
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
-from ipa.api.live import BesideLive, LiveState
 from ipa.api.streams import Streams
 from ipa.control.audit.record import Head, Verified
 from ipa.control.audit.replay import Replayed
@@ -31,6 +30,8 @@ from ipa.optimize.fleet.plan import Member
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
+from ipa.service.health import Check
+from ipa.service.live import BesideLive, LiveState
 from ipa.settings import Settings
 
 
@@ -160,16 +161,6 @@ class Given(Protocol):
     def remove(self, name: str, said: Said) -> str:
         """Stop controlling it; what that leaves, in words."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing the service depends on. What is not `required` may fail without making us unready."""
-
-    name: str
-    ok: bool
-    detail: str = ""
-    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from ipa.adapters.store import Store
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
-from ipa.api.live import BesideLive, LiveState, beside_live, live_state
-from ipa.api.services import Check, Services
+from ipa.api.services import Services
 from ipa.api.streams import Streams
 from ipa.bootstrap import App, Replayer
 from ipa.control.engine.actuation import Phase
@@ -28,6 +27,8 @@ from ipa.model.profile import StageProfile
 from ipa.optimize.explanation import Explanation
 from ipa.optimize.fleet.named_fleet import plan_together
 from ipa.optimize.frontier import FrontierPoint
+from ipa.service.health import Check
+from ipa.service.live import BesideLive, LiveState, beside_live, live_state
 
 # How long what was found of the store counts.
 CHECKED_S = 5.0

@@ -398,7 +398,7 @@ def test_every_body_says_who_asks_in_one_way(two: TwoNamespaces) -> None:
 def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
     two: TwoNamespaces, tmp_path: Path
 ) -> None:
-    from ipa.api.services import Check
+    from ipa.service.health import Check
 
     checks = (
         Check("store", True, required=True),

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ipa.api.live import beside_live
 from ipa.cli.views.status_text import status_table
 from ipa.control.engine.actuation import Phase
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.plan import StageConfig
+from ipa.service.live import beside_live
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile
 
 WOULD = (StageConfig("detect", "v6-320", 2, 0.5, 3), StageConfig("recognise", "v6-240", 4, 0.5, 2))

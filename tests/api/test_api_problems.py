@@ -10,7 +10,6 @@ import pytest
 
 from ipa.api.limits import BODY_LIMIT_BYTES
 from ipa.api.problems import known_codes
-from ipa.api.services import Check
 from ipa.model.errors import (
     ConflictError,
     DeadlineError,
@@ -23,6 +22,7 @@ from ipa.model.errors import (
     SolverError,
     UnavailableError,
 )
+from ipa.service.health import Check
 from tests.fakes.services import ApiClient, FakeWorld
 
 KEYS = {"type", "title", "status", "code", "detail", "hint", "request_id", "errors"}

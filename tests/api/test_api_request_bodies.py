@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from ipa.api.app import create_app
 from ipa.api.body_budget import BodyBudget, Incoming, Turns
 from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, Limits
-from ipa.api.services import Check
+from ipa.service.health import Check
 from tests.fakes.services import ApiClient, FakeWorld
 
 OCR = "/v1/pipelines/ocr"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import ipa
-from ipa.api.services import Check
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.planning import plan_pipeline
+from ipa.service.health import Check
 from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile
 
 OCR = "/v1/pipelines/ocr"

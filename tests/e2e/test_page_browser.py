@@ -10,10 +10,10 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ipa.api.live import BesideLive
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
+from ipa.service.live import BesideLive
 from tests.fakes.browsing import opened, shoot
 from tests.fakes.services import LADDER, NOW, FakeWorld
 

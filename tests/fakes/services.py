@@ -18,8 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
 from ipa.api.jobs import JobDesk
-from ipa.api.live import BesideLive, live_state
-from ipa.api.services import Check, Services
+from ipa.api.services import Services
 from ipa.api.streams import Streams
 from ipa.bootstrap.pipeline_registry import Makers, Roster
 from ipa.bootstrap.replaying import Replayer
@@ -43,6 +42,8 @@ from ipa.optimize.fleet.named_fleet import plan_together
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
+from ipa.service.health import Check
+from ipa.service.live import BesideLive, live_state
 from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore

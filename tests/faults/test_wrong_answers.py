@@ -29,7 +29,6 @@ from ipa.adapters.kube.layouts import manifest_of, render_all
 from ipa.adapters.kube.locate import unsaid_orchestrators
 from ipa.adapters.kube.manifest import read, render, smallest_configs
 from ipa.adapters.kube.predictors import build_mixture_patch, render_mixture
-from ipa.api.bodies import checked_configs, pin_problems
 from ipa.cli.clients.direct import NO_SIGNALS
 from ipa.cli.main import run
 from ipa.control.ports import PipelineControl
@@ -59,6 +58,7 @@ from ipa.optimize.problem import Compat
 from ipa.policies.ours import Ours
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.policies.profiled import Profiled
+from ipa.service.checks import checked_configs, pin_problems
 from tests.fakes.fan_out_model import rows_of
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.looped import PIPELINE, Looped, applied, looped, troubled

@@ -12,8 +12,6 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.kube.events import event_body
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.api.live import live_state
-from ipa.api.views import status_view
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain
@@ -22,6 +20,8 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Event, Notice
 from ipa.model.plan import StageConfig
+from ipa.service.live import live_state
+from ipa.service.status import status_view
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

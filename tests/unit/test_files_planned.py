@@ -9,7 +9,6 @@ import pytest
 
 from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.adapters.kube.manifest import read, render
-from ipa.api.live import live_state
 from ipa.control.engine.actuation import Phase
 from ipa.control.engine.observe import NOT_READ, observe
 from ipa.control.loop.snapshot import Snapshot
@@ -18,6 +17,7 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import plan_pipeline
+from ipa.service.live import live_state
 
 GRAPHS = sorted((Path(__file__).parent.parent / "fixtures" / "graphs").glob("*.yaml"))
 # Made up: accuracy, and seconds of one item on one core.

@@ -9,11 +9,11 @@ from math import sqrt
 from random import Random
 
 import pytest
+from ipa.optimize.bymilp import by_milp
 
 from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import Termination
 from ipa.optimize.backends.answer import EQUAL, Solution
-from ipa.optimize.bymilp import by_milp
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import build_program

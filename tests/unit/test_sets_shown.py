@@ -11,8 +11,6 @@ from prometheus_client import CollectorRegistry
 from ipa.adapters.local.replica import checked
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
-from ipa.api.bodies import checked_configs
-from ipa.api.live import live_state
 from ipa.cli.output import printer
 from ipa.cli.plans.difference import Target, difference
 from ipa.cli.views.status_text import difference_table, status_line
@@ -29,6 +27,8 @@ from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.parts import in_order, with_share
 from ipa.model.plan import StageConfig
 from ipa.policies.table import PolicyInputs
+from ipa.service.checks import checked_configs
+from ipa.service.live import live_state
 from tests.fakes.images import IMAGES, PROFILES
 
 HIGH = StageConfig("classify", "high", 1, 8.0, 1)

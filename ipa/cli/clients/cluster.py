@@ -12,8 +12,6 @@ from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.ownership import OwningClient, release_all
 from ipa.adapters.store import Access, Store, open_from
 from ipa.api.acting import rollback_target
-from ipa.api.paging import page_of
-from ipa.api.views import DecisionPage
 from ipa.bootstrap import kube_client
 from ipa.cli.clients.apply_and_wait import OneShotApply
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
@@ -26,6 +24,7 @@ from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageErro
 from ipa.model.observation import MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.service.history import DecisionPage, page_of
 from ipa.settings import Settings
 
 

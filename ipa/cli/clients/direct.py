@@ -11,9 +11,6 @@ from urllib.parse import unquote
 
 import typer
 
-from ipa.api.bodies import checked_configs
-from ipa.api.live import live_state
-from ipa.api.views import DecisionPage, record_view, status_view
 from ipa.control.audit.record import Head, Verified, head_of
 from ipa.control.audit.replay import Replayed
 from ipa.control.canonical import plain
@@ -29,6 +26,10 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import unbatched_notes
+from ipa.service.checks import checked_configs
+from ipa.service.history import DecisionPage, record_view
+from ipa.service.live import live_state
+from ipa.service.status import status_view
 from ipa.settings import Settings
 
 _NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ipa.adapters.gitops.folder import read_text, replace_text
 from ipa.adapters.kube.layouts import manifest_of
-from ipa.api.views import DecisionPage
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
 from ipa.control.audit.record import Head, Verified
 from ipa.control.canonical import digest
@@ -20,6 +19,7 @@ from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageErro
 from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.service.history import DecisionPage
 
 # Enough to tell two texts of one file apart.
 DIGITS = 12

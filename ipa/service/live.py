@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from ipa.api.inputs import InputLive, inputs_of
 from ipa.control.engine.correction import Correction
 from ipa.control.loop.snapshot import HistoryPoint, Snapshot
 from ipa.model.decision import UNHEALTHY, Decision, ReasonCode
 from ipa.model.forecast import Forecast
-from ipa.model.observation import Measured, Missing, Observation, StageObservation
+from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import WHOLE_PERCENT, StageConfig, StagePlan
 from ipa.model.profile import StageProfile, VariantProfile
@@ -59,6 +59,20 @@ class Sample:
     pas: float | None
     reason: str
     predicted_latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputLive:
+    """One input of the last tick. `missing` says why it was not seen, None where it was; `detail` in words.
+
+    `age_s` is how old the sample was then; None where that is not known.
+    """
+
+    input: str
+    stage: str = ""
+    age_s: float | None = None
+    missing: MissingReason | None = None
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,3 +303,28 @@ def _degraded(observation: Observation | None, decision: Decision | None) -> tup
             f"{decision.reason.value}: {decision.detail}" if decision.detail else decision.reason.value
         )
     return tuple(found)
+
+
+def inputs_of(observation: Observation | None) -> tuple[InputLive, ...]:
+    """Load and latency of the pipeline, and of each stage what runs, what is ready, and what arrives."""
+    if observation is None:
+        return ()
+    found = [
+        _input("load", observation.load),
+        _input("arrival_rate", observation.arrival_rate_rps),
+        _input("latency", observation.latency_s),
+    ]
+    for stage in observation.stages:
+        found += [
+            _input("running", stage.running, stage.stage),
+            _input("ready_replicas", stage.ready_replicas, stage.stage),
+            _input("arrival_rate", stage.arrival_rate_rps, stage.stage),
+            _input("latency", stage.latency_s, stage.stage),
+        ]
+    return tuple(found)
+
+
+def _input(name: str, seen: Measured[Any] | Missing, stage: str = "") -> InputLive:
+    if isinstance(seen, Measured):
+        return InputLive(name, stage, seen.age_s)
+    return InputLive(name, stage, seen.age_s, seen.reason, seen.detail)

@@ -1,0 +1,99 @@
+"""The decisions of a pipeline, newest first, and the record that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ipa.control.audit.record import Verified
+from ipa.control.ports import DecisionLog
+from ipa.model.decision import Decision
+
+# Decisions of one tick share its number; a page that starts amid them reads so many more to find its place.
+SAME_TICK = 16
+# Decisions that are read at once; with its inputs one is some tens of kilobytes.
+READ_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionPage:
+    """Decisions, newest first. `next_before` asks for the page after this one; null on the last."""
+
+    decisions: tuple[Decision, ...]
+    next_before: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """What is in the record, every entry as it was written. `head` names the newest: NUMBER:DIGEST.
+
+    Kept elsewhere, the head shows later whether entries at the end were cut off or all were written anew.
+    """
+
+    pipeline: str
+    decisions: int
+    entries: int
+    head: str
+    # Holds that retention removed, and checkpoints whose signature there was no key to check with.
+    removed: int = 0
+    unchecked: int = 0
+
+
+def record_view(pipeline: str, found: Verified) -> RecordView:
+    """What was found of the pipeline's record."""
+    head = str(found.head)
+    return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
+
+
+def page_of(
+    log: DecisionLog, pipeline: str, limit: int, before: str | None, *, applied_only: bool
+) -> DecisionPage:
+    """The `limit` decisions before that one, newest first; NotFoundError for an unknown `before`."""
+    last = None if before is None else log.decision(before)
+    found = _after(log, pipeline, limit + 1, last, applied_only)
+    page = tuple(found[:limit])
+    return DecisionPage(page, page[-1].decision_id if len(found) > limit else None)
+
+
+def newest_first(
+    log: DecisionLog, pipeline: str, before: str | None, most: int, *, applied_only: bool
+) -> Iterator[Decision]:
+    """Yield up to `most` decisions before that one, newest first, read some at a time.
+
+    NotFoundError for an unknown `before`.
+    """
+    last = None if before is None else log.decision(before)
+    left = most
+    while left:
+        found = _after(log, pipeline, min(left, READ_AT_ONCE), last, applied_only)
+        for last in found[:left]:
+            left -= 1
+            yield last
+        if not found:
+            return
+
+
+def _after(
+    log: DecisionLog, pipeline: str, limit: int, last: Decision | None, applied_only: bool
+) -> Sequence[Decision]:
+    """The decisions that follow that one, going back; the newest without one."""
+    if last is None:
+        return log.decisions(pipeline, limit=limit, applied_only=applied_only)
+    found = log.decisions(
+        pipeline, limit=limit + SAME_TICK, before_tick=last.tick + 1, applied_only=applied_only
+    )
+    ids = [decision.decision_id for decision in found]
+    if last.decision_id in ids:
+        return found[ids.index(last.decision_id) + 1 :]
+    return [decision for decision in found if decision.tick < last.tick]
+
+
+def neighbours(log: DecisionLog, decision: Decision) -> dict[str, str]:
+    """The ids of the decisions right before ("prev") and after ("next") it, as far as there are such."""
+    found = log.decisions(decision.pipeline, limit=2 * SAME_TICK, before_tick=decision.tick + 2)
+    ids = [each.decision_id for each in found]
+    if decision.decision_id not in ids:
+        return {}
+    at = ids.index(decision.decision_id)
+    near = {"prev": ids[at + 1 : at + 2], "next": ids[at - 1 : at] if at else []}
+    return {name: each[0] for name, each in near.items() if each}

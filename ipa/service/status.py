@@ -1,0 +1,119 @@
+"""The status of a pipeline: its live state, and what people have set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ipa.control.canonical import digest
+from ipa.control.election import ALONE, Standing
+from ipa.control.engine.overrides import ends
+from ipa.control.ports import Freeze, PipelineControl, StagePin
+from ipa.model.decision import Mode
+from ipa.model.pipeline import Pipeline
+from ipa.service.live import BesideLive, LiveState
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeView:
+    """A window in which nothing is written; `active` says whether that is now. `id` names it."""
+
+    id: str
+    start: datetime
+    end: datetime
+    weekly: bool
+    active: bool
+    reason: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlView:
+    """What people have said about a pipeline, as it holds now: an expired pause is no pause."""
+
+    mode: Mode
+    mode_reason: str
+    mode_by: str
+    paused: bool
+    paused_until: datetime | None
+    paused_reason: str
+    paused_by: str
+    pins: tuple[StagePin, ...]
+    freezes: tuple[FreezeView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """A pipeline now. `healthy` is false where `live.degraded` says why.
+
+    `standing` is that of the replica that answers: one that does not lead only looks on. `beside` are the
+    policies that only say what they would do.
+    """
+
+    pipeline: str
+    description: str
+    sla_s: float
+    sla_percentile: float
+    control: ControlView
+    healthy: bool
+    live: LiveState
+    standing: Standing
+    beside: tuple[BesideLive, ...]
+
+
+def control_view(control: PipelineControl, now: datetime) -> ControlView:
+    """What was said, as it holds at `now`."""
+    until = control.paused_until
+    paused = control.paused and (until is None or now < until)
+    return ControlView(
+        mode=control.mode,
+        mode_reason=control.mode_reason,
+        mode_by=control.mode_by,
+        paused=paused,
+        paused_until=until if paused else None,
+        paused_reason=control.paused_reason if paused else "",
+        paused_by=control.paused_by if paused else "",
+        pins=control.pins,
+        freezes=tuple(
+            _freeze_view(freeze, now) for freeze in control.freezes if freeze.weekly or now < freeze.end
+        ),
+    )
+
+
+def freeze_id(freeze: Freeze) -> str:
+    """A short name for the window, the same wherever it is asked for."""
+    return digest(f"{freeze.start.isoformat()} {freeze.end.isoformat()} {freeze.weekly}")[:8]
+
+
+def _freeze_view(freeze: Freeze, now: datetime) -> FreezeView:
+    return FreezeView(
+        id=freeze_id(freeze),
+        start=freeze.start,
+        end=freeze.end,
+        weekly=freeze.weekly,
+        active=ends(freeze, now) is not None,
+        reason=freeze.reason,
+        by=freeze.by,
+    )
+
+
+def status_view(
+    pipeline: Pipeline,
+    control: PipelineControl,
+    live: LiveState,
+    now: datetime,
+    standing: Standing = ALONE,
+    beside: tuple[BesideLive, ...] = (),
+) -> StatusView:
+    """All that the page shows of a pipeline but its decisions."""
+    return StatusView(
+        pipeline=pipeline.name,
+        description=pipeline.description,
+        sla_s=pipeline.sla.latency_s,
+        sla_percentile=pipeline.sla.percentile,
+        control=control_view(control, now),
+        healthy=not live.degraded,
+        live=live,
+        standing=standing,
+        beside=beside,
+    )
