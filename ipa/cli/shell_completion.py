@@ -49,7 +49,7 @@ def _at_service(at: str) -> Iterator[str]:
         return
     try:
         with HttpClient(at, timeout_s=PATIENCE_S) as service:
-            found = service.get("pipelines")
+            found = service.names()
     except IpaError:
         return
-    yield from (each["pipeline"] for each in found["pipelines"])
+    yield from found

@@ -265,4 +265,4 @@ def test_what_makes_no_sense_is_said(ipa: Ipa, words: list[str], code: int, said
 
 def test_a_cluster_is_not_asked_to_remember(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["unpin", "ocr", "detect", "--at", "some.yaml"]) == 64
-    assert "pins is for a service" in capfd.readouterr().err
+    assert "unpin is for a service" in capfd.readouterr().err

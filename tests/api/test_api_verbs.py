@@ -240,7 +240,7 @@ def test_something_else_at_that_address(answer: httpx.Response) -> None:
         HttpClient("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
         pytest.raises(UnavailableError, match="not ipa"),
     ):
-        service.get("pipelines")
+        service.names()
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_problem_with_a_code_from_tomorrow_goes_by_its_status(status: int, kin
         HttpClient("http://127.0.0.1:1", httpx.MockTransport(lambda _: answer)) as service,
         pytest.raises(kind, match="so"),
     ):
-        service.get("pipelines")
+        service.names()
 
 
 async def infeasible(self: FakeWorld, *_: Any, **__: Any) -> Plan:

@@ -178,13 +178,13 @@ def test_what_a_service_could_not_say_once_comes_with_the_next_look(
     clock = VirtualClock()
     news = News(service, "ocr", clock)
     world.apply("ocr", LADDER[3][3], "requested by kim")
-    asked = service.lines
-    service.lines = unavailable  # type: ignore[method-assign]
+    asked = service.events
+    service.events = unavailable  # type: ignore[method-assign]
     assert news.read() == []
-    service.lines = asked  # type: ignore[method-assign]
+    service.events = asked  # type: ignore[method-assign]
     assert [what_of(event) for event in news.read()] == ["apply.requested"]
     assert news.read() == []
 
 
-def unavailable(path: str, **query: Any) -> Iterator[str]:
+def unavailable(pipeline: str | None, **place: Any) -> Iterator[str]:
     raise UnavailableError("the service does not answer")

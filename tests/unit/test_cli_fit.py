@@ -164,10 +164,9 @@ def test_profiles_that_are_none_are_told_of(monkeypatch: pytest.MonkeyPatch, cap
     class Strange(HttpClient):
         """A service whose profiles lack their points."""
 
-        def get(self, path: str, **query: Any) -> Any:
-            answer = super().get(path, **query)
-            if path.endswith("/profiles"):
-                del answer["detect"]["variants"][0]["points"]
+        def profiles(self, pipeline: str) -> dict[str, Any]:
+            answer = super().profiles(pipeline)
+            del answer["detect"]["variants"][0]["points"]
             return answer
 
     services = FakeWorld().play(1).services()

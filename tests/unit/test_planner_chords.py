@@ -9,11 +9,11 @@ from math import sqrt
 from random import Random
 
 import pytest
-from ipa.optimize.bymilp import by_milp
 
 from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, Solution
+from ipa.optimize.backends.answer import EQUAL, MilpSolution
+from ipa.optimize.chord_branching import by_milp
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import build_program
@@ -58,7 +58,7 @@ def values(program: Program, chosen: Chosen) -> tuple[float, ...]:
     )
 
 
-def scripted(answers: Iterator[Solution], asked: list[Milp], milp: Milp) -> Solution:
+def scripted(answers: Iterator[MilpSolution], asked: list[Milp], milp: Milp) -> MilpSolution:
     asked.append(milp)
     return next(answers)
 
@@ -74,9 +74,11 @@ def searched(program: Program, above: float) -> int:
     asked: list[Milp] = []
     answers = iter(
         [
-            Solution(Termination.OPTIMAL, values(program, late), reached + above * max(1.0, abs(reached))),
-            Solution(Termination.OPTIMAL, values(program, best)),
-            Solution(Termination.INFEASIBLE),
+            MilpSolution(
+                Termination.OPTIMAL, values(program, late), reached + above * max(1.0, abs(reached))
+            ),
+            MilpSolution(Termination.OPTIMAL, values(program, best)),
+            MilpSolution(Termination.INFEASIBLE),
         ]
     )
     answer = by_milp(lambda milp, _: scripted(answers, asked, milp), program, Deadline(60.0))

@@ -92,7 +92,7 @@ class ClusterClient(DirectClient):
             )
         return RunningState(observation, Phase.WAITING_READY, rollout.detail)
 
-    def apply(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
+    def apply_configs(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
         """Create or change the SeldonDeployment, and wait until it is ready."""
         self._check_actuation()
         try:
@@ -110,7 +110,7 @@ class ClusterClient(DirectClient):
             )
         return self._hand(pipeline, state).change(wanted)
 
-    def rollback(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
+    def restore_configs(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
         """Go back and wait until it is ready; also from a change that does not get ready."""
         self._check_actuation()
         configs = rollback_target(pipeline, self._record, to)

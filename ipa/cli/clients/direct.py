@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, ClassVar
-from urllib.parse import unquote
+from typing import Any
 
 import typer
 
+from ipa.api.acting import said
+from ipa.cli.clients.base import JsonObject, PipelineClient
 from ipa.control.audit.record import Head, Verified, head_of
 from ipa.control.audit.replay import Replayed
 from ipa.control.canonical import plain
@@ -56,41 +56,27 @@ class RequestedConfigs:
     by: str = ""
 
 
-class DirectClient(ABC):
-    """A source that reads and writes by itself what the service would; see `Source` for its two methods."""
-
-    interval_s: ClassVar[float | None]
+class DirectClient(PipelineClient):
+    """A client that reads and writes by itself what the service would."""
 
     def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
-        self.at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
+        self._at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
         self._replaying: dict[str, Callable[[Decision, str | None], Replayed]] = {}
 
-    def __enter__(self) -> DirectClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close what is open."""
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """The pipelines that may be found here."""
+    @property
+    def at(self) -> str:
+        return self._at
 
     @abstractmethod
     def seen(self, pipeline: Pipeline) -> RunningState:
         """What runs now."""
 
     @abstractmethod
-    def apply(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
+    def apply_configs(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
         """Make it run; the decision, applied or a hold that says why. ConflictError: the revision moved."""
 
     @abstractmethod
-    def rollback(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
+    def restore_configs(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
         """Make run what ran before the last change, or after the decision `to`."""
 
     @abstractmethod
@@ -110,54 +96,45 @@ class DirectClient(ABC):
     def verify(self, pipeline: Pipeline, anchor: Head | None) -> Verified:
         """What the record holds, each entry as it was written."""
 
-    def get(self, path: str, **query: Any) -> Any:
-        """The answer at that address below /v1."""
-        match path.split("/"):
-            case ["pipelines"]:
-                return {"pipelines": [{"pipeline": name} for name in self.names()]}
-            case ["pipelines", name, "status"]:
-                return self._status(self._pipeline(name))
-            case ["pipelines", name, "record"]:
-                pipeline = self._pipeline(name)
-                anchor = query.get("anchor")
-                verified = self.verify(pipeline, head_of(anchor) if anchor else None)
-                return plain(record_view(pipeline.name, verified))
-            case ["pipelines", name, ("history" | "decisions") as kind]:
-                found = self.page(
-                    self._pipeline(name), query["limit"], query["before"], applied_only=kind == "history"
-                )
-                return plain(found)
-            case ["decisions", decision_id]:
-                return plain(self.log.decision(unquote(decision_id)))
-        raise UsageError(f"{path} is asked of a service only", hint="Say where it is with --at URL.")
+    def status(self, pipeline: str) -> JsonObject:
+        return self._status(self._pipeline(pipeline))
 
-    def lines(self, path: str, **query: Any) -> Iterator[str]:
-        """UsageError: only a service tells as it goes."""
-        raise UsageError(f"{path} is asked of a service only", hint="Say where it is with --at URL.")
+    def decisions(
+        self,
+        pipeline: str,
+        *,
+        limit: int,
+        before: str | None = None,
+        applied_only: bool = False,
+        inputs: bool = True,
+    ) -> JsonObject:
+        return _object(self.page(self._pipeline(pipeline), limit, before, applied_only=applied_only))
 
-    def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:
-        """The answer to that request; ConflictError where `if_match` no longer holds."""
-        from ipa.api.acting import said
+    def decision(self, decision_id: str) -> JsonObject:
+        return _object(self.log.decision(decision_id))
 
-        match path.split("/"):
-            case ["pipelines", name, "plans"]:
-                return self._plan(self._pipeline(name), body["rate_rps"], body["objective"])
-            case ["pipelines", name, "apply"]:
-                pipeline = self._pipeline(name)
-                configs = self._checked(pipeline, [StageConfig(**config) for config in body["configs"]])
-                detail = said("requested", body["by"], body["reason"])
-                revision = (if_match or "").strip('"')
-                return plain(self.apply(pipeline, RequestedConfigs(configs, detail, revision, body["by"])))
-            case ["pipelines", name, "rollback"]:
-                detail = said("rollback", body["by"], body["reason"])
-                return plain(self.rollback(self._pipeline(name), body["to"], detail, body["by"]))
-            case ["decisions", asked] if asked.endswith(":replay"):
-                return plain(self._replay(unquote(asked.removesuffix(":replay")), body.get("policy")))
-        verb = path.partition("?")[0].split("/")[2]
-        raise UsageError(
-            f"{verb} is for a service, and {self.at} is none: nothing there changes by itself",
-            hint="Say where the service is with --at URL.",
-        )
+    def record(self, pipeline: str, anchor: str | None) -> JsonObject:
+        found = self._pipeline(pipeline)
+        verified = self.verify(found, head_of(anchor) if anchor else None)
+        return _object(record_view(found.name, verified))
+
+    def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
+        return self._plan(self._pipeline(pipeline), rate_rps, objective)
+
+    def apply(
+        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+    ) -> JsonObject:
+        found = self._pipeline(pipeline)
+        detail = said("requested", by, reason)
+        wanted = RequestedConfigs(self._checked(found, configs), detail, revision, by)
+        return _object(self.apply_configs(found, wanted))
+
+    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
+        found = self._pipeline(pipeline)
+        return _object(self.restore_configs(found, to, said("rollback", by, reason), by))
+
+    def replay(self, decision_id: str, policy: str | None) -> JsonObject:
+        return _object(self._replay(decision_id, policy))
 
     def _replay(self, decision_id: str, policy: str | None) -> Replayed:
         """The decision taken again with the pipeline and the profiles that are here."""
@@ -185,7 +162,7 @@ class DirectClient(ABC):
         """The pipeline as its file says."""
         from ipa.cli.lookup import find_pipeline
 
-        found = find_pipeline(unquote(name), self.settings.pipelines_dir)
+        found = find_pipeline(name, self.settings.pipelines_dir)
         return at_cluster(found, self._profiles(found))
 
     def _pipeline(self, name: str) -> Pipeline:
@@ -194,7 +171,7 @@ class DirectClient(ABC):
             return found
         return replace(found, seldon=replace(found.seldon, namespace=self.namespace))
 
-    def _checked(self, pipeline: Pipeline, configs: list[StageConfig]) -> tuple[StageConfig, ...]:
+    def _checked(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
         from ipa.adapters.kube.manifest import canonical, check_configs
 
         ordered = checked_configs(pipeline, configs)
@@ -249,3 +226,9 @@ def seldon_names(settings: Settings) -> list[str]:
 
     found = load_pipelines(settings.pipelines_dir)
     return sorted(name for name, pipeline in found.items() if pipeline.seldon is not None)
+
+
+def _object(value: Any) -> JsonObject:
+    found = plain(value)
+    assert isinstance(found, dict)
+    return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from ipa.cli.clients import credential
+from ipa.cli.clients.base import JsonObject, PipelineClient
 from ipa.control.loop import clock
 from ipa.model.errors import (
     BusyError,
@@ -24,47 +25,14 @@ from ipa.model.errors import (
     UnavailableError,
     UsageError,
 )
+from ipa.model.plan import StageConfig
 from ipa.settings import Settings
 
 # A plan may take the solver's whole deadline; a change waits for its record and one write.
 TIMEOUT_S = 30.0
 
 
-class PipelineClient(Protocol):
-    """What the verbs need: answers about pipelines, as JSON values. Errors: those of IpaError.
-
-    A watch reads it every `interval_s`; None where nothing changes by itself.
-    """
-
-    @property
-    def interval_s(self) -> float | None:
-        """Seconds between two reads of a watch."""
-        ...
-
-    def __enter__(self) -> PipelineClient:
-        """Leaving closes what is open."""
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close what is open."""
-        ...
-
-    def get(self, path: str, **query: Any) -> Any:
-        """The answer at that address below /v1."""
-        ...
-
-    def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:
-        """The answer to that request; ConflictError where `if_match` no longer holds."""
-        ...
-
-    def lines(self, path: str, **query: Any) -> Iterator[str]:
-        """The lines of the answer at that address below /v1, as they come."""
-        ...
-
-
-class HttpClient:
+class HttpClient(PipelineClient):
     """A running service, named by its base URL."""
 
     interval_s = 1.0
@@ -84,27 +52,132 @@ class HttpClient:
             auth=credential.auth() or ((url.username, url.password) if url.username else None),
         )
 
-    def __enter__(self) -> HttpClient:
-        return self
+    @property
+    def at(self) -> str:
+        return self._at
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._client.close()
 
-    def get(self, path: str, **query: Any) -> Any:
-        """The answer at that address below /v1."""
-        given = {name: value for name, value in query.items() if value is not None}
-        return self._ask("GET", path, params=given)
+    def names(self) -> list[str]:
+        return [each["pipeline"] for each in self._get("pipelines")["pipelines"]]
 
-    def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:
-        """The answer to that request; ConflictError where `if_match` no longer holds."""
-        headers = {"If-Match": if_match} if if_match else {}
-        return self._ask(method, path, json=body, headers=headers)
+    def status(self, pipeline: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline, "status"))
 
-    def lines(self, path: str, **query: Any) -> Iterator[str]:
-        """The lines of the answer at that address below /v1, as they come; it may pause for a minute."""
-        given = {name: value for name, value in query.items() if value is not None}
+    def decisions(
+        self,
+        pipeline: str,
+        *,
+        limit: int,
+        before: str | None = None,
+        applied_only: bool = False,
+        inputs: bool = True,
+    ) -> JsonObject:
+        path = pipeline_path(pipeline, "history" if applied_only else "decisions")
+        more = {} if inputs else {"inputs": False}
+        found: list[Any] = []
+        # A page ends after some megabytes; the next one goes on.
+        while True:
+            page = self._get(path, limit=limit - len(found), before=before, **more)
+            found += page["decisions"]
+            before = page["next_before"]
+            if before is None or len(found) >= limit:
+                return {"decisions": found, "next_before": before}
+
+    def decision(self, decision_id: str) -> JsonObject:
+        return self._get(f"decisions/{quote(decision_id, safe='')}")
+
+    def record(self, pipeline: str, anchor: str | None) -> JsonObject:
+        return self._get(pipeline_path(pipeline, "record"), anchor=anchor)
+
+    def plan(self, pipeline: str, rate_rps: float | None, objective: str | None) -> JsonObject:
+        body = {"rate_rps": rate_rps, "objective": objective}
+        return self._send("POST", pipeline_path(pipeline, "plans"), body)
+
+    def apply(
+        self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
+    ) -> JsonObject:
+        body = {"configs": [asdict(config) for config in configs], "by": by, "reason": reason}
+        return self._send("POST", pipeline_path(pipeline, "apply"), body, revision=revision)
+
+    def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
+        body = {"to": to, "by": by, "reason": reason}
+        return self._send("POST", pipeline_path(pipeline, "rollback"), body, revision=revision)
+
+    def replay(self, decision_id: str, policy: str | None) -> JsonObject:
+        body = {} if policy is None else {"policy": policy}
+        return self._send("POST", f"decisions/{quote(decision_id, safe='')}:replay", body)
+
+    def definition(self, pipeline: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline))
+
+    def profiles(self, pipeline: str) -> JsonObject:
+        return self._get(pipeline_path(pipeline, "profiles"))
+
+    def pause(
+        self, pipeline: str, *, by: str, reason: str, for_s: float | None = None, until: str | None = None
+    ) -> JsonObject:
+        body: JsonObject = {"reason": reason, "by": by}
+        body |= {} if for_s is None else {"for_s": for_s}
+        body |= {} if until is None else {"until": until}
+        return self._send("POST", pipeline_path(pipeline, "pause"), body)
+
+    def resume(self, pipeline: str, *, by: str, reason: str) -> JsonObject:
+        return self._send("POST", pipeline_path(pipeline, "resume"), {}, by=by, reason=reason)
+
+    def set_mode(self, pipeline: str, mode: str, *, by: str, reason: str) -> JsonObject:
+        body = {"mode": mode, "reason": reason, "by": by}
+        return self._send("PUT", pipeline_path(pipeline, "mode"), body)
+
+    def pin(
+        self,
+        pipeline: str,
+        stage: str,
+        *,
+        variant: str | None,
+        batch_size: int | None,
+        cores: float | None,
+        replicas: int | None,
+        by: str,
+        reason: str,
+    ) -> JsonObject:
+        body = {"variant": variant, "batch_size": batch_size, "cores": cores, "replicas": replicas}
+        path = pipeline_path(pipeline, "pins", stage)
+        return self._send("PUT", path, {**body, "reason": reason, "by": by})
+
+    def unpin(self, pipeline: str, stage: str, *, by: str, reason: str) -> JsonObject:
+        return self._send("DELETE", pipeline_path(pipeline, "pins", stage), {}, by=by, reason=reason)
+
+    def freeze(
+        self, pipeline: str, *, start: str | None, end: str, weekly: bool, by: str, reason: str
+    ) -> JsonObject:
+        body: JsonObject = {"end": end, "weekly": weekly, "reason": reason, "by": by}
+        body |= {} if start is None else {"start": start}
+        return self._send("POST", pipeline_path(pipeline, "freezes"), body)
+
+    def unfreeze(self, pipeline: str, freeze_id: str | None, *, by: str, reason: str) -> JsonObject:
+        path = pipeline_path(pipeline, "freezes", *([freeze_id] if freeze_id else []))
+        return self._send("DELETE", path, {}, by=by, reason=reason)
+
+    def events(self, pipeline: str | None, *, after: int | None, follow: bool) -> Iterator[str]:
+        return self._lines("events", pipeline=pipeline, after=after, follow=None if follow else "false")
+
+    def audit(self, pipeline: str | None, *, after: int) -> Iterator[str]:
+        return self._lines("audit", pipeline=pipeline, after=after)
+
+    def _get(self, path: str, **query: Any) -> JsonObject:
+        return self._ask("GET", path, params=_given(query))
+
+    def _send(
+        self, method: str, path: str, body: JsonObject, *, revision: str = "", **query: str
+    ) -> JsonObject:
+        headers = {"If-Match": entity_tag(revision)} if revision else {}
+        return self._ask(method, path, json=body, headers=headers, params=_given(query))
+
+    def _lines(self, path: str, **query: Any) -> Iterator[str]:
+        """The lines of the answer, as they come; it may pause for a minute."""
+        given = _given(query)
         timeout = httpx.Timeout(TIMEOUT_S, read=2 * TIMEOUT_S)
         try:
             with self._client.stream("GET", f"/v1/{path}", params=given, timeout=timeout) as answer:
@@ -116,7 +189,7 @@ class HttpClient:
             raise self._silent(error) from error
         self._read(answer)
 
-    def _ask(self, method: str, path: str, **options: Any) -> Any:
+    def _ask(self, method: str, path: str, **options: Any) -> JsonObject:
         try:
             answer = self._client.request(method, f"/v1/{path}", **options)
         except httpx.HTTPError as error:
@@ -129,18 +202,20 @@ class HttpClient:
             hint="Start it with `ipa serve`, or say where it is with --at URL.",
         )
 
-    def _read(self, answer: httpx.Response) -> Any:
-        """What the answer says; the error that it is."""
+    def _read(self, answer: httpx.Response) -> JsonObject:
+        """The JSON object of the answer; raises the error that it describes."""
         try:
             body = answer.json()
-        except ValueError as error:
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
             raise UnavailableError(
-                f"what answers at {self._at} is not ipa (HTTP {answer.status_code}, not JSON)",
+                f"what answers at {self._at} is not ipa (HTTP {answer.status_code}, no JSON object)",
                 hint="Say where the service is with --at URL.",
-            ) from error
+            )
         if answer.is_success:
             return body
-        raise _error(answer.status_code, body if isinstance(body, dict) else {})
+        raise _error(answer.status_code, body)
 
 
 def is_service(at: str) -> bool:
@@ -185,28 +260,18 @@ def _shown(at: str) -> str:
     return re.sub(r"//[^/@]*@", "//", at)
 
 
-def decisions_of(
-    service: PipelineClient, pipeline: str, kind: str, limit: int, before: str | None, **more: Any
-) -> dict[str, Any]:
-    """The `limit` decisions before that one, over as many pages as the service makes of them."""
-    found: list[Any] = []
-    while True:
-        page = service.get(pipeline_path(pipeline, kind), limit=limit - len(found), before=before, **more)
-        found += page["decisions"]
-        before = page["next_before"]
-        if before is None or len(found) >= limit:
-            return {"decisions": found, "next_before": before}
-
-
 def pipeline_path(pipeline: str, *rest: str) -> str:
-    """The address of something of that pipeline."""
-    return "/".join(["pipelines", quote(pipeline, safe=""), *rest])
+    """The address of something of that pipeline, below /v1."""
+    return "/".join(["pipelines", *(quote(part, safe="") for part in (pipeline, *rest))])
 
 
-def entity_tag(status: dict[str, Any]) -> str:
-    """What to send as If-Match to be refused once the pipeline has moved."""
-    revision = str(status["live"]["revision"]).replace('"', "")
-    return f'"{revision}"'
+def entity_tag(revision: str) -> str:
+    """The If-Match header by which a request is refused once that revision does not run any more."""
+    return '"' + revision.replace('"', "") + '"'
+
+
+def _given(query: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in query.items() if value not in (None, "")}
 
 
 def _error(status: int, problem: dict[str, Any]) -> IpaError:

@@ -54,7 +54,7 @@ class ManifestClient(DirectClient):
         stages = tuple(replace(stage, ready_replicas=_UNSEEN) for stage in observation.stages)
         return RunningState(replace(observation, stages=stages), detail=f"as {self.at} asks for")
 
-    def apply(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
+    def apply_configs(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
         """Rewrite the manifest at once or not at all. What is not the plan's stays as it is."""
         text = self._read()
         if wanted.revision and wanted.revision != _revision(text):
@@ -79,7 +79,7 @@ class ManifestClient(DirectClient):
             revision=_revision(after),
         )
 
-    def rollback(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
+    def restore_configs(self, pipeline: Pipeline, to: str | None, detail: str, by: str) -> Decision:
         """UsageError: a file does not know what it said before."""
         raise self._no_history()
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import ipa
-from ipa.cli.clients.http import PipelineClient, is_service, pipeline_path
+from ipa.cli.clients.base import PipelineClient
+from ipa.cli.clients.http import is_service
 from ipa.cli.lookup import find_pipeline
 from ipa.cli.output import Output, printed, printer
 from ipa.cli.planning.plan_kinds import Choice, Planned, planned
@@ -53,7 +54,7 @@ def propose(
         else:
             name = find_pipeline(question.pipeline, settings.pipelines_dir).name
             found = planned(replace(question, at="kubernetes"), rate_rps, compat, choice)
-        status = service.get(pipeline_path(name, "status"))
+        status = service.status(name)
         inputs = inputs_of(service, at, settings, name)
     configs = _configs(found.values) if not found.exit_code else ()
     if not configs:
@@ -100,8 +101,7 @@ def _by_service(
             f"{', '.join(refused)}: a service plans by its own settings",
             hint="Leave it out, or plan with --at kubernetes.",
         )
-    body = {"rate_rps": rate_rps, "objective": question.objective}
-    values = service.send("POST", pipeline_path(question.pipeline, "plans"), body)
+    values = service.plan(question.pipeline, rate_rps, question.objective)
 
     def show(console: Console) -> None:
         if not values["stages"]:

@@ -12,7 +12,8 @@ from typing import Any
 import ipa
 from ipa.adapters.files.pipelines import FILE_NAME
 from ipa.adapters.files.reading import read_json
-from ipa.cli.clients.http import PipelineClient, is_service, pipeline_path
+from ipa.cli.clients.base import PipelineClient
+from ipa.cli.clients.http import is_service, pipeline_path
 from ipa.cli.plans.plan_values import configs_in
 from ipa.control.canonical import canonical_json, digest
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
@@ -47,8 +48,11 @@ class SavedPlan:
 def inputs_of(service: PipelineClient, at: str, settings: Settings, pipeline: str) -> dict[str, str]:
     """The digests of what plans of the pipeline are made from: its files, or what the service has of them."""
     if is_service(at):
-        paths = (pipeline_path(pipeline), pipeline_path(pipeline, "profiles"))
-        return {f"/v1/{path}": digest(canonical_json(service.get(path))) for path in paths}
+        found = {
+            pipeline_path(pipeline): service.definition(pipeline),
+            pipeline_path(pipeline, "profiles"): service.profiles(pipeline),
+        }
+        return {f"/v1/{path}": digest(canonical_json(values)) for path, values in found.items()}
     files = {f"pipelines/{pipeline}/{FILE_NAME}": settings.pipelines_dir / pipeline / FILE_NAME}
     home = settings.profiles_dir / pipeline
     files |= {f"profiles/{pipeline}/{file.name}": file for file in sorted(home.glob("*.yaml"))}

@@ -82,7 +82,7 @@ def audit(
 
     if check is None:
         with client_at(at) as service:
-            for line in service.lines("audit", pipeline=pipeline, after=after):
+            for line in service.audit(pipeline, after=after):
                 typer.echo(line)
         return
     from ipa.control.audit.checkpoints import verify_lines

@@ -85,15 +85,12 @@ def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_d
         return Known(described.name, described.stages, described.sla.latency_s, profiles)
     if pipelines_dir is not None or profiles_dir is not None:
         raise UsageError("--at asks a service, so --pipelines-dir and --profiles-dir mean nothing beside it")
-    from ipa.cli.clients.http import client_at, is_service, pipeline_path
+    from ipa.cli.clients.http import client_at, is_service
 
     if not is_service(at):
         raise UsageError(f"--at {at!r} is no URL of a service", hint="For example http://127.0.0.1:8080")
     with client_at(at) as service:
-        view, documents = (
-            service.get(pipeline_path(pipeline)),
-            service.get(pipeline_path(pipeline, "profiles")),
-        )
+        view, documents = service.definition(pipeline), service.profiles(pipeline)
     stages = [_stage(each) for each in view["stages"]]
     return Known(view["pipeline"], stages, view["sla_s"], _profiles(documents))
 

@@ -36,7 +36,7 @@ from ipa.model.errors import (
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.http import PipelineClient
+    from ipa.cli.clients.base import PipelineClient
     from ipa.cli.plans.difference import Target
 
 # What exit code a hold has; 3 for all others, which guards made.
@@ -65,14 +65,11 @@ def status(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """Show what a pipeline does now (all without a name). Exit code 5: degraded, or rolled back."""
-    from ipa.cli.clients.http import client_at, pipeline_path
+    from ipa.cli.clients.http import client_at
     from ipa.cli.views.status_text import status_table
 
     with client_at(at, namespace=namespace) as service:
-        names = (
-            [pipeline] if pipeline else [each["pipeline"] for each in service.get("pipelines")["pipelines"]]
-        )
-        found = [service.get(pipeline_path(name, "status")) for name in names]
+        found = [service.status(name) for name in ([pipeline] if pipeline else service.names())]
     show(output, found[0] if pipeline else found, *(status_table(each) for each in found))
     if not all(each["healthy"] for each in found):
         raise typer.Exit(ExitCode.DEGRADED)
@@ -124,12 +121,12 @@ def history(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """List what was changed and why, newest first."""
-    from ipa.cli.clients.http import client_at, decisions_of, pipeline_path
+    from ipa.cli.clients.http import client_at
     from ipa.cli.views.status_text import history_table
 
     with client_at(at, namespace=namespace) as service:
         if verify:
-            record = service.get(pipeline_path(pipeline, "record"), anchor=_head(anchor))
+            record = service.record(pipeline, _head(anchor))
             found = [f"{record['decisions']} decisions of {pipeline}, each as it was recorded"]
             if record["removed"]:
                 found.append(f"{record['removed']} of them, all holds, were removed with their age")
@@ -139,7 +136,7 @@ def history(
                 )
             show(output, record, *found, f"head to keep elsewhere: {record['head']}")
             return
-        page = decisions_of(service, pipeline, "decisions" if all_ else "history", limit, before)
+        page = service.decisions(pipeline, limit=limit, before=before, applied_only=not all_)
     show(output, page, history_table(page["decisions"]))
 
 
@@ -155,12 +152,12 @@ def diff(
     namespace: str | None = NAMESPACE,
 ) -> None:
     """Compare what runs with the best plan now, or with one in a file. Exit code 3: none is feasible."""
-    from ipa.cli.clients.http import client_at, pipeline_path
+    from ipa.cli.clients.http import client_at
     from ipa.cli.plans.difference import difference
     from ipa.cli.views.status_text import difference_table
 
     with client_at(at, namespace=namespace) as service:
-        running = service.get(pipeline_path(pipeline, "status"))
+        running = service.status(pipeline)
         found = difference(running, _target(service, pipeline, plan, rate, objective))
     show(output, asdict(found), difference_table(found))
     if detailed and found.changed:
@@ -185,7 +182,7 @@ def apply(
     deadline 6). In a manifest it changes only the fields that differ; those are then yours to commit. A plan
     saved with `ipa plan --out` is refused once its files or what runs have moved, and it is said which.
     """
-    from ipa.cli.clients.http import client_at, entity_tag, pipeline_path
+    from ipa.cli.clients.http import client_at
     from ipa.cli.plans.difference import Target, difference, pas_of
     from ipa.cli.plans.plan_file import check_fresh, inputs_of, read_saved
     from ipa.cli.views.status_text import difference_table
@@ -199,7 +196,7 @@ def apply(
         pipeline, at = saved.pipeline, at or saved.at
     at = at or DEFAULT_AT
     with client_at(at, namespace=namespace) as service:
-        running = service.get(pipeline_path(pipeline, "status"))
+        running = service.status(pipeline)
         if saved is not None and file is not None:
             inputs = inputs_of(service, at, Settings.from_env(), pipeline)
             check_fresh(saved, running["live"]["revision"], inputs, file)
@@ -208,8 +205,8 @@ def apply(
             target = _target(service, pipeline, plan, rate, objective)
         if output in (Output.TEXT, Output.MD):
             show(output, None, difference_table(difference(running, target)))
-        body = {"configs": [asdict(config) for config in target.configs], "by": by or me(), "reason": reason}
-        decision = service.send("POST", pipeline_path(pipeline, "apply"), body, if_match=entity_tag(running))
+        revision = running["live"]["revision"]
+        decision = service.apply(pipeline, target.configs, by=by or me(), reason=reason, revision=revision)
     _report(output, decision)
 
 
@@ -227,14 +224,12 @@ def rollback(
 
     On a cluster it waits as `apply` does, and also takes back a change that does not get ready.
     """
-    from ipa.cli.clients.http import client_at, entity_tag, pipeline_path
+    from ipa.cli.clients.http import client_at
 
     with client_at(at, namespace=namespace) as service:
-        running = service.get(pipeline_path(pipeline, "status"))
-        body = {"to": to, "by": by or me(), "reason": reason}
-        decision = service.send(
-            "POST", pipeline_path(pipeline, "rollback"), body, if_match=entity_tag(running)
-        )
+        running = service.status(pipeline)
+        revision = running["live"]["revision"]
+        decision = service.rollback(pipeline, to, by=by or me(), reason=reason, revision=revision)
     _report(output, decision)
 
 
@@ -249,15 +244,11 @@ def pause(
     at: str = AT,
 ) -> None:
     """Change nothing for a while; requests go on being served."""
-    from ipa.cli.clients.http import client_at, pipeline_path
+    from ipa.cli.clients.http import client_at
 
-    body: dict[str, Any] = {"reason": reason, "by": by or me()}
-    if for_ is not None:
-        body["for_s"] = duration_s("--for", for_)
-    if until is not None:
-        body["until"] = until
+    for_s = None if for_ is None else duration_s("--for", for_)
     with client_at(at) as service:
-        control = service.send("POST", pipeline_path(pipeline, "pause"), body)
+        control = service.pause(pipeline, by=by or me(), reason=reason, for_s=for_s, until=until)
     end = f"until {control['paused_until']}" if control["paused_until"] else "until `ipa resume`"
     show(output, control, f"{pipeline} is paused {end}")
 
@@ -271,13 +262,10 @@ def resume(
     at: str = AT,
 ) -> None:
     """End a pause."""
-    from urllib.parse import urlencode
+    from ipa.cli.clients.http import client_at
 
-    from ipa.cli.clients.http import client_at, pipeline_path
-
-    said = urlencode({"by": by or me(), "reason": reason})
     with client_at(at) as service:
-        control = service.send("POST", f"{pipeline_path(pipeline, 'resume')}?{said}", {})
+        control = service.resume(pipeline, by=by or me(), reason=reason)
     show(output, control, f"{pipeline} is no longer paused; its mode is {control['mode']}")
 
 
@@ -285,14 +273,13 @@ def _target(
     service: PipelineClient, pipeline: str, plan: Path | None, rate: float | None, objective: str | None
 ) -> Target:
     """What shall run: the plan in the file, else the service's best; InfeasibleError where there is none."""
-    from ipa.cli.clients.http import pipeline_path
     from ipa.cli.plans.difference import target_in, target_of
 
     if plan is not None:
         if rate is not None or objective is not None:
             raise UsageError("--plan cannot be given with --rate or --objective")
         return target_in(plan, pipeline)
-    found = service.send("POST", pipeline_path(pipeline, "plans"), {"rate_rps": rate, "objective": objective})
+    found = service.plan(pipeline, rate, objective)
     target = target_of(found)
     if not target.configs:
         raise InfeasibleError(

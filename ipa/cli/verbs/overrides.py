@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import quote, urlencode
-
 import typer
 
 from ipa.cli import shell_completion as completing
@@ -38,8 +35,10 @@ def mode(
     advisory: decides, writes nothing. shadow: the same, going on from its own decisions. guarded: writes
     only what adds replicas. active: writes all.
     """
-    body = {"mode": mode_.value, "reason": reason, "by": by or me()}
-    control = _ask(at, "PUT", pipeline, "mode", body=body)
+    from ipa.cli.clients.http import client_at
+
+    with client_at(at) as service:
+        control = service.set_mode(pipeline, mode_.value, by=by or me(), reason=reason)
     show(output, control, f"{pipeline} is {control['mode']}")
 
 
@@ -57,8 +56,19 @@ def pin(
     at: str = AT,
 ) -> None:
     """Fix a part of what a stage runs; the rest is planned around it. It replaces the stage's pin."""
-    body = {"variant": variant, "batch_size": batch, "cores": cores, "replicas": replicas}
-    control = _ask(at, "PUT", pipeline, "pins", stage, body={**body, "reason": reason, "by": by or me()})
+    from ipa.cli.clients.http import client_at
+
+    with client_at(at) as service:
+        control = service.pin(
+            pipeline,
+            stage,
+            variant=variant,
+            batch_size=batch,
+            cores=cores,
+            replicas=replicas,
+            by=by or me(),
+            reason=reason,
+        )
     pinned = next(each for each in control["pins"] if each["stage"] == stage)
     show(output, control, f"{stage} of {pipeline} is pinned: {pin_words(pinned)}")
 
@@ -73,7 +83,10 @@ def unpin(
     at: str = AT,
 ) -> None:
     """Leave a pinned stage to the planner again. What the pipeline's file pins stays."""
-    control = _ask(at, "DELETE", pipeline, "pins", stage, query={"by": by or me(), "reason": reason})
+    from ipa.cli.clients.http import client_at
+
+    with client_at(at) as service:
+        control = service.unpin(pipeline, stage, by=by or me(), reason=reason)
     show(output, control, f"{stage} of {pipeline} is no longer pinned")
 
 
@@ -89,10 +102,12 @@ def freeze(
     at: str = AT,
 ) -> None:
     """Write nothing within a window of time; requests go on being served."""
-    body: dict[str, Any] = {"end": until, "weekly": weekly, "reason": reason, "by": by or me()}
-    if from_ is not None:
-        body["start"] = from_
-    control = _ask(at, "POST", pipeline, "freezes", body=body)
+    from ipa.cli.clients.http import client_at
+
+    with client_at(at) as service:
+        control = service.freeze(
+            pipeline, start=from_, end=until, weekly=weekly, by=by or me(), reason=reason
+        )
     found = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
     show(output, control, f"freezes of {pipeline}:\n{found}")
 
@@ -107,8 +122,10 @@ def unfreeze(
     at: str = AT,
 ) -> None:
     """End a freeze, or all, also those to come."""
-    rest = ("freezes",) if freeze_ is None else ("freezes", freeze_)
-    control = _ask(at, "DELETE", pipeline, *rest, query={"by": by or me(), "reason": reason})
+    from ipa.cli.clients.http import client_at
+
+    with client_at(at) as service:
+        control = service.unfreeze(pipeline, freeze_, by=by or me(), reason=reason)
     left = "\n".join(f"  {freeze_words(each)}" for each in control["freezes"])
     show(output, control, f"freezes left of {pipeline}:\n{left}" if left else f"{pipeline} is not frozen")
 
@@ -135,22 +152,3 @@ def release(
         names, install = cluster.release(pipeline), cluster.settings.install
     text = f"install {install!r} gave up {', '.join(names)}" if names else f"no install owns {pipeline}"
     show(output, {"install": install, "released": names}, text)
-
-
-def _ask(
-    at: str,
-    method: str,
-    pipeline: str,
-    *rest: str,
-    body: dict[str, Any] | None = None,
-    query: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    """What holds for the pipeline after the change."""
-    from ipa.cli.clients.http import client_at, pipeline_path
-
-    address = pipeline_path(pipeline, *(quote(part, safe="") for part in rest))
-    given = {key: value for key, value in (query or {}).items() if value}
-    with client_at(at) as service:
-        answer = service.send(method, f"{address}?{urlencode(given)}" if given else address, body or {})
-    assert isinstance(answer, dict)
-    return answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import typer
 
@@ -14,7 +13,7 @@ from ipa.model.errors import UsageError
 from ipa.model.exits import ExitCode
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.http import PipelineClient
+    from ipa.cli.clients.base import PipelineClient
 
 # A decision and what came of taking it again, as JSON values.
 Pair = dict[str, Any]
@@ -68,7 +67,7 @@ def replay(
 
 
 def _one(service: PipelineClient, pipeline: str, decision_id: str) -> dict[str, Any]:
-    decision: dict[str, Any] = service.get(f"decisions/{quote(decision_id, safe='')}")
+    decision = service.decision(decision_id)
     if decision["pipeline"] != pipeline:
         raise UsageError(
             f"{decision_id} is a decision of pipeline {decision['pipeline']!r}, not of {pipeline!r}",
@@ -78,9 +77,7 @@ def _one(service: PipelineClient, pipeline: str, decision_id: str) -> dict[str, 
 
 
 def _newest(service: PipelineClient, pipeline: str, limit: int, before: str | None) -> list[dict[str, Any]]:
-    from ipa.cli.clients.http import decisions_of
-
-    return list(decisions_of(service, pipeline, "decisions", limit, before, inputs=False)["decisions"])
+    return list(service.decisions(pipeline, limit=limit, before=before, inputs=False)["decisions"])
 
 
 def _all(
@@ -100,8 +97,7 @@ def _all(
 
 
 def _again(service: PipelineClient, decision: dict[str, Any], policy: str | None) -> Pair:
-    address = f"decisions/{quote(decision['decision_id'], safe='')}:replay"
-    replayed = service.send("POST", address, {} if policy is None else {"policy": policy})
+    replayed = service.replay(decision["decision_id"], policy)
     return {"decision": {**decision, "inputs": ""}, "replayed": replayed}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ipa.model.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from ipa.cli.clients.http import PipelineClient
+    from ipa.cli.clients.base import PipelineClient
     from ipa.control.ports import Clock
 
 
@@ -42,10 +42,9 @@ def followed(
     service: PipelineClient, pipeline: str | None, place: int | None, clock: Clock, *, follow: bool
 ) -> Iterator[Event]:
     """The events after that place; with `follow` without end, over breaks of the stream."""
-    query = {"pipeline": pipeline, "follow": None if follow else "false"}
     while True:
         try:
-            for event in parsed(service.lines("events", after=place, **query)):
+            for event in parsed(service.events(pipeline, after=place, follow=follow)):
                 place = int(event.id) if event.id else place
                 yield event
         except UnavailableError:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from ipa.cli.clients.http import PipelineClient, pipeline_path
+from ipa.cli.clients.base import PipelineClient
 from ipa.cli.output import Output, json_text, printed
 from ipa.cli.views.status_text import status_line, status_tree
 from ipa.cli.watching.event_stream import Event
@@ -56,7 +56,7 @@ def watch(
         news, first, is_due = News(source, pipeline, clock), "", until is not Until.CHANGED
         while True:
             happened = news.read()
-            status = source.get(pipeline_path(pipeline, "status"))
+            status = source.status(pipeline)
             show(status, happened)
             first = first or status["live"]["revision"]
             # A change that was taken back meanwhile leaves the revision as it was, or nothing to see of it.
