@@ -30,10 +30,13 @@ from queue import SimpleQueue
 import pytest
 
 from tools.architecture import House
-from tools.pure_tests import imported, pure_tests
+from tools.pure_tests import all_tests, imported, pure_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "runs" / "mutants"
+# How the last run ended for each place.
+FATES = FOLDER / "fates.json"
+LIVING = ("survived", "unreached")
 # The places that are changed: rooms, and the modules of the control room that its engine imports.
 ROOMS = ("model", "queueing", "optimize", "forecast", "policies", "profiling/fit.py", "simulate")
 ENGINE = "ipa.control.engine"
@@ -168,14 +171,14 @@ class Reach:
 
         Code outside of functions runs at import: a place there is reached by the tests of the file and of its
         importers.
-        Files of tests that are newer than the map are run whole if they import the file.
+        Files of tests that the map does not know, being newer or of other rooms, are run whole if they import
+        the file: the newer first, the others last.
         """
         module = place.file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-        newer = [
-            str(path.relative_to(ROOT))
-            for path in pure_tests()
-            if path.stat().st_mtime > self.path.stat().st_mtime and module in imported(path)
-        ]
+        importing = [path for path in all_tests() if module in imported(path)]
+        drawn_s = self.path.stat().st_mtime
+        newer = [str(path.relative_to(ROOT)) for path in importing if path.stat().st_mtime > drawn_s]
+        others = [str(path.relative_to(ROOT)) for path in importing if path not in pure_tests()]
         around = _function_around(ROOT / place.file, place.line)
         if around is None:
             imports = House(ROOT).imports
@@ -186,7 +189,7 @@ class Reach:
         ids = {re.sub(r"@\w+$", "", test) for test in set().union(*reached)}
         old = [each for each in sorted(ids) if each.split("::")[0] not in newer]
         old.sort(key=self.sizes.__getitem__)
-        return [*newer, *old]
+        return list(dict.fromkeys([*newer, *old, *others]))
 
 
 def _file_of(module: str) -> str:
@@ -280,10 +283,16 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
     parser.add_argument("--only", default="", help="places of files whose path contains this")
     parser.add_argument("--reuse", action="store_true", help="the map of the last run, which takes minutes")
+    parser.add_argument(
+        "--again", action="store_true", help="of these, the places that lived in the last run"
+    )
     given = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     reach = Reach(FOLDER / "reached")
     chosen = [place for place in drawn(given.count, given.seed) if given.only in place.file]
+    last: dict[str, str] = json.loads(FATES.read_text()) if given.again else {}
+    if given.again:
+        chosen = [place for place in chosen if last.get(str(place)) in LIVING]
     with tempfile.TemporaryDirectory() as top:
         copies = SimpleQueue[Copy]()
         for number in range(given.workers):
@@ -301,17 +310,13 @@ def main() -> int:
             return place, fate
 
         with ThreadPoolExecutor(given.workers) as pool:
-            fates = dict(pool.map(tried, chosen))
-    living = [place for place, fate in fates.items() if fate in ("survived", "unreached")]
-    ratio = 1 - len(living) / len(fates)
-    report = [f"{fates[place]} {place}{shown(place)}" for place in living]
-    report.append(
-        f"{len(fates) - len(living)} of {len(fates)} killed: {100 * ratio:.1f} %, seed {given.seed}"
-    )
+            fates = {**last, **{str(place): fate for place, fate in pool.map(tried, chosen)}}
+    living = [place for place in chosen if fates[str(place)] in LIVING]
+    killed, ratio = len(fates) - len(living), 1 - len(living) / len(fates)
+    report = [f"{fates[str(place)]} {place}{shown(place)}" for place in living]
+    report.append(f"{killed} of {len(fates)} killed: {100 * ratio:.1f} %, seed {given.seed}")
     (FOLDER / "survivors.txt").write_text("\n".join(report) + "\n")
-    (FOLDER / "fates.json").write_text(
-        json.dumps({str(place): fate for place, fate in fates.items()}, indent=1)
-    )
+    FATES.write_text(json.dumps(fates, indent=1) + "\n")
     print(*report, sep="\n")
     return int(ratio < GOAL_RATIO)
 

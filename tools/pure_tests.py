@@ -21,10 +21,14 @@ PURE = (
 )
 
 
+def all_tests() -> list[Path]:
+    """The test files of `FOLDERS`."""
+    return [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("test_*.py"))]
+
+
 def pure_tests() -> list[Path]:
     """The test files that reach no room of ipa but the pure ones."""
-    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("test_*.py"))]
-    return [path for path in files if (rooms := imported(path)) and all(map(_is_pure, rooms))]
+    return [path for path in all_tests() if (rooms := imported(path)) and all(map(_is_pure, rooms))]
 
 
 def _is_pure(module: str) -> bool:
