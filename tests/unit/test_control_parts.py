@@ -208,3 +208,21 @@ def test_clocks_only_grow() -> None:
         clock.wait(-1.0)
         assert clock.monotonic_s() >= before
         assert clock.now().tzinfo is UTC
+
+
+@pytest.mark.parametrize("unseen", [MissingReason.UNREACHABLE, MissingReason.INVALID])
+def test_a_workload_that_was_not_read_is_missing_for_the_reason_given(unseen: MissingReason) -> None:
+    signals = Signals(UNSEEN, UNSEEN, UNSEEN)
+    found = observe(PIPELINE, signals, None, problem="the server is down", unseen=unseen, at_s=0.0)
+    missing = Missing(unseen, "the server is down")
+    assert [(stage.running, stage.ready_replicas) for stage in found.stages] == [(missing, missing)] * 2
+    assert not found.settled
+
+
+def test_a_stage_that_a_workload_lacks_is_absent_whatever_the_reason_given() -> None:
+    workload = WorkloadState("2", (StageState(SMALLEST[0], 1),), settled=True)
+    signals = Signals(UNSEEN, UNSEEN, UNSEEN)
+    found = observe(PIPELINE, signals, workload, unseen=MissingReason.INVALID, at_s=0.0)
+    assert found.stages[0].running == Measured(SMALLEST[0])
+    assert found.stages[1].running == found.stages[1].ready_replicas == Missing(MissingReason.ABSENT)
+    assert found.running() is None
