@@ -1,4 +1,4 @@
-"""What a tick comes to by what is seen of the load, and by what is not."""
+"""The rules of the load: decide from its forecast, or hold if it was not seen; more replicas for overload."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipa.control.engine.guards import Hold, forecast_fault, load_of
 from ipa.control.engine.overload_guard import Crowd, crowds_of, more
 from ipa.control.engine.overrides import held_back
 from ipa.control.engine.plan_selection import changes, checked, choose, plan_for
-from ipa.control.engine.state import EngineState, TickRequest, Verdict, hold
+from ipa.control.engine.state import Configs, EngineState, TickRequest, Verdict, hold
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
@@ -17,35 +17,49 @@ from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Fallback
-from ipa.model.plan import StageConfig
 from ipa.model.rounding import rounded_forecast
 from ipa.policies.base import ANY_RATE_RPS
 
-Configs = tuple[StageConfig, ...]
 
+def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[Verdict | None, EngineState]:
+    """Hold if the load was not seen or has no forecast.
 
-def on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict, EngineState]:
-    """The verdict by the load, or by what else asks for more. Whoever was blind counts the ticks anew.
-
-    In shadow mode it goes on from what its own decisions would have made of what runs.
+    After several such ticks in a row the verdict adds what the declared fall-back rate needs.
     """
-    is_shadow = request.control.mode is Mode.SHADOW
-    basis = state.shadow or running if is_shadow else running
-    forecast = _forecast(request)
-    fallback = request.pipeline.fallback
-    if isinstance(forecast, Hold):
-        blindness = state.blindness.unseen(fallback) if state.counts(request) else state.blindness
-        state = replace(state, lower=(), blindness=blindness)
-        verdict = _blind(request, state, basis, forecast)
-    else:
+    forecast, fallback = _forecast(request), request.pipeline.fallback
+    if not isinstance(forecast, Hold):
         blindness = state.blindness.seen(fallback) if state.counts(request) else state.blindness
-        state = replace(state, blindness=blindness)
-        if fallback is not None and state.blindness.in_fallback:
-            forecast = fallback_forecast(fallback, forecast)
-        verdict, state = choose(request, state, basis, forecast)
-    if is_shadow:
-        return verdict, replace(state, shadow=verdict.would or basis)
-    return _heed(request, state, running, verdict)
+        return None, replace(state, blindness=blindness)
+    blindness = state.blindness.unseen(fallback) if state.counts(request) else state.blindness
+    state = replace(state, pending_scale_downs=(), blindness=blindness)
+    basis = _basis(request, state)
+    verdict = _blind(request, state, basis, forecast)
+    return verdict, _shadowed(request, state, basis, verdict)
+
+
+def planned(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineState]:
+    """Apply the policy's plan for the forecast load, or hold if the running configuration is as good."""
+    forecast, fallback = _forecast(request), request.pipeline.fallback
+    assert isinstance(forecast, Forecast)
+    if fallback is not None and state.blindness.in_fallback:
+        forecast = fallback_forecast(fallback, forecast)
+    basis = _basis(request, state)
+    verdict, state = choose(request, state, basis, forecast)
+    return verdict, _shadowed(request, state, basis, verdict)
+
+
+def _basis(request: TickRequest, state: EngineState) -> Configs:
+    """The configuration to decide from: in shadow mode that of its own decisions, else the running one."""
+    running = request.observation.running()
+    assert running is not None
+    return state.shadow or running if request.control.mode is Mode.SHADOW else running
+
+
+def _shadowed(request: TickRequest, state: EngineState, basis: Configs, verdict: Verdict) -> EngineState:
+    """The state with the configuration that shadow mode would run by now."""
+    if request.control.mode is not Mode.SHADOW:
+        return state
+    return replace(state, shadow=verdict.proposed or basis)
 
 
 def _forecast(request: TickRequest) -> Forecast | Hold:
@@ -66,7 +80,7 @@ def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold
     if fallback is None or not state.blindness.in_fallback:
         return hold(why.reason, why.detail)
     verdict = _fall_back(request, state, running, fallback)
-    if verdict.action is Action.APPLY or verdict.would:
+    if verdict.action is Action.APPLY or verdict.proposed:
         words = f"{why.detail}, {state.blindness.blind_ticks} ticks in a row; {verdict.detail}"
         return replace(verdict, detail=words)
     words = f"{why.detail}; the fall-back of {fallback.rate_rps:g} rps is in force"
@@ -83,29 +97,38 @@ def _fall_back(request: TickRequest, state: EngineState, running: Configs, fallb
     )
 
 
-def _heed(
-    request: TickRequest, state: EngineState, running: Configs, verdict: Verdict
-) -> tuple[Verdict, EngineState]:
-    """The verdict, or more replicas where stages were crowded for long and it brings them none.
+def overloaded(request: TickRequest, state: EngineState, verdict: Verdict) -> tuple[Verdict, EngineState]:
+    """Add replicas to stages that were overloaded for several ticks, unless the verdict already does.
 
-    Where the model knows that what runs does not carry the load, the plan sees to it; but where it came to
-    know that by a slowdown, requests have piled up until then, which the plan knows nothing of.
+    If the model knows that the running configuration does not carry the load, the plan sees to it. If the
+    model knows that by a slowdown, requests have piled up meanwhile, which the plan does not count.
     """
+    if request.control.mode is Mode.SHADOW:
+        return verdict, state
+    running = _basis(request, state)
     knows = _knows(request, running, verdict)
     if knows and not (state.correction.slowdowns(request.pipeline) and verdict.action is Action.APPLY):
         return verdict, state
     crowds, state = _lasting(request, state, running)
-    words = "; ".join(crowd.words for crowd in crowds)
     if not crowds:
         return verdict, state
     if knows:
-        return _widened(request, state, running, verdict, crowds, words), state
+        return _widened(request, state, running, verdict, crowds), state
     if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, crowds):
         return verdict, state
+    return _relieved(request, state, running, verdict, crowds)
+
+
+def _relieved(
+    request: TickRequest, state: EngineState, running: Configs, verdict: Verdict, crowds: tuple[Crowd, ...]
+) -> tuple[Verdict, EngineState]:
+    """The verdict to add replicas in place of this one, or this one if no replica may be added."""
+    words = "; ".join(crowd.words for crowd in crowds)
     relief = _relief(request, state, running, crowds, words)
     if relief is None:
         return replace(verdict, detail=f"{verdict.detail}; {words}, and no more may be added"), state
-    return replace(relief, plan=verdict.plan, forecast=verdict.forecast), replace(state, lower=())
+    relief = replace(relief, plan=verdict.plan, forecast=verdict.forecast)
+    return relief, replace(state, pending_scale_downs=())
 
 
 def _lasting(
@@ -146,7 +169,7 @@ def _relief(
     detail = f"{words}: {changes(running, step.configs)}"
     held = held_back(request.control.mode, running, step.configs)
     if held is not None:
-        return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", would=step.configs)
+        return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", proposed=step.configs)
     return Verdict(Action.APPLY, ReasonCode.SATURATED, detail, step.configs)
 
 
@@ -156,7 +179,6 @@ def _widened(
     running: Configs,
     verdict: Verdict,
     crowds: tuple[Crowd, ...],
-    words: str,
 ) -> Verdict:
     """The change with replicas for what has piled up, as far as bounds, room and quarantines allow."""
     configs = more(request.pipeline, verdict.configs, crowds, request.settings)
@@ -165,6 +187,7 @@ def _widened(
         return verdict
     if quarantine.objection(state.failures, running, configs, request.now_s):
         return verdict
+    words = "; ".join(crowd.words for crowd in crowds)
     detail = f"{verdict.detail}; {words}, so more of it: {changes(verdict.configs, configs)}"
     return replace(verdict, configs=configs, detail=detail)
 

@@ -33,7 +33,7 @@ def choose(
     request: TickRequest, state: EngineState, running: Configs, forecast: Forecast
 ) -> tuple[Verdict, EngineState]:
     """Apply the plan at once where what runs does not carry the rate; else only a better one, and slowly."""
-    reset = replace(state, lower=())
+    reset = replace(state, pending_scale_downs=())
     plan = plan_for(request, state, running, forecast)
     if isinstance(plan, Verdict):
         return plan, reset
@@ -53,12 +53,11 @@ def choose(
     if now is not None and not urgent and not moves_requests:
         ticks = request.settings.down_after_ticks
         if state.counts(request):
-            state = replace(state, lower=remember(state.lower, plan, ticks))
-        settled_on = ripe(state.lower, ticks)
+            state = replace(state, pending_scale_downs=remember(state.pending_scale_downs, plan, ticks))
+        settled_on = ripe(state.pending_scale_downs, ticks)
         if settled_on is None:
-            words = (
-                f"not needed now, better for {len(state.lower)} of {ticks} ticks: {in_words(plan.configs)}"
-            )
+            seen = f"better for {len(state.pending_scale_downs)} of {ticks} ticks"
+            words = f"not needed now, {seen}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
         objection = _objection(request, state, plan, now)
@@ -165,8 +164,8 @@ def checked(
     held = held_back(request.control.mode, running, found.configs)
     if held is not None:
         words = f"would {reason.value}: {detail}"
-        return hold(held, words, plan=plan, forecast=forecast, would=found.configs)
-    return Verdict(Action.APPLY, reason, detail, found.configs, plan, forecast, then=found.then)
+        return hold(held, words, plan=plan, forecast=forecast, proposed=found.configs)
+    return Verdict(Action.APPLY, reason, detail, found.configs, plan, forecast, follow_up=found.follow_up)
 
 
 def _step_to(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Step | Verdict:

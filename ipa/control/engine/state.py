@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from ipa.control.canonical import recorded_as
 from ipa.control.engine.actuation import IDLE, Actuation
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.guards import GuardSettings
@@ -23,6 +24,8 @@ from ipa.policies.base import Policy, Predictor
 
 # A tick so much of an interval after the last is on time; clocks and loads make it a little early or late.
 NEARLY = 0.8
+
+Configs = tuple[StageConfig, ...]
 
 
 class PeakForecaster(Protocol):
@@ -93,22 +96,22 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What one tick leaves to the next.
+    """The state that one tick leaves to the next.
 
-    `lower` are the lower plans of the last ticks in a row, `ours` what runs by our own hand (None before it
-    is known), `planned` whether a plan was ever applied, `conflicts` refused writes in a row, `drifts_s` when
-    another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what takes more
-    than one step and goes on whatever the load is (a person's request, the shares of a set), `last_reason`
-    the last tick's, `counted_s` when a tick last counted (see `counts`), `memory` what the policy itself
-    remembers, `correction` how the variants do beside their profiles, `ended` the change of which this tick
-    saw the end.
+    `pending_scale_downs`: the smaller plans of the last ticks in a row. `last_applied`: the configuration
+    that runs by our own write, None if that is not known. `planned`: True once a plan was applied.
+    `conflicts`: refused writes in a row. `drifts_s`: times at which somebody else changed the running
+    configuration. `goal`: a change that takes several steps and goes on whatever the load is (a person's
+    request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
+    `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
+    variants do beside their profiles. `ended`: the change of which this tick saw the end.
     """
 
     tick: int = 0
     actuation: Actuation = IDLE
-    lower: tuple[Plan, ...] = ()
+    pending_scale_downs: tuple[Plan, ...] = field(default=(), metadata=recorded_as("lower"))
     failures: tuple[Failure, ...] = ()
-    ours: tuple[StageConfig, ...] | None = None
+    last_applied: Configs | None = field(default=None, metadata=recorded_as("ours"))
     planned: bool = False
     conflicts: int = 0
     drifts_s: tuple[float, ...] = ()
@@ -139,10 +142,10 @@ class Verdict:
     configs: tuple[StageConfig, ...] = ()
     plan: Plan | None = None
     forecast: Forecast | None = None
-    # What would have been written, where the mode held it back.
-    would: tuple[StageConfig, ...] = ()
-    # What is to follow what is written (`Step.then`).
-    then: tuple[StageConfig, ...] = ()
+    # The configuration to write, if the mode held it back.
+    proposed: tuple[StageConfig, ...] = ()
+    # The configuration to write once this one is ready (`Step.follow_up`).
+    follow_up: tuple[StageConfig, ...] = ()
 
 
 def hold(
@@ -151,7 +154,7 @@ def hold(
     *,
     plan: Plan | None = None,
     forecast: Forecast | None = None,
-    would: tuple[StageConfig, ...] = (),
+    proposed: Configs = (),
 ) -> Verdict:
     """The verdict to leave everything as it is."""
-    return Verdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast, would=would)
+    return Verdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast, proposed=proposed)

@@ -30,16 +30,16 @@ def never(configs: Configs) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to write now, and in words what is left for later; `configs` is what runs where there is no room.
+    """The configuration to write now (the running one if there is no room), and in words the steps left.
 
-    `lacking_cores` is what the cheapest stage to change would need beyond what a change may have. `then` is
-    what is to follow whatever the load is by then: the requests go to what was started for them.
+    `lacking_cores`: the cores that the cheapest stage needs beyond the limit of a change. `follow_up`: the
+    configuration to write next whatever the load is, which sends requests to the replicas started for them.
     """
 
     configs: Configs
     later: str = ""
     lacking_cores: float = 0.0
-    then: Configs = ()
+    follow_up: Configs = ()
 
 
 def safe_step(
@@ -89,7 +89,7 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
         return Step(running, lacking_cores=lacking_cores)
     if configs == wanted:
         return Step(configs)
-    return Step(configs, f"then {', '.join(map(str, wanted))}", then=wanted)
+    return Step(configs, f"then {', '.join(map(str, wanted))}", follow_up=wanted)
 
 
 def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
