@@ -11,8 +11,8 @@ import ipa
 from ipa.api.live import BesideLive, LiveState
 from ipa.control.audit.record import Verified
 from ipa.control.canonical import digest
-from ipa.control.election import ALONE, Standing
-from ipa.control.engine.overrides import ends
+from ipa.control.election import ALONE, LeaderStatus
+from ipa.control.engine.overrides import end_of_freeze
 from ipa.control.ports import Freeze, PipelineControl, StagePin
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
@@ -119,7 +119,7 @@ class StatusView:
     control: ControlView
     healthy: bool
     live: LiveState
-    standing: Standing
+    standing: LeaderStatus
     beside: tuple[BesideLive, ...]
 
 
@@ -239,7 +239,7 @@ def _freeze_view(freeze: Freeze, now: datetime) -> FreezeView:
         start=freeze.start,
         end=freeze.end,
         weekly=freeze.weekly,
-        active=ends(freeze, now) is not None,
+        active=end_of_freeze(freeze, now) is not None,
         reason=freeze.reason,
         by=freeze.by,
     )
@@ -250,7 +250,7 @@ def status_view(
     control: PipelineControl,
     live: LiveState,
     now: datetime,
-    standing: Standing = ALONE,
+    standing: LeaderStatus = ALONE,
     beside: tuple[BesideLive, ...] = (),
 ) -> StatusView:
     """All that the page shows of a pipeline but its decisions."""

@@ -18,7 +18,7 @@ from ipa.bootstrap import kube_client
 from ipa.cli.carry import Hand
 from ipa.cli.direct import NO_SIGNALS, Direct, Seen, Wanted, seldon_names
 from ipa.control.audit.record import Head, Verified
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.observe import observe
 from ipa.control.ports import Clock, DecisionLog, RolloutPhase, WorkloadState
 from ipa.model.decision import Change, Decision
@@ -86,8 +86,10 @@ class Cluster(Direct):
         asked = Change("", pipeline.name, state.revision, configs, configs, self.settings.rollout_deadline_s)
         rollout = self._workload.rollout(pipeline, asked)
         if rollout.phase is RolloutPhase.FAILED:
-            return Seen(observation, Phase.FAILED, rollout.detail, (f"the rollout failed: {rollout.detail}",))
-        return Seen(observation, Phase.WAITING_READY, rollout.detail)
+            return Seen(
+                observation, ActuationPhase.FAILED, rollout.detail, (f"the rollout failed: {rollout.detail}",)
+            )
+        return Seen(observation, ActuationPhase.WAITING_READY, rollout.detail)
 
     def apply(self, pipeline: Pipeline, wanted: Wanted) -> Decision:
         """Create or change the SeldonDeployment, and wait until it is ready."""

@@ -15,9 +15,9 @@ from ipa.api.bodies import checked_configs
 from ipa.api.live import live_state
 from ipa.api.views import DecisionPage, record_view, status_view
 from ipa.control.audit.record import Head, Verified, head_of
-from ipa.control.audit.replay import Replayed
+from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import plain
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Clock, DecisionLog, PipelineControl, Signals
 from ipa.model.decision import Decision
@@ -40,7 +40,7 @@ class Seen:
     """What runs, how far its last change is, and in words what that waits for or why it failed."""
 
     observation: Observation
-    phase: Phase = Phase.IDLE
+    phase: ActuationPhase = ActuationPhase.IDLE
     detail: str = ""
     degraded: tuple[str, ...] = ()
 
@@ -62,7 +62,7 @@ class Direct(ABC):
 
     def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
         self.at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
-        self._replaying: dict[str, Callable[[Decision, str | None], Replayed]] = {}
+        self._replaying: dict[str, Callable[[Decision, str | None], ReplayResult]] = {}
 
     def __enter__(self) -> Direct:
         return self
@@ -158,7 +158,7 @@ class Direct(ABC):
             hint="Say where the service is with --at URL.",
         )
 
-    def _replay(self, decision_id: str, policy: str | None) -> Replayed:
+    def _replay(self, decision_id: str, policy: str | None) -> ReplayResult:
         """The decision taken again with the pipeline and the profiles that are here."""
         decision = self.log.decision(decision_id)
         name = decision.pipeline.partition("@")[0]
@@ -166,7 +166,7 @@ class Direct(ABC):
             self._replaying[name] = self._replayer(self._of_file(name))
         return self._replaying[name](decision, policy)
 
-    def _replayer(self, pipeline: Pipeline) -> Callable[[Decision, str | None], Replayed]:
+    def _replayer(self, pipeline: Pipeline) -> Callable[[Decision, str | None], ReplayResult]:
         """What takes decisions of the pipeline again.
 
         A forecaster that learns from a trace would learn for minutes: then it is the recorded forecasts.

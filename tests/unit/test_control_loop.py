@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.guards import GuardSettings, total_cores
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputError, IpaError, UnavailableError
@@ -164,7 +164,7 @@ def test_a_lost_answer_is_read_back_as_applied() -> None:
     made.workload.lose_answers = 1
     first = made.loop.tick_once()
     assert first.reason is ReasonCode.WORKLOAD_UNKNOWN
-    assert made.loop.snapshot().phase is Phase.UNKNOWN
+    assert made.loop.snapshot().phase is ActuationPhase.UNKNOWN
     made.clock.wait(5.0)
     assert reasons(made, 3)[-1] is ReasonCode.NO_CHANGE
     assert len(made.workload.accepted) == 1

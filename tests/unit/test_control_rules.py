@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ipa.control.engine.rules import AMENDMENTS, BEFORE_LOAD, RULES, judge
-from ipa.control.engine.state import Block, EngineState, Request, TickRequest
+from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, WriteBlock
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation
@@ -13,7 +13,7 @@ from tests.fakes.world import SMALLEST, ours, profiled, scenario, window_max
 
 GROWN = tuple(replace(config, replicas=3) for config in SMALLEST)
 UNREAD = Missing(MissingReason.UNREACHABLE, "down")
-BLOCK = Block(ReasonCode.RBAC, "forbidden", PipelineControl(mode=Mode.ACTIVE))
+BLOCK = WriteBlock(ReasonCode.RBAC, "forbidden", PipelineControl(mode=Mode.ACTIVE))
 
 
 def ticked(**changed: object) -> TickRequest:
@@ -53,7 +53,7 @@ def test_each_rule_gives_way_to_those_before_it() -> None:
     """All troubles at once: each that ends lets the next rule decide."""
     request = ticked(
         control=PipelineControl(mode=Mode.ACTIVE, paused=True),
-        requested=Request(GROWN, "ann asked", by="ann"),
+        requested=ChangeRequest(GROWN, "ann asked", by="ann"),
     )
     seen = request.observation
     lost = replace(seen, arrival_rate_rps=UNREAD, load=UNREAD, settled=False)

@@ -11,12 +11,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ipa.control.engine import quarantine
-from ipa.control.engine.actuation import IDLE, Actuation, Phase, advance, withdrawn
+from ipa.control.engine.actuation import IDLE, Actuation, ActuationPhase, advance, withdrawn
 from ipa.control.engine.guards import bound_faults
 from ipa.control.engine.load_rules import overloaded, planned, telemetry_lost
 from ipa.control.engine.overrides import held_back, pin_faults, stop_of
 from ipa.control.engine.plan_selection import changes, no_room
-from ipa.control.engine.state import Block, Configs, EngineState, Request, TickRequest, Verdict, hold
+from ipa.control.engine.state import (
+    ChangeRequest,
+    Configs,
+    EngineState,
+    TickRequest,
+    TickVerdict,
+    WriteBlock,
+    hold,
+)
 from ipa.control.engine.transition import make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.observation import Missing, MissingReason, Observation
@@ -25,12 +33,12 @@ from ipa.model.row_counts import without_batches, wrong_rows
 # Changes by others are counted within this: a GitOps tool that reverts every few minutes is seen.
 DRIFT_WINDOW_S = 3600.0
 
-Ruling = tuple[Verdict | None, EngineState]
+Ruling = tuple[TickVerdict | None, EngineState]
 Rule = Callable[[TickRequest, EngineState], Ruling]
-Amendment = Callable[[TickRequest, EngineState, Verdict], tuple[Verdict, EngineState]]
+Amendment = Callable[[TickRequest, EngineState, TickVerdict], tuple[TickVerdict, EngineState]]
 
 
-def judge(request: TickRequest, state: EngineState) -> tuple[Verdict, EngineState]:
+def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, EngineState]:
     """The verdict of the first rule that has one, with its amendments, and the state that follows."""
     for rule in BEFORE_LOAD:
         verdict, state = rule(request, state)
@@ -93,7 +101,7 @@ def drift(request: TickRequest, state: EngineState) -> Ruling:
     recent = tuple(at_s for at_s in state.drifts_s if request.now_s - at_s < DRIFT_WINDOW_S)
     state = replace(state, last_applied=running, goal=None, drifts_s=(*recent, request.now_s))
     if len(state.drifts_s) >= request.settings.max_drifts:
-        state = replace(state, block=Block(ReasonCode.DRIFT, words, request.control))
+        state = replace(state, block=WriteBlock(ReasonCode.DRIFT, words, request.control))
     return hold(ReasonCode.DRIFT, words), state
 
 
@@ -117,7 +125,9 @@ def requested(request: TickRequest, state: EngineState) -> Ruling:
     return verdict, replace(state, goal=goal)
 
 
-def mixed_rows(request: TickRequest, state: EngineState, verdict: Verdict) -> tuple[Verdict, EngineState]:
+def mixed_rows(
+    request: TickRequest, state: EngineState, verdict: TickVerdict
+) -> tuple[TickVerdict, EngineState]:
     """Rebatch at once if the running batches give requests the rows of others.
 
     A plan that ends all of them goes first: it also has the replicas that the load needs without batches.
@@ -183,12 +193,12 @@ def _unblocked(request: TickRequest, state: EngineState) -> EngineState:
 def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_write: bool) -> Ruling:
     """Advance the change in flight; None if nothing is in flight any more."""
     actuation = advance(state.actuation, request.observation, request.rollout, request.now_s)
-    if actuation.phase is Phase.NOT_APPLIED:
+    if actuation.phase is ActuationPhase.NOT_APPLIED:
         state = replace(state, goal=None, ended=actuation)
         actuation = withdrawn(actuation, request.now_s)
     if actuation.in_flight:
         return _in_progress(actuation), replace(state, actuation=actuation)
-    if actuation.phase is Phase.FAILED:
+    if actuation.phase is ActuationPhase.FAILED:
         if not may_write:
             # It stays in flight, and is judged again once writing is allowed.
             words = f"the rollout failed and is not taken back in this mode: {actuation.detail}"
@@ -203,12 +213,12 @@ def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> R
     if actuation.change is None:
         return None, state
     configs = actuation.change.configs
-    if actuation.phase is Phase.ROLLBACK_FAILED:
+    if actuation.phase is ActuationPhase.ROLLBACK_FAILED:
         words = f"taking back failed, what runs needs a person: {actuation.detail}"
-        block = Block(ReasonCode.ROLLBACK_FAILED, words, request.control)
+        block = WriteBlock(ReasonCode.ROLLBACK_FAILED, words, request.control)
         return hold(block.reason, words), replace(state, block=block)
     state = replace(state, planned=True)
-    if actuation.phase is Phase.SETTLED:
+    if actuation.phase is ActuationPhase.SETTLED:
         state = replace(state, conflicts=0, failures=quarantine.forgive(state.failures, configs))
     # If another hand moved it meanwhile, the running configuration differs and the next rule sees the drift.
     return None, replace(state, last_applied=configs)
@@ -216,7 +226,7 @@ def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> R
 
 def _take_back(
     request: TickRequest, state: EngineState, running: Configs, actuation: Actuation
-) -> tuple[Verdict, EngineState]:
+) -> tuple[TickVerdict, EngineState]:
     """Return to the configuration before the change that failed, and quarantine its variants."""
     change = actuation.change
     assert change is not None
@@ -231,10 +241,12 @@ def _take_back(
         return hold(ReasonCode.QUARANTINED, f"{words}what ran before runs again"), state
     # The previous configuration may have been another hand's, with batches that must not be written again.
     back = without_batches(request.pipeline, change.previous)
-    return Verdict(Action.APPLY, ReasonCode.ROLLBACK, words + changes(running, back), back), state
+    return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, words + changes(running, back), back), state
 
 
-def _on_request(request: TickRequest, asked: Request, running: Configs) -> tuple[Verdict, Request | None]:
+def _on_request(
+    request: TickRequest, asked: ChangeRequest, running: Configs
+) -> tuple[TickVerdict, ChangeRequest | None]:
     """The verdict on a request, and the request again if more of its steps are left."""
     configs, detail = asked.configs, asked.detail
     faults = [*bound_faults(request.pipeline, configs), *pin_faults(request.pipeline, configs)]
@@ -252,9 +264,9 @@ def _on_request(request: TickRequest, asked: Request, running: Configs) -> tuple
     if step.configs != configs:
         words = f"{detail}: {changes(running, step.configs)}; {step.later}"
     goal = asked if step.configs != configs else None
-    return Verdict(Action.APPLY, asked.reason, words, step.configs), goal
+    return TickVerdict(Action.APPLY, asked.reason, words, step.configs), goal
 
 
-def _in_progress(actuation: Actuation) -> Verdict:
+def _in_progress(actuation: Actuation) -> TickVerdict:
     detail = f": {actuation.detail}" if actuation.detail else ""
     return hold(ReasonCode.IN_PROGRESS, f"a change is {actuation.phase.value.replace('_', ' ')}{detail}")

@@ -10,9 +10,9 @@ from ipa.control.canonical import recorded_as
 from ipa.control.engine.actuation import IDLE, Actuation
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.overload_guard import UNCROWDED, Crowding
-from ipa.control.engine.quarantine import Failure
-from ipa.control.engine.telemetry_loss import SEEING, Blindness
+from ipa.control.engine.overload_guard import NOT_OVERLOADED, OverloadState
+from ipa.control.engine.quarantine import FailedRollout
+from ipa.control.engine.telemetry_loss import TELEMETRY_SEEN, TelemetryLoss
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.forecast import Forecast
@@ -37,7 +37,7 @@ class PeakForecaster(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChangeRequest:
     """A change a person (`by`) asked for, or the rest of one that was begun, with the words to it."""
 
     configs: tuple[StageConfig, ...]
@@ -47,7 +47,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeOf:
+class PlannerProvenance:
     """What policy and predictor were made of beside the pipeline: `profiles` is the digest of all of them.
 
     `objective` None is the pipeline's default. Planning took at most `deadline_s` for each plan.
@@ -75,13 +75,13 @@ class TickRequest:
     # Makes decision ids unique over restarts of the service.
     run_id: str
     rolling: Rolling = SIDE_BY_SIDE
-    made_of: MadeOf = MadeOf()
+    made_of: PlannerProvenance = PlannerProvenance()
     rollout: Rollout | None = None
-    requested: Request | None = None
+    requested: ChangeRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class WriteBlock:
     """A stop that lasts until people touch the pipeline's control, or until `until_s` where that is given."""
 
     reason: ReasonCode
@@ -110,15 +110,15 @@ class EngineState:
     tick: int = 0
     actuation: Actuation = IDLE
     pending_scale_downs: tuple[Plan, ...] = field(default=(), metadata=recorded_as("lower"))
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedRollout, ...] = ()
     last_applied: Configs | None = field(default=None, metadata=recorded_as("ours"))
     planned: bool = False
     conflicts: int = 0
     drifts_s: tuple[float, ...] = ()
-    block: Block | None = None
-    blindness: Blindness = SEEING
-    crowding: Crowding = UNCROWDED
-    goal: Request | None = None
+    block: WriteBlock | None = None
+    telemetry_loss: TelemetryLoss = field(default=TELEMETRY_SEEN, metadata=recorded_as("blindness"))
+    overload: OverloadState = field(default=NOT_OVERLOADED, metadata=recorded_as("crowding"))
+    goal: ChangeRequest | None = None
     shadow: tuple[StageConfig, ...] | None = None
     last_reason: ReasonCode | None = None
     counted_s: float | None = None
@@ -133,7 +133,7 @@ class EngineState:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TickVerdict:
     """What a tick came to: `configs` are to be written for APPLY."""
 
     action: Action
@@ -155,6 +155,6 @@ def hold(
     plan: Plan | None = None,
     forecast: Forecast | None = None,
     proposed: Configs = (),
-) -> Verdict:
+) -> TickVerdict:
     """The verdict to leave everything as it is."""
-    return Verdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast, proposed=proposed)
+    return TickVerdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast, proposed=proposed)

@@ -12,7 +12,7 @@ from ipa.control.engine.decision_inputs import inputs_of
 from ipa.control.engine.overrides import pins_of
 from ipa.control.engine.plan_selection import classify
 from ipa.control.engine.rules import judge
-from ipa.control.engine.state import EngineState, Request, TickRequest, Verdict
+from ipa.control.engine.state import ChangeRequest, EngineState, TickRequest, TickVerdict
 from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Event, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, Observation
@@ -52,7 +52,9 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
         state = replace(state, actuation=begin(change, request.now_s), pending_scale_downs=())
         if verdict.follow_up:
             reason = classify(verdict.configs, verdict.follow_up, urgent=True)
-            state = replace(state, goal=Request(verdict.follow_up, "the rest of what was begun", reason))
+            state = replace(
+                state, goal=ChangeRequest(verdict.follow_up, "the rest of what was begun", reason)
+            )
     return Effects(decision, change, next_tick_s=request.settings.tick_s, events=events), state
 
 
@@ -103,7 +105,7 @@ def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:
     return ()
 
 
-def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Verdict) -> Decision:
+def _decision(request: TickRequest, before: EngineState, tick: int, verdict: TickVerdict) -> Decision:
     observation = request.observation
     running = observation.running() or ()
     inputs = canonical_json(inputs_of(request, before))
@@ -129,14 +131,14 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Ver
     )
 
 
-def _asked_by(requested: Request | None, goal: Request | None, verdict: Verdict) -> str:
+def _asked_by(requested: ChangeRequest | None, goal: ChangeRequest | None, verdict: TickVerdict) -> str:
     """Who asked for what this tick decides: now, or some ticks ago where it takes more than one."""
     if requested is not None:
         return requested.by
     return goal.by if goal is not None and verdict.action is Action.APPLY else ""
 
 
-def _warned(request: TickRequest, verdict: Verdict) -> Verdict:
+def _warned(request: TickRequest, verdict: TickVerdict) -> TickVerdict:
     """The verdict; a hold says which running batches give requests the rows of others."""
     running = request.observation.running()
     faults = [] if verdict.action is Action.APPLY else wrong_rows(request.pipeline, running or ())
