@@ -39,7 +39,7 @@ FATES = FOLDER / "fates.json"
 LIVING = ("survived", "unreached")
 # The places that are changed: rooms, and the modules of the control room that its engine imports.
 ROOMS = ("model", "queueing", "optimize", "forecast", "policies", "profiling/fit.py", "simulate")
-ENGINE = "ipa.control.engine"
+ENGINE = "ipa.control.engine.tick"
 # Compiled before coverage sees it, or in need of a package that is not installed.
 UNSEEN = ("simulate/kernel_numba.py", "forecast/lstm.py")
 # Mistakes that a person could make. Left out are operators whose mutants behave as the original does: those

@@ -20,8 +20,8 @@ from ipa.adapters.store import Store
 from ipa.bootstrap.loops import inputs_of, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.control.loop.clock import StopSignal, SystemClock
-from ipa.control.loop.control_loop import ControlLoop, World
-from ipa.control.loop.scheduler import Turns
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.scheduler import Scheduler
 from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
@@ -50,7 +50,7 @@ class Fleet:
         self._is_moving = False
         self._left, self._all_done = 0, threading.Event()
         self._lock = threading.Lock()
-        self.turns = Turns(SystemClock, stop)
+        self.turns = Scheduler(SystemClock, stop)
         catalogue = Catalogue(
             CollectorRegistry(), tuple(pipelines.values()), tick_s=self.settings.tick_s, install="bench"
         )
@@ -62,7 +62,7 @@ class Fleet:
             clock = SystemClock()
             rate = self._load(5.0 + 40.0 * number / len(pipelines), number)
             start = plan_pipeline(pipeline, profiles, rate(0.0))
-            world = World(
+            world = LoopPorts(
                 clock,
                 FakeMetrics(clock, rate),  # type: ignore[arg-type]
                 FakeWorkload(clock, start.configs),  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from ipa.api.limits import Limits
 from ipa.api.server import config_of, settle
 from ipa.api.services import Services
 from ipa.control.loop.clock import StopSignal, SystemClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
@@ -79,7 +79,7 @@ def loop_of(ticks: Ticks, waker: threading.Event) -> ControlLoop:
     )
     return ControlLoop(
         PIPELINE,
-        World(clock, made.metrics, made.workload, made.store, made.store),
+        LoopPorts(clock, made.metrics, made.workload, made.store, made.store),
         policy=ours(),
         predict=profiled().predict,
         forecaster=window_max,

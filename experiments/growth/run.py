@@ -20,8 +20,8 @@ from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.retention import Retention, StoreStats
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.control_loop import ControlLoop, World
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode
 from ipa.policies.table import PolicyInputs, make_policy
 from ipa.simulate.arrivals import request_times
@@ -148,10 +148,12 @@ def _loop(setup: GrowthSetup, store: Store, index: int) -> tuple[ControlLoop, Si
         metrics=ON_CLUSTER if setup.cluster else MetricsSettings(),
         seed=index,
     )
-    store.set_control(pipeline.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE, "kim", "growth"))
+    store.set_control(
+        pipeline.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE, "kim", "growth")
+    )
     loop = ControlLoop(
         pipeline,
-        World(world.clock, world.metrics, world.workload, store, store),
+        LoopPorts(world.clock, world.metrics, world.workload, store, store),
         policy=make_policy("ours", inputs),
         predict=inputs.predictor(),
         forecaster=forecaster_of(ForecastSettings(), rates, world.clock.monotonic_s),
@@ -170,10 +172,10 @@ def _act(store: Store, pipeline: str, tick: int, index: int) -> int:
     control = PipelineControl(mode=Mode.ACTIVE)
     if at == PAUSE_TICKS // 2:
         paused = replace(control, paused=True, paused_reason=f"release {tick}", paused_by="kim")
-        store.set_control(pipeline, paused, Said(Deed.PAUSE, "kim", f"release {tick}"))
+        store.set_control(pipeline, paused, Attribution(ControlAction.PAUSE, "kim", f"release {tick}"))
         return 1
     if at == PAUSE_TICKS // 2 + PAUSED_TICKS:
-        store.set_control(pipeline, control, Said(Deed.RESUME, "kim", "done"))
+        store.set_control(pipeline, control, Attribution(ControlAction.RESUME, "kim", "done"))
         return 1
     return 0
 

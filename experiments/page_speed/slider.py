@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 
 from ipa.api.services import Services
 from ipa.cli.lookup import load
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.service.live import live_state
@@ -56,7 +56,7 @@ def given(world: FakeWorld) -> Services:
         live=lambda name: live_state(
             pipelines[name],
             profiles[name],
-            Snapshot(name, 0, PipelineControl(), Phase.IDLE),
+            Snapshot(name, 0, PipelineControl(), ActuationPhase.IDLE),
             now=world.clock.now(),
             tick_s=1.0,
         ),

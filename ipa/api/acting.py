@@ -14,7 +14,7 @@ from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute
 from ipa.api.preconditions import IfMatch, check_match, etag
 from ipa.api.reading import Named, Using
-from ipa.control.ports import DecisionLog, Deed, Said
+from ipa.control.ports import Attribution, ControlAction, DecisionLog
 from ipa.model.decision import Decision, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
@@ -33,7 +33,7 @@ def pause(pipeline: Named, services: Using, asker: Asker, body: PauseBody) -> Co
     return change_control(
         services,
         pipeline,
-        Said(Deed.PAUSE, body.by, body.reason),
+        Attribution(ControlAction.PAUSE, body.by, body.reason),
         lambda control: replace(
             control, paused=True, paused_until=until, paused_reason=body.reason, paused_by=body.by
         ),
@@ -46,7 +46,7 @@ def resume(pipeline: Named, services: Using, asker: Asker, by: By = "", reason: 
     return change_control(
         services,
         pipeline,
-        Said(Deed.RESUME, asker.name(by), reason),
+        Attribution(ControlAction.RESUME, asker.name(by), reason),
         lambda control: replace(control, paused=False, paused_until=None, paused_reason="", paused_by=""),
     )
 

@@ -15,7 +15,7 @@ from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
-from ipa.control.ports import Deed, Freeze, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, Freeze, PipelineControl
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline
 from ipa.service.status import ControlView, control_view, freeze_id
@@ -33,7 +33,10 @@ _one_at_a_time = threading.Lock()
 
 
 def change_control(
-    services: Services, pipeline: Pipeline, said: Said, change: Callable[[PipelineControl], PipelineControl]
+    services: Services,
+    pipeline: Pipeline,
+    said: Attribution,
+    change: Callable[[PipelineControl], PipelineControl],
 ) -> ControlView:
     """What holds for the pipeline after the change of what was said of it; the record has who said it."""
     with _one_at_a_time:
@@ -54,7 +57,7 @@ def set_mode(pipeline: Named, services: Using, asker: Asker, body: ModeBody) -> 
     return change_control(
         services,
         pipeline,
-        Said(Deed.MODE, body.by, body.reason),
+        Attribution(ControlAction.MODE, body.by, body.reason),
         lambda control: replace(control, mode=body.mode, mode_by=body.by, mode_reason=body.reason),
     )
 
@@ -67,7 +70,7 @@ def set_pin(pipeline: Named, services: Using, asker: Asker, stage: StageName, bo
     return change_control(
         services,
         pipeline,
-        Said(Deed.PIN, body.by, body.reason),
+        Attribution(ControlAction.PIN, body.by, body.reason),
         lambda control: replace(
             control,
             pins=(*(other for other in control.pins if other.stage != stage), pin),
@@ -90,7 +93,9 @@ def remove_pin(
             )
         return replace(control, pins=kept)
 
-    return change_control(services, pipeline, Said(Deed.UNPIN, asker.name(by), reason), without)
+    return change_control(
+        services, pipeline, Attribution(ControlAction.UNPIN, asker.name(by), reason), without
+    )
 
 
 @router.post("/freezes", tags=["control"])
@@ -112,7 +117,7 @@ def add_freeze(pipeline: Named, services: Using, asker: Asker, body: FreezeBody)
             raise InputError("there are too many freezes; remove some first", problems=[problem])
         return replace(control, freezes=(*kept, freeze))
 
-    return change_control(services, pipeline, Said(Deed.FREEZE, body.by, body.reason), added)
+    return change_control(services, pipeline, Attribution(ControlAction.FREEZE, body.by, body.reason), added)
 
 
 @router.delete("/freezes", tags=["control"])
@@ -120,7 +125,7 @@ def remove_freezes(
     pipeline: Named, services: Using, asker: Asker, by: By = "", reason: Why = ""
 ) -> ControlView:
     """End every freeze, also those to come."""
-    said = Said(Deed.UNFREEZE, asker.name(by), reason)
+    said = Attribution(ControlAction.UNFREEZE, asker.name(by), reason)
     return change_control(services, pipeline, said, lambda control: replace(control, freezes=()))
 
 
@@ -139,4 +144,6 @@ def remove_freeze(
             )
         return replace(control, freezes=kept)
 
-    return change_control(services, pipeline, Said(Deed.UNFREEZE, asker.name(by), reason), without)
+    return change_control(
+        services, pipeline, Attribution(ControlAction.UNFREEZE, asker.name(by), reason), without
+    )

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ipa.control.canonical import canonical_json, digest
+from ipa.control.idempotency import AnswerStore, IdempotencyClaim, StoredAnswer
 from ipa.control.ports import Clock
-from ipa.control.saved_plans import AnswerStore, Claim, KeptAnswer
 from ipa.model.errors import InProgressError, InputError, IpaError, Problem
 
 LOG = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ def once(
     answers: AnswerStore,
     clock: Clock,
     key: str,
-    mark: str,
-    act: Callable[[Claim], KeptAnswer],
+    request_digest: str,
+    act: Callable[[IdempotencyClaim], StoredAnswer],
     record: str = "",
 ) -> Response:
     """What `act` answers, once for the key: the same answer again where it was carried out before.
@@ -57,8 +57,8 @@ def once(
     Where `act` raises nothing happened, and the key may be used again. It is told by the claim whether an
     earlier run of the service may have carried it out already. The answer is forgotten with the `record`.
     """
-    claim = answers.claim(key, mark, _HOLDER, clock.now().timestamp(), record)
-    if claim.mark != mark:
+    claim = answers.claim(key, request_digest, _HOLDER, clock.now().timestamp(), record)
+    if claim.request_digest != request_digest:
         problem = Problem("it came with another request before; take a new one")
         raise InputError("the Idempotency-Key belongs to another request", problems=[problem])
     if claim.answer is not None:
@@ -74,7 +74,7 @@ def once(
     return _response(answer, is_replay=False)
 
 
-def _response(answer: KeptAnswer, *, is_replay: bool) -> Response:
+def _response(answer: StoredAnswer, *, is_replay: bool) -> Response:
     headers = {"Idempotency-Replayed": "true"} if is_replay else {}
     return Response(answer.body, answer.status, headers, "application/json")
 

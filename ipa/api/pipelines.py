@@ -36,7 +36,7 @@ from ipa.api.preconditions import IfMatch, IfNoneMatch, check_match, etag, is_kn
 from ipa.api.reading import Named, Using
 from ipa.api.services import Services
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.ports import Deed, Said
+from ipa.control.ports import Attribution, ControlAction
 from ipa.model.access import EVERYWHERE, Operation
 from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Pipeline
@@ -62,9 +62,9 @@ class Change:
     by: str
     reason: str
 
-    def said(self, deed: Deed) -> Said:
+    def said(self, deed: ControlAction) -> Attribution:
         """What the record has of it."""
-        return Said(deed, self.asker.name(self.by), self.reason)
+        return Attribution(deed, self.asker.name(self.by), self.reason)
 
     def check(self, pipeline: Pipeline) -> None:
         """Raise where the pipeline is another by now than when it was read."""
@@ -184,7 +184,7 @@ def create_pipeline(
     """
     asker.must(Operation.DEFINE, pipeline.namespace)
     _check_place(asker, pipeline)
-    services.given.give(pipeline, Said(Deed.GIVE, asker.name(by), reason))
+    services.given.give(pipeline, Attribution(ControlAction.GIVE, asker.name(by), reason))
     LOG.info("pipeline %s was given by %s", pipeline.name, asker.name(by) or "someone")
     response.headers["Location"] = f"/v1/pipelines/{pipeline.name}"
     return _shown(services, pipeline, response)
@@ -218,7 +218,7 @@ def delete_pipeline(pipeline: Named, services: Using, change: Asked) -> Removed:
     """Stop controlling a pipeline that was given over the API, and forget it. What runs of it runs on."""
     with _one_at_a_time:
         change.check(pipeline)
-        left = services.given.remove(pipeline.name, change.said(Deed.REMOVE))
+        left = services.given.remove(pipeline.name, change.said(ControlAction.REMOVE))
     LOG.info("pipeline %s was removed: %s", pipeline.name, left)
     return Removed(pipeline.name, left)
 
@@ -235,7 +235,7 @@ def replace_profile(
     with _one_at_a_time:
         change.check(pipeline)
         _check_profile(profile, pipeline, stage)
-        services.given.give_profile(profile, change.said(Deed.PROFILE))
+        services.given.give_profile(profile, change.said(ControlAction.PROFILE))
     LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)
     return profile
 
@@ -273,7 +273,7 @@ def _replaced(
     else:
         _check_place(change.asker, new)
         change.asker.must(Operation.DEFINE, new.namespace)
-    services, said = change.asker.services, change.said(Deed.REPLACE)
+    services, said = change.asker.services, change.said(ControlAction.REPLACE)
     with _one_at_a_time:
         # Again, now that nobody else can come between.
         change.check(old)

@@ -20,7 +20,8 @@ from ipa.api.reading import Named, Using, planned, rate_of
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
 from ipa.control.canonical import canonical_json, digest, digest_of
-from ipa.control.saved_plans import Basis, Claim, KeptAnswer, KeptPlan
+from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
+from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.access import Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError, Problem, StaleError, UnplannedError
@@ -68,7 +69,7 @@ async def make_plan(request: Request, pipeline: Named, services: Using, body: Pl
             return await planned(pipeline, services, body, rate_rps)
 
     plan = await while_asked(request, in_turn())
-    kept = KeptPlan(
+    kept = StoredPlan(
         plan_id=uuid4().hex,
         pipeline=pipeline.name,
         at=services.clock.now().isoformat(),
@@ -120,7 +121,7 @@ def apply_plan(
 
     kept = _may_apply(asker, plan_id)
 
-    def act(claim: Claim) -> KeptAnswer:
+    def act(claim: IdempotencyClaim) -> StoredAnswer:
         if isinstance(kept, NotFoundError):
             raise kept
         pipeline = pipeline_named(services, kept.pipeline)
@@ -131,14 +132,14 @@ def apply_plan(
             _check_feasible(kept.plan)
             detail = f"{said('requested', body.by, body.reason)}; plan {plan_id}"
             decision = services.apply(pipeline.name, kept.plan.configs, detail, body.by)
-        return KeptAnswer(200, _DECISION.dump_json(decision).decode())
+        return StoredAnswer(200, _DECISION.dump_json(decision).decode())
 
     # A key is its sender's own.
-    record = kept.key if isinstance(kept, KeptPlan) else ""
+    record = kept.key if isinstance(kept, StoredPlan) else ""
     return once(services.answers, services.clock, f"{asker.identity.name}\n{key}", mark, act, record)
 
 
-def _may_apply(asker: Admitted, plan_id: str) -> KeptPlan | NotFoundError:
+def _may_apply(asker: Admitted, plan_id: str) -> StoredPlan | NotFoundError:
     """The plan, which they may apply, or why it is not there: what was answered before is answered again."""
     try:
         kept = _seen_plan(asker.services, plan_id)
@@ -149,7 +150,7 @@ def _may_apply(asker: Admitted, plan_id: str) -> KeptPlan | NotFoundError:
     return kept
 
 
-def _seen_plan(services: Services, plan_id: str) -> KeptPlan:
+def _seen_plan(services: Services, plan_id: str) -> StoredPlan:
     """That plan; NotFoundError also where its pipeline may not be seen."""
     kept = services.plans.plan(plan_id)
     if not services.sees(kept.pipeline, kept.key):
@@ -171,7 +172,7 @@ def tag_of(basis: Basis) -> str:
     return etag(digest(canonical_json(basis))[:32])
 
 
-def _view(kept: KeptPlan) -> PlanView:
+def _view(kept: StoredPlan) -> PlanView:
     values = {each.name: getattr(kept.plan, each.name) for each in fields(Plan)}
     asked = _ASKED.validate_json(kept.asked)
     return PlanView(**values, plan_id=kept.plan_id, at=kept.at, asked=asked, computed_from=kept.basis)
@@ -180,7 +181,7 @@ def _view(kept: KeptPlan) -> PlanView:
 _ASKED = TypeAdapter(dict[str, Any])
 
 
-def _check_fresh(kept: KeptPlan, now: Basis) -> None:
+def _check_fresh(kept: StoredPlan, now: Basis) -> None:
     """StaleError names all of what the plan was computed from that is another now."""
     then, problems = kept.basis, []
     if then.revision != now.revision:
@@ -210,7 +211,7 @@ def _check_feasible(plan: Plan) -> None:
         )
 
 
-def _carried_out(services: Services, kept: KeptPlan, claim: Claim) -> Decision | None:
+def _carried_out(services: Services, kept: StoredPlan, claim: IdempotencyClaim) -> Decision | None:
     """The change that an earlier run of the service made for this request before it ended, if it did."""
     done = services.log.decisions(kept.pipeline, limit=LOOK_BACK, applied_only=True)
     return next((it for it in done if f"; plan {kept.plan_id}" in it.detail), None)

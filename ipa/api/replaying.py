@@ -9,7 +9,7 @@ from ipa.api.bodies import ReplayBody
 from ipa.api.gate import Asker
 from ipa.api.limits import JsonRoute, Rationed, client_of
 from ipa.api.seen import pipeline_named
-from ipa.control.audit.replay import Replayed
+from ipa.control.audit.replay import ReplayResult
 from ipa.model.access import Operation
 from ipa.model.decision import Decision
 from ipa.model.errors import InputError, Problem
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1", route_class=JsonRoute)
 @router.post("/decisions/{decision_id}:replay", tags=["decisions"], dependencies=[Rationed])
 async def replay_decision(
     request: Request, decision_id: str, asker: Asker, body: ReplayBody = AS_IT_WAS
-) -> Replayed:
+) -> ReplayResult:
     """Take the decision again from its recorded inputs: `same`, or what differs. Nothing is changed.
 
     With `policy` it says where that one would have run or planned something else. `stale`: pipeline or

@@ -15,10 +15,11 @@ from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.streams import Streams
 from ipa.control.audit.record import Head, Verified
-from ipa.control.audit.replay import Replayed
-from ipa.control.election import ALONE, Standing
-from ipa.control.ports import Clock, ControlStore, DecisionLog, Said
-from ipa.control.saved_plans import AnswerStore, PlanStore
+from ipa.control.audit.replay import ReplayResult
+from ipa.control.election import ALONE, LeaderStatus
+from ipa.control.idempotency import AnswerStore
+from ipa.control.ports import Attribution, Clock, ControlStore, DecisionLog
+from ipa.control.saved_plans import PlanStore
 from ipa.model.access import Identity
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
@@ -117,7 +118,7 @@ class Replayer(Protocol):
         pipeline: Pipeline,
         profiles: Mapping[str, StageProfile],
         policy: str | None = None,
-    ) -> Replayed:
+    ) -> ReplayResult:
         """What came of it, by the policy of that name or the one that took it.
 
         Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
@@ -150,15 +151,15 @@ class Given(Protocol):
         """Why it is not controlled here, in words; empty where it is."""
         ...
 
-    def give(self, pipeline: Pipeline, said: Said) -> None:
+    def give(self, pipeline: Pipeline, said: Attribution) -> None:
         """Take it up; one of that name must be there to be replaced, or not be there to be given."""
         ...
 
-    def give_profile(self, profile: StageProfile, said: Said) -> None:
+    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
         """Plan with it from now on."""
         ...
 
-    def remove(self, name: str, said: Said) -> str:
+    def remove(self, name: str, said: Attribution) -> str:
         """Stop controlling it; what that leaves, in words."""
         ...
 
@@ -196,7 +197,7 @@ class Services:
     # Base URL of the router that takes the requests of a pipeline, where it runs on this machine.
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # Whether this replica leads, and who does where it does not.
-    standing: Callable[[], Standing] = lambda: ALONE
+    standing: Callable[[], LeaderStatus] = lambda: ALONE
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Authenticator, ...] = ()
     # Whether the metrics are there for all who reach the port.

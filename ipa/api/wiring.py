@@ -15,7 +15,7 @@ from ipa.api.limits import Limits
 from ipa.api.services import Services
 from ipa.api.streams import Streams
 from ipa.bootstrap import App, Replayer
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Clock, PipelineControl
@@ -124,7 +124,7 @@ def _loop(app: App, name: str) -> ControlLoop:
 
 def _live(app: App, name: str) -> LiveState:
     loop = app.loops.get(name)
-    unseen = Snapshot(name, 0, PipelineControl(), Phase.IDLE)
+    unseen = Snapshot(name, 0, PipelineControl(), ActuationPhase.IDLE)
     found = live_state(
         _pipeline(app, name),
         app.profiles.get(name, {}),

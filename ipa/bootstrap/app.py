@@ -35,11 +35,11 @@ from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
 from ipa.bootstrap.webhooks import telling, webhook_of
-from ipa.control.election import ALONE, Standing
+from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.loop.clock import StopSignal
-from ipa.control.loop.control_loop import ControlLoop, World
-from ipa.control.loop.scheduler import Turns
-from ipa.control.ports import AlwaysLeading, Clock, Deed, NoEvents, Said
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.scheduler import Scheduler
+from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction, NoEvents
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError
@@ -80,7 +80,7 @@ class App:
     # What counts the requests of the API.
     http: HttpMetrics | None = None
 
-    def standing(self) -> Standing:
+    def standing(self) -> LeaderStatus:
         """Whether this replica leads, and who does where it does not."""
         return self.leadership.standing() if self.leadership else ALONE
 
@@ -135,7 +135,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         leads = leadership or AlwaysLeading()
         if settings.actuation == "gitops":
             workload = through_gitops(settings, workload, store)
-        world = World(clock, metrics, workload, store, store, leads, events or NoEvents())
+        world = LoopPorts(clock, metrics, workload, store, store, leads, events or NoEvents())
         catalogue = Catalogue(
             registry, tuple(pipelines.values()), tick_s=settings.tick_s, install=settings.install
         )
@@ -160,7 +160,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
             store,
             clock,
             stop,
-            Turns(lambda waker: clock_of(options, waker), stop),
+            Scheduler(lambda waker: clock_of(options, waker), stop),
             # A simulated service is not started again: what it was given need not be found then.
             only=frozenset(() if options.simulated else options.names),
             follow_s=settings.tick_s if leadership is not None else None,
@@ -220,7 +220,7 @@ def _wake(loops: Mapping[str, ControlLoop], names: Sequence[str]) -> None:
 
 
 def _set_mode(store: Store, names: Iterable[str], mode: Mode) -> None:
-    said = Said(Deed.MODE, by="ipa serve", why="--mode")
+    said = Attribution(ControlAction.MODE, by="ipa serve", why="--mode")
     for name in names:
         control = store.control(name)
         # A start that changes nothing says nothing, and needs no room in the store.

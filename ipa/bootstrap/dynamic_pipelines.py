@@ -18,7 +18,7 @@ from ipa.bootstrap.pipeline_registry import Makers, Profiles
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.targets import check_carried
 from ipa.control.loop.clock import StopSignal
-from ipa.control.loop.control_loop import ControlLoop, Hook, World
+from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.model.errors import NotFoundError
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
@@ -32,7 +32,7 @@ class LoopMaker:
     settings: Settings
     options: ServeOptions
     sight: Sight
-    world: World
+    world: LoopPorts
     leadership: LeaseLeadership | None
     hooks: tuple[Hook, ...]
     stop: StopSignal
@@ -47,7 +47,7 @@ class LoopMaker:
         waker = self.stop.linked()
         return loop_beside(self.settings, self.sight, chosen, self._own(waker), waker)
 
-    def _own(self, waker: threading.Event) -> World:
+    def _own(self, waker: threading.Event) -> LoopPorts:
         return replace(own_world(self.world, self.leadership), clock=clock_of(self.options, waker))
 
     def both(self, pipeline: Pipeline, profiles: Profiles) -> tuple[ControlLoop, ControlLoop | None]:

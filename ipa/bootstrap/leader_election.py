@@ -12,8 +12,8 @@ from pathlib import Path
 from ipa.adapters.kube.backoff import Backoff, Limits
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
 from ipa.bootstrap.targets import kube_client
-from ipa.control.election import Times
-from ipa.control.loop.control_loop import World
+from ipa.control.election import LeaseTimes
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.model.errors import ConfigurationError, Problem
 from ipa.settings import Settings
 
@@ -21,7 +21,7 @@ from ipa.settings import Settings
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def own_world(world: World, leadership: LeaseLeadership | None) -> World:
+def own_world(world: LoopPorts, leadership: LeaseLeadership | None) -> LoopPorts:
     """The world of one loop, which is told when another replica may have led since it looked last."""
     return replace(world, leadership=TermLeadership(leadership)) if leadership else world
 
@@ -68,5 +68,5 @@ def election_faults(settings: Settings) -> Iterator[str]:
         yield "IPA_LEASE_NAMESPACE is needed outside of a pod"
 
 
-def _times(settings: Settings) -> Times:
-    return Times(settings.lease_s, settings.lease_renew_deadline_s, settings.lease_retry_s)
+def _times(settings: Settings) -> LeaseTimes:
+    return LeaseTimes(settings.lease_s, settings.lease_renew_deadline_s, settings.lease_retry_s)

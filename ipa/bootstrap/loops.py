@@ -12,8 +12,8 @@ from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.options import ServeOptions
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.control_loop import ControlLoop, Hook, World
-from ipa.control.loop.shadow import beside
+from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
+from ipa.control.loop.shadow import shadow_world
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.model.rolling import DEPLOYMENT, SIDE_BY_SIDE
@@ -48,11 +48,11 @@ def policy_of(name: str, inputs: PolicyInputs) -> Chosen:
 
 
 def loop_beside(
-    settings: Settings, sight: Sight, chosen: Chosen, world: World, waker: threading.Event
+    settings: Settings, sight: Sight, chosen: Chosen, world: LoopPorts, waker: threading.Event
 ) -> ControlLoop:
     """The loop of a policy that only says what it would do."""
     inputs, policy = chosen
-    pipeline, seen = beside(world, inputs.pipeline, policy.name)
+    pipeline, seen = shadow_world(world, inputs.pipeline, policy.name)
     return loop_of(settings, sight, (replace(inputs, pipeline=pipeline), policy), seen, (), waker)
 
 
@@ -60,7 +60,7 @@ def loop_of(
     settings: Settings,
     sight: Sight,
     chosen: Chosen,
-    world: World,
+    world: LoopPorts,
     hooks: Sequence[Hook],
     waker: threading.Event,
 ) -> ControlLoop:

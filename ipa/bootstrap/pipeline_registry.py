@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.loop.control_loop import ControlLoop
-from ipa.control.loop.scheduler import Turn, Turns
-from ipa.control.ports import Clock, ControlStore, Deed, PipelineControl, ProfileStore, Said
+from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
+from ipa.control.ports import Attribution, Clock, ControlAction, ControlStore, PipelineControl, ProfileStore
 from ipa.model.errors import ConflictError, InProgressError, IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
@@ -120,7 +120,7 @@ class Roster:
     store: RosterStore
     clock: Clock
     stop: threading.Event
-    turns: Turns
+    turns: Scheduler
     # Those that may be taken up from the store; empty for all.
     only: frozenset[str] = frozenset()
     # How often it is looked what another replica was given; None where there is no other.
@@ -130,7 +130,7 @@ class Roster:
     on_end: Callable[[str], None] = lambda record: None
     _records: dict[str, str] = field(default_factory=dict)
     _unfit: dict[str, str] = field(default_factory=dict)
-    _turns: dict[str, list[Turn]] = field(default_factory=dict)
+    _turns: dict[str, list[ScheduledLoop]] = field(default_factory=dict)
     _started: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -157,7 +157,7 @@ class Roster:
         """Why no loop runs for that pipeline, in words; empty where one does."""
         return self._unfit.get(name, "")
 
-    def give(self, pipeline: Pipeline, said: Said) -> None:
+    def give(self, pipeline: Pipeline, said: Attribution) -> None:
         """Take the pipeline up, and control it at once where it runs here; a new one (GIVE) is advisory.
 
         One that moves to another namespace is a new one there: it takes neither control nor record with it.
@@ -168,7 +168,7 @@ class Roster:
         with self._lock:
             self._check_free(name)
             self._check_idle(name)
-            is_new = said.deed is Deed.GIVE
+            is_new = said.deed is ControlAction.GIVE
             if not self._wants(name):
                 raise ConflictError(
                     f"this service controls only {', '.join(sorted(self.only))}, "
@@ -195,7 +195,7 @@ class Roster:
             self._end(name)
             self._take(ready)
 
-    def give_profile(self, profile: StageProfile, said: Said) -> None:
+    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
         """Keep the profile as the newest of its stage, and plan with it from now on. Errors: as `give`."""
         name = profile.pipeline
         with self._lock:
@@ -207,7 +207,7 @@ class Roster:
             self._end(name)
             self._take(ready)
 
-    def remove(self, name: str, said: Said) -> str:
+    def remove(self, name: str, said: Attribution) -> str:
         """Stop controlling it and forget it; what that leaves, in words. Errors: as `give`.
 
         What runs of it goes on as it is: nobody asked to end a service that people use.
@@ -305,7 +305,7 @@ class Roster:
         self.makers.on_go(pipeline)
         self.on_end(self._records.pop(name, name))
 
-    def _retire(self, pipeline: Pipeline, said: Said) -> None:
+    def _retire(self, pipeline: Pipeline, said: Attribution) -> None:
         """Stop controlling it; of all that is kept of it only the record stays."""
         name = pipeline.name
         self._end(name)

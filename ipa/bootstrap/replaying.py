@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ipa.adapters.solvers.supervised import supervised
 from ipa.bootstrap.loops import policy_of
-from ipa.control.audit.replay import Deciding, Replayed, inputs_in, made_by_hand, stale, take_again
+from ipa.control.audit.replay import ReplayResult, ReplaySetup, inputs_in, made_by_hand, replay, stale
 from ipa.control.canonical import digest_of
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.state import PeakForecaster
@@ -41,13 +41,13 @@ class Replayer:
         pipeline: Pipeline,
         profiles: Mapping[str, StageProfile],
         policy: str | None = None,
-    ) -> Replayed:
+    ) -> ReplayResult:
         """What came of it, by `policy` or the one that took it.
 
         Errors: UsageError (no such policy, or not for this pipeline), RecordError, DeadlineError.
         """
         inputs = inputs_in(decision)
-        if isinstance(inputs, Replayed):
+        if isinstance(inputs, ReplayResult):
             return inputs
         if inputs.policy not in POLICIES:
             return made_by_hand(decision, inputs)
@@ -66,9 +66,9 @@ class Replayer:
             until=until,
         )
         chosen, decides = policy_of(policy or inputs.policy, asked)
-        deciding = Deciding(pipeline, decides, chosen.predictor(), made_of(asked), self.forecaster)
+        deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked), self.forecaster)
         is_taught = decides.name != inputs.policy and is_remembering(decides)
-        found = take_again(decision, inputs, deciding, self._earlier(decision) if is_taught else ())
+        found = replay(decision, inputs, deciding, self._earlier(decision) if is_taught else ())
         if until.passed:
             raise DeadlineError(
                 f"{decision.decision_id} was not decided again within {self.within_s:g} s",

@@ -13,15 +13,24 @@ from functools import cache, lru_cache
 from math import isfinite
 from typing import Any
 
-# What is written as it is.
+# The key of a dataclass field's metadata under which its name in records is.
+RECORDED_AS = "recorded_as"
+# Types that JSON has as they are.
 AS_IT_IS = frozenset({str, int, bool, type(None)})
 ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def recorded_as(name: str) -> dict[str, str]:
+    """The metadata of a dataclass field that records hold under another name, as older versions wrote it."""
+    return {RECORDED_AS: name}
+
+
 @cache
-def _names(kind: type[Any]) -> tuple[str, ...] | None:
-    """The fields of a dataclass; None of what is none."""
-    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else None
+def recorded_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
+    """Each field of a dataclass with its name in records; None if `kind` is no dataclass."""
+    if not is_dataclass(kind):
+        return None
+    return tuple((each.name, each.metadata.get(RECORDED_AS, each.name)) for each in fields(kind))
 
 
 def canonical_json(value: Any) -> str:
@@ -70,12 +79,12 @@ def plain(value: Any) -> Any:
         return value if isfinite(value) else None
     if isinstance(value, list | tuple):
         return [each if type(each) in AS_IT_IS else plain(each) for each in value]
-    names = _names(kind)  # type: ignore[arg-type]
+    names = recorded_names(kind)  # type: ignore[arg-type]
     if names is None:
         return _rare(value)
     found: dict[str, Any] = {}
-    for name in names:
-        each = getattr(value, name)
+    for attribute, name in names:
+        each = getattr(value, attribute)
         found[name] = each if type(each) in AS_IT_IS else plain(each)
     return found
 

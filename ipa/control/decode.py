@@ -14,6 +14,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from ipa.control.canonical import recorded_names
 from ipa.model.errors import InputError
 
 T = TypeVar("T")
@@ -29,8 +30,9 @@ SCALARS: dict[Any, tuple[tuple[type, ...], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A field of a dataclass: its type, and whether it may be left out, as what older versions wrote may."""
+    """A dataclass field: its attribute, its type, and whether a record may lack it, as older ones do."""
 
+    attribute: str
     kind: Any
     may_lack: bool
 
@@ -103,7 +105,9 @@ def _instance(kind: Any, arguments: Sequence[Any], value: Any, where: str) -> An
     named = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
     return kind(
         **{
-            name: _restored(named.get(parts[name].kind, parts[name].kind), each, f"{where}/{name}")
+            parts[name].attribute: _restored(
+                named.get(parts[name].kind, parts[name].kind), each, f"{where}/{name}"
+            )
             for name, each in value.items()
         }
     )
@@ -128,8 +132,13 @@ def _wrong(value: Any, wanted: str, where: str) -> Any:
 
 @cache
 def _parts(kind: Any) -> dict[str, _Part]:
-    hints = get_type_hints(kind)
+    """The fields of a dataclass by their names in records."""
+    hints, names = get_type_hints(kind), dict(recorded_names(kind) or ())
     return {
-        each.name: _Part(hints[each.name], each.default is not MISSING or each.default_factory is not MISSING)
+        names[each.name]: _Part(
+            each.name,
+            hints[each.name],
+            each.default is not MISSING or each.default_factory is not MISSING,
+        )
         for each in fields(kind)
     }

@@ -28,7 +28,7 @@ RELEASED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class LeaseTimes:
     """How long a lease is another's, how long its holder leads without renewing, how often it is looked at.
 
     The defaults are client-go's. `faults` says in words what is wrong with them.
@@ -76,7 +76,7 @@ class Lease:
         return not self.holder and self.lease_s <= RELEASED_S and not self.acquired_at
 
 
-class Act(StrEnum):
+class LeaseAction(StrEnum):
     """What is to be done with the Lease."""
 
     WAIT = "wait"
@@ -86,10 +86,10 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LeaseStep:
     """What to do next: for a write the Lease to write, onto its `version`; for a wait how long."""
 
-    act: Act
+    act: LeaseAction
     lease: Lease | None = None
     wait_s: float = 0.0
 
@@ -113,7 +113,7 @@ class Election:
     """
 
     me: str
-    times: Times = Times()
+    times: LeaseTimes = LeaseTimes()
     lease: Lease | None = None
     changed_s: float = -inf
     seen_s: float = -inf
@@ -128,7 +128,7 @@ class Election:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LeaderStatus:
     """How a replica stands, for people: who leads as far as it knows ("": nobody), and what troubles it."""
 
     leading: bool
@@ -149,14 +149,14 @@ class Standing:
 
 
 # A service that runs alone.
-ALONE = Standing(True, "", "")
+ALONE = LeaderStatus(True, "", "")
 
 
-def standing(election: Election, now_s: float, trouble: str = "") -> Standing:
+def leader_status(election: Election, now_s: float, trouble: str = "") -> LeaderStatus:
     """How it stands now; `trouble` is why the Lease cannot be used, where it cannot."""
     leading = leads(election, now_s)
     holder = election.lease.holder if election.lease else ""
-    return Standing(leading, election.me, election.me if leading else holder, trouble)
+    return LeaderStatus(leading, election.me, election.me if leading else holder, trouble)
 
 
 def leads(election: Election, now_s: float) -> bool:
@@ -164,25 +164,25 @@ def leads(election: Election, now_s: float) -> bool:
     return election.from_s <= now_s < election.until_s
 
 
-def next_step(election: Election, now_s: float, stamp: str) -> Step:
+def next_step(election: Election, now_s: float, stamp: str) -> LeaseStep:
     """What to do now. `stamp` is the wall clock's word for now, different at every call."""
     if now_s < election.due_s:
-        return Step(Act.WAIT, wait_s=election.due_s - now_s)
+        return LeaseStep(LeaseAction.WAIT, wait_s=election.due_s - now_s)
     if not election.is_current:
-        return Step(Act.READ)
+        return LeaseStep(LeaseAction.READ)
     lease, lease_s = election.lease, election.times.lease_s
     if lease is None:
-        return Step(Act.CREATE, Lease(election.me, lease_s, stamp, stamp))
+        return LeaseStep(LeaseAction.CREATE, Lease(election.me, lease_s, stamp, stamp))
     if _is_ours(election, lease):
-        return Step(Act.REPLACE, replace(lease, lease_s=lease_s, renewed_at=stamp))
+        return LeaseStep(LeaseAction.REPLACE, replace(lease, lease_s=lease_s, renewed_at=stamp))
     taken = Lease(election.me, lease_s, stamp, stamp, lease.transitions + 1, lease.version)
-    return Step(Act.REPLACE, taken)
+    return LeaseStep(LeaseAction.REPLACE, taken)
 
 
-def sending(election: Election, step: Step, now_s: float) -> Election:
+def sending(election: Election, step: LeaseStep, now_s: float) -> Election:
     """The election while that write is on its way; said before it is sent."""
     assert step.lease is not None
-    return replace(election, tried=Attempt(step.lease, now_s, step.act is Act.CREATE))
+    return replace(election, tried=Attempt(step.lease, now_s, step.act is LeaseAction.CREATE))
 
 
 def saw(election: Election, lease: Lease | None, now_s: float, jitter: float) -> Election:

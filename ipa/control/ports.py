@@ -175,7 +175,7 @@ class PipelineControl:
     mode_by: str = ""
 
 
-class Deed(StrEnum):
+class ControlAction(StrEnum):
     """What a person may do to a pipeline's control."""
 
     PAUSE = "pause"
@@ -193,10 +193,10 @@ class Deed(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Attribution:
     """What a person did, who it was, and why; it is kept in the record."""
 
-    deed: Deed
+    deed: ControlAction
     by: str = ""
     why: str = ""
 
@@ -260,7 +260,7 @@ class ControlStore(Protocol):
         """
         ...
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         """Keep it, and in the record who said it; neither where one cannot be kept."""
         ...
 

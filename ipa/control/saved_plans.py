@@ -1,4 +1,4 @@
-"""What is kept for people beside decisions: plans under ids, and answers under the keys of requests."""
+"""Plans that are kept under ids, so that people can apply them later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Basis:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPlan:
+class StoredPlan:
     """A plan under its id. `asked` is the request as canonical JSON, `at` when it was made (RFC 3339).
 
     `record` is that of its pipeline; empty, as in older stores, for the one of the pipeline's name.
@@ -42,55 +42,13 @@ class KeptPlan:
         return self.record or self.pipeline
 
 
-@dataclass(frozen=True, slots=True)
-class KeptAnswer:
-    """What a request was answered with: an HTTP status and a JSON text."""
-
-    status: int
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A key as it stands. `mark` is the digest of the request that came with it first, at `at_s` (Unix time).
-
-    `mine`: it is ours to carry out; `is_resumed`: it was begun before, by a process that is gone. Not ours
-    and without an answer, it is being carried out now.
-    """
-
-    mark: str
-    at_s: float
-    mine: bool = False
-    is_resumed: bool = False
-    answer: KeptAnswer | None = None
-
-
 class PlanStore(Protocol):
     """Plans that were made for people, the newest some thousands of them."""
 
-    def keep(self, plan: KeptPlan) -> None:
+    def keep(self, plan: StoredPlan) -> None:
         """Keep it; UnavailableError where that fails."""
         ...
 
-    def plan(self, plan_id: str) -> KeptPlan:
+    def plan(self, plan_id: str) -> StoredPlan:
         """That plan; NotFoundError where there is none (any more)."""
-        ...
-
-
-class AnswerStore(Protocol):
-    """Answers by the keys of their requests, each kept for a day at least, over restarts."""
-
-    def claim(self, key: str, mark: str, holder: str, now_s: float, record: str = "") -> Claim:
-        """Take the key where nobody did; else how it stands. The answer is forgotten with the `record`.
-
-        One whose `holder` is another, or is ours since longer than any request takes, was left unfinished.
-        """
-        ...
-
-    def settle(self, key: str, answer: KeptAnswer) -> None:
-        """Keep the answer; on disk when this returns."""
-        ...
-
-    def release(self, key: str) -> None:
-        """Give up a key under which nothing happened."""
         ...

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ipa.control.canonical import digest
-from ipa.control.election import ALONE, Standing
-from ipa.control.engine.overrides import ends
+from ipa.control.election import ALONE, LeaderStatus
+from ipa.control.engine.overrides import end_of_freeze
 from ipa.control.ports import Freeze, PipelineControl, StagePin
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pipeline
@@ -57,7 +57,7 @@ class StatusView:
     control: ControlView
     healthy: bool
     live: LiveState
-    standing: Standing
+    standing: LeaderStatus
     beside: tuple[BesideLive, ...]
 
 
@@ -91,7 +91,7 @@ def _freeze_view(freeze: Freeze, now: datetime) -> FreezeView:
         start=freeze.start,
         end=freeze.end,
         weekly=freeze.weekly,
-        active=ends(freeze, now) is not None,
+        active=end_of_freeze(freeze, now) is not None,
         reason=freeze.reason,
         by=freeze.by,
     )
@@ -102,7 +102,7 @@ def status_view(
     control: PipelineControl,
     live: LiveState,
     now: datetime,
-    standing: Standing = ALONE,
+    standing: LeaderStatus = ALONE,
     beside: tuple[BesideLive, ...] = (),
 ) -> StatusView:
     """All that the page shows of a pipeline but its decisions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ipa.control.ports import PipelineControl, Said
+from ipa.control.ports import Attribution, PipelineControl
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import NotFoundError
 
@@ -51,6 +51,6 @@ class MemoryLog:
         """What was said last."""
         return self._control
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         """Say it."""
         self._control = control

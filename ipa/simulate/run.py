@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ipa.control.engine.decision_inputs import made_of
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
@@ -113,7 +113,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
     ticks: list[SimTick] = []
     loop = ControlLoop(
         setup.pipeline,
-        World(world.clock, world.metrics, world.workload, memory, memory),
+        LoopPorts(world.clock, world.metrics, world.workload, memory, memory),
         policy=policy,
         predict=_Remembered(inputs.predictor()),
         forecaster=forecaster_of(setup.forecast, setup.rates_rps, world.clock.monotonic_s),

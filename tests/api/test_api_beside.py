@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from ipa.cli.views.status_text import status_table
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode, ReasonCode
@@ -31,7 +31,7 @@ def world() -> FakeWorld:
 
 
 def client(world: FakeWorld, would: tuple[StageConfig, ...] = WOULD) -> ApiClient:
-    snapshot = Snapshot("ocr@vpa+", 3, PipelineControl(mode=Mode.SHADOW), Phase.IDLE, would=would)
+    snapshot = Snapshot("ocr@vpa+", 3, PipelineControl(mode=Mode.SHADOW), ActuationPhase.IDLE, would=would)
     if would:
         snapshot = replace(snapshot, decision=world.log[-1])
     seen = (beside_live("vpa+", a_pipeline(), PROFILES, snapshot),)

@@ -16,7 +16,7 @@ from ipa.adapters.store.store import Store, open_store
 from ipa.cli.lookup import find_pipeline
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.on_seldon import at_cluster
 from ipa.simulate.cluster import KUBERNETES
@@ -292,7 +292,9 @@ def test_where_a_gitops_tool_writes_the_cluster_apply_does_not(
 
 
 def test_a_paused_pipeline_is_left_alone(running: Cli) -> None:
-    running.store.set_control("video", PipelineControl(paused=True, paused_reason="release"), Said(Deed.MODE))
+    running.store.set_control(
+        "video", PipelineControl(paused=True, paused_reason="release"), Attribution(ControlAction.MODE)
+    )
     code, out, _ = running("apply", "video", "--rate", LARGE)
     assert code == 3 and "hold.paused" in out and "release" in out
     assert running.kube.writes == []

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from ipa.cli.views.status_text import status_table
-from ipa.control.election import ALONE, Standing
+from ipa.control.election import ALONE, LeaderStatus
 from tests.fakes.services import ApiClient, FakeWorld
 
-STANDBY = Standing(False, "ipa-1_aa", "ipa-0_bb")
+STANDBY = LeaderStatus(False, "ipa-1_aa", "ipa-0_bb")
 READS = ("", "/status", "/profiles", "/decisions", "/history", "/record")
 
 
@@ -19,7 +19,7 @@ def world() -> FakeWorld:
     return FakeWorld().play(20)
 
 
-def standing(world: FakeWorld, now: Standing) -> ApiClient:
+def standing(world: FakeWorld, now: LeaderStatus) -> ApiClient:
     return ApiClient(replace(world.services(), standing=lambda: now))
 
 
@@ -70,7 +70,7 @@ def test_every_write_is_refused_with_the_leaders_name(world: FakeWorld) -> None:
 
 
 def test_without_a_known_leader_it_says_so(world: FakeWorld) -> None:
-    problem = standing(world, Standing(False, "ipa-1", "")).post("/v1/pipelines/ocr/resume").json()
+    problem = standing(world, LeaderStatus(False, "ipa-1", "")).post("/v1/pipelines/ocr/resume").json()
     assert problem["detail"] == "this replica, ipa-1, stands by, nobody leads"
     assert problem["hint"] == "Ask again in a moment."
 
@@ -80,7 +80,10 @@ def test_the_command_line_shows_it(world: FakeWorld) -> None:
 
     for now, words in (
         (STANDBY, "Standby: ipa-1_aa answered, ipa-0_bb leads"),
-        (Standing(False, "ipa-1", "", "not allowed"), "nobody leads (the Lease cannot be used: not allowed)"),
+        (
+            LeaderStatus(False, "ipa-1", "", "not allowed"),
+            "nobody leads (the Lease cannot be used: not allowed)",
+        ),
     ):
         status = standing(world, now).get("/v1/pipelines/ocr/status").json()
         console = Console(width=160, record=True, quiet=True)

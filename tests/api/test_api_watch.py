@@ -15,10 +15,10 @@ from ipa.cli.clients.http import HttpClient
 from ipa.cli.output import Output
 from ipa.cli.watching.event_tail import News, what_of
 from ipa.cli.watching.watch import Until, watch
-from ipa.control.audit.record import Entry, Kind
-from ipa.control.engine.actuation import Phase
+from ipa.control.audit.record import Entry, EntryKind
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import DeadlineError, RolloutError, UnavailableError
 from tests.fakes.services import LADDER, NOW, FakeWorld, InProcess
@@ -94,7 +94,7 @@ def test_a_change_that_was_taken_back_is_an_error(
 ) -> None:
     world.play(2)
     snapshot = world.snapshot()
-    monkeypatch.setattr(world, "snapshot", lambda: replace(snapshot, phase=Phase.ROLLED_BACK))
+    monkeypatch.setattr(world, "snapshot", lambda: replace(snapshot, phase=ActuationPhase.ROLLED_BACK))
     with pytest.raises(RolloutError, match="rolled_back"):
         watch(service, "ocr", Moving(world), a_console()[0], until=Until.SETTLED)
 
@@ -130,7 +130,9 @@ def test_what_came_and_went_between_two_looks_is_told(world: FakeWorld, service:
 
     def there_and_back() -> None:
         world.apply("ocr", LADDER[3][3], "requested by kim: trial")
-        world.set_control("ocr", PipelineControl(Mode.ACTIVE, True), Said(Deed.PAUSE, "kim", "lunch"))
+        world.set_control(
+            "ocr", PipelineControl(Mode.ACTIVE, True), Attribution(ControlAction.PAUSE, "kim", "lunch")
+        )
         world.apply("ocr", LADDER[before[1]][3], "rollback by kim")
         # As if nothing had been.
         world.applied_tick = before[0]
@@ -145,7 +147,7 @@ def test_what_came_and_went_between_two_looks_is_told(world: FakeWorld, service:
 
 def test_a_change_that_failed_between_two_looks_is_an_error(world: FakeWorld, service: HttpClient) -> None:
     world.play(2)
-    failed = Entry("ocr", Kind.CHANGE, "rolled_back", NOW.isoformat(), why="image not found")
+    failed = Entry("ocr", EntryKind.CHANGE, "rolled_back", NOW.isoformat(), why="image not found")
     clock = Busy(lambda: world.note(failed))
     with pytest.raises(RolloutError, match="ended rolled_back: image not found"):
         watch(service, "ocr", clock, a_console()[0], until=Until.CHANGED, timeout_s=60)

@@ -21,10 +21,10 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.election import Times
+from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock, VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, Clock, Leadership, PipelineControl, WorkloadState
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
@@ -42,7 +42,7 @@ Json = dict[str, Any]
 CALL_S = 10.0
 FAKE_CORES = 100.0
 # client-go's.
-TIMES = Times()
+TIMES = LeaseTimes()
 # A replica reads, writes and looks at what it wrote within one tick.
 STEPS = 10
 # More than any node has.
@@ -142,7 +142,7 @@ class Story:
     def serve(self, policy: Policy, *, leadership: Leadership | None = None, run_id: str = "one") -> Service:
         """A replica of the service over this cluster; all share one record."""
         metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)  # type: ignore[arg-type]
-        world = World(
+        world = LoopPorts(
             self.clock,
             metrics,
             self.workload,

@@ -17,14 +17,14 @@ from sqlalchemy.exc import DBAPIError
 from ipa.adapters.store import Store, database, open_store
 from ipa.adapters.store.codec import DECISION
 from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import Head, Kind, head_of
+from ipa.control.audit.record import EntryKind, Head, head_of
 from ipa.control.canonical import digest
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, RecordError, UnavailableError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine
 
-SAID = Said(Deed.PAUSE, "kim", "release")
+SAID = Attribution(ControlAction.PAUSE, "kim", "release")
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_control_without_its_entry_is_not_kept(
     kept, failures = filled.control("ocr"), filled.failures
     run(hands, "UPDATE ipa_heads SET number = 3 WHERE pipeline = 'ocr'")  # so that entry 4 is there already
     with pytest.raises(UnavailableError):
-        filled.set_control("ocr", PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE, "kim"))
+        filled.set_control("ocr", PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE, "kim"))
     assert (filled.control("ocr"), filled.failures) == (kept, failures + 1)
 
 
@@ -194,7 +194,7 @@ def test_two_replicas_write_one_chain_in_the_order_of_their_commits(store: Store
     def write(writer: Store, pipeline: str) -> None:
         for tick in range(30):
             writer.record(a_decision(tick, pipeline=pipeline))
-            writer.set_control("ocr", PipelineControl(), Said(Deed.RESUME, pipeline))
+            writer.set_control("ocr", PipelineControl(), Attribution(ControlAction.RESUME, pipeline))
 
     def follow() -> None:
         """Never sees a later entry before an earlier one, as one would with numbers from a sequence."""
@@ -293,7 +293,11 @@ def test_an_older_store_keeps_its_decisions_as_the_first_entries(url: str, tmp_p
     found = store.verify("ocr")
     assert (found.decisions, found.entries) == (4, 5)
     first, *rest = [entry.values for entry in store.entries(0, 100, "ocr")]
-    assert (first["kind"], first["facts"]["decisions"], first["facts"]["damaged"]) == (Kind.ADOPTED, 3, None)
+    assert (first["kind"], first["facts"]["decisions"], first["facts"]["damaged"]) == (
+        EntryKind.ADOPTED,
+        3,
+        None,
+    )
     assert [values["decision_id"] for values in rest] == ["ocr-1", "ocr-2", "ocr-3", "ocr-4"]
     # What it was given then reads as what is written now.
     fresh = {**rest[3], "seq": 0, "number": 0, "previous": "", "content": "", "at": "", "decision_id": ""}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ipa.adapters.store import Store
 from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from tests.contract.store_harness import Reopen, a_decision
 from tests.contract.test_store_contract import a_kept_plan
 
@@ -29,7 +29,7 @@ def test_a_record_goes_on_over_restarts_and_is_another_for_another_namespace(
 def test_what_is_kept_under_a_name_is_its_owners(store: Store, reopen: Reopen) -> None:
     store.records.begin("ocr", "vision")
     store.record(a_decision(1))
-    store.set_control("ocr", PipelineControl(paused=True), Said(Deed.PAUSE, "ada"))
+    store.set_control("ocr", PipelineControl(paused=True), Attribution(ControlAction.PAUSE, "ada"))
     store.plans.keep(replace(a_kept_plan(1), pipeline="ocr", record=store.records.of("ocr")))
     store.answers.claim("k", "m", "h", 1.0, store.records.of("ocr"))
     former = store.records.of("ocr")

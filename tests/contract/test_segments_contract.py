@@ -20,7 +20,7 @@ from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.control.audit.record import Head, Recorded
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, NotFoundError, RecordError
 from tests.contract.store_harness import Reopen, a_decision, plain_engine
@@ -60,7 +60,7 @@ def fill(
             store.record(decided(tick, pipeline))
         if tick % 20 == 0:
             control = PipelineControl(paused=tick % 40 == 0, paused_reason=f"release {tick}", paused_by="kim")
-            store.set_control("ocr", control, Said(Deed.PAUSE, "kim", f"release {tick}"))
+            store.set_control("ocr", control, Attribution(ControlAction.PAUSE, "kim", f"release {tick}"))
 
 
 @pytest.fixture

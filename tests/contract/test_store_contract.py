@@ -13,8 +13,16 @@ from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.kept import PlanRows
 from ipa.adapters.store.store import LAG_S
-from ipa.control.ports import ControlStore, DecisionLog, Deed, PipelineControl, ProfileStore, Said
-from ipa.control.saved_plans import Basis, Claim, KeptAnswer, KeptPlan
+from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
+from ipa.control.ports import (
+    Attribution,
+    ControlAction,
+    ControlStore,
+    DecisionLog,
+    PipelineControl,
+    ProfileStore,
+)
+from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
@@ -103,8 +111,8 @@ def test_threads_do_not_lose_decisions(store: Store) -> None:
 
 def test_control_is_kept(store: Store, reopen: Reopen) -> None:
     said = PipelineControl(Mode.ACTIVE, True, datetime(2026, 11, 24, 12, tzinfo=UTC), "release", "kim")
-    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Said(Deed.MODE))
-    store.set_control("ocr", said, Said(Deed.MODE))
+    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Attribution(ControlAction.MODE))
+    store.set_control("ocr", said, Attribution(ControlAction.MODE))
     assert reopen().control("ocr") == said
     assert store.control("other") == PipelineControl()
 
@@ -115,23 +123,23 @@ def test_what_may_lag_is_what_this_store_said_and_what_others_did_a_moment_ago(
     at_s = 100.0
     here = Store(open_engine(url), monotonic_s=lambda: at_s)
     paused, active = PipelineControl(paused=True), PipelineControl(Mode.ACTIVE)
-    store.set_control("ocr", paused, Said(Deed.PAUSE))
+    store.set_control("ocr", paused, Attribution(ControlAction.PAUSE))
     assert here.control("ocr", may_lag=True) == paused
     assert here.control("video", may_lag=True) == PipelineControl()
-    store.set_control("video", active, Said(Deed.MODE))
+    store.set_control("video", active, Attribution(ControlAction.MODE))
     at_s += 0.9 * LAG_S
     assert here.control("video", may_lag=True) == PipelineControl()
     assert here.control("video") == active
     at_s += 0.2 * LAG_S
     assert here.control("video", may_lag=True) == active
-    here.set_control("video", paused, Said(Deed.PAUSE))
+    here.set_control("video", paused, Attribution(ControlAction.PAUSE))
     assert here.control("video", may_lag=True) == paused
     here.close()
 
 
 def test_controls_that_are_read_together_fail_alone_where_one_is_damaged(store: Store, url: str) -> None:
     for name in ("ocr", "video"):
-        store.set_control(name, PipelineControl(Mode.ACTIVE), Said(Deed.MODE))
+        store.set_control(name, PipelineControl(Mode.ACTIVE), Attribution(ControlAction.MODE))
     engine = plain_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE ipa_controls SET body = '{' WHERE pipeline = 'ocr'"))
@@ -166,10 +174,10 @@ def test_a_newer_schema_is_refused(store: Store, url: str) -> None:
         open_store(url)
 
 
-def a_kept_plan(number: int) -> KeptPlan:
+def a_kept_plan(number: int) -> StoredPlan:
     plan = a_decision(1).plan
     assert plan is not None
-    return KeptPlan(f"p{number}", "ocr", "2026-11-24T10:00:00Z", "{}", Basis("7", "a", "b"), plan)
+    return StoredPlan(f"p{number}", "ocr", "2026-11-24T10:00:00Z", "{}", Basis("7", "a", "b"), plan)
 
 
 def test_plans_come_back_as_they_were_and_the_newest_stay(store: Store, reopen: Reopen) -> None:
@@ -204,24 +212,28 @@ def _refuse(*_: object) -> None:
 
 
 def test_a_key_is_whoever_came_first(store: Store, reopen: Reopen) -> None:
-    assert store.answers.claim("k", "m", "us", 100.0) == Claim("m", 100.0, mine=True)
-    assert store.answers.claim("k", "m", "us", 101.0) == Claim("m", 100.0)
-    assert store.answers.claim("k", "other", "us", 101.0).mark == "m"
-    store.answers.settle("k", KeptAnswer(200, "{}"))
-    assert reopen().answers.claim("k", "m", "they", 102.0) == Claim("m", 100.0, answer=KeptAnswer(200, "{}"))
+    assert store.answers.claim("k", "m", "us", 100.0) == IdempotencyClaim("m", 100.0, mine=True)
+    assert store.answers.claim("k", "m", "us", 101.0) == IdempotencyClaim("m", 100.0)
+    assert store.answers.claim("k", "other", "us", 101.0).request_digest == "m"
+    store.answers.settle("k", StoredAnswer(200, "{}"))
+    assert reopen().answers.claim("k", "m", "they", 102.0) == IdempotencyClaim(
+        "m", 100.0, answer=StoredAnswer(200, "{}")
+    )
     # A day later it is still there, a month later it is not.
-    assert store.answers.claim("k", "m", "us", 100.0 + 86400).answer == KeptAnswer(200, "{}")
+    assert store.answers.claim("k", "m", "us", 100.0 + 86400).answer == StoredAnswer(200, "{}")
     assert store.answers.claim("k", "m", "us", 100.0 + 30 * 86400).mine
 
 
 def test_a_key_that_was_left_is_taken_up_by_the_next(store: Store) -> None:
     store.answers.claim("k", "m", "us", 100.0)
     assert not store.answers.claim("k", "other", "they", 101.0).mine
-    assert store.answers.claim("k", "m", "they", 101.0) == Claim("m", 100.0, mine=True, is_resumed=True)
+    assert store.answers.claim("k", "m", "they", 101.0) == IdempotencyClaim(
+        "m", 100.0, mine=True, is_resumed=True
+    )
     assert not store.answers.claim("k", "m", "they", 102.0).mine
     assert store.answers.claim("k", "m", "they", 1000.0).is_resumed
     store.answers.release("k")
-    assert store.answers.claim("k", "other", "us", 1001.0) == Claim("other", 1001.0, mine=True)
+    assert store.answers.claim("k", "other", "us", 1001.0) == IdempotencyClaim("other", 1001.0, mine=True)
 
 
 def test_pipelines_that_were_given_come_back(store: Store, reopen: Reopen) -> None:

@@ -19,7 +19,7 @@ from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.cli.main import run
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.on_seldon import at_cluster
@@ -81,7 +81,7 @@ class Story:
         )
         return ControlLoop(
             pipeline,
-            World(self.clock, FakeMetrics(self.clock, lambda _: RATE_RPS), workload, store, store),
+            LoopPorts(self.clock, FakeMetrics(self.clock, lambda _: RATE_RPS), workload, store, store),
             policy=make_policy("ours", inputs),
             predict=inputs.predictor(),
             forecaster=window_max,

@@ -21,7 +21,7 @@ from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.bootstrap import ServeOptions, build
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock, VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, RolloutPhase
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (
@@ -62,7 +62,7 @@ class Loop:
         self.clock = VirtualClock()
         self.loop = ControlLoop(
             self.harness.pipeline,
-            World(
+            LoopPorts(
                 self.clock,
                 FakeMetrics(self.clock, lambda t_s: 1.0),
                 self.harness.workload,

@@ -14,7 +14,7 @@ import pytest
 from ipa.adapters.files import load_pipelines, pipeline_to_mapping
 from ipa.api.wiring import services_of
 from ipa.bootstrap import App, ServeOptions, build
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.settings import Settings
 from tests.fakes.deployed import deployed
 from tests.fakes.services import ApiClient
@@ -139,7 +139,7 @@ def test_nothing_is_taken_from_under_a_change_that_is_rolling_out(
     until(lambda: bool(api.get(f"{AT}/decisions").json()["decisions"]))
     loop = app.loops["video"]
     monkeypatch.setattr(
-        loop, "_snapshot", loop._snapshot.__class__("video", 1, loop._control, Phase.WAITING_READY)
+        loop, "_snapshot", loop._snapshot.__class__("video", 1, loop._control, ActuationPhase.WAITING_READY)
     )
     for method, body in (("DELETE", None), ("PATCH", {"description": "x"}), ("PUT", video)):
         refused = api(method, AT, json=body, headers=tag(api))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipa.bootstrap.targets import check_carried
-from ipa.control.ports import Deed, PipelineControl, Said, StagePin
+from ipa.control.ports import Attribution, ControlAction, PipelineControl, StagePin
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import UsageError
 from ipa.model.on_seldon import at_cluster
@@ -91,7 +91,7 @@ def test_a_predictor_that_crash_loops_is_taken_back_before_it_has_requests(clust
 
 def test_modes_pins_and_pauses_hold_for_sets(cluster: Looped) -> None:
     def say(control: PipelineControl) -> None:
-        cluster.store.set_control(IMAGES.name, control, Said(Deed.MODE))
+        cluster.store.set_control(IMAGES.name, control, Attribution(ControlAction.MODE))
 
     cluster.rate_rps = 32.0
     for control, reason in (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 
-from ipa.control.election import Standing
+from ipa.control.election import LeaderStatus
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.pipeline import Bounds
@@ -137,7 +137,7 @@ def test_a_budget_of_the_owner_and_a_standby_are_obstacles_too(browser: Browser,
     services = viewed(world)
     ocr = services.pipelines["ocr"]
     small = replace(ocr, bounds=Bounds(cores=2.0, max_replicas=8, batch_sizes=(1, 2, 4, 8)))
-    behind = Standing(leading=False, identity="me", leader="ipa-1")
+    behind = LeaderStatus(leading=False, identity="me", leader="ipa-1")
     given = replace(services, pipelines={"ocr": small}, standing=lambda: behind)
     with serving(given) as url, opened(browser, f"{url}{WHAT_IF}&cores=4") as page:
         dialog = deed(page, "Apply …")

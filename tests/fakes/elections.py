@@ -14,11 +14,11 @@ from math import inf
 from random import Random
 
 from ipa.control.election import (
-    Act,
     Election,
     Lease,
-    Step,
-    Times,
+    LeaseAction,
+    LeaseStep,
+    LeaseTimes,
     leads,
     next_step,
     refused,
@@ -81,7 +81,7 @@ class Weather:
     edit_every_s: float = inf
 
 
-TIMES = Times()
+TIMES = LeaseTimes()
 CALM = Weather()
 ROUGH = Weather(
     slow_share=0.1,
@@ -134,7 +134,7 @@ class Simulation:
         self,
         seed: int,
         replicas: int = 2,
-        times: Times = TIMES,
+        times: LeaseTimes = TIMES,
         weather: Weather = CALM,
         *,
         believing: bool = False,
@@ -244,14 +244,14 @@ class Simulation:
     def _step(self, replica: Replica) -> None:
         now_s = replica.local_s(self.now_s)
         step = next_step(replica.election, now_s, self._stamp())
-        if step.act is Act.WAIT:
+        if step.act is LeaseAction.WAIT:
             self.at(step.wait_s / replica.rate + 1e-9, self._step_of(replica))
             return
-        if step.act is not Act.READ:
+        if step.act is not LeaseAction.READ:
             replica.becomes(sending(replica.election, step, now_s), self.now_s)
         self._send(replica, step)
 
-    def _send(self, replica: Replica, step: Step) -> None:
+    def _send(self, replica: Replica, step: LeaseStep) -> None:
         timeout_s, lost = self.weather.timeout_s, self.weather.lost_share
         there_s, back_s = self._latency_s(), self._latency_s()
         answer: list[Lease | None] = []
@@ -277,15 +277,19 @@ class Simulation:
         wait_s = there_s + back_s if is_heard else timeout_s
         self.at(wait_s, lambda: self._awake(replica, life, hears))
 
-    def _serve(self, step: Step) -> Lease | None:
-        if step.act is Act.READ:
+    def _serve(self, step: LeaseStep) -> Lease | None:
+        if step.act is LeaseAction.READ:
             return self.store.lease
         assert step.lease is not None
-        return self.store.create(step.lease) if step.act is Act.CREATE else self.store.replace(step.lease)
+        return (
+            self.store.create(step.lease)
+            if step.act is LeaseAction.CREATE
+            else self.store.replace(step.lease)
+        )
 
-    def _hear(self, replica: Replica, step: Step, answer: Lease | None) -> None:
+    def _hear(self, replica: Replica, step: LeaseStep, answer: Lease | None) -> None:
         now_s, jitter, before = replica.local_s(self.now_s), self.random.random(), replica.election
-        if step.act is Act.READ:
+        if step.act is LeaseAction.READ:
             after = saw(before, answer, now_s, jitter)
             if self.believing and answer is not None:
                 after = _believed(before, answer, now_s, jitter)

@@ -12,7 +12,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline, SeldonRun, SeldonTarget
@@ -65,7 +65,7 @@ class Looped:
         self.metrics = FakeMetrics(self.clock, lambda t_s: self.rate_rps)
         self.loop = ControlLoop(
             pipeline,
-            World(self.clock, self.metrics, self.workload, self.store, self.store),
+            LoopPorts(self.clock, self.metrics, self.workload, self.store, self.store),
             forecaster=window_max,
             settings=SETTINGS,
             window_s=20.0,

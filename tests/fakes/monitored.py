@@ -19,7 +19,7 @@ from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, DecisionLog, Leadership, PipelineControl, Signals, Workload
 from ipa.dataplane.batching import Outcome
 from ipa.dataplane.metrics import QueueMetrics, RouterMetrics
@@ -151,7 +151,7 @@ class Monitored:
         self.catalogue.leader.set_function(lambda: float(leading.leading()))
         self.loop = ControlLoop(
             pipeline,
-            World(
+            LoopPorts(
                 self,
                 _Timed(self.sim),
                 workload(self.sim.workload, self),

@@ -19,7 +19,7 @@ from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.api.jobs import Job, JobDesk, JobPhase, _Entry
 from ipa.api.services import Services
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.saved_plans import Basis, KeptPlan
+from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.pipeline import SeldonTarget
 from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan
 
@@ -130,5 +130,5 @@ def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     for name in services.pipelines:
         basis = Basis(str(world.applied_tick), "", "")
         at = world.clock.now().isoformat()
-        world.plans.keep(KeptPlan(plan_of(name), name, at, "{}", basis, a_plan(5.0)))
+        world.plans.keep(StoredPlan(plan_of(name), name, at, "{}", basis, a_plan(5.0)))
     return TwoNamespaces(world, services, here.decision_id, there.decision_id)

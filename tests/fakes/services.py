@@ -25,12 +25,13 @@ from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.clock import StopSignal
-from ipa.control.loop.scheduler import Turns
+from ipa.control.loop.scheduler import Scheduler
 from ipa.control.loop.snapshot import HistoryPoint, Snapshot
-from ipa.control.ports import Deed, PipelineControl, Said
-from ipa.control.saved_plans import AnswerStore, PlanStore
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
+from ipa.control.saved_plans import PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.forecast import Forecast
@@ -51,7 +52,7 @@ from tests.fakes.survey import HereSurvey
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
-NO_ONE = Said(Deed.MODE)
+NO_ONE = Attribution(ControlAction.MODE)
 
 
 def _rung(rate: float, pas: float, latency_s: float, *configs: str) -> tuple[float, float, float, Configs]:
@@ -196,7 +197,7 @@ class FakeWorld:
             live=lambda name: live_state(
                 roster.pipelines.get(name, a_pipeline()),
                 roster.profiles.get(name, roster.profiles["ocr"]),
-                Snapshot(name, 0, self.control(name), Phase.IDLE)
+                Snapshot(name, 0, self.control(name), ActuationPhase.IDLE)
                 if name in roster.pipelines and name not in roster.files
                 else self.snapshot(),
                 now=self.clock.now(),
@@ -240,7 +241,7 @@ class FakeWorld:
             store,
             self.clock,
             threading.Event(),
-            Turns(lambda _: self.clock, StopSignal()),
+            Scheduler(lambda _: self.clock, StopSignal()),
         )
 
     def record(self, decision: Decision) -> None:
@@ -274,7 +275,7 @@ class FakeWorld:
         """What was said last."""
         return self.controls.get(pipeline, PipelineControl(mode=Mode.ACTIVE))
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said = NO_ONE) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution = NO_ONE) -> None:
         """Keep it."""
         was, at = self.control(pipeline), self.clock.now().isoformat()
         self.note(of_control(pipeline, was, control, said, at))
@@ -441,7 +442,8 @@ class FakeWorld:
             revision=str(self.applied_tick), settled=not fresh,
         )  # fmt: skip
         return Snapshot(
-            "ocr", self.ticks, self.control("ocr"), Phase.WAITING_READY if fresh else Phase.IDLE,
+            "ocr", self.ticks, self.control("ocr"),
+            ActuationPhase.WAITING_READY if fresh else ActuationPhase.IDLE,
             history=tuple(self.history[-180:]), observation=observation if self.log else None,
             forecast=forecast if self.log else None,
             plan=a_plan(forecast.upper_rps, self.rung) if self.log else None, decision=decision,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipa.control.ports import ControlStore, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlStore, PipelineControl
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError, NotFoundError
 from ipa.model.profile import StageProfile
@@ -48,7 +48,7 @@ class FakeStore:
         self._check()
         return self.controls.get(pipeline, self.default)
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said | None = None) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution | None = None) -> None:
         self._check()
         self.controls[pipeline] = control
 
@@ -107,7 +107,7 @@ class FakeRosterStore:
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         return self._controls.control(pipeline, may_lag=may_lag)
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         self._controls.set_control(pipeline, control, said)
 
     def end_record(self, pipeline: str) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.state import PeakForecaster
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, Hook, World
+from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.model.forecast import Forecast
@@ -124,7 +124,7 @@ class Scenario:
 
 def made_loop(scenario: Scenario, policy: Policy, run_id: str, pipeline: Pipeline = PIPELINE) -> ControlLoop:
     """A loop over the scenario's world: a new process."""
-    world = World(scenario.clock, scenario.metrics, scenario.workload, scenario.store, scenario.store)
+    world = LoopPorts(scenario.clock, scenario.metrics, scenario.workload, scenario.store, scenario.store)
     known = (
         profiled()
         if pipeline is PIPELINE

@@ -30,9 +30,9 @@ from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.store import Store
-from ipa.control.election import Times
+from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, Rollout, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.pipeline import Pipeline
@@ -182,7 +182,7 @@ class Process:
         metrics = FakeMetrics(self.clock, lambda _: self.rate_rps)
         self.loop = ControlLoop(
             PIPELINE,
-            World(self.clock, metrics, self.workload, self.store, self.store),
+            LoopPorts(self.clock, metrics, self.workload, self.store, self.store),
             policy=ours(),
             predict=profiled().predict,
             forecaster=window_max,
@@ -223,9 +223,9 @@ def lead(start: Json) -> None:
     client = KilledClient.from_kubeconfig(start["kubeconfig"], TIMEOUT_S)
     client.points = points
     now_s = 0.0
-    taking_part = LeaseLeadership(client, LEASE, "first", Times(), now_s=lambda: now_s)
+    taking_part = LeaseLeadership(client, LEASE, "first", LeaseTimes(), now_s=lambda: now_s)
     led_s = 0.0
-    while led_s < Times().lease_s:
+    while led_s < LeaseTimes().lease_s:
         wait_s = taking_part.step()
         now_s += wait_s
         led_s += wait_s if taking_part.leading() else 0.0

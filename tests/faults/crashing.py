@@ -18,7 +18,7 @@ from ipa.adapters.kube.manifest import read
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store import open_store
 from ipa.control.engine.guards import bound_faults
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.plan import StageConfig
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
@@ -161,7 +161,7 @@ class Watched:
         self.kube.tick(6)
         self.kube.writes.clear()
         store = open_store(self.store_url)
-        store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+        store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE))
         store.close()
         story.prepare(self.kube)
         self.on_patch = story.on_patch

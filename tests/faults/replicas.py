@@ -11,8 +11,8 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership, spec_of
 from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.election import Lease, Times
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.election import Lease, LeaseTimes
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, Leadership, Workload
 from ipa.model.decision import Decision
 from ipa.model.errors import UnavailableError
@@ -21,7 +21,7 @@ from tests.fakes.kube.api import Request
 from tests.fakes.world import profiled, window_max
 from tests.faults.world import NAMESPACE, PLANNER, KubeWorld, _kubeconfig, _workload
 
-TIMES = Times()
+TIMES = LeaseTimes()
 PLACE = LeasePlace(NAMESPACE, "ipa-serving")
 # How often the thread of a replica that takes part looks whether something is due.
 LOOK_S = 0.25
@@ -121,7 +121,7 @@ class Service:
         leads: Leadership = TermLeadership(leadership) if elects else AlwaysLeading()
         loop = ControlLoop(
             world.pipeline,
-            World(clock, world.metrics, workload, world.store, world.store, leadership=leads),
+            LoopPorts(clock, world.metrics, workload, world.store, world.store, leadership=leads),
             policy=Ours(world.pipeline, PLANNER),
             predict=profiled().predict,
             forecaster=window_max,

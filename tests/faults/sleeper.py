@@ -15,10 +15,10 @@ import time
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.election import Times
+from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
 from ipa.model.decision import Decision, Mode
@@ -28,7 +28,7 @@ from tests.fakes.store import FakeStore
 from tests.fakes.world import profiled, window_max
 from tests.faults.world import NAMESPACE, PIPELINE, PLANNER
 
-TIMES = Times(lease_s=2.0, renew_deadline_s=1.0, retry_s=0.1)
+TIMES = LeaseTimes(lease_s=2.0, renew_deadline_s=1.0, retry_s=0.1)
 PLACE = LeasePlace(NAMESPACE, "lease")
 TICK_S = 0.2
 
@@ -51,7 +51,7 @@ def main(kubeconfig: str, alone: bool) -> None:
 
     loop = ControlLoop(
         PIPELINE,
-        World(clock, metrics, SeldonWorkload(client), store, store, leadership=leads),
+        LoopPorts(clock, metrics, SeldonWorkload(client), store, store, leadership=leads),
         policy=Ours(PIPELINE, PLANNER),
         predict=profiled().predict,
         forecaster=window_max,

@@ -8,7 +8,7 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.control.election import Times
+from ipa.control.election import LeaseTimes
 from ipa.control.engine.actuation import IN_FLIGHT
 from tests.fakes.kube import FakeKube
 from tests.faults.crash import LEASE
@@ -67,17 +67,17 @@ def test_a1_killed_while_it_leads_and_hands_over(case: Case, tmp_path: Path) -> 
                 takeover_s[point] = _takeover_s(kube, folder)
     assert [point for point in points if "released" in point]
     case.told("points", len(points) - 1)
-    limit_s = Times().lease_s + 2 * Times().retry_s
+    limit_s = LeaseTimes().lease_s + 2 * LeaseTimes().retry_s
     case.at_most("takeover s", max(takeover_s.values()), limit_s)
     released_s = takeover_s["leadership: after the lease is released"]
-    case.at_most("takeover s once released", released_s, 2 * Times().retry_s)
+    case.at_most("takeover s once released", released_s, 2 * LeaseTimes().retry_s)
 
 
 def _takeover_s(kube: FakeKube, folder: Path) -> float:
     """Seconds until another replica leads, on a clock of its own."""
     client = KubeClient.from_kubeconfig(str(kube.kubeconfig(folder)), 10.0)
     now_s = 0.0
-    second = LeaseLeadership(client, LEASE, "second", Times(), now_s=lambda: now_s, draw=lambda: 1.0)
+    second = LeaseLeadership(client, LEASE, "second", LeaseTimes(), now_s=lambda: now_s, draw=lambda: 1.0)
     while not second.leading() and now_s < 100.0:
         now_s += second.step()
     client.close()

@@ -12,7 +12,7 @@ import pytest
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.split import parts_of, read_split
 from ipa.adapters.kube.splitworkload import SplitWorkload
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.plan import StageConfig
@@ -129,7 +129,7 @@ def world() -> Iterator[SplitWorld]:
     kube.before = made.before
     made.loop = ControlLoop(
         PIPELINE,
-        World(clock, FakeMetrics(clock, lambda t_s: made.rate_rps), made.workload, store, store),
+        LoopPorts(clock, FakeMetrics(clock, lambda t_s: made.rate_rps), made.workload, store, store),
         policy=Ours(PIPELINE, PLANNER),
         predict=profiled().predict,
         forecaster=window_max,

@@ -13,8 +13,8 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store import open_store
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
-from ipa.control.ports import Deed, Freeze, PipelineControl, Said, StagePin
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.ports import Attribution, ControlAction, Freeze, PipelineControl, StagePin
 from ipa.model.decision import Action, Change, Decision, Mode
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pin
@@ -162,13 +162,15 @@ def seldon_run(folder: Path, called: Callable[[str, str, Callable[[], Any]], Any
         kube.tick(6)
         kube.writes.clear()
         store, clock = open_store(f"sqlite:///{folder / 's.sqlite3'}"), VirtualClock()
-        store.set_control(KUBE_PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+        store.set_control(
+            KUBE_PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE)
+        )
         rate_rps = 5.0
         metrics = FakeMetrics(clock, lambda _: rate_rps)
         kept: Any = Wrapped(store, "store", called)
         loop = ControlLoop(
             KUBE_PIPELINE,
-            World(
+            LoopPorts(
                 clock, Wrapped(metrics, "metrics", called), Wrapped(seldon, "workload", called), kept, kept
             ),
             policy=ours(),

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from ipa.adapters.store import Store, database
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Change, Decision, Mode, ReasonCode
 from ipa.model.errors import ConfigurationError, IpaError
 from tests.fakes.world import PIPELINE, Scenario, scenario
@@ -61,7 +61,7 @@ def url_of(path: Path) -> str:
 def kept(path: Path) -> Iterator[Kept]:
     engine = database.open_engine(url_of(path))
     store = Store(engine)
-    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE))
     made = replace(scenario(25.0), store=store).restarted("run")  # type: ignore[arg-type]
     found = Kept(path, engine, made)
     made.workload.before_write = found.check

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from ipa.adapters.store import Store, database
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import UNHEALTHY, Mode, ReasonCode
 from ipa.model.errors import RecordError
 from tests.fakes.world import PIPELINE
@@ -106,7 +106,7 @@ def test_f6_a_store_begun_anew_is_known_by_an_older_head(case: Case, tmp_path: P
     with kept(tmp_path / "other.sqlite3") as found:
         store = Store(found.engine)
         world = replace(found.world, store=store).restarted("other")  # type: ignore[arg-type]
-        store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+        store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE))
         world.ticks(6)
         assert store.verify(PIPELINE.name).entries > anchor.number
         with pytest.raises(RecordError, match=f"entry {anchor.number} is not the one that the anchor says"):

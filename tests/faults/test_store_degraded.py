@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 from ipa.adapters.store import Access, Store, database, open_store
 from ipa.adapters.store.health import FORGET_S, LOG_EVERY_S, WriteHealth
 from ipa.cli.main import run
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, ConflictError, UnavailableError
 from tests.contract.store_harness import a_decision
@@ -305,7 +305,7 @@ def test_r11_no_lock_of_the_store_is_held_while_a_service_only_decides(case: Cas
     """Another process may write beside it at any moment between two of its writes."""
     path = tmp_path / "s.sqlite3"
     store = open_store(f"sqlite:///{path}", Access.SERVE)
-    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Said(Deed.MODE))
+    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Attribution(ControlAction.MODE))
     other = sqlite3.connect(path, timeout=0.0, isolation_level=None)
     for tick in range(5):
         store.record(a_decision(tick))

@@ -22,11 +22,11 @@ from ipa.adapters.store.codec import DECISION
 from ipa.adapters.store.database import open_engine, reading
 from ipa.adapters.store.retention import DAY_S, Retention, RowKind
 from ipa.adapters.store.schema import SegmentRow
-from ipa.control.audit.replay import Deciding, Outcome, inputs_in, take_again
+from ipa.control.audit.replay import ReplayOutcome, ReplaySetup, inputs_in, replay
 from ipa.control.canonical import digest
 from ipa.control.engine.decision_inputs import read_inputs
-from ipa.control.engine.state import MadeOf
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.engine.state import PlannerProvenance
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import RecordError
 from tests.contract.store_harness import a_decision, plain_engine
@@ -67,7 +67,9 @@ def grown(path: Path, *, rate_rps: float = 25.0, noise_rps: float = 0.5) -> Iter
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     engine.dispose()
     store = Store(engine)
-    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE, "kim"))
+    store.set_control(
+        PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE, "kim")
+    )
     made = replace(scenario(rate_rps), store=store, hooks=(Changes(store.note),))  # type: ignore[arg-type]
     made.metrics.rate_rps = lambda at_s: rate_rps + random.Random(int(at_s)).uniform(-noise_rps, noise_rps)
     try:
@@ -163,7 +165,7 @@ def test_r8_the_chain_verifies_across_pruning(case: Case, tmp_path: Path, quick:
 def differing(found: Grown, decisions: list, action: Action | None = None) -> int:  # type: ignore[type-arg]
     """How many decisions come to something else when they are taken again from what the store holds."""
     known = profiled()
-    deciding = Deciding(PIPELINE, ours(), known.predict, MadeOf())
+    deciding = ReplaySetup(PIPELINE, ours(), known.predict, PlannerProvenance())
     count = 0
     for decision in decisions:
         if action is not None and decision.action is not action:
@@ -173,7 +175,7 @@ def differing(found: Grown, decisions: list, action: Action | None = None) -> in
         inputs = inputs_in(kept)
         assert digest(kept.inputs) == kept.inputs_digest and read_inputs(kept.inputs) == inputs
         count += (
-            take_again(kept, inputs, replace(deciding, made_of=inputs.made_of)).outcome is not Outcome.SAME
+            replay(kept, inputs, replace(deciding, made_of=inputs.made_of)).outcome is not ReplayOutcome.SAME
         )  # type: ignore[union-attr, arg-type]
     return count
 

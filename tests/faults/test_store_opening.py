@@ -18,7 +18,7 @@ from sqlalchemy import Engine, event
 from ipa.adapters.store import Access, Store, database, open_store
 from ipa.cli.main import run
 from ipa.control.audit.record import Verified
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Mode
 from ipa.model.errors import ConfigurationError, ConflictError, IpaError, NotFoundError
@@ -39,7 +39,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store with a key and some decisions, which `ipa` finds."""
     made = tmp_path / "s.sqlite3"
     store = open_store(url_of(made))
-    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Said(Deed.MODE))
+    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Attribution(ControlAction.MODE))
     for tick in range(8):
         store.record(a_decision(tick))
     store.keys.create("ada", Grant(Role.OPERATOR), now=store._now())

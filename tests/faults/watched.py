@@ -10,7 +10,7 @@ from itertools import pairwise
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
 from ipa.control.engine.guards import GuardSettings, total_cores
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Load, Metrics, Signals
 from ipa.model.decision import Action, Decision, ReasonCode
 from ipa.model.pipeline import Pipeline, SeldonTarget
@@ -105,7 +105,7 @@ def watched(
             metrics = _Targeted(metrics)
         loop = ControlLoop(
             pipeline,
-            World(made.clock, metrics, made.workload, made.store, made.store),
+            LoopPorts(made.clock, metrics, made.workload, made.store, made.store),
             policy=ours(),
             predict=profiled().predict,
             forecaster=window_max,

@@ -25,7 +25,7 @@ from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, Workload
 from ipa.model.decision import Action, Decision, Event, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline
@@ -151,7 +151,7 @@ class KubeWorld:
     def start_service(self) -> None:
         """A new process: it knows the record and the cluster, nothing else."""
         self._runs += 1
-        world = World(
+        world = LoopPorts(
             self.clock,
             self.metrics,
             self.workload,

@@ -220,7 +220,7 @@ def test_what_cannot_be_trusted_is_never_acted_upon(seen: Signals, workload: Wor
             ReasonCode.METRICS_INVALID,
         }
     if workload is None or not trusted(seen):
-        assert effects.change is None and state.lower == ()
+        assert effects.change is None and state.pending_scale_downs == ()
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

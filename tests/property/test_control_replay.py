@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from ipa.bootstrap.replaying import Replayer
-from ipa.control.audit.replay import Deciding, Outcome, Replayed, inputs_in, take_again
+from ipa.control.audit.replay import ReplayOutcome, ReplayResult, ReplaySetup, inputs_in, replay
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.state import MadeOf
+from ipa.control.engine.state import PlannerProvenance
 from ipa.control.engine.write_outcome import is_outcome
 from ipa.control.ports import Freeze, Signals, StagePin
 from ipa.model.decision import Decision, Mode, ReasonCode
@@ -32,9 +32,9 @@ GUARDS = GuardSettings(tick_s=5.0, rollout_deadline_s=30.0, quarantine_s=60.0, c
 DECLARED = replace(PIPELINE, fallback=Fallback(20.0, after_ticks=3, recover_ticks=2))
 
 
-def check_same(decision: Decision, found: Replayed) -> None:
+def check_same(decision: Decision, found: ReplayResult) -> None:
     """It is the decision itself, word for word, but for times and rounding."""
-    assert (found.outcome, found.differences, found.notes) == (Outcome.SAME, (), ()), decision
+    assert (found.outcome, found.differences, found.notes) == (ReplayOutcome.SAME, (), ()), decision
     again = found.again
     assert again is not None
     assert again.inputs_digest == decision.inputs_digest
@@ -157,14 +157,14 @@ def test_whatever_happens_every_decision_is_taken_again_as_it_was() -> None:
     seen: set[ReasonCode] = set()
     for seed in range(3):
         trouble = Trouble(seed)
-        deciding = Deciding(DECLARED, trouble.policy, profiled().predict, MadeOf(), window_max)
+        deciding = ReplaySetup(DECLARED, trouble.policy, profiled().predict, PlannerProvenance(), window_max)
         kept = trouble.tell(40)
         assert len(kept) > 200
         for decision in kept:
             inputs = inputs_in(decision)
-            assert is_outcome(decision) == isinstance(inputs, Replayed)
-            if not isinstance(inputs, Replayed):
-                check_same(decision, take_again(decision, inputs, deciding))
+            assert is_outcome(decision) == isinstance(inputs, ReplayResult)
+            if not isinstance(inputs, ReplayResult):
+                check_same(decision, replay(decision, inputs, deciding))
         seen.update(decision.reason for decision in kept)
     # A standby records nothing, nor does who cannot; shares and the guarded mode are in the runs below.
     elsewhere = {ReasonCode.NOT_LEADER, ReasonCode.AUDIT_FAILED, ReasonCode.RESHARE, ReasonCode.GUARDED}

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ipa.control.audit.checkpoints import verify_lines
-from ipa.control.audit.record import Chain, Entry, Head, Kind, Recorded
+from ipa.control.audit.record import Chain, Entry, EntryKind, Head, Recorded
 from ipa.control.canonical import digest
 from ipa.model.errors import RecordError
 
@@ -18,7 +18,7 @@ values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) 
 entries = st.builds(
     Entry,
     pipeline=st.just("ocr"),
-    kind=st.sampled_from([Kind.DECISION, Kind.CHANGE, Kind.CONTROL]),
+    kind=st.sampled_from([EntryKind.DECISION, EntryKind.CHANGE, EntryKind.CONTROL]),
     what=texts,
     at=texts,
     by=texts,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.control.engine.actuation import Phase, accepted, advance, begin, resume, sent, unanswered
+from ipa.control.engine.actuation import ActuationPhase, accepted, advance, begin, resume, sent, unanswered
 from ipa.control.engine.observe import observe
 from ipa.control.ports import Rollout, RolloutPhase, Signals, StageState, WorkloadState
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
@@ -42,22 +42,25 @@ def seen(configs: Configs, *, settled: bool = True) -> Observation:
 def test_the_part_is_waited_for_and_then_is_what_runs(part: str) -> None:
     lost = unanswered(sent(begin(CHANGE, 0.0)), "no answer")
     found = advance(lost, seen(IN_PART[part]), None, 5.0)
-    assert found.phase is Phase.WAITING_READY
+    assert found.phase is ActuationPhase.WAITING_READY
     assert found.change is not None
     assert (found.change.previous, found.change.configs) == (SMALLEST, IN_PART[part])
-    assert advance(found, seen(IN_PART[part]), READY, 10.0).phase is Phase.SETTLED
-    assert advance(found, seen(IN_PART[part]), Rollout(RolloutPhase.PROGRESSING), 31.0).phase is Phase.FAILED
+    assert advance(found, seen(IN_PART[part]), READY, 10.0).phase is ActuationPhase.SETTLED
+    assert (
+        advance(found, seen(IN_PART[part]), Rollout(RolloutPhase.PROGRESSING), 31.0).phase
+        is ActuationPhase.FAILED
+    )
 
 
 @pytest.mark.parametrize("what", FOREIGN)
 def test_what_no_write_of_ours_leaves_is_another_hands(what: str) -> None:
     lost = unanswered(sent(begin(CHANGE, 0.0)), "no answer")
-    assert advance(lost, seen(FOREIGN[what]), None, 5.0).phase is Phase.MOVED
+    assert advance(lost, seen(FOREIGN[what]), None, 5.0).phase is ActuationPhase.MOVED
 
 
 def test_a_change_that_was_answered_is_not_taken_for_a_part() -> None:
     whole = accepted(sent(begin(CHANGE, 0.0)))
-    assert advance(whole, seen(IN_PART["a model"]), READY, 5.0).phase is Phase.MOVED
+    assert advance(whole, seen(IN_PART["a model"]), READY, 5.0).phase is ActuationPhase.MOVED
 
 
 @pytest.mark.parametrize("part", IN_PART)
@@ -75,5 +78,8 @@ def test_a_new_process_goes_on_with_the_part(part: str) -> None:
         mode=Mode.ACTIVE,
     )
     found = resume(last, seen(IN_PART[part], settled=False), 30.0, 5.0)
-    assert (found.phase, found.change and found.change.configs) == (Phase.WAITING_READY, IN_PART[part])
+    assert (found.phase, found.change and found.change.configs) == (
+        ActuationPhase.WAITING_READY,
+        IN_PART[part],
+    )
     assert resume(last, seen(FOREIGN["half of a model"], settled=False), 30.0, 5.0).change is None

@@ -17,7 +17,7 @@ import pytest
 from ipa.adapters.store import Access, copies, open_store
 from ipa.adapters.store.copies import back_up, digest_file, restore
 from ipa.cli.main import run
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.access import Grant, Role
 from ipa.model.decision import Action, Mode
 from ipa.model.errors import ConflictError, InputError, IpaError, RecordError
@@ -36,7 +36,9 @@ def url_of(path: Path) -> str:
 
 def fill(url: str, decisions: int = 6) -> None:
     store = open_store(url)
-    store.set_control("ocr", PipelineControl(Mode.ACTIVE), Said(Deed.MODE, by="ada", why="release"))
+    store.set_control(
+        "ocr", PipelineControl(Mode.ACTIVE), Attribution(ControlAction.MODE, by="ada", why="release")
+    )
     for tick in range(decisions):
         store.record(a_decision(tick, action=Action.APPLY if tick % 2 else Action.HOLD))
     store.record(a_decision(1, pipeline="video"))

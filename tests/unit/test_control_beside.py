@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ipa.bootstrap.replaying import Replayer
-from ipa.control.audit.replay import Outcome
+from ipa.control.audit.replay import ReplayOutcome
 from ipa.control.engine.decision_inputs import made_of
-from ipa.control.loop.control_loop import ControlLoop, World
-from ipa.control.loop.shadow import beside
-from ipa.control.ports import Deed, PipelineControl, Said, Signals, StagePin, WorkloadState
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.shadow import shadow_world
+from ipa.control.ports import Attribution, ControlAction, PipelineControl, Signals, StagePin, WorkloadState
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError
 from ipa.model.pipeline import Pin, Pipeline
@@ -39,12 +39,12 @@ def rising(t_s: float) -> float:
     return 5.0 if t_s < 60 else 38.0
 
 
-def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, World]:
+def pair(policy: str = "hpa") -> tuple[Scenario, ControlLoop, LoopPorts]:
     """The loop that controls, and one of that policy beside it."""
     case = scenario(rising, workload_of=NamedWorkload)
     metrics = Named(case.clock, rising)
-    world = World(case.clock, metrics, case.workload, case.store, case.store)
-    pipeline, seen = beside(world, PIPELINE, policy)
+    world = LoopPorts(case.clock, metrics, case.workload, case.store, case.store)
+    pipeline, seen = shadow_world(world, PIPELINE, policy)
     inputs = PolicyInputs(PIPELINE, PROFILES, solver="exact")
     loop = ControlLoop(
         pipeline,
@@ -91,7 +91,7 @@ def test_what_it_decided_under_its_own_name_is_taken_again(policy: str) -> None:
     again = Replayer(case.store, window_max)
     decided = case.store.decisions(f"pages@{policy}", limit=100)
     assert len(decided) == 40
-    assert {again(it, PIPELINE, PROFILES).outcome for it in decided} == {Outcome.SAME}
+    assert {again(it, PIPELINE, PROFILES).outcome for it in decided} == {ReplayOutcome.SAME}
 
 
 def test_a_change_of_the_other_policy_that_rolls_out_does_not_hold_it() -> None:
@@ -128,5 +128,7 @@ def test_nothing_can_be_written_said_or_told_through_it() -> None:
     with pytest.raises(ForbiddenError, match="writes nothing"):
         seen.workload.write(loop.pipeline, change)
     with pytest.raises(ForbiddenError, match="cannot be changed"):
-        seen.controls.set_control("pages@hpa", PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+        seen.controls.set_control(
+            "pages@hpa", PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE)
+        )
     assert seen.workload.rollout(PIPELINE, change) and seen.workload.rolling == case.workload.rolling

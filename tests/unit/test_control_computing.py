@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ipa.control.loop.compute_lock import Computing
+from ipa.control.loop.compute_lock import ComputeLock
 
 # Only ever waited for by a test that fails.
 LONG_S = 30.0
@@ -18,7 +18,7 @@ def started(run: Callable[[], None]) -> threading.Thread:
 
 
 def test_one_computes_at_a_time() -> None:
-    computing, inside, most = Computing(LONG_S), 0, 0
+    computing, inside, most = ComputeLock(LONG_S), 0, 0
     lock = threading.Lock()
 
     def run() -> None:
@@ -37,7 +37,7 @@ def test_one_computes_at_a_time() -> None:
 
 
 def test_others_compute_while_one_waits_for_something_else() -> None:
-    computing, computed = Computing(LONG_S), threading.Event()
+    computing, computed = ComputeLock(LONG_S), threading.Event()
 
     def other() -> None:
         with computing.turn():
@@ -57,7 +57,7 @@ def test_others_compute_while_one_waits_for_something_else() -> None:
 
 
 def test_nobody_waits_for_ever_for_one_that_hangs() -> None:
-    computing, hangs, goes_on = Computing(0.01), threading.Event(), threading.Event()
+    computing, hangs, goes_on = ComputeLock(0.01), threading.Event(), threading.Event()
 
     def hanging() -> None:
         with computing.turn():
@@ -76,7 +76,7 @@ def test_nobody_waits_for_ever_for_one_that_hangs() -> None:
 
 
 def test_it_is_wanted_while_someone_is_at_it_or_waits_for_it() -> None:
-    computing, goes_on = Computing(LONG_S), threading.Event()
+    computing, goes_on = ComputeLock(LONG_S), threading.Event()
 
     def other() -> None:
         with computing.turn():
@@ -97,7 +97,7 @@ def test_it_is_wanted_while_someone_is_at_it_or_waits_for_it() -> None:
 
 
 def test_waiting_outside_of_a_turn_is_only_waiting() -> None:
-    computing = Computing(LONG_S)
+    computing = ComputeLock(LONG_S)
     with computing.away():
         pass
     with computing.turn():

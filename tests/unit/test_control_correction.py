@@ -17,7 +17,7 @@ from ipa.control.engine.correction import (
     STEP,
     UNCORRECTED,
     Correction,
-    Seen,
+    ObservedSlowdown,
     alarms,
     learned,
     planned_with,
@@ -315,7 +315,7 @@ def test_the_plan_is_widened_by_what_piled_up_until_the_slowdown_was_known() -> 
     ]
     assert all(same)
     # And not taken away again at once.
-    assert piled.loop._state.crowding.holds(piled.clock.monotonic_s())
+    assert piled.loop._state.overload.holds(piled.clock.monotonic_s())
 
 
 def test_advisory_mode_learns_too() -> None:
@@ -367,5 +367,5 @@ def test_a_restart_knows_nothing_of_it() -> None:
 
 
 def test_what_is_planned_with_is_a_power_of_the_step() -> None:
-    assert Seen("s", "v", 1.0, 0, 0.0).planned_ratio == 1.0
-    assert Seen("s", "v", 1.3, 5, 0.0).planned_ratio == pytest.approx(1.05**5)
+    assert ObservedSlowdown("s", "v", 1.0, 0, 0.0).planned_ratio == 1.0
+    assert ObservedSlowdown("s", "v", 1.3, 5, 0.0).planned_ratio == pytest.approx(1.05**5)

@@ -8,7 +8,12 @@ from itertools import pairwise
 import pytest
 
 from ipa.control.engine.guards import GuardSettings, total_cores
-from ipa.control.engine.overload_guard import Crowding, crowds_of, disagreement, more
+from ipa.control.engine.overload_guard import (
+    OverloadState,
+    disagreement,
+    overloaded_stages,
+    with_more_replicas,
+)
 from ipa.control.ports import Signals, StageSignals
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
@@ -46,7 +51,7 @@ CALM = seen(stage(DETECT, Measured(8.0)), stage(READ, Measured(8.0)))
 
 
 def crowded(observation: Observation) -> list[str]:
-    return [crowd.stage for crowd in crowds_of(observation, CAPACITIES, 1.0, SETTINGS)]
+    return [crowd.stage for crowd in overloaded_stages(observation, CAPACITIES, 1.0, SETTINGS)]
 
 
 def test_a_stage_offered_more_than_its_ready_replicas_carry_is_crowded() -> None:
@@ -81,15 +86,15 @@ def test_what_was_not_seen_does_not_vote(unseen: Missing) -> None:
 
 def test_as_many_are_added_as_bring_it_down_within_bounds_and_steps() -> None:
     observation = seen(stage(DETECT, Measured(40.0)), stage(READ, Measured(8.0)))
-    crowds = crowds_of(observation, CAPACITIES, 1.0, SETTINGS)
+    crowds = overloaded_stages(observation, CAPACITIES, 1.0, SETTINGS)
     wide = replace(PIPELINE, bounds=Bounds())
-    assert more(wide, (DETECT, READ), crowds, SETTINGS)[0].replicas == 5  # 40 / (0.8 × 10)
+    assert with_more_replicas(wide, (DETECT, READ), crowds, SETTINGS)[0].replicas == 5  # 40 / (0.8 × 10)
     step = replace(SETTINGS, max_step_replicas=1)
-    assert more(wide, (DETECT, READ), crowds, step)[0].replicas == 3
+    assert with_more_replicas(wide, (DETECT, READ), crowds, step)[0].replicas == 3
     few = replace(PIPELINE, bounds=Bounds(max_replicas=4))
-    assert more(few, (DETECT, READ), crowds, SETTINGS)[0].replicas == 4
+    assert with_more_replicas(few, (DETECT, READ), crowds, SETTINGS)[0].replicas == 4
     poor = replace(PIPELINE, bounds=Bounds(cores=4.5))
-    assert more(poor, (DETECT, READ), crowds, SETTINGS)[0].replicas == 3
+    assert with_more_replicas(poor, (DETECT, READ), crowds, SETTINGS)[0].replicas == 3
 
 
 @pytest.mark.parametrize(
@@ -174,7 +179,7 @@ def test_in_advisory_mode_it_only_says_so() -> None:
 
 def test_what_comes_back_as_soon_as_it_was_let_go_is_held_twice_as_long() -> None:
     """Else a wrong profile would make it saw: added, let go, added again."""
-    first = Crowding().acted(100.0, 300.0)
+    first = OverloadState().acted(100.0, 300.0)
     assert first.holds(399.0) and not first.holds(400.0)
     assert first.acted(200.0, 300.0).hold_s == 300.0  # still the same trouble
     second = first.acted(450.0, 300.0)

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from ipa.control.engine.actuation import Phase
-from ipa.control.engine.guards import total_cores
+from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.engine.guards import GuardSettings, total_cores
 from ipa.model.decision import Action, Change, Mode, ReasonCode
 from ipa.model.errors import ConflictError, DriftError, ForbiddenError, InputError, IpaError, UnavailableError
 from ipa.model.observation import Measured, Missing, MissingReason
@@ -164,7 +164,7 @@ def test_a_lost_answer_is_read_back_as_applied() -> None:
     made.workload.lose_answers = 1
     first = made.loop.tick_once()
     assert first.reason is ReasonCode.WORKLOAD_UNKNOWN
-    assert made.loop.snapshot().phase is Phase.UNKNOWN
+    assert made.loop.snapshot().phase is ActuationPhase.UNKNOWN
     made.clock.wait(5.0)
     assert reasons(made, 3)[-1] is ReasonCode.NO_CHANGE
     assert len(made.workload.accepted) == 1
@@ -399,23 +399,34 @@ def test_hooks_are_told_of_every_decision() -> None:
     assert told == ["1 1", "2 2", "3 3"]
 
 
-@pytest.mark.parametrize(("took_s", "next_s", "skipped"), [(6.0, 15.0, 1), (8.0, 20.0, 2), (12.0, 20.0, 2)])
+@pytest.mark.parametrize(
+    ("took_s", "next_s", "skipped"),
+    [(4.0, 8.0, 0), (5.0, 12.0, 1), (5.5, 12.0, 1), (6.0, 16.0, 2), (9.0, 16.0, 2), (13.0, 20.0, 3)],
+    ids=["in time", "a quarter late", "before half", "half", "more than a tick", "more than two ticks"],
+)
 def test_a_tick_that_overruns_skips_and_does_not_queue(took_s: float, next_s: float, skipped: int) -> None:
-    made = scenario(5.0)
+    settings = GuardSettings(tick_s=4.0, rollout_deadline_s=30.0, quarantine_s=60.0)
+    made = scenario(5.0, settings=settings)
     began: list[float] = []
-
-    def slow(t_s: float) -> float:
-        return 5.0
 
     def hook(decision: object, snapshot: object) -> None:
         began.append(made.clock.monotonic_s())
         made.clock.wait(took_s if len(began) == 2 else 0.0)
 
-    made.metrics.rate_rps = slow
     made.loop._hooks = (hook,)
     made.run(40.0)
-    assert began[:4] == [0.0, 5.0, next_s, next_s + 5.0]
+    assert began[:4] == [0.0, 4.0, next_s, next_s + 4.0]
     assert made.loop.snapshot().skipped_ticks == skipped
+
+
+def test_the_snapshot_says_when_the_next_tick_is() -> None:
+    settings = GuardSettings(tick_s=4.0, rollout_deadline_s=30.0, quarantine_s=60.0)
+    made = scenario(5.0, settings=settings)
+    began = made.clock.now()
+    for took_s, next_s in ((1.0, 4.0), (5.0, 12.0)):
+        made.loop._hooks = (lambda decision, snapshot, took_s=took_s: made.clock.wait(took_s),)
+        made.clock.wait(made.loop.step() - made.clock.monotonic_s())
+        assert made.loop.snapshot().next_tick_at == began + timedelta(seconds=next_s)
 
 
 def test_the_wall_clock_may_jump_without_moving_a_deadline() -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ipa.control.engine.overrides import ends, stop_of
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.engine.overrides import end_of_freeze, stop_of
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import Freeze, PipelineControl, Signals, StagePin
 from ipa.model.decision import Action, Event, Mode, ReasonCode
 from ipa.model.errors import ForbiddenError, UnavailableError
@@ -45,7 +45,7 @@ class Lead:
 def with_ports(
     made: Scenario, *, lead: Lead | None = None, told: Told | None = None, pipeline: Pipeline = PIPELINE
 ) -> Scenario:
-    world = World(
+    world = LoopPorts(
         made.clock,
         made.metrics,
         made.workload,
@@ -118,12 +118,12 @@ def test_a_frozen_pipeline_is_not_written_until_the_window_ends() -> None:
 )
 def test_a_weekly_freeze_comes_again(at: datetime, holds: bool) -> None:
     freeze = Freeze(START, START + HOUR, weekly=True)
-    assert (ends(freeze, at) is not None) is holds
+    assert (end_of_freeze(freeze, at) is not None) is holds
     assert (stop_of(PipelineControl(freezes=(freeze,)), at) is not None) is holds
 
 
 def test_a_freeze_that_is_not_weekly_does_not() -> None:
-    assert ends(Freeze(START, START + HOUR), START + timedelta(days=7)) is None
+    assert end_of_freeze(Freeze(START, START + HOUR), START + timedelta(days=7)) is None
 
 
 def test_a_pin_is_planned_for_and_put_in_place_even_where_the_plan_without_it_is_better() -> None:

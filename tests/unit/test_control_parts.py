@@ -12,7 +12,7 @@ from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import (
     IDLE,
     Actuation,
-    Phase,
+    ActuationPhase,
     accepted,
     advance,
     begin,
@@ -53,19 +53,19 @@ def waiting(change: Change = CHANGE) -> Actuation:
 @pytest.mark.parametrize(
     ("rollout", "running", "now_s", "phase"),
     [
-        (WAITING, GROWN, 10.0, Phase.WAITING_READY),
-        (WAITING, GROWN, 30.0, Phase.FAILED),
-        (FAILED, GROWN, 1.0, Phase.FAILED),
-        (READY, GROWN, 10.0, Phase.SETTLED),
-        (READY, SMALLEST, 10.0, Phase.WAITING_READY),
-        (READY, OTHER, 10.0, Phase.MOVED),
-        (None, GROWN, 99.0, Phase.WAITING_READY),
-        (READY, None, 99.0, Phase.WAITING_READY),
+        (WAITING, GROWN, 10.0, ActuationPhase.WAITING_READY),
+        (WAITING, GROWN, 30.0, ActuationPhase.FAILED),
+        (FAILED, GROWN, 1.0, ActuationPhase.FAILED),
+        (READY, GROWN, 10.0, ActuationPhase.SETTLED),
+        (READY, SMALLEST, 10.0, ActuationPhase.WAITING_READY),
+        (READY, OTHER, 10.0, ActuationPhase.MOVED),
+        (None, GROWN, 99.0, ActuationPhase.WAITING_READY),
+        (READY, None, 99.0, ActuationPhase.WAITING_READY),
     ],
     ids=["waits", "overdue", "failed", "settled", "stale read", "moved", "no rollout", "no workload"],
 )
 def test_a_change_in_flight_follows_what_is_seen(
-    rollout: Rollout | None, running: tuple[StageConfig, ...] | None, now_s: float, phase: Phase
+    rollout: Rollout | None, running: tuple[StageConfig, ...] | None, now_s: float, phase: ActuationPhase
 ) -> None:
     assert advance(waiting(), seen(running), rollout, now_s).phase is phase
 
@@ -73,14 +73,16 @@ def test_a_change_in_flight_follows_what_is_seen(
 @pytest.mark.parametrize(
     ("running", "phase"),
     [
-        (GROWN, Phase.WAITING_READY),
-        (SMALLEST, Phase.NOT_APPLIED),
-        (OTHER, Phase.MOVED),
-        (None, Phase.UNKNOWN),
+        (GROWN, ActuationPhase.WAITING_READY),
+        (SMALLEST, ActuationPhase.NOT_APPLIED),
+        (OTHER, ActuationPhase.MOVED),
+        (None, ActuationPhase.UNKNOWN),
     ],
     ids=["applied", "not applied", "moved", "not read"],
 )
-def test_an_unanswered_write_is_read_back(running: tuple[StageConfig, ...] | None, phase: Phase) -> None:
+def test_an_unanswered_write_is_read_back(
+    running: tuple[StageConfig, ...] | None, phase: ActuationPhase
+) -> None:
     lost = unanswered(sent(begin(CHANGE, 0.0)), "timed out")
     assert lost.in_flight
     assert advance(lost, seen(running), None, 5.0).phase is phase
@@ -88,8 +90,8 @@ def test_an_unanswered_write_is_read_back(running: tuple[StageConfig, ...] | Non
 
 def test_a_rollback_ends_rolled_back_or_for_a_person() -> None:
     back = waiting(replace(CHANGE, previous=GROWN, configs=SMALLEST, is_rollback=True))
-    assert advance(back, seen(SMALLEST), READY, 5.0).phase is Phase.ROLLED_BACK
-    assert advance(back, seen(SMALLEST), FAILED, 5.0).phase is Phase.ROLLBACK_FAILED
+    assert advance(back, seen(SMALLEST), READY, 5.0).phase is ActuationPhase.ROLLED_BACK
+    assert advance(back, seen(SMALLEST), FAILED, 5.0).phase is ActuationPhase.ROLLBACK_FAILED
 
 
 def test_a_rollback_that_did_not_happen_leaves_what_it_was_to_undo() -> None:
@@ -97,7 +99,7 @@ def test_a_rollback_that_did_not_happen_leaves_what_it_was_to_undo() -> None:
     left = withdrawn(back, 40.0)
     assert left.change is not None and not left.change.is_rollback
     assert (left.change.previous, left.change.configs) == (SMALLEST, GROWN)
-    assert advance(left, seen(GROWN), WAITING, 45.0).phase is Phase.FAILED
+    assert advance(left, seen(GROWN), WAITING, 45.0).phase is ActuationPhase.FAILED
     assert withdrawn(waiting(), 40.0) == IDLE
 
 
@@ -208,3 +210,21 @@ def test_clocks_only_grow() -> None:
         clock.wait(-1.0)
         assert clock.monotonic_s() >= before
         assert clock.now().tzinfo is UTC
+
+
+@pytest.mark.parametrize("unseen", [MissingReason.UNREACHABLE, MissingReason.INVALID])
+def test_a_workload_that_was_not_read_is_missing_for_the_reason_given(unseen: MissingReason) -> None:
+    signals = Signals(UNSEEN, UNSEEN, UNSEEN)
+    found = observe(PIPELINE, signals, None, problem="the server is down", unseen=unseen, at_s=0.0)
+    missing = Missing(unseen, "the server is down")
+    assert [(stage.running, stage.ready_replicas) for stage in found.stages] == [(missing, missing)] * 2
+    assert not found.settled
+
+
+def test_a_stage_that_a_workload_lacks_is_absent_whatever_the_reason_given() -> None:
+    workload = WorkloadState("2", (StageState(SMALLEST[0], 1),), settled=True)
+    signals = Signals(UNSEEN, UNSEEN, UNSEEN)
+    found = observe(PIPELINE, signals, workload, unseen=MissingReason.INVALID, at_s=0.0)
+    assert found.stages[0].running == Measured(SMALLEST[0])
+    assert found.stages[1].running == found.stages[1].ready_replicas == Missing(MissingReason.ABSENT)
+    assert found.running() is None

@@ -12,7 +12,7 @@ import pytest
 
 import ipa
 from ipa.bootstrap.replaying import Replayer
-from ipa.control.audit.replay import Outcome, Replayed
+from ipa.control.audit.replay import ReplayOutcome, ReplayResult
 from ipa.control.canonical import canonical_json, digest, plain
 from ipa.control.decode import restored
 from ipa.control.engine.write_outcome import OUTCOME
@@ -91,7 +91,7 @@ def test_what_older_versions_did_not_write_has_its_default_else_it_is_lacking() 
         restored(Kinds, values)
 
 
-def take(decision: Decision, policy: str | None = None) -> Replayed:
+def take(decision: Decision, policy: str | None = None) -> ReplayResult:
     """The decision taken again with what it was decided with."""
     return again(taken()).replay(decision, a_pipeline(), PROFILES, policy)
 
@@ -112,7 +112,7 @@ def test_whatever_differs_is_named_with_both_values() -> None:
     moved = replace(decision.plan.stages[0], replicas=7)
     plan = replace(decision.plan, stages=(moved, *decision.plan.stages[1:]), solve_s=9.0)
     found = take(replace(decision, reason=ReasonCode.REBATCH, plan=plan))
-    assert found.outcome is Outcome.DIFFERS
+    assert found.outcome is ReplayOutcome.DIFFERS
     assert [(each.what, each.recorded, each.again) for each in found.differences] == [
         ("reason", "apply.rebatch", decision.reason.value),
         (f"plan.stages.{moved.stage}.replicas", "7", str(decision.plan.stages[0].replicas)),
@@ -123,7 +123,7 @@ def test_times_and_rounding_are_no_difference() -> None:
     decision = a_change()
     assert decision.plan is not None and decision.plan.objective is not None
     plan = replace(decision.plan, solve_s=9.0, objective=decision.plan.objective + 1e-13)
-    assert take(replace(decision, plan=plan)).outcome is Outcome.SAME
+    assert take(replace(decision, plan=plan)).outcome is ReplayOutcome.SAME
 
 
 def test_inputs_that_were_not_restored_whole_are_a_difference() -> None:
@@ -146,7 +146,7 @@ def test_what_it_was_decided_with_must_be_the_same() -> None:
         (other, profiles, "the pipeline was changed since and the profiles were measured anew since"),
     ):
         found = replay(decision, pipeline, measured)
-        assert (found.outcome, found.why, found.again) == (Outcome.STALE, why, None)
+        assert (found.outcome, found.why, found.again) == (ReplayOutcome.STALE, why, None)
 
 
 def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
@@ -161,7 +161,7 @@ def test_what_no_tick_decided_has_nothing_to_take_again() -> None:
         (rewritten(decision, policy="by hand"), "'by hand', which is no policy"),
     ):
         found = take(each)
-        assert found.outcome is Outcome.NOTHING and words in found.why
+        assert found.outcome is ReplayOutcome.NOTHING and words in found.why
 
 
 def test_inputs_that_were_changed_since_are_an_error() -> None:
@@ -172,7 +172,7 @@ def test_inputs_that_were_changed_since_are_an_error() -> None:
 def test_another_version_says_so_and_its_inputs_are_not_compared() -> None:
     found = take(rewritten(a_change(), version="0.0.1"))
     assert (found.outcome, found.notes) == (
-        Outcome.SAME,
+        ReplayOutcome.SAME,
         (f"it was decided by ipa 0.0.1, this is {ipa.__version__}",),
     )
 
@@ -193,20 +193,20 @@ def test_a_forecaster_that_has_learned_since_does_not_count() -> None:
         (None, "there is no forecaster here"),
     ):
         found = Replayer(taken(), forecaster)(decision, a_pipeline(), PROFILES)
-        assert found.outcome is Outcome.SAME
+        assert found.outcome is ReplayOutcome.SAME
         assert found.notes == (f"the recorded forecast is taken: {words}",)
 
 
 def test_another_policy_parts_where_it_would_run_or_plan_something_else() -> None:
     decision = a_change()
     found = take(decision, "rim")
-    assert found.outcome is Outcome.DIFFERS and found.policy == "rim" and found.again is not None
+    assert found.outcome is ReplayOutcome.DIFFERS and found.policy == "rim" and found.again is not None
     assert found.again.plan is not None and decision.plan is not None
     assert found.again.plan.configs != decision.plan.configs
     whats = [each.what for each in found.differences]
     assert "plan" in whats and set(whats) <= {"reason", "action", "configs", "plan"}
     # The same plan for another objective is no other decision.
-    assert take(decision, "ours").outcome is Outcome.SAME
+    assert take(decision, "ours").outcome is ReplayOutcome.SAME
 
 
 def test_a_policy_that_remembers_decides_as_if_it_had_looked_on() -> None:
@@ -223,7 +223,7 @@ def test_a_policy_that_remembers_decides_as_if_it_had_looked_on() -> None:
     # What it remembers itself is in the inputs of what it decided.
     decision = decided("hpa")[-1]
     assert '"recommended"' in decision.inputs
-    assert new(decision, a_pipeline(), PROFILES).outcome is Outcome.SAME
+    assert new(decision, a_pipeline(), PROFILES).outcome is ReplayOutcome.SAME
 
 
 def test_a_policy_that_there_is_not_is_refused() -> None:

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 import pytest
 
 from ipa.control.loop.clock import StopSignal
-from ipa.control.loop.scheduler import Turns
+from ipa.control.loop.scheduler import Scheduler
 from tests.fakes.services import FakeClock
 
 WAIT_S = 60.0
@@ -65,7 +65,7 @@ class Stage:
             self.clock.waker = waker
             return self.clock
 
-        self.turns = Turns(clock_of, self.stop, workers)
+        self.turns = Scheduler(clock_of, self.stop, workers)
 
     def loop(self, name: str, every_s: float = 10.0) -> Loop:
         return Loop(name, self.clock, self.said, every_s)

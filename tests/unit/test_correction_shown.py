@@ -15,7 +15,7 @@ from ipa.adapters.metrics.publish import Publisher
 from ipa.cli.output import printer
 from ipa.cli.views.status_text import status_table
 from ipa.control.canonical import plain
-from ipa.control.engine.correction import UNCORRECTED, Correction, Seen
+from ipa.control.engine.correction import UNCORRECTED, Correction, ObservedSlowdown
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Event, Notice
@@ -25,7 +25,9 @@ from ipa.service.status import status_view
 from tests.fakes.world import PIPELINE, PROFILES, scenario
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SLOW = Correction((Seen("detect", "small", 1.41, 7, 9.0), Seen("read", "big", 1.04, 0, 3.0)))
+SLOW = Correction(
+    (ObservedSlowdown("detect", "small", 1.41, 7, 9.0), ObservedSlowdown("read", "big", 1.04, 0, 3.0))
+)
 SMALL = {"pipeline": "pages", "stage": "detect", "variant": "small"}
 BIG = {"pipeline": "pages", "stage": "read", "variant": "big"}
 

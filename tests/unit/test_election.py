@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from ipa.control.election import (
-    Act,
     Election,
     Lease,
-    Step,
-    Times,
+    LeaseAction,
+    LeaseStep,
+    LeaseTimes,
     leads,
     next_step,
     refused,
@@ -23,7 +23,7 @@ from ipa.control.election import (
     wrote,
 )
 
-TIMES = Times(lease_s=15.0, renew_deadline_s=10.0, retry_s=2.0)
+TIMES = LeaseTimes(lease_s=15.0, renew_deadline_s=10.0, retry_s=2.0)
 OTHERS = Lease("other", 15.0, "a", "a", 3, version="7")
 
 
@@ -34,7 +34,7 @@ def new() -> Election:
 def write(election: Election, now_s: float, *, took_s: float = 0.0, version: str = "9") -> Election:
     """The election after the write that is due was answered."""
     step = next_step(election, now_s, f"at {now_s}")
-    assert step.act in (Act.CREATE, Act.REPLACE)
+    assert step.act in (LeaseAction.CREATE, LeaseAction.REPLACE)
     return wrote(sending(election, step, now_s), version, now_s + took_s, 0.0)
 
 
@@ -45,7 +45,7 @@ def leader(now_s: float = 100.0) -> Election:
 
 
 def test_the_first_thing_is_to_read() -> None:
-    assert next_step(new(), 0.0, "now") == Step(Act.READ)
+    assert next_step(new(), 0.0, "now") == LeaseStep(LeaseAction.READ)
     assert not leads(new(), 0.0)
 
 
@@ -58,47 +58,47 @@ def test_a_released_lease_is_taken_at_once() -> None:
 
 def test_anothers_lease_is_waited_out_by_our_own_clock() -> None:
     election = saw(new(), OTHERS, 100.0, 0.0)
-    assert next_step(election, 100.0, "now") == Step(Act.WAIT, wait_s=2.0)
+    assert next_step(election, 100.0, "now") == LeaseStep(LeaseAction.WAIT, wait_s=2.0)
     for now_s in (102.0, 104.0, 114.0):
-        assert next_step(election, now_s, "now").act is Act.READ
+        assert next_step(election, now_s, "now").act is LeaseAction.READ
         election = saw(election, OTHERS, now_s, 0.0)
-    assert next_step(election, 114.0, "now") == Step(Act.WAIT, wait_s=1.0)
+    assert next_step(election, 114.0, "now") == LeaseStep(LeaseAction.WAIT, wait_s=1.0)
     election = saw(election, OTHERS, 115.0, 0.0)
     step = next_step(election, 115.0, "now")
-    assert step == Step(Act.REPLACE, Lease("me", 15.0, "now", "now", 4, "7"))
+    assert step == LeaseStep(LeaseAction.REPLACE, Lease("me", 15.0, "now", "now", 4, "7"))
 
 
 def test_a_renewal_that_is_seen_starts_the_wait_anew() -> None:
     renewed = replace(OTHERS, renewed_at="b", version="8")
     election = saw(saw(new(), OTHERS, 100.0, 0.0), renewed, 114.0, 0.0)
     election = saw(election, renewed, 128.0, 0.0)
-    assert next_step(election, 128.0, "now").act is Act.WAIT
+    assert next_step(election, 128.0, "now").act is LeaseAction.WAIT
     election = saw(election, renewed, 129.0, 0.0)
-    assert next_step(election, 129.0, "now").act is Act.REPLACE
+    assert next_step(election, 129.0, "now").act is LeaseAction.REPLACE
 
 
 def test_another_version_is_a_change_even_where_it_says_the_same() -> None:
     """Between the two another may have led, and a hand put back what was there before."""
     same = replace(OTHERS, version="9")
     election = saw(saw(new(), OTHERS, 100.0, 0.0), same, 115.0, 0.0)
-    assert next_step(election, 115.0, "now").act is Act.WAIT
+    assert next_step(election, 115.0, "now").act is LeaseAction.WAIT
     step = next_step(saw(election, same, 130.0, 0.0), 130.0, "now")
-    assert step.act is Act.REPLACE
+    assert step.act is LeaseAction.REPLACE
     assert step.lease is not None and step.lease.version == "9"
 
 
 def test_a_longer_lease_of_another_is_kept() -> None:
     longer = replace(OTHERS, lease_s=60.0)
     election = saw(saw(new(), longer, 100.0, 0.0), longer, 159.0, 0.0)
-    assert next_step(election, 159.0, "now").act is Act.WAIT
-    assert next_step(saw(election, longer, 160.0, 0.0), 160.0, "now").act is Act.REPLACE
+    assert next_step(election, 159.0, "now").act is LeaseAction.WAIT
+    assert next_step(saw(election, longer, 160.0, 0.0), 160.0, "now").act is LeaseAction.REPLACE
 
 
 def test_a_shorter_lease_of_another_is_no_reason_to_hurry() -> None:
     """A hand may have shortened it; its holder counts on what it has written."""
     shorter = replace(OTHERS, lease_s=1.0)
     election = saw(saw(new(), shorter, 100.0, 0.0), shorter, 114.0, 0.0)
-    assert next_step(election, 114.0, "now").act is Act.WAIT
+    assert next_step(election, 114.0, "now").act is LeaseAction.WAIT
 
 
 def test_it_leads_until_the_deadline_after_the_sending() -> None:
@@ -109,7 +109,7 @@ def test_it_leads_until_the_deadline_after_the_sending() -> None:
 
 def test_renewing_keeps_it_leading_in_the_same_term() -> None:
     election = leader(100.0)
-    assert next_step(election, 101.0, "now") == Step(Act.WAIT, wait_s=1.0)
+    assert next_step(election, 101.0, "now") == LeaseStep(LeaseAction.WAIT, wait_s=1.0)
     election = write(election, 102.0)
     assert leads(election, 111.9) and not leads(election, 112.0)
     assert (election.term, election.from_s) == (1, 100.0)
@@ -122,7 +122,7 @@ def test_nobody_to_reach_ends_it_at_the_deadline() -> None:
         election = unanswered(election, now_s, 0.0)
     assert leads(election, 109.9)
     assert not leads(election, 110.0)
-    assert next_step(election, 110.0, "now").act is Act.READ
+    assert next_step(election, 110.0, "now").act is LeaseAction.READ
 
 
 def test_after_a_lapse_it_leads_anew_where_nobody_else_wrote() -> None:
@@ -139,8 +139,8 @@ def test_after_a_lapse_ours_is_waited_out_where_somebody_wrote_since() -> None:
     assert election.lease is not None
     restored = replace(election.lease, version="30")
     election = saw(election, restored, 130.0, 0.0)
-    assert next_step(election, 130.0, "now").act is Act.WAIT
-    assert next_step(saw(election, restored, 145.0, 0.0), 145.0, "now").act is Act.REPLACE
+    assert next_step(election, 130.0, "now").act is LeaseAction.WAIT
+    assert next_step(saw(election, restored, 145.0, 0.0), 145.0, "now").act is LeaseAction.REPLACE
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
@@ -153,15 +153,15 @@ def test_a_write_without_an_answer_is_found_by_reading(jitter: float) -> None:
     election = saw(election, replace(step.lease, version="8"), 105.0, jitter)
     # From the sending, since it may have happened then.
     assert leads(election, 109.9) and not leads(election, 110.0)
-    assert next_step(election, 105.0, "later").act is Act.REPLACE
+    assert next_step(election, 105.0, "later").act is LeaseAction.REPLACE
 
 
 def test_our_name_by_another_hand_is_waited_out() -> None:
     forged = replace(OTHERS, holder="me", version="8")
     election = saw(saw(new(), OTHERS, 99.0, 0.0), forged, 100.0, 0.0)
     assert not leads(election, 100.0)
-    assert next_step(election, 100.0, "now").act is Act.WAIT
-    assert next_step(saw(election, forged, 115.0, 0.0), 115.0, "now").act is Act.REPLACE
+    assert next_step(election, 100.0, "now").act is LeaseAction.WAIT
+    assert next_step(saw(election, forged, 115.0, 0.0), 115.0, "now").act is LeaseAction.REPLACE
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_a_hand_that_takes_it_away_ends_it_at_once(edited: Lease) -> None:
     assert leads(election, 102.0)
     election = saw(election, edited, 102.1, 0.0)
     assert not leads(election, 102.1)
-    assert next_step(election, 102.1, "now").act is Act.WAIT
-    assert next_step(saw(election, edited, 117.1, 0.0), 117.1, "now").act is Act.REPLACE
+    assert next_step(election, 102.1, "now").act is LeaseAction.WAIT
+    assert next_step(saw(election, edited, 117.1, 0.0), 117.1, "now").act is LeaseAction.REPLACE
 
 
 def test_a_hand_that_leaves_it_ours_ends_nothing() -> None:
@@ -206,7 +206,7 @@ def test_who_makes_an_absent_lease_waits_for_whoever_may_still_lead() -> None:
 
 def test_the_leader_makes_a_deleted_lease_again_and_goes_on() -> None:
     election = saw(refused(leader(100.0), 102.0, 0.0), None, 102.1, 0.0)
-    assert next_step(election, 102.1, "now").act is Act.CREATE
+    assert next_step(election, 102.1, "now").act is LeaseAction.CREATE
     election = write(election, 102.1)
     assert leads(election, 112.0)
     assert election.term == 1
@@ -214,9 +214,9 @@ def test_the_leader_makes_a_deleted_lease_again_and_goes_on() -> None:
 
 def test_who_loses_the_race_reads_at_once_and_then_waits() -> None:
     election = refused(saw(new(), None, 100.0, 0.0), 100.0, 0.0)
-    assert next_step(election, 100.0, "now").act is Act.READ
+    assert next_step(election, 100.0, "now").act is LeaseAction.READ
     election = refused(saw(election, None, 100.0, 0.0), 100.0, 0.0)
-    assert next_step(election, 100.0, "now") == Step(Act.WAIT, wait_s=2.0)
+    assert next_step(election, 100.0, "now") == LeaseStep(LeaseAction.WAIT, wait_s=2.0)
 
 
 def test_released_is_what_another_takes_at_once() -> None:
@@ -224,7 +224,7 @@ def test_released_is_what_another_takes_at_once() -> None:
     assert released == Lease("", 1.0, "", "bye", 4)
     assert not leads(resigned(leader(100.0)), 101.0)
     other = saw(Election("other", TIMES), released, 500.0, 0.0)
-    assert next_step(other, 500.0, "now").act is Act.REPLACE
+    assert next_step(other, 500.0, "now").act is LeaseAction.REPLACE
 
 
 def test_there_is_nothing_to_release_of_anothers() -> None:
@@ -239,7 +239,7 @@ def test_waits_are_shorter_by_the_jitter_only() -> None:
 
 def test_times_that_let_two_lead_or_none_are_told_together() -> None:
     assert TIMES.faults() == ()
-    said = Times(lease_s=1.5, renew_deadline_s=20.0, retry_s=30.0).faults()
+    said = LeaseTimes(lease_s=1.5, renew_deadline_s=20.0, retry_s=30.0).faults()
     assert [words.split(" is ")[0] for words in said] == [
         "the lease of 1.5 s",
         "the renew deadline of 20 s",

@@ -9,7 +9,7 @@ import pytest
 
 from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.adapters.kube.manifest import read, render
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.observe import NOT_READ, observe
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
@@ -85,7 +85,7 @@ def test_what_runs_has_the_accuracy_that_was_planned(path: Path) -> None:
         for stage in pipeline.served
     }
     observation = observe(pipeline, signals, running, at_s=0.0)
-    snapshot = Snapshot(pipeline.name, 1, PipelineControl(), Phase.IDLE, observation=observation)
+    snapshot = Snapshot(pipeline.name, 1, PipelineControl(), ActuationPhase.IDLE, observation=observation)
     live = live_state(pipeline, profiles, snapshot, now=datetime(2026, 11, 24, tzinfo=UTC), tick_s=5.0)
     assert live.pas == pytest.approx(plan.pas)
     assert live.cost_cores == pytest.approx(plan.cost_cores)

@@ -13,7 +13,7 @@ from ipa.adapters.kube.field_managers import last_hand
 from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import DriftError, UnavailableError
@@ -102,7 +102,7 @@ def test_reverts_are_held_by_name_and_after_some_nothing_more_is_written(
     clock, store = VirtualClock(), FakeStore(PipelineControl(mode=Mode.ACTIVE))
     loop = ControlLoop(
         PIPELINE,
-        World(clock, FakeMetrics(clock, lambda t_s: 1.0), workload, store, store),
+        LoopPorts(clock, FakeMetrics(clock, lambda t_s: 1.0), workload, store, store),
         policy=ours(),
         predict=lambda configs, rate_rps: None,
         forecaster=no_forecast,

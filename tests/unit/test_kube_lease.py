@@ -13,11 +13,11 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, elapsed_s, lease_of, spec_of
-from ipa.control.election import Lease, Times
+from ipa.control.election import Lease, LeaseTimes
 from tests.fakes.kube import FakeKube, FaultKind
 
 PLACE = LeasePlace("default", "ipa-serving")
-TIMES = Times(15.0, 10.0, 2.0)
+TIMES = LeaseTimes(15.0, 10.0, 2.0)
 
 
 @dataclass
@@ -194,7 +194,7 @@ def test_a_fault_of_this_program_does_not_end_the_taking_part(
 
 def test_the_thread_takes_part_and_ends(world: World) -> None:
     released(world)
-    one = LeaseLeadership(world.client, PLACE, "one", Times(3.0, 2.0, 0.05))
+    one = LeaseLeadership(world.client, PLACE, "one", LeaseTimes(3.0, 2.0, 0.05))
     one.start()
     until_s = time.monotonic() + 10
     while not one.leading() and time.monotonic() < until_s:

@@ -14,7 +14,7 @@ from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.watch import Watcher, feeds
 from ipa.adapters.kube.workload import SeldonWorkload
-from ipa.control.election import Times
+from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
@@ -58,7 +58,7 @@ def elect(client: KubeClient) -> None:
     """A Lease taken, renewed and given back."""
     clock = VirtualClock()
     place = LeasePlace("models", "ipa-serving")
-    leadership = LeaseLeadership(client, place, "a", Times(15.0, 10.0, 2.0), now_s=clock.monotonic_s)
+    leadership = LeaseLeadership(client, place, "a", LeaseTimes(15.0, 10.0, 2.0), now_s=clock.monotonic_s)
     for _ in range(20):
         clock.wait(leadership.step())
     assert leadership.leading()

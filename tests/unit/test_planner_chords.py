@@ -77,8 +77,6 @@ def searched(program: Program, above: float) -> int:
             MilpSolution(
                 Termination.OPTIMAL, values(program, late), reached + above * max(1.0, abs(reached))
             ),
-                Termination.OPTIMAL, values(program, late), reached + above * max(1.0, abs(reached))
-            ),
             MilpSolution(Termination.OPTIMAL, values(program, best)),
             MilpSolution(Termination.INFEASIBLE),
         ]

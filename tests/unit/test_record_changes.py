@@ -12,8 +12,8 @@ import pytest
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.changes import Changes
 from ipa.control.audit.record import Entry
-from ipa.control.loop.compute_lock import COMPUTING
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.loop.compute_lock import COMPUTE_LOCK
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import UnavailableError
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario
@@ -22,7 +22,7 @@ from tests.fakes.world import PIPELINE, SMALLEST, Scenario, scenario
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     store = open_store(f"sqlite:///{tmp_path}/s.sqlite3")
-    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Said(Deed.MODE))
+    store.set_control(PIPELINE.name, PipelineControl(mode=Mode.ACTIVE), Attribution(ControlAction.MODE))
     yield store
     store.close()
 
@@ -95,7 +95,7 @@ def test_others_compute_while_it_is_noted(store: Store) -> None:
     taken: list[bool] = []
 
     def note(entry: Entry) -> None:
-        taken.append(COMPUTING.is_wanted)
+        taken.append(COMPUTE_LOCK.is_wanted)
         store.note(entry)
 
     made = replace(scenario(25.0), store=store, hooks=(Changes(note),))  # type: ignore[arg-type]

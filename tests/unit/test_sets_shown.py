@@ -15,10 +15,10 @@ from ipa.cli.output import printer
 from ipa.cli.plans.difference import Target, difference
 from ipa.cli.views.status_text import difference_table, status_line
 from ipa.control.canonical import plain
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.observe import observe
-from ipa.control.engine.overload_guard import crowds_of, more
+from ipa.control.engine.overload_guard import overloaded_stages, with_more_replicas
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageSignals, StageState, WorkloadState
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
@@ -58,13 +58,16 @@ def test_a_part_that_is_offered_more_than_it_carries_is_crowded_by_itself() -> N
     assert known.capacity_rps == pytest.approx(
         min(known.capacities_rps[0] / 0.8, known.capacities_rps[1] / 0.2)
     )
-    calm = crowds_of(seen(0.9 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
+    calm = overloaded_stages(seen(0.9 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
     assert calm == ()
-    (crowd,) = crowds_of(seen(1.1 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
+    (crowd,) = overloaded_stages(seen(1.1 * known.capacity_rps), known.capacities_rps, 0.75, GuardSettings())
     assert crowd.place == 0 and crowd.words.startswith("classify=high is offered 110%")
-    assert more(IMAGES, BOTH, (crowd,), GuardSettings()) == BOTH, "12 cores are all there are"
+    assert with_more_replicas(IMAGES, BOTH, (crowd,), GuardSettings()) == BOTH, "12 cores are all there are"
     wide = replace(IMAGES, bounds=replace(IMAGES.bounds, cores=20.0))
-    assert more(wide, BOTH, (crowd,), GuardSettings()) == (replace(BOTH[0], replicas=2), BOTH[1])
+    assert with_more_replicas(wide, BOTH, (crowd,), GuardSettings()) == (
+        replace(BOTH[0], replicas=2),
+        BOTH[1],
+    )
 
 
 def decision() -> Decision:
@@ -75,7 +78,7 @@ def decision() -> Decision:
 
 def snapshot() -> Snapshot:
     control = PipelineControl(mode=Mode.ACTIVE)
-    return Snapshot("images", 1, control, Phase.IDLE, observation=seen(30.0), decision=decision())
+    return Snapshot("images", 1, control, ActuationPhase.IDLE, observation=seen(30.0), decision=decision())
 
 
 def test_the_metrics_of_a_stage_are_those_of_all_its_parts() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, inspect
 from ipa.adapters.store import database, open_store
 from ipa.adapters.store.codec import CONTROL
 from ipa.adapters.store.schema import Base
-from ipa.control.ports import Deed, PipelineControl, Said
+from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.errors import ConfigurationError, UnavailableError
 
 
@@ -21,7 +21,9 @@ def url_of(path: Path) -> str:
 
 def made(path: Path) -> Path:
     store = open_store(url_of(path))
-    store.set_control("ocr", PipelineControl(paused=True, paused_reason="release"), Said(Deed.MODE))
+    store.set_control(
+        "ocr", PipelineControl(paused=True, paused_reason="release"), Attribution(ControlAction.MODE)
+    )
     store.close()
     return path
 
@@ -86,7 +88,7 @@ def test_a_writer_that_holds_the_store_too_long_is_unavailability(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(UnavailableError, match="locked"):
-        store.set_control("ocr", PipelineControl(), Said(Deed.MODE))
+        store.set_control("ocr", PipelineControl(), Attribution(ControlAction.MODE))
     assert store.control("ocr").paused_reason == "release"
     other.close()
     store.close()

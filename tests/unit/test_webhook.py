@@ -20,7 +20,7 @@ from ipa.adapters.webhook.message import secret_of, signature
 from ipa.adapters.webhook.webhook import Receiver as Told
 from ipa.adapters.webhook.webhook import Webhook
 from ipa.bootstrap.webhooks import webhook_of
-from ipa.control.ports import AlwaysLeading, Deed, PipelineControl, Said
+from ipa.control.ports import AlwaysLeading, Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.errors import ConfigurationError
 from ipa.settings import Settings
@@ -86,7 +86,7 @@ def test_events_are_signed_cloudevents_in_the_order_of_the_record(
     store.record(a_decision(1))  # before it was there
     webhook = start()
     store.record(a_decision(2, action=Action.APPLY))
-    store.set_control("ocr", PipelineControl(paused=True), Said(Deed.PAUSE, "kim", "release"))
+    store.set_control("ocr", PipelineControl(paused=True), Attribution(ControlAction.PAUSE, "kim", "release"))
     until(lambda: webhook.delivered == 2)
     first, second = receiver.posts
     assert first.is_signed() and second.is_signed()

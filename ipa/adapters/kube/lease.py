@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 from ipa.adapters.kube.responses import Json
 from ipa.control.election import (
-    Act,
     Election,
+    LeaderStatus,
     Lease,
-    Standing,
-    Step,
-    Times,
+    LeaseAction,
+    LeaseStep,
+    LeaseTimes,
+    leader_status,
     leads,
     next_step,
     refused,
@@ -26,7 +27,6 @@ from ipa.control.election import (
     resigned,
     saw,
     sending,
-    standing,
     unanswered,
     wrote,
 )
@@ -86,7 +86,7 @@ class LeaseLeadership:
         client: LeaseClient,
         place: LeasePlace,
         identity: str,
-        times: Times,
+        times: LeaseTimes,
         *,
         now_s: Callable[[], float] = elapsed_s,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -115,9 +115,9 @@ class LeaseLeadership:
         election = self._election
         return election.term if leads(election, self._now_s()) else None
 
-    def standing(self) -> Standing:
+    def standing(self) -> LeaderStatus:
         """Who leads, as far as this replica knows."""
-        return standing(self._election, self._now_s(), self._trouble)
+        return leader_status(self._election, self._now_s(), self._trouble)
 
     def start(self) -> None:
         """Take part from now on."""
@@ -128,15 +128,15 @@ class LeaseLeadership:
         """Do what is due; how many seconds there is nothing to do then. Never raises."""
         try:
             step = next_step(self._election, self._now_s(), self._stamp())
-            if step.act is not Act.WAIT:
+            if step.act is not LeaseAction.WAIT:
                 self._carry_out(step)
         except Exception:
             # A fault of this program must not end the taking part: the lease runs out, and is tried for anew.
             log.exception("leadership: a step failed")
             self._election = unanswered(self._election, self._now_s(), 0.0)
-            step = Step(Act.WAIT, wait_s=self._election.times.retry_s)
+            step = LeaseStep(LeaseAction.WAIT, wait_s=self._election.times.retry_s)
         self._tell()
-        if step.act is not Act.WAIT:
+        if step.act is not LeaseAction.WAIT:
             return 0.0
         # Not past the moment at which it begins or ceases to lead, which is to be told.
         election, now_s = self._election, self._now_s()
@@ -170,10 +170,10 @@ class LeaseLeadership:
             if wait_s > 0:
                 self._stop.wait(wait_s)
 
-    def _carry_out(self, step: Step) -> None:
+    def _carry_out(self, step: LeaseStep) -> None:
         namespace, name = self._place.namespace, self._place.name
         try:
-            if step.act is Act.READ:
+            if step.act is LeaseAction.READ:
                 self._read(namespace, name)
             else:
                 self._write(step, namespace, name)
@@ -194,10 +194,10 @@ class LeaseLeadership:
         lease = lease_of(body, self._election.times.lease_s) if body else None
         self._election = saw(self._election, lease, self._now_s(), self._draw())
 
-    def _write(self, step: Step, namespace: str, name: str) -> None:
+    def _write(self, step: LeaseStep, namespace: str, name: str) -> None:
         assert step.lease is not None
         self._election = sending(self._election, step, self._now_s())
-        if step.act is Act.CREATE:
+        if step.act is LeaseAction.CREATE:
             metadata = {"name": name, "namespace": namespace}
             fresh = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata}
             self._body = self._client.create_lease(namespace, fresh | {"spec": spec_of(step.lease)})

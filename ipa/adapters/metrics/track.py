@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ipa.control.engine.quarantine import Failure
+from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.write_outcome import is_outcome
 from ipa.control.loop.snapshot import Snapshot
 from ipa.metering.labels import Incident, Input
@@ -69,7 +69,7 @@ class Incidents:
     """What went wrong newly with a decision, given those before."""
 
     _last: Decision | None = None
-    _failures: frozenset[Failure] | None = None
+    _failures: frozenset[FailedRollout] | None = None
 
     def of(self, decision: Decision, snapshot: Snapshot) -> list[Incident]:
         """Each incident once, when it begins. A standby has none; a new leader knows what it recalled."""

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import IO, Any, TypeVar
 
 from ipa.adapters.processes import ONE_THREAD, child_environment, kill, start, take_output
-from ipa.control.loop.compute_lock import COMPUTING
+from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.model.errors import DeadlineError, IpaError, SolverError
 from ipa.optimize.deadline import Deadline
 
@@ -60,7 +60,7 @@ class WorkerPool:
         seconds = limit_s()
         with self._held(worker, seconds):
             asked = question(worker), seconds
-            with COMPUTING.away():
+            with COMPUTE_LOCK.away():
                 answer = worker.ask(asked, seconds + self._grace_s)
             found = _of_kind(answer, kind)
         return _answered(found)

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 
 from ipa.control.audit.record import Entry, of_applied, of_ended
-from ipa.control.engine.actuation import Phase
-from ipa.control.loop.compute_lock import COMPUTING
+from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import IpaError
@@ -29,12 +29,12 @@ class Changes:
         found = []
         if snapshot.ended is not None and snapshot.ended.change is not None:
             found.append(of_ended(decision.pipeline, snapshot.ended, decision.at))
-        if decision.action is Action.APPLY and snapshot.phase is Phase.WAITING_READY:
+        if decision.action is Action.APPLY and snapshot.phase is ActuationPhase.WAITING_READY:
             found.append(of_applied(decision, decision.at))
         try:
             for entry in found:
                 # Others compute while the disk is waited for.
-                with COMPUTING.away():
+                with COMPUTE_LOCK.away():
                     self._note(entry)
         except IpaError as error:
             log.error("%s: what became of a change cannot be recorded: %s", decision.pipeline, error)

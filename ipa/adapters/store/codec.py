@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ipa.adapters.store.sqlite_file import RESTORE
 from ipa.control.ports import PipelineControl
-from ipa.control.saved_plans import KeptPlan
+from ipa.control.saved_plans import StoredPlan
 from ipa.model.decision import Decision
 from ipa.model.errors import UnavailableError
 from ipa.model.profile import StageProfile
@@ -45,4 +45,4 @@ def damaged(kind: str, error: Exception) -> UnavailableError:
 DECISION = Codec(Decision)
 CONTROL = Codec(PipelineControl)
 PROFILE = Codec(StageProfile)
-KEPT_PLAN = Codec(KeptPlan)
+KEPT_PLAN = Codec(StoredPlan)

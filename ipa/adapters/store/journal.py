@@ -14,7 +14,7 @@ from ipa.adapters.store.records import MARK
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import HEADERS, SegmentReader, signed_checkpoint_of
 from ipa.control.audit.checkpoints import SignedCheckpoint
-from ipa.control.audit.record import NOTHING, Entry, Head, Kind, Recorded
+from ipa.control.audit.record import NOTHING, Entry, EntryKind, Head, Recorded
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import UnavailableError
 
@@ -229,7 +229,7 @@ def _is_record_of(name: str) -> Any:
 
 
 def _is_wanted(row: Any, before_tick: int | None, *, applied_only: bool) -> bool:
-    if row.kind != Kind.DECISION or (applied_only and row.action != Action.APPLY):
+    if row.kind != EntryKind.DECISION or (applied_only and row.action != Action.APPLY):
         return False
     return before_tick is None or row.tick is None or row.tick < before_tick
 
@@ -255,7 +255,7 @@ _NEWEST = select(
     select(func.max(EntryRow.seq)).scalar_subquery(), select(func.max(SegmentRow.last_seq)).scalar_subquery()
 )
 _DECISIONS = ROWS.where(
-    EntryRow.decision_id.in_(bindparam("names", expanding=True)), EntryRow.kind == Kind.DECISION.value
+    EntryRow.decision_id.in_(bindparam("names", expanding=True)), EntryRow.kind == EntryKind.DECISION.value
 ).order_by(EntryRow.pipeline, EntryRow.number)
 # Heads, the digests of their rows, and up to where their pipelines are sealed.
 _ENDS = (

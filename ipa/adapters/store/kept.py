@@ -14,7 +14,8 @@ from ipa.adapters.store.codec import KEPT_PLAN, damaged
 from ipa.adapters.store.database import lock_of, reading, writing
 from ipa.adapters.store.schema import AnswerRow, PipelineRow, PlanRow
 from ipa.control.canonical import digest
-from ipa.control.saved_plans import Claim, KeptAnswer, KeptPlan
+from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
+from ipa.control.saved_plans import StoredPlan
 from ipa.model.errors import IpaError, NotFoundError
 
 log = logging.getLogger("ipa.store")
@@ -45,12 +46,12 @@ class PlanRows:
         self._engine, self._most = engine, most
         self._lock = threading.Lock()
         # With its text, which is made as the plan comes: that of many at once would hold everybody up.
-        self._waiting: dict[str, tuple[KeptPlan, str]] = {}
+        self._waiting: dict[str, tuple[StoredPlan, str]] = {}
         self._timer: threading.Timer | None = None
         # Written since the oldest were let go; unknown after a start.
         self._written = SPARE_PLANS
 
-    def keep(self, plan: KeptPlan) -> None:
+    def keep(self, plan: StoredPlan) -> None:
         """Keep it, and let go of those that are too many."""
         text = KEPT_PLAN.text(plan)
         with self._lock:
@@ -62,7 +63,7 @@ class PlanRows:
                 self._timer.daemon = True
                 self._timer.start()
 
-    def plan(self, plan_id: str) -> KeptPlan:
+    def plan(self, plan_id: str) -> StoredPlan:
         """That plan; NotFoundError where there is none any more."""
         with self._lock:
             waiting = self._waiting.get(plan_id)
@@ -144,8 +145,10 @@ class AnswerRows:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def claim(self, key: str, mark: str, holder: str, now_s: float, record: str = "") -> Claim:
-        """Take the key where nobody did, or whoever did is gone; else how it stands."""
+    def claim(
+        self, key: str, request_digest: str, holder: str, now_s: float, record: str = ""
+    ) -> IdempotencyClaim:
+        """Claim the key if nobody holds it or its holder is gone, and return its state."""
         key, holder = digest(key), digest(holder)
         with writing(self._engine, lock_of("answers", key)) as connection:
             connection.execute(delete(AnswerRow).where(AnswerRow.at_s < now_s - ANSWERS_S))
@@ -154,21 +157,27 @@ class AnswerRows:
                 .where(AnswerRow.key == key)
             ).first()  # fmt: skip
             if row is None:
-                values = {"key": key, "mark": mark, "holder": holder, "at_s": now_s, "record": record}
+                values = {
+                    "key": key,
+                    "mark": request_digest,
+                    "holder": holder,
+                    "at_s": now_s,
+                    "record": record,
+                }
                 connection.execute(insert(AnswerRow).values(**values))
-                return Claim(mark, now_s, mine=True)
+                return IdempotencyClaim(request_digest, now_s, mine=True)
             first, at_s, kept_by, status, body = row
             if status is not None:
-                return Claim(first, at_s, answer=KeptAnswer(status, body or ""))
+                return IdempotencyClaim(first, at_s, answer=StoredAnswer(status, body or ""))
             is_left = kept_by != holder or now_s - at_s > LONGEST_S
-            if not is_left or first != mark:
-                return Claim(first, at_s)
+            if not is_left or first != request_digest:
+                return IdempotencyClaim(first, at_s)
             connection.execute(
                 update(AnswerRow).where(AnswerRow.key == key).values(holder=holder, at_s=now_s)
             )
-            return Claim(first, at_s, mine=True, is_resumed=True)
+            return IdempotencyClaim(first, at_s, mine=True, is_resumed=True)
 
-    def settle(self, key: str, answer: KeptAnswer) -> None:
+    def settle(self, key: str, answer: StoredAnswer) -> None:
         """Keep the answer; on disk when this returns."""
         self._write(key, update(AnswerRow).values(status=answer.status, body=answer.body))
 

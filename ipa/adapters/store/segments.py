@@ -23,7 +23,7 @@ from ipa.adapters.store.packing import Packed, Row, pack
 from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import Checkpoint, SignedCheckpoint, entries_digest
-from ipa.control.audit.record import Kind, Recorded
+from ipa.control.audit.record import EntryKind, Recorded
 from ipa.control.engine.write_outcome import OUTCOME
 from ipa.model.decision import Action
 from ipa.model.errors import UnavailableError
@@ -100,7 +100,7 @@ def sealed(
     """Return a segment of consecutive rows, which the caller has verified."""
     entries = [Recorded(0, row.entry, "").values for row in rows]
     # Those of decisions: what became of changes is noted by the wall clock, also where time is simulated.
-    decided = [each for each in entries if each["kind"] == Kind.DECISION]
+    decided = [each for each in entries if each["kind"] == EntryKind.DECISION]
     times = [time_s(each["at"]) for each in decided or entries]
     counted = _Counted(entries)
     block = pack(rows)
@@ -171,7 +171,7 @@ class _Counted:
     """Decisions among entries: those that hold, those that change, and their ticks."""
 
     def __init__(self, entries: Sequence[dict[str, Any]]) -> None:
-        decided = [each["facts"] for each in entries if each["kind"] == Kind.DECISION]
+        decided = [each["facts"] for each in entries if each["kind"] == EntryKind.DECISION]
         self.changes = sum(each.get("action") == Action.APPLY for each in decided)
         self.held = len(decided) - self.changes
         ticks = [each["tick"] for each in decided if isinstance(each.get("tick"), int)]
@@ -212,7 +212,7 @@ def clear(connection: Connection, sealed_to: Checkpoint) -> None:
     found = connection.execute(oldest.order_by(EntryRow.number).limit(TOGETHER)).all()
     if not found:
         return
-    older = [row.decision_id for row in found if row.frame is None and row.kind == Kind.DECISION.value]
+    older = [row.decision_id for row in found if row.frame is None and row.kind == EntryKind.DECISION.value]
     if older:
         connection.execute(delete(DecisionRow).where(DecisionRow.decision_id.in_(older)))
     connection.execute(delete(EntryRow).where(is_mine, EntryRow.number <= found[-1].number))
@@ -294,7 +294,7 @@ class SegmentReader:
         names, kinds = packed.values("2/decision_id"), packed.values("2/kind")
         for index, (name, kind) in enumerate(zip(names, kinds, strict=True)):
             # A row that is kept as whole texts has no values.
-            if (name, kind) not in ((decision_id, Kind.DECISION), (None, None)):
+            if (name, kind) not in ((decision_id, EntryKind.DECISION), (None, None)):
                 continue
             text = self._decision(packed, index, header)
             if text is not None and (name or json.loads(text)["decision_id"] == decision_id):

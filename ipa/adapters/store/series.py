@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import SeriesRow
 from ipa.adapters.store.segments import time_s
-from ipa.control.audit.record import Kind, Recorded
+from ipa.control.audit.record import EntryKind, Recorded
 from ipa.control.canonical import canonical_json
 from ipa.model.decision import Action
 
@@ -98,7 +98,7 @@ def hours_of(rows: Iterable[Row]) -> list[Hour]:
     found: dict[int, Hour] = {}
     for row in rows:
         values = Recorded(0, row.entry, "").values
-        if values["kind"] != Kind.DECISION or row.decision is None:
+        if values["kind"] != EntryKind.DECISION or row.decision is None:
             continue
         start_s = int(time_s(values["at"])) // HOUR_S * HOUR_S
         hour = _hour(start_s, values, row.decision)

@@ -51,8 +51,8 @@ from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.record import Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
-from ipa.control.loop.compute_lock import COMPUTING
-from ipa.control.ports import PipelineControl, Said
+from ipa.control.loop.compute_lock import COMPUTE_LOCK
+from ipa.control.ports import Attribution, PipelineControl
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError, UnavailableError
 from ipa.model.profile import StageProfile
@@ -91,7 +91,7 @@ class Store:
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
         self.records = Records(engine, now)
-        self._decided = Grouped(self._record_all, lambda: COMPUTING.is_wanted)
+        self._decided = Grouped(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
         self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)
         # Times that something could not be recorded.
         self.failures = 0
@@ -290,7 +290,7 @@ class Store:
         with reading(self._engine) as connection:
             return dict(connection.execute(_CONTROLS).all())
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         """Keep it, and in the record who said it; both on disk when this returns."""
         body, record = CONTROL.text(control), self.records.of(pipeline)
         with self._recording() as connection:

@@ -20,7 +20,7 @@ from ipa.adapters.store.schema import DecisionRow, EntryRow, SegmentRow
 from ipa.adapters.store.segments import Segment, segment_of, segments
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import entries_digest
-from ipa.control.audit.record import Chain, Head, Kind, Recorded, Verified, record_in
+from ipa.control.audit.record import Chain, EntryKind, Head, Recorded, Verified, record_in
 from ipa.control.canonical import digest
 from ipa.model.errors import RecordError
 
@@ -195,7 +195,7 @@ def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
     if found.seq <= before:
         raise chain.fault(f"entry {number} was moved before another")
     check_decision(chain, values, row.decision)
-    if values["kind"] != Kind.DECISION:
+    if values["kind"] != EntryKind.DECISION:
         return
     facts = values["facts"]
     said: tuple[Any, ...] = (facts["tick"], facts["action"])
@@ -215,7 +215,7 @@ def check_row(chain: Chain, found: Any, row: Row, before: int) -> None:
 
 def check_decision(chain: Chain, values: dict[str, Any], decision: str | None) -> None:
     """Check that the decision is the one of the entry with those values."""
-    if values["kind"] != Kind.DECISION:
+    if values["kind"] != EntryKind.DECISION:
         return
     if decision is None:
         raise chain.fault(f"{_name(values)} was removed")
@@ -233,7 +233,7 @@ def _check_unrecorded(connection: Connection, chain: Chain) -> None:
         select(DecisionRow.decision_id)
         .outerjoin(
             EntryRow,
-            (EntryRow.decision_id == DecisionRow.decision_id) & (EntryRow.kind == Kind.DECISION.value),
+            (EntryRow.decision_id == DecisionRow.decision_id) & (EntryRow.kind == EntryKind.DECISION.value),
         )
         .where(DecisionRow.pipeline == chain.pipeline, EntryRow.seq.is_(None))
         .order_by(DecisionRow.seq)

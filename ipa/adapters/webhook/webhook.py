@@ -20,7 +20,7 @@ from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, retry_afte
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.webhook.guarded import DeliveryError, Sender
 from ipa.adapters.webhook.message import headers_of, message_of
-from ipa.control.audit.record import Kind, Recorded
+from ipa.control.audit.record import EntryKind, Recorded
 from ipa.model.decision import Action
 from ipa.model.errors import IpaError
 
@@ -170,7 +170,7 @@ class Webhook:
     def _is_told(self, entry: Recorded) -> bool:
         """Whether to tell it: of holds, where not all are asked for, the first of a reason in a row."""
         values = entry.values
-        if values["kind"] != Kind.DECISION:
+        if values["kind"] != EntryKind.DECISION:
             return True
         if self._receiver.only_changes and "@" in values["pipeline"]:
             # Of a policy that only says what it would do.

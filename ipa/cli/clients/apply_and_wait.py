@@ -12,13 +12,14 @@ import typer
 from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.cli.clients.direct import NO_SIGNALS, RequestedConfigs
 from ipa.control.canonical import canonical_json, digest
-from ipa.control.engine.actuation import IN_FLIGHT, Phase, begin, sent
+from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.engine.overrides import stop_of
 from ipa.control.engine.state import EngineState
 from ipa.control.engine.write_outcome import unwritten
-from ipa.control.loop.control_loop import ControlLoop, World
+from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import (
+    Attribution,
     Clock,
     ControlStore,
     DecisionLog,
@@ -26,7 +27,6 @@ from ipa.control.ports import (
     PipelineControl,
     Rollout,
     RolloutPhase,
-    Said,
     Signals,
     WorkloadState,
 )
@@ -94,7 +94,7 @@ class OneShotApply:
         """
         loop = self._loop()
         decision = loop.request(wanted.configs, wanted.detail, wanted.by)
-        if decision.action is Action.HOLD and loop.snapshot().phase is not Phase.UNKNOWN:
+        if decision.action is Action.HOLD and loop.snapshot().phase is not ActuationPhase.UNKNOWN:
             return decision
         self._say(f"{decision.reason.value}: {decision.detail}")
         taken_back, last, is_late = self._follow(loop, decision)
@@ -216,7 +216,7 @@ class OneShotApply:
             return Rollout(RolloutPhase.PROGRESSING, f"how far it is cannot be read: {error}")
 
     def _loop(self) -> ControlLoop:
-        world = World(
+        world = LoopPorts(
             self._clock,
             _NoMetrics(),
             _Onto(self._workload, self._state),
@@ -288,7 +288,7 @@ class _Control:
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
         return self._control
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         self._control = control
 
 

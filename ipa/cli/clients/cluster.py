@@ -16,7 +16,7 @@ from ipa.bootstrap import kube_client
 from ipa.cli.clients.apply_and_wait import OneShotApply
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
 from ipa.control.audit.record import Head, Verified
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.observe import observe
 from ipa.control.ports import Clock, DecisionLog, RolloutPhase, WorkloadState
 from ipa.model.decision import Change, Decision
@@ -88,9 +88,9 @@ class ClusterClient(DirectClient):
         rollout = self._workload.rollout(pipeline, asked)
         if rollout.phase is RolloutPhase.FAILED:
             return RunningState(
-                observation, Phase.FAILED, rollout.detail, (f"the rollout failed: {rollout.detail}",)
+                observation, ActuationPhase.FAILED, rollout.detail, (f"the rollout failed: {rollout.detail}",)
             )
-        return RunningState(observation, Phase.WAITING_READY, rollout.detail)
+        return RunningState(observation, ActuationPhase.WAITING_READY, rollout.detail)
 
     def apply_configs(self, pipeline: Pipeline, wanted: RequestedConfigs) -> Decision:
         """Create or change the SeldonDeployment, and wait until it is ready."""

@@ -12,9 +12,9 @@ import typer
 from ipa.api.acting import said
 from ipa.cli.clients.base import JsonObject, PipelineClient
 from ipa.control.audit.record import Head, Verified, head_of
-from ipa.control.audit.replay import Replayed
+from ipa.control.audit.replay import ReplayResult
 from ipa.control.canonical import plain
-from ipa.control.engine.actuation import Phase
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Clock, DecisionLog, PipelineControl, Signals
 from ipa.model.decision import Decision
@@ -41,7 +41,7 @@ class RunningState:
     """What runs, how far its last change is, and in words what that waits for or why it failed."""
 
     observation: Observation
-    phase: Phase = Phase.IDLE
+    phase: ActuationPhase = ActuationPhase.IDLE
     detail: str = ""
     degraded: tuple[str, ...] = ()
 
@@ -61,7 +61,7 @@ class DirectClient(PipelineClient):
 
     def __init__(self, at: str, settings: Settings, clock: Clock, namespace: str | None = None) -> None:
         self._at, self.settings, self.clock, self.namespace = at, settings, clock, namespace
-        self._replaying: dict[str, Callable[[Decision, str | None], Replayed]] = {}
+        self._replaying: dict[str, Callable[[Decision, str | None], ReplayResult]] = {}
 
     @property
     def at(self) -> str:
@@ -136,7 +136,7 @@ class DirectClient(PipelineClient):
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         return _object(self._replay(decision_id, policy))
 
-    def _replay(self, decision_id: str, policy: str | None) -> Replayed:
+    def _replay(self, decision_id: str, policy: str | None) -> ReplayResult:
         """The decision taken again with the pipeline and the profiles that are here."""
         decision = self.log.decision(decision_id)
         name = decision.pipeline.partition("@")[0]
@@ -144,7 +144,7 @@ class DirectClient(PipelineClient):
             self._replaying[name] = self._replayer(self._of_file(name))
         return self._replaying[name](decision, policy)
 
-    def _replayer(self, pipeline: Pipeline) -> Callable[[Decision, str | None], Replayed]:
+    def _replayer(self, pipeline: Pipeline) -> Callable[[Decision, str | None], ReplayResult]:
         """What takes decisions of the pipeline again.
 
         A forecaster that learns from a trace would learn for minutes: then it is the recorded forecasts.

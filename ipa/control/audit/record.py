@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import Any
 
 from ipa.control.canonical import canonical_json, digest, plain
-from ipa.control.engine.actuation import Actuation, Phase
+from ipa.control.engine.actuation import Actuation, ActuationPhase
 from ipa.control.engine.guards import total_cores
-from ipa.control.ports import PipelineControl, Said
+from ipa.control.ports import Attribution, PipelineControl
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import RecordError
 
@@ -28,7 +28,7 @@ NOTHING = ""
 RESTORE = "Compare with an export of `ipa audit`, or with a backup of the store."
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What an entry is about."""
 
     DECISION = "decision"
@@ -41,12 +41,12 @@ class Kind(StrEnum):
 
 
 OUTCOMES = {
-    Phase.SETTLED: "landed",
-    Phase.FAILED: "failed",
-    Phase.ROLLED_BACK: "rolled_back",
-    Phase.ROLLBACK_FAILED: "rollback_failed",
-    Phase.NOT_APPLIED: "not_applied",
-    Phase.MOVED: "moved",
+    ActuationPhase.SETTLED: "landed",
+    ActuationPhase.FAILED: "failed",
+    ActuationPhase.ROLLED_BACK: "rolled_back",
+    ActuationPhase.ROLLBACK_FAILED: "rollback_failed",
+    ActuationPhase.NOT_APPLIED: "not_applied",
+    ActuationPhase.MOVED: "moved",
 }
 APPLIED = "applied"
 
@@ -60,7 +60,7 @@ class Entry:
     """
 
     pipeline: str
-    kind: Kind
+    kind: EntryKind
     what: str
     at: str
     by: str = ""
@@ -203,7 +203,7 @@ class Chain:
             raise self.fault(f"entry {number} {what}: entry {values['number']} is in its place")
         if values["previous"] != self.head.digest:
             raise self.fault(f"entry {number} was not written after what is now entry {number - 1}")
-        if values["kind"] == Kind.ADOPTED and values["facts"].get("damaged"):
+        if values["kind"] == EntryKind.ADOPTED and values["facts"].get("damaged"):
             raise self.fault(f"decision {values['facts']['damaged']!r} was changed before entry {number}")
         self.decisions += bool(values["content"])
         self.head = Head(number, kept)
@@ -233,7 +233,7 @@ def of_decision(decision: Decision, content: str) -> Entry:
     is_change = decision.action is Action.APPLY
     return Entry(
         pipeline=decision.pipeline,
-        kind=Kind.DECISION,
+        kind=EntryKind.DECISION,
         what=decision.reason.value,
         at=decision.at,
         by=decision.by or SERVICE,
@@ -255,13 +255,15 @@ def of_decision(decision: Decision, content: str) -> Entry:
     )
 
 
-def of_control(pipeline: str, was: PipelineControl, becomes: PipelineControl, said: Said, at: str) -> Entry:
+def of_control(
+    pipeline: str, was: PipelineControl, becomes: PipelineControl, said: Attribution, at: str
+) -> Entry:
     """The entry of what a person said: of the control only what it changed."""
     old, new = plain(was), plain(becomes)
     changed = [key for key in new if old[key] != new[key]]
     return Entry(
         pipeline=pipeline,
-        kind=Kind.CONTROL,
+        kind=EntryKind.CONTROL,
         what=said.deed.value,
         at=at,
         by=said.by,
@@ -276,7 +278,7 @@ def of_ended(pipeline: str, ended: Actuation, at: str) -> Entry:
     assert ended.change is not None
     return Entry(
         pipeline=pipeline,
-        kind=Kind.CHANGE,
+        kind=EntryKind.CHANGE,
         what=OUTCOMES[ended.phase],
         at=at,
         by=SERVICE,
@@ -291,7 +293,7 @@ def of_applied(decision: Decision, at: str) -> Entry:
     """The entry of a decision whose change was accepted and now rolls out."""
     return Entry(
         pipeline=decision.pipeline,
-        kind=Kind.CHANGE,
+        kind=EntryKind.CHANGE,
         what=APPLIED,
         at=at,
         by=decision.by or SERVICE,

@@ -15,8 +15,8 @@ from typing import Any
 import ipa
 from ipa.control.canonical import digest, digest_of, plain
 from ipa.control.decode import restored
-from ipa.control.engine.decision_inputs import Inputs, read_inputs
-from ipa.control.engine.state import EngineState, MadeOf, PeakForecaster, TickRequest
+from ipa.control.engine.decision_inputs import DecisionInputs, read_inputs
+from ipa.control.engine.state import EngineState, PeakForecaster, PlannerProvenance, TickRequest
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.control.engine.tick import on_tick, remembered
 from ipa.control.engine.write_outcome import OUTCOME, is_outcome
@@ -38,7 +38,7 @@ MOST = 20
 LONGEST = 200
 
 
-class Outcome(StrEnum):
+class ReplayOutcome(StrEnum):
     """What came of taking a decision again."""
 
     SAME = "same"
@@ -59,7 +59,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """A decision taken again by `policy`.
 
     `why` says why it could not be, `notes` what is not as it was. `again` is without inputs, None where it
@@ -69,7 +69,7 @@ class Replayed:
 
     decision_id: str
     policy: str
-    outcome: Outcome
+    outcome: ReplayOutcome
     why: str = ""
     notes: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -77,17 +77,17 @@ class Replayed:
 
 
 @dataclass(frozen=True, slots=True)
-class Deciding:
+class ReplaySetup:
     """What decides again. Without a forecaster the recorded forecast is taken."""
 
     pipeline: Pipeline
     policy: Policy
     predict: Predictor
-    made_of: MadeOf
+    made_of: PlannerProvenance
     forecaster: PeakForecaster | None = None
 
 
-def inputs_in(decision: Decision) -> Inputs | Replayed:
+def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
     """What it was decided from, or why there is nothing to take again; RecordError: it was changed since."""
     if is_outcome(decision):
         wrote = decision.decision_id.removesuffix(OUTCOME)
@@ -106,14 +106,14 @@ def inputs_in(decision: Decision) -> Inputs | Replayed:
         return _none(decision, f"{words} ({error.message})")
 
 
-def made_by_hand(decision: Decision, inputs: Inputs) -> Replayed:
+def made_by_hand(decision: Decision, inputs: DecisionInputs) -> ReplayResult:
     """That no policy took it."""
     return _none(decision, f"it was decided by {inputs.policy!r}, which is no policy")
 
 
 def stale(
-    decision: Decision, inputs: Inputs, pipeline: Pipeline, profiles: str, policy: str
-) -> Replayed | None:
+    decision: Decision, inputs: DecisionInputs, pipeline: Pipeline, profiles: str, policy: str
+) -> ReplayResult | None:
     """That it cannot be taken again with that pipeline and profiles of that digest; None where it can."""
     moved = []
     if digest_of(_named(pipeline, decision)) != inputs.pipeline:
@@ -122,12 +122,14 @@ def stale(
         moved.append("the profiles were measured anew since")
     if not moved:
         return None
-    return Replayed(decision.decision_id, policy, Outcome.STALE, " and ".join(moved), _versions(inputs))
+    return ReplayResult(
+        decision.decision_id, policy, ReplayOutcome.STALE, " and ".join(moved), _versions(inputs)
+    )
 
 
-def take_again(
-    decision: Decision, inputs: Inputs, deciding: Deciding, earlier: Sequence[Decision] = ()
-) -> Replayed:
+def replay(
+    decision: Decision, inputs: DecisionInputs, deciding: ReplaySetup, earlier: Sequence[Decision] = ()
+) -> ReplayResult:
     """What `deciding` comes to from these inputs of the decision.
 
     A policy other than the recorded one that remembers is shown the `earlier` decisions first, oldest first.
@@ -166,18 +168,18 @@ def take_again(
         found.append(Difference("inputs_digest", decision.inputs_digest, again.inputs_digest))
     if len(found) > MOST:
         notes.append(f"{len(found) - MOST} more differences are not listed")
-    return Replayed(
+    return ReplayResult(
         decision.decision_id,
         policy.name,
-        Outcome.DIFFERS if found else Outcome.SAME,
+        ReplayOutcome.DIFFERS if found else ReplayOutcome.SAME,
         notes=(*notes, *forecasting.notes),
         differences=tuple(found[:MOST]),
         again=replace(again, inputs=""),
     )
 
 
-def _none(decision: Decision, why: str) -> Replayed:
-    return Replayed(decision.decision_id, "", Outcome.NOTHING, why)
+def _none(decision: Decision, why: str) -> ReplayResult:
+    return ReplayResult(decision.decision_id, "", ReplayOutcome.NOTHING, why)
 
 
 def _named(pipeline: Pipeline, decision: Decision) -> Pipeline:
@@ -185,7 +187,7 @@ def _named(pipeline: Pipeline, decision: Decision) -> Pipeline:
     return pipeline if pipeline.name == decision.pipeline else replace(pipeline, name=decision.pipeline)
 
 
-def _versions(inputs: Inputs) -> tuple[str, ...]:
+def _versions(inputs: DecisionInputs) -> tuple[str, ...]:
     if inputs.version == ipa.__version__:
         return ()
     return (f"it was decided by ipa {inputs.version}, this is {ipa.__version__}",)
@@ -197,7 +199,7 @@ def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
     before_s = 0.0
     for decision in earlier:
         inputs = inputs_in(decision)
-        if isinstance(inputs, Replayed):
+        if isinstance(inputs, ReplayResult):
             continue
         if inputs.now_s < before_s:
             memory = None

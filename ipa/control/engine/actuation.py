@@ -23,7 +23,7 @@ from ipa.model.observation import Observation
 from ipa.model.plan import StageConfig, in_words
 
 
-class Phase(StrEnum):
+class ActuationPhase(StrEnum):
     """Where an actuation is."""
 
     IDLE = "idle"
@@ -39,14 +39,16 @@ class Phase(StrEnum):
     ROLLBACK_FAILED = "rollback_failed"
 
 
-IN_FLIGHT = frozenset({Phase.RECORDED, Phase.PATCHING, Phase.UNKNOWN, Phase.WAITING_READY})
+IN_FLIGHT = frozenset(
+    {ActuationPhase.RECORDED, ActuationPhase.PATCHING, ActuationPhase.UNKNOWN, ActuationPhase.WAITING_READY}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Actuation:
     """A phase, the change it is about (None when idle) and since when, on the monotonic clock."""
 
-    phase: Phase = Phase.IDLE
+    phase: ActuationPhase = ActuationPhase.IDLE
     change: Change | None = None
     started_s: float = 0.0
     detail: str = ""
@@ -60,7 +62,7 @@ class Actuation:
     @property
     def asks_rollout(self) -> bool:
         """Whether the next step needs to be told how far the rollout is."""
-        return self.phase is Phase.WAITING_READY
+        return self.phase is ActuationPhase.WAITING_READY
 
 
 IDLE = Actuation()
@@ -68,22 +70,22 @@ IDLE = Actuation()
 
 def begin(change: Change, now_s: float) -> Actuation:
     """The actuation of a change whose decision is about to be recorded."""
-    return Actuation(Phase.RECORDED, change, now_s)
+    return Actuation(ActuationPhase.RECORDED, change, now_s)
 
 
 def sent(actuation: Actuation) -> Actuation:
     """The decision is durable and the write is under way."""
-    return _from(actuation, {Phase.RECORDED}, Phase.PATCHING)
+    return _from(actuation, {ActuationPhase.RECORDED}, ActuationPhase.PATCHING)
 
 
 def accepted(actuation: Actuation) -> Actuation:
     """The write was answered; the change is rolling out."""
-    return _from(actuation, {Phase.PATCHING}, Phase.WAITING_READY)
+    return _from(actuation, {ActuationPhase.PATCHING}, ActuationPhase.WAITING_READY)
 
 
 def unanswered(actuation: Actuation, detail: str) -> Actuation:
     """The write was not answered: whether it happened is to be read."""
-    return _from(actuation, {Phase.PATCHING}, Phase.UNKNOWN, detail)
+    return _from(actuation, {ActuationPhase.PATCHING}, ActuationPhase.UNKNOWN, detail)
 
 
 def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
@@ -97,7 +99,7 @@ def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
     undone = replace(
         change, previous=change.configs, configs=change.previous, deadline_s=0.0, is_rollback=False
     )
-    return Actuation(Phase.WAITING_READY, undone, now_s, actuation.detail)
+    return Actuation(ActuationPhase.WAITING_READY, undone, now_s, actuation.detail)
 
 
 def advance(
@@ -112,9 +114,9 @@ def advance(
     running = observation.running()
     if running is None:
         return actuation
-    if actuation.phase is not Phase.WAITING_READY:
+    if actuation.phase is not ActuationPhase.WAITING_READY:
         actuation = _read_back(actuation, running)
-        if actuation.phase is not Phase.WAITING_READY:
+        if actuation.phase is not ActuationPhase.WAITING_READY:
             return actuation
     return _watched(actuation, running, rollout, now_s)
 
@@ -136,7 +138,7 @@ def resume(last: Decision | None, observation: Observation, deadline_s: float, n
         deadline_s=deadline_s,
         is_rollback=last.reason is ReasonCode.ROLLBACK,
     )
-    actuation = Actuation(Phase.WAITING_READY, change, now_s, "taken up again after a restart")
+    actuation = Actuation(ActuationPhase.WAITING_READY, change, now_s, "taken up again after a restart")
     running = observation.running()
     if running == last.configs:
         return actuation
@@ -148,12 +150,12 @@ def resume(last: Decision | None, observation: Observation, deadline_s: float, n
 def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuation:
     change = _change(actuation)
     if tuple(running) == change.configs:
-        return replace(actuation, phase=Phase.WAITING_READY)
+        return replace(actuation, phase=ActuationPhase.WAITING_READY)
     if tuple(running) == change.previous:
-        return replace(actuation, phase=Phase.NOT_APPLIED)
+        return replace(actuation, phase=ActuationPhase.NOT_APPLIED)
     if _is_part(change, running):
         return _partly(actuation, running)
-    return replace(actuation, phase=Phase.MOVED, detail=f"read back {in_words(running)}")
+    return replace(actuation, phase=ActuationPhase.MOVED, detail=f"read back {in_words(running)}")
 
 
 def _is_part(change: Change, running: Sequence[StageConfig]) -> bool:
@@ -171,7 +173,9 @@ def _is_part(change: Change, running: Sequence[StageConfig]) -> bool:
 def _partly(actuation: Actuation, running: Sequence[StageConfig]) -> Actuation:
     """The actuation of what was written of its change; the rest is decided on once that is ready."""
     change = replace(_change(actuation), configs=tuple(running))
-    return replace(actuation, phase=Phase.WAITING_READY, change=change, detail="a part of it was written")
+    return replace(
+        actuation, phase=ActuationPhase.WAITING_READY, change=change, detail="a part of it was written"
+    )
 
 
 def _watched(
@@ -184,10 +188,12 @@ def _watched(
     if rollout.phase is RolloutPhase.FAILED:
         return _failed(actuation, rollout.detail)
     if rollout.phase is RolloutPhase.READY and tuple(running) == change.configs:
-        return replace(actuation, phase=Phase.ROLLED_BACK if change.is_rollback else Phase.SETTLED)
+        return replace(
+            actuation, phase=ActuationPhase.ROLLED_BACK if change.is_rollback else ActuationPhase.SETTLED
+        )
     moved = _moved(change, running, rollout)
     if moved:
-        return replace(actuation, phase=Phase.MOVED, detail=moved)
+        return replace(actuation, phase=ActuationPhase.MOVED, detail=moved)
     if now_s - actuation.started_s >= change.deadline_s:
         waited = f"not ready after {change.deadline_s:g} s"
         return _failed(actuation, f"{waited}: {rollout.detail}" if rollout.detail else waited)
@@ -205,11 +211,13 @@ def _moved(change: Change, running: Sequence[StageConfig], rollout: Rollout) -> 
 
 
 def _failed(actuation: Actuation, detail: str) -> Actuation:
-    phase = Phase.ROLLBACK_FAILED if _change(actuation).is_rollback else Phase.FAILED
+    phase = ActuationPhase.ROLLBACK_FAILED if _change(actuation).is_rollback else ActuationPhase.FAILED
     return replace(actuation, phase=phase, detail=detail)
 
 
-def _from(actuation: Actuation, allowed: set[Phase], to: Phase, detail: str = "") -> Actuation:
+def _from(
+    actuation: Actuation, allowed: set[ActuationPhase], to: ActuationPhase, detail: str = ""
+) -> Actuation:
     if actuation.phase not in allowed:
         raise ValueError(f"an actuation cannot go from {actuation.phase.value} to {to.value}")
     return replace(actuation, phase=to, detail=detail)

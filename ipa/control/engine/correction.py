@@ -49,7 +49,7 @@ ALARM, ALARM_END = 1.25, 1.15
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedSlowdown:
     """What a variant was seen to take: `ratio` times its profile, smoothed; last at `at_s`.
 
     `recent` are (time, ratio) of the last window. `steps` are those of `STEP` planned with; `is_told` whether
@@ -71,7 +71,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Since:
+class RunningSince:
     """When a stage was first seen to run these replicas, with no change on its way."""
 
     stage: str
@@ -88,14 +88,14 @@ class Since:
 class Correction:
     """What was learned of each variant, and since when stages run what they do."""
 
-    seen: tuple[Seen, ...] = ()
-    since: tuple[Since, ...] = ()
+    seen: tuple[ObservedSlowdown, ...] = ()
+    since: tuple[RunningSince, ...] = ()
 
-    def of(self, stage: str, variant: str) -> Seen | None:
+    def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
         """What is known of the variant; None where nothing is."""
         return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
 
-    def newest(self, stage: str) -> Seen | None:
+    def newest(self, stage: str) -> ObservedSlowdown | None:
         """What was seen last of any variant of the stage."""
         mine = (each for each in self.seen if each.stage == stage)
         return max(mine, key=lambda each: each.at_s, default=None)
@@ -200,11 +200,11 @@ def _steps(ratio: float) -> int:
     return round(_exact_steps(ratio))
 
 
-def _since(config: StageConfig, now_s: float) -> Since:
-    return Since(config.stage, config.variant, config.cores, now_s)
+def _since(config: StageConfig, now_s: float) -> RunningSince:
+    return RunningSince(config.stage, config.variant, config.cores, now_s)
 
 
-def _is_ripe(batches: Measured[Batches], since: Since, settings: GuardSettings, now_s: float) -> bool:
+def _is_ripe(batches: Measured[Batches], since: RunningSince, settings: GuardSettings, now_s: float) -> bool:
     """Whether these are enough, new enough, and all of the replicas that run."""
     seen = batches.value
     return (
@@ -216,7 +216,7 @@ def _is_ripe(batches: Measured[Batches], since: Since, settings: GuardSettings, 
 
 def _updated(
     known: Correction, config: StageConfig, service: ServiceTime, batches: Batches, now_s: float
-) -> Seen:
+) -> ObservedSlowdown:
     """What is known of the variant after these batches."""
     mine = known.of(config.stage, config.variant)
     before = mine or known.newest(config.stage)
@@ -228,7 +228,7 @@ def _updated(
     recent = (*recent, (now_s, ratio))
     steps = steps_for(before.steps if before else 0, [each for _, each in recent])
     is_told = before is not None and before.is_told
-    return Seen(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
+    return ObservedSlowdown(config.stage, config.variant, ratio, steps, now_s, recent, is_told)
 
 
 def _smoothed(
@@ -247,12 +247,12 @@ def _smoothed(
     return max(ratio + weight * (seen - ratio), LEAST)
 
 
-def _with(known: Correction, seen: Seen) -> Correction:
+def _with(known: Correction, seen: ObservedSlowdown) -> Correction:
     others = tuple(each for each in known.seen if (each.stage, each.variant) != (seen.stage, seen.variant))
     return replace(known, seen=(*others, seen))
 
 
-def _alarm(seen: Seen, pipeline: Pipeline) -> str:
+def _alarm(seen: ObservedSlowdown, pipeline: Pipeline) -> str:
     return (
         f"{seen.stage}={seen.variant} takes {seen.ratio:.3g} x its profile, and plans now count on that; "
         f"measure it anew where it runs (ipa profile {pipeline.name} --stage {seen.stage}), or look what "

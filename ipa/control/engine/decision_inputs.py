@@ -11,7 +11,7 @@ import ipa
 from ipa.control.canonical import digest_of
 from ipa.control.decode import restored
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.state import EngineState, MadeOf, Request, TickRequest
+from ipa.control.engine.state import ChangeRequest, EngineState, PlannerProvenance, TickRequest
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.errors import InputError
 from ipa.model.observation import Observation
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class DecisionInputs:
     """The request of a tick and the state before it; of what is long or no value, the digest or the name.
 
     `pipeline` is the pipeline's digest, `policy` the policy's name, `version` that of this package.
@@ -30,12 +30,12 @@ class Inputs:
 
     pipeline: str
     policy: str
-    made_of: MadeOf
+    made_of: PlannerProvenance
     version: str
     control: PipelineControl
     observation: Observation
     rollout: Rollout | None
-    requested: Request | None
+    requested: ChangeRequest | None
     settings: GuardSettings
     rolling: Rolling
     now_s: float
@@ -43,9 +43,9 @@ class Inputs:
     state: EngineState
 
 
-def inputs_of(request: TickRequest, before: EngineState) -> Inputs:
+def inputs_of(request: TickRequest, before: EngineState) -> DecisionInputs:
     """The inputs of that tick."""
-    return Inputs(
+    return DecisionInputs(
         pipeline=digest_of(request.pipeline),
         policy=request.policy.name,
         made_of=request.made_of,
@@ -62,15 +62,15 @@ def inputs_of(request: TickRequest, before: EngineState) -> Inputs:
     )
 
 
-def read_inputs(text: str) -> Inputs:
+def read_inputs(text: str) -> DecisionInputs:
     """The inputs of such a text; InputError where it is none. What a policy remembers stays plain."""
     try:
         values = json.loads(text)
     except ValueError as error:
         raise InputError(f"they are no JSON: {error}") from error
-    return restored(Inputs, values)
+    return restored(DecisionInputs, values)
 
 
-def made_of(inputs: PolicyInputs) -> MadeOf:
+def made_of(inputs: PolicyInputs) -> PlannerProvenance:
     """What of them is recorded with each decision."""
-    return MadeOf(digest_of(inputs.profiles), inputs.objective, inputs.solver, inputs.deadline_s)
+    return PlannerProvenance(digest_of(inputs.profiles), inputs.objective, inputs.solver, inputs.deadline_s)

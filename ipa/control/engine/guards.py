@@ -55,14 +55,14 @@ class GuardSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class HoldReason:
     """A reason not to act, in code and in words."""
 
     reason: ReasonCode
     detail: str
 
 
-def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | Hold:
+def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadHistory] | HoldReason:
     """The load to plan for, or the hold where load or present rate are missing, stale or invalid."""
     signals: tuple[tuple[str, Measured[Any] | Missing], ...] = (
         ("the arrival rate", observation.arrival_rate_rps),
@@ -71,15 +71,15 @@ def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadH
     for name, value in signals:
         if isinstance(value, Missing):
             said = f": {value.detail}" if value.detail else ""
-            return Hold(REASONS[value.reason], f"{name} is {value.reason.value}{said}")
+            return HoldReason(REASONS[value.reason], f"{name} is {value.reason.value}{said}")
         if value.age_s > settings.stale_after_s:
             limit = f"the limit is {settings.stale_after_s:g} s"
-            return Hold(ReasonCode.METRICS_STALE, f"{name} is {value.age_s:.0f} s old, {limit}")
+            return HoldReason(ReasonCode.METRICS_STALE, f"{name} is {value.age_s:.0f} s old, {limit}")
     load = observation.load
     assert isinstance(load, Measured)
     blind_s = load.age_s + trailing_gap_s(load.value)
     if blind_s > settings.stale_after_s:
-        return Hold(ReasonCode.METRICS_STALE, f"the newest rate of the load is {blind_s:.0f} s old")
+        return HoldReason(ReasonCode.METRICS_STALE, f"the newest rate of the load is {blind_s:.0f} s old")
     return load
 
 
@@ -100,12 +100,12 @@ def mean_rps(load: LoadHistory, last_s: float) -> float:
     return sum(seen) / len(seen) if seen else 0.0
 
 
-def forecast_fault(forecast: Forecast) -> Hold | None:
+def forecast_fault(forecast: Forecast) -> HoldReason | None:
     """The hold of a forecast that is no rate."""
     if sane(forecast.point_rps) and sane(forecast.upper_rps):
         return None
     said = f"point {forecast.point_rps}, upper {forecast.upper_rps} rps"
-    return Hold(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} makes no sense: {said}")
+    return HoldReason(ReasonCode.METRICS_INVALID, f"the forecast of {forecast.rung} makes no sense: {said}")
 
 
 def bound_faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[str]:

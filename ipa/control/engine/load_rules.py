@@ -1,15 +1,15 @@
-"""What a tick comes to by what is seen of the load, and by what is not."""
+"""The rules of the load: decide from its forecast, or hold if it was not seen; more replicas for overload."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ipa.control.engine import quarantine
-from ipa.control.engine.guards import Hold, forecast_fault, load_of
-from ipa.control.engine.overload_guard import Crowd, crowds_of, more
+from ipa.control.engine.guards import HoldReason, forecast_fault, load_of
+from ipa.control.engine.overload_guard import Overload, overloaded_stages, with_more_replicas
 from ipa.control.engine.overrides import held_back
 from ipa.control.engine.plan_selection import changes, checked, choose, plan_for
-from ipa.control.engine.state import EngineState, TickRequest, Verdict, hold
+from ipa.control.engine.state import Configs, EngineState, TickRequest, TickVerdict, hold
 from ipa.control.engine.telemetry_loss import fallback_forecast
 from ipa.control.engine.transition import safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
@@ -17,115 +17,144 @@ from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
 from ipa.model.parts import is_shared
 from ipa.model.pipeline import Fallback
-from ipa.model.plan import StageConfig
 from ipa.model.rounding import rounded_forecast
 from ipa.policies.base import ANY_RATE_RPS
 
-Configs = tuple[StageConfig, ...]
 
+def telemetry_lost(request: TickRequest, state: EngineState) -> tuple[TickVerdict | None, EngineState]:
+    """Hold if the load was not seen or has no forecast.
 
-def on_load(request: TickRequest, state: EngineState, running: Configs) -> tuple[Verdict, EngineState]:
-    """The verdict by the load, or by what else asks for more. Whoever was blind counts the ticks anew.
-
-    In shadow mode it goes on from what its own decisions would have made of what runs.
+    After several such ticks in a row the verdict adds what the declared fall-back rate needs.
     """
-    is_shadow = request.control.mode is Mode.SHADOW
-    basis = state.shadow or running if is_shadow else running
-    forecast = _forecast(request)
-    fallback = request.pipeline.fallback
-    if isinstance(forecast, Hold):
-        blindness = state.blindness.unseen(fallback) if state.counts(request) else state.blindness
-        state = replace(state, lower=(), blindness=blindness)
-        verdict = _blind(request, state, basis, forecast)
-    else:
-        blindness = state.blindness.seen(fallback) if state.counts(request) else state.blindness
-        state = replace(state, blindness=blindness)
-        if fallback is not None and state.blindness.in_fallback:
-            forecast = fallback_forecast(fallback, forecast)
-        verdict, state = choose(request, state, basis, forecast)
-    if is_shadow:
-        return verdict, replace(state, shadow=verdict.would or basis)
-    return _heed(request, state, running, verdict)
+    forecast, fallback = _forecast(request), request.pipeline.fallback
+    if not isinstance(forecast, HoldReason):
+        telemetry = state.telemetry_loss.seen(fallback) if state.counts(request) else state.telemetry_loss
+        return None, replace(state, telemetry_loss=telemetry)
+    telemetry = state.telemetry_loss.unseen(fallback) if state.counts(request) else state.telemetry_loss
+    state = replace(state, pending_scale_downs=(), telemetry_loss=telemetry)
+    basis = _basis(request, state)
+    verdict = _blind(request, state, basis, forecast)
+    return verdict, _shadowed(request, state, basis, verdict)
 
 
-def _forecast(request: TickRequest) -> Forecast | Hold:
+def planned(request: TickRequest, state: EngineState) -> tuple[TickVerdict, EngineState]:
+    """Apply the policy's plan for the forecast load, or hold if the running configuration is as good."""
+    forecast, fallback = _forecast(request), request.pipeline.fallback
+    assert isinstance(forecast, Forecast)
+    if fallback is not None and state.telemetry_loss.in_fallback:
+        forecast = fallback_forecast(fallback, forecast)
+    basis = _basis(request, state)
+    verdict, state = choose(request, state, basis, forecast)
+    return verdict, _shadowed(request, state, basis, verdict)
+
+
+def _basis(request: TickRequest, state: EngineState) -> Configs:
+    """The configuration to decide from: in shadow mode that of its own decisions, else the running one."""
+    running = request.observation.running()
+    assert running is not None
+    return state.shadow or running if request.control.mode is Mode.SHADOW else running
+
+
+def _shadowed(request: TickRequest, state: EngineState, basis: Configs, verdict: TickVerdict) -> EngineState:
+    """The state with the configuration that shadow mode would run by now."""
+    if request.control.mode is not Mode.SHADOW:
+        return state
+    return replace(state, shadow=verdict.proposed or basis)
+
+
+def _forecast(request: TickRequest) -> Forecast | HoldReason:
     """The forecast of a load that can be trusted, or the hold where there is none."""
     load = load_of(request.observation, request.settings)
-    if isinstance(load, Hold):
+    if isinstance(load, HoldReason):
         return load
     try:
         forecast = request.forecaster(load.value)
     except IpaError as error:
-        return Hold(ReasonCode.METRICS_INVALID, f"no forecast: {error}")
+        return HoldReason(ReasonCode.METRICS_INVALID, f"no forecast: {error}")
     return forecast_fault(forecast) or rounded_forecast(forecast)
 
 
-def _blind(request: TickRequest, state: EngineState, running: Configs, why: Hold) -> Verdict:
+def _blind(request: TickRequest, state: EngineState, running: Configs, why: HoldReason) -> TickVerdict:
     """The hold of a tick that did not see the load; in the fall-back, what its rate still needs."""
     fallback = request.pipeline.fallback
-    if fallback is None or not state.blindness.in_fallback:
+    if fallback is None or not state.telemetry_loss.in_fallback:
         return hold(why.reason, why.detail)
     verdict = _fall_back(request, state, running, fallback)
-    if verdict.action is Action.APPLY or verdict.would:
-        words = f"{why.detail}, {state.blindness.blind_ticks} ticks in a row; {verdict.detail}"
+    if verdict.action is Action.APPLY or verdict.proposed:
+        words = f"{why.detail}, {state.telemetry_loss.blind_ticks} ticks in a row; {verdict.detail}"
         return replace(verdict, detail=words)
     words = f"{why.detail}; the fall-back of {fallback.rate_rps:g} rps is in force"
     return hold(why.reason, words, plan=verdict.plan, forecast=verdict.forecast)
 
 
-def _fall_back(request: TickRequest, state: EngineState, running: Configs, fallback: Fallback) -> Verdict:
+def _fall_back(request: TickRequest, state: EngineState, running: Configs, fallback: Fallback) -> TickVerdict:
     forecast = fallback_forecast(fallback)
     plan = plan_for(request, state, running, forecast, only_more=True)
-    if isinstance(plan, Verdict):
+    if isinstance(plan, TickVerdict):
         return plan
     return checked(
         request, state, running, plan=plan, forecast=forecast, urgent=True, reason=ReasonCode.FALLBACK
     )
 
 
-def _heed(
-    request: TickRequest, state: EngineState, running: Configs, verdict: Verdict
-) -> tuple[Verdict, EngineState]:
-    """The verdict, or more replicas where stages were crowded for long and it brings them none.
+def overloaded(
+    request: TickRequest, state: EngineState, verdict: TickVerdict
+) -> tuple[TickVerdict, EngineState]:
+    """Add replicas to stages that were overloaded for several ticks, unless the verdict already does.
 
-    Where the model knows that what runs does not carry the load, the plan sees to it; but where it came to
-    know that by a slowdown, requests have piled up until then, which the plan knows nothing of.
+    If the model knows that the running configuration does not carry the load, the plan sees to it. If the
+    model knows that by a slowdown, requests have piled up meanwhile, which the plan does not count.
     """
+    if request.control.mode is Mode.SHADOW:
+        return verdict, state
+    running = _basis(request, state)
     knows = _knows(request, running, verdict)
     if knows and not (state.correction.slowdowns(request.pipeline) and verdict.action is Action.APPLY):
         return verdict, state
-    crowds, state = _lasting(request, state, running)
-    words = "; ".join(crowd.words for crowd in crowds)
-    if not crowds:
+    overloads, state = _lasting(request, state, running)
+    if not overloads:
         return verdict, state
     if knows:
-        return _widened(request, state, running, verdict, crowds, words), state
-    if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, crowds):
+        return _widened(request, state, running, verdict, overloads), state
+    if verdict.action is Action.APPLY and _helps(request, running, verdict.configs, overloads):
         return verdict, state
-    relief = _relief(request, state, running, crowds, words)
+    return _relieved(request, state, running, verdict, overloads)
+
+
+def _relieved(
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    verdict: TickVerdict,
+    overloads: tuple[Overload, ...],
+) -> tuple[TickVerdict, EngineState]:
+    """The verdict to add replicas in place of this one, or this one if no replica may be added."""
+    words = "; ".join(each.words for each in overloads)
+    relief = _relief(request, state, running, overloads, words)
     if relief is None:
         return replace(verdict, detail=f"{verdict.detail}; {words}, and no more may be added"), state
-    return replace(relief, plan=verdict.plan, forecast=verdict.forecast), replace(state, lower=())
+    relief = replace(relief, plan=verdict.plan, forecast=verdict.forecast)
+    return relief, replace(state, pending_scale_downs=())
 
 
 def _lasting(
     request: TickRequest, state: EngineState, running: Configs
-) -> tuple[tuple[Crowd, ...], EngineState]:
+) -> tuple[tuple[Overload, ...], EngineState]:
     """The crowded stages, once some were for long enough; the state counts these ticks."""
     known = request.predict(running, ANY_RATE_RPS)
     capacities = known.capacities_rps if known else ()
     sla_s = known.sla_s if known else request.pipeline.sla.latency_s
-    crowds = crowds_of(request.observation, capacities, sla_s, request.settings)
-    if not crowds:
-        return (), replace(state, crowding=replace(state.crowding, ticks=0))
-    ticks = state.crowding.ticks + state.counts(request)
+    overloads = overloaded_stages(request.observation, capacities, sla_s, request.settings)
+    if not overloads:
+        return (), replace(state, overload=replace(state.overload, ticks=0))
+    ticks = state.overload.ticks + state.counts(request)
     if ticks < request.settings.crowded_ticks:
-        return (), replace(state, crowding=replace(state.crowding, ticks=ticks))
-    crowding = state.crowding.acted(request.now_s, request.settings.crowded_hold_s)
-    return crowds, replace(state, crowding=crowding)
+        return (), replace(state, overload=replace(state.overload, ticks=ticks))
+    overload = state.overload.acted(request.now_s, request.settings.crowded_hold_s)
+    return overloads, replace(state, overload=overload)
 
 
-def _knows(request: TickRequest, running: Configs, verdict: Verdict) -> bool:
+def _knows(request: TickRequest, running: Configs, verdict: TickVerdict) -> bool:
     """Whether the model itself says that what runs does not carry the load: then the plan sees to it."""
     if verdict.forecast is None:
         return False
@@ -136,40 +165,40 @@ def _knows(request: TickRequest, running: Configs, verdict: Verdict) -> bool:
 
 
 def _relief(
-    request: TickRequest, state: EngineState, running: Configs, crowds: tuple[Crowd, ...], words: str
-) -> Verdict | None:
+    request: TickRequest, state: EngineState, running: Configs, overloads: tuple[Overload, ...], words: str
+) -> TickVerdict | None:
     """The verdict to add replicas; None where bounds, room or a quarantine leave none to add."""
-    configs = more(request.pipeline, running, crowds, request.settings)
+    configs = with_more_replicas(request.pipeline, running, overloads, request.settings)
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if step.configs == running or quarantine.objection(state.failures, running, step.configs, request.now_s):
         return None
     detail = f"{words}: {changes(running, step.configs)}"
     held = held_back(request.control.mode, running, step.configs)
     if held is not None:
-        return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", would=step.configs)
-    return Verdict(Action.APPLY, ReasonCode.SATURATED, detail, step.configs)
+        return hold(held, f"would {ReasonCode.SATURATED.value}: {detail}", proposed=step.configs)
+    return TickVerdict(Action.APPLY, ReasonCode.SATURATED, detail, step.configs)
 
 
 def _widened(
     request: TickRequest,
     state: EngineState,
     running: Configs,
-    verdict: Verdict,
-    crowds: tuple[Crowd, ...],
-    words: str,
-) -> Verdict:
+    verdict: TickVerdict,
+    overloads: tuple[Overload, ...],
+) -> TickVerdict:
     """The change with replicas for what has piled up, as far as bounds, room and quarantines allow."""
-    configs = more(request.pipeline, verdict.configs, crowds, request.settings)
+    configs = with_more_replicas(request.pipeline, verdict.configs, overloads, request.settings)
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if configs == verdict.configs or step.configs != configs:
         return verdict
     if quarantine.objection(state.failures, running, configs, request.now_s):
         return verdict
+    words = "; ".join(each.words for each in overloads)
     detail = f"{verdict.detail}; {words}, so more of it: {changes(verdict.configs, configs)}"
     return replace(verdict, configs=configs, detail=detail)
 
 
-def _helps(request: TickRequest, running: Configs, configs: Configs, crowds: tuple[Crowd, ...]) -> bool:
+def _helps(request: TickRequest, running: Configs, configs: Configs, overloads: tuple[Overload, ...]) -> bool:
     """Whether the change lets every crowded stage carry more; all together, where parts share the load."""
     before, after = (request.predict(each, ANY_RATE_RPS) for each in (running, configs))
     if before is None or after is None:
@@ -180,4 +209,4 @@ def _helps(request: TickRequest, running: Configs, configs: Configs, crowds: tup
         [config.replicas * each_rps for config, each_rps in zip(configs, seen.capacities_rps, strict=True)]
         for configs, seen in ((running, before), (configs, after))
     )
-    return all(then[crowd.place] > now[crowd.place] for crowd in crowds)
+    return all(then[each.place] > now[each.place] for each in overloads)

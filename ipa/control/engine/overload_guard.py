@@ -18,7 +18,7 @@ from ipa.model.plan import StageConfig
 
 # What is added brings the stage down to this utilisation; a stage below it is not what makes a pipeline late.
 TARGET_RATIO = 0.8
-# A crowd within twice the hold of the last one is the same trouble come back.
+# A overload within twice the hold of the last one is the same trouble come back.
 SOON = 2.0
 # Five doublings of five minutes are 2.7 h.
 MOST_HOLDS = 32
@@ -27,7 +27,7 @@ Configs = tuple[StageConfig, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Crowding:
+class OverloadState:
     """Ticks in a row in which a stage was crowded, and when one last was long enough to act.
 
     `hold_s` is how long nothing is taken away after that: twice as long each time it comes back soon, for
@@ -38,24 +38,24 @@ class Crowding:
     acted_on_s: float | None = None
     hold_s: float = 0.0
 
-    def acted(self, now_s: float, base_s: float) -> Crowding:
+    def acted(self, now_s: float, base_s: float) -> OverloadState:
         """After a tick in which stages were crowded for long enough."""
         if self.acted_on_s is None or now_s - self.acted_on_s > SOON * self.hold_s:
-            return Crowding(self.ticks + 1, now_s, base_s)
+            return OverloadState(self.ticks + 1, now_s, base_s)
         if now_s - self.acted_on_s < self.hold_s:
-            return Crowding(self.ticks + 1, now_s, self.hold_s)
-        return Crowding(self.ticks + 1, now_s, min(2 * self.hold_s, MOST_HOLDS * base_s))
+            return OverloadState(self.ticks + 1, now_s, self.hold_s)
+        return OverloadState(self.ticks + 1, now_s, min(2 * self.hold_s, MOST_HOLDS * base_s))
 
     def holds(self, now_s: float) -> bool:
         """Whether nothing may be taken away yet."""
         return self.acted_on_s is not None and now_s - self.acted_on_s < self.hold_s
 
 
-UNCROWDED = Crowding()
+NOT_OVERLOADED = OverloadState()
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class Overload:
     """A crowded stage: what it is offered over what its ready replicas carry, and how that is known.
 
     `place` is where it is in the row of what runs.
@@ -67,12 +67,12 @@ class Crowd:
     place: int = 0
 
 
-def crowds_of(
+def overloaded_stages(
     observation: Observation,
     capacities_rps: Sequence[float],
     sla_s: float,
     settings: GuardSettings,
-) -> tuple[Crowd, ...]:
+) -> tuple[Overload, ...]:
     """The crowded stages. What was not seen does not vote.
 
     `capacities_rps` are those of one replica, in the order of what runs; none where they are not known. Of
@@ -91,18 +91,18 @@ def crowds_of(
     for place, utilisation in loads:
         if utilisation > settings.max_utilisation_ratio:
             words = f"{names[place]} is offered {utilisation:.0%} of what its ready replicas carry"
-            found[place] = Crowd(names[place], utilisation, words, place)
+            found[place] = Overload(names[place], utilisation, words, place)
     for place, (stage, capacity_rps) in stages:
         wait_s = _backlog_s(stage, capacity_rps)
         if wait_s is not None and wait_s > sla_s and place not in found:
             words = f"what waits at {names[place]} takes {wait_s:.3g} s, the SLA is {sla_s:g} s"
-            found[place] = Crowd(names[place], 1.0 + wait_s / sla_s, words, place)
+            found[place] = Overload(names[place], 1.0 + wait_s / sla_s, words, place)
     late = _value(observation.latency_s)
     if not found and late is not None and late > sla_s and loads:
         place, utilisation = max(loads, key=lambda load: load[1])
         if utilisation >= TARGET_RATIO:
             words = f"latency is {late:.3g} s and {names[place]} is busiest at {utilisation:.0%}"
-            found[place] = Crowd(names[place], utilisation, words, place)
+            found[place] = Overload(names[place], utilisation, words, place)
     return tuple(found.values())
 
 
@@ -115,12 +115,12 @@ def _name(stage: StageObservation, observation: Observation) -> str:
     )
 
 
-def more(
-    pipeline: Pipeline, running: Sequence[StageConfig], crowds: Sequence[Crowd], settings: GuardSettings
+def with_more_replicas(
+    pipeline: Pipeline, running: Sequence[StageConfig], overloads: Sequence[Overload], settings: GuardSettings
 ) -> Configs:
     """What runs with replicas added to the crowded stages, as far as bounds and steps allow."""
     configs = tuple(running)
-    by_place = {crowd.place: crowd for crowd in crowds}
+    by_place = {overload.place: overload for overload in overloads}
     for at, config in enumerate(configs):
         if at not in by_place:
             continue
@@ -161,8 +161,8 @@ def _signals(observation: Observation) -> list[tuple[str, Measured[float] | Miss
     ]
 
 
-def _wanted(config: StageConfig, crowd: Crowd, max_step: int) -> int:
-    wanted = max(config.replicas + 1, ceil(config.replicas * crowd.utilisation_ratio / TARGET_RATIO))
+def _wanted(config: StageConfig, overload: Overload, max_step: int) -> int:
+    wanted = max(config.replicas + 1, ceil(config.replicas * overload.utilisation_ratio / TARGET_RATIO))
     return min(wanted, config.replicas + max_step)
 
 
@@ -185,7 +185,7 @@ def _backlog_s(stage: StageObservation, capacity_rps: float | None) -> float | N
 
 
 def _carried_rps(stage: StageObservation, capacity_rps: float | None) -> float | None:
-    """What the ready replicas carry; None where that is not known, or none is ready: that is no crowd."""
+    """What the ready replicas carry; None where that is not known, or none is ready: that is no overload."""
     ready = stage.ready_replicas
     if capacity_rps is None or not isinstance(ready, Measured) or ready.value < 1:
         return None

@@ -31,14 +31,14 @@ def _pause(control: PipelineControl, at: datetime) -> Stop | None:
 
 def _freeze(freezes: Sequence[Freeze], at: datetime) -> Stop | None:
     for freeze in freezes:
-        end = ends(freeze, at)
+        end = end_of_freeze(freeze, at)
         if end is not None:
             words = f"frozen{_by(freeze.by)} until {end.isoformat()}{_why(freeze.reason)}"
             return ReasonCode.FROZEN, words
     return None
 
 
-def ends(freeze: Freeze, at: datetime) -> datetime | None:
+def end_of_freeze(freeze: Freeze, at: datetime) -> datetime | None:
     """When the window that holds at that time ends; None where none does."""
     if at < freeze.start:
         return None

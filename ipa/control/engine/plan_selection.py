@@ -11,8 +11,8 @@ from ipa.control.engine.guards import bound_faults, limit_steps, total_cores
 from ipa.control.engine.overload_guard import disagreement
 from ipa.control.engine.overrides import held_back, pin_faults, pins_of
 from ipa.control.engine.stabiliser import remember, ripe
-from ipa.control.engine.state import EngineState, TickRequest, Verdict, hold
-from ipa.control.engine.transition import Step, make_room, safe_step
+from ipa.control.engine.state import EngineState, TickRequest, TickVerdict, hold
+from ipa.control.engine.transition import TransitionStep, make_room, safe_step
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import IpaError
 from ipa.model.forecast import Forecast
@@ -31,11 +31,11 @@ LATER = 1.05
 
 def choose(
     request: TickRequest, state: EngineState, running: Configs, forecast: Forecast
-) -> tuple[Verdict, EngineState]:
+) -> tuple[TickVerdict, EngineState]:
     """Apply the plan at once where what runs does not carry the rate; else only a better one, and slowly."""
-    reset = replace(state, lower=())
+    reset = replace(state, pending_scale_downs=())
     plan = plan_for(request, state, running, forecast)
-    if isinstance(plan, Verdict):
+    if isinstance(plan, TickVerdict):
         return plan, reset
     short = _short_of(plan, forecast)
     if plan.configs == running:
@@ -53,12 +53,11 @@ def choose(
     if now is not None and not urgent and not moves_requests:
         ticks = request.settings.down_after_ticks
         if state.counts(request):
-            state = replace(state, lower=remember(state.lower, plan, ticks))
-        settled_on = ripe(state.lower, ticks)
+            state = replace(state, pending_scale_downs=remember(state.pending_scale_downs, plan, ticks))
+        settled_on = ripe(state.pending_scale_downs, ticks)
         if settled_on is None:
-            words = (
-                f"not needed now, better for {len(state.lower)} of {ticks} ticks: {in_words(plan.configs)}"
-            )
+            seen = f"better for {len(state.pending_scale_downs)} of {ticks} ticks"
+            words = f"not needed now, {seen}: {in_words(plan.configs)}"
             return hold(ReasonCode.STABILISING, words, plan=plan, forecast=forecast), state
         plan = settled_on
         objection = _objection(request, state, plan, now)
@@ -95,9 +94,9 @@ def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Predic
     """Why capacity is not to be taken away now; empty where it may, or none is."""
     if capacity_rps(plan) >= now.capacity_rps * (1 - 1e-9):
         return ""
-    crowding = state.crowding
-    if crowding.acted_on_s is not None and crowding.holds(request.now_s):
-        return f"a stage was crowded {request.now_s - crowding.acted_on_s:.0f} s ago"
+    overload = state.overload
+    if overload.acted_on_s is not None and overload.holds(request.now_s):
+        return f"a stage was crowded {request.now_s - overload.acted_on_s:.0f} s ago"
     return disagreement(request.observation, now.sla_s)
 
 
@@ -109,7 +108,7 @@ def plan_for(
     *,
     only_more: bool = False,
     reachable: bool = False,
-) -> Plan | Verdict:
+) -> Plan | TickVerdict:
     """The policy's plan, or the hold where it has none."""
     asked = PolicyState(
         running,
@@ -147,15 +146,15 @@ def checked(
     forecast: Forecast,
     urgent: bool,
     reason: ReasonCode | None = None,
-) -> Verdict:
+) -> TickVerdict:
     """The verdict to apply the first step to the plan, unless step, quarantine, bounds, room or mode object.
 
     `reason` is given where it is not for the kind of the change.
     """
     found = _step_to(request, state, running, plan)
-    if isinstance(found, Verdict) and found.reason is ReasonCode.NO_ROOM:
+    if isinstance(found, TickVerdict) and found.reason is ReasonCode.NO_ROOM:
         plan, found = _within_reach(request, state, running, plan, forecast, found)
-    if isinstance(found, Verdict):
+    if isinstance(found, TickVerdict):
         return replace(found, plan=plan, forecast=forecast)
     if reason is None:
         reason = classify(running, found.configs, urgent) if state.planned else ReasonCode.FIRST_PLAN
@@ -165,14 +164,16 @@ def checked(
     held = held_back(request.control.mode, running, found.configs)
     if held is not None:
         words = f"would {reason.value}: {detail}"
-        return hold(held, words, plan=plan, forecast=forecast, would=found.configs)
-    return Verdict(Action.APPLY, reason, detail, found.configs, plan, forecast, then=found.then)
+        return hold(held, words, plan=plan, forecast=forecast, proposed=found.configs)
+    return TickVerdict(Action.APPLY, reason, detail, found.configs, plan, forecast, follow_up=found.follow_up)
 
 
-def _step_to(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Step | Verdict:
+def _step_to(
+    request: TickRequest, state: EngineState, running: Configs, plan: Plan
+) -> TransitionStep | TickVerdict:
     """The first step to the plan, or the hold where there is none."""
     aim = _aim(request, state, running, plan)
-    if isinstance(aim, Verdict):
+    if isinstance(aim, TickVerdict):
         return aim
     if aim == running:
         return hold(ReasonCode.NO_CHANGE, "the step limit allows no change")
@@ -186,16 +187,21 @@ def _step_to(request: TickRequest, state: EngineState, running: Configs, plan: P
 
 
 def _within_reach(
-    request: TickRequest, state: EngineState, running: Configs, plan: Plan, forecast: Forecast, held: Verdict
-) -> tuple[Plan, Step | Verdict]:
+    request: TickRequest,
+    state: EngineState,
+    running: Configs,
+    plan: Plan,
+    forecast: Forecast,
+    held: TickVerdict,
+) -> tuple[Plan, TransitionStep | TickVerdict]:
     """Of a plan that no step leads to: the best one that can be reached, a step that makes room, or the hold.
 
     A plan that can be reached is taken where it carries the load too, or at least more than what runs.
     """
     now = request.predict(running, plan.rate_rps)
     other = plan_for(request, state, running, forecast, reachable=True)
-    second = held if isinstance(other, Verdict) else _step_to(request, state, running, other)
-    reached = None if isinstance(other, Verdict) or isinstance(second, Verdict) else (other, second)
+    second = held if isinstance(other, TickVerdict) else _step_to(request, state, running, other)
+    reached = None if isinstance(other, TickVerdict) or isinstance(second, TickVerdict) else (other, second)
     if reached and reached[0].rate_rps >= plan.rate_rps * (1 - 1e-9):
         return reached
     room = _room_made(request, running, plan, now) if now is not None else None
@@ -206,7 +212,7 @@ def _within_reach(
     return plan, held
 
 
-def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Prediction) -> Step | None:
+def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Prediction) -> TransitionStep | None:
     """The step that makes room for the plan, where what runs fails the load anyway.
 
     None where what runs carries it, or the plan does not carry much more: then it is not worth the dip.
@@ -215,15 +221,15 @@ def _room_made(request: TickRequest, running: Configs, plan: Plan, now: Predicti
     if bounds.most_cores is None or now.carries or capacity_rps(plan) < now.capacity_rps * WORTH_A_DIP:
         return None
     configs = make_room(running, plan.configs, request.rolling, bounds)
-    return Step(configs, f"then {changes(running, plan.configs)}") if configs != running else None
+    return TransitionStep(configs, f"then {changes(running, plan.configs)}") if configs != running else None
 
 
-def no_room(step: Step, running: Configs, aim: Configs) -> str:
+def no_room(step: TransitionStep, running: Configs, aim: Configs) -> str:
     """The words for a change of which not even the first stage may begin."""
     return f"{step.lacking_cores:.3g} cores more are needed while it changes: {changes(running, aim)}"
 
 
-def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | Verdict:
+def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan) -> Configs | TickVerdict:
     """The plan's configurations within the step limit, or the hold where they may not be."""
     bounds = request.pipeline.bounds
     configs = limit_steps(plan.configs, running, bounds, request.settings.max_step_replicas)
@@ -236,7 +242,7 @@ def _aim(request: TickRequest, state: EngineState, running: Configs, plan: Plan)
     return configs
 
 
-def _kept(reason: ReasonCode, words: str, short: str, plan: Plan, forecast: Forecast) -> Verdict:
+def _kept(reason: ReasonCode, words: str, short: str, plan: Plan, forecast: Forecast) -> TickVerdict:
     """The hold of what runs; under more load than can be carried that is what it says."""
     return hold(ReasonCode.INFEASIBLE if short else reason, short or words, plan=plan, forecast=forecast)
 

@@ -17,7 +17,7 @@ LESS_CORES = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedRollout:
     """A rollout that failed: the variants it brought in as (stage, variant), or none where it only grew.
 
     A growth that failed is a lack of room: nothing as large as `cores` is tried before `until_s`.
@@ -30,12 +30,12 @@ class Failure:
 
 
 def add(
-    failures: Sequence[Failure],
+    failures: Sequence[FailedRollout],
     previous: Sequence[StageConfig],
     configs: Sequence[StageConfig],
     base_s: float,
     now_s: float,
-) -> tuple[Failure, ...]:
+) -> tuple[FailedRollout, ...]:
     """The failures with that of going from `previous` to `configs`; a repeated one waits twice as long."""
     variants = pairs(configs) - pairs(previous)
     before = next((failure for failure in failures if failure.variants == variants), None)
@@ -44,15 +44,17 @@ def add(
     times = before.times + 1 if before else 1
     until_s = now_s + base_s * 2 ** min(times - 1, MAX_DOUBLINGS)
     others = tuple(failure for failure in failures if failure.variants != variants)
-    return (*others, Failure(variants, total_cores(configs), until_s, times))
+    return (*others, FailedRollout(variants, total_cores(configs), until_s, times))
 
 
-def recalled(applied: Sequence[Decision], base_s: float, now_s: float, now: datetime) -> tuple[Failure, ...]:
+def recalled(
+    applied: Sequence[Decision], base_s: float, now_s: float, now: datetime
+) -> tuple[FailedRollout, ...]:
     """The failures that the record tells of (newest decisions first), for a process that has just started.
 
     Each rollback is one; when it was is told by the wall clock of the record, what is over is left out.
     """
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedRollout, ...] = ()
     for decision in reversed(applied):
         if decision.reason is ReasonCode.ROLLBACK:
             at_s = now_s - (now - datetime.fromisoformat(decision.at)).total_seconds()
@@ -60,7 +62,7 @@ def recalled(applied: Sequence[Decision], base_s: float, now_s: float, now: date
     return tuple(failure for failure in failures if now_s < failure.until_s)
 
 
-def forgive(failures: Sequence[Failure], settled: Sequence[StageConfig]) -> tuple[Failure, ...]:
+def forgive(failures: Sequence[FailedRollout], settled: Sequence[StageConfig]) -> tuple[FailedRollout, ...]:
     """The failures without those that what settled now has disproved."""
     return tuple(
         failure
@@ -72,21 +74,26 @@ def forgive(failures: Sequence[Failure], settled: Sequence[StageConfig]) -> tupl
 
 
 def excluded(
-    failures: Sequence[Failure], running: Sequence[StageConfig], now_s: float
+    failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float
 ) -> frozenset[tuple[str, str]]:
     """The (stage, variant) pairs no plan may use now. What runs is never among them."""
     active = (failure.variants for failure in failures if now_s < failure.until_s)
     return frozenset().union(*active) - pairs(running)
 
 
-def room_cores(failures: Sequence[Failure], running: Sequence[StageConfig], now_s: float) -> float | None:
+def room_cores(
+    failures: Sequence[FailedRollout], running: Sequence[StageConfig], now_s: float
+) -> float | None:
     """The cores a plan may have so as not to be as large as what found no room lately; None is no limit."""
     sizes = [failure.cores for failure in failures if not failure.variants and now_s < failure.until_s]
     return max(min(sizes) - LESS_CORES, total_cores(running)) if sizes else None
 
 
 def objection(
-    failures: Sequence[Failure], running: Sequence[StageConfig], configs: Sequence[StageConfig], now_s: float
+    failures: Sequence[FailedRollout],
+    running: Sequence[StageConfig],
+    configs: Sequence[StageConfig],
+    now_s: float,
 ) -> str:
     """Why these configs are in quarantine, empty where they are not."""
     banned = sorted(excluded(failures, running, now_s) & pairs(configs))

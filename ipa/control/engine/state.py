@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from ipa.control.canonical import recorded_as
 from ipa.control.engine.actuation import IDLE, Actuation
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.overload_guard import UNCROWDED, Crowding
-from ipa.control.engine.quarantine import Failure
-from ipa.control.engine.telemetry_loss import SEEING, Blindness
+from ipa.control.engine.overload_guard import NOT_OVERLOADED, OverloadState
+from ipa.control.engine.quarantine import FailedRollout
+from ipa.control.engine.telemetry_loss import TELEMETRY_SEEN, TelemetryLoss
 from ipa.control.ports import PipelineControl, Rollout
 from ipa.model.decision import Action, ReasonCode
 from ipa.model.forecast import Forecast
@@ -24,6 +25,8 @@ from ipa.policies.base import Policy, Predictor
 # A tick so much of an interval after the last is on time; clocks and loads make it a little early or late.
 NEARLY = 0.8
 
+Configs = tuple[StageConfig, ...]
+
 
 class PeakForecaster(Protocol):
     """Forecasts the peak of a load, with horizon and quantile already chosen. Pure."""
@@ -34,7 +37,7 @@ class PeakForecaster(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ChangeRequest:
     """A change a person (`by`) asked for, or the rest of one that was begun, with the words to it."""
 
     configs: tuple[StageConfig, ...]
@@ -44,7 +47,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class MadeOf:
+class PlannerProvenance:
     """What policy and predictor were made of beside the pipeline: `profiles` is the digest of all of them.
 
     `objective` None is the pipeline's default. Planning took at most `deadline_s` for each plan.
@@ -72,13 +75,13 @@ class TickRequest:
     # Makes decision ids unique over restarts of the service.
     run_id: str
     rolling: Rolling = SIDE_BY_SIDE
-    made_of: MadeOf = MadeOf()
+    made_of: PlannerProvenance = PlannerProvenance()
     rollout: Rollout | None = None
-    requested: Request | None = None
+    requested: ChangeRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class WriteBlock:
     """A stop that lasts until people touch the pipeline's control, or until `until_s` where that is given."""
 
     reason: ReasonCode
@@ -93,29 +96,29 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What one tick leaves to the next.
+    """The state that one tick leaves to the next.
 
-    `lower` are the lower plans of the last ticks in a row, `ours` what runs by our own hand (None before it
-    is known), `planned` whether a plan was ever applied, `conflicts` refused writes in a row, `drifts_s` when
-    another hand changed what ran, `shadow` what would run had shadow mode written, `goal` what takes more
-    than one step and goes on whatever the load is (a person's request, the shares of a set), `last_reason`
-    the last tick's, `counted_s` when a tick last counted (see `counts`), `memory` what the policy itself
-    remembers, `correction` how the variants do beside their profiles, `ended` the change of which this tick
-    saw the end.
+    `pending_scale_downs`: the smaller plans of the last ticks in a row. `last_applied`: the configuration
+    that runs by our own write, None if that is not known. `planned`: True once a plan was applied.
+    `conflicts`: refused writes in a row. `drifts_s`: times at which somebody else changed the running
+    configuration. `goal`: a change that takes several steps and goes on whatever the load is (a person's
+    request, the shares of a set). `shadow`: the configuration that shadow mode would run by now.
+    `counted_s`: the last tick that counted (see `counts`). `memory`: the policy's own. `correction`: how the
+    variants do beside their profiles. `ended`: the change of which this tick saw the end.
     """
 
     tick: int = 0
     actuation: Actuation = IDLE
-    lower: tuple[Plan, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    ours: tuple[StageConfig, ...] | None = None
+    pending_scale_downs: tuple[Plan, ...] = field(default=(), metadata=recorded_as("lower"))
+    failures: tuple[FailedRollout, ...] = ()
+    last_applied: Configs | None = field(default=None, metadata=recorded_as("ours"))
     planned: bool = False
     conflicts: int = 0
     drifts_s: tuple[float, ...] = ()
-    block: Block | None = None
-    blindness: Blindness = SEEING
-    crowding: Crowding = UNCROWDED
-    goal: Request | None = None
+    block: WriteBlock | None = None
+    telemetry_loss: TelemetryLoss = field(default=TELEMETRY_SEEN, metadata=recorded_as("blindness"))
+    overload: OverloadState = field(default=NOT_OVERLOADED, metadata=recorded_as("crowding"))
+    goal: ChangeRequest | None = None
     shadow: tuple[StageConfig, ...] | None = None
     last_reason: ReasonCode | None = None
     counted_s: float | None = None
@@ -130,7 +133,7 @@ class EngineState:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TickVerdict:
     """What a tick came to: `configs` are to be written for APPLY."""
 
     action: Action
@@ -139,10 +142,10 @@ class Verdict:
     configs: tuple[StageConfig, ...] = ()
     plan: Plan | None = None
     forecast: Forecast | None = None
-    # What would have been written, where the mode held it back.
-    would: tuple[StageConfig, ...] = ()
-    # What is to follow what is written (`Step.then`).
-    then: tuple[StageConfig, ...] = ()
+    # The configuration to write, if the mode held it back.
+    proposed: tuple[StageConfig, ...] = ()
+    # The configuration to write once this one is ready (`Step.follow_up`).
+    follow_up: tuple[StageConfig, ...] = ()
 
 
 def hold(
@@ -151,7 +154,7 @@ def hold(
     *,
     plan: Plan | None = None,
     forecast: Forecast | None = None,
-    would: tuple[StageConfig, ...] = (),
-) -> Verdict:
+    proposed: Configs = (),
+) -> TickVerdict:
     """The verdict to leave everything as it is."""
-    return Verdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast, would=would)
+    return TickVerdict(Action.HOLD, reason, detail, plan=plan, forecast=forecast, proposed=proposed)

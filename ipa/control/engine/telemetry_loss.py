@@ -9,7 +9,7 @@ from ipa.model.pipeline import Fallback
 
 
 @dataclass(frozen=True, slots=True)
-class Blindness:
+class TelemetryLoss:
     """Ticks in a row without and with a load to be trusted, and whether the fall-back is in force.
 
     It begins after `after_ticks` blind ticks in a row and ends after `recover_ticks` seen ones in a row, so a
@@ -20,20 +20,20 @@ class Blindness:
     seen_ticks: int = 0
     in_fallback: bool = False
 
-    def unseen(self, fallback: Fallback | None) -> Blindness:
+    def unseen(self, fallback: Fallback | None) -> TelemetryLoss:
         """After one more blind tick."""
         blind_ticks = self.blind_ticks + 1
         begins = fallback is not None and blind_ticks >= fallback.after_ticks
-        return Blindness(blind_ticks, 0, self.in_fallback or begins)
+        return TelemetryLoss(blind_ticks, 0, self.in_fallback or begins)
 
-    def seen(self, fallback: Fallback | None) -> Blindness:
+    def seen(self, fallback: Fallback | None) -> TelemetryLoss:
         """After one more tick that saw the load."""
         seen_ticks = self.seen_ticks + 1
         goes_on = self.in_fallback and fallback is not None and seen_ticks < fallback.recover_ticks
-        return Blindness(0, seen_ticks, goes_on)
+        return TelemetryLoss(0, seen_ticks, goes_on)
 
 
-SEEING = Blindness()
+TELEMETRY_SEEN = TelemetryLoss()
 
 
 def fallback_forecast(fallback: Fallback, seen: Forecast | None = None) -> Forecast:

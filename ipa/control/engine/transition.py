@@ -29,17 +29,17 @@ def never(configs: Configs) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What to write now, and in words what is left for later; `configs` is what runs where there is no room.
+class TransitionStep:
+    """The configuration to write now (the running one if there is no room), and in words the steps left.
 
-    `lacking_cores` is what the cheapest stage to change would need beyond what a change may have. `then` is
-    what is to follow whatever the load is by then: the requests go to what was started for them.
+    `lacking_cores`: the cores that the cheapest stage needs beyond the limit of a change. `follow_up`: the
+    configuration to write next whatever the load is, which sends requests to the replicas started for them.
     """
 
     configs: Configs
     later: str = ""
     lacking_cores: float = 0.0
-    then: Configs = ()
+    follow_up: Configs = ()
 
 
 def safe_step(
@@ -48,7 +48,7 @@ def safe_step(
     rolling: Rolling,
     bounds: Bounds,
     suffices: Suffices = never,
-) -> Step:
+) -> TransitionStep:
     """The first step towards the wanted configurations: all stages at once where there is room for that.
 
     Else the stages that need least beyond what they have go first. What runs already may go on even where it
@@ -71,10 +71,10 @@ def safe_step(
     lacking = 0.0
     if moving and not chosen and limit is not None:
         lacking = used_cores + min(extra_cores[at] for at in moving) - limit
-    return Step(configs, later, lacking)
+    return TransitionStep(configs, later, lacking)
 
 
-def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bounds) -> Step:
+def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bounds) -> TransitionStep:
     """The first step between sets: what is wanted, where the world keeps old parts till new ones serve.
 
     Where it sends requests to parts that do not serve yet, as predictors do, those are started first, for no
@@ -86,10 +86,10 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
     limit = inf if bounds.most_cores is None else max(bounds.most_cores, used_cores) + ROUNDING_CORES
     lacking_cores = change_peak_cores(running, configs, rolling, bounds.overhead) - limit
     if lacking_cores > 0:
-        return Step(running, lacking_cores=lacking_cores)
+        return TransitionStep(running, lacking_cores=lacking_cores)
     if configs == wanted:
-        return Step(configs)
-    return Step(configs, f"then {', '.join(map(str, wanted))}", then=wanted)
+        return TransitionStep(configs)
+    return TransitionStep(configs, f"then {', '.join(map(str, wanted))}", follow_up=wanted)
 
 
 def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ipa.control.engine import quarantine
 from ipa.control.engine.actuation import unanswered, withdrawn
 from ipa.control.engine.guards import GuardSettings
-from ipa.control.engine.state import Block, EngineState, TickRequest
+from ipa.control.engine.state import EngineState, TickRequest, WriteBlock
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Change, Decision, ReasonCode
 from ipa.model.errors import (
@@ -90,7 +90,7 @@ def unwritten(
             state = _conflicted(state, words, control, settings, now_s)
         case ForbiddenError() | InputError():
             reason = ReasonCode.RBAC
-            state = replace(state, block=Block(reason, words, control))
+            state = replace(state, block=WriteBlock(reason, words, control))
         case NotFoundError():
             pass
         case _:
@@ -120,4 +120,4 @@ def _conflicted(
         return replace(state, conflicts=conflicts)
     said = f"{conflicts} writes in a row were refused, the last with: {words}"
     until_s = now_s + settings.quarantine_s
-    return replace(state, conflicts=0, block=Block(ReasonCode.CONFLICT, said, control, until_s))
+    return replace(state, conflicts=0, block=WriteBlock(ReasonCode.CONFLICT, said, control, until_s))

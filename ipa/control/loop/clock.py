@@ -1,27 +1,36 @@
-"""Time: the real one, and one that tests and simulations move by hand."""
+"""The system clock, and a virtual one that tests and simulations move by hand."""
 
 from __future__ import annotations
 
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class StopFlag(Protocol):
+    """A flag that is set when the service stops, such as a threading.Event."""
+
+    def is_set(self) -> bool:
+        """True if the service stops."""
+        ...
 
 
 class StopSignal(threading.Event):
-    """Says that the service stops; whoever waits for something else too waits on an event linked to it."""
+    """The event that the service stops, with linked events for threads that also wait for something else."""
 
     def __init__(self) -> None:
         super().__init__()
         self._linked: list[threading.Event] = []
 
     def linked(self) -> threading.Event:
-        """An event of its own that is also set when the service stops. Made before that."""
+        """A new event that is also set when the service stops. Call it before that."""
         event = threading.Event()
         self._linked.append(event)
         return event
 
     def set(self) -> None:
-        """Stop: this event, then every linked one."""
+        """Set this event, then every linked one."""
         super().set()
         for event in self._linked:
             event.set()
@@ -42,7 +51,7 @@ class SystemClock:
         return datetime.now(UTC)
 
     def wait(self, seconds: float) -> None:
-        """Return after so many seconds, or when the service stops."""
+        """Return after this many seconds, or when the service stops."""
         self._stop.wait(max(seconds, 0.0))
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 PATIENCE_S = 1.0
 
 
-class Computing:
+class ComputeLock:
     """What only one thread at a time should be at."""
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
@@ -69,4 +69,4 @@ class Computing:
 
 
 # Of this process, as the interpreter is.
-COMPUTING = Computing()
+COMPUTE_LOCK = ComputeLock()

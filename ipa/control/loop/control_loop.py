@@ -1,4 +1,4 @@
-"""The loop: gathers what a tick needs, asks the engine and carries it out. Side effects are here alone."""
+"""The loop of one pipeline: gather the inputs of a tick, ask the engine, carry out its decision."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import floor
-from typing import Protocol
 
-from ipa.control.engine.actuation import Phase, accepted, resume, sent
+from ipa.control.engine.actuation import ActuationPhase, accepted, resume, sent
 from ipa.control.engine.guards import GuardSettings, mean_rps
 from ipa.control.engine.observe import observe
 from ipa.control.engine.quarantine import recalled
-from ipa.control.engine.state import EngineState, MadeOf, PeakForecaster, Request, TickRequest
+from ipa.control.engine.state import (
+    ChangeRequest,
+    EngineState,
+    PeakForecaster,
+    PlannerProvenance,
+    TickRequest,
+)
 from ipa.control.engine.tick import on_tick
 from ipa.control.engine.write_outcome import standing_by, unrecorded, unwritten
-from ipa.control.loop.compute_lock import COMPUTING
+from ipa.control.loop.clock import StopFlag
+from ipa.control.loop.compute_lock import COMPUTE_LOCK
 from ipa.control.loop.snapshot import Snapshot, after_tick
 from ipa.control.ports import (
     AlwaysLeading,
@@ -43,27 +49,19 @@ from ipa.policies.base import Policy, Predictor, corrected
 
 log = logging.getLogger("ipa.control")
 
-# A restart looks so far back for changes that were taken back; a quarantine is hardly older than that.
+# A restart reads this many applied decisions for rollbacks; a quarantine is hardly older than that.
 RECALLED = 30
-# Clocks are no finer where they wait.
+# Clocks wait no more precisely than this.
 ON_TIME_S = 1e-6
-# Where whoever makes a loop does not say what its policy is made of.
-NOT_SAID = MadeOf()
-
-
-class Stop(Protocol):
-    """Says that the service is stopping, like a threading.Event."""
-
-    def is_set(self) -> bool:
-        """Whether to stop."""
-        ...
+# The provenance of a loop whose caller does not give it.
+NOT_SAID = PlannerProvenance()
 
 
 Hook = Callable[[Decision, Snapshot], None]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class LoopPorts:
     """The ports of one loop."""
 
     clock: Clock
@@ -76,12 +74,12 @@ class World:
 
 
 class ControlLoop:
-    """Keeps one pipeline at its best plan. Thread-safe: one tick at a time, snapshots at any time."""
+    """The control loop of one pipeline. Thread-safe: one tick at a time, snapshots at any time."""
 
     def __init__(
         self,
         pipeline: Pipeline,
-        world: World,
+        world: LoopPorts,
         *,
         policy: Policy,
         predict: Predictor,
@@ -89,15 +87,15 @@ class ControlLoop:
         settings: GuardSettings,
         window_s: float,
         run_id: str,
-        made_of: MadeOf = NOT_SAID,
+        made_of: PlannerProvenance = NOT_SAID,
         on_decision: Sequence[Hook] = (),
         waker: threading.Event | None = None,
     ) -> None:
         self.pipeline = pipeline
-        # What the clock waits on, so that a tick can come early.
+        # The clock waits on it, so that a tick can come early.
         self._waker = waker or threading.Event()
         self._call: Callable[[], None] = lambda: None
-        # When the next tick is; None before the first.
+        # The time of the next tick; None before the first.
         self._due_s: float | None = None
         self._world = world
         self._policy, self._predict, self._forecaster = policy, predict, forecaster
@@ -109,7 +107,7 @@ class ControlLoop:
         self._recovered = False
         self._unread: IpaError | None = None
         self._control = PipelineControl()
-        self._snapshot = Snapshot(pipeline.name, 0, self._control, Phase.IDLE)
+        self._snapshot = Snapshot(pipeline.name, 0, self._control, ActuationPhase.IDLE)
 
     @property
     def policy(self) -> str:
@@ -122,34 +120,34 @@ class ControlLoop:
         return self._settings.tick_s
 
     def snapshot(self) -> Snapshot:
-        """What the loop knows now; a value that no later tick changes."""
+        """The state of the loop now; a value that no later tick changes."""
         return self._snapshot
 
     def tick_once(self) -> Decision:
-        """One pass: observe, decide, record, write. What went wrong is in the decision, nothing is raised."""
+        """One pass: observe, decide, record, write. Errors are in the decision; nothing is raised."""
         return self._tick(None)
 
     def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """A pass that applies what a person asked for (`detail`: who and why), or holds and says why."""
-        return self._tick(Request(configs, detail, by=by))
+        """One pass that applies the configuration a person asked for (`detail`: who and why), or holds."""
+        return self._tick(ChangeRequest(configs, detail, by=by))
 
     def idle(self, within_s: float) -> bool:
-        """Whether no pass is under way, once one that is has been waited for at most so long."""
+        """True if no pass is under way; waits at most `within_s` for one that is."""
         if not self._ticking.acquire(timeout=within_s):
             return False
         self._ticking.release()
         return True
 
     def wake(self) -> None:
-        """Tick now instead of when the next tick is due; the ticks after it count from then."""
+        """Tick now instead of when the next tick is due. Later ticks count from now."""
         self._waker.set()
         self._call()
 
     def on_wake(self, call: Callable[[], None]) -> None:
-        """Have `call` called by `wake`: whoever gives this loop its turns is to do so now."""
+        """Set the function that `wake` calls, so that the scheduler runs this loop now."""
         self._call = call
 
-    def run(self, stop: Stop) -> None:
+    def run(self, stop: StopFlag) -> None:
         """Tick every `tick_s` until `stop` is set."""
         clock, self._due_s = self._world.clock, None
         while not stop.is_set():
@@ -157,10 +155,10 @@ class ControlLoop:
             clock.wait(max(next_s - clock.monotonic_s(), 0.0))
 
     def step(self) -> float:
-        """Tick where it is time to, or where the load asks for it. When to be called again, by the clock.
+        """Tick if one is due or the load asks for it. Return the time of the next call, by the clock.
 
-        A tick that takes longer than `tick_s` skips the ticks it missed. And the one after them where it is
-        less than half a tick away: it would see what this one saw.
+        A tick that takes longer than `tick_s` skips the ticks it missed, and the next one if that is less
+        than half a tick away: it would see the same.
         """
         now_s = self._world.clock.monotonic_s()
         due_s = now_s if self._due_s is None else self._due_s
@@ -173,13 +171,13 @@ class ControlLoop:
                 return self._look_s(due_s)
             self.tick_once()
         except Exception:
-            # A fault of this program must not end the control of the pipeline; the next tick sees afresh.
+            # A fault of this program must not end the control of the pipeline; the next tick starts afresh.
             log.exception("tick of %s failed", self.pipeline.name)
         self._due_s = self._next_due_s(due_s)
         return self._look_s(self._due_s)
 
     def _next_due_s(self, due_s: float) -> float:
-        """When the next tick is, after one that was due then."""
+        """The time of the tick after the one that was due at `due_s`."""
         clock, tick_s = self._world.clock, self._settings.tick_s
         due_s += tick_s
         late_s = clock.monotonic_s() - due_s
@@ -194,14 +192,14 @@ class ControlLoop:
         return due_s
 
     def _look_s(self, due_s: float) -> float:
-        """When the load is looked at next, where that is before the tick that is due then; else that."""
+        """The time of the next look at the load if it comes before the tick at `due_s`, else `due_s`."""
         now_s, peek_s = self._world.clock.monotonic_s(), self._settings.peek_s
         return now_s + peek_s if 0 < peek_s < due_s - now_s else due_s
 
     def rest(self, until_s: float) -> bool:
-        """Wait until then; whether it ended early since more comes than what runs was planned for.
+        """Wait until then. True if it ended early, since the load exceeds the forecast of the last tick.
 
-        That is looked at every `peek_s`. A change in flight is waited for: a tick could not act before.
+        The load is read every `peek_s`, except while a change is in flight: a tick could not act before.
         """
         clock = self._world.clock
         while (next_s := self._look_s(until_s)) < until_s:
@@ -212,10 +210,7 @@ class ControlLoop:
         return False
 
     def _is_overrun(self) -> bool:
-        """Whether more comes than the last tick expected, and what runs is not good enough for it.
-
-        Not where that is not known.
-        """
+        """True if the load is known to exceed the last forecast and the running configuration's capacity."""
         decision = self._snapshot.decision
         if decision is None or decision.forecast is None or self._state.actuation.in_flight:
             return False
@@ -230,34 +225,34 @@ class ControlLoop:
         seen = predict(decision.configs, rate_rps)
         return seen is None or not seen.feasible
 
-    def _tick(self, requested: Request | None) -> Decision:
+    def _tick(self, requested: ChangeRequest | None) -> Decision:
         with self._ticking:
             started_s = self._world.clock.monotonic_s()
             leads = self._world.leadership.leading()
             if not leads:
-                # Whoever leads goes on from the record and the world; so does this one once it leads again.
+                # A leader goes on from the record and the workload; so does this one once it leads again.
                 self._state, self._recovered = EngineState(), False
             request = self._request(requested, recover=leads)
-            with COMPUTING.turn():
+            with COMPUTE_LOCK.turn():
                 decision = self._act(request) if leads else standing_by(request)
                 self._publish(request, decision, self._world.clock.monotonic_s() - started_s)
         return decision
 
     def _act(self, request: TickRequest) -> Decision:
-        """Decide, and carry that out while others compute."""
+        """Decide, and carry the decision out while other loops compute."""
         effects, self._state = on_tick(request, self._state)
-        with COMPUTING.away():
+        with COMPUTE_LOCK.away():
             decision = self._carry_out(effects)
             self._tell(effects, decision)
         return decision
 
-    def _request(self, requested: Request | None, *, recover: bool) -> TickRequest:
+    def _request(self, requested: ChangeRequest | None, *, recover: bool) -> TickRequest:
         world = self._world
         try:
-            # What is said a moment before a change is written is seen then.
+            # An override given a moment before a write is seen by `_check_still`.
             self._control = world.controls.control(self.pipeline.name, may_lag=True)
         except IpaError as error:
-            # What was said last still counts; before anything was said nothing is written.
+            # The last control read still counts; the default, before any, writes nothing.
             log.warning("control of %s cannot be read: %s", self.pipeline.name, error)
         signals = world.metrics.read(self.pipeline, self._window_s)
         workload, problem, unseen = self._workload()
@@ -283,7 +278,7 @@ class ControlLoop:
         )
 
     def _workload(self) -> tuple[WorkloadState | None, str, MissingReason]:
-        """What runs; else in words why that is not known, and whether it is no plan of ours (INVALID)."""
+        """The workload's state; or None, why it is unknown, and INVALID if it is no plan of the pipeline."""
         try:
             return self._world.workload.read(self.pipeline), "", MissingReason.ABSENT
         except DriftError as error:
@@ -302,7 +297,7 @@ class ControlLoop:
             return None
 
     def _recover(self, observation: Observation, now_s: float) -> None:
-        """Take up tick numbers and a change in flight from the record and the world; next tick if not now."""
+        """Continue tick numbers and a change in flight from record and workload; retried at the next tick."""
         name = self.pipeline.name
         try:
             newest = self._world.decisions.decisions(name, limit=1)
@@ -324,18 +319,18 @@ class ControlLoop:
             self._recovered = True
 
     def _carry_out(self, effects: Effects) -> Decision:
-        """Record, then write. The decision that says how it went."""
+        """Record, then write. Return the decision, or the one that says why it failed."""
         decision, change = effects.decision, effects.change
         try:
             if self._unread is not None:
-                # Without the record its numbers cannot be continued.
+                # Tick numbers cannot be continued without the record.
                 raise self._unread
             self._world.decisions.record(decision)
         except IpaError as error:
             now_s = self._world.clock.monotonic_s()
             decision, self._state = unrecorded(decision, self._state, error, now_s)
             before = self._snapshot.decision
-            # One line an outage, not one a tick.
+            # One log line an outage, not one a tick.
             level = logging.DEBUG if before and before.reason is decision.reason else logging.ERROR
             log.log(level, "%s: %s", self.pipeline.name, decision.detail)
             return decision
@@ -352,7 +347,7 @@ class ControlLoop:
         return decision
 
     def _check_still(self) -> None:
-        """ConflictError where another leads, or people said something else, while the tick decided."""
+        """Raise ConflictError if the leader or the pipeline's control changed while the tick decided."""
         if not self._world.leadership.leading():
             raise StandbyError("another replica of the service may lead by now; nothing was written")
         if self._world.controls.control(self.pipeline.name) != self._control:
@@ -371,7 +366,7 @@ class ControlLoop:
         )
         log.warning("%s: %s %s", self.pipeline.name, outcome.reason.value, outcome.detail)
         if outcome.reason is ReasonCode.NOT_LEADER:
-            # The record belongs to who leads.
+            # Only the leader writes the record.
             return outcome
         try:
             self._world.decisions.record(outcome)
@@ -380,12 +375,12 @@ class ControlLoop:
         return outcome
 
     def _tell(self, effects: Effects, decision: Decision) -> None:
-        """Tell what the tick asked to tell; where it could not be carried out, that instead."""
+        """Emit the events of the tick, or one of the failure if the decision could not be carried out."""
         noticed = tuple(event for event in effects.events if isinstance(event.reason, Notice))
         for event in noticed:
             log.warning("%s: %s %s", self.pipeline.name, event.reason.value, event.message)
         if not decision.mode.writes:
-            # An event is written to where the pipeline runs, and the role that only reads may not.
+            # Events are written to the cluster, and the role of a mode that does not write may not.
             return
         events = effects.events
         if decision is not effects.decision:

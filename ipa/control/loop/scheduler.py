@@ -25,7 +25,7 @@ LONG_S = 3600.0
 AGAIN_S = 10.0
 
 
-class Stepping(Protocol):
+class Schedulable(Protocol):
     """What has turns."""
 
     def step(self) -> float:
@@ -38,17 +38,17 @@ class Stepping(Protocol):
 
 
 @dataclass(eq=False)
-class Turn:
+class ScheduledLoop:
     """The place of one loop. `at_s`: when its turn is; None while it has it, or waits for a thread."""
 
-    loop: Stepping
+    loop: Schedulable
     at_s: float | None = None
     is_stepping: bool = False
     is_woken: bool = False
     is_ended: bool = False
 
 
-class Turns:
+class Scheduler:
     """Loops in the order in which they are due. Thread-safe; `clock_of` gives a clock that an event ends."""
 
     def __init__(
@@ -58,15 +58,15 @@ class Turns:
         self._stop, self._waker = stop, stop.linked()
         self._clock = clock_of(self._waker)
         self._changed = threading.Condition()
-        self._queue: list[tuple[float, int, Turn]] = []
+        self._queue: list[tuple[float, int, ScheduledLoop]] = []
         self._pushed = 0
-        self._ready: SimpleQueue[Turn | None] = SimpleQueue()
+        self._ready: SimpleQueue[ScheduledLoop | None] = SimpleQueue()
         self._caller: threading.Thread | None = None
         self._threads: list[threading.Thread] = []
 
-    def add(self, loop: Stepping, after_s: float = 0.0) -> Turn:
+    def add(self, loop: Schedulable, after_s: float = 0.0) -> ScheduledLoop:
         """Give it turns, from so many seconds on."""
-        turn = Turn(loop)
+        turn = ScheduledLoop(loop)
         loop.on_wake(lambda: self._wake(turn))
         with self._changed:
             self._push(turn, self._clock.monotonic_s() + after_s)
@@ -76,7 +76,7 @@ class Turns:
                 self._threads.append(_started(self._work, f"turns-{len(self._threads)}"))
         return turn
 
-    def end(self, turn: Turn, within_s: float) -> bool:
+    def end(self, turn: ScheduledLoop, within_s: float) -> bool:
         """Give it no more turns. Whether it has none, once one that it has was waited for so long at most."""
         with self._changed:
             turn.is_ended = True
@@ -89,14 +89,14 @@ class Turns:
             if thread is not None:
                 thread.join(max(until_s - time.monotonic(), 0.0))
 
-    def _wake(self, turn: Turn) -> None:
+    def _wake(self, turn: ScheduledLoop) -> None:
         with self._changed:
             if turn.at_s is None:
                 turn.is_woken = True
             else:
                 self._push(turn, self._clock.monotonic_s())
 
-    def _push(self, turn: Turn, at_s: float) -> None:
+    def _push(self, turn: ScheduledLoop, at_s: float) -> None:
         """Its turn is then, and at no other time."""
         turn.at_s, turn.is_woken = at_s, False
         self._pushed += 1
@@ -135,7 +135,7 @@ class Turns:
             if turn.is_stepping:
                 self._take(turn)
 
-    def _take(self, turn: Turn) -> None:
+    def _take(self, turn: ScheduledLoop) -> None:
         next_s = self._clock.monotonic_s() + AGAIN_S
         try:
             next_s = turn.loop.step()

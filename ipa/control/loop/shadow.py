@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ipa.control.loop.control_loop import World
+from ipa.control.loop.control_loop import LoopPorts
 from ipa.control.ports import (
+    Attribution,
     ControlStore,
     Load,
     Metrics,
     NoEvents,
     PipelineControl,
     Rollout,
-    Said,
     Signals,
     Workload,
     WorkloadState,
@@ -32,7 +32,7 @@ def record_name(pipeline: str, policy: str) -> str:
     return f"{pipeline}@{policy}"
 
 
-def beside(world: World, pipeline: Pipeline, policy: str) -> tuple[Pipeline, World]:
+def shadow_world(world: LoopPorts, pipeline: Pipeline, policy: str) -> tuple[Pipeline, LoopPorts]:
     """The pipeline under its other name, and its world with nothing to write, say or tell in it."""
     other = replace(pipeline, name=record_name(pipeline.name, policy))
     seen = replace(
@@ -86,5 +86,5 @@ class _InShadow:
         control = self._controls.control(self._pipeline, may_lag=may_lag)
         return PipelineControl(mode=Mode.SHADOW, pins=control.pins)
 
-    def set_control(self, pipeline: str, control: PipelineControl, said: Said) -> None:
+    def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
         raise ForbiddenError(f"{pipeline} only says what it would do; its mode cannot be changed")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from ipa.control.engine.actuation import Actuation, Phase
+from ipa.control.engine.actuation import Actuation, ActuationPhase
 from ipa.control.engine.correction import UNCORRECTED, Correction
 from ipa.control.engine.guards import total_cores
-from ipa.control.engine.quarantine import Failure
+from ipa.control.engine.quarantine import FailedRollout
 from ipa.control.engine.state import EngineState, TickRequest
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
@@ -51,7 +51,7 @@ class Snapshot:
     pipeline: str
     tick: int
     control: PipelineControl
-    phase: Phase
+    phase: ActuationPhase
     history: tuple[HistoryPoint, ...] = ()
     observation: Observation | None = None
     forecast: Forecast | None = None
@@ -64,7 +64,7 @@ class Snapshot:
     would: tuple[StageConfig, ...] = ()
     correction: Correction = UNCORRECTED
     ended: Actuation | None = None
-    quarantines: tuple[Failure, ...] = ()
+    quarantines: tuple[FailedRollout, ...] = ()
 
 
 def after_tick(

@@ -1,0 +1,272 @@
+"""The rules of a tick, in their order: the first one that has a verdict decides.
+
+A rule returns its verdict, or None to leave the tick to the next rule, and the state that follows. The rules
+of the load come last. What they decide may be amended: by more replicas for overloaded stages, and by smaller
+batches if the running ones mix the rows of several requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ipa.control.engine import quarantine
+from ipa.control.engine.actuation import IDLE, Actuation, ActuationPhase, advance, withdrawn
+from ipa.control.engine.guards import bound_faults
+from ipa.control.engine.load_rules import overloaded, planned, telemetry_lost
+from ipa.control.engine.overrides import held_back, pin_faults, stop_of
+from ipa.control.engine.plan_selection import changes, no_room
+from ipa.control.engine.state import (
+    ChangeRequest,
+    Configs,
+    EngineState,
+    TickRequest,
+    TickVerdict,
+    WriteBlock,
+    hold,
+)
+from ipa.control.engine.transition import make_room, safe_step
+from ipa.model.decision import Action, Mode, ReasonCode
+from ipa.model.observation import Missing, MissingReason, Observation
+from ipa.model.row_counts import without_batches, wrong_rows
+
+# Changes by others are counted within this: a GitOps tool that reverts every few minutes is seen.
+DRIFT_WINDOW_S = 3600.0
+
+Ruling = tuple[TickVerdict | None, EngineState]
+Rule = Callable[[TickRequest, EngineState], Ruling]
+Amendment = Callable[[TickRequest, EngineState, TickVerdict], tuple[TickVerdict, EngineState]]
+
+
+def judge(request: TickRequest, state: EngineState) -> tuple[TickVerdict, EngineState]:
+    """The verdict of the first rule that has one, with its amendments, and the state that follows."""
+    for rule in BEFORE_LOAD:
+        verdict, state = rule(request, state)
+        if verdict is not None:
+            # Whatever stops the load's rules ends a row of smaller plans.
+            return verdict, replace(state, pending_scale_downs=())
+    verdict, state = telemetry_lost(request, state)
+    if verdict is None:
+        verdict, state = planned(request, state)
+    for amend in AMENDMENTS:
+        verdict, state = amend(request, state, verdict)
+    return verdict, state
+
+
+def paused(request: TickRequest, state: EngineState) -> Ruling:
+    """Hold a pipeline that is paused or frozen. A change in flight is followed, not taken back."""
+    stop = stop_of(request.control, request.at)
+    if stop is None:
+        return None, state
+    running = request.observation.running()
+    if running is None:
+        return hold(*stop), state
+    _, state = _follow(request, _unblocked(request, state), running, may_write=False)
+    # Others may change a paused pipeline: that is no drift when it resumes.
+    last_applied = state.last_applied if state.actuation.in_flight else running
+    return hold(*stop), replace(state, goal=None, last_applied=last_applied)
+
+
+def workload_unknown(request: TickRequest, state: EngineState) -> Ruling:
+    """Hold if the running configuration could not be read, or is none of the pipeline's."""
+    observation = request.observation
+    if observation.running() is not None:
+        return None, state
+    reason = ReasonCode.DRIFT if _is_foreign(observation) else ReasonCode.WORKLOAD_UNKNOWN
+    return hold(reason, observation.problem or "what runs was not seen"), state
+
+
+def blocked(request: TickRequest, state: EngineState) -> Ruling:
+    """Hold a pipeline that is blocked, until a person changes its control or the block ends."""
+    state = _unblocked(request, state)
+    block = state.block
+    if block is None:
+        return None, state
+    _, state = _follow(request, state, _running(request), may_write=False)
+    return hold(block.reason, f"{block.detail}; pause and resume to go on"), replace(state, goal=None)
+
+
+def follow_change(request: TickRequest, state: EngineState) -> Ruling:
+    """Follow the change in flight: hold while it rolls out, roll it back if it failed."""
+    return _follow(request, state, _running(request), may_write=request.control.mode.writes)
+
+
+def drift(request: TickRequest, state: EngineState) -> Ruling:
+    """Hold for a tick if somebody else changed the running configuration; block the pipeline if it recurs."""
+    running, last_applied = _running(request), state.last_applied
+    if last_applied is None or running == last_applied:
+        return None, replace(state, last_applied=running if request.control.mode.writes else None)
+    by = f" ({request.observation.changed_by})" if request.observation.changed_by else ""
+    words = f"changed by another hand{by}: {changes(last_applied, running)}"
+    recent = tuple(at_s for at_s in state.drifts_s if request.now_s - at_s < DRIFT_WINDOW_S)
+    state = replace(state, last_applied=running, goal=None, drifts_s=(*recent, request.now_s))
+    if len(state.drifts_s) >= request.settings.max_drifts:
+        state = replace(state, block=WriteBlock(ReasonCode.DRIFT, words, request.control))
+    return hold(ReasonCode.DRIFT, words), state
+
+
+def foreign_rollout(request: TickRequest, state: EngineState) -> Ruling:
+    """Hold while a change of another hand rolls out."""
+    if request.observation.settled:
+        return None, state
+    return hold(ReasonCode.IN_PROGRESS, "a change that is not ours is rolling out"), state
+
+
+def requested(request: TickRequest, state: EngineState) -> Ruling:
+    """Apply the configuration a person asked for, or the next step of one that takes several.
+
+    It needs no load and no patience, but keeps the bounds, and removes no capacity before its successor is
+    ready.
+    """
+    asked = request.requested or state.goal
+    if asked is None:
+        return None, state
+    verdict, goal = _on_request(request, asked, _running(request))
+    return verdict, replace(state, goal=goal)
+
+
+def mixed_rows(
+    request: TickRequest, state: EngineState, verdict: TickVerdict
+) -> tuple[TickVerdict, EngineState]:
+    """Rebatch at once if the running batches give requests the rows of others.
+
+    A plan that ends all of them goes first: it also has the replicas that the load needs without batches.
+    """
+    running = _running(request)
+    faults = wrong_rows(request.pipeline, running)
+    if not faults or (verdict.action is Action.APPLY and not wrong_rows(request.pipeline, verdict.configs)):
+        return verdict, state
+    configs, bounds = without_batches(request.pipeline, running), request.pipeline.bounds
+    if quarantine.objection(state.failures, running, configs, request.now_s):
+        return verdict, state
+    step = safe_step(running, configs, request.rolling, bounds).configs
+    if step == running:
+        step = make_room(running, configs, request.rolling, bounds)
+    if step == running or held_back(request.control.mode, running, step) is not None:
+        return verdict, state
+    rebatched = replace(
+        verdict,
+        action=Action.APPLY,
+        reason=ReasonCode.REBATCH,
+        detail=f"{'; '.join(faults)}: {changes(running, step)}",
+        configs=step,
+        follow_up=(),
+    )
+    return rebatched, state
+
+
+BEFORE_LOAD: tuple[Rule, ...] = (
+    paused,
+    workload_unknown,
+    blocked,
+    follow_change,
+    drift,
+    foreign_rollout,
+    requested,
+)
+RULES: tuple[Rule, ...] = (*BEFORE_LOAD, telemetry_lost, planned)
+AMENDMENTS: tuple[Amendment, ...] = (overloaded, mixed_rows)
+
+
+def _running(request: TickRequest) -> Configs:
+    """The running configuration, which the rules after `workload_unknown` may take for known."""
+    running = request.observation.running()
+    assert running is not None
+    return running
+
+
+def _is_foreign(observation: Observation) -> bool:
+    """True if the running configuration was read and is none of the pipeline's."""
+    return any(
+        isinstance(stage.running, Missing) and stage.running.reason is MissingReason.INVALID
+        for stage in observation.stages
+    )
+
+
+def _unblocked(request: TickRequest, state: EngineState) -> EngineState:
+    """The state without a block that has ended."""
+    if state.block is None or state.block.holds(request.control, request.now_s):
+        return state
+    return replace(state, block=None, conflicts=0, drifts_s=())
+
+
+def _follow(request: TickRequest, state: EngineState, running: Configs, *, may_write: bool) -> Ruling:
+    """Advance the change in flight; None if nothing is in flight any more."""
+    actuation = advance(state.actuation, request.observation, request.rollout, request.now_s)
+    if actuation.phase is ActuationPhase.NOT_APPLIED:
+        state = replace(state, goal=None, ended=actuation)
+        actuation = withdrawn(actuation, request.now_s)
+    if actuation.in_flight:
+        return _in_progress(actuation), replace(state, actuation=actuation)
+    if actuation.phase is ActuationPhase.FAILED:
+        if not may_write:
+            # It stays in flight, and is judged again once writing is allowed.
+            words = f"the rollout failed and is not taken back in this mode: {actuation.detail}"
+            return hold(ReasonCode.IN_PROGRESS, words), state
+        return _take_back(request, replace(state, ended=actuation), running, actuation)
+    ended = actuation if actuation.change is not None else state.ended
+    return _landed(request, replace(state, actuation=IDLE, ended=ended), actuation)
+
+
+def _landed(request: TickRequest, state: EngineState, actuation: Actuation) -> Ruling:
+    """The state after a change that is no longer in flight; a hold if its rollback failed."""
+    if actuation.change is None:
+        return None, state
+    configs = actuation.change.configs
+    if actuation.phase is ActuationPhase.ROLLBACK_FAILED:
+        words = f"taking back failed, what runs needs a person: {actuation.detail}"
+        block = WriteBlock(ReasonCode.ROLLBACK_FAILED, words, request.control)
+        return hold(block.reason, words), replace(state, block=block)
+    state = replace(state, planned=True)
+    if actuation.phase is ActuationPhase.SETTLED:
+        state = replace(state, conflicts=0, failures=quarantine.forgive(state.failures, configs))
+    # If another hand moved it meanwhile, the running configuration differs and the next rule sees the drift.
+    return None, replace(state, last_applied=configs)
+
+
+def _take_back(
+    request: TickRequest, state: EngineState, running: Configs, actuation: Actuation
+) -> tuple[TickVerdict, EngineState]:
+    """Return to the configuration before the change that failed, and quarantine its variants."""
+    change = actuation.change
+    assert change is not None
+    base_s = request.settings.quarantine_s
+    # If only room was lacking the variants are not to blame: nothing as large is tried for a while.
+    before = change.configs if actuation.lacks_room else change.previous
+    failures = quarantine.add(state.failures, before, change.configs, base_s, request.now_s)
+    state = replace(state, failures=failures, actuation=IDLE, goal=None)
+    words = f"the rollout failed ({actuation.detail or 'no reason given'}): "
+    if running == change.previous:
+        state = replace(state, last_applied=running)
+        return hold(ReasonCode.QUARANTINED, f"{words}what ran before runs again"), state
+    # The previous configuration may have been another hand's, with batches that must not be written again.
+    back = without_batches(request.pipeline, change.previous)
+    return TickVerdict(Action.APPLY, ReasonCode.ROLLBACK, words + changes(running, back), back), state
+
+
+def _on_request(
+    request: TickRequest, asked: ChangeRequest, running: Configs
+) -> tuple[TickVerdict, ChangeRequest | None]:
+    """The verdict on a request, and the request again if more of its steps are left."""
+    configs, detail = asked.configs, asked.detail
+    faults = [*bound_faults(request.pipeline, configs), *pin_faults(request.pipeline, configs)]
+    if faults:
+        return hold(ReasonCode.INFEASIBLE, f"{detail}: {'; '.join(faults)}"), None
+    if configs == running:
+        return hold(ReasonCode.NO_CHANGE, f"{detail}: it runs already"), None
+    words = f"{detail}: {changes(running, configs)}"
+    if not request.control.mode.writes:
+        reason = ReasonCode.SHADOW if request.control.mode is Mode.SHADOW else ReasonCode.ADVISORY
+        return hold(reason, f"would {words}"), None
+    step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
+    if step.configs == running:
+        return hold(ReasonCode.NO_ROOM, f"{detail}: {no_room(step, running, configs)}"), None
+    if step.configs != configs:
+        words = f"{detail}: {changes(running, step.configs)}; {step.later}"
+    goal = asked if step.configs != configs else None
+    return TickVerdict(Action.APPLY, asked.reason, words, step.configs), goal
+
+
+def _in_progress(actuation: Actuation) -> TickVerdict:
+    detail = f": {actuation.detail}" if actuation.detail else ""
+    return hold(ReasonCode.IN_PROGRESS, f"a change is {actuation.phase.value.replace('_', ' ')}{detail}")
