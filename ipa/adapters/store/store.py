@@ -25,7 +25,7 @@ from ipa.adapters.store.database import (
     snapshot,
     writing,
 )
-from ipa.adapters.store.group_commit import Grouped
+from ipa.adapters.store.group_commit import GroupCommit
 from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.journal import Item, Journal, newest_seq
 from ipa.adapters.store.keeper import Keeper
@@ -91,7 +91,7 @@ class Store:
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
         self.records = Records(engine, now)
-        self._decided = Grouped(self._record_all, lambda: COMPUTING.is_wanted)
+        self._decided = GroupCommit(self._record_all, lambda: COMPUTING.is_wanted)
         self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)
         # Times that something could not be recorded.
         self.failures = 0
