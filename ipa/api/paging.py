@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from starlette.datastructures import URL
 
 from ipa.api.services import Services
-from ipa.api.views import DecisionPage
+from ipa.api.views import DECISION, DecisionPage
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision
 
@@ -21,7 +21,6 @@ SAME_TICK = 16
 PAGE_BYTES = 2 << 20
 # Decisions that are read at once; with its inputs one is some tens of kilobytes.
 READ_AT_ONCE = 32
-_DECISION = TypeAdapter(Decision)
 _ID = TypeAdapter(str | None)
 
 
@@ -58,7 +57,7 @@ class Paging:
                     assert last is not None
                     return texts, last.decision_id
                 shown = decision if self.inputs else replace(decision, inputs="")
-                texts.append(_DECISION.dump_json(shown))
+                texts.append(DECISION.dump_json(shown))
                 size, last = size + len(texts[-1]), decision
             if not found:
                 return texts, None

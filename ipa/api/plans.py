@@ -19,6 +19,7 @@ from ipa.api.preconditions import IfMatch, IfNoneMatch, check_given, check_match
 from ipa.api.reading import Named, Using, planned, rate_of
 from ipa.api.seen import pipeline_named
 from ipa.api.services import Services
+from ipa.api.views import DECISION
 from ipa.control.canonical import canonical_json, digest, digest_of
 from ipa.control.kept import Basis, Claim, KeptAnswer, KeptPlan
 from ipa.model.access import Operation
@@ -43,7 +44,6 @@ class PlanView(Plan):
     computed_from: Basis
 
 
-_DECISION = TypeAdapter(Decision)
 _VIEW = TypeAdapter(PlanView)
 
 
@@ -131,7 +131,7 @@ def apply_plan(
             _check_feasible(kept.plan)
             detail = f"{said('requested', body.by, body.reason)}; plan {plan_id}"
             decision = services.apply(pipeline.name, kept.plan.configs, detail, body.by)
-        return KeptAnswer(200, _DECISION.dump_json(decision).decode())
+        return KeptAnswer(200, DECISION.dump_json(decision).decode())
 
     # A key is its sender's own.
     record = kept.key if isinstance(kept, KeptPlan) else ""

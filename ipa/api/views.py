@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from pydantic import TypeAdapter
+
 import ipa
 from ipa.api.live import BesideLive, LiveState
 from ipa.control.audit import Verified
@@ -129,6 +131,10 @@ class DecisionPage:
 
     decisions: tuple[Decision, ...]
     next_before: str | None
+
+
+# The decision as the API writes it. The store's own text of it is canonical, for its digest.
+DECISION = TypeAdapter(Decision)
 
 
 @dataclass(frozen=True, slots=True)
