@@ -18,7 +18,7 @@ import yaml
 from ipa.adapters.files import load_pipeline
 from ipa.adapters.kube.manifest import render, smallest_configs
 from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
-from ipa.adapters.store.store import open_store
+from ipa.adapters.store import open_store
 from ipa.cli.checks import here
 from ipa.cli.checks.base import Check, Finding, State, ok, run_checks
 from ipa.cli.checks.identity import identity_findings
