@@ -233,8 +233,9 @@ class JobDesk:
             self._queue.remove(entry.job.job_id)
         # What it was made of is of no use any more.
         entry.spec = b""
-        if entry.child is not None:
-            entry.child.kill()
+        # Its thread may let go of it meanwhile.
+        if (child := entry.child) is not None:
+            child.kill()
         self._forget_oldest()
 
     def _work(self) -> None:

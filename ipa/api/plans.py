@@ -27,6 +27,7 @@ from ipa.model.decision import Decision
 from ipa.model.errors import NotFoundError, Problem, StaleError, UnplannedError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.service.history import DECISION
 
 # How far back the change of a request is looked for that an earlier run of the service may have carried out.
 LOOK_BACK = 50
@@ -44,7 +45,6 @@ class PlanView(Plan):
     computed_from: Basis
 
 
-_DECISION = TypeAdapter(Decision)
 _VIEW = TypeAdapter(PlanView)
 
 
@@ -132,7 +132,7 @@ def apply_plan(
             _check_feasible(kept.plan)
             detail = f"{said('requested', body.by, body.reason)}; plan {plan_id}"
             decision = services.apply(pipeline.name, kept.plan.configs, detail, body.by)
-        return StoredAnswer(200, _DECISION.dump_json(decision).decode())
+        return StoredAnswer(200, DECISION.dump_json(decision).decode())
 
     # A key is its sender's own.
     record = kept.key if isinstance(kept, StoredPlan) else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from ipa.metering.metric import Metric
+from ipa.metering.metric import Metric, MetricKind
 
 
 def new_registry() -> CollectorRegistry:
@@ -30,6 +30,13 @@ def gauge(metric: Metric, registry: CollectorRegistry) -> Gauge:
 def histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
     """A histogram on that registry."""
     return Histogram(metric.name, metric.help, metric.label_names, registry=registry, buckets=metric.buckets)
+
+
+MAKERS: Mapping[MetricKind, Callable[[Metric, CollectorRegistry], Counter | Gauge | Histogram]] = {
+    MetricKind.COUNTER: counter,
+    MetricKind.GAUGE: gauge,
+    MetricKind.HISTOGRAM: histogram,
+}
 
 
 def counted(metric: Metric, values: Iterable[tuple[tuple[str, ...], float]]) -> CounterMetricFamily:

@@ -84,7 +84,22 @@ class Metric:
         """The names of its series: three of a histogram."""
         if self.kind is not MetricKind.HISTOGRAM:
             return (self.name,)
-        return tuple(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
+        return self.bucket, self.count, self.sum
+
+    @property
+    def bucket(self) -> str:
+        """The name of a histogram's cumulative buckets."""
+        return f"{self.name}_bucket"
+
+    @property
+    def count(self) -> str:
+        """The name of a histogram's number of observations."""
+        return f"{self.name}_count"
+
+    @property
+    def sum(self) -> str:
+        """The name of a histogram's sum of observations."""
+        return f"{self.name}_sum"
 
     def label(self, name: str) -> Label:
         """The label of that name."""

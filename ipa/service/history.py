@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
 from ipa.control.audit.record import Verified
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision
 
+# A decision as the API writes it. The store's own text of it is canonical, for its digest.
+DECISION = TypeAdapter(Decision)
 # Decisions of one tick share its number; a page that starts amid them reads so many more to find its place.
 SAME_TICK = 16
 # Decisions that are read at once; with its inputs one is some tens of kilobytes.

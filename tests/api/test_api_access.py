@@ -15,7 +15,7 @@ import pytest
 from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.store.store import open_store
+from ipa.adapters.store import open_store
 from ipa.api.app import create_app
 from ipa.api.examples import PIPELINE
 from ipa.api.rules import RULES

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.files import load_profiles
-from ipa.adapters.store.store import Store, open_store
+from ipa.adapters.store import Store, open_store
 from ipa.cli.lookup import find_pipeline
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock

@@ -16,8 +16,8 @@ import pytest
 
 from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
+from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.feed import Feed
-from ipa.adapters.store.store import Store, open_store
 from ipa.api.services import Services
 from ipa.api.streams import Streams
 from ipa.control.loop.clock import SystemClock, VirtualClock

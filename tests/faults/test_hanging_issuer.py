@@ -22,7 +22,7 @@ from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.store.store import Store, open_store
+from ipa.adapters.store import Store, open_store
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import UnavailableError

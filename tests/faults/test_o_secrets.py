@@ -16,7 +16,7 @@ from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
-from ipa.adapters.store.store import open_store
+from ipa.adapters.store import open_store
 from ipa.api.services import Services
 from ipa.cli.clients.http import HttpClient, client_at
 from ipa.cli.main import run

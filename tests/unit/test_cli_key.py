@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.store.store import open_store
+from ipa.adapters.store import open_store
 from ipa.cli.main import run
 
 KEY = re.compile(r"ipa_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")

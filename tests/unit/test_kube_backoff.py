@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipa.adapters.kube.backoff import LONGEST_RETRY_AFTER_S, Backoff, Gate, Limits, retry_after_s
-from ipa.adapters.kube.throttle import Door
+from ipa.adapters.kube.throttle import Throttle
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import UnavailableError
 from tests.fakes.clock import SharedClock
@@ -110,7 +110,7 @@ def test_retry_after_in_either_form_by_the_servers_own_clock(
 
 def test_who_cannot_go_before_its_deadline_fails_at_once_and_says_until_when() -> None:
     clock = VirtualClock()
-    door = Door(clock, LIMITS, seed=0)
+    door = Throttle(clock, LIMITS, seed=0)
     door.pushed_back(door.enter("first", 10.0), 60.0)
     with pytest.raises(UnavailableError, match=r"until 00:01:\d\d UTC, for another 6\d\.\d s"):
         door.enter("second", 10.0)
@@ -120,7 +120,7 @@ def test_who_cannot_go_before_its_deadline_fails_at_once_and_says_until_when() -
 
 def test_threads_that_wait_out_an_outage_go_one_by_one() -> None:
     clock = SharedClock()
-    door = Door(clock, LIMITS, seed=0)
+    door = Throttle(clock, LIMITS, seed=0)
     door.pushed_back(door.enter("first", 10.0), 30.0)
     sent: list[float] = []
     lock = threading.Lock()

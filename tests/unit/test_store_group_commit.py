@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from ipa.adapters.store import group_commit
-from ipa.adapters.store.group_commit import Grouped
+from ipa.adapters.store.group_commit import GroupCommit
 
 WAIT_S = 60.0
 
@@ -21,7 +21,7 @@ class Disk:
         self.groups: list[list[str]] = []
         self.bad: set[str] = set()
         self.begun, self.go_on = threading.Event(), threading.Event()
-        self.writes = Grouped(self._write)
+        self.writes = GroupCommit(self._write)
 
     def _write(self, items: Sequence[str]) -> None:
         self.begun.set()
@@ -100,7 +100,7 @@ def test_who_comes_while_others_are_about_to_waits_a_moment_for_them(
     monkeypatch.setattr(group_commit, "LINGER_S", WAIT_S)
     disk, about_to = Disk(), True
     disk.go_on.set()
-    disk.writes = Grouped(disk._write, lambda: about_to)
+    disk.writes = GroupCommit(disk._write, lambda: about_to)
     first = pool.submit(disk.writes.add, "first")
     others = [pool.submit(disk.writes.add, item) for item in "ab"]
     waiting = threading.Event()
@@ -117,6 +117,6 @@ def test_nobody_waits_longer_than_a_moment_for_who_does_not_come(monkeypatch: py
     monkeypatch.setattr(group_commit, "LINGER_S", 0.0)
     disk = Disk()
     disk.go_on.set()
-    disk.writes = Grouped(disk._write, lambda: True)
+    disk.writes = GroupCommit(disk._write, lambda: True)
     disk.writes.add("a")
     assert disk.groups == [["a"]]

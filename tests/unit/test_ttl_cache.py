@@ -9,7 +9,7 @@ from threading import Event, Semaphore
 
 import pytest
 
-from ipa.adapters.identity.few import Few
+from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.model.errors import UnavailableError
 
@@ -94,7 +94,7 @@ def test_a_caller_may_want_a_newer_answer_than_others() -> None:
 
 
 def test_a_caller_without_a_place_fails_but_for_what_is_kept() -> None:
-    few = Few(1, "the server")
+    few = Bulkhead(1, "the server")
     cache: TtlCache[str] = TtlCache(60.0, lambda: 0.0, place=few.place)
     cache.get("a", lambda: "kept")
     with few.place():

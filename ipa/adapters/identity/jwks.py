@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from ipa.adapters.identity.few import Few
+from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.control.ports import Clock
 from ipa.model.errors import ConfigurationError, UnavailableError
 
@@ -80,7 +80,7 @@ class Jwks:
             raise ConfigurationError(f"IPA_OIDC_JWKS {fault}")
         self._source, self._clock, self._transport = source, clock, transport
         self._lock = threading.Lock()
-        self._waiting = Few(MOST_WAITING, "the OIDC issuer")
+        self._waiting = Bulkhead(MOST_WAITING, "the OIDC issuer")
         self._keys: Sequence[PyJWK] = ()
         self._read_s: float | None = None
         self._read: _Read | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipa.adapters.identity.few import Few
+from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
 from ipa.adapters.kube.watchers import places_of
@@ -57,7 +57,7 @@ class KubeIdentities:
 
     def __init__(self, client: KubeClient, clock: Clock, audience: str = "") -> None:
         self._client, self._audience = client.within(min(client.timeout_s, DEADLINE_S)), audience
-        waiting = Few(MOST_WAITING, "the cluster")
+        waiting = Bulkhead(MOST_WAITING, "the cluster")
         now_s, place = clock.monotonic_s, waiting.place
         self._users: TtlCache[_User | None] = TtlCache(KEEP_S, now_s, keeps_errors=False, place=place)
         self._rights: TtlCache[bool] = TtlCache(KEEP_S, now_s, keeps_errors=False, place=place)

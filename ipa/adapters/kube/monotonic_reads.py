@@ -6,7 +6,7 @@ from ipa.adapters.kube.responses import Json
 from ipa.model.errors import UnavailableError
 
 
-class Newest:
+class MonotonicReads:
     """The newest generation seen of each object. A generation grows with every change of the spec."""
 
     def __init__(self) -> None:

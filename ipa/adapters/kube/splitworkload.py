@@ -11,7 +11,7 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.field_managers import last_hand
 from ipa.adapters.kube.locate import Place, target_of
 from ipa.adapters.kube.manifest import canonical, check_configs
-from ipa.adapters.kube.monotonic_reads import Newest
+from ipa.adapters.kube.monotonic_reads import MonotonicReads
 from ipa.adapters.kube.patch import Operation, build_patch
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.adapters.kube.split import (
@@ -61,7 +61,7 @@ class SplitWorkload:
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
-        self._newest = Newest()
+        self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """What the SeldonDeployments ask for and how much of it answers. NotFoundError: not all are there."""

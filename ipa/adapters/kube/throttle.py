@@ -1,4 +1,4 @@
-"""The gate of backoff.py for threads: who may not go yet waits here, or fails at once."""
+"""The gate of backoff.py for threads: a call that may not be sent yet waits here, or fails at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ipa.control.ports import Clock
 from ipa.model.errors import UnavailableError
 
 
-class Door:
-    """What all calls of a client go through: `enter`, then one of `answered`, `pushed_back` and `lost`."""
+class Throttle:
+    """The throttle of all calls of a client: `enter`, then one of `answered`, `pushed_back` and `lost`."""
 
     def __init__(self, clock: Clock, limits: Limits, seed: int | None = None) -> None:
         self._clock = clock

@@ -15,7 +15,7 @@ from ipa.adapters.kube.backoff import Limits, http_date, retry_after_s
 from ipa.adapters.kube.credentials import Credentials
 from ipa.adapters.kube.responses import error_of
 from ipa.adapters.kube.skew import Skew
-from ipa.adapters.kube.throttle import Door
+from ipa.adapters.kube.throttle import Throttle
 from ipa.adapters.kube.wire import Budget, send, whole_body
 from ipa.control.loop.clock import SystemClock
 from ipa.control.ports import Clock
@@ -82,7 +82,7 @@ class Transport:
 
         self._credentials = credentials
         self._clock = clock or SystemClock()
-        self._door = Door(self._clock, limits or Limits(), seed)
+        self._throttle = Throttle(self._clock, limits or Limits(), seed)
         self._renewing = threading.Lock()
         self._skew = Skew()
         # Its connection pool is all that is used of it: what it does with answers knows no deadline.
@@ -178,15 +178,15 @@ class Transport:
 
     def _enter(self, request: Request, left_s: float) -> float:
         patience_s = min(left_s, WRITE_WAIT_S) if request.is_write else left_s
-        return self._door.enter(request.what, patience_s)
+        return self._throttle.enter(request.what, patience_s)
 
     def _leave(self, sent_s: float, status: int | None, asked_s: float | None) -> None:
         if status is None:
-            self._door.lost(sent_s)
+            self._throttle.lost(sent_s)
         elif status in PUSHBACK or status in ABSENT:
-            self._door.pushed_back(sent_s, asked_s)
+            self._throttle.pushed_back(sent_s, asked_s)
         else:
-            self._door.answered(sent_s)
+            self._throttle.answered(sent_s)
 
     def _renew(self, refused: Mapping[str, str]) -> None:
         """Read our credentials again, unless another thread just did."""

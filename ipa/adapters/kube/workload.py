@@ -9,7 +9,7 @@ from ipa.adapters.kube.client import Json, KubeClient
 from ipa.adapters.kube.field_managers import last_hand, with_hand
 from ipa.adapters.kube.locate import Place, target_of
 from ipa.adapters.kube.manifest import canonical
-from ipa.adapters.kube.monotonic_reads import Newest
+from ipa.adapters.kube.monotonic_reads import MonotonicReads
 from ipa.adapters.kube.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
 from ipa.adapters.kube.rollout import judge, ready_replicas, unready
 from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
@@ -40,7 +40,7 @@ class SeldonWorkload:
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
-        self._newest = Newest()
+        self._newest = MonotonicReads()
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
         """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""

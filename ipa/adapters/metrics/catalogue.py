@@ -5,15 +5,23 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from math import inf, nan
+from typing import cast
 
-from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 import ipa
+from ipa.metering import labels as of
 from ipa.metering import table
-from ipa.metering.make import combinations, counter, gauge, histogram
-from ipa.metering.metric import Metric
+from ipa.metering.make import MAKERS, combinations, gauge
+from ipa.metering.metric import Metric, MetricsEndpoint
 from ipa.model.pipeline import Pipeline
+
+# Every metric that each pipeline has, wherever it runs.
+OF_PIPELINE = tuple(
+    metric
+    for metric in table.METRICS
+    if metric.place is MetricsEndpoint.SERVICE and not metric.when and of.PIPELINE in metric.labels
+)
 
 
 class Catalogue:
@@ -31,103 +39,49 @@ class Catalogue:
         tick_s: float = nan,
         install: str = "ipa",
     ) -> None:
-        self._registry = registry
         self._pipelines: dict[str, Pipeline] = {}
-        self._seen_of_pipeline: list[Gauge] = []
-        self._seen_of_stage: list[Gauge] = []
         gauge(table.BUILD, registry).labels(ipa.__version__, platform.python_version(), install).set(1)
         self.leader = gauge(table.LEADER, registry).labels(install)
         self.leader.set(1)
         gauge(table.TICK_INTERVAL, registry).set(tick_s)
-        self.solve_seconds = histogram(table.SOLVE, registry)
+        self._made = {each.name: MAKERS[each.kind](each, registry) for each in (*OF_PIPELINE, table.SOLVE)}
         for labels in combinations(table.SOLVE):
-            self.solve_seconds.labels(*labels)
-        self._count(registry)
-        self._show(registry)
+            self._made[table.SOLVE.name].labels(*labels)
         for pipeline in pipelines:
             self.start(pipeline)
 
-    def _count(self, registry: CollectorRegistry) -> None:
-        self.decisions = counter(table.DECISIONS, registry)
-        self.incidents = counter(table.INCIDENTS, registry)
-        self.forecasts = counter(table.FORECASTS, registry)
-        self.skipped_ticks = counter(table.SKIPPED_TICKS, registry)
-        self.early_ticks = counter(table.EARLY_TICKS, registry)
-        self.curtailed_plans = counter(table.CURTAILED, registry)
-        self.scored_forecasts = counter(table.FORECASTS_SCORED, registry)
-        self.exceeded_forecasts = counter(table.FORECASTS_EXCEEDED, registry)
-        self.tick_seconds = histogram(table.TICK, registry)
+    def counter(self, metric: Metric, *labels: str) -> Counter:
+        """The counter of those label values."""
+        return cast(Counter, self._made[metric.name].labels(*labels))
 
-    def _show(self, registry: CollectorRegistry) -> None:
-        self.sla = gauge(table.SLA, registry)
-        self.sla_percentile = gauge(table.SLA_PERCENTILE, registry)
-        self.sla_bucket_weight = gauge(table.SLA_BUCKET_WEIGHT, registry)
-        self.mode = gauge(table.MODE, registry)
-        self.input_age = gauge(table.INPUT_AGE, registry)
-        self.variant_share = gauge(table.SHARE, registry)
-        self.slowdown = gauge(table.SLOWDOWN, registry)
-        self.last_tick = self._of_pipeline(table.LAST_TICK)
-        self.active_quarantines = self._of_pipeline(table.QUARANTINES)
-        self.paused = self._of_pipeline(table.PAUSED)
-        self.arrival_rate = self._of_pipeline(table.ARRIVAL_RATE)
-        self.latency = self._of_pipeline(table.LATENCY)
-        self.predicted_latency = self._of_pipeline(table.PREDICTED_LATENCY)
-        self.running_pas = self._of_pipeline(table.PAS)
-        self.forecast_point = self._of_pipeline(table.FORECAST_POINT)
-        self.forecast_upper = self._of_pipeline(table.FORECAST_UPPER)
-        self.forecast_error = self._of_pipeline(table.FORECAST_ERROR)
-        self.plan_pas = self._of_pipeline(table.PLAN_PAS)
-        self.plan_replicas = self._of_stage(table.PLAN_REPLICAS)
-        self.plan_cores = self._of_stage(table.PLAN_CORES)
-        self.decision_replicas = self._of_stage(table.DECISION_REPLICAS)
-        self.decision_cores = self._of_stage(table.DECISION_CORES)
-        self.replicas = self._of_stage(table.REPLICAS)
-        self.ready_replicas = self._of_stage(table.READY_REPLICAS)
-        self.cores = self._of_stage(table.STAGE_CORES)
-        self.batch_size = self._of_stage(table.BATCH_SIZE)
+    def gauge(self, metric: Metric, *labels: str) -> Gauge:
+        """The gauge of those label values."""
+        return cast(Gauge, self._made[metric.name].labels(*labels))
+
+    def histogram(self, metric: Metric, *labels: str) -> Histogram:
+        """The histogram of those label values."""
+        return cast(Histogram, self._made[metric.name].labels(*labels))
 
     def start(self, pipeline: Pipeline) -> None:
         """Make the series of a pipeline."""
         name = pipeline.name
         self._pipelines[name] = pipeline
-        for closed, metric in (
-            (self.decisions, table.DECISIONS),
-            (self.incidents, table.INCIDENTS),
-            (self.forecasts, table.FORECASTS),
-        ):
-            for labels in combinations(metric, name):
-                closed.labels(*labels)
-        for counting in (
-            self.skipped_ticks,
-            self.early_ticks,
-            self.curtailed_plans,
-            self.scored_forecasts,
-            self.exceeded_forecasts,
-            self.tick_seconds,
-        ):
-            counting.labels(name)
-        for each, metric in ((self.mode, table.MODE), (self.input_age, table.INPUT_AGE)):
-            for labels in combinations(metric, name):
-                each.labels(*labels).set(nan)
-        for each in self._seen_of_pipeline:
-            each.labels(name).set(nan)
-        for stage in pipeline.served:
-            for each in self._seen_of_stage:
-                each.labels(name, stage.name).set(nan)
-            for variant in stage.variants:
-                self.variant_share.labels(name, stage.name, variant.name).set(nan)
-                self.slowdown.labels(name, stage.name, variant.name).set(nan)
-        self.sla.labels(name).set(pipeline.sla.latency_s)
-        self.sla_percentile.labels(name).set(pipeline.sla.percentile / 100)
+        for metric in OF_PIPELINE:
+            for labels in _label_values(metric, pipeline):
+                series = self._made[metric.name].labels(*labels)
+                if isinstance(series, Gauge):
+                    series.set(nan)
+        self.gauge(table.SLA, name).set(pipeline.sla.latency_s)
+        self.gauge(table.SLA_PERCENTILE, name).set(pipeline.sla.percentile / 100)
         for bound_s, weight in bucket_weights(pipeline.sla.latency_s, table.ROUTER_SECONDS.buckets):
-            self.sla_bucket_weight.labels(name, "+Inf" if bound_s == inf else str(bound_s)).set(weight)
+            bound = "+Inf" if bound_s == inf else str(bound_s)
+            self.gauge(table.SLA_BUCKET_WEIGHT, name, bound).set(weight)
 
     def end(self, pipeline: Pipeline) -> None:
         """Take away every series of a pipeline that is no longer controlled."""
         self._pipelines.pop(pipeline.name, None)
-        for metric in vars(self).values():
-            if isinstance(metric, MetricWrapperBase) and "pipeline" in metric._labelnames:
-                metric.remove_by_labels({"pipeline": pipeline.name})
+        for metric in OF_PIPELINE:
+            self._made[metric.name].remove_by_labels({of.PIPELINE.name: pipeline.name})
 
     def stages(self, pipeline: str) -> tuple[str, ...]:
         """The stages of that pipeline; none where it was not started."""
@@ -139,15 +93,15 @@ class Catalogue:
         known = self._pipelines.get(pipeline)
         return tuple(variant.name for variant in known.stage(stage).variants) if known else ()
 
-    def _of_pipeline(self, metric: Metric) -> Gauge:
-        made = gauge(metric, self._registry)
-        self._seen_of_pipeline.append(made)
-        return made
 
-    def _of_stage(self, metric: Metric) -> Gauge:
-        made = gauge(metric, self._registry)
-        self._seen_of_stage.append(made)
-        return made
+def _label_values(metric: Metric, pipeline: Pipeline) -> list[tuple[str, ...]]:
+    """The label values that the metric has from the start; none of a label without closed values."""
+    given: list[tuple[str, ...]] = [(pipeline.name,)]
+    if of.STAGE in metric.labels:
+        given = [(pipeline.name, stage.name) for stage in pipeline.served]
+    if of.VARIANT in metric.labels:
+        given = [(*each, variant.name) for each in given for variant in pipeline.stage(each[1]).variants]
+    return [labels for each in given for labels in combinations(metric, *each)]
 
 
 def bucket_weights(sla_s: float, bounds_s: Sequence[float]) -> tuple[tuple[float, float], ...]:

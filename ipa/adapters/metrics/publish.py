@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from math import nan
 
-from prometheus_client import Gauge
-
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.track import Ages, Incidents, Scores
 from ipa.control.engine.guards import total_cores
 from ipa.control.loop.snapshot import Snapshot
 from ipa.metering import table
+from ipa.metering.metric import Metric
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.observation import Measured, Missing, Observation, StageObservation
 from ipa.model.plan import WHOLE_PERCENT, Plan, StageConfig
@@ -60,60 +59,59 @@ class Publisher:
         self._tick(name, decision, snapshot, track)
         self._decided(name, decision)
         for incident in track.incidents.of(decision, snapshot):
-            self._metrics.incidents.labels(name, incident.value).inc()
+            self._metrics.counter(table.INCIDENTS, name, incident.value).inc()
         if snapshot.observation is not None:
             self._seen(name, snapshot, snapshot.observation, track)
             self._scored(name, decision, snapshot.observation, track)
 
     def _tick(self, name: str, decision: Decision, snapshot: Snapshot, track: _Track) -> None:
         metrics = self._metrics
-        metrics.decisions.labels(name, decision.reason.value).inc()
-        metrics.tick_seconds.labels(name).observe(snapshot.tick_s)
+        metrics.counter(table.DECISIONS, name, decision.reason.value).inc()
+        metrics.histogram(table.TICK, name).observe(snapshot.tick_s)
         # The loop counts from its own beginning.
-        metrics.skipped_ticks.labels(name).inc(max(snapshot.skipped_ticks - track.skipped_ticks, 0))
-        metrics.early_ticks.labels(name).inc(max(snapshot.early_ticks - track.early_ticks, 0))
+        metrics.counter(table.SKIPPED_TICKS, name).inc(max(snapshot.skipped_ticks - track.skipped_ticks, 0))
+        metrics.counter(table.EARLY_TICKS, name).inc(max(snapshot.early_ticks - track.early_ticks, 0))
         track.skipped_ticks, track.early_ticks = snapshot.skipped_ticks, snapshot.early_ticks
         ended = datetime.fromisoformat(decision.at).timestamp() + snapshot.tick_s
-        metrics.last_tick.labels(name).set(ended)
-        metrics.active_quarantines.labels(name).set(len(snapshot.quarantines))
+        metrics.gauge(table.LAST_TICK, name).set(ended)
+        metrics.gauge(table.QUARANTINES, name).set(len(snapshot.quarantines))
         for mode in Mode:
-            metrics.mode.labels(name, mode.value).set(mode is snapshot.control.mode)
+            metrics.gauge(table.MODE, name, mode.value).set(mode is snapshot.control.mode)
         until = snapshot.control.paused_until
         at = datetime.fromisoformat(decision.at)
-        metrics.paused.labels(name).set(snapshot.control.paused and (until is None or at < until))
+        metrics.gauge(table.PAUSED, name).set(snapshot.control.paused and (until is None or at < until))
 
     def _decided(self, name: str, decision: Decision) -> None:
         """The forecast, the plan before the guards and the decision after them."""
         metrics, forecast, plan = self._metrics, decision.forecast, decision.plan
-        metrics.forecast_point.labels(name).set(forecast.point_rps if forecast else nan)
-        metrics.forecast_upper.labels(name).set(forecast.upper_rps if forecast else nan)
+        metrics.gauge(table.FORECAST_POINT, name).set(forecast.point_rps if forecast else nan)
+        metrics.gauge(table.FORECAST_UPPER, name).set(forecast.upper_rps if forecast else nan)
         if forecast is not None:
-            metrics.forecasts.labels(name, RUNG.known(forecast.rung)).inc()
+            metrics.counter(table.FORECASTS, name, RUNG.known(forecast.rung)).inc()
         pas = plan.pas if plan else None
-        metrics.plan_pas.labels(name).set(nan if pas is None else pas)
+        metrics.gauge(table.PLAN_PAS, name).set(nan if pas is None else pas)
         planned = plan.configs if plan else ()
         if plan is not None and self._tracks[name].is_new(plan):
-            solved = metrics.solve_seconds.labels(SOLVER.known(plan.solver), plan.termination.value)
+            solved = metrics.histogram(table.SOLVE, SOLVER.known(plan.solver), plan.termination.value)
             solved.observe(plan.solve_s)
         if decision.action is Action.APPLY and planned and planned != decision.configs:
-            metrics.curtailed_plans.labels(name).inc()
+            metrics.counter(table.CURTAILED, name).inc()
         for configs, replicas, cores in (
-            (planned, metrics.plan_replicas, metrics.plan_cores),
-            (decision.configs, metrics.decision_replicas, metrics.decision_cores),
+            (planned, table.PLAN_REPLICAS, table.PLAN_CORES),
+            (decision.configs, table.DECISION_REPLICAS, table.DECISION_CORES),
         ):
             for stage, of_stage in self._by_stage(name, configs).items():
-                replicas.labels(name, stage).set(_replicas(of_stage))
-                cores.labels(name, stage).set(total_cores(of_stage) if of_stage else nan)
+                metrics.gauge(replicas, name, stage).set(_replicas(of_stage))
+                metrics.gauge(cores, name, stage).set(total_cores(of_stage) if of_stage else nan)
 
     def _seen(self, name: str, snapshot: Snapshot, observation: Observation, track: _Track) -> None:
-        metrics = self._metrics
-        _show(metrics.arrival_rate, observation.arrival_rate_rps, name)
-        _show(metrics.latency, observation.latency_s, name)
+        self._show(table.ARRIVAL_RATE, observation.arrival_rate_rps, name)
+        self._show(table.LATENCY, observation.latency_s, name)
         point = snapshot.history[-1] if snapshot.history else None
-        _show_or_nan(metrics.predicted_latency, point.predicted_latency_s if point else None, name)
-        _show_or_nan(metrics.running_pas, point.pas if point else None, name)
+        self._show_or_nan(table.PREDICTED_LATENCY, point.predicted_latency_s if point else None, name)
+        self._show_or_nan(table.PAS, point.pas if point else None, name)
         for given, age_s in track.ages.of(observation).items():
-            _show_or_nan(metrics.input_age, age_s, name, given.value)
+            self._show_or_nan(table.INPUT_AGE, age_s, name, given.value)
         by_stage: dict[str, list[StageObservation]] = {}
         for stage in observation.stages:
             by_stage.setdefault(stage.stage, []).append(stage)
@@ -126,25 +124,31 @@ class Publisher:
         ready = [part.ready_replicas.value for part in parts if isinstance(part.ready_replicas, Measured)]
         running = [part.running.value for part in parts if isinstance(part.running, Measured)]
         is_seen = len(running) == len(parts)
-        metrics.ready_replicas.labels(name, stage).set(sum(ready) if len(ready) == len(parts) else nan)
-        metrics.cores.labels(name, stage).set(total_cores(running) if is_seen else nan)
-        metrics.replicas.labels(name, stage).set(_replicas(running) if is_seen else nan)
-        metrics.batch_size.labels(name, stage).set(max(it.batch_size for it in running) if is_seen else nan)
+        metrics.gauge(table.READY_REPLICAS, name, stage).set(sum(ready) if len(ready) == len(parts) else nan)
+        metrics.gauge(table.STAGE_CORES, name, stage).set(total_cores(running) if is_seen else nan)
+        metrics.gauge(table.REPLICAS, name, stage).set(_replicas(running) if is_seen else nan)
+        metrics.gauge(table.BATCH_SIZE, name, stage).set(
+            max(it.batch_size for it in running) if is_seen else nan
+        )
         for variant in metrics.variants(name, stage):
             percent = sum(it.share_percent for it in running if it.variant == variant)
-            metrics.variant_share.labels(name, stage, variant).set(
-                percent / WHOLE_PERCENT if is_seen else nan
-            )
+            metrics.gauge(table.SHARE, name, stage, variant).set(percent / WHOLE_PERCENT if is_seen else nan)
             # NaN for what was never seen, or is forgotten.
             known = snapshot.correction.of(stage, variant)
-            _show_or_nan(metrics.slowdown, known.ratio if known else None, name, stage, variant)
+            self._show_or_nan(table.SLOWDOWN, known.ratio if known else None, name, stage, variant)
 
     def _scored(self, name: str, decision: Decision, observation: Observation, track: _Track) -> None:
         metrics = self._metrics
         for score in track.scores.of(decision, observation):
-            metrics.forecast_error.labels(name).set(score.error_ratio)
-            metrics.scored_forecasts.labels(name).inc()
-            metrics.exceeded_forecasts.labels(name).inc(score.is_exceeded)
+            metrics.gauge(table.FORECAST_ERROR, name).set(score.error_ratio)
+            metrics.counter(table.FORECASTS_SCORED, name).inc()
+            metrics.counter(table.FORECASTS_EXCEEDED, name).inc(score.is_exceeded)
+
+    def _show(self, metric: Metric, value: Measured[float] | Missing, *labels: str) -> None:
+        self._show_or_nan(metric, value.value if isinstance(value, Measured) else None, *labels)
+
+    def _show_or_nan(self, metric: Metric, value: float | None, *labels: str) -> None:
+        self._metrics.gauge(metric, *labels).set(nan if value is None else value)
 
     def _by_stage(self, name: str, configs: Sequence[StageConfig]) -> dict[str, list[StageConfig]]:
         """The configs of every stage that is known, of none where it has none."""
@@ -156,11 +160,3 @@ class Publisher:
 
 def _replicas(configs: Sequence[StageConfig]) -> float:
     return sum(config.replicas for config in configs) if configs else nan
-
-
-def _show(gauge: Gauge, value: Measured[float] | Missing, *labels: str) -> None:
-    gauge.labels(*labels).set(value.value if isinstance(value, Measured) else nan)
-
-
-def _show_or_nan(gauge: Gauge, value: float | None, *labels: str) -> None:
-    gauge.labels(*labels).set(nan if value is None else value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Rate, Selector
+from ipa.metering import table
 from ipa.model.pipeline import Pipeline, Stage
 
 
@@ -92,16 +93,16 @@ def _local(pipeline: Pipeline, dialect: Dialect, namespace_label: str) -> Querie
     return _queries(
         pipeline,
         dialect,
-        arrivals=Selector("ipa_router_arrivals_total", labels, here),
-        latency=Selector("ipa_router_request_seconds_bucket", labels, here),
+        arrivals=Selector(table.ROUTER_ARRIVALS.name, labels, here),
+        latency=Selector(table.ROUTER_SECONDS.bucket, labels, here),
         stage_label="stage",
-        stage_arrivals=Selector("ipa_queue_arrivals_total", labels, here),
-        stage_latency=Selector("ipa_queue_stage_seconds_bucket", labels, here),
-        stage_queue=Selector("ipa_queue_length", labels, here),
+        stage_arrivals=Selector(table.QUEUE_ARRIVALS.name, labels, here),
+        stage_latency=Selector(table.QUEUE_STAGE_SECONDS.bucket, labels, here),
+        stage_queue=Selector(table.QUEUE_LENGTH.name, labels, here),
         stage_batches=(
-            Selector("ipa_queue_service_seconds_count", labels, here),
-            Selector("ipa_queue_service_seconds_sum", labels, here),
-            Selector("ipa_queue_batch_size_sum", labels, here),
+            Selector(table.QUEUE_SERVICE_SECONDS.count, labels, here),
+            Selector(table.QUEUE_SERVICE_SECONDS.sum, labels, here),
+            Selector(table.QUEUE_BATCH_SIZE.sum, labels, here),
         ),
     )
 

@@ -53,7 +53,7 @@ class Answered:
 Ask = Callable[[Query, Span], Answered]
 
 
-class Together:
+class QueryBatcher:
     """Answers queries of one pipeline from what was asked of it and its neighbours less than `life_s` ago.
 
     `pipelines` are all that are read; who has no neighbour among them is asked for alone. Errors are those of

@@ -41,7 +41,7 @@ class _Waiting(Generic[T]):
         self.woken.set()
 
 
-class Grouped(Generic[T]):
+class GroupCommit(Generic[T]):
     """Hands `write` what came while it wrote before. It writes all of what it is given, or raises.
 
     Who writes waits a moment for others while `more_come`: where one thread writes, each write is its own.

@@ -16,16 +16,14 @@ from ipa.adapters.store import series
 from ipa.adapters.store.codec import CONTROL, DECISION, PROFILE
 from ipa.adapters.store.database import (
     RECORD_LOCK,
-    Access,
     close_engine,
     health_of,
     lock_of,
-    open_engine,
     reading,
     snapshot,
     writing,
 )
-from ipa.adapters.store.group_commit import Grouped
+from ipa.adapters.store.group_commit import GroupCommit
 from ipa.adapters.store.health import low_disk
 from ipa.adapters.store.journal import Item, Journal, newest_seq
 from ipa.adapters.store.keeper import Keeper
@@ -91,7 +89,7 @@ class Store:
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
         self.records = Records(engine, now)
-        self._decided = Grouped(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
+        self._decided = GroupCommit(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
         self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)
         # Times that something could not be recorded.
         self.failures = 0
@@ -370,17 +368,6 @@ _RECORDED = union(*(select(row.pipeline) for row in (EntryRow, HeadRow, Decision
 _CONTROLS = select(ControlRow.pipeline, ControlRow.body)
 _ANY_CONTROL = select(ControlRow.pipeline).limit(1)
 _CONTROL = select(ControlRow.body).where(ControlRow.pipeline == bindparam("its"))
-
-
-def open_store(
-    store_url: str, access: Access = Access.WRITE, *, retention: Retention = KEEP, key_file: str = ""
-) -> Store:
-    """The store at that SQLAlchemy URL, of the newest schema. Errors: see `open_engine`.
-
-    `key_file` holds the key that checkpoints are signed with; without a name it is beside an SQLite store.
-    """
-    engine = open_engine(store_url, access)
-    return Store(engine, retention=retention, keyring=keyring_of(engine.url, key_file))
 
 
 def _newest_profile(connection: Connection, pipeline: str, stage: str) -> tuple[int, str, str] | None:

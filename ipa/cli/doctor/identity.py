@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import issuer_of
+from ipa.adapters.store import open_store
 from ipa.adapters.store.database import Access, schema_state
-from ipa.adapters.store.store import open_store
 from ipa.bootstrap.identity import check_listening
 from ipa.cli.doctor.base import Finding, failed, ok, warn
 from ipa.control.loop.clock import SystemClock

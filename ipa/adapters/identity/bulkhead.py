@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ipa.model.errors import UnavailableError
 
 
-class Few:
+class Bulkhead:
     """Lets `most` threads wait for `whom` at once, and fails at once for the others.
 
     One that does not answer must not take every thread that could answer somebody else.
