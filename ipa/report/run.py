@@ -1,4 +1,4 @@
-"""The report of one simulated run: a page that needs nothing else, and the same as Markdown."""
+"""The report of one simulated run: a self-contained page, and the same as Markdown."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ipa.report.seeds import Repeats, Row, span, with_half
 from ipa.report.sketch import sketch
 from ipa.report.stats import LEVEL
 
-# What a run has so many of is drawn, and said of the rest how many they are.
+# Rows of long lists; of the rest the report gives the number.
 MOST_CHANGES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """The run over time, a value a tick that is kept; None is what was not seen."""
+    """The run over time, a value for each kept tick; None is missing."""
 
     at_s: tuple[float, ...]
     rate_rps: tuple[float | None, ...]
@@ -39,11 +39,11 @@ class RunChange:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that a report says of a run; the same run gives the same values. `inputs` are digests by name.
+    """The contents of a run's report; the same run gives the same values. `inputs` are digests by name.
 
     `latency_cdf` are points (latency in seconds, share of the answered requests that took no longer).
     `figures` are those of `ipa simulate -o json`. With `repeats` they, the quantiles and the decisions are
-    means over seeds; what is over time, the distribution and the changes are of the first seed.
+    means over seeds; time series, the distribution and the changes are of the first seed.
     """
 
     pipeline: str
@@ -88,7 +88,7 @@ def _shown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def markdown_of(run: Run) -> str:
-    """The same without pictures."""
+    """The same without plots."""
     lines = [f"# {as_text(_title(run))}", "", as_text(_lead(run))]
     tables = [
         *_tables(run),
@@ -122,7 +122,7 @@ def _seeds(repeats: Repeats) -> str:
 
 
 def _of_first(run: Run) -> str:
-    """What is said of that which is of one seed among several."""
+    """A note on contents that are of one seed among several."""
     return f", of seed {run.repeats.seeds[0].seed} alone" if run.repeats else ""
 
 
@@ -153,7 +153,7 @@ def _tables(run: Run) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def _came(run: Run, halves: Row, count: str) -> list[tuple[str, str]]:
-    """The figures, each with its interval; counts as `count` says."""
+    """The figures, each with its interval; counts in the format `count`."""
 
     def figure(name: str, form: str) -> str:
         return with_half(run.figures[name], halves.get(name), form)
@@ -174,7 +174,7 @@ def _came(run: Run, halves: Row, count: str) -> list[tuple[str, str]]:
     ]
 
 
-# What the table of the seeds has of each: its heading, the figure, how it is written, and times what.
+# The columns of the seeds' table: heading, figure, format, and factor.
 BY_SEED = (
     ("requests", "requests", "d", 1),
     ("late or lost, %", "violation_ratio", ".3f", 100),
