@@ -1,9 +1,9 @@
 """The k best plans in order, or the best plan of each combination of variants in order: exact.
 
-Lawler and Murty's partition: what is left when the best plan is taken out of a set of choices falls into one
-part a stage, in which the stages before are as in that plan and the stage itself is not. Each part is a
-program of its own with a best plan of its own, so the next best plan is the best of these, and no plan comes
-twice (Lawler, Management Science 18(7), 1972; Murty, Operations Research 16(3), 1968).
+Lawler and Murty's partition: the rest of a set of choices without its best plan falls into one part a stage,
+in which the stages before are as in that plan and the stage itself is not. Each part is a program of its own
+with a best plan of its own, so the next best plan is the best of these, and no plan comes twice (Lawler,
+Management Science 18(7), 1972; Murty, Operations Research 16(3), 1968).
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class Program:
 
     @property
     def alpha(self) -> float:
-        """The weight of the product of factors; 0 where the accuracy term is a sum."""
+        """The weight of the product of factors; 0 if the accuracy term is a sum."""
         return self.weights.alpha if self.uses_product else 0.0
 
     @property

@@ -14,7 +14,7 @@ REASONS = "decisions_by_reason"
 
 @dataclass(frozen=True, slots=True)
 class SeedFigures:
-    """The figures of one seed's run; latencies in seconds, None where nothing was answered."""
+    """The figures of one seed's run; latencies in seconds, None if nothing was answered."""
 
     seed: int
     figures: Row

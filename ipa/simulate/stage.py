@@ -133,7 +133,7 @@ class StageSim:
         self._schedule(at_s, True, partial(self._lanes.set_pods, float(at_s), groups))
 
     def slow(self, at_s: float, factor: float, *, name: str = "", count: int | None = None) -> None:
-        """From `at_s` on, what `count` replicas of the group begin (None: all) takes `factor` times as long.
+        """From `at_s` on, batches of `count` replicas of the group (None: all) take `factor` times as long.
 
         1 makes them well again. The replicas are those with the lowest numbers at that moment.
         """

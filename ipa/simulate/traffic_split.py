@@ -70,7 +70,7 @@ class SplitPart:
         self.sim.offer(times_s)
 
     def run(self, until_s: float) -> tuple[Ints, Floats]:
-        """The pipeline's requests that were answered before then, and when; lost ones are left out."""
+        """Advance; return the pipeline's requests answered before then, with times, without lost ones."""
         finished = self.sim.run(until_s)
         answered = ~finished.lost
         return self._ids[finished.ids[answered]], finished.done_s[answered]

@@ -13,7 +13,7 @@ EQUAL = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProgramAnswer:
-    """How the solver ended, the chosen option of each stage, and the bound on the best objective.
+    """The end of a solve, the chosen option of each stage, and the bound on the best objective.
 
     `chosen` is empty if there is no plan; `bound` is None if the solver has none. `note` has remarks on how
     it was found, `prices` the multipliers that a label search used.
@@ -28,7 +28,7 @@ class ProgramAnswer:
 
 @dataclass(frozen=True, slots=True)
 class MilpSolution:
-    """How a MILP solver ended, the value of every column, and the bound on the best objective.
+    """The end of a MILP solve, the value of every column, and the bound on the best objective.
 
     `values` is empty if there is no solution; `bound` is None if the solver has none.
     """

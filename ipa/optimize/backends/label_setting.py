@@ -146,7 +146,7 @@ class LabelSearch:
     def frontier(self, least: float = -inf) -> list[tuple[float, float, tuple[int, ...]]]:
         """Cost, objective and options of every plan that no plan of at most its cores equals or exceeds.
 
-        By rising cost; only those of an objective of at least `least`. DeadlineError where the time is up.
+        By rising cost; only plans with an objective of at least `least`. DeadlineError if the time is up.
         """
         labels, history, _ = self._grown(least, None)
         if not len(labels):

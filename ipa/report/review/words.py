@@ -53,7 +53,7 @@ def grown(before: float | None, after: float | None) -> str:
 def changed(
     before: float | None, after: float | None, shown: Callable[[float], str], *, is_relative: bool = False
 ) -> str:
-    """`before → after (difference)`, or the one that there is; relative too where that is asked for."""
+    """`before → after (difference)`, or the one value that exists; also relative if `is_relative`."""
     if before is None or after is None:
         known = [value for value in (before, after) if value is not None]
         return shown(known[0]) if known else NOTHING
