@@ -51,7 +51,7 @@ def frontier_picture(
 ) -> bytes:
     """The plot as a file of that kind, "svg" or "png"; the same input gives the same bytes of SVG.
 
-    The line joins the plans that none betters in accuracy and cost; `chosen` is marked.
+    The line joins the Pareto-optimal plans in accuracy and cost; `chosen` is marked.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
         s=28 if len(dots) <= MANY else 12,
         linewidths=0,
         zorder=2,
-        label="plans that none betters",
+        label="Pareto-optimal plans",
     )
     if chosen is not None:
         axes.scatter(

@@ -79,7 +79,7 @@ def html_of(run: Run) -> str:
     for each in others:
         parts += _shown(*each)
     parts += [html.heading(f"Changes{_of_first(run)}"), html.paragraph(_cut(run))]
-    parts.append(html.table(("second", "reason", "what runs then"), _changes(run)))
+    parts.append(html.table(("second", "reason", "running configuration"), _changes(run)))
     return html.page(_title(run), _lead(run), parts)
 
 
@@ -92,7 +92,7 @@ def markdown_of(run: Run) -> str:
     lines = [f"# {as_text(_title(run))}", "", as_text(_lead(run))]
     tables = [
         *_tables(run),
-        (f"Changes{_of_first(run)}", ("second", "reason", "what runs then"), _changes(run)),
+        (f"Changes{_of_first(run)}", ("second", "reason", "running configuration"), _changes(run)),
     ]
     for title, header, rows in tables:
         cells = [[as_text(cell) for cell in row] for row in rows]
@@ -110,7 +110,7 @@ def _lead(run: Run) -> str:
         f"within an SLA of {run.sla_s:g} s"
     )
     if run.repeats is None:
-        return f"{said}. One run has no interval; another seed tells how much is chance."
+        return f"{said}. One run has no interval; other seeds show how much is chance."
     return (
         f"{said}, with {len(run.repeats.seeds)} seeds ({_seeds(run.repeats)}). Figures are means over them, "
         f"± half the width of their {100 * LEVEL:.0f} % confidence interval (Student's t)."
@@ -143,7 +143,7 @@ def _tables(run: Run) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]
     ]
     digests = [*run.inputs.items(), ("version of ipa", run.version)]
     return [
-        ("What came of it", ("", "value"), _came(run, halves, count)),
+        ("Results", ("", "value"), _came(run, halves, count)),
         ("Latency of a request", ("quantile", "seconds"), quantiles),
         *([_by_seed(run, run.repeats)] if run.repeats else []),
         ("Decisions", ("reason", "how often"), reasons),
@@ -166,7 +166,7 @@ def _came(run: Run, halves: Row, count: str) -> list[tuple[str, str]]:
         ("within the SLA", f"{with_half(run.slo_ratio, late, '.3f', scale=100)} %"),
         ("late or lost", f"{with_half(1 - run.slo_ratio, late, '.3f', scale=100)} %"),
         ("lost", figure("lost", count)),
-        ("accuracy of what runs (PAS), mean over time", figure("pas_mean", ".4f")),
+        ("accuracy of the running configuration (PAS), mean over time", figure("pas_mean", ".4f")),
         ("accuracy of an answer, mean", figure("accuracy_mean", ".4f")),
         ("cores, mean over time", figure("cores_mean", ".2f")),
         ("core hours paid", with_half(run.core_hours, core_hours, ".3f")),
@@ -214,7 +214,7 @@ def _plots(run: Run) -> list[Plot]:
             marks=marks,
         ),
         Plot(
-            "Latency as it was seen",
+            "Observed latency",
             "seconds",
             [Line("seen", _points(ticks.at_s, ticks.latency_s), BLUE)],
             limit=("SLA", run.sla_s),
@@ -222,7 +222,7 @@ def _plots(run: Run) -> list[Plot]:
         ),
         Plot("Cores held", "cores", [Line("cores", _points(ticks.at_s, ticks.cores), GREEN, "step")]),
         Plot(
-            "Accuracy of what runs",
+            "Accuracy of the running configuration",
             "PAS",
             [Line("PAS", _points(ticks.at_s, ticks.pas), GREY, "step")],
             y_max=1.0,
@@ -234,7 +234,11 @@ def _cdf(run: Run) -> Plot:
     line = Line("answered requests", run.latency_cdf, BLUE)
     mark = [run.sla_s] if run.latency_cdf and run.sla_s <= run.latency_cdf[-1][0] else []
     return Plot(
-        f"Share within so long{_of_first(run)}; dotted: the SLA", "share", [line], marks=mark, y_max=1.0
+        f"Share of requests by latency{_of_first(run)}; dotted: the SLA",
+        "share",
+        [line],
+        marks=mark,
+        y_max=1.0,
     )
 
 

@@ -21,11 +21,11 @@ def frontier_lines(reviewed: Reviewed) -> list[str]:
     at = f"{known[-1].rate_rps:.4g} rps ({known[-1].label})"
     unknown = [each.why for each in known if each.why]
     if unknown:
-        return [f"The frontier of accuracy and cost at {at} is not told: {unknown[0]}."]
+        return [f"The frontier of accuracy and cost at {at} is unknown: {unknown[0]}."]
     before, after = (None if side is None else side.frontier for side in sides)
     costs = _costs(known)
     if not costs:
-        return [f"Nothing is feasible at {at}, whatever it may cost within the limits."]
+        return [f"Nothing is feasible at {at}, at any cost within the limits."]
     chosen = [_chosen(side) for side in sides]
     shown = _spread(costs, [cost for cost in chosen if cost is not None])
     heads = (f"cores, at {at}", "most accurate (PAS)", "chosen")

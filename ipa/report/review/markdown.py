@@ -42,7 +42,7 @@ def comment(review: Review) -> str:
     for each in review.told:
         more = ["", *_details(review, each)]
         if len("\n".join(lines + more)) > LONGEST:
-            lines += ["", "What is missing here is in the JSON output: this comment is as long as it may be."]
+            lines += ["", "The rest is in the JSON output: this comment has reached its longest."]
             break
         lines += more
     return "\n".join(lines) + "\n"
