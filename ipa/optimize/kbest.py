@@ -20,7 +20,6 @@ from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance_filter import without_hopeless
@@ -28,7 +27,7 @@ from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Options, Program, evaluate
+from ipa.optimize.program import EQUAL, Options, Program, ProgramAnswer, evaluate
 from ipa.optimize.verify import verify
 
 # Equally good plans are put in the fixed order in groups of at most this many.

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError
-from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.program import tolerance
+from ipa.optimize.program import EQUAL, tolerance
 from ipa.optimize.sets.fill import ROUNDING
 from ipa.optimize.sets.problem import SetProblem
 from ipa.optimize.sets.tables import Array, Capacity, LevelTable, SetBound, VariantArrays, variant_arrays
