@@ -20,7 +20,7 @@ from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, MissingReason, Observation
 from ipa.model.plan import StageConfig
 from ipa.model.row_counts import without_batches, wrong_rows
-from ipa.policies.base import Policy, PolicyState, corrected, is_remembering, pinned
+from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
 
 # Changes by another hand are counted over this long: a GitOps tool that reverts every few minutes is seen.
 DRIFT_WINDOW_S = 3600.0
@@ -89,7 +89,7 @@ def _asked(request: TickRequest, state: EngineState) -> TickRequest:
 def remembered(policy: Policy, observation: Observation, state: EngineState, now_s: float) -> object:
     """What the policy remembers after this tick; what it did before where it could not see what runs."""
     running = observation.running()
-    if running is None or not is_remembering(policy):
+    if running is None or not is_stateful(policy):
         return state.memory
     asked = PolicyState(state.shadow or running, now_s=now_s, memory=state.memory)
     try:
