@@ -33,7 +33,7 @@ from ipa.api.limits import BODY_LIMIT_BYTES, HEADERS_LIMIT_BYTES, MOST_YAML_VALU
 from ipa.api.preconditions import check_match, is_known
 from ipa.api.request_body import structure_fault
 from ipa.model.errors import IpaError
-from ipa.serving import Bounds
+from ipa.serving import ServerBounds
 from tests.fakes.services import FakeWorld
 
 # R4: what 100 kB may take. R1 asks the same of the event loop for 1 MB, which is parsed beside it: there the
@@ -304,7 +304,7 @@ HEADER_PLACES = (
 
 
 def _head(raw: bytes) -> object:
-    connection = h11.Connection(h11.SERVER, Bounds().head_bytes)
+    connection = h11.Connection(h11.SERVER, ServerBounds().head_bytes)
     event: object = None
     for start in range(0, len(raw), 1024):
         connection.receive_data(raw[start : start + 1024])

@@ -6,16 +6,16 @@ import gc
 
 from fastapi import FastAPI
 
-from ipa.serving import BoundedConfig, Bounds, raise_file_limit, within_files
+from ipa.serving import BoundedConfig, ServerBounds, raise_file_limit, within_files
 from ipa.settings import Settings
 
 # An answer under way when the service ends has so long.
 GRACE_S = 5
 
 
-def bounds_of(settings: Settings) -> Bounds:
+def bounds_of(settings: Settings) -> ServerBounds:
     """The bounds of the server's connections: those of the settings, within the limit of open files."""
-    bounds = Bounds(
+    bounds = ServerBounds(
         connections=settings.api_connections,
         address_connections=settings.api_address_connections,
         # The application answers 408 itself, a second before the connection is closed.
@@ -24,11 +24,11 @@ def bounds_of(settings: Settings) -> Bounds:
     return within_files(bounds, raise_file_limit())
 
 
-def config_of(app: FastAPI, bounds: Bounds | None = None) -> BoundedConfig:
+def config_of(app: FastAPI, bounds: ServerBounds | None = None) -> BoundedConfig:
     """The server's configuration."""
     return BoundedConfig(
         app,
-        bounds or Bounds(),
+        bounds or ServerBounds(),
         # uvloop, where something else brought it along, reads and accepts as much at once as there is.
         loop="asyncio",
         log_level="warning",

@@ -17,7 +17,7 @@ from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.optimize.deadline import Deadline
-from ipa.policies.base import is_remembering
+from ipa.policies.base import is_stateful
 from ipa.policies.table import POLICIES, PolicyInputs
 
 # Seconds for all plans of one decision together; it mostly takes a tenth of one.
@@ -67,7 +67,7 @@ class Replayer:
         )
         chosen, decides = policy_of(policy or inputs.policy, asked)
         deciding = ReplaySetup(pipeline, decides, chosen.predictor(), made_of(asked), self.forecaster)
-        is_taught = decides.name != inputs.policy and is_remembering(decides)
+        is_taught = decides.name != inputs.policy and is_stateful(decides)
         found = replay(decision, inputs, deciding, self._earlier(decision) if is_taught else ())
         if until.passed:
             raise DeadlineError(

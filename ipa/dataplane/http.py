@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ipa.serving import BoundedConfig, BoundedServer, Bounds, raise_file_limit, within_files
+from ipa.serving import BoundedConfig, BoundedServer, ServerBounds, raise_file_limit, within_files
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -250,7 +250,7 @@ def serve(
     in it, while this process is replaced.
     """
     # The limit of open files is the only bound on their number: all requests may come from one address.
-    bounds = Bounds(
+    bounds = ServerBounds(
         connections=MOST_CONNECTIONS,
         address_connections=MOST_CONNECTIONS,
         body_s=BODY_S,

@@ -134,7 +134,7 @@ class ReplayingForecaster(Forecaster, Protocol):
 # `isinstance` of a protocol checks all its methods each time, which would slow down the ladder.
 
 
-def is_choosy(rung: Forecaster) -> TypeGuard[ConditionalForecaster]:
+def is_conditional(rung: Forecaster) -> TypeGuard[ConditionalForecaster]:
     """True if it answers only for some loads."""
     return hasattr(rung, "objection")
 
@@ -144,7 +144,7 @@ def is_batched(rung: Forecaster) -> TypeGuard[BatchForecaster]:
     return hasattr(rung, "peaks")
 
 
-def is_replayed(rung: Forecaster) -> TypeGuard[ReplayingForecaster]:
+def is_replaying(rung: Forecaster) -> TypeGuard[ReplayingForecaster]:
     """True if it replays its growing past at once."""
     return hasattr(rung, "replay")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_batched, is_choosy, prepare
+from ipa.forecast.base import SMOOTH_S, Forecaster, Peak, Series, is_batched, is_conditional, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import RULE, watch
 from ipa.forecast.learned import Learned
@@ -110,7 +110,7 @@ def _unfit(rung: Forecaster, series: Series, horizon_s: float, quantile: float) 
         return f"{series.length_s:g} s of load, needs {needed_s:g} s"
     if series.gap_ratio > rung.max_gap_ratio:
         return f"{series.gap_ratio:.0%} gaps, bears {rung.max_gap_ratio:.0%}"
-    return rung.objection(series, horizon_s, quantile) if is_choosy(rung) else ""
+    return rung.objection(series, horizon_s, quantile) if is_conditional(rung) else ""
 
 
 def _trouble(peak: Peak, limit: float) -> str:

@@ -13,7 +13,7 @@ from ipa.forecast.base import (
     Peak,
     Series,
     is_batched,
-    is_replayed,
+    is_replaying,
     sliding_max,
 )
 from ipa.forecast.reactive import WindowMaximum
@@ -131,7 +131,7 @@ def answers(
     """
     if is_batched(rung):
         return rung.peaks(series, moments, horizon_s, quantile)
-    if window is None and is_replayed(rung):
+    if window is None and is_replaying(rung):
         return rung.replay(series, moments, horizon_s, quantile)
     firsts = moments * 0 if window is None else moments - window
     given = [

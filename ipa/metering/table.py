@@ -26,11 +26,13 @@ PART = (of.PIPELINE, of.STAGE, of.VARIANT)
 
 # The service itself.
 BUILD = Metric(
-    "ipa_build_info", GAUGE, COUNT, "1, with what runs in its labels.", (of.VERSION, of.PYTHON, of.INSTALL)
+    "ipa_build_info",
+    GAUGE,
+    COUNT,
+    "1, with the running version in its labels.",
+    (of.VERSION, of.PYTHON, of.INSTALL),
 )
-LEADER = Metric(
-    "ipa_leader", GAUGE, COUNT, "1 where this replica may write, 0 where it stands by.", (of.INSTALL,)
-)
+LEADER = Metric("ipa_leader", GAUGE, COUNT, "1 if this replica may write, 0 if it stands by.", (of.INSTALL,))
 
 # Ticks and decisions.
 TICK_INTERVAL = Metric(
@@ -38,20 +40,20 @@ TICK_INTERVAL = Metric(
 )
 TICK = Metric("ipa_tick_seconds", HISTOGRAM, SECONDS, "Time of one tick.", HERE, buckets=TICK_BUCKETS_S)
 LAST_TICK = Metric(
-    "ipa_last_tick_timestamp_seconds", GAUGE, Unit.TIMESTAMP, "When the last tick ended.", HERE
+    "ipa_last_tick_timestamp_seconds", GAUGE, Unit.TIMESTAMP, "Time at which the last tick ended.", HERE
 )
 SKIPPED_TICKS = Metric(
     "ipa_skipped_ticks_total",
     COUNTER,
     COUNT,
-    "Ticks not run since the one before them took too long.",
+    "Ticks skipped because the tick before took too long.",
     HERE,
 )
 EARLY_TICKS = Metric(
     "ipa_early_ticks_total",
     COUNTER,
     COUNT,
-    "Ticks brought forward since more came than was expected, or the cluster changed.",
+    "Ticks started early because the load exceeded the forecast, or the cluster changed.",
     HERE,
 )
 DECISIONS = Metric(
@@ -61,7 +63,7 @@ INCIDENTS = Metric(
     "ipa_incidents_total",
     COUNTER,
     COUNT,
-    "What went wrong, each counted once when it begins.",
+    "Incidents, each counted once when it begins.",
     (of.PIPELINE, of.INCIDENT),
 )
 CURTAILED = Metric(
@@ -72,70 +74,80 @@ CURTAILED = Metric(
     HERE,
 )
 QUARANTINES = Metric(
-    "ipa_active_quarantines", GAUGE, COUNT, "Rollouts that failed and are not tried again for now.", HERE
+    "ipa_active_quarantines", GAUGE, COUNT, "Failed rollouts that are not retried for now.", HERE
 )
-MODE = Metric("ipa_mode", GAUGE, COUNT, "1 for the mode that is set.", (of.PIPELINE, of.MODE))
-PAUSED = Metric("ipa_paused", GAUGE, COUNT, "1 while people have paused it.", HERE)
+MODE = Metric("ipa_mode", GAUGE, COUNT, "1 for the present mode.", (of.PIPELINE, of.MODE))
+PAUSED = Metric("ipa_paused", GAUGE, COUNT, "1 while the pipeline is paused.", HERE)
 
 # Observations, and their age.
 INPUT_AGE = Metric(
     "ipa_input_age_seconds",
     GAUGE,
     SECONDS,
-    "How long ago each input of the last tick was true; grows while it is not seen, NaN before it ever was.",
+    "Age of each input of the last tick; grows while it is missing, NaN before its first sample.",
     (of.PIPELINE, of.INPUT),
 )
-ARRIVAL_RATE = Metric("ipa_observed_arrival_rate_rps", GAUGE, RPS, "Arrival rate seen.", HERE)
+ARRIVAL_RATE = Metric("ipa_observed_arrival_rate_rps", GAUGE, RPS, "Observed arrival rate.", HERE)
 LATENCY = Metric(
-    "ipa_observed_latency_seconds", GAUGE, SECONDS, "Latency seen at the percentile of the SLA.", HERE
+    "ipa_observed_latency_seconds", GAUGE, SECONDS, "Observed latency at the percentile of the SLA.", HERE
 )
 PREDICTED_LATENCY = Metric(
     "ipa_predicted_latency_seconds",
     GAUGE,
     SECONDS,
-    "Latency of what runs at the rate seen, by its profiles; far below the one seen, they are wrong.",
+    "Latency by the profiles at the observed rate; if far below the observed latency, they are wrong.",
     HERE,
 )
 SLOWDOWN = Metric(
     "ipa_profile_slowdown_ratio",
     GAUGE,
     RATIO,
-    "Time of batches seen over that of the variant's profile, smoothed; planned with from 1.1 on.",
+    "Observed time of batches over that of the variant's profile, smoothed; used in planning from 1.1 on.",
     PART,
 )
 SLA = Metric("ipa_sla_seconds", GAUGE, SECONDS, "Latency the pipeline must meet.", HERE)
 SLA_PERCENTILE = Metric(
-    "ipa_sla_percentile_ratio", GAUGE, RATIO, "Part of the requests that must meet it: 0.99 for a p99.", HERE
+    "ipa_sla_percentile_ratio", GAUGE, RATIO, "Share of the requests that must meet it: 0.99 for a p99.", HERE
 )
 SLA_BUCKET_WEIGHT = Metric(
     "ipa_sla_bucket_weight_ratio",
     GAUGE,
     RATIO,
-    "Weights of the router's latency buckets whose sum counts what met the SLA, between bounds linearly.",
+    "Weights of the router's latency buckets whose sum counts requests within the SLA, interpolated.",
     (of.PIPELINE, of.BOUND),
 )
-PAS = Metric("ipa_running_pas_ratio", GAUGE, RATIO, "Product of the accuracies of what runs.", HERE)
+PAS = Metric(
+    "ipa_running_pas_ratio", GAUGE, RATIO, "Product of the accuracies of the running configuration.", HERE
+)
 
 # The forecast.
 FORECAST_POINT = Metric("ipa_forecast_point_rps", GAUGE, RPS, "Expected peak arrival rate.", HERE)
 FORECAST_UPPER = Metric(
-    "ipa_forecast_upper_rps", GAUGE, RPS, "Upper quantile of the peak arrival rate, planned for.", HERE
+    "ipa_forecast_upper_rps",
+    GAUGE,
+    RPS,
+    "Upper quantile of the peak arrival rate, which plans are made for.",
+    HERE,
 )
 FORECASTS = Metric(
-    "ipa_forecasts_total", COUNTER, COUNT, "Forecasts by who made them.", (of.PIPELINE, of.RUNG)
+    "ipa_forecasts_total", COUNTER, COUNT, "Forecasts by the rung that made them.", (of.PIPELINE, of.RUNG)
 )
 FORECAST_ERROR = Metric(
     "ipa_forecast_error_ratio",
     GAUGE,
     RATIO,
-    "The peak that came over the one expected, less 1, of the newest forecast whose time is over.",
+    "Observed over forecast peak, less 1, of the newest forecast whose horizon is over.",
     HERE,
 )
 FORECASTS_SCORED = Metric(
-    "ipa_scored_forecasts_total", COUNTER, COUNT, "Forecasts whose time is over and seen.", HERE
+    "ipa_scored_forecasts_total", COUNTER, COUNT, "Forecasts whose horizon is over and was observed.", HERE
 )
 FORECASTS_EXCEEDED = Metric(
-    "ipa_exceeded_forecasts_total", COUNTER, COUNT, "Those of them whose upper quantile was exceeded.", HERE
+    "ipa_exceeded_forecasts_total",
+    COUNTER,
+    COUNT,
+    "Of these, forecasts whose upper quantile was exceeded.",
+    HERE,
 )
 
 # The plan before the guards, the decision after them, and the running configuration.
@@ -143,7 +155,7 @@ SOLVE = Metric(
     "ipa_solve_seconds",
     HISTOGRAM,
     SECONDS,
-    "Time to the plan of a tick, all pipelines, by solver and how it ended; once for one taken again.",
+    "Planning time of a tick, all pipelines, by solver and termination; a cached plan counts once.",
     (of.SOLVER, of.TERMINATION),
     buckets=SOLVE_BUCKETS_S,
 )
@@ -154,13 +166,11 @@ DECISION_REPLICAS = Metric(
     "ipa_decision_replicas", GAUGE, COUNT, "Replicas of the decision, after the guards.", STAGE
 )
 DECISION_CORES = Metric("ipa_decision_cores", GAUGE, CORES, "Cores of the decision, after the guards.", STAGE)
-REPLICAS = Metric("ipa_stage_replicas", GAUGE, COUNT, "Replicas wanted of the stage, as seen.", STAGE)
+REPLICAS = Metric("ipa_stage_replicas", GAUGE, COUNT, "Observed desired replicas of the stage.", STAGE)
 READY_REPLICAS = Metric("ipa_stage_ready_replicas", GAUGE, COUNT, "Replicas that answer.", STAGE)
 STAGE_CORES = Metric("ipa_stage_cores", GAUGE, CORES, "Cores of all replicas.", STAGE)
 BATCH_SIZE = Metric("ipa_stage_batch_size", GAUGE, COUNT, "Largest batch.", STAGE)
-SHARE = Metric(
-    "ipa_variant_share_ratio", GAUGE, RATIO, "Part of the requests that are for the variant.", PART
-)
+SHARE = Metric("ipa_variant_share_ratio", GAUGE, RATIO, "Share of the requests sent to the variant.", PART)
 
 # The API.
 HTTP_REQUESTS = Metric(
@@ -174,17 +184,15 @@ HTTP_SECONDS = Metric(
     "ipa_http_request_seconds",
     HISTOGRAM,
     SECONDS,
-    "Time until the answer begins.",
+    "Time until the response begins.",
     (of.ROUTE,),
     buckets=HTTP_BUCKETS_S,
 )
-HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", GAUGE, COUNT, "Requests that are being answered.")
+HTTP_IN_FLIGHT = Metric("ipa_http_requests_in_flight", GAUGE, COUNT, "Requests in progress.")
 
 # The record and webhooks.
 WEBHOOK = "IPA_WEBHOOK_URL set"
-RECORD_FAILURES = Metric(
-    "ipa_record_failures_total", COUNTER, COUNT, "Times that something could not be recorded."
-)
+RECORD_FAILURES = Metric("ipa_record_failures_total", COUNTER, COUNT, "Failed writes to the record.")
 STORE_DEGRADED = Metric(
     "ipa_store_degraded",
     GAUGE,
@@ -192,34 +200,34 @@ STORE_DEGRADED = Metric(
     "1 while the store cannot be written or its disk is nearly full, else 0.",
 )
 RECORD_BYTES = Metric(
-    "ipa_record_bytes", GAUGE, Unit.BYTES, "Bytes of the time of which every decision is kept, about."
+    "ipa_record_bytes", GAUGE, Unit.BYTES, "Approximate size of the period whose decisions are all kept."
 )
 RECORD_BOUNDED = Metric(
     "ipa_record_bounded",
     GAUGE,
     COUNT,
-    "1 while holds are removed before their age, since they take more than IPA_KEEP_DECISIONS_MB.",
+    "1 while holds are removed early because decisions exceed IPA_KEEP_DECISIONS_MB.",
 )
 WEBHOOK_DELIVERED = Metric(
-    "ipa_webhook_delivered_total", COUNTER, COUNT, "Events that the receiver took.", when=WEBHOOK
+    "ipa_webhook_delivered_total", COUNTER, COUNT, "Events that the receiver accepted.", when=WEBHOOK
 )
 WEBHOOK_FAILURES = Metric(
-    "ipa_webhook_failures_total", COUNTER, COUNT, "Attempts that the receiver did not take.", when=WEBHOOK
+    "ipa_webhook_failures_total", COUNTER, COUNT, "Failed delivery attempts.", when=WEBHOOK
 )
 WEBHOOK_DROPPED = Metric(
     "ipa_webhook_dropped_total",
     COUNTER,
     COUNT,
-    "Events that the receiver is not told: too many waited, or it refused them.",
+    "Events dropped: the queue was full, or the receiver refused them.",
     when=WEBHOOK,
 )
 WEBHOOK_QUEUE = Metric("ipa_webhook_queue_length", GAUGE, COUNT, "Events that wait.", when=WEBHOOK)
-STREAMS = Metric("ipa_event_streams", GAUGE, COUNT, "Clients that follow events.")
+STREAMS = Metric("ipa_event_streams", GAUGE, COUNT, "Clients that follow the event stream.")
 STREAMS_DROPPED = Metric(
-    "ipa_event_streams_dropped_total", COUNTER, COUNT, "Clients dropped since they took no events."
+    "ipa_event_streams_dropped_total", COUNTER, COUNT, "Clients dropped because they did not read events."
 )
 LOG_DROPPED = Metric(
-    "ipa_log_lines_dropped_total", COUNTER, COUNT, "Lines of the log dropped since nobody took them."
+    "ipa_log_lines_dropped_total", COUNTER, COUNT, "Log lines dropped because nobody read them."
 )
 
 # Kubernetes, and this machine.
@@ -228,14 +236,14 @@ KUBE_SKEW = Metric(
     "ipa_kube_clock_skew_seconds",
     GAUGE,
     SECONDS,
-    "How far the API server's clock is ahead of ours.",
+    "Lead of the API server's clock over the service's.",
     when=KUBE,
 )
 KUBE_LISTS = Metric(
     "ipa_kube_watch_lists_total",
     COUNTER,
     COUNT,
-    "Lists made to begin a watch; one each, when all is well.",
+    "Lists made to begin a watch; one each in normal operation.",
     (of.NAMESPACE, of.KIND),
     when=KUBE,
 )
@@ -248,7 +256,7 @@ KUBE_FAILURES = Metric(
     when=KUBE,
 )
 KUBE_EVENTS_DROPPED = Metric(
-    "ipa_kube_events_dropped_total", COUNTER, COUNT, "Events that were not told.", when=KUBE
+    "ipa_kube_events_dropped_total", COUNTER, COUNT, "Events that were not reported.", when=KUBE
 )
 ALLOCATED = Metric(
     "ipa_allocated_core_seconds_total",
@@ -265,20 +273,20 @@ CORRECTIONS = Metric(
     "ipa_queue_corrections_total",
     COUNTER,
     COUNT,
-    "Configurations of queues that were found changed and put right.",
+    "Queue configurations found changed and restored.",
     HERE,
     when=LOCAL,
 )
 
 # The router counts requests, a stage's queue items.
 ROUTER_ARRIVALS = Metric(
-    "ipa_router_arrivals_total", COUNTER, COUNT, "Requests that came in.", HERE, MetricsEndpoint.ROUTER
+    "ipa_router_arrivals_total", COUNTER, COUNT, "Requests received.", HERE, MetricsEndpoint.ROUTER
 )
 ROUTER_REQUESTS = Metric(
     "ipa_router_requests_total",
     COUNTER,
     COUNT,
-    "Requests by how they ended.",
+    "Requests by outcome.",
     (of.PIPELINE, of.OUTCOME),
     MetricsEndpoint.ROUTER,
 )
@@ -292,13 +300,13 @@ ROUTER_SECONDS = Metric(
     LATENCY_BUCKETS_S,
 )
 QUEUE_ARRIVALS = Metric(
-    "ipa_queue_arrivals_total", COUNTER, COUNT, "Items that came in.", STAGE, MetricsEndpoint.QUEUE
+    "ipa_queue_arrivals_total", COUNTER, COUNT, "Items received.", STAGE, MetricsEndpoint.QUEUE
 )
 QUEUE_ITEMS = Metric(
     "ipa_queue_items_total",
     COUNTER,
     COUNT,
-    "Items by how they ended.",
+    "Items by outcome.",
     (of.PIPELINE, of.STAGE, of.OUTCOME),
     MetricsEndpoint.QUEUE,
 )
@@ -307,7 +315,7 @@ QUEUE_STAGE_SECONDS = Metric(
     "ipa_queue_stage_seconds",
     HISTOGRAM,
     SECONDS,
-    "From arrival to answer.",
+    "Time from arrival to answer.",
     STAGE,
     MetricsEndpoint.QUEUE,
     LATENCY_BUCKETS_S,
@@ -316,7 +324,7 @@ QUEUE_SERVICE_SECONDS = Metric(
     "ipa_queue_service_seconds",
     HISTOGRAM,
     SECONDS,
-    "One batch in a replica.",
+    "Time of one batch in a replica.",
     STAGE,
     MetricsEndpoint.QUEUE,
     LATENCY_BUCKETS_S,
@@ -331,7 +339,7 @@ QUEUE_SUSPECTS = Metric(
     "ipa_queue_suspect_replicas",
     GAUGE,
     COUNT,
-    "Replicas that have had a batch for so long that they seem to hang; they get no other.",
+    "Replicas whose batch takes so long that they seem to hang; they get no other.",
     STAGE,
     MetricsEndpoint.QUEUE,
 )

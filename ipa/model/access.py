@@ -62,11 +62,11 @@ COVERS: Mapping[Operation, str] = {
     Operation.WHAT_IF: "plans and explanations, which change nothing",
     Operation.CONTROL: "mode, pause, pins, freezes",
     Operation.APPLY: "run a configuration, roll back",
-    Operation.DEFINE: "create pipelines, with the images that they run",
+    Operation.DEFINE: "create pipelines, with their images",
     Operation.REPLACE: "replace pipelines and profiles",
     Operation.AMEND: "change parts of pipelines",
     Operation.REMOVE: "remove pipelines",
-    Operation.OPERATE: "what concerns every namespace: budgets, settings",
+    Operation.OPERATE: "budgets and settings of every namespace",
 }
 _ORDER = tuple(Role)
 

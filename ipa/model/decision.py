@@ -10,7 +10,7 @@ from ipa.model.plan import Plan, StageConfig
 
 
 class Mode(StrEnum):
-    """How far the service may act on a pipeline, least first.
+    """The extent to which the service may act on a pipeline, least first.
 
     Advisory decides each tick from the running configuration and writes nothing. Shadow writes nothing
     either, but continues from its own decisions as if they had been carried out. Guarded writes only changes

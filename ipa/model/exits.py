@@ -23,18 +23,18 @@ class ExitCode(IntEnum):
 
 
 MEANINGS = {
-    ExitCode.OK: "done; for `plan` and `diff` without `--detailed-exitcode`: whatever they found; for "
-    "`ci`: nothing above the threshold; for `replay`: all came out the same",
-    ExitCode.ERROR: "an error of ours; something is unreachable or not there; `doctor` found a failure",
+    ExitCode.OK: "done; for `plan` and `diff` without `--detailed-exitcode`: any result; for "
+    "`ci`: nothing above the threshold; for `replay`: all results are the same",
+    ExitCode.ERROR: "an internal error; something is unreachable or missing; `doctor` found a failure",
     ExitCode.CHANGED: "with `--detailed-exitcode`: there is a change; `ci`: a change above the threshold; "
-    "`replay`: a decision comes out otherwise",
+    "`replay`: a decision differs",
     ExitCode.INFEASIBLE: "infeasible: no plan meets the constraints; a guard held a change back; `ci`: a "
     "guardrail is broken, or a recorded rate has no plan; `fit --strict`: there is a finding",
-    ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files are there "
-    "already; for `serve` and `store restore`: another service uses the store, or it is not empty; for "
+    ExitCode.CONFLICT: "a saved plan is stale, or a conflict; for `init` and `import`: the files "
+    "exist already; for `serve` and `store restore`: another service uses the store, or it is not empty; for "
     "`replay`: a decision's pipeline or profiles were changed since",
     ExitCode.DEGRADED: "degraded, or rolled back",
-    ExitCode.TIMEOUT: "time-out while waiting, or before a solver was done",
+    ExitCode.TIMEOUT: "time-out while waiting or solving",
     ExitCode.USAGE: "the command line makes no sense",
     ExitCode.INPUT: "an input file is wrong",
     ExitCode.FORBIDDEN: "forbidden",

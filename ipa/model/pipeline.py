@@ -17,7 +17,7 @@ UNBATCHED = (1,)
 
 
 class AccuracyRule(StrEnum):
-    """How the accuracy term of the objective combines the stages' accuracies.
+    """The rule that combines the stages' accuracies into the objective's accuracy term.
 
     A rank is i/(|M|-1) by rising accuracy, 1 for a lone variant (IPA, PAS').
     """
@@ -115,7 +115,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class SeldonRun:
-    """How a variant runs on Seldon: the container's image and env, and the model it loads."""
+    """A variant's settings on Seldon: the container's image and env, and the model it loads."""
 
     image: str | None = None
     model_uri: str | None = None
@@ -126,7 +126,7 @@ class SeldonRun:
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """How a variant runs on this machine.
+    """A variant's settings on this machine.
 
     `implementation` and `parameters` fill MLServer's model-settings.json. `command` starts one replica; the
     words {python}, {port} and {model_dir} in it are replaced. Empty means MLServer.
@@ -162,7 +162,7 @@ class StageKind(StrEnum):
 
 
 class CombineRule(StrEnum):
-    """How the accuracy of a combiner's input follows from the accuracies of its inputs."""
+    """The rule that combines the accuracies of a combiner's inputs."""
 
     PRODUCT = "product"
     MEAN = "mean"
@@ -275,7 +275,7 @@ class Fallback:
 
 
 class Shape(StrEnum):
-    """How a pipeline is laid out in SeldonDeployments.
+    """The layout of a pipeline in SeldonDeployments.
 
     `single`: one for all stages, each batching by itself, with Seldon's orchestrator. `split`: one each for
     our router and for every stage's queue and model.

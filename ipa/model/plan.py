@@ -19,7 +19,7 @@ def quota_cores(cores: float) -> float:
 
 
 class Termination(StrEnum):
-    """How the solver ended (the vocabulary of OR-Tools MathOpt)."""
+    """The end of a solve (the vocabulary of OR-Tools MathOpt)."""
 
     OPTIMAL = "optimal"
     FEASIBLE = "feasible"

@@ -16,7 +16,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """How a target replaces the replicas of a stage whose variant, batch size or cores change.
+    """The strategy by which a target replaces replicas whose variant, batch size or cores change.
 
     It starts up to ceil(surge_ratio · n) new replicas beyond the n requested before old ones stop. If
     `shrinks_first`, a smaller n removes old replicas at once, before the new ones are ready, as a Kubernetes

@@ -1,4 +1,4 @@
-"""How the accuracies of the stages make the accuracy term of the objective."""
+"""The accuracy term of the objective, from the accuracies of the stages."""
 
 from __future__ import annotations
 

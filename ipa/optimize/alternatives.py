@@ -8,12 +8,11 @@ from itertools import islice
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan
-from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Alternative, differences, listed, outcome_of
 from ipa.optimize.kbest import Ranked, plans_of, ranking
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Totals, evaluate
+from ipa.optimize.program import EQUAL, Totals, evaluate
 
 # A part of the objective below this share of the difference is not mentioned.
 MATERIAL = 0.01

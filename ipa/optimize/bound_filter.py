@@ -11,11 +11,10 @@ from math import inf
 
 import numpy as np
 
-from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.backends.label_setting import LabelSearch
 from ipa.optimize.columns import Index
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.program import Program, evaluate
+from ipa.optimize.program import EQUAL, Program, evaluate
 
 # With fewer options a solver is done before they are counted.
 FROM = 60

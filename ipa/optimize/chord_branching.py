@@ -15,12 +15,11 @@ from itertools import count
 from math import inf, sqrt
 
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, MilpSolution, ProgramAnswer
 from ipa.optimize.bounding import spread_range
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
-from ipa.optimize.milp import Milp
-from ipa.optimize.program import Program, evaluate, tolerance
+from ipa.optimize.milp import Milp, MilpSolution
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, tolerance
 
 Maximise = Callable[[Milp, Deadline], MilpSolution]
 # A MILP solver by its name.

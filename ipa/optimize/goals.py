@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
 from ipa.optimize.dominance_filter import reduce_program
-from ipa.optimize.program import Program, Totals, Weights, evaluate
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, Totals, Weights, evaluate
 
 ACCURACY, CORES, BATCHES = Weights(1.0, 0.0, 0.0), Weights(0.0, 1.0, 0.0), Weights(0.0, 0.0, 1.0)
 

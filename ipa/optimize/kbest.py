@@ -1,9 +1,9 @@
 """The k best plans in order, or the best plan of each combination of variants in order: exact.
 
-Lawler and Murty's partition: what is left when the best plan is taken out of a set of choices falls into one
-part a stage, in which the stages before are as in that plan and the stage itself is not. Each part is a
-program of its own with a best plan of its own, so the next best plan is the best of these, and no plan comes
-twice (Lawler, Management Science 18(7), 1972; Murty, Operations Research 16(3), 1968).
+Lawler and Murty's partition: the rest of a set of choices without its best plan falls into one part a stage,
+in which the stages before are as in that plan and the stage itself is not. Each part is a program of its own
+with a best plan of its own, so the next best plan is the best of these, and no plan comes twice (Lawler,
+Management Science 18(7), 1972; Murty, Operations Research 16(3), 1968).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance_filter import without_hopeless
@@ -28,7 +27,7 @@ from ipa.optimize.goals import reach
 from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Options, Program, evaluate
+from ipa.optimize.program import EQUAL, Options, Program, ProgramAnswer, evaluate
 from ipa.optimize.verify import verify
 
 # Equally good plans are put in the fixed order in groups of at most this many.

@@ -9,11 +9,10 @@ from math import inf, sqrt
 from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal, Pin
 from ipa.model.plan import Plan, Termination
-from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.explanation import Binding, LimitSlack, Price, differences, outcome_of
 from ipa.optimize.problem import PlanningProblem, StageProblem
-from ipa.optimize.program import Program, Totals
+from ipa.optimize.program import EQUAL, Program, Totals
 from ipa.optimize.relaxations import LOOSE_SLA_S, TINY_FLOOR
 from ipa.optimize.solve import solve
 

@@ -12,10 +12,9 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.bounding import Surrogates
 from ipa.optimize.columns import Array, Index
-from ipa.optimize.program import Program, fits, tolerance
+from ipa.optimize.program import EQUAL, Program, fits, tolerance
 
 # Exchanges of two are tried among this many of the most promising options on either side.
 MOST_MOVES = 96

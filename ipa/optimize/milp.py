@@ -1,9 +1,11 @@
-"""A mixed-integer linear program in plain numbers, for any solver."""
+"""A mixed-integer linear program in plain numbers, for any solver, and its solution."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from ipa.model.plan import Termination
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +41,15 @@ class Milp:
         """Add a row from (column, coefficient) pairs."""
         columns, coefficients = zip(*terms, strict=True)
         self.rows.append(MilpRow(columns, coefficients, lower, upper))
+
+
+@dataclass(frozen=True, slots=True)
+class MilpSolution:
+    """The end of a MILP solve, the value of every column, and the bound on the best objective.
+
+    `values` is empty if there is no solution; `bound` is None if the solver has none.
+    """
+
+    termination: Termination
+    values: tuple[float, ...] = ()
+    bound: float | None = None

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
-from ipa.optimize.backends.answer import ProgramAnswer
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Options, Program, Totals, evaluate
+from ipa.optimize.program import Options, Program, ProgramAnswer, Totals, evaluate
 from ipa.optimize.solver_selection import CONTRADICTION
 from ipa.queueing.capacity import utilisation_ratio
 from ipa.queueing.formation import formation_wait_s

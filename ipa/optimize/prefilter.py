@@ -14,14 +14,13 @@ from ipa.model.errors import DeadlineError
 from ipa.model.plan import Plan
 from ipa.optimize.accuracy import PRODUCTS
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.candidates import Candidates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance_filter import reduce_program
 from ipa.optimize.options import UntimedOptions, draft_of, program_of
 from ipa.optimize.problem import Compat, PlanningProblem
-from ipa.optimize.program import PLACE, Program, evaluate
+from ipa.optimize.program import EQUAL, PLACE, Program, evaluate
 
 # Fewer options are not filtered: computing them takes less time.
 FEW = 256

@@ -1,4 +1,4 @@
-"""The optimisation in plain numbers: choose one option of each stage."""
+"""The optimisation in plain numbers: choose one option of each stage; the program and its answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from math import inf, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from ipa.model.plan import Termination
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.graph import Graph
 
@@ -21,6 +22,8 @@ NUMBERS = (
 PLACE = {name: at for at, name in enumerate(NUMBERS)}
 # Rows of which a plan needs more than the sum over its stages.
 OF_STAGES = [PLACE[name] for name in ("factor", "accuracy", "mean_s", "spread_s2")]
+# Objectives this close (relative above 1) count as equal.
+EQUAL = 1e-9
 
 
 class _Count:
@@ -156,7 +159,7 @@ class Program:
 
     @property
     def alpha(self) -> float:
-        """The weight of the product of factors; 0 where the accuracy term is a sum."""
+        """The weight of the product of factors; 0 if the accuracy term is a sum."""
         return self.weights.alpha if self.uses_product else 0.0
 
     @property
@@ -196,6 +199,21 @@ class Program:
                 stage.having(value=value_of(weights, stage, self.uses_product)) for stage in self.stages
             ),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProgramAnswer:
+    """The end of a solve, the chosen option of each stage, and the bound on the best objective.
+
+    `chosen` is empty if there is no plan; `bound` is None if the solver has none. `note` has remarks on how
+    it was found, `prices` the multipliers that a label search used.
+    """
+
+    termination: Termination
+    chosen: tuple[int, ...] = ()
+    bound: float | None = None
+    note: str = ""
+    prices: Array | None = None
 
 
 def value_of(weights: Weights, stage: Options, uses_product: bool) -> Array:

@@ -10,7 +10,6 @@ from ipa.model.errors import UsageError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, StagePlan, Termination
 from ipa.model.row_counts import unbatched_note
-from ipa.optimize.backends.answer import ProgramAnswer
 from ipa.optimize.bounding import LagrangeBounds
 from ipa.optimize.chord_branching import Solvers
 from ipa.optimize.deadline import Deadline
@@ -19,7 +18,7 @@ from ipa.optimize.options import full_program
 from ipa.optimize.plans import plan_of, released_note
 from ipa.optimize.prefilter import narrow_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.program import Options, Program, fits
+from ipa.optimize.program import Options, Program, ProgramAnswer, fits
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solver_selection import AUTO, BACKENDS, SOLVERS, WarmStart, answer
 from ipa.optimize.verify import verify

@@ -11,12 +11,11 @@ from math import inf
 from ipa.model.errors import DeadlineError, LicenceError, SolverError
 from ipa.model.plan import Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import ProgramAnswer
 from ipa.optimize.bound_filter import sharpen
 from ipa.optimize.chord_branching import Maximise, Solvers, by_milp
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.program import Program, evaluate
+from ipa.optimize.program import Program, ProgramAnswer, evaluate
 
 # A new solver is one file in backends/ and one word here.
 BACKENDS = ("gurobi", "highs", "exact")

@@ -90,7 +90,7 @@ def is_at_once(policy: Policy, running: Configs) -> bool:
     return _bypasses_stabiliser(policy) and policy.at_once(running)
 
 
-def is_remembering(policy: Policy) -> TypeGuard[StatefulPolicy]:
+def is_stateful(policy: Policy) -> TypeGuard[StatefulPolicy]:
     """True if the policy is stateful; `isinstance` would check all methods of the protocol each tick."""
     return hasattr(policy, "remember")
 

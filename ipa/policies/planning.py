@@ -80,9 +80,9 @@ def planning_problem(
 ) -> PlanningProblem:
     """The problem of carrying `rate_rps` at the named objective (None: the pipeline's default).
 
-    `running` is what runs now, where a change to it counts. `ipa-artifact` plans with latencies as measured,
-    as the released program does, else they are fitted. Errors: UsageError (a rate that is not above 0),
-    NotFoundError (no such objective, no profile of a stage).
+    `running` is the running configuration, if a change to it counts. `ipa-artifact` plans with latencies as
+    measured, as the released program does, else they are fitted. Errors: UsageError (a rate that is not above
+    0), NotFoundError (no such objective, no profile of a stage).
     """
     check_rate(rate_rps)
     missing = [stage.name for stage in pipeline.stages if stage.variants and stage.name not in profiles]

@@ -17,7 +17,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Allocation(StrEnum):
-    """How a replica's cores are chosen: by IPA's base allocation, or among all measured sizes."""
+    """The choice of a replica's cores: IPA's base allocation, or any measured size."""
 
     BASE = "base"
     FREE = "free"

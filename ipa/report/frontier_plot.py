@@ -1,4 +1,4 @@
-"""A picture of a frontier: accuracy over cost, latency as colour. Needs matplotlib, of the `demo` extra."""
+"""Plot of a frontier: accuracy over cost, latency as colour. Needs matplotlib, of the `demo` extra."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Protocol, TypeVar
 
 from ipa.report.plots import GREY, RED
 
-# Of points that lie on one another the quickest is on top. Beyond this many, smaller dots.
+# Of coinciding points the quickest is on top. Beyond this many, dots are smaller.
 MANY = 400
-# Costs this many times apart are drawn on a logarithmic axis.
+# Costs this many times apart get a logarithmic axis.
 WIDE = 5
 
 
 class PlottedPlan(Protocol):
-    """Anything that has the three figures."""
+    """A plan with the three plotted figures."""
 
     @property
     def cost_cores(self) -> float:
@@ -49,9 +49,9 @@ class PlotPoint:
 def frontier_picture(
     title: str, dots: Sequence[PlotPoint], chosen: PlotPoint | None, sla_s: float, kind: str = "svg"
 ) -> bytes:
-    """The picture as a file of that kind, "svg" or "png"; the same input gives the same bytes of SVG.
+    """The plot as a file of that kind, "svg" or "png"; the same input gives the same bytes of SVG.
 
-    The line joins the plans that none betters in accuracy and cost; `chosen` is marked.
+    The line joins the Pareto-optimal plans in accuracy and cost; `chosen` is marked.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
         s=28 if len(dots) <= MANY else 12,
         linewidths=0,
         zorder=2,
-        label="plans that none betters",
+        label="Pareto-optimal plans",
     )
     if chosen is not None:
         axes.scatter(
@@ -114,12 +114,12 @@ def _draw(  # type: ignore[no-untyped-def] # matplotlib has no types here
         axes.spines[side].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
-    # Below the axes, where it hides no plan.
+    # Below the axes, so that it hides no plan.
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
 
 
 def _cost_axis(axes, cores: Sequence[float]) -> None:  # type: ignore[no-untyped-def]
-    """Logarithmic where costs are far apart: dear plans that buy only speed would fill the picture."""
+    """A logarithmic axis if costs are far apart: expensive plans that buy only speed would fill the plot."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = min(cores), max(cores)
@@ -135,7 +135,7 @@ def _cost_axis(axes, cores: Sequence[float]) -> None:  # type: ignore[no-untyped
 
 
 def accuracy_cost(dots: Sequence[P]) -> list[P]:
-    """Those that none of no more cores equals or betters in accuracy, by rising cost."""
+    """The points that none of at most their cores equals or exceeds in accuracy, by rising cost."""
     best: list[P] = []
     for dot in sorted(dots, key=lambda each: (round(each.cost_cores, 9), -each.pas, each.latency_s)):
         if not best or round(dot.pas, 12) > round(best[-1].pas, 12):

@@ -37,7 +37,7 @@ def table(
     numeric: Sequence[int] = (),
     best: int | None = None,
 ) -> str:
-    """A table; `numeric` columns are set to the right, row `best` is marked."""
+    """A table; `numeric` columns are aligned right, row `best` is highlighted."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(
@@ -51,9 +51,9 @@ def table(
 
 
 def page(title: str, lead: str, parts: Sequence[str], *, style: str = "") -> str:
-    """The whole page. `parts` are already HTML: made by the functions above, or an <svg>.
+    """The whole page. `parts` are HTML already: made by the functions above, or an <svg>.
 
-    `style` is CSS beside the usual.
+    `style` is additional CSS.
     """
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'

@@ -1,4 +1,4 @@
-"""Markdown: tables, and text that is nothing but text."""
+"""Markdown: tables, and escaped text."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def rows_of(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def as_text(text: str) -> str:
-    """Text of files, errors and people as nothing but text: no markup, no cell of its own, nobody called."""
+    """Escape text of files, errors and people: no markup, no extra cells, no mentions."""
     escaped = "".join(f"\\{each}" if each in "\\`*_[]|~" else each for each in " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")

@@ -1,4 +1,4 @@
-"""Plots as SVG text: one look for every report. Needs matplotlib, which comes with the `demo` extra."""
+"""Plots as SVG text: one style for every report. Needs matplotlib, of the `demo` extra."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 Points = Sequence[tuple[float, float]]
 
-# Okabe and Ito's colours: told apart by the colour-blind, and in print.
+# Okabe and Ito's colours: distinct for the colour-blind, and in print.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#6b7280"
 
 
@@ -35,7 +35,7 @@ class Plot:
     band: tuple[str, Points, Points] | None = None
     marks: Sequence[float] = field(default=())
     y_max: float | None = None
-    # Whether the axis begins at zero; else where the values do.
+    # True if the axis begins at zero; else it begins with the values.
     from_zero: bool = True
 
 
@@ -45,7 +45,7 @@ def svg(plot: Plot, *, width_in: float = 8.2, height_in: float = 2.5) -> str:
 
 
 def drawn(draw: Callable[[Any], None], width_in: float, height_in: float) -> str:
-    """What `draw` draws on matplotlib's axes, in the look of all plots, as an <svg> element."""
+    """Run `draw` on matplotlib's axes, in the style of all plots; the result as an <svg> element."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

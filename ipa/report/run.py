@@ -1,4 +1,4 @@
-"""The report of one simulated run: a page that needs nothing else, and the same as Markdown."""
+"""The report of one simulated run: a self-contained page, and the same as Markdown."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ipa.report.seeds import Repeats, Row, span, with_half
 from ipa.report.sketch import sketch
 from ipa.report.stats import LEVEL
 
-# What a run has so many of is drawn, and said of the rest how many they are.
+# Rows of long lists; of the rest the report gives the number.
 MOST_CHANGES = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """The run over time, a value a tick that is kept; None is what was not seen."""
+    """The run over time, a value for each kept tick; None is missing."""
 
     at_s: tuple[float, ...]
     rate_rps: tuple[float | None, ...]
@@ -39,11 +39,11 @@ class RunChange:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All that a report says of a run; the same run gives the same values. `inputs` are digests by name.
+    """The contents of a run's report; the same run gives the same values. `inputs` are digests by name.
 
     `latency_cdf` are points (latency in seconds, share of the answered requests that took no longer).
     `figures` are those of `ipa simulate -o json`. With `repeats` they, the quantiles and the decisions are
-    means over seeds; what is over time, the distribution and the changes are of the first seed.
+    means over seeds; time series, the distribution and the changes are of the first seed.
     """
 
     pipeline: str
@@ -79,7 +79,7 @@ def html_of(run: Run) -> str:
     for each in others:
         parts += _shown(*each)
     parts += [html.heading(f"Changes{_of_first(run)}"), html.paragraph(_cut(run))]
-    parts.append(html.table(("second", "reason", "what runs then"), _changes(run)))
+    parts.append(html.table(("second", "reason", "running configuration"), _changes(run)))
     return html.page(_title(run), _lead(run), parts)
 
 
@@ -88,11 +88,11 @@ def _shown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def markdown_of(run: Run) -> str:
-    """The same without pictures."""
+    """The same without plots."""
     lines = [f"# {as_text(_title(run))}", "", as_text(_lead(run))]
     tables = [
         *_tables(run),
-        (f"Changes{_of_first(run)}", ("second", "reason", "what runs then"), _changes(run)),
+        (f"Changes{_of_first(run)}", ("second", "reason", "running configuration"), _changes(run)),
     ]
     for title, header, rows in tables:
         cells = [[as_text(cell) for cell in row] for row in rows]
@@ -110,7 +110,7 @@ def _lead(run: Run) -> str:
         f"within an SLA of {run.sla_s:g} s"
     )
     if run.repeats is None:
-        return f"{said}. One run has no interval; another seed tells how much is chance."
+        return f"{said}. One run has no interval; other seeds show how much is chance."
     return (
         f"{said}, with {len(run.repeats.seeds)} seeds ({_seeds(run.repeats)}). Figures are means over them, "
         f"± half the width of their {100 * LEVEL:.0f} % confidence interval (Student's t)."
@@ -122,7 +122,7 @@ def _seeds(repeats: Repeats) -> str:
 
 
 def _of_first(run: Run) -> str:
-    """What is said of that which is of one seed among several."""
+    """A note on contents that are of one seed among several."""
     return f", of seed {run.repeats.seeds[0].seed} alone" if run.repeats else ""
 
 
@@ -143,7 +143,7 @@ def _tables(run: Run) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]
     ]
     digests = [*run.inputs.items(), ("version of ipa", run.version)]
     return [
-        ("What came of it", ("", "value"), _came(run, halves, count)),
+        ("Results", ("", "value"), _came(run, halves, count)),
         ("Latency of a request", ("quantile", "seconds"), quantiles),
         *([_by_seed(run, run.repeats)] if run.repeats else []),
         ("Decisions", ("reason", "how often"), reasons),
@@ -153,7 +153,7 @@ def _tables(run: Run) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def _came(run: Run, halves: Row, count: str) -> list[tuple[str, str]]:
-    """The figures, each with its interval; counts as `count` says."""
+    """The figures, each with its interval; counts in the format `count`."""
 
     def figure(name: str, form: str) -> str:
         return with_half(run.figures[name], halves.get(name), form)
@@ -166,7 +166,7 @@ def _came(run: Run, halves: Row, count: str) -> list[tuple[str, str]]:
         ("within the SLA", f"{with_half(run.slo_ratio, late, '.3f', scale=100)} %"),
         ("late or lost", f"{with_half(1 - run.slo_ratio, late, '.3f', scale=100)} %"),
         ("lost", figure("lost", count)),
-        ("accuracy of what runs (PAS), mean over time", figure("pas_mean", ".4f")),
+        ("accuracy of the running configuration (PAS), mean over time", figure("pas_mean", ".4f")),
         ("accuracy of an answer, mean", figure("accuracy_mean", ".4f")),
         ("cores, mean over time", figure("cores_mean", ".2f")),
         ("core hours paid", with_half(run.core_hours, core_hours, ".3f")),
@@ -174,7 +174,7 @@ def _came(run: Run, halves: Row, count: str) -> list[tuple[str, str]]:
     ]
 
 
-# What the table of the seeds has of each: its heading, the figure, how it is written, and times what.
+# The columns of the seeds' table: heading, figure, format, and factor.
 BY_SEED = (
     ("requests", "requests", "d", 1),
     ("late or lost, %", "violation_ratio", ".3f", 100),
@@ -214,7 +214,7 @@ def _plots(run: Run) -> list[Plot]:
             marks=marks,
         ),
         Plot(
-            "Latency as it was seen",
+            "Observed latency",
             "seconds",
             [Line("seen", _points(ticks.at_s, ticks.latency_s), BLUE)],
             limit=("SLA", run.sla_s),
@@ -222,7 +222,7 @@ def _plots(run: Run) -> list[Plot]:
         ),
         Plot("Cores held", "cores", [Line("cores", _points(ticks.at_s, ticks.cores), GREEN, "step")]),
         Plot(
-            "Accuracy of what runs",
+            "Accuracy of the running configuration",
             "PAS",
             [Line("PAS", _points(ticks.at_s, ticks.pas), GREY, "step")],
             y_max=1.0,
@@ -234,7 +234,11 @@ def _cdf(run: Run) -> Plot:
     line = Line("answered requests", run.latency_cdf, BLUE)
     mark = [run.sla_s] if run.latency_cdf and run.sla_s <= run.latency_cdf[-1][0] else []
     return Plot(
-        f"Share within so long{_of_first(run)}; dotted: the SLA", "share", [line], marks=mark, y_max=1.0
+        f"Share of requests by latency{_of_first(run)}; dotted: the SLA",
+        "share",
+        [line],
+        marks=mark,
+        y_max=1.0,
     )
 
 

@@ -1,4 +1,4 @@
-"""Runs that differ by their seed alone: what is kept of each, and what they say together."""
+"""Runs that differ only by their seed: the figures of each, and their means."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REASONS = "decisions_by_reason"
 
 @dataclass(frozen=True, slots=True)
 class SeedFigures:
-    """The figures of one seed's run; latencies in seconds, None where nothing was answered."""
+    """The figures of one seed's run; latencies in seconds, None if nothing was answered."""
 
     seed: int
     figures: Row
@@ -24,9 +24,9 @@ class SeedFigures:
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """How sure means over seeds are: half the width of the 95 % interval of each, None where it is not known.
+    """The error of means over seeds: half the width of each one's 95 % interval, None if unknown.
 
-    `seeds` are the runs that they are of, in the order of their seeds.
+    `seeds` are the runs, in the order of their seeds.
     """
 
     seeds: tuple[SeedFigures, ...]
@@ -43,7 +43,7 @@ def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def sorted_by_name(values: Row) -> dict[str, float | int | None]:
-    """The same, by name: seeds name reasons in an order of their own."""
+    """The same, sorted by name: seeds name reasons in different orders."""
     return dict(sorted(values.items()))
 
 
@@ -53,7 +53,7 @@ def span(first: int, count: int) -> str:
 
 
 def with_half(value: float | None, half_width: float | None, form: str, *, scale: float = 1) -> str:
-    """The figure as text, `±` half the width of its interval where that is known; a dash for none."""
+    """The figure as text, `±` half the width of its interval if known; a dash for none."""
     if value is None:
         return "–"
     shown = format(scale * value, form)

@@ -1,4 +1,4 @@
-"""Plots as SVG text without matplotlib, which a service does not have: lines, steps, dots, a limit, marks."""
+"""Plots as SVG text without matplotlib, which a service lacks: lines, steps, dots, a limit, marks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipa.report.plots import GREY, ORANGE, RED, Line, Plot, Points
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 220, 58, 10, 30, 36
 STEPS = (1, 2, 2.5, 5, 10)
-# A character of the legend, about, in pixels.
+# The approximate width of a letter of the legend, in pixels.
 LETTER = 6.2
 
 
@@ -103,13 +103,13 @@ def _path(d: str, colour: str, width: float, dashes: str = "") -> str:
 
 
 def _span(values: list[float]) -> tuple[float, float]:
-    """From the least to the most; of one value, or none, something around it."""
+    """The range of the values; for one value, or none, a range around it."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     return (low, high) if high > low else (low, low + 1.0)
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values between, about so many."""
+    """About `most` round values in the range."""
     raw = (high - low) / most
     unit = 10.0 ** floor(log10(raw))
     step = next(each * unit for each in STEPS if each * unit >= raw * (1 - 1e-9))

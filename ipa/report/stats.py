@@ -1,4 +1,4 @@
-"""Means over seeds and how sure they are."""
+"""Means over seeds and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean with half the width of its 95 % confidence interval; None where one value alone is known."""
+    """A mean with half the width of its 95 % confidence interval; None if there is only one value."""
 
     value: float
     half_width: float | None
@@ -20,16 +20,16 @@ class Mean:
 
     @property
     def low(self) -> float:
-        """The lower end of the interval; the mean where there is none."""
+        """The lower end of the interval; the mean without one."""
         return self.value - (self.half_width or 0.0)
 
     @property
     def high(self) -> float:
-        """The upper end of the interval; the mean where there is none."""
+        """The upper end of the interval; the mean without one."""
         return self.value + (self.half_width or 0.0)
 
     def differs_from(self, value: float) -> bool | None:
-        """Whether the interval leaves the value out; None where there is no interval."""
+        """True if the interval excludes the value; None without an interval."""
         return None if self.half_width is None else not self.low <= value <= self.high
 
 
@@ -46,16 +46,16 @@ def mean_of(values: Sequence[float]) -> Mean | None:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Means by name and half the width of the interval of each; None is what is not known."""
+    """Means by name and half the width of the interval of each; None is unknown."""
 
     values: dict[str, float | None]
     half_widths: dict[str, float | None]
 
 
 def means_of(rows: Sequence[Mapping[str, float | None]], *, missing: float | None = None) -> Means:
-    """The means of rows of figures, a row a seed, over those that know the figure.
+    """The means of rows of figures, a row a seed, over the rows that have the figure.
 
-    A name that a row lacks stands there for `missing`.
+    `missing` stands for a name that a row lacks.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     found = {
@@ -81,7 +81,7 @@ def paired(values: Sequence[float], others: Sequence[float], *, relative: bool) 
 
 def student_t(freedom: int) -> float:
     """The two-sided quantile of Student's t at LEVEL."""
-    # What scipy.stats asks too; that takes far longer to import.
+    # The function behind scipy.stats, which takes far longer to import.
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, (1 + LEVEL) / 2))

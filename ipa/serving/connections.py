@@ -35,7 +35,7 @@ LOG_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ServerBounds:
     """Bounds of a server. The defaults are those of the API."""
 
     # Open connections, in all and from one address.
@@ -72,7 +72,7 @@ def raise_file_limit() -> int:
     return wanted
 
 
-def within_files(bounds: Bounds, files: int) -> Bounds:
+def within_files(bounds: ServerBounds, files: int) -> ServerBounds:
     """The bounds, lowered if needed so that connections never use up a limit of `files` open files."""
     room = max(files - OTHER_FILES, files // 4)
     if bounds.connections <= room:
@@ -112,7 +112,7 @@ class Connection(Protocol):
 class Connections:
     """The open connections of one server. Of its event loop only."""
 
-    def __init__(self, bounds: Bounds, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, bounds: ServerBounds, now_s: Callable[[], float] = time.monotonic) -> None:
         self._bounds, self._now_s = bounds, now_s
         self._groups: dict[Connection, str] = {}
         self._count: Counter[str] = Counter()

@@ -18,7 +18,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Bounds, Connections
+from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, ServerBounds
 
 # Seconds after which a refused client may come again.
 RETRY_S = 1
@@ -42,7 +42,9 @@ class Phase(Enum):
 class BoundedConfig(uvicorn.Config):
     """uvicorn's configuration of a server with bounds."""
 
-    def __init__(self, app: Any, bounds: Bounds, *, backlog: int = ACCEPT_BATCH, **options: Any) -> None:
+    def __init__(
+        self, app: Any, bounds: ServerBounds, *, backlog: int = ACCEPT_BATCH, **options: Any
+    ) -> None:
         super().__init__(
             app,
             http=BoundedProtocol,

@@ -1,1 +1,1 @@
-"""A simulator that the production engine runs in unchanged: requests, stages, pods, metrics and time."""
+"""A simulator around the unchanged production engine: requests, stages, pods, metrics and time."""

@@ -1,4 +1,4 @@
-"""When requests come: request times from rates per second, and rates per second from named workloads."""
+"""Arrival processes: request times from rates per second, and rates per second of named workloads."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def request_times(
 ) -> Floats:
     """The times in s of all requests, rising: `rates_rps[i]` a second in [start_s + i, start_s + i + 1).
 
-    "poisson": a random number in each second, at random places. "even": as many as the rates add up to,
-    each where the rates' integral reaches the next half. "burst": as many, all at their second's start, as
-    the load generators of the papers send them. Only "poisson" depends on the seed. InputError for rates
-    that are negative or not finite, or a spacing that there is not.
+    "poisson": a random number in each second, at random places. "even": the sum of the rates, each request
+    where the rates' integral reaches the next half. "burst": likewise, all at their second's start, as the
+    load generators of the papers send them. Only "poisson" depends on the seed. InputError for rates that are
+    negative or not finite, or an unknown spacing.
     """
     rates = np.asarray(rates_rps, dtype=np.float64)
     if rates.ndim != 1 or not np.all(np.isfinite(rates)) or np.any(rates < 0):
@@ -50,7 +50,7 @@ def request_times(
 
 
 def steps(*parts: tuple[float, int]) -> Floats:
-    """Rates per second: each part is a rate in rps and for how many seconds it holds."""
+    """Rates per second; each part is a rate in rps and its duration in seconds."""
     return np.repeat([float(rate) for rate, _ in parts], [int(seconds) for _, seconds in parts])
 
 
@@ -63,7 +63,7 @@ def mmpp(rates_rps: Sequence[float], stays_s: Sequence[float], seconds: int, *, 
     """Rates per second of a Markov-modulated Poisson process that starts in its first state.
 
     It stays in state i for an exponential time of mean `stays_s[i]`, then goes to any other with equal
-    chance. A second's rate is its mean over that second, so `request_times` makes the process of it.
+    chance. A second's rate is its mean over that second, so `request_times` turns it into the process.
     """
     if len(rates_rps) != len(stays_s) or not rates_rps or min(stays_s) <= 0:
         raise InputError("rates_rps and stays_s must be equally many, one at least, and stays above zero")
@@ -84,8 +84,8 @@ def mmpp(rates_rps: Sequence[float], stays_s: Sequence[float], seconds: int, *, 
 class LoadPattern:
     """A load of 20 minutes as the IPA paper names them.
 
-    `corners` are (second, rate in rps), straight lines between; `noise_rps` the standard deviation of
-    a second's rate around them; `cuts` which seconds of the 21-day trace the original is (from, to).
+    `corners` are (second, rate in rps), straight lines between; `noise_rps` the standard deviation of a
+    second's rate around them; `cuts` are the seconds of the 21-day trace that the original uses (from, to).
     """
 
     corners: tuple[tuple[int, float], ...]
@@ -121,9 +121,9 @@ WORKLOADS = {
 def workload_rates(name: str, *, seed: int = 0, trace: Sequence[float] | None = None) -> Floats:
     """The 1 200 rates per second in rps of the named workload.
 
-    Without `trace` they are made: the same shape, mean and range, whole requests a second. With the trace
-    of the papers (requests per second over 21 days from its start) they are the papers' own: cut from it,
-    a second's count over 8, rounded down. InputError for a name that there is not, or too short a trace.
+    Without `trace` they are generated: the same shape, mean and range, whole requests a second. With the
+    trace of the papers (requests per second over 21 days from its start) they are the papers' own: cut from
+    it, a second's count over 8, rounded down. InputError for an unknown name, or too short a trace.
     """
     if name not in WORKLOADS:
         raise InputError(f"there is no workload {name!r}", hint=f"There are: {', '.join(WORKLOADS)}")

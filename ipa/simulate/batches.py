@@ -1,4 +1,4 @@
-"""The batches that a stage served, by when they ended: what its queue would have told a monitoring system."""
+"""The batches that a stage served, by their end: the batch metrics of its queue."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from ipa.model.observation import Batches
 from ipa.simulate.columns import FormedBatches
 
-# Nobody asks for what began longer ago: a window of metrics, what they lag, and a long batch.
+# The longest past that is read: a window of metrics, their delay, and a long batch.
 KEPT_S = 600.0
 
 
 class BatchLog:
-    """What was formed, in the order in which it began; pieces that are older than `KEPT_S` are forgotten."""
+    """Formed batches, in the order of their start; pieces older than `KEPT_S` are dropped."""
 
     def __init__(self) -> None:
         self._pieces: deque[FormedBatches] = deque()
         self._longest_s = 0.0
 
     def add(self, formed: FormedBatches) -> None:
-        """Batches that began, and when they will have ended."""
+        """Add batches with their start and end."""
         self._pieces.append(formed)
         self._longest_s = max(self._longest_s, float(np.max(formed.ends_s - formed.starts_s)))
         oldest_s = formed.starts_s[-1] - KEPT_S
@@ -30,7 +30,7 @@ class BatchLog:
             self._pieces.popleft()
 
     def sums(self, since_s: float, until_s: float) -> tuple[int, float, int]:
-        """How many batches ended after `since_s` and until `until_s`, their seconds, and their items.
+        """The number of batches that ended after `since_s` and until `until_s`, their seconds and items.
 
         Those whose items were all lost are none.
         """
@@ -50,7 +50,7 @@ class BatchLog:
 
 
 def served(logs: Sequence[BatchLog], since_s: float, until_s: float) -> Batches | None:
-    """The batches of all logs together that ended in that time; None where there are none."""
+    """The batches of all logs together that ended in that time; None if there are none."""
     sums = [log.sums(since_s, until_s) for log in logs]
     count, seconds, items = (sum(column) for column in zip(*sums, strict=True)) if sums else (0, 0.0, 0)
     if not count:

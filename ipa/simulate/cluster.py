@@ -1,7 +1,7 @@
-"""The pods of a pipeline: how they start, replace each other, wait for room, and what they cost.
+"""The pods of a pipeline: their start, replacement, scheduling, and cost.
 
-Pure: times are given, nothing is slept. Rolling changes follow `ipa.model.rolling`: side by side, as local
-processes are replaced, or as a Kubernetes Deployment does it with a surge and maxUnavailable 0.
+Pure: times are arguments. Rolling changes follow `ipa.model.rolling`: side by side, as local processes are
+replaced, or with a surge and maxUnavailable 0, as Kubernetes Deployments are.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ipa.model.plan import StageConfig
 from ipa.model.rolling import DEPLOYMENT, ROUNDING, SIDE_BY_SIDE, Rolling
 from ipa.simulate.pods import PartPods, Pod, StagePods
 
-# Of a configuration, whose `replicas` do not count.
+# Seconds of a configuration, whatever its `replicas`.
 Seconds = Callable[[StageConfig], float]
 
 
 # Templates with the configuration and number of their pods.
 Serving = tuple[tuple[str, StageConfig], ...]
-# The slot of what runs alone from the beginning.
+# The slot of the configuration that runs alone at the start.
 FIRST = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
-    """How the cluster behaves. `capacity_cores` None is without end; a pod that finds no room is pending.
+    """The cluster's behaviour. `capacity_cores` None is unlimited; a pod that finds no room is pending.
 
-    `rebatch_restarts`: another batch size needs new pods, as where the model server batches; else the stage's
-    queue is told. A pod of a `broken` (stage, variant) never gets ready, which is seen after
+    `rebatch_restarts`: a new batch size needs new pods, as with a batching model server; otherwise it is sent
+    to the stage's queue. A pod of a `broken` (stage, variant) never gets ready, and the rollout fails after
     `gives_up_after_s`.
     """
 
@@ -50,12 +50,12 @@ KUBERNETES = ClusterSettings(rolling=DEPLOYMENT, rebatch_restarts=True)
 
 
 class SimCluster:
-    """The pods of all stages of one pipeline, from its first ones, which are ready at once.
+    """The pods of all stages of one pipeline; the first ones are ready at once.
 
-    `startup_s` says how long a replica of a configuration takes until it serves. When one that is told to
-    stop has done what it had begun is said from outside, with `drained`; until then it is there and paid.
-    `overhead` is paid beside the replicas. Each of several parts has a slot. Side by side, requests go where
-    they went until all that is wanted serves; with predictors of Deployments, where they shall at once.
+    `startup_s` gives the time until a replica of a configuration serves. A terminating pod keeps its cores
+    until the caller reports it drained with `drained()`. `overhead` is paid beside the replicas. Each of
+    several parts has a slot. Side by side, requests keep their old shares until the whole new configuration
+    serves; with predictors of Deployments, the new shares hold at once.
     """
 
     def __init__(
@@ -83,19 +83,19 @@ class SimCluster:
 
     @property
     def cores(self) -> float:
-        """Cores that are held now, with what runs beside the replicas."""
+        """Cores held now, overhead included."""
         return self._cores
 
     def core_seconds(self, at_s: float) -> float:
-        """Core-seconds held until then: each pod from the moment it is placed until it is gone."""
+        """Core-seconds held until then: each pod from its placement to its end."""
         return self._paid_core_s + self._cores * (at_s - self._paid_until_s)
 
     def configs(self) -> tuple[StageConfig, ...]:
-        """What is wanted of each stage."""
+        """The desired configuration of each stage."""
         return tuple(state.config for state in self.states())
 
     def states(self) -> tuple[StageState, ...]:
-        """What is wanted of each stage, and how many of its replicas are ready; of parts in their order."""
+        """The desired configuration of each stage, and its ready replicas; parts in their order."""
         return tuple(
             StageState(run.wanted, sum(pod.is_ready for pod in self._current(run)))
             for slot in sorted(self._active(), key=lambda slot: order_of(slot.wanted))
@@ -103,18 +103,18 @@ class SimCluster:
         )
 
     def shares(self) -> dict[int, int]:
-        """The percent of the requests that is sent to each slot now; what runs first alone has slot 1."""
+        """The percentage of the requests sent to each slot now; the first configuration alone has slot 1."""
         return {number: slot.share_percent for number, slot in self._slots.items()}
 
     def is_going(self, slot: int) -> bool:
-        """Whether the part in that slot is wanted no more, and its pods are still there."""
+        """True if the part in that slot is being removed, and its pods still exist."""
         return slot in self._slots and self._slots[slot].is_going and not self._slots[slot].share_percent
 
     def serving(self, stage: str, slot: int = FIRST) -> Serving:
-        """The templates that serve with the configuration and the number of their pods, the oldest first.
+        """The serving templates with the configuration and the number of their pods, the oldest first.
 
-        Where another batch size needs no restart all take that of the stage, from the moment on that one of
-        the wanted variant and cores serves.
+        If a new batch size needs no restart, all take that of the stage as soon as one with the desired
+        variant and cores serves.
         """
         found: dict[str, StageConfig] = {}
         if slot not in self._slots:
@@ -128,20 +128,20 @@ class SimCluster:
         return tuple(found.items())
 
     def draining(self) -> tuple[tuple[str, str], ...]:
-        """Stage and template of each pod that was told to stop and of which `drained` was not said yet."""
+        """Stage and template of each terminating pod that was not yet reported drained."""
         return tuple(
             (pod.config.stage, pod.template) for pod in self._pods() if pod.is_draining and pod.gone_s == inf
         )
 
     def drained(self, stage: str, template: str, end_s: float, slot: int = FIRST) -> None:
-        """One of the template's pods that were told to stop is gone by then."""
+        """Report one of the template's terminating pods as drained; it is gone at that time."""
         for pod in self._slots[slot].runs[stage].pods:
             if pod.is_draining and pod.gone_s == inf and pod.template == template:
                 pod.gone_s = end_s
                 return
 
     def change(self, configs: Sequence[StageConfig], revision: str, at_s: float) -> str:
-        """The new revision; the pods follow. ConflictError where it is at another revision already."""
+        """Set the desired configuration; return the new revision. ConflictError if it has changed since."""
         if revision != str(self.revision):
             raise ConflictError(f"the pipeline is at revision {self.revision}, not {revision}")
         stages = [config.stage for config in self._active()[0].wanted]
@@ -153,7 +153,7 @@ class SimCluster:
         return str(self.revision)
 
     def _assign(self, configs: Sequence[StageConfig], at_s: float) -> None:
-        """Give each part the slot of the one that it replaces, or one that is free."""
+        """Give each part the slot of the one that it replaces, or a free one."""
         active = self._active()
         free = list(active)
         for before, after in paired([config for slot in active for config in slot.wanted], configs):
@@ -169,7 +169,7 @@ class SimCluster:
                 self._open(after, 0, at_s)
 
     def _open(self, part: Sequence[StageConfig], share_percent: int, at_s: float) -> None:
-        """A slot for the part: that of the same variants that is about to go, or the first that is free."""
+        """A slot for the part: that of the same variants that is being removed, or the first free one."""
         variants = [config.variant for config in part]
         for slot in self._slots.values():
             if slot.is_going and [config.variant for config in slot.wanted] == variants:
@@ -180,14 +180,14 @@ class SimCluster:
         self._hold(self._overhead.fixed_cores, at_s)
 
     def next_event_s(self) -> float:
-        """When a pod is ready or gone next; infinite where none is under way."""
+        """The time at which the next pod is ready or gone; infinite without one under way."""
         moments = (
             pod.gone_s if pod.is_draining else inf if pod.is_ready else pod.ready_s for pod in self._pods()
         )
         return min(moments, default=inf)
 
     def advance(self, at_s: float) -> None:
-        """Pods that are ready or gone by then are so, and what follows from it begins.
+        """Make pods that are ready or gone by then so, and start their consequences.
 
         Not to be called for a time after the next event.
         """
@@ -201,7 +201,7 @@ class SimCluster:
         self._follow(at_s)
 
     def kill(self, stage: str, count: int, at_s: float) -> tuple[tuple[int, str], ...]:
-        """Slot and template of so many of the stage's serving pods, which are gone; others follow them."""
+        """Kill `count` serving pods of the stage; returns slot and template of each. Replacements start."""
         runs = [(number, slot.runs[stage]) for number, slot in self._slots.items()]
         dead = [(number, run, pod) for number, run in runs for pod in run.live() if pod.is_ready][:count]
         for _, run, pod in dead:
@@ -211,11 +211,11 @@ class SimCluster:
 
     @property
     def settled(self) -> bool:
-        """Whether what is wanted runs, and nothing else."""
+        """True if exactly the desired configuration runs."""
         return not any(self._open_runs())
 
     def rollout(self, at_s: float) -> Rollout:
-        """How far it is from what is wanted, in words."""
+        """The progress of the rollout, in words."""
         open_runs = list(self._open_runs())
         if not open_runs:
             return Rollout(RolloutPhase.READY)
@@ -241,7 +241,7 @@ class SimCluster:
         return is_broken and not pod.is_ready and at_s - pod.placed_s >= self.settings.gives_up_after_s
 
     def _open_runs(self) -> Iterator[StagePods]:
-        """The stages where something else runs than what is wanted."""
+        """The stages whose pods differ from the desired ones."""
         for slot in self._slots.values():
             for run in slot.runs.values():
                 if run.live() if slot.is_going else not self._is_settled(run):
@@ -254,7 +254,7 @@ class SimCluster:
         )
 
     def _template(self, config: StageConfig) -> str:
-        """A replica's variant and cores, and its batch size where another one needs a restart."""
+        """A replica's variant and cores, and its batch size if a new one needs a restart."""
         batch = f" b{config.batch_size}" if self.settings.rebatch_restarts else ""
         return f"{config.variant} {config.cores!r}{batch}"
 
@@ -276,7 +276,7 @@ class SimCluster:
             yield from run.pods
 
     def _follow(self, at_s: float) -> None:
-        """Start and stop pods as the way of rolling has it, until nothing more follows at this moment."""
+        """Start and stop pods by the rolling strategy, until nothing more follows at this moment."""
         for run in [run for slot in self._active() for run in slot.runs.values()]:
             if self.settings.rolling.shrinks_first:
                 self._roll(run, at_s)
@@ -289,7 +289,7 @@ class SimCluster:
         self._place_pending(at_s)
 
     def _all_serve(self) -> bool:
-        """Whether as many replicas as are wanted serve in every part."""
+        """True if all desired replicas serve in every part."""
         return all(
             sum(pod.is_ready for pod in self._current(run)) >= run.wanted.replicas
             for slot in self._active()
@@ -297,7 +297,7 @@ class SimCluster:
         )
 
     def _share_out(self, at_s: float) -> None:
-        """Send requests where they shall go from now on; the pods of parts that go may stop."""
+        """Apply the desired shares from now on; the pods of removed parts may stop."""
         for number, slot in list(self._slots.items()):
             slot.share_percent = slot.wanted_percent
             if slot.is_going:
@@ -309,7 +309,7 @@ class SimCluster:
                     self._hold(-self._overhead.fixed_cores, at_s)
 
     def _replace(self, run: StagePods, at_s: float) -> None:
-        """All new ones beside all old ones; the old ones go once the new ones are ready, of every part."""
+        """Start all new pods beside all old ones; stop the old ones once all new ones are ready."""
         wanted, current = run.wanted.replicas, self._current(run)
         for _ in range(wanted - len(current)):
             self._create(run, at_s)
@@ -319,14 +319,14 @@ class SimCluster:
                 self._stop(run, pod, at_s)
 
     def _roll(self, run: StagePods, at_s: float) -> None:
-        """As a Deployment's controller: never fewer than wanted are ready, unless fewer were."""
+        """Roll as a Deployment's controller: never fewer ready pods than desired, unless there were fewer."""
         wanted, live = run.wanted.replicas, run.live()
         current = self._current(run)
         old = [pod for pod in live if pod not in current]
         if not old:
             for _ in range(wanted - len(current)):
                 self._create(run, at_s)
-            # Those that are not ready go first, then the youngest.
+            # Pods that are not ready go first, then the youngest.
             for pod in sorted(current, key=lambda pod: (pod.is_ready, -pod.number))[
                 : max(0, len(current) - wanted)
             ]:
@@ -346,7 +346,7 @@ class SimCluster:
             most -= 1
         current = self._current(run)
         is_short = len(run.live()) < wanted + surge and len(current) < wanted
-        # Back to what ran before with fewer: once the others are gone these are too many.
+        # Back to the earlier configuration with fewer replicas: once the others are gone these are too many.
         is_over = len(current) > wanted and len(current) == len(run.live())
         if is_short or is_over:
             self._roll(run, at_s)
@@ -359,7 +359,7 @@ class SimCluster:
         return pod
 
     def _place_pending(self, at_s: float) -> None:
-        """Give room to those that wait for it, the oldest first; a smaller one may overtake."""
+        """Place pending pods, the oldest first; a smaller one may overtake."""
         limit = self.settings.capacity_cores
         for pod in sorted(self._pods(), key=lambda pod: pod.number):
             if pod.placed_s == inf and (limit is None or self._cores + pod.cores <= limit + ROUNDING):
@@ -372,7 +372,7 @@ class SimCluster:
             pod.ready_s = at_s + self._startup_s(pod.config)
 
     def _stop(self, run: StagePods, pod: Pod, at_s: float) -> None:
-        """Let it finish what it has begun; one that does not serve yet is gone at once."""
+        """Let the pod finish its work; one that does not serve yet is gone at once."""
         if pod.is_ready:
             pod.is_draining = True
         else:

@@ -1,4 +1,4 @@
-"""Items on their way out of a queue, as columns of equal length."""
+"""Items that leave a queue, as columns of equal length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 
 
 class EndedItems(NamedTuple):
-    """Columns of items that ended, in order of their end, those of one moment in the order of the queue."""
+    """Columns of ended items, by their end, those of one moment in the order of the queue."""
 
     ref: Ints
     born_s: Floats
@@ -24,13 +24,13 @@ class EndedItems(NamedTuple):
     server: Ints
 
     def pick(self, which: Ints | Bools | slice) -> EndedItems:
-        """Those at these places."""
+        """The items at these places."""
         return EndedItems(
             self.ref[which], self.born_s[which], self.done_s[which], self.lost[which], self.server[which]
         )
 
     def by_end(self) -> EndedItems:
-        """In order of their end."""
+        """The items sorted by their end."""
         return self.pick(np.argsort(self.done_s, kind="stable"))
 
 
@@ -46,11 +46,11 @@ class DepartedItems:
     lost: Bools
 
     def cut(self, chosen: Bools | Ints | slice) -> DepartedItems:
-        """Those that are chosen."""
+        """The chosen items."""
         return DepartedItems(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
     def and_then(self, later: DepartedItems) -> DepartedItems:
-        """These, then those."""
+        """These items, then those."""
         if not len(self.ref) or not len(later.ref):
             return later if len(later.ref) else self
         return DepartedItems(
@@ -86,6 +86,6 @@ class FormedBatches(NamedTuple):
 
 
 def no_items() -> DepartedItems:
-    """None."""
+    """No items."""
     none, ints = np.empty(0), np.empty(0, dtype=np.int64)
     return DepartedItems(ints, none, none, none, ints, np.empty(0, dtype=np.bool_))

@@ -1,4 +1,4 @@
-"""How a simulated loop forecasts: as the service does, by one rung of its ladder, or knowing what comes."""
+"""The forecasts of a simulated loop: as the service makes them, by one rung, or with foresight."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 
 LADDER, FORESIGHT = "ladder", "foresight"
-# Runs of several policies or pipelines under one load ask the same: so many answers are kept, of 20 minutes
-# and ten seconds a tick those of some thirty loads. An answer with what it was asked takes about 8 kB.
+# Runs of several policies or pipelines under one load ask the same: cached answers, those of about thirty
+# loads of 20 minutes at ten seconds a tick. An answer with its question takes about 8 kB.
 KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastSettings:
-    """How the load is forecast: "ladder", one of its rungs by name, or "foresight", which knows what comes.
+    """The forecaster: "ladder", one of its rungs by name, or "foresight", which knows the future.
 
-    The others are those of the service; `margin_ratio` is added on top of point and upper quantile.
+    The other settings are those of the service; `margin_ratio` is added to point and upper quantile.
     """
 
     name: str = LADDER
@@ -39,7 +39,7 @@ class ForecastSettings:
 def forecaster_of(
     asked: ForecastSettings, rates_rps: Sequence[float], now_s: Callable[[], float]
 ) -> PeakForecaster:
-    """The forecaster of that name, for a load of `rates_rps` by the second; UsageError names all."""
+    """The forecaster of that name, for a load of `rates_rps` by the second; UsageError lists all names."""
     if asked.name == FORESIGHT:
         return Foresight(rates_rps, now_s, asked.horizon_s, asked.margin_ratio)
     by_name = {rung.name: rung for rung in DEFAULT_RUNGS}
@@ -63,13 +63,13 @@ def _forecast(
 
 @dataclass(frozen=True, slots=True)
 class WithMargin:
-    """The forecasts of another forecaster, a ratio higher."""
+    """The forecasts of another forecaster, raised by a ratio."""
 
     inner: PeakForecaster
     margin_ratio: float
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The peak expected, and the margin."""
+        """The expected peak plus the margin."""
         seen = self.inner(load)
         times = 1 + self.margin_ratio
         return replace(seen, point_rps=seen.point_rps * times, upper_rps=seen.upper_rps * times)
@@ -77,7 +77,7 @@ class WithMargin:
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """Knows the rates that come: the bound for any forecaster. The highest second of the next horizon."""
+    """The true future rates, as a bound for any forecaster: the highest second of the next horizon."""
 
     rates_rps: Sequence[float]
     now_s: Callable[[], float]
@@ -85,7 +85,7 @@ class Foresight:
     margin_ratio: float = 0.0
 
     def __call__(self, load: LoadHistory) -> Forecast:
-        """The peak that comes; after the end that of the last second."""
+        """The true peak; after the end that of the last second."""
         start = min(int(self.now_s()), len(self.rates_rps) - 1)
         stop = ceil(self.now_s() + self.horizon_s)
         peak_rps = float(max(self.rates_rps[start:stop])) * (1 + self.margin_ratio)

@@ -14,7 +14,8 @@ Floats = NDArray[np.float64]
 # Cells of equal probability. Between two quantiles the density is constant: the distribution function is off
 # by less than 1e-4, its mean by less than 1e-6.
 CELLS = 4096
-# Points at which the density is summed, and how far below its maximum it is left out (natural logarithm).
+# Points at which the density is summed, and the depth below its maximum at which it is cut off (natural
+# logarithm).
 POINTS = 1 << 14
 FAINT = 45.0
 KEPT = 64
@@ -53,12 +54,12 @@ class GammaTable:
     most: Lines
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
-        """So many, each from one uniform variable, in its order."""
+        """This many draws, each from one uniform variable, in its order."""
         places = rng.random(count)
         places *= CELLS
         cells = places.astype(np.int64)
         values = self.body.at(places, cells)
-        # One comparison finds both ends: as unsigned what is below the first is largest.
+        # One comparison finds both ends: as unsigned numbers those below the first cell are the largest.
         for at in np.flatnonzero((cells - 1).view(np.uint64) >= CELLS - 2).tolist():
             lines = self.most if cells[at] else self.least
             inner = float(places[at] - cells[at]) * CELLS
@@ -102,7 +103,7 @@ def gamma_table(spread: float) -> GammaTable:
 
 
 def _edge(shape: float, side: float) -> float:
-    """Where on that side the density of the logarithm is FAINT below its maximum, by Newton's method."""
+    """The place on that side where the log of the density is FAINT below its maximum, by Newton's method."""
     depth = FAINT / shape
     at = side * max(1.0, depth) if side < 0 else np.log(2.0 + depth)
     for _ in range(50):

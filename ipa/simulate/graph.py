@@ -38,15 +38,15 @@ class FinishedRequests:
 
 
 class PipelineSim:
-    """The stages of a pipeline in virtual time; `run` moves it on, in calls of any length with equal results.
+    """The stages of a pipeline in virtual time; `run` advances it, in calls of any length with equal results.
 
     A router sends a request to one of the stages after it, by the edges' shares; any other stage to all of
     them. A stage with several before it begins a request when all of those that it visits are done with it.
-    Each item of a parent makes `fan_out` items, of the variant that served it; where the total is not whole
-    it is one of the whole numbers beside it, at random with that mean; a stage that gets none is passed at
-    once. After a join the first of the edges counts. A request is lost with the first stage that loses it.
-    Stages without variants take no time. `hop_s` is added before each stage that serves. The other settings
-    are those of `StageSim`, for all stages.
+    Each item of a parent makes `fan_out` items, by the variant that served it; a total that is not whole is
+    rounded up or down at random with that mean; a stage that gets none is passed at once. After a join the
+    first of the edges counts. A request is lost with the first stage that loses it. Stages without variants
+    take no time. `hop_s` is added before each stage that serves. The other settings are those of `StageSim`,
+    for all stages.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class PipelineSim:
         self._born_s = np.empty(0)
         self._offered = 0
         self._finished = 0
-        # To each stage, what its parents sent and it has not begun.
+        # For each stage, the requests sent by its parents that it has not begun.
         self._sent: list[list[tuple[Ints, Floats]]] = [[] for _ in pipeline.stages]
         self._now_s = 0.0
 
     @property
     def now_s(self) -> float:
-        """Until when it has run."""
+        """The time until which it has run."""
         return self._now_s
 
     @property
@@ -92,7 +92,7 @@ class PipelineSim:
         return self._offered - self._finished
 
     def stage(self, name: str) -> StageSim:
-        """The stage of that name, to slow, fail or ask; NotFoundError where none of that name serves."""
+        """The stage of that name, to slow, fail or inspect; NotFoundError if no such stage serves."""
         if name not in self._stages:
             raise NotFoundError(
                 f"pipeline {self.pipeline.name!r} has no stage {name!r} that serves",
@@ -101,11 +101,11 @@ class PipelineSim:
         return self._stages[name]
 
     def set_replicas(self, stage: str, at_s: float, pods: Sequence[Pods]) -> None:
-        """From `at_s` on these groups serve that stage; see `StageSim.set_replicas`."""
+        """Serve that stage with these groups from `at_s` on; see `StageSim.set_replicas`."""
         self.stage(stage).set_replicas(at_s, pods)
 
     def offer(self, times_s: ArrayLike) -> Ints:
-        """The ids (0, 1, 2, ...) of requests that come at `times_s`: rising, none before `now_s`."""
+        """Offer requests at `times_s`: rising, none before `now_s`. Returns their ids (0, 1, 2, ...)."""
         times = np.ascontiguousarray(times_s, dtype=np.float64)
         ids = np.arange(self._offered, self._offered + len(times))
         self._offered += len(times)
@@ -118,7 +118,7 @@ class PipelineSim:
         return ids
 
     def run(self, until_s: float) -> FinishedRequests:
-        """The requests that ended in [now_s, until_s)."""
+        """Advance to `until_s` and return the requests that ended in [now_s, until_s)."""
         ended: list[tuple[Ints, Floats, Bools]] = []
         for at, stage in enumerate(self.pipeline.stages):
             ids, times_s = self._arrived(at, until_s)
@@ -152,7 +152,7 @@ class PipelineSim:
         if self._routes.before[at]:
             self._sent[at] = []
             return self._routes.arrive(at, ids, times_s)
-        # Requests may be offered long before they come.
+        # Requests may be offered long before they arrive.
         cut = int(np.searchsorted(times_s, until_s))
         self._sent[at] = [(ids[cut:], times_s[cut:])] if cut < len(ids) else []
         return ids[:cut], times_s[:cut]
@@ -182,11 +182,11 @@ class PipelineSim:
         return FinishedRequests(ids, self._born_s[ids], done_s, lost)
 
     def arrivals_per_s(self) -> Mapping[str, Ints]:
-        """For each stage that serves, the requests that came to it in each second, from 0 on."""
+        """For each stage that serves, the requests that arrived in each second, from 0 on."""
         return {name: stage.arrivals_per_s() for name, stage in self._stages.items()}
 
     def items_per_s(self) -> Mapping[str, Ints]:
-        """For each stage that serves, the items that came to it in each second, from 0 on."""
+        """For each stage that serves, the items that arrived in each second, from 0 on."""
         return {name: stage.items_per_s() for name, stage in self._stages.items()}
 
     def waiting_per_s(self) -> Mapping[str, Ints]:

@@ -1,4 +1,4 @@
-"""What the replicas of a pipeline really do in a simulation: their profiles, without a planner's margins."""
+"""The true performance of replicas in a simulation: their profiles, without a planner's margins."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ipa.queueing.service import ServiceTime, service_of
 from ipa.queueing.tail import sojourn
 from ipa.simulate.cluster import Serving
 
-# InfAdapter's ResNets were ready after 6.4 to 8.5 s; for variants whose start was not measured.
+# InfAdapter's ResNets were ready after 6.4 to 8.5 s; used for variants whose start was not measured.
 READINESS_S = 7.0
-# Of an interval: what is left is far below what latencies are measured to.
+# Halvings of an interval: the rest is far below the precision of measured latencies.
 HALVINGS = 30
 
 
 class GroundTruth:
-    """Service times, start-up times and accuracies of what a pipeline may run.
+    """Service times, start-up times and accuracies of a pipeline's possible configurations.
 
     From the same fits as planning, at every batch size that may be planned with and the powers of two, but
     without the objective's margins and limits. `readiness_s` is for variants whose profile has none.
@@ -56,14 +56,14 @@ class GroundTruth:
         self._services: dict[tuple[str, str, int, float], ServiceTime] = {}
 
     def knows(self, config: StageConfig) -> bool:
-        """Whether that configuration was measured."""
+        """True if that configuration was measured."""
         return _key(config) in self._points
 
     def service(self, config: StageConfig) -> ServiceTime:
-        """The service of one replica. NotFoundError for a variant on cores that were not measured.
+        """The service time of one replica. NotFoundError for a variant on cores that were not measured.
 
         While variants are replaced, an old one may be given a batch size at which only the new one was
-        measured: then the line through a single item and the nearest measured batch goes on.
+        measured: the line through a single item and the nearest measured batch is then extrapolated.
         """
         key = _key(config)
         if key not in self._services:
@@ -81,11 +81,11 @@ class GroundTruth:
         return self._services[key]
 
     def startup_s(self, config: StageConfig) -> float:
-        """How long a new replica takes until it serves."""
+        """The time until a new replica serves."""
         return self._point(config).readiness_s or self._readiness_s
 
     def pas(self, serving: Mapping[str, Serving]) -> float:
-        """The pipeline's accuracy where those pods serve; a stage's is the mean over what its pods carry."""
+        """The pipeline's accuracy with those pods; a stage's is the mean over its pods' capacities."""
         accuracies = [
             self._accuracy(serving[stage.name]) if stage.name in serving else 1.0
             for stage in self._problem.stages
@@ -117,10 +117,10 @@ class GroundTruth:
 
 
 def under_load(point: OperatingPoint, percentile: float = 99.0) -> ServiceTime:
-    """The constant service of a replica whose latency was measured at its throughput, waiting included.
+    """The constant service time of a replica whose latency was measured at its throughput, waiting included.
 
-    The service time is that with which the latency's quantile at that rate of random arrivals is the measured
-    one (`ipa.queueing.tail.sojourn`); the rate itself is within what the replica carries.
+    It is the service time with which the latency's quantile at that rate of random arrivals is the measured
+    one (`ipa.queueing.tail.sojourn`); the rate itself is within the replica's capacity.
     """
     batch_size, rate_rps = point.batch_size, point.capacity_rps
     low_s, high_s = 0.0, batch_size / rate_rps
@@ -139,7 +139,7 @@ def _key(config: StageConfig) -> tuple[str, str, int, float]:
 
 
 def _unbounded(stage: Stage, bounds: Bounds) -> Stage:
-    """The stage with every batch size that it may be given."""
+    """The stage with every batch size that it may get."""
     allowed = stage.limits(bounds).batch_sizes or ()
     pinned = stage.pin.batch_size
     sizes = {*BATCH_SIZES, *allowed, *(() if pinned is None else (pinned,))}

@@ -1,4 +1,4 @@
-"""How often something happened in each second."""
+"""Counts of events in each second."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class CountsPerSecond:
         self._length = 0
 
     def add(self, times_s: NDArray[np.float64], totals: NDArray[np.int64] | None = None) -> None:
-        """Once at each of these moments: rising, finite, zero or more.
+        """Count each of these moments: rising, finite, zero or more.
 
-        With `totals`, as often as they say: `totals[k]` at moments 0 to k together.
+        With `totals`, moments count several times: `totals[k]` for moments 0 to k together.
         """
         if not len(times_s):
             return
@@ -32,5 +32,5 @@ class CountsPerSecond:
         self._counts[first : last + 1] += np.diff(places)
 
     def counts(self) -> NDArray[np.int64]:
-        """The counts up to the last second in which it happened."""
+        """The counts up to the last second with an event."""
         return self._counts[: self._length].copy()

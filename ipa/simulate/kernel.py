@@ -1,7 +1,7 @@
 """The inner loop of one stage between two changes: batches formed from a queue and given to replicas.
 
-Written so that it runs as plain Python on lists and, compiled, on arrays, with equal results: only
-indexing, comparisons and additions in one order. Random numbers come in from outside.
+It runs as plain Python on lists and, compiled, on arrays, with equal results: only indexing, comparisons and
+additions in one order. Random numbers are arguments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ipa.model.plan import CFS_PERIOD_S
 
 # What happens to a request that is too old when a batch is formed (`drop`).
 KEEP, REQUEST, BATCH = 0, 1, 2
-# The answer of `advance` where all was done; any other is the number of the stream that ran out of draws.
+# Returned by `advance` when all is done; any other result is the stream that ran out of draws.
 DONE = -1
 # Arrays of `advance` before those of the factors.
 INPUTS = 14
@@ -53,13 +53,13 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
     served_by: Any,
     lost: Any,
 ) -> int:
-    """DONE once nothing more begins before `until_s`, or the stream that needs more draws (then call again).
+    """Advance the loop. Returns DONE once nothing more begins before `until_s`, else the stream to refill.
 
     Items wait in the order of `arrived_s` from place state[HEAD] on. Of group g: `sizes[g]` its batch size,
     `means_s[first_mean[g] + k]` the mean service time of k items, `stream[g]` where its factors come from
     (-1: none), `slots[g]` its replicas, a heap by the time they are free in `free_s[first_slot[g]:]`, with
-    their numbers in `replica` and by number how many times slower they are in `slow`; `quota[g]` the cores
-    of their CPU quota, 0 without: the means are those of busy replicas, less what was saved up by number in
+    their numbers in `replica` and by number how many times slower they are in `slow`; `quota[g]` the cores of
+    their CPU quota, 0 without: the means are those of busy replicas, less what was saved up by number in
     `saved_s`. Each batch b leaves the place after its last item in `stops`, when it began and ended, and the
     replica (-1: none served it, all its items are lost). `lost` marks single items. Nothing begins before
     `since_s`; the head of the queue has been there since `moved_s`.
@@ -145,7 +145,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
         server = replica[root]
         took = means_s[first_mean[chosen] + items] * factor * slow[server]
         if quota[chosen] > 0.0:
-            # What a quota let it save up while idle, a period's worth at most; it computes all the same.
+            # The quota saved while idle, a period's worth at most; it computes all the same.
             credit = min(CFS_PERIOD_S, saved_s[server] + start - chosen_free)
             paid = took
             took = max(paid * quota[chosen], paid - credit)
@@ -180,7 +180,7 @@ def advance(  # noqa: PLR0912, PLR0915 - one loop without calls is what compiles
 
 
 def drive_plain(loop: Any, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
-    """Run `advance`, or a loop like it, as plain Python to its end; what it writes is in the arrays then.
+    """Run `advance`, or a loop like it, as plain Python to its end; the arrays then hold its results.
 
     `scalars` and `arrays` are its arguments in order, without those of the factors (`ServiceNoise`).
     """
@@ -193,8 +193,8 @@ def drive_plain(loop: Any, scalars: tuple[Any, ...], arrays: tuple[Any, ...], fa
         factors.refill(which)
         place[which] = int(factors.next[which])
     factors.next[:] = place
-    # Of what goes in the loop writes its state, the heaps and what is saved up.
-    # It knows batches and, last, lost items.
+    # The loop writes these inputs: its state, the heaps and the savings. It knows batches and, last, lost
+    # items.
     for at in (2, 9, 10, 13):
         arrays[at][:] = before[at]
     for array, values in zip(after[:-1], out, strict=False):
@@ -215,7 +215,7 @@ def release(  # noqa: PLR0912, PLR0915 - see `advance`
     lost: Any,
     replicas: int,
 ) -> Any:
-    """What ended before `until_s`, and what did not. To be compiled; without that NumPy's steps are quicker.
+    """Items that ended before `until_s`, and the others. For compilation; NumPy's steps are quicker without.
 
     `flying` are columns (ref, arrival, birth, end, server) of items from earlier, the other arguments new
     items and the batches over them. A batch of server -1 is lost whole; of others items that are `lost` end
@@ -226,8 +226,9 @@ def release(  # noqa: PLR0912, PLR0915 - see `advance`
     old_ref, old_arrived, old_born, old_done, old_server = flying
     old, batches = len(old_ref), len(stops)
     items = old + (stops[-1] if batches else 0)
-    # Units end at one moment: an item from earlier, or a batch. They are taken up nearly as they end, a batch
-    # when its replica begins the next, so that the insertion sort moves few of them, and not far.
+    # The units that end at one moment: an item from earlier, or a batch. They are taken up nearly by their
+    # end, a batch when its replica begins the next, so that the insertion sort moves few of them, and not
+    # far.
     keys = np.empty(old + batches)
     order = np.empty(old + batches, np.int64)
     ended = 0
@@ -261,7 +262,7 @@ def release(  # noqa: PLR0912, PLR0915 - see `advance`
     done = np.empty(items)
     by = np.empty(items, np.int64)
     some_lost = lost.any()
-    # Batches begin in their order: those before this one have given up the items they had lost by then.
+    # Batches begin in order: earlier ones have already released their lost items.
     begun = 0
     at = 0
     for place in range(ended + 1):

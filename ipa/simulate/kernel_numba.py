@@ -1,4 +1,4 @@
-"""The inner loop compiled, where numba is installed; without it the same loop runs as plain Python."""
+"""The compiled inner loop, if numba is installed; without it the same loop runs as plain Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ipa.model.errors import InputError
 from ipa.simulate import kernel, kernel_singles
 
 KERNELS = ("auto", "numba", "plain")
-# Insertion sort is quick where few pass others; of several groups an idle replica's last batch may pass all.
+# Insertion sort is quick if few elements pass others; of several groups an idle replica's last batch may pass
+# all.
 FEW_REPLICAS = 256
 # Places among the arrays of `kernel.advance`.
 SIZES, SLOTS, QUOTA = 3, 8, 11
@@ -23,7 +24,7 @@ class KernelDriver(Protocol):
 
     @property
     def release(self) -> Callable[..., Any] | None:
-        """`kernel.release`, compiled; None where NumPy is to do it."""
+        """`kernel.release`, compiled; None if NumPy does its work."""
 
     def __call__(self, scalars: tuple[Any, ...], arrays: tuple[Any, ...], factors: Any) -> None:
         """See `kernel.drive_plain`."""
@@ -59,7 +60,7 @@ class CompiledDriver:
 
 
 class LazyDriver:
-    """Plain until so much was done that loading the compiled loop (1.5 s) pays."""
+    """Plain until enough work was done that loading the compiled loop (1.5 s) pays."""
 
     ENOUGH = 500_000
 
@@ -79,7 +80,7 @@ class LazyDriver:
 
 @cache
 def drive(name: str = "auto") -> KernelDriver:
-    """The loop of that name; all give equal results. "auto": plain at first, then numba where installed."""
+    """The driver of that name; all give equal results. "auto": plain at first, then numba if installed."""
     if name not in KERNELS:
         raise InputError(f"there is no kernel {name!r}", hint=f"There are: {', '.join(KERNELS)}")
     if name == "numba":

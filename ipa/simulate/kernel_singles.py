@@ -6,12 +6,12 @@ from typing import Any
 
 from ipa.simulate.kernel import BATCHES, DONE, HEAD, KEEP
 
-# A list that is kept in order has no branches to guess wrong; with more pods a heap has fewer steps.
+# A sorted list has no unpredictable branches; with more pods a heap has fewer steps.
 FEW_PODS = 16
 
 
 def is_for(drop: int, sizes: Any, slots: Any, quota: Any) -> bool:
-    """Whether `advance_singles` does what `kernel.advance` would with these."""
+    """True if `advance_singles` gives the results of `kernel.advance` for these arguments."""
     return drop == KEEP and len(sizes) == 1 and sizes[0] == 1 and slots[0] <= FEW_PODS and not quota[0]
 
 
@@ -45,9 +45,9 @@ def advance_singles(
     served_by: Any,
     lost: Any,
 ) -> int:
-    """As `kernel.advance`, in a third of the time; of pods that are free at one moment the first is asked.
+    """As `kernel.advance`, in a third of the time; of pods that are free at one moment the first is taken.
 
-    `free_s` is kept in order, which a heap may be.
+    `free_s` is kept sorted, which a valid heap may be.
     """
     head, batch = state[HEAD], state[BATCHES]
     total, count, which = len(arrived_s), slots[0], stream[0]
@@ -74,7 +74,7 @@ def advance_singles(
         ends_s[batch] = end
         served_by[batch] = server
         batch += 1
-        # The pod goes to its place from the front; written so that only values depend on comparisons.
+        # The pod moves to its place from the front; written so that only values depend on comparisons.
         for slot in range(1, count):
             free, other = free_s[slot], replica[slot]
             is_sooner = free <= end

@@ -1,4 +1,4 @@
-"""One queue for each replica of a stage, requests in turn; the other form is a `QueueSim` for all."""
+"""One queue for each replica of a stage, requests in turn; the alternative is one `QueueSim` for all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipa.simulate.service_noise import Floats
 
 
 class StageQueues(Protocol):
-    """What a stage asks of its queues; see `QueueSim`."""
+    """The queues of a stage; see `QueueSim`."""
 
     names: list[str]
     variants: list[str]
@@ -29,25 +29,25 @@ class StageQueues(Protocol):
         """Items in batches that have not ended."""
 
     def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
-        """Items that come."""
+        """Add arriving items."""
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve with these."""
+        """Serve with these pods."""
 
     def slow(self, name: str, factor: float, count: int | None) -> None:
-        """Some replicas take longer."""
+        """Slow down some replicas."""
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
-        """Some replicas are gone; how many items came back into the queue, and how many left it lost."""
+        """Fail some replicas; returns the items that returned to the queue, and the lost ones."""
 
     def run(self, until_s: float) -> list[FormedBatches]:
         """Form all batches that begin before."""
 
     def take_done(self, until_s: float) -> EndedItems:
-        """What has ended before."""
+        """Take the items that ended before."""
 
     def take_drained(self) -> list[DrainedPod]:
-        """The pods that were taken away."""
+        """Take the pods that were removed."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class _Lane:
     number: int
     name: str
     queue: QueueSim
-    left_s: float | None = None  # taken away then
+    left_s: float | None = None  # when it was removed
     is_told: bool = False
 
 
@@ -68,7 +68,7 @@ class ReplicaQueues:
         self._rules = (timeout_s, drop, drop_after_s)
         self._seed, self._drive = seed, drive
         self._lanes: list[_Lane] = []  # by number
-        self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive)  # while there is no replica
+        self._nobody = QueueSim(timeout_s, drop, drop_after_s, (*seed, 0), drive)  # used without replicas
         self._offered: list[tuple[Ints, Floats, Floats]] = []
         self._turn = 0
         self._drained: list[DrainedPod] = []
@@ -86,12 +86,12 @@ class ReplicaQueues:
         return sum(lane.queue.in_service for lane in self._lanes)
 
     def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
-        """Items that come; each goes to its replica at that moment."""
+        """Add arriving items; each goes to its replica at that moment."""
         if len(refs):
             self._offered.append((refs, arrived_s, born_s))
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve with these; a replica that leaves serves what waits at it first, without waiting for more."""
+        """Serve with these pods; a removed replica first serves its queue, without waiting for more."""
         wanted = {each.name: each for each in pods}
         for lane in self._active():
             if lane.name not in wanted:
@@ -110,12 +110,12 @@ class ReplicaQueues:
             self._give(self._nobody.take_waiting())
 
     def slow(self, name: str, factor: float, count: int | None) -> None:
-        """Some replicas take longer for what they begin."""
+        """Slow down the batches that some replicas begin."""
         for lane in self._named(name)[:count]:
             lane.queue.slow(name, factor, None)
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
-        """Some replicas are gone, and all that was at them is lost."""
+        """Fail some replicas; all items at them are lost."""
         left = 0
         for lane in self._named(name)[:count]:
             left += lane.queue.lose(at_s)
@@ -138,7 +138,7 @@ class ReplicaQueues:
         return formed
 
     def take_done(self, until_s: float) -> EndedItems:
-        """What has ended before `until_s`, taken away."""
+        """Take the items that ended before `until_s`."""
         parts = [self._nobody.take_done(until_s)]
         for lane in self._lanes:
             part = lane.queue.take_done(until_s)
@@ -152,7 +152,7 @@ class ReplicaQueues:
         return done
 
     def take_drained(self) -> list[DrainedPod]:
-        """The pods that were taken away since this was last asked."""
+        """Take the pods that were removed since the last call."""
         taken, self._drained = self._drained, []
         return taken
 

@@ -1,4 +1,4 @@
-"""The record of a simulated loop: what it decided, and what people say about its pipeline."""
+"""The decisions of a simulated loop, and the controls of its pipeline."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ipa.model.errors import NotFoundError
 class MemoryLog:
     """The DecisionLog and ControlStore ports in memory.
 
-    `keep_inputs`: decisions as they are recorded in production, their inputs included, which are tens of
-    kilobytes a tick. Otherwise without, and without the time that solving took: so equal runs are equal.
+    `keep_inputs`: decisions as recorded in production, their inputs included, which are tens of kilobytes a
+    tick. Otherwise without them and without solve times, so that equal runs are equal.
     """
 
     def __init__(self, control: PipelineControl, *, keep_inputs: bool = False) -> None:
@@ -22,7 +22,7 @@ class MemoryLog:
         self._control, self._keep_inputs = control, keep_inputs
 
     def record(self, decision: Decision) -> None:
-        """Keep it."""
+        """Keep the decision."""
         if not self._keep_inputs:
             plan = decision.plan and replace(decision.plan, solve_s=0.0)
             decision = replace(decision, inputs="", inputs_digest="", plan=plan)
@@ -41,16 +41,16 @@ class MemoryLog:
         return wanted[:limit]
 
     def decision(self, decision_id: str) -> Decision:
-        """That decision; NotFoundError where there is none."""
+        """The decision of that id; NotFoundError without one."""
         for kept in self.kept:
             if kept.decision_id == decision_id:
                 return kept
         raise NotFoundError(f"there is no decision {decision_id!r}")
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """What was said last."""
+        """The latest control."""
         return self._control
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
-        """Say it."""
+        """Set the control."""
         self._control = control

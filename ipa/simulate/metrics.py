@@ -1,4 +1,4 @@
-"""What a monitoring system would have seen of a simulated pipeline: the Metrics port over its record."""
+"""The Metrics port over a simulated pipeline, as a monitoring system sees it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Window = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """How the pipeline is watched. The defaults are those of a pipeline on this machine.
+    """The monitoring of the pipeline. The defaults are those of a pipeline on this machine.
 
     Counters are scraped every `scrape_interval_s` (whole seconds) and known `delay_s` later. A rate is the
-    mean over `rate_window_s`, each of the load's the mean over `load_window_s` before it: two intervals at
-    least, where an interval is not a second. The latency quantile is that of what was answered in
+    mean over `rate_window_s`, each of the load's the mean over `load_window_s` before it: at least two
+    intervals, if an interval is not a second. The latency quantile is that of requests answered in
     `latency_window_s`, batches are those that ended in `batches_window_s`. In `gaps` nothing is scraped, so
-    what is known grows old; in `outages` nothing answers at all. What is older than `stale_after_s` is
-    Missing (stale). InputError for windows that cannot be.
+    samples grow old; in `outages` nothing answers at all. Samples older than `stale_after_s` are Missing
+    (stale). InputError for impossible windows.
     """
 
     scrape_interval_s: float = 1.0
@@ -54,7 +54,7 @@ class MetricsSettings:
             raise InputError(f"load_window_s and rate_window_s must be {least_s:g} or more, for two scrapes")
 
 
-# As the service sees a pipeline on Seldon through Prometheus.
+# A pipeline on Seldon as the service sees it through Prometheus.
 ON_CLUSTER = MetricsSettings(
     scrape_interval_s=5.0,
     rate_window_s=30.0,
@@ -66,12 +66,12 @@ ON_CLUSTER = MetricsSettings(
 
 @dataclass(slots=True)
 class MetricsRecord:
-    """What happened, second by second; the world fills it, `SimMetrics` reads it.
+    """The events of each second; the world fills it, `SimMetrics` reads it.
 
-    `arrivals` (requests) and each of `stage_arrivals` (items) count what came in each second since the
-    beginning, `stage_queues` what waited at the end of it, up to the last second in which anything happened.
-    `answered` holds pieces of (when, latency) of the answered requests, in rising order of when;
-    `stage_batches` what each stage served, one log for each part that it is in.
+    `arrivals` (requests) and each of `stage_arrivals` (items) count the arrivals of each second since the
+    beginning, `stage_queues` the items waiting at its end, up to the last second with an event. `answered`
+    holds pieces of (when, latency) of the answered requests, in rising order of when; `stage_batches` the
+    batches of each stage, one log for each part that it is in.
     """
 
     arrivals: Counts
@@ -81,7 +81,7 @@ class MetricsRecord:
     answered: list[tuple[Floats, Floats]] = field(default_factory=list)
 
     def latencies_in(self, since_s: float, until_s: float) -> Floats:
-        """Latencies of what was answered after `since_s` and until `until_s`, in seconds."""
+        """Latencies of requests answered after `since_s` and until `until_s`, in seconds."""
         found: list[Floats] = []
         for done_s, latencies_s in reversed(self.answered):
             if len(done_s) and done_s[-1] <= since_s:
@@ -92,16 +92,16 @@ class MetricsRecord:
 
 
 class SimMetrics:
-    """The Metrics port: load by the second, rates, latency quantile and queues, as far as they were scraped.
+    """The Metrics port: load by the second, rates, latency quantile and queues, as far as scraped.
 
-    The latency of single stages is not asked for.
+    It has no latencies of single stages.
     """
 
     def __init__(self, record: MetricsRecord, settings: MetricsSettings, now_s: Callable[[], float]) -> None:
         self._record, self._settings, self._now_s = record, settings, now_s
 
     def read(self, pipeline: Pipeline, window_s: float) -> Signals:
-        """The signals as they are known now, the load over the last `window_s` seconds."""
+        """The signals as known now, the load over the last `window_s` seconds."""
         settings, times = self._settings, self._known()
         if isinstance(times, Missing):
             return _nothing(pipeline, times)
@@ -128,12 +128,12 @@ class SimMetrics:
         )
 
     def load(self, pipeline: Pipeline, window_s: float) -> Load:
-        """The load over the last `window_s` seconds, as it is known now."""
+        """The load over the last `window_s` seconds, as known now."""
         times = self._known()
         return times if isinstance(times, Missing) else self._load(times, window_s, self._now_s() - times[-1])
 
     def _known(self) -> Counts | Missing:
-        """When it was scraped, as far as that is known now and not too old."""
+        """The scrape times, as far as known now and not stale."""
         settings, now_s = self._settings, self._now_s()
         if _is_within(now_s, settings.outages):
             return Missing(MissingReason.UNREACHABLE, "no answer")
@@ -147,7 +147,7 @@ class SimMetrics:
         return times
 
     def _scrapes(self, known_s: float) -> Counts:
-        """When it was scraped, as far as that is known by now; the beginning is the first time."""
+        """The scrape times, as far as known by now; the beginning is the first one."""
         every = int(self._settings.scrape_interval_s)
         times = np.arange(0, floor(known_s) + 1, every, dtype=np.int64)
         for start, end in self._settings.gaps:
@@ -162,7 +162,7 @@ class SimMetrics:
         return Measured(float(counts[first : times[-1]].sum() / (times[-1] - first)), age_s)
 
     def _load(self, times: Counts, window_s: float, age_s: float) -> Load:
-        """The rate at each second up to the newest sample; one without two samples in its window is a gap."""
+        """The rate at each second up to the newest sample; a gap without two samples in its window."""
         mean_s = self._settings.load_window_s
         newest = int(times[-1])
         seconds = np.arange(newest - round(window_s) + 1, newest + 1)

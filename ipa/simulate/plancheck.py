@@ -1,9 +1,8 @@
-"""Whether a configuration meets the SLA, by simulation: the checker of the policy `ours-checked`.
+"""The checker of the policy `ours-checked`: tests by simulation if a configuration meets the SLA.
 
 A configuration is simulated under random arrivals for as many requests as it takes to tell on which side of
-the SLA its quantile lies. All are simulated with the same random numbers, so that they differ by what they
-are and not by luck. How much is simulated is a number of requests and no time: equal questions have equal
-answers.
+the SLA its quantile lies. All use the same random numbers, so that their differences are not chance. The
+effort is a number of requests and not a time: equal questions have equal answers.
 """
 
 from __future__ import annotations
@@ -35,33 +34,34 @@ from ipa.simulate.queue import Pods
 Floats = NDArray[np.float64]
 
 SEED = 20_241
-# Late requests come in groups; the shares of so many parts of a run in order tell how sure their mean is.
+# Late requests come in groups; the shares in this many consecutive parts of a run give the error of their
+# mean.
 PARTS = 20
 # Student's t for 19 degrees of freedom, one side: 99 % to stop before the last look, then 84 %. The planner
-# aims low enough that what cannot be told apart from the SLA is in time more often than not.
+# aims low enough that configurations indistinguishable from the SLA are in time more often than not.
 SURE, SURE_AT_LAST = 2.539, 1.024
 # Rates closer than this are one question.
 RATE_STEP = 0.01
-# What waits counts where serving it takes all replicas together longer than this.
+# A queue counts if all replicas together take longer than this to serve it.
 WAITING_S = 1.0
-# Where a profile does not say how long a replica takes to be ready.
+# Readiness time if a profile has none.
 READY_S = 10.0
-# After what was new is ready, it has one tick for what has piled up.
+# After the new pods are ready, the queue has one tick to drain.
 SETTLE_S = 10.0
-# Requests of the first so many SLAs do not count, since the pipeline is empty at first.
+# Requests of this many first SLAs do not count, since the pipeline is empty at first.
 FILLING_SLAS = 2.0
-# Arrivals are drawn so many at once.
+# Arrivals drawn at once.
 BLOCK = 8192
-# Answers that are remembered.
+# Cached answers.
 MEMO = 512
 
 
 @dataclass(frozen=True, slots=True)
 class CheckEffort:
-    """How much is simulated: at most `most_checks` configurations a decision, each in looks.
+    """The simulation effort: at most `most_checks` configurations a decision, each in looks.
 
-    A look is a number of requests; after each it is over if the answer is sure. Those after the first are cut
-    where they would have more than `most_items`, at all stages together.
+    A look is a number of requests; the simulation ends after a look whose answer is sure. Looks after the
+    first are limited to `most_items`, at all stages together.
     """
 
     most_checks: int
@@ -69,19 +69,19 @@ class CheckEffort:
     most_items: float = inf
 
 
-# About 50 ms a decision with each kernel, where all plans of it are simulated to the last look.
+# About 50 ms a decision with each kernel, if all its plans are simulated to the last look.
 COMPILED = CheckEffort(5, (2_000, 8_000, 32_000), 150_000)
 PLAIN = CheckEffort(3, (600, 2_000), 6_000)
 
 
 def effort_of(kernel: str = "auto") -> CheckEffort:
-    """What there is time for with the kernel of that name (see `PipelineSim`)."""
+    """The effort that fits a tick with the kernel of that name (see `PipelineSim`)."""
     compiled = kernel == "numba" or (kernel == "auto" and find_spec("numba") is not None)
     return COMPILED if compiled else PLAIN
 
 
 def with_checker(policy: str, inputs: PolicyInputs, kernel: str = "auto") -> PolicyInputs:
-    """The inputs with a checker where the policy of that name needs one."""
+    """The inputs with a checker if the policy of that name needs one."""
     if policy not in CHECKED:
         return inputs
     made = PlanCheck(inputs.pipeline, inputs.profiles, objective=inputs.objective, kernel=kernel)
@@ -115,7 +115,7 @@ class PlanCheck:
 
     @property
     def most_checks(self) -> int:
-        """How many configurations of one decision it has time for."""
+        """The number of configurations that it can check in one decision."""
         return self._effort.most_checks
 
     def warm(self) -> None:
@@ -135,9 +135,9 @@ class PlanCheck:
     ) -> SimulationVerdict | None:
         """The verdict on the configuration at the rate (rounded to the next of a grid of 1 %).
 
-        Where what runs does not carry the rate, or more waits than is served in `WAITING_S`, it runs until
-        the new one is ready, and what waits is there from the start; what comes after `SETTLE_S` more counts.
-        None where the configuration was not measured.
+        If the running configuration does not carry the rate, or the queue takes longer than `WAITING_S`, it
+        runs until the new one is ready, and the queue is there from the start; requests after `SETTLE_S` more
+        count. None if the configuration was not measured.
         """
         step = round(log(max(rate_rps, MIN_RATE_RPS)) / RATE_STEP)
         rate_rps = exp(step * RATE_STEP)
@@ -171,7 +171,7 @@ class PlanCheck:
         return SimulationVerdict(seen.quantile_s, self._problem.sla_s, seen.requests, meets, misses)
 
     def _sim(self, configs: Configs, start: StartingState) -> PipelineSim:
-        """The pipeline that runs `configs`, after what runs where that matters."""
+        """The pipeline that runs `configs`, after the running configuration if that matters."""
         sim = PipelineSim(self._pipeline, drop="none", seed=self._seed, kernel=self._kernel)
         ready_s = self._ready_s(configs, start)
         for config in configs:
@@ -182,7 +182,7 @@ class PlanCheck:
         return sim
 
     def _pods(self, config: StageConfig, slowdowns: Slowdowns) -> Pods:
-        """The replicas; those that another configuration has too go on with what they do."""
+        """The replicas; those that both configurations have continue their work."""
         at, stage = self._place(config)
         assert at is not None
         columns, ratio = stage.columns, ratios_of(slowdowns, config.stage).get(config.variant, 1.0)
@@ -208,14 +208,14 @@ class PlanCheck:
         )
 
     def _items(self, configs: Configs) -> dict[str, float]:
-        """The items that a request brings to each stage on the mean, routers' shares counted."""
+        """The mean items of a request at each stage, routers' shares counted."""
         items, _ = items_of(self._problem, {config.stage: config.variant for config in configs})
         reach = zip(self._problem.stages, self._problem.graph.reach, strict=True)
         share = {stage.name: each for stage, each in reach}
         return {config.stage: items[config.stage] * share[config.stage] for config in configs}
 
     def _capacity_rps(self, configs: Configs, slowdowns: Slowdowns) -> float:
-        """Requests a second that it carries."""
+        """The capacity in requests a second."""
         items = self._items(configs)
         capacities = []
         for config in configs:
@@ -225,24 +225,24 @@ class PlanCheck:
         return min(capacities)
 
     def _start(self, configs: Configs, rate_rps: float, start: StartingState) -> StartingState:
-        """What of the start matters: nothing, mostly. Numbers are rounded, so that questions are equal."""
+        """The relevant part of the starting state, rounded so that questions are equal: usually none."""
         running = start.running if self._knows(start.running) else ()
         carries = self._capacity_rps(running or configs, start.slowdowns)
         waiting = self._waiting(start, running or configs)
         matters = waiting > WAITING_S * carries
         if not matters and (not running or carries > rate_rps):
             return StartingState(slowdowns=start.slowdowns)
-        # Powers of two are near enough for a crowd.
+        # Powers of two are precise enough for a queue.
         queued = ((self._pipeline.stages[0].name, float(2 ** round(log2(waiting)))),) if matters else ()
         return StartingState(running if running != configs else (), queued, start.slowdowns)
 
     def _waiting(self, start: StartingState, configs: Configs) -> int:
-        """What waits, as requests that are at their beginning: those halfway count like new ones."""
+        """The waiting items, as requests at their beginning: partly served ones count like new ones."""
         items = self._items(configs)
         return ceil(sum(count / max(items.get(stage, 1.0), 1e-12) for stage, count in start.queued))
 
     def _ready_s(self, configs: Configs, start: StartingState) -> float:
-        """When all that is new is ready; 0 where nothing else runs before."""
+        """The time at which all new pods are ready; 0 without another configuration before."""
         if not start.running:
             return 0.0
         new = [config for config in configs if config not in start.running]
@@ -250,16 +250,16 @@ class PlanCheck:
         return max((each or READY_S for each in times_s), default=0.0)
 
     def _first_s(self, configs: Configs, start: StartingState) -> float:
-        """From when on requests count. The pipeline is empty at first: it fills within a few SLAs."""
+        """The time from which requests count. The pipeline is empty at first: it fills within a few SLAs."""
         if not start.running and not start.queued:
             return FILLING_SLAS * self._problem.sla_s
         return self._ready_s(configs, start) + max(SETTLE_S, FILLING_SLAS * self._problem.sla_s)
 
     def _unit_times(self, count: int) -> Floats:
-        """The first `count` arrivals of one a second; the same for all that is ever simulated."""
+        """The first `count` arrivals at one a second; the same in all simulations."""
         while count > len(self._units):
             last = self._units[-1] if len(self._units) else 0.0
-            # Of one size: sums in another order differ in the last bit.
+            # Blocks of one size: sums in another order differ in the last bit.
             block = last + np.cumsum(self._gaps.exponential(1.0, BLOCK))
             self._units = np.concatenate([self._units, block])
         return self._units[:count]
@@ -267,7 +267,7 @@ class PlanCheck:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedLatency:
-    """The latency's quantile, over how many requests, the share of late ones, and its standard error."""
+    """The latency's quantile, its number of requests, the share of late ones, and its standard error."""
 
     quantile_s: float
     requests: int
@@ -276,7 +276,7 @@ class SimulatedLatency:
 
 
 class _Run:
-    """A simulation that goes on from look to look."""
+    """A simulation that continues from look to look."""
 
     def __init__(self, sim: PipelineSim, rate_rps: float, sla_s: float, first_s: float) -> None:
         self._sim = sim
@@ -286,7 +286,7 @@ class _Run:
         self._offered = self._waiting = 0
 
     def to(self, unit_times: Floats, waiting: int) -> None:
-        """Go on until these arrivals have come; `waiting` requests are there at 0."""
+        """Continue until these arrivals have come; `waiting` requests are there at 0."""
         if not self._offered and waiting:
             self._waiting = len(self._sim.offer(np.zeros(waiting)))
         times_s = unit_times / self._rate_rps
@@ -299,7 +299,7 @@ class _Run:
         self._born_s = times_s
 
     def seen(self, percentile: float) -> SimulatedLatency:
-        """What the requests say that count and could have been in time."""
+        """The latency of requests that count and could have been in time."""
         born_s, now_s = self._born_s, self._sim.now_s
         counts = (born_s >= self.first_s) & (born_s < now_s - self._sla_s)
         latency_s = self._latency_s[self._waiting :][counts]
@@ -309,7 +309,7 @@ class _Run:
         late = latency_s > self._sla_s
         parts = np.array([part.mean() for part in np.array_split(late, PARTS)])
         allowed = 1.0 - percentile / 100.0
-        # By luck the parts may differ by less than independent requests would.
+        # By chance the parts may differ by less than independent requests would.
         least = (allowed * (1.0 - allowed) / len(late)) ** 0.5
         error = max(parts.std(ddof=1) / PARTS**0.5, least)
         quantile_s = float(np.quantile(latency_s, percentile / 100.0))

@@ -1,4 +1,4 @@
-"""What a simulated cluster keeps of each pod, of each stage's pods, and of each part that shares the load."""
+"""The state of pods, of each stage's pods, and of each part that shares the load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ipa.model.plan import StageConfig
 class Pod:
     """One replica of a template. Pending until `placed_s`, serving from `ready_s` on, gone at `gone_s`.
 
-    One that drains serves no more, and is gone once it has done what it had begun.
+    A draining pod takes no more requests, and is gone once its work is done.
     """
 
     config: StageConfig
@@ -31,22 +31,21 @@ class Pod:
 
 @dataclass(slots=True)
 class StagePods:
-    """What a stage shall run, the batch size its queue was told, and its pods, oldest first."""
+    """The desired configuration of a stage, the batch size sent to its queue, and its pods, oldest first."""
 
     wanted: StageConfig
     told: int
     pods: list[Pod] = field(default_factory=list)
 
     def live(self) -> list[Pod]:
-        """Those that do not drain."""
+        """The pods that do not drain."""
         return [pod for pod in self.pods if not pod.is_draining]
 
 
 class PartPods:
-    """Where one part runs: all its stages, and the percent of the requests that are sent to it now.
+    """The slot of one part: all its stages, and the percentage of requests sent to it now.
 
-    A slot whose part is wanted no more `is_going`: it has no requests any more, and is free once its pods are
-    gone.
+    The slot of a removed part `is_going`: it gets no requests, and is free once its pods are gone.
     """
 
     def __init__(self, part: Sequence[StageConfig], share_percent: int) -> None:
@@ -56,7 +55,7 @@ class PartPods:
 
     @property
     def wanted(self) -> Configs:
-        """The part, with the share that it shall have."""
+        """The part, with its desired share."""
         return tuple(run.wanted for run in self.runs.values())
 
     def want(self, part: Sequence[StageConfig]) -> None:
@@ -66,7 +65,7 @@ class PartPods:
             self.runs[config.stage].wanted = config
 
     def leave(self) -> None:
-        """Its part is wanted no more."""
+        """Remove its part."""
         self.is_going = True
         for run in self.runs.values():
             (run.wanted,) = with_share((run.wanted,), 0)
@@ -78,5 +77,5 @@ class PartPods:
 
     @property
     def wanted_percent(self) -> int:
-        """The share that its part shall have."""
+        """The desired share of its part."""
         return share_of(self.wanted)

@@ -1,4 +1,4 @@
-"""The settings of a published run of IPA in the planner's terms: so it can be repeated as it was."""
+"""A published run of IPA as planner settings, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ipa.optimize.problem import Compat
 from ipa.profiling.base import stage_sla_s
 from ipa.profiling.points import Allocation
 
-# (ranks?, how they are put together), as the authors' run files say it.
+# (ranks?, their combination), as named in the authors' run files.
 RULES = {
     (True, "sum"): AccuracyRule.RANK_SUM,
     (True, "multiply"): AccuracyRule.RANK_PRODUCT,
@@ -51,7 +51,7 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "baseline_mode": MODES,
     "predictor_type": ("lstm", "reactive"),
 }
-# Said in the authors' files, and computed here from the profiles or of no consequence for a plan.
+# Settings in the authors' files that are computed here from the profiles, or do not affect a plan.
 REMARKS = frozenset(
     {
         "sla_factor",
@@ -69,12 +69,12 @@ TICK_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class PublishedRun:
-    """A published run as the planner takes it.
+    """A published run in the planner's terms.
 
-    `pipeline` has the run's weights, SLA and limits as its default objective, what the run pinned as pins of
-    its stages, and its drop limit. It is planned with `compat` and `allocation` for the forecast times
-    1 + `margin_ratio`, every `interval_s`. `starting` is what ran at first: nothing where the file does not
-    say, batches of one where it does.
+    `pipeline` has the run's weights, SLA and limits as its default objective, the run's pins as pins of its
+    stages, and its drop limit. It is planned with `compat` and `allocation` for the forecast times 1 +
+    `margin_ratio`, every `interval_s`. `starting` is the first configuration: empty if the file has none,
+    batches of one if it does.
     """
 
     pipeline: Pipeline
@@ -93,11 +93,11 @@ class PublishedRun:
 def settings_of(
     settings: Mapping[str, Any], pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> PublishedRun:
-    """The run that a `settings` object of the published data describes, for that pipeline.
+    """The run described by a `settings` object of the published data, for that pipeline.
 
     Without an SLA in it (`sla_s` or `sla_solver_s`) the SLA is the released rule's, 25 × the mean latency of
-    a batch of one, summed over the stages. Without a drop limit the pipeline's own holds.
-    Errors: InputError lists every key that is missing, unknown or makes no sense.
+    a batch of one, summed over the stages. Without a drop limit the pipeline's own holds. Errors: InputError
+    lists every key that is missing, unknown or invalid.
     """
     faults = [*_faults(settings), *_faults_of_stages(settings, pipeline, profiles)]
     if faults:
@@ -166,7 +166,7 @@ def _starting(settings: Mapping[str, Any], stages: Sequence[Stage]) -> tuple[Sta
 
 
 def _faults(settings: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong in the values, whatever the pipeline."""
+    """Faults in the values, whatever the pipeline."""
     unknown = sorted(str(key) for key in settings if key not in KNOWN)
     if unknown:
         yield f"there is no setting {', '.join(unknown)}; remove it"
@@ -191,7 +191,7 @@ def _faults(settings: Mapping[str, Any]) -> Iterator[str]:
 def _faults_of_stages(
     settings: Mapping[str, Any], pipeline: Pipeline, profiles: Mapping[str, StageProfile]
 ) -> Iterator[str]:
-    """What does not fit the pipeline's stages and profiles."""
+    """Mismatches with the pipeline's stages and profiles."""
     stages = pipeline.stages
     if len(pipeline.served) < len(stages):
         yield "routers and combiners without variants are not in published runs"
@@ -219,7 +219,7 @@ def _faults_of_stages(
 def _faults_of_loads(
     loads: Any, stages: Sequence[Stage], profiles: Mapping[str, StageProfile]
 ) -> Iterator[str]:
-    """A run planned with profiles of other loads cannot be repeated with these."""
+    """A fault if the run was planned with profiles of other loads, since these cannot repeat it."""
     each = loads if isinstance(loads, Sequence) else [loads] * len(stages)
     if len(each) != len(stages):
         yield f"profiling_load must be one number or one for each of {', '.join(s.name for s in stages)}"

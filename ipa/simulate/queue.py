@@ -1,4 +1,4 @@
-"""One queue and the replicas that take batches from it; what `stage` is made of."""
+"""A queue and the replicas that take batches from it; a `StageSim` has one or more."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from ipa.simulate.service_noise import Floats, ServiceNoise
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """Replicas that are alike: how many, the most items they take at once, and how long that takes.
+    """A group of equal replicas: their number, their largest batch, and their service time.
 
-    `name` says which pods are the same ones from one call to the next: those of a name that goes on stay
-    busy with what they do, whatever their batch size and service are from then on. `variant` is what they
-    run, for fan-outs that depend on it.
+    `name` identifies pods from one call to the next: those of a name that stays keep their work, whatever
+    their new batch size and service time. `variant` decides fan-outs that depend on it.
     """
 
     count: int
@@ -33,7 +32,7 @@ class Pods:
 
 
 class DrainedPod(NamedTuple):
-    """A pod that was taken away, and when it had finished what it did."""
+    """A pod that was removed, and the time at which its work was done."""
 
     name: str
     end_s: float
@@ -49,7 +48,7 @@ class _Group:
 
 
 def _table(groups: Sequence[_Group], factors: ServiceNoise) -> tuple[NDArray[Any], ...]:
-    """What `kernel.advance` knows of the groups, in its order. Heaps in it become those of the groups."""
+    """The groups as `kernel.advance` takes them, in its order. Heaps in it become those of the groups."""
     means = [group.pods.service.means_s(group.pods.batch_size) for group in groups]
     counts = np.array([len(group.replica) for group in groups], dtype=np.int64)
     first_slot = np.cumsum(counts) - counts
@@ -71,7 +70,7 @@ def _table(groups: Sequence[_Group], factors: ServiceNoise) -> tuple[NDArray[Any
 
 
 class QueueSim:
-    """A queue, first in first out. Times rise from call to call; what is at `until_s` has not happened."""
+    """A queue, first in first out. Times rise from call to call; events at `until_s` have not happened."""
 
     def __init__(
         self, timeout_s: float, drop: int, drop_after_s: float, seed: tuple[int, ...], drive: KernelDriver
@@ -83,13 +82,13 @@ class QueueSim:
         self._waiting = (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         self._offered: list[tuple[Ints, Floats, Floats]] = []
         self._groups: dict[str, _Group] = {}
-        self._known: tuple[NDArray[Any], ...] | None = None  # made of the groups when it is needed
+        self._known: tuple[NDArray[Any], ...] | None = None  # built from the groups when needed
         self._slow = np.empty(0)
-        self._saved_s = np.empty(0)  # of a quota, by each replica
+        self._saved_s = np.empty(0)  # savings of a quota, by replica
         self._drained: list[DrainedPod] = []
-        self.names: list[str] = []  # of each replica's pods, by its number
+        self.names: list[str] = []  # the name of each replica's pods, by its number
         self.variants: list[str] = []
-        # Those whose end is not reported yet: from earlier, and since then.
+        # Items whose end is not reported yet: earlier ones, and new ones.
         self._flying = no_items()
         self._formed: list[FormedBatches] = []
 
@@ -105,7 +104,7 @@ class QueueSim:
 
     @property
     def free_s(self) -> float:
-        """When all replicas will have ended what they do."""
+        """The time at which all replicas will have finished their work."""
         return max((float(group.free_s.max(initial=0.0)) for group in self._groups.values()), default=0.0)
 
     @property
@@ -129,12 +128,12 @@ class QueueSim:
         return self._waiting
 
     def offer(self, refs: Ints, arrived_s: Floats, born_s: Floats) -> None:
-        """Items that come, in order of arrival and after all that came before."""
+        """Add arriving items, in order of arrival and after all earlier ones."""
         if len(refs):
             self._offered.append((refs, arrived_s, born_s))
 
     def set_pods(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """Serve with these from `at_s` on. Those that leave end what they do; of a group the idle leave."""
+        """Serve with these pods from `at_s` on. Removed ones finish their work; of a group idle ones go."""
         self._since_s = at_s
         wanted = {each.name: each for each in pods}
         self._drained += [
@@ -151,7 +150,7 @@ class QueueSim:
             self._drained += [DrainedPod(name, max(at_s, float(group.free_s[at]))) for at in order[:leaving]]
             stay = order[leaving:]
             more = each.count - len(stay)
-            # A sorted list is a heap: those that are idle since before come first, in order of time.
+            # A sorted list is a heap: pods that were idle before come first, in order of time.
             free = np.concatenate([group.free_s[stay], np.full(more, at_s)])
             numbers = np.concatenate([group.replica[stay], self._new(each, more)])
             order = np.lexsort((numbers, free))
@@ -167,12 +166,12 @@ class QueueSim:
         return numbers
 
     def slow(self, name: str, factor: float, count: int | None) -> None:
-        """What the group's first `count` replicas (None: all) begin takes so many times as long."""
+        """Multiply service times of the group's first `count` replicas (None: all) from the next batch on."""
         if name in self._groups:
             self._slow[np.sort(self._groups[name].replica)[:count]] = factor
 
     def fail(self, at_s: float, name: str, count: int | None) -> tuple[int, int]:
-        """The group's first `count` replicas are gone, what they had waits again: items back, items lost."""
+        """Fail the group's first `count` replicas; their items wait again. Returns items back, items lost."""
         group = self._groups.get(name)
         if group is None:
             return 0, 0
@@ -198,7 +197,7 @@ class QueueSim:
         self._since_s, self._timeout_s = at_s, 0.0
 
     def lose(self, at_s: float) -> int:
-        """All replicas are gone at `at_s`, and all items with them; how many of them had waited."""
+        """Remove all replicas at `at_s` with all items; returns the number of waiting items among them."""
         self._since_s, self._groups, self._known = at_s, {}, None
         refs, arrived, born = self.take_waiting()
         count = len(refs)
@@ -213,17 +212,17 @@ class QueueSim:
         return count
 
     def take_drained(self) -> list[DrainedPod]:
-        """The pods that were taken away since this was last asked, with the end of what they did."""
+        """Take the pods that were removed since the last call, with the end of their work."""
         taken, self._drained = self._drained, []
         return taken
 
     def take_waiting(self) -> tuple[Ints, Floats, Floats]:
-        """All that wait, taken away."""
+        """Take all waiting items."""
         taken, self._waiting = self._queued(), (np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
         return taken
 
     def run(self, until_s: float) -> list[FormedBatches]:
-        """Form all batches that begin before `until_s`, and drop what is to drop before."""
+        """Form all batches that begin before `until_s`, and drop items that are due to be dropped before."""
         self._now_s = until_s
         refs, arrived, born = self._queued()
         total = int(np.searchsorted(arrived, until_s))
@@ -270,7 +269,7 @@ class QueueSim:
         return [formed]
 
     def take_done(self, until_s: float) -> EndedItems:
-        """What has ended before `until_s`, taken away."""
+        """Take the items that ended before `until_s`."""
         serving = sum(len(group.replica) for group in self._groups.values())
         if self._drive.release is not None and len(self._formed) == 1 and serving <= FEW_REPLICAS:
             old, new = self._flying, self._formed[0]

@@ -1,6 +1,6 @@
-"""A simulated world that goes by the wall clock, as fast as wanted: the service runs on it as on a real one.
+"""A simulated world driven by the wall clock, at any speed: the service runs on it as on a real one.
 
-The world stands still between two looks at it; a look first lets pass what has passed meanwhile.
+The world stands still between two calls; each call first advances it by the time passed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.simulate.world import SimWorld
 
 Floats = NDArray[np.float64]
-# The load of the demo comes and goes in six minutes, and is burst into every seven, for most of one.
+# The load of the demo rises and falls in six minutes, with a burst every seven that lasts most of one.
 WAVE_S, BURST_EVERY_S, BURST_FROM_S, BURST_S = 360, 420, 150, 40
-# Of the highest rate: what a burst adds, and how a second's rate scatters.
+# Relative to the highest rate: the height of a burst, and the scatter of a second's rate.
 BURST_RATIO, NOISE_RATIO = 0.4, 0.06
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """So many simulated seconds go by in one of ours, from now on."""
+    """Simulated seconds per real second, from a moment on."""
 
     speed: float = 1.0
     began_s: float = field(default_factory=time.monotonic)
@@ -48,16 +48,16 @@ class RealtimeClock:
         return (time.monotonic() - self._pace.began_s) * self._pace.speed
 
     def now(self) -> datetime:
-        """The simulated wall clock, in UTC: ours at the beginning, then ahead of it."""
+        """The simulated wall clock, in UTC: the real time at the beginning, then ahead of it."""
         return self._pace.began + timedelta(seconds=self.monotonic_s())
 
     def wait(self, seconds: float) -> None:
-        """Return after so many simulated seconds, or once `stop` is set."""
+        """Return after that many simulated seconds, or once `stop` is set."""
         self._stop.wait(max(seconds, 0.0) / self._pace.speed)
 
 
 class RealtimeWorlds:
-    """Simulated pipelines by name, that begin with the clock. Thread-safe."""
+    """Simulated pipelines by name, which begin with the clock. Thread-safe."""
 
     def __init__(self, worlds: Mapping[str, SimWorld], clock: Clock) -> None:
         self._worlds, self._clock = dict(worlds), clock
@@ -66,7 +66,7 @@ class RealtimeWorlds:
 
     @contextmanager
     def at_now(self, pipeline: Pipeline) -> Iterator[SimWorld]:
-        """The pipeline's world, with all that has happened until now; nobody else has it meanwhile."""
+        """The pipeline's world advanced to the present, locked for the caller."""
         with self._lock:
             world = self._worlds[pipeline.name]
             world.clock.wait(self._clock.monotonic_s() - world.clock.monotonic_s())
@@ -75,30 +75,30 @@ class RealtimeWorlds:
 
 @dataclass(frozen=True, slots=True)
 class RealtimeWorkload:
-    """The Workload port over them."""
+    """The Workload port over the realtime worlds."""
 
     worlds: RealtimeWorlds
     rolling: Rolling = SIDE_BY_SIDE
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What runs now."""
+        """The running configuration."""
         with self.worlds.at_now(pipeline) as world:
             return world.workload.read(pipeline)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
-        """The new revision; ConflictError where it has moved."""
+        """Write the configuration; returns the new revision, ConflictError if it has changed since."""
         with self.worlds.at_now(pipeline) as world:
             return world.workload.write(pipeline, change)
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far the change is."""
+        """The progress of the rollout."""
         with self.worlds.at_now(pipeline) as world:
             return world.workload.rollout(pipeline, change)
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeMetrics:
-    """The Metrics port over them."""
+    """The Metrics port over the realtime worlds."""
 
     worlds: RealtimeWorlds
 
@@ -114,7 +114,7 @@ class RealtimeMetrics:
 
 
 def moving_load(low_rps: float, high_rps: float, seconds: int, seed: int = 0) -> Floats:
-    """Rates per second that go up and down between the two, with noise and short bursts above them."""
+    """Rates per second that move between the two, with noise and short bursts above them."""
     at_s = np.arange(seconds)
     middle, swing = (high_rps + low_rps) / 2, (high_rps - low_rps) / 2
     wave = middle - swing * np.cos(2 * np.pi * at_s / WAVE_S)

@@ -1,4 +1,4 @@
-"""A published run as a run of the simulator: so that it can be repeated as it was."""
+"""A published run as a simulator setup, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ NO_LIMIT = 1_000_000
 def repeated(
     setup: SimSetup, run: PublishedRun, *, policy: str | Policy | None = None, spacing: str | None = None
 ) -> SimSetup:
-    """The setup with the settings of the run, and what else the released system does differently.
+    """The setup with the settings of the run, and the other differences of the released system.
 
-    It plans with `policy` (None: ipa-artifact) for a point forecast of per-second rates and its margin, takes
-    each new plan at once, adds nothing by itself, drops a whole batch with its oldest member, and is sent the
-    requests of a second at its start (`spacing` None). What ran at first is taken where it was measured.
+    It plans with `policy` (None: ipa-artifact) for a point forecast of per-second rates and its margin,
+    applies each new plan at once, adds nothing by itself, drops a whole batch with its oldest member, and is
+    sent the requests of a second at its start (`spacing` None). The first configuration is used if it was
+    measured.
     """
     known = GroundTruth(run.pipeline, setup.profiles)
     starting = run.starting if all(known.knows(config) for config in run.starting) else ()

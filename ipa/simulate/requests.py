@@ -1,4 +1,4 @@
-"""Requests of several items: told apart into items before the queue, joined after it."""
+"""Requests of several items: split into items before the queue, joined after it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ipa.simulate.service_noise import Floats
 
 
 class Requests:
-    """Those of which items are at a stage. An item of a single-item request carries its request's id.
+    """The requests whose items are at a stage. An item of a single-item request carries its request's id.
 
-    One of several carries -1 - its row in this table.
+    An item of one with several carries -1 - the request's row in this table.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Requests:
         self._ids = np.empty(0, dtype=np.int64)
         self._born_s = np.empty(0)
         self._left = np.empty(0, dtype=np.int64)  # items that have not ended
-        self._told = np.empty(0, dtype=np.bool_)  # reported: the request has ended
+        self._told = np.empty(0, dtype=np.bool_)  # its end was reported
         self._empty: list[tuple[Ints, Floats, Floats]] = []  # without items: id, time, birth
 
     def expand(self, ids: Ints, times_s: Floats, born_s: Floats, items: Ints) -> tuple[Ints, Floats, Floats]:

@@ -1,4 +1,4 @@
-"""What came of a simulated run: by request, by tick, and in a few figures."""
+"""The result of a simulated run: by request, by tick, and in a few figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SimTick:
-    """One tick: rates in rps as they were seen (None: not), cores held, accuracy of what serves."""
+    """One tick: observed rates in rps (None: missing), cores held, accuracy of the serving pods."""
 
     at_s: float
     reason: str
@@ -31,11 +31,11 @@ class SimTick:
 
 @dataclass(frozen=True, slots=True)
 class SimResult:
-    """What came of a run of `duration_s`.
+    """The result of a run of `duration_s`.
 
-    By request, in the order of coming: `born_s`, and `done_s` (NaN: lost). `ticks` is a row a tick,
-    `decisions` what was recorded. `pas_mean` and `core_seconds` are over time, every core that was held
-    counted, old and new together; `accuracy_mean` is over the answered requests.
+    By request, in the order of arrival: `born_s`, and `done_s` (NaN: lost). `ticks` is a row a tick,
+    `decisions` are the recorded ones. `pas_mean` and `core_seconds` are over time, every held core counted,
+    old and new together; `accuracy_mean` is over the answered requests.
     """
 
     pipeline: str
@@ -53,17 +53,17 @@ class SimResult:
 
     @property
     def latencies_s(self) -> Floats:
-        """Those of the answered requests."""
+        """Latencies of the answered requests."""
         latencies: Floats = (self.done_s - self.born_s)[~np.isnan(self.done_s)]
         return latencies
 
     @property
     def changes(self) -> int:
-        """How many changes were written."""
+        """The number of written changes."""
         return sum(decision.action is Action.APPLY for decision in self.decisions)
 
     def summary(self) -> dict[str, Any]:
-        """The figures of the run as plain JSON values; latencies are None where nothing was answered.
+        """The figures of the run as plain JSON values; latencies are None if nothing was answered.
 
         `violation_ratio` is the share of the requests that were late or lost, `lost` their number.
         """

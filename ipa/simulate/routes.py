@@ -1,4 +1,4 @@
-"""The way of each request through a pipeline's graph: branches, items, joins."""
+"""The routes of requests through a pipeline's graph: branches, items, joins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 
 T = TypeVar("T", bound=np.generic)
 
-# What the streams of random numbers are for; 0 is for service times.
+# The uses of the streams of random numbers; 0 is for service times.
 BRANCH, ROUNDING = 1, 2
 
 
@@ -32,7 +32,7 @@ class Link:
 
 
 class Routes:
-    """What is known of each request by its id: drawn when it comes, kept as it moves on."""
+    """The route of each request by its id: drawn at its arrival, updated on its way."""
 
     def __init__(self, pipeline: Pipeline, seed: int) -> None:
         stages = pipeline.stages
@@ -50,7 +50,7 @@ class Routes:
             if stage.kind is StageKind.ROUTER and len(self.links[at]) > 1
         ]
         self._joins = [at for at, before in enumerate(self.before) if len(before) > 1]
-        # A request that takes several ways at once may be lost on each.
+        # A request on several branches may be lost on each.
         self._forks = any(len(after) > 1 for at, after in enumerate(self.links) if at not in self._routers)
         self._forks |= sum(not before for before in self.before) > 1
         self._ends = [at for at, after in enumerate(self.links) if not after]
@@ -76,7 +76,7 @@ class Routes:
         self._ended = np.empty(0, dtype=np.bool_)
 
     def draw(self, first: int, count: int) -> None:
-        """The ways of the next requests, `first` to first + count - 1."""
+        """Draw the routes of the next requests, `first` to first + count - 1."""
         stop = first + count
         new = slice(first, stop)
         visits: list[Bools] = []
@@ -109,7 +109,7 @@ class Routes:
             self._ended[new] = False
 
     def takes(self, link: Link, ids: Ints) -> Bools | None:
-        """Which of these requests go along the link; None: all."""
+        """True for those of these requests that go along the link; None: all."""
         return self._branch[link.parent][ids] == link.child if link.parent in self._branch else None
 
     def _takes(self, link: Link, new: slice) -> Bools:
@@ -118,7 +118,7 @@ class Routes:
         return np.asarray(self._branch[link.parent][new] == link.child)
 
     def send(self, link: Link, ids: Ints, variants: Sequence[str], server: Ints) -> None:
-        """Note how many items these requests, served by these replicas, bring along the link."""
+        """Note the items that these requests, served by these replicas, bring along the link."""
         if not self.has_items:
             return
         fan_out = link.edge.fan_out
@@ -138,9 +138,9 @@ class Routes:
             self._items[link.child][ids] = counts
 
     def arrive(self, at: int, ids: Ints, times_s: Floats) -> tuple[Ints, Floats]:
-        """Of what parents sent to a stage, in order of time, those that begin there now: ids, times.
+        """Of the requests sent to a stage, in order of time, those that begin there now: ids, times.
 
-        At a join that is the last of each; ids may be several times in what is given.
+        At a join that is the last of each; ids may repeat in the input.
         """
         if at not in self._left or not len(ids):
             return ids, times_s
@@ -159,11 +159,11 @@ class Routes:
         return ids, times_s
 
     def items(self, at: int, ids: Ints) -> Ints | None:
-        """How many items these requests bring to a stage; None: one each."""
+        """The number of items that these requests bring to a stage; None: one each."""
         return self._items[at][ids] if self.has_items else None
 
     def end(self, ids: Ints, lost: Bools) -> Bools:
-        """Which of these, in order of time, end their request: as its last stage, or as its first loss."""
+        """True for those, in order of time, that end their request: at its last stage, or its first loss."""
         if not self._forks:
             return np.ones(len(ids), dtype=np.bool_)
         np.subtract.at(self._ends_left, ids[~lost], 1)
@@ -180,7 +180,7 @@ class Routes:
 
 
 def grown(column: NDArray[T], length: int) -> NDArray[T]:
-    """The column, with room for so many."""
+    """The column, extended to that length."""
     if length <= len(column):
         return column
     larger = np.zeros(max(2 * len(column), length, 64), dtype=column.dtype)

@@ -1,4 +1,4 @@
-"""One run in the simulator: a pipeline under a load, kept by a policy, and what came of it."""
+"""One run in the simulator: a pipeline under a load, controlled by a policy, and its result."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ from ipa.simulate.world import SimWorld
 
 __all__ = ["ForecastSettings", "SimResult", "SimSetup", "SimTick", "simulate"]
 
-# A load of nothing is started for as one request in ten seconds.
+# The start for a zero load is planned for one request in ten seconds.
 LEAST_RPS = 0.1
 MOST_ANSWERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class SimSetup:
-    """Everything a run depends on: equal setups have equal results.
+    """All inputs of a run: equal setups have equal results.
 
-    `rates_rps` are the requests a second, one entry a second; `spacing` how they come within one (see
-    `request_times`). `policy` is a name of the table, or a policy. `start` is what runs at first; without it
-    the plan for the first `start_s` seconds' highest rate. `drop` and `queue` are those of `StageSim`.
-    `keep_inputs` keeps decisions as production does, with their inputs and the explanations of their plans.
+    `rates_rps` are the requests a second, one entry a second; `spacing` is their distribution within one (see
+    `request_times`). `policy` is a name of the table, or a policy. `start` is the first configuration;
+    without it the plan for the highest rate of the first `start_s` seconds. `drop` and `queue` are those of
+    `StageSim`. `keep_inputs` keeps decisions as production does, with their inputs and the explanations of
+    their plans.
     """
 
     pipeline: Pipeline
@@ -66,18 +67,18 @@ class SimSetup:
     queue: str = "central"
     kernel: str = "auto"
     keep_inputs: bool = False
-    # What replicas really do, where that is not what the profiles say.
+    # The true performance of replicas, if it differs from the profiles.
     truth: Mapping[str, StageProfile] | None = None
-    # Kills so many serving pods of a stage at a time (s): (when, stage, count).
+    # Kills of serving pods of a stage: (time in s, stage, count).
     kills: tuple[tuple[float, str, int], ...] = ()
 
 
 def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_ratio: None) -> SimResult:
-    """The result of the run: deterministic, in virtual time, with the production engine in the loop.
+    """Simulate the setup: deterministic, in virtual time, with the production engine in the loop.
 
-    `on_tick` is told after each tick how much of the load is over.
-    Errors: UsageError (no such policy, forecaster), InputError (rates, spacing, settings), InfeasibleError
-    (nothing carries the first rate and no `start` is given), those of planning.
+    `on_tick` receives the finished share of the load after each tick. Errors: UsageError (no such policy,
+    forecaster), InputError (rates, spacing, settings), InfeasibleError (nothing carries the first rate and no
+    `start` is given), those of planning.
     """
     if not setup.rates_rps:
         raise InputError("there is no load: rates_rps is empty")
@@ -146,7 +147,7 @@ def simulate(setup: SimSetup, on_tick: Callable[[float], None] = lambda done_rat
 
 
 class _Remembered:
-    """A predictor that remembers: in a tick the same question comes several times."""
+    """A predictor with a cache: in a tick the same question comes several times."""
 
     def __init__(self, predict: Predictor) -> None:
         self._predict = predict
@@ -164,7 +165,7 @@ class _Remembered:
 
 
 def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float) -> None:
-    """Tick as the loop's own `run` does, but let faults of this program end the run."""
+    """Tick as the loop's own `run` does, but let bugs end the run."""
     kills = sorted(setup.kills)
     while world.clock.monotonic_s() < duration_s:
         loop.tick_once()
@@ -177,7 +178,7 @@ def _play(loop: ControlLoop, world: SimWorld, setup: SimSetup, duration_s: float
 
 
 def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, ...]:
-    """What runs at first: our plan for the highest rate of the first seconds; InfeasibleError without one."""
+    """Our plan for the highest rate of the first seconds; InfeasibleError without one."""
     rate_rps = max(*setup.rates_rps[: setup.start_s], LEAST_RPS)
     plan = inputs.profiled().plan(setup.pipeline, rate_rps)
     if not plan.stages:
@@ -189,7 +190,7 @@ def first_configs(setup: SimSetup, inputs: PolicyInputs) -> tuple[StageConfig, .
 
 
 def sla_of(setup: SimSetup) -> float:
-    """The SLA in seconds: the objective's where it has one, else the pipeline's."""
+    """The SLA in seconds: the objective's if it has one, else the pipeline's."""
     own_s = setup.pipeline.objective(setup.objective).sla_s
     return setup.pipeline.sla.latency_s if own_s is None else own_s
 

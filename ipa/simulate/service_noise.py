@@ -1,4 +1,4 @@
-"""The random factors around the mean of a batch's service time."""
+"""Random factors around the mean service time of a batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Floats = NDArray[np.float64]
 class ServiceNoise:
     """Streams of random factors of mean one, one stream a spread, in blocks of one array.
 
-    Stream s has its next draw at `next[s]` and ends before `last[s]`. The same seed gives the same
-    factors, however they are taken. A stream's seed is the order in which its spread was first asked for.
-    After so many as few runs need, they come from a table, which is quicker than the exact method but takes
-    a millisecond to make; exponential factors are quick as they are.
+    Stream s has its next draw at `next[s]` and ends before `last[s]`. The same seed gives the same factors,
+    in calls of any size. A stream's seed is the order in which its spread was first requested. After the
+    number that short runs need, they come from a table, which is quicker than the exact method but takes a
+    millisecond to make; exponential factors are quick as they are.
     """
 
     BLOCK = 4096
@@ -48,7 +48,7 @@ class ServiceNoise:
         return self._streams[spread]
 
     def refill(self, number: int) -> None:
-        """Draw the next block of a stream that is at its end."""
+        """Draw the next block of an exhausted stream."""
         spread = list(self._streams)[number]
         count, start = min(self._drawn[number] + self.FIRST, self.BLOCK), number * self.BLOCK
         self.values[start : start + count] = self._draw(number, spread, count)

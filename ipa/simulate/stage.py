@@ -1,4 +1,4 @@
-"""One stage between decisions: requests come in, wait, are served in batches by replicas, or are dropped."""
+"""One stage between decisions: requests arrive, wait, are served in batches by replicas, or are dropped."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ServedRequests:
     """Requests that ended at a stage, in the order in which they ended; columns of equal length.
 
     `ids` and `born_s` are as offered, `done_s` when the last item was served, or when the request was
-    dropped. `server` is the number of the replica that served the last item (-1: none); `StageSim.names`
-    has the name of its pods.
+    dropped. `server` is the number of the replica that served the last item (-1: none); `StageSim.names` has
+    the name of its pods.
     """
 
     ids: Ints
@@ -46,17 +46,17 @@ class ServedRequests:
 class StageSim:
     """A stage of a pipeline in virtual time.
 
-    A batch is due once its size waits or the oldest item has waited `batch_timeout_s`; it begins as soon as
-    a replica is free too, and fills until then. Of several groups of pods the one that can begin first takes
-    it. Moments are half open: `run(until_s)` does all that happens before `until_s`, so what is offered or
-    changed at `until_s` comes after. However a run is cut into calls, the results are equal.
+    A batch is due once its size waits or the oldest item has waited `batch_timeout_s`; it begins as soon as a
+    replica is free too, and fills until then. Of several groups of pods the one that can begin first takes
+    it. Intervals are half open: `run(until_s)` handles all events before `until_s`, so offers and changes at
+    `until_s` come after. However a run is cut into calls, the results are equal.
 
     `drop`: "request" drops each request that is `drop_after_s` old (since `born_s`) when it would be taken
-    into a batch, and each that is older when its batch ends: its caller has had its refusal at that age, the
-    loss is reported with the end of the batch. "batch" drops a whole batch whose oldest member is that old
-    when it would begin (as IPA's released code does);
-    "none". `queue`: "central" for all replicas, or one of its own for each "replica", requests in turn.
-    `kernel`: "plain", "numba" (compiled), or "auto": plain first, compiled once it pays. Results are equal.
+    into a batch, and each that is older when its batch ends: its caller was refused at that age, and the loss
+    is reported with the end of the batch. "batch" drops a whole batch whose oldest member is that old when it
+    would begin (as IPA's released code does); "none". `queue`: "central" for all replicas, or one for each
+    "replica", requests in turn. `kernel`: "plain", "numba" (compiled), or "auto": plain first, compiled once
+    it pays. Results are equal.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class StageSim:
         self._changes: list[tuple[float, bool, Callable[[], None]]] = []
         self._now_s = 0.0
         self._last_offer_s = 0.0
-        # Requests that came; items that came beside one a request or came back; items that went.
+        # Requests that arrived; items that arrived beside one a request or came back; items that left.
         self._came, self._entered, self._left = CountsPerSecond(), CountsPerSecond(), CountsPerSecond()
-        # Requests that bring other than one item.
+        # Requests with a number of items other than one.
         self._several = CountsPerSecond()
-        # What its replicas took.
+        # The batches that its replicas took.
         self.batches = BatchLog()
 
     @property
     def now_s(self) -> float:
-        """Until when it has run."""
+        """The time until which it has run."""
         return self._now_s
 
     @property
     def names(self) -> Sequence[str]:
-        """The name of each replica's pods, by the replica's number; replicas are numbered as they come."""
+        """The name of each replica's pods, by the replica's number, which is in order of arrival."""
         return self._lanes.names
 
     @property
     def variants(self) -> Sequence[str]:
-        """What each replica runs, by the replica's number."""
+        """The variant of each replica, by the replica's number."""
         return self._lanes.variants
 
     @property
@@ -118,11 +118,11 @@ class StageSim:
         return self._lanes.in_service
 
     def set_replicas(self, at_s: float, pods: Sequence[Pods]) -> None:
-        """From `at_s` on these groups serve.
+        """Serve with these groups from `at_s` on.
 
-        InputError for names that are not distinct, or a moment that is past. Those taken away finish what
-        they do and take nothing more (`drained` says when each had ended); of a group idle ones go first.
-        Sets of replicas that were given for `at_s` or later are forgotten.
+        InputError for names that are not distinct, or a past moment. Removed replicas finish their work and
+        take nothing more (`drained` reports when each had ended); of a group idle ones go first. Earlier
+        calls for `at_s` or later are overridden.
         """
         if len({each.name for each in pods}) < len(pods) or any(
             each.count < 0 or each.batch_size < 1 for each in pods
@@ -133,7 +133,7 @@ class StageSim:
         self._schedule(at_s, True, partial(self._lanes.set_pods, float(at_s), groups))
 
     def slow(self, at_s: float, factor: float, *, name: str = "", count: int | None = None) -> None:
-        """From `at_s` on, what `count` replicas of the group begin (None: all) takes `factor` times as long.
+        """From `at_s` on, batches of `count` replicas of the group (None: all) take `factor` times as long.
 
         1 makes them well again. The replicas are those with the lowest numbers at that moment.
         """
@@ -142,10 +142,10 @@ class StageSim:
         self._schedule(at_s, False, partial(self._lanes.slow, name, float(factor), count))
 
     def fail(self, at_s: float, *, name: str = "", count: int | None = None) -> None:
-        """At `at_s` `count` replicas of the group (None: all) are gone, those with the lowest numbers.
+        """At `at_s` `count` replicas of the group (None: all) fail, those with the lowest numbers.
 
-        The items in their batches go back to the front of the queue; with a queue a replica they are lost,
-        as is what waited there. `set_replicas` starts others.
+        The items in their batches return to the front of the queue; with a queue a replica they are lost, as
+        are those in its queue. `set_replicas` starts others.
         """
         self._schedule(at_s, False, partial(self._fail, float(at_s), name, count))
 
@@ -156,10 +156,10 @@ class StageSim:
         born_s: ArrayLike | None = None,
         items: ArrayLike | None = None,
     ) -> None:
-        """Requests that come at `times_s` (rising, none before `now_s` or what was offered before).
+        """Offer requests that arrive at `times_s` (rising, none before `now_s` or earlier offers).
 
-        `ids` are the caller's, `born_s` when each came to the pipeline (None: now), `items` how many items it
-        brings (None: one each); one with none ends at once.
+        `ids` are the caller's, `born_s` are the arrival times at the pipeline (None: now), `items` the items
+        of each request (None: one each); one with none ends at once.
         """
         times = np.ascontiguousarray(times_s, dtype=np.float64)
         if not len(times):
@@ -185,7 +185,7 @@ class StageSim:
             self._lanes.offer(*entering)
 
     def run(self, until_s: float) -> ServedRequests:
-        """What ended in [now_s, until_s): served or dropped. What is not done by then stays inside."""
+        """Advance; return the requests that ended in [now_s, until_s), served or dropped. Others stay."""
         if until_s < self._now_s:
             raise InputError(f"until_s must be {self._now_s} or more, not {until_s}")
         while self._changes and self._changes[0][0] <= until_s:
@@ -202,7 +202,7 @@ class StageSim:
         return ServedRequests(*done)
 
     def drained(self) -> list[DrainedPod]:
-        """The pods that were taken away since this was last asked, with the moment each had finished."""
+        """Take the pods that were removed since the last call, with the end of their work."""
         return self._lanes.take_drained()
 
     def arrivals_per_s(self) -> Ints:
@@ -210,9 +210,9 @@ class StageSim:
         return self._came.counts()
 
     def items_per_s(self) -> Ints:
-        """Items that came to the queue in each second, from 0 on; those of a failed replica once more."""
+        """Items that entered the queue in each second, from 0 on; those of a failed replica once more."""
         came, entered, several = self._came.counts(), self._entered.counts(), self._several.counts()
-        # A request of one item has entered as it came; of others each item counts, and not the request.
+        # A request of one item entered when it arrived; of others each item counts, and not the request.
         items = np.zeros(max(len(came), len(entered)), dtype=np.int64)
         items[: len(came)] += came
         items[: len(entered)] += entered

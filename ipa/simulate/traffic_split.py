@@ -1,4 +1,4 @@
-"""Parts that share the load in virtual time: which requests go to which, and the requests of each."""
+"""Parts that share the load in virtual time: the split of requests, and each part's requests."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ipa.simulate.routes import grown
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-# What the stream of random numbers is for; those of `routes` are counted from 0.
+# The use of the stream of random numbers; those of `routes` are counted from 0.
 SHARES = 3
 
 
 class TrafficSplit:
-    """Shares requests out as they come, each at random by the percents of that moment, as Seldon does.
+    """Splits arriving requests, each at random by the present percentages, as Seldon does.
 
-    So the requests of each part come at random too, and are its percent of them up to chance.
+    So the requests of each part are random too, and its percentage holds up to chance.
     """
 
     def __init__(self, times_s: Floats, seed: int) -> None:
@@ -29,7 +29,7 @@ class TrafficSplit:
         self._next = 0
 
     def until(self, until_s: float, shares: Mapping[int, int]) -> dict[int, tuple[Ints, Floats]]:
-        """The requests that came since the last call and before `until_s`: ids and times, by slot."""
+        """The requests since the last call and before `until_s`: ids and times, by slot."""
         first, self._next = self._next, int(np.searchsorted(self._times_s, until_s))
         ids, times_s = np.arange(first, self._next), self._times_s[first : self._next]
         if not len(ids):
@@ -43,9 +43,9 @@ class TrafficSplit:
 
 
 class SplitPart:
-    """A part's own stages and queues. `pas` is the accuracy of what serves, or of what did so last.
+    """A part's own stages and queues. `pas` is the accuracy of the serving pods, or of the last ones.
 
-    `is_emptying`: its part goes, and still serves what waits there.
+    `is_emptying`: the part is being removed, and still serves its queue.
     """
 
     def __init__(self, sim: PipelineSim) -> None:
@@ -62,7 +62,7 @@ class SplitPart:
         return sum(self.sim.stage(stage.name).waiting for stage in self.sim.pipeline.served)
 
     def offer(self, ids: Ints, times_s: Floats) -> None:
-        """Requests of the pipeline that come to it."""
+        """Offer the part its requests of the pipeline."""
         stop = self._count + len(ids)
         self._ids = grown(self._ids, stop)
         self._ids[self._count : stop] = ids
@@ -70,14 +70,14 @@ class SplitPart:
         self.sim.offer(times_s)
 
     def run(self, until_s: float) -> tuple[Ints, Floats]:
-        """The pipeline's requests that were answered before then, and when; lost ones are left out."""
+        """Advance; return the pipeline's requests answered before then, with times, without lost ones."""
         finished = self.sim.run(until_s)
         answered = ~finished.lost
         return self._ids[finished.ids[answered]], finished.done_s[answered]
 
 
 def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
-    """The pieces as one, in order of time."""
+    """Concatenate the pieces, in order of time."""
     if len(pieces) == 1:
         return pieces[0]
     ids, done_s = (np.concatenate(column) for column in zip(*pieces, strict=True))
@@ -86,9 +86,9 @@ def in_time(pieces: Sequence[tuple[Ints, Floats]]) -> tuple[Ints, Floats]:
 
 
 def summed(lanes: Sequence[Mapping[str, Ints]], *, goes_on: bool = False) -> Mapping[str, Ints]:
-    """The counts by the second of all lanes together, for each stage.
+    """The counts by the second of all parts together, for each stage.
 
-    After the last second of a lane nothing is counted; where it `goes_on`, what was there last is.
+    After the last second of a part the count is zero or, if it `goes_on`, its last value.
     """
     if len(lanes) == 1:
         return lanes[0]

@@ -1,7 +1,7 @@
-"""A simulated world behind the control loop's ports: the loop that runs in production runs in it unchanged.
+"""A simulated world behind the control loop's ports: the production loop runs in it unchanged.
 
-Waiting on its clock advances the simulation; its metrics are what was scraped of it; its workload is a
-cluster whose pods start, roll and drain. Deterministic for a seed.
+Waiting on its clock advances the simulation; its metrics are scraped from it; its workload is a cluster whose
+pods start, roll and drain. Deterministic for a seed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from ipa.simulate.stage import Pods
 from ipa.simulate.traffic_split import SplitPart, TrafficSplit, in_time, summed
 
 Floats = NDArray[np.float64]
-# What has not ended so long after the last tick is lost.
+# Requests that have not ended this long after the last tick are lost.
 LONGEST_S = 120.0
-# So often it is looked whether a part that goes has served what waited at it.
+# Interval of checks for a removed part to have served its queue.
 LOOK_S = 0.1
-# Seeds of parts beside the first are far from those that people give.
+# Seeds of parts beside the first are far from usual seeds.
 SLOT_SEED = 1_000_003
 # Any day does; equal runs have equal records.
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class SimClock:
-    """The Clock port: time stands still until it is waited for, which advances the simulation."""
+    """The Clock port: time stands still until somebody waits, which advances the simulation."""
 
     def __init__(self, advance: Callable[[float], None]) -> None:
         self._advance = advance
@@ -51,7 +51,7 @@ class SimClock:
         return EPOCH + timedelta(seconds=self._now_s)
 
     def wait(self, seconds: float) -> None:
-        """Let so much time pass."""
+        """Let that much time pass."""
         until_s = self._now_s + max(seconds, 0.0)
         self._advance(until_s)
         self._now_s = until_s
@@ -66,22 +66,22 @@ class SimWorkload:
 
     @property
     def rolling(self) -> Rolling:
-        """How it replaces replicas."""
+        """The cluster's rolling strategy."""
         return self._world.cluster.settings.rolling
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What is wanted, and what of it is ready."""
+        """The desired configuration, and its ready replicas."""
         cluster = self._world.cluster
         return WorkloadState(str(cluster.revision), cluster.states(), cluster.settled)
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
-        """The new revision; ConflictError where it has moved."""
+        """Write the configuration; returns the new revision, ConflictError if it has changed since."""
         revision = self._world.change(change.configs, change.revision)
         self._written = change.decision_id
         return revision
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far the change is."""
+        """The progress of the rollout."""
         if change.decision_id != self._written:
             return Rollout(RolloutPhase.FAILED, "another change was written after it")
         return self._world.cluster.rollout(self._world.clock.monotonic_s())
@@ -90,7 +90,7 @@ class SimWorkload:
 class SimWorld:
     """One pipeline that is sent requests at `times_s` (rising, in s), and the ports of its control loop.
 
-    `truth` says what its pods do; the first `configs` serve from the beginning.
+    `truth` is the true performance of its pods; the first `configs` serve from the beginning.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SimWorld:
         self.record = MetricsRecord(np.bincount(times_s.astype(np.int64), minlength=1))
         self.metrics = SimMetrics(self.record, metrics, self.clock.monotonic_s)
         self.workload = SimWorkload(self)
-        # (when, accuracy of what serves, cores that are held) from each moment on at which either changed.
+        # (time, accuracy of the serving pods, cores held) from each moment on at which either changed.
         self.timeline: list[tuple[float, float, float]] = []
         self.born_s = times_s
         self.done_s = np.full(len(times_s), np.nan)
@@ -123,7 +123,7 @@ class SimWorld:
             pipeline, drop=drop, queue=queue, seed=seed + SLOT_SEED * (slot - FIRST), kernel=kernel
         )
         self._split = TrafficSplit(times_s, seed)
-        # Of each slot that a part ever had; one alone has the first.
+        # By slot that a part ever had; a single part has the first.
         self._lanes: dict[int, SplitPart] = {}
         self._accuracy = np.zeros(len(times_s))
         self._at_s = 0.0
@@ -131,13 +131,13 @@ class SimWorld:
         self._note()
 
     def change(self, configs: Sequence[StageConfig], revision: str) -> str:
-        """The new revision; what follows from the change begins now."""
+        """Set the desired configuration; the change begins now. Returns the new revision."""
         answer = self.cluster.change(configs, revision, self._at_s)
         self._follow(self._at_s)
         return answer
 
     def kill(self, stage: str, count: int) -> None:
-        """So many serving pods of the stage are gone now; what was in them waits again."""
+        """Kill `count` serving pods of the stage; their items wait again."""
         for slot, template in self.cluster.kill(stage, count, self._at_s):
             self._lanes[slot].sim.stage(stage).fail(self._at_s, name=template, count=1)
         self._follow(self._at_s)
@@ -158,13 +158,13 @@ class SimWorld:
         self._note()
 
     def finish(self) -> None:
-        """Let what is inside end, without any more ticks; what has not ended after `LONGEST_S` is lost."""
+        """Let the requests inside end without more ticks; those that have not after `LONGEST_S` are lost."""
         until_s = self._at_s + LONGEST_S
         while any(lane.sim.inside for lane in self._lanes.values()) and self._at_s < until_s:
             self.advance(self._at_s + 1.0)
 
     def pas_mean(self, until_s: float) -> float:
-        """The mean over time, from 0 on, of the accuracy of what serves."""
+        """The mean accuracy of the serving pods over time, from 0 on."""
         starts = [min(at_s, until_s) for at_s, _, _ in self.timeline]
         lasting_s = np.diff([*starts, until_s])
         return float(np.dot(lasting_s, [pas for _, pas, _ in self.timeline]) / until_s)
@@ -172,7 +172,7 @@ class SimWorld:
     def accuracy_mean(self) -> float:
         """The mean over answered requests of the accuracy of the part that answered; 0 without any.
 
-        That of what served of it at their end.
+        That of the part's serving pods when the requests end.
         """
         answered = ~np.isnan(self.done_s)
         return float(np.mean(self._accuracy[answered])) if answered.any() else 0.0
@@ -209,12 +209,12 @@ class SimWorld:
                 if serving != lane.serving.get(stage.name):
                     lane.serving[stage.name] = serving
                     lane.sim.set_replicas(stage.name, at_s, [self._pods(*each) for each in serving])
-        # What was told for this moment happens at it, so that those who drain are known.
+        # Changes for this moment happen at it, so that the drained pods are known.
         self._run(at_s)
         self.timeline.append((at_s, self._pas(shares), self.cluster.cores))
 
     def _pas(self, shares: Mapping[int, int]) -> float:
-        """The accuracy of what serves: that of the parts by the requests that they are sent."""
+        """The accuracy of the serving pods: that of the parts weighted by their requests."""
         carried = total = 0.0
         for slot, lane in self._lanes.items():
             pas = self.truth.pas(lane.serving)
@@ -227,7 +227,7 @@ class SimWorld:
         return carried / total
 
     def _note(self) -> None:
-        """Put what happened at the stages into the record."""
+        """Put the stages' events into the record."""
         self.record.stage_arrivals = summed([lane.sim.items_per_s() for lane in self._lanes.values()])
         self.record.stage_queues = summed(
             [lane.sim.waiting_per_s() for lane in self._lanes.values()], goes_on=True

@@ -28,7 +28,7 @@ from ipa.model.observation import (
 )
 from ipa.model.pipeline import Pin, Pipeline
 from ipa.model.plan import StageConfig, Termination
-from ipa.policies.base import Policy, PolicyState, SimulationVerdict, is_remembering, pinned
+from ipa.policies.base import Policy, PolicyState, SimulationVerdict, is_stateful, pinned
 from ipa.policies.table import POLICIES, PolicyInputs, make_policy
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 
@@ -190,7 +190,7 @@ REMEMBERING: list[str] = ["vpa+", "hpa", "kpa"]
 
 
 def test_those_that_remember_are_known() -> None:
-    found = [name for name in POLICIES if is_remembering(made(name, TASK))]
+    found = [name for name in POLICIES if is_stateful(made(name, TASK))]
     assert found == REMEMBERING
 
 

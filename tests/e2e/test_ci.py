@@ -127,9 +127,7 @@ def test_a_frontier_that_takes_too_long_is_left_out_and_said(
     edit(repository / PIPELINE, BREAKING)
     code, out, _ = ci(*SHORT, "-o", "md")
     assert code == 2
-    assert (
-        "The frontier of accuracy and cost at 10 rps (p95) is not told: it was not found within 0 s." in out
-    )
+    assert "The frontier of accuracy and cost at 10 rps (p95) is unknown: it was not found within 0 s." in out
 
 
 def test_a_rate_without_a_plan_fails_the_change(ci: Ci, repository: Path, short: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ipa.api.limits import Limits
 from ipa.api.server import settle
-from ipa.serving import Bounds, raise_file_limit, within_files
+from ipa.serving import ServerBounds, raise_file_limit, within_files
 from tests.fakes.services import FakeWorld
 from tests.faults.server import served
 
@@ -25,7 +25,7 @@ def main(files: int | None) -> None:
     """Serve until told to end."""
     if files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    bounds = within_files(Bounds(head_s=HEAD_S, body_s=BODY_S + 1, idle_s=HEAD_S), raise_file_limit())
+    bounds = within_files(ServerBounds(head_s=HEAD_S, body_s=BODY_S + 1, idle_s=HEAD_S), raise_file_limit())
     services = replace(FakeWorld().play(5).services(), limits=Limits(1e9, body_s=BODY_S))
     with served(services, bounds) as (_, port):
         settle()

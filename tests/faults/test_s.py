@@ -15,10 +15,9 @@ from ipa.model.pipeline import Sla
 from ipa.model.plan import Plan, Termination
 from ipa.optimize import bound_filter
 from ipa.optimize.backends import gurobi, highs
-from ipa.optimize.backends.answer import MilpSolution
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
+from ipa.optimize.milp import Milp, MilpSolution
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.optimize.relaxations import relaxations
 from ipa.optimize.solve import BACKENDS, solve

@@ -19,10 +19,10 @@ from ipa.adapters.files import load_pipeline
 from ipa.adapters.kube.manifest import render, smallest_configs
 from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
 from ipa.adapters.store.opening import open_store
+from ipa.cli.doctor import here
 from ipa.cli.doctor.base import Check, Finding, State, ok, run_checks
 from ipa.cli.doctor.identity import identity_findings
 from ipa.cli.main import run
-from ipa.cli.doctor import here
 from ipa.control.loop.clock import VirtualClock
 from ipa.model import access
 from ipa.model.access import Grant

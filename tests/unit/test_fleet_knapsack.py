@@ -10,7 +10,7 @@ import pytest
 
 from ipa.model.plan import Termination
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.fleet.groups import undominated_in_groups
+from ipa.optimize.dominance import undominated_in_groups
 from ipa.optimize.fleet.hull import break_of, hull_of, undominated_choices
 from ipa.optimize.fleet.knapsack import Choices, select
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.forecast.base import Series, is_replayed, quantiles_of
+from ipa.forecast.base import Series, is_replaying, quantiles_of
 from ipa.forecast.quality import answers
 from ipa.forecast.reactive import LastValue, WindowMaximum
 from ipa.forecast.seasonal import Seasonal
@@ -27,7 +27,7 @@ def test_the_quick_quantiles_are_numpys(values: list[float], quantile: float) ->
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_a_replay_is_the_answers_one_by_one(rung: Seasonal | WindowMaximum, seed: int) -> None:
-    assert is_replayed(rung)
+    assert is_replaying(rung)
     rng = np.random.default_rng(seed)
     rates = rng.poisson(20 + 10 * np.sin(np.arange(200) / 20)).astype(float)
     rates[:70] *= seed > 0  # silence at first

@@ -12,10 +12,9 @@ import pytest
 
 from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, MilpSolution
 from ipa.optimize.chord_branching import by_milp
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
+from ipa.optimize.milp import EQUAL, Milp, MilpSolution
 from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat
 from ipa.optimize.program import Program, evaluate

@@ -14,14 +14,13 @@ from ipa.model.plan import Termination
 from ipa.model.profile import OperatingPoint
 from ipa.optimize import bound_filter, solver_selection
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import ProgramAnswer
 from ipa.optimize.chord_branching import whole_ranges
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.linearise import build_milp, chosen_options
 from ipa.optimize.milp import Milp
 from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
-from ipa.optimize.program import Program
+from ipa.optimize.program import Program, ProgramAnswer
 from ipa.optimize.solve import BACKENDS, solve
 from tests.fakes.planner_instances import chained, random_problem
 

@@ -13,7 +13,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory, Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Bounds
 from ipa.model.plan import StageConfig
-from ipa.policies.base import Policy, PolicyState, is_remembering
+from ipa.policies.base import Policy, PolicyState, is_stateful
 from ipa.policies.hpa import Hpa
 from ipa.policies.kpa import Kpa, window_mean_rps
 from ipa.policies.rules import RulePlanner, fit
@@ -64,7 +64,7 @@ def story(
     of: Callable[[StageConfig], float] = lambda config: config.replicas,
 ) -> dict[int, float]:
     """What detect has after each tick, where every plan is carried out at once."""
-    assert is_remembering(policy)
+    assert is_stateful(policy)
     running, memory, told = start, None, {}
     for t_s in range(0, until_s + 1, tick_s):
         rates = [rate_rps(second) for second in range(t_s - 119, t_s + 1)]

@@ -174,4 +174,4 @@ def test_what_is_infeasible_or_was_not_found_in_time_is_said() -> None:
     assert "Nothing is feasible at 28 rps (p95)" in told(frontier_of(), frontier_of())
     assert "| 1 | 0.400 → – |  |" in told(frontier_of((1.0, 0.4)), frontier_of())
     late = told(frontier_of((1.0, 0.4)), frontier_of(why="it was not found within 60 s"))
-    assert "is not told: it was not found within 60 s" in late
+    assert "is unknown: it was not found within 60 s" in late

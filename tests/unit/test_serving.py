@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ipa.serving import BoundedConfig, BoundedServer, Bounds, within_files
+from ipa.serving import BoundedConfig, BoundedServer, ServerBounds, within_files
 from ipa.serving.connections import FEW, Connections, address_group
 from ipa.serving.protocol import BoundedProtocol
 
@@ -38,7 +38,7 @@ def admitted(registry: Connections, host: str, count: int = 1, *, waits: bool = 
 
 
 def test_the_connection_that_waited_longest_makes_room() -> None:
-    registry = Connections(Bounds(connections=10, address_connections=10))
+    registry = Connections(ServerBounds(connections=10, address_connections=10))
     first, second, third = admitted(registry, "10.0.0.1", 3)
     registry.waits(first)
     admitted(registry, "10.0.0.2", 7, waits=False)
@@ -48,7 +48,7 @@ def test_the_connection_that_waited_longest_makes_room() -> None:
 
 
 def test_a_connection_that_is_answered_is_never_closed_for_another() -> None:
-    registry = Connections(Bounds(connections=10, address_connections=10))
+    registry = Connections(ServerBounds(connections=10, address_connections=10))
     busy = admitted(registry, "10.0.0.1", 9)
     for each in busy:
         registry.works(each)
@@ -60,7 +60,7 @@ def test_a_connection_that_is_answered_is_never_closed_for_another() -> None:
 
 
 def test_an_address_at_its_bound_makes_room_by_its_own_connections() -> None:
-    registry = Connections(Bounds(connections=100, address_connections=5))
+    registry = Connections(ServerBounds(connections=100, address_connections=5))
     [other] = admitted(registry, "10.0.0.2")
     mine = admitted(registry, "10.0.0.1", 5)
     admitted(registry, "10.0.0.1")
@@ -68,7 +68,7 @@ def test_an_address_at_its_bound_makes_room_by_its_own_connections() -> None:
 
 
 def test_the_last_places_are_for_addresses_with_few_connections() -> None:
-    registry = Connections(Bounds(connections=100, address_connections=100))
+    registry = Connections(ServerBounds(connections=100, address_connections=100))
     admitted(registry, "10.0.0.1", 90, waits=False)
     assert not registry.admit(Fake(), "10.0.0.1")
     admitted(registry, "10.0.0.2", FEW, waits=False)
@@ -91,9 +91,9 @@ def test_addresses_count_together_that_one_client_has(host: str, group: str) -> 
 
 
 def test_connections_leave_files_for_the_rest_of_the_process() -> None:
-    assert within_files(Bounds(connections=1000), 20_000).connections == 1000
-    assert within_files(Bounds(connections=1000), 1024).connections == 768
-    small = within_files(Bounds(connections=1000), 256)
+    assert within_files(ServerBounds(connections=1000), 20_000).connections == 1000
+    assert within_files(ServerBounds(connections=1000), 1024).connections == 768
+    small = within_files(ServerBounds(connections=1000), 256)
     assert (small.connections, small.address_connections) == (64, 32)
 
 
@@ -120,7 +120,7 @@ async def application(scope: Any, receive: Callable[..., Any], send: Callable[..
 
 @contextmanager
 def serving(
-    bounds: Bounds, lets: threading.Event | None = None, inside: threading.Semaphore | None = None
+    bounds: ServerBounds, lets: threading.Event | None = None, inside: threading.Semaphore | None = None
 ) -> Iterator[Callable[[], socket.socket]]:
     """Connects to a server with those bounds."""
     started = threading.Event()
@@ -174,7 +174,7 @@ def test_an_answer_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         delays.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0)
 
     monkeypatch.setattr(BoundedProtocol, "connection_made", connection_made)
-    with serving(Bounds()) as connect:
+    with serving(ServerBounds()) as connect:
         connection = connect()
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert rest(connection).startswith(b"HTTP/1.1 200 ")
@@ -182,14 +182,14 @@ def test_an_answer_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_body_of_many_chunks_arrives_whole() -> None:
-    with serving(Bounds(chunk_bytes=1024)) as connect:
+    with serving(ServerBounds(chunk_bytes=1024)) as connect:
         connection = connect()
         connection.sendall(LINE + b"Content-Length: 500000\r\nConnection: close\r\n\r\n" + b"x" * 500_000)
         assert rest(connection).endswith(b"\r\n\r\n500000")
 
 
 def test_requests_sent_together_are_answered_in_order() -> None:
-    with serving(Bounds(idle_s=0.2)) as connect:
+    with serving(ServerBounds(idle_s=0.2)) as connect:
         connection = connect()
         connection.sendall(b"".join(LINE + b"Content-Length: %d\r\n\r\n" % n + b"x" * n for n in range(1, 6)))
         answers = rest(connection).split(b"HTTP/1.1 200 OK")[1:]
@@ -197,7 +197,7 @@ def test_requests_sent_together_are_answered_in_order() -> None:
 
 
 def test_a_head_that_does_not_come_is_answered_408_and_a_silent_connection_is_closed() -> None:
-    with serving(Bounds(head_s=0.2)) as connect:
+    with serving(ServerBounds(head_s=0.2)) as connect:
         begun, silent = connect(), connect()
         begun.sendall(b"GET / HT")
         assert rest(begun).startswith(b"HTTP/1.1 408 ")
@@ -205,14 +205,14 @@ def test_a_head_that_does_not_come_is_answered_408_and_a_silent_connection_is_cl
 
 
 def test_a_body_that_does_not_come_is_answered_408() -> None:
-    with serving(Bounds(body_s=0.2)) as connect:
+    with serving(ServerBounds(body_s=0.2)) as connect:
         connection = connect()
         connection.sendall(LINE + b"Content-Length: 5\r\n\r\nx")
         assert b"408 " in rest(connection).partition(b"\r\n")[0]
 
 
 def test_a_byte_now_and_then_does_not_keep_an_idle_connection() -> None:
-    with serving(Bounds(head_s=0.3, idle_s=0.3)) as connect:
+    with serving(ServerBounds(head_s=0.3, idle_s=0.3)) as connect:
         connection = connect()
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(65536)
@@ -233,14 +233,14 @@ def test_a_byte_now_and_then_does_not_keep_an_idle_connection() -> None:
 
 
 def test_a_head_that_is_too_long_is_answered_431() -> None:
-    with serving(Bounds(head_bytes=2000)) as connect:
+    with serving(ServerBounds(head_bytes=2000)) as connect:
         connection = connect()
         connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 3000)
         assert rest(connection).startswith(b"HTTP/1.1 431 ")
 
 
 def test_what_is_no_http_is_answered_400() -> None:
-    with serving(Bounds()) as connect:
+    with serving(ServerBounds()) as connect:
         connection = connect()
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         answer = rest(connection)
@@ -249,7 +249,7 @@ def test_what_is_no_http_is_answered_400() -> None:
 
 
 def test_the_rest_of_a_request_that_was_answered_is_dropped_and_then_the_next_one_read() -> None:
-    with serving(Bounds(idle_s=0.3)) as connect:
+    with serving(ServerBounds(idle_s=0.3)) as connect:
         connection = connect()
         connection.sendall(LINE.replace(b"/", b"/early", 1) + b"Content-Length: 60000\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -258,7 +258,7 @@ def test_the_rest_of_a_request_that_was_answered_is_dropped_and_then_the_next_on
 
 
 def test_the_rest_of_a_request_that_was_answered_is_not_read_without_an_end() -> None:
-    bounds = Bounds(dropped_bytes=50_000, linger_s=WAIT_S)
+    bounds = ServerBounds(dropped_bytes=50_000, linger_s=WAIT_S)
     with serving(bounds) as connect:
         connection = connect()
         connection.sendall(LINE.replace(b"/", b"/early", 1) + b"Content-Length: 100000000\r\n\r\n")
@@ -270,7 +270,7 @@ def test_the_rest_of_a_request_that_was_answered_is_not_read_without_an_end() ->
 
 def test_who_finds_every_place_taken_by_an_answer_is_told_to_come_again() -> None:
     lets, inside = threading.Event(), threading.Semaphore(0)
-    with serving(Bounds(connections=3, address_connections=3), lets, inside) as connect:
+    with serving(ServerBounds(connections=3, address_connections=3), lets, inside) as connect:
         held = [connect() for _ in range(3)]
         for each in held:
             each.sendall(b"GET /held HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

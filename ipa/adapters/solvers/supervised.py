@@ -21,10 +21,9 @@ from importlib import import_module
 
 from ipa.adapters.solvers.process import WorkerPool, serve_parent
 from ipa.model.errors import LicenceError
-from ipa.optimize.backends.answer import MilpSolution
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
+from ipa.optimize.milp import Milp, MilpSolution
 
 # A solver may be so much late: it looks at the clock between steps.
 GRACE_S = 1.0

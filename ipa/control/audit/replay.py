@@ -26,7 +26,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words
-from ipa.policies.base import Policy, Predictor, is_remembering
+from ipa.policies.base import Policy, Predictor, is_stateful
 
 # Says how long it took, not what it came to.
 TIMES = frozenset({"solve_s"})
@@ -137,7 +137,7 @@ def replay(
     policy, notes = deciding.policy, [*_versions(inputs)]
     is_other = policy.name != inputs.policy
     memory: object = None
-    if is_remembering(policy):
+    if is_stateful(policy):
         if is_other:
             memory = _taught(policy, earlier)
             notes.append(f"{policy.name} remembers, and was shown the decisions before it first")

@@ -17,7 +17,7 @@ from ipa.model.decision import UNHEALTHY, Action, Change, Decision, Effects, Eve
 from ipa.model.errors import IpaError
 from ipa.model.observation import Measured, Missing, Observation
 from ipa.model.row_counts import wrong_rows
-from ipa.policies.base import Policy, PolicyState, corrected, is_remembering, pinned
+from ipa.policies.base import Policy, PolicyState, corrected, is_stateful, pinned
 
 
 def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineState]:
@@ -87,7 +87,7 @@ def _asked(request: TickRequest, state: EngineState) -> TickRequest:
 def remembered(policy: Policy, observation: Observation, state: EngineState, now_s: float) -> object:
     """What the policy remembers after this tick; what it did before where it could not see what runs."""
     running = observation.running()
-    if running is None or not is_remembering(policy):
+    if running is None or not is_stateful(policy):
         return state.memory
     asked = PolicyState(state.shadow or running, now_s=now_s, memory=state.memory)
     try:

@@ -1,1 +1,1 @@
-"""One file per solver."""
+"""Solver backends, one file each."""

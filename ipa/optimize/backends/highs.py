@@ -7,9 +7,8 @@ import numpy as np
 
 from ipa.model.errors import SolverError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import MilpSolution
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import Milp
+from ipa.optimize.milp import Milp, MilpSolution
 
 # Silent, repeatable, and exact: the batch term δ = 1e-6 is as small as HiGHS's usual absolute gap.
 OPTIONS = {

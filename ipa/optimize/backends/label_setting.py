@@ -15,14 +15,13 @@ import numpy as np
 
 from ipa.model.errors import DeadlineError
 from ipa.model.plan import Termination
-from ipa.optimize.backends.answer import EQUAL, ProgramAnswer
 from ipa.optimize.backends.labels import CHANGES, COST, LIMITS, VALUE, LabelExpansion, PartialPlans
 from ipa.optimize.bounding import LagrangeBounds, surrogates
 from ipa.optimize.columns import Array, Index
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
 from ipa.optimize.local_search import polished
-from ipa.optimize.program import Program, evaluate, fits
+from ipa.optimize.program import EQUAL, Program, ProgramAnswer, evaluate, fits
 
 # Labels kept in each pass; the last pass keeps all. Each pass looks for plans at least as good as the last
 # one's. Narrow passes find a first plan if the multipliers suggested none.
@@ -146,7 +145,7 @@ class LabelSearch:
     def frontier(self, least: float = -inf) -> list[tuple[float, float, tuple[int, ...]]]:
         """Cost, objective and options of every plan that no plan of at most its cores equals or exceeds.
 
-        By rising cost; only those of an objective of at least `least`. DeadlineError where the time is up.
+        By rising cost; only plans with an objective of at least `least`. DeadlineError if the time is up.
         """
         labels, history, _ = self._grown(least, None)
         if not len(labels):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ipa.model.pipeline import AccuracyRule, Goal, Objective, Pin, StageBounds
 from ipa.optimize.accuracy import PRODUCTS, RANKS, variant_terms
 from ipa.optimize.columns import Array, Index
+from ipa.optimize.dominance import undominated_in_groups
 from ipa.optimize.fleet.batches import LaneBatch, lane_stage, lanes_of
-from ipa.optimize.fleet.groups import undominated_in_groups
 from ipa.optimize.problem import Compat, PlanningProblem, StageProblem
 from ipa.queueing.formation import ROUNDING, ceil_up
 

@@ -229,7 +229,7 @@ class PlanPool:
 
     @property
     def least_cores(self) -> Array:
-        """The cost of the cheapest known plan of each pipeline, inf where none is known."""
+        """The cost of the cheapest known plan of each pipeline, inf if none is known."""
         least = np.full(self.count, inf)
         np.minimum.at(least, self.found.who, self.found.cost)
         return least

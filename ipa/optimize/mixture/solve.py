@@ -19,7 +19,6 @@ from ipa.model.errors import DeadlineError
 from ipa.model.pipeline import Goal
 from ipa.model.plan import Plan, Termination
 from ipa.optimize.backends import label_setting
-from ipa.optimize.backends.answer import ProgramAnswer
 from ipa.optimize.columns import Array
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.mixture.combine import ShareFrontier, best_mixture
@@ -28,7 +27,7 @@ from ipa.optimize.mixture.verify import verify_mixture
 from ipa.optimize.options import build_program
 from ipa.optimize.plans import plan_of
 from ipa.optimize.problem import PlanningProblem
-from ipa.optimize.program import Program, evaluate, tolerance
+from ipa.optimize.program import Program, ProgramAnswer, evaluate, tolerance
 from ipa.optimize.solve import solve
 
 

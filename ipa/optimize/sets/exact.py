@@ -1,14 +1,14 @@
 """Label setting over the variants by falling accuracy: exact, in NumPy, without a solver.
 
 A label is a partial set: the variants before some depth are decided, all that are on are full, and some load
-is left. One more variant, on the fewest cores that carry what is left, completes it; so every set worth
-considering is a label and the variant that completes it. A label is dropped where the variants to come
-cannot carry its load, where the bound of its completions lies below the best set known, or where another
-label A of the same depth is as good as it, B, in four things: cores, load left r, W and W° below. For what
-completes B completes A too: A fills the same capacities with r_A ≤ r_B, so it goes without the last r_B −
-r_A that B filled, worth at most α·a a unit, a being the accuracy of the best variant to come. So A must be
-ahead by α·a·(r_B − r_A), that is W_A ≥ W_B with W = value + α·a·r. The loading time ends at max(LC, x), x
-that of the completion: A must be ahead with γ·LC charged (small x) and without (W°, large x).
+is left. One more variant, on the fewest cores that carry that load, completes it; so every set worth
+considering is a label and the variant that completes it. A label is dropped if the variants to come cannot
+carry its load, if the bound of its completions lies below the best known set, or if another label A of the
+same depth is as good as it, B, in four things: cores, load left r, W and W° below. For what completes B
+completes A too: A fills the same capacities with r_A ≤ r_B, so it goes without the last r_B − r_A that B
+filled, worth at most α·a a unit, a being the accuracy of the best variant to come. So A must be ahead by
+α·a·(r_B − r_A), that is W_A ≥ W_B with W = value + α·a·r. The loading time ends at max(LC, x), x that of the
+completion: A must be ahead with γ·LC charged (small x) and without (W°, large x).
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipa.model.errors import DeadlineError
-from ipa.optimize.backends.answer import EQUAL
 from ipa.optimize.deadline import Deadline
 from ipa.optimize.dominance import undominated
-from ipa.optimize.program import tolerance
+from ipa.optimize.program import EQUAL, tolerance
 from ipa.optimize.sets.fill import ROUNDING
 from ipa.optimize.sets.problem import SetProblem
 from ipa.optimize.sets.tables import Array, Capacity, LevelTable, SetBound, VariantArrays, variant_arrays

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
@@ -10,7 +10,7 @@ from ipa.model.errors import SolverError, UsageError
 from ipa.model.plan import Termination
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.sets.binding import binding_limits
+from ipa.optimize.program import tolerance
 from ipa.optimize.sets.exact import SetAnswer, best_set
 from ipa.optimize.sets.fill import ROUNDING, fill, in_whole_percents, whole_shares
 from ipa.optimize.sets.milp import build_set_milp, chosen_cores
@@ -124,7 +124,7 @@ def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mappin
         objective=objective,
         bound=bound,
         gap=(bound - objective) / max(1.0, abs(objective)),
-        binding=tuple(binding_limits(problem, parts)),
+        binding=tuple(_binding_limits(problem, parts)),
         note="" if shares else _NO_SHARES,
     )
 
@@ -135,3 +135,32 @@ def _capacity(variant: SetVariant | None, cores: float) -> float:
         if level.cores == cores:
             return level.capacity_rps
     raise SolverError(f"{cores:g} cores is no level of variant {variant.name if variant else '?'!r}")
+
+
+def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[str]:
+    """A sentence for each exhausted limit: the budget, capacities, least cores.
+
+    The budget is exhausted if its rest is too small for any further level of any variant.
+    """
+    used = {part.variant: part.cores for part in parts}
+    cost_cores = sum(used.values())
+    steps = [
+        level.cores - used.get(variant.name, 0.0)
+        for variant in problem.variants
+        for level in variant.usable
+        if level.cores > used.get(variant.name, 0.0)
+    ]
+    spare_cores = problem.budget_cores - cost_cores
+    if steps and min(steps) > spare_cores + tolerance(problem.budget_cores):
+        yield f"budget: {cost_cores:g} of {problem.budget_cores:g} cores used, no variant's next level fits"
+    for part in parts:
+        variant = problem.variant(part.variant)
+        if part.quota_rps >= part.capacity_rps * (1 - ROUNDING):
+            yield f"capacity of {part.variant}: {part.capacity_rps:g} rps on {part.cores:g} cores, all used"
+        fewer = [
+            level.cores
+            for level in (variant.levels if variant else ())
+            if level.cores < part.cores and level.capacity_rps >= part.quota_rps
+        ]
+        if variant and fewer and min(fewer) < variant.min_cores:
+            yield f"min_cores of {part.variant}: {variant.min_cores:g}, {min(fewer):g} would carry its load"

@@ -1,1 +1,1 @@
-"""A review of changed files: what it says to people and to the platforms that show it."""
+"""Reviews of changed files, for people and for the platforms that show them."""

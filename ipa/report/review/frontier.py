@@ -8,12 +8,12 @@ from ipa.report.marked import rows_of
 from ipa.report.review.result import SAME_CORES, Reviewed, ReviewFrontier, ReviewSide
 from ipa.report.review.words import NOTHING, accuracy, changed
 
-# Of more, these are spread over all; the JSON output has every one.
+# If there are more rows, these are spread over all; the JSON output has every one.
 MOST_ROWS = 12
 
 
 def frontier_lines(reviewed: Reviewed) -> list[str]:
-    """The table: the most accurate that so many cores give; a row is where either side has another plan."""
+    """The table: the highest accuracy within each number of cores; a row for each plan of either side."""
     sides = [reviewed.before, reviewed.after]
     known = [side.frontier for side in sides if side is not None and side.frontier is not None]
     if not known:
@@ -21,11 +21,11 @@ def frontier_lines(reviewed: Reviewed) -> list[str]:
     at = f"{known[-1].rate_rps:.4g} rps ({known[-1].label})"
     unknown = [each.why for each in known if each.why]
     if unknown:
-        return [f"The frontier of accuracy and cost at {at} is not told: {unknown[0]}."]
+        return [f"The frontier of accuracy and cost at {at} is unknown: {unknown[0]}."]
     before, after = (None if side is None else side.frontier for side in sides)
     costs = _costs(known)
     if not costs:
-        return [f"Nothing is feasible at {at}, whatever it may cost within the limits."]
+        return [f"Nothing is feasible at {at}, at any cost within the limits."]
     chosen = [_chosen(side) for side in sides]
     shown = _spread(costs, [cost for cost in chosen if cost is not None])
     heads = (f"cores, at {at}", "most accurate (PAS)", "chosen")
@@ -36,7 +36,7 @@ def frontier_lines(reviewed: Reviewed) -> list[str]:
 
 
 def _costs(known: Sequence[ReviewFrontier]) -> list[float]:
-    """Where any of them has another plan, rising; what differs by rounding is one."""
+    """The costs at which either side has another plan, rising; those that differ by rounding are one."""
     costs: list[float] = []
     for cost in sorted(spot.cost_cores for each in known for spot in each.spots):
         if not costs or cost - costs[-1] > SAME_CORES:
@@ -50,7 +50,7 @@ def _chosen(side: ReviewSide | None) -> float | None:
 
 
 def _spread(costs: Sequence[float], kept: Sequence[float]) -> list[float]:
-    """Some of them over the whole range, with the ends and what is nearest to those that are to be kept."""
+    """Some of them over the whole range, with the ends and those nearest to the ones to keep."""
     if len(costs) <= MOST_ROWS:
         return list(costs)
     wanted = {0, len(costs) - 1} | {_nearest(costs, cost) for cost in kept}

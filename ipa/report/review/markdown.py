@@ -19,9 +19,9 @@ from ipa.report.review.words import (
     verdict,
 )
 
-# By which a platform's job finds its earlier comment, to write the new one in its place.
+# Lets a platform's job find its earlier comment, to replace it.
 MARKER = "<!-- ipa ci -->"
-# GitHub takes 65 536 characters; what is more is in -o json.
+# GitHub's limit is 65 536 characters; the rest is in -o json.
 LONGEST = 60_000
 # Rows of a list of changes.
 MOST_CHANGES = 16
@@ -29,7 +29,7 @@ DIGITS = 12
 
 
 def comment(review: Review) -> str:
-    """The comment; empty where nothing is worth telling."""
+    """The comment; empty if there is nothing to report."""
     if review.is_silent:
         return ""
     if review.problems:
@@ -42,7 +42,7 @@ def comment(review: Review) -> str:
     for each in review.told:
         more = ["", *_details(review, each)]
         if len("\n".join(lines + more)) > LONGEST:
-            lines += ["", "What is missing here is in the JSON output: this comment is as long as it may be."]
+            lines += ["", "The rest is in the JSON output: this comment has reached its longest."]
             break
         lines += more
     return "\n".join(lines) + "\n"
@@ -107,7 +107,7 @@ def _rule(reviewed: Reviewed, rule: GuardrailRule) -> tuple[str, str, str]:
 
 
 def _plans(reviewed: Reviewed) -> list[str]:
-    """What is planned at the recorded rates, on both sides."""
+    """The plans at the recorded rates, on both sides."""
     sides = [side for side in (reviewed.before, reviewed.after) if side is not None]
     rows = []
     for index, at in enumerate(sides[-1].plans if sides else ()):
@@ -144,7 +144,7 @@ def _known(plan: Plan | None, name: str) -> float | None:
 
 
 def _changes(reviewed: Reviewed) -> list[str]:
-    """What the loop decided over the trace, both sides in the order of time."""
+    """The loop's decisions over the trace, both sides in the order of time."""
     decided: dict[float, list[str]] = {}
     for place, side in enumerate((reviewed.before, reviewed.after)):
         for each in side.changes if side else ():
@@ -162,7 +162,7 @@ def _changes(reviewed: Reviewed) -> list[str]:
 
 
 def _inputs(review: Review, reviewed: Reviewed) -> list[str]:
-    """The hashes of all that went in."""
+    """The hashes of all inputs."""
     used = review.inputs
     rows = [
         (f"`{_plain(file.path)}`", file.before[:DIGITS] or NOTHING, file.after[:DIGITS] or NOTHING)
@@ -175,5 +175,5 @@ def _inputs(review: Review, reviewed: Reviewed) -> list[str]:
 
 
 def _plain(path: str) -> str:
-    """A path inside of a code span."""
+    """A path inside a code span."""
     return "".join("?" if each in "`|\n\r" else each for each in path)

@@ -1,4 +1,4 @@
-"""What a review of changed files found."""
+"""The results of a review of changed files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAME_CORES = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PlanAt:
-    """The best plan at a rate of the trace: `label` says which (p50, p95, max)."""
+    """The best plan at a rate of the trace, named by `label` (p50, p95, max)."""
 
     label: str
     rate_rps: float
@@ -34,7 +34,7 @@ class SimulatedChange:
 
 @dataclass(frozen=True, slots=True)
 class FrontierSpot:
-    """A plan that no other betters in accuracy and cost."""
+    """A Pareto-optimal plan in accuracy and cost."""
 
     cost_cores: float
     pas: float
@@ -43,9 +43,9 @@ class FrontierSpot:
 
 @dataclass(frozen=True, slots=True)
 class ReviewFrontier:
-    """What can be had within the pipeline's limits at a rate of the trace, by rising cost; empty: nothing.
+    """The frontier within the pipeline's limits at a rate of the trace, by rising cost; empty: infeasible.
 
-    `why` says why it is not known.
+    `why` is the reason if it is unknown.
     """
 
     label: str
@@ -54,16 +54,17 @@ class ReviewFrontier:
     why: str = ""
 
     def pas_within(self, cost_cores: float) -> float | None:
-        """The most accurate that so many cores give."""
+        """The highest accuracy within that many cores."""
         within = [spot.pas for spot in self.spots if spot.cost_cores <= cost_cores + SAME_CORES]
         return max(within, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewSide:
-    """A pipeline before or after: what is planned, what could be, and what came of the trace.
+    """A pipeline before or after the change: its plans, its frontier, and its figures over the trace.
 
-    `figures` are None where `why` says why nothing could be simulated. `changes` are those of the first seed.
+    `figures` are None if it could not be simulated, and `why` says why. `changes` are those of the first
+    seed.
     """
 
     plans: tuple[PlanAt, ...]
@@ -73,18 +74,18 @@ class ReviewSide:
     frontier: ReviewFrontier | None = None
 
     def chosen(self) -> Plan | None:
-        """The plan at the rate of the frontier, where there is one."""
+        """The plan at the rate of the frontier, if there is one."""
         label = "" if self.frontier is None else self.frontier.label
         return next((each.plan for each in self.plans if each.label == label and each.plan.stages), None)
 
     @property
     def unplanned(self) -> tuple[PlanAt, ...]:
-        """The rates that no plan carries."""
+        """The rates without a plan."""
         return tuple(each for each in self.plans if not each.plan.stages)
 
 
 class Status(StrEnum):
-    """What became of a pipeline's files."""
+    """The change of a pipeline's files."""
 
     CHANGED = "changed"
     ADDED = "added"
@@ -95,7 +96,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileHash:
-    """A file that went in, with the sha256 of its text before and after; empty where it was not there."""
+    """A file of the review, with the sha256 of its text before and after; empty if it did not exist."""
 
     path: str
     before: str
@@ -104,7 +105,7 @@ class FileHash:
 
 @dataclass(frozen=True, slots=True)
 class ReviewFinding:
-    """Why a change may not be made: a broken rule with what was measured, or (no rule) no plan in words."""
+    """A reason to refuse a change: a broken rule with the measured value, or (no rule) a missing plan."""
 
     rule: GuardrailRule | None
     value: float | None
@@ -113,7 +114,7 @@ class ReviewFinding:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """One pipeline. `path` is that of its file; `note` says what was not as it should be before."""
+    """One pipeline. `path` is that of its file; `note` has problems of the state before the change."""
 
     pipeline: str
     path: str
@@ -128,13 +129,13 @@ class Reviewed:
 
     @property
     def figures(self) -> tuple[GuardrailFigures | None, GuardrailFigures | None]:
-        """Those before and after."""
+        """The figures before and after."""
         return (self.before.figures if self.before else None, self.after.figures if self.after else None)
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewInputs:
-    """What all pipelines were reviewed with: equal inputs give equal reviews."""
+    """The inputs shared by all pipelines: equal inputs give equal reviews."""
 
     version: str
     base: str
@@ -151,7 +152,7 @@ class ReviewInputs:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The whole: `problems` are of files that cannot be used, and then nothing was simulated."""
+    """The whole review: `problems` are of unusable files, and then nothing was simulated."""
 
     inputs: ReviewInputs
     guardrails: Guardrails
@@ -160,24 +161,24 @@ class Review:
 
     @property
     def told(self) -> tuple[Reviewed, ...]:
-        """The pipelines that are worth telling of."""
+        """The pipelines to report."""
         return tuple(each for each in self.pipelines if each.is_notable or each.findings)
 
     @property
     def findings(self) -> tuple[ReviewFinding, ...]:
-        """Those of all pipelines."""
+        """The findings of all pipelines."""
         return tuple(finding for each in self.pipelines for finding in each.findings)
 
     @property
     def is_silent(self) -> bool:
-        """Whether there is nothing to tell."""
+        """True if there is nothing to report."""
         return not (self.told or self.problems)
 
 
 def findings_of(
     rules: Iterable[GuardrailRule], before: ReviewSide | None, after: ReviewSide | None
 ) -> tuple[ReviewFinding, ...]:
-    """What is against the pipeline as it is after the change; nothing where it is gone."""
+    """The findings on the pipeline after the change; none if it was removed."""
     if after is None:
         return ()
     found = [_unplanned(each, before) for each in after.unplanned]
@@ -203,7 +204,7 @@ def _unplanned(at: PlanAt, before: ReviewSide | None) -> ReviewFinding:
 def notable(
     guardrails: Guardrails, status: Status, before: ReviewSide | None, after: ReviewSide | None
 ) -> bool:
-    """Whether the change is above the threshold: one that comes or goes always is."""
+    """True if the change is above the threshold; an added or removed pipeline always is."""
     if status in (Status.ADDED, Status.REMOVED) or before is None or after is None:
         return True
     if _unplanned_labels(before) != _unplanned_labels(after):

@@ -37,7 +37,7 @@ def accuracy(value: float) -> str:
 
 
 def signed(value: float, shown: Callable[[float], str]) -> str:
-    """With its sign, a minus that is one; what rounds to zero has none."""
+    """The number with its sign, a true minus; no sign if it rounds to zero."""
     text = shown(abs(value))
     if not any(digit in text for digit in "123456789"):
         return "±" + text
@@ -45,7 +45,7 @@ def signed(value: float, shown: Callable[[float], str]) -> str:
 
 
 def grown(before: float | None, after: float | None) -> str:
-    """By how many percent of itself it grew; nothing where that has no meaning."""
+    """The relative growth in percent; empty if it has no meaning."""
     by = relative(before, after)
     return "" if by is None else f"{signed(by * 100, lambda value: f'{value:.0f}')} %"
 
@@ -53,14 +53,14 @@ def grown(before: float | None, after: float | None) -> str:
 def changed(
     before: float | None, after: float | None, shown: Callable[[float], str], *, is_relative: bool = False
 ) -> str:
-    """`before → after (difference)`, or the one that there is; relative too where that is asked for."""
+    """`before → after (difference)`, or the one value that exists; also relative if `is_relative`."""
     if before is None or after is None:
         known = [value for value in (before, after) if value is not None]
         return shown(known[0]) if known else NOTHING
     if shown(before) == shown(after):
         return shown(after)
     difference = [signed(after - before, shown), grown(before, after) if is_relative else ""]
-    # What rounds to nothing says nothing.
+    # Differences that round to zero are left out.
     told = ", ".join(each for each in difference if each and not each.startswith("±"))
     return f"{shown(before)} → {shown(after)}" + (f" ({told})" if told else "")
 
@@ -102,7 +102,7 @@ def _slo(figures: Sequence[GuardrailFigures]) -> float:
 
 
 def verdict(review: Review) -> str:
-    """Whether the guardrails hold, with their mark."""
+    """The verdict on the guardrails, with its mark."""
     if review.problems:
         return "❌ files cannot be used"
     broken = sum(finding.rule is not None for finding in review.findings)
@@ -116,7 +116,7 @@ def verdict(review: Review) -> str:
 
 
 def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:
-    """The figures of a pipeline by what they are called; money only where there is a price."""
+    """The figures of a pipeline by name; money only with a price."""
     before, after = reviewed.figures
 
     def moved(
@@ -136,6 +136,6 @@ def cells(review: Review, reviewed: Reviewed) -> dict[str, str]:
 
 
 def remark(reviewed: Reviewed) -> str:
-    """What else is to say of a pipeline in its row."""
+    """Remarks on a pipeline for its row."""
     words = [MARKS.get(reviewed.status, ""), *(finding.words for finding in reviewed.findings)]
     return "; ".join(filter(None, (*words, reviewed.note)))
