@@ -14,10 +14,10 @@ from ipa.model.pipeline import AccuracyRule
 from ipa.model.plan import Termination
 from ipa.optimize.chord_branching import by_milp
 from ipa.optimize.deadline import Deadline
-from ipa.optimize.milp import EQUAL, Milp, MilpSolution
+from ipa.optimize.milp import Milp, MilpSolution
 from ipa.optimize.options import build_program
 from ipa.optimize.problem import Compat
-from ipa.optimize.program import Program, evaluate
+from ipa.optimize.program import EQUAL, Program, evaluate
 from tests.fakes.planner_instances import random_problem
 
 Chosen = tuple[int, ...]
