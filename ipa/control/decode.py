@@ -71,7 +71,7 @@ def _member(members: Sequence[Any], value: Any, where: str) -> Any:
 
 
 def _fits(kind: Any, value: dict[str, Any]) -> bool:
-    """Whether it is a dataclass with those fields."""
+    """True if `kind` is a dataclass with these fields."""
     if not is_dataclass(kind):
         return False
     parts = _parts(cast(Any, kind))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
 
-# A wait is up to so much shorter than `retry_s`, so that replicas do not ask in step.
+# A wait is up to this much shorter than `retry_s`, so that replicas do not ask in step.
 JITTER_RATIO = 0.2
 # The duration in a record that was released; no service is configured with one so short.
 RELEASED_S = 1.0
@@ -29,7 +29,7 @@ RELEASED_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """How long a lease is another's, how long its holder leads without renewing, how often it is looked at.
+    """The duration of a lease, its holder's renewal deadline, and the interval between reads.
 
     The defaults are client-go's. `faults` says in words what is wrong with them.
     """
@@ -39,7 +39,7 @@ class LeaseTimes:
     retry_s: float = 2.0
 
     def faults(self) -> tuple[str, ...]:
-        """What would let two lead at once, or none for long."""
+        """The faults that would let two replicas lead at once, or none for long."""
         faults = []
         if self.lease_s <= RELEASED_S or self.lease_s != int(self.lease_s):
             faults.append(f"the lease of {self.lease_s:g} s is not a whole number of seconds above 1")
@@ -58,7 +58,7 @@ class LeaseTimes:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a Lease says. Its times are words for people and marks of a change: no clock is held against them.
+    """The fields of a Lease. Its times are for people and show a change: no clock is compared with them.
 
     Two are equal where they say the same, at whatever version.
     """
@@ -72,12 +72,12 @@ class Lease:
 
     @property
     def is_released(self) -> bool:
-        """Whether its holder gave it up. One that people cleared still says when it was acquired."""
+        """True if its holder released it. A Lease cleared by hand still says when it was acquired."""
         return not self.holder and self.lease_s <= RELEASED_S and not self.acquired_at
 
 
 class LeaseAction(StrEnum):
-    """What is to be done with the Lease."""
+    """The next action on the Lease."""
 
     WAIT = "wait"
     READ = "read"
@@ -87,7 +87,7 @@ class LeaseAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LeaseStep:
-    """What to do next: for a write the Lease to write, onto its `version`; for a wait how long."""
+    """The next step: for a write the Lease to write onto its `version`, for a wait its duration."""
 
     act: LeaseAction
     lease: Lease | None = None
@@ -105,7 +105,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """What one replica knows. All times are of its own clock, which must not stand still while it does.
+    """The state of one replica. All times are of its own clock, which must not stop while the replica does.
 
     `lease` is the record as last seen and `changed_s` when we saw it change, `is_current` whether it can be
     written onto; `mine` is our own newest record where we hold it. It leads in `from_s` ≤ now < `until_s`.
@@ -129,7 +129,7 @@ class Election:
 
 @dataclass(frozen=True, slots=True)
 class LeaderStatus:
-    """How a replica stands, for people: who leads as far as it knows ("": nobody), and what troubles it."""
+    """The leadership as one replica knows it: who leads ("": nobody), and why the Lease cannot be used."""
 
     leading: bool
     identity: str
@@ -138,7 +138,7 @@ class LeaderStatus:
 
     @property
     def words(self) -> str:
-        """It in a few words."""
+        """The status in a few words."""
         if self.leading:
             return "leads"
         if self.trouble:
@@ -153,19 +153,19 @@ ALONE = LeaderStatus(True, "", "")
 
 
 def leader_status(election: Election, now_s: float, trouble: str = "") -> LeaderStatus:
-    """How it stands now; `trouble` is why the Lease cannot be used, where it cannot."""
+    """The status now; `trouble` says why the Lease cannot be used, if it cannot."""
     leading = leads(election, now_s)
     holder = election.lease.holder if election.lease else ""
     return LeaderStatus(leading, election.me, election.me if leading else holder, trouble)
 
 
 def leads(election: Election, now_s: float) -> bool:
-    """Whether this replica may write now."""
+    """True if this replica may write now."""
     return election.from_s <= now_s < election.until_s
 
 
 def next_step(election: Election, now_s: float, stamp: str) -> LeaseStep:
-    """What to do now. `stamp` is the wall clock's word for now, different at every call."""
+    """The next step. `stamp` is the wall-clock time as text, different at every call."""
     if now_s < election.due_s:
         return LeaseStep(LeaseAction.WAIT, wait_s=election.due_s - now_s)
     if not election.is_current:
@@ -291,7 +291,7 @@ def _stood_down(election: Election) -> Election:
 
 
 def _is_ours(election: Election, lease: Lease) -> bool:
-    """Whether it is the record of our holding; our name alone may be another's hand."""
+    """True if the Lease is the one that we wrote; our name alone may be somebody else's edit."""
     mine = election.mine
     return (
         mine is not None

@@ -1,4 +1,4 @@
-"""What the engine needs of the world. Each protocol has a contract suite that every adapter passes."""
+"""The ports of the control loop. Each protocol has a contract suite that every adapter passes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageSignals:
-    """What the metrics say of one stage: items a second, latency of a request in it, requests waiting.
+    """The signals of one stage: items a second, latency of a request in it, requests waiting.
 
     `batches` are those that its replicas served.
     """
@@ -49,7 +49,7 @@ class StageSignals:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What the metrics say of a pipeline: `latency_s` at the SLA's percentile, `load` one rate a second."""
+    """The signals of a pipeline: `latency_s` at the SLA's percentile, `load` one rate a second."""
 
     arrival_rate_rps: Measured[float] | Missing
     load: Load
@@ -71,7 +71,7 @@ class Metrics(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """What runs of one stage, and how many of its replicas answer."""
+    """The running configuration of one stage, and the number of its ready replicas."""
 
     config: StageConfig
     ready_replicas: int
@@ -79,7 +79,7 @@ class StageState:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadState:
-    """What runs, at one revision. `settled` is false while a change is still rolling out.
+    """The running configuration at one revision. `settled` is false while a change is still rolling out.
 
     `changed_by` is who changed it last where that is not us and the world knows it.
     """
@@ -91,7 +91,7 @@ class WorkloadState:
 
 
 class RolloutPhase(StrEnum):
-    """How far a change is."""
+    """The phase of a rollout."""
 
     PROGRESSING = "progressing"
     READY = "ready"
@@ -102,7 +102,7 @@ class RolloutPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How far a change is, and in words what it waits for or why it failed.
+    """The state of a rollout, and in words what it waits for or why it failed.
 
     `lacks_room`: it waits for room alone; nothing is wrong with what is to run there.
     """
@@ -121,11 +121,11 @@ class Workload(Protocol):
 
     @property
     def rolling(self) -> Rolling:
-        """How it replaces replicas."""
+        """The way in which it replaces replicas."""
         ...
 
     def read(self, pipeline: Pipeline) -> WorkloadState:
-        """What runs now."""
+        """The state of the workload now."""
         ...
 
     def write(self, pipeline: Pipeline, change: Change) -> str:
@@ -133,7 +133,7 @@ class Workload(Protocol):
         ...
 
     def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
-        """How far a written change is."""
+        """The state of the rollout of a written change."""
         ...
 
 
@@ -150,7 +150,7 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class StagePin:
-    """What a person fixed of one stage, beside what its pipeline's file pins."""
+    """A pin of one stage that a person set, besides those of the pipeline's file."""
 
     stage: str
     pin: Pin
@@ -160,9 +160,7 @@ class StagePin:
 
 @dataclass(frozen=True, slots=True)
 class PipelineControl:
-    """What people have said about a pipeline: its mode; whether, until when, why and by whom it is paused;
-    what is pinned; when it is frozen.
-    """
+    """The overrides that people have set: mode, pause (until when, why, by whom), pins and freezes."""
 
     mode: Mode = Mode.ADVISORY
     paused: bool = False
@@ -176,7 +174,7 @@ class PipelineControl:
 
 
 class ControlAction(StrEnum):
-    """What a person may do to a pipeline's control."""
+    """An action of a person on a pipeline's control."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -194,7 +192,7 @@ class ControlAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What a person did, who it was, and why; it is kept in the record."""
+    """An action, who did it and why; it is kept in the record."""
 
     deed: ControlAction
     by: str = ""
@@ -202,10 +200,10 @@ class Attribution:
 
 
 class Leadership(Protocol):
-    """Which of several replicas of the service writes."""
+    """The leadership among several replicas of the service."""
 
     def leading(self) -> bool:
-        """Whether this one may write now: it holds the lease, and had it renewed in time."""
+        """True if this replica may write now: it holds the lease and renewed it in time."""
         ...
 
 
@@ -218,15 +216,15 @@ class AlwaysLeading:
 
 
 class EventSink(Protocol):
-    """Tells those who look at the workload (Kubernetes Events). What cannot be told is logged, not raised."""
+    """A sink of events at the workload (Kubernetes Events). A failure is logged, not raised."""
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
-        """Tell it; the same thing again within a while only counts up."""
+        """Emit the event; a repetition within a while only increases its count."""
         ...
 
 
 class NoEvents:
-    """A sink for worlds in which nobody looks."""
+    """A sink that drops events."""
 
     def emit(self, pipeline: Pipeline, event: Event) -> None:
         """Nothing."""
@@ -246,22 +244,22 @@ class DecisionLog(Protocol):
         ...
 
     def decision(self, decision_id: str) -> Decision:
-        """That decision; NotFoundError where there is none."""
+        """The decision of that id; NotFoundError if there is none."""
         ...
 
 
 class ControlStore(Protocol):
-    """What people have said about pipelines, kept over restarts."""
+    """The overrides of pipelines, kept over restarts."""
 
     def control(self, pipeline: str, *, may_lag: bool = False) -> PipelineControl:
-        """What was said last; the default where nothing was.
+        """The current control; the default if nobody set one.
 
-        Where it `may_lag`, what another process said within the last quarter of a second may be missing.
+        If it `may_lag`, a change by another process in the last quarter of a second may be missing.
         """
         ...
 
     def set_control(self, pipeline: str, control: PipelineControl, said: Attribution) -> None:
-        """Keep it, and in the record who said it; neither where one cannot be kept."""
+        """Store the control and the record of who changed it: both or neither."""
         ...
 
 

@@ -10,7 +10,7 @@ from ipa.model.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What a plan was computed from. Where any of it is another now, the plan is stale.
+    """The inputs of a plan. If any of them has changed, the plan is stale.
 
     `revision` is that of what ran (empty: it was not seen), the digests are those of the pipeline as its
     owner wrote it and of all its profiles.
@@ -46,9 +46,9 @@ class PlanStore(Protocol):
     """Plans that were made for people, the newest some thousands of them."""
 
     def keep(self, plan: StoredPlan) -> None:
-        """Keep it; UnavailableError where that fails."""
+        """Store the plan; UnavailableError if that fails."""
         ...
 
     def plan(self, plan_id: str) -> StoredPlan:
-        """That plan; NotFoundError where there is none (any more)."""
+        """The plan of that id; NotFoundError if there is none (any more)."""
         ...

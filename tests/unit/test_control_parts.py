@@ -123,7 +123,7 @@ def test_the_most_careful_of_the_lower_plans_is_taken_once_it_is_time() -> None:
 
 def test_a_failure_waits_twice_as_long_each_time_and_no_longer_than_five_doublings() -> None:
     big = tuple(replace(config, variant="big") for config in SMALLEST)
-    failures: tuple[quarantine.Failure, ...] = ()
+    failures: tuple[quarantine.FailedRollout, ...] = ()
     now_s, waits = 0.0, []
     for _ in range(8):
         failures = quarantine.add(failures, SMALLEST, big, 60.0, now_s)

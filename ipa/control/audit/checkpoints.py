@@ -145,7 +145,7 @@ class Gaps:
 def verify_lines(
     lines: Iterable[str], anchors: Mapping[str, Head], verifies: Verifies | None = None
 ) -> dict[str, Verified]:
-    """What the lines of an export hold, by record, each from its first entry on.
+    """Verify the lines of an export, and return what each record holds from its first entry on.
 
     RecordError names the first line that is not as it was written. `verifies` checks the signatures of
     checkpoints, which come before the entries; without it they are counted as unchecked.

@@ -1,4 +1,4 @@
-"""The record of all that was decided and done: what an entry holds, and how entries are chained.
+"""The record of all decisions and changes: the contents of an entry, and how entries are chained.
 
 Each entry is one canonical JSON text that holds the digest of the entry before it of the same pipeline, so
 that none can be changed, removed or put in without every later one showing it (docs/explanation/audit.md).
@@ -21,7 +21,7 @@ from ipa.control.ports import Attribution, PipelineControl
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import RecordError
 
-# Who decides where no person asked.
+# The author of decisions that no person asked for.
 SERVICE = "ipa"
 # The entry before the first one.
 NOTHING = ""
@@ -29,12 +29,12 @@ RESTORE = "Compare with an export of `ipa audit`, or with a backup of the store.
 
 
 class EntryKind(StrEnum):
-    """What an entry is about."""
+    """The subject of an entry."""
 
     DECISION = "decision"
-    # What became of a change that was written.
+    # The end of a change that was written.
     CHANGE = "change"
-    # What a person said about the pipeline.
+    # A person's action on the pipeline.
     CONTROL = "control"
     # Where decisions of an older version of the store begin.
     ADOPTED = "adopted"
@@ -53,7 +53,7 @@ APPLIED = "applied"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Who did what and why, from what to what. `what` is a reason code, an outcome, or a person's deed.
+    """An entry: who did what and why. `what` is a reason code, an outcome, or a person's action.
 
     `content` is the digest of the whole decision, which is kept beside the record. `record` is the one that
     the entry belongs to, if it is not the pipeline's name: several pipelines may have had that name in turn.
@@ -111,7 +111,7 @@ class Recorded:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What the text holds."""
+        """The values of the text."""
         found: dict[str, Any] = json.loads(self.text)
         return found
 
@@ -145,7 +145,7 @@ def head_of(text: str) -> Head:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a chain that is whole holds. Of `decisions`, retention removed `removed`.
+    """The contents of a chain that is whole. Of `decisions`, retention removed `removed`.
 
     `unchecked` checkpoints have no signature, or there was no key to check it with.
     """
@@ -157,7 +157,7 @@ class Verified:
 
     @property
     def entries(self) -> int:
-        """How many entries there are."""
+        """The number of entries."""
         return self.head.number
 
 
@@ -167,7 +167,7 @@ def record_in(values: Mapping[str, Any]) -> str:
 
 
 class Chain:
-    """Goes along the entries of one record; RecordError names the first that is not as it was written.
+    """A verifier of the entries of one record, in order. RecordError names the first that was changed.
 
     `anchor` is a head of it that was kept elsewhere.
     """
@@ -191,7 +191,7 @@ class Chain:
             raise self.fault(f"entry {anchor.number} is not the one that the anchor says it is")
 
     def add(self, text: str, kept: str) -> dict[str, Any]:
-        """What the next entry holds."""
+        """Check the next entry, and return its values."""
         number = self.head.number + 1
         if digest(text) != kept:
             raise self.fault(f"entry {number} was changed")
@@ -258,7 +258,7 @@ def of_decision(decision: Decision, content: str) -> Entry:
 def of_control(
     pipeline: str, was: PipelineControl, becomes: PipelineControl, said: Attribution, at: str
 ) -> Entry:
-    """The entry of what a person said: of the control only what it changed."""
+    """The entry of a person's action: of the control only the fields that it changed."""
     old, new = plain(was), plain(becomes)
     changed = [key for key in new if old[key] != new[key]]
     return Entry(

@@ -1,7 +1,7 @@
-"""A recorded decision taken again: from its inputs, by the policy that took it or by another one.
+"""Replay a recorded decision from its inputs, by the policy that made it or by another one.
 
-The engine is a function of what is recorded, so the same pipeline, profiles and policy come to the same
-decision. Where they do not, it is said what differs; where they are others by now, that it cannot be told.
+The engine is a pure function of the recorded inputs: the same pipeline, profiles and policy give the same
+decision. If they do not, the result lists the differences. If the pipeline or profiles changed, it is stale.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from ipa.model.pipeline import Fallback, Pipeline
 from ipa.model.plan import Plan, StageConfig, in_words
 from ipa.policies.base import Policy, Predictor, is_stateful
 
-# Says how long it took, not what it came to.
+# Durations, which are no part of a result.
 TIMES = frozenset({"solve_s"})
 # Sums of floats in another order differ in their last digits, and predictions are kept in five.
 ROUNDING = 1e-4
-# So many differences say enough.
+# The most differences listed.
 MOST = 20
-# And so much of each.
+# The most characters of each.
 LONGEST = 200
 
 
 class ReplayOutcome(StrEnum):
-    """What came of taking a decision again."""
+    """The outcome of a replay."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -51,7 +51,7 @@ class ReplayOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What of a decision is another one, in words: as it was recorded, and taken again."""
+    """A field in which the replayed decision differs from the recorded one, both in words."""
 
     what: str
     recorded: str
@@ -60,11 +60,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """A decision taken again by `policy`.
+    """A decision replayed by `policy`.
 
-    `why` says why it could not be, `notes` what is not as it was. `again` is without inputs, None where it
-    could not be taken. Of the same policy action, reason, configurations and plan are compared; of another
-    one what it would run and what it would plan.
+    `why` says why it could not be replayed, `notes` what has changed since. `again` is without inputs, and
+    None if it could not be replayed. For the same policy action, reason, configurations and plan are
+    compared; for another one the configurations and the plan.
     """
 
     decision_id: str
@@ -78,7 +78,7 @@ class ReplayResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplaySetup:
-    """What decides again. Without a forecaster the recorded forecast is taken."""
+    """The pipeline, policy and predictor of a replay. Without a forecaster it uses the recorded forecast."""
 
     pipeline: Pipeline
     policy: Policy
@@ -88,7 +88,7 @@ class ReplaySetup:
 
 
 def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
-    """What it was decided from, or why there is nothing to take again; RecordError: it was changed since."""
+    """The inputs of the decision, or why it cannot be replayed. RecordError: its inputs were changed."""
     if is_outcome(decision):
         wrote = decision.decision_id.removesuffix(OUTCOME)
         return _none(decision, f"it says how the write of {wrote} went, which no tick decides")
@@ -107,14 +107,14 @@ def inputs_in(decision: Decision) -> DecisionInputs | ReplayResult:
 
 
 def made_by_hand(decision: Decision, inputs: DecisionInputs) -> ReplayResult:
-    """That no policy took it."""
+    """The result for a decision that no policy made."""
     return _none(decision, f"it was decided by {inputs.policy!r}, which is no policy")
 
 
 def stale(
     decision: Decision, inputs: DecisionInputs, pipeline: Pipeline, profiles: str, policy: str
 ) -> ReplayResult | None:
-    """That it cannot be taken again with that pipeline and profiles of that digest; None where it can."""
+    """The result if pipeline or profiles (by their digest) changed since; None if they did not."""
     moved = []
     if digest_of(_named(pipeline, decision)) != inputs.pipeline:
         moved.append("the pipeline was changed since")
@@ -130,7 +130,7 @@ def stale(
 def replay(
     decision: Decision, inputs: DecisionInputs, deciding: ReplaySetup, earlier: Sequence[Decision] = ()
 ) -> ReplayResult:
-    """What `deciding` comes to from these inputs of the decision.
+    """Decide again from these inputs of the decision, and compare.
 
     A policy other than the recorded one that remembers is shown the `earlier` decisions first, oldest first.
     """
@@ -194,7 +194,7 @@ def _versions(inputs: DecisionInputs) -> tuple[str, ...]:
 
 
 def _taught(policy: Policy, earlier: Sequence[Decision]) -> object:
-    """What a policy remembers that saw those ticks; a restart of the service forgets all."""
+    """The memory of a policy after those ticks; empty after a restart of the service."""
     memory: object = None
     before_s = 0.0
     for decision in earlier:
@@ -244,19 +244,19 @@ class _Forecasting:
         return now, f"of the same load {now.upper_rps:.4g} rps are expected now ({now.rung})"
 
     def _agrees(self, now: Forecast, recorded: Forecast) -> bool:
-        """Whether they are one; what is recorded may have been raised to the fall-back's rate."""
+        """True if both are one forecast; the recorded one may have been raised to the fall-back's rate."""
         either = [now] if self._fallback is None else [now, fallback_forecast(self._fallback, now)]
         return any(not list(_leaves("", plain(recorded), plain(each))) for each in either)
 
 
 def _differing(decision: Decision, again: Decision) -> Iterator[Difference]:
-    """Where the same policy came to something else."""
+    """The differences if the same policy decided."""
     for name in ("action", "reason", "configs", "plan"):
         yield from _leaves(name, plain(getattr(decision, name)), plain(getattr(again, name)))
 
 
 def _parting(decision: Decision, again: Decision) -> tuple[Difference, ...]:
-    """Where another policy would run or plan something else; why each did, where that is so."""
+    """The differences in plan and configuration if another policy decided, with the reason of each."""
     pairs = [
         ("action", decision.action.value, again.action.value),
         ("configs", _configs(decision.configs), _configs(again.configs)),

@@ -1,4 +1,4 @@
-"""Carrying one decision out, as a pure state machine: at most one change in flight for a pipeline.
+"""The actuation of a decision, as a pure state machine: at most one change in flight for a pipeline.
 
     IDLE ─begin▶ RECORDED ─sent▶ PATCHING ─accepted▶ WAITING_READY ─ready▶ SETTLED
       PATCHING ─refused▶ IDLE (never sent again: the next tick reads and decides afresh)
@@ -24,7 +24,7 @@ from ipa.model.plan import StageConfig, in_words
 
 
 class ActuationPhase(StrEnum):
-    """Where an actuation is."""
+    """The phase of an actuation."""
 
     IDLE = "idle"
     RECORDED = "recorded"
@@ -56,12 +56,12 @@ class Actuation:
 
     @property
     def in_flight(self) -> bool:
-        """Whether a change is on its way: no other may begin."""
+        """True if a change is in flight: no other may begin."""
         return self.phase in IN_FLIGHT
 
     @property
     def asks_rollout(self) -> bool:
-        """Whether the next step needs to be told how far the rollout is."""
+        """True if the next step needs the state of the rollout."""
         return self.phase is ActuationPhase.WAITING_READY
 
 
@@ -89,7 +89,7 @@ def unanswered(actuation: Actuation, detail: str) -> Actuation:
 
 
 def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
-    """What is left when a change certainly did not happen: nothing; of a rollback, the change it was to undo.
+    """The actuation after a change that did not happen: idle, or for a rollback the change it was to undo.
 
     That one is past its deadline, so the next tick takes it back anew unless it became ready after all.
     """
@@ -105,7 +105,7 @@ def withdrawn(actuation: Actuation, now_s: float) -> Actuation:
 def advance(
     actuation: Actuation, observation: Observation, rollout: Rollout | None, now_s: float
 ) -> Actuation:
-    """The actuation after what was just seen of the world.
+    """The actuation after the newest observation.
 
     A process that died between sending and hearing finds RECORDED or PATCHING: those are UNKNOWN too.
     """
@@ -159,7 +159,7 @@ def _read_back(actuation: Actuation, running: Sequence[StageConfig]) -> Actuatio
 
 
 def _is_part(change: Change, running: Sequence[StageConfig]) -> bool:
-    """Whether what runs is some of the change: of each stage, batch and replicas as before or as after it."""
+    """True if a part of the change runs: each stage's batch and replicas are as before or after it."""
     if len(running) == len(change.previous) == len(change.configs):
         pairs = zip(running, change.previous, change.configs, strict=True)
         return tuple(running) != change.previous and all(
@@ -203,7 +203,7 @@ def _watched(
 def _moved(change: Change, running: Sequence[StageConfig], rollout: Rollout) -> str:
     """In words what another hand made of it; empty where none did, as far as can be told."""
     if rollout.phase is RolloutPhase.REPLACED:
-        # Even where it reads as before the change: that is how it was made anew, not a read too old.
+        # Even if it reads as before the change: it was created anew so, this is no stale read.
         return rollout.detail
     # Ready, yet reading `previous`, may be a list older than our own write: wait for it to catch up.
     is_other = rollout.phase is RolloutPhase.READY and tuple(running) != change.previous

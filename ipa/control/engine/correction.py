@@ -1,4 +1,4 @@
-"""How many times its profile each variant takes where it runs now, learned from the batches that are seen.
+"""The slowdown of each variant: its observed batch time over its profile, learned from the batches seen.
 
 A profile says what a replica does alone; where machines are shared, a batch may take longer. The ratio of the
 two is smoothed, and planned with in steps. It is never below 1: a machine that is quicker than measured may
@@ -24,11 +24,11 @@ from ipa.queueing.service import ServiceTime
 
 # Ratios are planned with in steps of 5 %, so that plans do not jitter with them.
 STEP = 1.05
-# A profile may be wrong by so much; one that was corrected by no more than the other, to be let go.
+# A correction begins at the first ratio and ends below the second.
 DEAD_BAND, DEAD_BAND_END = 1.10, 1.03
 # It is taken back only by two steps and more: half a step up is enough to plan for more.
 STEPS_BACK = 2
-# What takes longer than this is broken, not slow: a plan with so many replicas would not mend it.
+# A variant slower than this is broken: more replicas would not help.
 MOST = 4.0
 # What is quicker is not followed further, so that it is seen at once when it gets slower.
 LEAST = 0.9
@@ -42,7 +42,7 @@ LEAST_VARIATION = 0.25
 # So many deviations and a step away is no chance: the world has changed, and nothing before counts. Where a
 # deviation is more than a tenth, means are too far from normal to say so.
 SURPRISE, NORMAL_RATIO = 4.0, 0.1
-# A variant that was not seen for so long may do better by now.
+# A variant that was not observed for this long may be faster by now.
 FORGET_S = 1800.0
 # Above this a person should look, and is told again only after it was below the other.
 ALARM, ALARM_END = 1.25, 1.15
@@ -50,7 +50,7 @@ ALARM, ALARM_END = 1.25, 1.15
 
 @dataclass(frozen=True, slots=True)
 class ObservedSlowdown:
-    """What a variant was seen to take: `ratio` times its profile, smoothed; last at `at_s`.
+    """The observed slowdown of a variant: `ratio` times its profile, smoothed; last at `at_s`.
 
     `recent` are (time, ratio) of the last window. `steps` are those of `STEP` planned with; `is_told` whether
     people were told.
@@ -66,13 +66,13 @@ class ObservedSlowdown:
 
     @property
     def planned_ratio(self) -> float:
-        """What is planned with; 1 within the dead band."""
+        """The ratio that plans use; 1 within the dead band."""
         return STEP**self.steps
 
 
 @dataclass(frozen=True, slots=True)
 class RunningSince:
-    """When a stage was first seen to run these replicas, with no change on its way."""
+    """The time since which a stage runs these replicas, with no change in flight."""
 
     stage: str
     variant: str
@@ -80,28 +80,28 @@ class RunningSince:
     since_s: float
 
     def is_of(self, config: StageConfig) -> bool:
-        """Whether the configuration has such replicas: however many, and for batches of any size."""
+        """True if the configuration has the same variant and cores, with any replicas and batch size."""
         return (self.stage, self.variant, self.cores) == (config.stage, config.variant, config.cores)
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What was learned of each variant, and since when stages run what they do."""
+    """The slowdowns learned of each variant, and since when each stage runs its replicas."""
 
     seen: tuple[ObservedSlowdown, ...] = ()
     since: tuple[RunningSince, ...] = ()
 
     def of(self, stage: str, variant: str) -> ObservedSlowdown | None:
-        """What is known of the variant; None where nothing is."""
+        """The slowdown of the variant; None if it is unknown."""
         return next((each for each in self.seen if (each.stage, each.variant) == (stage, variant)), None)
 
     def newest(self, stage: str) -> ObservedSlowdown | None:
-        """What was seen last of any variant of the stage."""
+        """The newest slowdown of any variant of the stage."""
         mine = (each for each in self.seen if each.stage == stage)
         return max(mine, key=lambda each: each.at_s, default=None)
 
     def slowdowns(self, pipeline: Pipeline) -> Slowdowns:
-        """What to plan with. What slows one variant slows its stage: one that was not seen has the newest."""
+        """The slowdowns to plan with. A variant that was not observed takes the newest of its stage."""
         found = []
         for stage in pipeline.served if self.seen else ():
             newest = self.newest(stage.name)
@@ -124,7 +124,7 @@ def learned(
     *,
     in_flight: bool,
 ) -> Correction:
-    """What is known after this tick. `predict` is by the profiles alone.
+    """The correction after this tick. `predict` uses the profiles alone.
 
     Nothing is learned while a change is on its way, nor where the batches seen may be those of other
     replicas, are too few, or old; nor where several configurations share the load, since metrics know the
@@ -156,7 +156,7 @@ def learned(
 
 
 def alarms(known: Correction, pipeline: Pipeline) -> tuple[Correction, tuple[Event, ...]]:
-    """What people are to be told of profiles that are wrong, once each; and that they are told."""
+    """The correction with the events of newly wrong profiles, each reported once."""
     events, seen = [], []
     for each in known.seen:
         is_slow = each.planned_ratio > (ALARM_END if each.is_told else ALARM)
@@ -205,7 +205,7 @@ def _since(config: StageConfig, now_s: float) -> RunningSince:
 
 
 def _is_ripe(batches: Measured[Batches], since: RunningSince, settings: GuardSettings, now_s: float) -> bool:
-    """Whether these are enough, new enough, and all of the replicas that run."""
+    """True if the batches are enough, new enough, and all of the running replicas."""
     seen = batches.value
     return (
         batches.age_s <= settings.stale_after_s
@@ -217,7 +217,7 @@ def _is_ripe(batches: Measured[Batches], since: RunningSince, settings: GuardSet
 def _updated(
     known: Correction, config: StageConfig, service: ServiceTime, batches: Batches, now_s: float
 ) -> ObservedSlowdown:
-    """What is known of the variant after these batches."""
+    """The slowdown of the variant after these batches."""
     mine = known.of(config.stage, config.variant)
     before = mine or known.newest(config.stage)
     window_s = batches.window_s

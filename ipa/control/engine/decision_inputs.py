@@ -1,4 +1,4 @@
-"""What a decision was taken from, as it is recorded with it."""
+"""The inputs of a decision, as they are recorded with it."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ def read_inputs(text: str) -> DecisionInputs:
 
 
 def made_of(inputs: PolicyInputs) -> PlannerProvenance:
-    """What of them is recorded with each decision."""
+    """The provenance that is recorded with each decision."""
     return PlannerProvenance(digest_of(inputs.profiles), inputs.objective, inputs.solver, inputs.deadline_s)

@@ -1,4 +1,4 @@
-"""What stands between a wish and the world: data that can be trusted, bounds, steps and pauses."""
+"""The guards before a write: trustworthy data, bounds and the step limit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class GuardSettings:
-    """The settings the engine needs; each is explained where the service's settings are."""
+    """The settings of the engine; the service's settings explain each."""
 
     tick_s: float = 10.0
     # How often the load is looked at between ticks; 0 for never.
@@ -41,16 +41,16 @@ class GuardSettings:
     rollout_deadline_s: float = 300.0
     # How long a variant whose rollout failed is left alone; doubles with each further failure.
     quarantine_s: float = 300.0
-    # So many refused writes or changes by another hand in a row end in a pause: no war, no hammering.
+    # This many refused writes, or changes by others, in a row block the pipeline.
     max_conflicts: int = 3
     max_drifts: int = 3
-    # A stage offered more than this of what its ready replicas carry is crowded.
+    # A stage with more load than this share of its ready capacity is overloaded.
     max_utilisation_ratio: float = 1.0
-    # Crowded so many ticks in a row, it gets replicas whatever the plan says.
+    # A stage overloaded this many ticks in a row gets replicas whatever the plan says.
     crowded_ticks: int = 3
-    # No capacity is taken away for so long after that.
+    # No capacity is removed for this long after that.
     crowded_hold_s: float = 300.0
-    # Whether plans count on variants as they are seen, where they are slower than their profiles.
+    # True: plans use the observed slowdown of variants that are slower than their profiles.
     correct_profiles: bool = False
 
 
@@ -84,7 +84,7 @@ def load_of(observation: Observation, settings: GuardSettings) -> Measured[LoadH
 
 
 def trailing_gap_s(load: LoadHistory) -> float:
-    """How long the end of the load has no rate, in seconds."""
+    """The length of the gap at the end of the load, in seconds."""
     gaps = 0
     for rate in reversed(load.rates_rps):
         if rate is not None:
@@ -166,7 +166,7 @@ def limit_steps(
 
 
 def over_budget(configs: Sequence[StageConfig], bounds: Bounds) -> bool:
-    """Whether all replicas, with what runs beside them, have more cores than the budget."""
+    """True if all replicas, with their overhead, have more cores than the budget."""
     return bounds.cores is not None and bounds.overhead.cores(configs) > bounds.cores + ROUNDING_CORES
 
 

@@ -75,7 +75,7 @@ def _forecast(request: TickRequest) -> Forecast | HoldReason:
 
 
 def _blind(request: TickRequest, state: EngineState, running: Configs, why: HoldReason) -> TickVerdict:
-    """The hold of a tick that did not see the load; in the fall-back, what its rate still needs."""
+    """The hold of a tick without load; in the fall-back, the capacity its rate still needs."""
     fallback = request.pipeline.fallback
     if fallback is None or not state.telemetry_loss.in_fallback:
         return hold(why.reason, why.detail)
@@ -140,7 +140,7 @@ def _relieved(
 def _lasting(
     request: TickRequest, state: EngineState, running: Configs
 ) -> tuple[tuple[Overload, ...], EngineState]:
-    """The crowded stages, once some were for long enough; the state counts these ticks."""
+    """The overloaded stages, once some were for enough ticks; the state counts these ticks."""
     known = request.predict(running, ANY_RATE_RPS)
     capacities = known.capacities_rps if known else ()
     sla_s = known.sla_s if known else request.pipeline.sla.latency_s
@@ -155,7 +155,7 @@ def _lasting(
 
 
 def _knows(request: TickRequest, running: Configs, verdict: TickVerdict) -> bool:
-    """Whether the model itself says that what runs does not carry the load: then the plan sees to it."""
+    """True if the model predicts that the running configuration does not carry the load."""
     if verdict.forecast is None:
         return False
     plan = verdict.plan
@@ -186,7 +186,7 @@ def _widened(
     verdict: TickVerdict,
     overloads: tuple[Overload, ...],
 ) -> TickVerdict:
-    """The change with replicas for what has piled up, as far as bounds, room and quarantines allow."""
+    """The change with replicas for the backlog, as far as bounds, room and quarantines allow."""
     configs = with_more_replicas(request.pipeline, verdict.configs, overloads, request.settings)
     step = safe_step(running, configs, request.rolling, request.pipeline.bounds)
     if configs == verdict.configs or step.configs != configs:
@@ -199,7 +199,7 @@ def _widened(
 
 
 def _helps(request: TickRequest, running: Configs, configs: Configs, overloads: tuple[Overload, ...]) -> bool:
-    """Whether the change lets every crowded stage carry more; all together, where parts share the load."""
+    """True if the change adds capacity to each overloaded stage; to all together if parts share the load."""
     before, after = (request.predict(each, ANY_RATE_RPS) for each in (running, configs))
     if before is None or after is None:
         return False

@@ -1,4 +1,4 @@
-"""What the metrics say and what the workload says, merged into one observation.
+"""The observation: the signals of the metrics merged with the state of the workload.
 
 A value that makes no sense (NaN, infinite, negative) becomes Missing here: nothing further on meets it.
 Values keep their significant digits alone: what a decision is taken from is what is recorded.
@@ -115,5 +115,5 @@ def checked_load(load: Measured[LoadHistory] | Missing) -> Measured[LoadHistory]
 
 
 def sane(value: float) -> bool:
-    """Whether a rate, a length or a duration can be that."""
+    """True if the value can be a rate, a length or a duration: finite and not negative."""
     return isfinite(value) and value >= 0

@@ -1,8 +1,8 @@
-"""A guard beside the model: where what is seen is beyond its bound, replicas are added all the same.
+"""A guard beside the model: if a stage is observed to be overloaded, replicas are added all the same.
 
-A profile can be wrong and a load unlike any before. A stage is crowded where it is offered more than its
-ready replicas carry by their profile, where what waits takes longer than the SLA, or where the pipeline is
-late and this is its busiest stage. Latency alone adds nothing: replicas do not make an idle stage faster.
+A profile can be wrong and a load unlike any before. A stage is overloaded if its load is above the capacity
+of its ready replicas, if its queue takes longer than the SLA, or if the pipeline is late and this is its
+busiest stage. Latency alone adds nothing: replicas do not make an idle stage faster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ipa.model.plan import StageConfig
 
 # What is added brings the stage down to this utilisation; a stage below it is not what makes a pipeline late.
 TARGET_RATIO = 0.8
-# A overload within twice the hold of the last one is the same trouble come back.
+# An overload within twice the hold of the last one is the same trouble come back.
 SOON = 2.0
 # Five doublings of five minutes are 2.7 h.
 MOST_HOLDS = 32
@@ -28,7 +28,7 @@ Configs = tuple[StageConfig, ...]
 
 @dataclass(frozen=True, slots=True)
 class OverloadState:
-    """Ticks in a row in which a stage was crowded, and when one last was long enough to act.
+    """Ticks in a row in which a stage was overloaded, and when that last was long enough to act.
 
     `hold_s` is how long nothing is taken away after that: twice as long each time it comes back soon, for
     then what was taken away was needed.
@@ -39,7 +39,7 @@ class OverloadState:
     hold_s: float = 0.0
 
     def acted(self, now_s: float, base_s: float) -> OverloadState:
-        """After a tick in which stages were crowded for long enough."""
+        """The state after a tick in which stages were overloaded for long enough."""
         if self.acted_on_s is None or now_s - self.acted_on_s > SOON * self.hold_s:
             return OverloadState(self.ticks + 1, now_s, base_s)
         if now_s - self.acted_on_s < self.hold_s:
@@ -47,7 +47,7 @@ class OverloadState:
         return OverloadState(self.ticks + 1, now_s, min(2 * self.hold_s, MOST_HOLDS * base_s))
 
     def holds(self, now_s: float) -> bool:
-        """Whether nothing may be taken away yet."""
+        """True if no capacity may be removed yet."""
         return self.acted_on_s is not None and now_s - self.acted_on_s < self.hold_s
 
 
@@ -56,7 +56,7 @@ NOT_OVERLOADED = OverloadState()
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """A crowded stage: what it is offered over what its ready replicas carry, and how that is known.
+    """An overloaded stage: its load over the capacity of its ready replicas, and how that is known.
 
     `place` is where it is in the row of what runs.
     """
@@ -73,7 +73,7 @@ def overloaded_stages(
     sla_s: float,
     settings: GuardSettings,
 ) -> tuple[Overload, ...]:
-    """The crowded stages. What was not seen does not vote.
+    """The overloaded stages. A missing signal does not count.
 
     `capacities_rps` are those of one replica, in the order of what runs; none where they are not known. Of
     parts that share the load each is looked at for itself.
@@ -118,7 +118,7 @@ def _name(stage: StageObservation, observation: Observation) -> str:
 def with_more_replicas(
     pipeline: Pipeline, running: Sequence[StageConfig], overloads: Sequence[Overload], settings: GuardSettings
 ) -> Configs:
-    """What runs with replicas added to the crowded stages, as far as bounds and steps allow."""
+    """The running configuration with replicas added to overloaded stages, within bounds and step limit."""
     configs = tuple(running)
     by_place = {overload.place: overload for overload in overloads}
     for at, config in enumerate(configs):
@@ -133,7 +133,7 @@ def with_more_replicas(
 
 
 def disagreement(observation: Observation, sla_s: float) -> str:
-    """Why capacity is not to be taken away now, by what is observed; empty where every live signal agrees.
+    """The observation that speaks against removing capacity, in words; empty if every live signal agrees.
 
     A latency that is absent for want of requests does not object; one that is stale or broken does.
     """
@@ -185,7 +185,7 @@ def _backlog_s(stage: StageObservation, capacity_rps: float | None) -> float | N
 
 
 def _carried_rps(stage: StageObservation, capacity_rps: float | None) -> float | None:
-    """What the ready replicas carry; None where that is not known, or none is ready: that is no overload."""
+    """The capacity of the ready replicas; None if it is unknown or no replica is ready."""
     ready = stage.ready_replicas
     if capacity_rps is None or not isinstance(ready, Measured) or ready.value < 1:
         return None

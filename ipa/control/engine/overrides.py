@@ -1,4 +1,4 @@
-"""What people have said about a pipeline, as the engine obeys it: pauses, freezes, pins and modes."""
+"""The overrides of a pipeline that people have set: pauses, freezes, pins and modes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Stop = tuple[ReasonCode, str]
 
 
 def stop_of(control: PipelineControl, at: datetime) -> Stop | None:
-    """The reason and the words for which nothing at all is written at that time of the wall clock, if any."""
+    """The reason and words of the pause or freeze that holds at that wall-clock time; None if none does."""
     return _pause(control, at) or _freeze(control.freezes, at)
 
 
@@ -39,7 +39,7 @@ def _freeze(freezes: Sequence[Freeze], at: datetime) -> Stop | None:
 
 
 def end_of_freeze(freeze: Freeze, at: datetime) -> datetime | None:
-    """When the window that holds at that time ends; None where none does."""
+    """The end of the window that is open at that time; None if none is."""
     if at < freeze.start:
         return None
     weeks = (at - freeze.start) // WEEK if freeze.weekly else 0
@@ -76,7 +76,7 @@ def _pinned(pin: Pin, config: StageConfig) -> tuple[tuple[str, object, object], 
 def held_back(
     mode: Mode, running: Sequence[StageConfig], configs: Sequence[StageConfig]
 ) -> ReasonCode | None:
-    """The reason for which this mode does not write that change; None where it does."""
+    """The reason for which this mode does not write the change; None if it does."""
     match mode:
         case Mode.ADVISORY:
             return ReasonCode.ADVISORY
@@ -89,7 +89,7 @@ def held_back(
 
 
 def adds_only(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> bool:
-    """Whether replicas are added and nothing else changes, no part and no share either."""
+    """True if the change adds replicas and nothing else: no part and no share."""
     return not gone_parts(running, configs) and all(
         old is not None
         and only_replicas(old, config)

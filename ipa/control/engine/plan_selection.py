@@ -1,4 +1,4 @@
-"""From a forecast to a verdict: the policy's plan against what runs."""
+"""From a forecast to a verdict: compare the policy's plan with the running configuration."""
 
 from __future__ import annotations
 
@@ -23,16 +23,19 @@ from ipa.model.row_counts import wrong_rows
 from ipa.policies.base import PolicyState, Prediction, is_at_once
 
 Configs = tuple[StageConfig, ...]
-# So much more must a plan carry for a moment with less to be worth it.
+# A plan must carry this much more to be worth a moment with less capacity.
 WORTH_A_DIP = 1.1
-# What takes so many times as long as a plan that is late itself is worth changing at once.
+# If no plan meets the SLA, one that is slower than the plan by this ratio is changed at once.
 LATER = 1.05
 
 
 def choose(
     request: TickRequest, state: EngineState, running: Configs, forecast: Forecast
 ) -> tuple[TickVerdict, EngineState]:
-    """Apply the plan at once where what runs does not carry the rate; else only a better one, and slowly."""
+    """Apply the plan at once if the running configuration does not carry the rate.
+
+    Else apply it only if it stays better for several ticks.
+    """
     reset = replace(state, pending_scale_downs=())
     plan = plan_for(request, state, running, forecast)
     if isinstance(plan, TickVerdict):
@@ -68,7 +71,7 @@ def choose(
 
 
 def classify(running: Sequence[StageConfig], configs: Sequence[StageConfig], urgent: bool) -> ReasonCode:
-    """What kind of change this is: the variant counts before the size, the size before the batch."""
+    """The kind of the change: the variant counts before the size, the size before the batch."""
     if running and only_shares(running, configs):
         return ReasonCode.RESHARE
     pairs = list(stage_pairs(running, configs))
@@ -91,7 +94,7 @@ def capacity_rps(plan: Plan) -> float:
 
 
 def _objection(request: TickRequest, state: EngineState, plan: Plan, now: Prediction) -> str:
-    """Why capacity is not to be taken away now; empty where it may, or none is."""
+    """The reason not to remove capacity now, in words; empty if it may go, or none does."""
     if capacity_rps(plan) >= now.capacity_rps * (1 - 1e-9):
         return ""
     overload = state.overload
@@ -248,7 +251,7 @@ def _kept(reason: ReasonCode, words: str, short: str, plan: Plan, forecast: Fore
 
 
 def _urgent(plan: Plan, now: Prediction) -> bool:
-    """What runs lacks throughput; or it misses the SLA and the plan has no less throughput.
+    """True if the running configuration lacks throughput, or misses the SLA and the plan has no less of it.
 
     A plan with less waits all the same: a falling rate stretches the forming of batches, and following it at
     once would flap. Where no plan keeps the SLA, what takes much longer than the plan counts as missing it.
@@ -270,12 +273,12 @@ def _why(plan: Plan, forecast: Forecast) -> str:
 
 
 def _short_of(plan: Plan, forecast: Forecast) -> str:
-    """What the plan says of carrying less than is expected, or being late; empty where it does not."""
+    """The plan's note on carrying less than the forecast or being late; empty if it does neither."""
     return plan.note if plan.is_late or plan.carried_rps < forecast.upper_rps * (1 - 1e-9) else ""
 
 
 def changes(running: Sequence[StageConfig], configs: Sequence[StageConfig]) -> str:
-    """What changes, stage by stage, in words."""
+    """The changes, stage by stage, in words."""
     pairs = [(old, config) for old, config in stage_pairs(running, configs) if old != config]
     gone = [config for part in gone_parts(running, configs) for config in part]
     return ", ".join(

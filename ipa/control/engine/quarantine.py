@@ -1,4 +1,4 @@
-"""What failed to roll out is left alone for a while, longer each time."""
+"""The quarantine: variants whose rollout failed are not tried again for a while, longer each time."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def objection(
     configs: Sequence[StageConfig],
     now_s: float,
 ) -> str:
-    """Why these configs are in quarantine, empty where they are not."""
+    """The reason for which these configurations are in quarantine; empty if they are not."""
     banned = sorted(excluded(failures, running, now_s) & pairs(configs))
     if banned:
         return "left alone since its rollout failed: " + ", ".join(

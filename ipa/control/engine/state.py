@@ -1,4 +1,4 @@
-"""What a tick is given, what it remembers, and its verdict."""
+"""The input of a tick, the state between ticks, and the verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.rolling import SIDE_BY_SIDE, Rolling
 from ipa.policies.base import Policy, Predictor
 
-# A tick so much of an interval after the last is on time; clocks and loads make it a little early or late.
+# A tick is on time from this share of an interval on; clocks make it a little early or late.
 NEARLY = 0.8
 
 Configs = tuple[StageConfig, ...]
@@ -38,7 +38,7 @@ class PeakForecaster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """A change a person (`by`) asked for, or the rest of one that was begun, with the words to it."""
+    """A change that a person (`by`) asked for, or the remaining steps of one, with its description."""
 
     configs: tuple[StageConfig, ...]
     detail: str
@@ -48,7 +48,7 @@ class ChangeRequest:
 
 @dataclass(frozen=True, slots=True)
 class PlannerProvenance:
-    """What policy and predictor were made of beside the pipeline: `profiles` is the digest of all of them.
+    """The inputs of policy and predictor besides the pipeline: `profiles` is the digest of all profiles.
 
     `objective` None is the pipeline's default. Planning took at most `deadline_s` for each plan.
     """
@@ -90,7 +90,7 @@ class WriteBlock:
     until_s: float | None = None
 
     def holds(self, control: PipelineControl, now_s: float) -> bool:
-        """Whether it still stands."""
+        """True if the block still stands."""
         return control == self.control and (self.until_s is None or now_s < self.until_s)
 
 
@@ -127,14 +127,14 @@ class EngineState:
     ended: Actuation | None = None
 
     def counts(self, request: TickRequest) -> bool:
-        """Whether this tick counts where ticks in a row are asked for: not one that was brought forward."""
+        """True if this tick counts among ticks in a row; one that was brought forward does not."""
         least_s = NEARLY * request.settings.tick_s
         return self.counted_s is None or request.now_s - self.counted_s >= least_s
 
 
 @dataclass(frozen=True, slots=True)
 class TickVerdict:
-    """What a tick came to: `configs` are to be written for APPLY."""
+    """The verdict of a tick; for APPLY, `configs` are to be written."""
 
     action: Action
     reason: ReasonCode

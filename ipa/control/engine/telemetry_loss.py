@@ -1,4 +1,4 @@
-"""How long the load was not seen, and when the declared fall-back begins and ends."""
+"""The count of ticks without load, and when the declared fall-back begins and ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipa.model.pipeline import Fallback
 
 @dataclass(frozen=True, slots=True)
 class TelemetryLoss:
-    """Ticks in a row without and with a load to be trusted, and whether the fall-back is in force.
+    """Ticks in a row without and with a trustworthy load, and whether the fall-back is in force.
 
     It begins after `after_ticks` blind ticks in a row and ends after `recover_ticks` seen ones in a row, so a
     metrics server that comes and goes does not switch it on and off.
@@ -21,13 +21,13 @@ class TelemetryLoss:
     in_fallback: bool = False
 
     def unseen(self, fallback: Fallback | None) -> TelemetryLoss:
-        """After one more blind tick."""
+        """The state after one more tick without load."""
         blind_ticks = self.blind_ticks + 1
         begins = fallback is not None and blind_ticks >= fallback.after_ticks
         return TelemetryLoss(blind_ticks, 0, self.in_fallback or begins)
 
     def seen(self, fallback: Fallback | None) -> TelemetryLoss:
-        """After one more tick that saw the load."""
+        """The state after one more tick with load."""
         seen_ticks = self.seen_ticks + 1
         goes_on = self.in_fallback and fallback is not None and seen_ticks < fallback.recover_ticks
         return TelemetryLoss(0, seen_ticks, goes_on)

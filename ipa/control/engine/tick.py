@@ -1,4 +1,4 @@
-"""One tick, as a pure function: from what was seen to what is to be done, and what to remember."""
+"""One tick, as a pure function: from an observation to its effects and the next state."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def on_tick(request: TickRequest, state: EngineState) -> tuple[Effects, EngineSt
 
 
 def _corrected(request: TickRequest, state: EngineState) -> tuple[EngineState, tuple[Event, ...]]:
-    """The state with what is now known of the profiles, and what people are to be told of them."""
+    """The state with the newest correction of the profiles, and the events about it."""
     now = learned(
         state.correction,
         request.observation,
@@ -85,7 +85,7 @@ def _asked(request: TickRequest, state: EngineState) -> TickRequest:
 
 
 def remembered(policy: Policy, observation: Observation, state: EngineState, now_s: float) -> object:
-    """What the policy remembers after this tick; what it did before where it could not see what runs."""
+    """The policy's memory after this tick; unchanged if the running configuration is unknown."""
     running = observation.running()
     if running is None or not is_stateful(policy):
         return state.memory
@@ -93,12 +93,12 @@ def remembered(policy: Policy, observation: Observation, state: EngineState, now
     try:
         return policy.remember(observation, asked)
     except IpaError:
-        # It will say so itself when it is asked for a plan.
+        # The policy raises the same error when it is asked for a plan.
         return state.memory
 
 
 def _events(before: EngineState, decision: Decision) -> tuple[Event, ...]:
-    """What is worth telling: every change, and a hold for which a person should look, when it begins."""
+    """The events of the tick: every change, and a hold that a person should look at when it begins."""
     is_warning = decision.reason in UNHEALTHY
     if decision.action is Action.APPLY or (is_warning and decision.reason is not before.last_reason):
         return (Event(decision.reason, decision.detail, is_warning),)
@@ -132,14 +132,14 @@ def _decision(request: TickRequest, before: EngineState, tick: int, verdict: Tic
 
 
 def _asked_by(requested: ChangeRequest | None, goal: ChangeRequest | None, verdict: TickVerdict) -> str:
-    """Who asked for what this tick decides: now, or some ticks ago where it takes more than one."""
+    """The person who asked for this decision, now or some ticks ago if it takes several."""
     if requested is not None:
         return requested.by
     return goal.by if goal is not None and verdict.action is Action.APPLY else ""
 
 
 def _warned(request: TickRequest, verdict: TickVerdict) -> TickVerdict:
-    """The verdict; a hold says which running batches give requests the rows of others."""
+    """The verdict; a hold names the running batches that give requests the rows of others."""
     running = request.observation.running()
     faults = [] if verdict.action is Action.APPLY else wrong_rows(request.pipeline, running or ())
     return replace(verdict, detail="; ".join([verdict.detail, *faults])) if faults else verdict

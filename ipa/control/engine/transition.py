@@ -1,4 +1,4 @@
-"""The way from what runs to what is wanted, in steps after each of which one may stop.
+"""The steps from the running configuration to the wanted one; each leaves a state that may stay.
 
 No step takes capacity away before its successor is ready, and none has more cores, old and new replicas
 together, than a change may have. The steps are not kept: each tick decides afresh, and the next step follows
@@ -24,7 +24,7 @@ Suffices = Callable[[Configs], bool]
 
 
 def never(configs: Configs) -> bool:
-    """Where it is not known."""
+    """The answer if it is unknown: False."""
     return False
 
 
@@ -93,7 +93,7 @@ def _shared_step(running: Configs, wanted: Configs, rolling: Rolling, bounds: Bo
 
 
 def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
-    """What runs with what grows of it grown, and with the new parts beside it, for no requests yet."""
+    """The running configuration with its growing parts grown and the new parts started at a share of 0."""
     parts = []
     for before, after in paired(running, wanted):
         if before is None:
@@ -110,7 +110,7 @@ def _started(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
 
 
 def _no_fewer(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
-    """What is wanted, each part with as many replicas as it has where they would go before successors."""
+    """The wanted configuration; parts whose replicas would go before their successors keep their number."""
     return tuple(
         new if old is None else first_hop(old, new, rolling) for old, new in stage_pairs(running, wanted)
     )
@@ -119,7 +119,7 @@ def _no_fewer(running: Configs, wanted: Configs, rolling: Rolling) -> Configs:
 def make_room(
     running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, bounds: Bounds
 ) -> Configs:
-    """What to ask for where no stage has room to change, and what runs fails its load anyway.
+    """The configuration to write if no stage has room to change and the running one fails its load anyway.
 
     A stage is replaced as it is, with as many replicas as it has, and grows later; where not even that fits,
     replicas are taken away until it does. The stage that keeps the largest part of its replicas is taken;
@@ -152,7 +152,7 @@ def _most_that_may_change(old: StageConfig, new: StageConfig, rolling: Rolling, 
 def _hops(
     running: Sequence[StageConfig], wanted: Sequence[StageConfig], rolling: Rolling, suffices: Suffices
 ) -> list[StageConfig]:
-    """Where each stage goes first."""
+    """The first step of each stage."""
     now = {config.stage: config for config in running}
     less = [_fewer(now.get(want.stage), want, rolling) for want in wanted]
     if any(less) and suffices(
@@ -163,7 +163,7 @@ def _hops(
 
 
 def _fewer(old: StageConfig | None, new: StageConfig, rolling: Rolling) -> StageConfig | None:
-    """What runs with as few replicas as are wanted, where a replacement by so few would drop capacity."""
+    """The old configuration with the wanted replicas, if replacing it by so few would drop capacity."""
     if old is None or first_hop(old, new, rolling) == new:
         return None
     return replace(old, replicas=new.replicas)

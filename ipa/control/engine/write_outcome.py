@@ -27,7 +27,7 @@ OUTCOME = "-outcome"
 
 
 def is_outcome(decision: Decision) -> bool:
-    """Whether it says why a write failed."""
+    """True if the decision says why a write failed."""
     return decision.decision_id.endswith(OUTCOME)
 
 
@@ -54,7 +54,7 @@ def standing_by(request: TickRequest) -> Decision:
 def unrecorded(
     decision: Decision, state: EngineState, error: IpaError, now_s: float
 ) -> tuple[Decision, EngineState]:
-    """Where the decision could not be made durable, nothing is written."""
+    """The hold for a decision that could not be recorded: nothing is written."""
     if state.actuation.change is not None and decision.action is Action.APPLY:
         state = replace(state, actuation=withdrawn(state.actuation, now_s))
     words = f"the decision {decision.reason.value} could not be recorded: {error}"

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# A courtesy: who waited so long goes on beside the others, so that nobody waits for one that hangs.
+# A thread that waited this long computes beside the others, so that none waits for one that hangs.
 PATIENCE_S = 1.0
 
 
 class ComputeLock:
-    """What only one thread at a time should be at."""
+    """A lock under which one thread at a time computes; after `patience_s` the next one goes on beside it."""
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
@@ -26,7 +26,7 @@ class ComputeLock:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Compute, once no other does or patience is at its end."""
+        """Compute, once no other thread does or the patience is over."""
         self._take()
         try:
             yield
@@ -36,7 +36,7 @@ class ComputeLock:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Wait for something else meanwhile, if within a turn: others may compute."""
+        """Release the lock while waiting for something else, if this thread holds it."""
         had = self._leave()
         if had:
             self._count(-1)
@@ -48,7 +48,7 @@ class ComputeLock:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether some thread is at it or waits to be, so that more is to be expected soon."""
+        """True if a thread computes or waits to."""
         return self._inside > 0
 
     def _take(self) -> None:
@@ -56,7 +56,7 @@ class ComputeLock:
         self._mine.has = self._lock.acquire(timeout=self._patience_s)
 
     def _leave(self) -> bool:
-        """Whether there was a turn to leave."""
+        """Release the lock. True if this thread held it."""
         had: bool = getattr(self._mine, "has", False)
         self._mine.has = False
         if had:

@@ -1,4 +1,4 @@
-"""Many loops on a few threads: each has its turn when it is due, or at once where it is woken."""
+"""Many loops on a few threads: each runs when it is due, or at once when it is woken."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from ipa.control.ports import Clock
 
 log = logging.getLogger("ipa.control")
 
-# A tick mostly waits for others: for metrics, for the cluster, for the disk. So many may wait at once; where
-# there are no more loops than that, none ever waits for another.
+# A tick mostly waits for metrics, the cluster or the disk. This many may wait at once; with no more
+# loops than that, none waits for another.
 WORKERS = 32
-# Nobody is due: a wake or a stop ends the wait.
+# The wait if no loop is due; a wake or a stop ends it.
 LONG_S = 3600.0
-# A loop that fails, which none should, has another turn then.
+# A loop that raised, which none should, runs again after this.
 AGAIN_S = 10.0
 
 
 class Schedulable(Protocol):
-    """What has turns."""
+    """A loop that the scheduler runs."""
 
     def step(self) -> float:
-        """Do what is due. When the next turn is, by the clock."""
+        """Do the work that is due. Return the time of the next call, by the clock."""
         ...
 
     def on_wake(self, call: Callable[[], None]) -> None:
-        """Have `call` called when the next turn is to be now."""
+        """Set the function to call when the loop is to run now."""
         ...
 
 
 @dataclass(eq=False)
 class ScheduledLoop:
-    """The place of one loop. `at_s`: when its turn is; None while it has it, or waits for a thread."""
+    """A loop and when it is due: `at_s`, None while it runs or waits for a thread."""
 
     loop: Schedulable
     at_s: float | None = None
@@ -49,7 +49,7 @@ class ScheduledLoop:
 
 
 class Scheduler:
-    """Loops in the order in which they are due. Thread-safe; `clock_of` gives a clock that an event ends."""
+    """A scheduler of loops. Thread-safe; `clock_of` returns a clock whose waits an event ends."""
 
     def __init__(
         self, clock_of: Callable[[threading.Event], Clock], stop: StopSignal, workers: int = WORKERS
@@ -65,7 +65,7 @@ class Scheduler:
         self._threads: list[threading.Thread] = []
 
     def add(self, loop: Schedulable, after_s: float = 0.0) -> ScheduledLoop:
-        """Give it turns, from so many seconds on."""
+        """Schedule the loop, first after `after_s` seconds."""
         turn = ScheduledLoop(loop)
         loop.on_wake(lambda: self._wake(turn))
         with self._changed:
@@ -77,13 +77,13 @@ class Scheduler:
         return turn
 
     def end(self, turn: ScheduledLoop, within_s: float) -> bool:
-        """Give it no more turns. Whether it has none, once one that it has was waited for so long at most."""
+        """Schedule the loop no more. Waits at most `within_s` for it to finish; True if it has."""
         with self._changed:
             turn.is_ended = True
             return self._changed.wait_for(lambda: not turn.is_stepping, within_s)
 
     def join(self, within_s: float) -> None:
-        """Wait so long at most for the turns under way. The service is to be told to stop before."""
+        """Wait at most `within_s` for running loops. Set the stop signal before."""
         until_s = time.monotonic() + within_s
         for thread in (self._caller, *self._threads):
             if thread is not None:
@@ -97,14 +97,14 @@ class Scheduler:
                 self._push(turn, self._clock.monotonic_s())
 
     def _push(self, turn: ScheduledLoop, at_s: float) -> None:
-        """Its turn is then, and at no other time."""
+        """Schedule it at that time, in place of any other."""
         turn.at_s, turn.is_woken = at_s, False
         self._pushed += 1
         heapq.heappush(self._queue, (at_s, self._pushed, turn))
         self._waker.set()
 
     def _call(self) -> None:
-        """Hand the loops that are due to the threads, until the service stops."""
+        """Pass due loops to the threads until the service stops."""
         while True:
             self._waker.clear()
             if self._stop.is_set():

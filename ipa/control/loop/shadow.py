@@ -1,4 +1,4 @@
-"""The world of a second policy beside the one that controls: it sees all of it and changes nothing.
+"""The ports of a shadow policy: it reads everything that the controlling policy reads, and writes nothing.
 
 Its loop is in shadow mode: it goes on from its own decisions as if they had been carried out. They are
 recorded under the pipeline's name with the policy's after an @, which no pipeline's name contains.
@@ -28,12 +28,12 @@ from ipa.model.rolling import Rolling
 
 
 def record_name(pipeline: str, policy: str) -> str:
-    """Under which name the decisions of a policy beside that of the pipeline are recorded."""
+    """The name under which the decisions of a shadow policy are recorded."""
     return f"{pipeline}@{policy}"
 
 
 def shadow_world(world: LoopPorts, pipeline: Pipeline, policy: str) -> tuple[Pipeline, LoopPorts]:
-    """The pipeline under its other name, and its world with nothing to write, say or tell in it."""
+    """The pipeline under its record name, and its ports without writes, overrides or events."""
     other = replace(pipeline, name=record_name(pipeline.name, policy))
     seen = replace(
         world,
@@ -57,7 +57,7 @@ class _SameMetrics:
 
 
 class _OnlyRead:
-    """What runs. A change of the other policy that rolls out is none of this one's business."""
+    """The workload, read only and always settled: rollouts of the controlling policy do not matter here."""
 
     def __init__(self, workload: Workload, pipeline: Pipeline) -> None:
         self._workload, self._pipeline = workload, pipeline
@@ -77,7 +77,7 @@ class _OnlyRead:
 
 
 class _InShadow:
-    """What people have pinned holds for both; a pause or a freeze is none, since nothing is written."""
+    """The overrides of a shadow policy: the pipeline's pins; it writes nothing, so it is never paused."""
 
     def __init__(self, controls: ControlStore, pipeline: str) -> None:
         self._controls, self._pipeline = controls, pipeline

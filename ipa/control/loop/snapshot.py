@@ -1,4 +1,4 @@
-"""What a loop knows after a tick, as a value that no later tick changes."""
+"""The state of a loop after a tick, as a value that no later tick changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class HistoryPoint:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the loop knows now. `plan` and `forecast` are the latest there were, `tick_s` what the tick took.
+    """The state of the loop. `plan` and `forecast` are the latest ones, `tick_s` is the duration of the tick.
 
     `skipped_ticks` were not run since the tick before them took too long, `early_ticks` were brought forward.
     `quarantines` are the failed rollouts that are not tried again yet. `would` is what would run had all that
