@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "runs" / "mutants"
 # How the last run ended for each place.
 FATES = FOLDER / "fates.json"
-LIVING = ("survived", "unreached")
+LIVING = ("survived", "unreached", "undecided")
 # The places that are changed: rooms, and the modules of the control room that its engine imports.
 ROOMS = ("model", "queueing", "optimize", "forecast", "policies", "profiling/fit.py", "simulate")
 ENGINE = "ipa.control.engine.tick"
@@ -54,7 +54,7 @@ OPERATORS = re.compile(
 )
 # What lives beyond this is a test that is missing.
 GOAL_RATIO = 0.95
-# CPU time of the first tests, which end an endless loop soon, and of all: the whole map takes about 100 s.
+# CPU time of the first tests, which end an endless loop soon, and of all: the whole map takes about 150 s.
 FIRST_TESTS, FIRST_CPU_S, CPU_S = 20, 60, 400
 # A process that neither computes nor ends is stuck; an hour is far beyond a machine under load.
 STUCK_S = 3600.0
@@ -171,14 +171,17 @@ class Reach:
 
         Code outside of functions runs at import: a place there is reached by the tests of the file and of its
         importers.
-        Files of tests that the map does not know, being newer or of other rooms, are run whole if they import
-        the file: the newer first, the others last.
+        The map knows a function behind a cache by the first test that called it, and no file of tests that is
+        newer or of another room. So files that import the file are run whole, the newer first and the others
+        last, and after them those that import anything of its room.
         """
         module = place.file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         importing = [path for path in all_tests() if module in imported(path)]
         drawn_s = self.path.stat().st_mtime
         newer = [str(path.relative_to(ROOT)) for path in importing if path.stat().st_mtime > drawn_s]
-        others = [str(path.relative_to(ROOT)) for path in importing if path not in pure_tests()]
+        room = re.match(r"ipa\.\w+", module)[0]  # type: ignore[index]
+        near = [path for path in pure_tests() if any(each.startswith(room) for each in imported(path))]
+        others = [str(path.relative_to(ROOT)) for path in (*importing, *near)]
         around = _function_around(ROOT / place.file, place.line)
         if around is None:
             imports = House(ROOT).imports
@@ -233,8 +236,11 @@ class Copy:
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s)),
             ).returncode
 
-    def fate(self, place: Place, tests: list[str]) -> str:
-        """`killed`, `endless` (also killed), `survived`, or `unreached`."""
+    def fate(self, place: Place, tests: list[str], cpu_s: int) -> str:
+        """`killed`, `endless` (the first tests do not end), `survived`, `unreached`, or `undecided`.
+
+        A mutant is undecided if its tests used up `cpu_s`, and counts as alive.
+        """
         from cosmic_ray.mutating import mutate_code
         from cosmic_ray.plugins import get_operator
 
@@ -249,15 +255,16 @@ class Copy:
             compiled.unlink()
         path.write_text(mutated)
         try:
-            for part, cpu_s in ((tests[:FIRST_TESTS], FIRST_CPU_S), (tests[FIRST_TESTS:], CPU_S)):
+            first, rest = tests[:FIRST_TESTS], tests[FIRST_TESTS:]
+            for part, most_s, late in ((first, FIRST_CPU_S, "endless"), (rest, cpu_s, "undecided")):
                 if not part:
                     continue
                 chosen.write_text("\n".join(part) + "\n")
-                code = self.run(["-x", f"@{chosen}"], cpu_s)
+                code = self.run(["-x", f"@{chosen}"], most_s)
                 if code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
                     raise RuntimeError(f"pytest found no tests for {place}: see {self.folder}/mutants.log")
                 if code:
-                    return "killed" if code > 0 else "endless"
+                    return "killed" if code > 0 else late
             return "survived" if tests else "unreached"
         finally:
             path.write_text(original)
@@ -281,6 +288,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="how many places")
     parser.add_argument("--seed", type=int, default=15, help="of the choice of places")
     parser.add_argument("--workers", type=int, default=2, help="mutants at a time")
+    parser.add_argument(
+        "--cpu", type=int, default=CPU_S, help="CPU seconds of the tests of a mutant, at most"
+    )
     parser.add_argument("--only", default="", help="places of files whose path contains this")
     parser.add_argument("--reuse", action="store_true", help="the map of the last run, which takes minutes")
     parser.add_argument(
@@ -303,7 +313,7 @@ def main() -> int:
         def tried(place: Place) -> tuple[Place, str]:
             copy = copies.get()
             try:
-                fate = copy.fate(place, reach.tests(place))
+                fate = copy.fate(place, reach.tests(place), given.cpu)
             finally:
                 copies.put(copy)
             print(f"{fate:9} {place}", flush=True)
