@@ -7,15 +7,15 @@ from math import isclose
 import pytest
 
 from ipa.model.pipeline import CombineRule, StageKind
-from ipa.optimize.graph import MOST, Graph, Node, Term, build_graph
+from ipa.optimize.graph import MOST, Graph, GraphNode, Term, build_graph
 
-FIRST = Node((), ())
+FIRST = GraphNode((), ())
 
 
 def diamond(combine: CombineRule) -> Graph:
     """A first stage, two stages side by side after it, and one that joins them by this rule."""
     return build_graph(
-        (FIRST, Node((0,), (1.0,)), Node((0,), (1.0,)), Node((1, 2), (1.0, 1.0), combine=combine))
+        (FIRST, GraphNode((0,), (1.0,)), GraphNode((0,), (1.0,)), GraphNode((1, 2), (1.0, 1.0), combine=combine))
     )
 
 
@@ -42,15 +42,15 @@ def test_a_maximum_takes_the_best_of_its_inputs() -> None:
 
 
 def test_a_router_sends_a_request_one_way() -> None:
-    router = Node((), (), kind=StageKind.ROUTER)
-    graph = build_graph((router, Node((0,), (0.25,)), Node((0,), (0.75,))))
+    router = GraphNode((), (), kind=StageKind.ROUTER)
+    graph = build_graph((router, GraphNode((0,), (0.25,)), GraphNode((0,), (0.75,))))
     assert graph.reach == (1.0, 0.25, 0.75)
     assert graph.terms == (Term(0.25, ((0, 1),)), Term(0.75, ((0, 2),)))
 
 
 @pytest.mark.parametrize("branches", [MOST, MOST + 1])
 def test_more_paths_than_can_be_planned_are_refused(branches: int) -> None:
-    nodes = (FIRST, *(Node((0,), (1.0,)) for _ in range(branches)))
+    nodes = (FIRST, *(GraphNode((0,), (1.0,)) for _ in range(branches)))
     if branches <= MOST:
         assert len(build_graph(nodes).paths) == branches
     else:
