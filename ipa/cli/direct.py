@@ -137,7 +137,7 @@ class Direct(ABC):
 
     def send(self, method: str, path: str, body: dict[str, Any], *, if_match: str | None = None) -> Any:
         """The answer to that request; ConflictError where `if_match` no longer holds."""
-        from ipa.api.acting import said
+        from ipa.service.commands import requested_by
 
         match path.split("/"):
             case ["pipelines", name, "plans"]:
@@ -145,11 +145,11 @@ class Direct(ABC):
             case ["pipelines", name, "apply"]:
                 pipeline = self._pipeline(name)
                 configs = self._checked(pipeline, [StageConfig(**config) for config in body["configs"]])
-                detail = said("requested", body["by"], body["reason"])
+                detail = requested_by("requested", body["by"], body["reason"])
                 revision = (if_match or "").strip('"')
                 return plain(self.apply(pipeline, Wanted(configs, detail, revision, body["by"])))
             case ["pipelines", name, "rollback"]:
-                detail = said("rollback", body["by"], body["reason"])
+                detail = requested_by("rollback", body["by"], body["reason"])
                 return plain(self.rollback(self._pipeline(name), body["to"], detail, body["by"]))
             case ["decisions", asked] if asked.endswith(":replay"):
                 return plain(self._replay(unquote(asked.removesuffix(":replay")), body.get("policy")))

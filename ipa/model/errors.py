@@ -13,6 +13,7 @@
     ├── ConflictError           the world moved since it was read                               (4)
     │   ├── DriftError              another hand made it what no plan of ours would be              (4)
     │   ├── InProgressError         the same request is being carried out now                       (4)
+    │   ├── PreconditionError       it is at another version than the change was made for           (4)
     │   ├── StaleError              what it was made from is another by now; lists what moved       (4)
     │   └── StandbyError            another replica of the service leads, ask that one              (4)
     ├── RolloutError            a change did not become ready and was taken back                (5)
@@ -165,6 +166,13 @@ class StaleError(ConflictError):
     """What it was made from is another by now; `problems` lists what moved."""
 
     code = "conflict.stale"
+    status = 412
+
+
+class PreconditionError(ConflictError):
+    """It changed since you read it; read it again and decide again."""
+
+    code = "http.precondition_failed"
     status = 412
 
 
