@@ -25,12 +25,12 @@ from ipa.adapters.files import (
 from ipa.adapters.files.document import resolve_plain
 from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.adapters.store import keys
-from ipa.api import gate, shell
+from ipa.api import auth, hardening
 from ipa.api.app import create_app
 from ipa.api.documents import merged, parse_json
 from ipa.api.examples import PIPELINE, PROFILE
 from ipa.api.limits import BODY_LIMIT_BYTES, HEADERS_LIMIT_BYTES, MOST_YAML_VALUES, JsonRoute
-from ipa.api.preconditions import check_match, is_known
+from ipa.api.preconditions import is_known, required_match
 from ipa.api.request_body import structure_fault
 from ipa.model.errors import IpaError
 from ipa.serving import ServerBounds
@@ -314,7 +314,7 @@ def _head(raw: bytes) -> object:
 
 def _tags(value: str) -> None:
     is_known(value, '"x"')
-    check_match(value, '"x"', "it")
+    required_match(value, "it").check("x", "it")
 
 
 def _quantity(value: str) -> None:
@@ -324,7 +324,7 @@ def _quantity(value: str) -> None:
 
 
 def _authorization(value: str) -> None:
-    token = gate._token(Headers({"authorization": value.encode("utf-8", "replace").decode("latin-1")}))
+    token = auth._token(Headers({"authorization": value.encode("utf-8", "replace").decode("latin-1")}))
     keys.FORM.fullmatch(token or "")
 
 
@@ -369,7 +369,7 @@ def PARSERS() -> list[Parser]:  # noqa: N802 - a table, made when it is asked fo
     ]
     for name, read in (
         ("If-Match, If-None-Match", _tags),
-        ("Host", lambda value: shell._host(Headers({"host": value}))),
+        ("Host", lambda value: hardening._host(Headers({"host": value}))),
         ("Authorization", _authorization),
         ("quantity", _quantity),
         ("plain YAML scalar", resolve_plain),

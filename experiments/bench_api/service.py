@@ -26,19 +26,18 @@ from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
+from ipa.api.context import ApiContext
 from ipa.api.limits import Limits
 from ipa.api.server import config_of, settle
-from ipa.api.services import Services
 from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan
 from ipa.model.profile import StageProfile
 from tests.fakes.metrics import FakeMetrics
-from tests.fakes.services import FakeWorld
+from tests.fakes.services import FakeWorld, over
 from tests.fakes.store import FakeStore
 from tests.fakes.workload import FakeWorkload
 from tests.fakes.world import PIPELINE, SMALLEST, Scenario, ours, profiled, window_max
@@ -93,22 +92,15 @@ def loop_of(ticks: Ticks, waker: threading.Event) -> ControlLoop:
 
 def services(
     store: Store, pipelines: Mapping[str, Pipeline], profiles: Mapping[str, StageProfile]
-) -> Services:
+) -> ApiContext:
     """The API's, with those pipelines to plan and to list."""
     made = FakeWorld(plans=store.plans, answers=store.answers).play(60).services()
 
-    processes = PlannerProcesses()
-
-    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
-        return await processes.plan(pipeline, profiles, rate_rps, deadline_s=DEADLINE_S, **options)
-
-    return replace(
-        made,
-        pipelines=pipelines,
-        profiles=lambda name: profiles,
-        plan=plan,
-        limits=Limits(LIMIT_RPS),
+    settings = replace(made.service.settings, solver_deadline_s=DEADLINE_S)
+    context = over(
+        made, pipelines=pipelines, profiles=profiles, planner=PlannerProcesses(), settings=settings
     )
+    return replace(context, limits=Limits(LIMIT_RPS))
 
 
 class Server(uvicorn.Server):

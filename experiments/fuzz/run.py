@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import schemathesis
@@ -14,13 +14,14 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from ipa.api.app import create_app
+from ipa.api.context import ApiContext
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
-from ipa.api.services import Services
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
+from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
-from tests.fakes.services import FakeWorld
+from tests.fakes.services import FakeWorld, over
 
 # Each client may ask as fast as it can: what is tried here is what is asked.
 NO_LIMIT_RPS = 1e9
@@ -58,20 +59,18 @@ class Fuzzed:
         return sum(count for finding, count in self.findings.items() if finding.startswith(f"{name}: "))
 
 
-def services(jobs: JobDesk) -> Services:
+def services(jobs: JobDesk) -> ApiContext:
     """A world in memory whose plans are made by our planner."""
     world = FakeWorld(jobs=jobs).play(60)
     made = world.services()
 
-    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
-        options["solver"] = "exact"
-        return plan_pipeline(pipeline, made.profiles(pipeline.name), rate_rps, deadline_s=1.0, **options)
+    async def plan(
+        pipeline: Pipeline, profiles: Mapping[str, StageProfile], rate_rps: float, **options: Any
+    ) -> Plan:
+        options |= {"solver": "exact", "deadline_s": 1.0}
+        return plan_pipeline(pipeline, profiles, rate_rps, **options)
 
-    return Services(
-        **{name: getattr(made, name) for name in Services.__slots__ if name not in ("plan", "limits")},
-        plan=plan,
-        limits=Limits(NO_LIMIT_RPS, solves=2, waiting=16),
-    )
+    return replace(over(made, plan=plan), limits=Limits(NO_LIMIT_RPS, solves=2, waiting=16))
 
 
 def fuzz(

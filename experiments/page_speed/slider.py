@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from playwright.sync_api import Page
 
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
 from ipa.cli.lookup import load
-from ipa.control.engine.actuation import ActuationPhase
-from ipa.control.loop.snapshot import Snapshot
-from ipa.control.ports import PipelineControl
-from ipa.service.live import live_state
-from tests.fakes.services import FakeWorld, solving
+from tests.fakes.services import FakeWorld, over, solving
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 RATE_RPS = 10
@@ -44,24 +39,14 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in PIPELINES.glob("*/pipeline.yaml"))
 
 
-def given(world: FakeWorld) -> Services:
+def given(world: FakeWorld) -> ApiContext:
     """Services over the pipelines that come with us, none of which runs."""
     loaded = {name: load(name, None, None)[:2] for name in names()}
     profiles = {name: found[1] for name, found in loaded.items()}
     pipelines = {name: found[0] for name, found in loaded.items()}
-    unseen = replace(
-        world.services(),
-        pipelines=pipelines,
-        profiles=lambda name: profiles[name],
-        live=lambda name: live_state(
-            pipelines[name],
-            profiles[name],
-            Snapshot(name, 0, PipelineControl(), ActuationPhase.IDLE),
-            now=world.clock.now(),
-            tick_s=1.0,
-        ),
-    )
-    return solving(unseen)
+    context = over(world.services(), pipelines=pipelines, loops={})
+    context.service.registry.profiles.update(profiles)  # type: ignore[attr-defined]
+    return solving(context)
 
 
 def sliding_ms(page: Page, url: str, pipeline: str, times: int) -> list[float]:

@@ -15,26 +15,26 @@ from starlette.staticfiles import StaticFiles
 
 import ipa
 from ipa.api import (
-    acting,
-    document,
+    analysis,
+    auth,
+    commands,
     events,
     experiments,
-    exploring,
     fleet,
-    gate,
     me,
+    openapi_extras,
     pipelines,
     plans,
     problems,
-    reading,
-    replaying,
+    queries,
+    replay,
 )
-from ipa.api.gate import Gate
+from ipa.api.auth import Context, Gate
+from ipa.api.context import ApiContext
+from ipa.api.hardening import LOOPBACK, Shell
 from ipa.api.metered import count_requests
-from ipa.api.reading import Using
+from ipa.api.queries import Using
 from ipa.api.request_body import BodyReader
-from ipa.api.services import Services
-from ipa.api.shell import LOOPBACK, Shell
 from ipa.api.work import Places
 from ipa.model.errors import Problem, StandbyError, UnavailableError
 from ipa.service.health import CheckView, Readiness
@@ -43,18 +43,18 @@ PAGE = Path(__file__).parent / "page"
 router = APIRouter()
 
 
-def create_app(services: Services, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
-    """The ASGI application over those services, answering to those host names (empty: to any)."""
+def create_app(context: ApiContext, *, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
+    """The ASGI application over that service, answering to those host names (empty: to any)."""
     app = _application(hosts)
-    app.state.services = services
-    if services.http is not None:
+    app.state.context = context
+    if context.http is not None:
         # Outermost, so that what the shell refuses counts too.
-        count_requests(app, services.http)
+        count_requests(app, context.http)
     return app
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document of the API, which depends on no services."""
+    """The OpenAPI document of the API, which depends on no service."""
     return _application(()).openapi()
 
 
@@ -67,19 +67,19 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(reading.router)
+    app.include_router(queries.router)
     for open_to_all in (
         events.router,
         me.router,
         pipelines.reading,
         plans.making,
-        exploring.router,
-        replaying.router,
+        analysis.router,
+        replay.router,
         fleet.router,
         experiments.router,
     ):
         app.include_router(open_to_all)
-    for changing in (acting.router, pipelines.changing, plans.applying):
+    for changing in (commands.router, pipelines.changing, plans.applying):
         app.include_router(changing, dependencies=[Depends(only_the_leader)])
     app.include_router(router)
     app.mount("/assets", StaticFiles(directory=PAGE), name="assets")
@@ -93,12 +93,12 @@ def _application(hosts: tuple[str, ...]) -> FastAPI:
     return app
 
 
-def only_the_leader(services: Using) -> None:
+def only_the_leader(service: Using) -> None:
     """StandbyError, which names the leader, where another replica decides.
 
     Also for what would only be kept: where each replica has a store of its own the leader would not see it.
     """
-    standing = services.standing()
+    standing = service.leadership.standing()
     if not standing.leading:
         leader = standing.leader if standing.leader != standing.identity else ""
         raise StandbyError(
@@ -114,10 +114,12 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", tags=["health"])
-async def readyz(services: Using, verbose: Annotated[str | None, Query()] = None) -> Readiness:
+async def readyz(
+    service: Using, context: Context, verbose: Annotated[str | None, Query()] = None
+) -> Readiness:
     """Whether the API can serve (503 where not). `?verbose` lists what was checked."""
     # In a thread of its own: those of the pool may all be taken.
-    checks = await to_thread.run_sync(services.readiness, limiter=services.limits.health_threads)
+    checks = await to_thread.run_sync(service.health.checks, limiter=context.limits.health_threads)
     failed = [check for check in checks if check.required and not check.ok]
     if failed:
         named = [Problem(f"{check.name}: {check.detail or 'failed'}") for check in failed]
@@ -128,11 +130,9 @@ async def readyz(services: Using, verbose: Annotated[str | None, Query()] = None
 
 
 @router.get("/metrics", tags=["health"], response_class=Response)
-async def metrics(services: Using) -> Response:
+async def metrics(context: Context) -> Response:
     """The service's own metrics, for Prometheus."""
-    text = await to_thread.run_sync(
-        generate_latest, services.registry, limiter=services.limits.metrics_threads
-    )
+    text = await to_thread.run_sync(generate_latest, context.registry, limiter=context.limits.metrics_threads)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -170,8 +170,8 @@ def _document(app: FastAPI) -> None:
 
     def documented() -> dict[str, Any]:
         if not app.openapi_schema:
-            document.complete(plain())
-            gate.document_in(plain())
+            openapi_extras.complete(plain())
+            auth.document_in(plain())
         assert app.openapi_schema
         return app.openapi_schema
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from ipa.control.engine.overrides import WEEK
-from ipa.control.ports import Freeze, StagePin
 from ipa.model.decision import Mode
-from ipa.model.errors import InputError, Problem
-from ipa.model.pipeline import Bounds, Goal, Objective, Pin, Pipeline
+from ipa.model.pipeline import Pin
 from ipa.model.plan import WHOLE_PERCENT, StageConfig
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
-from ipa.service.checks import checked_configs, pin_problems
+from ipa.service.planning import BoundsChange, PlanRequest, WeightsChange
 
 # Numbers are numbers, not text or true. Nothing is beyond these bounds, and formulas leave them.
 Positive = Annotated[float, Field(ge=1e-9, le=1e9, strict=True, allow_inf_nan=False)]
@@ -95,17 +91,10 @@ class BoundsBody(Body):
     accuracy_floor: Ratio | None = None
     transition_cores: Positive | None = None
 
-    def over(self, bounds: Bounds) -> Bounds:
-        """The pipeline's bounds with what is given here in their place."""
-        given: dict[str, Any] = self.model_dump(exclude_none=True)
-        if self.batch_sizes is not None:
-            given["batch_sizes"] = tuple(self.batch_sizes)
-        made = replace(bounds, **given)
-        if made.transition_cores is not None and made.transition_cores < (made.cores or 0.0):
-            message = f"{made.transition_cores:g} cores during a change are below the {made.cores:g} at rest"
-            problem = Problem(message, pointer="/bounds/transition_cores")
-            raise InputError("the bounds contradict each other", problems=[problem])
-        return made
+    def change(self) -> BoundsChange:
+        """The bounds to replace."""
+        sizes = None if self.batch_sizes is None else tuple(self.batch_sizes)
+        return BoundsChange(**{**self.model_dump(), "batch_sizes": sizes})
 
 
 class WeightsBody(Body):
@@ -115,15 +104,9 @@ class WeightsBody(Body):
     beta: Weight | None = None
     delta: Weight | None = None
 
-    def over(self, objective: Objective) -> Objective:
-        """The objective so weighed; InputError where its goal has an order instead of weights."""
-        given = self.model_dump(exclude_none=True)
-        if given and objective.goal is not Goal.WEIGHTED:
-            message = (
-                f"objective {objective.name!r} has the goal {objective.goal.value}, which has no weights"
-            )
-            raise InputError("there is nothing to weigh", problems=[Problem(message, pointer="/weights")])
-        return replace(objective, **given)
+    def change(self) -> WeightsChange:
+        """The weights to replace."""
+        return WeightsChange(**self.model_dump())
 
 
 class PlanBody(Body):
@@ -138,16 +121,18 @@ class PlanBody(Body):
     bounds: BoundsBody | None = None
     weights: WeightsBody | None = None
 
-    def pipeline(self, pipeline: Pipeline) -> Pipeline:
-        """The pipeline with what the body replaces; NotFoundError for an unknown objective."""
-        name = self.objective or pipeline.default_objective
-        objective = pipeline.objective(name)
-        if self.sla_s is not None:
-            objective = replace(objective, sla_s=self.sla_s)
-        if self.weights is not None:
-            objective = self.weights.over(objective)
-        bounds = self.bounds.over(pipeline.bounds) if self.bounds else pipeline.bounds
-        return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
+    def request(self) -> PlanRequest:
+        """The what-if of the body."""
+        return PlanRequest(
+            self.rate_rps,
+            self.objective,
+            self.compat,
+            self.allocation,
+            self.solver,
+            self.sla_s,
+            self.bounds.change() if self.bounds else BoundsChange(),
+            self.weights.change() if self.weights else WeightsChange(),
+        )
 
 
 class PauseBody(Asked):
@@ -155,18 +140,6 @@ class PauseBody(Asked):
 
     until: Moment | None = None
     for_s: Annotated[float, Field(gt=0, le=LONGEST_PAUSE_S, strict=True)] | None = None
-
-    def end(self, now: datetime) -> datetime | None:
-        """When the pause ends; InputError where that is in the past or said twice."""
-        if self.until is not None and self.for_s is not None:
-            problem = Problem("give until or for_s, not both", pointer="/for_s")
-            raise InputError("the pause has two ends", problems=[problem])
-        if self.for_s is not None:
-            return now + timedelta(seconds=self.for_s)
-        if self.until is not None and self.until <= now:
-            problem = Problem(f"{self.until.isoformat()} is past", pointer="/until")
-            raise InputError("the pause would be over already", problems=[problem])
-        return self.until
 
 
 class ModeBody(Asked):
@@ -183,13 +156,9 @@ class PinBody(Asked):
     cores: Positive | None = None
     replicas: Count | None = None
 
-    def checked(self, pipeline: Pipeline, stage: str) -> StagePin:
-        """The pin; NotFoundError for an unknown stage, InputError lists all else that is wrong with it."""
-        pin = Pin(self.variant, self.batch_size, self.cores, self.replicas)
-        problems = pin_problems(pipeline, stage, pin)
-        if problems:
-            raise InputError(f"stage {stage!r} cannot be pinned so", problems=problems)
-        return StagePin(stage, pin, self.reason, self.by)
+    def pin(self) -> Pin:
+        """The pin of the body."""
+        return Pin(self.variant, self.batch_size, self.cores, self.replicas)
 
 
 class FreezeBody(Asked):
@@ -198,20 +167,6 @@ class FreezeBody(Asked):
     start: Moment | None = None
     end: Moment
     weekly: Annotated[bool, Field(strict=True)] = False
-
-    def checked(self, now: datetime) -> Freeze:
-        """The freeze, in UTC; InputError where its end is not after its start, or past."""
-        start, end = (self.start or now).astimezone(UTC), self.end.astimezone(UTC)
-        message = ""
-        if end <= start:
-            message = f"{end.isoformat()} is not after the start, {start.isoformat()}"
-        elif self.weekly and end - start >= WEEK:
-            message = "a weekly freeze of a week or longer never ends; give a shorter one, or pause"
-        elif not self.weekly and end <= now:
-            message = f"{end.isoformat()} is past"
-        if message:
-            raise InputError("nothing would be frozen so", problems=[Problem(message, pointer="/end")])
-        return Freeze(start, end, self.reason, self.by, self.weekly)
 
 
 class ConfigBody(Body):
@@ -230,9 +185,9 @@ class ApplyBody(Asked):
 
     configs: Annotated[list[ConfigBody], Field(min_length=1, max_length=MOST_LISTED), at_most(MOST_LISTED)]
 
-    def checked(self, pipeline: Pipeline) -> tuple[StageConfig, ...]:
-        """The configurations in the order of the pipeline; InputError lists all that is wrong with them."""
-        return checked_configs(pipeline, [StageConfig(**config.model_dump()) for config in self.configs])
+    def stage_configs(self) -> list[StageConfig]:
+        """The configurations of the body."""
+        return [StageConfig(**config.model_dump()) for config in self.configs]
 
 
 class ApplyPlanBody(Asked):

@@ -39,7 +39,7 @@ async def document_of(request: Request, body: Body) -> Document:
     kind = media_type(request)
     if kind not in (JSON, *YAMLS):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {JSON} or {YAML}")
-    parsing = request.app.state.services.limits.parsing
+    parsing = request.app.state.context.limits.parsing
     return await off_loop(parsing, len(body), _document_in, body, kind in YAMLS)
 
 
@@ -54,7 +54,7 @@ async def patch_of(request: Request, body: Body) -> dict[str, Any]:
     kind = media_type(request)
     if kind not in (MERGE_PATCH, JSON):
         raise HTTPException(415, f"a body of {kind} is not taken here; send {MERGE_PATCH}")
-    parsing = request.app.state.services.limits.parsing
+    parsing = request.app.state.context.limits.parsing
     patch = await off_loop(parsing, len(body), lambda: parse_json(_text(body)))
     if not isinstance(patch, dict):
         raise _wrong("a merge patch is an object")
@@ -117,7 +117,7 @@ def _wrong(message: str) -> InputError:
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    """What refers to the schema of such a file, which `document.file_schemas` adds."""
+    """What refers to the schema of such a file, which `openapi_extras.file_schemas` adds."""
     return {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
 
 

@@ -19,14 +19,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.records import MARK
-from ipa.api.gate import Admitted, Asker
+from ipa.api.auth import Admitted, Asker, Context
+from ipa.api.context import ApiContext
 from ipa.api.limits import client_of
-from ipa.api.reading import Using, record_named
-from ipa.api.services import Services
+from ipa.api.queries import Using, record_named
 from ipa.api.streams import Streams
 from ipa.control.audit.record import Recorded, record_in
 from ipa.control.canonical import canonical_json
 from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError
+from ipa.service.service import Service
 
 LOG = logging.getLogger(__name__)
 # Entries of one read of an export.
@@ -42,19 +43,19 @@ LastEventId = Annotated[
 ]
 
 
-async def chosen_record(services: Using, pipeline: Annotated[str | None, Query()] = None) -> str | None:
+async def chosen_record(service: Using, pipeline: Annotated[str | None, Query()] = None) -> str | None:
     """The pipeline whose events are asked for, or one with @ and a policy beside it; None for all."""
-    return None if pipeline is None else record_named(services, pipeline)
+    return None if pipeline is None else record_named(service, pipeline)
 
 
 async def exported_record(
-    services: Using,
+    service: Using,
     pipeline: Annotated[
         str | None, Query(description="a pipeline, or NAME~ID: the record of an earlier one of that name")
     ] = None,
 ) -> str | None:
     """The record to export; None for all of them."""
-    return pipeline if pipeline is not None and MARK in pipeline else await chosen_record(services, pipeline)
+    return pipeline if pipeline is not None and MARK in pipeline else await chosen_record(service, pipeline)
 
 
 Chosen = Annotated[str | None, Depends(chosen_record)]
@@ -111,8 +112,8 @@ class Watch:
     """
 
     def __init__(self, streams: Streams, asker: Admitted, pipeline: str | None) -> None:
-        self._streams, self._again, self.services = streams, asker.again, asker.services
-        self._pipeline, self._record = pipeline, pipeline and self.services.record_of(pipeline)
+        self._streams, self._again, self.service = streams, asker.again, asker.service
+        self._pipeline, self._record = pipeline, pipeline and self.service.records.of(pipeline)
         self._clock = asyncio.get_running_loop().time
         self._looked_s = self._sure_s = self._clock()
 
@@ -123,7 +124,7 @@ class Watch:
         except IpaError as error:
             self._streams.ended += 1
             return error.message
-        if self._pipeline is not None and not self.services.sees(self._pipeline, self._record or ""):
+        if self._pipeline is not None and not self.service.sees(self._pipeline, self._record or ""):
             self._streams.ended += 1
             return f"there is no pipeline {self._pipeline!r} any more"
         return ""
@@ -138,7 +139,7 @@ class Watch:
             if self._clock() - self._sure_s > self._streams.unsure_s:
                 raise
             return
-        self._sure_s, self.services = self._clock(), found.services
+        self._sure_s, self.service = self._clock(), found.service
 
 
 @router.get(
@@ -152,7 +153,7 @@ class Watch:
     },
 )
 async def follow_events(
-    services: Using,
+    context: Context,
     asker: Asker,
     pipeline: Chosen,
     after: AfterId = None,
@@ -166,18 +167,18 @@ async def follow_events(
     says that the record cannot be read for now. The stream ends within 2 s once its token is not accepted any
     more, or the pipeline may not be read any more.
     """
-    streams = streams_of(services)
+    streams = streams_of(context)
     seq = after if last_event_id is None else int(last_event_id)
     reader = _Reader(streams.feed, pipeline, seq)
     events = _events(streams, Watch(streams, asker, pipeline), reader, streams.longest_s if follow else 0.0)
     return HeldStream(streams, events, "text/event-stream")
 
 
-def streams_of(services: Services) -> Streams:
+def streams_of(context: ApiContext) -> Streams:
     """The streams of the service; UnavailableError where it has no record to follow."""
-    if services.streams is None:
+    if context.streams is None:
         raise UnavailableError("this service has no record to follow")
-    return services.streams
+    return context.streams
 
 
 async def _events(streams: Streams, watch: Watch, reader: _Reader, longest_s: float) -> AsyncIterator[str]:
@@ -189,7 +190,7 @@ async def _events(streams: Streams, watch: Watch, reader: _Reader, longest_s: fl
             # A comment, which clients pass over; when they come back they are told by an error.
             yield f": ended, since {why}\n\n"
             return
-        for event in await run_in_threadpool(reader.read, watch.services):
+        for event in await run_in_threadpool(reader.read, watch.service):
             sent_s = clock()
             yield event
         if reader.more:
@@ -212,8 +213,8 @@ class _Reader:
         self._feed, self._pipeline, self._seq = feed, pipeline, seq
         self._placed = self._failing = self.more = False
 
-    def read(self, seen: Services) -> list[str]:
-        """What is new, as events, of the pipelines of these services."""
+    def read(self, seen: Service) -> list[str]:
+        """What is new, as events, of the pipelines that are seen."""
         self.more = False
         try:
             found = [*self._place(), *self._next(seen)]
@@ -235,14 +236,14 @@ class _Reader:
             yield _event("reset", {"newest": newest, "detail": detail}, newest)
         self._placed = True
 
-    def _next(self, seen: Services) -> list[str]:
+    def _next(self, seen: Service) -> list[str]:
         assert self._seq is not None
         found = self._feed.after(self._seq)
         if found:
             self._seq, self.more = found[-1].seq, True
         return [event_of(entry) for entry in found if self._is_asked(entry.values, seen)]
 
-    def _is_asked(self, values: Mapping[str, Any], seen: Services) -> bool:
+    def _is_asked(self, values: Mapping[str, Any], seen: Service) -> bool:
         name = str(values["pipeline"])
         # What a policy decides beside a pipeline is recorded as PIPELINE@POLICY.
         return self._pipeline in (None, name) and seen.sees(name, record_in(values))
@@ -270,14 +271,14 @@ def _event(kind: str, data: dict[str, Any], seq: int | None = None) -> str:
     },
 )
 async def export_record(
-    services: Using, asker: Asker, pipeline: Exported, after: AfterId = None
+    context: Context, asker: Asker, pipeline: Exported, after: AfterId = None
 ) -> HeldStream:
     """The record, oldest first, as lines to keep. `ipa audit --check FILE` verifies them again.
 
     Each pipeline that has had a name has a record of its own. `record` in an entry names it, if that is not
     the pipeline's name.
     """
-    record, streams = services.record, services.streams
+    record, streams = context.record, context.streams
     if record is None or streams is None:
         raise UnavailableError("this service keeps no record")
     # The record that is exported may be that of a pipeline that is gone.

@@ -12,14 +12,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from ipa.adapters.files import pipeline_to_mapping
+from ipa.api.auth import Asker, Context
 from ipa.api.bodies import Body, Name, Positive
-from ipa.api.gate import Admitted, Asker
+from ipa.api.context import ApiContext
 from ipa.api.jobs import UNKNOWN, Job, JobFault, JobPhase
 from ipa.api.limits import JsonRoute, Rationed, client_of
-from ipa.api.ran import as_json, unpacked
-from ipa.api.reading import Using
-from ipa.api.seen import pipeline_named
-from ipa.api.services import Services
+from ipa.api.queries import Using
+from ipa.api.report_data import as_json, unpacked
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.access import Operation
@@ -29,6 +28,8 @@ from ipa.model.profile import StageProfile
 from ipa.policies.table import POLICIES
 from ipa.report.run import Run, html_of, markdown_of
 from ipa.report.seeds import span
+from ipa.service.service import Service
+from ipa.service.visibility import Caller
 from ipa.settings import Settings
 from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
@@ -169,33 +170,36 @@ WRITTEN: Mapping[ReportFormat, tuple[str, Callable[[Run], str]]] = {
 
 @router.post("", status_code=202, dependencies=[Rationed])
 def start_experiment(
-    services: Using, asker: Asker, body: ExperimentBody, request: Request, response: Response
+    context: Context, asker: Asker, body: ExperimentBody, request: Request, response: Response
 ) -> ExperimentView:
     """Simulate a pipeline under a load, in a process of its own; its address (Location) tells how far it is.
 
     429 where too many wait already. What is known of experiments ends with the service.
     """
-    pipeline = pipeline_named(services, body.pipeline)
+    service = asker.service
+    pipeline = service.pipeline(body.pipeline)
     asker.must(Operation.WHAT_IF, pipeline.namespace)
     pipeline.objective(body.objective)
     rates = body.rates()
-    spec = spec_of(services.settings, pipeline, services.profiles(pipeline.name), body, rates)
-    record = services.record_of(pipeline.name)
-    job = services.jobs.submit(_asked(body), spec, record=record, client=client_of(request.scope))
+    spec = spec_of(service.settings, pipeline, service.profiles(pipeline.name), body, rates)
+    record = service.records.of(pipeline.name)
+    job = context.jobs.submit(_asked(body), spec, record=record, client=client_of(request.scope))
     response.headers["Location"] = f"/v1/experiments/{job.job_id}"
     return _shown(job, response)
 
 
 @router.get("")
-def list_experiments(services: Using) -> ExperimentList:
+def list_experiments(service: Using, context: Context) -> ExperimentList:
     """The experiments that are known, newest first."""
-    return ExperimentList(tuple(_view(job) for job in services.jobs.jobs() if _is_seen(services, job)))
+    return ExperimentList(tuple(_view(job) for job in context.jobs.jobs() if _is_seen(service, job)))
 
 
 @router.get("/{experiment_id}")
-def get_experiment(experiment_id: ExperimentId, services: Using, response: Response) -> ExperimentView:
+def get_experiment(
+    experiment_id: ExperimentId, service: Using, context: Context, response: Response
+) -> ExperimentView:
     """How far an experiment is, and what came of it. Retry-After says when to look again."""
-    return _shown(_job(services, experiment_id), response)
+    return _shown(_job(service, context, experiment_id), response)
 
 
 @router.get(
@@ -205,7 +209,8 @@ def get_experiment(experiment_id: ExperimentId, services: Using, response: Respo
 )
 def get_report(
     experiment_id: ExperimentId,
-    services: Using,
+    service: Using,
+    context: Context,
     as_: Annotated[ReportFormat, Query(alias="as")] = ReportFormat.HTML,
     save: Annotated[bool, Query(description="as a file to keep, instead of to look at")] = False,
 ) -> Response:
@@ -213,7 +218,7 @@ def get_report(
 
     The same experiment has the same bytes. A browser shows it in a sandbox: it can run and ask for nothing.
     """
-    job = _job(services, experiment_id)
+    job = _job(service, context, experiment_id)
     if job.report is None:
         raise NotFoundError(
             f"experiment {experiment_id!r} has no report; it is {job.phase.value}",
@@ -226,17 +231,17 @@ def get_report(
 
 
 @router.post("/{experiment_id}:cancel")
-def cancel_experiment(experiment_id: ExperimentId, services: Using, asker: Asker) -> ExperimentView:
+def cancel_experiment(experiment_id: ExperimentId, context: Context, asker: Asker) -> ExperimentView:
     """End an experiment that waits or runs; one that ended stays as it is."""
-    _check_may(asker, experiment_id)
-    return _view(services.jobs.cancel(experiment_id))
+    _check_may(asker, context, experiment_id)
+    return _view(context.jobs.cancel(experiment_id))
 
 
 @router.delete("/{experiment_id}", status_code=204, response_class=Response, response_model=None)
-def delete_experiment(experiment_id: ExperimentId, services: Using, asker: Asker) -> None:
+def delete_experiment(experiment_id: ExperimentId, context: Context, asker: Asker) -> None:
     """Cancel an experiment where it had not ended, and forget it."""
-    _check_may(asker, experiment_id)
-    services.jobs.forget(experiment_id)
+    _check_may(asker, context, experiment_id)
+    context.jobs.forget(experiment_id)
 
 
 def spec_of(
@@ -283,22 +288,22 @@ def _asked(body: ExperimentBody) -> dict[str, Any]:
     return {**asked, "rates_s": len(body.rates_rps or ())} if long else asked
 
 
-def _is_seen(services: Services, job: Job) -> bool:
-    return services.sees(job.asked["pipeline"], job.key)
+def _is_seen(service: Service, job: Job) -> bool:
+    return service.sees(job.asked["pipeline"], job.key)
 
 
-def _job(services: Services, experiment_id: str) -> Job:
+def _job(service: Service, context: ApiContext, experiment_id: str) -> Job:
     """That experiment; NotFoundError also where its pipeline may not be seen."""
-    job = services.jobs.job(experiment_id)
-    if not _is_seen(services, job):
+    job = context.jobs.job(experiment_id)
+    if not _is_seen(service, job):
         raise NotFoundError(f"there is no experiment {experiment_id!r}", hint=UNKNOWN)
     return job
 
 
-def _check_may(asker: Admitted, experiment_id: str) -> None:
+def _check_may(caller: Caller, context: ApiContext, experiment_id: str) -> None:
     """Who may start one of a pipeline may also end it."""
-    name = _job(asker.services, experiment_id).asked["pipeline"]
-    asker.must(Operation.WHAT_IF, asker.services.pipelines[name].namespace)
+    name = _job(caller.service, context, experiment_id).asked["pipeline"]
+    caller.must(Operation.WHAT_IF, caller.service.pipelines[name].namespace)
 
 
 def _shown(job: Job, response: Response) -> ExperimentView:

@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from ipa.adapters.processes import JsonChild
-from ipa.api.ran import packed
+from ipa.api.report_data import packed
 from ipa.control.ports import Clock
 from ipa.model.errors import BusyError, NotFoundError
 
@@ -68,7 +68,7 @@ class JobFault:
 class Job:
     """A job as it stands. `percent` is of its work; `result` is there once it is done.
 
-    `report` is what its report is made of (`ran.unpacked`), None where its process told none.
+    `report` is what its report is made of (`report_data.unpacked`), None where its process told none.
     """
 
     job_id: str

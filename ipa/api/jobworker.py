@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from ipa.adapters.files import pipeline_from_mapping
 from ipa.adapters.processes import asked_by_parent, limit_memory
 from ipa.api.jobs import LONGEST_S
-from ipa.api.ran import result_of, run_of, run_over, seed_of, told
+from ipa.api.report_data import result_of, run_of, run_over, seed_of, told
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.errors import IpaError
 from ipa.model.on_seldon import at_cluster

@@ -312,7 +312,7 @@ class JsonRoute(APIRoute):
         async def parsed_first(request: Request) -> Response:
             body = await request.body()
             if len(body) > INLINE_BYTES:
-                parsing = request.app.state.services.limits.parsing
+                parsing = request.app.state.context.limits.parsing
                 value = await off_loop(parsing, len(body), self.parse, body)
                 request = ParsedRequest(request, body, value)
             return await handler(request)
@@ -350,7 +350,7 @@ class JsonRoute(APIRoute):
 
 async def rationed(request: Request, response: Response) -> None:
     """Count an expensive request of its client; BusyError, with Retry-After, where it had its share."""
-    ration(request.app.state.services.limits.buckets, "expensive", client_of(request.scope), request.scope)
+    ration(request.app.state.context.limits.buckets, "expensive", client_of(request.scope), request.scope)
 
 
 def client_of(scope: Scope) -> str:

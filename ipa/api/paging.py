@@ -9,12 +9,13 @@ from fastapi import Query, Request, Response
 from pydantic import TypeAdapter
 from starlette.datastructures import URL
 
-from ipa.api.services import Services
-from ipa.control.ports import DecisionLog
-from ipa.service.history import DECISION, newest_first
+from ipa.model.decision import Decision
+from ipa.service.history import newest_first
+from ipa.service.service import Service
 
 # A page ends once it has these, so that a few of them at a time fit into memory; its clients go on after it.
 PAGE_BYTES = 2 << 20
+_DECISION = TypeAdapter(Decision)
 _ID = TypeAdapter(str | None)
 
 
@@ -27,9 +28,9 @@ class Paging:
     before: str | None
     inputs: bool = True
 
-    def page(self, services: Services, pipeline: str, *, applied_only: bool) -> Response:
+    def page(self, service: Service, pipeline: str, *, applied_only: bool) -> Response:
         """The page that was asked for, with a Link to the next; NotFoundError for an unknown `before`."""
-        texts, next_before = self._texts(services.log, pipeline, applied_only)
+        texts, next_before = self._texts(service, pipeline, applied_only)
         # As text, read and written some at a time: all of them at once take ten times the room.
         answer = Response(
             b'{"decisions":[' + b",".join(texts) + b'],"next_before":' + _ID.dump_json(next_before) + b"}",
@@ -40,16 +41,18 @@ class Paging:
             answer.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
         return answer
 
-    def _texts(self, log: DecisionLog, pipeline: str, applied_only: bool) -> tuple[list[bytes], str | None]:
+    def _texts(self, service: Service, pipeline: str, applied_only: bool) -> tuple[list[bytes], str | None]:
         """The decisions as JSON, and where the next page begins: after `limit` of them, or PAGE_BYTES."""
         texts: list[bytes] = []
         size, last = 0, ""
         # One more than the page has tells whether there is a next one.
-        for decision in newest_first(log, pipeline, self.before, self.limit + 1, applied_only=applied_only):
+        for decision in newest_first(
+            service, pipeline, self.before, self.limit + 1, applied_only=applied_only
+        ):
             if len(texts) == self.limit or size >= PAGE_BYTES:
                 return texts, last
             shown = decision if self.inputs else replace(decision, inputs="")
-            texts.append(DECISION.dump_json(shown))
+            texts.append(_DECISION.dump_json(shown))
             size, last = size + len(texts[-1]), decision.decision_id
         return texts, None
 

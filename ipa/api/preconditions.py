@@ -1,4 +1,4 @@
-"""Entity tags: what a change was made for (If-Match), and what a reader has already (If-None-Match)."""
+"""The headers of conditional requests: If-Match, If-None-Match and Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from typing import Annotated
 from fastapi import Header
 from starlette.exceptions import HTTPException
 
+from ipa.model.errors import InputError, Problem
+from ipa.service.preconditions import Precondition, plain_version
+
 # A strong tag. A weak one says "much the same", which is not enough to overwrite something.
 _TAG = re.compile(r'(W/)?"[^"]*"')
 IfMatch = Annotated[str | None, Header(description="required: the ETag of what the change was made for")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="required: a text new for each change, as a UUID; with the same again the same answer"
+    ),
+]
+LONGEST_KEY = 255
 IfNoneMatch = Annotated[str | None, Header(description="the ETag of what is known; 304 where it still holds")]
 # Header parameters that must be there; they are declared as optional since their absence has its own status.
 REQUIRED = frozenset({"if-match", "idempotency-key"})
@@ -18,23 +28,27 @@ REQUIRED = frozenset({"if-match", "idempotency-key"})
 
 def etag(revision: str) -> str:
     """The entity tag of a revision."""
-    return '"' + revision.replace('"', "") + '"'
+    return f'"{plain_version(revision)}"'
 
 
-def check_given(if_match: str | None, what: str) -> str:
-    """The header; 428 where it is absent or names no revision (`*`), which would overwrite anything."""
+def required_match(if_match: str | None, what: str) -> Precondition:
+    """The precondition of the header; 428 if it is absent or names no revision (`*` overwrites anything)."""
     if if_match is None or not if_match.strip():
         raise HTTPException(428, f"If-Match is required: send the ETag that {what} was read with")
     if if_match.strip() == "*":
         raise HTTPException(428, f"If-Match: * names no revision; send the ETag that {what} was read with")
-    return if_match
+    tags = [found[0] for found in _TAG.finditer(if_match)]
+    return Precondition(frozenset(tag[1:-1] for tag in tags if tag.startswith('"')), if_match)
 
 
-def check_match(if_match: str | None, now: str, what: str) -> None:
-    """Return where the header names the tag; 428 where it is absent, 412 where it names another."""
-    given = check_given(if_match, what)
-    if now not in [found[0] for found in _TAG.finditer(given)]:
-        raise HTTPException(412, f"{what} is at {now}, not {given}; read it again")
+def check_key(key: str | None) -> str:
+    """The key; 400 if it is absent, InputError if it is not visible ASCII of at most 255 characters."""
+    if key is None or not key.strip():
+        raise HTTPException(400, "Idempotency-Key is required: any text new for each change, as a UUID")
+    if len(key) > LONGEST_KEY or not (key.isascii() and key.isprintable()):
+        problem = Problem(f"Idempotency-Key must be at most {LONGEST_KEY} visible ASCII characters")
+        raise InputError("the request's key cannot be used", problems=[problem])
+    return key
 
 
 def is_known(if_none_match: str | None, now: str) -> bool:

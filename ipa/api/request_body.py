@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ipa.api.asking import CLIENT_CLOSED, GoneError
 from ipa.api.body_budget import Incoming, no_room
+from ipa.api.cancellation import CLIENT_CLOSED, GoneError
 from ipa.api.limits import BODY_LIMIT_BYTES, MOST_DEEP, MOST_MEMBERS, MOST_VALUES, SAFE, Limits, off_loop
 from ipa.api.problems import http_problem
 
@@ -35,7 +35,7 @@ class BodyReader:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limits: Limits = scope["app"].state.services.limits
+        limits: Limits = scope["app"].state.context.limits
         budget = limits.bodies
         incoming = Incoming(asyncio.timeout(limits.body_s))
         try:

@@ -108,7 +108,7 @@ class Places:
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as held:
-            limits: Limits = scope["app"].state.services.limits
+            limits: Limits = scope["app"].state.context.limits
             try:
                 await held.enter_async_context(_place(limits, work, client_of(scope)))
             except BusyError as error:

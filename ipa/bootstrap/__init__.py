@@ -4,6 +4,7 @@ from ipa.bootstrap.app import App, build
 from ipa.bootstrap.identity import check_listening, hosts_of
 from ipa.bootstrap.options import ServeOptions, Simulated
 from ipa.bootstrap.replaying import Replayer
+from ipa.bootstrap.service import service_of
 from ipa.bootstrap.targets import kube_client
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "check_listening",
     "hosts_of",
     "kube_client",
+    "service_of",
 ]

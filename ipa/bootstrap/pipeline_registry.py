@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
+from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
@@ -156,6 +157,10 @@ class Roster:
     def unfit(self, name: str) -> str:
         """Why no loop runs for that pipeline, in words; empty where one does."""
         return self._unfit.get(name, "")
+
+    def version(self, pipeline: Pipeline) -> str:
+        """The version of a pipeline, which changes whenever anything of its file would."""
+        return digest(canonical_json(pipeline_to_mapping(pipeline)))[:32]
 
     def give(self, pipeline: Pipeline, said: Attribution) -> None:
         """Take the pipeline up, and control it at once where it runs here; a new one (GIVE) is advisory.

@@ -85,7 +85,7 @@ def _serve(running: App, listener: socket.socket) -> None:
 def _listen(running: App, listener: socket.socket) -> None:
     from ipa.api.app import create_app
     from ipa.api.server import bounds_of, config_of, settle
-    from ipa.api.wiring import services_of
+    from ipa.api.wiring import context_of
     from ipa.bootstrap import hosts_of
     from ipa.serving import BoundedServer
 
@@ -102,7 +102,7 @@ def _listen(running: App, listener: socket.socket) -> None:
             # Only now: whoever reads the address may call it at once.
             typer.echo("ipa: page and API at http://{}:{}".format(*listener.getsockname()[:2]))
 
-    app = create_app(services_of(running), hosts=hosts_of(running.settings))
+    app = create_app(context_of(running), hosts=hosts_of(running.settings))
     server = Server(config_of(app, bounds_of(running.settings)))
 
     def stop(_number: int, _frame: FrameType | None) -> None:

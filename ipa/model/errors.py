@@ -13,6 +13,7 @@
     ├── ConflictError           the world moved since it was read                               (4)
     │   ├── DriftError          someone else changed it to what no plan would choose            (4)
     │   ├── InProgressError     the same request is being carried out now                       (4)
+    │   ├── PreconditionError   it changed since the version that the change was made for       (4)
     │   ├── StaleError          its inputs changed since; lists which                           (4)
     │   └── StandbyError        another replica of the service leads, ask that one              (4)
     ├── RolloutError            a change did not become ready and was taken back                (5)
@@ -165,6 +166,13 @@ class StaleError(ConflictError):
     """Its inputs changed since; `problems` lists which."""
 
     code = "conflict.stale"
+    status = 412
+
+
+class PreconditionError(ConflictError):
+    """It changed since you read it; read it again and decide again."""
+
+    code = "http.precondition_failed"
     status = 412
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
-from ipa.control.audit.record import Verified
+from ipa.control.audit.record import Head, Verified
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision
+from ipa.service.service import Service
 
-# A decision as the API writes it. The store's own text of it is canonical, for its digest.
-DECISION = TypeAdapter(Decision)
 # Decisions of one tick share its number; a page that starts amid them reads so many more to find its place.
 SAME_TICK = 16
 # Decisions that are read at once; with its inputs one is some tens of kilobytes.
@@ -49,6 +46,11 @@ def record_view(pipeline: str, found: Verified) -> RecordView:
     return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
 
 
+def verify(service: Service, pipeline: str, anchor: Head | None) -> RecordView:
+    """Recompute the digests of the pipeline's record; RecordError names the first entry that was changed."""
+    return record_view(pipeline, service.verifier.verify(pipeline, anchor))
+
+
 def page_of(
     log: DecisionLog, pipeline: str, limit: int, before: str | None, *, applied_only: bool
 ) -> DecisionPage:
@@ -59,17 +61,23 @@ def page_of(
     return DecisionPage(page, page[-1].decision_id if len(found) > limit else None)
 
 
+def decision(service: Service, decision_id: str) -> tuple[Decision, dict[str, str]]:
+    """The decision, and the ids of the decisions right before ("prev") and after ("next") it."""
+    found = service.log.decision(decision_id)
+    return found, _neighbours(service.log, found)
+
+
 def newest_first(
-    log: DecisionLog, pipeline: str, before: str | None, most: int, *, applied_only: bool
+    service: Service, pipeline: str, before: str | None, most: int, *, applied_only: bool
 ) -> Iterator[Decision]:
     """Yield up to `most` decisions before that one, newest first, read some at a time.
 
     NotFoundError for an unknown `before`.
     """
-    last = None if before is None else log.decision(before)
+    last = None if before is None else service.log.decision(before)
     left = most
     while left:
-        found = _after(log, pipeline, min(left, READ_AT_ONCE), last, applied_only)
+        found = _after(service.log, pipeline, min(left, READ_AT_ONCE), last, applied_only)
         for last in found[:left]:
             left -= 1
             yield last
@@ -92,8 +100,8 @@ def _after(
     return [decision for decision in found if decision.tick < last.tick]
 
 
-def neighbours(log: DecisionLog, decision: Decision) -> dict[str, str]:
-    """The ids of the decisions right before ("prev") and after ("next") it, as far as there are such."""
+def _neighbours(log: DecisionLog, decision: Decision) -> dict[str, str]:
+    """The ids of the decisions right before ("prev") and after ("next") it, if there are such."""
     found = log.decisions(decision.pipeline, limit=2 * SAME_TICK, before_tick=decision.tick + 2)
     ids = [each.decision_id for each in found]
     if decision.decision_id not in ids:

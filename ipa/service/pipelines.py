@@ -1,12 +1,25 @@
-"""The pipelines of the service, as their owners wrote them."""
+"""The pipelines of the service: read them, and change those that are given over the API."""
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ipa.control.ports import Attribution, ControlAction
+from ipa.model.access import EVERYWHERE, Operation
+from ipa.model.errors import ConflictError, ForbiddenError, InputError, Problem
 from ipa.model.pipeline import Bounds, CombineRule, Edge, Objective, Pin, Pipeline, StageBounds, StageKind
+from ipa.model.profile import StageProfile
+from ipa.service.preconditions import Precondition
+from ipa.service.service import Service
+from ipa.service.visibility import Caller
+
+LOG = logging.getLogger(__name__)
+# Read, compared with the precondition and replaced as one; two requests at once must not undo each other.
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,147 @@ class PipelineList:
     """Every pipeline, by name."""
 
     pipelines: tuple[PipelineView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A pipeline that is no longer controlled; `left` says what that leaves as it is."""
+
+    pipeline: str
+    left: str
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineChange:
+    """A change of a pipeline: who asks for it, why, and the version of the pipeline it was made for."""
+
+    caller: Caller
+    expected: Precondition
+    by: str = ""
+    reason: str = ""
+
+    def said(self, deed: ControlAction) -> Attribution:
+        """The entry of the record about the change."""
+        return Attribution(deed, self.caller.name(self.by), self.reason)
+
+    def check(self, pipeline: Pipeline) -> None:
+        """PreconditionError if the pipeline is at another version by now."""
+        registry = self.caller.service.registry
+        # As it is now, which may be another than when the request came.
+        now = registry.pipelines.get(pipeline.name, pipeline)
+        self.expected.check(registry.version(now), f"pipeline {pipeline.name}")
+
+
+def create(caller: Caller, pipeline: Pipeline, *, by: str = "", reason: str = "") -> PipelineView:
+    """Add a pipeline, advisory at first; the service controls it at once if it runs here.
+
+    Errors: ForbiddenError, ConflictError (there is one of that name, or no room for another one).
+    """
+    caller.must(Operation.DEFINE, pipeline.namespace)
+    _check_place(caller, pipeline)
+    said = Attribution(ControlAction.GIVE, caller.name(by), reason)
+    caller.service.registry.give(pipeline, said)
+    LOG.info("pipeline %s was given by %s", pipeline.name, said.by or "someone")
+    return view(caller.service, pipeline)
+
+
+def replace(change: PipelineChange, old: Pipeline, new: Pipeline, operation: Operation) -> PipelineView:
+    """Replace a pipeline that was given over the API; its loop starts anew at once.
+
+    `operation` is what the caller must be allowed to do: REPLACE or AMEND. Errors: PreconditionError,
+    ForbiddenError, InputError (another name), ConflictError, InProgressError.
+    """
+    if new.name != old.name:
+        problem = Problem(f"the name is {new.name!r}, the address says {old.name!r}", pointer="/name")
+        raise InputError("a pipeline keeps its name; give another one instead", problems=[problem])
+    if new.namespace == old.namespace:
+        # It may name another SeldonDeployment than the one that it replaces, with images of its own.
+        change.caller.must(operation, new.namespace, new)
+    else:
+        _check_place(change.caller, new)
+        change.caller.must(Operation.DEFINE, new.namespace)
+    service, said = change.caller.service, change.said(ControlAction.REPLACE)
+    with _one_at_a_time:
+        # Again, now that nobody else can come between.
+        change.check(old)
+        service.registry.give(new, said)
+        LOG.info("pipeline %s was replaced by %s", new.name, said.by or "someone")
+        return view(service, new)
+
+
+def remove(change: PipelineChange, pipeline: Pipeline) -> Removed:
+    """Stop controlling a pipeline that was given over the API, and forget it; its workload runs on."""
+    with _one_at_a_time:
+        change.check(pipeline)
+        left = change.caller.service.registry.remove(pipeline.name, change.said(ControlAction.REMOVE))
+    LOG.info("pipeline %s was removed: %s", pipeline.name, left)
+    return Removed(pipeline.name, left)
+
+
+def set_profile(change: PipelineChange, pipeline: Pipeline, stage: str, profile: StageProfile) -> None:
+    """Keep the newest profile of a stage; the pipeline is planned with it from now on."""
+    pipeline.stage(stage)
+    with _one_at_a_time:
+        change.check(pipeline)
+        _check_profile(profile, pipeline, stage)
+        change.caller.service.registry.give_profile(profile, change.said(ControlAction.PROFILE))
+    LOG.info("pipeline %s: a profile of %s was given", pipeline.name, stage)
+
+
+def view(service: Service, pipeline: Pipeline) -> PipelineView:
+    """The pipeline as it is shown."""
+    return pipeline_view(pipeline, *shown_beside(service, pipeline.name))
+
+
+def shown_beside(service: Service, name: str) -> tuple[str | None, Origin, str]:
+    """What the service adds to a pipeline: endpoint, origin, and why it is not controlled."""
+    origin = Origin.FILE if name in service.registry.files else Origin.API
+    return service.endpoints.get(name), origin, service.registry.unfit(name)
+
+
+def _check_place(caller: Caller, pipeline: Pipeline) -> None:
+    """ConflictError where its namespace has no room for another pipeline, ForbiddenError for its name."""
+    service, namespace = caller.service, pipeline.namespace
+    registry = service.registry
+    others = [each for name, each in list(registry.pipelines.items()) if name not in registry.files]
+    most = service.settings.api_pipelines
+    if sum(each.namespace == namespace for each in others) >= most:
+        raise ConflictError(
+            f"the namespace {namespace} has {most} pipelines that were given over the API, as many as it may",
+            hint="Remove one, or raise IPA_API_PIPELINES.",
+        )
+    _check_name(caller, pipeline)
+
+
+def _check_name(caller: Caller, pipeline: Pipeline) -> None:
+    """ForbiddenError for a name that the caller may not give, in one form for every reason.
+
+    Names are unique in the service. One that is taken where the caller sees nothing is not told from one that
+    is kept for another namespace (`IPA_API_NAMES=prefixed`).
+    """
+    service, name, namespace = caller.service, pipeline.name, pipeline.namespace
+    taken = service.registry.pipelines.get(name)
+    is_hidden = taken is not None and not caller.identity.may(Operation.READ, taken.namespace)
+    is_free = caller.identity.may(Operation.DEFINE, EVERYWHERE)
+    is_reserved = service.settings.api_names == "prefixed" and not is_free
+    if is_hidden or (is_reserved and name != namespace and not name.startswith(f"{namespace}-")):
+        raise ForbiddenError(
+            f"a pipeline of the namespace {namespace} may not be called {name!r}",
+            hint=f"Take another name; those that begin with {namespace}- are for that namespace.",
+        )
+
+
+def _check_profile(profile: StageProfile, pipeline: Pipeline, stage: str) -> None:
+    problems = []
+    for key, found, wanted in (
+        ("pipeline", profile.pipeline, pipeline.name),
+        ("stage", profile.stage, stage),
+    ):
+        if found != wanted:
+            message = f"the {key} is {found!r}, the address says {wanted!r}"
+            problems.append(Problem(message, pointer=f"/{key}"))
+    if problems:
+        raise InputError("the profile is of something else", problems=problems)
 
 
 def pipeline_view(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ipa.control.canonical import digest
 from ipa.control.election import ALONE, LeaderStatus
+from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.overrides import end_of_freeze
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import Freeze, PipelineControl, StagePin
 from ipa.model.decision import Mode
+from ipa.model.errors import ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
-from ipa.service.live import BesideLive, LiveState
+from ipa.service.live import BesideLive, LiveState, beside_live, live_state
+from ipa.service.ports import Loop
+from ipa.service.service import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +122,59 @@ def status_view(
         standing=standing,
         beside=beside,
     )
+
+
+def status(service: Service, pipeline: Pipeline) -> StatusView:
+    """The status of a pipeline now."""
+    return status_view(
+        pipeline,
+        service.controls.control(pipeline.name),
+        live_of(service, pipeline.name),
+        service.clock.now(),
+        service.leadership.standing(),
+        _beside(service, pipeline.name),
+    )
+
+
+def live_of(service: Service, name: str) -> LiveState:
+    """The live state of a pipeline; NotFoundError if it was removed since the request came."""
+    pipeline = service.registry.pipelines.get(name)
+    if pipeline is None:
+        raise NotFoundError(f"there is no pipeline {name!r} any more", hint="It was removed just now.")
+    loop = service.registry.loops.get(name)
+    found = live_state(
+        pipeline,
+        service.profiles(name),
+        loop.snapshot() if loop else Snapshot(name, 0, PipelineControl(), ActuationPhase.IDLE),
+        now=service.clock.now(),
+        tick_s=service.settings.tick_s,
+    )
+    return found if loop else replace(found, degraded=(_not_controlled(service, name),))
+
+
+def revision_of(service: Service, name: str) -> str:
+    """The revision of the running workload, as `live_of` has it; empty if it was not seen."""
+    loop = service.registry.loops.get(name)
+    observation = loop.snapshot().observation if loop else None
+    return observation.revision if observation else ""
+
+
+def loop_of(service: Service, name: str) -> Loop:
+    """The loop of the pipeline; ConflictError says why none controls it."""
+    loop = service.registry.loops.get(name)
+    if loop is None:
+        raise ConflictError(f"pipeline {name!r} is {_not_controlled(service, name)}")
+    return loop
+
+
+def _not_controlled(service: Service, name: str) -> str:
+    return f"not controlled here: {service.registry.unfit(name)}"
+
+
+def _beside(service: Service, name: str) -> tuple[BesideLive, ...]:
+    """The policies in the shadow of the one that controls the pipeline."""
+    loop = service.registry.beside.get(name)
+    pipeline = service.registry.pipelines.get(name)
+    if loop is None or pipeline is None:
+        return ()
+    return (beside_live(loop.policy, pipeline, service.profiles(name), loop.snapshot()),)

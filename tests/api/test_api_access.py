@@ -17,9 +17,9 @@ from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.store import open_store
 from ipa.api.app import create_app
+from ipa.api.context import Authenticator
 from ipa.api.examples import PIPELINE
 from ipa.api.rules import RULES
-from ipa.api.services import Authenticator
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import EVERYWHERE, Grant, Role
 from tests.fakes.kube import FakeKube
@@ -34,7 +34,7 @@ from tests.fakes.people import (
     token,
     two_namespaces,
 )
-from tests.fakes.services import NOW, ApiClient
+from tests.fakes.services import NOW, ApiClient, FakeHealth, over
 
 # What the matrix expects is written here once more, in other words than the code's: by method and address.
 OPEN = ("/healthz", "/readyz", "/metrics", "/", "/docs", "/openapi.json", "/problems/{code}", "/assets")
@@ -405,7 +405,9 @@ def test_what_is_open_tells_no_pipeline_to_those_who_do_not_say_who_they_are(
         Check("ocr", True),
         Check(HIDDEN, False, "metrics: secret"),
     )
-    services = replace(two.services, readiness=lambda: checks, authenticators=(oidc(tmp_path),))
+    services = replace(
+        over(two.services, health=FakeHealth(lambda: checks)), authenticators=(oidc(tmp_path),)
+    )
     api = ApiClient(services)
     sent = {name: {"Authorization": f"Bearer {token(name)}"} for name in ("ops", "watch-here")}
 

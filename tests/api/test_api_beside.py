@@ -13,11 +13,9 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode, ReasonCode
 from ipa.model.plan import StageConfig
-from ipa.service.live import beside_live
-from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile
+from tests.fakes.services import ApiClient, FakeLoop, FakeWorld
 
 WOULD = (StageConfig("detect", "v6-320", 2, 0.5, 3), StageConfig("recognise", "v6-240", 4, 0.5, 2))
-PROFILES = {"detect": a_profile("detect"), "recognise": a_profile("recognise")}
 
 
 @pytest.fixture
@@ -34,8 +32,8 @@ def client(world: FakeWorld, would: tuple[StageConfig, ...] = WOULD) -> ApiClien
     snapshot = Snapshot("ocr@vpa+", 3, PipelineControl(mode=Mode.SHADOW), ActuationPhase.IDLE, would=would)
     if would:
         snapshot = replace(snapshot, decision=world.log[-1])
-    seen = (beside_live("vpa+", a_pipeline(), PROFILES, snapshot),)
-    return ApiClient(replace(world.services(), beside=lambda _: seen))
+    world.beside["ocr"] = FakeLoop(lambda: snapshot, world.apply, "vpa+")
+    return ApiClient(world.services())
 
 
 def text_of(status: dict[str, object]) -> str:

@@ -17,7 +17,7 @@ from ipa.cli.main import run
 from ipa.control.ports import PipelineControl, StagePin
 from ipa.model.decision import Mode
 from ipa.model.pipeline import Pin
-from tests.fakes.services import NOW, ApiClient, FakeWorld, InProcess, a_pipeline
+from tests.fakes.services import NOW, ApiClient, FakeWorld, InProcess, a_pipeline, over
 
 OCR = "/v1/pipelines/ocr"
 Ipa = Callable[..., tuple[int, str, str]]
@@ -97,7 +97,7 @@ def test_a_pin_beside_the_file_s_may_not_contradict_it(world: FakeWorld) -> None
     pipeline = a_pipeline()
     first, *rest = pipeline.stages
     pinned = replace(pipeline, stages=(replace(first, pin=Pin(batch_size=1)), *rest))
-    api = ApiClient(replace(world.services(), pipelines={"ocr": pinned}))
+    api = ApiClient(over(world.services(), pipelines={"ocr": pinned}))
     answer = api("PUT", f"{OCR}/pins/{first.name}", json={"batch_size": 2})
     assert answer.json()["errors"][0]["pointer"] == "/batch_size"
     assert api("PUT", f"{OCR}/pins/{first.name}", json={"batch_size": 1, "replicas": 1}).status_code == 200

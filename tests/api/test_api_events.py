@@ -18,7 +18,7 @@ import uvicorn
 
 from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.control.audit.record import Recorded
@@ -124,7 +124,7 @@ def test_a_service_without_a_record_says_so(world: FakeWorld) -> None:
 
 
 @contextmanager
-def served(services: Services) -> Iterator[str]:
+def served(services: ApiContext) -> Iterator[str]:
     """The application on a real socket."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -166,7 +166,7 @@ def following(url: str, headers: dict[str, str] | None = None) -> Iterator[list[
         thread.join()
 
 
-def live(world: FakeWorld, **bounds: Any) -> tuple[Services, Streams]:
+def live(world: FakeWorld, **bounds: Any) -> tuple[ApiContext, Streams]:
     """Services whose streams go on, with a heartbeat that lets a client that leaves be seen soon."""
     bounds = {"heartbeat_s": 0.02, **bounds}
     streams = Streams(Feed(world, time.monotonic, poll_s=0.01), **bounds)

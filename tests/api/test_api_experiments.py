@@ -25,7 +25,7 @@ from ipa.report.run import Run, RunChange, Ticks, html_of, markdown_of
 from ipa.report.stats import mean_of
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import SimSetup, simulate
-from tests.fakes.services import ApiClient, FakeClock, FakeWorld
+from tests.fakes.services import ApiClient, FakeClock, FakeWorld, over
 
 WAIT_S = 90.0
 BODY = {"pipeline": "ocr", "rates_rps": [0.5] * 60, "seed": 3}
@@ -88,9 +88,9 @@ def test_the_list_names_what_one_can_be_of() -> None:
 
 def said_of(**changes: Any) -> list[Any]:
     """All that the process of an experiment says."""
-    services = FakeWorld().services()
+    service = FakeWorld().services().service
     body = ExperimentBody(**{**BODY, **changes})
-    spec = spec_of(services.settings, services.pipelines["ocr"], services.profiles("ocr"), body, body.rates())
+    spec = spec_of(service.settings, service.pipelines["ocr"], service.profiles("ocr"), body, body.rates())
     told: list[Any] = []
     answer(json.loads(json.dumps(spec)), told.append)
     return told
@@ -105,8 +105,9 @@ def test_one_that_cannot_be_simulated_says_why() -> None:
 def test_one_that_takes_too_much_memory_is_ended_and_says_so() -> None:
     desk = JobDesk(FakeClock())
     services = FakeWorld(jobs=desk).services()
+    settings = services.service.settings
     # Less than the libraries take.
-    little = ApiClient(replace(services, settings=replace(services.settings, experiment_memory_mb=20.0)))
+    little = ApiClient(over(services, settings=replace(settings, experiment_memory_mb=20.0)))
     failed = until(little, begin(little).headers["location"], "failed", "done")
     assert failed["fault"]["code"] == "http.too_large"
     assert "more than 20 MB of memory" in failed["fault"]["detail"]
@@ -115,7 +116,7 @@ def test_one_that_takes_too_much_memory_is_ended_and_says_so() -> None:
     ballast = bytes(range(256)) * (3 << 20)
     enough = ApiClient(services)
     assert until(enough, begin(enough).headers["location"], "failed", "done")["phase"] == "done"
-    assert len(ballast) / 1e6 > services.settings.experiment_memory_mb
+    assert len(ballast) / 1e6 > settings.experiment_memory_mb
     desk.close()
 
 
@@ -245,7 +246,7 @@ def test_repeats_are_runs_of_seeds_that_follow_and_their_means(started: Start) -
         assert "Changes, of seed 3 alone" in text and "By seed" in text
         for one in alone:
             assert f"{one['report']['latency_quantiles_s']['max']:.4f}" in text
-    assert "Over time, of seed 3 alone" in page and "Share within so long, of seed 3 alone" in page
+    assert "Over time, of seed 3 alone" in page and "Share of requests by latency, of seed 3 alone" in page
     assert len(page.encode()) < 2_000_000
     again = until(api, begin(api, rates_rps=rates, repeats=3).headers["location"], "done", "failed")
     for kind in ("html", "md", "json"):

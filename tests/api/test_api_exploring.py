@@ -13,7 +13,7 @@ from ipa.optimize.frontier import frontier
 from ipa.policies.planning import planning_problem
 from ipa.profiling.fit import fit_variant
 from ipa.report.frontier_plot import accuracy_cost
-from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile, solving
+from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_profile, over, solving
 
 OCR = "/v1/pipelines/ocr"
 PROFILES = {stage: a_profile(stage) for stage in ("detect", "recognise")}
@@ -69,7 +69,7 @@ def test_a_weight_that_is_none_is_refused(api: ApiClient, beta: object) -> None:
 def test_a_goal_with_an_order_has_no_weights() -> None:
     services = solving(FakeWorld().play(20).services())
     ordered = replace(a_pipeline(), objectives={"default": Objective(goal=Goal.LEXICOGRAPHIC)})
-    api = ApiClient(replace(services, pipelines={"ocr": ordered}))
+    api = ApiClient(over(services, pipelines={"ocr": ordered}))
     answer = api.post(f"{OCR}/plans", {"rate_rps": 3, "weights": {"beta": 1}})
     assert answer.status_code == 422
     assert [each["pointer"] for each in answer.json()["errors"]] == ["/weights"]
@@ -80,7 +80,7 @@ def test_fits_are_those_that_are_planned_with() -> None:
     _, profiles, _ = load("video", None, None)
     stage, profile = next(iter(profiles.items()))
     video = load("video", None, None)[0]
-    services = replace(FakeWorld().services(), pipelines={"video": video}, profiles=lambda _: profiles)
+    services = over(FakeWorld().services(), pipelines={"video": video}, profiles=profiles)
     found = ApiClient(services).get(f"/v1/pipelines/video/profiles/{stage}/fits").json()
     assert [each["variant"] for each in found["variants"]] == [each.variant for each in profile.variants]
     for shown, measured in zip(found["variants"], profile.variants, strict=True):
@@ -101,7 +101,7 @@ def test_fits_of_what_is_not_there(api: ApiClient) -> None:
 def test_a_decision_links_to_those_before_and_after() -> None:
     world = FakeWorld().play(20)
     # Two of one tick, as where somebody asks for something.
-    world.apply("ocr", world.log[-1].configs, "asked for")
+    world.apply(world.log[-1].configs, "asked for")
     world.tick()
     api, ids = ApiClient(world.services()), [each.decision_id for each in world.log]
     links = [api.get(f"/v1/decisions/{each}").headers["link"] for each in ids]

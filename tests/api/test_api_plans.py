@@ -16,7 +16,7 @@ from ipa.adapters.store import open_store
 from ipa.model.decision import Action, Decision
 from ipa.model.errors import UnavailableError
 from ipa.model.plan import StageConfig
-from tests.fakes.services import ApiClient, FakeWorld, a_profile
+from tests.fakes.services import ApiClient, FakeWorld, a_profile, over
 
 OCR = "/v1/pipelines/ocr"
 INFEASIBLE = {"rate_rps": 5, "sla_s": 0.1}
@@ -117,12 +117,12 @@ def test_a_stale_plan_is_refused_and_names_what_moved(api: ApiClient, world: Fak
     assert (revision.status_code, revision.json()["code"]) == (412, "conflict.stale")
     assert [item["pointer"] for item in revision.json()["errors"]] == ["/computed_from/revision"]
     world.applied_tick -= 1
-    pipeline = replace(services.pipelines["ocr"], description="another")
+    pipeline = replace(services.service.pipelines["ocr"], description="another")
     moved = ApiClient(
-        replace(
+        over(
             services,
             pipelines={"ocr": pipeline},
-            profiles=lambda _: {"detect": replace(a_profile("detect"), method="another")},
+            profiles={"detect": replace(a_profile("detect"), method="another")},
         )
     )
     answer = apply(moved, plan)
@@ -154,12 +154,12 @@ def test_a_plan_that_there_is_not(api: ApiClient) -> None:
 def test_two_at_once_with_one_key_apply_once(world: FakeWorld) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
-    def slowly(pipeline: str, configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
+    def slowly(configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
         inside.set()
         assert go_on.wait(30)
-        return world.apply(pipeline, configs, detail, by)
+        return world.apply(configs, detail, by)
 
-    api = ApiClient(replace(world.services(), apply=slowly))
+    api = ApiClient(over(world.services(), request=slowly))
     plan = made(api)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(apply, api, plan)
@@ -175,13 +175,13 @@ def test_two_at_once_with_one_key_apply_once(world: FakeWorld) -> None:
 def test_a_change_that_failed_may_be_sent_again_with_its_key(world: FakeWorld) -> None:
     answers = iter([UnavailableError("the store did not answer"), None])
 
-    def once_not(pipeline: str, configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
+    def once_not(configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
         error = next(answers)
         if error:
             raise error
-        return world.apply(pipeline, configs, detail, by)
+        return world.apply(configs, detail, by)
 
-    api = ApiClient(replace(world.services(), apply=once_not))
+    api = ApiClient(over(world.services(), request=once_not))
     plan = made(api)
     assert apply(api, plan).status_code == 503
     assert apply(api, plan).status_code == 200
@@ -197,17 +197,17 @@ def test_a_key_that_a_crash_left_open_applies_once(
 ) -> None:
     plan = made(api)
 
-    def crash(pipeline: str, configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
+    def crash(configs: tuple[StageConfig, ...], detail: str, by: str) -> Decision:
         if died == "after the change":
-            world.apply(pipeline, configs, detail, by)
+            world.apply(configs, detail, by)
             world.applied_tick += 1
         raise Crash
 
     with monkeypatch.context() as patched, pytest.raises(Crash):
         patched.setattr(world.answers, "release", lambda key: None)
-        apply(ApiClient(replace(world.services(), apply=crash)), plan)
+        apply(ApiClient(over(world.services(), request=crash)), plan)
     assert apply(api, plan).status_code == 409
-    monkeypatch.setattr("ipa.api.once._HOLDER", "the next run of the service")
+    monkeypatch.setattr("ipa.service.idempotency._HOLDER", "the next run of the service")
     again = apply(api, plan)
     assert again.status_code == 200
     assert again.json()["reason"] == "apply.requested"

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from ipa.api.context import ApiContext
 from ipa.api.limits import Limits
-from ipa.api.services import Services
 from ipa.bootstrap.replaying import Replayer
 from ipa.cli.clients.http import HttpClient
 from ipa.cli.main import run
 from ipa.model.decision import Action, Decision
-from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline
+from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline, over
 from tests.fakes.taken import again, decided, taken
 
 Ipa = Callable[..., tuple[int, str, str]]
@@ -29,23 +29,23 @@ def world() -> FakeWorld:
 
 
 @pytest.fixture
-def services(world: FakeWorld) -> Services:
+def services(world: FakeWorld) -> ApiContext:
     return again(world)
 
 
 @pytest.fixture
-def api(services: Services) -> ApiClient:
+def api(services: ApiContext) -> ApiClient:
     return ApiClient(services)
 
 
 @pytest.fixture
-def asked(services: Services) -> list[Services]:
+def asked(services: ApiContext) -> list[ApiContext]:
     """What the command asks; tests may put another in its place."""
     return [services]
 
 
 @pytest.fixture
-def ipa(asked: list[Services], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
+def ipa(asked: list[ApiContext], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ipa:
     """Run the command against the services; its exit code, output and complaints."""
     monkeypatch.setattr("ipa.cli.clients.http.client_at", lambda at, **_: HttpClient(at, InProcess(asked[0])))
 
@@ -92,12 +92,12 @@ def test_refusals_are_problems(
 
 
 def test_it_takes_a_place_of_a_solve_and_no_more_time_than_it_has(
-    world: FakeWorld, services: Services
+    world: FakeWorld, services: ApiContext
 ) -> None:
     address = f"/v1/decisions/{a_change().decision_id}:replay"
     full = replace(services, limits=Limits(solves=0, waiting=0))
     assert ApiClient(full).post(address).status_code == 429
-    slow = replace(services, replay=Replayer(world, None, within_s=0.0))
+    slow = over(services, replayer=Replayer(world, None, within_s=0.0))
     assert ApiClient(slow).post(address).json()["code"] == "deadline"
     few = replace(services, limits=Limits(rate_rps=1.0))
     api = ApiClient(few)
@@ -120,7 +120,7 @@ def test_the_newest_are_listed_with_what_came_of_them(ipa: Ipa, world: FakeWorld
 
 
 def test_one_that_differs_is_2_with_every_difference(
-    ipa: Ipa, world: FakeWorld, asked: list[Services]
+    ipa: Ipa, world: FakeWorld, asked: list[ApiContext]
 ) -> None:
     at = world.log.index(a_change())
     decision = world.log[at]
@@ -134,9 +134,9 @@ def test_one_that_differs_is_2_with_every_difference(
     assert "differs: plan.pas 0.5 → " in out and "60 decisions: 59 same, 1 differs" in out
 
 
-def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[Services]) -> None:
+def test_what_cannot_be_told_is_4(ipa: Ipa, world: FakeWorld, asked: list[ApiContext]) -> None:
     other = replace(a_pipeline(), description="another")
-    asked[0] = replace(asked[0], pipelines={"ocr": other})
+    asked[0] = over(asked[0], pipelines={"ocr": other})
     code, out, _ = ipa("--limit", "2")
     assert code == 4
     assert "cannot be told: the pipeline was changed since" in out

@@ -16,7 +16,7 @@ from ipa.api.app import create_app
 from ipa.api.body_budget import BodyBudget, Incoming, Turns
 from ipa.api.limits import MOST_PROBLEMS, MOST_SHOWN, Limits
 from ipa.service.health import Check
-from tests.fakes.services import ApiClient, FakeWorld
+from tests.fakes.services import ApiClient, FakeHealth, FakeWorld, over
 
 OCR = "/v1/pipelines/ocr"
 
@@ -108,7 +108,7 @@ def test_a_service_that_knows_its_clients_is_reached_through_a_proxy() -> None:
 def test_probes_are_answered_while_all_threads_are_taken(path: str) -> None:
     ready = (Check("store", True, required=True),)
     services = FakeWorld().play(2).services()
-    services = replace(services, authenticators=(Someone(),), readiness=lambda: ready)
+    services = replace(over(services, health=FakeHealth(lambda: ready)), authenticators=(Someone(),))
 
     async def main() -> int:
         ends = threading.Event()

@@ -10,11 +10,9 @@ import pytest
 
 import ipa
 from ipa.model.decision import Action, Mode, ReasonCode
-from ipa.model.pipeline import Pipeline
-from ipa.model.plan import Plan, StageConfig
-from ipa.policies.planning import plan_pipeline
+from ipa.model.plan import StageConfig
 from ipa.service.health import Check
-from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile
+from tests.fakes.services import LADDER, NOW, TICK_S, ApiClient, FakeWorld, a_profile, over, solving
 
 OCR = "/v1/pipelines/ocr"
 
@@ -99,12 +97,7 @@ def test_an_infeasible_plan_is_an_answer_not_an_error(api: ApiClient) -> None:
 
 
 def test_an_explanation_says_why_the_plan_is_what_it_is(world: FakeWorld) -> None:
-    services = world.services()
-
-    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
-        return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
-
-    api = ApiClient(replace(services, plan=plan))
+    api = ApiClient(solving(world.services()))
     answer = api.post(f"{OCR}/explanations", {"rate_rps": 12, "solver": "exact"})
     assert answer.status_code == 200
     explained = answer.json()
@@ -119,13 +112,13 @@ def test_a_what_if_may_replace_sla_and_bounds(world: FakeWorld) -> None:
     seen: list[Any] = []
     services = world.services()
 
-    async def plan(pipeline: Any, rate_rps: float, **options: Any) -> Any:
+    async def plan(pipeline: Any, *asked: Any, **options: Any) -> Any:
         seen.append((pipeline, options))
-        return await services.plan(pipeline, rate_rps, **options)
+        return await world.plan(pipeline, *asked, **options)
 
     bounds = {"cores": 2.5, "batch_sizes": [1, 2], "accuracy_floor": 0.4}
     body = {"rate_rps": 5, "sla_s": 0.5, "objective": "frugal", "compat": "ipa-artifact", "bounds": bounds}
-    assert ApiClient(replace(services, plan=plan)).post(f"{OCR}/plans", body).status_code == 201
+    assert ApiClient(over(services, plan=plan)).post(f"{OCR}/plans", body).status_code == 201
     (pipeline, options), *_ = seen
     assert pipeline.objectives["frugal"].sla_s == 0.5 and pipeline.objectives["default"].sla_s is None
     assert pipeline.bounds.cores == 2.5 and pipeline.bounds.batch_sizes == (1, 2)

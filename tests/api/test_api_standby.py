@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from ipa.cli.views.status_text import status_table
 from ipa.control.election import ALONE, LeaderStatus
-from tests.fakes.services import ApiClient, FakeWorld
+from tests.fakes.services import ApiClient, FakeLeader, FakeWorld, over
 
 STANDBY = LeaderStatus(False, "ipa-1_aa", "ipa-0_bb")
 READS = ("", "/status", "/profiles", "/decisions", "/history", "/record")
@@ -20,7 +18,7 @@ def world() -> FakeWorld:
 
 
 def standing(world: FakeWorld, now: LeaderStatus) -> ApiClient:
-    return ApiClient(replace(world.services(), standing=lambda: now))
+    return ApiClient(over(world.services(), leadership=FakeLeader(now)))
 
 
 def writes(api: ApiClient) -> list[tuple[str, str]]:

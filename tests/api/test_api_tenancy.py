@@ -23,7 +23,7 @@ from ipa.settings import Settings
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 from tests.fakes.people import AUDIENCE, ISSUER, OTHERS, ROLES, jwks_file, oidc, token, two_namespaces
-from tests.fakes.services import NOW, ApiClient, FakeWorld
+from tests.fakes.services import NOW, ApiClient, FakeWorld, PlainRecords, over
 
 PIPELINES = "/v1/pipelines"
 AT = f"{PIPELINES}/{PIPELINE['name']}"
@@ -51,7 +51,7 @@ def test_a_name_that_is_hidden_is_refused_in_the_words_of_one_that_is_kept(
 ) -> None:
     """By a rule that a caller can read, so that being refused says nothing of what there is."""
     services = replace(
-        world.services(), authenticators=(oidc(tmp_path),), settings=Settings(api_names="prefixed")
+        over(world.services(), settings=Settings(api_names="prefixed")), authenticators=(oidc(tmp_path),)
     )
     api, owner, all_ = ApiClient(services), bearer(token("act-there")), bearer(token("act"))
     assert api.post(PIPELINES, at("default", "taken"), headers=all_).status_code == 201
@@ -96,7 +96,7 @@ def test_refusals_for_want_of_room_count_nobody(world: FakeWorld) -> None:
 
 
 def test_a_namespace_has_room_for_so_many_pipelines(world: FakeWorld) -> None:
-    api = ApiClient(replace(world.services(), settings=Settings(api_pipelines=2)))
+    api = ApiClient(over(world.services(), settings=Settings(api_pipelines=2)))
     answers = [api.post(PIPELINES, at(OTHERS, f"p{each}")).status_code for each in range(3)]
     assert answers == [201, 201, 409]
     assert api.post(PIPELINES, at("speech", "p9")).status_code == 201
@@ -253,14 +253,18 @@ def test_commands_of_a_file_are_never_run_for_who_calls_the_api(world: FakeWorld
         assert "runs the pipelines of files only" in unfit_here(Settings(target=target), given)
 
 
+class Renamed(PlainRecords):
+    """Another pipeline of this name has a record of its own."""
+
+    def of(self, name: str) -> str:
+        return {"ocr": "ocr~000000000001"}.get(name, name)
+
+
 def test_a_former_pipeline_s_plans_are_gone_for_every_namespace(world: FakeWorld, tmp_path: Path) -> None:
     two = two_namespaces()
     services = two.services
     # The record of the pipeline is another one now.
-    records = {"ocr": "ocr~000000000001"}
-    later = replace(
-        services, record_of=lambda name: records.get(name, name), authenticators=(oidc(tmp_path),)
-    )
+    later = replace(over(services, records=Renamed()), authenticators=(oidc(tmp_path),))
     for group in ("act-here", "ops"):
         answers = [
             ApiClient(later).get(path, headers=bearer(token(group))).status_code

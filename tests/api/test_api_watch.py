@@ -129,11 +129,11 @@ def test_what_came_and_went_between_two_looks_is_told(world: FakeWorld, service:
     before = world.applied_tick, world.rung
 
     def there_and_back() -> None:
-        world.apply("ocr", LADDER[3][3], "requested by kim: trial")
+        world.apply(LADDER[3][3], "requested by kim: trial")
         world.set_control(
             "ocr", PipelineControl(Mode.ACTIVE, True), Attribution(ControlAction.PAUSE, "kim", "lunch")
         )
-        world.apply("ocr", LADDER[before[1]][3], "rollback by kim")
+        world.apply(LADDER[before[1]][3], "rollback by kim")
         # As if nothing had been.
         world.applied_tick = before[0]
 
@@ -157,7 +157,7 @@ def test_programs_get_states_alone(
     world: FakeWorld, service: HttpClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     world.play(2)
-    clock = Busy(lambda: world.apply("ocr", LADDER[3][3], "requested by kim"))
+    clock = Busy(lambda: world.apply(LADDER[3][3], "requested by kim"))
     console, text = a_console()
     watch(service, "ocr", clock, console, until=Until.CHANGED, timeout_s=9, output=Output.JSON)
     details = [json.loads(line)["live"]["detail"] for line in capfd.readouterr().out.splitlines()]
@@ -179,7 +179,7 @@ def test_what_a_service_could_not_say_once_comes_with_the_next_look(
 ) -> None:
     clock = VirtualClock()
     news = News(service, "ocr", clock)
-    world.apply("ocr", LADDER[3][3], "requested by kim")
+    world.apply(LADDER[3][3], "requested by kim")
     asked = service.events
     service.events = unavailable  # type: ignore[method-assign]
     assert news.read() == []

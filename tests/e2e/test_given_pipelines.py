@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.files import load_pipelines, pipeline_to_mapping
-from ipa.api.wiring import services_of
+from ipa.api.wiring import context_of
 from ipa.bootstrap import App, ServeOptions, build
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.settings import Settings
@@ -57,7 +57,7 @@ def starting(settings: Settings) -> Iterator[Start]:
         app = build(settings, ServeOptions())
         app.roster.start()
         made.append(app)
-        return app, ApiClient(services_of(app))
+        return app, ApiClient(context_of(app))
 
     yield start
     for app in made:
@@ -179,7 +179,7 @@ def test_a_pipeline_that_the_next_start_would_not_know_is_refused(
     """`ipa serve video` takes only `video` up from the store."""
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",)))
-        api = ApiClient(services_of(app))
+        api = ApiClient(context_of(app))
         answer = api.post("/v1/pipelines", {**video, "name": "other"})
         kept = dict(app.store.given.all())
         app.close()

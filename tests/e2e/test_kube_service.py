@@ -12,10 +12,11 @@ from prometheus_client import generate_latest
 from sqlalchemy import event
 
 from ipa.adapters.kube.rights import OBSERVER
-from ipa.api.wiring import services_of
+from ipa.api.wiring import context_of
 from ipa.bootstrap import ServeOptions, build
 from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode, ReasonCode
+from ipa.service.status import status
 from tests.fakes.deployed import deployed
 from tests.fakes.kube import FakeKube
 from tests.fakes.services import ApiClient
@@ -67,10 +68,10 @@ def test_a_change_by_another_hand_is_looked_at_when_it_happens(root: Path, tmp_p
 def test_a_second_policy_decides_beside_the_first_and_writes_nothing(root: Path, tmp_path: Path) -> None:
     with deployed(root, tmp_path) as made:
         app = build(made.settings, ServeOptions(names=("video",), shadow_policy="kpa"))
-        services = services_of(app)
-        (before,) = services.beside("video")
+        service, video = context_of(app).service, app.pipelines["video"]
+        (before,) = status(service, video).beside
         first, second = app.loops["video"].tick_once(), app.beside["video"].tick_once()
-        (after,) = services.beside("video")
+        (after,) = status(service, video).beside
         app.close()
     assert (before.policy, before.tick, before.configs) == ("kpa", 0, ())
     assert (after.record, after.tick, after.configs, after.cost_cores) == ("video@kpa", 1, made.configs, 4.0)
@@ -86,7 +87,7 @@ def test_readiness_asks_the_store_once_however_often_it_is_asked(root: Path, tmp
         app = build(made.settings, ServeOptions(names=("video",)))
         asked: list[str] = []
         event.listen(app.store._engine, "before_cursor_execute", lambda *of: asked.append(of[2]))
-        client = ApiClient(services_of(app))
+        client = ApiClient(context_of(app))
         for _ in range(10):
             answer = client.get("/readyz?verbose").json()
         app.close()

@@ -10,12 +10,13 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from ipa.control.engine.actuation import ActuationPhase
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.errors import UnavailableError
-from ipa.service.live import BesideLive
 from tests.fakes.browsing import opened, shoot
-from tests.fakes.services import LADDER, NOW, FakeWorld
+from tests.fakes.services import LADDER, NOW, FakeLoop, FakeWorld
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -28,7 +29,8 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 def test_it_shows_what_a_second_policy_would_have_and_pay(page: Page, world: FakeWorld) -> None:
     expect(page.locator("#figures")).not_to_contain_text("would")
-    world.beside = (BesideLive("hpa", "ocr@hpa", 3, LADDER[1][3], pas=0.742, cost_cores=1.5),)
+    other = Snapshot("ocr@hpa", 3, PipelineControl(), ActuationPhase.IDLE, would=LADDER[1][3])
+    world.beside["ocr"] = FakeLoop(lambda: other, world.apply, "hpa")
     expect(page.locator("#figures")).to_contain_text("hpa would have 0.742")
     expect(page.locator("#figures")).to_contain_text("hpa would pay 1.5")
     shoot(page, "beside")
@@ -92,7 +94,7 @@ def test_a_pause_is_seen_with_who_and_why(page: Page, world: FakeWorld) -> None:
 
 
 def test_a_change_is_told_once(page: Page, world: FakeWorld) -> None:
-    world.apply("ocr", LADDER[0][3], "requested by kim: trial")
+    world.apply(LADDER[0][3], "requested by kim: trial")
     world.ticks += 1  # the page asks for decisions once a tick
     row = page.locator("#decisions li").first
     expect(row).to_contain_text("requested by kim: trial")

@@ -17,7 +17,7 @@ from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.pipeline import Bounds
 from tests.fakes.browsing import PHONE, opened, serious, serving
 from tests.fakes.people import oidc, token
-from tests.fakes.services import LADDER, FakeWorld
+from tests.fakes.services import LADDER, FakeLeader, FakeWorld, over
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -135,10 +135,10 @@ def test_what_would_refuse_it_is_said_beforehand_and_as_it_comes(
 
 def test_a_budget_of_the_owner_and_a_standby_are_obstacles_too(browser: Browser, world: FakeWorld) -> None:
     services = viewed(world)
-    ocr = services.pipelines["ocr"]
+    ocr = services.service.pipelines["ocr"]
     small = replace(ocr, bounds=Bounds(cores=2.0, max_replicas=8, batch_sizes=(1, 2, 4, 8)))
     behind = LeaderStatus(leading=False, identity="me", leader="ipa-1")
-    given = replace(services, pipelines={"ocr": small}, standing=lambda: behind)
+    given = over(services, pipelines={"ocr": small}, leadership=FakeLeader(behind))
     with serving(given) as url, opened(browser, f"{url}{WHAT_IF}&cores=4") as page:
         dialog = deed(page, "Apply …")
         expect(dialog).to_contain_text("the pipeline's own bounds.cores is 2")
@@ -168,12 +168,12 @@ def test_a_plan_that_went_stale_says_what_moved_and_is_made_again(
 def test_a_hold_says_why_and_what_to_do(browser: Browser, world: FakeWorld) -> None:
     services = viewed(world)
 
-    def held(pipeline: str, configs: Any, detail: str, by: str) -> Any:
+    def held(configs: Any, detail: str, by: str) -> Any:
         last = world.log[-1]
         return replace(last, action=Action.HOLD, reason=ReasonCode.NO_ROOM, detail=f"{detail}: 2 cores short")
 
     with (
-        serving(replace(services, apply=held)) as url,
+        serving(over(services, request=held)) as url,
         opened(browser, f"{url}{WHAT_IF}", width=PHONE) as page,
     ):
         dialog = deed(page, "Apply …")

@@ -9,30 +9,37 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
+from ipa.model.observation import Measured, Missing, MissingReason
 from tests.fakes.browsing import PHONE, opened, serious, serving
-from tests.fakes.services import FakeWorld, a_pipeline
+from tests.fakes.services import FakeLoop, FakeWorld, a_pipeline, over
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 MANY = 1000
+UNSEEN = Missing(MissingReason.UNREACHABLE, "nothing was observed yet")
 
 
-def many() -> Services:
+def many() -> ApiContext:
     """A thousand pipelines, each under another load; every tenth was not seen, every seventh is late."""
-    services = FakeWorld().play(30).services()
-    names = [f"p{at:04d}" for at in range(MANY)]
-    live = services.live("ocr")
-    states = {
-        name: replace(
-            live,
-            rate_rps=None if at % 10 == 0 else float((at * 7919) % MANY),
-            latency_s=1.2 if at % 7 == 0 else 0.3,
-            degraded=("nothing was observed yet",) if at % 10 == 0 else (),
+    world = FakeWorld().play(30)
+    seen = world.snapshot()
+    assert seen.observation is not None
+
+    def loop(at: int) -> FakeLoop:
+        rate = Measured(float((at * 7919) % MANY))
+        observation = replace(
+            seen.observation,
+            arrival_rate_rps=UNSEEN if at % 10 == 0 else rate,
+            latency_s=Measured(1.2 if at % 7 == 0 else 0.3),
+            problem=UNSEEN.detail if at % 10 == 0 else "",
         )
-        for at, name in enumerate(names)
-    }
+        snapshot = replace(seen, observation=observation)
+        return FakeLoop(lambda: snapshot, world.apply)
+
+    names = [f"p{at:04d}" for at in range(MANY)]
     pipelines = {name: replace(a_pipeline(), name=name) for name in names}
-    return replace(services, pipelines=pipelines, live=lambda name: states[name])
+    loops = {name: loop(at) for at, name in enumerate(names)}
+    return over(world.services(), pipelines=pipelines, loops=loops)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.fakes.browsing import OPENED, PHONE, VIEWS, opened, serious, serving, shoot
-from tests.fakes.services import FakeWorld
+from tests.fakes.services import FakeWorld, over
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -102,9 +102,7 @@ def test_a_pipeline_that_is_not_there_names_those_that_are(browser: Browser, url
 
 def test_without_pipelines_every_view_says_what_to_do(browser: Browser) -> None:
     world = FakeWorld()
-    services = world.services()
-    object.__setattr__(services, "pipelines", {})
-    with serving(services) as url:
+    with serving(over(world.services(), pipelines={})) as url:
         for view in ("now", "timeline", "what-if", "health"):
             with opened(browser, f"{url}#/{view}") as page:
                 expect(page.locator("#view")).to_contain_text("ipa init")

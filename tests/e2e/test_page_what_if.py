@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Request, expect
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from tests.fakes.browsing import PHONE, opened, serious, serving
-from tests.fakes.services import FakeWorld
+from tests.fakes.services import FakeWorld, over
 from tests.fakes.viewed import viewed
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -212,9 +212,9 @@ def test_before_any_load_was_seen_a_rate_is_asked_for(browser: Browser) -> None:
 
 def test_a_budget_above_that_of_a_change_raises_both(browser: Browser, world: FakeWorld) -> None:
     services = viewed(world)
-    ocr = services.pipelines["ocr"]
+    ocr = services.service.pipelines["ocr"]
     ocr = replace(ocr, bounds=replace(ocr.bounds, cores=2.0, transition_cores=3.0))
-    given = replace(services, pipelines={"ocr": ocr})
+    given = over(services, pipelines={"ocr": ocr})
     with serving(given) as url, opened(browser, f"{url}#/what-if/ocr?rate_rps=14") as page:
         expect_plan(page, planned(url, {"rate_rps": 14}))
         expect(page.get_by_text(re.compile("The .* plans as a list"))).to_be_visible()
@@ -234,12 +234,12 @@ def test_all_that_follows_is_read_by_everyone(browser: Browser, url: str, scheme
 def test_the_last_move_wins_over_one_that_is_still_planned(browser: Browser, world: FakeWorld) -> None:
     services, may_answer = viewed(world), threading.Event()
 
-    async def slow(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+    async def slow(pipeline: Pipeline, profiles: Any, rate_rps: float, **options: Any) -> Plan:
         if rate_rps == 7:
             assert await asyncio.to_thread(may_answer.wait, 60)
-        return await services.plan(pipeline, rate_rps, **options)
+        return await services.service.planner.plan(pipeline, profiles, rate_rps, **options)
 
-    with serving(replace(services, plan=slow)) as url, opened(browser, f"{url}#/what-if/ocr") as page:
+    with serving(over(services, plan=slow)) as url, opened(browser, f"{url}#/what-if/ocr") as page:
         rate = page.locator("#what-if-rate_rps")
         with page.expect_request(lambda request: request.post_data == '{"rate_rps":7}'):
             rate.fill("7")

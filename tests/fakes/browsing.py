@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from ipa.api.app import create_app
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"] + [
@@ -50,7 +50,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def serving(services: Services, port: int = 0) -> Iterator[str]:
+def serving(services: ApiContext, port: int = 0) -> Iterator[str]:
     """The address of the page over these services."""
     with socket.create_server(("127.0.0.1", port)) as listener:
         config = uvicorn.Config(create_app(services), log_level="error", ws="none", lifespan="off")

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
+from ipa.api.context import ApiContext
 from ipa.api.jobs import Job, JobDesk, JobPhase, _Entry
-from ipa.api.services import Services
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.saved_plans import Basis, StoredPlan
 from ipa.model.pipeline import SeldonTarget
-from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan
+from tests.fakes.services import NOW, FakeWorld, a_pipeline, a_plan, over
 
 ISSUER, AUDIENCE = "https://issuer.example", "ipa"
 # Whose the second pipeline is; its name must not be found in answers to others.
@@ -93,7 +93,7 @@ class TwoNamespaces:
     """A world with `ocr` in default and HIDDEN in OTHERS, both with decisions."""
 
     world: FakeWorld
-    services: Services
+    services: ApiContext
     # A decision of each.
     here: str
     there: str
@@ -126,8 +126,9 @@ def two_namespaces(ticks: int = 12) -> TwoNamespaces:
     here = world.log[-1]
     there = replace(here, decision_id="there-0001", pipeline=HIDDEN)
     world.record(there)
-    services = replace(world.services(), pipelines={"ocr": a_pipeline(), HIDDEN: other}, jobs=_Jobs())
-    for name in services.pipelines:
+    services = over(world.services(), pipelines={"ocr": a_pipeline(), HIDDEN: other})
+    services = replace(services, jobs=_Jobs())
+    for name in services.service.pipelines:
         basis = Basis(str(world.applied_tick), "", "")
         at = world.clock.now().isoformat()
         world.plans.keep(StoredPlan(plan_of(name), name, at, "{}", basis, a_plan(5.0)))

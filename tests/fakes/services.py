@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -19,14 +19,15 @@ from starlette.datastructures import State
 
 from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
+from ipa.api.context import ApiContext
 from ipa.api.jobs import JobDesk
-from ipa.api.services import Services
 from ipa.api.streams import Streams
 from ipa.bootstrap.pipeline_registry import Makers, Roster
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.checkpoints import SignedCheckpoint
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
+from ipa.control.election import LeaderStatus
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.idempotency import AnswerStore
 from ipa.control.loop.clock import StopSignal
@@ -35,22 +36,21 @@ from ipa.control.loop.snapshot import HistoryPoint, Snapshot
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.control.saved_plans import PlanStore
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
-from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.errors import NotFoundError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import Measured, Missing, MissingReason, Observation, StageObservation
 from ipa.model.pipeline import Bounds, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import Plan, StageConfig, StagePlan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
-from ipa.optimize.fleet.named_fleet import plan_together
 from ipa.optimize.problem import Compat
-from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation
 from ipa.service.health import Check
-from ipa.service.live import BesideLive, live_state
+from ipa.service.ports import Alone
+from ipa.service.service import Service
 from ipa.settings import Settings
 from tests.fakes.kept import FakeAnswers, FakePlans
 from tests.fakes.store import FakeRosterStore
-from tests.fakes.survey import HereSurvey
+from tests.fakes.survey import FakePlanner
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 TICK_S = 5.0
@@ -158,6 +158,44 @@ class FakeClock:
         self.at += timedelta(seconds=seconds)
 
 
+@dataclass(frozen=True)
+class FakeLoop:
+    """A control loop: its snapshots, and what it does with a request."""
+
+    snapshot: Callable[[], Snapshot]
+    request: Callable[..., Decision]
+    policy: str = "ours"
+
+
+@dataclass(frozen=True)
+class FakeHealth:
+    """Checks that find this."""
+
+    checks: Callable[[], tuple[Check, ...]]
+
+
+@dataclass(frozen=True)
+class FakeLeader:
+    """A replica that stands so."""
+
+    now: LeaderStatus
+
+    def standing(self) -> LeaderStatus:
+        """It."""
+        return self.now
+
+
+class PlainRecords:
+    """Each pipeline's record has its name; whose it is is not known."""
+
+    def of(self, name: str) -> str:
+        """The name."""
+        return name
+
+    def owner(self, name: str) -> None:
+        """None."""
+
+
 @dataclass
 class FakeWorld:
     """Decisions, controls and a loop, in memory. `tick` moves it on; `broken` makes routes fail."""
@@ -175,66 +213,59 @@ class FakeWorld:
     applied_tick: int = -99
     metrics_fail: bool = False
     broken: Exception | None = None
-    beside: tuple[BesideLive, ...] = ()
+    # The loops of policies beside.
+    beside: dict[str, FakeLoop] = field(default_factory=dict)
     plans: PlanStore = field(default_factory=FakePlans)
     answers: AnswerStore = field(default_factory=FakeAnswers)
     # Experiments; made where none is given.
     jobs: JobDesk | None = None
     checks: tuple[Check, ...] = (Check("store", True, required=True), Check("prometheus", True))
 
-    def services(self) -> Services:
-        """This world behind the API."""
+    def services(self) -> ApiContext:
+        """The use cases over this world, behind the API."""
         registry = CollectorRegistry()
         roster = self.roster()
         Counter("ipa_test", "Something to scrape.", registry=registry).inc()
-        return Services(
-            pipelines=roster.pipelines,
-            # Tests may put other pipelines in the place of these; they are as ocr is.
-            profiles=lambda name: roster.profiles.get(name, roster.profiles["ocr"]),
-            log=self,
-            controls=self,
-            plan=self.plan,
-            survey=HereSurvey(lambda name: roster.profiles.get(name, roster.profiles["ocr"])),
-            fleet=lambda members, budget: plan_together(members, budget, 5.0),
-            live=lambda name: live_state(
-                roster.pipelines.get(name, a_pipeline()),
-                roster.profiles.get(name, roster.profiles["ocr"]),
-                Snapshot(name, 0, self.control(name), ActuationPhase.IDLE)
-                if name in roster.pipelines and name not in roster.files
-                else self.snapshot(),
-                now=self.clock.now(),
-                tick_s=TICK_S,
+        return ApiContext(
+            service=Service(
+                pipelines=roster.pipelines,
+                registry=roster,
+                log=self,
+                controls=self,
+                records=PlainRecords(),
+                verifier=self,
+                plans=self.plans,
+                answers=self.answers,
+                planner=FakePlanner(self.plan),
+                replayer=Replayer(self, None),
+                leadership=Alone(),
+                health=FakeHealth(lambda: self.checks),
+                clock=self.clock,
+                settings=Settings(tick_s=TICK_S),
             ),
-            revision=lambda name: (
-                str(self.applied_tick)
-                if self.log and (name in roster.files or name not in roster.pipelines)
-                else ""
-            ),
-            apply=self.apply,
-            replay=Replayer(self, None),
-            readiness=lambda: self.checks,
-            verify=self.verify,
-            clock=self.clock,
-            plans=self.plans,
-            answers=self.answers,
-            given=roster,
             jobs=self.jobs or JobDesk(self.clock),
-            settings=Settings(),
             registry=registry,
-            beside=lambda _: self.beside,
             record=self,
             # What answers in this process is read to its end, so that streams end once they have caught up.
             streams=Streams(Feed(self, self.clock.monotonic_s, poll_s=0.0), longest_s=0.0),
         )
 
     def roster(self) -> Roster:
-        """The pipeline as one of a file, and place for others, none of which is controlled here."""
+        """The pipeline as one of a file, controlled by this world, and place for others that are not."""
         store = FakeRosterStore(self)
+
+        # Looked up at each call: tests put others in the place of these.
+        def snapshot() -> Snapshot:
+            return self.snapshot()
+
+        def request(configs: Configs, detail: str, by: str = "") -> Decision:
+            return self.apply(configs, detail, by)
+
         return Roster(
             {"ocr": a_pipeline()},
             {"ocr": {"detect": a_profile("detect"), "recognise": a_profile("recognise")}},
-            {},
-            {},
+            {"ocr": FakeLoop(snapshot, request)},  # type: ignore[dict-item]
+            self.beside,  # type: ignore[arg-type]
             Makers(
                 loops=_no_loops,
                 unfit=lambda pipeline: "nothing runs here; it can be planned",
@@ -313,15 +344,18 @@ class FakeWorld:
     async def plan(
         self,
         pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
         rate_rps: float,
         *,
+        deadline_s: float,
         objective: str,
         compat: Compat,
         allocation: Allocation,
         solver: str,
     ) -> Plan:
         """The plan of the ladder; infeasible where the SLA is under 0.2 s."""
-        assert pipeline.objective(objective) and compat and allocation and solver
+        assert pipeline.objective(objective) and deadline_s
+        assert compat and allocation and solver
         plan = a_plan(rate_rps)
         if (pipeline.objective(objective).sla_s or pipeline.sla.latency_s) >= 0.2:
             return plan
@@ -330,15 +364,13 @@ class FakeWorld:
             cost_cores=None, latency_s=None, stages=(), relaxations=("SLA ≥ 0.31 s",),
         )  # fmt: skip
 
-    def apply(self, pipeline: str, configs: Configs, detail: str, by: str = "") -> Decision:
+    def apply(self, configs: Configs, detail: str, by: str = "") -> Decision:
         """What the loop does with a request."""
         if self.log:
             changes = zip(self.log[-1].configs, configs, strict=True)
             detail += ": " + ", ".join(f"{old} → {new}" for old, new in changes if old != new)
         if self.broken:
             raise self.broken
-        if pipeline != "ocr":
-            raise ConflictError("another pipeline")
         self.rung = next((i for i, rung in enumerate(LADDER) if rung[3] == configs), self.rung)
         return self._decide(ReasonCode.REQUESTED, detail, configs, rate=0.0)
 
@@ -453,13 +485,42 @@ class FakeWorld:
         )  # fmt: skip
 
 
-def solving(services: Services) -> Services:
-    """The services with plans that are solved for, instead of the ladder's."""
+def over(
+    context: ApiContext,
+    *,
+    pipelines: Mapping[str, Pipeline] | None = None,
+    profiles: Mapping[str, StageProfile] | None = None,
+    loops: Mapping[str, FakeLoop] | None = None,
+    request: Callable[..., Decision] | None = None,
+    plan: Callable[..., Awaitable[Plan]] | None = None,
+    **parts: Any,
+) -> ApiContext:
+    """The context with other parts of its service.
 
-    async def plan(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
-        return plan_pipeline(pipeline, services.profiles(pipeline.name), rate_rps, **options)
+    `pipelines` are there instead of `ocr`, and are as it is; `profiles` are those of each. `request` takes
+    the place of what a loop does with a request, `plan` that of the planner's plans.
+    """
+    service = context.service
+    registry: Any = service.registry
+    if plan is not None:
+        parts["planner"] = replace(service.planner, plan=plan)  # type: ignore[type-var]
+    if pipelines is not None or profiles is not None or request is not None or loops is not None:
+        named = dict(registry.pipelines if pipelines is None else pipelines)
+        like = registry.loops["ocr"] if request is None else replace(registry.loops["ocr"], request=request)
+        known = registry.profiles
+        registry = replace(
+            registry,
+            pipelines=named,
+            profiles={name: profiles or known.get(name, known["ocr"]) for name in named},
+            loops=dict.fromkeys(named, like) if loops is None else dict(loops),
+        )
+        parts |= {"pipelines": named, "registry": registry}
+    return replace(context, service=replace(service, **parts))
 
-    return replace(services, plan=plan, survey=HereSurvey(services.profiles))
+
+def solving(context: ApiContext) -> ApiContext:
+    """The context with plans that are solved for, instead of the ladder's."""
+    return over(context, planner=FakePlanner())
 
 
 def _no_loops(pipeline: Pipeline, profiles: Mapping[str, StageProfile]) -> NoReturn:
@@ -488,19 +549,19 @@ def _built() -> FastAPI:
     return create_app(FakeWorld().services())
 
 
-def application(services: Services) -> FastAPI:
+def application(services: ApiContext) -> FastAPI:
     """The application over those services. Its routes, which take a fifth of a second, are built once."""
     if services.http is not None:
         return create_app(services)
     app = copy(_built())
-    app.state = State({"services": services})
+    app.state = State({"context": services})
     return app
 
 
 class InProcess(httpx.BaseTransport):
     """Carries requests to an application in this process, without a socket."""
 
-    def __init__(self, services: Services, app: FastAPI | None = None) -> None:
+    def __init__(self, services: ApiContext, app: FastAPI | None = None) -> None:
         self._transport = httpx.ASGITransport(app or application(services))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -518,7 +579,7 @@ class ApiClient:
     """Requests to an application in this process."""
 
     def __init__(
-        self, services: Services, base_url: str = "http://127.0.0.1:8080", app: FastAPI | None = None
+        self, services: ApiContext, base_url: str = "http://127.0.0.1:8080", app: FastAPI | None = None
     ) -> None:
         self._client = httpx.Client(transport=InProcess(services, app), base_url=base_url)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.engine.guards import GuardSettings
 from ipa.model.decision import Decision
@@ -14,7 +13,7 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.simulate.forecasts import ForecastSettings, forecaster_of
 from ipa.simulate.run import SimSetup, simulate
-from tests.fakes.services import TICK_S, FakeWorld, a_pipeline, rate_at
+from tests.fakes.services import TICK_S, FakeWorld, a_pipeline, over, rate_at
 from tests.fakes.viewed import PROFILES, viewed
 
 FORECAST = ForecastSettings()
@@ -47,7 +46,7 @@ def taken(policy: str = "ours") -> FakeWorld:
     return world
 
 
-def again(world: FakeWorld, forecaster: Callable[[LoadHistory], Forecast] | None = None) -> Services:
+def again(world: FakeWorld, forecaster: Callable[[LoadHistory], Forecast] | None = None) -> ApiContext:
     """Its services, which have the pipeline, the profiles and the forecaster that it was decided with."""
     known = forecaster or forecaster_of(FORECAST, (), lambda: 0.0)
-    return replace(viewed(world), replay=Replayer(world, known))
+    return over(viewed(world), replayer=Replayer(world, known))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
 from ipa.model.profile import ProfilePoint, StageProfile
-from tests.fakes.services import FakeWorld, a_profile, solving
+from tests.fakes.services import FakeWorld, a_profile, over, solving
 
 CORES = (0.5, 1.0, 2.0)
 BATCHES = (1, 2, 4, 8)
@@ -38,6 +38,6 @@ def a_measured_profile(stage: str) -> StageProfile:
 PROFILES: Mapping[str, StageProfile] = {stage: a_measured_profile(stage) for stage in ("detect", "recognise")}
 
 
-def viewed(world: FakeWorld) -> Services:
+def viewed(world: FakeWorld) -> ApiContext:
     """The world's services over those profiles."""
-    return solving(replace(world.services(), profiles=lambda _: PROFILES))
+    return solving(over(world.services(), profiles=PROFILES))

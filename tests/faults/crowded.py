@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
     from ipa.api.jobs import JobDesk
     from ipa.control.loop.clock import SystemClock
     from ipa.model.access import Grant, Role
-    from tests.fakes.services import FakeWorld
+    from tests.fakes.services import FakeWorld, over
     from tests.faults.server import served
 
     clock, store = SystemClock(), open_store(f"sqlite:///{folder / 'ipa.sqlite3'}")
@@ -74,9 +74,7 @@ def main(folder: Path) -> None:
         texts.append((decision, DECISION.text(decision)))
     store._record_all(texts)
     services = replace(
-        world.services(),
-        log=store,
-        verify=store.verify,
+        over(world.services(), log=store, verifier=store),
         record=store,
         authenticators=(KeyIdentities(store.keys, clock),),
     )

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ipa.api.app import create_app
+from ipa.api.context import ApiContext
 from ipa.api.server import config_of
-from ipa.api.services import Services
 from ipa.serving import BoundedServer, ServerBounds
 
 BEAT_S = 0.005
@@ -37,7 +37,7 @@ class Pulse:
 
 @contextmanager
 def served(
-    services: Services, bounds: ServerBounds | None = None, pulse: Pulse | None = None
+    services: ApiContext, bounds: ServerBounds | None = None, pulse: Pulse | None = None
 ) -> Iterator[tuple[str, int]]:
     """Address and port, once it answers."""
     answers = threading.Event()

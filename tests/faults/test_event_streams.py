@@ -18,7 +18,7 @@ from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
 from ipa.adapters.store.feed import Feed
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Grant, Role
@@ -73,7 +73,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     found.close()
 
 
-def services_with(*authenticators: Any, **bounds: Any) -> tuple[Services, Streams, Any]:
+def services_with(*authenticators: Any, **bounds: Any) -> tuple[ApiContext, Streams, Any]:
     """Two namespaces whose record can be followed."""
     two = two_namespaces()
     streams = Streams(Feed(two.world, time.monotonic, poll_s=0.05), heartbeat_s=0.2, **bounds)
@@ -81,7 +81,7 @@ def services_with(*authenticators: Any, **bounds: Any) -> tuple[Services, Stream
 
 
 @contextmanager
-def streaming(services: Services) -> Iterator[Callable[..., Stream]]:
+def streaming(services: ApiContext) -> Iterator[Callable[..., Stream]]:
     with served(services) as (host, port), ExitStack() as opened:
 
         def follow(token: str, query: str = "", path: str = "events") -> Stream:
@@ -197,8 +197,8 @@ def test_r10_a_stream_ends_with_the_right_to_see_its_pipeline(
 
 def test_r10_a_cluster_that_does_not_say_ends_no_stream_at_once(case: Case) -> None:
     """As reads, streams go on for a while by what was said last."""
+    from ipa.api.auth import Admitted
     from ipa.api.events import Watch
-    from ipa.api.gate import Admitted
     from ipa.model.access import NOBODY
     from ipa.model.errors import UnavailableError
 

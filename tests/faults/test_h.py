@@ -33,7 +33,7 @@ from tests.fakes.people import (
     token,
     two_namespaces,
 )
-from tests.fakes.services import NOW, ApiClient, FakeWorld, a_pipeline
+from tests.fakes.services import NOW, ApiClient, FakeWorld, a_pipeline, over
 from tests.faults.table import Case
 
 LIST = "/v1/pipelines"
@@ -226,7 +226,7 @@ def test_h2_a_right_to_some_objects_is_one_to_those_pipelines(
     """`resourceNames` in a role: the API server says no to whoever asks of all."""
     reviewer = kube.api.reviewer
     pipeline = replace(a_pipeline(), seldon=SeldonTarget("ocr-deployed"))
-    services = replace(FakeWorld().play(5).services(), pipelines={"ocr": pipeline})
+    services = over(FakeWorld().play(5).services(), pipelines={"ocr": pipeline})
     reviewer.tokens["hers"] = User("ada")
     reviewer.let("ada", "default", "get")
     reviewer.let("ada", "default", "patch", name="another")

@@ -34,8 +34,8 @@ from ipa.model.observation import Missing
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.settings import Settings
-from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan
-from tests.fakes.survey import HereSurvey
+from tests.fakes.services import ApiClient, FakeWorld, a_pipeline, a_plan, over
+from tests.fakes.survey import FakePlanner
 from tests.fakes.world import Scenario, scenario
 from tests.faults.server import served
 from tests.faults.table import Case
@@ -226,7 +226,7 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
         assert go_on.wait(WAIT_S)
         return world.apply(*asked)
 
-    api = ApiClient(replace(world.services(), apply=slowly))
+    api = ApiClient(over(world.services(), request=slowly))
     at, tag = made_plan(api)
     headers = {"If-Match": tag, "Idempotency-Key": "once"}
     with ThreadPoolExecutor() as pool:
@@ -243,7 +243,7 @@ def test_h6_an_idempotency_key_again_with_another_body_at_once_and_after_a_resta
     case.equal("another body", other.status_code, 422)
     store.close()
     store = open_store(url)
-    monkeypatch.setattr("ipa.api.once._HOLDER", "the next run")
+    monkeypatch.setattr("ipa.service.idempotency._HOLDER", "the next run")
     world.plans, world.answers = store.plans, store.answers
     later = ApiClient(world.services()).post(f"{at}:apply", {}, headers=headers)
     case.equal("after a restart", later.content, answer.content)
@@ -353,7 +353,7 @@ def test_h10_a_flood_is_bounded_and_the_loop_goes_on(case: Case, world: FakeWorl
         return a_plan(5.0)
 
     bounds = Limits(1000.0, solves=2, waiting=4)
-    services = replace(world.services(), plan=blocked, limits=bounds)
+    services = replace(over(world.services(), plan=blocked), limits=bounds)
     api = ApiClient(services)
     loop, begun = beating()
     with ThreadPoolExecutor(40) as pool:
@@ -427,7 +427,7 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
 ) -> None:
     begun, ended = threading.Semaphore(0), threading.Event()
 
-    async def endless(pipeline: Pipeline, rate_rps: float, **options: Any) -> Plan:
+    async def endless(pipeline: Pipeline, profiles: Any, rate_rps: float, **options: Any) -> Plan:
         if rate_rps < 9:
             return a_plan(rate_rps)
         begun.release()
@@ -438,9 +438,8 @@ def test_h10_a_client_that_leaves_gives_its_place_back(
         raise AssertionError("nobody sets it")
 
     bounds, services = Limits(1000.0, solves=1, waiting=1), world.services()
-    survey = HereSurvey(services.profiles)
-    monkeypatch.setattr(survey, "frontier", endless)
-    with served(replace(services, plan=endless, survey=survey, limits=bounds)) as (host, port):
+    planner = FakePlanner(endless, frontier=endless)  # type: ignore[arg-type]
+    with served(replace(over(services, planner=planner), limits=bounds)) as (host, port):
 
         def left(body: bytes) -> socket.socket:
             leaving = socket.create_connection((host, port))

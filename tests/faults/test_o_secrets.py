@@ -17,7 +17,7 @@ from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.store import open_store
-from ipa.api.services import Services
+from ipa.api.context import ApiContext
 from ipa.cli.clients.http import HttpClient, client_at
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
@@ -104,7 +104,7 @@ def test_o5_the_service_keeps_what_it_is_sent(
     secret = key.rsplit("_", 1)[1] if key.count("_") == 2 else key[17:]
     for kind in (FaultKind.HTML, FaultKind.TRUNCATED, FaultKind.WRONG_KIND, FaultKind.RESET):
         kube.fault(kind, resource="tokenreviews")
-    services: Services = replace(
+    services: ApiContext = replace(
         FakeWorld().play(5).services(),
         authenticators=(
             KeyIdentities(store.keys, clock),

@@ -15,10 +15,10 @@ import pytest
 from experiments.attack.parsers import PARSERS, Parser
 from experiments.attack.slow_inputs import Found, search
 from ipa.api import limits, request_body
+from ipa.api.context import ApiContext
 from ipa.api.limits import BODY_LIMIT_BYTES, Limits
 from ipa.api.request_body import structure_fault
 from ipa.api.server import settle
-from ipa.api.services import Services
 from tests.fakes.services import ApiClient, FakeWorld
 from tests.faults.server import Pulse, served
 from tests.faults.table import Case
@@ -93,11 +93,11 @@ def settled() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def services() -> Services:
+def services() -> ApiContext:
     return replace(FakeWorld().play(5).services(), limits=Limits(1e9))
 
 
-def test_r1_the_event_loop_goes_on_whatever_a_body_holds(case: Case, services: Services) -> None:
+def test_r1_the_event_loop_goes_on_whatever_a_body_holds(case: Case, services: ApiContext) -> None:
     pulse, late_s, statuses = Pulse(), {}, set()
     with served(services, pulse=pulse) as place:
         posted(place, PLANS, JSON, b"{}")
@@ -116,7 +116,7 @@ def test_r1_the_event_loop_goes_on_whatever_a_body_holds(case: Case, services: S
     case.at_most("event loop late (s)", late_s[worst], 0.05)
 
 
-def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: Services) -> None:
+def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: ApiContext) -> None:
     class Nobody:
         def takes(self, token: str) -> bool:
             return True
@@ -145,7 +145,7 @@ def test_r1_no_body_is_read_before_its_sender_is_known(case: Case, services: Ser
     case.equal("bodies read", read, [])
 
 
-def test_r1_a_refusal_reaches_a_client_that_is_still_sending(case: Case, services: Services) -> None:
+def test_r1_a_refusal_reaches_a_client_that_is_still_sending(case: Case, services: ApiContext) -> None:
     with served(services) as place:
         found = {posted(place, "/v1/nothing", JSON, full("", " ", size_bytes=60_000)) for _ in range(20)}
     case.equal("answers to 60 kB for no route", found, {404})
@@ -182,7 +182,7 @@ HOSTILE: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_r4_hostile_files_are_refused_at_once(case: Case, services: Services, name: str) -> None:
+def test_r4_hostile_files_are_refused_at_once(case: Case, services: ApiContext, name: str) -> None:
     kind, body = HOSTILE[name]
     api = ApiClient(services)
     spent_s = []

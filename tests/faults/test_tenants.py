@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ipa.api.examples import PIPELINE, PROFILE
-from ipa.api.wiring import services_of
+from ipa.api.wiring import context_of
 from ipa.bootstrap import App, ServeOptions, build
 from ipa.control.audit.checkpoints import verify_lines
 from ipa.model.access import Grant, Role
@@ -116,7 +116,7 @@ def rows_seen(person: Person, left: dict[str, str]) -> dict[str, int]:
 
 
 def test_r9_the_next_owner_of_a_name_sees_nothing_of_the_former(case: Case, app: App) -> None:
-    services = services_of(app)
+    services = context_of(app)
     api = ApiClient(services)
     ada = Person(app, api, "ada", Grant(Role.OWNER, "vision"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
@@ -170,7 +170,7 @@ def lived_on(app: App, owner: Person) -> dict[str, str]:
 
 
 def test_r9_a_pipeline_that_moves_takes_no_record_along(case: Case, app: App) -> None:
-    api = ApiClient(services_of(app))
+    api = ApiClient(context_of(app))
     both = Person(app, api, "both", Grant(Role.OWNER, "*"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
     left = lived(app, both, "vision")
@@ -182,7 +182,7 @@ def test_r9_a_pipeline_that_moves_takes_no_record_along(case: Case, app: App) ->
 
 def test_r9_the_record_is_the_same_after_a_restart(case: Case, tmp_path: Path) -> None:
     app = served_by(tmp_path)
-    api = ApiClient(services_of(app))
+    api = ApiClient(context_of(app))
     ada = Person(app, api, "ada", Grant(Role.OWNER, "vision"))
     bob = Person(app, api, "bob", Grant(Role.OWNER, "speech"))
     left = lived(app, ada, "vision")
@@ -191,7 +191,7 @@ def test_r9_the_record_is_the_same_after_a_restart(case: Case, tmp_path: Path) -
     app.close()
 
     again = served_by(tmp_path)
-    api = ApiClient(services_of(again))
+    api = ApiClient(context_of(again))
     bob._api = ada._api = api
     case.equal("rows of the former tenant visible", sum(rows_seen(bob, left).values()), 0)
     theirs = lived_on(again, bob)

@@ -15,7 +15,12 @@ FIRST = GraphNode((), ())
 def diamond(combine: CombineRule) -> Graph:
     """A first stage, two stages side by side after it, and one that joins them by this rule."""
     return build_graph(
-        (FIRST, GraphNode((0,), (1.0,)), GraphNode((0,), (1.0,)), GraphNode((1, 2), (1.0, 1.0), combine=combine))
+        (
+            FIRST,
+            GraphNode((0,), (1.0,)),
+            GraphNode((0,), (1.0,)),
+            GraphNode((1, 2), (1.0, 1.0), combine=combine),
+        )
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.adapters.kube.ownership import OwningClient, release_all
 from ipa.adapters.store import Access, Store, open_from
-from ipa.api.acting import rollback_target
 from ipa.bootstrap import kube_client
 from ipa.cli.clients.apply_and_wait import OneShotApply
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
@@ -24,6 +23,7 @@ from ipa.model.errors import ConflictError, DriftError, NotFoundError, UsageErro
 from ipa.model.observation import MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
+from ipa.service.commands import rollback_target
 from ipa.service.history import DecisionPage, page_of
 from ipa.settings import Settings
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 
-from ipa.api.acting import said
 from ipa.cli.clients.base import JsonObject, PipelineClient
 from ipa.control.audit.record import Head, Verified, head_of
 from ipa.control.audit.replay import ReplayResult
@@ -27,6 +26,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import StageProfile
 from ipa.model.row_counts import unbatched_notes
 from ipa.service.checks import checked_configs
+from ipa.service.commands import requested_by
 from ipa.service.history import DecisionPage, record_view
 from ipa.service.live import live_state
 from ipa.service.status import status_view
@@ -125,13 +125,13 @@ class DirectClient(PipelineClient):
         self, pipeline: str, configs: Sequence[StageConfig], *, by: str, reason: str, revision: str
     ) -> JsonObject:
         found = self._pipeline(pipeline)
-        detail = said("requested", by, reason)
+        detail = requested_by("requested", by, reason)
         wanted = RequestedConfigs(self._checked(found, configs), detail, revision, by)
         return _object(self.apply_configs(found, wanted))
 
     def rollback(self, pipeline: str, to: str | None, *, by: str, reason: str, revision: str) -> JsonObject:
         found = self._pipeline(pipeline)
-        return _object(self.restore_configs(found, to, said("rollback", by, reason), by))
+        return _object(self.restore_configs(found, to, requested_by("rollback", by, reason), by))
 
     def replay(self, decision_id: str, policy: str | None) -> JsonObject:
         return _object(self._replay(decision_id, policy))

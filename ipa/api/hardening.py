@@ -68,7 +68,7 @@ class Shell:
             await send(message)
 
         refused = self._refusal(scope["method"], headers, str((scope.get("server") or ("",))[0]))
-        if not refused and not scope["app"].state.services.authenticators:
+        if not refused and not scope["app"].state.context.authenticators:
             refused = _proxy_refusal(headers)
         if refused:
             await http_problem(request_id, 403, refused)(scope, receive, dressed)

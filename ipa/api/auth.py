@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import Depends, Request
@@ -13,16 +13,14 @@ from starlette.datastructures import Headers
 from starlette.routing import Match, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ipa.api.bodies import Asked
+from ipa.api.context import ApiContext
 from ipa.api.limits import address_of
 from ipa.api.problems import ipa_problem
 from ipa.api.rules import METRICS, METRICS_ROUTE, RULES, Rule, Where
-from ipa.api.seen import pipeline_named, seen_by
-from ipa.api.services import Services
 from ipa.api.work import Work, count, work_of
-from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity, Operation, looks_vouched
-from ipa.model.errors import ForbiddenError, InputError, IpaError, Problem, UnauthenticatedError
-from ipa.model.pipeline import Pipeline
+from ipa.model.access import EVERYWHERE, LOCAL, NOBODY, Identity
+from ipa.model.errors import ForbiddenError, IpaError, UnauthenticatedError
+from ipa.service.visibility import Caller, visible_to
 
 LOG = logging.getLogger(__name__)
 # Streams look again who follows them: by what the cluster said at most so long ago.
@@ -30,40 +28,13 @@ RECHECK_S = 1.0
 CHALLENGE = 'Bearer realm="ipa"'
 HINT = "Send `Authorization: Bearer TOKEN`; ipa itself takes it from IPA_TOKEN."
 
-B = TypeVar("B", bound=Asked)
-
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """Who asks, and the services as far as they may see them."""
+class Admitted(Caller):
+    """The caller of a request."""
 
-    identity: Identity
-    services: Services
-    # The same identity as it is now; raises where it is none any more, or may not do this any more.
+    # The same caller as it is now; raises if the identity is none any more, or may not do this any more.
     again: Callable[[], Admitted] | None = field(default=None, repr=False)
-
-    def must(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> None:
-        """ForbiddenError where they may not do that there, or with that pipeline."""
-        if not self.identity.may(operation, namespace, pipeline):
-            where = "in every namespace" if namespace == EVERYWHERE else f"in the namespace {namespace}"
-            raise ForbiddenError(
-                f"{self.identity.name} may not {operation} {where}",
-                hint="docs/reference/access.md says which role may what.",
-            )
-
-    def signed(self, body: B) -> B:
-        """The body, in the name of who sent it. Where nobody says who they are its own word counts."""
-        return body.model_copy(update={"by": self.name(body.by)})
-
-    def name(self, said: str) -> str:
-        """The name to record: the identity's, or the one that is said where nobody has to say who they are.
-
-        InputError for one that has the form of an identity that somebody vouches for.
-        """
-        if not self.identity.name and looks_vouched(said):
-            message = f"{said!r} has the form of an identity, which takes a token; give a plain name"
-            raise InputError("a name that cannot be recorded", problems=[Problem(message, pointer="/by")])
-        return self.identity.name or said
 
 
 async def admitted(request: Request) -> Admitted:
@@ -73,7 +44,15 @@ async def admitted(request: Request) -> Admitted:
     return found
 
 
+async def context_of(request: Request) -> ApiContext:
+    """The context of the application."""
+    found = request.app.state.context
+    assert isinstance(found, ApiContext)
+    return found
+
+
 Asker = Annotated[Admitted, Depends(admitted)]
+Context = Annotated[ApiContext, Depends(context_of)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +76,16 @@ class Gate:
             # No route: what answers says that there is nothing there, or which methods there are.
             await self._app(scope, receive, send)
             return
-        state, services = scope.setdefault("state", {}), scope["app"].state.services
+        state, context = scope.setdefault("state", {}), scope["app"].state.context
         work = work_of((place.method, place.path))
         token = _token(Headers(scope=scope))
         try:
-            if not services.authenticators or token is None or work is Work.NONE:
+            if not context.authenticators or token is None or work is Work.NONE:
                 # Neither store nor issuer is asked, so health needs no thread.
-                state["admitted"] = _admit(services, place, None if work is Work.NONE else token)
+                state["admitted"] = _admit(context, place, None if work is Work.NONE else token)
             else:
-                state["admitted"] = await _identified(services, place, token, scope)
-            count(services.limits, work, scope)
+                state["admitted"] = await _identified(context, place, token, scope)
+            count(context.limits, work, scope)
         except IpaError as error:
             LOG.info("%s %s refused: %s", place.method, place.path, error.message)
             headers = {"WWW-Authenticate": _challenge(token)} if error.status == 401 else {}
@@ -117,15 +96,15 @@ class Gate:
         await self._app(scope, receive, send)
 
 
-async def _identified(services: Services, place: _Place, token: str, scope: Scope) -> Admitted:
+async def _identified(context: ApiContext, place: _Place, token: str, scope: Scope) -> Admitted:
     """Admit in a thread, since stores, issuers and clusters are asked; not one of those that answer."""
 
     def once_more() -> Admitted:
-        return _admit(services, place, token, within_s=RECHECK_S)
+        return _admit(context, place, token, within_s=RECHECK_S)
 
-    async with services.limits.identifying.enter(address_of(scope)):
+    async with context.limits.identifying.enter(address_of(scope)):
         found = await to_thread.run_sync(
-            _admit, services, place, token, limiter=services.limits.identifying_threads
+            _admit, context, place, token, limiter=context.limits.identifying_threads
         )
     return replace(found, again=once_more)
 
@@ -172,7 +151,7 @@ def _challenge(token: str | None) -> str:
     return CHALLENGE if token is None else f'{CHALLENGE}, error="invalid_token"'
 
 
-def _admit(services: Services, place: _Place, token: str | None, within_s: float | None = None) -> Admitted:
+def _admit(context: ApiContext, place: _Place, token: str | None, within_s: float | None = None) -> Admitted:
     """Whom that token lets in there; an error of ours says why nobody.
 
     By answers that are at most `within_s` old, where that is given.
@@ -181,32 +160,32 @@ def _admit(services: Services, place: _Place, token: str | None, within_s: float
     if route not in RULES:
         raise ForbiddenError(f"no rule says who may {place.method} {place.path}")
     rule = RULES[route]
-    if route == METRICS_ROUTE and not services.metrics_open:
+    if route == METRICS_ROUTE and not context.metrics_open:
         rule = METRICS
-    if not services.authenticators:
-        return _allowed(Admitted(LOCAL, services), rule, place)
+    if not context.authenticators:
+        return _allowed(Admitted(LOCAL, context.service), rule, place)
     if rule is None:
-        return _open(services, token)
-    identity = _identify(services, token, fresh=rule.operation.writes, within_s=within_s)
-    return _allowed(Admitted(identity, seen_by(identity, services)), rule, place)
+        return _open(context, token)
+    identity = _identify(context, token, fresh=rule.operation.writes, within_s=within_s)
+    return _allowed(Admitted(identity, visible_to(identity, context.service)), rule, place)
 
 
-def _open(services: Services, token: str | None) -> Admitted:
+def _open(context: ApiContext, token: str | None) -> Admitted:
     """What is open to all shows more to who says who they are, and never asks for it."""
     try:
-        identity = NOBODY if token is None else _identify(services, token, fresh=False)
-        return Admitted(identity, seen_by(identity, services))
+        identity = NOBODY if token is None else _identify(context, token, fresh=False)
+        return Admitted(identity, visible_to(identity, context.service))
     except IpaError:
-        return Admitted(NOBODY, seen_by(NOBODY, services))
+        return Admitted(NOBODY, visible_to(NOBODY, context.service))
 
 
 def _identify(
-    services: Services, token: str | None, *, fresh: bool, within_s: float | None = None
+    context: ApiContext, token: str | None, *, fresh: bool, within_s: float | None = None
 ) -> Identity:
     """Whose the token is. UnauthenticatedError says the same of every token that does not hold."""
     if token is None:
         raise UnauthenticatedError("it is not said who asks", hint=HINT)
-    chosen = next((each for each in services.authenticators if each.takes(token)), None)
+    chosen = next((each for each in context.authenticators if each.takes(token)), None)
     asked = {} if within_s is None else {"within_s": within_s}
     identity = chosen.identify(token, fresh=fresh, **asked) if chosen else None
     if identity is None:
@@ -219,7 +198,7 @@ def _allowed(asker: Admitted, rule: Rule | None, place: _Place) -> Admitted:
     if rule is None or rule.where is Where.SEEN:
         return asker
     if rule.where is Where.PIPELINE:
-        pipeline = pipeline_named(asker.services, str(place.names["pipeline"]).partition("@")[0])
+        pipeline = asker.service.pipeline(str(place.names["pipeline"]).partition("@")[0])
         asker.must(rule.operation, pipeline.namespace, pipeline)
     else:
         asker.must(rule.operation, EVERYWHERE)

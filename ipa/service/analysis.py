@@ -1,26 +1,24 @@
-"""Routes to look around with: why a plan, what else there could be, and how well profiles fit."""
+"""Analysis around a plan: why it is best, the frontier of alternatives, and the fits of the profiles."""
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 
-from fastapi import APIRouter, Request
-
-from ipa.api.asking import while_asked
-from ipa.api.bodies import PlanBody
-from ipa.api.limits import JsonRoute, Rationed, client_of
-from ipa.api.reading import Named, Using, get_profile, options_of, planned, rate_of
+from ipa.model.errors import NotFoundError
+from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
-from ipa.model.profile import VariantProfile
+from ipa.model.profile import StageProfile, VariantProfile
 from ipa.optimize.explanation import Explanation
 from ipa.profiling.fit import LatencyFit, fit_variant
 from ipa.report.frontier_plot import accuracy_cost
+from ipa.service.planning import PlanRequest, plan_for, what_if
+from ipa.service.service import Service
 
 # Seconds that an explanation may take; it mostly takes one.
 EXPLANATION_S = 5.0
 # Seconds that a frontier may take; of the pipelines that come with us it takes a tenth of one.
 FRONTIER_S = 5.0
-router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,48 +76,60 @@ class StageFits:
     variants: tuple[VariantFitView, ...]
 
 
-@router.post("/explanations", tags=["plans"], dependencies=[Rationed])
-async def explain_plan(request: Request, pipeline: Named, services: Using, body: PlanBody) -> Explanation:
-    """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
-    rate_rps = rate_of(pipeline, services, body)
-
-    async def why() -> Explanation:
-        async with services.limits.solves.enter(client_of(request.scope)):
-            plan = await planned(pipeline, services, body, rate_rps)
-            asked, options = body.pipeline(pipeline), options_of(pipeline, body)
-            found: Explanation = await services.survey.explain(
-                asked, rate_rps, plan, deadline_s=EXPLANATION_S, **options
-            )
-            return found
-
-    return await while_asked(request, why())
-
-
-@router.post("/frontiers", tags=["plans"], dependencies=[Rationed])
-async def find_frontier(request: Request, pipeline: Named, services: Using, body: PlanBody) -> FrontierView:
-    """Every accuracy that can be had and the least it costs, within the limits that the body says. Exact.
-
-    Empty: nothing is feasible. 504: not all were found in time. Nothing is kept or changed.
-    """
-    rate_rps = rate_of(pipeline, services, body)
-
-    async def every() -> FrontierView:
-        async with services.limits.solves.enter(client_of(request.scope)):
-            asked, options = body.pipeline(pipeline), options_of(pipeline, body)
-            found = await services.survey.frontier(asked, rate_rps, deadline_s=FRONTIER_S, **options)
-        points = tuple(
-            FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
-            for each in accuracy_cost(found)
+async def explain(
+    service: Service, pipeline: Pipeline, request: PlanRequest, place: AbstractAsyncContextManager[None]
+) -> Explanation:
+    """Why the plan of the request is best, as far as time allows; computed in the `place`."""
+    question = what_if(service, pipeline, request)
+    async with place:
+        plan = await plan_for(service, question)
+        return await service.planner.explain(
+            question.pipeline,
+            service.profiles(pipeline.name),
+            question.rate_rps,
+            plan,
+            deadline_s=EXPLANATION_S,
+            **question.options,
         )
-        return FrontierView(pipeline.name, rate_rps, points, len(found))
-
-    return await while_asked(request, every())
 
 
-@router.get("/profiles/{stage}/fits", tags=["profiles"])
-def get_fits(pipeline: Named, stage: str, services: Using) -> StageFits:
-    """How latency depends on the batch size, as planned with: one fit for each number of cores measured."""
-    profile = get_profile(pipeline, stage, services)
+async def find_frontier(
+    service: Service, pipeline: Pipeline, request: PlanRequest, place: AbstractAsyncContextManager[None]
+) -> FrontierView:
+    """The frontier within the limits of the request; computed in the `place`.
+
+    DeadlineError if not all of it was found in time.
+    """
+    question = what_if(service, pipeline, request)
+    async with place:
+        found = await service.planner.frontier(
+            question.pipeline,
+            service.profiles(pipeline.name),
+            question.rate_rps,
+            deadline_s=FRONTIER_S,
+            **question.options,
+        )
+    points = tuple(
+        FrontierPointView(each.pas, each.cost_cores, each.latency_s, each.objective, each.configs)
+        for each in accuracy_cost(found)
+    )
+    return FrontierView(pipeline.name, question.rate_rps, points, len(found))
+
+
+def stage_profile(service: Service, pipeline: Pipeline, stage: str) -> StageProfile:
+    """The newest profile of a stage; NotFoundError if there is no such stage, or no profile of it."""
+    pipeline.stage(stage)
+    profiles = service.profiles(pipeline.name)
+    if stage not in profiles:
+        raise NotFoundError(
+            f"stage {stage!r} of {pipeline.name!r} has no profile", hint="`ipa profile` makes one."
+        )
+    return profiles[stage]
+
+
+def stage_fits(service: Service, pipeline: Pipeline, stage: str) -> StageFits:
+    """The fits of a stage's profile: latency over batch size, one fit for each number of cores measured."""
+    profile = stage_profile(service, pipeline, stage)
     return StageFits(
         pipeline.name,
         stage,

@@ -1,0 +1,43 @@
+"""Routes to look around with: why a plan, what else there could be, and how well profiles fit."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from ipa.api.auth import Context
+from ipa.api.bodies import PlanBody
+from ipa.api.cancellation import while_asked
+from ipa.api.limits import JsonRoute, Rationed, client_of
+from ipa.api.queries import Named, Using
+from ipa.optimize.explanation import Explanation
+from ipa.service import analysis
+from ipa.service.analysis import FrontierView, StageFits
+
+router = APIRouter(prefix="/v1/pipelines/{pipeline}", route_class=JsonRoute)
+
+
+@router.post("/explanations", tags=["plans"], dependencies=[Rationed])
+async def explain_plan(
+    request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
+) -> Explanation:
+    """Why that plan: what holds it back, what comes next, where it changes. `unfinished`: not in time."""
+    place = context.limits.solves.enter(client_of(request.scope))
+    return await while_asked(request, analysis.explain(service, pipeline, body.request(), place))
+
+
+@router.post("/frontiers", tags=["plans"], dependencies=[Rationed])
+async def find_frontier(
+    request: Request, pipeline: Named, service: Using, context: Context, body: PlanBody
+) -> FrontierView:
+    """Every accuracy that can be had and the least it costs, within the limits that the body says. Exact.
+
+    Empty: nothing is feasible. 504: not all were found in time. Nothing is kept or changed.
+    """
+    place = context.limits.solves.enter(client_of(request.scope))
+    return await while_asked(request, analysis.find_frontier(service, pipeline, body.request(), place))
+
+
+@router.get("/profiles/{stage}/fits", tags=["profiles"])
+def get_fits(pipeline: Named, stage: str, service: Using) -> StageFits:
+    """How latency depends on the batch size, as planned with: one fit for each number of cores measured."""
+    return analysis.stage_fits(service, pipeline, stage)

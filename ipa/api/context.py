@@ -1,0 +1,51 @@
+"""The context of the HTTP application: the service, and what belongs to HTTP alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from ipa.adapters.metrics.http import HttpMetrics
+from ipa.adapters.store.feed import Record
+from ipa.api.jobs import JobDesk
+from ipa.api.limits import Limits
+from ipa.api.streams import Streams
+from ipa.model.access import Identity
+from ipa.service.service import Service
+
+
+class Authenticator(Protocol):
+    """Knows the identities of some tokens."""
+
+    def takes(self, token: str) -> bool:
+        """True if a token of that form is one of its."""
+        ...
+
+    def identify(self, token: str, *, fresh: bool, within_s: float = ...) -> Identity | None:
+        """The identity of the token; None if the token does not hold.
+
+        `fresh`: not from a kept answer; otherwise from one that is at most `within_s` old, if answers are
+        kept at all. UnavailableError if it cannot be found out.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """The service, experiments, limits, metrics and authentication of one application."""
+
+    service: Service
+    jobs: JobDesk
+    limits: Limits = field(default_factory=Limits)
+    registry: CollectorRegistry = field(default=REGISTRY)
+    # None if requests are not counted.
+    http: HttpMetrics | None = None
+    # Empty if authentication is off.
+    authenticators: tuple[Authenticator, ...] = ()
+    # True if whoever reaches the port may read the metrics.
+    metrics_open: bool = True
+    # The record itself, and those who follow it; None if there is none to be had.
+    record: Record | None = None
+    streams: Streams | None = None

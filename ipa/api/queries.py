@@ -1,0 +1,110 @@
+"""Routes that read: status, profiles, decisions and the record."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from ipa.api.auth import Asker
+from ipa.api.limits import JsonRoute
+from ipa.api.paging import Paging, paging
+from ipa.api.preconditions import etag
+from ipa.control.audit.record import HEAD, head_of
+from ipa.model.decision import Decision
+from ipa.model.pipeline import Pipeline
+from ipa.model.profile import StageProfile
+from ipa.service import analysis, history, status
+from ipa.service.history import DecisionPage, RecordView
+from ipa.service.service import Service
+from ipa.service.status import StatusView
+
+router = APIRouter(prefix="/v1", route_class=JsonRoute)
+
+
+async def service_of(asker: Asker) -> Service:
+    """The service, as far as the caller may see it."""
+    return asker.service
+
+
+Using = Annotated[Service, Depends(service_of)]
+
+
+async def named_pipeline(pipeline: str, service: Using) -> Pipeline:
+    """The pipeline of the path; NotFoundError names those there are."""
+    return service.pipeline(pipeline)
+
+
+async def named_record(pipeline: str, service: Using) -> str:
+    """The name that decisions are recorded under: the path's pipeline, or with @ and a policy beside it."""
+    return record_named(service, pipeline)
+
+
+def record_named(service: Service, name: str) -> str:
+    """The name again; NotFoundError where there is no such pipeline."""
+    service.pipeline(name.partition("@")[0])
+    return name
+
+
+Recorded = Annotated[str, Depends(named_record)]
+Named = Annotated[Pipeline, Depends(named_pipeline)]
+Paged = Annotated[Paging, Depends(paging)]
+Anchor = Annotated[
+    str | None, Query(pattern=HEAD, description="a head of the record that was kept: NUMBER:DIGEST")
+]
+
+
+@router.get("/pipelines/{pipeline}/status", tags=["pipelines"])
+def get_status(pipeline: Named, service: Using, response: Response) -> StatusView:
+    """A pipeline now: load, forecast, latency, what runs, and why nothing changes. ETag: its revision."""
+    found = status.status(service, pipeline)
+    response.headers["ETag"] = etag(found.live.revision)
+    return found
+
+
+@router.get("/pipelines/{pipeline}/profiles", tags=["profiles"])
+def list_profiles(pipeline: Named, service: Using) -> dict[str, StageProfile]:
+    """The newest profile of every stage, by stage."""
+    return dict(service.profiles(pipeline.name))
+
+
+@router.get("/pipelines/{pipeline}/profiles/{stage}", tags=["profiles"])
+def get_profile(pipeline: Named, stage: str, service: Using) -> StageProfile:
+    """The newest profile of a stage."""
+    return analysis.stage_profile(service, pipeline, stage)
+
+
+@router.get("/pipelines/{pipeline}/decisions", tags=["decisions"], response_model=DecisionPage)
+def list_decisions(pipeline: Recorded, service: Using, wanted: Paged) -> Response:
+    """Every decision, holds included, newest first; those of a policy beside it for PIPELINE@POLICY.
+
+    A page ends early after 2 MB; `next_before`, and Link, say where the next one begins.
+    """
+    return wanted.page(service, pipeline, applied_only=False)
+
+
+@router.get("/pipelines/{pipeline}/history", tags=["decisions"], response_model=DecisionPage)
+def list_history(pipeline: Recorded, service: Using, wanted: Paged) -> Response:
+    """The decisions that changed the pipeline, newest first. Pages end as those of decisions do."""
+    return wanted.page(service, pipeline, applied_only=True)
+
+
+@router.get("/pipelines/{pipeline}/record", tags=["decisions"])
+def verify_record(pipeline: Recorded, service: Using, anchor: Anchor = None) -> RecordView:
+    """Recompute the chain of digests over every entry; a problem names the first that was changed.
+
+    Also one that was removed or put in. What was cut off at the end shows against an earlier head, `anchor`.
+    """
+    return history.verify(service, pipeline, head_of(anchor) if anchor else None)
+
+
+@router.get("/decisions/{decision_id}", tags=["decisions"])
+def get_decision(decision_id: str, service: Using, response: Response) -> Decision:
+    """A decision with the inputs it was taken from. Link: the decisions right before and after it."""
+    decision, neighbours = history.decision(service, decision_id)
+    if neighbours:
+        response.headers["Link"] = ", ".join(
+            f'</v1/decisions/{quote(each, safe="")}>; rel="{name}"' for name, each in neighbours.items()
+        )
+    return decision

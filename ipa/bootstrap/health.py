@@ -1,0 +1,96 @@
+"""The health checks of a running service."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ipa.adapters.store import Store
+from ipa.control.loop.control_loop import ControlLoop
+from ipa.control.ports import Clock
+from ipa.model.errors import IpaError
+from ipa.model.observation import Missing, MissingReason
+from ipa.service.health import Check
+from ipa.service.ports import LeadershipView
+
+# Seconds for which the result of reading the store counts.
+CHECKED_S = 5.0
+
+
+class StoreCheck:
+    """Checks that the store can be read, at most every CHECKED_S: anyone may ask, and often."""
+
+    def __init__(self, check: Callable[[], None], clock: Clock) -> None:
+        self._check, self._clock = check, clock
+        self._lock = threading.Lock()
+        self._kept: Check | None = None
+        self._until_s = 0.0
+
+    def __call__(self) -> Check:
+        """The result of the latest check."""
+        # One at a time: those who come meanwhile have the same answer.
+        with self._lock:
+            if self._kept is None or self._clock.monotonic_s() >= self._until_s:
+                self._kept = self._checked()
+                self._until_s = self._clock.monotonic_s() + CHECKED_S
+            return self._kept
+
+    def _checked(self) -> Check:
+        try:
+            self._check()
+        except IpaError as error:
+            return Check("store", False, error.message, required=True)
+        return Check("store", True, required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """Checks the store, the leadership and every loop.
+
+    The store is required to be read; all else that fails makes the service degraded: a store that cannot be
+    written, metrics and workloads that do not answer, and a Lease. A standby is as ready as a leader: it
+    answers every read, and says of writes who takes them.
+    """
+
+    store: Store
+    store_check: StoreCheck
+    leadership: LeadershipView
+    loops: Mapping[str, ControlLoop]
+
+    def checks(self) -> tuple[Check, ...]:
+        """The result of every check now."""
+        return (
+            self.store_check(),
+            self._writes(),
+            self._retention(),
+            self._leads(),
+            *(self._loop(name) for name in list(self.loops)),
+        )
+
+    def _writes(self) -> Check:
+        """Readers are served, and loops hold, if the store cannot be written."""
+        reasons = self.store.degraded()
+        return Check("store writes", not reasons, " ".join(reasons))
+
+    def _retention(self) -> Check:
+        """True if the store is kept as its retention says; the words tell if its size decides instead."""
+        troubles = self.store.troubles()
+        words = "; ".join(troubles)
+        if not troubles and self.store.keeper.is_bounded:
+            words = "holds are removed before their age: decisions take more than IPA_KEEP_DECISIONS_MB"
+        return Check("store retention", not troubles, words)
+
+    def _leads(self) -> Check:
+        standing = self.leadership.standing()
+        return Check("leadership", not standing.trouble, standing.words)
+
+    def _loop(self, name: str) -> Check:
+        loop = self.loops.get(name)
+        observation = loop.snapshot().observation if loop else None
+        if observation is None:
+            return Check(name, False, "nothing was observed yet")
+        rate = observation.arrival_rate_rps
+        if isinstance(rate, Missing) and rate.reason is MissingReason.UNREACHABLE:
+            return Check(name, False, f"metrics: {rate.detail}")
+        return Check(name, not observation.problem, observation.problem)

@@ -1,0 +1,98 @@
+"""Commands: apply a configuration, and roll back to an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ipa.control.ports import DecisionLog
+from ipa.model.decision import Decision, ReasonCode
+from ipa.model.errors import ConflictError, NotFoundError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.service.checks import checked_configs
+from ipa.service.preconditions import Precondition
+from ipa.service.service import Service
+from ipa.service.status import live_of, loop_of
+
+
+def apply(
+    service: Service,
+    pipeline: Pipeline,
+    configs: Sequence[StageConfig],
+    expected: Precondition,
+    *,
+    by: str = "",
+    reason: str = "",
+) -> Decision:
+    """Run these configurations while the pipeline is at the expected revision.
+
+    The decision may be a hold that says why nothing was changed. Errors: PreconditionError, InputError (it
+    lists all that is wrong with the configurations), ConflictError (no loop controls the pipeline).
+    """
+    _check_revision(service, pipeline, expected)
+    checked = checked_configs(pipeline, configs)
+    return carry_out(service, pipeline, checked, requested_by("requested", by, reason), by)
+
+
+def roll_back(
+    service: Service,
+    pipeline: Pipeline,
+    to: str | None,
+    expected: Precondition,
+    *,
+    by: str = "",
+    reason: str = "",
+) -> Decision:
+    """Run again what ran before the last change, or after the decision `to`. Errors as for `apply`."""
+    _check_revision(service, pipeline, expected)
+    configs = rollback_target(pipeline, service.log, to)
+    return carry_out(service, pipeline, configs, requested_by("rollback", by, reason), by)
+
+
+def carry_out(
+    service: Service, pipeline: Pipeline, configs: tuple[StageConfig, ...], detail: str, by: str
+) -> Decision:
+    """Have the loop of the pipeline run the configurations; ConflictError if no loop controls it."""
+    return loop_of(service, pipeline.name).request(configs, detail, by)
+
+
+def requested_by(what: str, by: str, why: str) -> str:
+    """The detail of a decision that a person asked for: who asked, and why."""
+    return f"{what} by {by or 'someone'}" + (f": {why}" if why else "")
+
+
+def rollback_target(pipeline: Pipeline, log: DecisionLog, to: str | None) -> tuple[StageConfig, ...]:
+    """The configurations before the last change, or after the decision `to`; ConflictError if unknown."""
+    if to is not None:
+        decision = log.decision(to)
+        if decision.pipeline != pipeline.name:
+            raise NotFoundError(
+                f"decision {to!r} is of pipeline {decision.pipeline!r}, not {pipeline.name!r}"
+            )
+        configs = decision.configs
+    else:
+        change = _last_that_stayed(log.decisions(pipeline.name, applied_only=True))
+        configs = change.previous if change else ()
+    if not configs:
+        raise ConflictError(
+            f"it is not known what pipeline {pipeline.name!r} ran then, so there is nothing to go back to",
+            hint=f"`ipa history {pipeline.name}` lists its changes; `ipa apply` takes a plan.",
+        )
+    return configs
+
+
+def _last_that_stayed(applied: Sequence[Decision]) -> Decision | None:
+    """The newest of these (newest first) that was not taken back; going back to a failure helps nobody."""
+    was_taken_back = False
+    for decision in applied:
+        if decision.reason is ReasonCode.ROLLBACK:
+            was_taken_back = True
+        elif was_taken_back:
+            was_taken_back = False
+        else:
+            return decision
+    return None
+
+
+def _check_revision(service: Service, pipeline: Pipeline, expected: Precondition) -> None:
+    expected.check(live_of(service, pipeline.name).revision, f"pipeline {pipeline.name}")

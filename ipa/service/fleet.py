@@ -1,0 +1,239 @@
+"""All pipelines together: their use of cores, their forecasts, and plans under one budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+
+from anyio import to_thread
+
+from ipa.forecast.monitor import ForecastTick, Monitor, monitor
+from ipa.model.access import Operation
+from ipa.model.decision import Mode, ReasonCode
+from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.forecast import Forecast
+from ipa.model.pipeline import Pipeline
+from ipa.optimize.fleet.named_fleet import Fleet, plan_together
+from ipa.optimize.fleet.plan import Member
+from ipa.optimize.problem import Compat
+from ipa.policies.planning import planning_problem
+from ipa.profiling.points import Allocation
+from ipa.service.live import LiveState
+from ipa.service.planning import known_rate
+from ipa.service.service import Service
+from ipa.service.status import control_view, live_of
+from ipa.service.visibility import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What was seen and expected at one tick; `at` in RFC 3339, None is what was not known."""
+
+    at: str
+    rate_rps: float | None
+    point_rps: float | None
+    upper_rps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastView:
+    """What is expected of a pipeline's load now, and how right that was lately.
+
+    `forecast` (None before the first) names the rung that made it and why the rungs above it did not; the
+    band is from its point to its upper quantile. `errors` is None before the first forecast can be judged.
+    """
+
+    pipeline: str
+    at: str
+    rate_rps: float | None
+    forecast: Forecast | None
+    errors: Monitor | None
+    series: tuple[Expected, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a pipeline takes of the fleet. `cores` is None where what runs was not seen.
+
+    `latency_s` is at the percentile of its SLA, `sla_s`; None where it was not seen.
+    `budget_cores` is its own bound, `share_ratio` its part of the cores that were seen of all pipelines.
+    """
+
+    pipeline: str
+    mode: Mode
+    paused: bool
+    healthy: bool
+    rate_rps: float | None
+    forecast_upper_rps: float | None
+    latency_s: float | None
+    sla_s: float
+    cores: float | None
+    share_ratio: float | None
+    budget_cores: float | None
+    pas: float | None
+    reason: ReasonCode | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """All pipelines together. `cores` are those that were seen, `budget_cores` the sum of the pipelines'
+    bounds: None where one of them has none.
+    """
+
+    at: str
+    cores: float
+    budget_cores: float | None
+    pipelines: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMember:
+    """A pipeline of the fleet; without a rate it is planned for its forecast. Higher classes are first."""
+
+    pipeline: str
+    rate_rps: float | None = None
+    objective: str | None = None
+    weight: float = 1.0
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRequest:
+    """A what-if over many pipelines; every visible one if no members are named."""
+
+    budget_cores: float
+    members: Sequence[FleetMember] = ()
+    compat: Compat = Compat.TAIL
+    allocation: Allocation = Allocation.FREE
+
+
+def forecast(service: Service, pipeline: Pipeline) -> ForecastView:
+    """The forecast of the pipeline's load, and how right its forecasts were lately."""
+    live = live_of(service, pipeline.name)
+    return ForecastView(
+        pipeline=pipeline.name,
+        at=live.at,
+        rate_rps=live.rate_rps,
+        forecast=live.forecast,
+        errors=_errors(live),
+        series=tuple(
+            Expected(each.at, each.rate_rps, each.forecast_rps, each.forecast_upper_rps)
+            for each in live.series
+        ),
+    )
+
+
+def fleet_use(service: Service) -> FleetView:
+    """The cores of all pipelines, their bounds, and the share of each."""
+    pipelines = [service.pipelines.get(name) for name in sorted(service.pipelines)]
+    found = [(each, live_of(service, each.name)) for each in pipelines if each is not None]
+    cores = sum(live.cost_cores or 0.0 for _, live in found)
+    bounds = [pipeline.bounds.cores for pipeline, _ in found]
+    known = [bound for bound in bounds if bound is not None]
+    return FleetView(
+        at=service.clock.now().isoformat(),
+        cores=cores,
+        budget_cores=sum(known) if len(known) == len(bounds) else None,
+        pipelines=tuple(_share(service, pipeline, live, cores) for pipeline, live in found),
+    )
+
+
+async def plan_fleet(
+    caller: Caller, request: FleetRequest, place: AbstractAsyncContextManager[None]
+) -> Fleet:
+    """The plans that are worth most together under one budget of cores; computed in the `place`.
+
+    Errors: InputError (lists every member that cannot be planned), ForbiddenError, InfeasibleError (the
+    budget holds not even the cheapest plans, and how many cores are missing).
+    """
+    service = caller.service
+    asked = request.members or [FleetMember(name) for name in sorted(service.pipelines)]
+    for each in asked:
+        if each.pipeline in service.pipelines:
+            caller.must(Operation.WHAT_IF, service.pipelines[each.pipeline].namespace)
+
+    def together() -> Fleet:
+        members = _members(service, request, asked)
+        return plan_together(members, request.budget_cores, service.settings.solver_deadline_s)
+
+    async with place:
+        return await to_thread.run_sync(together)
+
+
+def _members(service: Service, request: FleetRequest, asked: Sequence[FleetMember]) -> list[Member]:
+    """InputError lists every pipeline that is not there, is there twice, or has no rate."""
+    problems, members = [], []
+    twice = {name for name, count in Counter(each.pipeline for each in asked).items() if count > 1}
+    for at, each in enumerate(asked):
+        pipeline = service.pipelines.get(each.pipeline)
+        where = f"/pipelines/{at}"
+        if pipeline is None or each.pipeline in twice:
+            fault = "is there twice" if each.pipeline in twice else "does not exist"
+            problems.append(Problem(f"pipeline {each.pipeline!r} {fault}", pointer=f"{where}/pipeline"))
+            continue
+        rate_rps = each.rate_rps or known_rate(service, pipeline)
+        if not rate_rps:
+            message = f"no load of {each.pipeline!r} was seen yet, so a rate must be given"
+            problems.append(Problem(message, pointer=f"{where}/rate_rps"))
+            continue
+        try:
+            members.append(_member(service, request, each, pipeline, rate_rps))
+        except NotFoundError as error:
+            problems.append(Problem(error.message, pointer=where))
+    if problems:
+        raise InputError("the fleet cannot be planned", problems=problems)
+    if not members:
+        raise InputError("there are no pipelines to plan", problems=[Problem("none", pointer="/pipelines")])
+    return members
+
+
+def _member(
+    service: Service, request: FleetRequest, each: FleetMember, pipeline: Pipeline, rate_rps: float
+) -> Member:
+    problem = planning_problem(
+        pipeline,
+        service.profiles(pipeline.name),
+        rate_rps,
+        objective=each.objective,
+        compat=request.compat,
+        allocation=request.allocation,
+    )
+    return Member(problem, each.weight, each.priority)
+
+
+def _share(service: Service, pipeline: Pipeline, live: LiveState, cores: float) -> Share:
+    control = control_view(service.controls.control(pipeline.name, may_lag=True), service.clock.now())
+    own = live.cost_cores
+    return Share(
+        pipeline=pipeline.name,
+        mode=control.mode,
+        paused=control.paused,
+        healthy=not live.degraded,
+        rate_rps=live.rate_rps,
+        forecast_upper_rps=live.forecast.upper_rps if live.forecast else None,
+        latency_s=live.latency_s,
+        sla_s=pipeline.sla.latency_s,
+        cores=own,
+        share_ratio=own / cores if own is not None and cores else None,
+        budget_cores=pipeline.bounds.cores,
+        pas=live.pas,
+        reason=live.reason,
+    )
+
+
+def _errors(live: LiveState) -> Monitor | None:
+    if live.forecast is None:
+        return None
+    ticks = [
+        ForecastTick(
+            datetime.fromisoformat(each.at).timestamp(),
+            each.rate_rps,
+            each.forecast_rps,
+            each.forecast_upper_rps,
+        )
+        for each in live.series
+    ]
+    return monitor(ticks, live.forecast.horizon_s)

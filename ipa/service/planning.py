@@ -1,0 +1,132 @@
+"""What-if requests, and the plans that answer them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Bounds, Goal, Objective, Pipeline
+from ipa.model.plan import Plan
+from ipa.optimize.problem import Compat
+from ipa.profiling.points import Allocation
+from ipa.service.ports import PlanOptions
+from ipa.service.service import Service
+from ipa.service.status import live_of
+
+
+@dataclass(frozen=True, slots=True)
+class BoundsChange:
+    """Bounds that replace the pipeline's; None leaves one as it is."""
+
+    cores: float | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    batch_sizes: tuple[int, ...] | None = None
+    accuracy_floor: float | None = None
+    transition_cores: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsChange:
+    """Weights of α·accuracy − β·cores − δ·Σ batch sizes that replace the objective's; None leaves one."""
+
+    alpha: float | None = None
+    beta: float | None = None
+    delta: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """A what-if. Without `rate_rps` it is for the forecast's upper quantile, else for the observed rate."""
+
+    rate_rps: float | None = None
+    objective: str | None = None
+    compat: Compat = Compat.TAIL
+    allocation: Allocation = Allocation.FREE
+    solver: str = "auto"
+    sla_s: float | None = None
+    bounds: BoundsChange = field(default_factory=BoundsChange)
+    weights: WeightsChange = field(default_factory=WeightsChange)
+
+    def varied(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline with the replaced SLA, bounds and weights.
+
+        NotFoundError for an unknown objective; InputError for a contradiction.
+        """
+        name = self.objective or pipeline.default_objective
+        objective = pipeline.objective(name)
+        if self.sla_s is not None:
+            objective = replace(objective, sla_s=self.sla_s)
+        # What is not replaced stays the same object, which a planner that has it need not be sent again.
+        objective, bounds = _weighed(objective, _given(self.weights)), pipeline.bounds
+        if given := _given(self.bounds):
+            bounds = replace(bounds, **given)
+            _check_transition(bounds)
+        return replace(pipeline, bounds=bounds, objectives={**pipeline.objectives, name: objective})
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """A question for the planner: the pipeline as varied, the rate, and how to plan."""
+
+    pipeline: Pipeline
+    rate_rps: float
+    solver: str
+    options: PlanOptions
+
+
+def what_if(service: Service, pipeline: Pipeline, request: PlanRequest) -> WhatIf:
+    """The question of the request. InputError if there is no rate; others as of `PlanRequest.varied`."""
+    rate_rps = request.rate_rps or known_rate(service, pipeline)
+    if not rate_rps:
+        problem = Problem("no load was seen yet, so a rate must be given", pointer="/rate_rps")
+        raise InputError("there is no rate to plan for", problems=[problem])
+    options = PlanOptions(
+        objective=request.objective or pipeline.default_objective,
+        compat=request.compat,
+        allocation=request.allocation,
+    )
+    return WhatIf(request.varied(pipeline), rate_rps, request.solver, options)
+
+
+def known_rate(service: Service, pipeline: Pipeline) -> float | None:
+    """The forecast's upper quantile, else the observed rate; None if neither is known."""
+    live = live_of(service, pipeline.name)
+    return live.forecast.upper_rps if live.forecast else live.rate_rps
+
+
+async def plan_for(service: Service, question: WhatIf) -> Plan:
+    """The plan that answers the question; infeasible is a termination, not an error."""
+    pipeline = question.pipeline
+    return await service.planner.plan(
+        pipeline,
+        service.profiles(pipeline.name),
+        question.rate_rps,
+        solver=question.solver,
+        deadline_s=service.settings.solver_deadline_s,
+        **question.options,
+    )
+
+
+def _given(change: BoundsChange | WeightsChange) -> dict[str, Any]:
+    """The values that are not None, by name."""
+    values = ((name, getattr(change, name)) for name in change.__slots__)
+    return {name: value for name, value in values if value is not None}
+
+
+def _weighed(objective: Objective, weights: dict[str, Any]) -> Objective:
+    """The objective with those weights; InputError if its goal is an order and has no weights."""
+    if weights and objective.goal is not Goal.WEIGHTED:
+        message = f"objective {objective.name!r} has the goal {objective.goal.value}, which has no weights"
+        raise InputError("there is nothing to weigh", problems=[Problem(message, pointer="/weights")])
+    return replace(objective, **weights) if weights else objective
+
+
+def _check_transition(bounds: Bounds) -> None:
+    """InputError if fewer cores are allowed during a change than at rest."""
+    most, rest = bounds.transition_cores, bounds.cores or 0.0
+    if most is not None and most < rest:
+        message = f"{most:g} cores during a change are below the {rest:g} at rest"
+        problem = Problem(message, pointer="/bounds/transition_cores")
+        raise InputError("the bounds contradict each other", problems=[problem])

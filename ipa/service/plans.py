@@ -1,0 +1,157 @@
+"""Plans that are kept under an id: make one, read one, apply one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from uuid import uuid4
+
+from pydantic import TypeAdapter
+
+from ipa.control.canonical import canonical_json, digest, digest_of
+from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
+from ipa.control.saved_plans import Basis, StoredPlan
+from ipa.model.access import Operation
+from ipa.model.decision import Decision
+from ipa.model.errors import NotFoundError, Problem, StaleError, UnplannedError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan
+from ipa.service.commands import carry_out, requested_by
+from ipa.service.idempotency import Outcome, once, request_digest
+from ipa.service.planning import PlanRequest, plan_for, what_if
+from ipa.service.preconditions import Precondition
+from ipa.service.service import Service
+from ipa.service.status import revision_of
+from ipa.service.visibility import Caller
+
+# How far back the change of a request is looked for that an earlier run of the service may have carried out.
+LOOK_BACK = 50
+_DECISION = TypeAdapter(Decision)
+
+
+async def make_plan(
+    service: Service,
+    pipeline: Pipeline,
+    request: PlanRequest,
+    asked: str,
+    place: AbstractAsyncContextManager[None],
+) -> StoredPlan:
+    """Make the plan of a what-if, and keep it under a new id; nothing else is changed.
+
+    `asked` is the request as its sender wrote it, in JSON. The plan is computed in the `place`.
+    """
+    basis = basis_of(service, pipeline)
+    question = what_if(service, pipeline, request)
+    async with place:
+        plan = await plan_for(service, question)
+    kept = StoredPlan(
+        plan_id=uuid4().hex,
+        pipeline=pipeline.name,
+        at=service.clock.now().isoformat(),
+        asked=asked,
+        basis=basis,
+        plan=plan,
+        record=service.records.of(pipeline.name),
+    )
+    service.plans.keep(kept)
+    return kept
+
+
+def kept_plan(service: Service, plan_id: str) -> StoredPlan:
+    """The plan of that id; NotFoundError also if its pipeline may not be seen."""
+    kept = service.plans.plan(plan_id)
+    if not service.sees(kept.pipeline, kept.key):
+        raise NotFoundError(
+            f"there is no plan {plan_id!r}", hint="POST /v1/pipelines/PIPELINE/plans makes one."
+        )
+    return kept
+
+
+def apply_plan(
+    caller: Caller, plan_id: str, expected: Precondition, key: str, *, by: str = "", reason: str = ""
+) -> Outcome:
+    """Run the plan, once for the idempotency key; the answer is the decision as JSON.
+
+    The decision may be a hold that says why nothing was changed. Errors: PreconditionError (it is not the
+    expected plan), StaleError (names what moved since it was made), UnplannedError (it has no configuration),
+    ForbiddenError, NotFoundError.
+    """
+    service = caller.service
+    mark = request_digest("apply", plan_id, expected.text, {"reason": reason, "by": by})
+    kept = _may_apply(caller, plan_id)
+
+    def act(claim: IdempotencyClaim) -> StoredAnswer:
+        if isinstance(kept, NotFoundError):
+            raise kept
+        pipeline = service.pipeline(kept.pipeline)
+        decision = _carried_out(service, kept) if claim.is_resumed else None
+        if decision is None:
+            expected.check(version_of(kept.basis), "the plan")
+            _check_fresh(kept, basis_of(service, pipeline))
+            _check_feasible(kept.plan)
+            detail = f"{requested_by('requested', by, reason)}; plan {plan_id}"
+            decision = carry_out(service, pipeline, kept.plan.configs, detail, by)
+        return StoredAnswer(200, _DECISION.dump_json(decision).decode())
+
+    # A key is its sender's own.
+    own_key = f"{caller.identity.name}\n{key}"
+    record = kept.key if isinstance(kept, StoredPlan) else ""
+    return once(service.answers, service.clock, own_key, mark, act, record)
+
+
+def basis_of(service: Service, pipeline: Pipeline) -> Basis:
+    """All that a plan of the pipeline would be computed from now."""
+    profiles = service.profiles(pipeline.name)
+    # Profiles are long, and the same objects from one change of theirs to the next.
+    return Basis(revision_of(service, pipeline.name), digest_of(pipeline), digest_of(profiles))
+
+
+def version_of(basis: Basis) -> str:
+    """The version of plans that were computed from that."""
+    return digest(canonical_json(basis))[:32]
+
+
+def _may_apply(caller: Caller, plan_id: str) -> StoredPlan | NotFoundError:
+    """The plan, which the caller may apply, or why it is not there: an earlier answer is given again."""
+    try:
+        kept = kept_plan(caller.service, plan_id)
+    except NotFoundError as error:
+        return error
+    pipeline = caller.service.pipelines[kept.pipeline]
+    caller.must(Operation.APPLY, pipeline.namespace, pipeline)
+    return kept
+
+
+def _check_fresh(kept: StoredPlan, now: Basis) -> None:
+    """StaleError names all of the plan's basis that is another now."""
+    then, problems = kept.basis, []
+    if then.revision != now.revision:
+        seen, runs = then.revision or "not seen", now.revision or "not seen"
+        message = f"what runs: it was at revision {seen}, and is at {runs}"
+        problems.append(Problem(message, pointer="/computed_from/revision"))
+    if then.pipeline_digest != now.pipeline_digest:
+        message = f"the pipeline {kept.pipeline!r}: its owner changed it"
+        problems.append(Problem(message, pointer="/computed_from/pipeline_digest"))
+    if then.profiles_digest != now.profiles_digest:
+        message = f"the profiles of {kept.pipeline!r}: they were measured anew"
+        problems.append(Problem(message, pointer="/computed_from/profiles_digest"))
+    if problems:
+        raise StaleError(
+            f"the plan of {kept.at} is stale, as these moved: {'; '.join(str(it) for it in problems)}",
+            hint="Plan again, look at what differs, and apply that.",
+            problems=problems,
+        )
+
+
+def _check_feasible(plan: Plan) -> None:
+    """UnplannedError says what would make the plan feasible."""
+    if not plan.configs:
+        raise UnplannedError(
+            f"the plan for {plan.rate_rps:g} rps has no configuration ({plan.termination.value})",
+            hint=f"Feasible with {', or '.join(plan.relaxations)}" if plan.relaxations else plan.note,
+        )
+
+
+def _carried_out(service: Service, kept: StoredPlan) -> Decision | None:
+    """The change that an earlier run of the service made for this request before it ended, if it did."""
+    done = service.log.decisions(kept.pipeline, limit=LOOK_BACK, applied_only=True)
+    return next((it for it in done if f"; plan {kept.plan_id}" in it.detail), None)

@@ -1,0 +1,222 @@
+"""The ports of the use cases: what they need of the rest of the service, beside those of `ipa.control`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, TypedDict, Unpack
+
+from ipa.control.audit.record import Head, Verified
+from ipa.control.audit.replay import ReplayResult
+from ipa.control.election import ALONE, LeaderStatus
+from ipa.control.loop.snapshot import Snapshot
+from ipa.control.ports import Attribution
+from ipa.model.decision import Decision
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import Plan, StageConfig
+from ipa.model.profile import StageProfile
+from ipa.optimize.explanation import Explanation
+from ipa.optimize.frontier import FrontierPoint
+from ipa.optimize.problem import Compat
+from ipa.profiling.points import Allocation
+from ipa.service.health import Check
+
+
+class Loop(Protocol):
+    """The control loop of a pipeline."""
+
+    @property
+    def policy(self) -> str:
+        """The name of the policy that decides."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The latest observation, forecast, plan and decision."""
+        ...
+
+    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """Carry out a configuration that a person (`by`) asked for.
+
+        The recorded decision: applied, or a hold that says why. `detail` says who asked and why.
+        """
+        ...
+
+
+class PipelineRegistry(Protocol):
+    """The pipelines of the service with their profiles and loops; some come and go while it runs.
+
+    The mappings change in place: read them key by key. Errors of changes: ConflictError (the pipeline is one
+    of a file), InProgressError (a change of it is rolling out).
+    """
+
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """Every pipeline, whoever may see it."""
+        ...
+
+    @property
+    def profiles(self) -> Mapping[str, Mapping[str, StageProfile]]:
+        """The newest profiles by pipeline and stage."""
+        ...
+
+    @property
+    def loops(self) -> Mapping[str, Loop]:
+        """The loops of the pipelines that are controlled here."""
+        ...
+
+    @property
+    def beside(self) -> Mapping[str, Loop]:
+        """The loops of policies that run in the shadow of another, by pipeline."""
+        ...
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The pipelines that come from files, which the service only reads."""
+        ...
+
+    def unfit(self, name: str) -> str:
+        """Why no loop runs for that pipeline, in words; empty if one does."""
+        ...
+
+    def version(self, pipeline: Pipeline) -> str:
+        """The version of a pipeline, which changes whenever anything of its file would."""
+        ...
+
+    def give(self, pipeline: Pipeline, said: Attribution) -> None:
+        """Add a pipeline, or replace the one of that name, as `said.deed` says."""
+        ...
+
+    def give_profile(self, profile: StageProfile, said: Attribution) -> None:
+        """Keep the profile as the newest of its stage, and plan with it from now on."""
+        ...
+
+    def remove(self, name: str, said: Attribution) -> str:
+        """Stop controlling the pipeline; what that leaves, in words."""
+        ...
+
+
+class RecordOwner(Protocol):
+    """The pipeline that writes a record."""
+
+    @property
+    def record(self) -> str:
+        """The name of the record."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the pipeline when its record began."""
+        ...
+
+
+class RecordNames(Protocol):
+    """The names of the records: another one for each pipeline that has had a name."""
+
+    def of(self, name: str) -> str:
+        """The record that a pipeline, or PIPELINE@POLICY, writes now."""
+        ...
+
+    def owner(self, name: str) -> RecordOwner | None:
+        """The owner of the pipeline's record; None if it is not known."""
+        ...
+
+
+class RecordVerifier(Protocol):
+    """Recomputes the digests of a record."""
+
+    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
+        """The entries of the record, each as it was written.
+
+        RecordError names the first that is not, or says that the record contradicts the `anchor`.
+        """
+        ...
+
+
+class PlanOptions(TypedDict):
+    """How to plan: the objective by its name, the latency model, and the allocation of cores."""
+
+    objective: str
+    compat: Compat
+    allocation: Allocation
+
+
+class Planner(Protocol):
+    """Solves for plans and looks around them. A cancelled call ends once nothing computes any more."""
+
+    async def plan(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        *,
+        solver: str,
+        deadline_s: float,
+        **options: Unpack[PlanOptions],
+    ) -> Plan:
+        """The best plan for the rate; infeasible is a termination, not an error."""
+        ...
+
+    async def explain(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        plan: Plan,
+        *,
+        deadline_s: float,
+        **options: Unpack[PlanOptions],
+    ) -> Explanation:
+        """Why that is the plan for the rate, as far as time allows."""
+        ...
+
+    async def frontier(
+        self,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        rate_rps: float,
+        *,
+        deadline_s: float,
+        **options: Unpack[PlanOptions],
+    ) -> tuple[FrontierPoint, ...]:
+        """The plans that none betters; DeadlineError if not all were found in time."""
+        ...
+
+
+class DecisionReplayer(Protocol):
+    """Takes recorded decisions again."""
+
+    def __call__(
+        self,
+        decision: Decision,
+        pipeline: Pipeline,
+        profiles: Mapping[str, StageProfile],
+        policy: str | None = None,
+    ) -> ReplayResult:
+        """The result, by the policy of that name or the one that took the decision.
+
+        Errors: UsageError (the policy cannot have the pipeline), RecordError, DeadlineError.
+        """
+        ...
+
+
+class LeadershipView(Protocol):
+    """Which of several replicas of the service leads."""
+
+    def standing(self) -> LeaderStatus:
+        """Whether this replica leads, and who does if it does not."""
+        ...
+
+
+class Alone:
+    """The status of a service without other replicas."""
+
+    def standing(self) -> LeaderStatus:
+        """The standing of a leader."""
+        return ALONE
+
+
+class HealthChecks(Protocol):
+    """Checks what the service depends on."""
+
+    def checks(self) -> tuple[Check, ...]:
+        """The result of every check now; the check of a pipeline has its name."""
+        ...

@@ -1,0 +1,26 @@
+"""Preconditions: the version of a thing that a change was made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipa.model.errors import PreconditionError
+
+
+@dataclass(frozen=True, slots=True)
+class Precondition:
+    """The versions that a change was made for; `text` is how the caller wrote them."""
+
+    versions: frozenset[str]
+    text: str
+
+    def check(self, version: str, what: str) -> None:
+        """PreconditionError if the version of `what` is another one now."""
+        now = plain_version(version)
+        if now not in self.versions:
+            raise PreconditionError(f'{what} is at "{now}", not {self.text}; read it again')
+
+
+def plain_version(version: str) -> str:
+    """The version without quotes, which HTTP puts around it."""
+    return version.replace('"', "")

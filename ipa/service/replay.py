@@ -1,0 +1,41 @@
+"""Replay: take a recorded decision again from its inputs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from anyio import to_thread
+
+from ipa.control.audit.replay import ReplayResult
+from ipa.model.access import Operation
+from ipa.model.decision import Decision
+from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.policies.table import POLICIES
+from ipa.service.visibility import Caller
+
+
+async def replay_decision(
+    caller: Caller, decision_id: str, policy: str | None, place: AbstractAsyncContextManager[None]
+) -> ReplayResult:
+    """Take the decision again, by `policy` or the one that took it; computed in the `place`.
+
+    Errors: NotFoundError, ForbiddenError, InputError (no such policy), UsageError (the policy cannot have
+    the pipeline), RecordError, DeadlineError.
+    """
+    service = caller.service
+    decision, pipeline = await to_thread.run_sync(_recorded, caller, decision_id)
+    if policy is not None and policy not in POLICIES:
+        message = f"there is no policy {policy!r}; there are: {', '.join(POLICIES)}"
+        raise InputError("it cannot be taken again so", problems=[Problem(message, pointer="/policy")])
+    profiles = service.profiles(pipeline.name)
+    async with place:
+        return await to_thread.run_sync(service.replayer, decision, pipeline, profiles, policy)
+
+
+def _recorded(caller: Caller, decision_id: str) -> tuple[Decision, Pipeline]:
+    """The decision and its pipeline, for which the caller may ask what-ifs."""
+    decision = caller.service.log.decision(decision_id)
+    pipeline = caller.service.pipeline(decision.pipeline.partition("@")[0])
+    caller.must(Operation.WHAT_IF, pipeline.namespace)
+    return decision, pipeline

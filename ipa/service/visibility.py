@@ -1,0 +1,152 @@
+"""The service as far as a caller may see it, and what the caller may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ipa.control.audit.record import Head, Verified
+from ipa.control.ports import DecisionLog
+from ipa.model.access import EVERYWHERE, Identity, Operation, looks_vouched
+from ipa.model.decision import Decision
+from ipa.model.errors import ForbiddenError, InputError, NotFoundError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.service.health import Check
+from ipa.service.ports import HealthChecks, RecordNames, RecordOwner, RecordVerifier
+from ipa.service.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An identity, and the service as far as it may see it."""
+
+    identity: Identity
+    service: Service
+
+    def must(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> None:
+        """ForbiddenError if the caller may not do that there, or with that pipeline."""
+        if not self.identity.may(operation, namespace, pipeline):
+            where = "in every namespace" if namespace == EVERYWHERE else f"in the namespace {namespace}"
+            raise ForbiddenError(
+                f"{self.identity.name} may not {operation} {where}",
+                hint="docs/reference/access.md says which role may what.",
+            )
+
+    def name(self, claimed: str) -> str:
+        """The name to record: the identity's, or the claimed one if authentication is off.
+
+        InputError for one that has the form of an identity that somebody vouches for.
+        """
+        if not self.identity.name and looks_vouched(claimed):
+            message = f"{claimed!r} has the form of an identity, which takes a token; give a plain name"
+            raise InputError("a name that cannot be recorded", problems=[Problem(message, pointer="/by")])
+        return self.identity.name or claimed
+
+
+def visible_to(identity: Identity, service: Service) -> Service:
+    """The service without the pipelines that the identity may not read: they are as if not there.
+
+    UnavailableError if the rights of the identity cannot be found out.
+    """
+    if identity.may(Operation.READ, EVERYWHERE):
+        return service
+    there = list(service.pipelines.values())
+    open_to = {each for each in {it.namespace for it in there} if identity.may(Operation.READ, each)}
+    pipelines: dict[str, Pipeline] = {}
+    current: dict[str, str] = {}
+    for pipeline in there:
+        owner = service.records.owner(pipeline.name)
+        # Another namespace may have been given the name just now.
+        if pipeline.namespace in open_to and (owner is None or owner.namespace == pipeline.namespace):
+            pipelines[pipeline.name] = pipeline
+            current[pipeline.name] = owner.record if owner else service.records.of(pipeline.name)
+    hidden = frozenset(it.name for it in there) - frozenset(pipelines)
+    records = _VisibleRecords(service.records, current)
+    return replace(
+        service,
+        pipelines=pipelines,
+        records=records,
+        log=_VisibleLog(service.log, service.records, pipelines, records),
+        verifier=_VisibleVerifier(service.verifier, records),
+        health=_VisibleHealth(service.health, hidden),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _VisibleRecords:
+    """The records of the visible pipelines as of now, also once another pipeline has one of their names."""
+
+    names: RecordNames
+    current: Mapping[str, str]
+
+    def of(self, name: str) -> str:
+        pipeline, at, policy = name.partition("@")
+        return f"{self.current.get(pipeline, pipeline)}{at}{policy}"
+
+    def owner(self, name: str) -> RecordOwner | None:
+        return self.names.owner(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _VisibleVerifier:
+    """Verifies the records of the visible pipelines."""
+
+    verifier: RecordVerifier
+    records: RecordNames
+
+    def verify(self, pipeline: str, anchor: Head | None = None) -> Verified:
+        return self.verifier.verify(self.records.of(pipeline), anchor)
+
+
+@dataclass(frozen=True, slots=True)
+class _VisibleHealth:
+    """The checks without those of hidden pipelines."""
+
+    health: HealthChecks
+    hidden: frozenset[str]
+
+    def checks(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.health.checks() if check.name not in self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class _VisibleLog:
+    """The decisions of the visible pipelines; a decision of another one is as if not there.
+
+    A decision that is recorded under a name once another pipeline has it is not visible.
+    """
+
+    log: DecisionLog
+    live: RecordNames
+    pipelines: Mapping[str, Pipeline]
+    records: RecordNames
+
+    def record(self, decision: Decision) -> None:
+        self.log.record(decision)
+
+    def decisions(
+        self, pipeline: str, *, limit: int = 50, before_tick: int | None = None, applied_only: bool = False
+    ) -> Sequence[Decision]:
+        if not self._sees(pipeline):
+            return ()
+        record = self.records.of(pipeline)
+        return self.log.decisions(record, limit=limit, before_tick=before_tick, applied_only=applied_only)
+
+    def decision(self, decision_id: str) -> Decision:
+        try:
+            found = self.log.decision(decision_id)
+        except NotFoundError:
+            found = None
+        if (
+            found is None
+            or not self._sees(found.pipeline)
+            or self.live.of(found.pipeline) != self.records.of(found.pipeline)
+        ):
+            raise NotFoundError(
+                f"there is no decision {decision_id!r}", hint="`ipa history PIPELINE` lists them."
+            )
+        return found
+
+    def _sees(self, record: str) -> bool:
+        # Decisions of a policy beside a pipeline are recorded as PIPELINE@POLICY.
+        return record.partition("@")[0] in self.pipelines
