@@ -93,7 +93,7 @@ def test_what_older_versions_did_not_write_has_its_default_else_it_is_lacking() 
 
 def take(decision: Decision, policy: str | None = None) -> ReplayResult:
     """The decision taken again with what it was decided with."""
-    return again(taken()).replay(decision, a_pipeline(), PROFILES, policy)
+    return again(taken()).service.replayer(decision, a_pipeline(), PROFILES, policy)
 
 
 def a_change() -> Decision:
@@ -138,7 +138,7 @@ def test_inputs_that_were_not_restored_whole_are_a_difference() -> None:
 def test_what_it_was_decided_with_must_be_the_same() -> None:
     decision, profiles = a_change(), dict(PROFILES)
     profiles["detect"] = replace(profiles["detect"], hardware="another")
-    replay = again(taken()).replay
+    replay = again(taken()).service.replayer
     other = replace(a_pipeline(), description="another")
     for pipeline, measured, why in (
         (other, PROFILES, "the pipeline was changed since"),
