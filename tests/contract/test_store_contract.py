@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.database import open_engine
+from ipa.adapters.store.database import close_engine, open_engine
 from ipa.adapters.store.kept import PlanRows
 from ipa.adapters.store.store import LAG_S
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
@@ -244,3 +244,16 @@ def test_pipelines_that_were_given_come_back(store: Store, reopen: Reopen) -> No
     store.given.remove("a")
     store.given.remove("a")
     assert list(store.given.all()) == ["b"]
+
+
+def test_a_connection_that_is_in_use_while_the_store_closes_is_closed_when_it_is_returned(url: str) -> None:
+    engine = open_engine(url)
+    used = engine.connect()
+    pooled = used.connection.dbapi_connection
+    assert pooled is not None
+    close_engine(engine)
+    used.exec_driver_sql("SELECT 1")
+    used.close()
+    # Each driver refuses a closed connection in its own words.
+    with pytest.raises(Exception, match="closed"):
+        pooled.cursor().execute("SELECT 1")

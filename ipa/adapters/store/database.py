@@ -18,6 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from ipa.adapters.store.health import MAKE_ROOM, WriteHealth, low_disk
@@ -85,8 +86,17 @@ def open_engine(store_url: str, access: Access = Access.WRITE) -> Engine:
     return engine
 
 
+def _on_late_checkin(connection: DBAPIConnection | None, record: object) -> None:
+    if connection is not None:
+        connection.close()
+
+
 def close_engine(engine: Engine) -> None:
-    """Close every connection, and let another service use the store."""
+    """Close every connection, and let another service use the store.
+
+    A connection that another thread still uses is closed when that thread returns it.
+    """
+    event.listen(engine.pool, "checkin", _on_late_checkin)
     engine.dispose()
     lock: ServiceLock | None = engine.get_execution_options().get("ipa_lock")
     if lock is not None:
