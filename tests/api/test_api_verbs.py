@@ -256,6 +256,21 @@ def test_a_problem_with_a_code_from_tomorrow_goes_by_its_status(status: int, kin
         service.names()
 
 
+@pytest.mark.parametrize("revision", ["", "7"])
+def test_a_change_says_which_revision_it_was_made_for_even_if_none_was_seen(revision: str) -> None:
+    sent: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers.get("If-Match"))
+        return httpx.Response(200, json={})
+
+    with HttpClient("http://127.0.0.1:1", httpx.MockTransport(answer)) as service:
+        service.apply("ocr", LADDER[0][3], by="kim", reason="", revision=revision)
+        service.rollback("ocr", None, by="kim", reason="", revision=revision)
+        service.resume("ocr", by="kim", reason="")
+    assert sent == [f'"{revision}"', f'"{revision}"', None]
+
+
 async def infeasible(self: FakeWorld, *_: Any, **__: Any) -> Plan:
     """A plan that nothing can run."""
     none = {"objective": None, "bound": None, "pas": None, "cost_cores": None, "latency_s": None}

@@ -1,4 +1,4 @@
-"""Where the verbs read and change a pipeline's state: the service over its API, a cluster, or a file."""
+"""The client of a service, over its REST API, and the choice of a client by its address."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from ipa.model.errors import (
     UsageError,
 )
 from ipa.model.plan import StageConfig
+from ipa.service.preconditions import plain_version
 from ipa.settings import Settings
 
 # A plan may take the solver's whole deadline; a change waits for its record and one write.
@@ -170,9 +171,9 @@ class HttpClient(PipelineClient):
         return self._ask("GET", path, params=_given(query))
 
     def _send(
-        self, method: str, path: str, body: JsonObject, *, revision: str = "", **query: str
+        self, method: str, path: str, body: JsonObject, *, revision: str | None = None, **query: str
     ) -> JsonObject:
-        headers = {"If-Match": entity_tag(revision)} if revision else {}
+        headers = {} if revision is None else {"If-Match": f'"{plain_version(revision)}"'}
         return self._ask(method, path, json=body, headers=headers, params=_given(query))
 
     def _lines(self, path: str, **query: Any) -> Iterator[str]:
@@ -219,7 +220,7 @@ class HttpClient(PipelineClient):
 
 
 def is_service(at: str) -> bool:
-    """Whether it is the URL of a service."""
+    """True if `at` is the URL of a service."""
     try:
         url = httpx.URL(at)
     except httpx.InvalidURL:
@@ -263,11 +264,6 @@ def _shown(at: str) -> str:
 def pipeline_path(pipeline: str, *rest: str) -> str:
     """The address of something of that pipeline, below /v1."""
     return "/".join(["pipelines", *(quote(part, safe="") for part in (pipeline, *rest))])
-
-
-def entity_tag(revision: str) -> str:
-    """The If-Match header by which a request is refused once that revision does not run any more."""
-    return '"' + revision.replace('"', "") + '"'
 
 
 def _given(query: Mapping[str, Any]) -> dict[str, Any]:
