@@ -9,13 +9,11 @@ from fastapi import Query, Request, Response
 from pydantic import TypeAdapter
 from starlette.datastructures import URL
 
-from ipa.model.decision import Decision
-from ipa.service.history import newest_first
+from ipa.service.history import DECISION, newest_first
 from ipa.service.service import Service
 
 # A page ends once it has these, so that a few of them at a time fit into memory; its clients go on after it.
 PAGE_BYTES = 2 << 20
-_DECISION = TypeAdapter(Decision)
 _ID = TypeAdapter(str | None)
 
 
@@ -52,7 +50,7 @@ class Paging:
             if len(texts) == self.limit or size >= PAGE_BYTES:
                 return texts, last
             shown = decision if self.inputs else replace(decision, inputs="")
-            texts.append(_DECISION.dump_json(shown))
+            texts.append(DECISION.dump_json(shown))
             size, last = size + len(texts[-1]), decision.decision_id
         return texts, None
 

@@ -35,7 +35,6 @@ from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
 from ipa.bootstrap.webhooks import telling, webhook_of
-from ipa.control.election import ALONE, LeaderStatus
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
@@ -79,10 +78,6 @@ class App:
     authenticators: tuple[Identities, ...] = ()
     # What counts the requests of the API.
     http: HttpMetrics | None = None
-
-    def standing(self) -> LeaderStatus:
-        """Whether this replica leads, and who does where it does not."""
-        return self.leadership.standing() if self.leadership else ALONE
 
     def hand_over(self, settled: Callable[[], bool]) -> None:
         """Write no more, and let another replica lead at once where no write is under way."""

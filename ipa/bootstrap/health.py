@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ipa.adapters.store import Store
+from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.ports import Clock
 from ipa.model.errors import IpaError
@@ -22,19 +22,12 @@ class StoreCheck:
     """Checks that the store can be read, at most every CHECKED_S: anyone may ask, and often."""
 
     def __init__(self, check: Callable[[], None], clock: Clock) -> None:
-        self._check, self._clock = check, clock
-        self._lock = threading.Lock()
-        self._kept: Check | None = None
-        self._until_s = 0.0
+        self._check = check
+        self._kept: TtlCache[Check] = TtlCache(CHECKED_S, clock.monotonic_s)
 
     def __call__(self) -> Check:
         """The result of the latest check."""
-        # One at a time: those who come meanwhile have the same answer.
-        with self._lock:
-            if self._kept is None or self._clock.monotonic_s() >= self._until_s:
-                self._kept = self._checked()
-                self._until_s = self._clock.monotonic_s() + CHECKED_S
-            return self._kept
+        return self._kept.get("store", self._checked)[0]
 
     def _checked(self) -> Check:
         try:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from ipa.adapters.identity.jwks import Jwks
 from ipa.adapters.identity.keys import KeyIdentities
-from ipa.adapters.identity.oidc import OidcIdentities, issuer_of
+from ipa.adapters.identity.oidc import Issuer, OidcIdentities, issuer_of
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store.store import Store
 from ipa.bootstrap.targets import kube_client
@@ -19,6 +19,17 @@ LOG = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Identities = KeyIdentities | OidcIdentities | KubeIdentities
+
+
+def oidc_issuer(settings: Settings) -> Issuer:
+    """The issuer of the settings; ConfigurationError lists all that is wrong with them."""
+    return issuer_of(
+        settings.oidc_issuer,
+        settings.oidc_audience,
+        settings.oidc_name_claim,
+        settings.oidc_roles_claim,
+        settings.oidc_roles,
+    )
 
 
 def authenticators_of(
@@ -34,14 +45,7 @@ def authenticators_of(
             LOG.warning("there is no valid API key yet: `ipa key create --role owner` makes one")
         found.append(KeyIdentities(store.keys, clock))
     if "oidc" in wanted:
-        issuer = issuer_of(
-            settings.oidc_issuer,
-            settings.oidc_audience,
-            settings.oidc_name_claim,
-            settings.oidc_roles_claim,
-            settings.oidc_roles,
-        )
-        found.append(OidcIdentities(issuer, Jwks(settings.oidc_jwks, clock)))
+        found.append(OidcIdentities(oidc_issuer(settings), Jwks(settings.oidc_jwks, clock)))
     if "kubernetes" in wanted:
         # A client of its own: requests of others do not wait for what the loops ask, nor loops for them.
         client = kube_client(settings)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ipa.adapters.files.traces import read_trace
-from ipa.adapters.identity.oidc import issuer_of
+from ipa.bootstrap.identity import oidc_issuer
 from ipa.bootstrap.leader_election import election_faults
 from ipa.bootstrap.targets import gitops_faults
 from ipa.bootstrap.webhooks import webhook_faults
@@ -45,12 +45,6 @@ def _issuer_faults(settings: Settings) -> Iterator[str]:
     if "oidc" not in words(settings.auth):
         return
     try:
-        issuer_of(
-            settings.oidc_issuer,
-            settings.oidc_audience,
-            settings.oidc_name_claim,
-            settings.oidc_roles_claim,
-            settings.oidc_roles,
-        )
+        oidc_issuer(settings)
     except ConfigurationError as error:
         yield from [problem.message for problem in error.problems] or [error.message]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
 from ipa.control.audit.record import Head, Verified
 from ipa.control.ports import DecisionLog
 from ipa.model.decision import Decision
 from ipa.service.service import Service
 
+# A decision as the API writes it. The store's own text of it is canonical, for its digest.
+DECISION = TypeAdapter(Decision)
 # Decisions of one tick share its number; a page that starts amid them reads so many more to find its place.
 SAME_TICK = 16
 # Decisions that are read at once; with its inputs one is some tens of kilobytes.
@@ -26,7 +30,7 @@ class DecisionPage:
 
 @dataclass(frozen=True, slots=True)
 class RecordView:
-    """What is in the record, every entry as it was written. `head` names the newest: NUMBER:DIGEST.
+    """The size of a verified record, every entry as it was written. `head` names the newest: NUMBER:DIGEST.
 
     Kept elsewhere, the head shows later whether entries at the end were cut off or all were written anew.
     """
@@ -41,7 +45,7 @@ class RecordView:
 
 
 def record_view(pipeline: str, found: Verified) -> RecordView:
-    """What was found of the pipeline's record."""
+    """The view of a verification of the pipeline's record."""
     head = str(found.head)
     return RecordView(pipeline, found.decisions, found.entries, head, found.removed, found.unchecked)
 

@@ -19,7 +19,7 @@ _HOLDER = uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class IdempotentAnswer:
     """The answer to a request; `is_replayed` if an earlier one with the same key was answered with it."""
 
     answer: StoredAnswer
@@ -38,7 +38,7 @@ def once(
     asked: str,
     act: Callable[[IdempotencyClaim], StoredAnswer],
     record: str = "",
-) -> Outcome:
+) -> IdempotentAnswer:
     """Return the answer of `act`, which is called once for the key, or the answer that is kept under it.
 
     InputError (422): the key came with another request before. InProgressError (409): that is under way.
@@ -50,7 +50,7 @@ def once(
         problem = Problem("it came with another request before; take a new one")
         raise InputError("the Idempotency-Key belongs to another request", problems=[problem])
     if claim.answer is not None:
-        return Outcome(claim.answer, is_replayed=True)
+        return IdempotentAnswer(claim.answer, is_replayed=True)
     if not claim.mine:
         raise InProgressError("the request with this Idempotency-Key is being carried out")
     try:
@@ -59,7 +59,7 @@ def once(
         _tried(lambda: answers.release(key))
         raise
     _tried(lambda: answers.settle(key, answer))
-    return Outcome(answer, is_replayed=False)
+    return IdempotentAnswer(answer, is_replayed=False)
 
 
 def _tried(write: Callable[[], None]) -> None:

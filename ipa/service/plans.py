@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
-from pydantic import TypeAdapter
-
 from ipa.control.canonical import canonical_json, digest, digest_of
 from ipa.control.idempotency import IdempotencyClaim, StoredAnswer
 from ipa.control.saved_plans import Basis, StoredPlan
@@ -16,7 +14,8 @@ from ipa.model.errors import NotFoundError, Problem, StaleError, UnplannedError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan
 from ipa.service.commands import carry_out, requested_by
-from ipa.service.idempotency import Outcome, once, request_digest
+from ipa.service.history import DECISION
+from ipa.service.idempotency import IdempotentAnswer, once, request_digest
 from ipa.service.planning import PlanRequest, plan_for, what_if
 from ipa.service.preconditions import Precondition
 from ipa.service.service import Service
@@ -25,7 +24,6 @@ from ipa.service.visibility import Caller
 
 # How far back the change of a request is looked for that an earlier run of the service may have carried out.
 LOOK_BACK = 50
-_DECISION = TypeAdapter(Decision)
 
 
 async def make_plan(
@@ -68,7 +66,7 @@ def kept_plan(service: Service, plan_id: str) -> StoredPlan:
 
 def apply_plan(
     caller: Caller, plan_id: str, expected: Precondition, key: str, *, by: str = "", reason: str = ""
-) -> Outcome:
+) -> IdempotentAnswer:
     """Run the plan, once for the idempotency key; the answer is the decision as JSON.
 
     The decision may be a hold that says why nothing was changed. Errors: PreconditionError (it is not the
@@ -90,7 +88,7 @@ def apply_plan(
             _check_feasible(kept.plan)
             detail = f"{requested_by('requested', by, reason)}; plan {plan_id}"
             decision = carry_out(service, pipeline, kept.plan.configs, detail, by)
-        return StoredAnswer(200, _DECISION.dump_json(decision).decode())
+        return StoredAnswer(200, DECISION.dump_json(decision).decode())
 
     # A key is its sender's own.
     own_key = f"{caller.identity.name}\n{key}"

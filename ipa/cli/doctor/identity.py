@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipa.adapters.identity.jwks import Jwks
-from ipa.adapters.identity.oidc import issuer_of
 from ipa.adapters.store import open_store
 from ipa.adapters.store.database import Access, schema_state
-from ipa.bootstrap.identity import check_listening
+from ipa.bootstrap.identity import check_listening, oidc_issuer
 from ipa.cli.doctor.base import Finding, failed, ok, warn
 from ipa.control.loop.clock import SystemClock
 from ipa.model.errors import IpaError
@@ -52,13 +51,7 @@ def _keys(settings: Settings) -> Finding:
 def _oidc(settings: Settings) -> Finding:
     name = f"{NAME}: oidc"
     try:
-        issuer_of(
-            settings.oidc_issuer,
-            settings.oidc_audience,
-            settings.oidc_name_claim,
-            settings.oidc_roles_claim,
-            settings.oidc_roles,
-        )
+        oidc_issuer(settings)
         Jwks(settings.oidc_jwks, SystemClock()).key(None)
     except IpaError as error:
         return failed(name, error, "export IPA_OIDC_JWKS=https://ISSUER/keys   (docs/how-to/secure.md)")
