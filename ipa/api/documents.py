@@ -117,7 +117,7 @@ def _wrong(message: str) -> InputError:
 
 
 def schema_of(kind: str) -> dict[str, Any]:
-    """What refers to the schema of such a file, which `openapi_extras.file_schemas` adds."""
+    """A reference to the schema of such a file, which `openapi_extras.file_schemas` adds."""
     return {"$ref": f"#/components/schemas/{kind.capitalize()}File"}
 
 

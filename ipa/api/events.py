@@ -214,7 +214,7 @@ class _Reader:
         self._placed = self._failing = self.more = False
 
     def read(self, seen: Service) -> list[str]:
-        """What is new, as events, of the pipelines that are seen."""
+        """The new events of the visible pipelines."""
         self.more = False
         try:
             found = [*self._place(), *self._next(seen)]

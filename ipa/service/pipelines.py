@@ -24,9 +24,9 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class EdgeView:
-    """Where a stage's input comes from.
+    """A source of a stage's input.
 
-    `fan_out` is how many items for each one that the parent handles, by its variant where it is a mapping;
+    `fan_out` is the number of items for each one that the parent handles, by its variant if it is a mapping;
     `share` is the share of a router's requests that come this way.
     """
 
@@ -50,7 +50,7 @@ class StageView:
 
 
 class Origin(StrEnum):
-    """Where a pipeline was given: in a file, which the service only reads, or over the API."""
+    """The origin of a pipeline: a file, which the service only reads, or the API."""
 
     FILE = "file"
     API = "api"
@@ -171,7 +171,7 @@ def view(service: Service, pipeline: Pipeline) -> PipelineView:
 
 
 def shown_beside(service: Service, name: str) -> tuple[str | None, Origin, str]:
-    """What the service adds to a pipeline: endpoint, origin, and why it is not controlled."""
+    """The parts that the service adds to a pipeline: endpoint, origin, and why it is not controlled."""
     origin = Origin.FILE if name in service.registry.files else Origin.API
     return service.endpoints.get(name), origin, service.registry.unfit(name)
 

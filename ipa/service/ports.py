@@ -202,7 +202,7 @@ class LeadershipView(Protocol):
     """Which of several replicas of the service leads."""
 
     def standing(self) -> LeaderStatus:
-        """Whether this replica leads, and who does if it does not."""
+        """The leader, and True in `leading` if it is this replica."""
         ...
 
 

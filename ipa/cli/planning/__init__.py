@@ -1,1 +1,1 @@
-"""What `ipa plan` answers: made, printed, and saved where asked."""
+"""The answers of `ipa plan`: made, printed, and saved on request."""

@@ -29,7 +29,7 @@ EXIT_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What was asked on the command line, but for the rates."""
+    """The planning problem of a command line, without its rates."""
 
     pipeline: str
     objective: str | None

@@ -74,7 +74,7 @@ def rendered(name: str, settings: Settings) -> Pipeline:
 
 
 def planned_configs(question: Question, rate_rps: float) -> tuple[StageConfig, ...]:
-    """What the best plan for the rate runs; InfeasibleError where there is none."""
+    """The configurations of the best plan for the rate; InfeasibleError if there is none."""
     best = plans(question, [rate_rps], explain=True)[0]
     if not best.configs:
         raise InfeasibleError(

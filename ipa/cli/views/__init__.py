@@ -1,1 +1,1 @@
-"""What verbs print for people."""
+"""The output of verbs for people: tables and lines."""

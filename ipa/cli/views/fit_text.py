@@ -24,7 +24,7 @@ HEADINGS = ("accuracy", "cores", "batch", "R²", "error", "left out", "latency m
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What is shown: the stages that have a profile, and the findings on all that were asked for."""
+    """The result of `ipa fit`: the stages that have a profile, and the findings on all requested ones."""
 
     pipeline: str
     stages: tuple[StageOverview, ...]
