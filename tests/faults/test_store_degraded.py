@@ -27,7 +27,7 @@ from tests.fakes import small_disk
 from tests.fakes.small_disk import SmallDisk
 from tests.fakes.waiting import until
 from tests.faults.table import Case
-from tests.faults.test_a_store import full, kept, read_only
+from tests.faults.test_store_faults import full, kept, read_only
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = [sys.executable, "-c", "from ipa.cli.main import main; main()"]

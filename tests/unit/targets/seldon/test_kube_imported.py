@@ -21,7 +21,7 @@ from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema
 from tests.fakes.kube.store import ApiError
-from tests.unit.test_kube_graph import GRAPHS, SPLIT, a_pipeline
+from tests.unit.targets.seldon.test_kube_graph import GRAPHS, SPLIT, a_pipeline
 
 SLA = Sla(1.0)
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ from ipa.simulate.batches import KEPT_S, served
 from ipa.simulate.metrics import MetricsRecord, MetricsSettings, SimMetrics
 from ipa.simulate.queue import Pods
 from ipa.simulate.stage import StageSim
-from tests.unit.test_simulate_world import PIPELINE
+from tests.unit.simulate.test_simulate_world import PIPELINE
 
 PAIRS = ServiceTime(1.0, 0.5)
 

@@ -14,7 +14,7 @@ from ipa.adapters.kube.manifest import read
 from ipa.cli.main import run
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 SHIPPED = {
     name: pipeline
     for name, pipeline in load_pipelines(ROOT / "pipelines").items()

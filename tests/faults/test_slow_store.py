@@ -17,7 +17,7 @@ from ipa.model.decision import UNHEALTHY, Mode, ReasonCode
 from ipa.model.errors import RecordError
 from tests.fakes.world import PIPELINE
 from tests.faults.table import Case
-from tests.faults.test_a_store import DISKS, Kept, held, kept, locked
+from tests.faults.test_store_faults import DISKS, Kept, held, kept, locked
 
 TROUBLES = {**DISKS, "locked": locked}
 

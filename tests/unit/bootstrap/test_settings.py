@@ -28,7 +28,7 @@ def test_a_flag_is_on_or_off(text: str, is_on: bool) -> None:
 
 
 def test_what_only_tests_and_make_read_is_no_unknown_setting() -> None:
-    tests = Path(__file__).resolve().parents[1]
+    tests = Path(__file__).resolve().parents[2]
     texts = [file.read_text() for file in (*tests.rglob("*.py"), tests.parent / "Makefile")]
     read = {name for text in texts for name in re.findall(r'environ\.get\("(IPA_[A-Z_]+)"', text)}
     made = set(re.findall(r"\b(IPA_[A-Z_]+)=", texts[-1]))

@@ -11,7 +11,7 @@ from ipa.adapters.files.document import MAX_BYTES
 from ipa.cli.main import run
 from ipa.model.errors import InputError, NotFoundError
 
-BROKEN = sorted((Path(__file__).parent.parent / "fixtures" / "broken").glob("*.yaml"))
+BROKEN = sorted((Path(__file__).parents[2] / "fixtures" / "broken").glob("*.yaml"))
 # What follows is the parser's own wording, which differs with and without libyaml.
 PARSER = "not YAML:"
 

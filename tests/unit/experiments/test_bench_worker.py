@@ -99,7 +99,7 @@ def test_the_peak_counts_what_was_held_since_the_reset() -> None:
         "reset_peak()\n"
         "print(with_it, after_it, peak_mb() - before)\n"
     )
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60, check=True
     )

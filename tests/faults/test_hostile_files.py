@@ -25,7 +25,7 @@ from tests.fakes import world
 from tests.fakes.world import PROFILES, Scenario, scenario
 from tests.faults.table import Case
 from tests.property.test_files_properties import ALL_PLACES, ECHOES, GOOD, SCHEMA_KEYS, parent_of
-from tests.unit.test_files_broken import BROKEN, expected, load, without_parser
+from tests.unit.files.test_files_broken import BROKEN, expected, load, without_parser
 
 # No file may take longer, or more memory, than this on a busy machine; a bomb would take all there is.
 PARSE_S, PARSE_MB = 10.0, 100.0

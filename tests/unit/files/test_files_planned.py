@@ -19,7 +19,7 @@ from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.service.live import live_state
 
-GRAPHS = sorted((Path(__file__).parent.parent / "fixtures" / "graphs").glob("*.yaml"))
+GRAPHS = sorted((Path(__file__).parents[2] / "fixtures" / "graphs").glob("*.yaml"))
 # Made up: accuracy, and seconds of one item on one core.
 SPEEDS = {"light": (0.6, 0.02), "heavy": (0.9, 0.05)}
 

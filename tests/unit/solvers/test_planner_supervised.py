@@ -47,7 +47,7 @@ def test_it_answers_as_in_our_own_process() -> None:
 
 
 def test_its_errors_come_through() -> None:
-    from tests.unit.test_planner_solvers import large_problem, linear
+    from tests.unit.optimize.test_planner_solvers import large_problem, linear
 
     apart = Supervised("gurobi")
     try:

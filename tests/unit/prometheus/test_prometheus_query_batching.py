@@ -16,7 +16,7 @@ from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import Signals
 from ipa.model.observation import Measured, Missing, MissingReason
 from tests.fakes.promql import parse
-from tests.unit.test_prometheus_client import NOW_S, PIPELINE, Answer, Scripted, success
+from tests.unit.prometheus.test_prometheus_client import NOW_S, PIPELINE, Answer, Scripted, success
 
 PIPELINES = tuple(replace(PIPELINE, name=f"p{number:03}") for number in range(2 * GROUP))
 # Of one pipeline alone: ages, rates and latencies of itself and of its stages, its load and its queues.

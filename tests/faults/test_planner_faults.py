@@ -29,8 +29,8 @@ from tests.fakes.planner_graphs import random_graph_problem
 from tests.fakes.planner_instances import brute_force, brute_size, random_problem
 from tests.fakes.world import PIPELINE, PROFILES, SMALLEST, scenario
 from tests.faults.table import Case
-from tests.unit.test_planner_relaxations import infeasible_seeds, loosened, small
-from tests.unit.test_planner_solvers import tied_problem
+from tests.unit.optimize.test_planner_relaxations import infeasible_seeds, loosened, small
+from tests.unit.optimize.test_planner_solvers import tied_problem
 
 DEADLINE_S = 60.0
 # The service's tick: a plan after it is of no use.

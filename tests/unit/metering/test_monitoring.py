@@ -16,7 +16,7 @@ from tools.monitoring.alerts import ALERTS, RUNBOOKS, Alert
 from tools.monitoring.dashboard import queries
 from tools.monitoring.rules import recordings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy" / "prometheus"
 BOARD = json.loads((ROOT / "deploy" / "grafana" / "ipa.json").read_text())
 METRICS = {name: metric for metric in table.METRICS for name in metric.series}

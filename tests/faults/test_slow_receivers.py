@@ -26,7 +26,7 @@ from tests.fakes.waiting import until
 from tests.fakes.world import PIPELINE
 from tests.faults.blocked import LINES_A_TICK
 from tests.faults.table import Case
-from tests.faults.test_a_store import kept
+from tests.faults.test_store_faults import kept
 
 MOST_WAITING = 10
 TICKS = 40

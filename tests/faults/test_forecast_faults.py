@@ -25,9 +25,9 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from tests.fakes.world import scenario
 from tests.faults.table import Case
-from tests.unit.test_forecast_drift import ask as asked_of
-from tests.unit.test_forecast_drift import climbing, model
-from tests.unit.test_forecast_ladder import NOISY, Scripted, ask
+from tests.unit.forecast.test_forecast_drift import ask as asked_of
+from tests.unit.forecast.test_forecast_drift import climbing, model
+from tests.unit.forecast.test_forecast_ladder import NOISY, Scripted, ask
 
 __all__ = ["model"]
 NAN, INF = math.nan, math.inf
