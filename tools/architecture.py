@@ -34,8 +34,8 @@ BEGIN, END = "<!-- made by `make architecture` -->", "<!-- end of what `make arc
 START = "3c0f309"
 # A file below this is rarely an idea of its own.
 SMALL_LINES = 50
-# Rooms that may name Seldon: the adapter of its custom resource, and the target that it becomes.
-SELDON_ROOMS = ("adapters/kube/", "targets/seldon/")
+# The room that may name Seldon.
+SELDON_ROOMS = ("targets/seldon/",)
 HEADS = ("lines", "files", f"under {SMALL_LINES} lines", "largest", "mean")
 # The name of the room that the files at the top of the package count as.
 TOP = "(top)"

@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ipa.adapters.files import dump_profile
+from ipa.files import dump_profile
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 
 DIGITS = 4

@@ -29,10 +29,10 @@ from typing import Any
 
 import aiohttp
 
-from ipa.adapters.files.pipelines import load_pipeline
-from ipa.adapters.local.workload import LocalWorkload
+from ipa.files.pipelines import load_pipeline
 from ipa.model.pipeline import LocalRun, Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.local.workload import LocalWorkload
 
 TARGETS = ("queue", "router", "model")
 STUB = Path(__file__).with_name("stub.py")

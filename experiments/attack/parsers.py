@@ -14,16 +14,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from ipa.adapters.files import (
-    Document,
-    parse,
-    pipeline_from_mapping,
-    pipeline_in,
-    pipeline_to_mapping,
-    profile_in,
-)
-from ipa.adapters.files.document import resolve_plain
-from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.adapters.store import keys
 from ipa.api import auth, hardening
 from ipa.api.app import create_app
@@ -32,6 +22,16 @@ from ipa.api.examples import PIPELINE, PROFILE
 from ipa.api.limits import BODY_LIMIT_BYTES, HEADERS_LIMIT_BYTES, MOST_YAML_VALUES, JsonRoute
 from ipa.api.preconditions import is_known, required_match
 from ipa.api.request_body import structure_fault
+from ipa.files import (
+    Document,
+    parse,
+    pipeline_from_mapping,
+    pipeline_in,
+    pipeline_to_mapping,
+    profile_in,
+)
+from ipa.files.document import resolve_plain
+from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
 from ipa.model.errors import IpaError
 from ipa.serving import ServerBounds
 from tests.fakes.services import FakeWorld

@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from ipa.adapters.files import load_pipelines
-from ipa.adapters.kube.manifest import render
 from ipa.adapters.store import open_store
+from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
 from tests.fakes.services import FakeWorld
 from tests.faults.prometheus import EPOCH_S, FakePrometheus

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.published.data import PIPELINES, WORKLOADS
-from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.control.engine.guards import GuardSettings
+from ipa.files import load_pipeline, load_profiles
 from ipa.settings import Settings
 from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate

@@ -12,7 +12,7 @@ from pathlib import Path
 from experiments.bench.race import MESSAGES
 from experiments.bench.rows import Row, median_of, row_of
 from experiments.bench.worker import timed
-from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.files import load_pipeline, load_profiles
 from ipa.optimize.problem import Compat, PlanningProblem
 from ipa.policies.planning import planning_problem
 from ipa.profiling.points import Allocation

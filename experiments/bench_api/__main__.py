@@ -36,7 +36,7 @@ from experiments.bench_api.figures import Figure, fleet_figures, flood_figures, 
 from experiments.bench_api.fleet import copies
 from experiments.bench_api.reading import reading_figures
 from experiments.bench_api.service import PLANNED, ROOT
-from ipa.adapters.files import load_pipelines
+from ipa.files import load_pipelines
 
 RATE_RPS = 200.0
 # Where the goal is missed it is asked what is borne.

@@ -22,7 +22,6 @@ from typing import Any
 import uvicorn
 
 from experiments.bench_api.fleet import Fleet, copies, store_in
-from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.adapters.solvers.planner import PlannerProcesses
 from ipa.adapters.store import Store, open_store
 from ipa.api.app import create_app
@@ -33,6 +32,7 @@ from ipa.control.loop.clock import StopSignal, SystemClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl
+from ipa.files import load_pipelines, load_profiles
 from ipa.model.decision import Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile

@@ -22,7 +22,7 @@ from experiments.demo.live import LiveTable
 from experiments.demo.report import render, runs_rows
 from experiments.demo.service import PIPELINE, Service
 from experiments.demo.summary import RunRecord, compare, read_requests, summarise
-from ipa.adapters.files import load_pipeline
+from ipa.files import load_pipeline
 from pipelines.ocr.client import score_answer
 
 # The pages that are sent and the truth they are scored by come from the same seed.

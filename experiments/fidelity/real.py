@@ -12,8 +12,8 @@ from experiments.demo.load import play
 from experiments.fidelity.case import Case, bodies_of, scores_of
 from experiments.fidelity.figures import Figures, figures_of
 from experiments.fidelity.seen import SETTLE_S, Means, Totals, means_of, read_totals
-from ipa.adapters.local.workload import LocalWorkload
 from ipa.model.decision import Change
+from ipa.targets.local.workload import LocalWorkload
 
 TIMEOUT_S = 30.0
 # Imports and first pages are not part of what is compared.

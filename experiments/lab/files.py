@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lab.experiment import Experiment, FleetArm, PipelineArm, TraceArm, WorkloadArm
-from ipa.adapters.files import load_pipeline
-from ipa.adapters.files.document import Document, Pointer, parse, read_text
-from ipa.adapters.files.quantities import parse_duration_s
-from ipa.adapters.files.structure import check_schema
-from ipa.adapters.files.words import unknown
+from ipa.files import load_pipeline
+from ipa.files.document import Document, Pointer, parse, read_text
+from ipa.files.quantities import parse_duration_s
+from ipa.files.structure import check_schema
+from ipa.files.words import unknown
 from ipa.forecast.ladder import DEFAULT_RUNGS
 from ipa.model.errors import IpaError, UsageError
 from ipa.model.pipeline import Pipeline

@@ -100,7 +100,7 @@ def _seconds(days: tuple[int, int]) -> tuple[float, float]:
 
 
 def _counts(payload: Mapping[str, Any]) -> tuple[float | None, ...]:
-    from ipa.adapters.files.traces import read_trace
+    from ipa.files.traces import read_trace
 
     if payload["trace"] is not None:
         return read_trace(Path(payload["trace"]))

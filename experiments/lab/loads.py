@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from experiments.lab.experiment import PipelineArm, WorkloadArm
-from ipa.adapters.files import load_pipeline, load_profiles
-from ipa.adapters.files.quantities import parse_duration_s
+from ipa.files import load_pipeline, load_profiles
+from ipa.files.quantities import parse_duration_s
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Edge, Pipeline
 from ipa.model.profile import ProfilePoint, StageProfile

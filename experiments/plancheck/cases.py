@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from random import Random
 
-from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.files import load_pipelines, load_profiles
 from ipa.model.pipeline import Objective, Pipeline, Sla, Stage, Variant, chain
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.bench.render import aligned
-from ipa.adapters.files import load_pipelines, load_profiles
+from ipa.files import load_pipelines, load_profiles
 from ipa.simulate.arrivals import workload_rates
 from ipa.simulate.run import SimSetup, simulate
 

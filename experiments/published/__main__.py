@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.published.compare import compare, to_json
 from experiments.published.data import missing_files, read_cells
 from experiments.published.page import page, summary
-from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.files import load_pipeline, load_profiles
 
 ROOT = Path(__file__).resolve().parents[2]
 

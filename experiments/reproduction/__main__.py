@@ -17,7 +17,7 @@ from experiments.reproduction.inloop import LoopRun, loop_run
 from experiments.reproduction.page import count_rows, lines, page
 from experiments.reproduction.replay import Ask
 from experiments.reproduction.runs import PIPELINES, TRACE, Published, missing_files, read_runs
-from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.files import load_pipeline, load_profiles
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = ("video", "audio-qa", "audio-sent", "sum-qa", "nlp")

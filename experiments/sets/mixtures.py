@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.files import load_pipeline, load_profiles
 from ipa.optimize.mixture.plan import Mixture, MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat, PlanningProblem

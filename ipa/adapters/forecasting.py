@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ipa.adapters.deadline_forecaster import InTime
-from ipa.adapters.files.traces import read_trace
 from ipa.adapters.prometheus.dialects import RATE_WINDOW_S, Dialect
 from ipa.control.engine.state import PeakForecaster
+from ipa.files.traces import read_trace
 from ipa.forecast.base import Forecaster, prepare
 from ipa.forecast.boosted import Boosted
 from ipa.forecast.drift import history_s

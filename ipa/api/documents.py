@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 
-from ipa.adapters.files import Document, parse
 from ipa.api.limits import MOST_YAML_VALUES, off_loop, shortened
+from ipa.files import Document, parse
 from ipa.model.errors import InputError, Problem
 
 JSON, YAML, MERGE_PATCH = "application/json", "application/yaml", "application/merge-patch+json"

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
-from ipa.adapters.files import pipeline_to_mapping
 from ipa.api.auth import Asker, Context
 from ipa.api.bodies import Body, Name, Positive
 from ipa.api.context import ApiContext
@@ -21,6 +20,7 @@ from ipa.api.queries import Using
 from ipa.api.report_data import as_json, unpacked
 from ipa.control.canonical import plain
 from ipa.control.engine.guards import GuardSettings
+from ipa.files import pipeline_to_mapping
 from ipa.model.access import Operation
 from ipa.model.errors import InputError, NotFoundError, Problem
 from ipa.model.pipeline import Pipeline

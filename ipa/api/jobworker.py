@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ipa.adapters.files import pipeline_from_mapping
 from ipa.adapters.processes import asked_by_parent, limit_memory
 from ipa.api.jobs import LONGEST_S
 from ipa.api.report_data import result_of, run_of, run_over, seed_of, told
 from ipa.control.engine.guards import GuardSettings
+from ipa.files import pipeline_from_mapping
 from ipa.model.errors import IpaError
 from ipa.model.on_seldon import at_cluster
 from ipa.model.profile import StageProfile

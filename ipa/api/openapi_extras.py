@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ipa.adapters.files.structure import KINDS, schema_text
 from ipa.api import problems
 from ipa.api.examples import BODIES
 from ipa.api.preconditions import REQUIRED
+from ipa.files.structure import KINDS, schema_text
 
 # An entity tag, or several.
 TAG = r'^(W/)?"[^"]*"'

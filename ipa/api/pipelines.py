@@ -7,13 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 from pydantic import TypeAdapter
 
-from ipa.adapters.files import (
-    dump_pipeline,
-    pipeline_from_mapping,
-    pipeline_in,
-    pipeline_to_mapping,
-    profile_in,
-)
 from ipa.api.auth import Asker, Context
 from ipa.api.documents import (
     MERGE_PATCH,
@@ -31,6 +24,13 @@ from ipa.api.limits import Rationed, off_loop
 from ipa.api.overrides import By, Why
 from ipa.api.preconditions import IfMatch, IfNoneMatch, etag, is_known, required_match
 from ipa.api.queries import Named, Using
+from ipa.files import (
+    dump_pipeline,
+    pipeline_from_mapping,
+    pipeline_in,
+    pipeline_to_mapping,
+    profile_in,
+)
 from ipa.model.access import Operation
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile

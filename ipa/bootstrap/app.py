@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.adapters.forecasting import Sight, sight_of
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
@@ -32,19 +30,21 @@ from ipa.bootstrap.loops import inputs_of, policy_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
-from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
 from ipa.bootstrap.webhooks import telling, webhook_of
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
 from ipa.control.ports import AlwaysLeading, Attribution, Clock, ControlAction, NoEvents
+from ipa.files import load_pipelines, load_profiles
 from ipa.metering.make import new_registry
 from ipa.model.decision import Mode
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
+from ipa.targets.seldon.watchers import Watchers
+from ipa.targets.simulated import clock_of
 
 # A change in the cluster brings a tick forward; at most one in this part of an interval.
 WAKE_GAP_RATIO = 0.25

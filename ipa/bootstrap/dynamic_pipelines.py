@@ -5,24 +5,24 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from ipa.adapters.files import load_profiles
 from ipa.adapters.forecasting import Sight
 from ipa.adapters.kube.lease import LeaseLeadership
-from ipa.adapters.kube.watchers import Watchers
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.store.store import Store
 from ipa.bootstrap.leader_election import own_world
 from ipa.bootstrap.loops import Chosen, inputs_of, loop_beside, loop_of, policy_of
 from ipa.bootstrap.options import ServeOptions
 from ipa.bootstrap.pipeline_registry import Makers, Profiles
-from ipa.bootstrap.simulated import clock_of
 from ipa.bootstrap.targets import check_carried
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, Hook, LoopPorts
+from ipa.files import load_profiles
 from ipa.model.errors import NotFoundError
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
+from ipa.targets.seldon.watchers import Watchers
+from ipa.targets.simulated import clock_of
 
 
 @dataclass(frozen=True, slots=True)

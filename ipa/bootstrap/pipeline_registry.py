@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT
 from ipa.control.loop.control_loop import ControlLoop
 from ipa.control.loop.scheduler import ScheduledLoop, Scheduler
 from ipa.control.ports import Attribution, Clock, ControlAction, ControlStore, PipelineControl, ProfileStore
+from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import ConflictError, InProgressError, IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile

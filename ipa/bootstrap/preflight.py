@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ipa.adapters.files.traces import read_trace
 from ipa.bootstrap.identity import oidc_issuer
 from ipa.bootstrap.leader_election import election_faults
 from ipa.bootstrap.targets import gitops_faults
 from ipa.bootstrap.webhooks import webhook_faults
+from ipa.files.traces import read_trace
 from ipa.model.errors import ConfigurationError, IpaError, Problem
 from ipa.settings import Settings, words
 

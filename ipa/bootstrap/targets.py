@@ -9,23 +9,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.gitops.folder import Folder
-from ipa.adapters.gitops.repository import Branch, Repository
-from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests, paths_faults
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import KubeWorkload
-from ipa.adapters.kube.ownership import OwningClient
-from ipa.adapters.kube.split import is_split
-from ipa.adapters.local.costs import LocalCosts
-from ipa.adapters.local.workload import LocalWorkload
 from ipa.adapters.prometheus.client import PrometheusMetrics
 from ipa.adapters.prometheus.dialects import Dialect
 from ipa.adapters.prometheus.query_batching import Ask
 from ipa.adapters.prometheus.server import start_metrics_server
 from ipa.adapters.prometheus.shaped import ShapedMetrics
 from ipa.bootstrap.options import ServeOptions
-from ipa.bootstrap.simulated import simulated_worlds
 from ipa.control.ports import DecisionLog, Metrics, Workload
 from ipa.model.errors import ConfigurationError, InfeasibleError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
@@ -34,6 +25,15 @@ from ipa.model.profile import StageProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import SHARING
 from ipa.settings import Settings
+from ipa.targets.gitops.folder import Folder
+from ipa.targets.gitops.repository import Branch, Repository
+from ipa.targets.gitops.workload import GitOpsWorkload, Manifests, paths_faults
+from ipa.targets.local.costs import LocalCosts
+from ipa.targets.local.workload import LocalWorkload
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.ownership import OwningClient
+from ipa.targets.seldon.split import is_split
+from ipa.targets.simulated import simulated_worlds
 
 SCRAPE_INTERVAL_S = 1.0
 

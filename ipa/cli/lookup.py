@@ -21,7 +21,7 @@ def load(
 
     NotFoundError names the pipelines there are.
     """
-    from ipa.adapters.files import load_profiles
+    from ipa.files import load_profiles
 
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     pipeline = find_pipeline(name, settings.pipelines_dir)
@@ -33,8 +33,8 @@ def find_pipeline(name: str, pipelines_dir: Path) -> Pipeline:
 
     NotFoundError names the pipelines there are.
     """
-    from ipa.adapters.files import load_pipeline
-    from ipa.adapters.files.reading import is_file
+    from ipa.files import load_pipeline
+    from ipa.files.reading import is_file
 
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):

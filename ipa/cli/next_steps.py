@@ -44,8 +44,8 @@ def started(
     force: bool = False,
 ) -> Started:
     """Write the files and check them. ConflictError as `write_new`."""
-    from ipa.adapters.files.check import check_files
-    from ipa.adapters.files.skeleton import write_new
+    from ipa.files.check import check_files
+    from ipa.files.skeleton import write_new
 
     files = write_new(pipeline, pipelines_dir, profiles_dir, notes=tuple(notes), force=force)
     paths = [path for path in (*files.written, *files.kept) if path.suffix == ".yaml"]

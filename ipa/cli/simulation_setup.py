@@ -79,8 +79,8 @@ def as_served(
 
 def rates_of(workload: str, minutes: float | None, times: float) -> tuple[float, ...]:
     """The rates by the second of a named workload or of a trace file; UsageError where none are left."""
-    from ipa.adapters.files.reading import is_file
-    from ipa.adapters.files.traces import read_trace
+    from ipa.files.reading import is_file
+    from ipa.files.traces import read_trace
     from ipa.simulate.arrivals import WORKLOADS, workload_rates
 
     if workload in WORKLOADS:
@@ -118,7 +118,7 @@ def guards_of(given: Settings) -> GuardSettings:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The JSON object in the file; NotFoundError, or InputError where it is none."""
-    from ipa.adapters.files.reading import read_json
+    from ipa.files.reading import read_json
 
     found = read_json(path)
     if not isinstance(found, dict):

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import yaml
 
-from ipa.adapters.files import pipeline_from_mapping
 from ipa.api.examples import PIPELINE, PROFILE
+from ipa.files import pipeline_from_mapping
 from ipa.model.decision import Mode
 from tests.fakes.services import ApiClient, FakeWorld, a_pipeline
 

@@ -245,8 +245,8 @@ def _runs(image: str) -> dict[str, Any]:
 
 def test_commands_of_a_file_are_never_run_for_who_calls_the_api(world: FakeWorld) -> None:
     """On this machine a pipeline that was given can be planned, and starts nothing."""
-    from ipa.adapters.files import pipeline_from_mapping
     from ipa.bootstrap.dynamic_pipelines import unfit_here
+    from ipa.files import pipeline_from_mapping
 
     given = pipeline_from_mapping(at("default"))
     for target in ("local", "simulated"):

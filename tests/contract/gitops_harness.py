@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.adapters.gitops.folder import Folder
-from ipa.adapters.gitops.repository import Branch, Repository
-from ipa.adapters.gitops.workload import GitOpsWorkload, Manifests
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import KubeWorkload
-from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.control.ports import Workload
 from ipa.model.decision import Decision
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.gitops.folder import Folder
+from ipa.targets.gitops.repository import Branch, Repository
+from ipa.targets.gitops.workload import GitOpsWorkload, Manifests
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.manifest_edit import Manifest
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, Variant, chain
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube
 

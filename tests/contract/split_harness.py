@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.split import Role, parts_of
-from ipa.adapters.kube.splitworkload import SplitWorkload
 from ipa.control.ports import Workload
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline, SeldonTarget, Shape
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.split import Role, parts_of
+from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.kube_harness import TIMEOUT_S, contract_pipeline
 from tests.contract.workload_harness import Settling
 from tests.fakes.kube import FakeKube

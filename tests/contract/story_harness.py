@@ -19,8 +19,6 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
-from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock, VirtualClock
@@ -30,6 +28,8 @@ from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.base import Policy
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.contract.story_crasher import Crasher
 from tests.contract.story_pipeline import NAME, Configs, pipeline, profiled
 from tests.fakes.kube import FakeKube, Trouble

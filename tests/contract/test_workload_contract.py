@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.kube.split import is_split
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, InputError, NotFoundError
 from ipa.model.parts import in_order, with_share
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.split import is_split
 from tests.contract.gitops_harness import FolderHarness, GitOpsHarness
 from tests.contract.kube_harness import ClusterHarness, FakeKubeHarness
 from tests.contract.split_harness import ClusterSplitHarness, FakeSplitHarness

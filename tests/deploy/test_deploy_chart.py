@@ -11,7 +11,6 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from ipa.adapters.files import load_pipelines, load_profiles
 from ipa.adapters.store.database import MOST_WAL_BYTES
 from ipa.adapters.store.health import LOW_RATIO
 from ipa.adapters.store.kept import MOST_PLANS, PLAN_BYTES
@@ -19,6 +18,7 @@ from ipa.adapters.store.retention import Retention
 from ipa.api.rules import OPEN, RULES
 from ipa.bootstrap import check_listening
 from ipa.cli.main import build_app
+from ipa.files import load_pipelines, load_profiles
 from ipa.settings import PREFIX, Settings
 from tests.deploy.rendering import (
     CHART,

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.files import load_pipeline, load_profiles
-from ipa.adapters.gitops.repository import Branch, Repository
-from ipa.adapters.gitops.workload import GitOpsWorkload
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import KubeWorkload
-from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.cli.main import run
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
 from ipa.policies.table import PolicyInputs, make_policy
+from ipa.targets.gitops.repository import Branch, Repository
+from ipa.targets.gitops.workload import GitOpsWorkload
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.manifest_edit import Manifest
 from tests.fakes.kube import FakeKube
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.reviewed import COSTLY, PIPELINE, edit, git, make

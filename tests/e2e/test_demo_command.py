@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.files.packaged import example_folders
 from ipa.cli.main import run
+from ipa.files.packaged import example_folders
 
 pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(240)]
 

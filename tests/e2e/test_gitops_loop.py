@@ -10,19 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.files import load_pipeline
-from ipa.adapters.gitops.command import Git
-from ipa.adapters.gitops.repository import Branch, Repository
-from ipa.adapters.gitops.workload import GitOpsWorkload, paths_faults
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import KubeWorkload
-from ipa.adapters.kube.manifest import render, smallest_configs
-from ipa.adapters.kube.manifest_edit import Manifest
 from ipa.bootstrap import ServeOptions, build
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, RolloutPhase
+from ipa.files import load_pipeline
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (
     ConfigurationError,
@@ -35,6 +29,12 @@ from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
+from ipa.targets.gitops.command import Git
+from ipa.targets.gitops.repository import Branch, Repository
+from ipa.targets.gitops.workload import GitOpsWorkload, paths_faults
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.manifest import render, smallest_configs
+from ipa.targets.seldon.manifest_edit import Manifest
 from tests.contract.gitops_harness import PATH, GitOpsHarness, git, person_writes
 from tests.fakes.kube import FakeKube
 from tests.fakes.metrics import FakeMetrics

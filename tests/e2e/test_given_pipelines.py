@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.files import load_pipelines, pipeline_to_mapping
 from ipa.api.wiring import context_of
 from ipa.bootstrap import App, ServeOptions, build
 from ipa.control.engine.actuation import ActuationPhase
+from ipa.files import load_pipelines, pipeline_to_mapping
 from ipa.settings import Settings
 from tests.fakes.deployed import deployed
 from tests.fakes.services import ApiClient

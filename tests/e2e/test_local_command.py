@@ -13,12 +13,12 @@ import httpx
 import psutil
 import pytest
 
-from ipa.adapters.local.workload import LocalWorkload
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import NotFoundError, RolloutError
 from ipa.model.pipeline import LocalRun, Objective, Pipeline, Sla, Stage, Variant
 from ipa.model.plan import StageConfig
+from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.postgres import other_children
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]
@@ -152,7 +152,7 @@ def _is_answered(workload: LocalWorkload) -> bool:
 OWNER = """
 import sys
 from pathlib import Path
-from ipa.adapters.local.workload import LocalWorkload
+from ipa.targets.local.workload import LocalWorkload
 from ipa.model.pipeline import *
 from ipa.model.plan import StageConfig
 run = LocalRun("", command=("{python}", "-c", sys.argv[2], "{port}"))

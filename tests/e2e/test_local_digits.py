@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.files.pipelines import load_pipeline
-from ipa.adapters.local.workload import LocalWorkload
 from ipa.control.ports import RolloutPhase
+from ipa.files.pipelines import load_pipeline
 from ipa.model.decision import Change
 from ipa.model.errors import ConfigurationError, ConflictError, NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
+from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.postgres import other_children
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(300)]

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ipa.adapters.files import load_pipelines
-from ipa.adapters.kube.manifest import render
 from ipa.cli.main import run
+from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.reviews import User
 

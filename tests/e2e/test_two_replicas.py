@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.files import load_pipelines
 from ipa.adapters.kube.lease import spec_of
-from ipa.adapters.kube.manifest import render
 from ipa.control.election import Lease
+from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
 
 pytestmark = [pytest.mark.local, pytest.mark.xdist_group("local"), pytest.mark.timeout(120)]

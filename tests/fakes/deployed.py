@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa.adapters.files import load_pipelines
-from ipa.adapters.kube.manifest import render
+from ipa.files import load_pipelines
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings
+from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
 
 

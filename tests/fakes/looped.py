@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -17,6 +16,7 @@ from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode
 from ipa.model.pipeline import Pipeline, SeldonRun, SeldonTarget
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore

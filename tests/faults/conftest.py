@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import render
+from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs
 from tests.faults.manners import NAMES, NAMESPACE, named

@@ -27,7 +27,6 @@ from sqlalchemy import event
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store.database import open_engine
 from ipa.adapters.store.store import Store
 from ipa.control.election import LeaseTimes
@@ -36,6 +35,7 @@ from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl, Rollout, WorkloadState
 from ipa.model.decision import Change, Decision
 from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube
 from tests.fakes.looped import PIPELINE, SETTINGS
 from tests.fakes.metrics import FakeMetrics

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import read
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store import open_store
 from ipa.control.engine.guards import bound_faults
 from ipa.control.ports import Attribution, ControlAction, PipelineControl
 from ipa.model.decision import Mode
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import read
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.looped import PIPELINE, SETTINGS, troubled

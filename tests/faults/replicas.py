@@ -9,14 +9,14 @@ from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership, spec_of
-from ipa.adapters.kube.ownership import OwningClient
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.election import Lease, LeaseTimes
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import AlwaysLeading, Leadership, Workload
 from ipa.model.decision import Decision
 from ipa.model.errors import UnavailableError
 from ipa.policies.ours import Ours
+from ipa.targets.seldon.ownership import OwningClient
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube.api import Request
 from tests.fakes.world import profiled, window_max
 from tests.faults.world import NAMESPACE, PLANNER, KubeWorld, _kubeconfig, _workload

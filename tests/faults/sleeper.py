@@ -14,7 +14,6 @@ import time
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace, TermLeadership
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.election import LeaseTimes
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import SystemClock
@@ -23,6 +22,7 @@ from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import AlwaysLeading, Leadership, PipelineControl
 from ipa.model.decision import Decision, Mode
 from ipa.policies.ours import Ours
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.metrics import FakeMetrics
 from tests.fakes.store import FakeStore
 from tests.fakes.world import profiled, window_max

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.adapters.store import open_store
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -19,6 +18,7 @@ from ipa.model.decision import Action, Change, Decision, Mode
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pin
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes import world
 from tests.fakes.kube import FakeKube
 from tests.fakes.looped import PIPELINE as KUBE_PIPELINE

@@ -15,9 +15,9 @@ import psutil
 import pytest
 import yaml
 
-from ipa.adapters.files import load_pipeline, load_pipelines, load_profile, load_profiles
-from ipa.adapters.files.check import check_files
-from ipa.adapters.files.document import MAX_BYTES, to_json_pointer
+from ipa.files import load_pipeline, load_pipelines, load_profile, load_profiles
+from ipa.files.check import check_files
+from ipa.files.document import MAX_BYTES, to_json_pointer
 from ipa.model.errors import InputError, IpaError
 from ipa.model.profile import ProfilePoint
 from ipa.profiling.lint import lint_profile

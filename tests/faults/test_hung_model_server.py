@@ -15,8 +15,6 @@ import orjson
 import pytest
 
 from experiments.attack.stub import HANG
-from ipa.adapters.local import front, runner
-from ipa.adapters.local.workload import LocalWorkload
 from ipa.dataplane.batching import MAX_LOSSES, Outcome
 from ipa.dataplane.client import ConnectionLostError
 from ipa.dataplane.metrics import QueueMetrics
@@ -24,6 +22,8 @@ from ipa.dataplane.replicas import FIRST_SUSPECT_AFTER_S, SUSPECT_AFTER_S
 from ipa.dataplane.router import RouterServer
 from ipa.dataplane.stagequeue import StageQueue
 from ipa.dataplane.tensors import Tensor, Tensors
+from ipa.targets.local import front, runner
+from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.virtual_loop import run
 from tests.fakes.waiting import until
 from tests.faults.kill_targets import one_stage

@@ -10,9 +10,9 @@ from time import perf_counter
 
 import pytest
 
-from ipa.adapters.files.document import parse as parse_document
 from ipa.adapters.prometheus.dialects import Dialect, queries
 from ipa.adapters.prometheus.queries import Age, Gauge, Quantile, Query, Rate, Selector
+from ipa.files.document import parse as parse_document
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, Variant
 from ipa.report.html import heading, page, paragraph, table

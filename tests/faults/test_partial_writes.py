@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.split import parts_of, read_split
-from ipa.adapters.kube.splitworkload import SplitWorkload
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.ports import PipelineControl
 from ipa.model.decision import Action, Decision, Mode, ReasonCode
 from ipa.model.plan import StageConfig
 from ipa.policies.ours import Ours
+from ipa.targets.seldon.split import parts_of, read_split
+from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.kube.api import Request

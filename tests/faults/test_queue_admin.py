@@ -11,13 +11,13 @@ import httpx
 import psutil
 import pytest
 
-from ipa.adapters.local.runner import CALM_S, PipelineRunner
-from ipa.adapters.local.workload import LocalWorkload
 from ipa.adapters.processes import child_environment
 from ipa.adapters.solvers.planner import command_of
 from ipa.adapters.solvers.process import Worker
 from ipa.dataplane.http import LOOPBACK_NAMES, Application
 from ipa.dataplane.queue import QueueServer
+from ipa.targets.local.runner import CALM_S, PipelineRunner
+from ipa.targets.local.workload import LocalWorkload
 from tests.fakes.waiting import until
 from tests.faults.kill_targets import one_stage
 from tests.faults.table import Case

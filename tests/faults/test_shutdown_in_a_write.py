@@ -20,11 +20,11 @@ import httpx
 import pytest
 import yaml
 
-from ipa.adapters.files import dump_profile
-from ipa.adapters.files.written import pipeline_to_mapping
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import read
-from ipa.adapters.kube.workload import SeldonWorkload
+from ipa.files import dump_profile
+from ipa.files.written import pipeline_to_mapping
+from ipa.targets.seldon.manifest import read
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.looped import PIPELINE

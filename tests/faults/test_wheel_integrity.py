@@ -66,7 +66,7 @@ def test_o6_the_wheel_holds_the_package_and_nothing_else(case: Case, wheels: tup
     assert {
         "ipa/py.typed",
         "ipa/api/page/index.html",
-        "ipa/adapters/files/schema/pipeline.schema.json",
+        "ipa/files/schema/pipeline.schema.json",
     } <= held
     case.equal("files of the package that the wheel lacks", sorted(tracked - held), [])
     case.equal("files of the wheel that the package lacks", sorted(held - tracked), [])

@@ -9,12 +9,12 @@ from itertools import product
 
 import pytest
 
-from ipa.adapters.kube.manifest import read
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.ports import Signals
 from ipa.model.decision import Action, Decision, Notice, ReasonCode
 from ipa.model.observation import Batches, Measured
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import read
 from tests.fakes.kube import Trouble
 from tests.fakes.kube.store import Json
 from tests.fakes.world import SMALLEST, VARIANTS

@@ -23,15 +23,10 @@ import httpx
 import pytest
 import yaml
 
-from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
-from ipa.adapters.kube.imported import imported
-from ipa.adapters.kube.layouts import manifest_of, render_all
-from ipa.adapters.kube.locate import unsaid_orchestrators
-from ipa.adapters.kube.manifest import read, render, smallest_configs
-from ipa.adapters.kube.predictors import build_mixture_patch, render_mixture
 from ipa.cli.clients.direct import NO_SIGNALS
 from ipa.cli.main import run
 from ipa.control.ports import PipelineControl
+from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.decision import Action, Mode, ReasonCode
 from ipa.model.errors import InputError
 from ipa.model.on_seldon import at_cluster, unbatched_stages
@@ -59,6 +54,11 @@ from ipa.policies.ours import Ours
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.policies.profiled import Profiled
 from ipa.service.checks import checked_configs, pin_problems
+from ipa.targets.seldon.imported import imported
+from ipa.targets.seldon.layouts import manifest_of, render_all
+from ipa.targets.seldon.locate import unsaid_orchestrators
+from ipa.targets.seldon.manifest import read, render, smallest_configs
+from ipa.targets.seldon.predictors import build_mixture_patch, render_mixture
 from tests.fakes.fan_out_model import rows_of
 from tests.fakes.kube import FakeKube, Trouble
 from tests.fakes.looped import PIPELINE, Looped, applied, looped, troubled

@@ -21,8 +21,6 @@ from typing import Any
 from kubernetes import client
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -31,6 +29,8 @@ from ipa.model.decision import Action, Decision, Event, Mode, ReasonCode
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.policies.ours import Ours
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.store import Json

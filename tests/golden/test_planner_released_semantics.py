@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.cli.main import run
+from ipa.files import load_pipeline, load_profiles
 from ipa.optimize.problem import Compat
 from ipa.policies.planning import plan_pipeline
 from ipa.profiling.points import Allocation

@@ -15,7 +15,7 @@ from experiments.reproduction.compare import HEADLINE, PLAIN, Compared, counts
 from experiments.reproduction.forecasts import at_mean, fitted, foresight, last_maximum
 from experiments.reproduction.replay import Replay, planner, started, walk
 from experiments.reproduction.runs import Log, LoggedRun, Published, read_runs, workload_of
-from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import InputError
 from ipa.model.pipeline import AccuracyRule, Pipeline
 from ipa.model.plan import StageConfig

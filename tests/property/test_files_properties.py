@@ -14,9 +14,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.adapters.files import dump_profile, load_pipeline, load_profile
-from ipa.adapters.files.document import parse, to_json_pointer
-from ipa.adapters.files.quantities import (
+from ipa.files import dump_profile, load_pipeline, load_profile
+from ipa.files.document import parse, to_json_pointer
+from ipa.files.quantities import (
     format_duration,
     format_memory,
     format_rate,

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.manifest import read, render
-from ipa.adapters.kube.ownership import ANNOTATION, claim, owner_of, release
-from ipa.adapters.kube.patch import build_patch
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import read, render
+from ipa.targets.seldon.ownership import ANNOTATION, claim, owner_of, release
+from ipa.targets.seldon.patch import build_patch
 from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_pipeline
 

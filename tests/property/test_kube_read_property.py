@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.manifest import read, render
-from ipa.adapters.kube.patch import build_patch
 from ipa.model.errors import DriftError
+from ipa.targets.seldon.manifest import read, render
+from ipa.targets.seldon.patch import build_patch
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.patching import json_patch
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

@@ -12,16 +12,16 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import manifest_of
-from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.predictors import build_mixture_patch
 from ipa.cli.main import run
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.on_seldon import at_cluster
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.policies.planning import plan_pipeline
+from ipa.targets.seldon.layouts import manifest_of
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.predictors import build_mixture_patch
 from tests.fakes.kube import FakeKube
 
 ROOT = Path(__file__).resolve().parents[2]

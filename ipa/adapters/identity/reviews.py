@@ -10,14 +10,14 @@ from typing import Any
 
 from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
-from ipa.adapters.kube.watchers import places_of
 from ipa.adapters.store.keys import PREFIX
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.manifest import GROUP, PLURAL, VERSION
+from ipa.targets.seldon.watchers import places_of
 
 LOG = logging.getLogger(__name__)
 # So long a read may go by what the cluster said before. Writes always ask.

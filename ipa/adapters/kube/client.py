@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 from ipa.adapters.kube.backoff import Limits
 from ipa.adapters.kube.credentials import Credentials, from_kubeconfig, in_cluster
-from ipa.adapters.kube.manifest import GROUP, KIND, PLURAL, VERSION
 from ipa.adapters.kube.responses import ExpiredError, Json, object_of
 from ipa.adapters.kube.stream import Stream
 from ipa.adapters.kube.transport import Request, Transport
 from ipa.control.ports import Clock
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
+from ipa.targets.seldon.manifest import GROUP, KIND, PLURAL, VERSION
 
 FIELD_MANAGER = "ipa-serving"
 JSON_PATCH = "application/json-patch+json"

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.locate import target_of
-from ipa.adapters.kube.manifest import GROUP, KIND, VERSION
 from ipa.adapters.kube.responses import Json
-from ipa.adapters.kube.watchers import objects_of
 from ipa.control.ports import Clock
 from ipa.model.decision import Event
 from ipa.model.errors import ConflictError, ForbiddenError, IpaError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.locate import target_of
+from ipa.targets.seldon.manifest import GROUP, KIND, VERSION
+from ipa.targets.seldon.watchers import objects_of
 
 log = logging.getLogger("ipa.kube")
 

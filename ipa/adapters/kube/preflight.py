@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import GROUP, KIND, PLURAL, VERSION
 from ipa.adapters.kube.responses import Json
 from ipa.adapters.kube.rights import Right
 from ipa.adapters.kube.transport import Request
 from ipa.model.errors import InputError, NotFoundError, UnavailableError
+from ipa.targets.seldon.manifest import GROUP, KIND, PLURAL, VERSION
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 SELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ipa.adapters.kube.manifest import GROUP, PLURAL
+from ipa.targets.seldon.manifest import GROUP, PLURAL
 
 
 @dataclass(frozen=True, slots=True)

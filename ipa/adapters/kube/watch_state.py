@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ipa.adapters.kube.backoff import Backoff
-from ipa.adapters.kube.manifest import KIND
 from ipa.adapters.kube.responses import Json
 from ipa.model.errors import UnavailableError
+from ipa.targets.seldon.manifest import KIND
 
 BACKOFF = Backoff(first_s=1.0, longest_s=30.0)
 # A watch that ends sooner by itself was not let live.

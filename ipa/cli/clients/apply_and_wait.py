@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import typer
 
-from ipa.adapters.kube.layouts import KubeWorkload
 from ipa.cli.clients.direct import NO_SIGNALS, RequestedConfigs
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
@@ -46,6 +45,7 @@ from ipa.model.plan import Plan, StageConfig
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import PolicyState, Prediction
 from ipa.settings import Settings
+from ipa.targets.seldon.layouts import KubeWorkload
 
 log = logging.getLogger("ipa.cli")
 

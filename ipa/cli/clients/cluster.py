@@ -8,8 +8,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ipa.adapters.kube.layouts import KubeWorkload
-from ipa.adapters.kube.ownership import OwningClient, release_all
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap import kube_client
 from ipa.cli.clients.apply_and_wait import OneShotApply
@@ -26,6 +24,8 @@ from ipa.model.profile import StageProfile
 from ipa.service.commands import rollback_target
 from ipa.service.history import DecisionPage, page_of
 from ipa.settings import Settings
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.ownership import OwningClient, release_all
 
 
 class ClusterClient(DirectClient):

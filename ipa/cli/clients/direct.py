@@ -172,7 +172,7 @@ class DirectClient(PipelineClient):
         return replace(found, seldon=replace(found.seldon, namespace=self.namespace))
 
     def _checked(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
-        from ipa.adapters.kube.manifest import canonical, check_configs
+        from ipa.targets.seldon.manifest import canonical, check_configs
 
         ordered = checked_configs(pipeline, configs)
         for part in parts_of(ordered):
@@ -191,7 +191,7 @@ class DirectClient(PipelineClient):
 
     def _profiles(self, pipeline: Pipeline) -> Mapping[str, StageProfile]:
         """Without profiles that can be used only the accuracy of what runs is not known."""
-        from ipa.adapters.files import load_profiles
+        from ipa.files import load_profiles
 
         try:
             return load_profiles(self.settings.profiles_dir, pipeline.name)
@@ -199,7 +199,7 @@ class DirectClient(PipelineClient):
             return {}
 
     def _plan(self, pipeline: Pipeline, rate_rps: float | None, objective: str | None) -> dict[str, Any]:
-        from ipa.adapters.files import load_profiles
+        from ipa.files import load_profiles
         from ipa.policies.planning import plan_pipeline
 
         if rate_rps is None:
@@ -222,7 +222,7 @@ class DirectClient(PipelineClient):
 
 def seldon_names(settings: Settings) -> list[str]:
     """The pipelines whose files say where they run on Seldon; InputError where a file is wrong."""
-    from ipa.adapters.files import load_pipelines
+    from ipa.files import load_pipelines
 
     found = load_pipelines(settings.pipelines_dir)
     return sorted(name for name, pipeline in found.items() if pipeline.seldon is not None)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ipa.adapters.gitops.folder import read_text, replace_text
-from ipa.adapters.kube.layouts import manifest_of
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
 from ipa.control.audit.record import Head, Verified
 from ipa.control.canonical import digest
@@ -20,6 +18,8 @@ from ipa.model.observation import Missing, MissingReason
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.service.history import DecisionPage
+from ipa.targets.gitops.folder import read_text, replace_text
+from ipa.targets.seldon.layouts import manifest_of
 
 # Enough to tell two texts of one file apart.
 DIGITS = 12

@@ -7,15 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import KubeWorkload
-from ipa.adapters.kube.locate import (
-    ENDLESS_WRITES,
-    orchestrator_remedy,
-    target_of,
-    unsaid_orchestrators,
-)
-from ipa.adapters.kube.manifest import GROUP, PLURAL, VERSION
-from ipa.adapters.kube.ownership import OwningClient
 from ipa.adapters.kube.preflight import (
     is_allowed,
     refusal_of_webhook,
@@ -25,7 +16,6 @@ from ipa.adapters.kube.preflight import (
     user_name,
 )
 from ipa.adapters.kube.rights import ACTOR, BY_NAME, ELECTOR, OBSERVER, REVIEWER, Right, Role
-from ipa.adapters.kube.watchers import places_of
 from ipa.bootstrap.leader_election import elects
 from ipa.cli.doctor.base import Check, Finding, State, fail, failed, ok, warn
 from ipa.cli.doctor.metrics import skew_finding
@@ -34,6 +24,16 @@ from ipa.model.pipeline import Pipeline
 from ipa.model.plan import StageConfig
 from ipa.model.row_counts import batch_faults
 from ipa.settings import Settings, words
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.locate import (
+    ENDLESS_WRITES,
+    orchestrator_remedy,
+    target_of,
+    unsaid_orchestrators,
+)
+from ipa.targets.seldon.manifest import GROUP, PLURAL, VERSION
+from ipa.targets.seldon.ownership import OwningClient
+from ipa.targets.seldon.watchers import places_of
 
 SERVER = "api server"
 CRD = "seldon crd"

@@ -8,10 +8,10 @@ from datetime import date, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
-from ipa.adapters.files import load_profiles
-from ipa.adapters.files.check import Checked, check_files
 from ipa.adapters.store.database import schema_state
 from ipa.cli.doctor.base import Finding, fail, failed, ok, warn
+from ipa.files import load_profiles
+from ipa.files.check import Checked, check_files
 from ipa.model.errors import IpaError, LicenceError, NotFoundError, Problem, SolverError
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.profile import StageProfile
@@ -99,7 +99,7 @@ def _poor(stage: str, profile: StageProfile) -> Iterator[str]:
 
 def solver_findings(settings: Settings, today: date) -> Iterator[Finding]:
     """Each solver, asked for a plan of the packaged example."""
-    from ipa.adapters.files.packaged import packaged_example
+    from ipa.files.packaged import packaged_example
     from ipa.optimize.solver_selection import BACKENDS
     from ipa.policies.planning import plan_pipeline
 

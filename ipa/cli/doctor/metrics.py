@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ipa.adapters.kube.split import is_split
 from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
 from ipa.adapters.prometheus.presence import Asker, Presence
 from ipa.adapters.prometheus.queries import Selector
@@ -13,6 +12,7 @@ from ipa.cli.doctor.base import Check, Finding, fail, ok, warn
 from ipa.model.errors import IpaError
 from ipa.model.pipeline import Pipeline
 from ipa.settings import Settings
+from ipa.targets.seldon.split import is_split
 
 SERVER = "prometheus"
 # As notable as a difference of the API server's clock.

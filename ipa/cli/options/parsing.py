@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def duration_s(option: str, text: str) -> float:
     """Seconds of a text such as 90s; UsageError names the option."""
-    from ipa.adapters.files.quantities import parse_duration_s
+    from ipa.files.quantities import parse_duration_s
 
     try:
         return parse_duration_s(text)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.adapters.files.reading import read_json
-from ipa.adapters.kube.manifest import canonical
 from ipa.cli.plans.plan_values import read_plan
+from ipa.files.reading import read_json
 from ipa.model.errors import InputError
 from ipa.model.parts import gone_parts, stage_pairs
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import canonical
 
 FIELDS = ("variant", "batch_size", "replicas", "cores", "share_percent")
 

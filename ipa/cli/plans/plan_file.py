@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import ipa
-from ipa.adapters.files.pipelines import FILE_NAME
-from ipa.adapters.files.reading import read_json
 from ipa.cli.clients.base import PipelineClient
 from ipa.cli.clients.http import is_service, pipeline_path
 from ipa.cli.plans.plan_values import configs_in
 from ipa.control.canonical import canonical_json, digest
+from ipa.files.pipelines import FILE_NAME
+from ipa.files.reading import read_json
 from ipa.model.errors import ConflictError, InputError, NotFoundError, Problem
 from ipa.model.plan import StageConfig
 from ipa.settings import Settings

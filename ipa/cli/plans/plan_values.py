@@ -37,7 +37,7 @@ def shares_in(data: Any, path: Path | str) -> tuple[StageConfig, ...]:
 
 
 def _json(path: Path) -> Any:
-    from ipa.adapters.files.reading import read_json
+    from ipa.files.reading import read_json
 
     return read_json(path)
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 import ipa
-from ipa.adapters.files.guardrails import read_guardrails
-from ipa.adapters.files.words import unknown
-from ipa.adapters.gitops.base import Base
 from ipa.cli.review.evaluate import Trial, tried
 from ipa.cli.review.revisions import Files, Folders, Pair, folders_of, inside, pairs_of
 from ipa.cli.simulation_setup import rates_of
+from ipa.files.guardrails import read_guardrails
+from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
 from ipa.policies.table import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
 from ipa.settings import Settings
+from ipa.targets.gitops.base import Base
 
 DEFAULT_WORKLOAD = "bursty"
 # A large repository on a slow disk; beyond that something hangs.

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from ipa.adapters.files.check import Checked, check_files
-from ipa.adapters.files.pipelines import FILE_NAME
-from ipa.adapters.gitops.base import Base
+from ipa.files.check import Checked, check_files
+from ipa.files.pipelines import FILE_NAME
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.report.review.result import FileHash, Status
+from ipa.targets.gitops.base import Base
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def _keys(path: Path | None) -> Verifies | None:
 
 
 def _lines_of(path: Path) -> Iterator[str]:
-    from ipa.adapters.files.reading import lines_of
+    from ipa.files.reading import lines_of
 
     yield from sys.stdin if str(path) == "-" else lines_of(path)
 

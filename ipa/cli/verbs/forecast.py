@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.adapters.files.traces import read_trace
 from ipa.cli.output import OUTPUT, Output, printed, printer
 from ipa.cli.progress import progress
+from ipa.files.traces import read_trace
 from ipa.model.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ipa.model.pipeline import Sla
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.adapters.kube.imported import Imported
+    from ipa.targets.seldon.imported import Imported
 
 
 def register(app: typer.Typer) -> None:
@@ -50,9 +50,9 @@ def import_(
 
     Notes say what it does not tell. Nothing of it is changed.
     """
-    from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
-    from ipa.adapters.kube.imported import imported
     from ipa.cli.options.parsing import duration_s
+    from ipa.files import pipeline_from_mapping, pipeline_to_mapping
+    from ipa.targets.seldon.imported import imported
 
     settings = Settings.from_env(pipelines_dir=pipelines_dir, profiles_dir=profiles_dir)
     if file is not None:
@@ -82,8 +82,8 @@ def import_(
 
 def _of_file(path: Path, name: str | None, namespace: str | None) -> dict[str, Any]:
     """The SeldonDeployment in the file. InputError, NotFoundError."""
-    from ipa.adapters.files.reading import read_utf8
-    from ipa.adapters.kube.manifest_edit import seldondeployments
+    from ipa.files.reading import read_utf8
+    from ipa.targets.seldon.manifest_edit import seldondeployments
 
     text = read_utf8(path)
     found = [one for one in seldondeployments(text, str(path)) if _is_wanted(one, name, namespace)]

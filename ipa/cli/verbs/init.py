@@ -41,7 +41,7 @@ def init(
 
     On a terminal it asks what no option says.
     """
-    from ipa.adapters.files import pipeline_from_mapping
+    from ipa.files import pipeline_from_mapping
 
     if not stage:
         if not sys.stdin.isatty():

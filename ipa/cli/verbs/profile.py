@@ -29,7 +29,7 @@ from ipa.settings import Settings
 if TYPE_CHECKING:
     import httpx
 
-    from ipa.adapters.local.bench import Bench
+    from ipa.targets.local.bench import Bench
 
 Number = TypeVar("Number", int, float)
 
@@ -110,7 +110,7 @@ def profile(
     settings = Settings.from_env()
     if write and (variants or folder):
         raise UsageError("--write replaces whole profiles: leave --variants and --folder away")
-    from ipa.adapters.files import load_pipeline
+    from ipa.files import load_pipeline
 
     described = load_pipeline(settings.pipelines_dir / pipeline / "pipeline.yaml")
     stages = [described.stage(name) for name in stage] or list(described.stages)
@@ -139,7 +139,7 @@ def _stage_profile(
     request: Request,
     step: Step,
 ) -> StageProfile:
-    from ipa.adapters.local.bench import Bench
+    from ipa.targets.local.bench import Bench
 
     with (
         TemporaryDirectory(prefix="ipa-profile-") as folder,
@@ -255,7 +255,7 @@ def _numbers(text: str, kind: type[Number], option: str) -> tuple[Number, ...]:
 
 def _written(profile: StageProfile, folder: Path | None) -> Path | None:
     """The profile's file, None where it is only to be printed."""
-    from ipa.adapters.files import dump_profile
+    from ipa.files import dump_profile
 
     if folder is None:
         return None
@@ -268,8 +268,8 @@ def _written(profile: StageProfile, folder: Path | None) -> Path | None:
 
 def _show(output: Output, found: Sequence[tuple[StageProfile, Path | None]]) -> None:
     """Print the profiles as files have them; for people not those that were written to files."""
-    from ipa.adapters.files import dump_profile
-    from ipa.adapters.files.document import parse
+    from ipa.files import dump_profile
+    from ipa.files.document import parse
 
     texts = [dump_profile(profile) for profile, _ in found]
     if printed(

@@ -40,8 +40,8 @@ def register(app: typer.Typer) -> None:
         """
         import yaml
 
-        from ipa.adapters.kube.layouts import render_all
-        from ipa.adapters.kube.manifest import smallest_configs
+        from ipa.targets.seldon.layouts import render_all
+        from ipa.targets.seldon.manifest import smallest_configs
 
         if rate is not None and plan is not None:
             raise UsageError("--rate and --plan cannot both be given")
@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
 
 def rendered(name: str, settings: Settings) -> Pipeline:
     """The pipeline as it runs on a cluster, by its profiles where these can be used."""
-    from ipa.adapters.files import load_profiles
+    from ipa.files import load_profiles
 
     found = find_pipeline(name, settings.pipelines_dir)
     try:

@@ -13,7 +13,7 @@ from ipa.cli.output import OUTPUT, Output, printed
 from ipa.model.errors import InputError
 
 if TYPE_CHECKING:
-    from ipa.adapters.files.check import Checked
+    from ipa.files.check import Checked
     from ipa.model.profile import StageProfile
 
 
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         output: Output = OUTPUT,
     ) -> None:
         """Check pipeline, profile and guardrails files: a line for each good one, every problem of others."""
-        from ipa.adapters.files.check import check_files
+        from ipa.files.check import check_files
         from ipa.settings import Settings
 
         settings = Settings.from_env()
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def schema(kind: Kind = typer.Argument(..., help="Which kind of file.")) -> None:
         """Print the JSON Schema (2020-12) of pipeline, profile or guardrails files."""
-        from ipa.adapters.files.structure import schema_text
+        from ipa.files.structure import schema_text
 
         typer.echo(schema_text(kind.value), nl=False)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.files import load_pipeline
-from ipa.adapters.files.running import load_running
 from ipa.cli.main import run
+from ipa.files import load_pipeline
+from ipa.files.running import load_running
 from ipa.model.errors import InputError
 from ipa.model.plan import StageConfig
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from experiments.sets.published import Splits
-from ipa.adapters.files import load_pipeline, load_profiles
 from ipa.cli.main import run
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.errors import UsageError
 from ipa.model.pipeline import AccuracyRule, Goal, Pin, Pipeline, StageBounds
 from ipa.model.plan import Termination

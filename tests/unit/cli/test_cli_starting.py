@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.adapters.files import load_pipeline
-from ipa.adapters.kube.manifest import render, smallest_configs
 from ipa.cli.main import run
+from ipa.files import load_pipeline
+from ipa.targets.seldon.manifest import render, smallest_configs
 from tests.fakes.kube import FakeKube
 
 INIT = [

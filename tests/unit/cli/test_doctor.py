@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.files import load_pipeline
-from ipa.adapters.kube.manifest import render, smallest_configs
 from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
 from ipa.adapters.store.opening import open_store
 from ipa.cli.doctor import here
@@ -24,10 +22,12 @@ from ipa.cli.doctor.base import Check, Finding, State, ok, run_checks
 from ipa.cli.doctor.identity import identity_findings
 from ipa.cli.main import run
 from ipa.control.loop.clock import VirtualClock
+from ipa.files import load_pipeline
 from ipa.model import access
 from ipa.model.access import Grant
 from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
+from ipa.targets.seldon.manifest import render, smallest_configs
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.local.replica import checked
 from ipa.adapters.metrics.catalogue import Catalogue
 from ipa.adapters.metrics.publish import Publisher
 from ipa.cli.output import printer
@@ -29,6 +28,7 @@ from ipa.model.plan import StageConfig
 from ipa.policies.table import PolicyInputs
 from ipa.service.checks import checked_configs
 from ipa.service.live import live_state
+from ipa.targets.local.replica import checked
 from tests.fakes.images import IMAGES, PROFILES
 
 HIGH = StageConfig("classify", "high", 1, 8.0, 1)

@@ -26,7 +26,7 @@ from experiments.published.data import (
 )
 from experiments.published.mix import cheapest_mix, upper_hull
 from experiments.published.page import page, percent, summary
-from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.pipeline import AccuracyRule
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.files import load_pipeline, load_profile, pipeline_from_mapping
-from ipa.adapters.files.document import MAX_BYTES
 from ipa.cli.main import run
+from ipa.files import load_pipeline, load_profile, pipeline_from_mapping
+from ipa.files.document import MAX_BYTES
 from ipa.model.errors import InputError, NotFoundError
 
 BROKEN = sorted((Path(__file__).parents[2] / "fixtures" / "broken").glob("*.yaml"))

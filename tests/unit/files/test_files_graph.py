@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
+from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError
 from ipa.model.pipeline import CombineRule, Edge, Pipeline, StageKind
 

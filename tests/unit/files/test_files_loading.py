@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from ipa.adapters.files import (
+from ipa.files import (
     dump_profile,
     load_guardrails,
     load_pipeline,
@@ -21,9 +21,9 @@ from ipa.adapters.files import (
     pipeline_from_mapping,
     pipeline_to_mapping,
 )
-from ipa.adapters.files.document import parse
-from ipa.adapters.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
-from ipa.adapters.files.structure import KINDS, schema_text
+from ipa.files.document import parse
+from ipa.files.quantities import parse_duration_s, parse_memory_gib, parse_rate_rps
+from ipa.files.structure import KINDS, schema_text
 from ipa.model.errors import InputError, NotFoundError
 from ipa.model.pipeline import AccuracyRule, Edge, Pipeline
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
-from ipa.adapters.kube.manifest import read, render
 from ipa.control.engine.actuation import ActuationPhase
 from ipa.control.engine.observe import NOT_READ, observe
 from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import PipelineControl, Signals, StageState, WorkloadState
+from ipa.files import load_pipeline, pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, Termination
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import plan_pipeline
 from ipa.service.live import live_state
+from ipa.targets.seldon.manifest import read, render
 
 GRAPHS = sorted((Path(__file__).parents[2] / "fixtures" / "graphs").glob("*.yaml"))
 # Made up: accuracy, and seconds of one item on one core.

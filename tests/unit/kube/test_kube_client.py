@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import render
 from ipa.control.loop.clock import VirtualClock
 from ipa.model.errors import (
     ConfigurationError,
@@ -24,6 +23,7 @@ from ipa.model.errors import (
     NotFoundError,
     UnavailableError,
 )
+from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 

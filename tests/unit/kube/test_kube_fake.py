@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ipa.adapters.kube.manifest import render
+from ipa.targets.seldon.manifest import render
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

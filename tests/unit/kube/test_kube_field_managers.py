@@ -10,7 +10,6 @@ import pytest
 
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.field_managers import last_hand
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.engine.guards import GuardSettings
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
@@ -19,6 +18,7 @@ from ipa.model.decision import Mode, ReasonCode
 from ipa.model.errors import DriftError, UnavailableError
 from ipa.model.forecast import Forecast
 from ipa.model.observation import LoadHistory
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import Json

@@ -13,11 +13,11 @@ from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.lease import LeaseLeadership, LeasePlace
 from ipa.adapters.kube.watch import Watcher, feeds
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.election import LeaseTimes
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Operation
 from ipa.model.decision import Change, Event, ReasonCode
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.reviews import User
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

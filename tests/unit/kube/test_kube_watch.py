@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.manifest import render
 from ipa.adapters.kube.watch import FORBIDDEN_S, AtMost, Watcher, feeds
-from ipa.adapters.kube.watchers import Watchers
 from ipa.control.loop.clock import StopSignal, VirtualClock
 from ipa.model.pipeline import Pipeline, SeldonTarget
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.watchers import Watchers
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 

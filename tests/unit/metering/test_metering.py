@@ -13,7 +13,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.kube.health import KubeHealth
-from ipa.adapters.local.costs import LocalCosts
 from ipa.adapters.metrics.catalogue import Catalogue, bucket_weights
 from ipa.adapters.metrics.figures import log_figures, record_figures, stream_figures, webhook_figures
 from ipa.adapters.metrics.http import HttpMetrics
@@ -28,6 +27,7 @@ from ipa.metering.metric import OTHER, Metric, MetricKind, Unit
 from ipa.model.forecast import Forecast
 from ipa.model.pipeline import Fallback
 from ipa.optimize.solver_selection import BACKENDS
+from ipa.targets.local.costs import LocalCosts
 from tests.fakes.world import PIPELINE
 
 # A name may say a unit in one way only.

@@ -124,7 +124,7 @@ def test_promtool_takes_the_rules_and_their_tests() -> None:
 
 
 def test_monitors_name_the_ports_and_labels_there_are() -> None:
-    from ipa.adapters.kube.split import LABEL_ROLE, PORT, Role
+    from ipa.targets.seldon.split import LABEL_ROLE, PORT, Role
 
     monitor = documents("podmonitor.yaml")["spec"]
     (selected,) = monitor["selector"]["matchExpressions"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.files import load_guardrails
 from ipa.cli.main import run
+from ipa.files import load_guardrails
 from ipa.model.errors import InputError
 from ipa.model.guardrails import GuardrailFigures, GuardrailRule, Measure, Threshold, is_notable, measured
 

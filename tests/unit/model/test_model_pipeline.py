@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.adapters.local.replica import checked
 from ipa.control.engine.guards import bound_faults
 from ipa.model.errors import ConfigurationError, InputError
 from ipa.model.pipeline import (
@@ -24,6 +23,7 @@ from ipa.model.pipeline import (
 )
 from ipa.model.plan import StageConfig
 from ipa.service.checks import checked_configs
+from ipa.targets.local.replica import checked
 
 VARIANTS = (Variant("s", local=LocalRun("x.Y")),)
 A, B, C = (Stage(name, VARIANTS) for name in "abc")

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from ipa.adapters.kube.manifest import read, render
 from ipa.control.engine.guards import bound_faults
 from ipa.model.on_seldon import at_cluster
 from ipa.model.overhead import NO_OVERHEAD, Overhead
@@ -14,6 +13,7 @@ from ipa.model.pipeline import Bounds, Pipeline
 from ipa.model.plan import StageConfig
 from ipa.optimize.change import change_of
 from ipa.optimize.describe import describe
+from ipa.targets.seldon.manifest import read, render
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.cluster import cores_of
@@ -61,7 +61,7 @@ def test_the_orchestrator_is_rendered_where_its_cores_are_counted() -> None:
 
 
 def test_the_parts_of_shape_split_take_what_is_counted() -> None:
-    from ipa.adapters.kube.split import render_split
+    from ipa.targets.seldon.split import render_split
 
     pipeline = split(SAMPLE)
     kube = FakeKube()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.files import load_pipeline, load_profiles
+from ipa.files import load_pipeline, load_profiles
 from ipa.model.pipeline import Edge, Stage, Variant
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.policies.planning import plan_pipeline

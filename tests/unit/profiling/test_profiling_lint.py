@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.files import load_profiles
 from ipa.control.engine.correction import ALARM, DEAD_BAND
+from ipa.files import load_profiles
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.profiling.fit import fit_variant
 from ipa.profiling.lint import (

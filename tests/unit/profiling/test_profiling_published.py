@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.files import dump_profile, load_pipeline, load_profiles
+from ipa.files import dump_profile, load_pipeline, load_profiles
 from ipa.model.pipeline import Bounds, Objective, Pipeline
 from ipa.model.profile import OperatingPoint, StageProfile
 from ipa.profiling.base import base_allocation, stage_sla_s

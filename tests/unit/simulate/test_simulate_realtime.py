@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from ipa.adapters.files.packaged import packaged_example
 from ipa.bootstrap import ServeOptions, Simulated
-from ipa.bootstrap.simulated import clock_of, simulated_worlds
 from ipa.control.loop.clock import VirtualClock
+from ipa.files.packaged import packaged_example
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, UsageError
 from ipa.model.observation import Measured
@@ -23,6 +22,7 @@ from ipa.simulate.ground_truth import GroundTruth
 from ipa.simulate.metrics import MetricsSettings
 from ipa.simulate.realtime import Pace, RealtimeClock, RealtimeWorlds, moving_load
 from ipa.simulate.world import SimWorld
+from ipa.targets.simulated import clock_of, simulated_worlds
 
 START = (StageConfig("crop", "yolov5n", 1, 1.0, 2), StageConfig("classification", "resnet18", 1, 1.0, 2))
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ipa.adapters.local.affinity import CoreMeter, CpuMap, move
+from ipa.targets.local.affinity import CoreMeter, CpuMap, move
 
 Moves = list[tuple[int, tuple[int, ...]]]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.model.errors import DriftError
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import Json

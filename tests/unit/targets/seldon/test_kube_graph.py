@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.kube.graph import Nested, nest
-from ipa.adapters.kube.manifest import read, render, smallest_configs
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import (
     Bounds,
@@ -25,6 +23,8 @@ from ipa.model.pipeline import (
     StageKind,
     Variant,
 )
+from ipa.targets.seldon.graph import Nested, nest
+from ipa.targets.seldon.manifest import read, render, smallest_configs
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
 Json = dict[str, Any]

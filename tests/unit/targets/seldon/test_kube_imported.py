@@ -11,12 +11,12 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ipa.adapters.files import pipeline_from_mapping, pipeline_to_mapping
-from ipa.adapters.kube.imported import Imported, imported
-from ipa.adapters.kube.layouts import render_all
-from ipa.adapters.kube.manifest import read, render, smallest_configs
+from ipa.files import pipeline_from_mapping, pipeline_to_mapping
 from ipa.model.errors import InputError
 from ipa.model.pipeline import Pipeline, Sla, Stage, StageKind
+from ipa.targets.seldon.imported import Imported, imported
+from ipa.targets.seldon.layouts import render_all
+from ipa.targets.seldon.manifest import read, render, smallest_configs
 from tests.fakes.kube.edits import edit, places
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, small_schema

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from ipa.adapters.kube.locate import deployment_name, locate, target_of
-from ipa.adapters.kube.manifest import read, render
 from ipa.adapters.kube.quantity import parse_quantity
 from ipa.model.errors import DriftError, InputError
 from ipa.model.pipeline import SeldonRun, Variant
+from ipa.targets.seldon.locate import deployment_name, locate, target_of
+from ipa.targets.seldon.manifest import read, render
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.schema import admit, prune, real_schema, small_schema
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import KubeWorkload
-from ipa.adapters.kube.ownership import ANNOTATION, OwningClient, owner_of, release_all
 from ipa.cli.main import run
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, NotFoundError
+from ipa.targets.seldon.layouts import KubeWorkload
+from ipa.targets.seldon.ownership import ANNOTATION, OwningClient, owner_of, release_all
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.samples import sample_configs, sample_pipeline
 from tests.fakes.kube.store import Json

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.manifest import render
-from ipa.adapters.kube.patch import build_patch
-from ipa.adapters.kube.predictors import build_mixture_patch, read_mixture, render_mixture
 from ipa.model.errors import DriftError, InputError
 from ipa.model.parts import in_order, parts_of, with_share
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.manifest import render
+from ipa.targets.seldon.patch import build_patch
+from ipa.targets.seldon.predictors import build_mixture_patch, read_mixture, render_mixture
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube
 from tests.fakes.kube.patching import json_patch

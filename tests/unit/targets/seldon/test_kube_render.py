@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ipa.adapters.files import load_pipelines
-from ipa.adapters.kube.manifest import read
 from ipa.cli.main import run
+from ipa.files import load_pipelines
+from ipa.targets.seldon.manifest import read
 from tests.fakes.kube.schema import admit, real_schema, small_schema
 
 ROOT = Path(__file__).resolve().parents[4]

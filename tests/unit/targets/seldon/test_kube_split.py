@@ -12,9 +12,6 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.layouts import manifest_of, render_all
-from ipa.adapters.kube.split import parts_of, render_split
-from ipa.adapters.kube.splitworkload import SplitWorkload
 from ipa.control.loop.clock import VirtualClock
 from ipa.control.ports import RolloutPhase
 from ipa.model.decision import Change
@@ -28,6 +25,9 @@ from ipa.model.errors import (
 )
 from ipa.model.pipeline import Edge, Stage, StageKind, Variant
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.layouts import manifest_of, render_all
+from ipa.targets.seldon.split import parts_of, render_split
+from ipa.targets.seldon.split_workload import SplitWorkload
 from tests.contract.split_harness import split
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request

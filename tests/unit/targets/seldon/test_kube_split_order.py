@@ -9,9 +9,9 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.kube.split import Role
-from ipa.adapters.kube.splitorder import Step, steps
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.split import Role
+from ipa.targets.seldon.split_order import Step, steps
 
 Configs = tuple[StageConfig, ...]
 

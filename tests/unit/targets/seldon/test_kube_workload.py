@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from ipa.adapters.kube.client import KubeClient
-from ipa.adapters.kube.workload import SeldonWorkload
 from ipa.control.ports import Rollout, RolloutPhase
 from ipa.model.decision import Change
 from ipa.model.errors import ConflictError, DriftError, InputError, UnavailableError
 from ipa.model.plan import StageConfig
+from ipa.targets.seldon.workload import SeldonWorkload
 from tests.fakes.kube import FakeKube, FaultKind, Trouble
 from tests.fakes.kube.api import Request
 from tests.fakes.kube.samples import sample_configs, sample_pipeline

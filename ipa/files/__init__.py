@@ -1,0 +1,23 @@
+"""Pipelines, profiles and guardrails in YAML files: read with every problem at its line, and written."""
+
+from ipa.files.document import Document, parse
+from ipa.files.guardrails import load_guardrails
+from ipa.files.pipelines import load_pipeline, load_pipelines, pipeline_from_mapping, pipeline_in
+from ipa.files.profiles import dump_profile, load_profile, load_profiles, profile_in
+from ipa.files.written import dump_pipeline, pipeline_to_mapping
+
+__all__ = [
+    "Document",
+    "dump_pipeline",
+    "dump_profile",
+    "load_guardrails",
+    "load_pipeline",
+    "load_pipelines",
+    "load_profile",
+    "load_profiles",
+    "parse",
+    "pipeline_from_mapping",
+    "pipeline_in",
+    "pipeline_to_mapping",
+    "profile_in",
+]

@@ -1,0 +1,153 @@
+"""Checks files by themselves and against each other: what `ipa validate` shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ipa.files.document import Document, Pointer
+from ipa.files.guardrails import read_guardrails
+from ipa.files.pipelines import FILE_NAME, read_pipeline
+from ipa.files.profiles import read_profile
+from ipa.files.reading import opened
+from ipa.model.errors import InputError, IpaError, NotFoundError, Problem
+from ipa.model.guardrails import Guardrails
+from ipa.model.pipeline import OutputRows, Pipeline, Stage
+from ipa.model.profile import StageProfile
+
+# How a file in a folder shows that it is meant for us, even one that is broken otherwise.
+_OURS = re.compile(
+    r"""^(apiVersion:\s*["']?ipa/|kind:\s*["']?(Pipeline|Profile|Guardrails)\b)""", re.MULTILINE
+)
+_KIND = re.compile(r"""^kind:\s*["']?(Profile|Guardrails)\b""", re.MULTILINE)
+PIPELINE, PROFILE, GUARDRAILS = "Pipeline", "Profile", "Guardrails"
+
+
+@dataclass(slots=True)
+class Checked:
+    """One file: what is in it, unless there are problems."""
+
+    path: Path
+    document: Document = field(repr=False, default_factory=lambda: Document("", None))
+    pipeline: Pipeline | None = None
+    profile: StageProfile | None = None
+    # Of a pipeline: the profiles that it was checked against, by stage.
+    measured: dict[str, StageProfile] = field(default_factory=dict)
+    guardrails: Guardrails | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_files(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) -> list[Checked]:
+    """Each file found under `paths` (by default both folders), with its problems.
+
+    Pipelines are checked against their profiles, wherever those were given; else in `profiles_dir`.
+    """
+    checked = [_check(path, kind) for path, kind in _find(paths, pipelines_dir, profiles_dir)]
+    profiles = {(each.profile.pipeline, each.profile.stage): each for each in checked if each.profile}
+    seen = {each.path for each in checked}
+    for each in checked:
+        if each.profile is not None and each.path.is_relative_to(profiles_dir):
+            _check_place(each, f"{each.profile.pipeline}/{each.profile.stage}.yaml", profiles_dir)
+        if each.pipeline is not None:
+            if each.path.is_relative_to(pipelines_dir):
+                _check_place(each, f"{each.pipeline.name}/{FILE_NAME}", pipelines_dir)
+            _check_coverage(each, each.pipeline, profiles, profiles_dir, seen)
+    return checked
+
+
+def _find(paths: Sequence[Path], pipelines_dir: Path, profiles_dir: Path) -> Iterator[tuple[Path, str]]:
+    """Files to check, and the kind of each."""
+    if not paths:
+        yield from ((path, PIPELINE) for path in sorted(pipelines_dir.glob(f"*/{FILE_NAME}")))
+        yield from ((path, PROFILE) for path in sorted(profiles_dir.glob("*/*.yaml")))
+    for path in paths:
+        if path.is_dir():
+            for inner in sorted(path.rglob("*.yaml")):
+                if inner.name == FILE_NAME or _OURS.search(_head(inner)):
+                    yield inner, _kind(inner)
+        else:
+            yield path, _kind(path)
+
+
+def _kind(path: Path) -> str:
+    """What the file says it is; a pipeline where it says nothing."""
+    found = _KIND.search(_head(path))
+    return found[1] if found else PIPELINE
+
+
+def _head(path: Path) -> str:
+    """The beginning of a file, where its kind stands; empty where it cannot be read."""
+    try:
+        with opened(path) as stream:
+            return (stream.read(4096) or b"").decode("utf-8", errors="replace")
+    except (IpaError, OSError):
+        # What is wrong with it is told by whoever reads it whole.
+        return ""
+
+
+def _check(path: Path, kind: str) -> Checked:
+    checked = Checked(path)
+    try:
+        if kind == PROFILE:
+            checked.profile, checked.document = read_profile(path)
+        elif kind == GUARDRAILS:
+            checked.guardrails, checked.document = read_guardrails(path)
+        else:
+            checked.pipeline, checked.document = read_pipeline(path)
+    except (InputError, NotFoundError) as error:
+        checked.problems.extend(error.problems or [Problem(error.message)])
+    return checked
+
+
+def _check_place(checked: Checked, expected: str, folder: Path) -> None:
+    if checked.path.relative_to(folder).as_posix() != expected:
+        message = f"this file belongs at {folder / expected}; move it or correct the name"
+        checked.problems.append(Problem(message, str(checked.path), 1, 1))
+
+
+def _check_rows(document: Document, pointer: Pointer, stage: Stage, found: Checked) -> None:
+    """A stage said to answer one row an item was not measured to answer others."""
+    for variant in found.profile.variants if found.profile else ():
+        if stage.output_rows is OutputRows.PER_ITEM and variant.has_varying_rows and variant.rows_per_item:
+            least, most = variant.rows_per_item
+            message = (
+                f"output_rows is per-item, and {found.path} has {least} to {most} rows for an item of "
+                f"variant {variant.variant!r}; say varying, or measure it again"
+            )
+            document.problem((*pointer, "output_rows"), message)
+            return
+
+
+def _check_coverage(
+    checked: Checked,
+    pipeline: Pipeline,
+    profiles: dict[tuple[str, str], Checked],
+    profiles_dir: Path,
+    seen: set[Path],
+) -> None:
+    """Every stage has a profile, and every variant is in it."""
+    document = checked.document
+    for index, stage in enumerate(document.data["stages"]):
+        where = profiles_dir / pipeline.name / f"{stage['name']}.yaml"
+        found = profiles.get((pipeline.name, stage["name"]))
+        if found is None and where in seen:
+            continue  # it was checked, and its problems are listed
+        if found is None:
+            found = _check(where, PROFILE)
+            if not where.is_file():
+                message = f"stage {stage['name']!r} has no profile; expected {where}"
+                document.problem(("stages", index, "name"), message)
+            else:
+                checked.problems.extend(found.problems)
+        if found.profile is None:
+            continue
+        checked.measured[stage["name"]] = found.profile
+        _check_rows(document, ("stages", index), pipeline.stage(stage["name"]), found)
+        measured = {variant.variant for variant in found.profile.variants}
+        for position, variant in enumerate(stage["variants"]):
+            if variant["name"] not in measured:
+                message = f"variant {variant['name']!r} is not in the profile {found.path}"
+                document.problem(("stages", index, "variants", position, "name"), message)
+    checked.problems.extend(document.problems)

@@ -1,0 +1,346 @@
+"""One YAML document as plain values, each with its line and column.
+
+Nothing is constructed: the parser's events are read here as YAML 1.2's core schema has it (`no` is text,
+`1e3` a number), less what surprises: numbers are decimal, keys are text and unique, tags are refused, and
+aliases cannot blow the document up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ipa.files.reading import read_bytes
+from ipa.model.errors import InputError, Problem
+
+# A profile of 20 variants, 6 core sizes and 7 batch sizes takes 100 KB.
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+# Values counted after aliases are followed: what a "billion laughs" document multiplies.
+MAX_VALUES = 100_000
+# Nobody reads more, and a file of nothing but unknown keys would take a minute to describe.
+MAX_PROBLEMS = 200
+# Characters of a value in a message.
+MAX_SHOWN = 60
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_WORDS: Mapping[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]+|(?<=[0-9])\.)?(?<=[0-9.])([eE][-+]?[0-9]{1,4})?")
+# A longer integer is no count of anything, and Python refuses to read it beyond 4300 digits.
+_MAX_DIGITS = 30
+_ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
+_NODES = (yaml.ScalarEvent, yaml.AliasEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent)
+# What a node is in its collection, and the node after it.
+_ITEM, _KEY, _VALUE = "item", "key", "value"
+_NEXT = {_ITEM: _ITEM, _KEY: _VALUE, _VALUE: _KEY}
+# What the first node of a collection is.
+_OPENED = {yaml.MappingStartEvent: _KEY, yaml.SequenceStartEvent: _ITEM}
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+# YAML's printable set, less what only hides in text.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ufffe\uffff]")
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
+Pointer = tuple[str | int, ...]
+Mark = tuple[int, int]
+
+
+@dataclass(slots=True)
+class Document:
+    """Plain values and where each stands. A document made from a mapping has no marks: lines are then 0."""
+
+    path: str
+    data: Any
+    marks: dict[Pointer, Mark] = field(default_factory=dict)
+    key_marks: dict[Pointer, Mark] = field(default_factory=dict)
+    # Numbers and booleans as they were written, for places where text is meant.
+    texts: dict[Pointer, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    # True if a list or mapping has more entries than its schema allows.
+    is_oversized: bool = False
+
+    def problem(self, pointer: Pointer, message: str, *, at_key: bool = False) -> None:
+        """Note a problem at a value, or at its key; of what is absent, at what should hold it.
+
+        InputError where there are very many.
+        """
+        mark = self.key_marks.get(pointer) if at_key else None
+        near = pointer
+        while mark is None:
+            mark = self.marks.get(near) if near else self.marks.get(near, (0, 0))
+            near = near[:-1]
+        line, column = mark
+        self.problems.append(Problem(message, self.path, line, column, to_json_pointer(pointer)))
+        if len(self.problems) >= MAX_PROBLEMS:
+            self.raise_problems()
+
+    def shown(self, pointer: Pointer, value: Any) -> str:
+        """The value as a message shows it: as it was written, shortened."""
+        text = self.texts.get(pointer) or _begin_of(value)
+        return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+    def raise_problems(self) -> None:
+        """InputError with all problems in the order of the file, if there are any."""
+        if self.problems:
+            found = sorted(set(self.problems), key=lambda p: (p.line, p.column, p.pointer, p.message))
+            count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+            if len(self.problems) >= MAX_PROBLEMS:
+                count += " or more"
+            raise InputError(f"{self.path or 'the input'} has {count}", problems=found)
+
+
+def _begin_of(value: Any) -> str:
+    """The begin of the value as JSON: all that is shown of it, and enough to see whether there is more."""
+    if isinstance(value, str):
+        value = value[: MAX_SHOWN + 1]
+    text = ""
+    for part in _ENCODER.iterencode(value):
+        text += part
+        if len(text) > MAX_SHOWN:
+            break
+    return text
+
+
+def shown_key(key: str) -> str:
+    """The key as a message shows it, shortened."""
+    return repr(key if len(key) <= MAX_SHOWN else f"{key[: MAX_SHOWN - 3]}...")
+
+
+def to_json_pointer(pointer: Pointer) -> str:
+    """The pointer as RFC 6901 writes it."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in pointer)
+
+
+def resolve_plain(text: str) -> Any:
+    """What an unquoted scalar stands for: None, a boolean, a number, or the text itself."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text) and len(text) <= _MAX_DIGITS:
+        return int(text)
+    if _FLOAT.fullmatch(text) and len(text) <= _MAX_DIGITS and math.isfinite(float(text)):
+        return float(text)
+    return text
+
+
+def check_within(path: Path, folder: Path) -> None:
+    """Return where the file is in the folder; InputError where a link leads out of it."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        problem = Problem(f"this leads out of {folder}; put the file itself there", str(path), 1, 1)
+        raise InputError(f"{path} is not in {folder}", problems=[problem])
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; NotFoundError where there is none, InputError where it is no UTF-8 of fair size."""
+    try:
+        raw = read_bytes(path, MAX_BYTES)
+    except InputError as error:
+        problem = Problem(error.message.replace(f"{path} ", "this ", 1), str(path), 1, 1)
+        raise InputError(error.message, hint=error.hint, problems=[problem]) from error
+    document = Document(str(path), None)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        document.marks[()] = (before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
+        document.problem((), f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8")
+        document.raise_problems()
+        raise
+    return text
+
+
+def parse(text: str, path: str, most_values: int = MAX_VALUES, remedy: str = "write less") -> Document:
+    """The document in the text, with the problems of its form noted.
+
+    InputError where no values can be had at all: broken YAML, a bomb, more than one document, or more values
+    than `most_values`, for which it gives the remedy.
+    """
+    document = Document(path, None)
+    _check_characters(text, document)
+    events = _events(text, document, most_values, remedy)
+    document.raise_problems()
+    if not events:
+        document.marks[()] = (1, 1)
+        document.problem((), "the file is empty")
+        document.raise_problems()
+    document.data = _Reader(document, events, most_values).read(())
+    return document
+
+
+def _check_characters(text: str, document: Document) -> None:
+    for found in _CONTROL.finditer(text):
+        before = text[: found.start()]
+        document.marks[()] = (before.count("\n") + 1, found.start() - before.rfind("\n"))
+        document.problem((), f"control character U+{ord(found.group()):04X}; remove it")
+        document.raise_problems()
+
+
+def _events(text: str, document: Document, most_values: int, remedy: str) -> list[Any]:
+    """The events of the one document in the text; an alias is the index of the event it stands for.
+
+    What is wrong is noted. Reading ends at the first event beyond a bound, whatever comes after it.
+    """
+    events: list[Any] = []
+    # libyaml compares each directive with all before it.
+    if text.startswith("%") or "\n%" in text:
+        for line, written in enumerate(text.split("\n"), 1):
+            if written.startswith("%") and not written.startswith("%YAML"):
+                document.marks[()] = (line, 1)
+                document.problem((), "a directive is not allowed; remove the line")
+                return events
+    try:
+        _collect(text, document, events, f"more than {most_values} values; {remedy}", most_values)
+    except yaml.MarkedYAMLError as error:
+        document.marks[()] = _mark(error.problem_mark or error.context_mark)
+        document.problem((), f"not YAML: {error.problem or error.context}")
+    except yaml.YAMLError as error:
+        document.marks[()] = (1, 1)
+        document.problem((), f"not YAML: {error}")
+    return events
+
+
+def _collect(text: str, document: Document, events: list[Any], too_many: str, most_values: int) -> None:
+    anchors: dict[str, int] = {}
+    values = 0
+    # The collections that are open: what the next node of each is.
+    open_nodes = [_ITEM]
+    event: Any
+    for event in yaml.parse(text, Loader=_Loader):
+        kind = type(event)
+        if kind in _ENDS:
+            open_nodes.pop()
+            events.append(event)
+        elif kind in _NODES:
+            node = open_nodes[-1]
+            open_nodes[-1] = _NEXT[node]
+            values += node is not _KEY
+            fault = too_many if values > most_values else ""
+            if kind is yaml.AliasEvent:
+                if event.anchor not in anchors:
+                    fault = f"alias *{event.anchor[:MAX_SHOWN]} names no anchor before it"
+                events.append(anchors.get(event.anchor))
+            else:
+                if event.anchor is not None:
+                    anchors[event.anchor] = len(events)
+                if event.tag is not None:
+                    _note(document, event, _tag_fault(event.tag))
+                events.append(event)
+                if kind in _OPENED:
+                    open_nodes.append(_OPENED[kind])
+                    fault = fault or (_TOO_DEEP if len(open_nodes) > MAX_DEPTH + 1 else "")
+            if fault:
+                _note(document, event, fault)
+                return
+        elif kind is yaml.DocumentStartEvent and events:
+            _note(document, event, "a second document begins; put each into its own file")
+            return
+
+
+def _tag_fault(tag: str) -> str:
+    short = tag.replace("tag:yaml.org,2002:", "!!")[:MAX_SHOWN]
+    return f"tag {short} is not allowed; write plain values"
+
+
+def _note(document: Document, event: Any, message: str) -> None:
+    document.marks[()] = _mark(event.start_mark)
+    document.problem((), message)
+
+
+def _mark(mark: Any) -> Mark:
+    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+
+
+class _Reader:
+    """Makes values of events. For an alias it reads the events of the anchor again, in the alias's place."""
+
+    def __init__(self, document: Document, events: list[Any], most_values: int) -> None:
+        self.document, self.events, self.most_values = document, events, most_values
+        self.at = 0
+        self.values = 0
+
+    def read(self, pointer: Pointer) -> Any:
+        """The value whose events are next."""
+        document, event = self.document, self.events[self.at]
+        self.at += 1
+        if type(event) is int:
+            after, self.at = self.at, event
+            value = self.read(pointer)
+            self.at = after
+            return value
+        document.marks[pointer] = _mark(event.start_mark)
+        self.values += 1
+        if self.values > self.most_values:
+            document.problem(pointer, f"aliases make more than {self.most_values} values; write less")
+            document.raise_problems()
+        if len(pointer) > MAX_DEPTH:
+            document.problem(pointer, f"aliases nest values deeper than {MAX_DEPTH} levels; write less")
+            document.raise_problems()
+        kind = type(event)
+        if kind is yaml.MappingStartEvent:
+            return self._read_mapping(pointer)
+        if kind is yaml.SequenceStartEvent:
+            return self._read_sequence(pointer)
+        if event.style:
+            return event.value
+        value = resolve_plain(event.value)
+        if not isinstance(value, str):
+            document.texts[pointer] = event.value
+        return value
+
+    def _read_sequence(self, pointer: Pointer) -> list[Any]:
+        result: list[Any] = []
+        while type(self.events[self.at]) is not yaml.SequenceEndEvent:
+            result.append(self.read((*pointer, len(result))))
+        self.at += 1
+        return result
+
+    def _read_mapping(self, pointer: Pointer) -> dict[str, Any]:
+        document = self.document
+        result: dict[str, Any] = {}
+        while type(self.events[self.at]) is not yaml.MappingEndEvent:
+            event = self.events[self.at]
+            # The key itself stands where its alias is.
+            event = self.events[event] if type(event) is int else event
+            mark = _mark(event.start_mark)
+            self._skip()
+            if type(event) is not yaml.ScalarEvent:
+                document.key_marks[(*pointer, "?")] = mark
+                document.problem((*pointer, "?"), "a key must be text", at_key=True)
+                self._skip()
+                continue
+            key = event.value
+            place = (*pointer, key)
+            if key in result:
+                line_of = f"it is already on line {document.key_marks[place][0]}"
+                document.key_marks[place] = mark
+                document.problem(place, f"duplicate key {shown_key(key)}; {line_of}", at_key=True)
+                self._skip()
+                continue
+            document.key_marks[place] = mark
+            result[key] = self.read(place)
+        self.at += 1
+        return result
+
+    def _skip(self) -> None:
+        """Pass the events of one value."""
+        depth = 0
+        while True:
+            kind = type(self.events[self.at])
+            self.at += 1
+            if kind in _ENDS:
+                depth -= 1
+            elif kind in _OPENED:
+                depth += 1
+            if not depth:
+                return

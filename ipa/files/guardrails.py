@@ -1,0 +1,92 @@
+"""guardrails.yaml -> Guardrails."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from ipa.files.document import Document, Pointer, parse, read_text
+from ipa.files.structure import check_structure
+from ipa.files.words import unknown
+from ipa.model.guardrails import GuardrailRule, Guardrails, Measure, Threshold
+
+_RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*")
+KNOWN = tuple(measure.value for measure in Measure)
+_EXAMPLE = 'write a measure, <, <=, > or >=, and a number, as "slo_ratio < 0.99"'
+NEEDS_PRICE = "without usd_per_core_hour nothing is known of money; add it"
+
+
+def load_guardrails(path: Path) -> Guardrails:
+    """The guardrails in the file.
+
+    InputError lists every problem with its line and column; NotFoundError where there is no such file.
+    """
+    guardrails, _ = read_guardrails(path)
+    return guardrails
+
+
+def read_guardrails(path: Path) -> tuple[Guardrails, Document]:
+    """As `load_guardrails`, with the document, which knows where everything stands."""
+    document = parse(read_text(path), str(path))
+    check_structure(document, "guardrails")
+    data = document.data if isinstance(document.data, dict) else {}
+    rules = _rules(document, data, ())
+    own = data.get("pipelines")
+    by_pipeline = {
+        name: _rules(document, entry, ("pipelines", name))
+        for name, entry in (own.items() if isinstance(own, dict) else ())
+        if isinstance(entry, dict)
+    }
+    if "trace" in data and "workload" in data:
+        document.problem(("workload",), "there is a trace already; give one of the two", at_key=True)
+    document.raise_problems()
+    guardrails = Guardrails(
+        fail_if=rules,
+        by_pipeline=by_pipeline,
+        threshold=Threshold(**{key: float(value) for key, value in data.get("threshold", {}).items()}),
+        usd_per_core_hour=_number(data.get("usd_per_core_hour")),
+        workload=data.get("workload"),
+        trace=data.get("trace"),
+        path=str(path),
+    )
+    return guardrails, document
+
+
+def _rules(document: Document, data: Mapping[str, Any], pointer: Pointer) -> tuple[GuardrailRule, ...]:
+    """The rules there; what is none is noted."""
+    given, place = data.get("fail_if", []), (*pointer, "fail_if")
+    texts = [(place, given)] if isinstance(given, str) else []
+    if isinstance(given, list):
+        texts = [((*place, at), text) for at, text in enumerate(given) if isinstance(text, str)]
+    has_price = "usd_per_core_hour" in document.data
+    found = [_rule(document, text, where, has_price=has_price) for where, text in texts]
+    return tuple(rule for rule in found if rule is not None)
+
+
+def _rule(document: Document, text: str, where: Pointer, *, has_price: bool) -> GuardrailRule | None:
+    parts = _RULE.fullmatch(text)
+    if parts is None:
+        document.problem(where, f"{document.shown(where, text)} is no rule; {_EXAMPLE}")
+        return None
+    name, comparison, number = parts.groups()
+    before = len(document.problems)
+    if name not in KNOWN:
+        document.problem(where, f"there is no measure {name!r}; {unknown(name, KNOWN)}")
+    elif name == Measure.USD_PER_HOUR and not has_price:
+        document.problem(where, f"{name}: {NEEDS_PRICE}")
+    try:
+        limit = float(number)
+    except ValueError:
+        limit = float("nan")
+    if not isfinite(limit):
+        document.problem(where, f"{number!r} is no number; {_EXAMPLE}")
+    if len(document.problems) > before:
+        return None
+    return GuardrailRule(Measure(name), comparison, limit, document.marks.get(where, (0, 0))[0])
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,146 @@
+"""The Workload port where a GitOps tool writes the cluster, and we only what it takes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from ipa.control.canonical import digest
+from ipa.control.engine.plan_selection import changes
+from ipa.control.ports import Rollout, RolloutPhase, StageState, Workload, WorkloadState
+from ipa.model.decision import Change, Decision
+from ipa.model.errors import ConflictError, DriftError, IpaError
+from ipa.model.parts import stage_pairs
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT
+from ipa.targets.seldon.layouts import manifest_of
+from ipa.targets.seldon.manifest import canonical
+
+# Enough to tell two texts of one file apart.
+DIGITS = 12
+
+
+class Manifests(Protocol):
+    """Where manifests are kept: a folder, or a branch of a repository."""
+
+    def read(self, path: str) -> str:
+        """The text of that file."""
+        ...
+
+    def write(self, path: str, before: str, after: str, message: str) -> None:
+        """Put `after` in place of `before`; ConflictError where it says something else by now."""
+        ...
+
+
+class GitOpsWorkload:
+    """A pipeline whose manifest is rewritten; a GitOps tool brings it to the cluster, which is only read.
+
+    What it asks for is read from the manifest, as SeldonWorkload reads it from the SeldonDeployment; what
+    answers from the cluster. It is settled where the cluster runs just that. `decision` gives the recorded
+    decision of an id, for the commit's message.
+    """
+
+    rolling = DEPLOYMENT
+
+    def __init__(
+        self,
+        cluster: Workload,
+        manifests: Manifests,
+        path: str,
+        decision: Callable[[str], Decision] | None = None,
+    ) -> None:
+        self._cluster, self._manifests, self._path, self._decision = cluster, manifests, path, decision
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """What the manifest asks for, and how much of it the cluster answers with.
+
+        DriftError: manifest or cluster have what is none of the pipeline's. NotFoundError: one has nothing.
+        """
+        state = self._cluster.read(pipeline)
+        text = self._text(pipeline)
+        asked = self._asked(pipeline, text)
+        ready = {stage.config: stage.ready_replicas for stage in state.stages}
+        stages = tuple(
+            StageState(config, 0 if there is None else ready[there])
+            for there, config in stage_pairs(_configs(state), asked)
+        )
+        settled = state.settled and asked == _configs(state)
+        return WorkloadState(_revision(state, text), stages, settled, state.changed_by)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision, once the manifest is changed: one file, one commit.
+
+        ConflictError: manifest or cluster are not as when it was decided on, or moved meanwhile.
+        """
+        state = self._cluster.read(pipeline)
+        text = self._text(pipeline)
+        if _revision(state, text) != change.revision:
+            raise ConflictError(
+                f"pipeline {pipeline.name} is at {_revision(state, text)}, "
+                f"not at {change.revision} as when it was decided on",
+                hint="Read it again and decide again.",
+            )
+        path = self._path_of(pipeline)
+        after = manifest_of(pipeline, text, path).changed(change.configs)
+        if after != text:
+            self._manifests.write(path, text, after, self._message(pipeline, change))
+        return _revision(state, after)
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """How far a written change is: brought to the cluster by the GitOps tool, then rolled out there."""
+        state = self._cluster.read(pipeline)
+        try:
+            asked = self._asked(pipeline, self._text(pipeline))
+        except DriftError as error:
+            return Rollout(RolloutPhase.REPLACED, f"another hand has changed the manifest: {error.message}")
+        if asked != canonical(change.configs):
+            # No cache is on the way, so this is newer than what we wrote, even where it is as before.
+            return Rollout(RolloutPhase.REPLACED, "another hand has changed the manifest")
+        if _configs(state) != asked:
+            words = f"the GitOps tool has not brought {self._path_of(pipeline)} to the cluster yet"
+            return Rollout(RolloutPhase.PROGRESSING, words)
+        # Judged by the object that is there now: whoever brings manifests may make it anew.
+        return self._cluster.rollout(pipeline, replace(change, revision=state.revision))
+
+    def _path_of(self, pipeline: Pipeline) -> str:
+        return self._path.replace("{pipeline}", pipeline.name)
+
+    def _text(self, pipeline: Pipeline) -> str:
+        return self._manifests.read(self._path_of(pipeline))
+
+    def _asked(self, pipeline: Pipeline, text: str) -> tuple[StageConfig, ...]:
+        return manifest_of(pipeline, text, self._path_of(pipeline)).configs()
+
+    def _message(self, pipeline: Pipeline, change: Change) -> str:
+        """What the commit says: what changes, by which decision, and why."""
+        what = "take back" if change.is_rollback else "change"
+        lines = [f"ipa: {what} {pipeline.name}", "", changes(change.previous, change.configs), ""]
+        lines.append(f"Decision: {change.decision_id}")
+        try:
+            decision = self._decision(change.decision_id) if self._decision else None
+        except IpaError:
+            # It is recorded before anything is written; a record that cannot be read now says the rest later.
+            decision = None
+        if decision is not None:
+            # In one line, so that nothing in a detail can look like another line of ours.
+            lines.append(f"Reason: {decision.reason.value}: {' '.join(decision.detail.split())}")
+        return "\n".join(lines) + "\n"
+
+
+def _configs(state: WorkloadState) -> tuple[StageConfig, ...]:
+    return tuple(stage.config for stage in state.stages)
+
+
+def _revision(state: WorkloadState, text: str) -> str:
+    """Of cluster and manifest together."""
+    return f"{state.revision}+{digest(text)[:DIGITS]}"
+
+
+def paths_faults(path: str) -> Sequence[str]:
+    """What is wrong with the path of manifests below their folder."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        return [f"{path!r} is not a path below the folder"]
+    return [] if path.endswith((".yaml", ".yml")) else [f"{path!r} does not end in .yaml"]

@@ -1,0 +1,159 @@
+"""The fork server: forks model servers, queues and routers off one process that has imported all.
+
+An MLServer takes seconds of CPU to import, which on a small machine slows those that serve. A fork of this
+process has it all at once and shares its memory: it serves in a fraction of a second.
+
+    python -m ipa.targets.local.forkserver --preload mlserver.cli.main pipelines.digits.runtime ...
+
+Orders come as JSON lines on standard input, answers and exits go as JSON lines to standard output:
+
+    {"order": 1, "module": "mlserver.cli.main", "arguments": ["start", "."], "env": {}, "cpus": [], "log": ""}
+    {"order": 2, "command": ["./server", "9000"], "env": {}, "cpus": [], "log": ""}
+    {"kill": 4711, "signal": 15}
+    {"started": 1, "pid": 4711}
+    {"exited": 4711, "code": -9}
+
+`fds` of an order are the descriptors of this process that the child keeps, such as a listening socket; all
+others are closed. What `env` says is in no file that others can read, as a command line is.
+
+When standard input ends, as it does when the parent dies in whatever way, every child is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from setproctitle import setproctitle
+
+from ipa.adapters.processes import end_with_parent, take_output
+
+
+class ForkServer:
+    """Forks children and reports their exits."""
+
+    def __init__(self, orders: int, answers: int) -> None:
+        self._orders = orders
+        self._answers = answers
+        self._children: set[int] = set()
+        self._buffer = b""
+
+    def run(self) -> None:
+        """Serve orders until there can be no more; then kill every child."""
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        # A terminal's interrupt goes to the whole group; it is the parent who decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._orders, selectors.EVENT_READ)
+            selector.register(wake_read, selectors.EVENT_READ)
+            is_open = True
+            while is_open:
+                for key, _ in selector.select():
+                    if key.fd == wake_read:
+                        os.read(wake_read, 4096)
+                        self._reap()
+                    else:
+                        is_open = self._read_orders()
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._children:
+            os.waitpid(pid, 0)
+
+    def _read_orders(self) -> bool:
+        chunk = os.read(self._orders, 65536)
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            order = json.loads(line)
+            if "kill" not in order:
+                self._start(order)
+            elif order["kill"] in self._children:
+                os.kill(order["kill"], order["signal"])
+        return bool(chunk)
+
+    def _start(self, order: dict[str, Any]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become(order)
+        self._children.add(pid)
+        self._say({"started": order["order"], "pid": pid})
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            self._children.discard(pid)
+            self._say({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        os.write(self._answers, json.dumps(message).encode() + b"\n")
+
+    def _become(self, order: dict[str, Any]) -> NoReturn:
+        """In the child: run what was ordered, and end."""
+        code = 1
+        try:
+            self._leave_parent(order)
+            if "command" in order:
+                os.execvp(order["command"][0], order["command"])  # noqa: S606
+            sys.argv = [order["module"], *order["arguments"]]
+            setproctitle(" ".join(sys.argv))
+            importlib.import_module(order["module"]).main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        except BaseException:  # the child must never return into the parent's loop
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _leave_parent(self, order: dict[str, Any]) -> None:
+        os.setpgid(0, 0)
+        end_with_parent()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208
+            if fd > 2 and fd not in order.get("fds", ()):
+                with suppress(OSError):  # the listing's own, closed by now
+                    os.close(fd)
+        os.environ.update(order["env"])
+        if order["cpus"]:
+            os.sched_setaffinity(0, order["cpus"])
+
+
+def main() -> None:
+    """Import what is to be shared, then serve orders."""
+    parser = argparse.ArgumentParser(prog="python -m ipa.targets.local.forkserver")
+    parser.add_argument("--preload", nargs="*", default=[], metavar="MODULE")
+    # Of its own, so that what an import or a child prints is not taken for an answer.
+    answers = take_output()
+    for module in parser.parse_args().preload:
+        importlib.import_module(module)
+    # Without what it preloads: whoever looks for a model server by name must not find all of them here.
+    setproctitle("ipa.targets.local.forkserver")
+    # Objects that the collector does not touch stay shared between the children.
+    gc.freeze()
+    ForkServer(0, answers).run()
+
+
+if __name__ == "__main__":
+    main()

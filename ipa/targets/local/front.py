@@ -1,0 +1,186 @@
+"""Router and queues on this machine: their listening sockets outlive their processes."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ipa.model.errors import UnavailableError
+from ipa.targets.local.affinity import CpuMap
+from ipa.targets.local.processes import ForkedProcesses
+from ipa.targets.local.replica import HOST, HUNG_AFTER
+
+log = logging.getLogger(__name__)
+
+# The variable that tells a queue the token of its supervisor (ipa.dataplane.queue).
+ADMIN_TOKEN = "IPA_ADMIN_TOKEN"  # noqa: S105  (the name of a variable)
+# Connections that wait to be accepted while the process is replaced: 1 s at more than a machine serves.
+BACKLOG = 2048
+# One that dies this soon after its start is started again after a pause, twice as long each time. A start
+# costs a tenth of a second of CPU time, so that even one that never works takes little of the machine.
+SHORT_LIFE_S = 0.5
+# On a busy machine it may take seconds until one that was started answers.
+START_S = 10.0
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 0.5
+
+
+def listening_socket() -> socket.socket:
+    """A socket that listens on a port of this machine that was free."""
+    made = socket.socket()
+    made.bind((HOST, 0))
+    made.listen(BACKLOG)
+    return made
+
+
+@dataclass(slots=True)
+class Front:
+    """One router or queue, started again whenever it ends.
+
+    Its socket is this process's: while it is replaced, connections wait in the socket and are not refused.
+    `arguments` are asked for at each start. `token` is that of the running process, new with each start.
+    """
+
+    module: str
+    name: str
+    folder: Path
+    arguments: Callable[[], list[str]]
+    socket: socket.socket = field(default_factory=listening_socket)
+    pid: int = 0
+    token: str = ""
+    failed_checks: int = 0
+    started_s: float = 0.0
+    start_after_s: float = 0.0
+    backoff_s: float = 0.0
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.socket.getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def is_up(self) -> bool:
+        """True if it was started long enough ago to answer."""
+        return self.pid != 0 and time.monotonic() - self.started_s > START_S
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes; also its name in the CPU map."""
+        return self.folder / f"{self.name}.log"
+
+    def start(self, processes: ForkedProcesses, cpus: CpuMap) -> None:
+        """Start it; UnavailableError if nothing can be started now."""
+        token = secrets.token_urlsafe(32)
+        fd = self.socket.fileno()
+        pid = processes.start_module(
+            self.module,
+            [*self.arguments(), "--port", str(self.port), "--fd", str(fd)],
+            # In no argument, which every user of this machine can read.
+            env={ADMIN_TOKEN: token},
+            cpus=cpus.place(str(self.log)),
+            log=self.log,
+            fds=[fd],
+        )
+        cpus.started(str(self.log), pid)
+        self.pid, self.token, self.failed_checks, self.started_s = pid, token, 0, time.monotonic()
+
+    def ended(self, cpus: CpuMap) -> None:
+        """Note that its process has ended."""
+        now_s = time.monotonic()
+        is_early = now_s - self.started_s < SHORT_LIFE_S
+        self.backoff_s = min(MAX_BACKOFF_S, 2 * self.backoff_s or FIRST_BACKOFF_S) if is_early else 0.0
+        self.pid, self.start_after_s = 0, now_s + self.backoff_s
+        cpus.release(str(self.log))
+
+    def close(self, cpus: CpuMap) -> None:
+        """Give up its port."""
+        cpus.release(str(self.log))
+        self.socket.close()
+
+
+class FrontKeeper:
+    """Keeps router and queues running, in a thread of its own: it never waits for one that hangs.
+
+    `processes` returns what starts them now.
+    """
+
+    def __init__(
+        self, name: str, fronts: Sequence[Front], processes: Callable[[], ForkedProcesses], cpus: CpuMap
+    ) -> None:
+        self.fronts = tuple(fronts)
+        self.restarts = 0
+        self._name = name
+        self._processes = processes
+        self._cpus = cpus
+        self._exits: deque[int] = deque()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"fronts-{name}", daemon=True)
+
+    @property
+    def fds(self) -> list[int]:
+        """The descriptors of their sockets."""
+        return [front.socket.fileno() for front in self.fronts]
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def exited(self, pid: int) -> None:
+        """Note that a process has ended; of any thread, and of any process."""
+        self._exits.append(pid)
+        self._wake.set()
+
+    def check(self, front: Front, is_answering: bool) -> None:
+        """Note a health check; kill one that fails HUNG_AFTER of them in a row."""
+        front.failed_checks = 0 if is_answering else front.failed_checks + 1
+        if front.failed_checks >= HUNG_AFTER and front.is_up:
+            log.warning("%s of %s does not answer; killing it", front.name, self._name)
+            front.failed_checks = 0
+            self._processes().kill(front.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Start none any more."""
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def close(self) -> None:
+        """Give up their ports, once they have ended."""
+        for front in self.fronts:
+            front.close(self._cpus)
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._wake.clear()
+            while self._exits:
+                self._note_exit(self._exits.popleft())
+            try:
+                for front in self.fronts:
+                    if not front.pid and time.monotonic() >= front.start_after_s:
+                        front.start(self._processes(), self._cpus)
+            except UnavailableError as error:
+                # All processes are being started anew.
+                log.debug("%s of %s waits: %s", front.name, self._name, error.message)
+            is_busy = not all(front.pid for front in self.fronts)
+            self._wake.wait(FIRST_BACKOFF_S if is_busy else None)
+
+    def _note_exit(self, pid: int) -> None:
+        for front in self.fronts:
+            if front.pid == pid:
+                log.warning("%s of %s ended; starting it again", front.name, self._name)
+                front.ended(self._cpus)
+                self.restarts += 1

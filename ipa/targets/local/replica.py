@@ -1,0 +1,179 @@
+"""One model server on this machine: its folder, its start and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+import httpx
+
+from ipa.adapters.processes import free_port
+from ipa.model.errors import ConfigurationError, ConflictError
+from ipa.model.pipeline import LocalRun, Pipeline, Variant
+from ipa.model.plan import StageConfig
+from ipa.targets.local.affinity import CpuMap
+from ipa.targets.local.processes import ForkedProcesses
+
+HOST = "127.0.0.1"
+SERVER = "mlserver.cli.main"
+# Router and queue, and what Uvicorn imports only when it starts.
+FRONTS = (
+    *("ipa.dataplane.queue", "ipa.dataplane.router"),
+    *("uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),
+)
+# Of so many health checks in a row that fail, each after 2 s, a replica counts as hung.
+HUNG_AFTER = 3
+
+
+class Phase(StrEnum):
+    """The life of a replica."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+
+
+@dataclass(slots=True)
+class Replica:
+    """One model server: what it runs, where, and how far it is."""
+
+    key: str
+    stage: str
+    variant: str
+    cores: float
+    url: str
+    pid: int
+    log: Path
+    started_s: float
+    phase: Phase = Phase.STARTING
+    failed_checks: int = 0
+
+    def serves(self, config: StageConfig) -> bool:
+        """Whether it runs the configuration's variant on its cores."""
+        return (self.variant, self.cores) == (config.variant, config.cores)
+
+    def is_ready(self, client: httpx.Client) -> bool:
+        """Whether its model is loaded and answers."""
+        try:
+            return client.get(f"{self.url}/v2/models/{self.stage}/ready").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.is_file() else []
+        return lines[-1] if lines else "nothing in its log"
+
+
+def local_run(pipeline: Pipeline, stage: str, variant: str) -> LocalRun:
+    """How the variant runs here; NotFoundError, or ConfigurationError where it does not say."""
+    run = pipeline.stage(stage).variant(variant).local
+    if run is None:
+        raise ConfigurationError(
+            f"variant {variant!r} of stage {pipeline.name}/{stage} cannot run on this machine",
+            hint="Give it `local: {implementation: ..., parameters: {...}}` in the pipeline file",
+        )
+    return run
+
+
+def checked(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[StageConfig]:
+    """One configuration a stage in the pipeline's order, all of them runnable here.
+
+    ConflictError where stages are missing or unknown; NotFoundError and ConfigurationError for variants;
+    ConfigurationError for a graph that is no chain.
+    """
+    if not pipeline.is_chain:
+        raise ConfigurationError(
+            f"pipeline {pipeline.name} is no chain of stages, and the local runtime runs chains only",
+            hint="Run it on Seldon (`--target kubernetes`), or give it a graph such as [a, b].",
+        )
+    by_stage = {config.stage: config for config in configs}
+    names = [stage.name for stage in pipeline.stages]
+    if len(by_stage) < len(configs):
+        raise ConfigurationError(
+            f"pipeline {pipeline.name} cannot run several configurations side by side on this machine",
+            hint="Run it on Kubernetes for that, or ask for one configuration alone.",
+        )
+    if sorted(by_stage) != sorted(names):
+        raise ConflictError(
+            f"pipeline {pipeline.name} has the stages {', '.join(names)}, the change {', '.join(by_stage)}"
+        )
+    for config in configs:
+        local_run(pipeline, config.stage, config.variant)
+    return [replace(by_stage[name]) for name in names]
+
+
+def preloads(pipeline: Pipeline) -> list[str]:
+    """The modules that every process of the pipeline would import."""
+    variants: list[Variant] = [variant for stage in pipeline.stages for variant in stage.variants]
+    runs = [variant.local for variant in variants if variant.local and not variant.local.command]
+    modules = {run.implementation.rpartition(".")[0] for run in runs}
+    return [*FRONTS, *([SERVER] if runs else []), *sorted(modules)]
+
+
+def launch(
+    processes: ForkedProcesses,
+    cpus: CpuMap,
+    folder: Path,
+    pipeline: Pipeline,
+    config: StageConfig,
+    number: int,
+    now_s: float,
+) -> Replica:
+    """Start a replica of the configuration; it is not ready yet."""
+    run = local_run(pipeline, config.stage, config.variant)
+    key = f"{config.stage}-{number}"
+    port = free_port()
+    model_dir = folder / key
+    log = folder / f"{key}.log"
+    place = cpus.place(str(log), config.cores)
+    env = {**_compute_env(config.cores), **run.env}
+    if run.command:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        words = {"python": sys.executable, "port": str(port), "model_dir": str(model_dir)}
+        command = [_replaced(word, words) for word in run.command]
+        pid = processes.start_command(command, env=env, cpus=place, log=log)
+    else:
+        write_settings(model_dir, config.stage, run, port)
+        pid = processes.start_module(SERVER, ["start", str(model_dir)], env=env, cpus=place, log=log)
+    cpus.started(str(log), pid)
+    url = f"http://{HOST}:{port}"
+    return Replica(key, config.stage, config.variant, config.cores, url, pid, log, now_s)
+
+
+def write_settings(model_dir: Path, stage: str, run: LocalRun, port: int) -> None:
+    """Write MLServer's settings.json and model-settings.json into the folder."""
+    model_dir.mkdir(parents=True, exist_ok=True)
+    server = {
+        "debug": False,  # no access log
+        "host": HOST,
+        "http_port": port,
+        "grpc_port": 0,  # any; nobody calls it
+        "metrics_endpoint": None,  # the queue measures
+        "parallel_workers": 0,  # a pool of processes of its own would escape quota and affinity
+        "gzip_enabled": False,
+    }
+    model = {
+        "name": stage,
+        "implementation": run.implementation,
+        "parameters": {"extra": dict(run.parameters)},
+    }
+    (model_dir / "settings.json").write_text(json.dumps(server, indent=1))
+    (model_dir / "model-settings.json").write_text(json.dumps(model, indent=1))
+
+
+def _compute_env(cores: float) -> dict[str, str]:
+    threads = str(max(1, math.ceil(cores)))
+    return {"IPA_CORES": f"{cores:g}", "IPA_THREADS": threads, "OMP_NUM_THREADS": threads}
+
+
+def _replaced(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word

@@ -1,0 +1,378 @@
+"""Keeps one pipeline running as configured: a router, a queue a stage, and the stages' replicas."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import httpx
+
+from ipa.model.errors import ConflictError, UnavailableError
+from ipa.model.pipeline import Pipeline, Stage
+from ipa.model.plan import StageConfig
+from ipa.targets.local.affinity import CoreMeter, CpuMap
+from ipa.targets.local.front import Front, FrontKeeper
+from ipa.targets.local.processes import ForkedProcesses
+from ipa.targets.local.queue_config import QueueOrder, QueueReport, read_queue, write_queue
+from ipa.targets.local.replica import HOST, HUNG_AFTER, Phase, Replica, checked, launch, preloads
+
+log = logging.getLogger(__name__)
+
+# How often to look while something changes, and while nothing does.
+BUSY_S = 0.05
+CALM_S = 1.0
+HEALTH_CHECK_S = 2.0
+REQUEST_TIMEOUT_S = 2.0
+# A server with nothing in it ends at once; one that does not is killed.
+STOP_GRACE_S = 3.0
+# A replica that dies is replaced after this, doubled for each death in a row.
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 10.0
+# So many new replicas in a row that die before they are ready make a change fail.
+GIVE_UP_AFTER = 3
+
+
+# Health checks at once: some replicas may not answer for the whole of REQUEST_TIMEOUT_S.
+PROBES = 8
+
+
+@dataclass(slots=True)
+class StageRun:
+    """What one stage should run and what runs."""
+
+    stage: Stage
+    config: StageConfig
+    queue: Front
+    replicas: list[Replica] = field(default_factory=list)
+    told: QueueOrder | None = None
+    deaths: int = 0
+    start_after_s: float = 0.0
+    failure: str = ""
+
+    def ready(self) -> list[Replica]:
+        """The replicas that serve the wanted variant on the wanted cores."""
+        return [it for it in self.replicas if it.phase is Phase.READY and it.serves(self.config)]
+
+    def is_settled(self) -> bool:
+        """Whether exactly what is wanted runs, and the queue knows."""
+        ready = self.ready()
+        wanted = (self.config.batch_size, {it.url for it in ready})
+        told = (self.told.batch_size, set(self.told.replicas)) if self.told else None
+        return len(ready) == len(self.replicas) == self.config.replicas and told == wanted
+
+
+class PipelineRunner:
+    """One pipeline's processes. Wishes are set by any thread; one thread carries them out."""
+
+    def __init__(
+        self, pipeline: Pipeline, configs: Sequence[StageConfig], folder: Path, cpus: CpuMap
+    ) -> None:
+        self.pipeline = pipeline
+        self._folder = folder
+        self._cpus = cpus
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._numbers = count(1)
+        self._exits: deque[tuple[int, int]] = deque()
+        self._meter = CoreMeter()
+        self._client = httpx.Client(timeout=REQUEST_TIMEOUT_S, trust_env=False)
+        self._probes = ThreadPoolExecutor(PROBES, thread_name_prefix=f"probe-{pipeline.name}")
+        self._health_checked_s = 0.0
+        self._deaths = 0
+        self.corrections = 0
+        self.revision = 1
+        self.decision_id = ""
+        wanted = checked(pipeline, configs)
+        self._stages = [self._stage_run(it) for it in wanted]
+        self._router = Front("ipa.dataplane.router", "router", folder, self._router_arguments)
+        fronts = [*(it.queue for it in self._stages), self._router]
+        self._keeper = FrontKeeper(pipeline.name, fronts, lambda: self._processes, cpus)
+        self._processes = self._start_processes()
+        self._thread = threading.Thread(target=self._run, name=f"runner-{pipeline.name}", daemon=True)
+        self._thread.start()
+        self._keeper.start()
+
+    def _stage_run(self, config: StageConfig) -> StageRun:
+        stage = self.pipeline.stage(config.stage)
+
+        def arguments() -> list[str]:
+            own = ["--pipeline", self.pipeline.name, "--stage", stage.name]
+            # It goes on as it was: requests wait for it, and replicas are there.
+            return [*own, *(run.told.arguments() if run.told else ())]
+
+        run = StageRun(
+            stage, config, Front("ipa.dataplane.queue", f"queue-{stage.name}", self._folder, arguments)
+        )
+        return run
+
+    @property
+    def endpoint(self) -> str:
+        """Base URL of the router."""
+        return self._router.url
+
+    @property
+    def scrape_targets(self) -> list[str]:
+        """host:port of router and queues."""
+        ports = (self._router.port, *(it.queue.port for it in self._stages))
+        return [f"{HOST}:{port}" for port in ports]
+
+    @property
+    def restarts(self) -> int:
+        """How many of its processes ended unasked and were replaced."""
+        return self._deaths + self._keeper.restarts
+
+    @property
+    def core_seconds(self) -> float:
+        """Core seconds of all replicas so far, those that overlap in a change included."""
+        with self._lock:
+            return self._meter.core_seconds(time.monotonic())
+
+    def pids(self, stage: str) -> list[int]:
+        """Process ids of the stage's replicas that serve."""
+        with self._lock:
+            run = next(it for it in self._stages if it.stage.name == stage)
+            return [replica.pid for replica in run.replicas if replica.phase is Phase.READY]
+
+    def front_pids(self) -> dict[str, int]:
+        """Process ids of router and queues by their names; 0 for one that is being started."""
+        return {front.name: front.pid for front in self._keeper.fronts}
+
+    def state(self) -> tuple[str, list[tuple[StageConfig, int]], bool]:
+        """The revision, each stage's wanted configuration and ready replicas, and whether it is settled."""
+        with self._lock:
+            seen = [(it.config, len(it.ready())) for it in self._stages]
+            return str(self.revision), seen, all(it.is_settled() for it in self._stages)
+
+    def wish(self, configs: Sequence[StageConfig], revision: str, decision_id: str) -> str:
+        """The new revision; ConflictError where the present one is not `revision`."""
+        wanted = checked(self.pipeline, configs)
+        with self._lock:
+            if revision != str(self.revision):
+                raise ConflictError(
+                    f"pipeline {self.pipeline.name} is at revision {self.revision}, not {revision}",
+                    hint="Read it again and decide again",
+                )
+            self.revision += 1
+            self.decision_id = decision_id
+            for run, config in zip(self._stages, wanted, strict=True):
+                run.config = config
+                run.failure = ""
+                run.deaths = 0
+                run.start_after_s = 0.0
+            self._wake.set()
+            return str(self.revision)
+
+    def progress(self) -> tuple[bool, list[str], list[str]]:
+        """Whether it is settled, what failed, and what it waits for."""
+        with self._lock:
+            failed = [f"{it.stage.name}: {it.failure}" for it in self._stages if it.failure]
+            waits = [
+                f"{it.stage.name}: {len(it.ready())} of {it.config.replicas} replicas ready"
+                for it in self._stages
+                if not it.is_settled()
+            ]
+        return not waits, failed, waits
+
+    def is_answering(self) -> bool:
+        """Whether the router answers."""
+        try:
+            return self._client.get(f"{self.endpoint}/v2/health/ready").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def stop(self) -> None:
+        """End every process."""
+        self._is_stopping = True
+        self._wake.set()
+        self._keeper.stop()
+        self._thread.join()
+        self._probes.shutdown()
+        self._processes.close()
+        with self._lock:
+            self._keeper.close()
+            for run in self._stages:
+                for replica in run.replicas:
+                    self._gone(replica)
+                run.replicas.clear()
+        self._client.close()
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._wake.clear()
+            try:
+                self._pass()
+            except UnavailableError as error:
+                log.warning("%s; starting all of %s anew", error.message, self.pipeline.name)
+                self._restart_all()
+            is_busy = not all(it.is_settled() for it in self._stages)
+            self._wake.wait(BUSY_S if is_busy else CALM_S)
+
+    def _restart_all(self) -> None:
+        self._processes.close()
+        self._processes = self._start_processes()
+
+    def _start_processes(self) -> ForkedProcesses:
+        return ForkedProcesses(self._folder, preloads(self.pipeline), self._exited, self._keeper.fds)
+
+    def _pass(self) -> None:
+        """Move everything one step towards what is wanted."""
+        self._note_exits()
+        if not self._processes.is_open:
+            raise UnavailableError("the process that starts model servers has ended")
+        self._check_health()
+        for run in self._stages:
+            self._note_ready(run)
+            self._start_missing(run)
+            with self._lock:
+                self._drain_surplus(run)
+                wanted = self._wanted_of_queue(run)
+            report = self._tell_queue(run, wanted)
+            if report:
+                self._end_suspects(run, report.suspects)
+            self._stop_drained(run, report.draining if report else None)
+
+    def _router_arguments(self) -> list[str]:
+        arguments = ["--pipeline", self.pipeline.name]
+        for run in self._stages:
+            arguments += ["--stage", f"{run.stage.name}={run.queue.url}"]
+        if self.pipeline.drop_after_s is not None:
+            arguments += ["--drop-after-s", str(self.pipeline.drop_after_s)]
+        return arguments
+
+    def _check_health(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._health_checked_s < HEALTH_CHECK_S:
+            return
+        self._health_checked_s = now_s
+        ready = [it for run in self._stages for it in run.replicas if it.phase is Phase.READY]
+        for replica, is_ready in zip(
+            ready, self._probes.map(lambda it: it.is_ready(self._client), ready), strict=True
+        ):
+            replica.failed_checks = 0 if is_ready else replica.failed_checks + 1
+            if replica.failed_checks >= HUNG_AFTER:
+                log.warning("%s does not answer; killing it", replica.key)
+                self._processes.kill(replica.pid, signal.SIGKILL)
+        if self._router.is_up:
+            self._keeper.check(self._router, self.is_answering())
+
+    def _note_ready(self, run: StageRun) -> None:
+        for replica in run.replicas:
+            if replica.phase is Phase.STARTING and replica.is_ready(self._client):
+                log.info("%s is ready after %.2f s", replica.key, time.monotonic() - replica.started_s)
+                with self._lock:
+                    replica.phase = Phase.READY
+                    run.deaths = 0
+
+    def _start_missing(self, run: StageRun) -> None:
+        now_s = time.monotonic()
+        with self._lock:
+            config = run.config
+            coming = [it for it in run.replicas if it.phase in {Phase.STARTING, Phase.READY}]
+            missing = config.replicas - sum(it.serves(config) for it in coming)
+            if run.failure or now_s < run.start_after_s:
+                return
+        for _ in range(missing):
+            number = next(self._numbers)
+            replica = launch(self._processes, self._cpus, self._folder, self.pipeline, config, number, now_s)
+            with self._lock:
+                run.replicas.append(replica)
+                self._meter.add(replica.cores, now_s)
+
+    def _drain_surplus(self, run: StageRun) -> None:
+        """Old replicas go once the new ones are ready; of too many equal ones, the youngest."""
+        if len(run.ready()) < run.config.replicas:
+            return
+        keep = run.ready()[: run.config.replicas]
+        for replica in run.replicas:
+            if replica not in keep and replica.phase in {Phase.STARTING, Phase.READY}:
+                replica.phase = Phase.DRAINING
+
+    def _wanted_of_queue(self, run: StageRun) -> QueueOrder:
+        ready = [it for it in run.replicas if it.phase is Phase.READY]
+        batch_size = run.config.batch_size
+        if run.told and not any(it.serves(run.config) for it in ready):
+            # Until the first new one serves, the old variant keeps the batch size it was planned with.
+            batch_size = run.told.batch_size
+        return QueueOrder(batch_size, run.stage.batch_timeout_s, {it.url: it.variant for it in ready})
+
+    def _tell_queue(self, run: StageRun, wanted: QueueOrder) -> QueueReport | None:
+        """What the queue says after it was told what is wanted; None if it did not answer.
+
+        One that differs from what it was told, by whatever hand, is put right.
+        """
+        if not run.queue.pid:
+            return None
+        try:
+            report = read_queue(self._client, run.queue) if run.told == wanted else None
+            if report and report.order != wanted:
+                self.corrections += 1
+                log.warning("%s was changed to %s; putting it right", run.queue.name, report.order)
+                report = None
+            report = report or write_queue(self._client, run.queue, wanted)
+        except (httpx.HTTPError, ValueError) as error:
+            log.debug("%s did not answer: %s", run.queue.name, error)
+            self._keeper.check(run.queue, not isinstance(error, httpx.TimeoutException))
+            return None
+        self._keeper.check(run.queue, True)
+        run.told = wanted
+        return report
+
+    def _end_suspects(self, run: StageRun, suspects: Sequence[str]) -> None:
+        """Kill the replicas that the queue suspects to hang; others are started for those that serve."""
+        for replica in run.replicas:
+            if replica.url in suspects and replica.phase in {Phase.READY, Phase.DRAINING}:
+                log.warning("%s has had a batch for too long; killing it", replica.key)
+                self._processes.kill(replica.pid, signal.SIGKILL)
+
+    def _stop_drained(self, run: StageRun, draining: Sequence[str] | None) -> None:
+        now_s = time.monotonic()
+        for replica in list(run.replicas):
+            if replica.phase is Phase.DRAINING and draining is not None and replica.url not in draining:
+                replica.phase = Phase.STOPPING
+                replica.started_s = now_s
+                self._processes.kill(replica.pid, signal.SIGTERM)
+            elif replica.phase is Phase.STOPPING and now_s - replica.started_s > STOP_GRACE_S:
+                self._processes.kill(replica.pid, signal.SIGKILL)
+
+    def _exited(self, pid: int, code: int) -> None:
+        # Called by the thread that also hears of starts: it must not wait for this runner.
+        self._exits.append((pid, code))
+        self._wake.set()
+        self._keeper.exited(pid)
+
+    def _note_exits(self) -> None:
+        while self._exits:
+            pid, code = self._exits.popleft()
+            with self._lock:
+                for run in self._stages:
+                    self._note_exit(run, pid, code)
+
+    def _note_exit(self, run: StageRun, pid: int, code: int) -> None:
+        for replica in [it for it in run.replicas if it.pid == pid]:
+            run.replicas.remove(replica)
+            self._gone(replica)
+            if replica.phase in {Phase.STARTING, Phase.READY}:
+                self._died(run, replica, code)
+
+    def _gone(self, replica: Replica) -> None:
+        self._meter.add(-replica.cores, time.monotonic())
+        self._cpus.release(str(replica.log))
+
+    def _died(self, run: StageRun, replica: Replica, code: int) -> None:
+        self._deaths += 1
+        log.warning("%s ended with %d: %s", replica.key, code, replica.last_words())
+        run.deaths += 1
+        if run.deaths >= GIVE_UP_AFTER and replica.phase is Phase.STARTING and replica.serves(run.config):
+            run.failure = f"{replica.variant} ends before it is ready: {replica.last_words()}"
+        # The first is replaced at once: it was probably killed, and requests wait for it.
+        wait_s = FIRST_BACKOFF_S * 2 ** (run.deaths - 1) if run.deaths > 1 else 0.0
+        run.start_after_s = time.monotonic() + min(MAX_BACKOFF_S, wait_s)

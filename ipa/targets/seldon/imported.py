@@ -1,0 +1,246 @@
+"""A pipeline read from a SeldonDeployment that somebody else wrote: what runs becomes the first variants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ipa.adapters.kube.quantity import MIB_PER_GIB, parse_quantity
+from ipa.model.errors import DriftError, InputError, Problem
+from ipa.model.pipeline import Objective, Pipeline, SeldonRun, SeldonTarget, Sla, Stage, StageKind, Variant
+from ipa.model.plan import StageConfig
+from ipa.targets.seldon.flow import Reader
+from ipa.targets.seldon.locate import (
+    AUTOSCALERS,
+    ENDLESS_WRITES,
+    LABEL_PIPELINE,
+    SEPARATE_ENGINE,
+    orchestrator_remedy,
+    unsaid_orchestrators,
+)
+from ipa.targets.seldon.manifest import read
+from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, IMPLEMENTATION, OPERATORS_ENV, Json, env_entry
+
+# What a pipeline's file has no place for stays in the SeldonDeployment, which is patched, never replaced.
+KNOWN_OF_PREDICTOR = frozenset(
+    {"name", "graph", "componentSpecs", "replicas", "traffic", "annotations", "labels", "svcOrchSpec"}
+)
+# Its value would end up in a repository.
+SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+# Env that by custom says which model is meant, the first that is there.
+NAMING_ENV = ("MODEL_VARIANT", "MODEL_NAME", "MODEL")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The pipeline, what runs of it (empty where that is no plan of ours), and what a person should know."""
+
+    pipeline: Pipeline
+    configs: tuple[StageConfig, ...]
+    notes: tuple[str, ...]
+
+
+def imported(
+    sdep: Json, sla: Sla, *, name: str = "", predictor: str = "", bounds_cores: float | None = None
+) -> Imported:
+    """The pipeline that the SeldonDeployment runs. InputError lists what cannot be read as one."""
+    metadata = sdep.get("metadata") or {}
+    spec = sdep.get("spec") or {}
+    notes: list[str] = []
+    chosen = _predictor(spec.get("predictors") or (), predictor, notes)
+    reader = Reader(chosen)
+    stages = reader.stages(lambda stage_name: _variants(stage_name, reader, notes))
+    name = name or (metadata.get("labels") or {}).get(LABEL_PIPELINE) or metadata["name"]
+    pipeline = Pipeline(
+        name,
+        tuple(_batched(stage, reader, notes) for stage in stages),
+        sla,
+        {"default": Objective()},
+        seldon=_target(metadata, spec, chosen),
+        description=f"As SeldonDeployment {metadata['name']} runs it.",
+    )
+    if bounds_cores is not None:
+        pipeline = replace(pipeline, bounds=replace(pipeline.bounds, cores=bounds_cores))
+    notes += _left_alone(spec, chosen, reader)
+    notes += _assumed(pipeline)
+    notes += _batching(pipeline, reader)
+    if unsaid_orchestrators(sdep):
+        notes.append(f"{ENDLESS_WRITES}: {orchestrator_remedy(sdep)}")
+    try:
+        configs = read(pipeline, sdep)
+    except (DriftError, InputError) as error:
+        # All that keeps plans from being written, in the words of who would write them.
+        notes += [
+            f"not yet ours to write: {problem}" for problem in error.problems or [Problem(error.message)]
+        ]
+        configs = ()
+    return Imported(pipeline, configs, tuple(notes))
+
+
+def _predictor(predictors: Sequence[Json], wanted: str, notes: list[str]) -> Json:
+    """The one that is named, else the one that takes most of the requests."""
+    names = [str(one.get("name")) for one in predictors]
+    serving = [one for one in predictors if not one.get("shadow")]
+    if wanted:
+        serving = [one for one in predictors if one.get("name") == wanted]
+    if not serving:
+        raise InputError(
+            f"there is no predictor {wanted!r}" if wanted else "it has no predictor that serves requests",
+            hint=f"There are: {', '.join(names) or 'none'}",
+        )
+    chosen = max(serving, key=lambda one: int(one.get("traffic") or 0))
+    for one in predictors:
+        if one is not chosen:
+            kind = "shadow" if one.get("shadow") else f"traffic {one.get('traffic', 0)} %"
+            notes.append(f"predictor {one.get('name')!r} ({kind}) is not read; --predictor chooses another")
+    return chosen
+
+
+def _target(metadata: Json, spec: Json, predictor: Json) -> SeldonTarget:
+    target = SeldonTarget(metadata["name"], metadata.get("namespace") or "default", predictor["name"])
+    annotations = spec.get("annotations") or {}
+    requests = ((predictor.get("svcOrchSpec") or {}).get("resources") or {}).get("requests") or {}
+    cores = parse_quantity(requests.get("cpu"))
+    if cores is not None and cores > 0:
+        target = replace(target, orchestrator_cores=float(cores))
+    return replace(target, separate_orchestrator=str(annotations.get(SEPARATE_ENGINE)).lower() == "true")
+
+
+def _variants(name: str, reader: Reader, notes: list[str]) -> tuple[Variant, ...]:
+    """What the node runs, as its one variant."""
+    node, container = reader.nodes[name], reader.containers.get(name) or {}
+    env = _env(name, container, notes)
+    implementation = env.pop(IMPLEMENTATION, None) or node.get("implementation")
+    uri = node.get("modelUri")
+    run = SeldonRun(
+        container.get("image"),
+        uri,
+        implementation,
+        env,
+        _memory_gib(name, container.get("resources") or {}, notes),
+    )
+    return (Variant(_variant_name(run), run),)
+
+
+def _env(name: str, container: Json, notes: list[str]) -> dict[str, str]:
+    """The env that makes the variant what it is: plain values that are neither the operator's nor secret."""
+    found: dict[str, str] = {}
+    for entry in container.get("env") or ():
+        key = str(entry.get("name"))
+        if key in OPERATORS_ENV or key in (BATCH_SIZE, BATCH_TIME):
+            continue
+        if "valueFrom" in entry:
+            notes.append(f"stage {name!r}: env {key} comes from elsewhere (valueFrom); it stays as it is")
+        elif SECRET.search(key):
+            notes.append(
+                f"stage {name!r}: env {key} looks like a secret, and is not copied; it stays as it is"
+            )
+        else:
+            found[key] = str(entry.get("value", ""))
+    return found
+
+
+def _memory_gib(name: str, resources: Json, notes: list[str]) -> float | None:
+    """What it may use, None where that is not said. We write whole MiB."""
+    amounts = {
+        kind: (resources.get(kind) or {})["memory"]
+        for kind in ("limits", "requests")
+        if "memory" in (resources.get(kind) or {})
+    }
+    if not amounts:
+        return None
+    parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}
+    amount = next(iter(parsed.values()))
+    if amount is None:
+        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is no quantity")
+        return None
+    if any(other != amount for other in parsed.values()):
+        notes.append(f"stage {name!r}: memory requests and limits differ; a plan would make both the limit")
+    mib = round(float(amount) / 2**20)
+    if mib * 2**20 != amount:
+        notes.append(f"stage {name!r}: memory {next(iter(amounts.values()))!r} is rounded to {mib}Mi")
+    return mib / MIB_PER_GIB
+
+
+def _variant_name(run: SeldonRun) -> str:
+    """What people call it: as its env says, as its image is tagged, or as its model is called."""
+    tag = (run.image or "").partition("@")[0].rpartition("/")[2].partition(":")[2]
+    known = [run.env.get(key, "") for key in NAMING_ENV]
+    for candidate in (
+        *known,
+        "" if tag == "latest" else tag,
+        (run.model_uri or "").rstrip("/").rpartition("/")[2],
+    ):
+        if NAME.fullmatch(candidate):
+            return candidate
+    return "current"
+
+
+def _batched(stage: Stage, reader: Reader, notes: list[str]) -> Stage:
+    """The stage with the time that its batches wait now."""
+    if not stage.variants:
+        return stage
+    env = {
+        one.get("name"): one.get("value")
+        for one in (reader.containers.get(stage.name) or {}).get("env") or ()
+    }
+    text = env.get(BATCH_TIME)
+    if text is None:
+        if env.get(BATCH_SIZE) is not None:
+            notes.append(
+                f"stage {stage.name!r}: no {BATCH_TIME}; batches will wait {stage.batch_timeout_s:g} s"
+            )
+        return stage
+    try:
+        return replace(stage, batch_timeout_s=float(str(text)))
+    except ValueError:
+        notes.append(f"stage {stage.name!r}: {BATCH_TIME} {text!r} is no number of seconds")
+        return stage
+
+
+def _left_alone(spec: Json, predictor: Json, reader: Reader) -> Iterator[str]:
+    """What the pipeline's file does not say and no plan touches."""
+    if spec.get("protocol") not in (None, "v2"):
+        yield f"protocol {spec['protocol']!r} is left as it is; batches need MLServer and v2"
+    for key in sorted(set(predictor) - KNOWN_OF_PREDICTOR - {"shadow"}):
+        yield f"{key} of the predictor is left as it is"
+    for component in predictor.get("componentSpecs") or ():
+        names = [one.get("name") for one in (component.get("spec") or {}).get("containers") or ()]
+        beside = [name for name in names if name not in reader.nodes]
+        if beside:
+            yield f"container {', '.join(map(repr, beside))} is no graph node: it stays as it is, uncounted"
+        yield from (
+            f"{scaler} of {', '.join(names)} must go first" for scaler in AUTOSCALERS if component.get(scaler)
+        )
+
+
+def _batching(pipeline: Pipeline, reader: Reader) -> Iterator[str]:
+    """A warning for each stage that batches: no SeldonDeployment says how many rows it answers."""
+    for stage in pipeline.served:
+        entry = env_entry(reader.containers.get(stage.name) or {}, BATCH_SIZE)
+        text = str((entry or {}).get("value", ""))
+        if text.isdecimal() and int(text) > 1:
+            yield (
+                f"stage {stage.name!r} batches up to {text} requests in one SeldonDeployment, which is right "
+                "only if it answers one row for each it is given: otherwise say `output_rows: varying`"
+            )
+
+
+def _assumed(pipeline: Pipeline) -> Iterator[str]:
+    """What no SeldonDeployment says."""
+    sla = pipeline.sla
+    yield f"the SLA, {sla.latency_s:g} s at p{sla.percentile:g}, is not in it: --sla says another"
+    sending = {edge.parent for stage in pipeline.stages for edge in stage.after}
+    senders = [
+        stage.name
+        for stage in pipeline.stages
+        if stage.name in sending and stage.kind is not StageKind.ROUTER
+    ]
+    if senders:
+        yield f"each item of {', '.join(senders)} is taken to become one for the stages after it (fan_out)"
+    routers = [stage.name for stage in pipeline.served if stage.kind is StageKind.ROUTER]
+    if routers:
+        yield f"the branches of {', '.join(routers)} are taken to get equal shares of the requests"
+    yield "each stage has the one variant that runs: add those that could run instead"

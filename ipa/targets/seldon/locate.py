@@ -1,0 +1,247 @@
+"""Where the stages of a pipeline are inside a SeldonDeployment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import md5
+
+from ipa.model.errors import DriftError, InputError, Problem
+from ipa.model.pipeline import Pipeline, SeldonTarget, Stage, StageKind
+from ipa.targets.seldon.graph import INSIDE_OUT, SPLIT, Nested, nest, split_ratio
+from ipa.targets.seldon.variants import Json
+
+LABEL_PIPELINE = "ipa-serving/pipeline"
+SEPARATE_ENGINE = "seldon.io/engine-separate-pod"
+ENDLESS_WRITES = (
+    "the operator writes the orchestrator's Deployment for ever, since svcOrchSpec.replicas is not there"
+)
+NO_ENGINE = "seldon.io/no-engine"
+AUTOSCALERS = ("hpaSpec", "kedaSpec")
+# The operator hashes names of Deployments that would not fit a DNS label.
+LONGEST_NAME = 63
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stage's componentSpec, container and graph node in one SeldonDeployment, and their paths in it.
+
+    `replicas` is what counts of the three levels, `deployment` the name of the Deployment made of it.
+    """
+
+    stage: Stage
+    component: Json
+    container: Json
+    node: Json
+    component_path: Path
+    container_path: Path
+    node_path: Path
+    replicas: int
+    deployment: str
+
+
+def _containers(component: Json) -> list[Json]:
+    """Its containers; the schema lets a componentSpec be without them."""
+    return (component.get("spec") or {}).get("containers") or []
+
+
+def target_of(pipeline: Pipeline) -> SeldonTarget:
+    """Where the pipeline's SeldonDeployment lives. InputError where its file does not say."""
+    if pipeline.seldon is None:
+        raise InputError(
+            f"pipeline {pipeline.name!r} does not say where it runs on Seldon",
+            hint="Give it `seldon: {name: ..., namespace: ..., predictor: ...}`.",
+        )
+    return pipeline.seldon
+
+
+def container_name(stage: Stage) -> str:
+    """The name of the stage's container and graph node."""
+    return stage.container or stage.name
+
+
+def node_type(stage: Stage) -> str:
+    """The type of the stage's graph node."""
+    return stage.kind.upper().replace("-", "_")
+
+
+def deployment_name(target: SeldonTarget, component: Json, index: int) -> str:
+    """The name the operator gives to the Deployment of a componentSpec."""
+    containers = [container["name"] for container in _containers(component)]
+    name = "-".join([target.name, target.predictor, str(index), *containers])
+    return (
+        name
+        if len(name) <= LONGEST_NAME
+        else f"seldon-{md5(name.encode(), usedforsecurity=False).hexdigest()}"
+    )
+
+
+def locate(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+    """The place of every stage, in order.
+
+    DriftError lists every stage that is not where its pipeline says, or whose replicas another controller
+    owns; the object is then not written to.
+    """
+    target = target_of(pipeline)
+    problems: list[str] = []
+    owner = (sdep["metadata"].get("labels") or {}).get(LABEL_PIPELINE)
+    if owner not in (None, pipeline.name):
+        problems.append(f"label {LABEL_PIPELINE} says that it belongs to pipeline {owner!r}")
+    predictors = (sdep.get("spec") or {}).get("predictors") or []
+    names = [predictor["name"] for predictor in predictors]
+    if names.count(target.predictor) != 1:
+        raise drift(
+            pipeline,
+            [*problems, f"has predictors {', '.join(names) or '(none)'}, not one {target.predictor!r}"],
+        )
+    index = names.index(target.predictor)
+    nodes = list(_nodes(predictors[index]["graph"], ("spec", "predictors", index, "graph")))
+    problems.extend(_misplaced(nest(pipeline), nodes))
+    places: list[Place] = []
+    for stage in pipeline.served:
+        place, faults = _place(stage, sdep, index, nodes, target)
+        problems.extend(faults)
+        if place is None:
+            continue
+        if place.component_path in {other.component_path for other in places}:
+            problems.append(f"stage {stage.name!r} shares its componentSpec with another stage")
+        places.append(place)
+    if problems:
+        raise drift(pipeline, problems)
+    return tuple(places)
+
+
+def _misplaced(nested: Nested, nodes: list[tuple[Path, Json]]) -> list[str]:
+    """Every node of a stage that is of another type, or not right inside the node it should be in.
+
+    Nodes of other people may be between them. Where a node is not there once, `_place` says so.
+    """
+    wanted = {container_name(each.stage): (each, above) for each, above in nested.walk()}
+    paths = {node["name"]: path for path, node in nodes if node["name"] in wanted}
+    faults = []
+    for path, node in nodes:
+        name = node["name"]
+        if name not in wanted:
+            continue
+        each, parent = wanted[name]
+        inside = [other for other, place in paths.items() if place != path and path[: len(place)] == place]
+        nearest = max(inside, key=lambda other: len(paths[other]), default=None)
+        if nearest != (None if parent is None else container_name(parent)):
+            where = "the outermost" if parent is None else f"below {container_name(parent)!r}"
+            faults.append(f"graph node {name!r} is not {where}")
+        faults.extend(_wrong_node(each, node))
+    missing = [name for name, (each, _) in wanted.items() if not each.stage.variants and name not in paths]
+    return faults + [f"there is no graph node {name!r}" for name in missing]
+
+
+def _wrong_node(nested: Nested, node: Json) -> list[str]:
+    """What of a node makes the executor call it in another way than the pipeline's file says."""
+    stage, name = nested.stage, node["name"]
+    if not stage.variants:
+        wanted = split_ratio(nested)
+        if node.get("implementation") == SPLIT and list(node.get("parameters") or ()) == [wanted]:
+            return []
+        return [f"graph node {name!r} is not a {SPLIT} with {wanted['name']} {wanted['value']} alone"]
+    # A model may be run as any type that is called before its children: that is its owner's affair.
+    strict = stage.kind in (*INSIDE_OUT, StageKind.ROUTER)
+    if strict and node.get("type") != node_type(stage):
+        return [f"graph node {name!r} is of type {node.get('type')}, not {node_type(stage)}"]
+    return []
+
+
+def _place(
+    stage: Stage, sdep: Json, predictor: int, nodes: list[tuple[Path, Json]], target: SeldonTarget
+) -> tuple[Place | None, list[str]]:
+    name = container_name(stage)
+    whole = sdep["spec"]["predictors"][predictor]
+    found = [
+        (("spec", "predictors", predictor, "componentSpecs", component), ("spec", "containers", container))
+        for component, spec in enumerate(whole.get("componentSpecs") or ())
+        for container, one in enumerate(_containers(spec))
+        if one["name"] == name
+    ]
+    node = [(path, value) for path, value in nodes if value["name"] == name]
+    faults = []
+    if len(found) != 1:
+        faults.append(f"stage {stage.name!r}: {len(found)} containers are named {name!r}, not one")
+    if len(node) != 1:
+        faults.append(f"stage {stage.name!r}: {len(node)} graph nodes are named {name!r}, not one")
+    if faults:
+        return None, faults
+    component_path, inside = found[0]
+    component = whole["componentSpecs"][component_path[-1]]
+    faults = [
+        f"stage {stage.name!r} has {scaler}: its replicas belong to another controller; remove it first"
+        for scaler in AUTOSCALERS
+        if component.get(scaler)
+    ]
+    levels = (component.get("replicas"), whole.get("replicas"), sdep["spec"].get("replicas"))
+    return Place(
+        stage=stage,
+        component=component,
+        container=_containers(component)[int(inside[-1])],
+        node=node[0][1],
+        component_path=component_path,
+        container_path=component_path + inside,
+        node_path=node[0][0],
+        replicas=next((level for level in levels if level is not None), 1),
+        deployment=deployment_name(target, component, int(component_path[-1])),
+    ), faults
+
+
+def unsaid_orchestrators(sdep: Json) -> list[Path]:
+    """The path to the `svcOrchSpec.replicas` of each predictor where it is missing and the operator needs it.
+
+    That is of an orchestrator with a pod of its own for which no level says how many there are: the operator
+    then writes its Deployment for ever.
+    """
+    spec = sdep.get("spec") or {}
+    shared = spec.get("annotations") or {}
+    found: list[Path] = []
+    for at, predictor in enumerate(spec.get("predictors") or ()):
+        own = {**shared, **(predictor.get("annotations") or {})}
+        if not _is_on(own, SEPARATE_ENGINE) or _is_on(own, NO_ENGINE):
+            continue
+        said = (predictor.get("svcOrchSpec") or {}, predictor, spec)
+        if all(level.get("replicas") is None for level in said):
+            found.append(("spec", "predictors", at, "svcOrchSpec", "replicas"))
+    return found
+
+
+def orchestrator_remedy(sdep: Json) -> str:
+    """The command that says how many orchestrators there are, for each predictor that does not."""
+    operations: list[dict[str, object]] = []
+    for path in unsaid_orchestrators(sdep):
+        *_, at, key, name = path
+        predictor = sdep["spec"]["predictors"][at]
+        pointer = f"/spec/predictors/{at}/{key}"
+        if predictor.get(key) is None:
+            operations.append({"op": "add", "path": pointer, "value": {name: 1}})
+        else:
+            operations.append({"op": "add", "path": f"{pointer}/{name}", "value": 1})
+    metadata = sdep.get("metadata") or {}
+    place = f"{metadata.get('name', 'NAME')} -n {metadata.get('namespace', 'default')}"
+    return f"kubectl patch sdep {place} --type=json -p '{json.dumps(operations)}'"
+
+
+def _is_on(annotations: Json, name: str) -> bool:
+    return str(annotations.get(name)).lower() == "true"
+
+
+def _nodes(node: Json, path: Path) -> Iterator[tuple[Path, Json]]:
+    yield path, node
+    for index, child in enumerate(node.get("children") or ()):
+        yield from _nodes(child, (*path, "children", index))
+
+
+def drift(pipeline: Pipeline, problems: list[str]) -> DriftError:
+    """The refusal to touch an object that is not as its pipeline says."""
+    target = target_of(pipeline)
+    return DriftError(
+        f"SeldonDeployment {target.namespace}/{target.name} is not as pipeline {pipeline.name!r} says",
+        problems=[Problem(problem) for problem in problems],
+        hint="Put it back, or change the pipeline's file to match; it is not written to until then.",
+    )

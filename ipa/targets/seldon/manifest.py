@@ -1,0 +1,220 @@
+"""A pipeline as a SeldonDeployment, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ipa.adapters.kube.quantity import MILLICORES, cpu_quantity, memory_quantity, parse_quantity
+from ipa.model.errors import InputError, Problem
+from ipa.model.pipeline import Bounds, Pipeline, Stage
+from ipa.model.plan import StageConfig
+from ipa.model.row_counts import batch_faults
+from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
+from ipa.targets.seldon.locate import (
+    LABEL_PIPELINE,
+    Place,
+    container_name,
+    drift,
+    locate,
+    node_type,
+    target_of,
+)
+from ipa.targets.seldon.variants import (
+    BATCH_SIZE,
+    BATCH_TIME,
+    Json,
+    check_variants,
+    env_entry,
+    leaves,
+    recognise,
+    seldon_run,
+)
+
+GROUP = "machinelearning.seldon.io"
+VERSION = "v1"
+PLURAL = "seldondeployments"
+KIND = "SeldonDeployment"
+ONE_ORCHESTRATOR = {"replicas": 1}
+
+
+def smallest_configs(pipeline: Pipeline) -> tuple[StageConfig, ...]:
+    """What to start with where nothing is planned: each stage's first variant on one core, unbatched."""
+    return tuple(_smallest(stage, pipeline.bounds) for stage in pipeline.served)
+
+
+def _smallest(stage: Stage, bounds: Bounds) -> StageConfig:
+    """The least that bounds and pin allow."""
+    pin, limits = stage.pin, stage.limits(bounds)
+    return StageConfig(
+        stage.name,
+        pin.variant or stage.variants[0].name,
+        pin.batch_size or min(limits.batch_sizes or (1,)),
+        pin.cores or 1.0,
+        pin.replicas or limits.min_replicas or 1,
+    )
+
+
+def check_configs(
+    pipeline: Pipeline, configs: Sequence[StageConfig], running: Sequence[StageConfig] = ()
+) -> None:
+    """InputError lists what in the configs must not be written.
+
+    That is stages, variants, numbers below one, and batches that give requests the rows of others. A stage
+    that is `running` with that variant and batch size already is let pass: a first step may be elsewhere.
+    """
+    problems = []
+    if [config.stage for config in configs] != [stage.name for stage in pipeline.served]:
+        problems.append("there must be one configuration for every stage, in the order of the stages")
+    for config in configs:
+        if config.replicas < 1:
+            # Seldon leaves a stage without replicas in state Creating for ever.
+            problems.append(f"stage {config.stage!r}: replicas {config.replicas} must be 1 or more")
+        if config.batch_size < 1:
+            problems.append(f"stage {config.stage!r}: batch size {config.batch_size} must be 1 or more")
+        if round(config.cores * MILLICORES) < 1:
+            problems.append(f"stage {config.stage!r}: cores {config.cores} must be 0.001 or more")
+    asked = {(config.stage, config.variant, config.batch_size) for config in running}
+    new = [it for it in configs if (it.stage, it.variant, it.batch_size) not in asked]
+    problems += batch_faults(pipeline, new)
+    if problems:
+        raise InputError(
+            f"these configurations do not fit pipeline {pipeline.name!r}",
+            problems=[Problem(problem) for problem in problems],
+        )
+
+
+def canonical(configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+    """The configs as they read back: cores in whole millicores."""
+    return tuple(replace(config, cores=round(config.cores * MILLICORES) / MILLICORES) for config in configs)
+
+
+def batch_time(stage: Stage) -> str:
+    """How long MLServer waits for a batch to fill, in seconds, as its env wants it."""
+    return f"{stage.batch_timeout_s:g}"
+
+
+def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
+    """The SeldonDeployment that runs the pipeline so: one predictor, one componentSpec for every stage.
+
+    InputError where the pipeline does not say how it runs on Seldon, its graph cannot be nested as Seldon
+    does, or the configs do not fit it.
+    """
+    target = target_of(pipeline)
+    check_variants(pipeline)
+    check_configs(pipeline, configs)
+    pairs = list(zip(pipeline.served, configs, strict=True))
+    graph = _node(nest(pipeline), {config.stage: config for config in configs})
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {
+            "name": target.name,
+            "namespace": target.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "ipa-serving", LABEL_PIPELINE: pipeline.name},
+        },
+        "spec": {
+            "protocol": "v2",
+            # Without it the orchestrator sits in the pods of the first stage: its cores multiply with them.
+            "annotations": {"seldon.io/engine-separate-pod": "true"} if target.separate_orchestrator else {},
+            "predictors": [
+                {
+                    "name": target.predictor,
+                    # Without a number of its own the operator writes the orchestrator's Deployment for ever.
+                    "svcOrchSpec": dict(ONE_ORCHESTRATOR),
+                    "componentSpecs": [_component(stage, config) for stage, config in pairs],
+                    "graph": graph,
+                }
+            ],
+        },
+    }
+
+
+def _node(nested: Nested, configs: Mapping[str, StageConfig]) -> dict[str, Any]:
+    stage = nested.stage
+    node: dict[str, Any] = {"name": container_name(stage)}
+    if stage.variants:
+        node |= {"type": node_type(stage), **_variant_fields(stage, configs[stage.name], "node")}
+    else:
+        node |= {"implementation": SPLIT, "parameters": [split_ratio(nested)]}
+    if nested.children:
+        node["children"] = [_node(child, configs) for child in nested.children]
+    return node
+
+
+def _variant_fields(stage: Stage, config: StageConfig, kind: str) -> dict[str, str]:
+    found = leaves(stage, config.variant)
+    return {leaf.name: leaf.value for leaf in found if leaf.kind == kind and leaf.value is not None}
+
+
+def _component(stage: Stage, config: StageConfig) -> dict[str, Any]:
+    run = seldon_run(stage, config.variant)
+    env = {
+        **_variant_fields(stage, config, "env"),
+        BATCH_SIZE: str(config.batch_size),
+        BATCH_TIME: batch_time(stage),
+    }
+    amounts = {"cpu": cpu_quantity(config.cores)}
+    if run.memory_gib is not None:
+        amounts["memory"] = memory_quantity(run.memory_gib)
+    container = {
+        "name": container_name(stage),
+        **_variant_fields(stage, config, "container"),
+        "env": [{"name": name, "value": value} for name, value in env.items()],
+        # Equal, so that latency is as measured: no cores borrowed from neighbours, none lent.
+        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+    }
+    return {"replicas": config.replicas, "spec": {"containers": [container]}}
+
+
+def read(pipeline: Pipeline, sdep: Json) -> tuple[StageConfig, ...]:
+    """The configuration of every stage that the SeldonDeployment asks for.
+
+    DriftError lists everything in it that no configuration of the pipeline would have.
+    """
+    configs: list[StageConfig] = []
+    problems: list[str] = []
+    for place in locate(pipeline, sdep):
+        variant, difference = recognise(place.stage, place.container, place.node)
+        batch, cores = _batch_size(place), _cores(place)
+        name = place.stage.name
+        if variant is None:
+            problems.append(f"stage {name!r} runs no variant of its own; {difference}")
+        if isinstance(batch, str):
+            problems.append(f"stage {name!r}: {batch}")
+        if isinstance(cores, str):
+            problems.append(f"stage {name!r}: {cores}")
+        if variant is not None and isinstance(batch, int) and isinstance(cores, float):
+            configs.append(StageConfig(name, variant, batch, cores, place.replicas))
+    if problems:
+        raise drift(pipeline, problems)
+    return tuple(configs)
+
+
+def _batch_size(place: Place) -> int | str:
+    entry = env_entry(place.container, BATCH_SIZE)
+    if entry is None:
+        return 1
+    text = str(entry.get("value", ""))
+    if not text.isdecimal():
+        return f"env {BATCH_SIZE} is {text!r}, not a whole number"
+    # 0 is MLServer's own word for no batching.
+    return max(1, int(text))
+
+
+def _cores(place: Place) -> float | str:
+    resources = place.container.get("resources") or {}
+    amounts = {
+        kind: (resources.get(kind) or {})["cpu"]
+        for kind in ("requests", "limits")
+        if "cpu" in (resources.get(kind) or {})
+    }
+    if not amounts:
+        return "has no resources.requests.cpu and no resources.limits.cpu"
+    parsed = {kind: parse_quantity(amount) for kind, amount in amounts.items()}
+    cores = next(iter(parsed.values()))
+    if cores is None or any(other != cores for other in parsed.values()):
+        shown = ", ".join(f"resources.{kind}.cpu is {amount!r}" for kind, amount in amounts.items())
+        return f"{shown}; they must be equal"
+    return float(cores)

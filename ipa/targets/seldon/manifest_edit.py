@@ -1,0 +1,165 @@
+"""A SeldonDeployment in a file of a repository: found, and changed in place with a small diff."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from ipa.model.errors import InputError, NotFoundError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.targets.seldon.locate import target_of
+from ipa.targets.seldon.manifest import KIND
+from ipa.targets.seldon.patch import Operation
+from ipa.targets.seldon.predictors import read_mixture, rewrite_mixture
+from ipa.targets.seldon.variants import Json
+
+
+class Manifest:
+    """The text of a file that holds the pipeline's SeldonDeployment, perhaps among other documents.
+
+    InputError where the text is not YAML or that object is not whole, NotFoundError where it is not there.
+    """
+
+    def __init__(self, pipeline: Pipeline, text: str, path: str) -> None:
+        self._pipeline, self._text, self._path = pipeline, text, path
+        self._documents = _documents(text, path)
+        self._index = _index(pipeline, self._documents, path)
+
+    def configs(self) -> tuple[StageConfig, ...]:
+        """What it asks for. DriftError lists everything that no configuration of the pipeline would have."""
+        try:
+            return read_mixture(self._pipeline, self._documents[self._index])
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(
+                f"{self._path}: its {KIND} is not whole: {type(error).__name__} {error}",
+                hint=f"`ipa render {self._pipeline.name}` prints a whole one.",
+            ) from error
+
+    def changed(self, wanted: Sequence[StageConfig]) -> str:
+        """The text that asks for these; the same text where it does already.
+
+        Only the values that differ are replaced, so that comments and layout stay. Where fields come or go
+        the file is written anew; InputError where comments would be lost by that.
+        """
+        self.configs()
+        changes, after = rewrite_mixture(self._pipeline, self._documents[self._index], wanted)
+        if not changes:
+            return self._text
+        documents = [*self._documents[: self._index], after, *self._documents[self._index + 1 :]]
+        text = self._spliced(changes)
+        if text is not None and _loaded(text) == documents:
+            return text
+        if _has_comments(self._text):
+            raise InputError(
+                f"{self._path} would lose its comments: more than values of it change",
+                problems=[Problem(_words(change)) for change in changes],
+                hint="Make these changes by hand, or take the comments out.",
+            )
+        is_marked = self._text.startswith("---")
+        return yaml.safe_dump_all(
+            documents, sort_keys=False, explicit_start=is_marked or None, allow_unicode=True
+        )
+
+    def _spliced(self, changes: Sequence[Operation]) -> str | None:
+        """The text with each value replaced where it stands; None where that is not all there is to do."""
+        node = list(yaml.compose_all(self._text, yaml.SafeLoader))[self._index]
+        spans = []
+        for change in changes:
+            found = _node(node, change["path"]) if change["op"] == "replace" else None
+            if not isinstance(found, yaml.ScalarNode):
+                return None
+            value = _scalar(change["value"], found.style)
+            spans.append((found.start_mark.index, found.end_mark.index, value))
+        text = self._text
+        for start, end, value in sorted(spans, reverse=True):
+            text = text[:start] + value + text[end:]
+        return text
+
+
+def seldondeployments(text: str, path: str) -> list[dict[str, Any]]:
+    """Every SeldonDeployment among the documents of a file; InputError where it is not YAML."""
+    return [document for document in _documents(text, path) if _metadata(document) is not None]
+
+
+def _documents(text: str, path: str) -> list[Any]:
+    try:
+        return list(yaml.safe_load_all(text))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        words = getattr(error, "problem", None) or "it cannot be read"
+        problem = Problem(f"not YAML: {words}", path, line, column)
+        raise InputError(f"{path} is not YAML", problems=[problem]) from error
+    except (ValueError, RecursionError) as error:
+        # Values that no type holds, such as a thirteenth month, and nesting beyond the stack.
+        raise InputError(f"{path} cannot be read as YAML: {error}") from error
+
+
+def _loaded(text: str) -> list[Any] | None:
+    try:
+        return list(yaml.safe_load_all(text))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def _index(pipeline: Pipeline, documents: Sequence[Any], path: str) -> int:
+    """Which document is the pipeline's. One without a namespace is taken to be for the pipeline's own."""
+    target = target_of(pipeline)
+    names = []
+    for index, document in enumerate(documents):
+        metadata = _metadata(document)
+        if metadata is None:
+            continue
+        namespace = metadata.get("namespace") or target.namespace
+        if (metadata.get("name"), namespace) == (target.name, target.namespace):
+            return index
+        names.append(f"{namespace}/{metadata.get('name')}")
+    raise NotFoundError(
+        f"{path} has no {KIND} {target.namespace}/{target.name}",
+        hint=f"It has: {', '.join(names) or 'none'}. `ipa render {pipeline.name}` prints one.",
+    )
+
+
+def _metadata(document: Any) -> Json | None:
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        return None
+    metadata = document.get("metadata")
+    return metadata if isinstance(metadata, dict) else None
+
+
+def _node(node: Any, pointer: str) -> Any:
+    """The node at that JSON pointer, None where there is none."""
+    for escaped in pointer.split("/")[1:]:
+        token = escaped.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in reversed(node.value) if key.value == token), None)
+        elif isinstance(node, yaml.SequenceNode):
+            node = node.value[int(token)]
+        else:
+            return None
+    return node
+
+
+def _scalar(value: Any, style: str | None) -> str:
+    """The value as YAML, quoted as the one it replaces."""
+    quotes = style if isinstance(value, str) and style in ("'", '"') else None
+    text = yaml.safe_dump(value, default_style=quotes, width=float("inf"), allow_unicode=True)
+    return str(text).removesuffix("...\n").rstrip("\n")
+
+
+def _has_comments(text: str) -> bool:
+    """Whether a # stands outside of every value."""
+    rest = list(text)
+    for token in yaml.scan(text, yaml.SafeLoader):
+        if isinstance(token, yaml.ScalarToken):
+            start, end = token.start_mark.index, token.end_mark.index
+            rest[start:end] = " " * (end - start)
+    return "#" in rest
+
+
+def _words(change: Operation) -> str:
+    value = f" {change['value']}" if "value" in change else ""
+    return f"{change['op']} {change['path']}{value}"

@@ -1,0 +1,148 @@
+"""Which install of the service a SeldonDeployment belongs to, so that two never fight over one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ipa.adapters.kube.client import Json, KubeClient
+from ipa.model.errors import ConflictError, DriftError, NotFoundError, Problem
+from ipa.model.pipeline import Pipeline
+from ipa.targets.seldon.locate import target_of
+from ipa.targets.seldon.split import is_split, parts_of
+
+ANNOTATION = "ipa-serving/install"
+POINTER = "/metadata/annotations"
+VERSION = "/metadata/resourceVersion"
+
+Operation = dict[str, Any]
+
+
+def owner_of(sdep: Json) -> str | None:
+    """The install that claimed it, None where none has."""
+    owner = (sdep["metadata"].get("annotations") or {}).get(ANNOTATION)
+    return None if owner is None else str(owner)
+
+
+def claim(sdep: Json, install: str) -> list[Operation]:
+    """What to add to a patch of this very version of the object so that it belongs to the install.
+
+    Empty where it does already. It touches metadata alone, so no pod is restarted by it.
+    """
+    if owner_of(sdep) == install:
+        return []
+    if sdep["metadata"].get("annotations") is None:
+        return [{"op": "add", "path": POINTER, "value": {ANNOTATION: install}}]
+    return [{"op": "add", "path": _key(), "value": install}]
+
+
+def release(sdep: Json, install: str) -> list[Operation]:
+    """The patch that gives it up; empty where nobody owns it. DriftError where another install does."""
+    check_owner(sdep, install)
+    if owner_of(sdep) is None:
+        return []
+    version = sdep["metadata"]["resourceVersion"]
+    return [
+        {"op": "test", "path": VERSION, "value": version},
+        {"op": "test", "path": _key(), "value": install},
+        {"op": "remove", "path": _key()},
+    ]
+
+
+def check_owner(sdep: Json, install: str) -> None:
+    """DriftError, naming the owner, where another install has claimed it."""
+    owner = owner_of(sdep)
+    if owner in (None, install):
+        return
+    metadata = sdep["metadata"]
+    name = f"{metadata.get('namespace', '')}/{metadata['name']}"
+    raise DriftError(
+        f"SeldonDeployment {name} belongs to install {owner!r}, and this is install {install!r}",
+        problems=[Problem(f"annotation {ANNOTATION} is {owner!r}")],
+        hint="Stop the other one and run `ipa release` with its IPA_INSTALL, or leave the pipeline to it.",
+    )
+
+
+class OwningClient(KubeClient):
+    """A client that reads what is free or its install's own, and claims what it writes.
+
+    Every call about a SeldonDeployment of another install raises DriftError.
+    """
+
+    def __init__(self, client: KubeClient, install: str) -> None:
+        super().__init__(client.transport, client.timeout_s)
+        self._install = install
+        # The last version of each object that was read: what a patch of that version has to add.
+        self._claims: dict[tuple[str, str], tuple[str, list[Operation]]] = {}
+
+    def within(self, timeout_s: float) -> OwningClient:
+        """The same client with another deadline. Closing either closes both."""
+        return OwningClient(super().within(timeout_s), self._install)
+
+    def get_seldondeployment(self, namespace: str, name: str) -> Json:
+        """The SeldonDeployment of that name."""
+        found = super().get_seldondeployment(namespace, name)
+        check_owner(found, self._install)
+        return self._remembered(found)
+
+    def create_seldondeployment(self, namespace: str, body: Json, *, dry_run: bool = False) -> Json:
+        """The SeldonDeployment as created, the install's own."""
+        metadata = body["metadata"]
+        annotations = {**(metadata.get("annotations") or {}), ANNOTATION: self._install}
+        owned = {**body, "metadata": {**metadata, "annotations": annotations}}
+        created = super().create_seldondeployment(namespace, owned, dry_run=dry_run)
+        return created if dry_run else self._remembered(created)
+
+    def patch_seldondeployment(
+        self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]], *, dry_run: bool = False
+    ) -> Json:
+        """The SeldonDeployment after the JSON Patch, claimed by it. The patch must test its version."""
+        operations = [*patch, *self._claim(namespace, name, patch)]
+        patched = super().patch_seldondeployment(namespace, name, operations, dry_run=dry_run)
+        return patched if dry_run else self._remembered(patched)
+
+    def _remembered(self, sdep: Json) -> Json:
+        metadata = sdep["metadata"]
+        version = str(metadata.get("resourceVersion", ""))
+        self._claims[metadata.get("namespace", ""), metadata["name"]] = version, claim(sdep, self._install)
+        return sdep
+
+    def _claim(self, namespace: str, name: str, patch: Sequence[Mapping[str, Any]]) -> list[Operation]:
+        """The claim that fits the version the patch is for; read again where another read came between."""
+        tested = {str(one["value"]) for one in patch if one["op"] == "test" and one["path"] == VERSION}
+        for is_fresh in (False, True):
+            if is_fresh:
+                self.get_seldondeployment(namespace, name)
+            version, operations = self._claims.get((namespace, name), ("", []))
+            if tested == {version}:
+                return operations
+        raise ConflictError(
+            f"SeldonDeployment {namespace}/{name}: was changed since it was read",
+            hint="Read it again and decide again.",
+        )
+
+
+def release_all(client: KubeClient, pipeline: Pipeline, install: str) -> list[str]:
+    """Give up every SeldonDeployment of the pipeline; the names of those that were the install's.
+
+    DriftError where one belongs to another install: nothing is given up then. NotFoundError: none is there.
+    """
+    namespace = target_of(pipeline).namespace
+    names = [part.name for part in parts_of(pipeline)] if is_split(pipeline) else [target_of(pipeline).name]
+    patches: dict[str, list[Operation]] = {}
+    missing: NotFoundError | None = None
+    for name in names:
+        try:
+            patches[name] = release(client.get_seldondeployment(namespace, name), install)
+        except NotFoundError as error:
+            missing = error
+    if missing is not None and not patches:
+        raise missing
+    owned = {name: patch for name, patch in patches.items() if patch}
+    for name, patch in owned.items():
+        client.patch_seldondeployment(namespace, name, patch)
+    return list(owned)
+
+
+def _key() -> str:
+    return f"{POINTER}/{ANNOTATION.replace('/', '~1')}"

@@ -1,0 +1,161 @@
+"""The one guarded JSON Patch that takes a SeldonDeployment from what runs to what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from ipa.adapters.kube.quantity import cpu_quantity, memory_quantity
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.targets.seldon.locate import Path, Place, container_name, locate
+from ipa.targets.seldon.manifest import batch_time, canonical, check_configs, read
+from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants, leaves, seldon_run
+
+Operation = dict[str, Any]
+
+
+def build_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> list[Operation]:
+    """The JSON Patch (RFC 6902) from the live object to the wanted configs; empty where nothing changes.
+
+    It first tests the resourceVersion and the names of all it touches, then changes only fields that are
+    ours and differ: replicas alone touch no pod template. DriftError, InputError: as `read` and `render`.
+    """
+    draft = Draft(live)
+    change_all(draft, pipeline, live, wanted)
+    return draft.patch()
+
+
+def change_all(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
+    """Note down what takes the pipeline's predictor in the live object to the wanted configs."""
+    check_variants(pipeline)
+    running = read(pipeline, live)
+    check_configs(pipeline, wanted, running)
+    for place, now, then in zip(locate(pipeline, live), running, canonical(wanted), strict=True):
+        _change_stage(draft, place, now, then)
+
+
+def _change_stage(draft: Draft, place: Place, now: StageConfig, then: StageConfig) -> None:
+    name = container_name(place.stage)
+    if now == then:
+        return
+    draft.test((*place.container_path, "name"), name)
+    if then.replicas != now.replicas:
+        draft.set((*place.component_path, "replicas"), then.replicas)
+    if then.cores != now.cores:
+        _set_resource(draft, place, "cpu", cpu_quantity(then.cores))
+    if then.batch_size != now.batch_size:
+        _set_env(draft, place, BATCH_SIZE, str(then.batch_size))
+        _set_env(draft, place, BATCH_TIME, batch_time(place.stage))
+    if then.variant != now.variant:
+        _change_variant(draft, place, then)
+
+
+def _change_variant(draft: Draft, place: Place, then: StageConfig) -> None:
+    memory_gib = seldon_run(place.stage, then.variant).memory_gib
+    if memory_gib is not None:
+        _set_resource(draft, place, "memory", memory_quantity(memory_gib))
+    found = leaves(place.stage, then.variant)
+    if any(leaf.kind == "node" for leaf in found):
+        draft.test((*place.node_path, "name"), container_name(place.stage))
+    for leaf in found:
+        if leaf.kind != "env":
+            base = place.container_path if leaf.kind == "container" else place.node_path
+            draft.set((*base, leaf.name), leaf.value)
+        elif leaf.value is not None:
+            _set_env(draft, place, leaf.name, leaf.value)
+    # Last, since removing an entry moves those behind it.
+    _remove_env(draft, place, {leaf.name for leaf in found if leaf.kind == "env" and leaf.value is None})
+
+
+def _set_resource(draft: Draft, place: Place, resource: str, amount: str) -> None:
+    for kind in ("requests", "limits"):
+        draft.set((*place.container_path, "resources", kind, resource), amount)
+
+
+def _set_env(draft: Draft, place: Place, name: str, value: str) -> None:
+    """Set or add an entry; one that is there is tested by name, since its index is not ours to keep."""
+    path = (*place.container_path, "env")
+    entries = draft.value(path) or []
+    at = [index for index, entry in enumerate(entries) if entry.get("name") == name]
+    if at:
+        draft.test((*path, at[-1], "name"), name)
+        draft.set((*path, at[-1], "value"), value)
+    elif entries:
+        draft.append(path, {"name": name, "value": value})
+    else:
+        draft.set(path, [{"name": name, "value": value}])
+
+
+def _remove_env(draft: Draft, place: Place, names: set[str]) -> None:
+    path = (*place.container_path, "env")
+    at = [index for index, entry in enumerate(draft.value(path) or ()) if entry.get("name") in names]
+    for index in at:
+        draft.test((*path, index, "name"), draft.value((*path, index, "name")))
+    for index in reversed(at):
+        draft.set((*path, index), None)
+
+
+class Draft:
+    """A copy of the live object that writes down what is done to it."""
+
+    def __init__(self, live: Json) -> None:
+        self.object = deepcopy(dict(live))
+        self.tests: list[Operation] = []
+        self.changes: list[Operation] = []
+
+    def patch(self) -> list[Operation]:
+        """The guarded patch of all that was done to it; empty where nothing was."""
+        if not self.changes:
+            return []
+        version = self.object["metadata"]["resourceVersion"]
+        revision = _operation("test", ("metadata", "resourceVersion"), version)
+        return [revision, *self.tests, *self.changes]
+
+    def value(self, path: Path) -> Any:
+        """What is at the path, None where nothing is."""
+        value: Any = self.object
+        for token in path:
+            if isinstance(value, dict):
+                value = value.get(str(token))
+            elif isinstance(value, list) and isinstance(token, int) and token < len(value):
+                value = value[token]
+            else:
+                return None
+        return value
+
+    def test(self, path: Path, value: object) -> None:
+        """Demand, before any change, that this is there."""
+        operation = _operation("test", path, value)
+        if operation not in self.tests:
+            self.tests.append(operation)
+
+    def set(self, path: Path, value: Any) -> None:
+        """Put the value there, or remove what is there (None). Parents that are not there are made."""
+        live = self.value(path)
+        if live == value:
+            return
+        parent = path[:-1]
+        if value is None:
+            self.changes.append({"op": "remove", "path": _pointer(path)})
+            self.value(parent).pop(path[-1])
+        elif self.value(parent) is None:
+            self.set(parent, {path[-1]: value})
+        else:
+            self.changes.append(_operation("add" if live is None else "replace", path, value))
+            self.value(parent)[path[-1]] = value
+
+    def append(self, path: Path, value: Any) -> None:
+        """Put the value behind the list's last."""
+        self.changes.append(_operation("add", (*path, "-"), value))
+        self.value(path).append(value)
+
+
+def _pointer(path: Path) -> str:
+    return "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in path)
+
+
+def _operation(op: str, path: Path, value: object) -> Operation:
+    # A copy: the draft goes on changing what it put there.
+    return {"op": op, "path": _pointer(path), "value": deepcopy(value)}

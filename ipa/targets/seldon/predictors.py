@@ -1,0 +1,193 @@
+"""Several configurations of a pipeline side by side: predictors of one SeldonDeployment share its traffic.
+
+They are called after the pipeline's own predictor: default, default-2, default-3. Each is a whole graph, with
+an orchestrator of its own; one alone may have any of the names. Predictors of other names are other people's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ipa.model.errors import InputError, Problem
+from ipa.model.parts import (
+    Configs,
+    in_order,
+    is_shared,
+    order_of,
+    paired,
+    parts_of,
+    share_faults,
+    share_of,
+    with_share,
+)
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.targets.seldon.locate import Place, drift, locate, target_of
+from ipa.targets.seldon.manifest import ONE_ORCHESTRATOR, canonical, read, render
+from ipa.targets.seldon.patch import Draft, Operation, change_all
+from ipa.targets.seldon.split import is_split
+from ipa.targets.seldon.variants import Json
+
+# A set has as many as a stage has variants; while it changes those that go are there too.
+MOST = 10
+PREDICTORS = ("spec", "predictors")
+
+# The pipeline with one of the predictors it may have, and what that runs.
+Named = tuple[Pipeline, Configs]
+
+
+def render_mixture(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]:
+    """The SeldonDeployment that runs the parts side by side; of one part, what `render` gives.
+
+    InputError as `render`, and where the shares are no whole percents of together 100.
+    """
+    _check(pipeline, configs)
+    parts = parts_of(configs)
+    first, *others = [render(named, part) for named, part in zip(_named(pipeline), parts, strict=False)]
+    predictors = [body["spec"]["predictors"][0] for body in (first, *others)]
+    if others:
+        for predictor, part in zip(predictors, parts, strict=True):
+            predictor["traffic"] = share_of(part)
+    first["spec"]["predictors"] = predictors
+    return first
+
+
+def read_mixture(pipeline: Pipeline, sdep: Json) -> Configs:
+    """The parts that the SeldonDeployment asks for, in their order. DriftError as `read_named`."""
+    return tuple(config for _, part in read_named(pipeline, sdep) for config in part)
+
+
+def locate_mixture(pipeline: Pipeline, sdep: Json) -> tuple[Place, ...]:
+    """The place of every stage of every part, in the order of `read_mixture`."""
+    return tuple(place for named, _ in read_named(pipeline, sdep) for place in locate(named, sdep))
+
+
+def read_named(pipeline: Pipeline, sdep: Json) -> list[Named]:
+    """Each predictor of the pipeline with what it runs, in the order of parts.
+
+    DriftError as `read`, and where several share the requests and predictors of other people take some too:
+    shares are then no percents of the pipeline's.
+    """
+    traffic = _traffic(sdep)
+    ours = [named for named in _named(pipeline) if target_of(named).predictor in traffic]
+    if len(ours) <= 1:
+        # None: `locate` says what there is instead.
+        return [(named, read(named, sdep)) for named in ours or [pipeline]]
+    _check_others(pipeline, traffic)
+    found = [(named, with_share(read(named, sdep), traffic[target_of(named).predictor])) for named in ours]
+    return sorted(found, key=lambda each: order_of(each[1]))
+
+
+def _traffic(sdep: Json) -> dict[str, int]:
+    """The percent of the requests of each predictor that is no shadow."""
+    predictors = (sdep.get("spec") or {}).get("predictors") or []
+    return {one["name"]: int(one.get("traffic") or 0) for one in predictors if not one.get("shadow")}
+
+
+def _check_others(pipeline: Pipeline, traffic: Mapping[str, int]) -> None:
+    names = {target_of(named).predictor for named in _named(pipeline)}
+    problems = [
+        f"predictor {name!r} takes {percent} % of the requests, and is none of the pipeline's"
+        for name, percent in traffic.items()
+        if name not in names and percent
+    ]
+    if problems:
+        raise drift(pipeline, problems)
+
+
+def build_mixture_patch(pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> list[Operation]:
+    """The one guarded JSON Patch from the live object to the wanted parts; empty where nothing changes.
+
+    Errors as `read_mixture` and `render_mixture`.
+    """
+    draft = Draft(live)
+    _change_mixture(draft, pipeline, live, wanted)
+    return draft.patch()
+
+
+def rewrite_mixture(
+    pipeline: Pipeline, manifest: Json, wanted: Sequence[StageConfig]
+) -> tuple[list[Operation], Json]:
+    """The same changes to an object that no server has yet: each operation, and the object after them."""
+    draft = Draft(manifest)
+    _change_mixture(draft, pipeline, manifest, wanted)
+    return draft.changes, draft.object
+
+
+def _change_mixture(draft: Draft, pipeline: Pipeline, live: Json, wanted: Sequence[StageConfig]) -> None:
+    """Note down what takes the live object to the wanted parts.
+
+    A part stays in the predictor of its variants, so that a change of traffic alone touches traffic alone.
+    What is new is added last, as a copy of a predictor that is there, so that it has what other people gave
+    that; what is gone is removed last. Where one is alone before and after, its traffic is not touched.
+    """
+    _check(pipeline, wanted)
+    running = read_named(pipeline, live)
+    shares = len(running) > 1 or is_shared(wanted)
+    if shares:
+        _check_others(pipeline, _traffic(live))
+    index = {one["name"]: at for at, one in enumerate(live["spec"]["predictors"])}
+    free = [named for named in _named(pipeline) if target_of(named).predictor not in index]
+    there = list(running)
+    kept: list[tuple[int, Pipeline, Configs]] = []
+    added: list[Json] = []
+    for before, after in paired(read_mixture(pipeline, live), in_order(parts_of(canonical(wanted)))):
+        here = next((each for each in there if each[1] == before), None)
+        if here is not None and after is not None:
+            there.remove(here)
+            kept.append((index[target_of(here[0]).predictor], here[0], after))
+        elif after is not None:
+            added.append(_like(running[0][0], free.pop(0), live, after))
+    for at, named, part in sorted(kept, key=lambda each: each[0]):
+        change_all(draft, named, live, part)
+        if shares:
+            _set_traffic(draft, at, share_of(part))
+    for predictor in added:
+        draft.append(PREDICTORS, predictor)
+    for at in sorted((index[target_of(named).predictor] for named, _ in there), reverse=True):
+        draft.test((*PREDICTORS, at, "name"), draft.value((*PREDICTORS, at, "name")))
+        draft.set((*PREDICTORS, at), None)
+
+
+def _like(model: Pipeline, named: Pipeline, live: Json, part: Configs) -> Json:
+    """A predictor that runs the part, and is else as that of `model` but for its explainer: one is enough."""
+    name = target_of(named).predictor
+    (one,) = (each for each in live["spec"]["predictors"] if each["name"] == target_of(model).predictor)
+    copy = {key: value for key, value in one.items() if key != "explainer"}
+    copy |= {"name": name, "traffic": share_of(part)}
+    copy["svcOrchSpec"] = {**ONE_ORCHESTRATOR, **(copy.get("svcOrchSpec") or {})}
+    draft = Draft({**live, "spec": {**live["spec"], "predictors": [copy]}})
+    change_all(draft, named, draft.object, part)
+    found: Json = draft.object["spec"]["predictors"][0]
+    return found
+
+
+def _set_traffic(draft: Draft, at: int, percent: int) -> None:
+    path = (*PREDICTORS, at)
+    if draft.value((*path, "traffic")) != percent:
+        draft.test((*path, "name"), draft.value((*path, "name")))
+        draft.set((*path, "traffic"), percent)
+
+
+def _named(pipeline: Pipeline) -> list[Pipeline]:
+    """The pipeline once for each predictor it may have."""
+    target = target_of(pipeline)
+    names = [target.predictor, *(f"{target.predictor}-{number}" for number in range(2, MOST + 1))]
+    return [replace(pipeline, seldon=replace(target, predictor=name)) for name in names]
+
+
+def _check(pipeline: Pipeline, configs: Sequence[StageConfig]) -> None:
+    problems = [Problem(problem) for problem in _faults(pipeline, configs)]
+    if problems:
+        raise InputError(f"pipeline {pipeline.name!r} cannot run these parts", problems=problems)
+
+
+def _faults(pipeline: Pipeline, configs: Sequence[StageConfig]) -> Iterator[str]:
+    count = len(parts_of(configs))
+    if not 1 <= count <= MOST:
+        yield f"there must be one to {MOST} parts, not {count}"
+    yield from share_faults(configs)
+    if count > 1 and is_split(pipeline):
+        yield "shape split has one router and no predictors to share; use shape single"

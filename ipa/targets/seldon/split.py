@@ -1,0 +1,255 @@
+"""A pipeline as SeldonDeployments of its own parts (shape split), and back.
+
+    <name>-router                 our router: requests come here, it knows the queues
+    <name>-<container>-queue      a stage's queue: central batching, early drop; it knows the model's Service
+    <name>-<container>-model      the stage's model: variant, cores, replicas
+
+Each is a SeldonDeployment of one node without Seldon's orchestrator (`seldon.io/no-engine`). The operator
+gives each a Service `<SeldonDeployment>-<predictor>` on the port of its first container, 9000. That of a
+model is headless, so that its name leads to every ready pod and the queue fills each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from ipa.model.errors import DriftError, InputError, Problem
+from ipa.model.pipeline import (
+    Pipeline,
+    SeldonRun,
+    SeldonTarget,
+    Shape,
+    Stage,
+    StageBounds,
+    StageKind,
+    Variant,
+)
+from ipa.model.plan import StageConfig
+from ipa.targets.seldon.locate import LONGEST_NAME, Place, container_name, drift, locate, target_of
+from ipa.targets.seldon.manifest import check_configs, read, render
+from ipa.targets.seldon.variants import BATCH_SIZE, BATCH_TIME, Json, check_variants
+
+# What the operator's webhook gives the first container of a predictor.
+PORT = 9000
+EVERYWHERE = "0.0.0.0"  # noqa: S104  (in a pod, whose network is its own)
+LABEL_ROLE = "ipa-serving/role"
+LABEL_STAGE = "ipa-serving/stage"
+# The pod sleeps 10 s when it is to end, so that no request is on its way to it; then these finish theirs.
+DRAIN_S = 15
+GRACE_S = 30
+READY = {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 2}
+
+Objects = Mapping[str, Json]
+
+
+class Role(StrEnum):
+    """What a SeldonDeployment of a split pipeline is for."""
+
+    ROUTER = "router"
+    QUEUE = "queue"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One SeldonDeployment, as a pipeline of one stage: it is rendered, read and patched as others are.
+
+    `stage` is the stage it belongs to, empty for the router.
+    """
+
+    role: Role
+    stage: str
+    pipeline: Pipeline
+
+    @property
+    def name(self) -> str:
+        """The SeldonDeployment's name."""
+        return target_of(self.pipeline).name
+
+    @property
+    def service(self) -> str:
+        """Where its Service answers."""
+        target = target_of(self.pipeline)
+        return f"http://{target.name}-{target.predictor}.{target.namespace}:{PORT}"
+
+
+def is_split(pipeline: Pipeline) -> bool:
+    """Whether the pipeline's file asks for the shape split."""
+    return pipeline.seldon is not None and pipeline.seldon.shape is Shape.SPLIT
+
+
+def parts_of(pipeline: Pipeline) -> tuple[Part, ...]:
+    """Every part: the models and queues of the stages in order, then the router.
+
+    InputError where the graph is no chain, which the router cannot run, or a name is too long for a Service.
+    """
+    if not pipeline.is_chain:
+        raise InputError(
+            f"pipeline {pipeline.name!r} is no chain of stages, and shape split runs chains only",
+            hint="Leave out `shape: split`, or give it a graph such as [a, b].",
+        )
+    parts: list[Part] = []
+    queues = []
+    for stage in pipeline.stages:
+        model = Part(Role.MODEL, stage.name, _model(pipeline, stage))
+        queue = Part(Role.QUEUE, stage.name, _queue(pipeline, stage, model))
+        parts += [model, queue]
+        queues.append(queue)
+    parts.append(Part(Role.ROUTER, "", _router(pipeline, queues)))
+    names = (part.service.removeprefix("http://").split(".")[0] for part in parts)
+    problems = [Problem(f"Service {name!r} would be longer than 63") for name in names if _is_long(name)]
+    if problems:
+        raise InputError(
+            f"pipeline {pipeline.name!r} has names too long for shape split",
+            problems=problems,
+            hint="Shorten `seldon.name`, `seldon.predictor` or a stage's `container`.",
+        )
+    return tuple(parts)
+
+
+def _is_long(name: str) -> bool:
+    return len(name) > LONGEST_NAME
+
+
+def _model(pipeline: Pipeline, stage: Stage) -> Pipeline:
+    return _alone(pipeline, f"{container_name(stage)}-model", replace(stage, container=container_name(stage)))
+
+
+def _queue(pipeline: Pipeline, stage: Stage, model: Part) -> Pipeline:
+    env = {
+        **{"IPA_PIPELINE": pipeline.name, "IPA_STAGE": stage.name, "IPA_HOST": EVERYWHERE},
+        **{"IPA_MODEL": container_name(stage), "IPA_MODEL_URL": model.service},
+    }
+    queue = _stage(f"{stage.name}-queue", "queue", env)
+    return _alone(
+        pipeline, f"{container_name(stage)}-queue", replace(queue, batch_timeout_s=stage.batch_timeout_s)
+    )
+
+
+def _router(pipeline: Pipeline, queues: Sequence[Part]) -> Pipeline:
+    stages = " ".join(f"{queue.stage}={queue.service}" for queue in queues)
+    env = {"IPA_PIPELINE": pipeline.name, "IPA_STAGES": stages, "IPA_HOST": EVERYWHERE}
+    if pipeline.drop_after_s is not None:
+        env["IPA_DROP_AFTER_S"] = f"{pipeline.drop_after_s:g}"
+    return _alone(pipeline, "router", _stage("router", "router", env))
+
+
+def _stage(name: str, container: str, env: Mapping[str, str]) -> Stage:
+    """A stage of our own. Its image is nobody's variant: who upgrades it changes no decision."""
+    return Stage(name, (Variant(container, seldon=SeldonRun(env=env)),), container=container)
+
+
+def _alone(pipeline: Pipeline, suffix: str, stage: Stage) -> Pipeline:
+    target = target_of(pipeline)
+    # Its bounds were kept by whoever decided; called alone, every kind of stage is called as a model.
+    alone = replace(stage, after=(), kind=StageKind.MODEL, bounds=StageBounds())
+    own = SeldonTarget(f"{target.name}-{suffix}", target.namespace, target.predictor)
+    return Pipeline(pipeline.name, (alone,), pipeline.sla, pipeline.objectives, seldon=own)
+
+
+def config_of(pipeline: Pipeline, part: Part, configs: Mapping[str, StageConfig]) -> StageConfig:
+    """What the part is to run where the stages are to run these."""
+    target, own = target_of(pipeline), part.pipeline.stages[0]
+    if part.role is Role.ROUTER:
+        return StageConfig(own.name, own.variants[0].name, 1, target.orchestrator_cores, 1)
+    config = configs[part.stage]
+    if part.role is Role.MODEL:
+        return replace(config, batch_size=1)
+    return StageConfig(own.name, own.variants[0].name, config.batch_size, target.queue_cores, 1)
+
+
+def changed_config(part: Part, before: StageConfig, after: StageConfig) -> StageConfig:
+    """What the part is to run where it runs `before`: the cores of router and queue are their owner's."""
+    return after if part.role is Role.MODEL else replace(before, batch_size=after.batch_size)
+
+
+def render_split(pipeline: Pipeline, configs: Sequence[StageConfig]) -> list[dict[str, Any]]:
+    """The SeldonDeployments that run the pipeline so: models, queues, the router last.
+
+    InputError as `render`, and where there is no image for router and queues.
+    """
+    target = target_of(pipeline)
+    if target.image is None:
+        raise InputError(
+            f"pipeline {pipeline.name!r} does not say which image its router and queues run",
+            hint="Give it `seldon: {shape: split, image: ...}`: an image in which ipa-serving is installed.",
+        )
+    check_variants(pipeline)
+    check_configs(pipeline, configs)
+    by_stage = {config.stage: config for config in configs}
+    return [
+        _object(part, config_of(pipeline, part, by_stage), target.image)
+        for part in sorted(parts_of(pipeline), key=lambda part: list(Role)[::-1].index(part.role))
+    ]
+
+
+def _object(part: Part, config: StageConfig, image: str) -> dict[str, Any]:
+    body = render(part.pipeline, [config])
+    body["metadata"]["labels"] |= {LABEL_ROLE: part.role.value, **_stage_label(part)}
+    spec = body["spec"]
+    predictor = spec["predictors"][0]
+    pod = predictor["componentSpecs"][0]["spec"]
+    container = pod["containers"][0]
+    spec["annotations"] = {"seldon.io/headless-svc": "true"} if part.role is Role.MODEL else {}
+    predictor["annotations"] = {"seldon.io/no-engine": "true"}
+    if part.role is not Role.QUEUE:
+        # Batches are formed in the queue alone.
+        container["env"] = [one for one in container["env"] if one["name"] not in (BATCH_SIZE, BATCH_TIME)]
+    if part.role is not Role.MODEL:
+        module = f"ipa.dataplane.{part.role.value}"
+        container |= {"image": image, "command": ["python", "-m", module], "readinessProbe": dict(READY)}
+        container["env"].append({"name": "IPA_DRAIN_S", "value": str(DRAIN_S)})
+        pod["terminationGracePeriodSeconds"] = GRACE_S
+    return body
+
+
+def _stage_label(part: Part) -> dict[str, str]:
+    return {LABEL_STAGE: part.stage} if part.stage else {}
+
+
+def places_of(parts: Sequence[Part], objects: Objects) -> tuple[Place, ...]:
+    """The place of each part's one stage in its object."""
+    return tuple(locate(part.pipeline, objects[part.name])[0] for part in parts)
+
+
+def read_parts(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> dict[str, StageConfig]:
+    """What each object asks for, by its name. DriftError lists all that is wrong with any of them."""
+    found: dict[str, StageConfig] = {}
+    problems: list[str] = []
+    for part in parts:
+        try:
+            config = read(part.pipeline, objects[part.name])[0]
+        except DriftError as error:
+            problems += [f"{part.name}: {problem.message}" for problem in error.problems]
+            continue
+        if part.role is Role.MODEL and config.batch_size != 1:
+            problems.append(f"{part.name}: env {BATCH_SIZE} is set, yet batches are formed in the queue")
+        found[part.name] = config
+    if problems:
+        raise drift(pipeline, problems)
+    return found
+
+
+def read_split(pipeline: Pipeline, parts: Sequence[Part], objects: Objects) -> tuple[StageConfig, ...]:
+    """The configuration of every stage that the objects ask for together. DriftError as `read_parts`."""
+    return merged(parts, read_parts(pipeline, parts, objects))
+
+
+def merged(parts: Sequence[Part], found: Mapping[str, StageConfig]) -> tuple[StageConfig, ...]:
+    """The configuration of every stage, from those of its model and its queue by their objects' names."""
+    models = [part for part in parts if part.role is Role.MODEL]
+    queues = [part for part in parts if part.role is Role.QUEUE]
+    return tuple(
+        replace(found[model.name], batch_size=found[queue.name].batch_size)
+        for model, queue in zip(models, queues, strict=True)
+    )
+
+
+def revision_of_all(parts: Sequence[Part], objects: Objects) -> str:
+    """Which objects, and which of their specs: the uids, then the generations, in the order of the parts."""
+    found = [objects[part.name]["metadata"] for part in parts]
+    uids = ".".join(str(metadata["uid"]) for metadata in found)
+    return f"{uids}/{'.'.join(str(metadata['generation']) for metadata in found)}"

@@ -1,0 +1,282 @@
+"""The Workload port over the SeldonDeployments of a split pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.field_managers import last_hand
+from ipa.adapters.kube.monotonic_reads import MonotonicReads
+from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.model.decision import Change
+from ipa.model.errors import ConflictError, IpaError, NotFoundError, UnavailableError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT
+from ipa.targets.seldon.autoscalers import check_autoscalers
+from ipa.targets.seldon.locate import Place, target_of
+from ipa.targets.seldon.manifest import canonical, check_configs
+from ipa.targets.seldon.patch import Operation, build_patch
+from ipa.targets.seldon.rollout import judge, ready_replicas, unready
+from ipa.targets.seldon.split import (
+    Part,
+    Role,
+    changed_config,
+    config_of,
+    parts_of,
+    places_of,
+    read_parts,
+    read_split,
+    render_split,
+    revision_of_all,
+)
+from ipa.targets.seldon.split_order import steps
+from ipa.targets.seldon.variants import Json, check_variants
+from ipa.targets.seldon.workload import revision_of, same_object
+
+Objects = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """One guarded patch of one part: from what it runs to what it is to run."""
+
+    part: Part
+    live: dict[str, Any]
+    before: StageConfig
+    after: StageConfig
+    patch: list[Operation]
+
+
+class SplitWorkload:
+    """A pipeline that runs as a router, and a queue and a model for each stage: a SeldonDeployment each.
+
+    A change is one guarded patch for each object that differs, all tried on the server before the first is
+    sent, in an order in which every prefix is safe (`splitorder`).
+    """
+
+    rolling = DEPLOYMENT
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self._newest = MonotonicReads()
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """What the SeldonDeployments ask for and how much of it answers. NotFoundError: not all are there."""
+        parts = parts_of(pipeline)
+        objects = self._get(parts)
+        configs = read_split(pipeline, parts, objects)
+        places = places_of(parts, objects)
+        models = [place for part, place in zip(parts, places, strict=True) if part.role is Role.MODEL]
+        # Router and queues may be scaled by whom one likes.
+        names = [part.name for part in parts if part.role is Role.MODEL]
+        autoscalers = self._client.list_autoscalers(target_of(pipeline).namespace)
+        check_autoscalers(pipeline, names, models, autoscalers)
+        deployments = self._deployments(pipeline, places)
+        stages = tuple(
+            StageState(config, ready_replicas(deployments[place.deployment]))
+            for config, place in zip(configs, models, strict=True)
+        )
+        settled = not any(unready(place, deployments[place.deployment]) for place in places)
+        hands = filter(None, map(last_hand, objects.values()))
+        return WorkloadState(revision_of_all(parts, objects), stages, settled, next(hands, ""))
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """The revision of the SeldonDeployments, those that were not there created, the router last.
+
+        ConflictError where all are there, or one is there that asks for something else. What an attempt
+        before left is kept.
+        """
+        parts, bodies = parts_of(pipeline), render_split(pipeline, configs)
+        namespace = target_of(pipeline).namespace
+        objects = self._present(parts)
+        self._check_present(pipeline, parts, objects, configs)
+        missing = [body for body in bodies if body["metadata"]["name"] not in objects]
+        for body in missing:
+            self._client.create_seldondeployment(namespace, body, dry_run=True)
+        for body in missing:
+            objects[body["metadata"]["name"]] = self._created(namespace, body)
+        return revision_of_all(parts, objects)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision, once every patch is accepted. Nothing to change: the same revision.
+
+        ConflictError: a spec is not the one the change was decided on, or moved while it was written: what
+        was written before is taken back. UnavailableError: it says how many objects were written; they are
+        a safe prefix of the change, and what runs then is to be read.
+        """
+        parts = parts_of(pipeline)
+        objects = self._get(parts)
+        revision = revision_of_all(parts, objects)
+        if revision != change.revision:
+            raise ConflictError(
+                f"pipeline {pipeline.name} is at {revision}, not at {change.revision} as when decided on",
+                hint="Read it again and decide again.",
+            )
+        writes = _writes(pipeline, parts, objects, change)
+        self._try(pipeline, parts, objects, writes, change)
+        done: list[tuple[_Write, dict[str, Any]]] = []
+        for write in writes:
+            try:
+                written = self._send(write)
+            except UnavailableError as error:
+                raise _said(error, len(done), len(writes), "; what is written is safe to run") from error
+            except IpaError as error:
+                self._take_back(done, len(writes), error)
+            done.append((write, written))
+        return revision_of_all(parts, objects | {write.part.name: written for write, written in done})
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """How far a written change is, over all parts; as `SeldonWorkload.rollout`."""
+        parts = parts_of(pipeline)
+        objects = self._get(parts)
+        if not same_object(revision_of_all(parts, objects), change.revision):
+            return Rollout(RolloutPhase.REPLACED, "a SeldonDeployment was made anew by another hand")
+        if read_split(pipeline, parts, objects) != canonical(change.configs):
+            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
+        places = places_of(parts, objects)
+        deployments = self._deployments(pipeline, places)
+        pods = {}
+        for place in places:
+            deployment = deployments[place.deployment]
+            if deployment is not None and unready(place, deployment):
+                labels = deployment["spec"]["selector"]["matchLabels"]
+                pods[place.deployment] = self._client.list_pods(target_of(pipeline).namespace, labels)
+        return judge(places, deployments, pods)
+
+    def _get(self, parts: Sequence[Part]) -> Objects:
+        objects = self._present(parts)
+        missing = [part.name for part in parts if part.name not in objects]
+        if missing:
+            namespace = target_of(parts[0].pipeline).namespace
+            raise NotFoundError(
+                f"SeldonDeployment {', '.join(missing)} not found in {namespace}: "
+                f"{len(objects)} of {len(parts)} are there"
+            )
+        return objects
+
+    def _present(self, parts: Sequence[Part]) -> Objects:
+        found: Objects = {}
+        for part in parts:
+            target = target_of(part.pipeline)
+            try:
+                live = self._client.get_seldondeployment(target.namespace, target.name)
+            except NotFoundError:
+                continue
+            found[part.name] = self._newest.seen(live)
+        return found
+
+    def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
+        namespace = target_of(pipeline).namespace
+        return {
+            place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
+        }
+
+    def _check_present(
+        self, pipeline: Pipeline, parts: Sequence[Part], objects: Objects, configs: Sequence[StageConfig]
+    ) -> None:
+        """ConflictError where nothing is left to create, or what is there is not what is to be."""
+        there = [part for part in parts if part.name in objects]
+        by_stage = {config.stage: config for config in canonical(configs)}
+        found = read_parts(pipeline, there, objects)
+        others = [part.name for part in there if found[part.name] != config_of(pipeline, part, by_stage)]
+        if others or len(there) == len(parts):
+            names = ", ".join(others or [part.name for part in there])
+            raise ConflictError(f"SeldonDeployment {names} exists already", hint="`ipa apply` changes it.")
+
+    def _created(self, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        name = body["metadata"]["name"]
+        try:
+            return self._client.create_seldondeployment(namespace, body)
+        except UnavailableError as error:
+            try:
+                return self._client.get_seldondeployment(namespace, name)
+            except NotFoundError:
+                raise UnavailableError(
+                    f"{error.message}; reading back shows that {name} was not created",
+                    hint="Create it again: what is there already is kept.",
+                ) from error
+
+    def _try(
+        self,
+        pipeline: Pipeline,
+        parts: Sequence[Part],
+        objects: Objects,
+        writes: Sequence[_Write],
+        change: Change,
+    ) -> None:
+        """Let the server try every patch. ConflictError where its webhooks make something else of it."""
+        promised = dict(objects)
+        for write in writes:
+            promised[write.part.name] = self._patch(write.part, write.patch, dry_run=True)
+        if read_split(pipeline, parts, promised) != canonical(change.configs):
+            raise ConflictError(
+                f"the cluster would change what is written for pipeline {pipeline.name!r}",
+                hint="Look for a mutating webhook that touches SeldonDeployments.",
+            )
+
+    def _send(self, write: _Write) -> dict[str, Any]:
+        """The object as written; where there was no answer, as read back. It is never sent again."""
+        try:
+            return self._patch(write.part, write.patch)
+        except UnavailableError as error:
+            target = target_of(write.part.pipeline)
+            live = self._newest.seen(self._client.get_seldondeployment(target.namespace, target.name))
+            if revision_of(live) == revision_of(write.live):
+                words = f"{error.message}; reading back shows that {write.part.name} was not written"
+                raise UnavailableError(words) from error
+            if read_parts(write.part.pipeline, [write.part], {write.part.name: live}) != {
+                write.part.name: write.after
+            }:
+                raise ConflictError(
+                    f"{error.message}; reading back shows a change by another hand",
+                    hint="Read it again and decide again.",
+                ) from error
+            return live
+
+    def _take_back(
+        self, done: Sequence[tuple[_Write, dict[str, Any]]], total: int, cause: IpaError
+    ) -> NoReturn:
+        """Undo what was written before a refusal, the last first: each step leads back to a safe prefix."""
+        left = list(done)
+        while left:
+            write, written = left[-1]
+            patch = build_patch(write.part.pipeline, written, [write.before])
+            try:
+                self._patch(write.part, patch)
+            except IpaError as error:
+                words = f"; taking it back failed too: {error.message}; what is written is safe to run"
+                raise UnavailableError(_said(cause, len(left), total, words).message) from error
+            left.pop()
+        words = f"; the {len(done)} written before it were taken back" if done else ""
+        raise _said(cause, 0, total, words) from cause
+
+    def _patch(self, part: Part, patch: Sequence[Operation], *, dry_run: bool = False) -> dict[str, Any]:
+        target = target_of(part.pipeline)
+        patched = self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=dry_run)
+        return patched if dry_run else self._newest.seen(patched)
+
+
+def _writes(pipeline: Pipeline, parts: Sequence[Part], objects: Objects, change: Change) -> list[_Write]:
+    """A patch for each object that differs, in the order in which they are to be sent."""
+    check_variants(pipeline)
+    check_configs(pipeline, change.configs)
+    found = read_parts(pipeline, parts, objects)
+    running, wanted = read_split(pipeline, parts, objects), canonical(change.configs)
+    by_stage = {config.stage: config for config in wanted}
+    by_step: Mapping[tuple[Role, str], Part] = {(part.role, part.stage): part for part in parts}
+    writes = []
+    for step in steps(running, wanted):
+        part = by_step[step.role, step.stage]
+        live, before = objects[part.name], found[part.name]
+        after = changed_config(part, before, config_of(pipeline, part, by_stage))
+        writes.append(_Write(part, live, before, after, build_patch(part.pipeline, live, [after])))
+    return writes
+
+
+def _said(error: IpaError, written: int, total: int, more: str) -> IpaError:
+    """The same error, with how far the change came."""
+    words = f"{error.message}; {written} of {total} objects of the change are written{more}"
+    return type(error)(words, problems=error.problems, hint=error.hint)

@@ -1,0 +1,169 @@
+"""The Workload port over a SeldonDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ipa.adapters.kube.client import Json, KubeClient
+from ipa.adapters.kube.field_managers import last_hand, with_hand
+from ipa.adapters.kube.monotonic_reads import MonotonicReads
+from ipa.control.ports import Rollout, RolloutPhase, StageState, WorkloadState
+from ipa.model.decision import Change
+from ipa.model.errors import ConflictError, DriftError, IpaError, NotFoundError, UnavailableError
+from ipa.model.pipeline import Pipeline
+from ipa.model.plan import StageConfig
+from ipa.model.rolling import DEPLOYMENT
+from ipa.targets.seldon.autoscalers import check_autoscalers
+from ipa.targets.seldon.locate import Place, target_of
+from ipa.targets.seldon.manifest import canonical
+from ipa.targets.seldon.predictors import build_mixture_patch, locate_mixture, read_mixture, render_mixture
+from ipa.targets.seldon.rollout import judge, ready_replicas, unready
+
+
+def revision_of(sdep: Json) -> str:
+    """What a decision is bound to: which object, and which of its specs.
+
+    Not the resourceVersion, which moves with every status the operator writes while nothing of what was
+    decided on has changed. The patch itself is guarded by the resourceVersion of the read just before it.
+    """
+    metadata = sdep["metadata"]
+    return f"{metadata['uid']}/{metadata['generation']}"
+
+
+class SeldonWorkload:
+    """A pipeline that runs as one SeldonDeployment, each part that shares its load as a predictor of it.
+
+    Only the SeldonDeployment is written, never a child.
+    """
+
+    rolling = DEPLOYMENT
+
+    def __init__(self, client: KubeClient) -> None:
+        self._client = client
+        self._newest = MonotonicReads()
+
+    def read(self, pipeline: Pipeline) -> WorkloadState:
+        """What the SeldonDeployment asks for and how much of it answers. DriftError: it is none of ours."""
+        sdep = self._get(pipeline)
+        try:
+            configs, places = read_mixture(pipeline, sdep), locate_mixture(pipeline, sdep)
+        except DriftError as error:
+            raise with_hand(error, sdep) from error
+        target = target_of(pipeline)
+        autoscalers = self._client.list_autoscalers(target.namespace)
+        check_autoscalers(pipeline, [target.name], places, autoscalers)
+        deployments = self._deployments(pipeline, places)
+        stages = tuple(
+            StageState(config, ready_replicas(deployments[place.deployment]))
+            for place, config in zip(places, configs, strict=True)
+        )
+        settled = not any(unready(place, deployments[place.deployment]) for place in places)
+        return WorkloadState(revision_of(sdep), stages, settled, last_hand(sdep))
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """The revision of the SeldonDeployment as created. ConflictError where there is one already."""
+        namespace = target_of(pipeline).namespace
+        body = render_mixture(pipeline, configs)
+        self._client.create_seldondeployment(namespace, body, dry_run=True)
+        try:
+            created = self._client.create_seldondeployment(namespace, body)
+        except UnavailableError as error:
+            return self._read_back(pipeline, "", configs, error)
+        return revision_of(created)
+
+    def write(self, pipeline: Pipeline, change: Change) -> str:
+        """The new revision, once the one guarded patch is accepted. Nothing to change: the same revision.
+
+        ConflictError: the spec is not the one the change was decided on, or moved while it was written;
+        nothing was written. UnavailableError: nothing was written, or (it says so) that is not known.
+        """
+        target = target_of(pipeline)
+        live = self._get(pipeline)
+        if revision_of(live) != change.revision:
+            raise ConflictError(
+                f"SeldonDeployment {target.namespace}/{target.name} is at {revision_of(live)}, "
+                f"not at {change.revision} as when it was decided on",
+                hint="Read it again and decide again.",
+            )
+        patch = build_mixture_patch(pipeline, live, change.configs)
+        if not patch:
+            return revision_of(live)
+        promised = self._client.patch_seldondeployment(target.namespace, target.name, patch, dry_run=True)
+        self._check_promise(pipeline, promised, change)
+        try:
+            written = self._client.patch_seldondeployment(target.namespace, target.name, patch)
+        except UnavailableError as error:
+            return self._read_back(pipeline, change.revision, change.configs, error)
+        return revision_of(self._newest.seen(written))
+
+    def rollout(self, pipeline: Pipeline, change: Change) -> Rollout:
+        """How far a written change is.
+
+        Where another hand has made the SeldonDeployment ask for something else it is READY, where that hand
+        made it anew REPLACED: nothing of the change is left to wait for, and what runs is told by `read`.
+        Never FAILED then, since taking the change back would overwrite that hand.
+        """
+        sdep = self._get(pipeline)
+        if not same_object(revision_of(sdep), change.revision):
+            return Rollout(RolloutPhase.REPLACED, "the SeldonDeployment was made anew by another hand")
+        if not _asks_for(pipeline, sdep, change):
+            return Rollout(RolloutPhase.READY, "another hand has replaced the change")
+        places = locate_mixture(pipeline, sdep)
+        deployments = self._deployments(pipeline, places)
+        namespace = target_of(pipeline).namespace
+        pods = {}
+        for place in places:
+            deployment = deployments[place.deployment]
+            if deployment is not None and unready(place, deployment):
+                labels = deployment["spec"]["selector"]["matchLabels"]
+                pods[place.deployment] = self._client.list_pods(namespace, labels)
+        return judge(places, deployments, pods)
+
+    def _get(self, pipeline: Pipeline) -> Json:
+        target = target_of(pipeline)
+        return self._newest.seen(self._client.get_seldondeployment(target.namespace, target.name))
+
+    def _deployments(self, pipeline: Pipeline, places: Sequence[Place]) -> dict[str, Json | None]:
+        namespace = target_of(pipeline).namespace
+        return {
+            place.deployment: self._client.get_deployment(namespace, place.deployment) for place in places
+        }
+
+    def _check_promise(self, pipeline: Pipeline, promised: Json, change: Change) -> None:
+        """ConflictError where the cluster's own hands (webhooks) would make something else of the patch."""
+        if not _asks_for(pipeline, promised, change):
+            raise ConflictError(
+                f"the cluster would change what is written for pipeline {pipeline.name!r}",
+                hint="Look for a mutating webhook that touches SeldonDeployments.",
+            )
+
+    def _read_back(
+        self, pipeline: Pipeline, before: str, wanted: Sequence[StageConfig], cause: UnavailableError
+    ) -> str:
+        """The revision where the unanswered write happened; it is never sent again to find out."""
+        try:
+            live = self._get(pipeline)
+            found = read_mixture(pipeline, live)
+        except NotFoundError:
+            raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
+        except IpaError as error:
+            raise UnavailableError(
+                f"{cause.message}; reading back failed too, so whether it was written is not known: "
+                f"{error.message}"
+            ) from cause
+        if revision_of(live) == before:
+            raise UnavailableError(f"{cause.message}; reading back shows that nothing was written") from cause
+        if found != canonical(wanted):
+            raise ConflictError(
+                f"{cause.message}; reading back shows a change by another hand",
+                hint="Read it again and decide again.",
+            ) from cause
+        return revision_of(live)
+
+
+def _asks_for(pipeline: Pipeline, sdep: Json, change: Change) -> bool:
+    return read_mixture(pipeline, sdep) == canonical(change.configs)
+
+
+def same_object(revision: str, other: str) -> bool:
+    return revision.rpartition("/")[0] == other.rpartition("/")[0]
