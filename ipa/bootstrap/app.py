@@ -43,7 +43,7 @@ from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
-from ipa.targets.seldon.watchers import Watchers
+from ipa.targets.seldon.watchers import Watchers, entry_of
 from ipa.targets.simulated import clock_of
 
 # A change in the cluster brings a tick forward; at most one in this part of an interval.
@@ -126,7 +126,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
 
         leadership = leadership_of(settings, lambda: _wake(loops, tuple(loops)), resources)
         # Where a GitOps tool writes the cluster, nothing at all of it is ours to write.
-        events = KubeEvents(client, clock) if client and settings.actuation == "cluster" else None
+        events = KubeEvents(client, clock, entry_of) if client and settings.actuation == "cluster" else None
         leads = leadership or AlwaysLeading()
         if settings.actuation == "gitops":
             workload = through_gitops(settings, workload, store)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ipa.adapters.identity.bulkhead import Bulkhead
 from ipa.adapters.kube.client import KubeClient
+from ipa.adapters.kube.kinds import ResourceKind
 from ipa.adapters.store.keys import PREFIX
 from ipa.adapters.ttl_cache import TtlCache
 from ipa.control.ports import Clock
 from ipa.model.access import EVERYWHERE, Identity, Operation, kubernetes_name, name_fault
 from ipa.model.errors import ForbiddenError, InputError, NotFoundError, UnavailableError
 from ipa.model.pipeline import Pipeline
-from ipa.targets.seldon.manifest import GROUP, PLURAL, VERSION
-from ipa.targets.seldon.watchers import places_of
 
 LOG = logging.getLogger(__name__)
 # So long a read may go by what the cluster said before. Writes always ask.
@@ -25,7 +24,7 @@ KEEP_S = 60.0
 # A review takes some milliseconds. Who asks waits no longer, and only so many do, each with a thread.
 DEADLINE_S = 3.0
 MOST_WAITING = 6
-# What one has to be allowed with SeldonDeployments for each operation: who may see or change them by
+# What one has to be allowed with the workload's objects for each operation: who may see or change them by
 # kubectl may do so here.
 VERBS: Mapping[Operation, str] = {
     Operation.READ: "get",
@@ -42,6 +41,9 @@ VERBS: Mapping[Operation, str] = {
 BY_NAME = frozenset({"update", "patch", "delete"})
 
 
+Places = Callable[[Pipeline], Sequence[tuple[str, str]]]
+
+
 @dataclass(frozen=True, slots=True)
 class _User:
     """Someone as the cluster knows them."""
@@ -53,9 +55,16 @@ class _User:
 
 
 class KubeIdentities:
-    """Asks the cluster. `audience`: tokens must be made for it; empty for the API server's own."""
+    """Asks the cluster about rights on objects of that kind.
 
-    def __init__(self, client: KubeClient, clock: Clock, audience: str = "") -> None:
+    `places` are the namespace and name of a pipeline's objects. `audience`: tokens must be made for it;
+    empty for the API server's own.
+    """
+
+    def __init__(
+        self, client: KubeClient, clock: Clock, kind: ResourceKind, places: Places, audience: str = ""
+    ) -> None:
+        self._kind, self._places = kind, places
         self._client, self._audience = client.within(min(client.timeout_s, DEADLINE_S)), audience
         waiting = Bulkhead(MOST_WAITING, "the cluster")
         now_s, place = clock.monotonic_s, waiting.place
@@ -99,10 +108,11 @@ class KubeIdentities:
             question = (user, verb, namespace, name)
             return self._rights.get(question, lambda: self._allowed(*question), within_s)[0]
 
-        return all(may(name) for name in _names(verb, pipeline))
+        return all(may(name) for name in self._names(verb, pipeline))
 
     def _allowed(self, user: _User, verb: str, namespace: str, name: str) -> bool:
-        wanted = {"group": GROUP, "version": VERSION, "resource": PLURAL, "verb": verb}
+        kind = self._kind
+        wanted = {"group": kind.group, "version": kind.version, "resource": kind.plural, "verb": verb}
         # Without a namespace it means every one.
         if namespace != EVERYWHERE:
             wanted["namespace"] = namespace
@@ -117,6 +127,15 @@ class KubeIdentities:
         }
         status = _asked(lambda: self._client.review_access(spec))
         return status.get("allowed") is True and status.get("denied") is not True
+
+    def _names(self, verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
+        """What to ask of by name, since a role may allow only these; "" is all there are.
+
+        Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to
+        be created has no name yet.
+        """
+        known = self._places(pipeline) if verb in BY_NAME and pipeline is not None else []
+        return tuple(name for _, name in known) or ("",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +152,10 @@ class _Reviewed:
         return kubernetes_name(self.user.username)
 
     def may(self, operation: Operation, namespace: str, pipeline: Pipeline | None = None) -> bool:
-        """Whether the cluster lets them do the like with SeldonDeployments there, or with the pipeline's."""
+        """True if the cluster lets them do the like with the objects there, or with the pipeline's."""
         # What only shows what there is goes by what was said a while ago, also in a request that writes.
         within_s = self.within_s if self.within_s > 0.0 or operation.writes else KEEP_S
         return self.ask(self.user, operation, namespace, pipeline, within_s)
-
-
-def _names(verb: str, pipeline: Pipeline | None) -> tuple[str, ...]:
-    """What to ask of by name, since a role may allow only these; "" is all there are.
-
-    Reads are of all: what someone sees of a namespace is asked once, not once a pipeline. What is only to be
-    created has no name yet.
-    """
-    known = places_of(pipeline) if verb in BY_NAME and pipeline is not None else []
-    return tuple(name for _, name in known) or ("",)
 
 
 def _asked(ask: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

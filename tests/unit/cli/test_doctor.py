@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
+from ipa.adapters.kube.rights import ELECTOR, REVIEWER, Role, actor, observer
 from ipa.adapters.store.opening import open_store
 from ipa.cli.doctor import here
 from ipa.cli.doctor.base import Check, Finding, State, ok, run_checks
@@ -27,10 +27,13 @@ from ipa.model import access
 from ipa.model.access import Grant
 from ipa.model.errors import UnavailableError
 from ipa.settings import Settings
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render, smallest_configs
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
 
+OBSERVER, ACTOR = observer(SELDON_DEPLOYMENT), actor(SELDON_DEPLOYMENT)
+ROLES = (OBSERVER, ACTOR, ELECTOR, REVIEWER)
 SDEPS = "seldondeployments"
 # The others are of no namespace.
 NAMESPACED = (OBSERVER, ACTOR, ELECTOR)
