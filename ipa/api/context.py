@@ -7,11 +7,11 @@ from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from ipa.adapters.metrics.http import HttpMetrics
-from ipa.adapters.store.feed import Record
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
+from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
+from ipa.control.audit.feed import Record
 from ipa.model.access import Identity
 from ipa.service.service import Service
 

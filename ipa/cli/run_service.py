@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ipa.adapters.logs import LineQueue
 from ipa.model.errors import UnavailableError
+from ipa.serving.logs import LineQueue
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def run_service(settings: Settings, options: ServeOptions, logs: LineQueue) -> N
 
     Errors: those of `build`; UnavailableError: the port.
     """
-    from ipa.adapters.metrics.figures import log_figures
     from ipa.bootstrap import build, check_listening
+    from ipa.metering.figures import log_figures
 
     check_listening(settings)
     # Before anything is started, so that a port that is taken is said at once.
@@ -87,7 +87,7 @@ def _listen(running: App, listener: socket.socket) -> None:
     from ipa.api.server import bounds_of, config_of, settle
     from ipa.api.wiring import context_of
     from ipa.bootstrap import hosts_of
-    from ipa.serving import BoundedServer
+    from ipa.serving.protocol import BoundedServer
 
     class Server(BoundedServer):
         """Uvicorn raises a signal again once it has stopped, which would end us before what we started."""

@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.datastructures import State
 
-from ipa.adapters.store.feed import Feed
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.jobs import JobDesk
@@ -25,6 +24,7 @@ from ipa.api.streams import Streams
 from ipa.bootstrap.pipeline_registry import Makers, Roster
 from ipa.bootstrap.replaying import Replayer
 from ipa.control.audit.checkpoints import SignedCheckpoint
+from ipa.control.audit.feed import Feed
 from ipa.control.audit.record import Chain, Entry, Head, Recorded, Verified, of_control, of_decision
 from ipa.control.canonical import digest
 from ipa.control.election import LeaderStatus

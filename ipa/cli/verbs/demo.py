@@ -59,10 +59,10 @@ def demo(
 
     The loop, planner, guards and record are those of production. Ends with Ctrl-C and leaves nothing behind.
     """
-    from ipa.adapters.logs import Format, logged
     from ipa.bootstrap import ServeOptions
     from ipa.cli.run_service import run_service
     from ipa.files.packaged import EXAMPLE, example_folders
+    from ipa.serving.logs import Format, logged
 
     simulated, low_rps = _simulated(rates, speed, seed)
     folders = (pipelines_dir, profiles_dir) if pipeline else example_folders()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ipa.adapters.logs import Format, logged
 from ipa.cli import shell_completion as completing
 from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
+from ipa.serving.logs import Format, logged
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
