@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from ipa.api.context import ApiContext
-from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
-from ipa.bootstrap import App, service_of
+from ipa.bootstrap.app import App
+from ipa.bootstrap.experiments import experiment_jobs
+from ipa.bootstrap.service import service_of
 from ipa.metering.figures import stream_figures
 from ipa.settings import Settings
 
 
 def context_of(app: App) -> ApiContext:
     """The context of a running application. Its experiments end with it."""
-    jobs = JobDesk(app.clock)
+    jobs = experiment_jobs(app.clock)
     app.resources.callback(jobs.close)
     app.roster.on_end = jobs.end_record
     return ApiContext(

@@ -18,7 +18,7 @@ from ipa.model.errors import UsageError
 from ipa.settings import Settings
 
 if TYPE_CHECKING:
-    from ipa.bootstrap import Simulated
+    from ipa.bootstrap.options import Simulated
 
 # The load is made up for so long: a working day and more, also at ten seconds a second an hour and a half.
 LASTS_S = 60_000
@@ -59,7 +59,7 @@ def demo(
 
     The loop, planner, guards and record are those of production. Ends with Ctrl-C and leaves nothing behind.
     """
-    from ipa.bootstrap import ServeOptions
+    from ipa.bootstrap.options import ServeOptions
     from ipa.cli.run_service import run_service
     from ipa.files.packaged import EXAMPLE, example_folders
     from ipa.serving.logs import Format, logged
@@ -145,7 +145,7 @@ class _Memory:
 
 def _simulated(rates: str, speed: float, seed: int) -> tuple[Simulated, float]:
     """The simulated world's load and pace, and its lowest rate in rps."""
-    from ipa.bootstrap import Simulated
+    from ipa.bootstrap.options import Simulated
     from ipa.simulate.realtime import Pace, moving_load
 
     try:

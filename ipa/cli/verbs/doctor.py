@@ -156,7 +156,7 @@ def _on_cluster(
     settings: Settings, pipelines: Mapping[str, Pipeline], namespaces: Sequence[str]
 ) -> list[Check]:
     """What a service on a cluster needs."""
-    from ipa.bootstrap import kube_client
+    from ipa.bootstrap.targets import kube_client
     from ipa.cli.doctor import here
     from ipa.cli.doctor.base import Check, failed
     from ipa.cli.doctor.cluster import SERVER, cluster_checks

@@ -47,7 +47,7 @@ def serve(
     log: Annotated[Format, typer.Option(help="how a line of the log looks: text or json")] = Format.TEXT,
 ) -> None:
     """Control pipelines: observe, forecast, plan, act; with a REST API and a page."""
-    from ipa.bootstrap import ServeOptions
+    from ipa.bootstrap.options import ServeOptions
 
     settings = Settings.from_env(target=target, host=host, port=port, solver=solver)
     options = ServeOptions(tuple(pipelines or ()), policy, objective, mode, rate, folder, shadow_policy)
