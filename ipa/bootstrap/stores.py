@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ipa.adapters.store import doctor
 from ipa.adapters.store.admin import DatabaseAdmin
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.checkpoints import Verifies
 from ipa.control.store_admin import StoreAdmin
 from ipa.model.errors import InputError
+from ipa.model.findings import DoctorCheck
 from ipa.settings import Settings
 
 
@@ -25,3 +27,8 @@ def checkpoint_verifier(key_file: Path) -> Verifies:
             f"there is no key in {key_file}", hint="It is beside the store, or IPA_STORE_KEY_FILE."
         )
     return keyring.verifies
+
+
+def store_checks(settings: Settings) -> list[DoctorCheck]:
+    """Every check of the settings' store that does not write it: pages, record, disk and rights."""
+    return doctor.store_checks(settings)
