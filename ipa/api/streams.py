@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter
 
-from ipa.adapters.store.feed import Feed
+from ipa.control.audit.feed import Feed
 from ipa.model.errors import BusyError, UnavailableError
 
 

@@ -14,11 +14,9 @@ from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.health import KubeHealth
 from ipa.adapters.kube.lease import LeaseLeadership
 from ipa.adapters.metrics.catalogue import Catalogue
-from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.database import Access
-from ipa.adapters.store.feed import Feed
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.opening import open_from
 from ipa.adapters.store.store import Store
@@ -32,6 +30,7 @@ from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
 from ipa.bootstrap.webhooks import telling, webhook_of
+from ipa.control.audit.feed import Feed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
@@ -76,8 +75,6 @@ class App:
     webhook: Webhook | None = None
     # Who knows who asks; none where nobody has to say who they are.
     authenticators: tuple[Identities, ...] = ()
-    # What counts the requests of the API.
-    http: HttpMetrics | None = None
 
     def hand_over(self, settled: Callable[[], bool]) -> None:
         """Write no more, and let another replica lead at once where no write is under way."""
@@ -180,7 +177,6 @@ def build(settings: Settings, options: ServeOptions) -> App:
             sight=sight,
             webhook=webhook,
             authenticators=authenticators,
-            http=HttpMetrics(registry),
         )
 
 

@@ -13,7 +13,8 @@ from sqlalchemy import event
 
 from ipa.adapters.kube.rights import OBSERVER
 from ipa.api.wiring import context_of
-from ipa.bootstrap import ServeOptions, build
+from ipa.bootstrap.app import build
+from ipa.bootstrap.options import ServeOptions
 from ipa.control.loop.snapshot import Snapshot
 from ipa.model.decision import Decision, Mode, ReasonCode
 from ipa.service.status import status

@@ -17,9 +17,9 @@ import pytest
 from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.feed import Feed
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
+from ipa.control.audit.feed import Feed
 from ipa.control.loop.clock import SystemClock, VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.targets.seldon.locate import SELDON_DEPLOYMENT

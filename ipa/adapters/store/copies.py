@@ -11,9 +11,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,10 +32,9 @@ from ipa.adapters.store.schema import Base
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
 from ipa.adapters.store.store import Store
+from ipa.control.store_admin import Backup, CopyStep, Restored, StoreContents
 from ipa.model.errors import ConfigurationError, ConflictError, InputError, UnavailableError
 
-# Says in words what is being done, and which part of it is done (0 to 1).
-Step = Callable[[str, float], None]
 # 4 MB of a store at a time: some milliseconds, so that Ctrl-C is heard.
 PAGES = 1024
 BATCH = 500
@@ -46,37 +44,7 @@ ONE_FILE = "PRAGMA journal_mode=DELETE"
 HINT = "`ipa doctor --store` says what is wrong; the disk needs as much room again as the store takes."
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a verified copy holds."""
-
-    pipelines: int
-    entries: int
-    decisions: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """A backup that was written and read back."""
-
-    file: str
-    sha256: str
-    contents: Contents
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """A store that was restored. `kept_aside` is where the former one is; empty where there was none."""
-
-    store: str
-    contents: Contents
-    # False where there was no digest beside the backup.
-    is_digest_checked: bool
-    kept_aside: str = ""
-
-
-def back_up(store_url: str, target: Path, step: Step, key_file: str = "") -> Backup:
+def back_up(store_url: str, target: Path, step: CopyStep, key_file: str = "") -> Backup:
     """Copy the store to a file that does not exist yet, as it is at one moment; writers do not wait.
 
     ConflictError: the file exists. Errors of reading: as `open_engine`. RecordError: the record is not whole.
@@ -101,7 +69,9 @@ def back_up(store_url: str, target: Path, step: Step, key_file: str = "") -> Bac
     return Backup(str(target), digest, contents)
 
 
-def restore(store_url: str, source: Path, step: Step, *, force: bool = False, key_file: str = "") -> Restored:
+def restore(
+    store_url: str, source: Path, step: CopyStep, *, force: bool = False, key_file: str = ""
+) -> Restored:
     """Verify a backup and put it in the place of the store, at the newest schema.
 
     With `force` a SQLite store that is not empty is kept aside under another name. ConflictError: a service
@@ -138,7 +108,7 @@ def restore(store_url: str, source: Path, step: Step, *, force: bool = False, ke
     return Restored(shown(url), contents, is_checked, str(aside or ""))
 
 
-def verify_file(path: Path, step: Step, keyring: Keyring) -> Contents:
+def verify_file(path: Path, step: CopyStep, keyring: Keyring) -> StoreContents:
     """Read the whole store of a file: its pages, its indexes and every chain of its record.
 
     UnavailableError: it is damaged. RecordError: a chain is not as it was written. Without the store's key
@@ -160,7 +130,7 @@ def verify_file(path: Path, step: Step, keyring: Keyring) -> Contents:
             entries, decisions = entries + found.entries, decisions + found.decisions
     finally:
         store.close()
-    return Contents(len(names), entries, decisions, path.stat().st_size)
+    return StoreContents(len(names), entries, decisions, path.stat().st_size)
 
 
 def digest_file(backup: Path) -> Path:
@@ -182,7 +152,7 @@ def _check_digest(source: Path) -> bool:
     return True
 
 
-def _copy_file(path: Path, part: Path, step: Step) -> None:
+def _copy_file(path: Path, part: Path, step: CopyStep) -> None:
     """Copy the pages of a SQLite store as they are at one moment."""
     source, target = sqlite3.connect(read_only_uri(path), uri=True), sqlite3.connect(part)
     try:
@@ -203,7 +173,7 @@ def _copy_file(path: Path, part: Path, step: Step) -> None:
         source.close()
 
 
-def _copy_from_server(store_url: str, part: Path, step: Step) -> None:
+def _copy_from_server(store_url: str, part: Path, step: CopyStep) -> None:
     """Copy the rows of a PostgreSQL store as they are at one moment into a new file."""
     source = open_engine(store_url, Access.READ)
     part.unlink()
@@ -220,7 +190,7 @@ def _copy_from_server(store_url: str, part: Path, step: Step) -> None:
     plain.close()
 
 
-def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
+def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
     """Copy the rows of a file into a PostgreSQL store, in one transaction. ConflictError: it is not empty."""
     source, target = open_engine(f"sqlite:///{part}", Access.READ), open_engine(store_url)
     try:
@@ -237,7 +207,7 @@ def _copy_to_server(part: Path, store_url: str, step: Step) -> None:
         close_engine(target)
 
 
-def _copy_rows(source: Connection, target: Connection, step: Step) -> None:
+def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
     """Copy every table, and have PostgreSQL go on with the numbers that follow."""
     tables = Base.metadata.sorted_tables
     for at, table in enumerate(tables):
@@ -281,7 +251,7 @@ def _check_empty(path: Path) -> None:
         )
 
 
-def _import(source: Path, part: Path, step: Step) -> None:
+def _import(source: Path, part: Path, step: CopyStep) -> None:
     """Copy a backup to a file of our own, and bring that to the newest schema."""
     step("copying", 0.0)
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from ipa.adapters.store.database import Access, open_engine
-from ipa.adapters.store.retention import Retention, RetentionSettings, retention_from
 from ipa.adapters.store.signing import keyring_of
 from ipa.adapters.store.store import KEEP, Store
+from ipa.control.store_admin import Retention, RetentionSettings, retention_from
 
 
 class StoreSettings(RetentionSettings, Protocol):

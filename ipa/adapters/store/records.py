@@ -13,9 +13,8 @@ from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
 from ipa.adapters.store.database import lock_of, reading, writing
 from ipa.adapters.store.schema import RecordRow
+from ipa.control.audit.record import MARK
 
-# Between the name and the identifier of a record; no name of a pipeline contains it, and no URL escapes it.
-MARK = "~"
 # 2^48 of them: two pipelines of one name never draw the same.
 ID_BYTES = 6
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ipa.adapters.store import Access, Store, open_from
-from ipa.bootstrap import kube_client
+from ipa.bootstrap.targets import kube_client
 from ipa.cli.clients.apply_and_wait import OneShotApply
 from ipa.cli.clients.direct import NO_SIGNALS, DirectClient, RequestedConfigs, RunningState, seldon_names
 from ipa.control.audit.record import Head, Verified

@@ -150,7 +150,7 @@ class DirectClient(PipelineClient):
         A forecaster that learns from a trace would learn for minutes: then it is the recorded forecasts.
         """
         from ipa.adapters.forecasting import sight_of
-        from ipa.bootstrap import Replayer
+        from ipa.bootstrap.replaying import Replayer
 
         profiles = self.recorded_profiles(pipeline)
         learns = bool(self.settings.forecast_trace)

@@ -1,14 +1,16 @@
-"""Retention: how long each kind of row is kept, and what the store reports about its size.
-
-`Store.prune` applies a `Retention` and returns a `PruneReport`; `Store.stats` returns `StoreStats`.
-"""
+"""Administration of the store: the port, its reports, and how long each kind of row is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
+
+from ipa.model.access import ApiKey, Grant
 
 DAY_S = 86_400.0
 YEAR_DAYS = 365
@@ -55,7 +57,7 @@ def retention_from(settings: RetentionSettings) -> Retention:
 
 
 class RowKind(StrEnum):
-    """What the store's bytes are spent on."""
+    """The kinds of rows in a store."""
 
     # Decisions and entries row by row: the newest ones.
     HOT = "hot"
@@ -116,7 +118,7 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What one `Store.prune` did. `is_done` is False where it ended early and more can be done."""
+    """The result of one `prune`. `is_done` is False if it ended early and more can be removed."""
 
     sealed_entries: int = 0
     sealed_segments: int = 0
@@ -127,3 +129,87 @@ class PruneReport:
     freed_bytes: int = 0
     longest_write_s: float = 0.0
     is_done: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StoreContents:
+    """The contents of a verified copy."""
+
+    pipelines: int
+    entries: int
+    decisions: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was written and read back."""
+
+    file: str
+    sha256: str
+    contents: StoreContents
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A store that was restored. `kept_aside` is the file of the former one; empty if there was none."""
+
+    store: str
+    contents: StoreContents
+    # False if there was no digest beside the backup.
+    is_digest_checked: bool
+    kept_aside: str = ""
+
+
+# Receives what a copy is doing, in words, and the part of it that is done (0 to 1).
+CopyStep = Callable[[str, float], None]
+
+
+class KeyStore(Protocol):
+    """The API keys of the store, which holds their digests only."""
+
+    def create(
+        self, name: str, grant: Grant, *, now: datetime, expires_at: datetime | None = None
+    ) -> tuple[ApiKey, str]:
+        """A new key and its token, which cannot be read again."""
+        ...
+
+    def all(self) -> Sequence[ApiKey]:
+        """Every key, the oldest first."""
+        ...
+
+    def revoke(self, key_id: str, *, now: datetime) -> ApiKey:
+        """Revoke the key and return it; NotFoundError if there is none."""
+        ...
+
+
+class StoreAdmin(Protocol):
+    """Copies, prunes and measures a store, and opens its keys.
+
+    Errors: ConfigurationError, ConflictError (in use, not empty), NotFoundError, RecordError (not as it was
+    written), UnavailableError.
+    """
+
+    def back_up(self, file: Path, step: CopyStep) -> Backup:
+        """Copy the store to a file that does not exist yet, and verify the copy."""
+        ...
+
+    def restore(self, file: Path, step: CopyStep, *, force: bool = False) -> Restored:
+        """Verify a backup and put it in the place of the store; `force` keeps a store with rows aside."""
+        ...
+
+    def prune(self, within_s: float | None = None) -> PruneReport:
+        """Remove what is older than the retention, for at most `within_s`."""
+        ...
+
+    def stats(self) -> StoreStats:
+        """The rows, the size and the growth of the store."""
+        ...
+
+    def projected_bytes(self, stats: StoreStats, days: int, pipelines: int) -> float | None:
+        """The size after `days` with that many such pipelines; None if the rate is not known."""
+        ...
+
+    def keys(self, *, writes: bool) -> AbstractContextManager[KeyStore]:
+        """The keys, to read or to change."""
+        ...

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipa.adapters.logs import Format, JsonLines, LineQueue, TextLines, logged
+from ipa.serving.logs import Format, JsonLines, LineQueue, TextLines, logged
 
 HOSTILE = "paused\r\n2026-01-01 INFO ipa.control all is well\x1b[2K\x00\u2028\x85"
 

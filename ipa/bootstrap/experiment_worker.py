@@ -1,6 +1,6 @@
-"""The process of one experiment: what `ipa simulate` does, told as lines of JSON (see `jobs.JobDesk`).
+"""The process of one experiment: it simulates and answers in lines of JSON (see `service.job_queue`).
 
-    python -m ipa.api.jobworker
+    python -m ipa.bootstrap.experiment_worker
 
 Its answers go to the descriptor that was its standard output; what a library prints goes to the log.
 """
@@ -15,14 +15,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ipa.adapters.processes import asked_by_parent, limit_memory
-from ipa.api.jobs import LONGEST_S
-from ipa.api.report_data import result_of, run_of, run_over, seed_of, told
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import pipeline_from_mapping
 from ipa.model.errors import IpaError
 from ipa.model.on_seldon import at_cluster
 from ipa.model.profile import StageProfile
 from ipa.report.run import Run
+from ipa.service.experiment_report import result_of, run_of, run_over, seed_of, told
+from ipa.service.job_queue import LONGEST_S
 from ipa.simulate.cluster import KUBERNETES, ClusterSettings
 from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
@@ -33,7 +33,7 @@ _PROFILES = TypeAdapter(list[StageProfile])
 
 
 def setup_of(spec: Mapping[str, Any]) -> SimSetup:
-    """The run that a specification (`experiments.spec_of`) asks for. Errors: those of pipeline files."""
+    """The run that a specification asks for. Errors: those of pipeline files."""
     pipeline = pipeline_from_mapping(spec["pipeline"])
     measured = _PROFILES.validate_python(spec["profiles"])
     profiles = {profile.stage: profile for profile in measured}

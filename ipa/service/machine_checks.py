@@ -1,30 +1,27 @@
-"""What is on this machine: settings and files, profiles, solvers, the store, the port, model servers."""
+"""Checks of this machine for `ipa doctor`: files, profiles, solvers, the port, model servers, manifests."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 
-from ipa.adapters.store.database import schema_state
-from ipa.cli.doctor.base import Finding, fail, failed, ok, warn
 from ipa.files import load_profiles
 from ipa.files.check import Checked, check_files
 from ipa.model.errors import IpaError, LicenceError, NotFoundError, Problem, SolverError
+from ipa.model.findings import Finding, fail, ok, warn
 from ipa.model.pipeline import Pipeline, Stage
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
 
-# A licence that ends so soon is spoken of.
-ENDING = timedelta(days=30)
-# So many of many are named.
+# Of many problems, this many are named.
 FEW = 3
 
 
 def files_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether every pipeline and profile file can be used."""
+    """Check that every pipeline and profile file can be used."""
     folders = (settings.pipelines_dir, settings.profiles_dir)
     for folder, variable in zip(folders, ("IPA_PIPELINES_DIR", "IPA_PROFILES_DIR"), strict=True):
         if not folder.is_dir():
@@ -55,7 +52,7 @@ def _some(problems: Sequence[Problem | str]) -> str:
 
 
 def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Iterator[Finding]:
-    """What was measured of the pipeline: of which variants, how well it fits, and how long ago."""
+    """Check the pipeline's profiles: the variants measured, the fit, and the age."""
     from ipa.profiling.findings import OLD, age_days, is_old, unmeasured
 
     name, measure = f"profiles of {pipeline.name}", f"ipa profile {pipeline.name} --write"
@@ -85,7 +82,7 @@ def profile_findings(settings: Settings, pipeline: Pipeline, today: date) -> Ite
 
 
 def _named(stage: str, variant: str | None) -> str:
-    """What is not measured, in words."""
+    """An unmeasured stage or variant, in words."""
     return f"stage {stage}" if variant is None else f"{stage} {variant}"
 
 
@@ -97,8 +94,8 @@ def _poor(stage: str, profile: StageProfile) -> Iterator[str]:
             yield f"{stage} {remark.variant} ({remark.detail})"
 
 
-def solver_findings(settings: Settings, today: date) -> Iterator[Finding]:
-    """Each solver, asked for a plan of the packaged example."""
+def solver_findings(settings: Settings) -> Iterator[Finding]:
+    """Check each solver by a plan of the packaged example."""
     from ipa.files.packaged import packaged_example
     from ipa.optimize.solver_selection import BACKENDS
     from ipa.policies.planning import plan_pipeline
@@ -124,56 +121,14 @@ def solver_findings(settings: Settings, today: date) -> Iterator[Finding]:
             yield ok(
                 name, f"{plan.termination}, objective {plan.objective:.6g}, {1000 * plan.solve_s:.0f} ms"
             )
-    if find_spec("gurobipy") is not None:
-        yield licence_finding(settings, today)
 
 
 def _package(solver: str) -> str:
     return {"gurobi": "gurobipy", "highs": "highspy"}.get(solver, "ipa-serving")
 
 
-def licence_finding(settings: Settings, today: date) -> Finding:
-    """What the licence of Gurobi covers, and until when."""
-    from ipa.adapters.solvers.gurobi import gurobi_licence
-
-    name = "licence of gurobi"
-    state = fail if settings.solver == "gurobi" else warn
-    try:
-        licence = gurobi_licence()
-    except IpaError as error:
-        return state(name, error.message, "grbgetkey KEY; or export IPA_SOLVER=highs")
-    covers = "models of any size" if licence.most_columns is None else f"up to {licence.most_columns} columns"
-    until = f"until {licence.expires}" if licence.expires else "without an end"
-    seen = f"gurobi {licence.version}: {covers}, {until}"
-    if licence.expires is not None and licence.expires - today < ENDING:
-        return state(name, seen, "grbgetkey KEY; or export IPA_SOLVER=highs")
-    if licence.most_columns is not None and settings.solver == "gurobi":
-        return warn(
-            name, f"{seen}; larger programs are refused", "export IPA_SOLVER=auto   (HiGHS for those)"
-        )
-    return ok(name, f"{seen}{'' if licence.most_columns is None else '; auto takes HiGHS for larger ones'}")
-
-
-def store_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether the store answers, and has the newest schema."""
-    try:
-        state = schema_state(settings.store_url)
-    except IpaError as error:
-        yield failed("store", error, "export IPA_STORE_URL=sqlite:///runs/ipa.sqlite3")
-        return
-    if not state.current:
-        yield ok("store", f"{state.shown} is not there yet; `ipa serve` makes it")
-    elif state.current == state.newest:
-        yield ok("store", f"{state.shown} has schema {state.current}, the newest")
-    else:
-        seen = f"{state.shown} has schema {state.current}, the newest known here is {state.newest}"
-        yield warn(
-            "store", seen, "ipa serve   (brings it up to date when it starts; or install what wrote it)"
-        )
-
-
 def port_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether the service could listen where it should."""
+    """Check that the service can listen on its address."""
     name, place = "port", f"{settings.host}:{settings.port}"
     with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -187,7 +142,7 @@ def port_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def local_findings(pipelines: Mapping[str, Pipeline]) -> Iterator[Finding]:
-    """Whether pipelines that run on this machine find their model servers."""
+    """Check that pipelines that run on this machine find their model servers."""
     local = [name for name, pipeline in pipelines.items() if all(map(_is_local, pipeline.served))]
     missing = [module for module in ("mlserver", "aiohttp", "orjson") if find_spec(module) is None]
     if not local:
@@ -206,7 +161,7 @@ def _is_local(stage: Stage) -> bool:
 
 
 def gitops_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether there is something to write for a GitOps tool."""
+    """Check that there is a folder to write for a GitOps tool."""
     folder = Path(settings.gitops_dir)
     if not settings.gitops_dir or not folder.is_dir():
         yield fail("gitops", f"{settings.gitops_dir!r} is no folder", "export IPA_GITOPS_DIR=FOLDER")

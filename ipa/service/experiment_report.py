@@ -1,4 +1,4 @@
-"""What the report of an experiment is made of: the run's figures, few enough to be kept."""
+"""The data of an experiment's report: the figures of its run, thinned so that many can be kept."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MOST_TICKS = 800
 CDF_POINTS = 200
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
 _RUN = TypeAdapter(Run)
-# What was asked for, in the words of the report; the rest of a specification are inputs.
+# The parts of a specification that the report lists as asked for; the others are inputs.
 _ASKED = ("policy", "objective", "seed", "spacing", "capacity_cores", "target")
 
 _INPUTS = ("pipeline", "profiles", "rates_rps", "guards", "forecast")
 
 
 def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
-    """The run of that specification (`experiments.spec_of`); the same gives the same."""
+    """The run of that specification (`experiments.specification`); the same gives the same."""
     figures = result.summary()
     reasons = figures.pop("decisions_by_reason")
     latencies_s, rates = result.latencies_s, spec["rates_rps"]
@@ -64,14 +64,14 @@ def run_of(spec: Mapping[str, Any], result: SimResult) -> Run:
 
 
 def seed_of(run: Run, seed: int) -> SeedFigures:
-    """What is kept of a run beside others: its figures, nothing over time."""
+    """The figures of a run that are kept beside those of other seeds; no time series."""
     return SeedFigures(seed, run.figures, run.latency_quantiles_s, run.decisions_by_reason)
 
 
 def run_over(first: Run, seeds: Sequence[SeedFigures]) -> Run:
     """The run of all these seeds, of which `first` is the run of the first: its figures are their means.
 
-    What is over time, the distribution and the changes stay those of the first.
+    Time series, distribution and changes stay those of the first.
     """
     figures = means_of([it.figures for it in seeds])
     latencies = means_of([it.latency_quantiles_s for it in seeds])
@@ -114,21 +114,21 @@ def _ticks(result: SimResult) -> Ticks:
 
 
 def told(run: Run) -> Any:
-    """The run as plain values, as the process of an experiment tells it."""
+    """The run as plain JSON values, as the process of an experiment sends it."""
     return _RUN.dump_python(run, mode="json")
 
 
 def packed(values: Any) -> bytes:
-    """What was told, to be kept: some ten kilobytes."""
+    """The values compressed: some ten kilobytes."""
     return zlib.compress(json.dumps(values).encode())
 
 
 def unpacked(kept: bytes) -> Run:
-    """The run again."""
+    """The run of which `packed` holds the values."""
     return _RUN.validate_json(zlib.decompress(kept))
 
 
 def as_json(run: Run) -> str:
-    """The run as JSON text: the twin of the report for programs."""
+    """The run as JSON text: the report for programs."""
     unsaid = {"repeats"} if run.repeats is None else None
     return _RUN.dump_json(run, indent=1, exclude=unsaid).decode() + "\n"

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from ipa.serving import BoundedConfig, BoundedServer, ServerBounds, within_files
-from ipa.serving.connections import FEW, Connections, address_group
-from ipa.serving.protocol import BoundedProtocol
+from ipa.serving.connections import FEW, Connections, ServerBounds, address_group, within_files
+from ipa.serving.protocol import BoundedConfig, BoundedProtocol, BoundedServer
 
 WAIT_S = 20.0
 

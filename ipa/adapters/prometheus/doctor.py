@@ -1,45 +1,49 @@
-"""Prometheus: does it answer, by which clock, and has it what decisions are made from."""
+"""Checks of Prometheus for `ipa doctor`: its answer, its clock, and the series that decisions need."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from ipa.adapters.prometheus.dialects import Dialect, Queries, queries, stage_value
 from ipa.adapters.prometheus.presence import Asker, Presence
 from ipa.adapters.prometheus.queries import Selector
-from ipa.cli.doctor.base import Check, Finding, fail, ok, warn
 from ipa.model.errors import IpaError
+from ipa.model.findings import DoctorCheck, Finding, fail, ok, skew_finding, warn
 from ipa.model.pipeline import Pipeline
-from ipa.settings import Settings
-from ipa.targets.seldon.split import is_split
 
 SERVER = "prometheus"
-# As notable as a difference of the API server's clock.
-NOTABLE_SKEW_S = 5.0
-SET_CLOCK = "timedatectl set-ntp true   (on the machine whose clock is wrong)"
 
 
-def metrics_checks(settings: Settings, pipelines: Mapping[str, Pipeline]) -> list[Check]:
-    """The server, its clock, and the series of each pipeline that runs on a cluster."""
+class PrometheusSettings(Protocol):
+    """The settings that say where Prometheus is and how old its samples may be."""
+
+    @property
+    def prometheus_url(self) -> str: ...
+    @property
+    def prometheus_timeout_s(self) -> float: ...
+    @property
+    def prometheus_namespace_label(self) -> str: ...
+    @property
+    def stale_after_s(self) -> float: ...
+
+
+def metrics_checks(
+    settings: PrometheusSettings, pipelines: Mapping[str, tuple[Pipeline, Dialect]]
+) -> list[DoctorCheck]:
+    """Checks of the server, its clock, and the series of each pipeline in its dialect."""
     asker = Asker(settings.prometheus_url, settings.prometheus_timeout_s)
     return [
-        Check(SERVER, lambda: _server(settings, asker)),
+        DoctorCheck(SERVER, lambda: _server(settings, asker)),
         *(
-            Check(f"series of {name}", _Series(settings, asker, pipeline), after=SERVER)
-            for name, pipeline in pipelines.items()
-            if pipeline.seldon is not None
+            DoctorCheck(f"series of {name}", _Series(settings, asker, pipeline, dialect), after=SERVER)
+            for name, (pipeline, dialect) in pipelines.items()
         ),
     ]
 
 
-def skew_finding(name: str, whose: str, skew_s: float) -> Finding:
-    """What a clock that is so far ahead of ours means."""
-    seen = f"{whose} clock is {skew_s:+.1f} s from ours"
-    return ok(name, seen) if abs(skew_s) < NOTABLE_SKEW_S else warn(name, seen, SET_CLOCK)
-
-
-def _server(settings: Settings, asker: Asker) -> Iterator[Finding]:
+def _server(settings: PrometheusSettings, asker: Asker) -> Iterator[Finding]:
     url = settings.prometheus_url
     try:
         skew_s = asker.skew_s()
@@ -54,14 +58,15 @@ def _server(settings: Settings, asker: Asker) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """Looks at the series of one pipeline."""
+    """Checks the series of one pipeline."""
 
-    settings: Settings
+    settings: PrometheusSettings
     asker: Asker
     pipeline: Pipeline
+    dialect: Dialect
 
     def __call__(self) -> Iterator[Finding]:
-        dialect = Dialect.SPLIT if is_split(self.pipeline) else Dialect.SELDON
+        dialect = self.dialect
         asked = queries(self.pipeline, dialect, self.settings.prometheus_namespace_label)
         yield self._whole("load", asked.arrivals.selector, is_needed=True)
         yield self._whole("latency", asked.latency.selector)
@@ -101,7 +106,7 @@ class _Series:
         return (fail if is_needed else warn)(name, seen, remedy)
 
     def _remedy(self, selector: Selector) -> str:
-        """How to see what is the matter: no request yet, no scrape, or labels that differ."""
+        """Commands that tell a missing request, a missing scrape and other labels apart."""
         url = self.settings.prometheus_url.rstrip("/")
         return (
             f"send the pipeline a request, then see {url}/targets; "

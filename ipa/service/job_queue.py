@@ -1,47 +1,45 @@
-"""Jobs: work that takes long, each in a process of its own, a few at a time."""
+"""A queue of jobs: long work, each in a process of its own, a few at a time."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 import zlib
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 from uuid import uuid4
 
-from ipa.adapters.processes import JsonChild
-from ipa.api.report_data import packed
 from ipa.control.ports import Clock
 from ipa.model.errors import BusyError, NotFoundError
+from ipa.service.experiment_report import packed
 
 LOG = logging.getLogger(__name__)
 # The loops need the other core.
 RUNNING = 1
 WAITING = 16
-# Of these one client may have so many.
+# Waiting jobs of one client.
 WAITING_EACH = 4
-# What those that wait are made of, packed; a day of rates of its own is half a megabyte.
+# Specifications of waiting jobs, compressed; the rates of a day take half a megabyte.
 WAITING_BYTES = 16 << 20
 WAITING_EACH_BYTES = 4 << 20
-# The newest that ended; each with its report is some ten kilobytes.
+# Ended jobs that are kept; each with its report takes some ten kilobytes.
 KEPT = 200
-# All of them together; a run with thousands of changes has a report of half a megabyte.
+# Their bytes together; a run with thousands of changes has a report of half a megabyte.
 KEPT_BYTES = 16 << 20
 UNKNOWN = f"The newest {KEPT} are kept, until the service ends; GET /v1/experiments lists them."
 # A day of load at a few requests a second takes a minute.
 LONGEST_S = 900.0
-WORKER = (sys.executable, "-m", "ipa.api.jobworker")
 
 
 class JobPhase(StrEnum):
-    """How far a job is. The last three are ends."""
+    """The progress of a job. The last three are ends."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -51,7 +49,7 @@ class JobPhase(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more will come of it."""
+        """True if the job has ended."""
         return self in (JobPhase.DONE, JobPhase.FAILED, JobPhase.CANCELLED)
 
 
@@ -66,9 +64,9 @@ class JobFault:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands. `percent` is of its work; `result` is there once it is done.
+    """The state of a job. `percent` is the part of its work that is done; `result` is set once it is done.
 
-    `report` is what its report is made of (`report_data.unpacked`), None where its process told none.
+    `report` holds the data of its report (`experiment_report.unpacked`), None if its process sent none.
     """
 
     job_id: str
@@ -81,43 +79,79 @@ class Job:
     result: Mapping[str, Any] | None = None
     fault: JobFault | None = None
     report: bytes | None = field(default=None, repr=False)
-    # That of its pipeline; empty for the one of the pipeline's name.
+    # The record of its pipeline; empty for the one of the pipeline's name.
     record: str = ""
-    # Who started it.
+    # The client that started it.
     client: str = ""
 
     @property
     def key(self) -> str:
-        """The record of the pipeline that it is about."""
+        """The record of the job's pipeline."""
         return self.record or str(self.asked["pipeline"])
+
+
+class JobProcess(Protocol):
+    """The process of one job: it reads one line of JSON and answers with lines of JSON.
+
+    A context manager: the process ends with the block.
+    """
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    @property
+    def is_late(self) -> bool:
+        """True if it was killed because its time was up."""
+        ...
+
+    def send(self, line: str) -> None:
+        """Send one line of JSON."""
+        ...
+
+    def answers(self) -> Iterator[Mapping[str, Any]]:
+        """Its answers until its output ends. Errors: ValueError for a line that is not JSON."""
+        ...
+
+    def kill(self) -> None:
+        """End it now."""
+        ...
+
+
+class JobStarter(Protocol):
+    """Starts the process of a job."""
+
+    def __call__(self, *, limit_s: float) -> JobProcess:
+        """A new process, which is killed after `limit_s`. Errors: OSError."""
+        ...
 
 
 @dataclass
 class _Entry:
     job: Job
-    # Packed, and only until it is sent to its process: a day of rates takes some megabytes.
+    # Compressed, and dropped once it is sent: the rates of a day take some megabytes.
     spec: bytes
-    child: JsonChild | None = field(default=None, repr=False)
+    child: JobProcess | None = field(default=None, repr=False)
 
 
-class JobDesk:
-    """Runs jobs in the order they come, `RUNNING` at once. Thread-safe; what is known of them ends with it.
+class JobQueue:
+    """Runs jobs, `RUNNING` at once, and takes the clients in turn. Thread-safe; it keeps jobs in memory only.
 
-    A job is a process that reads its specification as one line of JSON and writes lines of JSON:
-    {"percent": n}, then {"result": {...}, "report": {...}} or {"fault": {...}}. It ends with its
-    input, as when we do.
+    The process of a job reads its specification as one line of JSON and writes lines of JSON:
+    {"percent": n}, then {"result": {...}, "report": {...}} or {"fault": {...}}. It ends when its input does.
     """
 
     def __init__(
         self,
         clock: Clock,
-        command: Sequence[str] = WORKER,
+        start: JobStarter,
         waiting: int = WAITING,
         longest_s: float = LONGEST_S,
         each: int = WAITING_EACH,
     ) -> None:
         self._each = each
-        self._clock, self._command, self._most, self._longest_s = clock, list(command), waiting, longest_s
+        self._clock, self._start, self._most, self._longest_s = clock, start, waiting, longest_s
         self._entries: dict[str, _Entry] = {}
         self._queue: deque[str] = deque()
         self._lock = threading.Lock()
@@ -129,7 +163,7 @@ class JobDesk:
     def submit(
         self, asked: Mapping[str, Any], spec: Mapping[str, Any], *, record: str = "", client: str = ""
     ) -> Job:
-        """The new job of that client, about the pipeline of that record; BusyError where too many wait."""
+        """A new job of the client, about the pipeline of the record; BusyError if too many wait."""
         kept = packed(spec)
         with self._lock:
             self._check_room(client, len(kept))
@@ -143,17 +177,17 @@ class JobDesk:
             return job
 
     def job(self, job_id: str) -> Job:
-        """That job; NotFoundError where there is none (any more)."""
+        """The job of that id; NotFoundError if there is none, or it was forgotten."""
         with self._lock:
             return self._entry(job_id).job
 
     def jobs(self) -> list[Job]:
-        """All that are known, newest first."""
+        """Every job that is kept, newest first."""
         with self._lock:
             return [entry.job for entry in reversed(self._entries.values())]
 
     def cancel(self, job_id: str) -> Job:
-        """The job, which ends now where it had not ended."""
+        """Cancel the job unless it has ended, and return it."""
         with self._lock:
             entry = self._entry(job_id)
             if not entry.job.phase.is_end:
@@ -161,7 +195,7 @@ class JobDesk:
             return entry.job
 
     def forget(self, job_id: str) -> None:
-        """Cancel it where it had not ended, and know nothing of it any more."""
+        """Cancel the job unless it has ended, and forget it."""
         self.cancel(job_id)
         with self._lock:
             self._entries.pop(job_id, None)
@@ -175,7 +209,7 @@ class JobDesk:
                 self.forget(job_id)
 
     def close(self) -> None:
-        """End what runs; no job begins any more."""
+        """Cancel every job and start no more."""
         with self._lock:
             self._closed = True
             for entry in self._entries.values():
@@ -202,7 +236,7 @@ class JobDesk:
             raise BusyError("as many experiments wait as may", hint="Ask again once one has ended.")
 
     def _forget_oldest(self) -> None:
-        """Of those that ended, forget the oldest of the client with the most, until they are few enough."""
+        """Forget ended jobs until few enough are left: the oldest of the client that holds the most."""
         ended = {job_id: entry.job for job_id, entry in self._entries.items() if entry.job.phase.is_end}
         sizes = {job_id: _size(job) for job_id, job in ended.items()}
         while len(ended) > KEPT or sum(sizes.values()) > KEPT_BYTES:
@@ -216,7 +250,7 @@ class JobDesk:
                 del mapping[oldest]
 
     def _next(self) -> _Entry:
-        """The first that waits of the client that began one longest ago."""
+        """The oldest waiting job of the client whose last start is the longest ago."""
         waiting = [self._entries[job_id] for job_id in self._queue]
         entry = min(waiting, key=lambda each: self._began.get(each.job.client, 0))
         self._queue.remove(entry.job.job_id)
@@ -227,11 +261,10 @@ class JobDesk:
         return entry
 
     def _end(self, entry: _Entry, phase: JobPhase, **values: Any) -> None:
-        """With the lock held."""
+        """End the job; the caller holds the lock."""
         entry.job = replace(entry.job, phase=phase, ended_at=self._clock.now(), **values)
         if entry.job.job_id in self._queue:
             self._queue.remove(entry.job.job_id)
-        # What it was made of is of no use any more.
         entry.spec = b""
         # Its thread may let go of it meanwhile.
         if (child := entry.child) is not None:
@@ -239,7 +272,7 @@ class JobDesk:
         self._forget_oldest()
 
     def _work(self) -> None:
-        """Run what waits, one after the other, until nothing waits."""
+        """Run the waiting jobs one after another until none waits."""
         while True:
             with self._lock:
                 if self._closed or not self._queue:
@@ -254,7 +287,7 @@ class JobDesk:
                 self._fail(entry, JobFault("internal", "the service failed; its log names the experiment"))
 
     def _run(self, entry: _Entry) -> None:
-        with JsonChild(self._command, limit_s=self._longest_s) as child:
+        with self._start(limit_s=self._longest_s) as child:
             with self._lock:
                 entry.child = child
                 if entry.job.phase.is_end:
@@ -287,18 +320,18 @@ class JobDesk:
                 self._end(entry, JobPhase.FAILED, fault=JobFault(**said["fault"]))
 
     def _fail(self, entry: _Entry, fault: JobFault) -> None:
-        """Where it has not ended otherwise."""
+        """End the job with that fault unless it has ended."""
         with self._lock:
             if not entry.job.phase.is_end:
                 self._end(entry, JobPhase.FAILED, fault=fault)
 
 
 def _sent(entry: _Entry) -> str:
-    """What its process is told, which is not kept."""
+    """The specification as JSON, which the entry drops."""
     spec, entry.spec = entry.spec, b""
     return zlib.decompress(spec).decode() if spec else ""
 
 
 def _size(job: Job) -> int:
-    """About how many bytes of it are kept."""
+    """An estimate of the bytes that the job takes in memory."""
     return 2048 + len(job.report or b"") + len(json.dumps(job.result))
