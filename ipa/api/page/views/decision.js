@@ -59,7 +59,7 @@ class DecisionView {
         el("p", {}, `${REASONS[decision.reason] ?? "It is newer than this page"}.`), todo ? el("p", {}, todo) : ""),
       terms([["When", el("time", { datetime: decision.at }, `${at.toLocaleDateString()} ${clock(decision.at)}`)], ["Tick", String(decision.tick)],
         ["Pipeline", el("a", { href: formatRoute({ view: "now", path: [decision.pipeline.split("@")[0]] }) }, decision.pipeline)],
-        ["Mode", decision.mode], ["Asked for by", decision.by || null], ["Revision read", decision.revision || null]]),
+        ["Mode", decision.mode], ["Requested by", decision.by || null], ["Plan applied", decision.plan_id || null], ["Revision read", decision.revision || null]]),
       this.later);
     const moved = el("section", { class: "card inputs", "aria-label": "From and to" },
       el("h2", {}, isApplied ? "What changed" : "What runs on"), changes("What each stage ran and runs", decision.previous, decision.configs), ...this.guards(decision));
