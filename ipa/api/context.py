@@ -8,7 +8,7 @@ from typing import Protocol
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.adapters.metrics.http import HttpMetrics
-from ipa.adapters.store.feed import Record
+from ipa.adapters.store.feed import FollowedRecord
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.streams import Streams
@@ -47,5 +47,5 @@ class ApiContext:
     # True if whoever reaches the port may read the metrics.
     metrics_open: bool = True
     # The record itself, and those who follow it; None if there is none to be had.
-    record: Record | None = None
+    record: FollowedRecord | None = None
     streams: Streams | None = None

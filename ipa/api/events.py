@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ipa.adapters.store.feed import Feed
+from ipa.adapters.store.feed import RecordFeed
 from ipa.adapters.store.records import MARK
 from ipa.api.auth import Admitted, Asker, Context
 from ipa.api.context import ApiContext
@@ -209,7 +209,7 @@ class _Reader:
     Of the pipelines that the client may see, or of the one that they ask for.
     """
 
-    def __init__(self, feed: Feed, pipeline: str | None, seq: int | None) -> None:
+    def __init__(self, feed: RecordFeed, pipeline: str | None, seq: int | None) -> None:
         self._feed, self._pipeline, self._seq = feed, pipeline, seq
         self._placed = self._failing = self.more = False
 

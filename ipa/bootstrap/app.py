@@ -18,7 +18,7 @@ from ipa.adapters.metrics.http import HttpMetrics
 from ipa.adapters.metrics.publish import Publisher
 from ipa.adapters.store.changes import Changes
 from ipa.adapters.store.database import Access
-from ipa.adapters.store.feed import Feed
+from ipa.adapters.store.feed import RecordFeed
 from ipa.adapters.store.housekeeping import Housekeeping
 from ipa.adapters.store.opening import open_from
 from ipa.adapters.store.store import Store
@@ -66,7 +66,7 @@ class App:
     resources: ExitStack
     roster: Roster
     # The record as it grows.
-    feed: Feed
+    feed: RecordFeed
     sight: Sight
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
@@ -137,7 +137,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         hooks = (Publisher(catalogue), Changes(store.note))
-        feed = Feed(store, clock.monotonic_s)
+        feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
