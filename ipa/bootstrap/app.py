@@ -30,7 +30,7 @@ from ipa.bootstrap.pipeline_registry import Roster
 from ipa.bootstrap.preflight import check_settings
 from ipa.bootstrap.targets import check_carried, kube_client_of, through_gitops, world_of
 from ipa.bootstrap.webhooks import telling, webhook_of
-from ipa.control.audit.feed import Feed
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.loop.clock import StopSignal
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
 from ipa.control.loop.scheduler import Scheduler
@@ -65,7 +65,7 @@ class App:
     resources: ExitStack
     roster: Roster
     # The record as it grows.
-    feed: Feed
+    feed: RecordFeed
     sight: Sight
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
@@ -134,7 +134,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         if leadership is not None:
             catalogue.leader.set_function(leadership.leading)
         hooks = (Publisher(catalogue), Changes(store.note))
-        feed = Feed(store, clock.monotonic_s)
+        feed = RecordFeed(store, clock.monotonic_s)
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)

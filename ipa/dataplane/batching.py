@@ -37,7 +37,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-class Request:
+class QueuedRequest:
     """One request in the queue. `outcome` is None until it has ended, once; `detail` says why."""
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Request:
 class Slice:
     """Items start to stop of a request. `is_alone`: share a batch with no other request."""
 
-    request: Request
+    request: QueuedRequest
     start: int
     stop: int
     is_alone: bool = False
@@ -134,12 +134,12 @@ class Batcher:
     max_items: int
     waiting_items: int = 0
     _slices: deque[Slice] = field(default_factory=deque)
-    _deadlines: list[tuple[float, int, Request]] = field(default_factory=list)
+    _deadlines: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     # Of requests all of whose items were in batches when the last answer in time could have begun.
-    _in_flight: list[tuple[float, int, Request]] = field(default_factory=list)
+    _in_flight: list[tuple[float, int, QueuedRequest]] = field(default_factory=list)
     _order: count[int] = field(default_factory=count)
 
-    def offer(self, request: Request) -> bool:
+    def offer(self, request: QueuedRequest) -> bool:
         """Whether the request was taken in; not if that would make more than `max_items` wait."""
         if self.waiting_items + request.items > self.max_items:
             return False
@@ -147,7 +147,7 @@ class Batcher:
         self._now_waiting(request, request.items)
         return True
 
-    def drop_late(self, now_s: float, service_s: float) -> list[Request]:
+    def drop_late(self, now_s: float, service_s: float) -> list[QueuedRequest]:
         """The requests, now dropped, that are not answered in time.
 
         One that waits is dropped as soon as a batch of `service_s` could not answer it by its deadline; one
@@ -203,7 +203,7 @@ class Batcher:
         moments += [self._deadlines[0][0] - service_s] if self._deadlines else []
         return min(moments, default=None)
 
-    def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[Request]:
+    def answer(self, batch: Batch, outputs: Tensors, where: str = "") -> list[QueuedRequest]:
         """The requests that are complete with the outputs of this batch, or have failed by them.
 
         `where` is what details of failures begin with.
@@ -228,7 +228,7 @@ class Batcher:
                 ended.append(request)
         return ended
 
-    def fail(self, batch: Batch, detail: str) -> list[Request]:
+    def fail(self, batch: Batch, detail: str) -> list[QueuedRequest]:
         """The requests that failed with this batch.
 
         Of several that shared it one may be to blame: each is tried once more in a batch of its own.
@@ -238,7 +238,7 @@ class Batcher:
             return []
         return self._fail(_requests(_open(batch)), detail)
 
-    def lose(self, batch: Batch, detail: str) -> list[Request]:
+    def lose(self, batch: Batch, detail: str) -> list[QueuedRequest]:
         """Put the batch of a replica that ended back to the front; return those failed by it.
 
         It may have ended by itself, or by a request: one that loses a second replica goes alone from then
@@ -260,7 +260,7 @@ class Batcher:
         """Put a batch that no replica has begun back to the front."""
         self._put_back(_open(batch))
 
-    def _fail(self, requests: list[Request], detail: str) -> list[Request]:
+    def _fail(self, requests: list[QueuedRequest], detail: str) -> list[QueuedRequest]:
         for request in requests:
             self._end(request, Outcome.FAILED, detail)
         return requests
@@ -270,17 +270,17 @@ class Batcher:
         for piece in slices:
             self._now_waiting(piece.request, piece.items)
 
-    def _now_waiting(self, request: Request, items: int) -> None:
+    def _now_waiting(self, request: QueuedRequest, items: int) -> None:
         request.waiting += items
         self.waiting_items += items
         heapq.heappush(self._deadlines, (request.deadline_s, next(self._order), request))
 
-    def _end(self, request: Request, outcome: Outcome, detail: str) -> None:
+    def _end(self, request: QueuedRequest, outcome: Outcome, detail: str) -> None:
         self.waiting_items -= request.waiting
         request.waiting = 0
         request.end(outcome, detail)
 
-    def _join(self, request: Request) -> None:
+    def _join(self, request: QueuedRequest) -> None:
         parts = [request.parts[start][1] for start in sorted(request.parts)]
         try:
             request.answer = merge(parts)
@@ -321,5 +321,5 @@ def _open(batch: Batch) -> list[Slice]:
     return [piece for piece in batch.slices if piece.request.outcome is None]
 
 
-def _requests(slices: Iterable[Slice]) -> list[Request]:
+def _requests(slices: Iterable[Slice]) -> list[QueuedRequest]:
     return list({id(piece.request): piece.request for piece in slices}.values())

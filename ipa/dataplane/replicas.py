@@ -20,7 +20,7 @@ FIRST_SUSPECT_AFTER_S = 30.0
 
 
 @dataclass(slots=True)
-class Replica:
+class ModelServer:
     """One model server: batches in it now, when it was last given one, until when it is left alone.
 
     `variant` is empty where it is not known.
@@ -53,13 +53,13 @@ class Replica:
         return f"variant {self.variant!r}" if self.variant else f"replica {self.url}"
 
 
-class Replicas:
+class ModelServers:
     """The replicas of a stage, by URL. One that is taken out of the list finishes its batch (it drains)."""
 
     def __init__(self, variants: Mapping[str, str], *, batches_each: int = 1) -> None:
         self._batches_each = batches_each
-        self._active = {url: Replica(url, variant) for url, variant in variants.items()}
-        self._draining: dict[str, Replica] = {}
+        self._active = {url: ModelServer(url, variant) for url, variant in variants.items()}
+        self._draining: dict[str, ModelServer] = {}
         self._uses = 0
         self._services_s: deque[float] = deque(maxlen=REMEMBERED_BATCHES)
 
@@ -81,7 +81,7 @@ class Replicas:
         if variants.keys() == self._active.keys():
             return
         known = self._active | self._draining
-        self._active = {url: known.get(url) or Replica(url, variant) for url, variant in variants.items()}
+        self._active = {url: known.get(url) or ModelServer(url, variant) for url, variant in variants.items()}
         self._draining = {url: it for url, it in known.items() if url not in variants and it.in_flight}
         self._services_s.clear()
 
@@ -89,7 +89,7 @@ class Replicas:
         """Whether a batch could be given away now."""
         return bool(self._idle(now_s))
 
-    def acquire(self, now_s: float, items: int) -> Replica:
+    def acquire(self, now_s: float, items: int) -> ModelServer:
         """The replica that gets a batch: the least loaded idle one, of equals the one longest unused.
 
         There must be one.
@@ -101,20 +101,20 @@ class Replicas:
         chosen.given_s, chosen.given_items = now_s, items
         return chosen
 
-    def _idle(self, now_s: float) -> list[Replica]:
+    def _idle(self, now_s: float) -> list[ModelServer]:
         return [
             replica
             for replica in self._active.values()
             if replica.in_flight < self._batches_each and replica.down_until_s <= now_s
         ]
 
-    def release(self, replica: Replica, service_s: float) -> None:
+    def release(self, replica: ModelServer, service_s: float) -> None:
         """It has answered after so long."""
         self._services_s.append(service_s)
         replica.served.append((replica.given_items, service_s))
         self._leave(replica)
 
-    def lost(self, replica: Replica, now_s: float) -> None:
+    def lost(self, replica: ModelServer, now_s: float) -> None:
         """Its connection broke; leave it alone for a while."""
         replica.down_until_s = now_s + BACKOFF_S
         # It may come back as another process.
@@ -145,7 +145,7 @@ class Replicas:
             "suspects": self.suspects(now_s),
         }
 
-    def _leave(self, replica: Replica) -> None:
+    def _leave(self, replica: ModelServer) -> None:
         replica.in_flight -= 1
         if not replica.in_flight:
             self._draining.pop(replica.url, None)

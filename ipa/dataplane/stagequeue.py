@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ipa.dataplane.batching import Batch, Batcher, Outcome, Request
+from ipa.dataplane.batching import Batch, Batcher, Outcome, QueuedRequest
 from ipa.dataplane.client import ConnectionLostError, OversizedAnswerError
 from ipa.dataplane.metrics import QueueMetrics
-from ipa.dataplane.replicas import Replica, Replicas
+from ipa.dataplane.replicas import ModelServer, ModelServers
 from ipa.dataplane.tensors import NOTHING, Tensors, parse_answer
 from ipa.model.errors import InputError
 
@@ -59,16 +59,18 @@ class StageQueue:
         self._stage = stage
         self._max_items = max_items
         self._batcher = Batcher(batch_size, batch_timeout_s, max_items)
-        self._replicas = Replicas(replicas)
-        self._futures: dict[Request, asyncio.Future[None]] = {}
+        self._replicas = ModelServers(replicas)
+        self._futures: dict[QueuedRequest, asyncio.Future[None]] = {}
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def infer(self, inputs: Tensors, budget_s: float, members: Mapping[str, Any] = NOTHING) -> Request:
+    async def infer(
+        self, inputs: Tensors, budget_s: float, members: Mapping[str, Any] = NOTHING
+    ) -> QueuedRequest:
         """The request, ended: answered, dropped or failed. InputError if it could never be served."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        request = Request(inputs, now_s, now_s + budget_s, members)
+        request = QueuedRequest(inputs, now_s, now_s + budget_s, members)
         if request.items > max(1, self._max_items):
             raise InputError(
                 f"the request has {request.items} items, more than the {self._max_items} that may wait",
@@ -144,7 +146,7 @@ class StageQueue:
         if moments:
             self._timer = loop.call_at(min(moments), self._pump)
 
-    async def _serve(self, replica: Replica, batch: Batch) -> None:
+    async def _serve(self, replica: ModelServer, batch: Batch) -> None:
         """Have the replica answer the batch. It gets no other until it does, even if nobody waits for it."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
@@ -170,7 +172,7 @@ class StageQueue:
         self._pump()
 
     def _settle(
-        self, replica: Replica, batch: Batch, where: str, status: int, body: bytes, service_s: float
+        self, replica: ModelServer, batch: Batch, where: str, status: int, body: bytes, service_s: float
     ) -> None:
         if status == UNAVAILABLE:
             self._replicas.lost(replica, asyncio.get_running_loop().time())
@@ -191,7 +193,7 @@ class StageQueue:
         else:
             self._end(self._batcher.answer(batch, outputs, f"{where}: "))
 
-    def _end(self, requests: list[Request]) -> None:
+    def _end(self, requests: list[QueuedRequest]) -> None:
         for request in requests:
             self._futures.pop(request).set_result(None)
 

@@ -24,8 +24,8 @@ from ipa.serving.connections import ACCEPT_BATCH, ACCEPT_QUEUE, Connections, Ser
 RETRY_S = 1
 
 
-class Phase(Enum):
-    """Phase of a connection."""
+class ConnectionPhase(Enum):
+    """The phase of a connection."""
 
     # Nothing was sent yet, or part of a request's head.
     HEAD = "head"
@@ -80,7 +80,7 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
     def __init__(self, config: BoundedConfig, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self._bounds, self._registry, self._chunk = config.bounds, config.registry, config.chunk
-        self._phase: Phase | None = None
+        self._phase: ConnectionPhase | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._has_begun = False
         self._dropped_bytes = 0
@@ -114,7 +114,7 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         """Take what was read: uvloop calls this itself, with as much as it likes."""
         if self.transport.is_closing():
             return
-        is_dropping = self._phase is Phase.DROP
+        is_dropping = self._phase is ConnectionPhase.DROP
         if is_dropping:
             self._dropped_bytes += len(data)
             if self._dropped_bytes > self._bounds.dropped_bytes:
@@ -149,19 +149,19 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
 
     def displace(self) -> None:
         """Close at once, to make room for another connection."""
-        if self._phase is Phase.BODY:
+        if self._phase is ConnectionPhase.BODY:
             self._answer(503, "busy", "the service has as many connections as it can keep")
         self.transport.abort()
 
-    def _now(self) -> Phase:
+    def _now(self) -> ConnectionPhase:
         if self.transport.is_closing():
-            return Phase.CLOSING
+            return ConnectionPhase.CLOSING
         cycle = self.cycle
         if cycle is None or (cycle.response_complete and self._has_begun and not self._is_dropping()):
-            return Phase.HEAD
+            return ConnectionPhase.HEAD
         if not cycle.response_complete:
-            return Phase.BODY if cycle.more_body else Phase.ANSWER
-        return Phase.DROP if self._is_dropping() else Phase.IDLE
+            return ConnectionPhase.BODY if cycle.more_body else ConnectionPhase.ANSWER
+        return ConnectionPhase.DROP if self._is_dropping() else ConnectionPhase.IDLE
 
     def _is_dropping(self) -> bool:
         return self.conn.our_state is h11.DONE and self.conn.their_state is not h11.DONE
@@ -172,9 +172,9 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         if phase is self._phase:
             return
         self._phase, self._dropped_bytes, self._unsent_bytes = phase, 0, 0
-        if phase is Phase.ANSWER:
+        if phase is ConnectionPhase.ANSWER:
             self._registry.works(self)
-        elif phase is not Phase.CLOSING:
+        elif phase is not ConnectionPhase.CLOSING:
             self._registry.waits(self)
         self._arm()
 
@@ -184,11 +184,11 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
             self._deadline = None
         bounds = self._bounds
         seconds = {
-            Phase.HEAD: bounds.head_s,
-            Phase.BODY: bounds.body_s,
-            Phase.DROP: bounds.linger_s,
-            Phase.IDLE: bounds.idle_s,
-            Phase.CLOSING: bounds.linger_s,
+            ConnectionPhase.HEAD: bounds.head_s,
+            ConnectionPhase.BODY: bounds.body_s,
+            ConnectionPhase.DROP: bounds.linger_s,
+            ConnectionPhase.IDLE: bounds.idle_s,
+            ConnectionPhase.CLOSING: bounds.linger_s,
         }
         if self._phase in seconds:
             self._deadline = self.loop.call_later(seconds[self._phase], self._expire)
@@ -198,20 +198,20 @@ class BoundedProtocol(H11Protocol, asyncio.BufferedProtocol):
         self._deadline = None
         unsent_bytes, before_bytes = self.transport.get_write_buffer_size(), self._unsent_bytes
         self._unsent_bytes = unsent_bytes
-        if self._phase is Phase.BODY and self.flow.read_paused:
+        if self._phase is ConnectionPhase.BODY and self.flow.read_paused:
             # The client waits for us.
             self._deadline = self.loop.call_later(self._bounds.linger_s, self._expire)
-        elif self._phase in (Phase.IDLE, Phase.CLOSING) and unsent_bytes:
+        elif self._phase in (ConnectionPhase.IDLE, ConnectionPhase.CLOSING) and unsent_bytes:
             # It is still taking the answer, if it took some since.
-            if self._phase is Phase.IDLE and unsent_bytes != before_bytes:
+            if self._phase is ConnectionPhase.IDLE and unsent_bytes != before_bytes:
                 self._arm()
             else:
                 self.transport.abort()
-        elif self._phase is Phase.BODY:
+        elif self._phase is ConnectionPhase.BODY:
             self._close(408, "http.timeout", f"the body did not arrive within {self._bounds.body_s:g} s")
-        elif self._phase is Phase.HEAD and self._has_begun:
+        elif self._phase is ConnectionPhase.HEAD and self._has_begun:
             self._close(408, "http.timeout", f"the head did not arrive within {self._bounds.head_s:g} s")
-        elif self._phase in (Phase.HEAD, Phase.IDLE):
+        elif self._phase in (ConnectionPhase.HEAD, ConnectionPhase.IDLE):
             self.transport.close()
             self._watch()
         else:

@@ -22,7 +22,7 @@ from ipa.adapters.prometheus.dialects import (
     stage_value,
 )
 from ipa.adapters.prometheus.queries import Age, Quantile, Query, Rate
-from ipa.adapters.prometheus.query_batching import Ask, Identity, QueryBatcher, Span
+from ipa.adapters.prometheus.query_batching import Ask, PipelineLabel, QueryBatcher, Span
 from ipa.adapters.prometheus.transport import CheckedSession
 from ipa.control.loop.scheduler import WORKERS
 from ipa.control.ports import Load, Signals, StageSignals
@@ -71,7 +71,7 @@ class PrometheusMetrics:
         # By query: the server's time in its newest answer, and when that was first given.
         self._answered: dict[str, tuple[float, float]] = {}
         if isinstance(source, str):
-            identity = Identity(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
+            identity = PipelineLabel(IDENTITY[dialect], lambda pipeline: identity_of(pipeline, dialect))
             self._http = _Http(source, timeout_s)
             source = QueryBatcher(identity, pipelines, self._http.fetch, share_s, monotonic_s).ask
         self._ask = source

@@ -27,7 +27,7 @@ Fetch = Callable[[Query, Span], list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class PipelineLabel:
     """The label that says whose a series is, and what a pipeline is called there."""
 
     label: str
@@ -62,7 +62,7 @@ class QueryBatcher:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: PipelineLabel,
         pipelines: Callable[[], Collection[Pipeline]],
         fetch: Fetch,
         life_s: float,
