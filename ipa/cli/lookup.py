@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ipa.model.errors import NotFoundError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 
 def load(

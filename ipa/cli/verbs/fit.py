@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -19,9 +19,6 @@ from ipa.model.errors import NotFoundError, UnavailableError, UsageError
 from ipa.model.exits import ExitCode
 from ipa.model.pipeline import Edge, Stage, Variant
 from ipa.model.profile import StageProfile
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
