@@ -82,7 +82,7 @@ def _known(pipeline: str, at: str | None, pipelines_dir: Path | None, profiles_d
         return Known(described.name, described.stages, described.sla.latency_s, profiles)
     if pipelines_dir is not None or profiles_dir is not None:
         raise UsageError("--at asks a service, so --pipelines-dir and --profiles-dir mean nothing beside it")
-    from ipa.cli.clients.http import client_at, is_service
+    from ipa.clients.http import client_at, is_service
 
     if not is_service(at):
         raise UsageError(f"--at {at!r} is no URL of a service", hint="For example http://127.0.0.1:8080")

@@ -131,6 +131,10 @@ class ControlLoop:
         """One pass that applies the configuration a person asked for (`detail`: who and why), or holds."""
         return self._tick(ChangeRequest(configs, detail, by=by))
 
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """As `request`: the loop follows a change that is under way, and takes it back itself if it fails."""
+        return self.request(configs, detail, by)
+
     def idle(self, within_s: float) -> bool:
         """True if no pass is under way; waits at most `within_s` for one that is."""
         if not self._ticking.acquire(timeout=within_s):
