@@ -233,7 +233,7 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
     """The client of `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or a file of SeldonDeployments (.yaml).
 
     Clusters and manifests are read with `settings` (None: those of the environment); `namespace` replaces
-    that of the pipelines' files. UsageError for anything else; ConfigurationError: the cluster cannot be used.
+    that of the pipelines' files. Errors: UsageError (anything else), ConfigurationError (no such cluster).
     """
     if is_service(at):
         if namespace is not None:
