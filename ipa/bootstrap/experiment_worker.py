@@ -18,13 +18,11 @@ from ipa.adapters.processes import asked_by_parent, limit_memory
 from ipa.control.engine.guards import GuardSettings
 from ipa.files import pipeline_from_mapping
 from ipa.model.errors import IpaError
-from ipa.model.on_seldon import at_cluster
 from ipa.model.profile import StageProfile
 from ipa.report.run import Run
 from ipa.service.experiment_report import result_of, run_of, run_over, seed_of, told
 from ipa.service.job_queue import LONGEST_S
-from ipa.simulate.cluster import KUBERNETES, ClusterSettings
-from ipa.simulate.metrics import ON_CLUSTER, MetricsSettings
+from ipa.service.simulation import setup_on
 from ipa.simulate.run import ForecastSettings, SimSetup, simulate
 
 # Later than the parent's own limit, so that the parent is the one who says so.
@@ -36,22 +34,21 @@ def setup_of(spec: Mapping[str, Any]) -> SimSetup:
     """The run that a specification asks for. Errors: those of pipeline files."""
     pipeline = pipeline_from_mapping(spec["pipeline"])
     measured = _PROFILES.validate_python(spec["profiles"])
-    profiles = {profile.stage: profile for profile in measured}
-    is_cluster = spec["target"] == "kubernetes"
-    metrics = ON_CLUSTER if is_cluster else MetricsSettings()
-    cluster = KUBERNETES if is_cluster else ClusterSettings()
-    return SimSetup(
-        at_cluster(pipeline, profiles) if is_cluster else pipeline,
-        profiles,
+    setup = setup_on(
+        spec["target"],
+        pipeline,
+        {profile.stage: profile for profile in measured},
         tuple(spec["rates_rps"]),
+        ForecastSettings(**spec["forecast"]),
+        GuardSettings(**spec["guards"]),
+    )
+    return replace(
+        setup,
         policy=spec["policy"],
         objective=spec["objective"],
         seed=spec["seed"],
         spacing=spec["spacing"],
-        forecast=ForecastSettings(**spec["forecast"]),
-        guards=GuardSettings(**spec["guards"]),
-        cluster=replace(cluster, capacity_cores=spec["capacity_cores"]),
-        metrics=replace(metrics, stale_after_s=spec["guards"]["stale_after_s"]),
+        cluster=replace(setup.cluster, capacity_cores=spec["capacity_cores"]),
     )
 
 

@@ -47,7 +47,7 @@ def events(
 
     A line each; with -o json its entry in the record. A stream that breaks is taken up where it was.
     """
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
     from ipa.control.loop import clock
 
     place = since if follow or since is not None else 0
@@ -78,7 +78,7 @@ def audit(
     With --check nothing is asked of a service: exit code 1 where an entry of the file was changed, removed
     or put in.
     """
-    from ipa.cli.clients.http import client_at
+    from ipa.clients.http import client_at
 
     if check is None:
         with client_at(at) as service:

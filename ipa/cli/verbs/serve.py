@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from ipa.cli.run_service import run_service
 from ipa.model.decision import Mode
 from ipa.serving.logs import Format, logged
 from ipa.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 # By name here, since the table itself takes its time to load.
 POLICY_NAMES = (

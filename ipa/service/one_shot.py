@@ -1,22 +1,25 @@
-"""Carries out on a cluster what a person asked for: record, write, wait until ready, else take it back."""
+"""Changes without a running service: record, write, wait until ready, else take it back.
+
+A command builds a service over these for as long as it runs (`ipa.bootstrap.one_shot`).
+"""
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-import typer
-
-from ipa.cli.clients.direct import NO_SIGNALS, RequestedConfigs
 from ipa.control.canonical import canonical_json, digest
 from ipa.control.engine.actuation import IN_FLIGHT, ActuationPhase, begin, sent
 from ipa.control.engine.guards import GuardSettings
+from ipa.control.engine.observe import observe
 from ipa.control.engine.overrides import stop_of
 from ipa.control.engine.state import EngineState
 from ipa.control.engine.write_outcome import unwritten
 from ipa.control.loop.control_loop import ControlLoop, LoopPorts
+from ipa.control.loop.snapshot import Snapshot
 from ipa.control.ports import (
     Attribution,
     Clock,
@@ -27,55 +30,172 @@ from ipa.control.ports import (
     Rollout,
     RolloutPhase,
     Signals,
+    Workload,
     WorkloadState,
 )
 from ipa.model.decision import Action, Change, Decision, Mode, ReasonCode
 from ipa.model.errors import (
     ConflictError,
     DeadlineError,
+    DriftError,
     InfeasibleError,
     IpaError,
+    NotFoundError,
     RolloutError,
     UnavailableError,
 )
 from ipa.model.forecast import Forecast
-from ipa.model.observation import LoadHistory, Observation
+from ipa.model.observation import LoadHistory, Missing, MissingReason, Observation
 from ipa.model.pipeline import Pipeline
 from ipa.model.plan import Plan, StageConfig
 from ipa.model.slowdown import AS_MEASURED, Slowdowns
 from ipa.policies.base import PolicyState, Prediction
 from ipa.settings import Settings
-from ipa.targets.seldon.layouts import KubeWorkload
 
 log = logging.getLogger("ipa.cli")
 
-# How often it is looked whether a change is ready.
+# Seconds between two reads of a change that is waited for.
 POLL_S = 2.0
-# A cluster that does not answer is not waited for longer than this past the deadline.
+# Seconds past the deadline for which a cluster that does not answer is waited for.
 GRACE_S = 30.0
-# What a look while waiting comes to; not decisions, so not kept.
+# The holds of a loop that only waits; they are not recorded.
 LOOKS = frozenset({ReasonCode.IN_PROGRESS, ReasonCode.METRICS_MISSING})
+_NOT_ASKED = Missing(MissingReason.NOT_ASKED, "no metrics are read here")
+NO_SIGNALS = Signals(_NOT_ASKED, _NOT_ASKED, _NOT_ASKED)
+
+
+class CreatingWorkload(Workload, Protocol):
+    """The workload of a target, which also creates what is not there yet."""
+
+    def create(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> str:
+        """Create the workload; its revision."""
+        ...
+
+    def as_written(self, pipeline: Pipeline, configs: Sequence[StageConfig]) -> tuple[StageConfig, ...]:
+        """The configurations as they read back once written; InputError lists what must not be written."""
+        ...
+
+
+class OneShotStore(DecisionLog, ControlStore, Protocol):
+    """The record of decisions and the overrides of people."""
+
+
+class OneShotLoop:
+    """The `Loop` of a command: it reads the workload, and carries out one change to its end."""
+
+    policy = "by hand"
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        workload: CreatingWorkload,
+        store: OneShotStore,
+        clock: Clock,
+        settings: Settings,
+        say: Callable[[str], None],
+    ) -> None:
+        self._pipeline, self._workload, self._store = pipeline, workload, store
+        self._clock, self._settings, self._say = clock, settings, say
+        # The state of the last snapshot: a change that was decided on it is written onto it or not at all.
+        self._state: WorkloadState | None = None
+
+    def snapshot(self) -> Snapshot:
+        """The configuration that the workload asks for, and how much of it is ready."""
+        pipeline, at_s = self._pipeline, self._clock.monotonic_s()
+        self._state = None
+        try:
+            state = self._state = self._workload.read(pipeline)
+        except NotFoundError as error:
+            problem = f"nothing runs: {error.message}; `ipa apply` creates it"
+            return _snapshot(observe(pipeline, NO_SIGNALS, None, problem=problem, at_s=at_s), "not there")
+        except DriftError as error:
+            return drifted(pipeline, error, at_s)
+        observation = observe(pipeline, NO_SIGNALS, state, at_s=at_s)
+        if state.settled:
+            return _snapshot(observation, "all replicas run as the SeldonDeployment asks")
+        configs = tuple(stage.config for stage in state.stages)
+        deadline_s = self._settings.rollout_deadline_s
+        asked = Change("", pipeline.name, state.revision, configs, configs, deadline_s)
+        rollout = self._workload.rollout(pipeline, asked)
+        if rollout.phase is RolloutPhase.FAILED:
+            problems = (f"the rollout failed: {rollout.detail}",)
+            return _snapshot(observation, rollout.detail, ActuationPhase.FAILED, problems)
+        return _snapshot(observation, rollout.detail, ActuationPhase.WAITING_READY)
+
+    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """Create or change the workload, and wait until it is ready. Errors: those of `OneShotApply`."""
+        wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by)
+        try:
+            state = self._state or self._workload.read(self._pipeline)
+        except NotFoundError:
+            return self._apply().create(wanted)
+        return self._apply(state).change(wanted)
+
+    def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+        """As `request`; also from a change that does not get ready."""
+        wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by)
+        state = replace(self._state or self._workload.read(self._pipeline), settled=True)
+        return self._apply(state).change(wanted)
+
+    def _apply(self, state: WorkloadState | None = None) -> OneShotApply:
+        self._state = None
+        return OneShotApply(
+            self._pipeline, self._workload, self._store, self._clock, self._settings, self._say, state
+        )
+
+
+def drifted(pipeline: Pipeline, error: DriftError, at_s: float) -> Snapshot:
+    """The snapshot of a workload that runs no configuration of the pipeline."""
+    unseen = MissingReason.INVALID
+    observation = observe(pipeline, NO_SIGNALS, None, problem=str(error), unseen=unseen, at_s=at_s)
+    return _snapshot(observation, "changed by another hand")
+
+
+def _snapshot(
+    observation: Observation,
+    detail: str,
+    phase: ActuationPhase = ActuationPhase.IDLE,
+    problems: tuple[str, ...] = (),
+) -> Snapshot:
+    return Snapshot(
+        observation.pipeline,
+        0,
+        PipelineControl(),
+        phase,
+        observation=observation,
+        detail=detail,
+        problems=problems,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedConfigs:
+    """The configurations that a person (`by`) asked for; `detail` says who and why."""
+
+    configs: tuple[StageConfig, ...]
+    detail: str
+    by: str = ""
 
 
 class OneShotApply:
-    """A person's hand on one pipeline. It records as the service does, and keeps its pause and its bounds.
+    """One change of one pipeline, recorded as the service does and held back by its pauses and bounds.
 
-    The mode is no matter: advisory holds the loop back, not people. `state` is what the change is made onto.
+    The mode does not matter: advisory holds back the loop, not people. The change is written onto `state`.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        workload: KubeWorkload,
-        decisions: DecisionLog,
-        controls: ControlStore,
+        workload: CreatingWorkload,
+        store: OneShotStore,
         clock: Clock,
         settings: Settings,
+        say: Callable[[str], None],
         state: WorkloadState | None = None,
     ) -> None:
         self._pipeline, self._workload, self._clock = pipeline, workload, clock
-        self._control = replace(controls.control(pipeline.name), mode=Mode.ACTIVE)
-        self._decisions = _Decisions(decisions)
+        self._control = replace(store.control(pipeline.name), mode=Mode.ACTIVE)
+        self._decisions = _WithoutLooks(store)
         self._guards = GuardSettings(
             tick_s=POLL_S,
             rollout_deadline_s=settings.rollout_deadline_s,
@@ -83,7 +203,7 @@ class OneShotApply:
         )
         self._state = state
         self._run_id = uuid.uuid4().hex[:8]
-        self._said = ""
+        self._tell, self._said = say, ""
 
     def change(self, wanted: RequestedConfigs) -> Decision:
         """The decision once its change is ready, or a hold that says why nothing was written.
@@ -114,7 +234,7 @@ class OneShotApply:
     def create(self, wanted: RequestedConfigs) -> Decision:
         """The decision once the new SeldonDeployment is ready, or a hold where the pipeline is paused.
 
-        Errors: those of `KubeWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
+        Errors: those of `CreatingWorkload.create`; RolloutError, DeadlineError: it did not get ready and is
         left as it is, since nothing ran before.
         """
         decision = self._first(wanted)
@@ -140,7 +260,7 @@ class OneShotApply:
         return decision
 
     def _follow(self, loop: ControlLoop, first: Decision) -> tuple[Decision | None, Decision, bool]:
-        """Wait while a change is in flight: what took it back, the last decision, and whether it was late."""
+        """Wait for the change: the rollback if there was one, the last decision, and True if it was late."""
         deadline_s = self._guards.rollout_deadline_s
         started_s = since_s = self._clock.monotonic_s()
         taken_back, last, is_late = None, first, False
@@ -235,14 +355,14 @@ class OneShotApply:
         )
 
     def _say(self, words: str) -> None:
-        """Tell who waits, on standard error; the same words only once."""
+        """Tell the person who waits; the same words only once."""
         if words and words != self._said:
-            typer.echo(words, err=True)
+            self._tell(words)
             self._said = words
 
 
-class _Decisions:
-    """The record, without the looks while waiting."""
+class _WithoutLooks:
+    """The record without the holds of a loop that only waits."""
 
     def __init__(self, kept: DecisionLog) -> None:
         self._kept = kept
@@ -262,9 +382,9 @@ class _Decisions:
 
 
 class _Onto:
-    """The workload, read first as it was when the change was checked: its write is guarded by that."""
+    """The workload, whose first read is the state that the change was checked on: it guards the write."""
 
-    def __init__(self, workload: KubeWorkload, first: WorkloadState | None) -> None:
+    def __init__(self, workload: CreatingWorkload, first: WorkloadState | None) -> None:
         self._workload, self._first = workload, first
         self.rolling = workload.rolling
 
@@ -280,7 +400,7 @@ class _Onto:
 
 
 class _Control:
-    """What was said when the change began; a pause meanwhile does not leave it half done."""
+    """The overrides when the change began; a later pause does not leave it half done."""
 
     def __init__(self, control: PipelineControl) -> None:
         self._control = control
@@ -301,7 +421,7 @@ class _NoMetrics:
 
 
 class _NoPolicy:
-    """Decides nothing: without load the loop does not ask."""
+    """A policy that is never asked: the load is missing."""
 
     name = "by hand"
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from ipa.cli.clients import credential
-from ipa.cli.clients.base import JsonObject, PipelineClient
-from ipa.control.loop import clock
+from ipa.clients import credential
+from ipa.clients.base import JsonObject, PipelineClient
 from ipa.model.errors import (
     BusyError,
     ConflictError,
@@ -229,11 +230,10 @@ def is_service(at: str) -> bool:
 
 
 def client_at(at: str, settings: Settings | None = None, *, namespace: str | None = None) -> PipelineClient:
-    """The state at `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or the .yaml of a SeldonDeployment.
+    """The client of `at`: a service's URL, `kubernetes[:KUBECONFIG]`, or a file of SeldonDeployments (.yaml).
 
-    Clusters and manifests are read by `settings` (those of the environment where None); `namespace` is where
-    SeldonDeployments are looked for instead of where the pipelines' files say. UsageError for anything else;
-    ConfigurationError where the cluster cannot be used.
+    Clusters and manifests are read with `settings` (None: those of the environment); `namespace` replaces
+    that of the pipelines' files. Errors: UsageError (anything else), ConfigurationError (no such cluster).
     """
     if is_service(at):
         if namespace is not None:
@@ -242,18 +242,31 @@ def client_at(at: str, settings: Settings | None = None, *, namespace: str | Non
                 hint="Leave it out, or use --at kubernetes.",
             )
         return HttpClient(at)
-    if at.partition(":")[0] == "kubernetes":
-        from ipa.cli.clients.cluster import ClusterClient
+    is_cluster = at.partition(":")[0] == "kubernetes"
+    if not is_cluster and not at.endswith((".yaml", ".yml")):
+        raise UsageError(
+            f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
+            hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
+        )
+    from ipa.bootstrap.one_shot import on_cluster, on_manifest
+    from ipa.clients.in_process import InProcessClient
 
-        return ClusterClient(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
-    if at.endswith((".yaml", ".yml")):
-        from ipa.cli.clients.manifest import ManifestClient
+    known = settings or Settings.from_env()
+    if is_cluster:
+        one_shot = on_cluster(cluster_settings(known, at), at, namespace, _say)
+    else:
+        one_shot = on_manifest(known, at, namespace, _say)
+    return InProcessClient(one_shot.service, at, one_shot)
 
-        return ManifestClient(at, settings or Settings.from_env(), clock.SystemClock(), namespace)
-    raise UsageError(
-        f"--at {_shown(at)!r} is no URL of a service, no cluster and no manifest",
-        hint="For example http://127.0.0.1:8080, kubernetes, kubernetes:~/.kube/config, or video.yaml",
-    )
+
+def cluster_settings(settings: Settings, at: str) -> Settings:
+    """The settings with the cluster of `at`, `kubernetes` or `kubernetes:KUBECONFIG`."""
+    given = at.partition(":")[2]
+    return replace(settings, kubeconfig=str(Path(given).expanduser())) if given else settings
+
+
+def _say(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
 
 
 def _shown(at: str) -> str:

@@ -10,21 +10,18 @@ from pathlib import Path
 import numpy as np
 
 import ipa
-from ipa.cli.review.evaluate import Trial, tried
-from ipa.cli.review.revisions import Files, Folders, Pair, folders_of, inside, pairs_of
-from ipa.cli.simulation_setup import rates_of
 from ipa.files.guardrails import read_guardrails
 from ipa.files.words import unknown
 from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.guardrails import Guardrails
 from ipa.policies.table import POLICIES
 from ipa.report.review.result import Review, Reviewed, ReviewInputs, ReviewSide, findings_of, notable
+from ipa.service.review.evaluate import Trial, tried
+from ipa.service.review.revisions import BaseRevision, Files, Folders, Pair, folders_of, inside, pairs_of
+from ipa.service.simulation import rates_of
 from ipa.settings import Settings
-from ipa.targets.gitops.base import Base
 
 DEFAULT_WORKLOAD = "bursty"
-# A large repository on a slow disk; beyond that something hangs.
-GIT_TIMEOUT_S = 60.0
 
 Say = Callable[[str], None]
 
@@ -42,15 +39,15 @@ class Asked:
     profiles_dir: Path | None
 
 
-def review_of(asked: Asked, say: Say) -> Review:
+def review_of(asked: Asked, base: BaseRevision, say: Say) -> Review:
     """The review of every pipeline that the change concerns; where files are wrong, of these alone.
 
-    Errors: UsageError (no such policy, ref or work tree), NotFoundError (no such trace or guardrails).
+    `base` is the revision that `asked.base` names. Errors: UsageError (no such policy, a folder outside the
+    work tree), NotFoundError (no such trace or guardrails).
     """
     if asked.policy not in POLICIES:
         raise UsageError(f"--policy {asked.policy!r}: {unknown(asked.policy, POLICIES)}")
     settings = Settings.from_env(pipelines_dir=asked.pipelines_dir, profiles_dir=asked.profiles_dir)
-    base = Base(Path.cwd(), asked.base, GIT_TIMEOUT_S)
     folders = folders_of(base, settings.pipelines_dir, settings.profiles_dir)
     guardrails, problems = _guardrails(base, folders, asked.policy_file)
     pairs = pairs_of(base, folders, all_of_them=guardrails.path in base.changed())
@@ -70,7 +67,7 @@ def review_of(asked: Asked, say: Say) -> Review:
     )
 
 
-def _guardrails(base: Base, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
+def _guardrails(base: BaseRevision, folders: Folders, file: Path | None) -> tuple[Guardrails, list[Problem]]:
     """The rules, and the problems of their file. Its path is relative to the work tree where it is in it."""
     if file is None:
         return Guardrails(), []
@@ -94,7 +91,7 @@ def _guardrails(base: Base, folders: Folders, file: Path | None) -> tuple[Guardr
     return replace(found, path=path), [replace(problem, path=path) for problem in document.problems]
 
 
-def _load(asked: Asked, base: Base, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
+def _load(asked: Asked, base: BaseRevision, guardrails: Guardrails) -> tuple[tuple[float, ...], ReviewInputs]:
     """The rates by the second, and what is said of them and of all other inputs."""
     load = asked.load or guardrails.workload or DEFAULT_WORKLOAD
     if asked.load is None and guardrails.trace is not None and asked.policy_file is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from ipa.files.check import Checked, check_files
 from ipa.files.pipelines import FILE_NAME
@@ -14,7 +15,32 @@ from ipa.model.errors import InputError, Problem, UsageError
 from ipa.model.pipeline import Pipeline
 from ipa.model.profile import StageProfile
 from ipa.report.review.result import FileHash, Status
-from ipa.targets.gitops.base import Base
+
+
+class BaseRevision(Protocol):
+    """The commit that the files of a work tree are compared with. Paths are relative to `root`."""
+
+    @property
+    def root(self) -> Path:
+        """The top of the work tree."""
+        ...
+
+    @property
+    def commit(self) -> str:
+        """The whole name of the commit."""
+        ...
+
+    def changed(self) -> list[str]:
+        """The files of the work tree that differ from the commit, new ones included."""
+        ...
+
+    def files(self, folders: Iterable[str]) -> list[str]:
+        """The files in those folders at the commit."""
+        ...
+
+    def text(self, path: str) -> str:
+        """The text of the file at the commit. InputError if it is not UTF-8."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +93,12 @@ class Folders:
         return name if is_pipeline or (home == self.profiles and file.endswith(".yaml")) else None
 
 
-def folders_of(base: Base, pipelines_dir: Path, profiles_dir: Path) -> Folders:
+def folders_of(base: BaseRevision, pipelines_dir: Path, profiles_dir: Path) -> Folders:
     """The two folders; UsageError where one is not below the top of the work tree."""
     return Folders(inside(base, pipelines_dir), inside(base, profiles_dir))
 
 
-def inside(base: Base, path: Path) -> str:
+def inside(base: BaseRevision, path: Path) -> str:
     """The path relative to the top of the work tree; UsageError where it leads out of it, or is the top."""
     found, root = path.resolve(), base.root.resolve()
     if found == root or not found.is_relative_to(root):
@@ -80,7 +106,7 @@ def inside(base: Base, path: Path) -> str:
     return found.relative_to(root).as_posix()
 
 
-def pairs_of(base: Base, folders: Folders, *, all_of_them: bool) -> list[Pair]:
+def pairs_of(base: BaseRevision, folders: Folders, *, all_of_them: bool) -> list[Pair]:
     """Each pipeline with a file that is not as at the base; every one there is where all are asked for."""
     there = base.files([folders.pipelines, folders.profiles])
     here = [
@@ -100,7 +126,7 @@ def _of(folders: Folders, name: str, paths: Iterable[str]) -> list[str]:
     return [path for path in paths if folders.name(path) == name]
 
 
-def _pair(base: Base, folders: Folders, name: str, there: Sequence[str], here: Sequence[str]) -> Pair:
+def _pair(base: BaseRevision, folders: Folders, name: str, there: Sequence[str], here: Sequence[str]) -> Pair:
     path = f"{folders.pipelines}/{name}/{FILE_NAME}"
     after = _read(base.root, folders, name, here) if here else None
     before, note = None, ""
@@ -124,7 +150,7 @@ def _pair(base: Base, folders: Folders, name: str, there: Sequence[str], here: S
     return replace(pair, status=Status.UNCHANGED) if pair.is_same else pair
 
 
-def _at_base(base: Base, folders: Folders, name: str, paths: Sequence[str]) -> Files:
+def _at_base(base: BaseRevision, folders: Folders, name: str, paths: Sequence[str]) -> Files:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for path in paths:

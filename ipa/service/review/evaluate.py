@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ipa.cli.simulation_setup import as_served
 from ipa.model.errors import DeadlineError, InfeasibleError
 from ipa.model.guardrails import GuardrailFigures
 from ipa.model.on_seldon import at_cluster
@@ -18,6 +17,7 @@ from ipa.optimize.frontier import frontier
 from ipa.policies.planning import plan_pipeline, planning_problem
 from ipa.report.frontier_plot import accuracy_cost
 from ipa.report.review.result import FrontierSpot, PlanAt, ReviewFrontier, ReviewSide, SimulatedChange
+from ipa.service.simulation import as_served
 from ipa.settings import Settings
 from ipa.simulate.result import SimResult
 from ipa.simulate.run import simulate

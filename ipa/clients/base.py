@@ -1,11 +1,11 @@
-"""The interface through which verbs read and change pipelines: at a service, on a cluster or in a file."""
+"""The interface to read and change pipelines: at a service, on a cluster or in a manifest."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 
 from ipa.model.errors import UsageError
 from ipa.model.plan import StageConfig
@@ -20,8 +20,10 @@ class PipelineClient(ABC):
     Errors: those of IpaError. Methods that only a running service has raise UsageError elsewhere.
     """
 
-    # Seconds between two reads of a watch; None if nothing changes by itself.
-    interval_s: ClassVar[float | None]
+    @property
+    @abstractmethod
+    def interval_s(self) -> float | None:
+        """Seconds between two reads of a watch; None if nothing changes by itself."""
 
     def __enter__(self) -> PipelineClient:
         return self
