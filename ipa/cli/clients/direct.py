@@ -149,12 +149,12 @@ class DirectClient(PipelineClient):
 
         A forecaster that learns from a trace would learn for minutes: then it is the recorded forecasts.
         """
-        from ipa.adapters.forecasting import sight_of
+        from ipa.adapters.forecasting import forecast_setup
         from ipa.bootstrap import Replayer
 
         profiles = self.recorded_profiles(pipeline)
         learns = bool(self.settings.forecast_trace)
-        forecaster = None if learns else sight_of(self.settings, {pipeline.name: profiles}).forecaster
+        forecaster = None if learns else forecast_setup(self.settings, {pipeline.name: profiles}).forecaster
         again = Replayer(self.log, forecaster)
         return lambda decision, policy: again(decision, pipeline, profiles, policy)
 
