@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry
 
-from ipa.adapters.forecasting import Sight, sight_of
+from ipa.adapters.forecasting import ForecastSetup, forecast_setup
 from ipa.adapters.kube.client import KubeClient
 from ipa.adapters.kube.events import KubeEvents
 from ipa.adapters.kube.health import KubeHealth
@@ -66,7 +66,7 @@ class App:
     roster: Roster
     # The record as it grows.
     feed: RecordFeed
-    sight: Sight
+    sight: ForecastSetup
     # None where the service runs alone.
     leadership: LeaseLeadership | None = None
     # The loops of the policy that only says what it would do, by pipeline.
@@ -138,7 +138,7 @@ def build(settings: Settings, options: ServeOptions) -> App:
         housekeeping = Housekeeping(store, clock.now, leads.leading)
         resources.callback(housekeeping.close)
         webhook = telling(webhook_of(settings, store, feed, leads), store, registry, resources)
-        sight = sight_of(settings, profiles)
+        sight = forecast_setup(settings, profiles)
         maker = LoopMaker(settings, options, sight, world, leadership, hooks, stop)
         loops = {name: maker.loop(each) for name, each in chosen.items()}
         others = {name: maker.beside(each) for name, each in shadows.items()}
