@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from ipa.api.limits import Limits
 from ipa.api.metered import HttpMetrics
 from ipa.api.streams import Streams
-from ipa.control.audit.feed import Record
+from ipa.control.audit.feed import FollowedRecord
 from ipa.model.access import Identity
 from ipa.service.job_queue import JobQueue
 from ipa.service.service import Service
@@ -47,5 +47,5 @@ class ApiContext:
     # True if whoever reaches the port may read the metrics.
     metrics_open: bool = True
     # The record itself, and those who follow it; None if there is none to be had.
-    record: Record | None = None
+    record: FollowedRecord | None = None
     streams: Streams | None = None

@@ -22,7 +22,7 @@ from ipa.api.context import ApiContext
 from ipa.api.limits import client_of
 from ipa.api.queries import Using, record_named
 from ipa.api.streams import Streams
-from ipa.control.audit.feed import Feed
+from ipa.control.audit.feed import RecordFeed
 from ipa.control.audit.record import MARK, Recorded, record_in
 from ipa.control.canonical import canonical_json
 from ipa.model.errors import IpaError, UnauthenticatedError, UnavailableError
@@ -208,7 +208,7 @@ class _Reader:
     Of the pipelines that the client may see, or of the one that they ask for.
     """
 
-    def __init__(self, feed: Feed, pipeline: str | None, seq: int | None) -> None:
+    def __init__(self, feed: RecordFeed, pipeline: str | None, seq: int | None) -> None:
         self._feed, self._pipeline, self._seq = feed, pipeline, seq
         self._placed = self._failing = self.more = False
 

@@ -20,7 +20,7 @@ STATUSES = table.HTTP_REQUESTS.label("status").values
 
 
 class HttpMetrics:
-    """Requests by route template. No label is what a client wrote."""
+    """Metrics of requests by route template. No label holds client input."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._methods: dict[str, frozenset[str]] = {}
@@ -29,7 +29,7 @@ class HttpMetrics:
         self.in_flight = gauge(table.HTTP_IN_FLIGHT, registry)
 
     def start(self, routes: Mapping[str, Sequence[str]]) -> None:
-        """Make the series of the routes, given by template with their methods: no request makes one more."""
+        """Create the series of the routes (template → methods), so that no request adds one."""
         for route, methods in routes.items():
             self._methods[route] = frozenset(methods)
             self._seconds.labels(route)
@@ -38,9 +38,9 @@ class HttpMetrics:
                     self._requests.labels(route, method, status)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request whose answer began after so long.
+        """Count a request whose answer started after `seconds`.
 
-        `route` is a template that was started; a method that it does not have is another.
+        `route` is a template given to `start`; a method that it lacks counts as "other".
         """
         known = method if method in self._methods[route] else OTHER
         self._requests.labels(route, known, f"{min(max(status // 100, 1), 5)}xx").inc()

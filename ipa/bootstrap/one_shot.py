@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
-from ipa.adapters.forecasting import sight_of
+from ipa.adapters.forecasting import forecast_setup
 from ipa.adapters.store import Access, Store, open_from
 from ipa.bootstrap.replaying import Replayer
 from ipa.bootstrap.targets import kube_client
@@ -409,7 +409,7 @@ class StoredProfilesReplayer:
         if name not in self._replayers:
             stored = self._store.profiles(name)
             learns = bool(self._settings.forecast_trace)
-            forecaster = None if learns else sight_of(self._settings, {name: stored}).forecaster
+            forecaster = None if learns else forecast_setup(self._settings, {name: stored}).forecaster
             self._replayers[name] = Replayer(self._store, forecaster), stored
         replayer, stored = self._replayers[name]
         return replayer(decision, self._pipelines[name], stored, policy)

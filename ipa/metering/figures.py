@@ -1,4 +1,4 @@
-"""Figures that others keep, as metrics: each is asked for whenever the metrics are."""
+"""Counters that other components keep, as metrics that are read at each scrape."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from ipa.metering.metric import Metric, MetricKind
 
 
 class Figures(Collector):
-    """Metrics without labels, each with how it is read."""
+    """A collector of metrics without labels, each with the function that reads it."""
 
     def __init__(self, *figures: tuple[Metric, Callable[[], float]]) -> None:
         self._figures = figures
 
     def collect(self) -> Iterator[Family]:
-        """Each as it is now."""
+        """Yield each metric with its current value."""
         for metric, read in self._figures:
             make = counted if metric.kind is MetricKind.COUNTER else gauged
             yield make(metric, [((), read())])
 
 
-class Recorder(Protocol):
-    """What keeps the record."""
+class RecordStore(Protocol):
+    """The store of the record."""
 
     failures: int
 
     def degraded(self) -> tuple[str, ...]:
-        """Why it cannot be written, or soon cannot."""
+        """The reasons why it cannot be written, or soon cannot."""
         ...
 
     @property
-    def keeper(self) -> Kept:
-        """What keeps it within its bounds."""
+    def keeper(self) -> RecordRetention:
+        """The retention of its record."""
         ...
 
 
-class Kept(Protocol):
-    """What keeps the record within its bounds."""
+class RecordRetention(Protocol):
+    """The retention of the record."""
 
     record_bytes: int
     is_bounded: bool
 
 
-class Teller(Protocol):
-    """What tells events to a receiver."""
+class WebhookCounts(Protocol):
+    """The webhook."""
 
     delivered: int
     failed: int
@@ -57,25 +57,25 @@ class Teller(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Events that wait."""
+        """The number of events that wait."""
         ...
 
 
-class Followers(Protocol):
-    """Who follows events."""
+class StreamCounts(Protocol):
+    """The open event streams."""
 
     open: int
     dropped: int
 
 
-class Dropper(Protocol):
-    """What drops what it cannot hold."""
+class DropCount(Protocol):
+    """A bounded buffer that drops what does not fit."""
 
     dropped: int
 
 
-def record_figures(store: Recorder) -> Figures:
-    """How the record fares."""
+def record_figures(store: RecordStore) -> Figures:
+    """Return the metrics of the record."""
     return Figures(
         (table.RECORD_FAILURES, lambda: store.failures),
         (table.STORE_DEGRADED, lambda: bool(store.degraded())),
@@ -84,8 +84,8 @@ def record_figures(store: Recorder) -> Figures:
     )
 
 
-def webhook_figures(webhook: Teller) -> Figures:
-    """How the webhook fares."""
+def webhook_figures(webhook: WebhookCounts) -> Figures:
+    """Return the metrics of the webhook."""
     return Figures(
         (table.WEBHOOK_DELIVERED, lambda: webhook.delivered),
         (table.WEBHOOK_FAILURES, lambda: webhook.failed),
@@ -94,11 +94,11 @@ def webhook_figures(webhook: Teller) -> Figures:
     )
 
 
-def stream_figures(streams: Followers) -> Figures:
-    """How those fare who follow events."""
+def stream_figures(streams: StreamCounts) -> Figures:
+    """Return the metrics of the event streams."""
     return Figures((table.STREAMS, lambda: streams.open), (table.STREAMS_DROPPED, lambda: streams.dropped))
 
 
-def log_figures(logs: Dropper) -> Figures:
-    """How the log fares."""
+def log_figures(logs: DropCount) -> Figures:
+    """Return the metrics of the log."""
     return Figures((table.LOG_DROPPED, lambda: logs.dropped))

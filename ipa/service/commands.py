@@ -50,10 +50,18 @@ def roll_back(
 
 
 def carry_out(
-    service: Service, pipeline: Pipeline, configs: tuple[StageConfig, ...], detail: str, by: str
+    service: Service,
+    pipeline: Pipeline,
+    configs: tuple[StageConfig, ...],
+    detail: str,
+    by: str,
+    plan_id: str = "",
 ) -> Decision:
-    """Have the loop of the pipeline run the configurations; ConflictError if no loop controls it."""
-    return loop_of(service, pipeline.name).request(configs, detail, by)
+    """Have the pipeline's loop apply the configurations, and return its decision.
+
+    `plan_id` is the stored plan that they come from. ConflictError: no loop controls the pipeline.
+    """
+    return loop_of(service, pipeline.name).request(configs, detail, by, plan_id)
 
 
 def requested_by(what: str, by: str, why: str) -> str:

@@ -8,7 +8,7 @@ import ipa
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DependencyCheck:
     """One thing the service depends on. What is not `required` may fail without making us unready."""
 
     name: str

@@ -78,7 +78,9 @@ class ManifestLoop:
             detail=f"as {self._path} asks for",
         )
 
-    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
         """Rewrite the manifest; all that no plan decides stays as it is."""
         wanted = self._target.as_written(self._pipeline, configs)
         text = self._read()
@@ -98,6 +100,7 @@ class ManifestLoop:
             detail=f"{detail}: " + (words if is_changed else f"{self._path} asks for it already"),
             configs=wanted,
             previous=before,
+            plan_id=plan_id,
             mode=Mode.ACTIVE,
             revision=_revision(after),
         )

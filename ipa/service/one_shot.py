@@ -122,9 +122,11 @@ class OneShotLoop:
             return _snapshot(observation, rollout.detail, ActuationPhase.FAILED, problems)
         return _snapshot(observation, rollout.detail, ActuationPhase.WAITING_READY)
 
-    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
         """Create or change the workload, and wait until it is ready. Errors: those of `OneShotApply`."""
-        wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by)
+        wanted = RequestedConfigs(self._workload.as_written(self._pipeline, configs), detail, by, plan_id)
         try:
             state = self._state or self._workload.read(self._pipeline)
         except NotFoundError:
@@ -170,11 +172,15 @@ def _snapshot(
 
 @dataclass(frozen=True, slots=True)
 class RequestedConfigs:
-    """The configurations that a person (`by`) asked for; `detail` says who and why."""
+    """The configurations that a person (`by`) asked for; `detail` says who and why.
+
+    `plan_id` is the stored plan that they come from, if any.
+    """
 
     configs: tuple[StageConfig, ...]
     detail: str
     by: str = ""
+    plan_id: str = ""
 
 
 class OneShotApply:
@@ -213,7 +219,7 @@ class OneShotApply:
         write was not answered, and reading back shows that it did not happen.
         """
         loop = self._loop()
-        decision = loop.request(wanted.configs, wanted.detail, wanted.by)
+        decision = loop.request(wanted.configs, wanted.detail, wanted.by, wanted.plan_id)
         if decision.action is Action.HOLD and loop.snapshot().phase is not ActuationPhase.UNKNOWN:
             return decision
         self._say(f"{decision.reason.value}: {decision.detail}")
@@ -302,6 +308,7 @@ class OneShotApply:
             inputs_digest=digest(inputs),
             inputs=inputs,
             by=wanted.by,
+            plan_id=wanted.plan_id,
         )
 
     def _not_created(self, decision: Decision, change: Change, error: IpaError, now_s: float) -> None:

@@ -87,7 +87,7 @@ def apply_plan(
             _check_fresh(kept, basis_of(service, pipeline))
             _check_feasible(kept.plan)
             detail = f"{requested_by('requested', by, reason)}; plan {plan_id}"
-            decision = carry_out(service, pipeline, kept.plan.configs, detail, by)
+            decision = carry_out(service, pipeline, kept.plan.configs, detail, by, plan_id)
         return StoredAnswer(200, DECISION.dump_json(decision).decode())
 
     # A key is its sender's own.
@@ -150,6 +150,6 @@ def _check_feasible(plan: Plan) -> None:
 
 
 def _carried_out(service: Service, kept: StoredPlan) -> Decision | None:
-    """The change that an earlier run of the service made for this request before it ended, if it did."""
+    """The change that the service recorded for this plan before it restarted; None if there is none."""
     done = service.log.decisions(kept.pipeline, limit=LOOK_BACK, applied_only=True)
-    return next((it for it in done if f"; plan {kept.plan_id}" in it.detail), None)
+    return next((decision for decision in done if decision.plan_id == kept.plan_id), None)

@@ -18,7 +18,7 @@ from ipa.optimize.explanation import Explanation
 from ipa.optimize.frontier import FrontierPoint
 from ipa.optimize.problem import Compat
 from ipa.profiling.points import Allocation
-from ipa.service.health import Check
+from ipa.service.health import DependencyCheck
 
 
 class Loop(Protocol):
@@ -33,10 +33,13 @@ class Loop(Protocol):
         """The latest observation, forecast, plan and decision."""
         ...
 
-    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """Carry out a configuration that a person (`by`) asked for.
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
+        """Apply a configuration that a person (`by`) asked for, and return the recorded decision.
 
-        The recorded decision: applied, or a hold that says why. `detail` says who asked and why.
+        The decision is an apply, or a hold whose detail gives the cause. `detail` names the person and the
+        reason; `plan_id` is the stored plan that the configuration comes from, if any.
         """
         ...
 
@@ -143,7 +146,7 @@ class PlanOptions(TypedDict):
     allocation: Allocation
 
 
-class Planner(Protocol):
+class PlanSolver(Protocol):
     """Solves for plans and looks around them. A cancelled call ends once nothing computes any more."""
 
     async def plan(
@@ -221,6 +224,6 @@ class Alone:
 class HealthChecks(Protocol):
     """Checks what the service depends on."""
 
-    def checks(self) -> tuple[Check, ...]:
+    def checks(self) -> tuple[DependencyCheck, ...]:
         """The result of every check now; the check of a pipeline has its name."""
         ...

@@ -1,7 +1,7 @@
-"""What the service logs, one line a record, written by a thread of its own.
+"""The service's log: one line per record, written by a thread of its own.
 
-A pipe that nobody reads blocks whoever writes to it; here that is only this thread. Lines that do not fit
-into its queue are dropped and counted.
+A pipe without a reader blocks its writer; here only this thread blocks. Lines that do not fit into its queue
+are dropped and counted.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from enum import StrEnum
 
 # Some minutes of a busy service, about a megabyte.
 MOST_WAITING = 5000
-# How long an end waits for what still waits.
+# How long `close` waits for the queue.
 FLUSH_S = 1.0
 
 
 class Format(StrEnum):
-    """How a line looks."""
+    """The format of a line."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class TextLines(logging.Formatter):
-    """Time, level, logger and message on one line; control characters of a message stay visible in it."""
+    """Lines of time, level, logger and message; control characters in a message are escaped."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end. A traceback follows on lines that begin with a tab."""
+        """Return the line without its end. A traceback follows on lines that start with a tab."""
         head, *rest = super().format(record).split("\n") if record.exc_info else [super().format(record)]
         return "\n\t".join(_visible(part) for part in (head, *rest))
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object: `time` (UTC), `level`, `logger`, `message`, and `error` with the traceback."""
+    """Lines of JSON objects: `time` (UTC), `level`, `logger`, `message`, and `error` with the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line without its end."""
         said = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -54,41 +54,41 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             said["error"] = self.formatException(record.exc_info)
-        # In ASCII, so that no reader takes a character for the end of a line.
+        # In ASCII, so that no character counts as the end of a line.
         return json.dumps(said)
 
 
 def _visible(text: str) -> str:
-    """The text with everything that could begin a line or move a cursor written as an escape."""
+    """The text with every character escaped that could start a line or move a cursor."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class LineQueue(logging.Handler):
-    """Takes records without ever waiting, and has them written to a file descriptor."""
+    """A log handler that never blocks: a thread writes the lines to a file descriptor."""
 
     def __init__(self, descriptor: int, most_waiting: int = MOST_WAITING) -> None:
         super().__init__()
         self._descriptor = descriptor
         self._lines: queue.Queue[bytes | None] = queue.Queue(most_waiting)
         self.dropped = 0
-        # Not through sys.stderr: its lock, held by a write that hangs, would hang the end of the program.
+        # Not through sys.stderr: a write that hangs holds its lock, and the program's exit would hang too.
         self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put the record's line into the queue, or count it."""
+        """Enqueue the record's line, or count it as dropped."""
         try:
             self._lines.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
         except queue.Full:
             self.dropped += 1
         except Exception:
-            # A message that cannot be put together (wrong arguments) must not end what logged it.
+            # A message with wrong arguments must not raise in the code that logs it.
             self.dropped += 1
 
     def close(self) -> None:
-        """Write what waits, for a moment; then leave it."""
+        """Write the queue for at most `FLUSH_S`, and stop."""
         try:
             self._lines.put(None, timeout=FLUSH_S)
         except queue.Full:
@@ -103,21 +103,21 @@ class LineQueue(logging.Handler):
                 try:
                     line = line[os.write(self._descriptor, line) :]
                 except OSError:
-                    # Nobody listens any more; what follows may reach another.
+                    # The reader is gone; a later line may reach another.
                     self.dropped += 1
                     break
 
 
 @contextmanager
 def logged(form: Format, descriptor: int = 2) -> Iterator[LineQueue]:
-    """Have everything of INFO and above logged in that form, only so; what is given counts what it drops."""
+    """Log records of INFO and above in this format only. Yields the handler, which counts dropped lines."""
     handler = LineQueue(descriptor)
     handler.setFormatter(JsonLines() if form is Format.JSON else TextLines())
     root = logging.getLogger()
     others, level = root.handlers[:], root.level
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # Each of its requests is one line.
+    # httpx logs each request.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         yield handler

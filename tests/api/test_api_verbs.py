@@ -178,7 +178,7 @@ def test_apply_is_refused_when_the_pipeline_moved_meanwhile(
 def test_a_request_that_was_held_back_is_not_success(
     ipa: Ipa, monkeypatch: pytest.MonkeyPatch, reason: ReasonCode, code: int
 ) -> None:
-    def hold(self: FakeWorld, configs: Any, detail: str, by: str) -> Any:
+    def hold(self: FakeWorld, configs: Any, detail: str, by: str, plan_id: str) -> Any:
         return self._decide(reason, "not now", configs, rate=1.0)
 
     monkeypatch.setattr(FakeWorld, "apply", hold)

@@ -24,6 +24,8 @@ from ipa.control.loop.clock import VirtualClock
 from ipa.model.access import Grant, Role
 from ipa.model.errors import IpaError
 from ipa.settings import Settings
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
+from ipa.targets.seldon.watchers import places_of
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.fakes.people import oidc, token
 from tests.fakes.services import ApiClient, FakeWorld, InProcess, a_pipeline
@@ -109,7 +111,7 @@ def test_o5_the_service_keeps_what_it_is_sent(
         authenticators=(
             KeyIdentities(store.keys, clock),
             oidc(tmp_path),
-            KubeIdentities(connect(1.0, clock=clock), clock),
+            KubeIdentities(connect(1.0, clock=clock), clock, SELDON_DEPLOYMENT, places_of),
         ),
     )
     api, spoken = ApiClient(services), ""

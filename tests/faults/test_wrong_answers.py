@@ -46,7 +46,7 @@ from ipa.model.plan import StageConfig
 from ipa.model.profile import ProfilePoint, StageProfile, VariantProfile
 from ipa.optimize.frontier import frontier
 from ipa.optimize.kbest import k_best
-from ipa.optimize.mixture.plan import MixtureLimits
+from ipa.optimize.mixture.mixtures import MixtureLimits
 from ipa.optimize.mixture.solve import solve_mixture
 from ipa.optimize.problem import Compat
 from ipa.policies.ours import Ours

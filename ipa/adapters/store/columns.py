@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipa.adapters.store.literals import Reader, Writer, read_values, same, write_values
+from ipa.adapters.store.literals import ColumnReader, ColumnWriter, read_values, same, write_values
 
 # In a column, the place of a row that has no value.
 MISSING: Any = object()
@@ -26,7 +26,7 @@ def is_repeated(before: Any, value: Any) -> bool:
     return type(before) is type(value) and bool(value) and bool(before == value) and type(value) is not list
 
 
-def write_columns(columns: Sequence[Column], writer: Writer) -> None:
+def write_columns(columns: Sequence[Column], writer: ColumnWriter) -> None:
     """Write the columns; each may refer to those before it. Of one without values nothing is written."""
     # By the index of a column that varies: itself, and moved on.
     sources: dict[int, tuple[Column, Column]] = {}
@@ -60,7 +60,7 @@ def write_columns(columns: Sequence[Column], writer: Writer) -> None:
         sources[index] = column, _moved_on(column)
 
 
-def read_columns(rows: Sequence[Sequence[int]], count: int, reader: Reader) -> list[list[Any]]:
+def read_columns(rows: Sequence[Sequence[int]], count: int, reader: ColumnReader) -> list[list[Any]]:
     """Return the columns that have values in those of `count` rows."""
     columns: list[list[Any]] = []
     for mine in rows:

@@ -28,7 +28,7 @@ from ipa.adapters.store.database import (
     shown,
     writing,
 )
-from ipa.adapters.store.schema import Base
+from ipa.adapters.store.schema import StoreTable
 from ipa.adapters.store.signing import Keyring, keyring_of
 from ipa.adapters.store.sqlite_file import PRIVATE, ServiceLock, file_of, page_faults, read_only_uri
 from ipa.adapters.store.store import Store
@@ -209,7 +209,7 @@ def _copy_to_server(part: Path, store_url: str, step: CopyStep) -> None:
 
 def _copy_rows(source: Connection, target: Connection, step: CopyStep) -> None:
     """Copy every table, and have PostgreSQL go on with the numbers that follow."""
-    tables = Base.metadata.sorted_tables
+    tables = StoreTable.metadata.sorted_tables
     for at, table in enumerate(tables):
         step(f"copying {table.name}", at / len(tables))
         with source.execute(select(table), execution_options={"yield_per": BATCH}) as rows:
@@ -228,7 +228,7 @@ def _filled(connection: Connection) -> list[str]:
     there = set(inspect(connection).get_table_names())
     return [
         table.name
-        for table in Base.metadata.sorted_tables
+        for table in StoreTable.metadata.sorted_tables
         if table.name in there and connection.execute(select(table).limit(1)).first() is not None
     ]
 

@@ -37,7 +37,7 @@ WINDOW_BYTES = 2**15
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class HotRow:
     """A row, and in `text` what the next one is compressed against."""
 
     number: int
@@ -51,10 +51,10 @@ class Folded:
     """A row as it is kept, and what the next one needs of it."""
 
     packed: bytes
-    known: Known
+    known: HotRow
 
 
-def fold(row: Row, number: int, before: Known | None) -> Folded:
+def fold(row: Row, number: int, before: HotRow | None) -> Folded:
     """Return the row compressed against the one before it; alone without one, or if its group is full."""
     if before is not None and number - before.frame >= GROUP:
         before = None
@@ -65,10 +65,10 @@ def fold(row: Row, number: int, before: Known | None) -> Folded:
         packer = zlib.compressobj(LEVEL, zlib.DEFLATED, RAW, zdict=before.text)
     packed = packer.compress(text) + packer.flush()
     frame = before.frame if before else number
-    return Folded(packed, Known(number, frame, row.digest, _dictionary(row, text, before)))
+    return Folded(packed, HotRow(number, frame, row.digest, _dictionary(row, text, before)))
 
 
-def unfold(packed: bytes, before: Known | None) -> tuple[Row, bytes]:
+def unfold(packed: bytes, before: HotRow | None) -> tuple[Row, bytes]:
     """Return the row and what the next one is compressed against; ValueError if it is damaged."""
     unpacker = zlib.decompressobj(RAW, zdict=before.text) if before else zlib.decompressobj(RAW)
     try:
@@ -79,7 +79,7 @@ def unfold(packed: bytes, before: Known | None) -> tuple[Row, bytes]:
         raise ValueError(str(error)) from error
 
 
-def _dictionary(row: Row, text: bytes, before: Known | None) -> bytes:
+def _dictionary(row: Row, text: bytes, before: HotRow | None) -> bytes:
     """The text of a decision; of another entry with the decision before it, which the next one repeats."""
     return text if row.decision is not None or before is None else (before.text + text)[-WINDOW_BYTES:]
 
@@ -120,14 +120,14 @@ class HotRows:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: OrderedDict[str, Known] = OrderedDict()
+        self._newest: OrderedDict[str, HotRow] = OrderedDict()
 
-    def newest(self, pipeline: str) -> Known | None:
+    def newest(self, pipeline: str) -> HotRow | None:
         """Return the newest row that is remembered of the pipeline."""
         with self._lock:
             return self._newest.get(pipeline)
 
-    def remember(self, newest: dict[str, Known]) -> None:
+    def remember(self, newest: dict[str, HotRow]) -> None:
         """Remember rows by pipeline, once they are committed."""
         with self._lock:
             for pipeline, known in newest.items():
@@ -147,7 +147,7 @@ class HotRows:
         self, connection: Connection, found: Sequence[Any], *, strict: bool = False
     ) -> list[tuple[Any, Row]]:
         """Return each row with its texts; without `strict` a damaged one is logged and left out."""
-        known: dict[str, Known] = {}
+        known: dict[str, HotRow] = {}
         rows = []
         for each in found:
             if each.frame is None:
@@ -169,7 +169,7 @@ class HotRows:
         self.remember(newer)
         return rows
 
-    def _read(self, connection: Connection, found: Any, before: Known | None) -> tuple[Row, Known]:
+    def _read(self, connection: Connection, found: Any, before: HotRow | None) -> tuple[Row, HotRow]:
         """The row, and what the next one needs of it."""
         if found.frame == found.number:
             return _read(found, None)
@@ -188,11 +188,11 @@ class HotRows:
         return _read(found, before)
 
 
-def _read(found: Any, before: Known | None) -> tuple[Row, Known]:
+def _read(found: Any, before: HotRow | None) -> tuple[Row, HotRow]:
     if before is None and found.frame != found.number:
         raise ValueError(f"row {found.frame}, on which it rests, is missing")
     row, text = unfold(found.packed, before)
-    return row, Known(found.number, found.frame, found.digest, text)
+    return row, HotRow(found.number, found.frame, found.digest, text)
 
 
 # What is read of each row; `decision` is that of a row of an older version.

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from ipa.adapters.store.hot import ROWS, HotRows, Known, fold
+from ipa.adapters.store.hot import ROWS, HotRow, HotRows, fold
 from ipa.adapters.store.packing import Row
 from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow
 from ipa.adapters.store.segments import HEADERS, SegmentReader, signed_checkpoint_of
@@ -37,7 +37,7 @@ class Journal:
         self.hot = HotRows()
         self.sealed = SegmentReader()
 
-    def append(self, connection: Connection, items: Sequence[Item]) -> dict[str, Known]:
+    def append(self, connection: Connection, items: Sequence[Item]) -> dict[str, HotRow]:
         """Put the items at the ends of their pipelines' chains, one after the other.
 
         Within a transaction that writes the record alone, so that the order of `seq` is that of the commits:
@@ -48,7 +48,7 @@ class Journal:
         names = sorted({item.entry.key for item in items})
         ends = {row.pipeline: row for row in connection.execute(_ENDS, {"names": names})}
         moved: dict[str, Head] = {}
-        known: dict[str, Known] = {}
+        known: dict[str, HotRow] = {}
         rows: list[dict[str, object]] = []
         for item in items:
             name = item.entry.key
@@ -89,7 +89,7 @@ class Journal:
             connection.execute(insert(HeadRow), new)
         return known
 
-    def _before(self, end: Any) -> Known | None:
+    def _before(self, end: Any) -> HotRow | None:
         """The row before the next one, if it is there, remembered, and of a group that is not sealed."""
         known = self.hot.newest(end.pipeline) if end is not None else None
         if known is None or (known.number, known.digest) != (end.number, end.row_digest):

@@ -32,7 +32,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-class Writer:
+class ColumnWriter:
     """Bytes that grow: numbers of any size, and blocks with their length."""
 
     def __init__(self) -> None:
@@ -56,8 +56,8 @@ class Writer:
             self.number(value << 1 if value >= 0 else ~value << 1 | 1)
 
 
-class Reader:
-    """Reads what a `Writer` wrote; ValueError at an early end."""
+class ColumnReader:
+    """Reads what a `ColumnWriter` wrote; ValueError at an early end."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -99,7 +99,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other) and (type(one) is not float or copysign(1.0, one) == copysign(1.0, other))
 
 
-def write_values(values: Sequence[Any], writer: Writer) -> None:
+def write_values(values: Sequence[Any], writer: ColumnWriter) -> None:
     """Write literals: their kinds, then those of each kind together."""
     kinds = bytes(
         TRUE if value is True else FALSE if value is False else KINDS[type(value)] for value in values
@@ -115,7 +115,7 @@ def write_values(values: Sequence[Any], writer: Writer) -> None:
             write(mine, writer)
 
 
-def read_values(count: int, reader: Reader) -> list[Any]:
+def read_values(count: int, reader: ColumnReader) -> list[Any]:
     """Return that many literals; ValueError for more than a block can hold."""
     if count > MOST_VALUES:
         raise ValueError(f"it says to hold {count} values")
@@ -130,7 +130,7 @@ def read_values(count: int, reader: Reader) -> list[Any]:
     return [fixed[each] if each in fixed else next(found[each]) for each in kinds]
 
 
-def _write_ints(values: Sequence[int], writer: Writer) -> None:
+def _write_ints(values: Sequence[int], writer: ColumnWriter) -> None:
     """Numbers, or their differences where these are smaller."""
     steps = [values[0], *(new - old for old, new in pairwise(values))] if values else []
     is_stepped = sum(map(abs, steps)) < sum(map(abs, values))
@@ -138,7 +138,7 @@ def _write_ints(values: Sequence[int], writer: Writer) -> None:
     writer.signed(steps if is_stepped else values)
 
 
-def _read_ints(count: int, reader: Reader) -> list[int]:
+def _read_ints(count: int, reader: ColumnReader) -> list[int]:
     is_stepped = reader.number()
     values = reader.signed(count)
     if is_stepped:
@@ -147,7 +147,7 @@ def _read_ints(count: int, reader: Reader) -> list[int]:
     return values
 
 
-def _write_floats(values: Sequence[float], writer: Writer) -> None:
+def _write_floats(values: Sequence[float], writer: ColumnWriter) -> None:
     """Decimals of one scale if all have few digits; else the bytes of doubles, of different ones once."""
     scale = next((each for each in range(MOST_DECIMALS + 1) if _are_decimals(values, each)), None)
     if scale is not None:
@@ -166,7 +166,7 @@ def _write_floats(values: Sequence[float], writer: Writer) -> None:
     _write_ints([places[value] for value in values], writer)
 
 
-def _read_floats(count: int, reader: Reader) -> list[float]:
+def _read_floats(count: int, reader: ColumnReader) -> list[float]:
     head = reader.number()
     if head >= SCALED:
         return [value / 10 ** (head - SCALED) for value in _read_ints(count, reader)]
@@ -176,13 +176,13 @@ def _read_floats(count: int, reader: Reader) -> list[float]:
     return [different[place] for place in _read_ints(count, reader)]
 
 
-def _write_doubles(values: Sequence[float], writer: Writer) -> None:
+def _write_doubles(values: Sequence[float], writer: ColumnWriter) -> None:
     """Bytes of the same place together: those of the exponents are alike."""
     data = struct.pack(f"<{len(values)}d", *values)
     writer.data += b"".join(data[place::8] for place in range(8))
 
 
-def _read_doubles(count: int, reader: Reader) -> list[float]:
+def _read_doubles(count: int, reader: ColumnReader) -> list[float]:
     planes = reader.take(8 * count)
     data = b"".join(planes[place::count] for place in range(count))
     return list(struct.unpack(f"<{count}d", data))
@@ -198,7 +198,7 @@ def _are_decimals(values: Sequence[float], scale: int) -> bool:
     return True
 
 
-def _write_texts(values: Sequence[str], writer: Writer) -> None:
+def _write_texts(values: Sequence[str], writer: ColumnWriter) -> None:
     """Digests as bytes, times as microseconds, others as words with their numbers in columns."""
     if all(map(HEX.fullmatch, values)):
         writer.number(0)
@@ -226,7 +226,7 @@ def _write_texts(values: Sequence[str], writer: Writer) -> None:
         _write_ints(numbers[mine], writer)
 
 
-def _read_texts(count: int, reader: Reader) -> list[str]:
+def _read_texts(count: int, reader: ColumnReader) -> list[str]:
     head = reader.number()
     if head == 0:
         data = reader.take(32 * count).hex()
@@ -262,7 +262,7 @@ def _times(values: Sequence[str]) -> list[int]:
     return found
 
 
-def _write_lists(values: Sequence[list[Any]], writer: Writer) -> None:
+def _write_lists(values: Sequence[list[Any]], writer: ColumnWriter) -> None:
     """Each list as what it shares with the one before, moved on, and what is new at its end."""
     before: list[Any] = []
     shifts, rests, tails = [], [], []
@@ -278,7 +278,7 @@ def _write_lists(values: Sequence[list[Any]], writer: Writer) -> None:
     write_values(tails, writer) if tails else None
 
 
-def _read_lists(count: int, reader: Reader) -> list[list[Any]]:
+def _read_lists(count: int, reader: ColumnReader) -> list[list[Any]]:
     shifts, rests = _read_ints(count, reader), _read_ints(count, reader)
     tails = iter(read_values(sum(rests), reader) if sum(rests) else ())
     before: list[Any] = []
@@ -294,7 +294,9 @@ def _continues(before: list[Any], value: list[Any], shift: int) -> bool:
     return kept <= len(value) and all(map(same, before[shift:], value[:kept]))
 
 
-WRITTEN: Mapping[int, tuple[Callable[[Any, Writer], None], Callable[[int, Reader], Sequence[Any]]]] = {
+WRITTEN: Mapping[
+    int, tuple[Callable[[Any, ColumnWriter], None], Callable[[int, ColumnReader], Sequence[Any]]]
+] = {
     INT: (_write_ints, _read_ints),
     FLOAT: (_write_floats, _read_floats),
     TEXT: (_write_texts, _read_texts),

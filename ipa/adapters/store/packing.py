@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from ipa.adapters.store.columns import MISSING, is_repeated, read_columns, write_columns
-from ipa.adapters.store.literals import Reader, Writer, scalar_text
+from ipa.adapters.store.literals import ColumnReader, ColumnWriter, scalar_text
 from ipa.control.canonical import digest
 
 FORMAT = 1
@@ -74,7 +74,7 @@ def pack(rows: Sequence[Row]) -> bytes:
             column = columns[place]
             # Most values repeat: one object for all of them takes a tenth of the memory.
             column[index] = column[index - 1] if index and is_repeated(column[index - 1], value) else value
-    writer = Writer()
+    writer = ColumnWriter()
     writer.block("\n".join(layout.texts()).encode())
     writer.number(len(rows))
     for each in order:
@@ -90,7 +90,7 @@ class Packed:
         if block[:1] != bytes([FORMAT]):
             raise ValueError(f"its format is {block[:1].hex() or 'not given'}, not {FORMAT:02x}")
         try:
-            reader = Reader(lzma.decompress(block[1:], lzma.FORMAT_RAW, filters=FILTERS))
+            reader = ColumnReader(lzma.decompress(block[1:], lzma.FORMAT_RAW, filters=FILTERS))
             self._layout = _Layout()
             shapes = [self._layout.shape(text) for text in reader.block().decode().split("\n")]
             self._shapes = [shapes[reader.number()] for _ in range(reader.number())]

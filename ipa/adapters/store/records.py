@@ -20,14 +20,14 @@ ID_BYTES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class NamedRecord:
     """The pipeline that writes a record: `namespace` is the one it was in when the record began."""
 
     record: str
     namespace: str
 
 
-class Records:
+class RecordTable:
     """The current record of each pipeline, by name. Thread-safe; `read` takes up what other processes did.
 
     A pipeline given over the API writes a new record, `NAME~ID`; one of a file goes on with the record of its
@@ -37,16 +37,16 @@ class Records:
     def __init__(self, engine: Engine, now: Callable[[], datetime]) -> None:
         self._engine, self._now = engine, now
         self._lock = threading.Lock()
-        self._owners: Mapping[str, Owner] = {}
+        self._owners: Mapping[str, NamedRecord] = {}
         self.read()
 
     def read(self) -> None:
         """Read the current records from the database."""
         with self._lock, reading(self._engine) as connection:
             rows = connection.execute(_CURRENT).all()
-            self._owners = {name: Owner(record, namespace) for name, record, namespace in rows}
+            self._owners = {name: NamedRecord(record, namespace) for name, record, namespace in rows}
 
-    def owner(self, name: str) -> Owner | None:
+    def owner(self, name: str) -> NamedRecord | None:
         """Record and namespace of the pipeline that has this name now; None for a name without a row."""
         return self._owners.get(name)
 
@@ -96,7 +96,7 @@ class Records:
             return self._insert(connection, name, name, namespace)
         if current is None or current.namespace != namespace:
             return None
-        self._owners = {**self._owners, name: Owner(current.record, namespace)}
+        self._owners = {**self._owners, name: NamedRecord(current.record, namespace)}
         return str(current.record)
 
     def _begun(self, connection: Connection, name: str, namespace: str) -> str:
@@ -106,7 +106,7 @@ class Records:
     def _insert(self, connection: Connection, record: str, name: str, namespace: str) -> str:
         at = self._now().isoformat()
         connection.execute(insert(RecordRow).values(record=record, pipeline=name, namespace=namespace, at=at))
-        self._owners = {**self._owners, name: Owner(record, namespace)}
+        self._owners = {**self._owners, name: NamedRecord(record, namespace)}
         return record
 
     def _end(self, connection: Connection, name: str) -> None:

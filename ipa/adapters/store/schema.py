@@ -12,11 +12,11 @@ DIGEST = String(64)
 LONG = BigInteger().with_variant(Integer, "sqlite")
 
 
-class Base(DeclarativeBase):
+class StoreTable(DeclarativeBase):
     """Root of the tables; all carry the prefix ipa_, since a PostgreSQL database may be shared."""
 
 
-class DecisionRow(Base):
+class DecisionRow(StoreTable):
     """One decision of an older version, until it is sealed; later ones are in the row of their entry."""
 
     __tablename__ = "ipa_decisions"
@@ -35,7 +35,7 @@ class DecisionRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class EntryRow(Base):
+class EntryRow(StoreTable):
     """One of the newest entries of the record (`ipa.control.audit.record`), with its decision.
 
     The database itself refuses to change one, and to remove one that no segment holds. `packed` are the
@@ -63,7 +63,7 @@ class EntryRow(Base):
     packed: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
-class SegmentRow(Base):
+class SegmentRow(StoreTable):
     """A run of entries of a pipeline, sealed: the rows that are kept of it in one block, and a checkpoint.
 
     The checkpoint (`ipa.control.audit.checkpoints`) is signed. The database refuses to change one but by
@@ -104,7 +104,7 @@ class SegmentRow(Base):
     block: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class SeriesRow(Base):
+class SeriesRow(StoreTable):
     """An hour of a pipeline in figures (`ipa.adapters.store.series`)."""
 
     __tablename__ = "ipa_series"
@@ -114,7 +114,7 @@ class SeriesRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class HeadRow(Base):
+class HeadRow(StoreTable):
     """The newest entry of each pipeline, apart from the entries, so that one cut off at the end is missed."""
 
     __tablename__ = "ipa_heads"
@@ -124,7 +124,7 @@ class HeadRow(Base):
     digest: Mapped[str] = mapped_column(DIGEST)
 
 
-class CursorRow(Base):
+class CursorRow(StoreTable):
     """Up to where in the record someone was told of it."""
 
     __tablename__ = "ipa_cursors"
@@ -133,7 +133,7 @@ class CursorRow(Base):
     seq: Mapped[int] = mapped_column(BigInteger)
 
 
-class ControlRow(Base):
+class ControlRow(StoreTable):
     """What was said last about a pipeline."""
 
     __tablename__ = "ipa_controls"
@@ -142,7 +142,7 @@ class ControlRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class ProfileRow(Base):
+class ProfileRow(StoreTable):
     """One revision of a stage's profile; the highest revision counts."""
 
     __tablename__ = "ipa_profiles"
@@ -156,7 +156,7 @@ class ProfileRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class KeyRow(Base):
+class KeyRow(StoreTable):
     """One API key. What it is called with is not kept, only its digest."""
 
     __tablename__ = "ipa_keys"
@@ -171,7 +171,7 @@ class KeyRow(Base):
     revoked_at: Mapped[str | None] = mapped_column(String(40))
 
 
-class PlanRow(Base):
+class PlanRow(StoreTable):
     """A plan that was made for people; only the newest are kept."""
 
     __tablename__ = "ipa_plans"
@@ -183,7 +183,7 @@ class PlanRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class AnswerRow(Base):
+class AnswerRow(StoreTable):
     """What the request of a key was answered with; without a status it is not known yet."""
 
     __tablename__ = "ipa_answers"
@@ -198,7 +198,7 @@ class AnswerRow(Base):
     record: Mapped[str] = mapped_column(NAME, server_default="")
 
 
-class PipelineRow(Base):
+class PipelineRow(StoreTable):
     """A pipeline that was given over the API, as the mapping that a file would hold."""
 
     __tablename__ = "ipa_pipelines"
@@ -208,7 +208,7 @@ class PipelineRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class RecordRow(Base):
+class RecordRow(StoreTable):
     """A pipeline that has, or had, a name: `record` is what its rows in every table are kept under.
 
     The current one has no `ended_at`.

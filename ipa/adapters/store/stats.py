@@ -14,7 +14,7 @@ from ipa.adapters.store.hot import ROWS as HOT_ROWS
 from ipa.adapters.store.hot import HotRows
 from ipa.adapters.store.keeper import HOT, HOT_ROW_BYTES
 from ipa.adapters.store.packing import Row, pack
-from ipa.adapters.store.schema import Base, DecisionRow, EntryRow, HeadRow, SegmentRow, SeriesRow
+from ipa.adapters.store.schema import DecisionRow, EntryRow, HeadRow, SegmentRow, SeriesRow, StoreTable
 from ipa.adapters.store.segments import ROW_BYTES, ROWS, last_sealed, segment_of, segments, stays, time_s
 from ipa.adapters.store.signing import Keyring
 from ipa.control.audit.record import Recorded
@@ -244,7 +244,7 @@ def _texts(connection: Connection, table: Any, *columns: Any) -> KindStats:
 def _others(connection: Connection) -> KindStats:
     found = [
         _texts(connection, table, *(column for column in table.c if column.name == "body"))
-        for table in Base.metadata.sorted_tables
+        for table in StoreTable.metadata.sorted_tables
         if table.name not in {each.__tablename__ for each in RECORD}
     ]
     return KindStats(sum(each.rows for each in found), sum(each.bytes for each in found))

@@ -29,7 +29,7 @@ from ipa.adapters.store.journal import Item, Journal, newest_seq
 from ipa.adapters.store.keeper import Keeper
 from ipa.adapters.store.kept import AnswerRows, PipelineRows, PlanRows
 from ipa.adapters.store.keys import Keys
-from ipa.adapters.store.records import Records
+from ipa.adapters.store.records import RecordTable
 from ipa.adapters.store.schema import (
     ControlRow,
     CursorRow,
@@ -88,7 +88,7 @@ class Store:
         self.plans = PlanRows(engine)
         self.answers = AnswerRows(engine)
         self.given = PipelineRows(engine)
-        self.records = Records(engine, now)
+        self.records = RecordTable(engine, now)
         self._decided = GroupCommit(self._record_all, lambda: COMPUTE_LOCK.is_wanted)
         self._said: TtlCache[Mapping[str, str]] = TtlCache(LAG_S, monotonic_s)
         # Times that something could not be recorded.

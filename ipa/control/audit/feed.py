@@ -18,7 +18,7 @@ REMEMBERED = 1000
 KEPT = 10_000
 
 
-class Record(Protocol):
+class FollowedRecord(Protocol):
     """What is followed."""
 
     def entries(self, after: int, limit: int, pipeline: str | None = None) -> Sequence[Recorded]:
@@ -34,11 +34,16 @@ class Record(Protocol):
         ...
 
 
-class Feed:
+class RecordFeed:
     """The newest entries of the record. Thread-safe; errors are the store's."""
 
     def __init__(
-        self, record: Record, monotonic_s: Callable[[], float], *, poll_s: float = POLL_S, kept: int = KEPT
+        self,
+        record: FollowedRecord,
+        monotonic_s: Callable[[], float],
+        *,
+        poll_s: float = POLL_S,
+        kept: int = KEPT,
     ) -> None:
         self._record, self._monotonic_s = record, monotonic_s
         self.poll_s, self.kept = poll_s, kept

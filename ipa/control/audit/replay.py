@@ -50,7 +50,7 @@ class ReplayOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ReplayDifference:
     """A field in which the replayed decision differs from the recorded one, both in words."""
 
     what: str
@@ -72,7 +72,7 @@ class ReplayResult:
     outcome: ReplayOutcome
     why: str = ""
     notes: tuple[str, ...] = ()
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[ReplayDifference, ...] = ()
     again: Decision | None = None
 
 
@@ -165,7 +165,7 @@ def replay(
     again = effects.decision
     found = list(_parting(decision, again) if is_other else _differing(decision, again))
     if not is_other and inputs.version == ipa.__version__ and again.inputs != decision.inputs:
-        found.append(Difference("inputs_digest", decision.inputs_digest, again.inputs_digest))
+        found.append(ReplayDifference("inputs_digest", decision.inputs_digest, again.inputs_digest))
     if len(found) > MOST:
         notes.append(f"{len(found) - MOST} more differences are not listed")
     return ReplayResult(
@@ -249,22 +249,22 @@ class _Forecasting:
         return any(not list(_leaves("", plain(recorded), plain(each))) for each in either)
 
 
-def _differing(decision: Decision, again: Decision) -> Iterator[Difference]:
+def _differing(decision: Decision, again: Decision) -> Iterator[ReplayDifference]:
     """The differences if the same policy decided."""
     for name in ("action", "reason", "configs", "plan"):
         yield from _leaves(name, plain(getattr(decision, name)), plain(getattr(again, name)))
 
 
-def _parting(decision: Decision, again: Decision) -> tuple[Difference, ...]:
+def _parting(decision: Decision, again: Decision) -> tuple[ReplayDifference, ...]:
     """The differences in plan and configuration if another policy decided, with the reason of each."""
     pairs = [
         ("action", decision.action.value, again.action.value),
         ("configs", _configs(decision.configs), _configs(again.configs)),
         ("plan", _planned(decision.plan), _planned(again.plan)),
     ]
-    found = [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+    found = [ReplayDifference(*pair) for pair in pairs if pair[1] != pair[2]]
     if found and decision.reason is not again.reason:
-        found.insert(0, Difference("reason", decision.reason.value, again.reason.value))
+        found.insert(0, ReplayDifference("reason", decision.reason.value, again.reason.value))
     return tuple(found)
 
 
@@ -278,7 +278,7 @@ def _planned(plan: Plan | None) -> str:
     return _configs(plan.configs) if plan.stages else plan.termination.value
 
 
-def _leaves(what: str, recorded: Any, again: Any) -> Iterator[Difference]:
+def _leaves(what: str, recorded: Any, again: Any) -> Iterator[ReplayDifference]:
     """Every value in which two plain ones differ, times and rounding aside."""
     if isinstance(recorded, dict) and isinstance(again, dict):
         for name in [*recorded, *(it for it in again if it not in recorded)]:
@@ -288,7 +288,7 @@ def _leaves(what: str, recorded: Any, again: Any) -> Iterator[Difference]:
         for at, pair in enumerate(zip(recorded, again, strict=True)):
             yield from _leaves(f"{what}.{_name_of(pair[0], at)}", *pair)
     elif not _equal(recorded, again):
-        yield Difference(what.strip("."), _said(recorded), _said(again))
+        yield ReplayDifference(what.strip("."), _said(recorded), _said(again))
 
 
 def _name_of(value: Any, at: int) -> str:

@@ -38,12 +38,16 @@ class PeakForecaster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
-    """A change that a person (`by`) asked for, or the remaining steps of one, with its description."""
+    """A change that a person (`by`) asked for, or the remaining steps of one, with its description.
+
+    `plan_id` is the stored plan whose configuration it is; empty if it comes from none.
+    """
 
     configs: tuple[StageConfig, ...]
     detail: str
     reason: ReasonCode = ReasonCode.REQUESTED
     by: str = ""
+    plan_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

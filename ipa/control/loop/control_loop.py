@@ -127,9 +127,14 @@ class ControlLoop:
         """One pass: observe, decide, record, write. Errors are in the decision; nothing is raised."""
         return self._tick(None)
 
-    def request(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
-        """One pass that applies the configuration a person asked for (`detail`: who and why), or holds."""
-        return self._tick(ChangeRequest(configs, detail, by=by))
+    def request(
+        self, configs: tuple[StageConfig, ...], detail: str, by: str = "", plan_id: str = ""
+    ) -> Decision:
+        """One pass that applies the configuration a person asked for (`detail`: who and why), or holds.
+
+        `plan_id` names the stored plan that the configuration comes from.
+        """
+        return self._tick(ChangeRequest(configs, detail, by=by, plan_id=plan_id))
 
     def restore(self, configs: tuple[StageConfig, ...], detail: str, by: str = "") -> Decision:
         """As `request`: the loop follows a change that is under way, and takes it back itself if it fails."""

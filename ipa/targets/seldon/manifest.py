@@ -13,6 +13,7 @@ from ipa.model.row_counts import batch_faults
 from ipa.targets.seldon.graph import SPLIT, Nested, nest, split_ratio
 from ipa.targets.seldon.locate import (
     LABEL_PIPELINE,
+    SELDON_DEPLOYMENT,
     Place,
     container_name,
     drift,
@@ -31,10 +32,6 @@ from ipa.targets.seldon.variants import (
     seldon_run,
 )
 
-GROUP = "machinelearning.seldon.io"
-VERSION = "v1"
-PLURAL = "seldondeployments"
-KIND = "SeldonDeployment"
 ONE_ORCHESTRATOR = {"replicas": 1}
 
 
@@ -106,8 +103,8 @@ def render(pipeline: Pipeline, configs: Sequence[StageConfig]) -> dict[str, Any]
     pairs = list(zip(pipeline.served, configs, strict=True))
     graph = _node(nest(pipeline), {config.stage: config for config in configs})
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": KIND,
+        "apiVersion": SELDON_DEPLOYMENT.api_version,
+        "kind": SELDON_DEPLOYMENT.kind,
         "metadata": {
             "name": target.name,
             "namespace": target.namespace,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
+from ipa.adapters.kube.rights import ELECTOR, REVIEWER, Role, actor, observer
 from ipa.adapters.solvers.gurobi import licence_finding
 from ipa.adapters.store.doctor import store_findings
 from ipa.adapters.store.opening import open_store
@@ -30,10 +30,13 @@ from ipa.model.findings import DoctorCheck, Finding, Severity, ok
 from ipa.service import machine_checks
 from ipa.service.doctor import run_checks
 from ipa.settings import Settings
+from ipa.targets.seldon.locate import SELDON_DEPLOYMENT
 from ipa.targets.seldon.manifest import render, smallest_configs
 from tests.fakes.kube import FakeKube, FaultKind
 from tests.faults.prometheus import FakePrometheus, Target
 
+OBSERVER, ACTOR = observer(SELDON_DEPLOYMENT), actor(SELDON_DEPLOYMENT)
+ROLES = (OBSERVER, ACTOR, ELECTOR, REVIEWER)
 SDEPS = "seldondeployments"
 # The others are of no namespace.
 NAMESPACED = (OBSERVER, ACTOR, ELECTOR)

@@ -69,7 +69,7 @@ def test_all_that_is_wrong_with_an_issuer_is_said_at_once() -> None:
         "IPA_OIDC_ISSUER is needed",
         "IPA_OIDC_AUDIENCE is needed",
         "IPA_OIDC_ROLES: 'a=admin': 'admin' is none of viewer, owner, operator",
-        "IPA_OIDC_ROLES: 'b=owner': say of which namespace, as owner:default, or owner:*",
+        "IPA_OIDC_ROLES: 'b=owner': name its namespace, for example owner:default, or owner:* for all",
         "IPA_OIDC_ROLES: '=viewer:*': no value of the claim",
         "IPA_OIDC_ROLES: 'viewer:*': no value of the claim",
         "IPA_OIDC_ROLES: 'c=operator:vision': an operator is one of every namespace",

@@ -1,6 +1,6 @@
 // What a pipeline did: its recent ticks as the service keeps them, and what came before from its decisions.
 
-import { ask } from "./ask.js";
+import { callApi } from "./api.js";
 
 const PAGE = 500;
 // About 2 kB each: a day of ticks every 10 s is 20 MB.
@@ -12,7 +12,7 @@ const FIRST = 200;
 const sum = (configs) => configs.reduce((all, config) => all + config.cores * config.replicas, 0);
 
 /** Ticks and changes of the pipeline at `base`, which grow as the view looks again. */
-export class Past {
+export class History {
   constructor(base, signal) {
     Object.assign(this, { base, signal, ticks: new Map(), replicas: new Map(), decisions: new Map(), looked: new Map(), pages: 0, before: null, isWhole: false });
   }
@@ -56,7 +56,7 @@ export class Past {
 
   set begin(t) { this.known = t; }
 
-  ask(path) { return ask(`${this.base}/${path}&inputs=false`, { signal: this.signal }); }
+  ask(path) { return callApi(`${this.base}/${path}&inputs=false`, { signal: this.signal }); }
 
   keep(decision) {
     this.decisions.set(decision.decision_id, decision);

@@ -1,6 +1,6 @@
 // A decision taken again from its recorded inputs, by the policy that took it or by another one.
 
-import { Refused, ask } from "../ask.js";
+import { Refused, callApi } from "../api.js";
 import { el, number, plain } from "../dom.js";
 import { reasonTitle } from "../reasons.js";
 import { changes, inShort, refusal, table } from "../tables.js";
@@ -8,7 +8,7 @@ import { changes, inShort, refusal, table } from "../tables.js";
 // It has to know the load to come, which only a simulation does.
 const NOT_HERE = "oracle";
 
-export class TakenAgain {
+export class Replay {
   /** `signal` aborts once the view is closed. */
   constructor(decision, signal) {
     Object.assign(this, { decision, signal });
@@ -28,7 +28,7 @@ export class TakenAgain {
   /** Which others there are to try. Where that may not be seen, there is the one that took it. */
   async policies() {
     try {
-      const { policies } = await ask("/v1/experiments", { signal: this.signal });
+      const { policies } = await callApi("/v1/experiments", { signal: this.signal });
       this.policy.append(...policies.filter((name) => name !== NOT_HERE).map((name) => el("option", { value: name }, name)));
     } catch (error) {
       if (!this.signal.aborted && !(error instanceof Refused)) throw error;
@@ -40,7 +40,7 @@ export class TakenAgain {
     this.button.disabled = true;
     this.result.replaceChildren(el("p", { class: "note" }, "Deciding again …"));
     try {
-      const found = await ask(`/v1/decisions/${encodeURIComponent(this.decision.decision_id)}:replay`, { method: "POST", body, signal: this.signal });
+      const found = await callApi(`/v1/decisions/${encodeURIComponent(this.decision.decision_id)}:replay`, { method: "POST", body, signal: this.signal });
       this.result.replaceChildren(...this.said(found), ...notes(found));
     } catch (error) {
       if (this.signal.aborted) return;

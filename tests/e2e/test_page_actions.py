@@ -30,7 +30,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
         yield page
 
 
-def deed(page: Page, button: str) -> Locator:
+def open_dialog(page: Page, button: str) -> Locator:
     """The dialog that this button opens, with the focus within."""
     # One that closes gives the focus back a moment later.
     expect(page.get_by_role("dialog")).to_have_count(0)
@@ -55,7 +55,7 @@ def requested(world: FakeWorld) -> list[tuple[str, str]]:
 def test_a_plan_is_applied_as_it_was_shown_with_who_and_why(page: Page, world: FakeWorld) -> None:
     sent: list[Request] = []
     page.on("request", lambda request: sent.append(request) if request.url.endswith(":apply") else None)
-    dialog = deed(page, "Apply …")
+    dialog = open_dialog(page, "Apply …")
     rows = dialog.get_by_role("region", name="From what runs to the plan").locator("tbody tr")
     expect(rows.first).to_contain_text("from v4-480 → to v4-640")
     shown = rows.first.locator("ins").first.inner_text()
@@ -80,14 +80,14 @@ def test_a_plan_is_applied_as_it_was_shown_with_who_and_why(page: Page, world: F
 def test_nothing_is_sent_before_it_is_confirmed_and_the_focus_goes_back(page: Page, world: FakeWorld) -> None:
     before = len(world.log)
     for leave in ("Escape", "Cancel"):
-        dialog = deed(page, "Apply …")
+        dialog = open_dialog(page, "Apply …")
         dialog.get_by_label("Why?").fill("never mind")
         page.keyboard.press("Escape") if leave == "Escape" else dialog.get_by_role(
             "button", name=leave
         ).click()
         expect(dialog).to_have_count(0)
         expect(page.get_by_role("button", name="Apply …")).to_be_focused()
-    dialog = deed(page, "Apply …")
+    dialog = open_dialog(page, "Apply …")
     dialog.get_by_role("button", name="Apply").click()
     # Without a reason the browser says what is missing.
     expect(dialog.get_by_role("heading", name="Apply this plan to ocr?")).to_be_visible()
@@ -123,7 +123,7 @@ def test_what_runs_already_and_what_cannot_be_are_not_offered(browser: Browser, 
 def test_what_would_refuse_it_is_said_beforehand_and_as_it_comes(
     page: Page, world: FakeWorld, control: PipelineControl, words: str
 ) -> None:
-    dialog = deed(page, "Apply …")
+    dialog = open_dialog(page, "Apply …")
     expect(dialog.get_by_role("button", name="Apply")).to_be_enabled()
     world.set_control("ocr", control)
     expect(dialog).to_contain_text(words)
@@ -140,7 +140,7 @@ def test_a_budget_of_the_owner_and_a_standby_are_obstacles_too(browser: Browser,
     behind = LeaderStatus(leading=False, identity="me", leader="ipa-1")
     given = over(services, pipelines={"ocr": small}, leadership=FakeLeader(behind))
     with serving(given) as url, opened(browser, f"{url}{WHAT_IF}&cores=4") as page:
-        dialog = deed(page, "Apply …")
+        dialog = open_dialog(page, "Apply …")
         expect(dialog).to_contain_text("the pipeline's own bounds.cores is 2")
         expect(dialog).to_contain_text("Ask ipa-1.")
 
@@ -149,7 +149,7 @@ def test_a_plan_that_went_stale_says_what_moved_and_is_made_again(
     browser: Browser, url: str, world: FakeWorld
 ) -> None:
     with opened(browser, f"{url}{WHAT_IF}", allowed="412") as page:
-        dialog = deed(page, "Apply …")
+        dialog = open_dialog(page, "Apply …")
         world.applied_tick += 1
         confirm(dialog, "Apply")
         expect(dialog.get_by_role("heading", name="Nothing was changed")).to_be_focused()
@@ -168,7 +168,7 @@ def test_a_plan_that_went_stale_says_what_moved_and_is_made_again(
 def test_a_hold_says_why_and_what_to_do(browser: Browser, world: FakeWorld) -> None:
     services = viewed(world)
 
-    def held(configs: Any, detail: str, by: str) -> Any:
+    def held(configs: Any, detail: str, by: str, plan_id: str) -> Any:
         last = world.log[-1]
         return replace(last, action=Action.HOLD, reason=ReasonCode.NO_ROOM, detail=f"{detail}: 2 cores short")
 
@@ -176,7 +176,7 @@ def test_a_hold_says_why_and_what_to_do(browser: Browser, world: FakeWorld) -> N
         serving(over(services, request=held)) as url,
         opened(browser, f"{url}{WHAT_IF}", width=PHONE) as page,
     ):
-        dialog = deed(page, "Apply …")
+        dialog = open_dialog(page, "Apply …")
         confirm(dialog, "Apply")
         expect(dialog.get_by_role("heading", name="Nothing was changed")).to_be_focused()
         expect(dialog).to_contain_text("Holding: no room")
@@ -198,7 +198,7 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_done_twice(
             route.abort("failed")
 
         page.route("**/*:apply", lose, times=1)
-        dialog = deed(page, "Apply …")
+        dialog = open_dialog(page, "Apply …")
         confirm(dialog, "Apply")
         expect(dialog.get_by_role("heading", name="It is not known whether it was done")).to_be_focused()
         assert len(requested(world)) == len(lost) == 1
@@ -224,7 +224,7 @@ def test_it_is_offered_to_who_may_alone(
             for name in names:
                 expect(page.get_by_role("button", name=name)).to_be_visible(visible=may)
         if may:
-            dialog = deed(page, "Pause …")
+            dialog = open_dialog(page, "Pause …")
             expect(dialog).to_contain_text("recorded as done by oidc:issuer.example#ada@x")
             expect(dialog.get_by_label("Who are you?")).to_have_count(0)
             confirm(dialog, "Pause")
@@ -242,7 +242,7 @@ def test_a_role_that_was_taken_away_meanwhile_is_refused(
         context.add_init_script(f"sessionStorage.setItem('ipa-token', '{token('act-here')}')")
         page = context.new_page()
         page.goto(f"{url}{WHAT_IF}")
-        dialog = deed(page, "Apply …")
+        dialog = open_dialog(page, "Apply …")
         page.evaluate("token => sessionStorage.setItem('ipa-token', token)", token("watch-here"))
         confirm(dialog, "Apply")
         expect(dialog.get_by_role("alert")).to_contain_text("may not apply in the namespace default")
@@ -253,7 +253,7 @@ def test_a_role_that_was_taken_away_meanwhile_is_refused(
 
 def test_pause_and_resume_with_the_keyboard(browser: Browser, url: str, world: FakeWorld) -> None:
     with opened(browser, f"{url}#/now/ocr", width=PHONE, color_scheme="dark") as page:
-        dialog = deed(page, "Pause …")
+        dialog = open_dialog(page, "Pause …")
         dialog.get_by_label("For how long?").select_option("2 hours")
         assert serious(page) == []
         confirm(dialog, "Pause", "night shift")
@@ -263,13 +263,13 @@ def test_pause_and_resume_with_the_keyboard(browser: Browser, url: str, world: F
         assert control.paused_until is not None
         assert (control.paused_until - world.clock.now()).total_seconds() == 7200
         page.keyboard.press("Escape")
-        dialog = deed(page, "Resume …")
+        dialog = open_dialog(page, "Resume …")
         expect(dialog).to_contain_text("night shift")
         confirm(dialog, "Resume")
         expect(dialog.get_by_role("heading", name="Resumed")).to_be_visible()
         assert world.control("ocr").paused is False
         page.keyboard.press("Escape")
-        dialog = deed(page, "Mode …")
+        dialog = open_dialog(page, "Mode …")
         dialog.get_by_label("How far is it trusted?").select_option("guarded")
         confirm(dialog, "Set it")
         expect(dialog.get_by_role("heading", name="It is guarded")).to_be_visible()
@@ -279,7 +279,7 @@ def test_pause_and_resume_with_the_keyboard(browser: Browser, url: str, world: F
 def test_a_rollback_shows_where_to_and_runs_that(browser: Browser, url: str, world: FakeWorld) -> None:
     before = next(it for it in reversed(world.log) if it.action is Action.APPLY).previous
     with opened(browser, f"{url}#/now/ocr") as page:
-        dialog = deed(page, "Roll back …")
+        dialog = open_dialog(page, "Roll back …")
         rows = dialog.get_by_role("region", name="From what runs to what ran before").locator("tbody tr")
         expect(rows.first.locator("ins").first).to_have_text(before[0].variant)
         confirm(dialog, "Roll back", "slower than before")

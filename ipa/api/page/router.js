@@ -1,7 +1,7 @@
 // Where the page is: the hash, taken apart and put together.
 
 /** {view, path: [segments], query} of a hash such as `#/timeline/ocr?from=…`; view is "" where none is named. */
-export function placeOf(hash) {
+export function parseRoute(hash) {
   const text = hash.replace(/^#/, "");
   // What older links look like: the pipeline alone.
   if (text && !text.startsWith("/")) return { view: "now", path: [plainly(text)], query: new URLSearchParams() };
@@ -11,7 +11,7 @@ export function placeOf(hash) {
 }
 
 /** The hash of a place. Of `query` what is null, undefined or empty is left out. */
-export function hashOf({ view, path = [], query = {} }) {
+export function formatRoute({ view, path = [], query = {} }) {
   const pairs = query instanceof URLSearchParams ? [...query] : Object.entries(query);
   const said = new URLSearchParams(pairs.filter(([, value]) => value !== null && value !== undefined && value !== ""));
   return `#/${[view, ...path].map(encodeURIComponent).join("/")}${said.size ? `?${said}` : ""}`;

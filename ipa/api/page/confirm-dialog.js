@@ -1,6 +1,6 @@
 // A deed: what a person is about to do to a pipeline, said in a dialog that asks why, does it and tells what came of it.
 
-import { Gone } from "./ask.js";
+import { Gone } from "./api.js";
 import { el } from "./dom.js";
 import { refusal } from "./tables.js";
 
@@ -12,20 +12,20 @@ let called = "";
 /** What keeps the answer of the same request the same. `crypto.randomUUID` is not there over plain HTTP. */
 export const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-export class Deed {
+export class ConfirmDialog {
   /**
    * `words`: elements that say what will be done. `verb`: what the button says.
-   * act({reason, by?}) → {title, parts}: does it; throws as `ask`. Called again with the same where nothing answers.
+   * act({reason, by?}) → {title, parts}: does it; throws as `callApi`. Called again with the same where nothing answers.
    * `mend` {text, act} is offered where it was refused because something moved meanwhile (412).
    */
   constructor({ title, words, fields = [], verb, act, mend = null, tools }) {
     Object.assign(this, { title, words, fields, verb, act, mend, tools, opener: document.activeElement });
-    this.head = el("h2", { id: "deed-title", tabindex: "-1" }, title);
+    this.head = el("h2", { id: "confirm-title", tabindex: "-1" }, title);
     this.body = el("div", {});
-    this.box = el("dialog", { class: "deed", "aria-labelledby": "deed-title" }, this.head, this.body);
+    this.box = el("dialog", { class: "confirm", "aria-labelledby": "confirm-title" }, this.head, this.body);
     this.box.addEventListener("cancel", (event) => { if (this.isActing) event.preventDefault(); });
     this.box.addEventListener("close", () => this.leave());
-    this.ask();
+    this.showForm();
   }
 
   open() {
@@ -54,17 +54,17 @@ export class Deed {
     this.go.disabled = reasons.length > 0;
   }
 
-  ask() {
+  showForm() {
     const isNamed = Boolean(this.tools.me.name);
     this.stops = el("div", { class: "stops", hidden: "" });
-    this.why = el("textarea", { id: "deed-why", name: "reason", required: "", maxlength: "1000", rows: "2" });
-    const by = isNamed ? "" : el("input", { id: "deed-by", name: "by", maxlength: "253", autocomplete: "name", value: called });
+    this.why = el("textarea", { id: "confirm-why", name: "reason", required: "", maxlength: "1000", rows: "2" });
+    const by = isNamed ? "" : el("input", { id: "confirm-by", name: "by", maxlength: "253", autocomplete: "name", value: called });
     this.go = el("button", { type: "submit", class: "main" }, this.verb);
     const cancel = el("button", { type: "button" }, "Cancel");
     cancel.addEventListener("click", () => this.close());
     this.said = el("div", { "aria-live": "assertive" });
-    this.form = el("form", {}, ...this.words, this.stops, ...this.fields, el("label", { for: "deed-why" }, "Why? It is kept in the record."), this.why,
-      ...(isNamed ? [el("p", { class: "note" }, `It is recorded as done by ${this.tools.me.name}.`)] : [el("label", { for: "deed-by" }, "Who are you? (may be left out)"), by]),
+    this.form = el("form", {}, ...this.words, this.stops, ...this.fields, el("label", { for: "confirm-why" }, "Why? It is kept in the record."), this.why,
+      ...(isNamed ? [el("p", { class: "note" }, `It is recorded as done by ${this.tools.me.name}.`)] : [el("label", { for: "confirm-by" }, "Who are you? (may be left out)"), by]),
       this.said, el("p", { class: "command" }, this.go, cancel));
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();

@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from math import inf
 
 from ipa.model.errors import SolverError, UsageError
 from ipa.model.plan import Termination
 from ipa.optimize.chord_branching import Maximise
 from ipa.optimize.deadline import Deadline
+from ipa.optimize.milp import Milp
+from ipa.optimize.mixture.set_search import Capacity, SetAnswer, best_set, variant_arrays
+from ipa.optimize.mixture.sets import (
+    ROUNDING,
+    SetPart,
+    SetPlan,
+    SetProblem,
+    SetVariant,
+    fill,
+    in_whole_percents,
+    whole_shares,
+)
+from ipa.optimize.mixture.verify import verify_set
+from ipa.optimize.plans import bound_and_gap
 from ipa.optimize.program import tolerance
-from ipa.optimize.sets.exact import SetAnswer, best_set
-from ipa.optimize.sets.fill import ROUNDING, fill, in_whole_percents, whole_shares
-from ipa.optimize.sets.milp import build_set_milp, chosen_cores
-from ipa.optimize.sets.plan import SetPart, SetPlan
-from ipa.optimize.sets.problem import SetProblem, SetVariant
-from ipa.optimize.sets.tables import Capacity, variant_arrays
-from ipa.optimize.sets.verify import verify_set
 
 EXACT = "exact"
 SET_SOLVERS = (EXACT, "gurobi", "highs")
 
-# Two proofs of the best objective that differ by more than this (relative above 1) contradict each other.
-CONTRADICTION = 1e-6
 _NO_SHARES = "no shares in whole percents fit these capacities; ask for the best set in whole percents"
 
 
@@ -109,11 +115,8 @@ def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mappin
     loading_s = max(part.loading_s for part in parts)
     weights = problem.weights
     objective = weights.alpha * mean - weights.beta * cost - weights.gamma * loading_s
-    bound = objective if plan.bound is None else max(plan.bound, objective)
-    if plan.termination is Termination.OPTIMAL and bound - objective <= CONTRADICTION * max(
-        1.0, abs(objective)
-    ):
-        bound = objective
+    known = objective if plan.bound is None else plan.bound
+    bound, gap = bound_and_gap(known, objective, plan.termination)
     return replace(
         plan,
         parts=parts,
@@ -123,7 +126,7 @@ def _filled(problem: SetProblem, asked: SetProblem, plan: SetPlan, cores: Mappin
         loading_s=loading_s,
         objective=objective,
         bound=bound,
-        gap=(bound - objective) / max(1.0, abs(objective)),
+        gap=gap,
         binding=tuple(_binding_limits(problem, parts)),
         note="" if shares else _NO_SHARES,
     )
@@ -164,3 +167,45 @@ def _binding_limits(problem: SetProblem, parts: Sequence[SetPart]) -> Iterator[s
         ]
         if variant and fewer and min(fewer) < variant.min_cores:
             yield f"min_cores of {part.variant}: {variant.min_cores:g}, {min(fewer):g} would carry its load"
+
+
+def build_set_milp(problem: SetProblem) -> Milp:
+    """The linear program; columns are the z of each variant by falling accuracy, their y, then t."""
+    variants, weights = variant_arrays(problem), problem.weights
+    levels = [(variant, at) for variant in variants for at in range(len(variant.cores))]
+    longest_s = max((variant.loading_s for variant in variants), default=0.0) or 1.0
+    milp = Milp(
+        binaries=len(levels),
+        costs=[-weights.beta * float(variant.cores[at]) for variant, at in levels]
+        + [weights.alpha * variant.accuracy for variant in variants]
+        + [-weights.gamma * longest_s],
+        uppers=[1.0] * (len(levels) + len(variants) + 1),
+    )
+    first = 0
+    for index, variant in enumerate(variants):
+        mine = range(first, first + len(variant.cores))
+        first, part, loading = mine.stop, len(levels) + index, len(levels) + len(variants)
+        milp.add_row([(column, 1.0) for column in mine], -inf, 1.0)
+        carried = [
+            (column, -min(1.0, float(carries))) for column, carries in zip(mine, variant.carries, strict=True)
+        ]
+        milp.add_row([(part, 1.0), *carried], -inf, 0.0)
+        if variant.loading_s > 0 and weights.gamma > 0:
+            share = variant.loading_s / longest_s
+            milp.add_row([(loading, -1.0), *((column, share) for column in mine)], -inf, 0.0)
+    milp.add_row([(len(levels) + index, 1.0) for index in range(len(variants))], 1.0, 1.0)
+    budget = problem.budget_cores
+    milp.add_row([(at, float(v.cores[c]) / budget) for at, (v, c) in enumerate(levels)], -inf, 1.0)
+    return milp
+
+
+def chosen_cores(problem: SetProblem, values: Sequence[float]) -> dict[str, float]:
+    """The cores of each variant that is on in a solution of the program; off if z is nearer 0 than 1."""
+    chosen: dict[str, float] = {}
+    first = 0
+    for variant in variant_arrays(problem):
+        for at, cores in enumerate(variant.cores):
+            if values[first + at] > 0.5:
+                chosen[variant.name] = float(cores)
+        first += len(variant.cores)
+    return chosen

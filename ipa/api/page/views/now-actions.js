@@ -1,7 +1,7 @@
 // What may be done to a pipeline from Now: pause, resume, another mode, and back to what ran before.
 
-import { ask } from "../ask.js";
-import { Deed } from "../deed.js";
+import { callApi } from "../api.js";
+import { ConfirmDialog } from "../confirm-dialog.js";
 import { el, plain } from "../dom.js";
 import { MODES } from "../parts.js";
 import { changes } from "../tables.js";
@@ -12,7 +12,7 @@ const PAUSES = [["until someone resumes it", 0], ["half an hour", 1800], ["2 hou
 const LOOK_BACK = 50;
 
 /** Buttons in `box` for who may; `see(status)` as it comes, and close(). */
-export class Deeds {
+export class PipelineActions {
   constructor(box, name, tools, base) {
     Object.assign(this, { box, name, tools, base });
     this.pause = this.button("Pause …", () => (this.status.control.paused ? this.resume() : this.hold()));
@@ -24,7 +24,7 @@ export class Deeds {
     this.status = status;
     for (const [button, operation] of this.all) button.hidden = !this.tools.may(operation, this.name);
     this.pause.textContent = status.control.paused ? "Resume …" : "Pause …";
-    if (this.target) this.deed?.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
+    if (this.target) this.dialog?.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
   }
 
   button(text, act) {
@@ -35,16 +35,16 @@ export class Deeds {
 
   open(asked) {
     this.target = null;
-    this.deed = new Deed({ tools: this.tools, ...asked });
-    this.deed.open();
+    this.dialog = new ConfirmDialog({ tools: this.tools, ...asked });
+    this.dialog.open();
   }
 
   hold() {
-    const during = choice("deed-for", PAUSES.map(([text, value]) => [text, String(value)]));
+    const during = choice("confirm-for", PAUSES.map(([text, value]) => [text, String(value)]));
     this.open({
-      title: `Pause ${this.name}?`, verb: "Pause", fields: [el("label", { for: "deed-for" }, "For how long?"), during],
+      title: `Pause ${this.name}?`, verb: "Pause", fields: [el("label", { for: "confirm-for" }, "For how long?"), during],
       words: [el("p", {}, "Nothing is changed while it is paused, whatever the load does. Requests go on being served.")],
-      act: async (said) => told("Paused", await ask(`${this.base}/pause`, { method: "POST", body: { ...said, ...(Number(during.value) ? { for_s: Number(during.value) } : {}) } })),
+      act: async (said) => told("Paused", await callApi(`${this.base}/pause`, { method: "POST", body: { ...said, ...(Number(during.value) ? { for_s: Number(during.value) } : {}) } })),
     });
   }
 
@@ -53,33 +53,33 @@ export class Deeds {
     this.open({
       title: `Resume ${this.name}?`, verb: "Resume",
       words: [el("p", {}, `It was paused${by ? ` by ${by}` : ""}${reason ? `: ${reason}` : ""}. With the next tick it follows the load again.`)],
-      act: async (said) => told("Resumed", await ask(`${this.base}/resume?${new URLSearchParams(said)}`, { method: "POST" })),
+      act: async (said) => told("Resumed", await callApi(`${this.base}/resume?${new URLSearchParams(said)}`, { method: "POST" })),
     });
   }
 
   mode() {
     const now = this.status.control.mode;
-    const chosen = choice("deed-mode", Object.entries(MODES).map(([mode, means]) => [`${mode}: ${means[0].toLowerCase()}${means.slice(1)}`, mode]), now);
+    const chosen = choice("confirm-mode", Object.entries(MODES).map(([mode, means]) => [`${mode}: ${means[0].toLowerCase()}${means.slice(1)}`, mode]), now);
     this.open({
-      title: `The mode of ${this.name}`, verb: "Set it", fields: [el("label", { for: "deed-mode" }, "How far is it trusted?"), chosen], words: [el("p", {}, `It is ${now} now.`)],
-      act: async (body) => told(`It is ${chosen.value}`, await ask(`${this.base}/mode`, { method: "PUT", body: { ...body, mode: chosen.value } })),
+      title: `The mode of ${this.name}`, verb: "Set it", fields: [el("label", { for: "confirm-mode" }, "How far is it trusted?"), chosen], words: [el("p", {}, `It is ${now} now.`)],
+      act: async (body) => told(`It is ${chosen.value}`, await callApi(`${this.base}/mode`, { method: "PUT", body: { ...body, mode: chosen.value } })),
     });
   }
 
   async back() {
-    const [{ body: status, headers }, { decisions }] = await Promise.all([ask.full(`${this.base}/status`), ask(`${this.base}/history?limit=${LOOK_BACK}&inputs=false`)]);
+    const [{ body: status, headers }, { decisions }] = await Promise.all([callApi.full(`${this.base}/status`), callApi(`${this.base}/history?limit=${LOOK_BACK}&inputs=false`)]);
     const to = lastThatStayed(decisions)?.previous ?? [], now = status.live.stages.filter((stage) => stage.config).map((stage) => stage.config);
     this.open({
       title: `Roll ${this.name} back?`, verb: "Roll back", mend: { text: "Look again", act: () => this.back() },
       words: [el("p", {}, to.length ? "What ran before the last change that stayed runs again. The service goes on from it with the next ticks; pause it to keep it there." : "It is not known what ran before."),
         to.length ? changes("From what runs to what ran before", now, to) : "", to.length ? el("p", { class: "note" }, `${plain(cores(now))} cores now, ${plain(cores(to))} then.`) : ""],
-      act: async (body) => outcome(await ask(`${this.base}/rollback`, { method: "POST", body, headers: { "If-Match": headers.get("ETag") } })),
+      act: async (body) => outcome(await callApi(`${this.base}/rollback`, { method: "POST", body, headers: { "If-Match": headers.get("ETag") } })),
     });
     this.target = { cost_cores: cores(to) };
-    this.deed.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
+    this.dialog.stop(obstacles(status, this.tools.pipelines.get(this.name), this.target));
   }
 
-  close() { this.deed?.close(); }
+  close() { this.dialog?.close(); }
 }
 
 const cores = (configs) => configs.reduce((sum, config) => sum + config.cores * config.replicas, 0);

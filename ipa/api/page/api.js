@@ -1,4 +1,4 @@
-// Everything the page asks of the service: JSON by `ask`, events by `listen`. Who asks is said by auth.js.
+// Everything the page asks of the service: JSON by `callApi`, events by `listen`. Who asks is said by auth.js.
 
 import { request } from "./auth.js";
 
@@ -26,12 +26,12 @@ export class Gone extends Error {}
  * The answer's JSON; null where there is none (204). A `body` that is no string is sent as JSON.
  * Throws Refused where the service says no, Gone where it does not answer, AbortError where `signal` aborted it.
  */
-export async function ask(path, options = {}) {
-  return (await ask.full(path, options)).body;
+export async function callApi(path, options = {}) {
+  return (await callApi.full(path, options)).body;
 }
 
-/** As `ask`, as {body, headers, status}. */
-ask.full = async (path, { method = "GET", body, headers = {}, signal } = {}) => {
+/** As `callApi`, as {body, headers, status}. */
+callApi.full = async (path, { method = "GET", body, headers = {}, signal } = {}) => {
   const sent = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const kind = sent === undefined ? {} : { "Content-Type": "application/json" };
   const answer = await reached(() => request(path, { method, body: sent, signal, headers: { Accept: "application/json", ...kind, ...headers } }));

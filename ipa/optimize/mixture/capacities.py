@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ipa.model.profile import OperatingPoint
 from ipa.optimize.columns import columns_of
-from ipa.optimize.sets.problem import CoreLevel
+from ipa.optimize.mixture.sets import CoreLevel
 from ipa.queueing.tail import sojourn
 
 # The share of a fitted capacity used in planning (InfAdapter).

@@ -6,7 +6,7 @@ import { el } from "./dom.js";
 const NEAR_PX = 14;
 
 /** Reads out what is under the pointer; `say` takes what the keyboard comes upon. */
-export class Pointing {
+export class HoverReadout {
   constructor(chart, say) {
     Object.assign(this, { chart, say, at: null });
     this.tip = el("div", { class: "tip", hidden: "" });
