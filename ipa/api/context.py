@@ -8,7 +8,7 @@ from typing import Protocol
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from ipa.adapters.metrics.http import HttpMetrics
-from ipa.adapters.store.feed import FollowedRecord
+from ipa.adapters.store.record_feed import FollowedRecord
 from ipa.api.jobs import JobDesk
 from ipa.api.limits import Limits
 from ipa.api.streams import Streams

@@ -17,8 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from ipa.adapters.store.feed import RecordFeed
-from ipa.adapters.store.records import MARK
+from ipa.adapters.store.record_feed import RecordFeed
+from ipa.adapters.store.record_table import MARK
 from ipa.api.auth import Admitted, Asker, Context
 from ipa.api.context import ApiContext
 from ipa.api.limits import client_of

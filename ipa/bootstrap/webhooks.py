@@ -11,7 +11,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from ipa.adapters.metrics.figures import record_figures, webhook_figures
-from ipa.adapters.store.feed import RecordFeed
+from ipa.adapters.store.record_feed import RecordFeed
 from ipa.adapters.store.store import Store
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of

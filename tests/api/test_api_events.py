@@ -16,7 +16,7 @@ import httpx
 import pytest
 import uvicorn
 
-from ipa.adapters.store.feed import RecordFeed
+from ipa.adapters.store.record_feed import RecordFeed
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams

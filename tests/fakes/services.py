@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.datastructures import State
 
-from ipa.adapters.store.feed import RecordFeed
+from ipa.adapters.store.record_feed import RecordFeed
 from ipa.api.app import create_app
 from ipa.api.context import ApiContext
 from ipa.api.jobs import JobDesk

@@ -17,7 +17,7 @@ import pytest
 from ipa.adapters.identity.keys import KeyIdentities
 from ipa.adapters.identity.reviews import KubeIdentities
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.feed import RecordFeed
+from ipa.adapters.store.record_feed import RecordFeed
 from ipa.api.context import ApiContext
 from ipa.api.streams import Streams
 from ipa.control.loop.clock import SystemClock, VirtualClock

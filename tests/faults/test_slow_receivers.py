@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.adapters.store.feed import RecordFeed
+from ipa.adapters.store.record_feed import RecordFeed
 from ipa.adapters.webhook import webhook as module
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.webhook import Receiver as Told

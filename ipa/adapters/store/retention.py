@@ -1,4 +1,4 @@
-"""Retention: how long each kind of row is kept, and what the store reports about its size.
+"""Types of retention: the ages and sizes to keep, the store's statistics, and the report of a pass.
 
 `Store.prune` applies a `Retention` and returns a `PruneReport`; `Store.stats` returns `StoreStats`.
 """
@@ -17,7 +17,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long and how much is kept. An age of None keeps the kind for ever.
+    """The retention of the store. An age of None keeps the kind for ever.
 
     `decisions_s` is the age up to which every decision is kept, holds included. After it only changes and
     people's acts stay, up to `changes_s`. `series_s` is the age up to which the rolled-up series is kept.
@@ -55,7 +55,7 @@ def retention_from(settings: RetentionSettings) -> Retention:
 
 
 class RowKind(StrEnum):
-    """What the store's bytes are spent on."""
+    """The kinds of rows in the store's statistics."""
 
     # Decisions and entries row by row: the newest ones.
     HOT = "hot"
@@ -116,7 +116,7 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """What one `Store.prune` did. `is_done` is False where it ended early and more can be done."""
+    """The report of a `Store.prune`. `is_done` is False if it ended early with work left."""
 
     sealed_entries: int = 0
     sealed_segments: int = 0

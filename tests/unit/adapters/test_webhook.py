@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ipa.adapters.store import Store, open_store
-from ipa.adapters.store.feed import RecordFeed
+from ipa.adapters.store.record_feed import RecordFeed
 from ipa.adapters.webhook import webhook as module
 from ipa.adapters.webhook.guarded import Sender
 from ipa.adapters.webhook.message import secret_of, signature
@@ -263,7 +263,7 @@ def test_the_settings_make_one(store: Store, tmp_path: Path) -> None:
         ({"webhook_secret_file": "/x"}, "neither or both"),
         ({"webhook_secret": "", "webhook_secret_file": "/nothing/here"}, "does not exist"),
         ({"webhook_secret": "hunter2hunter2hunter2hunter2"}, "whsec_"),
-        ({"webhook_secret": "whsec_äöü"}, "no base64"),
+        ({"webhook_secret": "whsec_äöü"}, "not base64"),
         ({"webhook_secret": "whsec_aHVudGVyMg=="}, "7 bytes"),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ipa.adapters.kube.rights import ACTOR, ELECTOR, OBSERVER, REVIEWER, ROLES, Role
-from ipa.adapters.store.opening import open_store
+from ipa.adapters.store.store import open_store
 from ipa.cli.doctor import here
 from ipa.cli.doctor.base import Check, Finding, State, ok, run_checks
 from ipa.cli.doctor.identity import identity_findings
